@@ -1,0 +1,1 @@
+"""From records to a report: frames, statistics, tables, plots. Never imports torch."""

@@ -1,0 +1,374 @@
+"""From a study folder or a CSV file to ``Results``. Nothing is dropped silently: every hole is
+named.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
+from analysis.tidy import read_tidy
+from core.records import RunRecord, read_record
+
+MANIFEST_NAME = "study.json"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cell:
+    """A planned cell with the record of the run that fills it, None where there is none (yet)."""
+
+    variant: str
+    dataset: str
+    seed: int | None
+    identity: str
+    note: str
+    record: RunRecord | None
+    broken: str = ""
+
+
+def load(path: Path, *, baseline: str | None = None, scale: str = "auto") -> Results:
+    """Results of a study folder or of a tidy CSV file, whichever ``path`` is. See ``load_study``
+    and ``load_csv``.
+    """
+    if path.is_dir():
+        return load_study(path, baseline=baseline)
+    return load_csv(path, baseline=baseline, scale=scale)
+
+
+def load_csv(path: Path, *, baseline: str | None = None, scale: str = "auto") -> Results:
+    """Results of anybody's tidy CSV: ``variant,dataset,seed`` and one column a metric.
+
+    ``scale`` is "percent", "fraction" or "auto". Auto reads the whole file as percent as soon as
+    one value is above 1, and refuses a file in which that leaves values that look like fractions.
+    Optional columns: ``correct,total`` (give an exact accuracy), ``protocol``, ``regime``,
+    ``selection``, ``shots``. The baseline is the first variant of the file unless one is named.
+    Raises ValueError with one line for anything that cannot be read.
+    """
+    results = read_tidy(path, scale=scale)
+    return seen_from(results, baseline=baseline)
+
+
+def seen_from(
+    results: Results,
+    *,
+    baseline: str | None = None,
+    references: Sequence[str] | None = None,
+    metric: str | None = None,
+) -> Results:
+    """The same results with another baseline, other references or another metric in the headline.
+
+    Raises ValueError for an unknown name.
+    """
+    new_baseline = results.baseline if baseline is None else baseline
+    new_references = results.references if references is None else tuple(references)
+    _known("baseline", new_baseline, results.variants)
+    for reference in new_references:
+        _known("reference", reference, results.variants)
+    if metric is not None:
+        _known("metric", metric, results.metrics)
+    return replace(
+        results,
+        baseline=new_baseline,
+        references=tuple(dict.fromkeys(r for r in new_references if r != new_baseline)),
+        primary=results.primary if metric is None else metric,
+    )
+
+
+def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
+    """Results of a study folder: its manifest ``study.json`` says what was planned, the records say
+    what is there.
+
+    A cell without a record is missing; a failed or diverged run is named and never averaged. Raises
+    ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
+    a study without a finished run.
+    """
+    manifest = _read_manifest(study_dir / MANIFEST_NAME)
+    cells = _read_cells(study_dir, manifest)
+    finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
+    if not finished:
+        raise ValueError(
+            f"{study_dir}: a report needs at least one finished run, none of the {len(cells)} planned cells "
+            "has one; run the study first"
+        )
+    variants = tuple(v["name"] for v in manifest["variants"])
+    frame, datasets, notes, by_target = _scores(finished, tuple(manifest["datasets"]))
+    results = Results(
+        name=str(manifest["study"]),
+        frame=frame,
+        variants=variants,
+        datasets=datasets,
+        metrics=_metric_order(
+            [c for c in frame.columns if c not in ("variant", "dataset", "seed")]
+        ),
+        planned_seeds=tuple(sorted({int(c.seed) for c in cells if c.seed is not None})),
+        baseline=str(manifest["baseline"]),
+        references=tuple(manifest.get("references", ())),
+        problems=tuple(_problems(cells)),
+        notes=(*notes, *_record_notes(study_dir, cells)),
+        inert={c.variant: c.note for c in cells if c.note},
+        aliases=_aliases(cells, variants, str(manifest["baseline"])),
+        settings=_settings(finished),
+        factors={v["name"]: dict(v.get("factors", {})) for v in manifest["variants"]},
+        shots=tuple(sorted({c.record.shots for c in finished if c.record and c.seed is not None})),
+        batch_coupled=_batch_coupled(finished, variants),
+        shared_seeds=by_target,
+        environment=_environment(finished),
+        costs=_costs(finished, variants),
+        runs=_runs(cells),
+    )
+    return seen_from(results, baseline=baseline)
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path.parent}: a study folder needs {MANIFEST_NAME}, found none; "
+            "give a folder that the grid command made, or a tidy CSV file"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); run the grid command again") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != MANIFEST_VERSION:
+        raise ValueError(
+            f"{path}: this version reads manifests of schema {MANIFEST_VERSION}, got {version!r}; "
+            "use the version that wrote it"
+        )
+    needed = ("study", "baseline", "datasets", "variants", "cells")
+    if absent := [key for key in needed if not raw.get(key)]:
+        raise ValueError(f"{path}: a manifest needs {', '.join(needed)}, lacks {', '.join(absent)}")
+    names = [v["name"] for v in raw["variants"]]
+    _known("baseline", raw["baseline"], names)
+    for reference in raw.get("references", ()):
+        _known("reference", reference, names)
+    return dict(raw)
+
+
+def _known(role: str, name: str, names: Iterable[str]) -> None:
+    known = list(names)
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    kind = "metrics" if role == "metric" else "variants"
+    raise ValueError(f"{role} must be one of the {kind}, got {name!r}{hint}")
+
+
+def _read_cells(study_dir: Path, manifest: Mapping[str, Any]) -> list[_Cell]:
+    records: dict[str, RunRecord | None] = {}
+    broken: dict[str, str] = {}
+    cells: list[_Cell] = []
+    names, datasets = [v["name"] for v in manifest["variants"]], manifest["datasets"]
+    for raw in manifest["cells"]:
+        identity = raw["identity"]
+        if identity not in records:
+            try:
+                records[identity] = read_record(study_dir / identity)
+            except ValueError as error:
+                records[identity], broken[identity] = None, str(error)
+        cell = _Cell(
+            variant=raw["variant"],
+            dataset=raw["dataset"],
+            seed=raw["seed"],
+            identity=identity,
+            note=raw.get("note", ""),
+            record=records[identity],
+            broken=broken.get(identity, ""),
+        )
+        _check_cell(cell, names, datasets)
+        cells.append(cell)
+    keys = [(c.variant, c.dataset, c.seed) for c in cells]
+    if (
+        double := sorted({str(k) for k in keys if keys.count(k) > 1})
+        if len(set(keys)) < len(keys)
+        else []
+    ):
+        raise ValueError(f"{study_dir}: a manifest lists a cell once, these appear twice: {double}")
+    return cells
+
+
+def _check_cell(cell: _Cell, variants: Sequence[str], datasets: Sequence[str]) -> None:
+    where = f"cell {cell.variant!r}, {cell.dataset!r}, seed {cell.seed}"
+    if cell.variant not in variants or cell.dataset not in datasets:
+        raise ValueError(
+            f"manifest: {where} names a variant or dataset that the manifest does not list"
+        )
+    record = cell.record
+    if record is not None and (record.dataset, record.seed) != (cell.dataset, cell.seed):
+        raise ValueError(
+            f"manifest: {where} points to run {cell.identity}, whose record says {record.dataset!r}, "
+            f"seed {record.seed}; the manifest and the runs do not belong together"
+        )
+
+
+def _scores(
+    finished: Sequence[_Cell], planned: tuple[str, ...]
+) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...], bool]:
+    """Frame, datasets, notes and whether rows are targets of one trained model.
+
+    Where every run is scored on its own dataset (base-to-new, few-shot), targets are the metrics.
+    Where a model is scored on other datasets (cross-dataset, domain generalization), the targets
+    are the datasets and the one metric is accuracy; the source itself is not part of an average
+    over targets.
+    """
+    pairs = [(c, c.record) for c in finished if c.record is not None]
+    own = all(e.dataset == r.dataset for _, r in pairs for e in r.evaluations)
+    target_sets = {frozenset(e.target for e in r.evaluations) for _, r in pairs}
+    if own and (
+        len(target_sets) == 1
+        or target_sets <= {frozenset({"base"}), frozenset({"new"}), frozenset({"base", "new"})}
+    ):
+        rows = [
+            {**_key(c, c.dataset), **{e.target: e.accuracy for e in r.evaluations}}
+            for c, r in pairs
+        ]
+        return _typed(rows), planned, (), False
+    several = len({r.dataset for _, r in pairs}) > 1 and not own
+    rows, notes = [], []
+    for c, r in pairs:
+        others = [e for e in r.evaluations if e.dataset != r.dataset]
+        for e in others or r.evaluations:
+            name = f"{r.dataset} to {e.target}" if several else e.target
+            rows.append({**_key(c, name), "accuracy": e.accuracy})
+        if others and len(others) < len(r.evaluations):
+            notes.append("accuracy on the source dataset is not part of the average over targets")
+    datasets = tuple(dict.fromkeys(str(row["dataset"]) for row in rows))
+    return _typed(rows), datasets, tuple(dict.fromkeys(notes)), not own
+
+
+def _key(cell: _Cell, dataset: str) -> dict[str, Any]:
+    return {"variant": cell.variant, "dataset": dataset, "seed": cell.seed}
+
+
+def _typed(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(list(rows))
+    return add_hm(frame.assign(seed=pd.array(frame["seed"].tolist(), dtype="Int64")))
+
+
+def _metric_order(columns: Sequence[str]) -> tuple[str, ...]:
+    known = [m for m in BASE_TO_NEW if m in columns]
+    return (*known, *(c for c in columns if c not in known))
+
+
+def _problems(cells: Sequence[_Cell]) -> Iterable[Problem]:
+    for c in cells:
+        if c.broken:
+            kind, detail = "unreadable", c.broken
+        elif c.record is None:
+            kind, detail = "missing", "no record yet; run the grid command again to fill it"
+        elif c.record.status != "finished":
+            kind, detail = c.record.status, c.record.message or "the record gives no reason"
+        else:
+            continue
+        yield Problem(kind=kind, variant=c.variant, dataset=c.dataset, seed=c.seed, detail=detail)
+
+
+def _record_notes(study_dir: Path, cells: Sequence[_Cell]) -> Iterable[str]:
+    planned = {c.identity for c in cells}
+    strangers = sorted(p.parent.name for p in study_dir.glob("*/record.json"))
+    if extra := [name for name in strangers if name not in planned]:
+        yield f"{len(extra)} runs in the folder are not in the manifest and are not used: {', '.join(extra)}"
+    for name in ("commit", "git_commit", "dirty", "device"):
+        values = {
+            str(c.record.environment[name])
+            for c in cells
+            if c.record and name in c.record.environment
+        }
+        if len(values) > 1:
+            yield f"the runs differ in {name}: {', '.join(sorted(values))}"
+    shots = {c.record.shots for c in cells if c.record and c.seed is not None}
+    if len(shots) > 1:
+        yield f"the runs differ in shots: {', '.join(map(str, sorted(shots)))}"
+
+
+def _aliases(cells: Sequence[_Cell], variants: Sequence[str], baseline: str) -> dict[str, str]:
+    """Variants all of whose runs are another variant's runs; the baseline, then the earlier
+    variant, is the original.
+    """
+    runs = {v: frozenset(c.identity for c in cells if c.variant == v) for v in variants}
+    first: dict[frozenset[str], str] = {runs[baseline]: baseline}
+    for v in variants:
+        first.setdefault(runs[v], v)
+    return {v: first[runs[v]] for v in variants if first[runs[v]] != v}
+
+
+def _settings(finished: Sequence[_Cell]) -> dict[str, Setting]:
+    settings: dict[str, Setting] = {}
+    for c in finished:
+        assert c.record is not None
+        r = c.record
+        setting = Setting(protocol=r.protocol, regime=r.regime, selection=r.selection)
+        if different := setting.differs(settings.setdefault(c.variant, setting)):
+            raise ValueError(
+                f"a variant has one protocol, regime and selection, {c.variant!r} mixes {different}; "
+                "give each its own variant"
+            )
+    return settings
+
+
+def _batch_coupled(finished: Sequence[_Cell], variants: Sequence[str]) -> tuple[str, ...]:
+    coupled = {c.variant for c in finished if c.record is not None and c.record.batch_coupled}
+    return tuple(v for v in variants if v in coupled)
+
+
+def _environment(finished: Sequence[_Cell]) -> dict[str, tuple[str, ...]]:
+    values: dict[str, set[str]] = {}
+    for c in finished:
+        assert c.record is not None
+        for key, value in _flat(c.record.environment):
+            values.setdefault(key, set()).add(str(value))
+    return {key: tuple(sorted(values[key])) for key in sorted(values)}
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _costs(finished: Sequence[_Cell], variants: Sequence[str]) -> pd.DataFrame:
+    """Mean cost of a run per variant; the same run of an inert variant shows the same figures."""
+    rows = []
+    for v in variants:
+        costs = [c.record.cost for c in finished if c.variant == v and c.record and c.record.cost]
+        if not costs:
+            continue
+        num = len(costs)
+        rows.append(
+            {
+                "variant": v,
+                "runs": num,
+                "trainable_parameters": max(c.trainable_parameters for c in costs),
+                "train_seconds": sum(c.train_seconds for c in costs) / num,
+                "evaluate_seconds": sum(c.evaluate_seconds for c in costs) / num,
+                "total_seconds": sum(c.total_seconds for c in costs) / num,
+                "images_per_second": sum(c.images_per_second for c in costs) / num,
+                "peak_memory_mb": max(c.peak_memory_mb for c in costs),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _runs(cells: Sequence[_Cell]) -> pd.DataFrame:
+    rows = [
+        {
+            "variant": c.variant,
+            "dataset": c.dataset,
+            "seed": c.seed,
+            "identity": c.identity,
+            "status": "unreadable" if c.broken else c.record.status if c.record else "missing",
+            "note": c.note,
+        }
+        for c in cells
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(seed=pd.array(frame["seed"].tolist(), dtype="Int64"))

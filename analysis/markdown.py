@@ -1,0 +1,75 @@
+"""The report as Markdown, for a pull request or an appendix. Depends on the scores alone, never on
+costs.
+"""
+
+from collections.abc import Sequence
+
+from analysis.compare import Block
+from analysis.design import Fact
+from analysis.headline import Sentence
+from analysis.results import Results
+from analysis.tables import (
+    MainTable,
+    TextTable,
+    cell_text,
+    comparison_text,
+    escape_markdown,
+    main_text,
+)
+
+
+def report_markdown(
+    results: Results,
+    table: MainTable,
+    blocks: Sequence[Block],
+    sentences: Sequence[Sentence],
+    design: Sequence[Fact],
+) -> str:
+    """Headline, design, main table, comparisons, problems and notes."""
+    parts = [f"# {escape_markdown(results.name)}\n"]
+    parts.append("".join(f"* {escape_markdown(s.text)}\n" for s in sentences))
+    parts.append("## Design\n")
+    rows = tuple((f.term, f.text) for f in design)
+    parts.append(_left(TextTable(title="", header=("What", "How"), rows=rows).to_markdown()))
+    parts.append(f"## Results\n\n{main_text(table).title}. Best in bold, second in italics.\n")
+    parts.append(_main_markdown(table))
+    for block in blocks:
+        parts.append(f"## Against {escape_markdown(block.reference)}\n")
+        parts.extend(_family(block, metric) for metric in block.comparisons)
+    if results.problems:
+        parts.append("## Cells without a score\n")
+        parts.append("".join(f"* {escape_markdown(str(p))}\n" for p in results.problems))
+    notes = [*(f"{v}: {text}" for v, text in results.inert.items()), *results.notes]
+    if notes:
+        parts.append("## Notes\n")
+        parts.append("".join(f"* {escape_markdown(n)}\n" for n in notes))
+    return "\n".join(parts)
+
+
+def _left(markdown: str) -> str:
+    return markdown.replace("--:|", ":--|")
+
+
+def _family(block: Block, metric: str) -> str:
+    if not block.comparisons[metric]:
+        return "No other variant.\n"
+    text = comparison_text(block, metric)
+    decides = ""
+    if metric in block.primary:
+        decides = f" Decided by: {escape_markdown(block.primary[metric].reason)}."
+    return f"**{escape_markdown(text.title)}.**{decides}\n\n{text.to_markdown()}"
+
+
+def _main_markdown(table: MainTable) -> str:
+    """The main table with its marks, which escaping must not touch."""
+    plain = main_text(table).to_markdown().splitlines()
+    lines = plain[:2]
+    for variant, line in zip(table.variants, plain[2:], strict=True):
+        head = line.split(" | ")[:2]
+        cells = []
+        for dataset, metric in table.columns:
+            cell = table.cells[variant, dataset, metric]
+            mark = {"best": "**", "second": "*"}.get(cell.mark, "")
+            cells.append(f"{mark}{cell_text(cell)}{mark}")
+        lines.append(" | ".join([*head, *cells]) + " |")
+    return "\n".join(lines) + "\n"

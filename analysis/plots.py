@@ -1,0 +1,255 @@
+"""Figures: forest plots of paired differences and the base-new plane. Colours are safe for
+colour-blind readers.
+
+SVG is made for inlining into a page: text stays text, ink and rules take the page's colours, ids
+carry a prefix, and the bytes depend on the numbers alone.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.compare import Block, Comparison
+from analysis.results import Results
+from analysis.tables import AVERAGE, MainTable, label, points
+
+VERDICT_COLOURS = {"better": "#0173b2", "worse": "#d55e00", "undecided": "#8b9096"}
+INK, RULE = "#010203", "#040506"
+"""Stand-ins that become the page's text and rule colours in inline SVG."""
+PRINT_COLOURS = {INK: "#1d2328", RULE: "#d5d9dd"}
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
+MAX_LABEL = 30
+ROW_HEIGHT = 0.34
+SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "refinelab",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.dpi": 100,
+}
+
+
+@contextmanager
+def _style(colours: Mapping[str, str]) -> Iterator[None]:
+    """Our settings with ink and rule in these colours, and matplotlib's as they were afterwards."""
+    settings = {k: colours.get(v, v) if isinstance(v, str) else v for k, v in SETTINGS.items()}
+    with matplotlib.rc_context({**seaborn.axes_style("ticks"), **settings}):
+        yield
+
+
+def forest_svg(block: Block, metric: str, *, prefix: str) -> str:
+    """One metric's forest plot as inline SVG; ``prefix`` keeps its ids apart from other figures on
+    the page.
+    """
+    family = _drawn(block, metric)
+    with _style({}):
+        figure = Figure(figsize=(4.7, 0.75 + ROW_HEIGHT * len(family)))
+        _forest_axes(figure.add_axes(_box(figure, family)), family, metric, INK, RULE)
+        return _inline_svg(figure, prefix, f"{label(metric)} against {block.reference}")
+
+
+def forest_png(blocks: Sequence[Block], metrics: Sequence[str]) -> bytes:
+    """All forest plots, a row a reference and a column a metric, for slides and papers. Empty where
+    none exists.
+    """
+    grid = [(b, [(m, _drawn(b, m)) for m in metrics if _drawn(b, m)]) for b in blocks]
+    grid = [(b, panels) for b, panels in grid if panels]
+    if not grid:
+        return b""
+    heights = [0.95 + ROW_HEIGHT * max(len(f) for _, f in panels) for _, panels in grid]
+    columns = max(len(panels) for _, panels in grid)
+    ink, rule = PRINT_COLOURS[INK], PRINT_COLOURS[RULE]
+    with _style(PRINT_COLOURS):
+        figure = Figure(figsize=(4.7 * columns, sum(heights) + 0.45))
+        total, top = figure.get_figheight(), sum(heights) + 0.45
+        for (block, panels), height in zip(grid, heights, strict=True):
+            for column, (metric, family) in enumerate(panels):
+                left, _, width, _ = _box(figure, family)
+                axes = figure.add_axes(
+                    (
+                        (column + left) / columns,
+                        (top - 0.4 - ROW_HEIGHT * len(family)) / total,
+                        width / columns,
+                        ROW_HEIGHT * len(family) / total,
+                    )
+                )
+                _forest_axes(axes, family, metric, ink, rule)
+                title = f"{label(metric)} against {_short(block.reference)}"
+                axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+            top -= height
+        figure.text(0.01, 0.12 / total, FOREST_CAPTION, fontsize=7.5, color=ink)
+        buffer = io.BytesIO()
+        figure.savefig(
+            buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None}
+        )
+    return buffer.getvalue()
+
+
+FOREST_CAPTION = (
+    "Points: mean paired difference. Thick bar: 95 % on these datasets (seeds resampled). "
+    "Thin line: 95 % on datasets like these (datasets and seeds). Small dots: single datasets."
+)
+
+
+def _drawn(block: Block, metric: str) -> list[Comparison]:
+    return [c for c in block.comparisons.get(metric, ()) if c.difference is not None]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…"
+
+
+def _box(figure: Figure, family: Sequence[Comparison]) -> tuple[float, float, float, float]:
+    """Axes box: room on the left for the longest name, on the right for the number."""
+    longest = max((len(_short(c.variant)) for c in family), default=0)
+    left = min(0.12 + 0.0125 * longest, 0.48)
+    height = figure.get_figheight()
+    return left, 0.55 / height, 0.86 - left, 1 - 0.75 / height
+
+
+def _forest_axes(
+    axes: Axes, family: Sequence[Comparison], metric: str, ink: str, rule: str
+) -> None:
+    """Draw one family, first variant on top, in percentage points."""
+    axes.axvline(0.0, color=ink, linewidth=0.8)
+    for row, c in enumerate(family):
+        assert c.difference is not None
+        colour = VERDICT_COLOURS.get(c.verdict, VERDICT_COLOURS["undecided"])
+        dots = [100 * d for d in c.per_dataset if d is not None]
+        if len(dots) > 1:
+            axes.plot(dots, [row + 0.26] * len(dots), ".", color=colour, alpha=0.55, markersize=3.5)
+        if c.seeds_only:
+            low, high = (100 * v for v in c.seeds_only)
+            axes.plot(
+                [low, high], [row, row], color=colour, linewidth=6, alpha=0.4, solid_capstyle="butt"
+            )
+        if interval := c.two_level or (c.t_interval if not c.seeds_only else None):
+            low, high = (100 * v for v in interval)
+            axes.plot([low, high], [row, row], color=colour, linewidth=1.4)
+        decided = c.verdict in ("better", "worse")
+        face = colour if decided else "white"
+        marker = {"better": "^", "worse": "v"}.get(c.verdict, "o")
+        axes.plot(
+            [100 * c.difference], [row], marker, color=colour, markerfacecolor=face, markersize=6.5
+        )
+        axes.text(
+            1.03,
+            row,
+            points(c.difference, sign=True),
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            color=ink,
+            clip_on=False,
+        )
+    axes.set_yticks(range(len(family)))
+    axes.set_yticklabels([_short(c.variant) for c in family], parse_math=False)
+    axes.set_ylim(len(family) - 0.5, -0.5)
+    axes.set_xlabel(f"{label(metric)} difference, points", parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=rule, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def plane_svg(results: Results, table: MainTable, *, prefix: str) -> str:
+    """Average base against average new accuracy, with curves of equal HM. Empty without base and
+    new averages.
+    """
+    dataset = AVERAGE if AVERAGE in table.datasets else table.datasets[0]
+    if not {"base", "new"} <= set(table.metrics[dataset]):
+        return ""
+    cells = {
+        v: (table.cells[v, dataset, "base"], table.cells[v, dataset, "new"])
+        for v in results.variants
+    }
+    shown = [
+        v for v in results.variants if cells[v][0].mean is not None and v not in results.aliases
+    ]
+    if not shown:
+        return ""
+    palette = seaborn.color_palette("colorblind", len(shown)).as_hex()
+    with _style({}):
+        figure = Figure(figsize=(6.4, 4.4))
+        axes = figure.add_axes((0.11, 0.13, 0.52, 0.83))
+        handles = []
+        for index, variant in enumerate(shown):
+            base, new = cells[variant]
+            assert base.mean is not None and new.mean is not None
+            marker, colour = MARKERS[index % len(MARKERS)], palette[index]
+            axes.errorbar(
+                [100 * base.mean],
+                [100 * new.mean],
+                xerr=[100 * (base.half_width or 0.0)],
+                yerr=[100 * (new.half_width or 0.0)],
+                fmt=marker,
+                color=colour,
+                markersize=7,
+                elinewidth=0.9,
+                alpha=0.9,
+            )
+            handles.append(Line2D([], [], marker=marker, color=colour, linestyle="", markersize=7))
+        _equal_hm(axes)
+        axes.set_xlabel("Base accuracy, %")
+        axes.set_ylabel("New accuracy, %")
+        names = [f" {_short(v)}" for v in shown]
+        legend = axes.legend(
+            handles, names, loc="upper left", bbox_to_anchor=(1.03, 1.01), frameon=False
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        return _inline_svg(figure, prefix, "Base against new accuracy")
+
+
+def _equal_hm(axes: Axes) -> None:
+    """Dotted curves of equal harmonic mean through the visible range: new = h b / (2 b - h)."""
+    low, high = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    first, last = (
+        2 * x * y / (x + y) if x + y > 0 else 0.0 for x, y in ((low, bottom), (high, top))
+    )
+    for step in range(1, 6):
+        hm = first + (last - first) * step / 6
+        xs = [low + (high - low) * i / 60 for i in range(61)]
+        xs = [x for x in xs if 2 * x > hm * 1.001]
+        axes.plot(xs, [hm * x / (2 * x - hm) for x in xs], ":", color=RULE, linewidth=1.1, zorder=0)
+    axes.set_xlim(low, high)
+    axes.set_ylim(bottom, top)
+
+
+def _inline_svg(figure: Figure, prefix: str, title: str) -> str:
+    """SVG text of a figure without prolog, in the page's colours, scaling to the width of its
+    box.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    svg = text[text.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", svg)
+    svg = re.sub(r' id="([^"]+)"', rf' id="{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
+    svg = svg.replace(INK, "currentColor").replace(RULE, "var(--rule)")
+    svg = re.sub(r"(fill|stroke): (#ffffff|white)", r"\1: var(--paper)", svg)
+    return re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', _opening(title), svg, count=1)
+
+
+def _opening(title: str) -> str:
+    name = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    name = name.replace("\\", "\\\\")
+    return rf'<svg viewBox="\1" role="img" aria-label="{name}">'

@@ -1,0 +1,251 @@
+"""Reading somebody else's results: a tidy CSV file, checked line by line."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
+
+SCALES = ("auto", "percent", "fraction")
+KEYS = ("variant", "dataset", "seed")
+SETTING_COLUMNS = ("protocol", "regime", "selection", "shots")
+HM_TOLERANCE = 0.0011
+"""A given hm further than this from 2bn/(b+n) is named: rounding of base and new to 0.1 points
+explains less.
+"""
+
+
+def read_tidy(path: Path, *, scale: str = "auto") -> Results:
+    """Read and check a tidy CSV file; see ``frames.load_csv`` for the format and the rules."""
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
+    text = _read_text(path)
+    _check_columns(path, text)
+    _check_duplicates(path, text)
+    frame = _keys(path, text)
+    metrics = [c for c in text.columns if c not in (*KEYS, *SETTING_COLUMNS, "correct", "total")]
+    values = {m: _numbers(path, text, m) for m in metrics}
+    if metrics:
+        values = _fractions(path, values, scale)
+    if "correct" in text.columns:
+        values["accuracy"] = _counted(path, text)
+    frame = frame.assign(**values)
+    frame, notes = _with_hm(frame)
+    columns = [c for c in frame.columns if c not in KEYS]
+    ordered = (
+        *(m for m in BASE_TO_NEW if m in columns),
+        *(c for c in columns if c not in BASE_TO_NEW),
+    )
+    complete = frame.dropna(subset=list(ordered))
+    if complete.empty:
+        raise ValueError(f"{path}: needs at least one row with every metric, found none")
+    variants = tuple(dict.fromkeys(frame["variant"]))
+    if "seed" not in text.columns:
+        notes = (*notes, "the file has no seed column: every row is one measurement")
+    return Results(
+        name=path.stem,
+        frame=complete.reset_index(drop=True),
+        variants=variants,
+        datasets=tuple(dict.fromkeys(frame["dataset"])),
+        metrics=ordered,
+        planned_seeds=tuple(sorted({int(s) for s in frame["seed"].dropna()})),
+        baseline=variants[0],
+        problems=tuple(_holes(frame, variants, ordered)),
+        notes=notes,
+        settings=_settings(path, text),
+        shots=_shots(path, text),
+    )
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    try:
+        text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: no such file or folder; give a study folder or a tidy CSV file"
+        ) from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable CSV file ({str(error).strip()})") from error
+    text = text.rename(columns=lambda name: str(name).strip())
+    text = pd.DataFrame({c: text[c].str.strip() for c in text.columns})
+    if text.empty:
+        raise ValueError(f"{path}: needs at least one row below its header, found none")
+    return text
+
+
+def _line(index: int) -> str:
+    return f"line {index + 2}"
+
+
+def _check_columns(path: Path, text: pd.DataFrame) -> None:
+    columns = list(text.columns)
+    if double := sorted({c for c in columns if columns.count(c) > 1 or c.endswith(".1")}):
+        raise ValueError(f"{path}: a column appears once, these appear twice: {', '.join(double)}")
+    for name in ("variant", "dataset"):
+        if name not in columns:
+            close = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
+            hint = f"; did you mean to rename {close[0]!r}?" if close else ""
+            raise ValueError(f"{path}: needs a column {name!r}, has {', '.join(columns)}{hint}")
+        if blank := [i for i, v in enumerate(text[name]) if not v]:
+            raise ValueError(f"{path}, {_line(blank[0])}: {name} must not be blank")
+    if ("correct" in columns) != ("total" in columns):
+        raise ValueError(f"{path}: columns correct and total come together, found only one of them")
+    if "correct" in columns and "accuracy" in columns:
+        raise ValueError(f"{path}: give accuracy or correct,total, not both")
+    if not set(columns) - {*KEYS, *SETTING_COLUMNS}:
+        raise ValueError(f"{path}: needs at least one metric column besides {', '.join(columns)}")
+
+
+def _check_duplicates(path: Path, text: pd.DataFrame) -> None:
+    keys = [c for c in KEYS if c in text.columns]
+    double = text.duplicated(subset=keys)
+    if double.any():
+        index = int(double.to_numpy().argmax())
+        row = ", ".join(text[c].iloc[index] or "(blank)" for c in keys)
+        raise ValueError(
+            f"{path}, {_line(index)}: one row per {', '.join(keys)}, but {row} was there before; "
+            "remove one of the rows or tell them apart by seed"
+        )
+
+
+def _keys(path: Path, text: pd.DataFrame) -> pd.DataFrame:
+    raw = text["seed"].tolist() if "seed" in text.columns else [""] * len(text)
+    seeds: list[int | None] = []
+    for index, value in enumerate(raw):
+        try:
+            seeds.append(int(value) if value else None)
+        except ValueError:
+            raise ValueError(
+                f"{path}, {_line(index)}: seed must be a whole number or blank, got {value!r}"
+            ) from None
+    frame = pd.DataFrame({"variant": text["variant"], "dataset": text["dataset"]})
+    frame = frame.assign(seed=pd.array(seeds, dtype="Int64"))
+    for variant, rows in frame.groupby("variant", sort=False):
+        if rows["seed"].isna().any() and rows["seed"].notna().any():
+            raise ValueError(
+                f"{path}: a variant has a seed in every row or in none, {variant!r} mixes both"
+            )
+    return frame
+
+
+def _numbers(path: Path, text: pd.DataFrame, column: str) -> list[float]:
+    """Values of a metric column; NaN for a blank one."""
+    values: list[float] = []
+    for index, value in enumerate(text[column]):
+        try:
+            number = float(value) if value else float("nan")
+        except ValueError:
+            raise ValueError(
+                f"{path}, {_line(index)}: {column} must be a number, got {value!r}; "
+                "remove the column if it is not a metric"
+            ) from None
+        if value and not 0 <= number <= 100:
+            raise ValueError(
+                f"{path}, {_line(index)}: {column} must be an accuracy from 0 to 1 or from 0 to 100, got {value}"
+            )
+        values.append(number)
+    return values
+
+
+def _fractions(path: Path, values: dict[str, list[float]], scale: str) -> dict[str, list[float]]:
+    """All metric columns as fractions, by one rule for the whole file."""
+    largest = max((v for column in values.values() for v in column if v == v), default=0.0)
+    if scale == "fraction" and largest > 1:
+        raise ValueError(f"{path}: scale is fraction, but the largest value is {largest:g}")
+    if scale == "fraction" or (scale == "auto" and largest <= 1):
+        return values
+    for name, column in values.items():
+        small = [i for i, v in enumerate(column) if 0 < v <= 1]
+        if scale == "auto" and small:
+            raise ValueError(
+                f"{path}, {_line(small[0])}: one value above 1 makes the whole file percent, but {name} is "
+                f"{column[small[0]]:g} here, which looks like a fraction; write one scale everywhere, or say "
+                "which one it is (scale percent)"
+            )
+    return {name: [v / 100 for v in column] for name, column in values.items()}
+
+
+def _counted(path: Path, text: pd.DataFrame) -> list[float]:
+    """Exact accuracies from the integer columns correct and total."""
+    values = []
+    pairs = zip(text["correct"], text["total"], strict=True)
+    for index, (correct, total) in enumerate(pairs):
+        if not correct and not total:
+            values.append(float("nan"))
+            continue
+        if not (correct.isdecimal() and total.isdecimal() and 0 <= int(correct) <= int(total) > 0):
+            raise ValueError(
+                f"{path}, {_line(index)}: correct and total must be whole numbers with "
+                f"0 <= correct <= total, got {correct!r} and {total!r}"
+            )
+        values.append(int(correct) / int(total))
+    return values
+
+
+def _with_hm(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Recompute hm of each row from its base and new; a given hm that disagrees is replaced and
+    named.
+    """
+    given = frame.get("hm")
+    frame = add_hm(frame)
+    if given is None or not {"base", "new"} <= set(frame.columns):
+        return frame, ()
+    gap = (given - frame["hm"]).abs()
+    if not (gap > HM_TOLERANCE).any():
+        return frame, ("hm is recomputed from base and new of each row; the given column agrees",)
+    rows = [_line(int(i)) for i in gap.index[gap > HM_TOLERANCE]]
+    worst = 100 * float(gap.max())
+    return frame, (
+        f"hm is recomputed from base and new of each row; the given column differs by up to {worst:.2f} "
+        f"points ({', '.join(rows)})",
+    )
+
+
+def _holes(frame: pd.DataFrame, variants: Sequence[str], metrics: Sequence[str]) -> list[Problem]:
+    """Cells that a complete design would have and this file has not."""
+    holes: list[Problem] = []
+    seeds = sorted({int(s) for s in frame["seed"].dropna()})
+    for variant in variants:
+        rows = frame[frame["variant"] == variant]
+        planned: list[int | None] = [*seeds] if rows["seed"].notna().any() else [None]
+        for dataset in dict.fromkeys(frame["dataset"]):
+            here = rows[rows["dataset"] == dataset]
+            for seed in planned:
+                match = here if seed is None else here[here["seed"] == seed]
+                if match.empty:
+                    detail = "the file has no such row"
+                elif bad := [m for m in metrics if match[m].isna().any()]:
+                    detail = f"blank {', '.join(bad)}"
+                else:
+                    continue
+                holes.append(
+                    Problem(
+                        kind="missing", variant=variant, dataset=dataset, seed=seed, detail=detail
+                    )
+                )
+    return holes
+
+
+def _settings(path: Path, text: pd.DataFrame) -> dict[str, Setting]:
+    names = [c for c in SETTING_COLUMNS if c in text.columns and c != "shots"]
+    settings: dict[str, Setting] = {}
+    for index, row in enumerate(text.to_dict("records")):
+        setting = Setting(**{str(name): str(row[name]) for name in names})
+        variant = str(row["variant"])
+        if different := setting.differs(settings.setdefault(variant, setting)):
+            raise ValueError(
+                f"{path}, {_line(index)}: a variant has one protocol, regime and selection, "
+                f"{variant!r} mixes {different}; give each its own variant name"
+            )
+    return settings
+
+
+def _shots(path: Path, text: pd.DataFrame) -> tuple[int, ...]:
+    if "shots" not in text.columns:
+        return ()
+    for index, value in enumerate(text["shots"]):
+        if value and not value.isdecimal():
+            raise ValueError(f"{path}, {_line(index)}: shots must be a whole number, got {value!r}")
+    return tuple(sorted({int(v) for v in text["shots"] if v}))

@@ -1,0 +1,298 @@
+"""The cache of frozen image features: what the image tower says about each picture, computed once
+for all runs.
+
+Layout: ``root/<key>/<field>/<sha256>.safetensors`` (``core.data.shards``). A key hashes the
+weights' fingerprint, the data set's name and content, the transform (with the number of the
+augmented view) and the dtype; ``key.json`` tells people which. Shards appear by rename and never
+change: killing a process at any moment leaves complete shards only, and a damaged one is noticed,
+dropped and recomputed. A lock per key keeps processes from computing the same thing twice; where
+locks do not work they only waste time.
+
+Frozen towers give the same features for every method and every run, hence the cache. The fixed
+augmented views make augmented training cacheable too, and pair all runs by construction. Shapes: B
+images, D joint width, P patches.
+"""
+
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from core.data.dataset import Dataset, Item
+from core.data.pixels import iter_pixels
+from core.data.shards import Table
+from core.data.transforms import EvalTransform, TrainTransform, Transform
+from core.records import write_atomic
+from core.seeding import derive_seed
+from core.types import FeatureSpec, ImageFeatures
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: several processes may then compute the same features
+    fcntl = None  # type: ignore[assignment]
+
+FIELDS = frozenset({"pooled", "local", "attention"})
+SHARD_BYTES = 256 * 2**20  # a long computation is saved in pieces of about this size
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+class ImageEncoder(Protocol):
+    """The part of a frozen CLIP that the cache needs."""
+
+    @property
+    def spec(self) -> FeatureSpec: ...
+
+    def encode_image(self, pixels_BCHW: Tensor, /, *, need: frozenset[str]) -> ImageFeatures: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """One data set seen through one transform. ``about`` says in clear what ``key`` hashes."""
+
+    dataset: Dataset
+    view: int | None
+    transform: Transform
+    about: Mapping[str, str | int | None]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(self.about).encode()).hexdigest()[:24]
+
+    def seeds(self, items: Sequence[Item]) -> list[int] | None:
+        """The augmentation seed of each item: from its path and the view, never a run's seed."""
+        if self.view is None:
+            return None
+        return [derive_seed(0, "view", item.path, self.view) for item in items]
+
+
+class FeatureStore:
+    """Frozen features of a model, from memory, from disk, or computed now and kept.
+
+    One store belongs to one thread of one process; any number of processes may share ``root``.
+    ``augmentation`` makes the augmented views (default: the published random resized crop and
+    flip). At most ``memory_bytes`` of features stay in memory between calls.
+
+    Raises ValueError for a dtype that is not floating point.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        clip: ImageEncoder,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+        augmentation: TrainTransform | None = None,
+        num_threads: int | None = None,
+        memory_bytes: int = 2**30,
+    ) -> None:
+        if not dtype.is_floating_point:
+            raise ValueError(f"features are stored as floating point numbers, got {dtype}")
+        self.root = root
+        self._clip = clip
+        self._dtype = dtype
+        self._device = device or torch.device("cpu")
+        self._evaluation = EvalTransform(clip.spec)
+        self._augmentation = augmentation or TrainTransform(clip.spec)
+        self._num_threads = num_threads
+        self._memory_bytes = memory_bytes
+        self._tables: OrderedDict[Path, Table] = OrderedDict()
+
+    def get(
+        self,
+        dataset: Dataset,
+        items: Sequence[Item],
+        *,
+        fields: frozenset[str] = frozenset({"pooled"}),
+        view: int | None = None,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> ImageFeatures:
+        """Features of ``items`` in order, on the CPU, in the store's dtype; fresh tensors, good for
+        autograd.
+
+        ``pooled`` always comes; ``fields`` may add "local" and "attention". ``view=None`` is the
+        evaluation transform, ``view=k`` the k-th fixed augmentation of each picture, the same in
+        every run whatever its seed. Only what is missing is computed, ``batch_size`` images at a
+        time; ``progress(done, total)`` counts those.
+
+        Raises ValueError for no items, an unknown field, a negative view, an unreadable picture, or
+        features that are not finite.
+        """
+        if not items:
+            raise ValueError("no items to encode; the list of images is empty")
+        if unknown := sorted(fields - FIELDS):
+            raise ValueError(f"unknown feature field {unknown[0]!r}; known: {sorted(FIELDS)}")
+        if view is not None and view < 0:
+            raise ValueError(f"view must be None (evaluation) or 0 and more, got {view}")
+        request = self._request(dataset, view)
+        folder = self.root / request.key
+        tables = {field: self._table(folder / field) for field in sorted(fields | {"pooled"})}
+        paths = [item.path for item in items]
+        if _refreshed(tables, paths, drop_corrupt=False):
+            with _locked(folder / "lock"):
+                missing = _refreshed(tables, paths, drop_corrupt=True)
+                if missing:
+                    _write_key(folder, request)
+                    self._compute(request, items, tables, missing, batch_size, progress)
+        features = {field: table.gather(paths) for field, table in tables.items()}
+        self._evict()
+        return ImageFeatures(**features)
+
+    def _request(self, dataset: Dataset, view: int | None) -> _Request:
+        transform = self._evaluation if view is None else self._augmentation
+        about = {
+            "weights": self._clip.spec.fingerprint,
+            "dataset": dataset.name,
+            "content": dataset.content,
+            "transform": transform.id,
+            "view": view,
+            "dtype": str(self._dtype),
+        }
+        return _Request(dataset=dataset, view=view, transform=transform, about=about)
+
+    def _table(self, folder: Path) -> Table:
+        table = self._tables.setdefault(folder, Table(folder))
+        self._tables.move_to_end(folder)
+        return table
+
+    def _evict(self) -> None:
+        """Forget the tables that were not used for longest until the rest fits."""
+        total = sum(table.nbytes for table in self._tables.values())
+        while total > self._memory_bytes:
+            _, table = self._tables.popitem(last=False)
+            total -= table.nbytes
+
+    def _compute(
+        self,
+        request: _Request,
+        items: Sequence[Item],
+        tables: dict[str, Table],
+        missing: dict[str, set[str]],
+        batch_size: int,
+        progress: Progress | None,
+    ) -> None:
+        """Encode every item that misses a field, and append the missing rows of each field."""
+        wanted = set[str]().union(*missing.values())
+        todo = list({item.path: item for item in items if item.path in wanted}.values())
+        for table in tables.values():
+            table.remove_leftovers()
+        writers = {field: _Writer(tables[field], paths) for field, paths in missing.items()}
+        batches = iter_pixels(
+            request.dataset,
+            todo,
+            request.transform,
+            batch_size=batch_size,
+            seeds=request.seeds(todo),
+            num_threads=self._num_threads,
+        )
+        done = 0
+        for pixels_BCHW in batches:
+            features = self._encode(pixels_BCHW, frozenset(missing))
+            paths = [item.path for item in todo[done : done + len(pixels_BCHW)]]
+            for field, writer in writers.items():
+                writer.add(paths, features[field])
+            done += len(pixels_BCHW)
+            if progress is not None:
+                progress(done, len(todo))
+        for writer in writers.values():
+            writer.flush()
+
+    def _encode(self, pixels_BCHW: Tensor, need: frozenset[str]) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            features = self._clip.encode_image(pixels_BCHW.to(self._device), need=need)
+        made: dict[str, Tensor] = {}
+        for field in need:
+            value: Tensor | None = getattr(features, field)
+            assert value is not None and len(value) == len(pixels_BCHW), field
+            made[field] = value.to("cpu", self._dtype).clone()  # no longer an inference tensor
+            if not bool(torch.isfinite(made[field]).all()):
+                raise ValueError(
+                    f"{field} image features are not finite in {self._dtype}; "
+                    "check the weights or use float32"
+                )
+        return made
+
+
+class _Writer:
+    """Collects the missing rows of one field and appends them to its table, a shard at a time."""
+
+    def __init__(self, table: Table, missing: set[str]) -> None:
+        self._table = table
+        self._missing = missing
+        self._paths: list[str] = []
+        self._values: list[Tensor] = []
+        self._nbytes = 0
+
+    def add(self, paths: Sequence[str], values: Tensor) -> None:
+        rows = [row for row, path in enumerate(paths) if path in self._missing]
+        self._paths += [paths[row] for row in rows]
+        self._values.append(values if len(rows) == len(values) else values[rows])
+        self._nbytes += self._values[-1].nbytes
+        if self._nbytes >= SHARD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._paths:
+            self._table.append(self._paths, torch.cat(self._values))
+        self._paths, self._values, self._nbytes = [], [], 0
+
+
+def _refreshed(
+    tables: dict[str, Table], paths: Sequence[str], *, drop_corrupt: bool
+) -> dict[str, set[str]]:
+    """Per field the paths without features, after looking at the disk where memory was not
+    enough.
+    """
+    missing: dict[str, set[str]] = {}
+    for field, table in tables.items():
+        if not table.missing(paths):
+            continue
+        table.refresh(drop_corrupt=drop_corrupt)
+        if still := table.missing(paths):
+            missing[field] = still
+    return missing
+
+
+def _write_key(folder: Path, request: _Request) -> None:
+    """Say in clear what the folder holds."""
+    try:
+        if not (folder / "key.json").exists():
+            write_atomic(folder / "key.json", json.dumps(request.about, indent=1) + "\n")
+    except OSError as error:
+        log.warning("features are not cached, %s cannot be written (%s)", folder, error)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes; the system releases it when its holder dies,
+    however it dies.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(file, "ab")  # noqa: SIM115
+    except OSError:  # a read-only folder: work without the lock
+        yield
+        return
+    with handle:
+        if fcntl is not None:
+            _try_lock(handle.fileno(), file)
+        yield
+
+
+def _try_lock(descriptor: int, file: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        log.warning("no lock on %s (%s); processes may compute the same features", file, error)

@@ -1,0 +1,254 @@
+"""The frozen two-tower model: any native-ViT CLIP of open_clip, run by a block loop of our own.
+
+Letters: B images, G prompt groups, C classes, P prefix tokens (P patches in the image tower), S suffix tokens, L tokens,
+W tower width, D joint width. Nothing here is trained; gradients flow to the tokens only.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.clip import blocks
+from core.clip.hooks import NO_HOOK, TokenHook
+from core.clip.tokenizer import Tokenizer
+from core.types import FeatureSpec, ImageFeatures
+
+POOLED = frozenset({"pooled"})
+
+
+class FrozenCLIP(nn.Module):
+    """A CLIP model that is always in eval mode and never requires grad.
+
+    Wraps ``open_clip.CLIP`` and ``CustomTextCLIP`` with native ViT towers and a causal text tower (Radford et al., ICML
+    2021, arXiv 2103.00020; Ilharco et al., OpenCLIP, 2021). Raises ValueError, naming the model, for anything else.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, *, name: str = "model") -> None:
+        super().__init__()
+        _check_supported(model, name)
+        self.name = name
+        self.tokenizer = tokenizer
+        self.visual = model.visual
+        self.text = getattr(model, "text", model)
+        self.logit_scale = model.logit_scale
+        self.spec = _spec(model, self.text)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenCLIP":
+        """Stays in eval mode, whatever the module around it does."""
+        return super().train(False)
+
+    @property
+    def scale(self) -> Tensor:
+        """The similarity scale exp(logit_scale), shape ()."""
+        return self.logit_scale.exp().reshape(())
+
+    def encode_image(
+        self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED
+    ) -> ImageFeatures:
+        """Features of normalised images; ``local`` and ``attention`` only where ``need`` names them.
+
+        Where only ``pooled`` is needed the last block runs for the CLS row alone, which is exact.
+        """
+        x = self._embed_image(image_BCHW, hook)
+        *body, last = self.visual.transformer.resblocks
+        for layer, block in enumerate(body):
+            x = blocks.full_block(block, hook.before_block(layer, x), causal=False)
+        x = hook.before_block(len(body), x)
+        attention = None
+        if "attention" in need:
+            attention = blocks.first_row_attention(last, x)[:, 1 : 1 + self.spec.num_patches]
+        if "local" not in need:
+            pooled = self._project_image(blocks.first_row_block(last, x))
+            return ImageFeatures(pooled=pooled, attention=attention)
+        x = blocks.full_block(last, x, causal=False)
+        local = self._project_image(x[:, : 1 + self.spec.num_patches])
+        return ImageFeatures(pooled=local[:, 0], local=local, attention=attention)
+
+    def encode_text(self, embedding_CLW: Tensor, eot_C: Tensor, hook: TokenHook = NO_HOOK) -> Tensor:
+        """Texts from token embeddings without positions: (C, D). L may be any length > max(eot).
+
+        Attention is causal, so everything behind the longest EOT may be cut off beforehand.
+        """
+        x = hook.enter(embedding_CLW + self.text.positional_embedding[: embedding_CLW.shape[1]])
+        *body, last = self.text.transformer.resblocks
+        for layer, block in enumerate(body):
+            x = blocks.full_block(block, hook.before_block(layer, x), causal=True)
+        x = hook.before_block(len(body), x)
+        return self._project_text(blocks.row_block(last, x, eot_C))
+
+    def encode_prompts(
+        self,
+        prefix_GPW: Tensor,
+        suffix_CSW: Tensor,
+        eot_C: Tensor,
+        hook: TokenHook = NO_HOOK,
+    ) -> Tensor:
+        """Texts of every prefix with every suffix: (G, C, D); the prefix is computed once a group.
+
+        Exact, since causal attention lets nothing behind the prefix change it. ``eot_C`` counts from the start of the
+        whole prompt. The hook sees the prefix, where deep prompts stand. ``suffix_CSW`` may also be (G, C, S, W).
+        """
+        position = self.text.positional_embedding
+        num_prefix, num_suffix = prefix_GPW.shape[1], suffix_CSW.shape[-2]
+        prefix = hook.enter(prefix_GPW + position[:num_prefix])
+        suffix = suffix_CSW + position[num_prefix : num_prefix + num_suffix]
+        groups, classes = len(prefix), suffix.shape[-3]
+        suffix = suffix.expand(groups, classes, num_suffix, suffix.shape[-1]).flatten(0, 1)
+        visible = _prefix_mask(num_prefix, num_suffix, prefix.device)
+        *body, last = self.text.transformer.resblocks
+        for layer, block in enumerate(body):
+            prefix, suffix = _two_part_block(block, hook.before_block(layer, prefix), suffix, visible)
+        prefix = hook.before_block(len(body), prefix)
+        row = (eot_C - num_prefix).repeat(groups)
+        text = self._project_text(_two_part_row(last, prefix, suffix, row))
+        return text.unflatten(0, (groups, classes))
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Token embeddings (..., W) without positions."""
+        embedding: Tensor = self.text.token_embedding(ids)
+        return embedding
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """Features (len(texts), D) of plain texts, not normalised."""
+        ids = self.tokenizer(texts).to(self.logit_scale.device)
+        eot = ids.argmax(dim=-1)
+        chunks = [
+            self.encode_text(self.embed_tokens(i[:, : int(e.max()) + 1]), e)
+            for i, e in zip(ids.split(batch_size), eot.split(batch_size), strict=True)
+        ]
+        return torch.cat(chunks)
+
+    def _embed_image(self, image_BCHW: Tensor, hook: TokenHook) -> Tensor:
+        patches_BPW = self.visual.conv1(image_BCHW).flatten(2).transpose(1, 2)
+        cls_B1W = self.visual.class_embedding.expand(len(patches_BPW), 1, -1)
+        x = torch.cat([cls_B1W, patches_BPW], dim=1) + self.visual.positional_embedding
+        normed: Tensor = self.visual.ln_pre(hook.enter(x))
+        return normed
+
+    def _project_image(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.visual.ln_post(x)
+        return normed if self.visual.proj is None else normed @ self.visual.proj
+
+    def _project_text(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.text.ln_final(x)
+        projection = self.text.text_projection
+        if projection is None:
+            return normed
+        projected: Tensor = (
+            projection(normed) if isinstance(projection, nn.Linear) else normed @ projection
+        )
+        return projected
+
+
+def _prefix_mask(num_prefix: int, num_suffix: int, device: torch.device) -> Tensor:
+    """(S, P + S) boolean: a suffix token sees the whole prefix and the suffix up to itself."""
+    return torch.ones(num_suffix, num_prefix + num_suffix, dtype=torch.bool, device=device).tril(
+        num_prefix
+    )
+
+
+def _with_prefix(prefix_GHPE: Tensor, suffix_NHSE: Tensor) -> Tensor:
+    """Keys or values of the prefix in front of those of each suffix; N = G * C."""
+    classes = len(suffix_NHSE) // len(prefix_GHPE)
+    return torch.cat([prefix_GHPE.repeat_interleave(classes, dim=0), suffix_NHSE], dim=2)
+
+
+def _two_part_block(
+    block: nn.Module, prefix_GPW: Tensor, suffix_NSW: Tensor, visible: Tensor
+) -> tuple[Tensor, Tensor]:
+    prefix_q, prefix_k, prefix_v = blocks.project(block, prefix_GPW, "qkv")
+    query, key, value = blocks.project(block, suffix_NSW, "qkv")
+    attended = F.scaled_dot_product_attention(
+        query, _with_prefix(prefix_k, key), _with_prefix(prefix_v, value), attn_mask=visible
+    )
+    prefix = F.scaled_dot_product_attention(prefix_q, prefix_k, prefix_v, is_causal=True)
+    return blocks.finish(block, prefix_GPW, prefix), blocks.finish(block, suffix_NSW, attended)
+
+
+def _two_part_row(block: nn.Module, prefix_GPW: Tensor, suffix_NSW: Tensor, row_N: Tensor) -> Tensor:
+    """The last block on the EOT row of each suffix alone: (N, W)."""
+    every = torch.arange(len(suffix_NSW), device=suffix_NSW.device)
+    x_N1W = suffix_NSW[every, row_N][:, None]
+    (query,) = blocks.project(block, x_N1W, "q")
+    prefix_k, prefix_v = blocks.project(block, prefix_GPW, "kv")
+    key, value = blocks.project(block, suffix_NSW, "kv")
+    num_prefix, num_keys = prefix_GPW.shape[1], prefix_GPW.shape[1] + suffix_NSW.shape[1]
+    position = torch.arange(num_keys, device=row_N.device)
+    visible_N11K = (position <= num_prefix + row_N[:, None])[:, None, None]
+    attended = F.scaled_dot_product_attention(
+        query, _with_prefix(prefix_k, key), _with_prefix(prefix_v, value), attn_mask=visible_N11K
+    )
+    return blocks.finish(block, x_N1W, attended)[:, 0]
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 (16 hex digits) of named tensors: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _spec(model: nn.Module, text: nn.Module) -> FeatureSpec:
+    visual = model.visual
+    preprocess: Mapping[str, Any] = getattr(visual, "preprocess_cfg", None) or {}
+    mean = preprocess.get("mean") or (0.48145466, 0.4578275, 0.40821073)
+    std = preprocess.get("std") or (0.26862954, 0.26130258, 0.27577711)
+    vision_width = visual.transformer.width
+    return FeatureSpec(
+        joint_width=vision_width if visual.proj is None else visual.proj.shape[1],
+        vision_width=vision_width,
+        vision_depth=len(visual.transformer.resblocks),
+        text_width=text.token_embedding.embedding_dim,
+        text_depth=len(text.transformer.resblocks),
+        context_length=text.context_length,
+        image_size=tuple(visual.image_size),
+        grid=tuple(visual.grid_size),
+        image_mean=tuple(mean),
+        image_std=tuple(std),
+        fingerprint=fingerprint(model.state_dict()),
+    )
+
+
+def _check_supported(model: nn.Module, name: str) -> None:
+    """Raise ValueError unless both towers are native, CLS-pooled and causal."""
+    visual, text = getattr(model, "visual", None), getattr(model, "text", model)
+    problems = {
+        "its image tower is not a native ViT": not hasattr(visual, "positional_embedding")
+        or not hasattr(visual, "conv1")
+        or hasattr(visual, "layer1"),
+        "its text tower is not a native transformer": not hasattr(text, "token_embedding"),
+    }
+    if not any(problems.values()):
+        problems |= {
+            "its image tower pools by attention or average": getattr(visual, "attn_pool", None) is not None
+            or visual.pool_type != "tok"
+            or visual.final_ln_after_pool,
+            "its text tower is not causal": text.attn_mask is None,
+            "its text tower has a CLS token": getattr(text, "cls_emb", None) is not None,
+            "its text tower does not pool at the end token": getattr(
+                text, "pool_type", getattr(text, "text_pool_type", "")
+            )
+            not in ("argmax", "eos"),
+            "its blocks are not the standard ones": not all(
+                isinstance(getattr(block, "attn", None), nn.MultiheadAttention)
+                for tower in (visual, text)
+                for block in tower.transformer.resblocks
+            ),
+            "it adds a logit bias": getattr(model, "logit_bias", None) is not None,
+        }
+    for problem, found in problems.items():
+        if found:
+            raise ValueError(
+                f"backbone {name!r} is not supported: {problem}; "
+                "use a CLIP with native ViT towers such as ViT-B-16-quickgelu"
+            )

@@ -1,0 +1,101 @@
+"""Prompts made of learnable context and class names, assembled as token embeddings.
+
+Letters: G prompt groups, C classes, N context tokens, L tokens of the longest prompt, W text width, D joint width.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from core.clip.frozen import FrozenCLIP
+from core.types import ClassNames
+
+ClassPosition = Literal["end", "middle", "front"]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of an initial context; underscores count as blanks."""
+    return text.replace("_", " ").split(" ")
+
+
+class ContextPrompts(nn.Module):
+    """Class prompts with N slots for learnable context, cut after the longest end token.
+
+    Layouts (Zhou et al., IJCV 2022, arXiv 2109.01134), with h = N // 2::
+
+        end    : [SOT, ctx, name, ".", EOT]
+        middle : [SOT, ctx[:h], name, ctx[h:], ".", EOT]
+        front  : [SOT, name, ctx, ".", EOT]
+
+    ``placeholder`` is the text that stands in the slots when the prompt is tokenised. As in the released code the
+    number of slots is its number of words: further BPE tokens of a placeholder word stay as fixed tokens before the
+    name. No parameters; the buffers follow from the class names and are not saved.
+    """
+
+    fixed_CLW: Tensor
+    slots_CL: Tensor
+    eot_C: Tensor
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        classes: ClassNames,
+        *,
+        placeholder: str,
+        position: ClassPosition = "end",
+    ) -> None:
+        super().__init__()
+        self.num_ctx = len(words_of(placeholder))
+        names = [name.replace("_", " ") for name in classes.names]
+        text = placeholder.replace("_", " ")
+        ids = clip.tokenizer([f"{text} {name}." for name in names]).to(clip.scale.device)
+        eot_C = ids.argmax(dim=-1)
+        ids = ids[:, : int(eot_C.max()) + 1]
+        lengths = [len(clip.tokenizer.encode(name)) for name in names]
+        order, slots = _arrange(ids.shape[1], self.num_ctx, lengths, position)
+        ids, slots = ids.gather(1, order.to(ids.device)), slots.to(ids.device)
+        self.num_shared = {"end": 1 + self.num_ctx, "middle": 1 + self.num_ctx // 2, "front": 1}[position]
+        self.register_buffer("fixed_CLW", clip.embed_tokens(ids), persistent=False)
+        self.register_buffer("slots_CL", slots, persistent=False)
+        self.register_buffer("eot_C", eot_C, persistent=False)
+
+    def assemble(self, ctx: Tensor) -> Tensor:
+        """Prompt embeddings with the context in its slots.
+
+        ``ctx`` (N, W) gives (C, L, W); class-specific (C, N, W) gives (C, L, W).
+        """
+        index_CL = self.slots_CL.clamp(min=0)
+        if ctx.dim() == 2:
+            filled = ctx[index_CL]
+        else:
+            filled = ctx.gather(1, index_CL[..., None].expand(-1, -1, ctx.shape[-1]))
+        return torch.where(self.slots_CL[..., None] >= 0, filled, self.fixed_CLW)
+
+    def encode(self, clip: FrozenCLIP, ctx: Tensor) -> Tensor:
+        """Class texts (C, D), not normalised, of a shared (N, W) or class-specific (C, N, W) context."""
+        embedding = self.assemble(ctx)
+        if ctx.dim() == 3:
+            return clip.encode_text(embedding, self.eot_C)
+        prefix, suffix = embedding[:1, : self.num_shared], embedding[:, self.num_shared :]
+        return clip.encode_prompts(prefix, suffix, self.eot_C)[0]
+
+
+def _arrange(
+    length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition
+) -> tuple[Tensor, Tensor]:
+    """For every place of every prompt: the place it comes from in the 'end' layout, and its slot or -1.
+
+    Both (C, L) int64.
+    """
+    before = {"end": num_ctx, "middle": num_ctx // 2, "front": 0}[position]
+    order, slots = [], []
+    for name_length in name_lengths:
+        start = 1 + num_ctx
+        name = list(range(start, start + name_length))
+        rest = list(range(start + name_length, length))
+        ctx = list(range(1, start))
+        row = [0, *ctx[:before], *name, *ctx[before:], *rest]
+        order.append(row)
+        slots.append([place - 1 if 1 <= place < start else -1 for place in row])
+    return torch.tensor(order), torch.tensor(slots)

@@ -1,0 +1,68 @@
+"""What a data set is: class names, a prompt template, and three lists of items that something can
+read.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from PIL import Image
+
+SplitName = Literal["train", "val", "test"]
+ClassSubset = Literal["all", "base", "new"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled image. ``path`` is relative to the data set and is the item's identity."""
+
+    path: str
+    label: int
+
+
+class ImageReader(Protocol):
+    """Turns an item's path into an RGB picture; must be picklable (it travels to worker
+    processes).
+    """
+
+    def read(self, path: str) -> Image.Image: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A data set as lists of items. ``class_names[label]`` is the class; a split may be empty.
+
+    ``content`` fingerprints the pictures themselves where that is cheap (renderer version, file
+    sizes); it enters ``fingerprint`` together with the listing.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    template: str
+    train: tuple[Item, ...]
+    val: tuple[Item, ...]
+    test: tuple[Item, ...]
+    reader: ImageReader
+    content: str = ""
+
+    def split(self, name: SplitName) -> tuple[Item, ...]:
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    def with_splits(self, *, train: Sequence[Item], val: Sequence[Item]) -> "Dataset":
+        """The same data set with other training and validation items."""
+        return replace(self, train=tuple(train), val=tuple(val))
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (16 hex digits) of the class names, the three listings and ``content``."""
+        listing = [
+            self.content,
+            self.class_names,
+            *(
+                [[item.path, item.label] for item in self.split(name)]
+                for name in ("train", "val", "test")
+            ),
+        ]
+        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]

@@ -1,0 +1,50 @@
+"""Opening one picture file as RGB, with every odd pixel format decided here and nowhere else.
+
+* Palette, alpha, grey, CMYK, YCbCr: Pillow's own conversion to RGB, as in the published few-shot
+  code. Alpha is dropped, not blended: a transparent pixel shows the colour stored under it.
+* 16-bit grey is scaled to 8 bits. (Pillow's conversion clips instead, which turns such pictures
+  white.)
+* 32-bit integer and floating point pictures have no agreed white: they are refused.
+* EXIF orientation is ignored, as in the published code; of an animation the first frame is taken.
+* A truncated or broken file is an error, never a grey patch.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+Image.preinit()  # register the common formats now, not from several decoding threads at once
+
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """The picture of a file in mode RGB, fully decoded, the file closed.
+
+    Raises ValueError naming the file when it is missing, is no picture, is truncated or has an
+    unsupported depth.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _to_rgb(image)
+    except FileNotFoundError as error:
+        raise ValueError(f"image {path} does not exist; was it moved after listing?") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"image {path} is not a picture Pillow can read; replace it") from error
+    except _BROKEN as error:
+        raise ValueError(f"image {path} cannot be read ({error}); replace it") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"pixel mode {image.mode!r} has no defined white, save it with 8 or 16 bits"
+        )
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        return image.convert("RGBA").convert("RGB")  # same pixels, without Pillow's warning
+    return image.convert("RGB")

@@ -1,0 +1,158 @@
+"""From a picture to normalised pixels: CLIP's evaluation transform and the published training
+augmentation.
+
+Same numbers, bit for bit, as torchvision's Resize / CenterCrop / RandomResizedCrop /
+RandomHorizontalFlip / ToTensor / Normalize on Pillow pictures (bicubic, anti-aliased), but every
+random number comes from the generator that is passed in. Arithmetic is numpy's float32, so that
+decoding threads do not start threads of their own.
+"""
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from core.types import FeatureSpec
+
+_CROP_TRIES = 10
+
+
+class Transform(Protocol):
+    """Picture to a float32 (3, H, W) tensor. ``id`` names everything that decides the numbers: a
+    cache key.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor: ...
+
+
+class EvalTransform:
+    """Shorter side to the backbone's size (bicubic, aspect kept), centre crop, to [0, 1],
+    normalise.
+
+    A picture of the right size is not resampled. Draws no random numbers; the generator is ignored.
+    As in A. Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
+    arXiv:2103.00020.
+    """
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self._size = spec.image_size
+        self._normalise = _Normalise(spec)
+        self.id = f"eval-1|{_describe(spec)}"
+
+    def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
+        height, width = self._size
+        image = _resize(image, _covering_size(image.height, image.width, self._size))
+        top = round((image.height - height) / 2)
+        left = round((image.width - width) / 2)
+        return self._normalise(_crop(image, top, left, height, width))
+
+
+class TrainTransform:
+    """Random resized crop (share ``scale`` of the area, aspect 3/4 to 4/3, bicubic), flip with
+    probability 0.5, normalise.
+
+    The generator is consumed exactly as torchvision consumes the global one: per try an area, an
+    aspect and, when the crop fits, its corner; then the flip. As in K. Zhou et al.,
+    arXiv:2109.01134 (scale 0.08 to 1).
+
+    Raises ValueError for a scale that is not 0 < low <= high <= 1, or a call without a generator.
+    """
+
+    RATIO = (3 / 4, 4 / 3)
+
+    def __init__(self, spec: FeatureSpec, scale: tuple[float, float] = (0.08, 1.0)) -> None:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(
+                f"crop scale must be 0 < low <= high <= 1 (shares of the area), got {scale}"
+            )
+        self._size = spec.image_size
+        self._scale = scale
+        self._normalise = _Normalise(spec)
+        self.id = f"train-1|{scale[0]!r}-{scale[1]!r}|{_describe(spec)}"
+
+    def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
+        if generator is None:
+            raise ValueError("TrainTransform draws random numbers; pass a torch.Generator")
+        top, left, height, width = self.draw_crop(image.height, image.width, generator)
+        image = _resize(_crop(image, top, left, height, width), self._size)
+        if torch.rand(1, generator=generator).item() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return self._normalise(image)
+
+    def draw_crop(
+        self, height: int, width: int, generator: torch.Generator
+    ) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a crop; after ten crops that do not fit, the largest
+        central one.
+        """
+        log_low, log_high = torch.log(torch.tensor(self.RATIO)).tolist()
+        for _ in range(_CROP_TRIES):
+            area = height * width * _uniform(*self._scale, generator).item()
+            aspect = torch.exp(_uniform(log_low, log_high, generator)).item()
+            crop_width = round(math.sqrt(area * aspect))
+            crop_height = round(math.sqrt(area / aspect))
+            if 0 < crop_width <= width and 0 < crop_height <= height:
+                top = torch.randint(height - crop_height + 1, (1,), generator=generator).item()
+                left = torch.randint(width - crop_width + 1, (1,), generator=generator).item()
+                return int(top), int(left), crop_height, crop_width
+        return self._central_crop(height, width)
+
+    def _central_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
+        crop_height, crop_width = height, width
+        if width / height < min(self.RATIO):
+            crop_height = round(width / min(self.RATIO))
+        elif width / height > max(self.RATIO):
+            crop_width = round(height * max(self.RATIO))
+        return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+class _Normalise:
+    """RGB picture to a float32 (3, H, W) tensor: value / 255, minus mean, over std, in that
+    order.
+    """
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self._mean = np.asarray(spec.image_mean, dtype=np.float32).reshape(3, 1, 1)
+        self._std = np.asarray(spec.image_std, dtype=np.float32).reshape(3, 1, 1)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        pixels_HWC = np.asarray(image.convert("RGB"))
+        pixels_CHW = np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)).astype(np.float32)
+        pixels_CHW /= np.float32(255)
+        pixels_CHW -= self._mean
+        pixels_CHW /= self._std
+        return torch.from_numpy(pixels_CHW)
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.empty(1).uniform_(low, high, generator=generator)
+
+
+def _describe(spec: FeatureSpec) -> str:
+    height, width = spec.image_size
+    return f"{height}x{width}|bicubic|{list(spec.image_mean)}|{list(spec.image_std)}"
+
+
+def _covering_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest size of the same aspect that covers ``size``; the long side is rounded down."""
+    if height * size[1] <= width * size[0]:
+        return size[0], max(size[1], int(size[0] * width / height))
+    return max(size[0], int(size[1] * height / width)), size[1]
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if (image.height, image.width) == size:
+        return image
+    return image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+
+
+def _crop(image: Image.Image, top: int, left: int, height: int, width: int) -> Image.Image:
+    if (top, left, height, width) == (0, 0, image.height, image.width):
+        return image
+    return image.crop((left, top, left + width, top + height))

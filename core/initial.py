@@ -1,0 +1,24 @@
+"""Layers whose first values come from a generator of their own, drawn as torch's defaults are."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def seeded_linear(
+    in_features: int, out_features: int, generator: torch.Generator, *, bias: bool = True
+) -> nn.Linear:
+    """A linear layer with torch's default start: uniform in +-1/sqrt(in_features), weight and bias."""
+    layer = nn.Linear(in_features, out_features, bias=bias)
+    bound = 1 / math.sqrt(in_features)
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        if bias:
+            layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def seeded_normal(*shape: int, std: float, generator: torch.Generator) -> nn.Parameter:
+    """A parameter drawn from N(0, std squared)."""
+    return nn.Parameter(torch.randn(*shape, generator=generator) * std)

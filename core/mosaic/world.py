@@ -1,0 +1,216 @@
+"""The vocabulary of the drawn world: what can be in a picture and how it can look.
+
+A *subject* is what a caption names (a red striped star, a person jumping with a ball); a *look* is everything else
+(style, background, size, what is in the way). Class names of the data sets are names of subjects.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+COLOURS = "red orange yellow green cyan blue purple pink brown gray white black".split()
+TEXTURES = "solid striped dotted checkered zigzag wavy ringed speckled".split()
+SHAPES = "circle square triangle star heart cross ring diamond arrow moon".split()
+PATTERNS = "plain spotted striped".split()
+PARTS = "ears horns spikes tail wings".split()
+VEHICLES = "car truck bus boat train plane rocket".split()
+ADDONS = "flag ladder chimney stripe".split()
+TERRAINS = "desert field forest grass snow town".split()
+FEATURES = "camp lake railway river road wall".split()
+POSES = "bowing jumping kicking lying running sitting standing waving".split()
+ITEMS = "bag ball box flag hat stick umbrella".split()
+BACKGROUNDS = "plain gradient blocks horizon".split()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One filled outline: "checkered purple circle"."""
+
+    texture: str
+    colour: str
+    shape: str
+
+
+@dataclass(frozen=True, slots=True)
+class Critter:
+    """An animal with a coat and up to three parts: "plain red critter with horns and tail"."""
+
+    pattern: str
+    colour: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vehicle:
+    """A machine with at most one addition: "red bus with flag". ``addon`` is empty for none."""
+
+    colour: str
+    kind: str
+    addon: str
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """Ground seen from above with up to two features: "forest with lake and road"."""
+
+    terrain: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A figure doing something, at most one item in hand: "person jumping with ball".
+
+    ``clothes`` is a colour that a caption may name; it is no part of the subject's name.
+    """
+
+    pose: str
+    item: str
+    clothes: str = "blue"
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """A texture in two colours that fills the picture: "wavy blue and white texture"."""
+
+    texture: str
+    colours: tuple[str, str]
+
+
+Subject = Shape | Critter | Vehicle | Land | Action | Surface
+
+FAMILIES = ("shapes", "critters", "vehicles", "land", "actions", "textures")
+
+
+def family_of(subject: Subject) -> str:
+    """Which of the six families a subject belongs to."""
+    kinds = (Shape, Critter, Vehicle, Land, Action, Surface)
+    return FAMILIES[kinds.index(type(subject))]
+
+
+def name_of(subject: Subject) -> str:
+    """The one name of a subject; two subjects with the same name are the same class."""
+    match subject:
+        case Shape():
+            return f"{subject.texture} {subject.colour} {subject.shape}"
+        case Critter():
+            return f"{subject.pattern} {subject.colour} critter{_with(sorted(subject.parts))}"
+        case Vehicle():
+            return f"{subject.colour} {subject.kind}{_with([subject.addon] if subject.addon else [])}"
+        case Land():
+            return f"{subject.terrain}{_with(sorted(subject.features))}"
+        case Action():
+            return f"person {subject.pose}{_with([subject.item] if subject.item else [])}"
+        case Surface():
+            return f"{subject.texture} {' and '.join(sorted(subject.colours))} texture"
+
+
+def _with(things: list[str]) -> str:
+    return " with " + " and ".join(things) if things else ""
+
+
+def pick(rng: np.random.Generator, options: "list[str] | tuple[str, ...]") -> str:
+    """One of the options, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def pick_some(rng: np.random.Generator, options: list[str], count: int) -> tuple[str, ...]:
+    """``count`` different options in alphabetical order."""
+    order = np.argsort(rng.random(len(options)), kind="stable")[:count]
+    return tuple(sorted(options[int(i)] for i in order))
+
+
+def sample_subject(family: str, rng: np.random.Generator) -> Subject:
+    """A subject of one family, every attribute drawn on its own."""
+    match family:
+        case "shapes":
+            return Shape(pick(rng, TEXTURES), pick(rng, COLOURS), pick(rng, SHAPES))
+        case "critters":
+            count = int(rng.integers(4))
+            return Critter(pick(rng, PATTERNS), pick(rng, COLOURS), pick_some(rng, PARTS, count))
+        case "vehicles":
+            addon = pick(rng, [*ADDONS, ""])
+            return Vehicle(pick(rng, COLOURS), pick(rng, VEHICLES), addon)
+        case "land":
+            count = 1 + int(rng.random() < 0.6)
+            return Land(pick(rng, TERRAINS), pick_some(rng, FEATURES, count))
+        case "actions":
+            return Action(pick(rng, POSES), pick(rng, [*ITEMS, ""]), pick(rng, COLOURS))
+        case "textures":
+            first, second = pick_some(rng, COLOURS, 2)
+            return Surface(pick(rng, TEXTURES[1:]), (first, second))
+    raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {family!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Ranges that looks are drawn from; what sets a data set's difficulty.
+
+    ``size`` is the subject's extent as a fraction of the picture's side; ``rotation`` the largest turn in radians;
+    ``clutter`` the least and the most small things around it; ``occlusion`` the probability that a card hides a part,
+    ``cover`` that card's side as a fraction of the subject; ``noise`` the sensor noise's standard deviation;
+    ``styles`` names with weights; ``strength`` how far a style goes (1.0 as in pre-training); ``jitter`` how far
+    colours wander.
+    """
+
+    size: tuple[float, float] = (0.4, 0.9)
+    rotation: float = 0.5
+    clutter: tuple[int, int] = (0, 3)
+    occlusion: float = 0.1
+    cover: float = 0.4
+    noise: float = 0.02
+    styles: tuple[tuple[str, float], ...] = (("normal", 1.0),)
+    strength: float = 1.0
+    jitter: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How one picture looks, apart from its subject; fields as in :class:`Conditions`."""
+
+    style: str
+    background: str
+    size: float
+    angle: float
+    flip: bool
+    centre: tuple[float, float]
+    clutter: int
+    occluded: bool
+    cover: float
+    noise: float
+    strength: float
+    jitter: float
+
+
+def sample_look(conditions: Conditions, rng: np.random.Generator) -> Look:
+    """One look within the conditions; the subject stays inside the picture unless it is nearly as large."""
+    size = _between(rng, *conditions.size)
+    room = max(0.06, 0.5 - 0.5 * size)
+    return Look(
+        style=_weighted(rng, conditions.styles),
+        background=pick(rng, BACKGROUNDS),
+        size=size,
+        angle=_between(rng, -conditions.rotation, conditions.rotation),
+        flip=bool(rng.integers(2)),
+        centre=(0.5 + _between(rng, -room, room), 0.5 + _between(rng, -room, room)),
+        clutter=int(rng.integers(conditions.clutter[0], conditions.clutter[1] + 1)),
+        occluded=bool(rng.random() < conditions.occlusion),
+        cover=conditions.cover,
+        noise=conditions.noise,
+        strength=conditions.strength,
+        jitter=conditions.jitter,
+    )
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    return low + (high - low) * float(rng.random())
+
+
+def _weighted(rng: np.random.Generator, options: tuple[tuple[str, float], ...]) -> str:
+    """One option by weight, from one uniform number (the same on every numpy version)."""
+    left = float(rng.random()) * sum(weight for _, weight in options)
+    for name, weight in options:
+        left -= weight
+        if left < 0:
+            return name
+    return options[-1][0]

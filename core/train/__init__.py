@@ -1,0 +1,1 @@
+"""One training run: losses, objective, optimiser, schedule, loop, selection and checkpoint."""

@@ -1,0 +1,176 @@
+"""Batches of a run: the same images in the same order for every variant of one seed.
+
+Order, views and augmentation come from streams of their own, so that neither the method nor the refiner can move them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from core.clip.features import FeatureStore
+from core.clip.frozen import FrozenCLIP
+from core.data.dataset import Dataset, Item
+from core.data.pixels import load_pixels
+from core.data.transforms import EvalTransform, TrainTransform
+from core.seeding import Seeds, derive_seed
+from core.types import Batch, ImageFeatures
+
+
+class ImageSource(ABC):
+    """Where batches get their images from: cached frozen features, or pixels."""
+
+    @abstractmethod
+    def training(
+        self, dataset: Dataset, *, need: frozenset[str], num_views: int, batch_size: int
+    ) -> "TrainingBatches": ...
+
+    @abstractmethod
+    def evaluation(
+        self, dataset: Dataset, items: Sequence[Item], batch_size: int
+    ) -> Iterator[Batch]: ...
+
+
+class TrainingBatches(ABC):
+    """Batches of each epoch; the last incomplete one is dropped unless it is the only one."""
+
+    def __init__(self, labels: Tensor, batch_size: int, device: torch.device) -> None:
+        self.labels = labels.to(device)
+        self.batch_size = batch_size
+        self.device = device
+
+    def __len__(self) -> int:
+        return max(len(self.labels) // self.batch_size, 1)
+
+    def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
+        """Batches of epoch ``epoch``; the order depends on the seed and the epoch alone."""
+        order = torch.randperm(len(self.labels), generator=seeds.generator("order", epoch))
+        for step in range(len(self)):
+            yield self.take(order[step * self.batch_size :][: self.batch_size], epoch, seeds)
+
+    @abstractmethod
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch: ...
+
+
+class FeatureSource(ImageSource):
+    """Frozen features from the shared store; training may use several fixed augmented views."""
+
+    def __init__(self, store: FeatureStore, device: torch.device, dtype: torch.dtype) -> None:
+        self.store, self.device, self.dtype = store, device, dtype
+
+    def training(
+        self, dataset: Dataset, *, need: frozenset[str], num_views: int, batch_size: int
+    ) -> TrainingBatches:
+        views = range(num_views) if num_views else (None,)
+        features = [
+            self.store.get(dataset, dataset.train, fields=need, view=view).to(
+                self.device, self.dtype
+            )
+            for view in views
+        ]
+        return FeatureBatches(features, _labels(dataset.train), batch_size, self.device, need)
+
+    def evaluation(
+        self, dataset: Dataset, items: Sequence[Item], batch_size: int
+    ) -> Iterator[Batch]:
+        pooled = frozenset({"pooled"})
+        features = self.store.get(dataset, items, fields=pooled, view=None)
+        labels = _labels(items)
+        for start in range(0, len(items), batch_size):
+            rows = slice(start, start + batch_size)
+            chunk = features[rows].to(self.device, self.dtype)
+            yield Batch(labels=labels[rows].to(self.device), features=chunk)
+
+
+class FeatureBatches(TrainingBatches):
+    """Rows of cached features; with several views each image shows one drawn view an epoch."""
+
+    def __init__(
+        self,
+        views: Sequence[ImageFeatures],
+        labels: Tensor,
+        batch_size: int,
+        device: torch.device,
+        need: frozenset[str],
+    ) -> None:
+        super().__init__(labels, batch_size, device)
+        self.need = need
+        self.num_images = len(labels)
+        self.num_views = len(views)
+        self.features = views[0] if len(views) == 1 else _stack(views)
+
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        row = index
+        if self.num_views > 1:
+            generator = seeds.generator("view", epoch)
+            view = torch.randint(self.num_views, (self.num_images,), generator=generator)
+            row = view[index] * self.num_images + index
+        row, index = row.to(self.device), index.to(self.device)
+        return Batch(labels=self.labels[index], features=self.features[row], need=self.need)
+
+
+class PixelSource(ImageSource):
+    """Normalised pixels, augmented anew in every epoch, for methods that change the image tower."""
+
+    def __init__(self, clip: FrozenCLIP, device: torch.device, dtype: torch.dtype) -> None:
+        self.clip, self.device, self.dtype = clip, device, dtype
+
+    def training(
+        self, dataset: Dataset, *, need: frozenset[str], num_views: int, batch_size: int
+    ) -> TrainingBatches:
+        return PixelBatches(self, dataset, need, augment=num_views > 0, batch_size=batch_size)
+
+    def evaluation(
+        self, dataset: Dataset, items: Sequence[Item], batch_size: int
+    ) -> Iterator[Batch]:
+        transform = EvalTransform(self.clip.spec)
+        for start in range(0, len(items), batch_size):
+            chunk = items[start : start + batch_size]
+            pixels = load_pixels(dataset, chunk, transform)
+            yield Batch(
+                labels=_labels(chunk).to(self.device), pixels=pixels.to(self.device, self.dtype)
+            )
+
+
+class PixelBatches(TrainingBatches):
+    """Decodes the images of a batch when they are needed."""
+
+    def __init__(
+        self,
+        source: PixelSource,
+        dataset: Dataset,
+        need: frozenset[str],
+        *,
+        augment: bool,
+        batch_size: int,
+    ) -> None:
+        super().__init__(_labels(dataset.train), batch_size, source.device)
+        self.source, self.dataset, self.need, self.augment = source, dataset, need, augment
+
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        spec = self.source.clip.spec
+        items = [self.dataset.train[i] for i in index.tolist()]
+        if self.augment:
+            draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
+            pixels = load_pixels(self.dataset, items, TrainTransform(spec), seeds=draws)
+        else:
+            pixels = load_pixels(self.dataset, items, EvalTransform(spec))
+        return Batch(
+            labels=self.labels[index.to(self.device)],
+            pixels=pixels.to(self.device, self.source.dtype),
+            need=self.need,
+        )
+
+
+def _labels(items: Sequence[Item]) -> Tensor:
+    return torch.tensor([item.label for item in items], dtype=torch.int64)
+
+
+def _stack(views: Sequence[ImageFeatures]) -> ImageFeatures:
+    """Views one behind the other along the image axis."""
+    fields = {}
+    for name in ("pooled", "local", "attention"):
+        tensors = [getattr(view, name) for view in views]
+        fields[name] = None if tensors[0] is None else torch.cat(tensors)
+    return ImageFeatures(**fields)

@@ -1,0 +1,125 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from core.seeding import Seeds
+from core.train.batches import TrainingBatches
+from core.train.checkpoint import copy_state, restore_state
+from core.train.model import RefinedMethod
+from core.train.objective import Objective
+from core.train.optim import Optimizer, Schedule
+from core.types import Batch
+
+Log = Callable[[Mapping[str, float]], None]
+Score = Callable[[RefinedMethod], float]
+
+
+class DivergedError(RuntimeError):
+    """A loss was not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long to train and at which rates."""
+
+    epochs: int
+    optimizer: Optimizer
+    schedule: Schedule
+
+
+@dataclass(kw_only=True)
+class FitResult:
+    """What training took and which epoch is in the model now."""
+
+    seconds: float = 0.0
+    images: int = 0
+    selected_epoch: int = 0
+    scores: list[float] = field(default_factory=list)
+
+
+def train_step(
+    model: RefinedMethod,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    autocast: AbstractContextManager[object],
+) -> dict[str, Tensor]:
+    """One step: forward, loss, gradient, state change of the refiner, update."""
+    optimizer.zero_grad(set_to_none=True)
+    with autocast:
+        out = model(batch)
+        terms = objective(out, batch.labels)
+        loss = torch.stack(list(terms.values())).sum()
+    loss.backward()
+    model.refiner.observe(out)
+    optimizer.step()
+    return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+
+def fit(
+    model: RefinedMethod,
+    objective: Objective,
+    batches: TrainingBatches,
+    budget: Budget,
+    seeds: Seeds,
+    *,
+    log: Log,
+    select: Score | None = None,
+    autocast: AbstractContextManager[object] | None = None,
+) -> FitResult:
+    """Train for ``budget.epochs``; with ``select`` keep the first epoch with the highest score.
+
+    Raises DivergedError, naming the epoch, when a loss is not finite.
+    """
+    result = FitResult(selected_epoch=budget.epochs)
+    parameters = model.trainable()
+    if not parameters:
+        return FitResult()
+    optimizer = budget.optimizer.build(parameters)
+    best: dict[str, Tensor] | None = None
+    model.train()
+    for epoch in range(1, budget.epochs + 1):
+        lr = budget.schedule.at(epoch, budget.epochs, budget.optimizer.lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        started = time.perf_counter()
+        sums: dict[str, Tensor] = {}
+        for batch in batches.epoch(epoch, seeds):
+            terms = train_step(model, objective, optimizer, batch, autocast or nullcontext())
+            sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
+            result.images += len(batch)
+        means = {name: float(total) / len(batches) for name, total in sums.items()}
+        result.seconds += time.perf_counter() - started
+        log({"epoch": epoch, "epochs": budget.epochs, "lr": lr, **means})
+        if not math.isfinite(means["loss"]):
+            raise DivergedError(f"the loss was {means['loss']} in epoch {epoch}; try a lower lr")
+        if select is not None:
+            best = _keep_best(model, select, epoch, result, best)
+    if best is not None:
+        restore_state(model, best)
+    model.eval()
+    return result
+
+
+def _keep_best(
+    model: RefinedMethod,
+    select: Score,
+    epoch: int,
+    result: FitResult,
+    best: dict[str, Tensor] | None,
+) -> dict[str, Tensor]:
+    """Score the epoch; return the snapshot of the best one so far."""
+    model.eval()
+    score = select(model)
+    model.train()
+    if best is None or score > max(result.scores):
+        best, result.selected_epoch = copy_state(model), epoch
+    result.scores.append(score)
+    return best

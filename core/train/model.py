@@ -1,0 +1,22 @@
+"""What is trained: a base method and a refiner on top of it."""
+
+from torch import nn
+
+from core.types import Batch, Forward
+
+
+class RefinedMethod(nn.Module):
+    """``refiner(method(batch))``; its learned state is what a checkpoint holds."""
+
+    def __init__(self, method: nn.Module, refiner: nn.Module) -> None:
+        super().__init__()
+        self.method = method
+        self.refiner = refiner
+
+    def forward(self, batch: Batch) -> Forward:
+        out: Forward = self.refiner(self.method(batch))
+        return out
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Parameters that require grad, each once."""
+        return [p for p in self.parameters() if p.requires_grad]

@@ -1,0 +1,117 @@
+"""The values that travel between the parts. Shapes: B images, C classes, P patches, D joint width.
+
+Frozen dataclasses with no behaviour beyond what follows from their fields.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassNames:
+    """The classes a method scores, in label order, and the data set's zero-shot template."""
+
+    names: tuple[str, ...]
+    template: str = "a photo of a {}."
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def prompts(self) -> tuple[str, ...]:
+        """One hand-made prompt a class; underscores in names become blanks."""
+        return tuple(self.template.format(name.replace("_", " ")) for name in self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSpec:
+    """The dimensions of a backbone. ``grid`` counts patches (rows, columns); ``fingerprint`` hashes the weights."""
+
+    joint_width: int
+    vision_width: int
+    vision_depth: int
+    text_width: int
+    text_depth: int
+    context_length: int
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    fingerprint: str
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFeatures:
+    """What the frozen image tower says about images; none of it is normalised.
+
+    ``pooled`` (B, D) is the global feature. ``local`` (B, 1+P, D) are the last block's tokens projected like the global
+    one, CLS first. ``attention`` (B, P) is the CLS row of the last block's attention, mean over heads, without the CLS
+    column. The last two are None unless they were asked for.
+    """
+
+    pooled: Tensor
+    local: Tensor | None = None
+    attention: Tensor | None = None
+
+    def __getitem__(self, index: Tensor | slice) -> "ImageFeatures":
+        return ImageFeatures(
+            pooled=self.pooled[index],
+            local=None if self.local is None else self.local[index],
+            attention=None if self.attention is None else self.attention[index],
+        )
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "ImageFeatures":
+        return ImageFeatures(
+            pooled=self.pooled.to(device, dtype),
+            local=None if self.local is None else self.local.to(device, dtype),
+            attention=None if self.attention is None else self.attention.to(device, dtype),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Images of one step: ``pixels`` (B, 3, H, W), already normalised, or cached ``features``.
+
+    ``labels`` (B,) int64. Exactly one of the two image inputs is given, whichever the method asked
+    for. ``need`` names the fields of ImageFeatures that this step uses.
+    """
+
+    labels: Tensor
+    pixels: Tensor | None = None
+    features: ImageFeatures | None = None
+    need: frozenset[str] = frozenset({"pooled"})
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """What a base method, or a refiner on top of it, says about a batch.
+
+    ``image`` (B, D) unit norm; ``text`` (C, D), or (B, C, D) when conditioned on the image; ``logit_scale`` ();
+    ``local`` (B, 1+P, D) and ``attention`` (B, P) as in ImageFeatures, prompt tokens removed; ``aux`` holds what the
+    method's or refiner's own loss terms need.
+    """
+
+    image: Tensor
+    text: Tensor
+    logit_scale: Tensor
+    local: Tensor | None = None
+    attention: Tensor | None = None
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def logits(self) -> Tensor:
+        """(B, C): scale times the inner product of images and class texts."""
+        if self.text.dim() == 2:
+            return self.logit_scale * self.image @ self.text.t()
+        return self.logit_scale * torch.einsum("bd,bcd->bc", self.image, self.text)

@@ -1,0 +1,342 @@
+"""What a configuration value may be, and the rules a parameter's annotation puts on it.
+
+A value is a literal, a tuple or a dict of values, or a reference to a registered class. An
+annotation such as ``Annotated[int, AtLeast(1)]`` says which values a parameter takes. ``conform``
+holds a value against it and returns it in one normal form (an int where a float is wanted becomes
+a float, a list becomes a tuple), so that equal settings are equal values.
+"""
+
+import math
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+LONGEST_VALUE_SHOWN = 100
+UNIONS = (Union, types.UnionType)
+SEQUENCES = (tuple, list, Sequence)
+MAPPINGS = (dict, Mapping)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """``@Class`` in a configuration: the configured class, to be built by whoever receives it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"@{self.name}"
+
+
+Value = None | bool | int | float | str | Reference | tuple["Value", ...] | Mapping[str, "Value"]
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """The number is not below ``minimum``."""
+
+    minimum: float
+
+    def allows(self, number: float) -> bool:
+        """Whether the number obeys the rule."""
+        return number >= self.minimum
+
+    def __str__(self) -> str:
+        return f">= {self.minimum}"
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """The number is greater than ``bound``."""
+
+    bound: float
+
+    def allows(self, number: float) -> bool:
+        """Whether the number obeys the rule."""
+        return number > self.bound
+
+    def __str__(self) -> str:
+        return f"> {self.bound}"
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The number lies in the closed interval from ``minimum`` to ``maximum``."""
+
+    minimum: float
+    maximum: float
+
+    def allows(self, number: float) -> bool:
+        """Whether the number obeys the rule."""
+        return self.minimum <= number <= self.maximum
+
+    def __str__(self) -> str:
+        return f"in [{self.minimum}, {self.maximum}]"
+
+
+NUMERIC_RULES = (AtLeast, Above, Between)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The parameter takes a reference to a registered class of this kind."""
+
+    kind: str
+
+
+PositiveInt = Annotated[int, AtLeast(1)]
+NonNegativeInt = Annotated[int, AtLeast(0)]
+PositiveFloat = Annotated[float, Above(0)]
+NonNegativeFloat = Annotated[float, AtLeast(0)]
+Probability = Annotated[float, Between(0, 1)]
+
+CheckReference = Callable[[str, str | None], object]
+"""Raises ValueError unless a class of this name, and of this kind if one is given, exists."""
+
+
+class _MismatchError(Exception):
+    """A value does not fit an annotation; ``conform`` turns it into a message."""
+
+
+def conform(value: object, annotation: Any, check_reference: CheckReference) -> Value:
+    """The value in the normal form of its annotation.
+
+    Raises ValueError, saying the rule and the value, where it does not fit. References are held
+    against ``check_reference`` wherever they stand.
+    """
+    try:
+        return _conform(value, annotation, check_reference)
+    except _MismatchError:
+        shown = format_value(value)
+        if len(shown) > LONGEST_VALUE_SHOWN:
+            shown = f"{shown[:LONGEST_VALUE_SHOWN]}..."
+        rule = type_text(annotation)
+        raise ValueError(f"must be {rule}, got {shown}{_hint(value, rule)}") from None
+
+
+def _hint(value: object, rule: str) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "; nan and infinity are not settings"
+    if isinstance(value, str) and "@" in rule:
+        return f"; a class is written @{value.lstrip('@')}, without quotes"
+    if rule.startswith("(") and not isinstance(value, tuple | list):
+        return "; a sequence of one is written [x]"
+    if rule.startswith("text"):
+        return "; text is written in quotes"
+    return ""
+
+
+def _conform(value: object, annotation: Any, check_reference: CheckReference) -> Value:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return _conform_any(value, check_reference)
+    if origin is Annotated:
+        return _conform_annotated(value, arguments[0], arguments[1:], check_reference)
+    if origin in UNIONS:
+        return _conform_union(value, arguments, check_reference)
+    if origin is Literal:
+        return _conform_literal(value, arguments)
+    if origin in SEQUENCES:
+        return _conform_sequence(value, arguments, check_reference)
+    if origin in MAPPINGS:
+        return _conform_mapping(value, arguments[1], check_reference)
+    return _conform_scalar(value, annotation)
+
+
+def _conform_any(value: object, check_reference: CheckReference) -> Value:
+    if isinstance(value, Reference):
+        check_reference(value.name, None)
+        return value
+    if isinstance(value, tuple | list):
+        return tuple(_conform_any(item, check_reference) for item in value)
+    if isinstance(value, Mapping):
+        return _conform_mapping(value, Any, check_reference)
+    return _conform_scalar(value, type(value))
+
+
+def _conform_annotated(
+    value: object, base: Any, rules: tuple[object, ...], check_reference: CheckReference
+) -> Value:
+    for rule in rules:
+        if isinstance(rule, Part):
+            if not isinstance(value, Reference):
+                raise _MismatchError
+            check_reference(value.name, rule.kind)
+            return value
+    result = _conform(value, base, check_reference)
+    for rule in rules:
+        if isinstance(rule, NUMERIC_RULES):
+            assert isinstance(result, int | float), (
+                "type_text lets these rules stand on numbers only"
+            )
+            if not rule.allows(result):
+                raise _MismatchError
+    return result
+
+
+def _conform_union(
+    value: object, options: tuple[Any, ...], check_reference: CheckReference
+) -> Value:
+    for option in options:
+        try:
+            return _conform(value, option, check_reference)
+        except _MismatchError:
+            continue
+    raise _MismatchError
+
+
+def _conform_literal(value: object, choices: tuple[Any, ...]) -> Value:
+    for choice in choices:
+        if value == choice and isinstance(value, bool) is isinstance(choice, bool):
+            return choice  # type: ignore[no-any-return]
+    raise _MismatchError
+
+
+def _conform_sequence(
+    value: object, arguments: tuple[Any, ...], check_reference: CheckReference
+) -> Value:
+    if not isinstance(value, tuple | list):
+        raise _MismatchError
+    if len(arguments) == 1 or arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(arguments) != len(value):
+        raise _MismatchError
+    pairs = zip(value, arguments, strict=True)
+    return tuple(_conform(item, argument, check_reference) for item, argument in pairs)
+
+
+def _conform_mapping(value: object, argument: Any, check_reference: CheckReference) -> Value:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise _MismatchError
+    return {str(key): _conform(item, argument, check_reference) for key, item in value.items()}
+
+
+def _conform_scalar(value: object, annotation: Any) -> Value:
+    if value is None and annotation in (None, type(None)):
+        return None
+    if isinstance(value, bool):
+        if annotation is bool:
+            return value
+    elif isinstance(value, int) and annotation is int:
+        return int(value)
+    elif isinstance(value, int | float) and _is_a(annotation, float):
+        return _finite(value)
+    elif isinstance(value, str) and _is_a(annotation, str):
+        return str(value)
+    raise _MismatchError
+
+
+def _is_a(annotation: Any, scalar: type) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, scalar)
+
+
+def _finite(value: int | float) -> float:
+    try:
+        number = float(value) + 0.0  # -0.0 and 0.0 are one setting
+    except OverflowError:
+        raise _MismatchError from None
+    if not math.isfinite(number):
+        raise _MismatchError
+    return number
+
+
+def type_text(annotation: Any) -> str:
+    """An annotation in a user's words.
+
+    Raises TypeError for an annotation that no configuration value can meet.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _annotated_text(arguments[0], arguments[1:])
+    if origin in UNIONS:
+        return " or ".join(type_text(argument) for argument in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in arguments)
+    if origin in SEQUENCES:
+        arguments = arguments if origin is tuple else (*arguments, Ellipsis)
+        items = ("..." if item is Ellipsis else type_text(item) for item in arguments)
+        return f"({', '.join(items)})"
+    if origin in MAPPINGS and arguments[0] is str:
+        return f"{{text: {type_text(arguments[1])}}}"
+    return _scalar_text(annotation)
+
+
+def _scalar_text(annotation: Any) -> str:
+    names = {
+        Any: "any literal",
+        int: "an int",
+        float: "a float",
+        bool: "True or False",
+        str: "text",
+    }
+    if annotation in (None, type(None)):
+        return "None"
+    for scalar, text in names.items():
+        if annotation is scalar:
+            return text
+    raise TypeError(
+        f"{annotation!r} is no type for a setting: use int, float, bool, str, Literal, "
+        "tuple[...], dict[str, ...], Any, unions, or Annotated[Callable[..., X], Part(kind)]"
+    )
+
+
+def _annotated_text(base: Any, rules: tuple[object, ...]) -> str:
+    for rule in rules:
+        if isinstance(rule, Part):
+            return f"a @{rule.kind}"
+    limits = " and ".join(str(rule) for rule in rules if isinstance(rule, NUMERIC_RULES))
+    if limits and base not in (int, float):
+        raise TypeError(f"the rule {limits} stands on {base!r}: it needs an int or a float")
+    return f"{type_text(base)} {limits}".strip()
+
+
+def accepts_text(annotation: Any) -> bool:
+    """Whether some text fits, so that a bare word on the command line can stand for it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return accepts_text(arguments[0])
+    if origin in UNIONS:
+        return any(accepts_text(argument) for argument in arguments)
+    if origin is Literal:
+        return any(isinstance(choice, str) for choice in arguments)
+    return annotation is str
+
+
+def part_kinds(annotation: Any) -> frozenset[str]:
+    """The kinds of part that the annotation asks for, wherever they stand in it."""
+    if isinstance(annotation, Part):
+        return frozenset({annotation.kind})
+    return frozenset().union(*(part_kinds(argument) for argument in get_args(annotation)))
+
+
+def references(value: Value) -> Iterator[Reference]:
+    """Every reference inside a value, in order."""
+    if isinstance(value, Reference):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from references(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from references(item)
+
+
+def replace_reference(value: Value, old: Reference, new: Reference) -> Value:
+    """The value with every ``old`` reference inside it replaced by ``new``."""
+    if isinstance(value, tuple):
+        return tuple(replace_reference(item, old, new) for item in value)
+    if isinstance(value, Mapping):
+        return {key: replace_reference(item, old, new) for key, item in value.items()}
+    return new if value == old else value
+
+
+def format_value(value: object, *, sort_keys: bool = False) -> str:
+    """The value in gin's syntax. Reading the text back gives the value again."""
+    if isinstance(value, tuple | list):
+        items = [format_value(item, sort_keys=sort_keys) for item in value]
+        return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+    if isinstance(value, Mapping):
+        pairs = sorted(value.items()) if sort_keys else value.items()
+        items = [f"{key!r}: {format_value(item, sort_keys=sort_keys)}" for key, item in pairs]
+        return f"{{{', '.join(items)}}}"
+    return str(value) if isinstance(value, Reference) else repr(value)

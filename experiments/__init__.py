@@ -1,0 +1,1 @@
+"""Runs, grids, searches, executors, tracking and protocols."""

@@ -1,0 +1,113 @@
+"""Jobs, what happens to them, and the contract of the places that run them.
+
+A job is tried again when its worker died or its function raised, up to ``max_attempts``; a ValueError is the user's
+error and final at once. Every submitted job ends in exactly one "done" or "failed" event, unless it is cancelled.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One call of the entry function. Jobs of one ``affinity`` stay on one worker where possible.
+
+    ``log`` receives what the job prints.
+    """
+
+    key: str
+    payload: Mapping[str, Any]
+    affinity: str = ""
+    max_attempts: int = 3
+    log: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a job: "done" carries its result, "failed" and "retry" say why."""
+
+    key: str
+    kind: Literal["started", "progress", "done", "retry", "failed"]
+    attempt: int
+    result: Mapping[str, Any] = field(default_factory=dict)
+    message: str = ""
+
+
+class Executor(Protocol):
+    """What a study needs of the place its jobs run in."""
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; its key must not be in use by an unfinished job."""
+        ...
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """What happened since the last call; waits up to ``timeout`` seconds for something to happen."""
+        ...
+
+    def cancel(self, key: str, *, running: bool = False) -> bool:
+        """Take a job back: a queued one, and with ``running`` also one that runs. True if it was taken back."""
+        ...
+
+    def close(self) -> None:
+        """Stop everything, running jobs included."""
+        ...
+
+
+class JobQueue:
+    """Queued jobs in order, grouped by affinity, and how often each was tried."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, dict[str, Job]] = {}
+        self.attempts: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.groups)
+
+    def add(self, job: Job) -> None:
+        if job.key in self.attempts:
+            raise ValueError(f"job keys must be unique, {job.key!r} is already submitted")
+        self.attempts[job.key] = 0
+        self._put(job)
+
+    def _put(self, job: Job) -> None:
+        self.groups.setdefault(job.affinity, {})[job.key] = job
+
+    def remove(self, key: str) -> bool:
+        for affinity, group in self.groups.items():
+            if key in group:
+                self._take(affinity, key)
+                del self.attempts[key]
+                return True
+        return False
+
+    def _take(self, affinity: str, key: str) -> Job:
+        job = self.groups[affinity].pop(key)
+        if not self.groups[affinity]:
+            del self.groups[affinity]
+        return job
+
+    def next(self, own: str | None, others: Sequence[str]) -> Job:
+        """The next job for a worker whose last job had affinity ``own`` while other workers hold ``others``."""
+        affinity = own if own in self.groups else min(self.groups, key=others.count)
+        job = self._take(affinity, next(iter(self.groups[affinity])))
+        self.attempts[job.key] += 1
+        return job
+
+    def put_back(self, job: Job) -> None:
+        """Return a job that never started; the try does not count."""
+        self.attempts[job.key] -= 1
+        self._put(job)
+
+    def conclude(self, job: Job, answer: Mapping[str, Any]) -> Event:
+        """The event of a finished try; a try that may be repeated is queued again."""
+        attempt = self.attempts[job.key]
+        if answer["kind"] == "done":
+            del self.attempts[job.key]
+            return Event(key=job.key, kind="done", attempt=attempt, result=answer["result"])
+        if answer.get("fatal") or attempt >= job.max_attempts:
+            del self.attempts[job.key]
+            return Event(key=job.key, kind="failed", attempt=attempt, message=answer["message"])
+        self._put(job)
+        return Event(key=job.key, kind="retry", attempt=attempt, message=answer["message"])

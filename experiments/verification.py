@@ -1,0 +1,239 @@
+"""Replays reference vectors: recorded inputs, parameters, outputs, losses, gradients and three SGD steps.
+
+A set is a pair of files ``NAME.json`` (constants) and ``NAME.safetensors`` (tensors). Every tensor of a set is used: the
+ones that describe the model, parameters or inputs are loaded, every other one must be reproduced.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from core.clip.backbone import build_open_clip
+from core.clip.frozen import FrozenCLIP
+from core.clip.tokenizer import Tokenizer
+from core.types import Batch, ClassNames
+
+FLOAT64_TOLERANCE = 1e-9
+FLOAT32_TOLERANCE = 2e-7
+LEARNING_RATE = 0.01
+
+Named = Iterator[tuple[str, Tensor]]
+Replay = Callable[["Vectors"], Named]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One set of reference vectors."""
+
+    name: str
+    constants: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.tensors[name]
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    def prefixed(self, prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): self[k] for k in self.tensors if k.startswith(prefix)}
+
+    def batch(self, step: int, need: frozenset[str]) -> Batch:
+        """Training batch of step 1, 2 or 3."""
+        return Batch(
+            labels=self["in.labels"][step - 1], pixels=self["in.images"][step - 1], need=need
+        )
+
+    def eval_batch(self) -> Batch:
+        pixels = self["in.eval_images"]
+        return Batch(labels=torch.zeros(len(pixels), dtype=torch.int64), pixels=pixels)
+
+    @property
+    def classes(self) -> ClassNames:
+        return ClassNames(names=tuple(self.constants["classes"]))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one tensor is from its recorded value; ``allowed`` is the tolerance."""
+
+    name: str
+    difference: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        return self.difference <= self.allowed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one set; ``problem`` is set when it could not be replayed at all."""
+
+    name: str
+    status: str
+    differences: tuple[Difference, ...] = ()
+    problem: str = ""
+
+
+_REPLAYS: dict[str, Replay] = {}
+
+
+def replays(case: str) -> Callable[[Replay], Replay]:
+    """Register the function that replays sets whose name ends in ``_case``."""
+
+    def add(replay: Replay) -> Replay:
+        _REPLAYS[case] = replay
+        return replay
+
+    return add
+
+
+def find_sets(folder: Path) -> list[Path]:
+    """The ``.json`` files of all sets in a folder. Raises ValueError where there is none."""
+    found = [p for p in sorted(folder.glob("*.json")) if p.with_suffix(".safetensors").is_file()]
+    if not found:
+        raise ValueError(
+            f"{folder} holds no reference vectors; a set is NAME.json with NAME.safetensors"
+        )
+    return found
+
+
+def verify_set(path: Path) -> Outcome:
+    """Replay one set and compare every recorded tensor."""
+    case = path.stem.split("_", 1)[-1]
+    replay = _REPLAYS.get(case)
+    if replay is None:
+        return Outcome(path.stem, "not implemented")
+    try:
+        raw = json.loads(path.read_text())
+        vectors = Vectors(path.stem, raw["constants"], load_file(path.with_suffix(".safetensors")))
+        return _compare(vectors, dict(replay(vectors)))
+    except (SafetensorError, KeyError, ValueError, RuntimeError, IndexError) as error:
+        return Outcome(path.stem, "failed", problem=f"{type(error).__name__}: {error}")
+
+
+def _compare(vectors: Vectors, computed: Mapping[str, Tensor]) -> Outcome:
+    given = ("clip.", "param.", "in.")
+    expected = [k for k in vectors.tensors if not k.startswith(given) or k in computed]
+    if absent := [k for k in expected if k not in computed]:
+        return Outcome(vectors.name, "failed", problem=f"recorded but not computed: {absent}")
+    differences = tuple(_difference(k, computed[k], vectors.tensors[k]) for k in sorted(expected))
+    ok = all(d.ok for d in differences)
+    return Outcome(vectors.name, "matched" if ok else "failed", differences)
+
+
+def _difference(name: str, computed: Tensor, recorded: Tensor) -> Difference:
+    """Largest absolute difference, allowed relative to the largest recorded entry."""
+    if computed.shape != recorded.shape:
+        return Difference(f"{name} {tuple(computed.shape)}", float("inf"), 0.0)
+    if not recorded.is_floating_point():
+        return Difference(name, float((computed.long() != recorded.long()).sum()), 0.0)
+    tolerance = FLOAT64_TOLERANCE if recorded.dtype == torch.float64 else FLOAT32_TOLERANCE
+    largest = float(recorded.abs().max())
+    gap = (computed.detach().double() - recorded.double()).abs().nan_to_num(nan=float("inf"))
+    return Difference(name, float(gap.max()), tolerance * largest + 1e-12)
+
+
+def frozen_clip(vectors: Vectors) -> FrozenCLIP:
+    """The recorded backbone in float64."""
+    c = vectors.constants
+    model = build_open_clip(
+        {
+            "embed_dim": c["embed_dim"],
+            "quick_gelu": True,
+            "vision_cfg": {
+                "layers": c["vision_layers"],
+                "width": c["vision_width"],
+                "head_width": c["vision_width"] // c["vision_heads"],
+                "patch_size": c["patch"],
+                "image_size": c["image_size"],
+                "mlp_ratio": c["mlp_ratio"],
+            },
+            "text_cfg": {
+                "layers": c["text_layers"],
+                "width": c["text_width"],
+                "heads": c["text_heads"],
+                "context_length": c["context_length"],
+                "mlp_ratio": c["mlp_ratio"],
+            },
+        }
+    ).double()
+    _load_recorded(model, vectors)
+    return FrozenCLIP(model, Tokenizer(c["context_length"]), name=vectors.name)
+
+
+def check_tokens(vectors: Vectors, placeholder: str, tokenizer: Tokenizer) -> Named:
+    """Our token ids, end positions and name lengths of the recorded class names."""
+    names = [name.replace("_", " ") for name in vectors.constants["classes"]]
+    ids = tokenizer([f"{placeholder} {name}." for name in names])
+    yield "in.eot", ids.argmax(dim=-1)
+    yield "in.token_ids", ids
+    if "in.name_lens" in vectors.tensors:
+        yield "in.name_lens", torch.tensor([len(tokenizer.encode(name)) for name in names])
+    rows = {int(token): row for row, token in enumerate(vectors["in.token_row_ids"])}
+    yield "in.token_rows_index", torch.tensor([[rows.get(int(i), -1) for i in r] for r in ids])
+
+
+def sgd_steps(
+    parameters: list[nn.Parameter], step: Callable[[int], Mapping[str, Tensor]]
+) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+    """Three plain SGD steps; yields after each gradient is there and before the update."""
+    optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE)
+    for number in (1, 2, 3):
+        optimizer.zero_grad()
+        values = step(number)
+        values["loss"].backward()
+        yield number, values
+        optimizer.step()
+
+
+def _load_recorded(model: nn.Module, vectors: Vectors) -> None:
+    """Copy ``clip.*`` into an open_clip model; tokens that no prompt uses stay zero."""
+    state = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+    rows = vectors["clip.text.token_rows"]
+    state["token_embedding.weight"][vectors["in.token_row_ids"]] = rows
+    names = {
+        "logit_scale": "logit_scale_log",
+        "positional_embedding": "text.pos",
+        "text_projection": "text.proj",
+        "ln_final.weight": "text.ln_final.weight",
+        "ln_final.bias": "text.ln_final.bias",
+        "visual.class_embedding": "vision.cls",
+        "visual.positional_embedding": "vision.pos",
+        "visual.proj": "vision.proj",
+        "visual.conv1.weight": "vision.patch.weight",
+    }
+    for layer_norm in ("ln_pre", "ln_post"):
+        for kind in ("weight", "bias"):
+            names[f"visual.{layer_norm}.{kind}"] = f"vision.{layer_norm}.{kind}"
+    for tower, ours in (("text", "transformer"), ("vision", "visual.transformer")):
+        for layer in range(vectors.constants[f"{tower}_layers"]):
+            block, target = f"{tower}.block{layer}", f"{ours}.resblocks.{layer}"
+            names |= _block_names(block, target)
+    for ours, theirs in names.items():
+        state[ours] = vectors[f"clip.{theirs}"].reshape(state[ours].shape)
+    model.load_state_dict(state)
+
+
+def _block_names(block: str, target: str) -> dict[str, str]:
+    pairs = {
+        "attn.in_proj_weight": "attn.qkv.weight",
+        "attn.in_proj_bias": "attn.qkv.bias",
+    }
+    modules = {
+        "attn.out_proj": "attn.out",
+        "ln_1": "ln1",
+        "ln_2": "ln2",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+    }
+    for ours, theirs in modules.items():
+        pairs |= {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
+    return {f"{target}.{ours}": f"{block}.{theirs}" for ours, theirs in pairs.items()}
+

@@ -1,0 +1,82 @@
+"""CoOp: context optimisation."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from core.clip.frozen import FrozenCLIP
+from core.clip.prompts import ClassPosition, ContextPrompts, words_of
+from core.initial import seeded_normal
+from core.registry import PositiveInt, register
+from core.seeding import Seeds
+from core.train.losses import LossTerm, cross_entropy
+from core.types import ClassNames
+from methods.base import TextMethod, unit
+
+
+@register("method")
+class CoOp(TextMethod):
+    """Learns N context vectors in front of, around or behind every class name.
+
+    ``ctx`` is (N, W), shared by all classes, or (C, N, W) when ``class_specific``. It starts from
+    the words of ``ctx_init``, or from N(0, 0.02 squared) where that is empty. With words their
+    number is N, and ``num_ctx`` is not used. The released code ignores class-specific context
+    silently when words are given; here every class starts from the same words.
+
+    Source: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022, arXiv 2109.01134.
+    """
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        classes: ClassNames,
+        seeds: Seeds,
+        *,
+        num_ctx: PositiveInt = 4,
+        ctx_init: str = "a photo of a",
+        class_position: ClassPosition = "end",
+        class_specific: bool = False,
+    ) -> None:
+        super().__init__(clip, classes)
+        self.class_position: ClassPosition = class_position
+        self.class_specific = class_specific
+        self.placeholder = ctx_init.strip() or " ".join(["X"] * num_ctx)
+        self.prompts = self._prompts(classes)
+        shape = (self.prompts.num_ctx, clip.spec.text_width)
+        start = (
+            seeded_normal(*shape, std=0.02, generator=seeds.generator("context"))
+            if not ctx_init.strip()
+            else _word_vectors(clip, self.placeholder)
+        )
+        if class_specific:
+            start = start.expand(len(classes), *shape)
+        self.ctx = nn.Parameter(start.detach().clone())
+
+    def set_classes(self, classes: ClassNames) -> None:
+        if self.class_specific and classes.names != self.classes.names:
+            raise ValueError(
+                "a class-specific context cannot score other classes than it was trained on "
+                f"({len(self.classes)} trained, {len(classes)} given); "
+                "use CoOp.class_specific = False or evaluate on the trained classes"
+            )
+        self.classes = classes
+        self.prompts = self._prompts(classes)
+
+    def class_texts(self) -> Tensor:
+        return unit(self.prompts.encode(self.clip, self.ctx))
+
+    def loss_terms(self) -> Mapping[str, LossTerm]:
+        return {"ce": cross_entropy}
+
+    def _prompts(self, classes: ClassNames) -> ContextPrompts:
+        return ContextPrompts(
+            self.clip, classes, placeholder=self.placeholder, position=self.class_position
+        )
+
+
+@torch.no_grad()
+def _word_vectors(clip: FrozenCLIP, text: str) -> Tensor:
+    """Token embeddings (N, W) of the first N tokens of a text of N words."""
+    ids = torch.tensor(clip.tokenizer.encode(text.replace("_", " ")))[: len(words_of(text))]
+    return clip.embed_tokens(ids.to(clip.scale.device))

@@ -1,0 +1,98 @@
+"""Loss terms of refiners. Shapes: B images, P patches, K rows an image, C classes, D text width.
+
+They read ``plain_text`` (the unrefined texts) and ``aligned`` (B, 1+P, D) from ``Forward.aux``.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.registry import NonNegativeFloat, PositiveInt, register
+from core.train.losses import Criterion
+from core.types import Forward
+
+
+class RefinerLoss(nn.Module, ABC):
+    """A weighted loss term; ``reads_local`` says that it needs local tokens and the attention row."""
+
+    reads_local: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor: ...
+
+
+@register("loss")
+class SemanticLoss(RefinerLoss):
+    """The method's criterion on local rows against the unrefined texts, times ``weight``.
+
+    Rows of an image: CLS, the ``topk`` patches that CLS attends to most, and the mean of all 1 + P
+    tokens. As released the rows are not normalised; ``normalise_rows`` does that.
+
+    Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176 (released weight 1/50).
+    """
+
+    reads_local = True
+
+    def __init__(
+        self,
+        *,
+        weight: NonNegativeFloat = 0.02,
+        topk: PositiveInt = 5,
+        normalise_rows: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.topk = topk
+        self.normalise_rows = normalise_rows
+
+    def top_patches(self, out: Forward) -> Tensor:
+        """Patches (B, topk) that CLS attends to most, counted from 0, in descending order."""
+        assert out.attention is not None
+        return out.attention.topk(self.topk, dim=-1).indices
+
+    def rows(self, out: Forward) -> Tensor:
+        """(B, K, D) with K = topk + 2."""
+        aligned_BND = out.aux["aligned"]
+        best_BK = self.top_patches(out) + 1  # behind CLS
+        chosen = aligned_BND.gather(1, best_BK[..., None].expand(-1, -1, aligned_BND.shape[-1]))
+        rows = torch.cat([aligned_BND[:, :1], chosen, aligned_BND.mean(dim=1, keepdim=True)], dim=1)
+        return F.normalize(rows, dim=-1) if self.normalise_rows else rows
+
+    def local_logits(self, out: Forward) -> Tensor:
+        """(B, K, C)."""
+        text = out.aux["plain_text"]
+        return out.logit_scale * self.rows(out) @ text.transpose(-1, -2)
+
+    def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        logits_BKC = self.local_logits(out)
+        repeated = targets.repeat_interleave(logits_BKC.shape[1], dim=0)
+        return self.weight * criterion(logits_BKC.flatten(0, 1), repeated)
+
+
+@register("loss")
+class L1Regularization(RefinerLoss):
+    """``weight`` times the mean of ``|n(r) - t|``: refined texts stay near the unrefined ones.
+
+    Both sides carry gradient.
+
+    Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176 (released weight 20).
+    """
+
+    def __init__(self, *, weight: NonNegativeFloat = 20.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        unit = out.text / out.text.norm(dim=-1, keepdim=True)
+        return self.weight * (unit - out.aux["plain_text"]).abs().mean()
+
+
+@register("loss")
+class NoLoss(RefinerLoss):
+    """Off: no term at all."""
+
+    def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        return out.text.new_zeros(())

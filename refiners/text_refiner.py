@@ -1,0 +1,100 @@
+"""TextRefiner: class texts refined by a local cache of fine visual concepts, part by part."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from core.config import Reference
+from core.registry import Part, lookup, register
+from core.seeding import Seeds
+from core.train.losses import LossTerm
+from core.types import Forward
+from refiners.aggregation import Aggregation
+from refiners.alignment import Alignment
+from refiners.base import Refiner, RefinerInput
+from refiners.cache import Cache
+from refiners.losses import NoLoss, RefinerLoss
+
+OFF = {
+    "alignment": Reference("NoAlignment"),
+    "cache": Reference("NoCache"),
+    "aggregation": Reference("NoAggregation"),
+    "semantic": Reference("NoLoss"),
+    "regularization": Reference("NoLoss"),
+}
+
+
+@register("refiner")
+class TextRefiner(Refiner):
+    """Reads a cache of local visual concepts with the class texts and adds what it finds to them.
+
+    ``text -> aggregation(text, cache.read(text))``. In training the aligned local tokens feed the
+    semantic loss and are then written into the cache. Each of the five parts is plugged in, and
+    each has an object that is off; with all of them off this is the base method, bit for bit.
+
+    Source: Xie et al., TextRefiner: Internal Visual Feature as Efficient Refiner for
+    Vision-Language Models Prompt Tuning, AAAI 2025, arXiv 2412.08176.
+    """
+
+    def __init__(
+        self,
+        source: RefinerInput,
+        seeds: Seeds,
+        *,
+        alignment: Annotated[Callable[..., Alignment], Part("alignment")],
+        cache: Annotated[Callable[..., Cache], Part("cache")],
+        aggregation: Annotated[Callable[..., Aggregation], Part("aggregation")],
+        semantic: Annotated[Callable[..., RefinerLoss], Part("loss")],
+        regularization: Annotated[Callable[..., RefinerLoss], Part("loss")],
+    ) -> None:
+        super().__init__()
+        self.alignment = alignment(source.local_width, source.text_width, seeds.at("alignment"))
+        self.cache = cache(source.text_width, seeds.at("cache"))
+        self.aggregation = aggregation(source.text_width, seeds.at("aggregation"))
+        self.semantic = semantic()
+        self.regularization = regularization()
+        if missing := sorted(self.needs() - source.provides):
+            raise ValueError(
+                f"TextRefiner needs the image fields {missing}, which this base method does not "
+                "provide; plug in @NoCache and @NoLoss, or another base method"
+            )
+        topk = getattr(self.semantic, "topk", 0)
+        if topk > source.num_patches:
+            raise ValueError(
+                f"SemanticLoss.topk is {topk}, but the backbone has {source.num_patches} patches; "
+                "use a smaller topk"
+            )
+
+    def needs(self) -> frozenset[str]:
+        losses = (self.semantic, self.regularization)
+        fields = frozenset({"local", "attention"} if any(x.reads_local for x in losses) else ())
+        return fields | frozenset({"local"} if self.cache.writes else ())
+
+    def forward(self, out: Forward) -> Forward:
+        refined = self.aggregation(out.text, self.cache.read(out.text))
+        aux = {**out.aux, "plain_text": out.text}
+        if out.local is not None:
+            aux["aligned"] = self.alignment(out.local)
+        return replace(out, text=refined, aux=aux)
+
+    def observe(self, out: Forward) -> None:
+        if self.cache.writes:
+            self.cache.write(out.aux["aligned"].detach().flatten(0, 1))
+
+    def loss_terms(self) -> Mapping[str, LossTerm]:
+        parts = {"semantic": self.semantic, "regularization": self.regularization}
+        return {name: part for name, part in parts.items() if not isinstance(part, NoLoss)}
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
+        """What is the same computation with fewer parts; the planner runs equal cells once."""
+        simple = dict(parameters)
+        if simple["aggregation"] == Reference("NoAggregation"):
+            simple["cache"] = Reference("NoCache")
+            simple["regularization"] = Reference("NoLoss")
+        readers = [lookup(simple[part].name).cls for part in ("semantic", "regularization")]
+        if not lookup(simple["cache"].name).cls.writes and not any(r.reads_local for r in readers):
+            simple["alignment"] = Reference("NoAlignment")
+        if all(part == OFF[name] for name, part in simple.items()):
+            return Reference("NullRefiner")
+        return simple
