@@ -15,6 +15,8 @@ HM_OF_MEANS = "hm_of_means"
 per-dataset value, so it gets intervals but no test over datasets.
 """
 
+NO_TEST = "no test: the harmonic mean of two averages has no value per dataset"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -112,6 +114,7 @@ def _block(results: Results, reference: str, options: Options, resamples: Resamp
         ]
         families[metric], primary[metric] = _decide(pairs, options)
     if {"base", "new"} <= set(results.metrics):
+        primary[HM_OF_MEANS] = Primary(name="none", reason=NO_TEST)
         families[HM_OF_MEANS] = tuple(
             _compare_hm_of_means(results, c, resamples) for c in families["base"]
         )
@@ -259,7 +262,7 @@ def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resample
     return replace(
         blank,
         verdict="no test",
-        reason="harmonic mean of averages: one number, no value a dataset to test",
+        reason="",
         num_datasets=base.num_datasets,
         num_pairs=base.num_pairs,
         difference=harmonic_mean(mean[one, "base"], mean[one, "new"])

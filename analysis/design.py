@@ -75,9 +75,10 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
         ("Test that decides", tests),
         (
             "Chosen by",
-            "the numbers of datasets, seeds and comparisons alone, never by a result: exact Wilcoxon "
-            f"from {MIN_DATASETS_FOR_WILCOXON} datasets on where its smallest p times the comparisons is "
-            f"below alpha, otherwise the paired t. The sample is the datasets, one mean over seeds each.",
+            "the numbers of datasets, seeds and comparisons alone, never by a result: exact "
+            f"Wilcoxon from {MIN_DATASETS_FOR_WILCOXON} datasets on where its smallest p times the "
+            "comparisons is below alpha, otherwise the paired t. The sample is the datasets, one "
+            "mean over seeds each.",
         ),
         (
             "Verdict",
@@ -95,13 +96,15 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
 
 def _intervals(results: Results, options: Options) -> str:
     text = (
-        f"95 % paired bootstrap, {options.reps:,} repetitions, seed {options.rng_seed}: seeds only (these "
-        "datasets), or datasets and then seeds (datasets like these), widened for small samples; "
+        f"95 % paired bootstrap, {options.reps:,} repetitions, seed {options.rng_seed}: seeds only "
+        "(these datasets), or datasets and then seeds (datasets like these), widened for small "
+        "samples; "
         "± in the main table is the t interval over seeds"
     )
     if len(results.datasets) < 10:
         text += (
-            f". With {len(results.datasets)} datasets the interval over datasets is still too narrow "
-            "(measured coverage: .85 at 3, .90 at 6, .93 at 11 datasets); the t interval is in comparisons.csv"
+            f". With {len(results.datasets)} datasets the interval over datasets is still too "
+            "narrow (measured coverage: .85 at 3, .90 at 6, .93 at 11 datasets); the t interval is "
+            "in comparisons.csv"
         )
     return text

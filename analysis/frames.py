@@ -93,8 +93,8 @@ def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     if not finished:
         raise ValueError(
-            f"{study_dir}: a report needs at least one finished run, none of the {len(cells)} planned cells "
-            "has one; run the study first"
+            f"{study_dir}: a report needs at least one finished run, none of the {len(cells)} "
+            "planned cells has one; run the study first"
         )
     variants = tuple(v["name"] for v in manifest["variants"])
     frame, datasets, notes, by_target = _scores(finished, tuple(manifest["datasets"]))
@@ -172,7 +172,8 @@ def _read_cells(study_dir: Path, manifest: Mapping[str, Any]) -> list[_Cell]:
             try:
                 records[identity] = read_record(study_dir / identity)
             except ValueError as error:
-                records[identity], broken[identity] = None, str(error)
+                records[identity] = None
+                broken[identity] = str(error).replace(f"{study_dir}/", "")
         cell = _Cell(
             variant=raw["variant"],
             dataset=raw["dataset"],
@@ -203,8 +204,8 @@ def _check_cell(cell: _Cell, variants: Sequence[str], datasets: Sequence[str]) -
     record = cell.record
     if record is not None and (record.dataset, record.seed) != (cell.dataset, cell.seed):
         raise ValueError(
-            f"manifest: {where} points to run {cell.identity}, whose record says {record.dataset!r}, "
-            f"seed {record.seed}; the manifest and the runs do not belong together"
+            f"manifest: {where} points to run {cell.identity}, whose record says "
+            f"{record.dataset!r}, seed {record.seed}; manifest and runs do not belong together"
         )
 
 
@@ -274,7 +275,8 @@ def _record_notes(study_dir: Path, cells: Sequence[_Cell]) -> Iterable[str]:
     planned = {c.identity for c in cells}
     strangers = sorted(p.parent.name for p in study_dir.glob("*/record.json"))
     if extra := [name for name in strangers if name not in planned]:
-        yield f"{len(extra)} runs in the folder are not in the manifest and are not used: {', '.join(extra)}"
+        names = ", ".join(extra)
+        yield f"{len(extra)} runs in the folder are not in the manifest and are not used: {names}"
     for name in ("commit", "git_commit", "dirty", "device"):
         values = {
             str(c.record.environment[name])
@@ -307,8 +309,8 @@ def _settings(finished: Sequence[_Cell]) -> dict[str, Setting]:
         setting = Setting(protocol=r.protocol, regime=r.regime, selection=r.selection)
         if different := setting.differs(settings.setdefault(c.variant, setting)):
             raise ValueError(
-                f"a variant has one protocol, regime and selection, {c.variant!r} mixes {different}; "
-                "give each its own variant"
+                f"a variant has one protocol, regime and selection, {c.variant!r} mixes "
+                f"{different}; give each its own variant"
             )
     return settings
 

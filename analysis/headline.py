@@ -10,7 +10,9 @@ from analysis.results import Results
 from analysis.tables import interval_text, label, p_text, points
 
 OFF_PREFIXES = ("@No", "@Null")
-MAX_SENTENCES = 5
+MAX_OTHERS = 4
+OTHER = 2
+DECIDED = ("better", "worse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,37 +23,64 @@ class Sentence:
     text: str
 
 
+EMBEDDED_CAVEAT = (
+    "Results on the embedded benchmark show that the machinery works, "
+    "not that a method is good on photographs."
+)
+
+
 def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
-    """What the comparisons of the primary metric say, block by block."""
+    """What the comparisons of the primary metric say, the most telling first.
+
+    The order: the references (a full method) against the baseline, what taking single parts out of
+    a reference does, other decided variants by size, what is undecided, caveats. Against a further
+    reference only its parts are told where any variant takes one out; everything else is in the
+    tables.
+    """
     if len(results.variants) < 2:
-        return (
-            Sentence(kind="note", text="One variant only: nothing to compare. Add a second one."),
+        text = "One variant only: nothing to compare. Add a second one."
+        return (Sentence(kind="note", text=text),)
+    told = [c for block in blocks for c in _told(results, block)]
+    decided = sorted(
+        (c for c in told if c.verdict in DECIDED),
+        key=lambda c: (_rank(results, c), -abs(c.difference or 0.0), c.reference, c.variant),
+    )
+    main = [c for c in decided if _rank(results, c) < OTHER]
+    others = [c for c in decided if _rank(results, c) == OTHER]
+    sentences = [_decided(results, c) for c in [*main, *others[:MAX_OTHERS]]]
+    if rest := ", ".join(
+        f"{c.variant} ({c.verdict} than {c.reference})" for c in others[MAX_OTHERS:]
+    ):
+        sentences.append(Sentence(kind="note", text=f"Also decided, see the tables: {rest}."))
+    for block in blocks:
+        sentences += _undecided(
+            block.reference, [c for c in told if c.reference == block.reference]
         )
-    sentences = [s for block in blocks for s in _block(results, block)]
+    if not told:
+        names = ", ".join(b.reference for b in blocks)
+        sentences.append(Sentence(kind="note", text=f"Nothing can be compared with {names}."))
+    if results.problems:
+        num = len(results.problems)
+        text = f"{num} planned {'cell has' if num == 1 else 'cells have'} no score; see the list."
+        sentences.append(Sentence(kind="note", text=text))
     if all(name.startswith("mosaic/") for name in results.datasets):
         sentences.append(Sentence(kind="note", text=EMBEDDED_CAVEAT))
     return tuple(sentences)
 
 
-EMBEDDED_CAVEAT = "Results on the embedded benchmark show that the machinery works, not that a method is good on photographs."
+def _told(results: Results, block: Block) -> list[Comparison]:
+    """The comparisons of a block that the headline speaks about."""
+    family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
+    if block.reference == results.baseline:
+        return family
+    parts = [c for c in family if removed_part(results, c)]
+    return parts or [c for c in family if c.variant != results.baseline]
 
 
-def _block(results: Results, block: Block) -> list[Sentence]:
-    metric = results.primary_metric
-    family = [c for c in block.comparisons[metric] if c.difference is not None]
-    if not family:
-        return [Sentence(kind="note", text=f"Nothing can be compared with {block.reference}.")]
-    decided = sorted(
-        (c for c in family if c.verdict in ("better", "worse")),
-        key=lambda c: (-abs(c.difference or 0.0), c.variant),
-    )
-    sentences = [_decided(results, c) for c in decided[:MAX_SENTENCES]]
-    if rest := ", ".join(f"{c.variant} ({c.verdict})" for c in decided[MAX_SENTENCES:]):
-        sentences.append(Sentence(kind="note", text=f"Also decided, see the table: {rest}."))
-    undecided = [c for c in family if c.verdict == "undecided"]
-    if undecided:
-        sentences.append(_undecided(block, metric, undecided))
-    return sentences
+def _rank(results: Results, c: Comparison) -> int:
+    if c.variant in results.references and c.reference == results.baseline:
+        return 0
+    return 1 if removed_part(results, c) else OTHER
 
 
 def _decided(results: Results, c: Comparison) -> Sentence:
@@ -59,17 +88,20 @@ def _decided(results: Results, c: Comparison) -> Sentence:
     size = points(abs(c.difference))
     certainty = f"95 % interval {interval_text(c.interval)}, Holm-adjusted p {_equals(c.holm_p)}"
     if part := removed_part(results, c):
-        verb = "costs" if c.difference < 0 else "gains"
+        kind, helps, moves = (
+            ("better", "helps", "loses") if c.difference < 0 else ("worse", "hurts", "gains")
+        )
         text = (
-            f"Taking {part} out of {c.reference} ({c.variant}) {verb} {size} points of "
-            f"{label(c.metric)} ({certainty})."
+            f"{part} {helps}: without it (variant {c.variant}) {c.reference} {moves} {size} points "
+            f"of {label(c.metric)} ({certainty})."
         )
     else:
+        kind = c.verdict
         text = (
             f"{c.variant} is {c.verdict} than {c.reference} by {size} points of {label(c.metric)} "
             f"({certainty})."
         )
-    return Sentence(kind=c.verdict, text=text + _scope(c))
+    return Sentence(kind=kind, text=text + _scope(c))
 
 
 def _scope(c: Comparison) -> str:
@@ -80,17 +112,20 @@ def _scope(c: Comparison) -> str:
     return ""
 
 
-def _undecided(block: Block, metric: str, family: Sequence[Comparison]) -> Sentence:
-    shown = ", ".join(
+def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
+    family = [c for c in told if c.verdict == "undecided"]
+    if not family:
+        return []
+    shown = "; ".join(
         f"{c.variant} {points(c.difference, sign=True)}"
         + (f" {interval_text(c.interval)}" if c.interval else "")
         for c in family
     )
-    return Sentence(
-        kind="undecided",
-        text=f"Undecided against {block.reference} ({label(metric)}, points): {shown}. "
-        "This is not evidence of no difference.",
+    text = (
+        f"Undecided against {reference}, in points of {label(family[0].metric)}: {shown}. "
+        "This is not evidence of no difference."
     )
+    return [Sentence(kind="undecided", text=text)]
 
 
 def removed_part(results: Results, c: Comparison) -> str:

@@ -15,23 +15,27 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator
 
 from analysis.compare import Block, Comparison
 from analysis.results import Results
 from analysis.tables import AVERAGE, MainTable, label, points
 
 VERDICT_COLOURS = {"better": "#0173b2", "worse": "#d55e00", "undecided": "#8b9096"}
-INK, RULE = "#010203", "#040506"
-"""Stand-ins that become the page's text and rule colours in inline SVG."""
+INK, RULE, SOFT = "#010203", "#040506", "#070809"
+"""Stand-ins that become the page's text, rule and soft text colours in inline SVG."""
 PRINT_COLOURS = {INK: "#1d2328", RULE: "#d5d9dd"}
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
-MAX_LABEL = 30
+MAX_LABEL_POINTS = 140.0
+PANEL_WIDTH = 4.3
+FONT_SIZE = 10.0
 ROW_HEIGHT = 0.34
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "refinelab",
     "font.family": "DejaVu Sans",
-    "font.size": 9.0,
+    "font.size": FONT_SIZE,
     "axes.edgecolor": RULE,
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -55,9 +59,12 @@ def forest_svg(block: Block, metric: str, *, prefix: str) -> str:
     """
     family = _drawn(block, metric)
     with _style({}):
-        figure = Figure(figsize=(4.7, 0.75 + ROW_HEIGHT * len(family)))
+        figure = Figure(figsize=(PANEL_WIDTH, 0.75 + ROW_HEIGHT * len(family)))
         _forest_axes(figure.add_axes(_box(figure, family)), family, metric, INK, RULE)
-        return _inline_svg(figure, prefix, f"{label(metric)} against {block.reference}")
+        svg = _inline_svg(figure, prefix, f"{label(metric)} against {block.reference}")
+    for verdict, colour in VERDICT_COLOURS.items():
+        svg = svg.replace(colour, f"var(--mark-{verdict})")
+    return svg
 
 
 def forest_png(blocks: Sequence[Block], metrics: Sequence[str]) -> bytes:
@@ -72,7 +79,7 @@ def forest_png(blocks: Sequence[Block], metrics: Sequence[str]) -> bytes:
     columns = max(len(panels) for _, panels in grid)
     ink, rule = PRINT_COLOURS[INK], PRINT_COLOURS[RULE]
     with _style(PRINT_COLOURS):
-        figure = Figure(figsize=(4.7 * columns, sum(heights) + 0.45))
+        figure = Figure(figsize=(PANEL_WIDTH * columns, sum(heights) + 0.45))
         total, top = figure.get_figheight(), sum(heights) + 0.45
         for (block, panels), height in zip(grid, heights, strict=True):
             for column, (metric, family) in enumerate(panels):
@@ -107,16 +114,30 @@ def _drawn(block: Block, metric: str) -> list[Comparison]:
     return [c for c in block.comparisons.get(metric, ()) if c.difference is not None]
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…"
+def _width(text: str) -> float:
+    """Width of a text in points at the font size of the figures."""
+    if not text.strip():
+        return 0.0
+    path = TextPath((0, 0), text.replace("$", "S"), size=FONT_SIZE)
+    return float(path.get_extents().width)
+
+
+def _short(name: str, *, room: float = MAX_LABEL_POINTS) -> str:
+    """The name, cut with an ellipsis where it is wider than ``room`` points."""
+    if _width(name) <= room:
+        return name
+    kept = name
+    while kept and _width(f"{kept}…") > room:
+        kept = kept[:-1]
+    return f"{kept}…"
 
 
 def _box(figure: Figure, family: Sequence[Comparison]) -> tuple[float, float, float, float]:
     """Axes box: room on the left for the longest name, on the right for the number."""
-    longest = max((len(_short(c.variant)) for c in family), default=0)
-    left = min(0.12 + 0.0125 * longest, 0.48)
+    longest = max((_width(_short(c.variant)) for c in family), default=0.0)
+    left = (1.05 * longest + 12) / (72 * PANEL_WIDTH)
     height = figure.get_figheight()
-    return left, 0.55 / height, 0.86 - left, 1 - 0.75 / height
+    return left, 0.55 / height, 0.84 - left, 1 - 0.75 / height
 
 
 def _forest_axes(
@@ -147,7 +168,7 @@ def _forest_axes(
         axes.text(
             1.03,
             row,
-            points(c.difference, sign=True),
+            points(c.difference, sign=True).replace("-", "−"),
             transform=axes.get_yaxis_transform(),
             va="center",
             color=ink,
@@ -182,8 +203,8 @@ def plane_svg(results: Results, table: MainTable, *, prefix: str) -> str:
         return ""
     palette = seaborn.color_palette("colorblind", len(shown)).as_hex()
     with _style({}):
-        figure = Figure(figsize=(6.4, 4.4))
-        axes = figure.add_axes((0.11, 0.13, 0.52, 0.83))
+        figure = Figure(figsize=(7.0, 4.4))
+        axes = figure.add_axes((0.1, 0.13, 0.52, 0.83))
         handles = []
         for index, variant in enumerate(shown):
             base, new = cells[variant]
@@ -216,17 +237,27 @@ def plane_svg(results: Results, table: MainTable, *, prefix: str) -> str:
 
 
 def _equal_hm(axes: Axes) -> None:
-    """Dotted curves of equal harmonic mean through the visible range: new = h b / (2 b - h)."""
+    """Dotted curves of equal harmonic mean h in the visible range: new = h base / (2 base - h)."""
     low, high = axes.get_xlim()
     bottom, top = axes.get_ylim()
-    first, last = (
-        2 * x * y / (x + y) if x + y > 0 else 0.0 for x, y in ((low, bottom), (high, top))
-    )
-    for step in range(1, 6):
-        hm = first + (last - first) * step / 6
-        xs = [low + (high - low) * i / 60 for i in range(61)]
-        xs = [x for x in xs if 2 * x > hm * 1.001]
-        axes.plot(xs, [hm * x / (2 * x - hm) for x in xs], ":", color=RULE, linewidth=1.1, zorder=0)
+    corners = [2 * x * y / max(x + y, 1.0) for x, y in ((low, bottom), (high, top))]
+    for hm in MaxNLocator(5).tick_values(*corners):
+        xs = [low + (high - low) * i / 80 for i in range(81)]
+        curve = [(x, hm * x / (2 * x - hm)) for x in xs if 2 * x > hm * 1.001]
+        seen = [(x, y) for x, y in curve if bottom <= y <= top]
+        if len(seen) < 8:
+            continue
+        axes.plot(*zip(*seen, strict=True), ":", color=RULE, linewidth=1.3, zorder=0)
+        x, y = seen[-2]
+        axes.annotate(
+            f"HM {hm:g}",
+            (x, y),
+            xytext=(-2, 5),
+            textcoords="offset points",
+            fontsize=7,
+            ha="right",
+            color=SOFT,
+        )
     axes.set_xlim(low, high)
     axes.set_ylim(bottom, top)
 
@@ -244,7 +275,7 @@ def _inline_svg(figure: Figure, prefix: str, title: str) -> str:
     svg = re.sub(r' id="([^"]+)"', rf' id="{prefix}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
-    svg = svg.replace(INK, "currentColor").replace(RULE, "var(--rule)")
+    svg = svg.replace(INK, "currentColor").replace(RULE, "var(--rule)").replace(SOFT, "var(--soft)")
     svg = re.sub(r"(fill|stroke): (#ffffff|white)", r"\1: var(--paper)", svg)
     return re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', _opening(title), svg, count=1)
 

@@ -173,7 +173,7 @@ def _page(report: Report, study_dir: Path | None) -> str:
         "interval": interval_text,
         "label": label,
         "minus": _minus,
-        "minus_numbers": _minus_numbers,
+        "typeset": _typeset,
     }
     results = report.results
     return environment.get_template("index.html").render(
@@ -184,6 +184,9 @@ def _page(report: Report, study_dir: Path | None) -> str:
         average=AVERAGE,
         hm_of_means=HM_OF_MEANS,
         seeds={v: seeds_text(report.table, v) for v in results.variants},
+        planned={
+            v: len(results.planned_seeds) if results.seeded(v) else 1 for v in results.variants
+        },
         tags={v: _tags(results, v) for v in results.variants},
         plane=Markup(plots.plane_svg(results, report.table, prefix="plane")),
         forest_caption=plots.FOREST_CAPTION,
@@ -199,9 +202,14 @@ def _minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def _minus_numbers(text: str) -> str:
-    """Typographic minus signs before numbers only: names keep their hyphens."""
-    return re.sub(r"(?<=[ \[])-(?=\d)", "−", text)
+def _typeset(text: str) -> str:
+    """Typographic minus signs before numbers, and no line break inside an interval or a p.
+
+    Names keep their hyphens.
+    """
+    text = re.sub(r"(?<=[ \[])-(?=\d)", "−", text)
+    text = re.sub(r"(\[[^\[\], ]+,) (?=[^\[\], ]+\])", "\\1\u00a0", text)
+    return re.sub(r"p ([<=]) (?=\d)", "p\u00a0\\1\u00a0", text)
 
 
 def _page_block(results: Results, block: Block, index: int) -> dict[str, Any]:
@@ -233,10 +241,11 @@ def _page_block(results: Results, block: Block, index: int) -> dict[str, Any]:
 
 
 def _changes(results: Results, variant: str, reference: str) -> list[str]:
-    """Up to four factors that differ, as text."""
+    """The factors that differ where they are one or two, otherwise how many they are."""
     changes = results.what_differs(variant, reference)
-    shown = [f"{name}: {old} → {new}" for name, old, new in changes[:4]]
-    return [*shown, f"and {len(changes) - 4} more"] if len(changes) > 4 else shown
+    if len(changes) > 2:
+        return [f"differs in {len(changes)} factors"]
+    return [f"{name}: {old} → {new}" for name, old, new in changes]
 
 
 def _tags(results: Results, variant: str) -> list[str]:
@@ -251,8 +260,9 @@ def _tags(results: Results, variant: str) -> list[str]:
 
 
 def _runs(results: Results, study_dir: Path | None, out: Path) -> list[dict[str, Any]]:
-    rows = []
-    for row in results.runs.to_dict("records"):
+    rows: list[dict[str, Any]] = []
+    for raw in results.runs.to_dict("records"):
+        row = {str(key): value for key, value in raw.items()}
         link = ""
         if study_dir is not None and row["status"] != "missing":
             folder = os.path.relpath(study_dir / str(row["identity"]), out)

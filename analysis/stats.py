@@ -137,20 +137,18 @@ class Resamples:
         return two_level, seeds_only.mean(axis=1)
 
     def _slot_means(self, rows: Sequence[Array], picked_RD: NDArray[np.intp]) -> Array:
-        """Mean of resampled seeds in every slot, (R, D), where slot (r, j) holds dataset
-        ``picked_RD[r, j]``.
-        """
+        """Mean of resampled seeds in every slot, (R, D); slot (r, j) holds ``picked_RD[r, j]``."""
         sizes = np.array([row.size for row in rows])
-        padded = np.zeros((len(rows), int(sizes.max())))
-        for index, row in enumerate(rows):
-            padded[index, : row.size] = row
-        means = np.zeros(picked_RD.shape)
-        for size in sorted(set(sizes.tolist())):
-            draws = self.seed_RDS[:, : len(rows), :size]
-            index = np.minimum((draws * size).astype(np.intp), size - 1)
-            value = padded[picked_RD[:, :, None], index].mean(2)
-            means = np.where(sizes[picked_RD] == size, value, means)
-        return means
+        width = int(sizes.max())
+        padded = np.concatenate([np.resize(row, width) for row in rows])
+        size_RD = sizes[picked_RD]
+        start_RD = picked_RD * width
+        total = np.zeros(picked_RD.shape)
+        for draw in range(width):
+            uniform_RD = self.seed_RDS[:, : len(rows), draw]
+            index_RD = np.minimum((uniform_RD * size_RD).astype(np.intp), size_RD - 1)
+            total += np.where(draw < size_RD, padded.take(start_RD + index_RD), 0.0)
+        return np.asarray(total / size_RD, dtype=np.float64)
 
 
 def percentile_interval(draws_R: Array, *, level: float = 0.95) -> Interval:
@@ -271,18 +269,19 @@ def primary_test(
         if num_datasets < MIN_DATASETS_FOR_WILCOXON:
             return Primary(
                 name="t",
-                reason=f"{text}; descriptive, because fewer than {MIN_DATASETS_FOR_WILCOXON} datasets "
-                f"cannot support a claim on datasets like these (smallest Wilcoxon p: {least:.3g})",
+                reason=f"{text}; descriptive, because fewer than {MIN_DATASETS_FOR_WILCOXON} "
+                f"datasets cannot support a claim on datasets like these "
+                f"(smallest Wilcoxon p: {least:.3g})",
             )
         return Primary(
             name="t",
-            reason=f"{text}, because Wilcoxon with Holm over {num_comparisons} comparisons could never "
-            f"fall below {alpha:g} (smallest p: {least:.3g} x {num_comparisons})",
+            reason=f"{text}, because Wilcoxon with Holm over {num_comparisons} comparisons could "
+            f"never fall below {alpha:g} (smallest p: {least:.3g} x {num_comparisons})",
         )
     if num_datasets == 1 and num_seeds >= 2:
         return Primary(
             name="t_seeds",
-            reason=f"paired t over {num_seeds} seeds of one dataset: a claim about that dataset alone",
+            reason=f"paired t over {num_seeds} seeds of one dataset: a claim about it alone",
         )
     return Primary(name="none", reason="no test: one dataset and one paired run")
 

@@ -143,7 +143,8 @@ def _numbers(path: Path, text: pd.DataFrame, column: str) -> list[float]:
             ) from None
         if value and not 0 <= number <= 100:
             raise ValueError(
-                f"{path}, {_line(index)}: {column} must be an accuracy from 0 to 1 or from 0 to 100, got {value}"
+                f"{path}, {_line(index)}: {column} must be an accuracy from 0 to 1 or from 0 to "
+                f"100, got {value}"
             )
         values.append(number)
     return values
@@ -160,9 +161,9 @@ def _fractions(path: Path, values: dict[str, list[float]], scale: str) -> dict[s
         small = [i for i, v in enumerate(column) if 0 < v <= 1]
         if scale == "auto" and small:
             raise ValueError(
-                f"{path}, {_line(small[0])}: one value above 1 makes the whole file percent, but {name} is "
-                f"{column[small[0]]:g} here, which looks like a fraction; write one scale everywhere, or say "
-                "which one it is (scale percent)"
+                f"{path}, {_line(small[0])}: one value above 1 makes the whole file percent, but "
+                f"{name} is {column[small[0]]:g} here, which looks like a fraction; write one "
+                "scale everywhere, or say which one it is (scale percent)"
             )
     return {name: [v / 100 for v in column] for name, column in values.items()}
 
@@ -198,8 +199,8 @@ def _with_hm(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     rows = [_line(int(i)) for i in gap.index[gap > HM_TOLERANCE]]
     worst = 100 * float(gap.max())
     return frame, (
-        f"hm is recomputed from base and new of each row; the given column differs by up to {worst:.2f} "
-        f"points ({', '.join(rows)})",
+        f"hm is recomputed from base and new of each row; the given column differs by up to "
+        f"{worst:.2f} points ({', '.join(rows)})",
     )
 
 

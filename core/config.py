@@ -31,11 +31,13 @@ from core.registry import (
     Required,
     Value,
     did_you_mean,
+    did_you_mean_key,
     entries,
     lookup,
     parameter_help,
 )
 from core.value_types import (
+    MismatchError,
     accepts_text,
     conform,
     format_value,
@@ -60,7 +62,7 @@ IDENTITY_DIGITS = 12
 MOST_SIMPLIFICATIONS = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Config:
     """Checked bindings and where each came from. Two are equal when their bindings are."""
 
@@ -83,7 +85,7 @@ class Config:
         return "".join(lines)
 
     def with_bindings(self, bindings: Mapping[str, object], source: str) -> "Config":
-        """A configuration with these on top, checked likewise; ``source`` says where they are from."""
+        """A configuration with these on top, checked likewise; ``source`` says who wants them."""
         added = {key: Binding(key, value, source) for key, value in bindings.items()}
         return Config(
             self._bindings | {key: _checked(binding) for key, binding in added.items()},
@@ -155,20 +157,22 @@ class Config:
     def _why_unused(
         self, name: str, reached: Mapping[str, Value | Required], seen: tuple[str, ...]
     ) -> str:
-        """Why nothing reaches a class: what is plugged in instead, or who holds it in vain."""
+        """Why nothing reaches a class: what is plugged in instead, or who would hold it."""
         kind = lookup(name).kind
         slots = [
-            f"{key} = {format_value(value)}"
-            for key, value in reached.items()
-            if kind in part_kinds(_parameter_of(key).annotation)
+            f"{entry.name}.{parameter.name}"
+            for entry in entries()
+            for parameter in entry.parameters.values()
+            if kind in part_kinds(parameter.annotation)
         ]
-        if slots:
-            return f"{name} is not plugged in ({', '.join(slots)})"
-        for key, value in self._bindings.items():
+        taken = [f"{key} = {format_value(reached[key])}" for key in slots if key in reached]
+        if taken:
+            return f"{name} is not plugged in ({', '.join(taken)})"
+        for key in slots:
             holder = key.split(".")[0]
-            if Reference(name) in references(value) and holder not in (name, *seen):
+            if holder not in (name, *seen):
                 reason = self._why_unused(holder, reached, (*seen, name))
-                return f"{name} stands only in {key}, and {reason}"
+                return f"{name} belongs in {key}, but {reason}"
         return f"{name} is not plugged in, and nothing here takes a part of kind {kind}"
 
 
@@ -204,12 +208,20 @@ def _config(bindings: Iterable[Binding]) -> Config:
 
 def _checked(binding: Binding) -> Value:
     """The value in the normal form of its parameter. Raises ValueError with the source."""
+    where = f"{binding.source}: {binding.key}"
     try:
-        parameter = _parameter_of(binding.key)
-        return conform(binding.value, parameter.annotation, lookup)
+        annotation = _parameter_of(binding.key).annotation
+        return conform(binding.value, annotation, lookup)
+    except MismatchError as error:
+        raise ValueError(f"{where} {error}{_choices(annotation)}") from None
     except ValueError as error:
-        where = f"{binding.source}: {binding.key}"
         raise ValueError(f"{where}: {error}") from None
+
+
+def _choices(annotation: Any) -> str:
+    """``; choose one of @A, @B`` where the annotation asks for a part."""
+    names = [f"@{entry.name}" for kind in part_kinds(annotation) for entry in entries(kind)]
+    return f"; choose one of {', '.join(sorted(names))}" if names else ""
 
 
 def _parameter_of(key: str) -> Parameter:
@@ -217,12 +229,9 @@ def _parameter_of(key: str) -> Parameter:
     entry = lookup(name)
     if parameter in entry.parameters:
         return entry.parameters[parameter]
-    owners = [other.name for other in entries() if parameter in other.parameters]
-    near = did_you_mean(parameter, entry.parameters)
-    if not near and owners:
-        near = f"; did you mean {' or '.join(f'{owner}.{parameter}' for owner in owners)}?"
+    near = did_you_mean(parameter, entry.parameters) or did_you_mean_key(parameter)
     known = ", ".join(entry.parameters) or "(none)"
-    raise ValueError(f"{name} has no parameter {parameter!r}{near}; its parameters: {known}")
+    raise ValueError(f"{name} has no parameter {parameter!r}; its parameters: {known}{near}")
 
 
 def _takes_text(key: str) -> bool:
@@ -254,16 +263,15 @@ def _reach(root: str, bindings: Mapping[str, Value]) -> dict[str, Value | Requir
 def _refuse_missing(key: str, reached: Mapping[str, Value | Required]) -> NoReturn:
     name, _, _ = key.rpartition(".")
     annotation = _parameter_of(key).annotation
-    kinds = part_kinds(annotation)
-    choices = [f"@{entry.name}" for kind in sorted(kinds) for entry in entries(kind)]
-    wanted = f"bind one of {', '.join(choices)}" if kinds else f"bind {type_text(annotation)}"
     holders = [
         holder
         for holder, value in reached.items()
         if not isinstance(value, Required) and Reference(name) in references(value)
     ]
     because = f" ({name} is plugged in by {holders[0]})" if holders else ""
-    raise ValueError(f"{key} has no value{because}: {wanted}")
+    raise ValueError(
+        f"{key} has no value{because}; bind {type_text(annotation)}{_choices(annotation)}"
+    )
 
 
 def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
@@ -308,7 +316,10 @@ class Session:
             raise RuntimeError("this configuration session is over: build inside its with block")
         if threading.get_ident() != self._thread:
             raise RuntimeError("a configuration session belongs to one thread: build in that one")
-        self._config.operative(root)
+        self._config.operative(root)  # says what is missing better than gin does
+        settings = runtime.keys() & lookup(root).parameters.keys()
+        if settings:
+            raise TypeError(f"{', '.join(sorted(settings))} of {root} can only be set by bindings")
         try:
             return gin.get_configurable(f"{GIN_MODULE}.{root}")(*positional, **runtime)
         except Exception as error:

@@ -14,13 +14,20 @@ from typing import Any
 
 from gin import config_parser
 
-from core.registry import Reference, did_you_mean, entries
+from core.registry import Reference, did_you_mean, did_you_mean_key
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "experiments" / "configs"
 IMPORTABLE = ("core", "methods", "refiners", "experiments")
 OVERRIDE = "--set"
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 BARE_WORD = re.compile(r"[\w./~:+-][^'\"\[\](){}@%\n]*")
+
+CLEARER = {
+    "Expected newline.": "something follows the value: one literal is all, nothing is computed",
+    "Unable to parse value.": "the value is missing, or not a literal",
+    "Unexpected token.": "this is not `Class.parameter = value`",
+}
+"""What gin's parser says, and what a user can do something with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +54,19 @@ class Include:
     source: str
 
 
+class _RefusedError(SyntaxError):
+    """Syntax that gin knows and we refuse, in our own words."""
+
+
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
     """Turns references and macros into plain values instead of looking anything up."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         name = scoped_configurable_name
         if evaluate:
-            raise SyntaxError(f"'@{name}()' would build an object on the spot; write '@{name}'")
+            raise _RefusedError(f"'@{name}()' would build an object on the spot; write '@{name}'")
         if "/" in name:
-            raise SyntaxError(f"'@{name}' has a scope, and scopes are not supported")
+            raise _RefusedError(f"'@{name}' has a scope, and scopes are not supported")
         return Reference(name)
 
     def macro(self, macro_name: str) -> Macro:
@@ -79,9 +90,9 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
         location = self._current_location()
         key, value = super()._parse_dict_item()
         if not isinstance(key, str):
-            self._raise_syntax_error(f"the dict key {key!r} is not text in quotes", location)
+            raise _RefusedError(f"the dict key {key!r} is not text in quotes", location)
         if key in self._keys:
-            self._raise_syntax_error(f"the key {key!r} stands twice in one dict", location)
+            raise _RefusedError(f"the key {key!r} stands twice in one dict", location)
         self._keys.append(key)
         return key, value
 
@@ -126,8 +137,9 @@ def _raw_statements(text: str, name: str) -> Iterator[Any]:
         line = error.lineno or (parser.current_token.start[0] if parser else 1)
         raise ValueError(f"{name}:{line}: {_reason(error)}") from None
     except tokenize.TokenError as error:
-        message, (line, _) = error.args
-        raise ValueError(f"{name}:{line}: {message}: a bracket or quote is left open") from None
+        line = parser.current_token.start[0] if parser else 1
+        reason = f"{error.args[0]} (is a bracket or a quote left open?)"
+        raise ValueError(f"{name}:{line}: {reason}") from None
     except StopIteration:
         raise ValueError(f"{name}: the text ends in the middle of a statement") from None
 
@@ -135,9 +147,12 @@ def _raw_statements(text: str, name: str) -> Iterator[Any]:
 def _reason(error: SyntaxError) -> str:
     """One line that says what to write instead, where the parser's own words would not."""
     message = str(error.msg)
+    if isinstance(error, _RefusedError):
+        return message
     word = re.search(r"Failed to parse token '(.*)'", message, re.DOTALL)
     if word is None:
-        return f"{message.rstrip('.')}; a line is `Class.parameter = value`, the value a literal"
+        plain = f"{message.rstrip('.')}; a line is `Class.parameter = value`, the value a literal"
+        return CLEARER.get(message, plain)
     if word[1].lstrip("-").lower() in ("nan", "inf", "infinity"):
         return f"{word[1]} is not a setting: a number must be finite"
     if word[1].isidentifier():
@@ -196,8 +211,11 @@ def _find(path: str, folder: Path, prefix: str) -> Path:
     for candidate in (folder / path, CONFIG_DIR / path):
         if candidate.is_file():
             return candidate
-    places = f"{_shown(folder)} and {_shown(CONFIG_DIR)}"
-    raise ValueError(f"{prefix}there is no configuration file {path!r} (looked in {places})")
+    ready_made = [str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.rglob("*.gin")]
+    raise ValueError(
+        f"{prefix}there is no configuration file {path!r} in {_shown(folder)} or "
+        f"{_shown(CONFIG_DIR)}{did_you_mean(path, ready_made)}"
+    )
 
 
 def _content(file: Path) -> str:
@@ -234,13 +252,15 @@ def _read_override(text: str, accepts_text: Callable[[str], bool]) -> Binding:
     if not equals or not KEY.fullmatch(key):
         raise ValueError(f"{OVERRIDE} {text}: write {OVERRIDE} Class.parameter=value")
     try:
-        (statement,) = read_text(f"{key} = {value}", OVERRIDE)
+        statement, *others = read_text(f"{key} = {value}", OVERRIDE)
     except ValueError as error:
         if BARE_WORD.fullmatch(value) and accepts_text(key):
             return Binding(key, value, OVERRIDE)
         reason = str(error).removeprefix(f"{OVERRIDE}:1: ")
         raise ValueError(f"{OVERRIDE} {text}: {reason}") from None
     assert isinstance(statement, Binding), "a text that starts with `key =` is a binding"
+    if others:
+        raise ValueError(f"{OVERRIDE} {text!r}: give one Class.parameter=value at a time")
     return Binding(key, statement.value, OVERRIDE)
 
 
@@ -261,8 +281,8 @@ def resolve(bindings: Sequence[Binding]) -> dict[str, Binding]:
     for name, macro in macros.items():
         if name not in (effective if macro.source == OVERRIDE else mentioned):
             raise ValueError(
-                f"{macro.source}: nothing uses the macro {name!r}{_owners(name)}; "
-                "a setting is written Class.parameter = value"
+                f"{macro.source}: nothing uses the macro {name!r}; "
+                f"a setting is written Class.parameter = value{did_you_mean_key(name)}"
             )
     return resolved
 
@@ -296,8 +316,3 @@ def _macro_names(value: object) -> set[str]:
     if isinstance(value, tuple | list):
         return set().union(*(_macro_names(item) for item in value))
     return set()
-
-
-def _owners(parameter: str) -> str:
-    owners = [f"{entry.name}.{parameter}" for entry in entries() if parameter in entry.parameters]
-    return f"; did you mean {' or '.join(owners)}?" if owners else ""

@@ -9,7 +9,7 @@ from torch import nn
 def seeded_linear(
     in_features: int, out_features: int, generator: torch.Generator, *, bias: bool = True
 ) -> nn.Linear:
-    """A linear layer with torch's default start: uniform in +-1/sqrt(in_features), weight and bias."""
+    """A linear layer with torch's default start: uniform in +-1 / sqrt(in_features)."""
     layer = nn.Linear(in_features, out_features, bias=bias)
     bound = 1 / math.sqrt(in_features)
     with torch.no_grad():

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 
 def harmonic_mean(base: float, new: float) -> float:
-    """2bn / (b + n), the base-to-new summary of Xian et al., CVPR 2017 (arXiv 1703.04394); 0 when both are 0."""
+    """2bn / (b + n), the base-to-new summary of Xian et al., CVPR 2017 (arXiv 1703.04394); 0 when
+    both are 0.
+    """
     return 2 * base * new / (base + new) if base + new > 0 else 0.0
 
 

@@ -1,7 +1,8 @@
 """The record of a run: one JSON file that makes the run finished. Standard library only.
 
-A record is the truth about a run; MLflow, tables and pages are made from records. It stores integers, correct and
-total per class, and every accuracy is derived from them, so that equal results are exactly equal.
+A record is the truth about a run; MLflow, tables and pages are made from records. It stores
+integers, correct and total per class, and every accuracy is derived from them, so that equal
+results are exactly equal.
 """
 
 import json
@@ -21,7 +22,8 @@ STATUSES = ("finished", "diverged", "failed")
 class Evaluation:
     """Counts of one evaluation: ``correct[c]`` of ``total[c]`` test images of class ``c``.
 
-    ``target`` says what was evaluated: "base" or "new" of the training data set, or another data set's name.
+    ``target`` says what was evaluated: "base" or "new" of the training data set, or another data
+    set's name.
     """
 
     target: str
@@ -53,10 +55,11 @@ class Cost:
 class RunRecord:
     """Everything a table needs to know about one run.
 
-    ``seed`` is None for a method that has no randomness (zero-shot): it is one measurement, not a replicate.
-    ``factors`` maps ``Class.parameter`` to the level's text. ``identity`` is the hash that names the run.
-    ``status`` is "finished", "diverged" (a loss was not finite) or "failed" (quarantined after repeated errors);
-    only a finished run has evaluations. ``batch_coupled`` says that predictions depended on the test batch.
+    ``seed`` is None for a method that has no randomness (zero-shot): it is one measurement, not a
+    replicate. ``factors`` maps ``Class.parameter`` to the level's text. ``identity`` is the hash
+    that names the run. ``status`` is "finished", "diverged" (a loss was not finite) or "failed"
+    (quarantined after repeated errors); only a finished run has evaluations. ``batch_coupled`` says
+    that predictions depended on the test batch.
     """
 
     identity: str
@@ -117,7 +120,9 @@ def _evaluation(raw: Mapping[str, Any]) -> Evaluation:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
+    """Write a file so that a reader, or a kill at any moment, sees the old content or the new,
+    never a part.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = data.encode() if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -133,12 +138,16 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def write_record(run_dir: Path, record: RunRecord) -> None:
-    """Make a run finished: write its record, atomically, after everything else of the run is on disk."""
+    """Make a run finished: write its record, atomically, after everything else of the run is on
+    disk.
+    """
     write_atomic(run_dir / RECORD_NAME, to_json(record))
 
 
 def read_record(run_dir: Path) -> RunRecord | None:
-    """The record of a run folder, or None where there is none yet. Raises ValueError naming a file that is broken."""
+    """The record of a run folder, or None where there is none yet. Raises ValueError naming a file
+    that is broken.
+    """
     path = run_dir / RECORD_NAME
     try:
         return from_json(path.read_text())

@@ -51,6 +51,7 @@ __all__ = [
     "Reference",
     "Value",
     "did_you_mean",
+    "did_you_mean_key",
     "entries",
     "lookup",
     "parameter_help",
@@ -220,11 +221,14 @@ def lookup(name: str, kind: str | None = None) -> Entry:
     if entry is not None and kind in (None, entry.kind):
         return entry
     names = [entry.name for entry in entries(kind)]
+    near = did_you_mean(name, names)
     if entry is not None:
         problem = f"{name!r} is of kind {entry.kind}, not {kind}"
     else:
-        problem = f"there is no {kind or 'class'} {name!r}{did_you_mean(name, names)}"
-    raise ValueError(f"{problem}; choose one of: {', '.join(names) or '(none is registered)'}")
+        problem = f"there is no {kind or 'class'} {name!r}"
+    if near and kind is None:
+        raise ValueError(f"{problem}{near}")
+    raise ValueError(f"{problem}; choose one of: {', '.join(names) or '(none registered)'}{near}")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
@@ -232,6 +236,13 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def did_you_mean_key(parameter: str) -> str:
+    """``; did you mean 'Class.parameter'?`` for a parameter that stands with the wrong class."""
+    keys = {name: entry.name for entry in reversed(entries()) for name in entry.parameters}
+    near = difflib.get_close_matches(parameter, keys, n=1)
+    return f"; did you mean '{keys[near[0]]}.{near[0]}'?" if near else ""
 
 
 def parameter_help(entry: Entry) -> list[tuple[str, str, str]]:

@@ -1,7 +1,7 @@
 """Seeds that do not disturb each other.
 
-Every consumer of randomness asks for a generator by its purpose. The seed is a hash of the run's seed and that
-purpose, so adding, removing or reordering one consumer never moves another.
+Every consumer of randomness asks for a generator by its purpose. The seed is a hash of the run's
+seed and that purpose, so adding, removing or reordering one consumer never moves another.
 """
 
 import hashlib
@@ -10,13 +10,15 @@ import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed from a run's seed and the words that name a purpose; the same on every machine."""
+    """A 63-bit seed from a run's seed and the words of a purpose; the same on every machine."""
     text = "\x1f".join([str(seed), *map(str, purpose)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Seeds:
-    """The random streams of one run. ``Seeds(7).generator("CoOp", "context")`` is always the same stream."""
+    """The random streams of one run. ``Seeds(7).generator("CoOp", "context")`` is always the same
+    stream.
+    """
 
     def __init__(self, seed: int, *scope: str | int) -> None:
         self.seed = seed

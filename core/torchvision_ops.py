@@ -1,8 +1,8 @@
 """Makes torchvision importable beside a CPU-only torch.
 
-torchvision's wheel registers its box operators in a library that needs CUDA. Where that library cannot be loaded,
-``import torchvision`` stops at "operator torchvision::nms does not exist". Declaring the two operators first is
-enough: nothing in this project calls them.
+torchvision's wheel registers its box operators in a library that needs CUDA. Where that library
+cannot be loaded, ``import torchvision`` stops at "operator torchvision::nms does not exist".
+Declaring the two operators first is enough: nothing in this project calls them.
 """
 
 import torch
@@ -16,7 +16,9 @@ _library: torch.library.Library | None = None
 
 
 def declare_missing_torchvision_ops() -> None:
-    """Declare ``torchvision::nms`` and ``qnms`` on a CPU-only torch; does nothing on a CUDA build or when done."""
+    """Declare ``torchvision::nms`` and ``qnms`` on a CPU-only torch; does nothing on a CUDA build
+    or when done.
+    """
     global _library
     if torch.version.cuda is not None or _library is not None:
         return

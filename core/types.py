@@ -27,7 +27,9 @@ class ClassNames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSpec:
-    """The dimensions of a backbone. ``grid`` counts patches (rows, columns); ``fingerprint`` hashes the weights."""
+    """The dimensions of a backbone. ``grid`` counts patches (rows, columns); ``fingerprint`` hashes
+    the weights.
+    """
 
     joint_width: int
     vision_width: int
@@ -50,9 +52,10 @@ class FeatureSpec:
 class ImageFeatures:
     """What the frozen image tower says about images; none of it is normalised.
 
-    ``pooled`` (B, D) is the global feature. ``local`` (B, 1+P, D) are the last block's tokens projected like the global
-    one, CLS first. ``attention`` (B, P) is the CLS row of the last block's attention, mean over heads, without the CLS
-    column. The last two are None unless they were asked for.
+    ``pooled`` (B, D) is the global feature. ``local`` (B, 1+P, D) are the last block's tokens
+    projected like the global one, CLS first. ``attention`` (B, P) is the CLS row of the last
+    block's attention, mean over heads, without the CLS column. The last two are None unless they
+    were asked for.
     """
 
     pooled: Tensor
@@ -95,12 +98,23 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MethodOutput:
+    """What a refiner gets from a base method: widths, counts, and the image fields it provides."""
+
+    text_width: int
+    local_width: int
+    num_patches: int
+    num_classes: int
+    provides: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
     """What a base method, or a refiner on top of it, says about a batch.
 
-    ``image`` (B, D) unit norm; ``text`` (C, D), or (B, C, D) when conditioned on the image; ``logit_scale`` ();
-    ``local`` (B, 1+P, D) and ``attention`` (B, P) as in ImageFeatures, prompt tokens removed; ``aux`` holds what the
-    method's or refiner's own loss terms need.
+    ``image`` (B, D) unit norm; ``text`` (C, D), or (B, C, D) when conditioned on the image;
+    ``logit_scale`` (); ``local`` (B, 1+P, D) and ``attention`` (B, P) as in ImageFeatures, prompt
+    tokens removed; ``aux`` holds what the method's or refiner's own loss terms need.
     """
 
     image: Tensor

@@ -94,24 +94,24 @@ CheckReference = Callable[[str, str | None], object]
 """Raises ValueError unless a class of this name, and of this kind if one is given, exists."""
 
 
-class _MismatchError(Exception):
-    """A value does not fit an annotation; ``conform`` turns it into a message."""
+class MismatchError(ValueError):
+    """A value does not fit an annotation."""
 
 
 def conform(value: object, annotation: Any, check_reference: CheckReference) -> Value:
     """The value in the normal form of its annotation.
 
-    Raises ValueError, saying the rule and the value, where it does not fit. References are held
-    against ``check_reference`` wherever they stand.
+    Raises MismatchError, saying the rule and the value, where it does not fit. References are held
+    against ``check_reference`` wherever they stand, and what that raises passes through.
     """
     try:
         return _conform(value, annotation, check_reference)
-    except _MismatchError:
+    except MismatchError:
         shown = format_value(value)
         if len(shown) > LONGEST_VALUE_SHOWN:
             shown = f"{shown[:LONGEST_VALUE_SHOWN]}..."
         rule = type_text(annotation)
-        raise ValueError(f"must be {rule}, got {shown}{_hint(value, rule)}") from None
+        raise MismatchError(f"must be {rule}, got {shown}{_hint(value, rule)}") from None
 
 
 def _hint(value: object, rule: str) -> str:
@@ -160,7 +160,7 @@ def _conform_annotated(
     for rule in rules:
         if isinstance(rule, Part):
             if not isinstance(value, Reference):
-                raise _MismatchError
+                raise MismatchError
             check_reference(value.name, rule.kind)
             return value
     result = _conform(value, base, check_reference)
@@ -170,7 +170,7 @@ def _conform_annotated(
                 "type_text lets these rules stand on numbers only"
             )
             if not rule.allows(result):
-                raise _MismatchError
+                raise MismatchError
     return result
 
 
@@ -180,34 +180,34 @@ def _conform_union(
     for option in options:
         try:
             return _conform(value, option, check_reference)
-        except _MismatchError:
+        except MismatchError:
             continue
-    raise _MismatchError
+    raise MismatchError
 
 
 def _conform_literal(value: object, choices: tuple[Any, ...]) -> Value:
     for choice in choices:
         if value == choice and isinstance(value, bool) is isinstance(choice, bool):
             return choice  # type: ignore[no-any-return]
-    raise _MismatchError
+    raise MismatchError
 
 
 def _conform_sequence(
     value: object, arguments: tuple[Any, ...], check_reference: CheckReference
 ) -> Value:
     if not isinstance(value, tuple | list):
-        raise _MismatchError
+        raise MismatchError
     if len(arguments) == 1 or arguments[1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):
-        raise _MismatchError
+        raise MismatchError
     pairs = zip(value, arguments, strict=True)
     return tuple(_conform(item, argument, check_reference) for item, argument in pairs)
 
 
 def _conform_mapping(value: object, argument: Any, check_reference: CheckReference) -> Value:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise _MismatchError
+        raise MismatchError
     return {str(key): _conform(item, argument, check_reference) for key, item in value.items()}
 
 
@@ -223,7 +223,7 @@ def _conform_scalar(value: object, annotation: Any) -> Value:
         return _finite(value)
     elif isinstance(value, str) and _is_a(annotation, str):
         return str(value)
-    raise _MismatchError
+    raise MismatchError
 
 
 def _is_a(annotation: Any, scalar: type) -> bool:
@@ -234,9 +234,9 @@ def _finite(value: int | float) -> float:
     try:
         number = float(value) + 0.0  # -0.0 and 0.0 are one setting
     except OverflowError:
-        raise _MismatchError from None
+        raise MismatchError from None
     if not math.isfinite(number):
-        raise _MismatchError
+        raise MismatchError
     return number
 
 
@@ -262,13 +262,7 @@ def type_text(annotation: Any) -> str:
 
 
 def _scalar_text(annotation: Any) -> str:
-    names = {
-        Any: "any literal",
-        int: "an int",
-        float: "a float",
-        bool: "True or False",
-        str: "text",
-    }
+    names = {Any: "any literal", int: "int", float: "float", bool: "bool", str: "text"}
     if annotation in (None, type(None)):
         return "None"
     for scalar, text in names.items():
@@ -283,7 +277,7 @@ def _scalar_text(annotation: Any) -> str:
 def _annotated_text(base: Any, rules: tuple[object, ...]) -> str:
     for rule in rules:
         if isinstance(rule, Part):
-            return f"a @{rule.kind}"
+            return f"@{rule.kind}"
     limits = " and ".join(str(rule) for rule in rules if isinstance(rule, NUMERIC_RULES))
     if limits and base not in (int, float):
         raise TypeError(f"the rule {limits} stands on {base!r}: it needs an int or a float")

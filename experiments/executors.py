@@ -1,8 +1,10 @@
 """Where jobs run: in this process, or in worker processes of this machine.
 
-Executors carry a plain mapping to an entry function and its plain result back; they know nothing of records.
+Executors carry a plain mapping to an entry function and its plain result back; they know nothing of
+records.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -25,7 +27,7 @@ CHECK_SECONDS = 0.5
 
 
 class InlineExecutor:
-    """Runs jobs one after the other in this process, for debugging. ``poll`` runs one job to its end."""
+    """Runs jobs one after the other in this process, to debug; ``poll`` runs one to its end."""
 
     def __init__(self, entry: str = ENTRY) -> None:
         self.entry = entry
@@ -63,8 +65,9 @@ class InlineExecutor:
 class _Worker:
     """A worker process, our end of its pipe, and the job it has.
 
-    Its standard input is a pipe that nobody writes to: the end of it tells the worker that we are gone. It is the
-    leader of its own process group, so that a terminal's Ctrl-C reaches only us, and a kill reaches its children.
+    Its standard input is a pipe that nobody writes to: the end of it tells the worker that we are
+    gone. It is the leader of its own process group, so that a terminal's Ctrl-C reaches only us,
+    and a kill reaches its children.
     """
 
     def __init__(self, entry: str, environment: Mapping[str, str], log: Path) -> None:
@@ -109,17 +112,13 @@ class _Worker:
 
     def kill(self) -> None:
         """End the process and its children at once."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def bury(self, seconds: float) -> str:
         """Wait for the end of the process, by force after ``seconds``, and say how it ended."""
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            pass
         self.kill()
         code = self.process.wait()
         self.channel.close()
@@ -132,11 +131,12 @@ class _Worker:
 
 
 class LocalExecutor:
-    """Long-lived worker processes on this machine, at most ``jobs`` of them, each started when first needed.
+    """At most ``jobs`` long-lived worker processes on this machine, started when first needed.
 
-    A worker that dies costs its job one try and is replaced. ``threads`` is the number of torch threads a worker gets,
-    by default its share of the cores. With ``gpus`` (device numbers or UUIDs) each worker sees one of them. A job is
-    stopped after ``job_seconds``, or when it reported no progress for ``silent_seconds``.
+    A worker that dies costs its job one try and is replaced. ``threads`` is the number of torch
+    threads a worker gets, by default its share of the cores. With ``gpus`` (device numbers or
+    UUIDs) each worker sees one of them. A job is stopped after ``job_seconds``, or when it reported
+    no progress for ``silent_seconds``.
 
     Raises:
         ValueError: ``jobs`` or ``threads`` below one.

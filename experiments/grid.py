@@ -1,8 +1,8 @@
 """The planner: from a configuration to the cells of a study, before anything runs.
 
-A grid is variants x datasets x seeds. Variants are named sets of bindings, or come from factors: parameters with
-levels, the first being the default ("on"), the last "off". Every cell gets a complete configuration and the identity
-of its run. Cells of one identity run once.
+A grid is variants x datasets x seeds. Variants are named sets of bindings, or come from factors:
+parameters with levels, the first being the default ("on"), the last "off". Every cell gets a
+complete configuration and the identity of its run. Cells of one identity run once.
 """
 
 import itertools
@@ -30,10 +30,10 @@ FingerprintOf = Callable[[Config], Mapping[str, str]]
 class Grid:
     """Variants x datasets x seeds, and the variant they are compared with.
 
-    ``variants`` maps a name to bindings ("Class.parameter": value). ``factors`` maps a parameter to its levels, which
-    ``design`` combines: "full" takes all combinations; "leave_one_out" all first levels, and each other level alone;
-    "add_one_in" all last levels, and each other level alone. ``references`` are further variants that the report
-    compares with.
+    ``variants`` maps a name to bindings ("Class.parameter": value). ``factors`` maps a parameter to
+    its levels, which ``design`` combines: "full" takes all combinations; "leave_one_out" all first
+    levels, and each other level alone; "add_one_in" all last levels, and each other level alone.
+    ``references`` are further variants that the report compares with.
     """
 
     study: str
@@ -54,7 +54,9 @@ class Grid:
             if not values:
                 raise ValueError(f"grid.{name} is empty: name at least one, or nothing can run")
             if twice := _repeated(values):
-                raise ValueError(f"grid.{name} must not repeat a value, {twice[0]!r} is there twice")
+                raise ValueError(
+                    f"grid.{name} must not repeat a value, {twice[0]!r} is there twice"
+                )
         if not self.variants and not self.factors:
             raise ValueError("the grid is empty: give grid.variants or grid.factors")
         for key, levels in self.factors.items():
@@ -82,7 +84,8 @@ class Variant:
 class Cell:
     """One run to be: a complete configuration and its identity.
 
-    ``seed`` is None where the seed changes nothing. ``note`` is empty, or says which cell this one repeats.
+    ``seed`` is None where the seed changes nothing. ``note`` is empty, or says which cell this one
+    repeats.
     """
 
     variant: str
@@ -118,7 +121,8 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
     """Lay out the grid of a configuration. ``yes`` allows more than 10,000 cells.
 
     Raises:
-        ValueError: there is no grid, it breaks one of its rules, or a binding would be without effect.
+        ValueError: there is no grid, it breaks one of its rules, or a binding would be without
+        effect.
     """
     grid = grid_of(config)
     count = _count_variants(grid) * len(grid.datasets) * len(grid.seeds)
@@ -148,8 +152,8 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
 
 
 def grid_of(config: Config) -> Grid:
-    """The grid that a configuration binds. Raises ValueError where there is none, or a required part is missing."""
-    bound = {
+    """The grid that a configuration binds. Raises ValueError where there is none or only a part."""
+    bound: dict[str, Any] = {
         key.removeprefix("grid."): value
         for key, value in config.bindings.items()
         if key.startswith("grid.")
@@ -249,7 +253,7 @@ def _check_bindings(
     What a named variant binds must act in that variant. A common binding or a factor's level may be
     out of reach in some variants, because they plug another part, but not in all of them.
     """
-    firsts = {name: config for (name, _), config in reversed(configs.items())}
+    firsts = {name: config for (name, _), config in reversed(list(configs.items()))}
     idle = set(common.bindings).union(*(variant.bindings for variant in variants))
     for variant in variants:
         config = firsts[variant.name]
@@ -268,7 +272,7 @@ def _seeded(
     seeds: tuple[int, ...],
     fingerprint_of: FingerprintOf,
 ) -> list[Cell]:
-    """The cells of one variant on one dataset: one a seed, or a single one where the seed changes nothing."""
+    """The cells of one variant on one data set: one a seed, or one if no seed changes anything."""
     probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] + 1)
     source = f"variant {variant.name!r}"
     seeded = [config.with_bindings({f"{ROOT}.seed": seed}, source) for seed in probes]

@@ -1,7 +1,8 @@
 """Jobs, what happens to them, and the contract of the places that run them.
 
-A job is tried again when its worker died or its function raised, up to ``max_attempts``; a ValueError is the user's
-error and final at once. Every submitted job ends in exactly one "done" or "failed" event, unless it is cancelled.
+A job is tried again when its worker died or its function raised, up to ``max_attempts``; a
+ValueError is the user's error and final at once. Every submitted job ends in exactly one "done" or
+"failed" event, unless it is cancelled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,11 +44,11 @@ class Executor(Protocol):
         ...
 
     def poll(self, timeout: float) -> Sequence[Event]:
-        """What happened since the last call; waits up to ``timeout`` seconds for something to happen."""
+        """What happened since the last call; waits up to ``timeout`` seconds if nothing did."""
         ...
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
-        """Take a job back: a queued one, and with ``running`` also one that runs. True if it was taken back."""
+        """Take back a job that is queued or, with ``running``, runs. True if it was taken back."""
         ...
 
     def close(self) -> None:
@@ -89,7 +90,7 @@ class JobQueue:
         return job
 
     def next(self, own: str | None, others: Sequence[str]) -> Job:
-        """The next job for a worker whose last job had affinity ``own`` while other workers hold ``others``."""
+        """The next job for a worker that last had affinity ``own``; ``others`` are at work."""
         affinity = own if own in self.groups else min(self.groups, key=others.count)
         job = self._take(affinity, next(iter(self.groups[affinity])))
         self.attempts[job.key] += 1

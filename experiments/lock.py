@@ -15,7 +15,7 @@ LOCK_NAME = ".lock"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process, told apart from later ones of the same number by when it and its machine started."""
+    """A process, told apart from later ones of its number by when it and its machine started."""
 
     host: str
     pid: int
@@ -28,7 +28,7 @@ class Holder:
         return cls(socket.gethostname(), pid, _process_start(pid), _boot())
 
     def is_gone(self) -> bool:
-        """True when the process has certainly ended; another host's processes cannot be seen from here."""
+        """True when the process has certainly ended; another host's processes cannot be seen."""
         if self.host != socket.gethostname():
             return False
         return self.boot != _boot() or self.process_start != _process_start(self.pid)
@@ -40,8 +40,9 @@ class Holder:
 class StudyLock:
     """Held while a driver works on a study folder; use it with ``with``.
 
-    The kernel's file lock ends with its process. Where a file system has none, or does not carry it to other hosts,
-    the text inside the file decides: an empty file is free, and so is one whose holder is gone.
+    The kernel's file lock ends with its process. Where a file system has none, or does not carry it
+    to other hosts, the text inside the file decides: an empty file is free, and so is one whose
+    holder is gone.
 
     Raises:
         ValueError: somebody else holds it.
@@ -79,8 +80,8 @@ class StudyLock:
 
     def _refusal(self, holder: Holder | None) -> str:
         return (
-            f"study {self.path.parent.name!r} is in use by {holder or 'another process'}: wait for it "
-            f"or stop it; if it no longer exists, remove {self.path}"
+            f"study {self.path.parent.name!r} is in use by {holder or 'another process'}: "
+            f"wait for it or stop it; if it no longer exists, remove {self.path}"
         )
 
 
@@ -114,7 +115,7 @@ def _boot() -> str:
 
 
 def _process_start(pid: int) -> str:
-    """When a process started, in its kernel's ticks; "gone" for none, "" where the system does not tell."""
+    """When a process started, in kernel ticks; "gone" for none, "" where that is not told."""
     if Path("/proc/self/stat").exists():
         try:
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -1,8 +1,7 @@
-"""What a long study shows while it runs: a bar with ETA on a terminal, plain lines anywhere else."""
+"""What a long study shows while it runs: a bar on a terminal, plain lines anywhere else."""
 
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, TextIO
@@ -22,8 +21,8 @@ class Progress(Protocol):
         """``done`` of ``total`` runs were there already."""
         ...
 
-    def running(self, key: str, label: str, values: Mapping[str, float]) -> None:
-        """A run started, or is at ``values``; a "fraction" among them says how far it is."""
+    def running(self, key: str, label: str, fraction: float) -> None:
+        """A run started, or a fraction of it is done."""
         ...
 
     def finished(self, key: str, label: str, status: str) -> None:
@@ -45,7 +44,7 @@ class NoProgress:
     def begin(self, *, total: int, done: int) -> None:
         return
 
-    def running(self, key: str, label: str, values: Mapping[str, float]) -> None:
+    def running(self, key: str, label: str, fraction: float) -> None:
         return
 
     def finished(self, key: str, label: str, status: str) -> None:
@@ -103,7 +102,7 @@ class PlainProgress:
         self.last = time.monotonic()
         self.note(f"{total} runs, {done} already there, {total - done} to do")
 
-    def running(self, key: str, label: str, values: Mapping[str, float]) -> None:
+    def running(self, key: str, label: str, fraction: float) -> None:
         return
 
     def finished(self, key: str, label: str, status: str) -> None:
@@ -151,8 +150,8 @@ class BarProgress:
         self.task = self.bar.add_task("runs", total=total, completed=done, rest="")
         self.bar.start()
 
-    def running(self, key: str, label: str, values: Mapping[str, float]) -> None:
-        self.fractions[key] = min(max(values.get("fraction", 0.0), 0.0), 1.0)
+    def running(self, key: str, label: str, fraction: float) -> None:
+        self.fractions[key] = min(max(fraction, 0.0), 1.0)
         self._show(label)
 
     def finished(self, key: str, label: str, status: str) -> None:
@@ -181,5 +180,7 @@ class BarProgress:
 
 def make_progress(stream: TextIO | None = None) -> Progress:
     """A bar where the stream (standard error by default) is a terminal, plain lines elsewhere."""
-    console = Console(file=stream or sys.stderr)
-    return BarProgress(console) if console.is_terminal else PlainProgress(console.file)
+    stream = stream or sys.stderr
+    console = Console(file=stream)
+    watched = stream.isatty() and console.is_interactive
+    return BarProgress(console) if watched else PlainProgress(stream)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from core.types import Forward
+from core.types import Forward, MethodOutput
 from experiments.verification import (
     Named,
     Vectors,
@@ -17,13 +17,12 @@ from experiments.verification import (
     replays,
     sgd_steps,
 )
-from methods.base import Method
 from methods.coop import CoOp
 from refiners.aggregation import LinearAggregation
 from refiners.alignment import MlpAlignment
-from refiners.base import NullRefiner, RefinerInput
 from refiners.cache import EmaCache
 from refiners.losses import L1Regularization, SemanticLoss
+from refiners.null_refiner import NullRefiner
 from refiners.text_refiner import TextRefiner
 
 SEEDS = Seeds(0)
@@ -40,18 +39,6 @@ def gradients(named: Mapping[str, Tensor]) -> Named:
     for name, parameter in named.items():
         assert parameter.grad is not None, f"{name} got no gradient"
         yield f"grad1.{name}", parameter.grad.clone()
-
-
-def source_of(method: Method) -> RefinerInput:
-    """What a refiner gets from a method on its own backbone."""
-    spec = method.clip.spec
-    return RefinerInput(
-        text_width=spec.joint_width,
-        local_width=spec.joint_width,
-        num_patches=spec.num_patches,
-        num_classes=len(method.classes),
-        provides=method.provides,
-    )
 
 
 @replays("coop")
@@ -77,7 +64,7 @@ def replay_coop(vectors: Vectors) -> Named:
 
 
 def _coop_steps(vectors: Vectors, method: CoOp) -> Named:
-    model = RefinedMethod(method, NullRefiner(source_of(method), SEEDS))
+    model = RefinedMethod(method, NullRefiner(method.output(), SEEDS))
     objective = Objective(method.loss_terms(), {}, method.criterion)
     assembled = method.prompts.assemble(method.ctx).detach().clone()
 
@@ -124,7 +111,7 @@ def replay_textrefiner(vectors: Vectors) -> Named:
         ctx_init="",
         class_position=c["class_position"],
     )
-    refiner = _released_refiner(source_of(method), c)
+    refiner = _released_refiner(method.output(), c)
     model = RefinedMethod(method, refiner).double()
     named = _refiner_parameters(method, refiner)
     for name, parameter in (named | _refiner_buffers(refiner)).items():
@@ -137,7 +124,7 @@ def replay_textrefiner(vectors: Vectors) -> Named:
     yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
 
 
-def _released_refiner(source: RefinerInput, c: Mapping[str, float]) -> TextRefiner:
+def _released_refiner(source: MethodOutput, c: Mapping[str, float]) -> TextRefiner:
     def cache(width: int, seeds: Seeds) -> EmaCache:
         return EmaCache(width, seeds, num_slots=int(c["memory"]), momentum=c["momentum"])
 

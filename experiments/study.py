@@ -1,12 +1,16 @@
 """The folder of a study: its manifest, what of it is done, and what two of its runs differ in.
 
-``study.json`` lists the cells and is written before the first run. Each run has a folder named by its identity; a
-valid record in it makes the run done. Nothing else is state: a study can be stopped at any moment.
+``study.json`` lists the cells and is written before the first run. Each run has a folder named by
+its identity; a valid record in it makes the run done. Nothing else is state: a study can be stopped
+at any moment.
 """
 
+import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -29,12 +33,14 @@ class Change:
     removed: int
 
     def __str__(self) -> str:
-        return f"the grid changed: {self.added} cells are new, {self.removed} no longer belong to it"
+        return (
+            f"the grid changed: {self.added} cells are new, {self.removed} no longer belong to it"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What running a plan would do. ``seconds`` is None before a first run has told what it costs."""
+    """What running a plan would do. ``seconds`` is None until a run has told what it costs."""
 
     cells: int
     runs: int
@@ -80,7 +86,7 @@ def write_manifest(plan: Plan, study_dir: Path) -> Change | None:
 
 
 def change_of(plan: Plan, study_dir: Path) -> Change | None:
-    """How the plan differs from the study in the folder; None where there is none, or no difference."""
+    """How the plan differs from the study in the folder; None where there is nothing to tell."""
     if not (study_dir / MANIFEST_NAME).exists():
         return None
     before = {_cell_key(cell) for cell in read_manifest(study_dir)["cells"]}
@@ -95,7 +101,7 @@ def _cell_key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def read_manifest(study_dir: Path) -> dict[str, Any]:
-    """The manifest of a study folder. Raises ValueError where there is none that this version reads."""
+    """The manifest of a study folder. Raises ValueError where there is none that can be read."""
     path = study_dir / MANIFEST_NAME
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
@@ -164,12 +170,133 @@ def _variant_rows(plan: Plan, records: Mapping[str, RunRecord]) -> Iterator[dict
         }
 
 
-def _records(study_dir: Path, identities: Iterator[str] | list[str]) -> Iterator[tuple[str, RunRecord]]:
+def _records(study_dir: Path, identities: Iterable[str]) -> Iterator[tuple[str, RunRecord]]:
     """The records that are there and valid."""
     for identity in identities:
-        try:
+        with suppress(ValueError):
             record = valid_record(study_dir, identity)
-        except ValueError:
-            continue
-        if record is not None:
-            yield identity, record
+            if record is not None:
+                yield identity, record
+
+
+def remaining_seconds(
+    waiting: Iterable[str], records: Iterable[RunRecord], *, jobs: int
+) -> float | None:
+    """Estimated wall seconds for one run of each variant in ``waiting``, ``jobs`` at a time.
+
+    A variant costs what its own runs cost on average, or what all runs do while it has none.
+    """
+    costs: dict[str, list[float]] = {}
+    for record in records:
+        if record.cost is not None:
+            costs.setdefault(record.variant, []).append(record.cost.total_seconds)
+    if not costs:
+        return None
+    overall = fmean(itertools.chain(*costs.values()))
+    means = {variant: fmean(seconds) for variant, seconds in costs.items()}
+    return sum(means.get(variant, overall) for variant in waiting) / max(1, jobs)
+
+
+def study_status(study_dir: Path) -> dict[str, Any]:
+    """How far a study is: counts, a row a variant and data set, problems, and who works on it.
+
+    ``running`` lists cells whose folder is there while a driver holds the study. ``damaged`` lists
+    records that are torn or belong elsewhere; their cells count as missing.
+    """
+    manifest = read_manifest(study_dir)
+    runs = {cell["identity"]: cell for cell in reversed(manifest["cells"])}
+    records = dict(_records(study_dir, runs))
+    holder = living_holder(study_dir)
+    waiting = {key: cell for key, cell in runs.items() if key not in records}
+    damaged = [key for key in waiting if (study_dir / key / RECORD_NAME).exists()]
+    running = [cell for key, cell in waiting.items() if holder and (study_dir / key).is_dir()]
+    variants = [cell["variant"] for cell in waiting.values()]
+    return {
+        "study": manifest["study"],
+        "cells": len(manifest["cells"]),
+        "runs": len(runs),
+        **_counts(record.status for record in records.values()),
+        "missing": len(waiting),
+        "running": [_cell_label(cell) for cell in reversed(running)],
+        "damaged": [str(study_dir / key / RECORD_NAME) for key in damaged],
+        "holder": None if holder is None else str(holder),
+        "remaining_seconds": remaining_seconds(variants, records.values(), jobs=len(running)),
+        "rows": list(_dataset_rows(manifest, records)),
+        "problems": [
+            {**runs[key], "status": record.status, "message": record.message}
+            for key, record in records.items()
+            if record.status != "finished"
+        ],
+    }
+
+
+def _dataset_rows(
+    manifest: Mapping[str, Any], records: Mapping[str, RunRecord]
+) -> Iterator[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for cell in manifest["cells"]:
+        groups.setdefault((cell["variant"], cell["dataset"]), []).append(cell["identity"])
+    for (variant, dataset), identities in groups.items():
+        statuses = [records[key].status for key in identities if key in records]
+        missing = len(identities) - len(statuses)
+        yield {"variant": variant, "dataset": dataset, **_counts(statuses), "missing": missing}
+
+
+def _counts(statuses: Iterable[str]) -> dict[str, int]:
+    counter = Counter(statuses)
+    return {
+        "done": counter["finished"],
+        "failed": counter["failed"],
+        "diverged": counter["diverged"],
+    }
+
+
+def _cell_label(cell: Mapping[str, Any]) -> str:
+    seed = "" if cell["seed"] is None else f", seed {cell['seed']}"
+    return f"{cell['variant']} on {cell['dataset']}{seed}"
+
+
+def find_run(study_dir: Path, prefix: str) -> str:
+    """The identity of the run that starts so. Raises ValueError for none or several."""
+    identities = sorted({cell["identity"] for cell in read_manifest(study_dir)["cells"]})
+    found = [identity for identity in identities if identity.startswith(prefix)]
+    if len(found) != 1:
+        count = f"{len(found)} runs" if found else "no run"
+        raise ValueError(f"{count} of {study_dir} start with {prefix!r}: name one of them in full")
+    return str(found[0])
+
+
+def stored_cell(study_dir: Path, identity: str) -> Cell:
+    """A cell from what the study folder holds of it, to run it once more.
+
+    Raises:
+        ValueError: the run never began, so its configuration is not there.
+    """
+    manifest = read_manifest(study_dir)
+    cell = next(cell for cell in manifest["cells"] if cell["identity"] == identity)
+    factors = {variant["name"]: variant["factors"] for variant in manifest["variants"]}
+    path = study_dir / identity / CONFIG_NAME
+    if not path.exists():
+        raise ValueError(f"{path} does not exist, the run has not begun yet: run the grid instead")
+    return Cell(**cell, config_text=path.read_text(), factors=factors[cell["variant"]])
+
+
+def diff(first_dir: Path, second_dir: Path) -> list[tuple[str, str, str]]:
+    """The settings in which two runs differ: key, first value, second value; "-" where not set.
+
+    Raises:
+        ValueError: a folder has no configuration.
+    """
+    first, second = (_settings(run_dir) for run_dir in (first_dir, second_dir))
+    keys = sorted(first.keys() | second.keys())
+    rows = [(key, first.get(key, "-"), second.get(key, "-")) for key in keys]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def _settings(run_dir: Path) -> dict[str, str]:
+    """The resolved configuration of a run, which has one binding a line."""
+    path = run_dir / CONFIG_NAME
+    if not path.exists():
+        raise ValueError(f"{run_dir} is no run: it has no {CONFIG_NAME}")
+    pairs = (line.partition(" = ") for line in path.read_text().splitlines())
+    return {key: value for key, equals, value in pairs if equals}

@@ -1,8 +1,9 @@
 """The mirror of a study in MLflow, and the only door to it.
 
-Records are the truth; MLflow is a copy to look at. A mirror process of its own, at low priority, writes every finished
-run: neither the driver nor a worker imports mlflow, waits for it, or fails with it. Each run carries its identity and
-a hash of its record as tags, so that mirroring again changes nothing.
+Records are the truth; MLflow is a copy to look at. A mirror process of its own, at low priority,
+writes every finished run: neither the driver nor a worker imports mlflow, waits for it, or fails
+with it. Each run carries its identity and a hash of its record as tags, so that mirroring again
+changes nothing.
 """
 
 import fcntl
@@ -52,7 +53,7 @@ class Tracker(Protocol):
         ...
 
     def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
-        """Wait for what is under way, at most ``seconds``; what the user should know, or nothing."""
+        """Wait at most ``seconds`` for what is under way; what the user should know, or nothing."""
         ...
 
 
@@ -68,7 +69,7 @@ class NullTracker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorReport:
-    """What a mirror did: runs written, runs that were there already, runs left, and why some are left."""
+    """Runs a mirror wrote, runs that were there, runs it left, and why it left some."""
 
     written: int = 0
     present: int = 0
@@ -77,12 +78,12 @@ class MirrorReport:
 
 
 def tracking_uri(runs_dir: Path) -> str:
-    """Where runs are mirrored: ``MLFLOW_TRACKING_URI``, or the database file ``mlflow.db`` in ``runs_dir``."""
+    """``MLFLOW_TRACKING_URI``, or else the database file ``mlflow.db`` in ``runs_dir``."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.absolute()}/mlflow.db"
 
 
 class MlflowTracker:
-    """Starts the mirror process of a study with its first finished run and wakes it with each further one."""
+    """Starts a study's mirror process with the first finished run, wakes it with each other one."""
 
     def __init__(self, study_dir: Path, uri: str | None = None) -> None:
         self.study_dir = study_dir
@@ -98,7 +99,7 @@ class MlflowTracker:
             assert self.process.stdin is not None
             os.write(self.process.stdin.fileno(), b"\n")
         except OSError:
-            return  # asleep with a full pipe, or dead: the pass at the end, or sync, finds every record
+            return  # a full pipe or a dead mirror: its last pass, or sync, finds every record
 
     def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
         if self.process is None:
@@ -155,7 +156,7 @@ def mirror_process(study_dir: Path, uri: str) -> None:
 
 
 class Mirror:
-    """Writes the records of one study folder to MLflow, each once; imports mlflow with the first one.
+    """Writes the records of one study folder to MLflow; imports mlflow with the first one.
 
     The experiment has the study's name. A run that MLflow holds with other content, or only in part
     because its writer was killed, is replaced. After an error nothing more is tried.
@@ -322,7 +323,7 @@ class UiCommand:
 
 
 def ui_command(runs_dir: Path, *, port: int = FIRST_PORT) -> UiCommand:
-    """MLflow's pages over what was mirrored from ``runs_dir``, for this machine only, at the next free port."""
+    """MLflow's pages over the runs in ``runs_dir``, on this machine only, at the next free port."""
     port = _free_port(port)
     options = {
         "--backend-store-uri": tracking_uri(runs_dir),

@@ -1,7 +1,9 @@
-"""Replays reference vectors: recorded inputs, parameters, outputs, losses, gradients and three SGD steps.
+"""Replays reference vectors: recorded inputs, parameters, outputs, losses, gradients and three SGD
+steps.
 
-A set is a pair of files ``NAME.json`` (constants) and ``NAME.safetensors`` (tensors). Every tensor of a set is used: the
-ones that describe the model, parameters or inputs are loaded, every other one must be reproduced.
+A set is a pair of files ``NAME.json`` (constants) and ``NAME.safetensors`` (tensors). Every tensor
+of a set is used: the ones that describe the model, parameters or inputs are loaded, every other one
+must be reproduced.
 """
 
 import json
@@ -188,7 +190,7 @@ def sgd_steps(
     for number in (1, 2, 3):
         optimizer.zero_grad()
         values = step(number)
-        values["loss"].backward()
+        torch.autograd.backward(values["loss"])
         yield number, values
         optimizer.step()
 
@@ -236,4 +238,3 @@ def _block_names(block: str, target: str) -> dict[str, str]:
     for ours, theirs in modules.items():
         pairs |= {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
     return {f"{target}.{ours}": f"{block}.{theirs}" for ours, theirs in pairs.items()}
-

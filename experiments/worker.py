@@ -1,7 +1,7 @@
 """What runs inside a worker process: take a job, run it, answer; vanish when the driver does.
 
-Messages are JSON texts over one pipe. This module imports nothing heavy: the environment of the process is settled
-before the entry function's module, and torch with it, is imported.
+Messages are JSON texts over one pipe. This module imports nothing heavy: the environment of the
+process is settled before the entry function's module, and torch with it, is imported.
 """
 
 import faulthandler
@@ -25,7 +25,7 @@ Entry = Callable[[Mapping[str, Any], Progress], Mapping[str, Any]]
 
 
 def main(channel: int, entry: str) -> None:
-    """Serve jobs from the pipe at file descriptor ``channel`` until the driver closes it or sends null."""
+    """Serve jobs from the pipe at this file descriptor until the driver closes it or sends null."""
     faulthandler.enable()
     _vanish_with_driver()
     serve(Connection(channel), entry)
@@ -50,7 +50,7 @@ def serve(channel: Connection, entry: str) -> None:
 
 
 def execute(entry: str, payload: Mapping[str, Any], on_progress: Progress) -> str:
-    """Run one job and return its answer as JSON text; a failure prints its traceback to standard error."""
+    """Run one job; its answer as JSON text. A failure prints its traceback to standard error."""
     try:
         result = load_entry(entry)(payload, on_progress)
         return json.dumps({"kind": "done", "result": result}, allow_nan=False)
@@ -72,7 +72,7 @@ def load_entry(entry: str) -> Entry:
 
 
 def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, Any]:
-    """The entry of real studies: train and evaluate one cell and return its record as a plain mapping."""
+    """The entry of real studies: train and evaluate one cell; its record as a plain mapping."""
     from core.records import to_json
     from experiments.run import run
 
@@ -107,7 +107,7 @@ class _Reporter:
 
 
 def _vanish_with_driver() -> None:
-    """Kill this process and its children when standard input, which only the driver holds open, ends."""
+    """Kill this process and its children when standard input, which only the driver has, ends."""
     lifeline = os.dup(0)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)

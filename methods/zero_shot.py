@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
@@ -46,8 +47,8 @@ class ZeroShot(TextMethod):
         views = [
             ClassNames(names=classes.names, template=template).prompts() for template in templates
         ]
-        texts = sum(unit(self.clip.encode_texts(prompts)) for prompts in views)
-        self.register_buffer("texts_CD", unit(texts), persistent=False)
+        texts = torch.stack([unit(self.clip.encode_texts(prompts)) for prompts in views])
+        self.register_buffer("texts_CD", unit(texts.mean(dim=0)), persistent=False)
 
     def class_texts(self) -> Tensor:
         return self.get_buffer("texts_CD")

@@ -1,4 +1,4 @@
-"""Alignment: maps local image tokens towards the text space. Shapes: B images, N tokens, D width."""
+"""Alignment: maps local image tokens to the text space. Shapes: B images, N tokens, D width."""
 
 from abc import ABC, abstractmethod
 
@@ -35,7 +35,7 @@ class MlpAlignment(Alignment):
     def forward(self, local_BND: Tensor) -> Tensor:
         hidden = self.norm(self.fc1(local_BND).flatten(0, 1)).relu()
         aligned: Tensor = self.fc2(hidden)
-        return aligned.unflatten(0, local_BND.shape[:2])
+        return aligned.reshape(*local_BND.shape[:2], -1)
 
 
 @register("alignment")

@@ -28,9 +28,9 @@ class Cache(nn.Module, ABC):
 class EmaCache(Cache):
     """A soft read over all slots; every token moves its most similar slot by an EMA.
 
-    Read: ``softmax(n(t) M' / read_temperature) M``. Write: ``x = n(tokens)``, ``S = x M'``; each token
-    goes to its best slot j with the weight ``exp(S_ij - max_i S_ij)``; a slot with tokens becomes
-    ``momentum * M_j + (1 - momentum) * reduce(weight * x)``; all slots are made unit again.
+    Read: ``softmax(n(t) M' / read_temperature) M``. Write: ``x = n(tokens)``, ``S = x M'``; each
+    token goes to its best slot j with the weight ``exp(S_ij - max_i S_ij)``; a slot with tokens
+    becomes ``momentum * M_j + (1 - momentum) * reduce(weight * x)``; all slots are made unit again.
 
     Released values are the defaults. ``read_temperature = 1`` leaves the read weights almost
     uniform, since cosines lie in [-1, 1]; ``write_reduce = "sum"`` lets a busy slot forget far more
@@ -92,7 +92,9 @@ class EmaCache(Cache):
 
 @register("cache")
 class NoCache(Cache):
-    """Off: reads zeros, writes nothing. With a linear aggregation this is an adapter without memory."""
+    """Off: reads zeros, writes nothing. With a linear aggregation this is an adapter without
+    memory.
+    """
 
     writes = False
 
@@ -101,5 +103,3 @@ class NoCache(Cache):
 
     def read(self, text: Tensor) -> Tensor:
         return torch.zeros_like(text)
-
-

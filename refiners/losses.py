@@ -16,7 +16,7 @@ from core.types import Forward
 
 
 class RefinerLoss(nn.Module, ABC):
-    """A weighted loss term; ``reads_local`` says that it needs local tokens and the attention row."""
+    """A weighted loss term; ``reads_local``: it needs local tokens and the attention row."""
 
     reads_local: ClassVar[bool] = False
 
@@ -86,8 +86,8 @@ class L1Regularization(RefinerLoss):
         self.weight = weight
 
     def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
-        unit = out.text / out.text.norm(dim=-1, keepdim=True)
-        return self.weight * (unit - out.aux["plain_text"]).abs().mean()
+        length: Tensor = out.text.norm(dim=-1, keepdim=True)
+        return self.weight * (out.text / length - out.aux["plain_text"]).abs().mean()
 
 
 @register("loss")

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from core.config import Reference
+from core.interfaces import Refiner
 from core.registry import Part, lookup, register
 from core.seeding import Seeds
 from core.train.losses import LossTerm
-from core.types import Forward
+from core.types import Forward, MethodOutput
 from refiners.aggregation import Aggregation
 from refiners.alignment import Alignment
-from refiners.base import Refiner, RefinerInput
 from refiners.cache import Cache
 from refiners.losses import NoLoss, RefinerLoss
 
@@ -38,7 +38,7 @@ class TextRefiner(Refiner):
 
     def __init__(
         self,
-        source: RefinerInput,
+        source: MethodOutput,
         seeds: Seeds,
         *,
         alignment: Annotated[Callable[..., Alignment], Part("alignment")],
@@ -92,8 +92,9 @@ class TextRefiner(Refiner):
         if simple["aggregation"] == Reference("NoAggregation"):
             simple["cache"] = Reference("NoCache")
             simple["regularization"] = Reference("NoLoss")
-        readers = [lookup(simple[part].name).cls for part in ("semantic", "regularization")]
-        if not lookup(simple["cache"].name).cls.writes and not any(r.reads_local for r in readers):
+        parts: dict[str, Any] = {name: lookup(part.name).cls for name, part in simple.items()}
+        losses = (parts["semantic"], parts["regularization"])
+        if not parts["cache"].writes and not any(loss.reads_local for loss in losses):
             simple["alignment"] = Reference("NoAlignment")
         if all(part == OFF[name] for name, part in simple.items()):
             return Reference("NullRefiner")

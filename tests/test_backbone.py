@@ -7,14 +7,24 @@ from core.clip.backbone import build_open_clip, load_clip, open_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
 
-TEXTS = ["a photo of a cat.", "a drawing of a very large red hot air balloon over a sea anemone.", "x"]
+TEXTS = [
+    "a photo of a cat.",
+    "a drawing of a very large red hot air balloon over a sea anemone.",
+    "x",
+]
 
 
 def tiny(quick_gelu: bool = False) -> dict:
     return {
         "embed_dim": 32,
         "quick_gelu": quick_gelu,
-        "vision_cfg": {"layers": 3, "width": 64, "head_width": 16, "patch_size": 8, "image_size": 32},
+        "vision_cfg": {
+            "layers": 3,
+            "width": 64,
+            "head_width": 16,
+            "patch_size": 8,
+            "image_size": 32,
+        },
         "text_cfg": {"width": 48, "heads": 3, "layers": 3},
     }
 
@@ -84,7 +94,11 @@ def test_attention_row_and_local_tokens_are_those_of_the_last_block() -> None:
     assert features.attention is not None and features.local is not None
     torch.testing.assert_close(features.attention, seen["weights"][:, 0, 1:])
     tokens = model.visual.forward_intermediates(
-        images, indices=[2], normalize_intermediates=True, output_fmt="NLC", output_extra_tokens=True
+        images,
+        indices=[2],
+        normalize_intermediates=True,
+        output_fmt="NLC",
+        output_extra_tokens=True,
     )
     patches = tokens["image_intermediates"][0] @ model.visual.proj
     torch.testing.assert_close(features.local[:, 1:], patches, atol=1e-5, rtol=1e-5)
@@ -95,7 +109,9 @@ def test_shared_prefix_equals_full_sequences_and_their_gradients(groups: int) ->
     clip = frozen(build_open_clip(tiny())).double()
     width = clip.spec.text_width
     generator = torch.Generator().manual_seed(2)
-    prefix = torch.randn(groups, 5, width, generator=generator, dtype=torch.float64).requires_grad_()
+    prefix = torch.randn(
+        groups, 5, width, generator=generator, dtype=torch.float64
+    ).requires_grad_()
     suffix = torch.randn(4, 6, width, generator=generator, dtype=torch.float64).requires_grad_()
     eot = torch.tensor([6, 10, 7, 9])
     fast = clip.encode_prompts(prefix, suffix, eot)
@@ -158,7 +174,9 @@ def test_hooks_reach_the_tower_and_prompt_tokens_are_removed() -> None:
         ("ViT-B-16", "/nowhere/weights.pt", "does not exist"),
     ],
 )
-def test_unusable_backbones_get_one_clear_line(name: str, weights: str | None, message: str) -> None:
+def test_unusable_backbones_get_one_clear_line(
+    name: str, weights: str | None, message: str
+) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         load_clip(name, weights)
     assert "\n" not in str(caught.value)

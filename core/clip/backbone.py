@@ -1,7 +1,7 @@
 """Loading a backbone: the only door to open_clip's models.
 
-A backbone is an open_clip name with a pretrained tag, an open_clip name with a local weights file, or "mosaic", the
-embedded model that needs no download.
+A backbone is an open_clip name with a pretrained tag, an open_clip name with a local weights file,
+or "mosaic", the embedded model that needs no download.
 """
 
 import difflib
@@ -9,12 +9,10 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-
-import core.torchvision_ops  # noqa: F401  (must run before open_clip is imported)
-import open_clip
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
@@ -24,24 +22,29 @@ MOSAIC = "mosaic"
 
 
 def build_open_clip(config: dict[str, Any]) -> nn.Module:
-    """A randomly initialised open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg, quick_gelu}``."""
-    return open_clip.CLIP(**config)
+    """A randomly initialised open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg,
+    quick_gelu}``.
+    """
+    model: nn.Module = open_clip.CLIP(**config)
+    return model
 
 
 def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     """A frozen backbone, float32 on the CPU.
 
-    ``weights`` is a pretrained tag of open_clip (fetched by open_clip on first use) or the path of a local file:
-    ``.safetensors``, or ``.pt`` / ``.bin`` read with ``weights_only``. For "mosaic" it may be None (the shipped file).
-    Raises ValueError for an unknown name or tag, a missing file, weights that do not fit, a tower that is not a native
-    ViT, and for quick-GELU weights in a model with another activation, which would only lower accuracy silently.
+    ``weights`` is a pretrained tag of open_clip (fetched by open_clip on first use) or the path of
+    a local file: ``.safetensors``, or ``.pt`` / ``.bin`` read with ``weights_only``. For "mosaic"
+    it may be None (the shipped file). Raises ValueError for an unknown name or tag, a missing file,
+    weights that do not fit, a tower that is not a native ViT, and for quick-GELU weights in a model
+    with another activation, which would only lower accuracy silently.
     """
     if name == MOSAIC:
         return _load_mosaic(Path(weights) if weights else mosaic.WEIGHTS_PATH)
     config = _native_config(name)
     if weights is None:
         raise ValueError(
-            f"backbone {name!r} needs weights: a pretrained tag ({_some_tags(name)}) or the path of a file"
+            f"backbone {name!r} needs weights: a pretrained tag ({_some_tags(name)}) "
+            "or the path of a file"
         )
     tokenizer = Tokenizer(config["text_cfg"].get("context_length", 77))
     if _is_path(weights):
@@ -65,16 +68,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"weights file {path} does not exist; give a file or a pretrained tag")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"weights file {path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"weights file {path} cannot be read: {str(error).splitlines()[0]}"
+        ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def _load_mosaic(path: Path) -> FrozenCLIP:
-    model = build_open_clip(mosaic.MODEL_CONFIG)
+    model: Any = build_open_clip(mosaic.MODEL_CONFIG)
     _load_weights(model, read_state_dict(path), str(path))
     model.visual.preprocess_cfg = {"mean": mosaic.IMAGE_MEAN, "std": mosaic.IMAGE_STD}
     tokenizer = Tokenizer(
@@ -88,7 +94,11 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
     own = model.state_dict()
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     wrong = [key for key in own if key in state and own[key].shape != state[key].shape]
-    for problem, keys in (("lacks", missing), ("has unknown", unknown), ("has other shapes for", wrong)):
+    for problem, keys in (
+        ("lacks", missing),
+        ("has unknown", unknown),
+        ("has other shapes for", wrong),
+    ):
         if keys:
             raise ValueError(
                 f"weights {source} do not fit the model: the file {problem} {len(keys)} tensors, "
@@ -143,7 +153,8 @@ def _check_tag(name: str, tag: str, config: dict[str, Any]) -> None:
 
 def _some_tags(name: str) -> str:
     tags = open_clip.list_pretrained_tags_by_model(name)
-    return ", ".join(tags[:8]) + (", ..." if len(tags) > 8 else "") if tags else "none for this model"
+    shown = ", ".join(tags[:8]) + (", ..." if len(tags) > 8 else "")
+    return shown or "none for this model"
 
 
 def _is_path(weights: str) -> bool:

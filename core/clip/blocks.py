@@ -1,21 +1,23 @@
 """One transformer block of open_clip, row by row: only the rows that somebody reads are computed.
 
-Letters: B sequences, Q query rows, K key rows, W tower width, H heads. The weights stay in open_clip's modules; these
-functions only decide which rows go through them.
+Letters: B sequences, Q query rows, K key rows, W tower width, H heads. The weights stay in
+open_clip's modules; these functions only decide which rows go through them.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
 def split_heads(x_BLW: Tensor, num_heads: int) -> Tensor:
     """(B, L, W) -> (B, H, L, W / H)."""
-    return x_BLW.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return x_BLW.reshape(*x_BLW.shape[:2], num_heads, -1).transpose(1, 2)
 
 
-def project(block: nn.Module, x_BLW: Tensor, rows: str) -> tuple[Tensor, ...]:
-    """Normed rows through the block's in-projection: ``rows`` is "q", "kv" or "qkv"; heads split."""
+def project(block: Any, x_BLW: Tensor, rows: str) -> tuple[Tensor, ...]:
+    """Normed rows through the in-projection: ``rows`` is "q", "kv" or "qkv"; heads split."""
     attention = block.attn
     width = attention.embed_dim
     start, stop = {"q": (0, width), "kv": (width, 3 * width), "qkv": (0, 3 * width)}[rows]
@@ -27,21 +29,22 @@ def project(block: nn.Module, x_BLW: Tensor, rows: str) -> tuple[Tensor, ...]:
     return tuple(split_heads(part, attention.num_heads) for part in packed.split(width, dim=-1))
 
 
-def finish(block: nn.Module, x_BQW: Tensor, attended_BHQE: Tensor) -> Tensor:
+def finish(block: Any, x_BQW: Tensor, attended_BHQE: Tensor) -> Tensor:
     """Out-projection, residual, MLP, residual for the rows in ``x_BQW``."""
     merged = attended_BHQE.transpose(1, 2).flatten(-2)
     x = x_BQW + block.ls_1(block.attn.out_proj(merged))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return out
 
 
-def full_block(block: nn.Module, x_BLW: Tensor, *, causal: bool) -> Tensor:
+def full_block(block: Any, x_BLW: Tensor, *, causal: bool) -> Tensor:
     """The whole block on every row."""
     query, key, value = project(block, x_BLW, "qkv")
     attended = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
     return finish(block, x_BLW, attended)
 
 
-def row_block(block: nn.Module, x_BLW: Tensor, row_B: Tensor) -> Tensor:
+def row_block(block: Any, x_BLW: Tensor, row_B: Tensor) -> Tensor:
     """The causal block on one row a sequence: (B, W). Exact where only that row is read later."""
     every = torch.arange(len(x_BLW), device=x_BLW.device)
     x_B1W = x_BLW[every, row_B][:, None]
@@ -53,7 +56,7 @@ def row_block(block: nn.Module, x_BLW: Tensor, row_B: Tensor) -> Tensor:
     return finish(block, x_B1W, attended)[:, 0]
 
 
-def first_row_block(block: nn.Module, x_BLW: Tensor) -> Tensor:
+def first_row_block(block: Any, x_BLW: Tensor) -> Tensor:
     """The non-causal block on row 0 (CLS) alone: (B, W)."""
     (query,) = project(block, x_BLW[:, :1], "q")
     key, value = project(block, x_BLW, "kv")
@@ -61,9 +64,10 @@ def first_row_block(block: nn.Module, x_BLW: Tensor) -> Tensor:
     return finish(block, x_BLW[:, :1], attended)[:, 0]
 
 
-def first_row_attention(block: nn.Module, x_BLW: Tensor) -> Tensor:
+def first_row_attention(block: Any, x_BLW: Tensor) -> Tensor:
     """Attention weights of row 0 in this block, mean over heads: (B, L); each row sums to 1."""
     (query,) = project(block, x_BLW[:, :1], "q")
     key, _ = project(block, x_BLW, "kv")
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-    return scores.softmax(dim=-1).mean(dim=1)[:, 0]
+    weights: Tensor = scores.softmax(dim=-1)
+    return weights.mean(dim=1)[:, 0]

@@ -1,7 +1,8 @@
 """The frozen two-tower model: any native-ViT CLIP of open_clip, run by a block loop of our own.
 
-Letters: B images, G prompt groups, C classes, P prefix tokens (P patches in the image tower), S suffix tokens, L tokens,
-W tower width, D joint width. Nothing here is trained; gradients flow to the tokens only.
+Letters: B images, G prompt groups, C classes, P prefix tokens (P patches in the image tower), S
+suffix tokens, L tokens, W tower width, D joint width. Nothing here is trained; gradients flow to
+the tokens only.
 """
 
 import hashlib
@@ -23,18 +24,19 @@ POOLED = frozenset({"pooled"})
 class FrozenCLIP(nn.Module):
     """A CLIP model that is always in eval mode and never requires grad.
 
-    Wraps ``open_clip.CLIP`` and ``CustomTextCLIP`` with native ViT towers and a causal text tower (Radford et al., ICML
-    2021, arXiv 2103.00020; Ilharco et al., OpenCLIP, 2021). Raises ValueError, naming the model, for anything else.
+    Wraps ``open_clip.CLIP`` and ``CustomTextCLIP`` with native ViT towers and a causal text tower
+    (Radford et al., ICML 2021, arXiv 2103.00020; Ilharco et al., OpenCLIP, 2021). Raises
+    ValueError, naming the model, for anything else.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, *, name: str = "model") -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, *, name: str = "model") -> None:
         super().__init__()
         _check_supported(model, name)
         self.name = name
         self.tokenizer = tokenizer
-        self.visual = model.visual
-        self.text = getattr(model, "text", model)
-        self.logit_scale = model.logit_scale
+        self.visual: Any = model.visual
+        self.text: Any = getattr(model, "text", model)
+        self.logit_scale: Tensor = model.logit_scale
         self.spec = _spec(model, self.text)
         self.requires_grad_(False)
         self.eval()
@@ -51,7 +53,8 @@ class FrozenCLIP(nn.Module):
     def encode_image(
         self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED
     ) -> ImageFeatures:
-        """Features of normalised images; ``local`` and ``attention`` only where ``need`` names them.
+        """Features of normalised images; ``local`` and ``attention`` only where ``need`` names
+        them.
 
         Where only ``pooled`` is needed the last block runs for the CLS row alone, which is exact.
         """
@@ -70,7 +73,9 @@ class FrozenCLIP(nn.Module):
         local = self._project_image(x[:, : 1 + self.spec.num_patches])
         return ImageFeatures(pooled=local[:, 0], local=local, attention=attention)
 
-    def encode_text(self, embedding_CLW: Tensor, eot_C: Tensor, hook: TokenHook = NO_HOOK) -> Tensor:
+    def encode_text(
+        self, embedding_CLW: Tensor, eot_C: Tensor, hook: TokenHook = NO_HOOK
+    ) -> Tensor:
         """Texts from token embeddings without positions: (C, D). L may be any length > max(eot).
 
         Attention is causal, so everything behind the longest EOT may be cut off beforehand.
@@ -91,8 +96,9 @@ class FrozenCLIP(nn.Module):
     ) -> Tensor:
         """Texts of every prefix with every suffix: (G, C, D); the prefix is computed once a group.
 
-        Exact, since causal attention lets nothing behind the prefix change it. ``eot_C`` counts from the start of the
-        whole prompt. The hook sees the prefix, where deep prompts stand. ``suffix_CSW`` may also be (G, C, S, W).
+        Exact, since causal attention lets nothing behind the prefix change it. ``eot_C`` counts
+        from the start of the whole prompt. The hook sees the prefix, where deep prompts stand.
+        ``suffix_CSW`` may also be (G, C, S, W).
         """
         position = self.text.positional_embedding
         num_prefix, num_suffix = prefix_GPW.shape[1], suffix_CSW.shape[-2]
@@ -103,11 +109,13 @@ class FrozenCLIP(nn.Module):
         visible = _prefix_mask(num_prefix, num_suffix, prefix.device)
         *body, last = self.text.transformer.resblocks
         for layer, block in enumerate(body):
-            prefix, suffix = _two_part_block(block, hook.before_block(layer, prefix), suffix, visible)
+            prefix, suffix = _two_part_block(
+                block, hook.before_block(layer, prefix), suffix, visible
+            )
         prefix = hook.before_block(len(body), prefix)
         row = (eot_C - num_prefix).repeat(groups)
         text = self._project_text(_two_part_row(last, prefix, suffix, row))
-        return text.unflatten(0, (groups, classes))
+        return text.reshape(groups, classes, -1)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Token embeddings (..., W) without positions."""
@@ -172,7 +180,9 @@ def _two_part_block(
     return blocks.finish(block, prefix_GPW, prefix), blocks.finish(block, suffix_NSW, attended)
 
 
-def _two_part_row(block: nn.Module, prefix_GPW: Tensor, suffix_NSW: Tensor, row_N: Tensor) -> Tensor:
+def _two_part_row(
+    block: nn.Module, prefix_GPW: Tensor, suffix_NSW: Tensor, row_N: Tensor
+) -> Tensor:
     """The last block on the EOT row of each suffix alone: (N, W)."""
     every = torch.arange(len(suffix_NSW), device=suffix_NSW.device)
     x_N1W = suffix_NSW[every, row_N][:, None]
@@ -198,7 +208,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _spec(model: nn.Module, text: nn.Module) -> FeatureSpec:
+def _spec(model: Any, text: Any) -> FeatureSpec:
     visual = model.visual
     preprocess: Mapping[str, Any] = getattr(visual, "preprocess_cfg", None) or {}
     mean = preprocess.get("mean") or (0.48145466, 0.4578275, 0.40821073)
@@ -219,9 +229,10 @@ def _spec(model: nn.Module, text: nn.Module) -> FeatureSpec:
     )
 
 
-def _check_supported(model: nn.Module, name: str) -> None:
+def _check_supported(model: Any, name: str) -> None:
     """Raise ValueError unless both towers are native, CLS-pooled and causal."""
-    visual, text = getattr(model, "visual", None), getattr(model, "text", model)
+    visual: Any = getattr(model, "visual", None)
+    text: Any = getattr(model, "text", model)
     problems = {
         "its image tower is not a native ViT": not hasattr(visual, "positional_embedding")
         or not hasattr(visual, "conv1")
@@ -230,7 +241,8 @@ def _check_supported(model: nn.Module, name: str) -> None:
     }
     if not any(problems.values()):
         problems |= {
-            "its image tower pools by attention or average": getattr(visual, "attn_pool", None) is not None
+            "its image tower pools by attention or average": getattr(visual, "attn_pool", None)
+            is not None
             or visual.pool_type != "tok"
             or visual.final_ln_after_pool,
             "its text tower is not causal": text.attn_mask is None,

@@ -1,6 +1,7 @@
 """Prompts made of learnable context and class names, assembled as token embeddings.
 
-Letters: G prompt groups, C classes, N context tokens, L tokens of the longest prompt, W text width, D joint width.
+Letters: G prompt groups, C classes, N context tokens, L tokens of the longest prompt, W text width,
+D joint width.
 """
 
 from typing import Literal
@@ -28,9 +29,10 @@ class ContextPrompts(nn.Module):
         middle : [SOT, ctx[:h], name, ctx[h:], ".", EOT]
         front  : [SOT, name, ctx, ".", EOT]
 
-    ``placeholder`` is the text that stands in the slots when the prompt is tokenised. As in the released code the
-    number of slots is its number of words: further BPE tokens of a placeholder word stay as fixed tokens before the
-    name. No parameters; the buffers follow from the class names and are not saved.
+    ``placeholder`` is the text that stands in the slots when the prompt is tokenised. As in the
+    released code the number of slots is its number of words: further BPE tokens of a placeholder
+    word stay as fixed tokens before the name. No parameters; the buffers follow from the class
+    names and are not saved.
     """
 
     fixed_CLW: Tensor
@@ -55,7 +57,9 @@ class ContextPrompts(nn.Module):
         lengths = [len(clip.tokenizer.encode(name)) for name in names]
         order, slots = _arrange(ids.shape[1], self.num_ctx, lengths, position)
         ids, slots = ids.gather(1, order.to(ids.device)), slots.to(ids.device)
-        self.num_shared = {"end": 1 + self.num_ctx, "middle": 1 + self.num_ctx // 2, "front": 1}[position]
+        self.num_shared = {"end": 1 + self.num_ctx, "middle": 1 + self.num_ctx // 2, "front": 1}[
+            position
+        ]
         self.register_buffer("fixed_CLW", clip.embed_tokens(ids), persistent=False)
         self.register_buffer("slots_CL", slots, persistent=False)
         self.register_buffer("eot_C", eot_C, persistent=False)
@@ -73,7 +77,9 @@ class ContextPrompts(nn.Module):
         return torch.where(self.slots_CL[..., None] >= 0, filled, self.fixed_CLW)
 
     def encode(self, clip: FrozenCLIP, ctx: Tensor) -> Tensor:
-        """Class texts (C, D), not normalised, of a shared (N, W) or class-specific (C, N, W) context."""
+        """Class texts (C, D), not normalised, of a shared (N, W) or class-specific (C, N, W)
+        context.
+        """
         embedding = self.assemble(ctx)
         if ctx.dim() == 3:
             return clip.encode_text(embedding, self.eot_C)
@@ -84,7 +90,8 @@ class ContextPrompts(nn.Module):
 def _arrange(
     length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition
 ) -> tuple[Tensor, Tensor]:
-    """For every place of every prompt: the place it comes from in the 'end' layout, and its slot or -1.
+    """For every place of every prompt: the place it comes from in the 'end' layout, and its slot or
+    -1.
 
     Both (C, L) int64.
     """

@@ -1,19 +1,20 @@
-"""Text to BPE ids: the tokenizers that open_clip ships, and a smaller one for the embedded model."""
+"""Text to BPE ids: the published vocabulary, and a smaller one for the embedded model."""
 
 from collections.abc import Sequence
 
+from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-import core.torchvision_ops  # noqa: F401  (must run before open_clip is imported)
-from open_clip.tokenizer import SimpleTokenizer
+SPECIAL = ("<start_of_text>", "<end_of_text>")
 
 
 class Tokenizer:
     """CLIP's byte-pair tokenizer over a chosen number of merges.
 
-    ``num_merges=None`` is the published vocabulary of 49408 ids. With fewer merges the ids are renumbered, the two
-    special tokens stay the largest ids, so that pooling at the largest id keeps working.
-    Source: Radford et al., ICML 2021 (arXiv 2103.00020); Sennrich et al., ACL 2016 (arXiv 1508.07909).
+    ``num_merges=None`` is the published vocabulary of 49408 ids. With fewer merges the ids are
+    renumbered, the two special tokens stay the largest ids, so that pooling at the largest id keeps
+    working. Source: Radford et al., ICML 2021 (arXiv 2103.00020); Sennrich et al., ACL 2016 (arXiv
+    1508.07909).
     """
 
     def __init__(self, context_length: int = 77, *, num_merges: int | None = None) -> None:
@@ -38,7 +39,8 @@ class Tokenizer:
             needed = len(self.encode(text)) + 2
             if needed > self.context_length:
                 raise ValueError(
-                    f"text of {needed} tokens does not fit a context of {self.context_length}: {text!r}; "
+                    f"text of {needed} tokens does not fit a context of {self.context_length}: "
+                    f"{text!r}; "
                     "shorten the class name or use fewer context tokens"
                 )
         ids: Tensor = self._bpe(list(texts))
@@ -50,11 +52,11 @@ def _keep_merges(bpe: SimpleTokenizer, num_merges: int) -> None:
     if not 0 < num_merges <= len(bpe.bpe_ranks):
         raise ValueError(f"num_merges must be in 1..{len(bpe.bpe_ranks)}, got {num_merges}")
     num_bytes = 2 * len(bpe.byte_encoder)
-    kept = list(bpe.encoder)[: num_bytes + num_merges] + ["<start_of_text>", "<end_of_text>"]
+    kept = [*list(bpe.encoder)[: num_bytes + num_merges], *SPECIAL]
     bpe.encoder = {token: index for index, token in enumerate(kept)}
     bpe.decoder = {index: token for token, index in bpe.encoder.items()}
     bpe.bpe_ranks = dict(list(bpe.bpe_ranks.items())[:num_merges])
-    bpe.cache = {token: token for token in ("<start_of_text>", "<end_of_text>")}
+    bpe.cache = {token: token for token in SPECIAL}
     bpe.vocab_size = len(bpe.encoder)
     bpe.sot_token_id = bpe.encoder["<start_of_text>"]
     bpe.eot_token_id = bpe.encoder["<end_of_text>"]

@@ -32,6 +32,8 @@ def export_dataset(dataset: Dataset, out: Path, progress: Progress | None = None
     class has no image (a split file cannot name it).
     """
     paths = _checked_paths(dataset)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder to export to")
     if out.is_dir() and any(out.iterdir()):
         _require_identical(dataset, out, paths)
         return out

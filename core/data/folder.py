@@ -13,8 +13,9 @@ Three layouts, recognised in this order (``find_layout`` says which):
   class unless said otherwise.
 
 In the last two an image is a file, at any depth below its class folder, with one of ``SUFFIXES`` in
-any case; other files and hidden names are ignored. Nothing is ever written below the data root. A
-``refinelab.json`` beside the images or the split file may give the prompt ``template``.
+any case; other files, hidden names and links to folders below a class folder are ignored. Nothing
+is ever written below the data root. A ``refinelab.json`` beside the images or the split file may
+give the prompt ``template``.
 """
 
 import hashlib
@@ -102,7 +103,7 @@ def read_folder(
     return Dataset(
         name=name or f"folder/{layout.home.resolve().name}",
         class_names=class_names,
-        template=template or _template(layout),
+        template=_template(layout) if template is None else require_template(template, str(path)),
         train=train,
         val=val,
         test=test,
@@ -199,7 +200,7 @@ def _list_tree(
 def _images_of(root: Path, folder: str) -> list[str]:
     """Image paths below ``root/folder`` at any depth, relative to ``root``, sorted."""
     found: list[str] = []
-    for here, folders, files in os.walk(root / folder, followlinks=True):
+    for here, folders, files in os.walk(root / folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         prefix = Path(here).relative_to(root).as_posix()
         found += [f"{prefix}/{name}" for name in files if _is_image(name)]
@@ -255,12 +256,12 @@ def _content(root: Path, paths: Iterable[str]) -> str:
     for path in ordered:
         try:
             digest.update(_sample(root / path, path, look_inside))
-        except FileNotFoundError:
+        except OSError:
             missing.append(path)
     if missing:
         raise ValueError(
-            f"{root}: {len(missing)} of {len(ordered)} listed images are missing, first "
-            f"{missing[0]}; complete the download or correct the split file"
+            f"{root}: {len(missing)} of {len(ordered)} listed images are missing or unreadable, "
+            f"first {missing[0]}; complete the download or correct the split file"
         )
     return digest.hexdigest()[:16]
 

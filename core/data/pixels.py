@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from core.data.dataset import Dataset, ImageReader, Item
 from core.data.transforms import Transform
 
 MAX_THREADS = 8
+_STACKED = 256  # pictures that are in memory twice while one large tensor is filled
+_JOBS_A_CALL = 8  # small pictures decode in less time than handing one over takes
 
 
 def load_pixels(
@@ -33,9 +36,15 @@ def load_pixels(
     seeds that do not match the items, or for a picture that cannot be read.
     """
     batches = iter_pixels(
-        dataset, items, transform, batch_size=len(items), seeds=seeds, num_threads=num_threads
+        dataset, items, transform, batch_size=_STACKED, seeds=seeds, num_threads=num_threads
     )
-    return next(batches)
+    first = next(batches)
+    pixels_NCHW = first.new_empty(len(items), *first.shape[1:])
+    start = 0
+    for batch in chain([first], batches):
+        pixels_NCHW[start : start + len(batch)] = batch
+        start += len(batch)
+    return pixels_NCHW
 
 
 def iter_pixels(
@@ -75,19 +84,28 @@ def _decode(
 ) -> Iterator[Tensor]:
     if threads == 1:
         for batch in batches:
-            yield torch.stack([_one(reader, transform, job) for job in batch])
+            yield torch.stack(_some(reader, transform, batch))
         return
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    waiting: deque[list[Future[Tensor]]] = deque()
+    waiting: deque[list[Future[list[Tensor]]]] = deque()
     try:
         for batch in batches:
-            waiting.append([pool.submit(_one, reader, transform, job) for job in batch])
+            pieces = (batch[n : n + _JOBS_A_CALL] for n in range(0, len(batch), _JOBS_A_CALL))
+            waiting.append([pool.submit(_some, reader, transform, piece) for piece in pieces])
             if len(waiting) > 1:
-                yield torch.stack([future.result() for future in waiting.popleft()])
+                yield _joined(waiting.popleft())
         while waiting:
-            yield torch.stack([future.result() for future in waiting.popleft()])
+            yield _joined(waiting.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _joined(pieces: Sequence[Future[list[Tensor]]]) -> Tensor:
+    return torch.stack([image for piece in pieces for image in piece.result()])
+
+
+def _some(reader: ImageReader, transform: Transform, jobs: Sequence[_Job]) -> list[Tensor]:
+    return [_one(reader, transform, job) for job in jobs]
 
 
 def _one(reader: ImageReader, transform: Transform, job: _Job) -> Tensor:

@@ -1,1 +1,3 @@
-"""Mosaic: the embedded benchmark. A drawn world, six data sets, four shifts and a mini CLIP trained on it."""
+"""Mosaic: the embedded benchmark. A drawn world, six data sets, four shifts and a mini CLIP trained
+on it.
+"""

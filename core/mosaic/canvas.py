@@ -1,7 +1,9 @@
-"""A small drawing board on PIL: one picture three times the final size, frames, textures and backgrounds.
+"""A small drawing board on PIL: one picture three times the final size, frames, textures and
+backgrounds.
 
-Points are pairs in the subject's own frame: origin in its middle, x to the right, y down, about one unit across.
-Pictures are drawn at ``CANVAS`` pixels and box-averaged to ``IMAGE_SIZE``, so that edges are smooth.
+Points are pairs in the subject's own frame: origin in its middle, x to the right, y down, about one
+unit across. Pictures are drawn at ``CANVAS`` pixels and box-averaged to ``IMAGE_SIZE``, so that
+edges are smooth.
 """
 
 import colorsys
@@ -40,7 +42,9 @@ _Y, _X = np.mgrid[0:CANVAS, 0:CANVAS].astype(np.float32)
 
 def hsv(hue: float, saturation: float, value: float) -> Rgb:
     """8-bit RGB of a colour given in 0..1; hue wraps, the others are clipped."""
-    parts = colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
+    parts = colorsys.hsv_to_rgb(
+        hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
+    )
     red, green, blue = (round(255 * part) for part in parts)
     return red, green, blue
 
@@ -66,14 +70,16 @@ def shade(colour: Rgb, factor: float) -> Rgb:
 
 
 def contrast_of(colour: Rgb) -> Rgb:
-    """The second colour of a texture: a dark version of a light colour, a light version of a dark one."""
+    """The second colour of a texture: a dark version of a light colour, a light version of a dark
+    one.
+    """
     luma = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
     return shade(colour, 0.36) if luma > 105 else shade(colour, 1.68)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where and how large a subject is drawn: centre and scale in canvas pixels, turn in radians."""
+    """Where a subject is drawn and how large: centre and scale in pixels, turn in radians."""
 
     x: float
     y: float
@@ -146,32 +152,41 @@ def mask_of(pattern: NDArray[np.bool_], inside: Image.Image) -> Image.Image:
 def texture_pattern(
     texture: str, period: float, angle: float, centre: Point, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Where a texture shows its second colour, ``(CANVAS, CANVAS)``; ``period`` in canvas pixels."""
+    """Where a texture shows its second colour, ``(CANVAS, CANVAS)``; ``period`` in pixels."""
     cos, sin = math.cos(angle) / period, math.sin(angle) / period
     x, y = _X - np.float32(centre[0]), _Y - np.float32(centre[1])
     u, v = x * np.float32(cos) + y * np.float32(sin), y * np.float32(cos) - x * np.float32(sin)
     match texture:
         case "striped":
-            return u % 1 < 0.5
+            pattern = u % 1 < 0.5
         case "dotted":
-            return (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.1
+            pattern = (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.1
         case "checkered":
-            return ((u * 1.5) % 2 < 1) ^ ((v * 1.5) % 2 < 1)
+            pattern = ((u * 1.5) % 2 < 1) ^ ((v * 1.5) % 2 < 1)
         case "zigzag":
-            return (u + 1.3 * np.abs((v * 0.62) % 1 - 0.5)) % 1 < 0.5
+            pattern = (u + 1.3 * np.abs((v * 0.62) % 1 - 0.5)) % 1 < 0.5
         case "wavy":
-            return (u * 0.9 + 0.33 * np.sin(v * np.float32(2.2))) % 1 < 0.5
+            pattern = (u * 0.9 + 0.33 * _sine(v * np.float32(2.2))) % 1 < 0.5
         case "ringed":
-            return np.sqrt(u * u + v * v) % 1 < 0.5
+            pattern = np.sqrt(u * u + v * v) % 1 < 0.5
         case "speckled":
             grains = rng.random((CANVAS // 4, CANVAS // 4), dtype=np.float32) < 0.3
-            return grains.repeat(4, axis=0).repeat(4, axis=1)
-    raise ValueError(f"no pattern for texture {texture!r}")
+            pattern = grains.repeat(4, axis=0).repeat(4, axis=1)
+        case _:
+            raise ValueError(f"no pattern for texture {texture!r}")
+    return np.asarray(pattern, dtype=np.bool_)
+
+
+def _sine(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sine in double precision, so that no machine's own single precision decides a pixel."""
+    return np.sin(values.astype(np.float64)).astype(np.float32)
 
 
 def draw_background(kind: str, rng: np.random.Generator) -> Image.Image:
     """A muted ground for a subject."""
-    first = hsv(float(rng.random()), 0.08 + 0.4 * float(rng.random()), 0.3 + 0.68 * float(rng.random()))
+    first = hsv(
+        float(rng.random()), 0.08 + 0.4 * float(rng.random()), 0.3 + 0.68 * float(rng.random())
+    )
     match kind:
         case "gradient":
             ramp = Image.linear_gradient("L").rotate(90 * int(rng.integers(4)))
@@ -193,7 +208,9 @@ def draw_background(kind: str, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_card(canvas: Canvas, frame: Frame, side: float, rng: np.random.Generator) -> None:
-    """A grey card somewhere over the subject, hiding a part of it; ``side`` relative to the subject."""
+    """A grey card somewhere over the subject, hiding a part of it; ``side`` relative to the
+    subject.
+    """
     angle = 2 * math.pi * float(rng.random())
     reach = 0.36 * frame.scale * (0.5 + 0.5 * float(rng.random()))
     x, y = frame.x + reach * math.cos(angle), frame.y + reach * math.sin(angle)

@@ -1,7 +1,8 @@
-"""Captions of drawn pictures, as loose as captions are: attributes missing, orders and words varied.
+"""Captions of drawn pictures, as loose as captions are: attributes missing, orders and words
+varied.
 
-A *detailed* caption names nearly every attribute; a *sparse* one leaves many out and keeps the attributes that are
-hard to see (shape, texture, parts) more often than colour, which is easy.
+A *detailed* caption names nearly every attribute; a *sparse* one leaves many out and keeps the
+attributes that are hard to see (shape, texture, parts) more often than colour, which is easy.
 """
 
 from collections.abc import Sequence
@@ -35,9 +36,7 @@ _BACKGROUND_WORDS = {
 }
 
 
-def write_caption(
-    subject: Subject, look: Look, rng: np.random.Generator, *, detailed: bool
-) -> str:
+def write_caption(subject: Subject, look: Look, rng: np.random.Generator, *, detailed: bool) -> str:
     """One caption of a picture of ``subject`` in ``look``; lower case, at most about 30 tokens."""
     phrase = _phrase(subject, rng, detailed)
     style = ""
@@ -74,12 +73,14 @@ def _phrase(subject: Subject, rng: np.random.Generator, detailed: bool) -> str:
 
 
 def _kept(rng: np.random.Generator, detailed: bool, sparse: float) -> bool:
-    """Whether an attribute is named: nearly always in a detailed caption, with ``sparse`` in a sparse one."""
+    """Whether an attribute is named: nearly always in a detailed caption, with ``sparse`` in a
+    sparse one.
+    """
     return bool(rng.random() < (0.94 if detailed else sparse))
 
 
 def _join(rng: np.random.Generator, things: Sequence[str]) -> str:
-    """ " with a ball", " with horns and tail": with or without articles, in any order; empty for nothing."""
+    """What follows "with", with or without articles, in any order; empty for nothing."""
     if not things:
         return ""
     order = list(things) if rng.random() < 0.6 else list(things)[::-1]
@@ -100,7 +101,9 @@ def _shape_phrase(subject: Shape, rng: np.random.Generator, detailed: bool) -> s
     if _kept(rng, detailed, 0.3):
         words.append(subject.colour)
     named = _kept(rng, detailed, 0.7) or not words
-    return _adjectives(rng, words) + (subject.shape if named else pick(rng, ["thing", "object", "shape"]))
+    return _adjectives(rng, words) + (
+        subject.shape if named else pick(rng, ["thing", "object", "shape"])
+    )
 
 
 def _critter_phrase(subject: Critter, rng: np.random.Generator, detailed: bool) -> str:

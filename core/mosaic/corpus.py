@@ -1,7 +1,8 @@
-"""The pictures and captions that the embedded model is trained on, drawn by several processes into one folder.
+"""The pictures and captions that the embedded model is trained on, drawn by several processes into
+one folder.
 
-Picture ``i`` depends on the seed and ``i`` only. The corpus is kept as chunk files, written atomically: drawing that
-was interrupted goes on where it stopped.
+Picture ``i`` depends on the seed and ``i`` only. The corpus is kept as chunk files, written
+atomically: drawing that was interrupted goes on where it stopped.
 """
 
 import multiprocessing
@@ -59,8 +60,9 @@ CONDITIONS = Conditions(
 class Corpus:
     """Captioned pictures.
 
-    ``images`` (N, 48, 48, 3) uint8; ``captions`` (N, 4, 32) uint16 token ids; ``family`` (N,) uint8, an index into
-    ``FAMILIES``; ``bucket`` (N,) uint8, the attribute that is easiest to see (a colour, a terrain, an item).
+    ``images`` (N, 48, 48, 3) uint8; ``captions`` (N, 4, 32) uint16 token ids; ``family`` (N,)
+    uint8, an index into ``FAMILIES``; ``bucket`` (N,) uint8, the attribute that is easiest to see
+    (a colour, a terrain, an item).
     """
 
     images: NDArray[np.uint8]
@@ -102,7 +104,8 @@ def draw_corpus(
 ) -> Corpus:
     """Draw what is missing of the first ``num_images`` pictures and read them all.
 
-    ``folder`` holds the chunk files; ``progress`` gets the pictures done and the total after each chunk.
+    ``folder`` holds the chunk files; ``progress`` gets the pictures done and the total after each
+    chunk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, num_images, CHUNK)
@@ -132,7 +135,7 @@ def _chunk_path(folder: Path, seed: int, start: int, count: int) -> Path:
 
 
 def _draw_chunk(job: _Job) -> None:
-    folder, seed, start, count = job
+    _folder, seed, start, count = job
     bpe = tokenizer()
     images = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     captions = np.zeros((count, CAPTIONS, CONTEXT_LENGTH), np.uint16)
@@ -177,6 +180,7 @@ def _read(jobs: Sequence[_Job], num_images: int) -> Corpus:
                     getattr(corpus, name)[start : start + count] = chunk[name]
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"a corpus chunk must be readable, {_chunk_path(*job)} is not ({error}); delete it and run again"
+                f"a corpus chunk must be readable, {_chunk_path(*job)} is not ({error}); "
+                "delete it and run again"
             ) from error
     return corpus

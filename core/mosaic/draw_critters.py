@@ -83,9 +83,7 @@ def _draw_tail(
 ) -> None:
     lift = 0.16 + 0.16 * float(rng.random())
     steps = [k / 6 for k in range(7)]
-    curl = [
-        (-reach + 0.04 - 0.2 * t, -0.03 - lift * t * t + 0.06 * math.sin(5 * t)) for t in steps
-    ]
+    curl = [(-reach + 0.04 - 0.2 * t, -0.03 - lift * t * t + 0.06 * math.sin(5 * t)) for t in steps]
     canvas.stroke(frame, curl, 0.06, colour)
     canvas.ellipse(frame, curl[-1], 0.055, 0.055, colour)
 

@@ -1,5 +1,6 @@
 """Draws the land family: ground seen from above, with up to two features on it."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -27,7 +28,9 @@ def draw_land(
     hue, saturation, value = _GROUND[subject.terrain]
     wander = look.jitter * (rng.random(3) - 0.5)
     ground = hsv(
-        hue + 0.05 * float(wander[0]), saturation + 0.12 * float(wander[1]), value + 0.1 * float(wander[2])
+        hue + 0.05 * float(wander[0]),
+        saturation + 0.12 * float(wander[1]),
+        value + 0.1 * float(wander[2]),
     )
     canvas.image.paste(ground, (0, 0, CANVAS, CANVAS))
     _DRAW_TERRAIN[subject.terrain](canvas, ground, rng)
@@ -62,7 +65,9 @@ def _draw_forest(canvas: Canvas, ground: Rgb, rng: np.random.Generator) -> None:
     for x, y, t in _scatter(60, rng):
         r = 8 + 6 * t
         canvas.pen.ellipse((x - r, y - r, x + r, y + r), fill=shade(ground, 0.62))
-        canvas.pen.ellipse((x - r, y - r - 2, x + r - 3, y + r - 5), fill=shade(ground, 1.0 + 0.3 * t))
+        canvas.pen.ellipse(
+            (x - r, y - r - 2, x + r - 3, y + r - 5), fill=shade(ground, 1.0 + 0.3 * t)
+        )
 
 
 def _draw_grass(canvas: Canvas, ground: Rgb, rng: np.random.Generator) -> None:
@@ -87,7 +92,9 @@ def _draw_town(canvas: Canvas, ground: Rgb, rng: np.random.Generator) -> None:
             if t < 0.12:
                 continue
             box = (left + 5, top + 5, left + step - 3, top + step - 3)
-            canvas.pen.rectangle((box[0] + 3, box[1] + 3, box[2] + 3, box[3] + 3), fill=shade(ground, 0.6))
+            canvas.pen.rectangle(
+                (box[0] + 3, box[1] + 3, box[2] + 3, box[3] + 3), fill=shade(ground, 0.6)
+            )
             canvas.pen.rectangle(box, fill=hsv(0.02 + 0.06 * t, 0.35 + 0.3 * t, 0.62 + 0.2 * t))
 
 
@@ -97,9 +104,7 @@ def _track(rng: np.random.Generator, *, bend: float) -> list[Point]:
     offset, phase = 0.5 * CANVAS * (float(rng.random()) - 0.5), 6.28 * float(rng.random())
     frame = Frame(CANVAS / 2, CANVAS / 2, 1.0, turn)
     steps = [(k - 10) * CANVAS / 13 for k in range(21)]
-    return frame.points(
-        (s, offset + bend * math.sin(phase + s * 5.2 / CANVAS)) for s in steps
-    )
+    return frame.points((s, offset + bend * math.sin(phase + s * 5.2 / CANVAS)) for s in steps)
 
 
 def _draw_river(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -118,7 +123,7 @@ def _draw_road(canvas: Canvas, rng: np.random.Generator) -> None:
 
 def _draw_railway(canvas: Canvas, rng: np.random.Generator) -> None:
     course = _track(rng, bend=7 * float(rng.random()))
-    for (ax, ay), (bx, by) in zip(course, course[1:], strict=False):
+    for (ax, ay), (bx, by) in itertools.pairwise(course):
         length = math.hypot(bx - ax, by - ay)
         nx, ny = 10 * (ay - by) / length, 10 * (bx - ax) / length
         canvas.pen.line((ax - nx, ay - ny, ax + nx, ay + ny), fill=(92, 62, 42), width=5)

@@ -1,4 +1,6 @@
-"""Draws the shapes family (one textured outline) and the textures family (a surface that fills the picture)."""
+"""Draws the shapes family (one textured outline) and the textures family (a surface that fills the
+picture).
+"""
 
 import math
 
@@ -59,7 +61,10 @@ OUTLINES: dict[str, list[Point]] = {
     ],
     "ring": ellipse_points(0, 0, 0.5, 0.5),
     "diamond": [(0, -0.54), (0.36, 0), (0, 0.54), (-0.36, 0)],
-    "arrow": [(-0.5, -0.15), (0.04, -0.15), (0.04, -0.42), (0.52, 0), (0.04, 0.42), (0.04, 0.15), (-0.5, 0.15)],
+    "arrow": [
+        (-0.5, -0.15), (0.04, -0.15), (0.04, -0.42), (0.52, 0),
+        (0.04, 0.42), (0.04, 0.15), (-0.5, 0.15),
+    ],
     "moon": _moon(),
 }  # fmt: skip
 
@@ -101,9 +106,7 @@ def draw_surface(
     order = subject.colours if rng.integers(2) else subject.colours[::-1]
     first, second = (colour_of(name, rng, jitter=look.jitter) for name in order)
     period = CANVAS * (0.1 + 0.16 * look.size)
-    pattern = texture_pattern(
-        subject.texture, period, look.angle * 6.0, (frame.x, frame.y), rng
-    )
+    pattern = texture_pattern(subject.texture, period, look.angle * 6.0, (frame.x, frame.y), rng)
     whole = Image.new("L", (CANVAS, CANVAS), 255)
     canvas.image.paste(first, (0, 0, CANVAS, CANVAS))
     canvas.paste(mask_of(pattern, whole), second)

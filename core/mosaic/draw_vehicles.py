@@ -26,7 +26,12 @@ def draw_vehicle(
         band = (255, 214, 40) if colour[0] + colour[1] < 420 else (30, 60, 150)
         canvas.polygon(
             frame,
-            [(left, level - 0.03), (right, level - 0.03), (right, level + 0.04), (left, level + 0.04)],
+            [
+                (left, level - 0.03),
+                (right, level - 0.03),
+                (right, level + 0.04),
+                (left, level + 0.04),
+            ],
             band,
         )
 
@@ -90,10 +95,16 @@ def _draw_train(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
 
 
 def _draw_plane(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
-    canvas.polygon(frame, [(-0.46, -0.24), (-0.36, -0.24), (-0.2, 0.0), (-0.44, 0.0)], shade(colour, 0.8))
+    canvas.polygon(
+        frame, [(-0.46, -0.24), (-0.36, -0.24), (-0.2, 0.0), (-0.44, 0.0)], shade(colour, 0.8)
+    )
     canvas.ellipse(frame, (0.02, 0.02), 0.48, 0.115, colour)
-    canvas.polygon(frame, [(0.12, 0.03), (-0.06, 0.03), (-0.22, 0.27), (-0.1, 0.27)], shade(colour, 0.68))
-    canvas.polygon(frame, [(0.1, -0.06), (-0.02, -0.06), (-0.12, -0.22), (-0.05, -0.22)], shade(colour, 0.75))
+    canvas.polygon(
+        frame, [(0.12, 0.03), (-0.06, 0.03), (-0.22, 0.27), (-0.1, 0.27)], shade(colour, 0.68)
+    )
+    canvas.polygon(
+        frame, [(0.1, -0.06), (-0.02, -0.06), (-0.12, -0.22), (-0.05, -0.22)], shade(colour, 0.75)
+    )
     canvas.polygon(frame, [(0.32, -0.07), (0.4, -0.05), (0.44, 0.01), (0.32, 0.01)], _GLASS)
     for k in range(4):
         canvas.ellipse(frame, (-0.14 + 0.11 * k, -0.02), 0.024, 0.024, _GLASS)
@@ -105,7 +116,15 @@ def _draw_rocket(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
     canvas.polygon(frame, [(0.13, 0.06), (0.28, 0.34), (0.1, 0.28)], shade(colour, 0.66))
     canvas.polygon(
         frame,
-        [(0, -0.5), (0.1, -0.34), (0.15, -0.12), (0.13, 0.31), (-0.13, 0.31), (-0.15, -0.12), (-0.1, -0.34)],
+        [
+            (0, -0.5),
+            (0.1, -0.34),
+            (0.15, -0.12),
+            (0.13, 0.31),
+            (-0.13, 0.31),
+            (-0.15, -0.12),
+            (-0.1, -0.34),
+        ],
         colour,
     )
     canvas.ellipse(frame, (0, -0.13), 0.075, 0.075, (236, 236, 240))
@@ -132,7 +151,10 @@ def _draw_chimney(canvas: Canvas, frame: Frame, at: Point, rng: np.random.Genera
 def _draw_ladder(canvas: Canvas, frame: Frame, at: Point, rng: np.random.Generator) -> None:
     x, y = at
     lean = 0.16 + 0.1 * float(rng.random())
-    rails = [((x - 0.16, y + 0.06), (x - 0.16 + lean, y - 0.3)), ((x, y + 0.06), (x + lean, y - 0.3))]
+    rails = [
+        ((x - 0.16, y + 0.06), (x - 0.16 + lean, y - 0.3)),
+        ((x, y + 0.06), (x + lean, y - 0.3)),
+    ]
     for rail in rails:
         canvas.stroke(frame, rail, 0.026, (226, 206, 150))
     for k in range(4):

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from core.clip.tokenizer import Tokenizer
 from core.mosaic.canvas import IMAGE_SIZE
@@ -18,6 +17,8 @@ WEIGHTS_PATH = Path(__file__).parent / "weights" / "mosaic_clip.safetensors"
 # The published CLIP's image statistics (Radford et al., ICML 2021, arXiv 2103.00020).
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+ClipModel = Any  # open_clip's ``CLIP``; the library ships no types
 
 MODEL_CONFIG: dict[str, Any] = {
     "embed_dim": 128,
@@ -41,28 +42,33 @@ MODEL_CONFIG: dict[str, Any] = {
 
 
 def tokenizer() -> Tokenizer:
-    """The model's tokenizer: the first 2500 merges of CLIP's own, 3014 ids, texts of up to 32 tokens."""
+    """The model's tokenizer: the first 2500 merges of CLIP's own, 3014 ids, texts of up to 32
+    tokens.
+    """
     return Tokenizer(CONTEXT_LENGTH, num_merges=NUM_MERGES)
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def save_weights(model: ClipModel, path: Path) -> None:
     """Write the parameters as half precision safetensors, atomically."""
-    tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    tensors = {
+        name: value.detach().half().contiguous() for name, value in model.state_dict().items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(tensors, part)
     os.replace(part, path)
 
 
-def load_model(path: Path = WEIGHTS_PATH) -> nn.Module:
+def load_model(path: Path = WEIGHTS_PATH) -> ClipModel:
     """The model with weights from ``path`` as float32, in evaluation mode on the CPU."""
     if not path.is_file():
         raise ValueError(
-            f"Mosaic's weights must be a file, nothing is at {path}; restore it or run `python main.py pretrain`"
+            f"Mosaic's weights must be a file, nothing is at {path}; "
+            "restore it or run `python main.py pretrain`"
         )
     from core.clip.backbone import build_open_clip  # that module reads this one's constants
 
-    model = build_open_clip(MODEL_CONFIG)
+    model: ClipModel = build_open_clip(MODEL_CONFIG)
     model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     for parameter in model.parameters():
         parameter.requires_grad_(False)

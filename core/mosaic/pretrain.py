@@ -1,8 +1,8 @@
 """Pre-trains the embedded model: plain contrastive image-text training from random weights.
 
-Source of the objective: Radford et al., ICML 2021 (arXiv 2103.00020). Batches are chosen so that the easy attributes
-do not decide alone: see :class:`BatchSampler`. The batch of a step depends on the seed and the step only, so that a
-run that was interrupted continues as if it had not been.
+Source of the objective: Radford et al., ICML 2021 (arXiv 2103.00020). Batches are chosen so that
+the easy attributes do not decide alone: see :class:`BatchSampler`. The batch of a step depends on
+the seed and the step only, so that a run that was interrupted continues as if it had not been.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from core.clip.backbone import build_open_clip
 from core.mosaic.corpus import CAPTIONS, Corpus, draw_corpus
-from core.mosaic.model import MODEL_CONFIG, normalise, save_weights
+from core.mosaic.model import MODEL_CONFIG, ClipModel, normalise, save_weights
 from core.mosaic.renderer import RENDERER_VERSION
 from core.mosaic.world import FAMILIES
 from core.mosaic.zeroshot import zero_shot_table
@@ -34,7 +34,9 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides the weights. A training state continues only under the recipe that began it."""
+    """Everything that decides the weights. A training state continues only under the recipe that
+    began it.
+    """
 
     steps: int
     seed: int
@@ -67,10 +69,12 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train the embedded model in the folder ``out``; the same call continues an interrupted run.
 
-    ``out`` gets ``corpus/`` (about 1 GB for 160 000 pictures), ``state.pt`` (after every ``save_every`` steps),
-    ``mosaic_clip.safetensors`` and ``report.json``. ``processes`` draw pictures; training uses torch's threads, and
-    is deterministic on one machine with one thread. ``progress(step, steps, {"loss": ..., "seconds": ...})`` is
-    called after each step. Returns the report: recipe, loss curve, seconds, zero-shot table, sha256 of the tensors.
+    ``out`` gets ``corpus/`` (about 1 GB for 160 000 pictures), ``state.pt`` (after every
+    ``save_every`` steps), ``mosaic_clip.safetensors`` and ``report.json``. ``processes`` draw
+    pictures; training uses torch's threads, and is deterministic on one machine with one thread.
+    ``progress(step, steps, {"loss": ..., "seconds": ...})`` is called after each step, and
+    ``progress(0, steps, {"pictures": fraction})`` while pictures are drawn. Returns the report:
+    recipe, loss curve, seconds, zero-shot table, sha256 of the tensors.
     """
     recipe = Recipe(
         steps=steps,
@@ -84,7 +88,13 @@ def pretrain(
         model=model_config,
     )
     _check(recipe)
-    corpus = draw_corpus(out / "corpus", num_images=num_images, seed=seed, processes=processes)
+    corpus = draw_corpus(
+        out / "corpus",
+        num_images=num_images,
+        seed=seed,
+        processes=processes,
+        progress=lambda done, total: _announce(progress, 0, steps, {"pictures": done / total}),
+    )
     training = Training(recipe, corpus)
     training.restore(out / "state.pt")
     weights = out / "mosaic_clip.safetensors"
@@ -94,8 +104,7 @@ def pretrain(
             training.log(loss)
             training.save(out / "state.pt")
             save_weights(training.model, weights)
-        if progress is not None:
-            progress(training.step, steps, {"loss": loss, "seconds": training.seconds})
+        _announce(progress, training.step, steps, {"loss": loss, "seconds": training.seconds})
     report = training.report()
     if zero_shot:
         report["zero_shot"] = zero_shot_table(training.model, out / "pictures")
@@ -103,24 +112,31 @@ def pretrain(
     return report
 
 
+def _announce(progress: Progress | None, step: int, steps: int, values: dict[str, float]) -> None:
+    if progress is not None:
+        progress(step, steps, values)
+
+
 def _check(recipe: Recipe) -> None:
     if recipe.steps < 1 or recipe.batch_size < 2:
         raise ValueError(
-            f"steps must be at least 1 and batch_size at least 2, got {recipe.steps} and {recipe.batch_size}"
+            "steps must be at least 1 and batch_size at least 2, "
+            f"got {recipe.steps} and {recipe.batch_size}"
         )
-    least = recipe.num_validation + 50 * len(FAMILIES) * 12
+    least = recipe.num_validation + 400
     if recipe.num_images < least:
         raise ValueError(
-            f"num_images must be at least {least} to fill every kind of batch, got {recipe.num_images}"
+            f"num_images must be at least num_validation + 400 = {least}, got {recipe.num_images}"
         )
 
 
 class BatchSampler:
     """Chooses the pictures and captions of a step.
 
-    A quarter of the batches mixes all families; a third holds two families; the rest two families in which the most
-    visible attribute takes three values only, so that colour cannot tell the captions apart and shape, texture and
-    parts have to. The validation pictures are the first of the corpus and never drawn.
+    A quarter of the batches mixes all families; a third holds two families; the rest two families
+    in which the most visible attribute takes three values only, so that colour cannot tell the
+    captions apart and shape, texture and parts have to. The validation pictures are the first of
+    the corpus and never drawn.
     """
 
     def __init__(self, corpus: Corpus, *, seed: int, batch_size: int, first: int) -> None:
@@ -129,7 +145,10 @@ class BatchSampler:
         self._all = np.arange(first, len(corpus.family))
         self._family = [first + np.flatnonzero(family == k) for k in range(len(FAMILIES))]
         self._buckets = [
-            [first + np.flatnonzero((family == k) & (bucket == b)) for b in np.unique(bucket[family == k])]
+            [
+                first + np.flatnonzero((family == k) & (bucket == b))
+                for b in np.unique(bucket[family == k])
+            ]
             for k in range(len(FAMILIES))
         ]
 
@@ -159,9 +178,7 @@ class BatchSampler:
         order = np.argsort(rng.random(len(buckets)), kind="stable")[:3]
         return np.concatenate([buckets[int(k)] for k in order])
 
-    def _draw(
-        self, rng: np.random.Generator, pools: list[NDArray[np.int64]]
-    ) -> NDArray[np.int64]:
+    def _draw(self, rng: np.random.Generator, pools: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         """An equal share from each pool."""
         share = -(-self.batch_size // len(pools))
         drawn = [pool[rng.integers(0, len(pool), share)] for pool in pools]
@@ -178,7 +195,7 @@ class Training:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(recipe.seed, "mosaic model"))
-            self.model = build_open_clip(dict(recipe.model)).train()
+            self.model: ClipModel = build_open_clip(dict(recipe.model)).train()
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [
@@ -197,7 +214,7 @@ class Training:
             group["lr"] = learning_rate(self.step, self.recipe)
         self.optimizer.zero_grad(set_to_none=True)
         loss = contrastive_loss(self.model, images, ids)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
@@ -214,7 +231,9 @@ class Training:
         return normalise(torch.from_numpy(self.corpus.images[rows])), torch.from_numpy(ids)
 
     def log(self, loss: float) -> None:
-        """Add a point to the loss curve; ``validation`` is the loss of mixed batches that were never trained on."""
+        """Add a point to the loss curve; ``validation`` is the loss of mixed batches that were
+        never trained on.
+        """
         scale = float(self.model.logit_scale.detach().exp())
         point = {"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "scale": scale}
         self.curve.append({**point, "validation": self._validation_loss()})
@@ -249,7 +268,8 @@ class Training:
         state = torch.load(path, weights_only=True)
         if state["recipe"] != _recipe_text(self.recipe):
             raise ValueError(
-                f"{path} was begun with another recipe ({state['recipe']}); repeat that call or choose an empty folder"
+                f"{path} was begun with another recipe ({state['recipe']}); "
+                "repeat that call or choose an empty folder"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -276,7 +296,7 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def contrastive_loss(model: nn.Module, images: Tensor, ids: Tensor) -> Tensor:
+def contrastive_loss(model: ClipModel, images: Tensor, ids: Tensor) -> Tensor:
     """The symmetric cross-entropy over a batch; ``images`` (B, 3, H, W), ``ids`` (B, L)."""
     image_BD = F.normalize(model.encode_image(images), dim=-1)
     text_BD = F.normalize(encode_cut_text(model, ids), dim=-1)
@@ -285,10 +305,12 @@ def contrastive_loss(model: nn.Module, images: Tensor, ids: Tensor) -> Tensor:
     return (F.cross_entropy(logits_BB, targets) + F.cross_entropy(logits_BB.T, targets)) / 2
 
 
-def encode_cut_text(model: nn.Module, ids: Tensor) -> Tensor:
-    """Text features ``(B, D)`` of ids ``(B, L)``, each half of the batch cut to its own longest text.
+def encode_cut_text(model: ClipModel, ids: Tensor) -> Tensor:
+    """Text features ``(B, D)`` of ids ``(B, L)``, each half of the batch cut to its own longest
+    text.
 
-    Attention is causal, so dropping the padding behind the longest text changes nothing but the time.
+    Attention is causal, so dropping the padding behind the longest text changes nothing but the
+    time.
     """
     lengths = (ids > 0).sum(dim=1)
     order = lengths.argsort(stable=True)
@@ -297,7 +319,7 @@ def encode_cut_text(model: nn.Module, ids: Tensor) -> Tensor:
     return torch.cat(features)[order.argsort()]
 
 
-def _encode_text(model: nn.Module, ids: Tensor) -> Tensor:
+def _encode_text(model: ClipModel, ids: Tensor) -> Tensor:
     length = ids.shape[1]
     x = model.token_embedding(ids) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -305,7 +327,7 @@ def _encode_text(model: nn.Module, ids: Tensor) -> Tensor:
     return pooled
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: ClipModel) -> str:
     """sha256 over names and half-precision bytes of a model's tensors."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):

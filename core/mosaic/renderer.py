@@ -1,7 +1,7 @@
 """From a subject and a look to a picture of 48 x 48 pixels.
 
-Every random number comes from the generator that is passed in, through uniform numbers and integers only, so that
-one seed gives one picture on every machine.
+Every random number comes from the generator that is passed in, through uniform numbers and integers
+only, so that one seed gives one picture on every machine.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def render(subject: Subject, look: Look, rng: np.random.Generator) -> NDArray[np
     picture = apply_style(
         canvas.pixels(), look.style, rng, strength=look.strength, noise=look.noise
     )
-    return np.rint(picture * np.float32(255)).astype(np.uint8)
+    return np.asarray(np.rint(picture * np.float32(255)), dtype=np.uint8)
 
 
 def render_sample(

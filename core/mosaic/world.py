@@ -1,25 +1,50 @@
 """The vocabulary of the drawn world: what can be in a picture and how it can look.
 
-A *subject* is what a caption names (a red striped star, a person jumping with a ball); a *look* is everything else
-(style, background, size, what is in the way). Class names of the data sets are names of subjects.
+A *subject* is what a caption names (a red striped star, a person jumping with a ball); a *look* is
+everything else (style, background, size, what is in the way). Class names of the data sets are
+names of subjects.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-COLOURS = "red orange yellow green cyan blue purple pink brown gray white black".split()
-TEXTURES = "solid striped dotted checkered zigzag wavy ringed speckled".split()
-SHAPES = "circle square triangle star heart cross ring diamond arrow moon".split()
-PATTERNS = "plain spotted striped".split()
-PARTS = "ears horns spikes tail wings".split()
-VEHICLES = "car truck bus boat train plane rocket".split()
-ADDONS = "flag ladder chimney stripe".split()
-TERRAINS = "desert field forest grass snow town".split()
-FEATURES = "camp lake railway river road wall".split()
-POSES = "bowing jumping kicking lying running sitting standing waving".split()
-ITEMS = "bag ball box flag hat stick umbrella".split()
-BACKGROUNDS = "plain gradient blocks horizon".split()
+COLOURS = [
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "cyan",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "gray",
+    "white",
+    "black",
+]
+TEXTURES = ["solid", "striped", "dotted", "checkered", "zigzag", "wavy", "ringed", "speckled"]
+SHAPES = [
+    "circle",
+    "square",
+    "triangle",
+    "star",
+    "heart",
+    "cross",
+    "ring",
+    "diamond",
+    "arrow",
+    "moon",
+]
+PATTERNS = ["plain", "spotted", "striped"]
+PARTS = ["ears", "horns", "spikes", "tail", "wings"]
+VEHICLES = ["car", "truck", "bus", "boat", "train", "plane", "rocket"]
+ADDONS = ["flag", "ladder", "chimney", "stripe"]
+TERRAINS = ["desert", "field", "forest", "grass", "snow", "town"]
+FEATURES = ["camp", "lake", "railway", "river", "road", "wall"]
+POSES = ["bowing", "jumping", "kicking", "lying", "running", "sitting", "standing", "waving"]
+ITEMS = ["bag", "ball", "box", "flag", "hat", "stick", "umbrella"]
+BACKGROUNDS = ["plain", "gradient", "blocks", "horizon"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +121,9 @@ def name_of(subject: Subject) -> str:
         case Critter():
             return f"{subject.pattern} {subject.colour} critter{_with(sorted(subject.parts))}"
         case Vehicle():
-            return f"{subject.colour} {subject.kind}{_with([subject.addon] if subject.addon else [])}"
+            return (
+                f"{subject.colour} {subject.kind}{_with([subject.addon] if subject.addon else [])}"
+            )
         case Land():
             return f"{subject.terrain}{_with(sorted(subject.features))}"
         case Action():
@@ -146,11 +173,11 @@ def sample_subject(family: str, rng: np.random.Generator) -> Subject:
 class Conditions:
     """Ranges that looks are drawn from; what sets a data set's difficulty.
 
-    ``size`` is the subject's extent as a fraction of the picture's side; ``rotation`` the largest turn in radians;
-    ``clutter`` the least and the most small things around it; ``occlusion`` the probability that a card hides a part,
-    ``cover`` that card's side as a fraction of the subject; ``noise`` the sensor noise's standard deviation;
-    ``styles`` names with weights; ``strength`` how far a style goes (1.0 as in pre-training); ``jitter`` how far
-    colours wander.
+    ``size`` is the subject's extent as a fraction of the picture's side; ``rotation`` the largest
+    turn in radians; ``clutter`` the least and the most small things around it; ``occlusion`` the
+    probability that a card hides a part, ``cover`` that card's side as a fraction of the subject;
+    ``noise`` the sensor noise's standard deviation; ``styles`` names with weights; ``strength`` how
+    far a style goes (1.0 as in pre-training); ``jitter`` how far colours wander.
     """
 
     size: tuple[float, float] = (0.4, 0.9)
@@ -183,7 +210,9 @@ class Look:
 
 
 def sample_look(conditions: Conditions, rng: np.random.Generator) -> Look:
-    """One look within the conditions; the subject stays inside the picture unless it is nearly as large."""
+    """One look within the conditions; the subject stays inside the picture unless it is nearly as
+    large.
+    """
     size = _between(rng, *conditions.size)
     room = max(0.06, 0.5 - 0.5 * size)
     return Look(

@@ -1,6 +1,7 @@
 """Batches of a run: the same images in the same order for every variant of one seed.
 
-Order, views and augmentation come from streams of their own, so that neither the method nor the refiner can move them.
+Order, views and augmentation come from streams of their own, so that neither the method nor the
+refiner can move them.
 """
 
 from abc import ABC, abstractmethod
@@ -169,8 +170,10 @@ def _labels(items: Sequence[Item]) -> Tensor:
 
 def _stack(views: Sequence[ImageFeatures]) -> ImageFeatures:
     """Views one behind the other along the image axis."""
-    fields = {}
-    for name in ("pooled", "local", "attention"):
+
+    def join(name: str) -> Tensor | None:
         tensors = [getattr(view, name) for view in views]
-        fields[name] = None if tensors[0] is None else torch.cat(tensors)
-    return ImageFeatures(**fields)
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    pooled = torch.cat([view.pooled for view in views])
+    return ImageFeatures(pooled=pooled, local=join("local"), attention=join("attention"))

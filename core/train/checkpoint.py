@@ -1,4 +1,4 @@
-"""What a run learned, as one safetensors file: trainable parameters and saved buffers, no backbone."""
+"""What a run learned, as one safetensors file: parameters and saved buffers, no backbone."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,9 +35,13 @@ def restore_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     own = learned_state(module)
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     wrong = sorted(name for name in own if name in state and own[name].shape != state[name].shape)
-    for problem, names in (("lacks", missing), ("has unknown", unknown), ("has wrong shapes in", wrong)):
+    for problem, names in (
+        ("lacks", missing),
+        ("has unknown", unknown),
+        ("has wrong shapes in", wrong),
+    ):
         if names:
-            raise ValueError(f"checkpoint {problem} {names[:5]}; was it made by another configuration?")
+            raise ValueError(f"checkpoint {problem} {names[:5]}; was it another experiment?")
     for name, tensor in own.items():
         tensor.copy_(state[name])
 

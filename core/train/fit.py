@@ -57,7 +57,7 @@ def train_step(
         out = model(batch)
         terms = objective(out, batch.labels)
         loss = torch.stack(list(terms.values())).sum()
-    loss.backward()
+    torch.autograd.backward(loss)
     model.refiner.observe(out)
     optimizer.step()
     return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}

@@ -1,4 +1,4 @@
-"""Loss terms. Each takes what the model said, the labels and the method's criterion; each is 0-d."""
+"""Loss terms: each takes what the model said, the labels and a criterion, and is 0-d."""
 
 from collections.abc import Callable
 from typing import Protocol

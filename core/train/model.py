@@ -2,16 +2,17 @@
 
 from torch import nn
 
+from core.interfaces import Method, Refiner
 from core.types import Batch, Forward
 
 
 class RefinedMethod(nn.Module):
     """``refiner(method(batch))``; its learned state is what a checkpoint holds."""
 
-    def __init__(self, method: nn.Module, refiner: nn.Module) -> None:
+    def __init__(self, method: Method, refiner: Refiner) -> None:
         super().__init__()
-        self.method = method
-        self.refiner = refiner
+        self.method: Method = method
+        self.refiner: Refiner = refiner
 
     def forward(self, batch: Batch) -> Forward:
         out: Forward = self.refiner(self.method(batch))

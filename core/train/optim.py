@@ -94,8 +94,8 @@ class Schedule(ABC):
 class ConstantThenCosine(Schedule):
     """``warmup_lr`` for the first epochs, then a cosine over the full number of epochs.
 
-    Epoch e after w warm-up epochs runs at ``lr / 2 * (1 + cos(pi * (e - 1 - w) / E))``: as released,
-    the warm-up does not shorten the cosine, so that the last epoch does not reach 0.
+    Epoch e after w warm-up epochs runs at ``lr / 2 * (1 + cos(pi * (e - 1 - w) / E))``: as
+    released, the warm-up does not shorten the cosine, so that the last epoch does not reach 0.
     """
 
     def __init__(

@@ -1,0 +1,96 @@
+"""The two interfaces that everything turns around: a base method, and a refiner on top of it.
+
+Shapes: B images, C classes, D joint width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.clip.frozen import FrozenCLIP
+from core.train.losses import LossTerm
+from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
+
+
+class Method(nn.Module, ABC):
+    """Learns prompts for a frozen CLIP. One subclass a file, built as ``Method(clip, classes,
+    seeds)``.
+
+    ``regime`` says which images training may see; ``provides`` which image fields a refiner may ask
+    for; ``batch_coupled`` that a prediction depends on the other images of its batch;
+    ``image_input`` whether training can run on cached frozen features or must see pixels;
+    ``trains`` that there is something to learn.
+    """
+
+    regime: ClassVar[str] = "inductive"
+    provides: ClassVar[frozenset[str]] = frozenset({"pooled", "local", "attention"})
+    batch_coupled: ClassVar[bool] = False
+    image_input: ClassVar[Literal["features", "pixels"]] = "features"
+    trains: ClassVar[bool] = True
+
+    def __init__(self, clip: FrozenCLIP, classes: ClassNames) -> None:
+        super().__init__()
+        self.clip = clip
+        self.classes = classes
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Forward:
+        """Unit image features, unit class texts and what a refiner needs, for one batch."""
+
+    @abstractmethod
+    def set_classes(self, classes: ClassNames) -> None:
+        """Score other classes from now on, with what was learned. Raises ValueError where it
+        cannot.
+        """
+
+    @abstractmethod
+    def loss_terms(self) -> Mapping[str, LossTerm]:
+        """The method's own objective; the loss is the sum."""
+
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The classification loss that a refiner's semantic term re-uses; mean over rows."""
+        return F.cross_entropy(logits, targets)
+
+    def output(self) -> MethodOutput:
+        """Widths and counts of what ``forward`` returns, for whoever refines it."""
+        spec = self.clip.spec
+        return MethodOutput(
+            text_width=spec.joint_width,
+            local_width=spec.joint_width,
+            num_patches=spec.num_patches,
+            num_classes=len(self.classes),
+            provides=self.provides,
+        )
+
+    def image_features(self, batch: Batch) -> ImageFeatures:
+        """Frozen features of the batch: the cached ones, or those of its pixels."""
+        if batch.features is not None:
+            return batch.features
+        assert batch.pixels is not None
+        with torch.no_grad():
+            return self.clip.encode_image(batch.pixels, need=batch.need)
+
+
+class Refiner(nn.Module, ABC):
+    """Takes a base method's output and improves its class texts. Built as ``Refiner(source,
+    seeds)``.
+    """
+
+    @abstractmethod
+    def forward(self, out: Forward) -> Forward:
+        """The same output with refined ``text``; never changes state."""
+
+    def observe(self, out: Forward) -> None:
+        """State change of one training step, such as a cache write; gets what forward returned."""
+
+    def needs(self) -> frozenset[str]:
+        """Image fields that training uses beyond ``pooled``."""
+        return frozenset()
+
+    def loss_terms(self) -> Mapping[str, LossTerm]:
+        """Terms added to the method's own."""
+        return {}

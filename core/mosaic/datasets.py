@@ -1,0 +1,169 @@
+"""The ten Mosaic data sets: six to learn from and four test-only shifts of ``shapes``.
+
+Difficulty is set by :class:`Conditions` alone, from the zero-shot accuracy of the shipped model on
+the test pictures; no method was trained to choose it (see ``weights/MODEL_CARD.md``).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from core.data.dataset import Dataset, Item, SplitName
+from core.mosaic.canvas import IMAGE_SIZE
+from core.mosaic.classes import CLASSES
+from core.mosaic.reader import MosaicReader, draw_picture
+from core.mosaic.renderer import RENDERER_VERSION
+from core.mosaic.world import Conditions, name_of
+
+PER_CLASS: dict[SplitName, int] = {"train": 32, "val": 16, "test": 100}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specification:
+    """What a data set is drawn from; a shift has its family's classes and a test split only."""
+
+    family: str
+    conditions: Conditions
+    template: str = "a photo of a {}."
+    shift: bool = False
+
+
+_SHAPES_ROOM = Conditions(size=(0.35, 0.6), rotation=0.6, clutter=(3, 7), occlusion=0.35)
+
+SPECIFICATIONS: dict[str, Specification] = {
+    "shapes": Specification(family="shapes", conditions=_SHAPES_ROOM),
+    "critters": Specification(
+        family="critters",
+        conditions=Conditions(
+            size=(0.6, 0.95), occlusion=0.4, clutter=(0, 4), styles=(("faded", 1.0),)
+        ),
+    ),
+    "vehicles": Specification(
+        family="vehicles",
+        conditions=Conditions(
+            size=(0.6, 0.95), occlusion=0.4, clutter=(0, 4), styles=(("dark", 1.0),)
+        ),
+    ),
+    "land": Specification(
+        family="land",
+        conditions=Conditions(size=(0.6, 0.95), occlusion=0.4, styles=(("sketch", 1.0),)),
+    ),
+    "actions": Specification(
+        family="actions", conditions=Conditions(size=(0.6, 0.95), occlusion=0.2)
+    ),
+    "textures": Specification(
+        family="textures",
+        conditions=Conditions(size=(0.3, 0.8), occlusion=0.3, styles=(("dark", 1.0),)),
+    ),
+    "shapes-v2": Specification(
+        family="shapes",
+        shift=True,
+        conditions=Conditions(size=(0.3, 0.48), rotation=0.9, clutter=(5, 9), occlusion=0.5),
+    ),
+    "shapes-sketch": Specification(
+        family="shapes",
+        shift=True,
+        conditions=Conditions(
+            size=(0.35, 0.6),
+            rotation=0.6,
+            clutter=(3, 7),
+            occlusion=0.35,
+            styles=(("sketch", 1.0),),
+        ),
+    ),
+    "shapes-tint": Specification(
+        family="shapes",
+        shift=True,
+        conditions=Conditions(
+            size=(0.35, 0.6), rotation=0.6, clutter=(3, 7), occlusion=0.35, styles=(("tint", 1.0),)
+        ),
+    ),
+    "shapes-corrupt": Specification(
+        family="shapes",
+        shift=True,
+        conditions=Conditions(
+            size=(0.35, 0.6),
+            rotation=0.6,
+            clutter=(3, 7),
+            occlusion=0.35,
+            styles=(("corrupt", 1.0),),
+        ),
+    ),
+}
+
+DATASETS: tuple[str, ...] = tuple(SPECIFICATIONS)
+
+
+def load(name: str, cache_dir: Path) -> Dataset:
+    """The data set ``mosaic/<name>``; its pictures are drawn on the first read, into one file in
+    ``cache_dir``.
+
+    ``train``, ``val`` and ``test`` hold 32, 16 and 100 pictures a class (a shift has only
+    ``test``). Raises ValueError for an unknown name.
+    """
+    specification = _specification(name)
+    subjects = CLASSES[specification.family]
+    splits: dict[SplitName, int] = (
+        {"train": 0, "val": 0, "test": PER_CLASS["test"]} if specification.shift else PER_CLASS
+    )
+    content = fingerprint_of(name)
+    reader = MosaicReader(
+        name=name,
+        subjects=subjects,
+        conditions=specification.conditions,
+        counts=tuple(splits.items()),
+        cache_path=Path(cache_dir) / f"mosaic-{name}-{content}.npy",
+    )
+    items = {
+        split: tuple(
+            Item(reader.path_of(split, label, number), label)
+            for label in range(len(subjects))
+            for number in range(count)
+        )
+        for split, count in splits.items()
+    }
+    return Dataset(
+        name=f"mosaic/{name}",
+        class_names=tuple(name_of(subject) for subject in subjects),
+        template=specification.template,
+        train=items["train"],
+        val=items["val"],
+        test=items["test"],
+        reader=reader,
+        content=content,
+    )
+
+
+def fingerprint_of(name: str) -> str:
+    """12 hex digits over everything the pictures of a data set depend on."""
+    specification = _specification(name)
+    parts = (RENDERER_VERSION, name, specification, CLASSES[specification.family], PER_CLASS)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _specification(name: str) -> Specification:
+    if name not in SPECIFICATIONS:
+        raise ValueError(f"a Mosaic data set is one of {', '.join(DATASETS)}; got {name!r}")
+    return SPECIFICATIONS[name]
+
+
+def contact_sheet(path: Path, *, columns: int = 16, zoom: int = 2) -> None:
+    """Write a PNG with one row of test pictures a data set, spread over its classes."""
+    side, gap, label_width = IMAGE_SIZE * zoom, 4, 150
+    size = (label_width + columns * (side + gap), len(DATASETS) * (side + gap) + gap)
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
+    for row, name in enumerate(DATASETS):
+        top = gap + row * (side + gap)
+        pen.text((8, top + side // 2 - 10), name, fill=(40, 40, 48), font=font)
+        specification = SPECIFICATIONS[name]
+        subjects = CLASSES[specification.family]
+        for column in range(columns):
+            subject = subjects[column * len(subjects) // columns]
+            pixels = draw_picture(name, "test", subject, 0, specification.conditions)
+            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+            sheet.paste(picture, (label_width + column * (side + gap), top))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)

@@ -1,0 +1,121 @@
+"""Reads the pictures of a Mosaic data set: drawn once into one file, mapped into memory from then
+on.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.data.dataset import SplitName
+from core.mosaic.canvas import IMAGE_SIZE
+from core.mosaic.renderer import picture_generator, render_sample
+from core.mosaic.world import COLOURS, Action, Conditions, Subject, name_of, pick
+
+_PATH = re.compile(r"(?P<split>\w+)/(?P<label>\d{2})-\w+/(?P<number>\d{3})\.png")
+
+
+def draw_picture(
+    dataset: str, split: str, subject: Subject, number: int, conditions: Conditions
+) -> NDArray[np.uint8]:
+    """Picture ``number`` of a class in a split, ``(48, 48, 3)`` uint8; the same on every call and
+    machine.
+    """
+    rng = picture_generator("mosaic", dataset, split, name_of(subject), number)
+    if isinstance(subject, Action):
+        subject = replace(subject, clothes=pick(rng, COLOURS))
+    return render_sample(subject, conditions, rng)[0]
+
+
+@dataclass(eq=False)
+class MosaicReader:
+    """Pictures of one data set by item path, such as ``test/03-wavy_blue_ring/007.png``.
+
+    The first read draws all pictures into ``cache_path``, ``(N, 48, 48, 3)`` uint8. The file
+    appears at once and complete, so several processes may start together: each draws the same
+    pictures and the last one's file stays.
+    """
+
+    name: str
+    subjects: tuple[Subject, ...]
+    conditions: Conditions
+    counts: tuple[tuple[SplitName, int], ...]
+    cache_path: Path
+    _pixels: NDArray[np.uint8] | None = field(default=None, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but the mapped pictures: another process maps the file itself."""
+        return {**self.__dict__, "_pixels": None}
+
+    def path_of(self, split: SplitName, label: int, number: int) -> str:
+        """The item path of picture ``number`` of class ``label``."""
+        folder = name_of(self.subjects[label]).replace(" ", "_")
+        return f"{split}/{label:02d}-{folder}/{number:03d}.png"
+
+    def read(self, path: str) -> Image.Image:
+        """The RGB picture of an item. Raises ValueError for a path that is no item of this data
+        set.
+        """
+        row = self._row_of(path)
+        return Image.fromarray(np.array(self.pixels()[row]))
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """All pictures ``(N, 48, 48, 3)`` uint8, read-only: split by split, class by class, number
+        by number.
+        """
+        if self._pixels is None:
+            self._pixels = self._mapped()
+        return self._pixels
+
+    def _mapped(self) -> NDArray[np.uint8]:
+        if not self._is_complete():
+            self._draw()
+        mapped: NDArray[np.uint8] = np.load(self.cache_path, mmap_mode="r")
+        return mapped
+
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        total = len(self.subjects) * sum(count for _, count in self.counts)
+        return total, IMAGE_SIZE, IMAGE_SIZE, 3
+
+    def _is_complete(self) -> bool:
+        """Whether the cache file holds what it should; a damaged one is drawn again."""
+        try:
+            cached = np.load(self.cache_path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return False
+        return bool(cached.shape == self._shape and cached.dtype == np.uint8)
+
+    def _draw(self) -> None:
+        pixels = np.empty(self._shape, np.uint8)
+        row = 0
+        for split, count in self.counts:
+            for subject in self.subjects:
+                for number in range(count):
+                    pixels[row] = draw_picture(self.name, split, subject, number, self.conditions)
+                    row += 1
+        self.cache_path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.cache_path.with_name(f".{self.cache_path.stem}.{os.getpid()}.npy")
+        np.save(part, pixels)
+        os.replace(part, self.cache_path)
+
+    def _row_of(self, path: str) -> int:
+        """The row of an item path in the cache file; the path must be exactly one that ``path_of``
+        gives.
+        """
+        match = _PATH.fullmatch(path)
+        first = 0
+        for split, count in self.counts:
+            if match is not None and match["split"] == split:
+                label, number = int(match["label"]), int(match["number"])
+                known = label < len(self.subjects) and number < count
+                if known and path == self.path_of(split, label, number):
+                    return first + label * count + number
+            first += count * len(self.subjects)
+        raise ValueError(
+            f"{path!r} is no picture of mosaic/{self.name}; take paths from the data set's items"
+        )
