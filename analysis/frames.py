@@ -114,7 +114,10 @@ def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
         inert={c.variant: c.note for c in cells if c.note},
         aliases=_aliases(cells, variants, str(manifest["baseline"])),
         settings=_settings(finished),
-        factors={v["name"]: dict(v.get("factors", {})) for v in manifest["variants"]},
+        factors={
+            v["name"]: {str(k): str(x) for k, x in v.get("factors", {}).items()}
+            for v in manifest["variants"]
+        },
         shots=tuple(sorted({c.record.shots for c in finished if c.record and c.seed is not None})),
         batch_coupled=_batch_coupled(finished, variants),
         shared_seeds=by_target,
@@ -127,7 +130,7 @@ def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{path.parent}: a study folder needs {MANIFEST_NAME}, found none; "
@@ -202,7 +205,8 @@ def _check_cell(cell: _Cell, variants: Sequence[str], datasets: Sequence[str]) -
             f"manifest: {where} names a variant or dataset that the manifest does not list"
         )
     record = cell.record
-    if record is not None and (record.dataset, record.seed) != (cell.dataset, cell.seed):
+    told = (cell.identity, cell.dataset, cell.seed)
+    if record is not None and (record.identity, record.dataset, record.seed) != told:
         raise ValueError(
             f"manifest: {where} points to run {cell.identity}, whose record says "
             f"{record.dataset!r}, seed {record.seed}; manifest and runs do not belong together"
@@ -277,17 +281,25 @@ def _record_notes(study_dir: Path, cells: Sequence[_Cell]) -> Iterable[str]:
     if extra := [name for name in strangers if name not in planned]:
         names = ", ".join(extra)
         yield f"{len(extra)} runs in the folder are not in the manifest and are not used: {names}"
-    for name in ("commit", "git_commit", "dirty", "device"):
-        values = {
-            str(c.record.environment[name])
-            for c in cells
-            if c.record and name in c.record.environment
-        }
+    finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
+    for key, values in _environment(finished).items():
         if len(values) > 1:
-            yield f"the runs differ in {name}: {', '.join(sorted(values))}"
+            yield f"the runs differ in {key}: {', '.join(values)}"
+    yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
     shots = {c.record.shots for c in cells if c.record and c.seed is not None}
     if len(shots) > 1:
         yield f"the runs differ in shots: {', '.join(map(str, sorted(shots)))}"
+
+
+def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
+    """Pairs are only pairs on the same images and the same frozen model: say where they are not."""
+    splits: dict[str, set[str]] = {}
+    for record in records:
+        splits.setdefault(record.dataset, set()).add(record.fingerprints.get("dataset", ""))
+    for dataset in sorted(name for name, values in splits.items() if len(values) > 1):
+        yield f"the runs on {dataset} did not use one split: their differences are not paired"
+    if len({record.fingerprints.get("backbone", "") for record in records}) > 1:
+        yield "the runs do not share one frozen backbone"
 
 
 def _aliases(cells: Sequence[_Cell], variants: Sequence[str], baseline: str) -> dict[str, str]:

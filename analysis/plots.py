@@ -14,8 +14,9 @@ import matplotlib
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
 from analysis.compare import Block, Comparison
@@ -30,6 +31,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
 MAX_LABEL_POINTS = 140.0
 PANEL_WIDTH = 4.3
 FONT_SIZE = 10.0
+FONT = FontProperties(family="DejaVu Sans", size=FONT_SIZE)
 ROW_HEIGHT = 0.34
 SETTINGS = {
     "svg.fonttype": "none",
@@ -116,10 +118,8 @@ def _drawn(block: Block, metric: str) -> list[Comparison]:
 
 def _width(text: str) -> float:
     """Width of a text in points at the font size of the figures."""
-    if not text.strip():
-        return 0.0
-    path = TextPath((0, 0), text.replace("$", "S"), size=FONT_SIZE)
-    return float(path.get_extents().width)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FONT, ismath=False)
+    return float(width)
 
 
 def _short(name: str, *, room: float = MAX_LABEL_POINTS) -> str:

@@ -10,7 +10,7 @@ datasets, so every test over several datasets sees one number a dataset, the mea
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ ROUNDING = 9
 """Decimals that differences are rounded to before ranks and signs are taken: 0.1 + 0.2 must tie
 with 0.3.
 """
+
+MAX_CACHED_WEIGHTS = 4
 
 MIN_DATASETS_FOR_WILCOXON = 6
 """Below it a two-sided signed-rank p cannot be under 0.05, whatever the data."""
@@ -85,10 +87,12 @@ class Resamples:
     resampled alike.
 
     ``dataset_RD`` picks the dataset of a slot, ``seed_RDS`` the seeds inside that slot.
+    ``weights`` remembers what the draws come to for a pattern of cells.
     """
 
     dataset_RD: Array
     seed_RDS: Array
+    weights: dict[tuple[int, ...], tuple[Array, Array]] = field(default_factory=dict)
 
     @classmethod
     def draw(
@@ -122,33 +126,49 @@ class Resamples:
         """
         rows = [row[~np.isnan(row)] for row in values_DS]
         rows = [row for row in rows if row.size]
-        num = len(rows)
-        reps = self.dataset_RD.shape[0]
-        fixed = np.broadcast_to(np.arange(num), (reps, num))
-        picked = np.minimum((self.dataset_RD[:, :num] * num).astype(np.intp), num - 1)
-        two_level = self._slot_means(rows, picked).mean(axis=1)
-        seeds_only = self._slot_means(rows, fixed)
-        if widen:
-            means = np.array([row.mean() for row in rows])
-            sizes = np.array([max(row.size, 2) for row in rows])
-            seeds_only = means + (seeds_only - means) * np.sqrt(sizes / (sizes - 1))
-            stretch = math.sqrt(num / (num - 1)) if num > 1 else 1.0
-            two_level = means.mean() + (two_level - means.mean()) * stretch
-        return two_level, seeds_only.mean(axis=1)
-
-    def _slot_means(self, rows: Sequence[Array], picked_RD: NDArray[np.intp]) -> Array:
-        """Mean of resampled seeds in every slot, (R, D); slot (r, j) holds ``picked_RD[r, j]``."""
         sizes = np.array([row.size for row in rows])
+        two_level_RN, seeds_only_RN = self._weights(tuple(sizes.tolist()))
+        values = np.concatenate([np.resize(row, sizes.max()) for row in rows])
+        means = np.array([row.mean() for row in rows])
+        seed_stretch = np.ones(len(rows))
+        dataset_stretch = 1.0
+        if widen:
+            seed_stretch = np.sqrt(np.maximum(sizes, 2) / (np.maximum(sizes, 2) - 1))
+            dataset_stretch = math.sqrt(len(rows) / (len(rows) - 1)) if len(rows) > 1 else 1.0
+        two_level = means.mean() + (two_level_RN @ values - means.mean()) * dataset_stretch
+        stretched = values * np.repeat(seed_stretch, sizes.max())
+        seeds_only = seeds_only_RN @ stretched + float(((1 - seed_stretch) * means).mean())
+        return two_level, seeds_only
+
+    def _weights(self, sizes: tuple[int, ...]) -> tuple[Array, Array]:
+        """Weight of each of N = datasets x max(sizes) padded values in every repetition's average.
+
+        They depend on the numbers of seeds alone, so complete designs need them once.
+        """
+        if sizes not in self.weights:
+            if len(self.weights) >= MAX_CACHED_WEIGHTS:
+                self.weights.clear()
+            num = len(sizes)
+            fixed = np.broadcast_to(np.arange(num), (self.dataset_RD.shape[0], num))
+            picked = np.minimum((self.dataset_RD[:, :num] * num).astype(np.intp), num - 1)
+            self.weights[sizes] = (
+                self._counted(np.array(sizes), picked),
+                self._counted(np.array(sizes), fixed),
+            )
+        return self.weights[sizes]
+
+    def _counted(self, sizes: NDArray[np.intp], picked_RD: NDArray[np.intp]) -> Array:
+        """Weights (R, N) when slot (r, j) holds dataset ``picked_RD[r, j]``."""
+        reps, num = picked_RD.shape
         width = int(sizes.max())
-        padded = np.concatenate([np.resize(row, width) for row in rows])
-        size_RD = sizes[picked_RD]
-        start_RD = picked_RD * width
-        total = np.zeros(picked_RD.shape)
-        for draw in range(width):
-            uniform_RD = self.seed_RDS[:, : len(rows), draw]
-            index_RD = np.minimum((uniform_RD * size_RD).astype(np.intp), size_RD - 1)
-            total += np.where(draw < size_RD, padded.take(start_RD + index_RD), 0.0)
-        return np.asarray(total / size_RD, dtype=np.float64)
+        size_RD1 = sizes[picked_RD][:, :, None]
+        uniform_RDS = self.seed_RDS[:, :num, :width]
+        index_RDS = np.minimum((uniform_RDS * size_RD1).astype(np.intp), size_RD1 - 1)
+        start_RD1 = (np.arange(reps)[:, None] * num + picked_RD)[:, :, None] * width
+        share = np.where(np.arange(width) < size_RD1, 1.0 / (size_RD1 * num), 0.0)
+        flat = (start_RD1 + index_RDS).ravel()
+        total = np.bincount(flat, weights=share.ravel(), minlength=reps * num * width)
+        return np.asarray(total.reshape(reps, num * width), dtype=np.float64)
 
 
 def percentile_interval(draws_R: Array, *, level: float = 0.95) -> Interval:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+import experiments.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP

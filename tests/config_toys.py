@@ -1,4 +1,4 @@
-"""A small family of registered classes, and files that configure them, for the tests of core.config."""
+"""A small family of registered classes, and files that configure them, for the config tests."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -36,7 +36,7 @@ def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2)):
     cells = [fake_cell(v, d, s) for d in datasets for s in seeds for v in variants]
     return Plan(
         grid=grid,
-        variants=tuple(Variant(name=name, bindings={}) for name in variants),
+        variants=tuple(Variant(name=name, bindings={"Fake.variant": name}) for name in variants),
         cells=tuple(cells),
     )
 
@@ -49,7 +49,7 @@ def fake_cell(variant, dataset, seed):
         seed=seed,
         identity=identity,
         config_text=CONFIG.format(dataset=dataset, seed=seed),
-        factors={"Fake.variant": variant},
+        factors={"Fake.variant": repr(variant)},
     )
 
 

@@ -1,4 +1,4 @@
-"""Reading configuration files: what they may say, and the one line with which the rest is refused."""
+"""Reading configuration files: what they may say, and how the rest is refused in one line."""
 
 from pathlib import Path
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 from config_toys import FULL, load, toys, write  # noqa: F401
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import Config, Reference, config_from_text

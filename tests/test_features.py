@@ -1,11 +1,9 @@
-"""The cache of frozen image features: keys, shards, damage, several processes, sudden death."""
+"""The cache of frozen image features: keys, shards, damage, bounded memory."""
 
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from core.seeding import derive_seed
 from core.types import FeatureSpec, ImageFeatures
 
 ALL = frozenset({"pooled", "local", "attention"})
+POOLED = frozenset({"pooled", "local"})  # what the tower is asked for when pooled is missing
 SPEC = FeatureSpec(
     joint_width=12, vision_width=8, vision_depth=1, text_width=8, text_depth=1, context_length=8,
     image_size=(6, 6), grid=(2, 2), image_mean=(0.5, 0.4, 0.3), image_std=(0.2, 0.3, 0.25),
@@ -37,14 +36,17 @@ class FakeCLIP:
     def __init__(self, spec: FeatureSpec = SPEC, notes: Path | None = None, delay: float = 0.0):
         self.spec, self.notes, self.delay = spec, notes, delay
         self.calls: list[tuple[int, frozenset[str]]] = []
+        self.sizes: set[int] = set()
         shape = (3 * 36, 12)
         self.weight = torch.nn.Parameter(torch.arange(3 * 36 * 12.0).reshape(shape).sin())
 
     def encode_image(self, pixels, need):
-        self.calls.append((len(pixels), need))
+        count = len(pixels.flatten(1).unique(dim=0))  # a filled-up batch repeats its last image
+        self.calls.append((count, need))
+        self.sizes.add(len(pixels))
         if self.notes is not None:
             with open(self.notes, "a") as file:
-                file.write(f"{len(pixels)}\n")
+                file.write(f"{count}\n")
         time.sleep(self.delay)
         pooled = pixels.flatten(1) @ self.weight
         local = torch.stack([pooled * k for k in range(1, 6)], 1) if "local" in need else None
@@ -54,6 +56,12 @@ class FakeCLIP:
     @property
     def num_images(self) -> int:
         return sum(count for count, _ in self.calls)
+
+
+class DoubleCLIP(FakeCLIP):
+    def __init__(self):
+        super().__init__()
+        self.weight.data = self.weight.data.double()
 
 
 @dataclass(frozen=True)
@@ -103,11 +111,11 @@ def test_only_what_is_missing_is_computed_and_stored(tmp_path):
     clip, dataset = FakeCLIP(), make()
     store = FeatureStore(tmp_path, clip)
     store.get(dataset, dataset.train[:4])
-    assert clip.calls == [(4, frozenset({"pooled"}))] and len(shards(tmp_path)) == 1
+    assert clip.calls == [(4, POOLED)] and len(shards(tmp_path)) == 1
     store.get(dataset, dataset.train[:4])
     assert len(clip.calls) == 1
     store.get(dataset, dataset.train[2:6])
-    assert clip.calls[1:] == [(2, frozenset({"pooled"}))]
+    assert clip.calls[1:] == [(2, POOLED)]
     store.get(dataset, dataset.train[:6], fields=frozenset({"local"}))
     assert clip.calls[2:] == [(6, frozenset({"local"}))]  # pooled is there already
     assert len(shards(tmp_path, "pooled")) == 2 and len(shards(tmp_path, "local")) == 1
@@ -131,6 +139,7 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
         (FakeCLIP(), make(content="d"), {}, None),
         (FakeCLIP(), make(name="t/other"), {}, None),
         (FakeCLIP(), dataset, {"dtype": torch.float16}, None),
+        (DoubleCLIP(), dataset, {"precision": torch.float64}, None),
         (FakeCLIP(), dataset, {}, 0),
         (FakeCLIP(), dataset, {}, 1),
         (FakeCLIP(), dataset, {"augmentation": TrainTransform(SPEC, scale=(0.5, 1.0))}, 0),
@@ -144,6 +153,17 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
     same = FakeCLIP()
     FeatureStore(tmp_path, same).get(relabelled, relabelled.train)
     assert same.num_images == 0  # labels and halves do not matter to pictures
+
+
+def test_the_tower_always_works_the_same_way(tmp_path):
+    """Batches of one size, and never the short cut for pooled alone: the company is irrelevant."""
+    clip, dataset = FakeCLIP(), make(11)
+    store = FeatureStore(tmp_path, clip)
+    for items in (dataset.train[:1], dataset.train[:4], dataset.train):
+        store.get(dataset, items, batch_size=4)
+    store.get(dataset, dataset.train[:3], fields=frozenset({"attention"}), batch_size=4)
+    assert clip.sizes == {4} and [count for count, _ in clip.calls] == [1, 3, 4, 3, 3]
+    assert [need for _, need in clip.calls] == [POOLED] * 4 + [frozenset({"attention"})]
 
 
 def test_views_are_fixed_by_path_and_number(tmp_path):
@@ -313,57 +333,6 @@ def test_old_leftovers_go_and_young_ones_stay(tmp_path):
     os.utime(old, (1, 1))
     store.get(dataset, dataset.train)
     assert not old.exists() and young.exists()
-
-
-def ask(root: str, notes: str, start: int, stop: int, delay: float, out: str) -> None:
-    """A process of its own: ask for some items, save what came."""
-    torch.set_num_threads(1)
-    dataset = make(40)
-    store = FeatureStore(Path(root), FakeCLIP(notes=Path(notes), delay=delay), num_threads=1)
-    got = store.get(dataset, dataset.train[start:stop], fields=ALL, view=1, batch_size=4)
-    torch.save((got.pooled, got.local, got.attention), out)
-
-
-def spawn(*arguments) -> multiprocessing.Process:
-    process = multiprocessing.get_context("spawn").Process(target=ask, args=arguments)
-    process.start()
-    return process
-
-
-def test_three_processes_compute_everything_once(tmp_path):
-    notes, root = str(tmp_path / "notes"), str(tmp_path / "cache")
-    wanted = [(0, 30), (10, 40), (0, 40)]
-    outs = [str(tmp_path / f"out{n}") for n in range(3)]
-    processes = [
-        spawn(root, notes, start, stop, 0.02, out)
-        for (start, stop), out in zip(wanted, outs, strict=True)
-    ]
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    computed = sum(int(line) for line in Path(notes).read_text().split())
-    assert computed == 40
-    dataset = make(40)
-    everything = direct(FakeCLIP(), dataset, dataset.train, view=1)
-    for (start, stop), out in zip(wanted, outs, strict=True):
-        torch.testing.assert_close(torch.load(out)[0], everything[start:stop])
-
-
-def test_killed_while_computing_and_while_writing(tmp_path):
-    notes, root = tmp_path / "notes", tmp_path / "cache"
-    process = spawn(str(root), str(notes), 0, 40, 0.5, str(tmp_path / "out"))
-    while not notes.exists():
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)  # it holds the lock and has encoded one batch
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL and shards(root) == []
-    key = next(root.iterdir())
-    (key / "pooled").mkdir(exist_ok=True)
-    (key / "pooled" / ".0123.safetensors.tmp").write_bytes(b"died in the middle of a write")
-    clip, dataset = FakeCLIP(), make(40)
-    got = FeatureStore(root, clip).get(dataset, dataset.train, fields=ALL, view=1)
-    assert clip.num_images == 40 and len(shards(root)) == 3
-    torch.testing.assert_close(got.pooled, direct(clip, dataset, dataset.train, view=1))
 
 
 def test_without_working_locks_results_are_still_right(tmp_path, monkeypatch):

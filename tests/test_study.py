@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import pytest
 from fake_runs import executions, fake_plan
 
-import refiners.null_refiner  # noqa: F401
+import experiments.experiment
+import methods.zero_shot
+import refiners.null_refiner
 from core.records import RECORD_NAME, read_record
 from experiments.driver import rerun, run_study
 from experiments.executors import InlineExecutor, LocalExecutor
@@ -29,6 +31,7 @@ from experiments.study import (
 )
 
 FAKE = "fake_runs:fake_run"
+REGISTERED = (experiments.experiment, methods.zero_shot, refiners.null_refiner)
 PLACE = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
 
 
@@ -76,7 +79,10 @@ def test_the_manifest_is_deterministic_and_complete(tmp_path):
         "variants",
         "cells",
     ]
-    assert manifest["variants"][0] == {"name": "ok a", "factors": {}}
+    assert manifest["variants"][0] == {
+        "name": "ok a",
+        "factors": {"Fake.variant": "'ok a'"},
+    }
     assert set(manifest["cells"][0]) == {"variant", "dataset", "seed", "identity", "note"}
 
 

@@ -80,8 +80,10 @@ class FeatureStore:
     """Frozen features of a model, from memory, from disk, or computed now and kept.
 
     One store belongs to one thread of one process; any number of processes may share ``root``.
-    ``augmentation`` makes the augmented views (default: the published random resized crop and
-    flip). At most ``memory_bytes`` of features stay in memory between calls.
+    ``clip`` runs on ``device`` and takes pixels of dtype ``precision`` (both are part of the key);
+    features are kept and returned as ``dtype``. ``augmentation`` makes the augmented views
+    (default: the published random resized crop and flip). At most ``memory_bytes`` of features stay
+    in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -93,6 +95,7 @@ class FeatureStore:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
+        precision: torch.dtype = torch.float32,
         augmentation: TrainTransform | None = None,
         num_threads: int | None = None,
         memory_bytes: int = 2**30,
@@ -103,6 +106,7 @@ class FeatureStore:
         self._clip = clip
         self._dtype = dtype
         self._device = device or torch.device("cpu")
+        self._precision = precision
         self._evaluation = EvalTransform(clip.spec)
         self._augmentation = augmentation or TrainTransform(clip.spec)
         self._num_threads = num_threads
@@ -158,7 +162,8 @@ class FeatureStore:
             "content": dataset.content,
             "transform": transform.id,
             "view": view,
-            "dtype": str(self._dtype),
+            "computed": f"{self._device.type} {self._precision}",
+            "stored": str(self._dtype),
         }
         return _Request(dataset=dataset, view=view, transform=transform, about=about)
 
@@ -199,7 +204,7 @@ class FeatureStore:
         )
         done = 0
         for pixels_BCHW in batches:
-            features = self._encode(pixels_BCHW, frozenset(missing))
+            features = self._encode(pixels_BCHW, frozenset(missing), batch_size)
             paths = [item.path for item in todo[done : done + len(pixels_BCHW)]]
             for field, writer in writers.items():
                 writer.add(paths, features[field])
@@ -209,14 +214,27 @@ class FeatureStore:
         for writer in writers.values():
             writer.flush()
 
-    def _encode(self, pixels_BCHW: Tensor, need: frozenset[str]) -> dict[str, Tensor]:
+    def _encode(
+        self, pixels_BCHW: Tensor, wanted: frozenset[str], batch_size: int
+    ) -> dict[str, Tensor]:
+        """The wanted fields, the same bits whoever asks, when, and for which pictures together.
+
+        Matrix products round differently in batches of different sizes, so a short batch is filled
+        up. A tower may take a shorter way where only ``pooled`` is needed, which rounds differently
+        too, so ``pooled`` is always computed along with ``local``.
+        """
+        need = wanted | {"local"} if "pooled" in wanted else wanted
+        num_images = len(pixels_BCHW)
+        filling = pixels_BCHW[-1:].expand(batch_size - num_images, -1, -1, -1)
+        pixels_BCHW = torch.cat([pixels_BCHW, filling]).to(self._device, self._precision)
         with torch.inference_mode():
-            features = self._clip.encode_image(pixels_BCHW.to(self._device), need=need)
+            features = self._clip.encode_image(pixels_BCHW, need=need)
         made: dict[str, Tensor] = {}
-        for field in need:
+        for field in wanted:
             value: Tensor | None = getattr(features, field)
-            assert value is not None and len(value) == len(pixels_BCHW), field
-            made[field] = value.to("cpu", self._dtype).clone()  # no longer an inference tensor
+            assert value is not None and len(value) == batch_size, field
+            # cloned outside inference mode: a normal tensor again
+            made[field] = value[:num_images].to("cpu", self._dtype).clone()
             if not bool(torch.isfinite(made[field]).all()):
                 raise ValueError(
                     f"{field} image features are not finite in {self._dtype}; "

@@ -70,7 +70,7 @@ def iter_pixels(
         raise ValueError(f"{len(seeds)} seeds for {len(items)} items; give one seed an item")
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads must be 1 or more, got {num_threads}")
-    threads = min(num_threads or _processors(), len(items))
+    threads = min(num_threads or _processors(), -(-min(batch_size, len(items)) // _JOBS_A_CALL))
     jobs = [(item.path, None if seeds is None else seeds[n]) for n, item in enumerate(items)]
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
     return _decode(dataset.reader, transform, batches, threads)

@@ -1,0 +1,116 @@
+"""What is installed, what is missing, and what to do about it."""
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = {
+    "torch": "2.6",
+    "torchvision": "0.21",
+    "open_clip_torch": "3.0",
+    "gin-config": "0.5.0",
+    "mlflow": "3.16",
+    "optuna": "5.0",
+    "scipy": "1.13",
+    "pandas": "2.2",
+    "statsmodels": "0.14",
+    "scikit-learn": "1.5",
+    "seaborn": "0.13",
+    "safetensors": "0.5",
+}
+FREE_GB = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor: what was looked at, what was found, and the way out if it is bad."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def checks(runs_dir: Path) -> Iterator[Check]:
+    """All checks, in the order a newcomer would need them."""
+    version = platform.python_version()
+    yield Check("python", (3, 11) <= sys.version_info[:2] <= (3, 13), version, "use 3.11 to 3.13")
+    for package, least in PACKAGES.items():
+        yield _package(package, least)
+    yield _device()
+    yield _open_clip()
+    yield _mosaic()
+    yield _writable(runs_dir)
+    yield _free_space(runs_dir)
+    yield _tracking()
+
+
+def _package(package: str, least: str) -> Check:
+    remedy = "run 'make setup', or pip install -c constraints.txt -e ."
+    try:
+        found = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return Check(package, False, "missing", remedy)
+    return Check(package, _numbers(found) >= _numbers(least), found, f"needs {least}; {remedy}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    head = version.split("+")[0].split(".")[:3]
+    return tuple(int(part) if part.isdigit() else 0 for part in head)
+
+
+def _device() -> Check:
+    try:
+        import torch
+    except ImportError as error:
+        return Check("device", False, str(error).splitlines()[0], "reinstall torch")
+    if torch.cuda.is_available():
+        return Check("device", True, f"cuda: {torch.cuda.get_device_name(0)}")
+    return Check("device", True, f"cpu only, {os.cpu_count()} cores (Mosaic needs no more)")
+
+
+def _open_clip() -> Check:
+    try:
+        import core.clip.backbone  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        return Check("open_clip imports", False, str(error).splitlines()[0], "run 'make setup'")
+    return Check("open_clip imports", True, "yes")
+
+
+def _mosaic() -> Check:
+    from core.clip.backbone import load_clip
+    from core.mosaic.model import WEIGHTS_PATH
+
+    try:
+        clip = load_clip("mosaic")
+    except ValueError as error:
+        return Check("mosaic weights", False, str(error), "run 'python main.py pretrain'")
+    size = WEIGHTS_PATH.stat().st_size / 2**20
+    return Check("mosaic weights", True, f"{size:.1f} MB, fingerprint {clip.spec.fingerprint}")
+
+
+def _writable(runs_dir: Path) -> Check:
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs_dir):
+            pass
+    except OSError as error:
+        return Check("runs folder", False, f"{runs_dir}: {error.strerror}", "give another --runs")
+    return Check("runs folder", True, f"{runs_dir} is writable")
+
+
+def _free_space(runs_dir: Path) -> Check:
+    place = next(p for p in (runs_dir.absolute(), *runs_dir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    return Check("free disk", free >= FREE_GB, f"{free:.0f} GB", f"free {FREE_GB:.0f} GB")
+
+
+def _tracking() -> Check:
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return Check("mlflow", True, uri or "sqlite database in the runs folder")

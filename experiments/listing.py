@@ -1,0 +1,44 @@
+"""What ``list`` shows: everything that can be named, with one line of help and its source."""
+
+from typing import Any
+
+import experiments.registered  # noqa: F401  (fills the registry)
+from core.data.catalog import dataset_names
+from core.registry import entries, parameter_help
+from experiments.experiment import Protocol
+from experiments.screens import config_rows
+
+PARTS = ("alignment", "cache", "aggregation", "loss", "optimizer", "schedule")
+PROTOCOLS = {
+    "base_to_new": "train on the first half of the classes, score both halves apart",
+    "all_classes": "train on all classes, score all",
+}
+TOPICS = ("methods", "refiners", "parts", "datasets", "protocols", "configs")
+
+
+def listing(topic: str) -> list[dict[str, Any]]:
+    """Rows of one topic. Raises ValueError for an unknown topic."""
+    if topic == "datasets":
+        return [{"name": name, "summary": text} for name, text in dataset_names()]
+    if topic == "configs":
+        return list(config_rows())
+    if topic == "protocols":
+        names = Protocol.__args__  # type: ignore[attr-defined]
+        return [{"name": name, "summary": PROTOCOLS[name]} for name in names]
+    kinds = {"methods": ("method",), "refiners": ("refiner",), "parts": PARTS}
+    if topic not in kinds:
+        raise ValueError(f"nothing to list under {topic!r}; topics: {', '.join(TOPICS)}")
+    return [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "summary": entry.summary,
+            "source": entry.reference,
+            "parameters": [
+                {"name": name, "type": kind, "default": default}
+                for name, kind, default in parameter_help(entry)
+            ],
+        }
+        for kind in kinds[topic]
+        for entry in entries(kind)
+    ]

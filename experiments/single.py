@@ -1,0 +1,83 @@
+"""One run outside a study: train it, describe it, score it again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import experiments.registered  # noqa: F401  (fills the registry)
+from core.config import load_config
+from core.data.catalog import load_dataset
+from core.data.dataset import ClassSubset
+from core.metrics import harmonic_mean
+from core.records import Evaluation, RunRecord, write_record
+from experiments.run import Place, evaluate, fingerprints, reload, run
+from experiments.screens import percent
+
+
+def train_one(
+    config_file: Path,
+    overrides: Sequence[str],
+    out: Path | None,
+    home: Path,
+    place: Place,
+    *,
+    on_progress: Callable[[Mapping[str, float]], None],
+) -> tuple[Path, RunRecord]:
+    """Train one configuration into ``out``, or into a folder below ``home`` named by identity."""
+    config = load_config(config_file, overrides)
+    config = config.without(key for key in config.bindings if key.startswith("grid."))
+    config.check_used(["experiment"])
+    prints = fingerprints(config, cache_dir=place.cache_dir, data_root=place.data_root)
+    identity = config.identity("experiment", prints)
+    folder = out or home / identity
+    folder.mkdir(parents=True, exist_ok=True)
+    record = run(
+        config.text(),
+        folder,
+        identity=identity,
+        variant=config_file.stem,
+        factors={},
+        cache_dir=place.cache_dir,
+        data_root=place.data_root,
+        device=place.device,
+        on_progress=on_progress,
+    )
+    write_record(folder, record)
+    return folder, record
+
+
+def describe_run(record: RunRecord) -> list[tuple[str, str]]:
+    """A record as rows of two columns, percent for accuracies."""
+    rows = [
+        ("data set", record.dataset),
+        ("protocol", record.protocol),
+        ("regime, selection", f"{record.regime}, {record.selection}"),
+        ("seed, shots", f"{'-' if record.seed is None else record.seed}, {record.shots}"),
+        ("status", f"{record.status} {record.message}".strip()),
+    ]
+    rows += [(f"{e.target} accuracy %", percent(e.accuracy)) for e in record.evaluations]
+    base, new = record.accuracy("base"), record.accuracy("new")
+    if base is not None and new is not None:
+        rows.append(("harmonic mean %", percent(harmonic_mean(base, new))))
+    if record.cost is not None:
+        rows.append(("training seconds", f"{record.cost.train_seconds:.2f}"))
+        rows.append(("trainable parameters", f"{record.cost.trainable_parameters:,}"))
+    return rows
+
+
+def evaluate_run(run_dir: Path, dataset: str, classes: str, place: Place) -> list[Evaluation]:
+    """Score a finished run on its own targets, or on the classes of another data set.
+
+    Raises ValueError for an unknown subset or data set.
+    """
+    subsets = get_args(ClassSubset)
+    if classes and classes not in subsets:
+        raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
+    with reload(run_dir, place) as built:
+        other = built.dataset
+        if dataset and dataset != other.name:
+            other = load_dataset(dataset, root=place.data_root, cache_dir=place.cache_dir)
+        own = other is built.dataset
+        default = built.targets() if own else ("all",)
+        chosen = tuple(s for s in subsets if s == classes) or default
+        return [evaluate(built, other, subset) for subset in chosen]

@@ -1,0 +1,366 @@
+"""RefineLab's command line: parse, call experiments or analysis, print.
+
+Exit codes: 0 good, 1 some runs failed, 2 bad input, 3 interrupted and resumable.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.progress import Progress, TimeRemainingColumn
+
+from experiments.screens import config_path, console, percent, table
+
+app = typer.Typer(
+    help=(__doc__ or "").splitlines()[0],
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Data sets: list them, check one, write one as image files.")
+app.add_typer(data_app, name="data")
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, on top of the file")]
+Runs = Annotated[Path, typer.Option("--runs", help="Where studies, caches and MLflow live")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", envvar="REFINELAB_DATA", help="Folder of data sets")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
+Config = Annotated[str, typer.Argument(help="A .gin file or the name of a shipped one")]
+Study = Annotated[Path, typer.Argument(help="Folder of a study, such as runs/demo")]
+RUNS = Path("runs")
+
+
+def _place(runs: Path, data_root: Path | None, device: str) -> Any:
+    from experiments.run import Place
+
+    return Place(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=1, default=str))
+
+
+@app.command("list")
+def list_(topic: Annotated[str, typer.Argument()] = "", as_json: Json = False) -> None:
+    """What can be named in a configuration: methods, refiners, parts, datasets, protocols."""
+    from experiments.listing import TOPICS, listing
+
+    found = {t: listing(t) for t in ([topic] if topic else TOPICS)}
+    if as_json:
+        _print_json(found)
+        return
+    for name, rows in found.items():
+        keys = [key for key in rows[0] if key != "parameters"]
+        console().print(table(name, keys, [[row[key] for key in keys] for row in rows]))
+        for row in rows if topic else ():
+            for parameter in row.get("parameters", ()):
+                key = f"{row['name']}.{parameter['name']}"
+                print(f"  {key} = {parameter['default']}  ({parameter['type']})")
+
+
+@app.command()
+def train(
+    config: Config,
+    overrides: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder")] = None,
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate one configuration."""
+    from experiments.single import describe_run, train_one
+
+    place = _place(runs, data_root, device)
+    with Progress(*Progress.get_default_columns(), console=console(error=True)) as bar:
+        task = bar.add_task("epochs", total=None)
+        folder, record = train_one(
+            config_path(config),
+            overrides or [],
+            out,
+            runs / "train",
+            place,
+            on_progress=lambda e: bar.update(task, completed=e["epoch"], total=e["epochs"]),
+        )
+    if as_json:
+        print((folder / "record.json").read_text(), end="")
+    else:
+        console().print(table(f"run {folder}", ["what", "value"], describe_run(record)))
+    if record.status != "finished":
+        print(f"the run {record.status}: {record.message}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run")],
+    dataset: Annotated[str, typer.Option(help="Data set; default: the run's own")] = "",
+    classes: Annotated[str, typer.Option(help="all, base or new; default: the protocol's")] = "",
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Score a finished run again, on its own classes or on another data set; never retrains."""
+    from experiments.single import evaluate_run
+
+    scores = evaluate_run(run_dir, dataset, classes, _place(runs, data_root, device))
+    if as_json:
+        _print_json(
+            [
+                {
+                    "target": s.target,
+                    "dataset": s.dataset,
+                    "classes": s.classes,
+                    "accuracy": s.accuracy,
+                    "correct": s.correct,
+                    "total": s.total,
+                }
+                for s in scores
+            ]
+        )
+        return
+    rows = [
+        (s.target, s.dataset, percent(s.accuracy), sum(s.correct), sum(s.total)) for s in scores
+    ]
+    columns = ["target", "data set", "accuracy %", "correct", "total"]
+    console().print(table(str(run_dir), columns, rows, numbers=3))
+
+
+@app.command()
+def grid(
+    config: Config,
+    overrides: Set = None,
+    jobs: Annotated[int, typer.Option(help="Worker processes; 0 runs in this one")] = -1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, run nothing")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed")] = False,
+    track: Annotated[bool, typer.Option(help="Mirror runs in MLflow")] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
+    steal_lock: Annotated[bool, typer.Option("--steal-lock", hidden=True)] = False,
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+) -> None:
+    """Run a study: variants x data sets x seeds. The same command again finishes what is left."""
+    from experiments.grids import print_plan, run_grid
+
+    place = _place(runs, data_root, device)
+    if dry_run:
+        print_plan(config_path(config), overrides or [], runs, place, jobs=jobs, yes=yes)
+        return
+    outcome = run_grid(
+        config_path(config),
+        overrides or [],
+        runs,
+        place,
+        jobs=jobs,
+        yes=yes,
+        track=track,
+        retry_failed=retry_failed,
+        steal_lock=steal_lock,
+    )
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def report(
+    source: Annotated[Path, typer.Argument(help="A study folder or a tidy CSV file")],
+    baseline: Annotated[str | None, typer.Option(help="Variant to compare with")] = None,
+    reference: Annotated[list[str] | None, typer.Option(help="Further reference")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric of the headline")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: SOURCE/report")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write here")] = None,
+) -> None:
+    """Tables, tests and one HTML page from a study or from anybody's results."""
+    from analysis.report import build_report, print_report
+
+    folder = source if source.is_dir() else source.with_suffix("")
+    made = build_report(
+        source,
+        out=out or folder / "report",
+        baseline=baseline,
+        references=reference,
+        metric=metric,
+    )
+    if json_file is not None:
+        json_file.write_text(json.dumps(made.to_dict(), indent=1, allow_nan=False) + "\n")
+    print_report(made, console())
+
+
+@app.command()
+def status(study: Study, as_json: Json = False) -> None:
+    """How far a study is, what failed, and who works on it."""
+    from experiments.grids import print_status
+    from experiments.study import study_status
+
+    found = study_status(study)
+    if as_json:
+        _print_json(found)
+    else:
+        print_status(found)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="Run folder")],
+    second: Annotated[Path, typer.Argument(help="Run folder")],
+) -> None:
+    """The settings in which two runs differ."""
+    from experiments.study import diff as differing
+
+    rows = differing(first, second)
+    console().print(table("differences", ["setting", first.name, second.name], rows))
+
+
+@app.command()
+def rerun(
+    study: Study,
+    run: Annotated[str, typer.Argument(help="Identity of a run, or its beginning")],
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+) -> None:
+    """Run one cell of a study again."""
+    from experiments.grids import rerun_cell
+
+    raise typer.Exit(rerun_cell(study, run, _place(runs, data_root, device)).exit_code)
+
+
+@app.command()
+def sync(study: Study) -> None:
+    """Write into MLflow what it lacks of a study; never writes a run twice."""
+    from experiments.tracking import sync as synchronise
+
+    found = synchronise(study)
+    print(found)
+    if found.error:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ui(
+    runs: Annotated[Path, typer.Argument(help="Folder of studies")] = RUNS,
+    port: Annotated[int, typer.Option(help="First port to try")] = 5000,
+) -> None:
+    """MLflow's pages over the runs, on this machine only. Ctrl-C ends it."""
+    import subprocess
+
+    from experiments.tracking import ui_command
+
+    folder = runs.parent if (runs / "study.json").exists() else runs
+    command = ui_command(folder, port=port)
+    print(f"MLflow at {command.url}", flush=True)
+    raise typer.Exit(subprocess.run(command.argv, env=dict(command.env), check=False).returncode)
+
+
+@app.command()
+def verify(
+    vectors: Annotated[Path, typer.Argument(help="Folder of NAME.json + NAME.safetensors")],
+    as_json: Json = False,
+) -> None:
+    """Replay reference vectors of published implementations; every tensor must match."""
+    from experiments.vector_check import outcome_dict, print_outcomes, verify_folder
+
+    outcomes = verify_folder(vectors)
+    if as_json:
+        _print_json([outcome_dict(outcome) for outcome in outcomes])
+    else:
+        print_outcomes(outcomes, console())
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(runs: Runs = RUNS, as_json: Json = False) -> None:
+    """What is installed, what is missing, and what to do about it."""
+    from experiments.doctor import checks
+
+    found = list(checks(runs))
+    if as_json:
+        _print_json([{"name": c.name, "ok": c.ok, "found": c.found} for c in found])
+    else:
+        rows = [(c.name, "ok" if c.ok else "BAD", c.found, "" if c.ok else c.remedy) for c in found]
+        console().print(table("doctor", ["what", "", "found", "what to do"], rows))
+    raise typer.Exit(0 if all(c.ok for c in found) else 1)
+
+
+@app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Working folder")] = RUNS / "pretrain",
+    steps: Annotated[int | None, typer.Option(help="Default: as shipped")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    processes: Annotated[int, typer.Option(help="Processes that draw pictures")] = 1,
+) -> None:
+    """Rebuild the embedded benchmark's weights from scratch; resumes where it was stopped."""
+    from experiments.pretraining import run_pretraining
+
+    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
+    with Progress(*columns, console=console(error=True)) as bar:
+        found = run_pretraining(out, steps=steps, seed=seed, processes=processes, bar=bar)
+    _print_json(found)
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """Data sets that can be read."""
+    list_("datasets", as_json)
+
+
+@data_app.command("check")
+def data_check(
+    name: str,
+    root: DataRoot = None,
+    shots: Annotated[int, typer.Option(help="0: all")] = 0,
+    seed: Annotated[int, typer.Option()] = 1,
+    classes: Annotated[str, typer.Option(help="all, base or new")] = "all",
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Read a data set: classes, counts, and the sha256 of its listing."""
+    from experiments.data_commands import check_dataset
+
+    found = check_dataset(name, root, runs / "cache", shots=shots, seed=seed, classes=classes)
+    if as_json:
+        _print_json(found)
+    else:
+        console().print(table(name, ["what", "value"], found.items()))
+
+
+@data_app.command("export")
+def data_export(name: str, out: Path, root: DataRoot = None, runs: Runs = RUNS) -> None:
+    """Write a data set as image files with a split file, in the CoOp folder layout."""
+    from experiments.data_commands import export
+
+    with Progress(*Progress.get_default_columns(), console=console(error=True)) as bar:
+        split_file = export(name, out, root, runs / "cache", bar)
+    print(f"wrote {split_file}; read it with experiment.dataset = 'folder/{out}'")
+
+
+def main() -> int:
+    """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 3
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
