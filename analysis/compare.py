@@ -15,7 +15,7 @@ HM_OF_MEANS = "hm_of_means"
 per-dataset value, so it gets intervals but no test over datasets.
 """
 
-NO_TEST = "no test: the harmonic mean of two averages has no value per dataset"
+NO_TEST = "none, because the harmonic mean of two averages has no value per dataset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ def _effect(
         t_interval=t_test.interval,
         wilcoxon_p=ranks.p if num > 1 else None,
         t_p=t_test.p,
-        smallest_p=stats.smallest_p(num),
+        smallest_p=stats.smallest_p(num) if num > 1 else None,
         direction=ranks.positive - ranks.negative,
         wins=wins,
         ties=ties,

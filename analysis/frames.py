@@ -2,34 +2,17 @@
 named.
 """
 
-import difflib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.manifest import MANIFEST_NAME, Cell, check_known, read_cells, read_manifest
 from analysis.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
 from analysis.tidy import read_tidy
-from core.records import RunRecord, read_record
-
-MANIFEST_NAME = "study.json"
-MANIFEST_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cell:
-    """A planned cell with the record of the run that fills it, None where there is none (yet)."""
-
-    variant: str
-    dataset: str
-    seed: int | None
-    identity: str
-    note: str
-    record: RunRecord | None
-    broken: str = ""
+from core.records import RunRecord
 
 
 def load(path: Path, *, baseline: str | None = None, scale: str = "auto") -> Results:
@@ -67,11 +50,11 @@ def seen_from(
     """
     new_baseline = results.baseline if baseline is None else baseline
     new_references = results.references if references is None else tuple(references)
-    _known("baseline", new_baseline, results.variants)
+    check_known("baseline", new_baseline, results.variants)
     for reference in new_references:
-        _known("reference", reference, results.variants)
+        check_known("reference", reference, results.variants)
     if metric is not None:
-        _known("metric", metric, results.metrics)
+        check_known("metric", metric, results.metrics)
     return replace(
         results,
         baseline=new_baseline,
@@ -81,44 +64,37 @@ def seen_from(
 
 
 def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
-    """Results of a study folder: its manifest ``study.json`` says what was planned, the records say
-    what is there.
+    """Results of a study folder: ``study.json`` says what was planned, the records what is there.
 
     A cell without a record is missing; a failed or diverged run is named and never averaged. Raises
     ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
     a study without a finished run.
     """
-    manifest = _read_manifest(study_dir / MANIFEST_NAME)
-    cells = _read_cells(study_dir, manifest)
+    manifest = read_manifest(study_dir / MANIFEST_NAME)
+    cells = read_cells(study_dir, manifest)
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     if not finished:
-        raise ValueError(
-            f"{study_dir}: a report needs at least one finished run, none of the {len(cells)} "
-            "planned cells has one; run the study first"
-        )
-    variants = tuple(v["name"] for v in manifest["variants"])
+        rule = f"{study_dir}: a report needs at least one finished run"
+        raise ValueError(f"{rule}, none of the {len(cells)} planned cells has one; run it first")
+    variants, baseline_name = tuple(v["name"] for v in manifest["variants"]), manifest["baseline"]
     frame, datasets, notes, by_target = _scores(finished, tuple(manifest["datasets"]))
+    inert, partly = _inert(cells)
     results = Results(
         name=str(manifest["study"]),
         frame=frame,
         variants=variants,
         datasets=datasets,
-        metrics=_metric_order(
-            [c for c in frame.columns if c not in ("variant", "dataset", "seed")]
-        ),
+        metrics=_metric_order(frame),
         planned_seeds=tuple(sorted({int(c.seed) for c in cells if c.seed is not None})),
-        baseline=str(manifest["baseline"]),
+        baseline=baseline_name,
         references=tuple(manifest.get("references", ())),
         problems=tuple(_problems(cells)),
-        notes=(*notes, *_record_notes(study_dir, cells)),
-        inert={c.variant: c.note for c in cells if c.note},
-        aliases=_aliases(cells, variants, str(manifest["baseline"])),
+        notes=(*notes, *partly, *_record_notes(study_dir, cells)),
+        inert=inert,
+        aliases=_aliases(cells, variants, baseline_name),
         settings=_settings(finished),
-        factors={
-            v["name"]: {str(k): str(x) for k, x in v.get("factors", {}).items()}
-            for v in manifest["variants"]
-        },
-        shots=tuple(sorted({c.record.shots for c in finished if c.record and c.seed is not None})),
+        factors=_factors(manifest),
+        shots=_shots(finished),
         batch_coupled=_batch_coupled(finished, variants),
         shared_seeds=by_target,
         environment=_environment(finished),
@@ -128,93 +104,8 @@ def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
     return seen_from(results, baseline=baseline)
 
 
-def _read_manifest(path: Path) -> Mapping[str, Any]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path.parent}: a study folder needs {MANIFEST_NAME}, found none; "
-            "give a folder that the grid command made, or a tidy CSV file"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); run the grid command again") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != MANIFEST_VERSION:
-        raise ValueError(
-            f"{path}: this version reads manifests of schema {MANIFEST_VERSION}, got {version!r}; "
-            "use the version that wrote it"
-        )
-    needed = ("study", "baseline", "datasets", "variants", "cells")
-    if absent := [key for key in needed if not raw.get(key)]:
-        raise ValueError(f"{path}: a manifest needs {', '.join(needed)}, lacks {', '.join(absent)}")
-    names = [v["name"] for v in raw["variants"]]
-    _known("baseline", raw["baseline"], names)
-    for reference in raw.get("references", ()):
-        _known("reference", reference, names)
-    return dict(raw)
-
-
-def _known(role: str, name: str, names: Iterable[str]) -> None:
-    known = list(names)
-    if name in known:
-        return
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-    kind = "metrics" if role == "metric" else "variants"
-    raise ValueError(f"{role} must be one of the {kind}, got {name!r}{hint}")
-
-
-def _read_cells(study_dir: Path, manifest: Mapping[str, Any]) -> list[_Cell]:
-    records: dict[str, RunRecord | None] = {}
-    broken: dict[str, str] = {}
-    cells: list[_Cell] = []
-    names, datasets = [v["name"] for v in manifest["variants"]], manifest["datasets"]
-    for raw in manifest["cells"]:
-        identity = raw["identity"]
-        if identity not in records:
-            try:
-                records[identity] = read_record(study_dir / identity)
-            except ValueError as error:
-                records[identity] = None
-                broken[identity] = str(error).replace(f"{study_dir}/", "")
-        cell = _Cell(
-            variant=raw["variant"],
-            dataset=raw["dataset"],
-            seed=raw["seed"],
-            identity=identity,
-            note=raw.get("note", ""),
-            record=records[identity],
-            broken=broken.get(identity, ""),
-        )
-        _check_cell(cell, names, datasets)
-        cells.append(cell)
-    keys = [(c.variant, c.dataset, c.seed) for c in cells]
-    if (
-        double := sorted({str(k) for k in keys if keys.count(k) > 1})
-        if len(set(keys)) < len(keys)
-        else []
-    ):
-        raise ValueError(f"{study_dir}: a manifest lists a cell once, these appear twice: {double}")
-    return cells
-
-
-def _check_cell(cell: _Cell, variants: Sequence[str], datasets: Sequence[str]) -> None:
-    where = f"cell {cell.variant!r}, {cell.dataset!r}, seed {cell.seed}"
-    if cell.variant not in variants or cell.dataset not in datasets:
-        raise ValueError(
-            f"manifest: {where} names a variant or dataset that the manifest does not list"
-        )
-    record = cell.record
-    told = (cell.identity, cell.dataset, cell.seed)
-    if record is not None and (record.identity, record.dataset, record.seed) != told:
-        raise ValueError(
-            f"manifest: {where} points to run {cell.identity}, whose record says "
-            f"{record.dataset!r}, seed {record.seed}; manifest and runs do not belong together"
-        )
-
-
 def _scores(
-    finished: Sequence[_Cell], planned: tuple[str, ...]
+    finished: Sequence[Cell], planned: tuple[str, ...]
 ) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...], bool]:
     """Frame, datasets, notes and whether rows are targets of one trained model.
 
@@ -248,7 +139,7 @@ def _scores(
     return _typed(rows), datasets, tuple(dict.fromkeys(notes)), not own
 
 
-def _key(cell: _Cell, dataset: str) -> dict[str, Any]:
+def _key(cell: Cell, dataset: str) -> dict[str, Any]:
     return {"variant": cell.variant, "dataset": dataset, "seed": cell.seed}
 
 
@@ -257,12 +148,13 @@ def _typed(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return add_hm(frame.assign(seed=pd.array(frame["seed"].tolist(), dtype="Int64")))
 
 
-def _metric_order(columns: Sequence[str]) -> tuple[str, ...]:
+def _metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
+    columns = [c for c in frame.columns if c not in ("variant", "dataset", "seed")]
     known = [m for m in BASE_TO_NEW if m in columns]
     return (*known, *(c for c in columns if c not in known))
 
 
-def _problems(cells: Sequence[_Cell]) -> Iterable[Problem]:
+def _problems(cells: Sequence[Cell]) -> Iterable[Problem]:
     for c in cells:
         if c.broken:
             kind, detail = "unreadable", c.broken
@@ -275,7 +167,7 @@ def _problems(cells: Sequence[_Cell]) -> Iterable[Problem]:
         yield Problem(kind=kind, variant=c.variant, dataset=c.dataset, seed=c.seed, detail=detail)
 
 
-def _record_notes(study_dir: Path, cells: Sequence[_Cell]) -> Iterable[str]:
+def _record_notes(study_dir: Path, cells: Sequence[Cell]) -> Iterable[str]:
     planned = {c.identity for c in cells}
     strangers = sorted(p.parent.name for p in study_dir.glob("*/record.json"))
     if extra := [name for name in strangers if name not in planned]:
@@ -286,9 +178,8 @@ def _record_notes(study_dir: Path, cells: Sequence[_Cell]) -> Iterable[str]:
         if len(values) > 1:
             yield f"the runs differ in {key}: {', '.join(values)}"
     yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
-    shots = {c.record.shots for c in cells if c.record and c.seed is not None}
-    if len(shots) > 1:
-        yield f"the runs differ in shots: {', '.join(map(str, sorted(shots)))}"
+    if len(shots := _shots(finished)) > 1:
+        yield f"the runs differ in shots: {', '.join(map(str, shots))}"
 
 
 def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
@@ -302,7 +193,7 @@ def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
         yield "the runs do not share one frozen backbone"
 
 
-def _aliases(cells: Sequence[_Cell], variants: Sequence[str], baseline: str) -> dict[str, str]:
+def _aliases(cells: Sequence[Cell], variants: Sequence[str], baseline: str) -> dict[str, str]:
     """Variants all of whose runs are another variant's runs; the baseline, then the earlier
     variant, is the original.
     """
@@ -313,7 +204,7 @@ def _aliases(cells: Sequence[_Cell], variants: Sequence[str], baseline: str) -> 
     return {v: first[runs[v]] for v in variants if first[runs[v]] != v}
 
 
-def _settings(finished: Sequence[_Cell]) -> dict[str, Setting]:
+def _settings(finished: Sequence[Cell]) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for c in finished:
         assert c.record is not None
@@ -327,12 +218,33 @@ def _settings(finished: Sequence[_Cell]) -> dict[str, Setting]:
     return settings
 
 
-def _batch_coupled(finished: Sequence[_Cell], variants: Sequence[str]) -> tuple[str, ...]:
+def _factors(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    return {
+        v["name"]: {str(key): str(level) for key, level in v.get("factors", {}).items()}
+        for v in manifest["variants"]
+    }
+
+
+def _shots(finished: Sequence[Cell]) -> tuple[int, ...]:
+    return tuple(sorted({c.record.shots for c in finished if c.record and c.seed is not None}))
+
+
+def _inert(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
+    """Notes of the planner: by variant where all its cells have one, otherwise one a cell."""
+    bare = {c.variant for c in cells if not c.note}
+    whole = {c.variant: c.note for c in cells if c.note and c.variant not in bare}
+    partly = dict.fromkeys(
+        f"{c.variant} on {c.dataset}: {c.note}" for c in cells if c.note and c.variant in bare
+    )
+    return whole, list(partly)
+
+
+def _batch_coupled(finished: Sequence[Cell], variants: Sequence[str]) -> tuple[str, ...]:
     coupled = {c.variant for c in finished if c.record is not None and c.record.batch_coupled}
     return tuple(v for v in variants if v in coupled)
 
 
-def _environment(finished: Sequence[_Cell]) -> dict[str, tuple[str, ...]]:
+def _environment(finished: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
     values: dict[str, set[str]] = {}
     for c in finished:
         assert c.record is not None
@@ -349,7 +261,7 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _costs(finished: Sequence[_Cell], variants: Sequence[str]) -> pd.DataFrame:
+def _costs(finished: Sequence[Cell], variants: Sequence[str]) -> pd.DataFrame:
     """Mean cost of a run per variant; the same run of an inert variant shows the same figures."""
     rows = []
     for v in variants:
@@ -372,7 +284,7 @@ def _costs(finished: Sequence[_Cell], variants: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _runs(cells: Sequence[_Cell]) -> pd.DataFrame:
+def _runs(cells: Sequence[Cell]) -> pd.DataFrame:
     rows = [
         {
             "variant": c.variant,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from analysis.compare import Block, Comparison
 from analysis.results import Results
-from analysis.tables import interval_text, label, p_text, points
+from analysis.tables import counted, interval_text, label, p_text, points
 
 OFF_PREFIXES = ("@No", "@Null")
-MAX_OTHERS = 4
+MAX_OTHERS = 6
 OTHER = 2
 DECIDED = ("better", "worse")
 
@@ -48,10 +48,7 @@ def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
     main = [c for c in decided if _rank(results, c) < OTHER]
     others = [c for c in decided if _rank(results, c) == OTHER]
     sentences = [_decided(results, c) for c in [*main, *others[:MAX_OTHERS]]]
-    if rest := ", ".join(
-        f"{c.variant} ({c.verdict} than {c.reference})" for c in others[MAX_OTHERS:]
-    ):
-        sentences.append(Sentence(kind="note", text=f"Also decided, see the tables: {rest}."))
+    sentences += _also(others[MAX_OTHERS:])
     for block in blocks:
         sentences += _undecided(
             block.reference, [c for c in told if c.reference == block.reference]
@@ -60,12 +57,22 @@ def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
         names = ", ".join(b.reference for b in blocks)
         sentences.append(Sentence(kind="note", text=f"Nothing can be compared with {names}."))
     if results.problems:
-        num = len(results.problems)
-        text = f"{num} planned {'cell has' if num == 1 else 'cells have'} no score; see the list."
+        text = f"{counted(len(results.problems), 'planned cell')} without a score; see the list."
         sentences.append(Sentence(kind="note", text=text))
     if all(name.startswith("mosaic/") for name in results.datasets):
         sentences.append(Sentence(kind="note", text=EMBEDDED_CAVEAT))
     return tuple(sentences)
+
+
+def _also(comparisons: Sequence[Comparison]) -> list[Sentence]:
+    """One line for decided variants that get no sentence of their own, grouped by what they are."""
+    groups: dict[str, list[str]] = {}
+    for c in comparisons:
+        groups.setdefault(f"{c.verdict} than {c.reference}", []).append(c.variant)
+    return [
+        Sentence(kind="note", text=f"Also {what}: {', '.join(names)}.")
+        for what, names in groups.items()
+    ]
 
 
 def _told(results: Results, block: Block) -> list[Comparison]:
@@ -86,7 +93,9 @@ def _rank(results: Results, c: Comparison) -> int:
 def _decided(results: Results, c: Comparison) -> Sentence:
     assert c.difference is not None
     size = points(abs(c.difference))
-    certainty = f"95 % interval {interval_text(c.interval)}, Holm-adjusted p {_equals(c.holm_p)}"
+    kind_of = "bootstrap" if c.decided_by == "wilcoxon" else "t"
+    interval = f"95 % {kind_of} interval {interval_text(c.interval)}"
+    certainty = f"{interval}, Holm-adjusted p {_equals(c.holm_p)}"
     if part := removed_part(results, c):
         kind, helps, moves = (
             ("better", "helps", "loses") if c.difference < 0 else ("worse", "hurts", "gains")
@@ -108,7 +117,8 @@ def _scope(c: Comparison) -> str:
     if c.decided_by == "t_seeds":
         return " One dataset: the claim is about that dataset alone."
     if c.num_datasets < 6:
-        return f" Only {c.num_datasets} datasets: descriptive, not a claim about other datasets."
+        num = counted(c.num_datasets, "dataset")
+        return f" Only {num}: descriptive, not a claim about other datasets."
     return ""
 
 

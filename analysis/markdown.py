@@ -56,7 +56,7 @@ def _family(block: Block, metric: str) -> str:
     text = comparison_text(block, metric)
     decides = ""
     if metric in block.primary:
-        decides = f" Decided by: {escape_markdown(block.primary[metric].reason)}."
+        decides = f" Test that decides: {escape_markdown(block.primary[metric].reason)}."
     return f"**{escape_markdown(text.title)}.**{decides}\n\n{text.to_markdown()}"
 
 

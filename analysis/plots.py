@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.compare import Block, Comparison
 from analysis.results import Results
-from analysis.tables import AVERAGE, MainTable, label, points
+from analysis.tables import AVERAGE, Cell, MainTable, label, points
 
 VERDICT_COLOURS = {"better": "#0173b2", "worse": "#d55e00", "undecided": "#8b9096"}
 INK, RULE, SOFT = "#010203", "#040506", "#070809"
@@ -145,35 +145,8 @@ def _forest_axes(
 ) -> None:
     """Draw one family, first variant on top, in percentage points."""
     axes.axvline(0.0, color=ink, linewidth=0.8)
-    for row, c in enumerate(family):
-        assert c.difference is not None
-        colour = VERDICT_COLOURS.get(c.verdict, VERDICT_COLOURS["undecided"])
-        dots = [100 * d for d in c.per_dataset if d is not None]
-        if len(dots) > 1:
-            axes.plot(dots, [row + 0.26] * len(dots), ".", color=colour, alpha=0.55, markersize=3.5)
-        if c.seeds_only:
-            low, high = (100 * v for v in c.seeds_only)
-            axes.plot(
-                [low, high], [row, row], color=colour, linewidth=6, alpha=0.4, solid_capstyle="butt"
-            )
-        if interval := c.two_level or (c.t_interval if not c.seeds_only else None):
-            low, high = (100 * v for v in interval)
-            axes.plot([low, high], [row, row], color=colour, linewidth=1.4)
-        decided = c.verdict in ("better", "worse")
-        face = colour if decided else "white"
-        marker = {"better": "^", "worse": "v"}.get(c.verdict, "o")
-        axes.plot(
-            [100 * c.difference], [row], marker, color=colour, markerfacecolor=face, markersize=6.5
-        )
-        axes.text(
-            1.03,
-            row,
-            points(c.difference, sign=True).replace("-", "−"),
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            color=ink,
-            clip_on=False,
-        )
+    for row, comparison in enumerate(family):
+        _forest_row(axes, row, comparison, ink)
     axes.set_yticks(range(len(family)))
     axes.set_yticklabels([_short(c.variant) for c in family], parse_math=False)
     axes.set_ylim(len(family) - 0.5, -0.5)
@@ -185,9 +158,32 @@ def _forest_axes(
         axes.spines[side].set_visible(False)
 
 
+def _forest_row(axes: Axes, row: int, c: Comparison, ink: str) -> None:
+    """One variant: datasets as dots, both intervals, the mean and its number."""
+    assert c.difference is not None
+    colour = VERDICT_COLOURS.get(c.verdict, VERDICT_COLOURS["undecided"])
+    dots = [100 * d for d in c.per_dataset if d is not None]
+    if len(dots) > 1:
+        axes.plot(dots, [row + 0.26] * len(dots), ".", color=colour, alpha=0.55, markersize=3.5)
+    if c.seeds_only:
+        ends = [100 * v for v in c.seeds_only]
+        (bar,) = axes.plot(ends, [row, row], color=colour, linewidth=6, alpha=0.4)
+        bar.set_solid_capstyle("butt")
+    if interval := c.two_level or (c.t_interval if not c.seeds_only else None):
+        axes.plot([100 * v for v in interval], [row, row], color=colour, linewidth=1.4)
+    marker = {"better": "^", "worse": "v"}.get(c.verdict, "o")
+    face = colour if marker != "o" else "white"
+    mean = [100 * c.difference]
+    axes.plot(mean, [row], marker, color=colour, markerfacecolor=face, markersize=6.5)
+    number = points(c.difference, sign=True).replace("-", "−")
+    place = axes.get_yaxis_transform()
+    axes.text(1.03, row, number, transform=place, va="center", color=ink, clip_on=False)
+
+
 def plane_svg(results: Results, table: MainTable, *, prefix: str) -> str:
-    """Average base against average new accuracy, with curves of equal HM. Empty without base and
-    new averages.
+    """Average base against average new accuracy, with curves of equal HM.
+
+    Empty without base and new averages. An inert copy of another variant is not drawn again.
     """
     dataset = AVERAGE if AVERAGE in table.datasets else table.datasets[0]
     if not {"base", "new"} <= set(table.metrics[dataset]):
@@ -195,45 +191,48 @@ def plane_svg(results: Results, table: MainTable, *, prefix: str) -> str:
     cells = {
         v: (table.cells[v, dataset, "base"], table.cells[v, dataset, "new"])
         for v in results.variants
+        if v not in results.aliases
     }
-    shown = [
-        v for v in results.variants if cells[v][0].mean is not None and v not in results.aliases
-    ]
+    shown = {v: pair for v, pair in cells.items() if pair[0].mean is not None}
     if not shown:
         return ""
-    palette = seaborn.color_palette("colorblind", len(shown)).as_hex()
     with _style({}):
-        figure = Figure(figsize=(7.0, 4.4))
-        axes = figure.add_axes((0.1, 0.13, 0.52, 0.83))
-        handles = []
-        for index, variant in enumerate(shown):
-            base, new = cells[variant]
-            assert base.mean is not None and new.mean is not None
-            marker, colour = MARKERS[index % len(MARKERS)], palette[index]
-            axes.errorbar(
-                [100 * base.mean],
-                [100 * new.mean],
-                xerr=[100 * (base.half_width or 0.0)],
-                yerr=[100 * (new.half_width or 0.0)],
-                fmt=marker,
-                color=colour,
-                markersize=7,
-                elinewidth=0.9,
-                alpha=0.9,
-            )
-            handles.append(Line2D([], [], marker=marker, color=colour, linestyle="", markersize=7))
+        height = max(4.4, 0.5 + 0.235 * len(shown))
+        figure = Figure(figsize=(7.0, height))
+        axes = figure.add_axes((0.1, 0.57 / height, 0.52, 1 - 0.75 / height))
+        handles = _plane_points(axes, list(shown.values()))
         _equal_hm(axes)
         axes.set_xlabel("Base accuracy, %")
         axes.set_ylabel("New accuracy, %")
         names = [f" {_short(v)}" for v in shown]
-        legend = axes.legend(
-            handles, names, loc="upper left", bbox_to_anchor=(1.03, 1.01), frameon=False
-        )
-        for text in legend.get_texts():
+        place = {"loc": "upper left", "bbox_to_anchor": (1.03, 1.01), "frameon": False}
+        for text in axes.legend(handles, names, **place).get_texts():
             text.set_parse_math(False)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         return _inline_svg(figure, prefix, "Base against new accuracy")
+
+
+def _plane_points(axes: Axes, pairs: Sequence[tuple[Cell, Cell]]) -> list[Line2D]:
+    """Draw (base, new) cells with their half widths; the legend's handles in the same order."""
+    palette = seaborn.color_palette("colorblind").as_hex()
+    handles = []
+    for index, (base, new) in enumerate(pairs):
+        assert base.mean is not None and new.mean is not None
+        turn, colour = divmod(index, len(palette))
+        look = {"marker": MARKERS[(index + turn) % len(MARKERS)], "color": palette[colour]}
+        look |= {"linestyle": "", "markersize": 7}
+        axes.errorbar(
+            [100 * base.mean],
+            [100 * new.mean],
+            xerr=[100 * (base.half_width or 0.0)],
+            yerr=[100 * (new.half_width or 0.0)],
+            elinewidth=0.9,
+            alpha=0.9,
+            **look,
+        )
+        handles.append(Line2D([], [], **look))
+    return handles
 
 
 def _equal_hm(axes: Axes) -> None:

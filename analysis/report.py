@@ -25,8 +25,9 @@ from analysis.results import Results
 from analysis.tables import (
     AVERAGE,
     MainTable,
+    comparison_brief,
     comparison_records,
-    comparison_text,
+    counted,
     interval_text,
     label,
     main_records,
@@ -174,6 +175,7 @@ def _page(report: Report, study_dir: Path | None) -> str:
         "label": label,
         "minus": _minus,
         "typeset": _typeset,
+        "counted": counted,
     }
     results = report.results
     return environment.get_template("index.html").render(
@@ -292,10 +294,12 @@ def summary_lines(report: Report) -> list[str]:
     lines += ["", *main_text(report.table, datasets=(first,)).to_text().splitlines()]
     for block in report.blocks:
         if block.comparisons[results.primary_metric]:
-            table = comparison_text(block, results.primary_metric)
+            table = comparison_brief(block, results.primary_metric)
             lines += ["", *table.to_text().splitlines()]
+            remarks = [c for c in block.comparisons[results.primary_metric] if c.reason]
+            lines += [f"  {c.variant}: {c.reason}" for c in remarks]
     if results.problems:
-        lines += ["", f"{len(results.problems)} planned cells have no score:"]
+        lines += ["", f"Planned cells without a score: {len(results.problems)}"]
         lines += [f"  {p}" for p in results.problems[:10]]
         lines += [f"  and {len(results.problems) - 10} more"] if len(results.problems) > 10 else []
     return [*lines, "", f"Report: {report.page}"]

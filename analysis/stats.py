@@ -296,14 +296,14 @@ def primary_test(
         return Primary(
             name="t",
             reason=f"{text}, because Wilcoxon with Holm over {num_comparisons} comparisons could "
-            f"never fall below {alpha:g} (smallest p: {least:.3g} x {num_comparisons})",
+            f"never fall below {alpha:g} (smallest p: {least:.3g} × {num_comparisons})",
         )
     if num_datasets == 1 and num_seeds >= 2:
         return Primary(
             name="t_seeds",
             reason=f"paired t over {num_seeds} seeds of one dataset: a claim about it alone",
         )
-    return Primary(name="none", reason="no test: one dataset and one paired run")
+    return Primary(name="none", reason="none, because there is at most one paired run")
 
 
 def verdict(difference: float, direction: float, adjusted_p: float | None, *, alpha: float) -> str:

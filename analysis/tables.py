@@ -172,7 +172,12 @@ class TextTable:
 
 def escape_markdown(text: str) -> str:
     """Text with backslashes before Markdown's markup characters."""
-    return "".join("\\" + c if c in "\\`*_{}[]<>|#~&" else c for c in text)
+    return "".join("\\" + c if c in "\\`*_[<|~&$" else c for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 dataset", "2 datasets"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def points(value: float | None, *, sign: bool = False) -> str:
@@ -251,6 +256,18 @@ def comparison_text(block: Block, metric: str) -> TextTable:
     rows = tuple(comparison_row(c) for c in block.comparisons[metric])
     title = f"{label(metric)}: difference from {block.reference} in points"
     return TextTable(title=title, header=COMPARISON_HEADER, rows=rows)
+
+
+def comparison_brief(block: Block, metric: str) -> TextTable:
+    """Comparisons for a terminal: effect, the interval of the deciding test, verdict."""
+    header = ("Variant", "Difference", "95 % interval", "p Holm", "win/tie/loss", "Verdict")
+    rows = []
+    for c in block.comparisons[metric]:
+        full = comparison_row(c)
+        interval = interval_text(c.interval) if c.difference is not None else "-"
+        rows.append((c.variant, full[1], interval, full[6], full[8], c.verdict))
+    title = f"{label(metric)}: difference from {block.reference} in points"
+    return TextTable(title=title, header=header, rows=tuple(rows))
 
 
 def comparison_row(c: Comparison) -> tuple[str, ...]:

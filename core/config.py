@@ -270,7 +270,8 @@ def _refuse_missing(key: str, reached: Mapping[str, Value | Required]) -> NoRetu
     ]
     because = f" ({name} is plugged in by {holders[0]})" if holders else ""
     raise ValueError(
-        f"{key} has no value{because}; bind {type_text(annotation)}{_choices(annotation)}"
+        f"{key} has no value{because}; it must be {type_text(annotation)}{_choices(annotation)}; "
+        f"bind it in a file or by --set {key}=..."
     )
 
 

@@ -242,25 +242,23 @@ def read_overrides(overrides: Sequence[str], accepts_text: Callable[[str], bool]
     for text in overrides:
         binding = _read_override(text, accepts_text)
         if binding.key in bindings:
-            raise ValueError(f"{OVERRIDE} {text}: {binding.key} is set twice; keep one")
+            raise ValueError(f"{OVERRIDE} {text!r}: {binding.key} is set twice; keep one")
         bindings[binding.key] = binding
     return list(bindings.values())
 
 
 def _read_override(text: str, accepts_text: Callable[[str], bool]) -> Binding:
     key, equals, value = (piece.strip() for piece in text.partition("="))
-    if not equals or not KEY.fullmatch(key):
-        raise ValueError(f"{OVERRIDE} {text}: write {OVERRIDE} Class.parameter=value")
+    if not equals or not KEY.fullmatch(key) or "\n" in value:
+        raise ValueError(f"{OVERRIDE} {text!r}: write {OVERRIDE} Class.parameter=value")
     try:
-        statement, *others = read_text(f"{key} = {value}", OVERRIDE)
+        (statement,) = read_text(f"{key} = {value}", OVERRIDE)
     except ValueError as error:
         if BARE_WORD.fullmatch(value) and accepts_text(key):
             return Binding(key, value, OVERRIDE)
         reason = str(error).removeprefix(f"{OVERRIDE}:1: ")
-        raise ValueError(f"{OVERRIDE} {text}: {reason}") from None
-    assert isinstance(statement, Binding), "a text that starts with `key =` is a binding"
-    if others:
-        raise ValueError(f"{OVERRIDE} {text!r}: give one Class.parameter=value at a time")
+        raise ValueError(f"{OVERRIDE} {text!r}: {reason}") from None
+    assert isinstance(statement, Binding), "one line that starts with `key =` is a binding"
     return Binding(key, statement.value, OVERRIDE)
 
 
@@ -297,10 +295,9 @@ def _expand(
     if not isinstance(value, Macro):
         return value
     if value.name not in macros:
-        near = did_you_mean(value.name, macros)
         raise ValueError(
-            f"{source}: the macro %{value.name} is not defined{near}; "
-            f"define it by a line `{value.name} = ...`"
+            f"{source}: the macro %{value.name} is not defined; define it by a line "
+            f"`{value.name} = ...`{did_you_mean(value.name, macros)}"
         )
     chain = (*chain, value.name)
     if value.name in chain[:-1]:

@@ -4,7 +4,7 @@ Shapes: B images, C classes, D joint width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -31,6 +31,7 @@ class Method(nn.Module, ABC):
     batch_coupled: ClassVar[bool] = False
     image_input: ClassVar[Literal["features", "pixels"]] = "features"
     trains: ClassVar[bool] = True
+    eval_batch_size: ClassVar[int] = 4096
 
     def __init__(self, clip: FrozenCLIP, classes: ClassNames) -> None:
         super().__init__()
@@ -50,6 +51,19 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """The method's own objective; the loss is the sum."""
+
+    def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
+        """Called once before the first step; ``batches`` is one pass over the training images."""
+
+    def end_epoch(self, epoch: int) -> None:
+        """Called after each epoch, counted from 1."""
+
+    def end_training(self) -> None:
+        """Called once after the last epoch, before the epoch to report is chosen."""
+
+    def targets(self, batch: Batch) -> Tensor:
+        """What ``criterion`` compares logits with; the labels unless a method says otherwise."""
+        return batch.labels
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The classification loss that a refiner's semantic term re-uses; mean over rows."""

@@ -8,6 +8,7 @@ the class from Python is not affected by any configuration.
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -120,10 +121,31 @@ def register(kind: str, *, name: str | None = None) -> Callable[[C], C]:
                 "import its module before"
             )
         gin.register(entry.name, module=GIN_MODULE)(cls)
+        _refuse_calls_outside_sessions(entry.name)
         _TABLE[entry.name] = entry
         return cls
 
     return add
+
+
+def _refuse_calls_outside_sessions(name: str) -> None:
+    """Lets gin's version of a class, what ``@name`` stands for, build only while gin is locked.
+
+    gin would otherwise build it after the session as well, with Python's defaults for the settings.
+    """
+    metaclass: Any = type(gin.get_configurable(f"{GIN_MODULE}.{name}"))  # gin makes one for each
+    build = metaclass.__call__
+
+    @functools.wraps(build)
+    def build_in_session(cls: type, *positional: Any, **runtime: Any) -> Any:
+        if not gin.config_is_locked():
+            raise RuntimeError(
+                f"@{name} is called outside a configuration session, where its settings are gone: "
+                "build it inside the session's with block"
+            )
+        return build(cls, *positional, **runtime)
+
+    metaclass.__call__ = build_in_session
 
 
 def _entry(cls: type, kind: str, name: str) -> Entry:

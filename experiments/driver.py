@@ -8,6 +8,7 @@ import json
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from experiments.run import Place
 
 LOG_NAME = "output.log"
-POLL_SECONDS = 1.0
+STOPPING = "stopping when the running cells are done; once more stops at once"
+POLL_SECONDS = 0.5
 HURRIED_SECONDS = 3.0
 
 
@@ -135,15 +137,14 @@ class _Driver:
         for cell in cells:
             self._admit(cell, retry_failed)
         self.progress.begin(total=len(cells), done=len(cells) - len(self.open))
-        patience = CLOSE_SECONDS
-        try:
-            with _Interrupts(self.progress) as interrupts:
-                self._work(interrupts, max_attempts)
-        except KeyboardInterrupt:
-            patience = HURRIED_SECONDS
-        finally:
-            self.executor.close()
-            self.progress.end()
+        with _Interrupts() as interrupts, suppress(KeyboardInterrupt):
+            try:
+                with suppress(KeyboardInterrupt):
+                    self._work(interrupts, max_attempts)
+            finally:
+                self.executor.close()
+                self.progress.end()
+            patience = HURRIED_SECONDS if interrupts.count > 1 else CLOSE_SECONDS
             if warning := self.tracker.close(seconds=patience):
                 self.progress.note(warning)
         return self._outcome()
@@ -168,8 +169,12 @@ class _Driver:
         queued = dict.fromkeys(self.open)
         for cell in self.open.values():
             self.executor.submit(self._job(cell, max_attempts))
+        draining = False
         while self.open:
-            if interrupts.count:
+            if interrupts.count and not draining:
+                draining = True
+                self.progress.note(STOPPING)
+            if draining:
                 for key in [key for key in queued if self.executor.cancel(key)]:
                     self.left.append(self.open.pop(key))
                     del queued[key]
@@ -208,7 +213,7 @@ class _Driver:
         elif event.kind == "retry":
             self.progress.note(f"{cell.label}: try {event.attempt} failed: {event.message}")
         else:
-            self._commit(self.open[event.key], _record_of(cell, event))
+            self._commit(cell, self._record_of(cell, event))
             del self.open[event.key]
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
@@ -220,6 +225,21 @@ class _Driver:
         self.progress.finished(cell.identity, cell.label, record.status)
         self.tracker.finished(run_dir)
 
+    def _record_of(self, cell: Cell, event: Event) -> RunRecord:
+        """The record of an ended job. What the plan says stands above what the run says."""
+        if event.kind == "failed":
+            tries = "1 try" if event.attempt == 1 else f"{event.attempt} tries"
+            logged = (self.study_dir / cell.identity / LOG_NAME).exists()
+            see = f"; see {LOG_NAME}" if logged else ""
+            return _failed_record(cell, f"{event.message} ({tries}{see})")
+        try:
+            record = from_json(json.dumps(event.result))
+        except ValueError as error:
+            return _failed_record(cell, f"the run returned no valid record: {error}")
+        if record.identity != cell.identity:
+            return _failed_record(cell, f"the run returned the record of run {record.identity}")
+        return replace(record, variant=cell.variant, factors=cell.factors, seed=cell.seed)
+
     def _outcome(self) -> StudyOutcome:
         left = (*self.left, *self.open.values())
         return StudyOutcome(
@@ -229,20 +249,6 @@ class _Driver:
             diverged=tuple(self.ended["diverged"]),
             left=left,
         )
-
-
-def _record_of(cell: Cell, event: Event) -> RunRecord:
-    """The record of an ended job. What the plan says of the cell stands above what the run says."""
-    if event.kind == "failed":
-        tries = "1 try" if event.attempt == 1 else f"{event.attempt} tries"
-        return _failed_record(cell, f"{event.message} ({tries}; see {LOG_NAME})")
-    try:
-        record = from_json(json.dumps(event.result))
-    except ValueError as error:
-        return _failed_record(cell, f"the run returned no valid record: {error}")
-    if record.identity != cell.identity:
-        return _failed_record(cell, f"the run returned the record of run {record.identity}")
-    return replace(record, variant=cell.variant, factors=cell.factors, seed=cell.seed)
 
 
 def _failed_record(cell: Cell, message: str) -> RunRecord:
@@ -267,8 +273,7 @@ def _failed_record(cell: Cell, message: str) -> RunRecord:
 class _Interrupts:
     """Counts Ctrl-C and SIGTERM; the second raises KeyboardInterrupt, later ones are ignored."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self) -> None:
         self.count = 0
         self.before: dict[int, Any] = {}
 
@@ -284,7 +289,5 @@ class _Interrupts:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
-        if self.count == 1:
-            self.progress.note("stopping when the running cells are done; once more stops at once")
-        elif self.count == 2:
+        if self.count == 2:
             raise KeyboardInterrupt

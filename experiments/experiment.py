@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from core.interfaces import Method, Refiner
-from core.registry import NonNegativeInt, Part, PositiveInt, Reference, lookup, register
+from core.registry import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    Part,
+    PositiveInt,
+    Reference,
+    lookup,
+    register,
+)
 from core.train.optim import Optimizer, Schedule
 
 Protocol = Literal["base_to_new", "all_classes"]
@@ -31,11 +39,13 @@ class Experiment:
 
     ``backbone`` is "mosaic" or an open_clip name, ``weights`` a pretrained tag or a local file.
     ``protocol`` "base_to_new" trains on the first half of the classes and scores both halves, each
-    among its own classes; "all_classes" trains and scores all. ``num_views`` 0 trains on the
-    evaluation view, k on k fixed augmented views an image. ``selection`` says which epoch is
-    reported: the last, the best on few-shot validation images, or the best on the test images of
-    the training classes, which is named so that nobody uses it by accident. ``template`` replaces
-    the data set's own. ``precision`` is that of everything trained; "bfloat16" is autocast.
+    among its own classes; "all_classes" trains and scores all. ``shots`` 0 means all images.
+    ``num_views`` 0 trains on the evaluation view, k on k fixed augmented views an image.
+    ``selection`` says which epoch is reported: the last, the best on few-shot validation images, or
+    the best on the test images of the training classes, named so that nobody uses it by accident.
+    ``template`` replaces the data set's own. ``split_fractions`` (train, val, test) and
+    ``split_seed`` split a plain ``class/image`` tree, and matter nowhere else. ``precision`` is
+    that of everything trained; "bfloat16" is autocast.
     """
 
     method: Annotated[Callable[..., Method], Part("method")]
@@ -53,7 +63,15 @@ class Experiment:
     batch_size: PositiveInt = 32
     num_views: NonNegativeInt = 0
     selection: Selection = "last"
+    split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
+    split_seed: NonNegativeInt = 0
     precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if len(self.split_fractions) != 3:
+            raise ValueError(
+                f"experiment.split_fractions must be (train, val, test), got {self.split_fractions}"
+            )
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from core.config import Config, config_from_text, session
 from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset, Dataset
 from core.data.fewshot import few_shot
-from core.data.splits import class_subset
+from core.data.splits import Fractions, class_subset
 from core.records import Cost, Evaluation, RunRecord, write_atomic
 from core.seeding import Seeds
 from core.train.batches import FeatureSource, ImageSource, PixelSource
@@ -38,7 +38,6 @@ from experiments.experiment import Experiment
 CONFIG_NAME = "config.gin"
 WEIGHTS_NAME = "weights.safetensors"
 LOG_NAME = "log.jsonl"
-EVAL_BATCH_SIZE = 4096
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -151,11 +150,11 @@ def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluati
     trained = method.classes
     method.set_classes(class_names(part, built.settings.template))
     built.model.eval()
-    batches = built.source.evaluation(part, part.test, EVAL_BATCH_SIZE)
+    batches = built.source.evaluation(part, part.test, method.eval_batch_size)
     with built.autocast:
         correct, total = count_correct(built.model, batches, len(part.class_names))
     method.set_classes(trained)
-    own = dataset.name == built.settings.dataset
+    own = dataset.name == built.dataset.name
     return Evaluation(
         target=subset if own else f"{dataset.name}:{subset}",
         dataset=dataset.name,
@@ -174,7 +173,7 @@ def assembled(config: Config, place: Place) -> Iterator[Assembly]:
         seeds = Seeds(settings.seed)
         dtype, device = DTYPES[settings.precision], torch.device(place.device)
         clip = shared_clip(settings.backbone, settings.weights, place.device, dtype)
-        full = _dataset(settings.dataset, place.data_root, place.cache_dir)
+        full = read_dataset(settings, settings.dataset, place)
         dataset = few_shot(full, shots=settings.shots, seed=settings.seed)
         trained = class_subset(dataset, "base" if settings.protocol == "base_to_new" else "all")
         classes = class_names(trained, settings.template)
@@ -211,19 +210,36 @@ def _reloaded(config: Config, weights: Path, place: Place) -> Iterator[Assembly]
 
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
     """What a run depends on besides its configuration: the data set and the backbone's weights."""
-    values = config.operative("experiment")
-    backbone, weights = values["experiment.backbone"], values["experiment.weights"]
-    assert isinstance(backbone, str) and (weights is None or isinstance(weights, str))
-    return {
-        "dataset": _dataset(str(values["experiment.dataset"]), data_root, cache_dir).fingerprint,
-        "backbone": shared_clip(backbone, weights, "cpu", torch.float32).spec.fingerprint,
-    }
+    values: dict[str, Any] = config.operative("experiment")
+    train, val, test = values["experiment.split_fractions"]
+    dataset = _dataset(
+        values["experiment.dataset"],
+        data_root,
+        cache_dir,
+        Fractions(train=train, val=val, test=test),
+        values["experiment.split_seed"],
+    )
+    clip = shared_clip(
+        values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
+    )
+    return {"dataset": dataset.fingerprint, "backbone": clip.spec.fingerprint}
+
+
+def read_dataset(settings: Experiment, name: str, place: Place) -> Dataset:
+    """A data set by name, split as the experiment says where the tree has no split of its own."""
+    train, val, test = settings.split_fractions
+    fractions = Fractions(train=train, val=val, test=test)
+    return _dataset(name, place.data_root, place.cache_dir, fractions, settings.split_seed)
 
 
 @functools.lru_cache(maxsize=64)
-def _dataset(name: str, data_root: Path | None, cache_dir: Path) -> Dataset:
+def _dataset(
+    name: str, data_root: Path | None, cache_dir: Path, fractions: Fractions, split_seed: int
+) -> Dataset:
     """A data set, listed once a process."""
-    return load_dataset(name, root=data_root, cache_dir=cache_dir)
+    return load_dataset(
+        name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
+    )
 
 
 def class_names(dataset: Dataset, template: str | None) -> ClassNames:
@@ -308,7 +324,7 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
         )
 
     def score(model: RefinedMethod) -> float:
-        batches = built.source.evaluation(part, items, EVAL_BATCH_SIZE)
+        batches = built.source.evaluation(part, items, model.method.eval_batch_size)
         return accuracy(model, batches, len(part.class_names))
 
     return score

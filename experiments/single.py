@@ -6,11 +6,10 @@ from typing import get_args
 
 import experiments.registered  # noqa: F401  (fills the registry)
 from core.config import load_config
-from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset
 from core.metrics import harmonic_mean
 from core.records import Evaluation, RunRecord, write_record
-from experiments.run import Place, evaluate, fingerprints, reload, run
+from experiments.run import Place, evaluate, fingerprints, read_dataset, reload, run
 from experiments.screens import percent
 
 
@@ -76,7 +75,7 @@ def evaluate_run(run_dir: Path, dataset: str, classes: str, place: Place) -> lis
     with reload(run_dir, place) as built:
         other = built.dataset
         if dataset and dataset != other.name:
-            other = load_dataset(dataset, root=place.data_root, cache_dir=place.cache_dir)
+            other = read_dataset(built.settings, dataset, place)
         own = other is built.dataset
         default = built.targets() if own else ("all",)
         chosen = tuple(s for s in subsets if s == classes) or default

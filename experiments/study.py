@@ -245,7 +245,7 @@ def _dataset_rows(
 def _counts(statuses: Iterable[str]) -> dict[str, int]:
     counter = Counter(statuses)
     return {
-        "done": counter["finished"],
+        "finished": counter["finished"],
         "failed": counter["failed"],
         "diverged": counter["diverged"],
     }

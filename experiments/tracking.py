@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
+NICENESS = 10
 CLOSE_SECONDS = 60.0
 LOCK_SECONDS = 30.0
 MAX_PARAMS = 100
@@ -76,6 +77,10 @@ class MirrorReport:
     left: int = 0
     error: str = ""
 
+    def __str__(self) -> str:
+        reason = f" ({self.error})" if self.error else ""
+        return f"{self.written} runs written, {self.present} were there, {self.left} left{reason}"
+
 
 def tracking_uri(runs_dir: Path) -> str:
     """``MLFLOW_TRACKING_URI``, or else the database file ``mlflow.db`` in ``runs_dir``."""
@@ -91,15 +96,11 @@ class MlflowTracker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def finished(self, run_dir: Path) -> None:
-        if self.process is None:
-            self.process = _start_mirror(self.study_dir, self.uri)
-            assert self.process.stdin is not None
-            os.set_blocking(self.process.stdin.fileno(), False)
-        try:
-            assert self.process.stdin is not None
-            os.write(self.process.stdin.fileno(), b"\n")
-        except OSError:
-            return  # a full pipe or a dead mirror: its last pass, or sync, finds every record
+        with suppress(OSError):  # a full pipe, a dead mirror: its last pass, or sync, finds all
+            if self.process is None:
+                self.process = _start_mirror(self.study_dir, self.uri, niceness=NICENESS)
+                os.set_blocking(_wake_up(self.process), False)
+            os.write(_wake_up(self.process), b"\n")
 
     def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
         if self.process is None:
@@ -108,26 +109,39 @@ class MlflowTracker:
         self.process = None
         if not report.error:
             return ""
-        return f"MLflow is behind ({report.error}): python main.py sync {self.study_dir}"
+        missing = f", {report.left} runs are missing" if report.left else ""
+        return f"MLflow is behind{missing} ({report.error}): python main.py sync {self.study_dir}"
 
 
 def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
-    """Write all runs of a study that MLflow lacks, and wait for it."""
-    process = _start_mirror(study_dir, uri or tracking_uri(study_dir.parent))
+    """Write all runs of a study that MLflow lacks, and wait for it.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if not study_dir.is_dir():
+        raise ValueError(f"{study_dir} is no study: there is no such folder")
+    process = _start_mirror(study_dir, uri or tracking_uri(study_dir.parent), niceness=0)
     return _end_mirror(process, None)
 
 
-def _start_mirror(study_dir: Path, uri: str) -> subprocess.Popen[bytes]:
+def _start_mirror(study_dir: Path, uri: str, *, niceness: int) -> subprocess.Popen[bytes]:
     search_path = os.pathsep.join(p or os.getcwd() for p in sys.path)
     with (study_dir / "mirror.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(study_dir.absolute()), uri],
+            [sys.executable, "-P", "-m", __name__, str(study_dir.absolute()), uri, str(niceness)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             env={**QUIET, **os.environ, "PYTHONPATH": search_path},
             process_group=0,
         )
+
+
+def _wake_up(process: subprocess.Popen[bytes]) -> int:
+    """The descriptor of the pipe that wakes a mirror process and whose end ends it."""
+    assert process.stdin is not None
+    return process.stdin.fileno()
 
 
 def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> MirrorReport:
@@ -143,9 +157,9 @@ def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> Mirr
         return MirrorReport(error=f"the mirror process ended with exit code {process.returncode}")
 
 
-def mirror_process(study_dir: Path, uri: str) -> None:
+def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
     """The life of the mirror process: a pass a wake-up, one when the driver lets go, a report."""
-    os.nice(10)
+    os.nice(niceness)
     mirror = Mirror(study_dir, uri)
     mirror.run_pass()
     while os.read(0, 65536):
@@ -174,21 +188,34 @@ class Mirror:
         self.locks = ExitStack()
 
     def run_pass(self) -> MirrorReport:
-        """Write every record that is new since the last pass."""
+        """Write every record that is new since the last pass; a damaged one is left and named."""
         paths = sorted(self.study_dir.glob(f"*/{RECORD_NAME}"))
         new = {path: path.stat().st_mtime_ns for path in paths}.items() - self.seen.items()
+        damaged: list[str] = []
         if new and not self.error:
             try:
                 self._connect()
-                for path, stamp in sorted(new):
-                    self._write(path.parent)
-                    self.seen[path] = stamp
+                damaged = [text for path, stamp in sorted(new) if (text := self._take(path, stamp))]
             except Exception as error:
                 traceback.print_exc()
                 self.error = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        left = len(paths) - len(self.seen)
-        present = len(self.seen) - self.written
-        return MirrorReport(written=self.written, present=present, left=left, error=self.error)
+        return MirrorReport(
+            written=self.written,
+            present=len(self.seen) - self.written,
+            left=len(paths) - len(self.seen),
+            error=self.error or "; ".join(damaged[:1]),
+        )
+
+    def _take(self, path: Path, stamp: int) -> str:
+        """Mirror one record; what is wrong with it, or nothing."""
+        try:
+            record = read_record(path.parent)
+        except ValueError as error:
+            return str(error)
+        if record is not None:
+            self._write(path.parent, record)
+            self.seen[path] = stamp
+        return ""
 
     def close(self) -> None:
         """Let other processes mirror this study."""
@@ -222,10 +249,7 @@ class Mirror:
                 self.held[run.data.tags.get(IDENTITY_TAG, "")] = (run.info.run_id, content)
             token = page.token or ""
 
-    def _write(self, run_dir: Path) -> None:
-        record = read_record(run_dir)
-        if record is None:
-            return
+    def _write(self, run_dir: Path, record: RunRecord) -> None:
         content = hashlib.sha256(to_json(record).encode()).hexdigest()
         run_id, held_content = self.held.get(record.identity, ("", ""))
         if held_content == content:
@@ -351,4 +375,4 @@ def _free_port(first: int) -> int:
 
 
 if __name__ == "__main__":
-    mirror_process(Path(sys.argv[1]), sys.argv[2])
+    mirror_process(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -73,6 +73,7 @@ def load_entry(entry: str) -> Entry:
 
 def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, Any]:
     """The entry of real studies: train and evaluate one cell; its record as a plain mapping."""
+    import experiments.registered  # noqa: F401  (fills the registry)
     from core.records import to_json
     from experiments.run import run
 

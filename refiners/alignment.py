@@ -28,9 +28,9 @@ class MlpAlignment(Alignment):
 
     def __init__(self, local_width: int, text_width: int, seeds: Seeds) -> None:
         super().__init__()
-        self.fc1 = seeded_linear(local_width, local_width, seeds.generator("fc1"))
-        self.norm = nn.BatchNorm1d(local_width)
-        self.fc2 = seeded_linear(local_width, text_width, seeds.generator("fc2"))
+        self.fc1 = seeded_linear(local_width, text_width, seeds.generator("fc1"))
+        self.norm = nn.BatchNorm1d(text_width)
+        self.fc2 = seeded_linear(text_width, text_width, seeds.generator("fc2"))
 
     def forward(self, local_BND: Tensor) -> Tensor:
         hidden = self.norm(self.fc1(local_BND).flatten(0, 1)).relu()

@@ -92,8 +92,9 @@ class EmaCache(Cache):
 
 @register("cache")
 class NoCache(Cache):
-    """Off: reads zeros, writes nothing. With a linear aggregation this is an adapter without
-    memory.
+    """Off: reads zeros, writes nothing.
+
+    With a linear aggregation this is an adapter without memory.
     """
 
     writes = False

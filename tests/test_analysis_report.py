@@ -4,6 +4,8 @@ import csv
 import html
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -131,6 +133,27 @@ def test_main_table_by_hand(tmp_path):
     assert cells["A", AVERAGE, "hm"].mean == pytest.approx(np.mean(hms))
 
 
+def test_published_averages_of_coop_under_both_conventions(tmp_path):
+    """Zhou et al., IJCV 2022 (arXiv 2109.01134), base-to-new as printed by later papers: the
+    average HM of 71.66 is the HM of the mean accuracies; the mean of the eleven HMs is 70.83.
+    """
+    base = [76.47, 98.00, 93.67, 78.12, 97.60, 88.33, 40.44, 80.60, 79.44, 92.19, 84.69]
+    new = [67.88, 89.81, 95.29, 60.40, 59.67, 82.26, 22.30, 65.89, 41.18, 54.74, 56.05]
+    rows = [f"CoOp,d{i},{b},{n}" for i, (b, n) in enumerate(zip(base, new, strict=True))]
+    path = tmp_path / "coop.csv"
+    path.write_text("variant,dataset,base,new\n" + "\n".join(rows) + "\n")
+    cells = main_table(load_csv(path)).cells
+    printed = {
+        m: points(cells["CoOp", AVERAGE, m].mean) for m in ("base", "new", "hm", HM_OF_MEANS)
+    }
+    assert printed == {"base": "82.69", "new": "63.22", "hm": "70.83", HM_OF_MEANS: "71.66"}
+
+
+def test_analysis_does_not_import_torch():
+    code = "import sys, analysis.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_headline_names_parts_that_help(study):
     folder = make_study(
         study,
@@ -213,7 +236,6 @@ def test_second_build_and_other_order_give_the_same_bytes(study, tmp_path):
         slower = replace(record.cost, train_seconds=99.0, total_seconds=120.0)
         write_record(path.parent, replace(record, cost=slower))
     build_report(folder, out=tmp_path / "two", options=QUICK)
-    build_report(folder, out=tmp_path / "again" / "two", options=QUICK)
     for name in (
         "report.json",
         "results.csv",
@@ -228,9 +250,9 @@ def test_second_build_and_other_order_give_the_same_bytes(study, tmp_path):
     assert (tmp_path / "one" / "cost.csv").read_text() != (
         tmp_path / "two" / "cost.csv"
     ).read_text()
-    two, again = (tmp_path / part / "index.html" for part in ("two", "again/two"))
-    links = r'href="[./]+/demo/'
-    assert re.sub(links, "", two.read_text()) == re.sub(links, "", again.read_text())
+    pages = [(tmp_path / part / "index.html").read_text() for part in ("one", "two")]
+    bare = [re.sub(r'<section id="cost">.*?</section>', "", page, flags=re.S) for page in pages]
+    assert bare[0] == bare[1] and pages[0] != pages[1]
 
 
 def test_json_and_csv_hold_fractions_and_the_scores_can_be_read_again(study):
@@ -276,7 +298,7 @@ def test_terminal_summary(study, capsys):
     print_report(report, Console(width=60))
     text = capsys.readouterr().out
     assert "[red]x[/red] is better than CoOp by" in text and "Only 3 datasets: descriptive" in text
-    assert "1 planned cells have no score:" in text and str(report.page) in text
+    assert "Planned cells without a score: 1" in text and str(report.page) in text
     assert "average HM of means" in text
 
 

@@ -1,5 +1,6 @@
 """Reading study folders: what is averaged, what is named, what is refused."""
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -24,6 +25,25 @@ def evaluation(target, dataset, correct, total=400):
     )
 
 
+def counts(effect, identity, seed, noise):
+    """Correct base and new images: a level all variants share, the effect, and noise of its own."""
+    v_index, d_index = int(identity[:2]), int(identity[2:4])
+    own = random.Random(1000 * v_index + 10 * d_index + (seed or 0))
+    shared = random.Random(77 * d_index + (seed or 0))
+    level = [230 + 15 * d_index + shared.randint(-6, 6) for _ in range(2)]
+    return [level[i] + effect[i] + (own.randint(-noise, noise) if noise else 0) for i in range(2)]
+
+
+COST = Cost(
+    train_seconds=10.25,
+    evaluate_seconds=1.5,
+    total_seconds=12.0,
+    images_per_second=400.0,
+    peak_memory_mb=350.0,
+    trainable_parameters=2048,
+)
+
+
 def make_study(
     folder: Path,
     effects,
@@ -40,74 +60,65 @@ def make_study(
     noise=4,
     inert=None,
     batch_coupled=(),
-    total=400,
 ):
-    """A study whose variants differ by ``effects[name] = (base, new)`` images of ``total``.
+    """A study whose variants differ by ``effects[name] = (base, new)`` images of 400.
 
     ``constant`` variants have no seed, ``skip`` names cells without a record, ``status`` maps a
     cell to the state of its run and ``inert`` a variant to the one whose runs it shares.
     """
-    names = [f"{prefix}set{i}" for i in range(datasets)]
-    cells, inert = [], inert or {}
-    for v_index, (variant, effect) in enumerate(effects.items()):
-        for d_index, dataset in enumerate(names):
-            for seed in [None] if variant in constant else range(1, seeds + 1):
-                owner = inert.get(variant, variant)
-                identity = f"{list(effects).index(owner):02d}{d_index:02d}{seed or 0:02d}"
-                note = f"inert: same as {owner!r}" if variant in inert else ""
-                key = (variant, dataset, seed)
-                cells.append(
-                    {"variant": variant, "dataset": dataset, "seed": seed, "identity": identity}
-                    | {"note": note}
-                )
-                if key in skip or variant in inert:
-                    continue
-                rng = random.Random(1000 * v_index + 10 * d_index + (seed or 0))
-                shared = random.Random(77 * d_index + (seed or 0))
-                level = [230 + 15 * d_index + shared.randint(-6, 6) for _ in range(2)]
-                state, message = (status or {}).get(key, ("finished", ""))
-                values = [
-                    level[i] + effect[i] + (rng.randint(-noise, noise) if noise else 0)
-                    for i in range(2)
-                ]
-                record = RunRecord(
-                    identity=identity,
-                    variant=variant,
-                    factors=(factors or {}).get(variant, FULL),
-                    dataset=dataset,
-                    protocol="base-to-new",
-                    regime=(regimes or {}).get(variant, "inductive"),
-                    selection="last",
-                    seed=seed,
-                    shots=16,
-                    status=state,
-                    evaluations=()
-                    if state != "finished"
-                    else (
-                        evaluation("base", dataset, values[0], total),
-                        evaluation("new", dataset, values[1], total),
-                    ),
-                    cost=Cost(
-                        train_seconds=10.0 + v_index + rng.random(),
-                        evaluate_seconds=1.5,
-                        total_seconds=12.0,
-                        images_per_second=400.0,
-                        peak_memory_mb=350.0,
-                        trainable_parameters=2048 * (v_index + 1),
-                    ),
-                    batch_coupled=variant in batch_coupled,
-                    environment={"commit": "abc", "packages": {"torch": "2.10"}},
-                    message=message,
-                )
-                write_record(folder / identity, record)
+    names, inert = [f"{prefix}set{i}" for i in range(datasets)], inert or {}
+    cells = plan_cells(list(effects), names, range(1, seeds + 1), constant, inert)
+    levels = {v: (factors or {}).get(v, FULL) for v in effects}
+    for cell in cells:
+        variant, dataset, seed, identity, _ = cell.values()
+        if (variant, dataset, seed) in skip or variant in inert:
+            continue
+        state, message = (status or {}).get((variant, dataset, seed), ("finished", ""))
+        base, new = counts(effects[variant], identity, seed, noise)
+        pair = (evaluation("base", dataset, base), evaluation("new", dataset, new))
+        record = RunRecord(
+            identity=identity,
+            variant=variant,
+            dataset=dataset,
+            seed=seed,
+            factors=levels[variant],
+            protocol="base-to-new",
+            regime=(regimes or {}).get(variant, "inductive"),
+            selection="last",
+            shots=16,
+            status=state,
+            evaluations=pair if state == "finished" else (),
+            cost=COST,
+            batch_coupled=variant in batch_coupled,
+            environment={"commit": "abc", "packages": {"torch": "2.10"}},
+            message=message,
+        )
+        write_record(folder / identity, record)
+    return write_manifest(folder, levels, names, cells, references)
+
+
+def plan_cells(variants, datasets, seeds, constant, inert):
+    """Cells of every variant, dataset and seed; one without a seed for a constant variant."""
+    cells = []
+    for variant, dataset in itertools.product(variants, datasets):
+        owner = inert.get(variant, variant)
+        note = f"inert: same as {owner!r}" if variant in inert else ""
+        for seed in [None] if variant in constant else seeds:
+            parts = (variants.index(owner), datasets.index(dataset), seed or 0)
+            key = {"variant": variant, "dataset": dataset, "seed": seed}
+            cells.append({**key, "identity": "{:02d}{:02d}{:02d}".format(*parts), "note": note})
+    return cells
+
+
+def write_manifest(folder, factors, datasets, cells, references=()):
     manifest = {
         "schema_version": 1,
         "study": folder.name,
-        "baseline": next(iter(effects)),
+        "baseline": next(iter(factors)),
         "references": list(references),
-        "datasets": names,
-        "seeds": list(range(1, seeds + 1)),
-        "variants": [{"name": v, "factors": (factors or {}).get(v, FULL)} for v in effects],
+        "datasets": datasets,
+        "seeds": sorted({cell["seed"] for cell in cells} - {None}),
+        "variants": [{"name": v, "factors": levels} for v, levels in factors.items()],
         "cells": cells,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +192,15 @@ def test_inert_variant_is_recognised_by_its_runs(study):
     assert np.array_equal(results.scores("NoAgg", "hm"), results.scores("NoAgg+NoCache", "hm"))
 
 
+def test_partly_inert_variants_are_noted_by_cell(study):
+    folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, datasets=2, seeds=1)
+    cells = json.loads((folder / "study.json").read_text())["cells"]
+    cells[3]["note"] = "inert: same as 'CoOp'"
+    results = load_study(edit_manifest(folder, cells=cells))
+    assert results.inert == {} and results.aliases == {}
+    assert results.notes == ("Full on data/set1: inert: same as 'CoOp'",)
+
+
 def test_regimes_keep_variants_apart_and_zero_shot_goes_with_all(study):
     folder = make_study(
         study,
@@ -248,16 +268,7 @@ def cross_dataset(folder, sources=("source",), scores=(200, 240)):
                 cells.append(
                     {"variant": variant, "dataset": source, "seed": seed, "identity": identity}
                 )
-    manifest = {
-        "schema_version": 1,
-        "study": "cross",
-        "baseline": "CoOp",
-        "datasets": list(sources),
-        "variants": [{"name": "CoOp"}, {"name": "Full"}],
-        "cells": cells,
-    }
-    (folder / "study.json").write_text(json.dumps(manifest))
-    return folder
+    return write_manifest(folder, {"CoOp": {}, "Full": {}}, list(sources), cells)
 
 
 def test_targets_of_a_cross_dataset_model_are_the_datasets(study):

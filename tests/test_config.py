@@ -230,8 +230,8 @@ def test_macros_may_hold_references_and_stand_in_dicts():
 
 def test_undefined_unused_and_circular_macros():
     assert refusal("size = 3\ntoy.seeds = [%sise, %size]") == (
-        "a.gin:2: the macro %sise is not defined; did you mean 'size'?; "
-        "define it by a line `sise = ...`"
+        "a.gin:2: the macro %sise is not defined; "
+        "define it by a line `sise = ...`; did you mean 'size'?"
     )
     assert refusal("toy.lr = 1\nnum_slots = 3") == (
         "a.gin:2: nothing uses the macro 'num_slots'; a setting is written "
@@ -277,27 +277,27 @@ def test_bare_words_may_be_paths_and_contain_equal_signs():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("toy.lr=fast", "--set toy.lr=fast: fast is not a value"),
-        ("toy.refiner=ToyRefiner", "--set toy.refiner=ToyRefiner: ToyRefiner is not a value"),
-        ("toy.lr=nan", "--set toy.lr=nan: nan is not a setting"),
+        ("toy.lr=fast", "--set 'toy.lr=fast': fast is not a value"),
+        ("toy.refiner=ToyRefiner", "--set 'toy.refiner=ToyRefiner': ToyRefiner is not a value"),
+        ("toy.lr=nan", "--set 'toy.lr=nan': nan is not a setting"),
         ("toy.name=3", "--set: toy.name must be text, got 3; text is written in quotes"),
         ("ToyEmaCache.mode=sof", "--set: ToyEmaCache.mode must be one of 'hard', 'soft', got"),
-        ("ToyEmaCache.mod=soft", "--set ToyEmaCache.mod=soft: soft is not a value"),
-        ("toy.lr", "--set toy.lr: write --set Class.parameter=value"),
-        ("=3", "--set =3: write --set Class.parameter=value"),
-        ("s/toy.lr=3", "--set s/toy.lr=3: write --set Class.parameter=value"),
-        ("import os#=3", "--set import os#=3: write --set Class.parameter=value"),
-        ("toy.lr=1\ntoy.name='x'", r"--set 'toy.lr=1\ntoy.name='x'': give one"),
-        ("toy.lr=@os.system('x')", "--set toy.lr=@os.system('x'): Expected ')'"),
-        ("toy.name='x", "--set toy.name='x: "),
-        ("toy.lr=", "--set toy.lr=: the value is missing"),
+        ("ToyEmaCache.mod=soft", "--set 'ToyEmaCache.mod=soft': soft is not a value"),
+        ("toy.lr", "--set 'toy.lr': write --set Class.parameter=value"),
+        ("=3", "--set '=3': write --set Class.parameter=value"),
+        ("s/toy.lr=3", "--set 's/toy.lr=3': write --set Class.parameter=value"),
+        ("import os#=3", "--set 'import os#=3': write --set Class.parameter=value"),
+        ("toy.lr=1\ntoy.seeds=[1]", r"--set 'toy.lr=1\ntoy.seeds=[1]': write --set"),
+        ("toy.lr=@os.system(1)", "--set 'toy.lr=@os.system(1)': Expected ')'"),
+        ("toy.name='x", '--set "toy.name=\'x": '),
+        ("toy.lr=", "--set 'toy.lr=': the value is missing"),
         ("momentum=3", "--set: nothing uses the macro 'momentum'"),
         ("toy.lr=0", "--set: toy.lr must be float > 0, got 0"),
     ],
 )
 def test_bad_overrides(override, message):
-    assert refusal("", override).replace('"', "'").startswith(message)
+    assert refusal("", override).startswith(message)
 
 
 def test_one_override_a_key():
-    assert refusal("", "toy.lr=1", "toy.lr=2") == "--set toy.lr=2: toy.lr is set twice; keep one"
+    assert refusal("", "toy.lr=1", "toy.lr=2") == "--set 'toy.lr=2': toy.lr is set twice; keep one"

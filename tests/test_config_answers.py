@@ -10,7 +10,7 @@ from config_toys import FULL, load, toys, write  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import Config, Reference, config_from_text
+from core.config import Reference, config_from_text
 from core.registry import Part, Value, register
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -43,7 +43,7 @@ values = st.recursive(
 
 @given(st.dictionaries(st.text(), st.dictionaries(st.text(), values)))
 def test_every_value_survives_the_text(variants):
-    config = Config({}, {}).with_bindings({"toy_grid.variants": variants}, "test")
+    config = config_from_text("").with_bindings({"toy_grid.variants": variants}, "test")
     again = config_from_text(config.text())
     assert again == config
     assert again.text() == config.text()
@@ -119,10 +119,11 @@ def test_a_parameter_without_value_is_named_with_its_choices():
         config.operative("toy")
     assert str(caught.value) == (
         "ToyRefiner.cache has no value (ToyRefiner is plugged in by toy.refiner); "
-        "bind @toy_cache; choose one of @ToyEmaCache, @ToyNoCache"
+        "it must be @toy_cache; choose one of @ToyEmaCache, @ToyNoCache; "
+        "bind it in a file or by --set ToyRefiner.cache=..."
     )
-    with pytest.raises(ValueError, match=r"^toy.refiner has no value; bind @toy_refiner; choose"):
-        Config({}, {}).operative("toy")
+    with pytest.raises(ValueError, match=r"^toy.refiner has no value; it must be @toy_refiner; ch"):
+        config_from_text("").operative("toy")
     with pytest.raises(ValueError, match="there is no class 'toyy'; did you mean 'toy'"):
         config.operative("toyy")
 

@@ -58,6 +58,13 @@ def test_a_session_is_over_after_its_block():
         make("toy")
 
 
+def test_a_reference_that_outlives_its_session_builds_nothing():
+    with session(load(FULL)) as make:
+        refiner = make("toy").refiner
+    with pytest.raises(RuntimeError, match=r"^@ToyRefiner is called outside a configuration sess"):
+        refiner(5)
+
+
 def test_what_is_missing_is_said_before_gin_says_it():
     config = load(FULL).without(["ToyRefiner.mixing"])
     with session(config) as make, pytest.raises(ValueError, match=r"^ToyRefiner.mixing has no va"):

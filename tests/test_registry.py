@@ -169,6 +169,7 @@ def test_registering_leaves_direct_calls_alone():
 
     gin.clear_config()
     gin.parse_config("ToyDirect.width = 5")
+    gin.finalize()
     try:
         assert ToyDirect().width == 1
         built = gin.get_configurable("refinelab.ToyDirect")()

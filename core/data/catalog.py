@@ -2,30 +2,56 @@
 
 import difflib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.dataset import Dataset
 from core.data.digits import NAME as DIGITS
 from core.data.digits import load_digits
 from core.data.folder import read_folder
+from core.data.splits import Fractions
 
-_Loader = Callable[[str, Path | None, Path], Dataset]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Where data sets are read from, and how a tree without splits is split."""
+
+    root: Path | None
+    cache_dir: Path
+    fractions: Fractions
+    split_seed: int
 
 
-def load_dataset(name: str, *, root: Path | None, cache_dir: Path) -> Dataset:
+_Loader = Callable[[str, Reading], Dataset]
+
+
+def load_dataset(
+    name: str,
+    *,
+    root: Path | None,
+    cache_dir: Path,
+    fractions: Fractions | None = None,
+    split_seed: int = 0,
+) -> Dataset:
     """The data set of a name.
 
     * ``mosaic/<set>``: drawn by the embedded benchmark; ``cache_dir`` keeps what it has drawn.
     * ``sklearn/digits``: handwritten digits that come with scikit-learn.
     * ``folder/<path>``: a tree on disk, absolute or below ``root`` (below the working folder
-      without one).
+      without one); ``fractions`` and ``split_seed`` split a plain ``class/image`` tree.
 
     Raises ValueError, one line, for an unknown name or a tree that cannot be read.
     """
     family, _, rest = name.partition("/")
     if family not in _FAMILIES or not rest:
         raise ValueError(_unknown(name))
-    return _FAMILIES[family](rest, root, cache_dir)
+    reading = Reading(
+        root=root,
+        cache_dir=cache_dir,
+        fractions=fractions or Fractions(),
+        split_seed=split_seed,
+    )
+    return _FAMILIES[family](rest, reading)
 
 
 def dataset_names() -> list[tuple[str, str]]:
@@ -56,25 +82,28 @@ def _mosaic_names() -> tuple[str, ...]:
     return tuple(DATASETS)
 
 
-def _load_mosaic(rest: str, root: Path | None, cache_dir: Path) -> Dataset:
+def _load_mosaic(rest: str, reading: Reading) -> Dataset:
     from core.mosaic.datasets import load
 
     if rest not in _mosaic_names():
         raise ValueError(_unknown(f"mosaic/{rest}"))
-    return load(rest, cache_dir)
+    return load(rest, reading.cache_dir)
 
 
-def _load_sklearn(rest: str, root: Path | None, cache_dir: Path) -> Dataset:
+def _load_sklearn(rest: str, reading: Reading) -> Dataset:
     if rest != DIGITS.partition("/")[2]:
         raise ValueError(_unknown(f"sklearn/{rest}"))
     return load_digits()
 
 
-def _load_folder(rest: str, root: Path | None, cache_dir: Path) -> Dataset:
+def _load_folder(rest: str, reading: Reading) -> Dataset:
     given = Path(rest).expanduser()
-    if given.is_absolute():
-        return read_folder(given)
-    return read_folder((root or Path.cwd()) / given, name=f"folder/{given.as_posix()}")
+    return read_folder(
+        given if given.is_absolute() else (reading.root or Path.cwd()) / given,
+        name=None if given.is_absolute() else f"folder/{given.as_posix()}",
+        fractions=reading.fractions,
+        split_seed=reading.split_seed,
+    )
 
 
 _FAMILIES: dict[str, _Loader] = {

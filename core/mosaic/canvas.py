@@ -107,6 +107,16 @@ def ellipse_points(x: float, y: float, rx: float, ry: float, *, tilt: float = 0.
 _UNIT_RING = [(math.cos(k * math.pi / 12), math.sin(k * math.pi / 12)) for k in range(24)]
 
 
+@dataclass(frozen=True, slots=True)
+class Texture:
+    """A texture laid over the canvas: period and centre in pixels, turn in radians."""
+
+    name: str
+    period: float
+    angle: float
+    centre: Point
+
+
 class Canvas:
     """One picture being drawn."""
 
@@ -131,7 +141,17 @@ class Canvas:
 
     def paste(self, mask: Image.Image, fill: Rgb) -> None:
         """Fill where a mask (8-bit grey, canvas size) says so."""
-        self.image.paste(fill, (0, 0), mask)
+        box = mask.getbbox()
+        if box is not None:
+            self.image.paste(fill, box, mask.crop(box))
+
+    def paste_texture(
+        self, mask: Image.Image, texture: Texture, fill: Rgb, rng: np.random.Generator
+    ) -> None:
+        """Fill where a texture shows its second colour inside a mask."""
+        box = mask.getbbox() or (0, 0, 1, 1)
+        inside = np.asarray(mask.crop(box)) * texture_pattern(texture, box, rng)
+        self.image.paste(fill, box, Image.fromarray(inside))
 
     def pixels(self) -> NDArray[np.float32]:
         """The picture at its final size, ``(48, 48, 3)`` float32 in 0..1."""
@@ -144,19 +164,16 @@ def empty_mask() -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return mask, ImageDraw.Draw(mask)
 
 
-def mask_of(pattern: NDArray[np.bool_], inside: Image.Image) -> Image.Image:
-    """The part of a mask where a pattern holds."""
-    return Image.fromarray(np.asarray(inside) * pattern)
-
-
 def texture_pattern(
-    texture: str, period: float, angle: float, centre: Point, rng: np.random.Generator
+    texture: Texture, box: tuple[int, int, int, int], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Where a texture shows its second colour, ``(CANVAS, CANVAS)``; ``period`` in pixels."""
-    cos, sin = math.cos(angle) / period, math.sin(angle) / period
-    x, y = _X - np.float32(centre[0]), _Y - np.float32(centre[1])
+    """Where a texture shows its second colour in ``box`` (left, top, right, bottom)."""
+    cos, sin = math.cos(texture.angle) / texture.period, math.sin(texture.angle) / texture.period
+    left, top, right, bottom = box
+    x = _X[top:bottom, left:right] - np.float32(texture.centre[0])
+    y = _Y[top:bottom, left:right] - np.float32(texture.centre[1])
     u, v = x * np.float32(cos) + y * np.float32(sin), y * np.float32(cos) - x * np.float32(sin)
-    match texture:
+    match texture.name:
         case "striped":
             pattern = u % 1 < 0.5
         case "dotted":
@@ -171,9 +188,9 @@ def texture_pattern(
             pattern = np.sqrt(u * u + v * v) % 1 < 0.5
         case "speckled":
             grains = rng.random((CANVAS // 4, CANVAS // 4), dtype=np.float32) < 0.3
-            pattern = grains.repeat(4, axis=0).repeat(4, axis=1)
+            pattern = grains.repeat(4, axis=0).repeat(4, axis=1)[top:bottom, left:right]
         case _:
-            raise ValueError(f"no pattern for texture {texture!r}")
+            raise ValueError(f"no pattern for texture {texture.name!r}")
     return np.asarray(pattern, dtype=np.bool_)
 
 

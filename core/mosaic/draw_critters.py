@@ -9,13 +9,12 @@ from core.mosaic.canvas import (
     Frame,
     Point,
     Rgb,
+    Texture,
     colour_of,
     contrast_of,
     ellipse_points,
     empty_mask,
-    mask_of,
     shade,
-    texture_pattern,
 )
 from core.mosaic.world import Critter, Look
 
@@ -68,8 +67,8 @@ def _draw_body(
     if pattern != "plain":
         period = frame.scale * (0.135 + 0.04 * float(rng.random()))
         angle = frame.angle + 0.5 * (float(rng.random()) - 0.5)
-        coat = texture_pattern(_COATS[pattern], period, angle, (frame.x, frame.y), rng)
-        canvas.paste(mask_of(coat, mask), contrast_of(colour))
+        coat = Texture(_COATS[pattern], period, angle, (frame.x, frame.y))
+        canvas.paste_texture(mask, coat, contrast_of(colour), rng)
 
 
 def _draw_face(canvas: Canvas, frame: Frame, head: Point, dark: Rgb) -> None:

@@ -13,13 +13,12 @@ from core.mosaic.canvas import (
     Frame,
     Point,
     Rgb,
+    Texture,
     colour_of,
     contrast_of,
     ellipse_points,
     empty_mask,
-    mask_of,
     shade,
-    texture_pattern,
 )
 from core.mosaic.world import SHAPES, Look, Shape, Surface, pick
 
@@ -92,8 +91,8 @@ def draw_shape(
         angle = 2 * math.pi * float(rng.random())
         shift = 0.25 * frame.scale * (rng.random(2) - 0.5)
         centre = (frame.x + float(shift[0]), frame.y + float(shift[1]))
-        pattern = texture_pattern(subject.texture, max(period, 12.0), angle, centre, rng)
-        canvas.paste(mask_of(pattern, mask), contrast_of(colour))
+        texture = Texture(subject.texture, max(period, 12.0), angle, centre)
+        canvas.paste_texture(mask, texture, contrast_of(colour), rng)
 
 
 _QUARTER = [value // 4 for value in range(256)]
@@ -106,10 +105,9 @@ def draw_surface(
     order = subject.colours if rng.integers(2) else subject.colours[::-1]
     first, second = (colour_of(name, rng, jitter=look.jitter) for name in order)
     period = CANVAS * (0.1 + 0.16 * look.size)
-    pattern = texture_pattern(subject.texture, period, look.angle * 6.0, (frame.x, frame.y), rng)
-    whole = Image.new("L", (CANVAS, CANVAS), 255)
+    texture = Texture(subject.texture, period, look.angle * 6.0, (frame.x, frame.y))
     canvas.image.paste(first, (0, 0, CANVAS, CANVAS))
-    canvas.paste(mask_of(pattern, whole), second)
+    canvas.paste_texture(Image.new("L", (CANVAS, CANVAS), 255), texture, second, rng)
 
 
 def draw_clutter(canvas: Canvas, count: int, rng: np.random.Generator) -> None:

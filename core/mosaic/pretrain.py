@@ -1,7 +1,7 @@
 """Pre-trains the embedded model: plain contrastive image-text training from random weights.
 
 Source of the objective: Radford et al., ICML 2021 (arXiv 2103.00020). Batches are chosen so that
-the easy attributes do not decide alone: see :class:`BatchSampler`. The batch of a step depends on
+the easy attributes do not decide alone: see :class:`core.mosaic.batches.BatchSampler`. The batch of a step depends on
 the seed and the step only, so that a run that was interrupted continues as if it had not been.
 """
 
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.clip.backbone import build_open_clip
+from core.mosaic.batches import BatchSampler
 from core.mosaic.corpus import CAPTIONS, Corpus, draw_corpus
 from core.mosaic.model import MODEL_CONFIG, ClipModel, normalise, save_weights
 from core.mosaic.renderer import RENDERER_VERSION
-from core.mosaic.world import FAMILIES
 from core.mosaic.zeroshot import zero_shot_table
 from core.seeding import derive_seed
 
@@ -77,16 +77,9 @@ def pretrain(
     recipe, loss curve, seconds, zero-shot table, sha256 of the tensors.
     """
     recipe = Recipe(
-        steps=steps,
-        seed=seed,
-        num_images=num_images,
-        num_validation=num_validation,
-        batch_size=batch_size,
-        lr=lr,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        model=model_config,
-    )
+        steps=steps, seed=seed, num_images=num_images, num_validation=num_validation,
+        batch_size=batch_size, lr=lr, warmup=warmup, weight_decay=weight_decay, model=model_config,
+    )  # fmt: skip
     _check(recipe)
     corpus = draw_corpus(
         out / "corpus",
@@ -96,20 +89,25 @@ def pretrain(
         progress=lambda done, total: _announce(progress, 0, steps, {"pictures": done / total}),
     )
     training = Training(recipe, corpus)
-    training.restore(out / "state.pt")
-    weights = out / "mosaic_clip.safetensors"
-    while training.step < steps:
-        loss = training.train_step()
-        if training.step % save_every == 0 or training.step == steps:
-            training.log(loss)
-            training.save(out / "state.pt")
-            save_weights(training.model, weights)
-        _announce(progress, training.step, steps, {"loss": loss, "seconds": training.seconds})
+    _train(training, out, save_every, progress)
     report = training.report()
     if zero_shot:
         report["zero_shot"] = zero_shot_table(training.model, out / "pictures")
     _write_atomically(out / "report.json", json.dumps(report, indent=2).encode())
     return report
+
+
+def _train(training: "Training", out: Path, save_every: int, progress: Progress | None) -> None:
+    """From the last saved state to the last step."""
+    training.restore(out / "state.pt")
+    steps = training.recipe.steps
+    while training.step < steps:
+        loss = training.train_step()
+        if training.step % save_every == 0 or training.step == steps:
+            training.log(loss)
+            training.save(out / "state.pt")
+            save_weights(training.model, out / "mosaic_clip.safetensors")
+        _announce(progress, training.step, steps, {"loss": loss, "seconds": training.seconds})
 
 
 def _announce(progress: Progress | None, step: int, steps: int, values: dict[str, float]) -> None:
@@ -128,61 +126,6 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(
             f"num_images must be at least num_validation + 400 = {least}, got {recipe.num_images}"
         )
-
-
-class BatchSampler:
-    """Chooses the pictures and captions of a step.
-
-    A quarter of the batches mixes all families; a third holds two families; the rest two families
-    in which the most visible attribute takes three values only, so that colour cannot tell the
-    captions apart and shape, texture and parts have to. The validation pictures are the first of
-    the corpus and never drawn.
-    """
-
-    def __init__(self, corpus: Corpus, *, seed: int, batch_size: int, first: int) -> None:
-        self.seed, self.batch_size = seed, batch_size
-        family, bucket = corpus.family[first:], corpus.bucket[first:]
-        self._all = np.arange(first, len(corpus.family))
-        self._family = [first + np.flatnonzero(family == k) for k in range(len(FAMILIES))]
-        self._buckets = [
-            [
-                first + np.flatnonzero((family == k) & (bucket == b))
-                for b in np.unique(bucket[family == k])
-            ]
-            for k in range(len(FAMILIES))
-        ]
-
-    def __call__(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Picture indices and caption columns of one step, ``(batch_size,)`` each."""
-        rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, "mosaic batch", step)))
-        kind = float(rng.random())
-        if kind < 0.25:
-            return self._draw(rng, [self._all]), rng.integers(0, CAPTIONS, self.batch_size)
-        chosen = [self._weighted_family(rng), self._weighted_family(rng)]
-        if kind < 0.6:
-            pools = [self._family[k] for k in chosen]
-            return self._draw(rng, pools), rng.integers(0, CAPTIONS, self.batch_size)
-        pools = [self._three_buckets(rng, k) for k in chosen]
-        columns = rng.integers(0, CAPTIONS // 2, self.batch_size)
-        sparse = rng.random(self.batch_size) < 0.25
-        return self._draw(rng, pools), columns + sparse * (CAPTIONS // 2)
-
-    def _weighted_family(self, rng: np.random.Generator) -> int:
-        """A family by its share of the corpus."""
-        index = int(rng.integers(len(self._all)))
-        edges = np.cumsum([len(members) for members in self._family])
-        return int(np.searchsorted(edges, index, side="right"))
-
-    def _three_buckets(self, rng: np.random.Generator, family: int) -> NDArray[np.int64]:
-        buckets = self._buckets[family]
-        order = np.argsort(rng.random(len(buckets)), kind="stable")[:3]
-        return np.concatenate([buckets[int(k)] for k in order])
-
-    def _draw(self, rng: np.random.Generator, pools: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        """An equal share from each pool."""
-        share = -(-self.batch_size // len(pools))
-        drawn = [pool[rng.integers(0, len(pool), share)] for pool in pools]
-        return np.concatenate(drawn)[: self.batch_size]
 
 
 class Training:

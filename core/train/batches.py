@@ -108,7 +108,9 @@ class FeatureBatches(TrainingBatches):
             view = torch.randint(self.num_views, (self.num_images,), generator=generator)
             row = view[index] * self.num_images + index
         row, index = row.to(self.device), index.to(self.device)
-        return Batch(labels=self.labels[index], features=self.features[row], need=self.need)
+        return Batch(
+            labels=self.labels[index], features=self.features[row], need=self.need, index=index
+        )
 
 
 class PixelSource(ImageSource):
@@ -161,6 +163,7 @@ class PixelBatches(TrainingBatches):
             labels=self.labels[index.to(self.device)],
             pixels=pixels.to(self.device, self.source.dtype),
             need=self.need,
+            index=index.to(self.device),
         )
 
 

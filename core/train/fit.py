@@ -55,7 +55,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     with autocast:
         out = model(batch)
-        terms = objective(out, batch.labels)
+        terms = objective(out, model.method.targets(batch))
         loss = torch.stack(list(terms.values())).sum()
     torch.autograd.backward(loss)
     model.refiner.observe(out)
@@ -85,6 +85,7 @@ def fit(
     optimizer = budget.optimizer.build(parameters)
     best: dict[str, Tensor] | None = None
     model.train()
+    model.method.begin_training(batches.epoch(0, seeds), budget.epochs)
     for epoch in range(1, budget.epochs + 1):
         lr = budget.schedule.at(epoch, budget.epochs, budget.optimizer.lr)
         for group in optimizer.param_groups:
@@ -100,8 +101,10 @@ def fit(
         log({"epoch": epoch, "epochs": budget.epochs, "lr": lr, **means})
         if not math.isfinite(means["loss"]):
             raise DivergedError(f"the loss was {means['loss']} in epoch {epoch}; try a lower lr")
+        model.method.end_epoch(epoch)
         if select is not None:
             best = _keep_best(model, select, epoch, result, best)
+    model.method.end_training()
     if best is not None:
         restore_state(model, best)
     model.eval()

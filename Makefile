@@ -1,0 +1,41 @@
+# `make demo` runs the main job, `make test` the tests; both set everything up in .venv first.
+# The first Python of a fitting version; PYTHON=... chooses another.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c '$(FITS)' >/dev/null 2>&1 && echo $$p && break; done)
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test test-slow lint clean
+
+setup: $(READY)
+
+# Debian ships venv apart from Python: say so instead of failing half-way.
+$(READY): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || \
+		{ echo "RefineLab needs Python 3.11 to 3.13; set PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "this Python has no venv: run 'apt-get install python3-venv' and try again"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: setup
+	$(RUN) main.py grid demo
+	$(RUN) main.py report runs/demo
+
+test: setup
+	$(RUN) -m pytest -m 'not slow'
+
+test-slow: setup
+	$(RUN) -m pytest -m slow
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+clean:
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache
