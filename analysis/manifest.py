@@ -27,7 +27,7 @@ class Cell:
 
 
 def read_manifest(path: Path) -> Mapping[str, Any]:
-    """The manifest, checked. Raises ValueError where it is missing, broken or names unknown variants."""
+    """The manifest, checked. Raises ValueError where it is missing, broken or inconsistent."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

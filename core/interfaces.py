@@ -17,13 +17,12 @@ from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
 
 
 class Method(nn.Module, ABC):
-    """Learns prompts for a frozen CLIP. One subclass a file, built as ``Method(clip, classes,
-    seeds)``.
+    """Learns prompts for a frozen CLIP; one subclass a file.
 
-    ``regime`` says which images training may see; ``provides`` which image fields a refiner may ask
+    Built as ``Method(clip, classes, seeds, *, hyper-parameters)``. ``regime`` says which images training may see; ``provides`` which image fields a refiner may ask
     for; ``batch_coupled`` that a prediction depends on the other images of its batch;
     ``image_input`` whether training can run on cached frozen features or must see pixels;
-    ``trains`` that there is something to learn.
+    ``trains`` that there is something to learn; ``eval_batch_size`` bounds an evaluation batch.
     """
 
     regime: ClassVar[str] = "inductive"
@@ -44,9 +43,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def set_classes(self, classes: ClassNames) -> None:
-        """Score other classes from now on, with what was learned. Raises ValueError where it
-        cannot.
-        """
+        """Score other classes from now on, with what was learned; ValueError where it cannot."""
 
     @abstractmethod
     def loss_terms(self) -> Mapping[str, LossTerm]:
@@ -90,8 +87,9 @@ class Method(nn.Module, ABC):
 
 
 class Refiner(nn.Module, ABC):
-    """Takes a base method's output and improves its class texts. Built as ``Refiner(source,
-    seeds)``.
+    """Takes a base method's output and improves its class texts.
+
+    Built as ``Refiner(source, seeds, *, parts)`` with the method's ``output()`` as the source.
     """
 
     @abstractmethod

@@ -120,9 +120,7 @@ def _evaluation(raw: Mapping[str, Any]) -> Evaluation:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old content or the new,
-    never a part.
-    """
+    """Write a file so that whoever looks, or kills, finds the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = data.encode() if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -138,16 +136,12 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def write_record(run_dir: Path, record: RunRecord) -> None:
-    """Make a run finished: write its record, atomically, after everything else of the run is on
-    disk.
-    """
+    """Make a run finished: write its record, atomically, after everything else of the run."""
     write_atomic(run_dir / RECORD_NAME, to_json(record))
 
 
 def read_record(run_dir: Path) -> RunRecord | None:
-    """The record of a run folder, or None where there is none yet. Raises ValueError naming a file
-    that is broken.
-    """
+    """The record of a run folder, or None before there is one; ValueError names a broken file."""
     path = run_dir / RECORD_NAME
     try:
         return from_json(path.read_text())

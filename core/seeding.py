@@ -16,9 +16,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 class Seeds:
-    """The random streams of one run. ``Seeds(7).generator("CoOp", "context")`` is always the same
-    stream.
-    """
+    """The random streams of one run: ``Seeds(7).generator("context")`` is always the same."""
 
     def __init__(self, seed: int, *scope: str | int) -> None:
         self.seed = seed

@@ -16,9 +16,7 @@ _library: torch.library.Library | None = None
 
 
 def declare_missing_torchvision_ops() -> None:
-    """Declare ``torchvision::nms`` and ``qnms`` on a CPU-only torch; does nothing on a CUDA build
-    or when done.
-    """
+    """Declare ``torchvision::nms`` and ``qnms`` on a CPU-only torch, once."""
     global _library
     if torch.version.cuda is not None or _library is not None:
         return

@@ -27,8 +27,9 @@ class ClassNames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSpec:
-    """The dimensions of a backbone. ``grid`` counts patches (rows, columns); ``fingerprint`` hashes
-    the weights.
+    """The dimensions of a backbone.
+
+    ``grid`` counts patches (rows, columns); ``fingerprint`` hashes the weights.
     """
 
     joint_width: int

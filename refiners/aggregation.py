@@ -12,9 +12,7 @@ from core.seeding import Seeds
 
 
 class Aggregation(nn.Module, ABC):
-    """Refines texts (..., D) with what the cache read (..., D). Built as ``Aggregation(width,
-    seeds)``.
-    """
+    """Refines texts (..., D) with what the cache read. Built as ``Aggregation(width, seeds)``."""
 
     @abstractmethod
     def forward(self, text: Tensor, read: Tensor) -> Tensor: ...

@@ -70,31 +70,41 @@ def make_study(
     cells = plan_cells(list(effects), names, range(1, seeds + 1), constant, inert)
     levels = {v: (factors or {}).get(v, FULL) for v in effects}
     for cell in cells:
-        variant, dataset, seed, identity, _ = cell.values()
-        if (variant, dataset, seed) in skip or variant in inert:
+        variant, key = cell["variant"], (cell["variant"], cell["dataset"], cell["seed"])
+        if key in skip or variant in inert:
             continue
-        state, message = (status or {}).get((variant, dataset, seed), ("finished", ""))
-        base, new = counts(effects[variant], identity, seed, noise)
-        pair = (evaluation("base", dataset, base), evaluation("new", dataset, new))
-        record = RunRecord(
-            identity=identity,
-            variant=variant,
-            dataset=dataset,
-            seed=seed,
+        state, message = (status or {}).get(key, ("finished", ""))
+        write_run(
+            folder,
+            cell,
+            counts(effects[variant], cell["identity"], cell["seed"], noise),
             factors=levels[variant],
-            protocol="base-to-new",
             regime=(regimes or {}).get(variant, "inductive"),
-            selection="last",
-            shots=16,
             status=state,
-            evaluations=pair if state == "finished" else (),
-            cost=COST,
-            batch_coupled=variant in batch_coupled,
-            environment={"commit": "abc", "packages": {"torch": "2.10"}},
             message=message,
+            batch_coupled=variant in batch_coupled,
         )
-        write_record(folder / identity, record)
     return write_manifest(folder, levels, names, cells, references)
+
+
+def write_run(folder, cell, correct, *, status, **fields):
+    pairs = zip(("base", "new"), correct, strict=True)
+    evaluations = tuple(evaluation(target, cell["dataset"], number) for target, number in pairs)
+    record = RunRecord(
+        identity=cell["identity"],
+        variant=cell["variant"],
+        dataset=cell["dataset"],
+        seed=cell["seed"],
+        protocol="base-to-new",
+        selection="last",
+        shots=16,
+        status=status,
+        evaluations=evaluations if status == "finished" else (),
+        cost=COST,
+        environment={"commit": "abc", "packages": {"torch": "2.10"}},
+        **fields,
+    )
+    write_record(folder / cell["identity"], record)
 
 
 def plan_cells(variants, datasets, seeds, constant, inert):

@@ -22,9 +22,7 @@ MOSAIC = "mosaic"
 
 
 def build_open_clip(config: dict[str, Any]) -> nn.Module:
-    """A randomly initialised open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg,
-    quick_gelu}``.
-    """
+    """A random open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg, quick_gelu}``."""
     model: nn.Module = open_clip.CLIP(**config)
     return model
 

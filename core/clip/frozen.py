@@ -53,8 +53,7 @@ class FrozenCLIP(nn.Module):
     def encode_image(
         self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED
     ) -> ImageFeatures:
-        """Features of normalised images; ``local`` and ``attention`` only where ``need`` names
-        them.
+        """Features of normalised images; ``need`` names the fields beyond ``pooled``.
 
         Where only ``pooled`` is needed the last block runs for the CLS row alone, which is exact.
         """

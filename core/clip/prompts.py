@@ -77,9 +77,7 @@ class ContextPrompts(nn.Module):
         return torch.where(self.slots_CL[..., None] >= 0, filled, self.fixed_CLW)
 
     def encode(self, clip: FrozenCLIP, ctx: Tensor) -> Tensor:
-        """Class texts (C, D), not normalised, of a shared (N, W) or class-specific (C, N, W)
-        context.
-        """
+        """Class texts (C, D), not normalised, of a context (N, W) or class-specific (C, N, W)."""
         embedding = self.assemble(ctx)
         if ctx.dim() == 3:
             return clip.encode_text(embedding, self.eot_C)
@@ -90,8 +88,7 @@ class ContextPrompts(nn.Module):
 def _arrange(
     length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition
 ) -> tuple[Tensor, Tensor]:
-    """For every place of every prompt: the place it comes from in the 'end' layout, and its slot or
-    -1.
+    """For each place of each prompt: its place in the 'end' layout, and its slot or -1.
 
     Both (C, L) int64.
     """

@@ -1,8 +1,9 @@
 """Pre-trains the embedded model: plain contrastive image-text training from random weights.
 
 Source of the objective: Radford et al., ICML 2021 (arXiv 2103.00020). Batches are chosen so that
-the easy attributes do not decide alone: see :class:`core.mosaic.batches.BatchSampler`. The batch of a step depends on
-the seed and the step only, so that a run that was interrupted continues as if it had not been.
+the easy attributes do not decide alone: see :class:`core.mosaic.batches.BatchSampler`. The batch of
+a step depends on the seed and the step only, so that a run that was interrupted continues as if it
+had not been.
 """
 
 import hashlib
@@ -53,7 +54,7 @@ class Recipe:
 def pretrain(
     out: Path,
     *,
-    steps: int,
+    steps: int = 5800,
     seed: int = 0,
     num_images: int = 160_000,
     batch_size: int = 128,
@@ -69,25 +70,17 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train the embedded model in the folder ``out``; the same call continues an interrupted run.
 
-    ``out`` gets ``corpus/`` (about 1 GB for 160 000 pictures), ``state.pt`` (after every
-    ``save_every`` steps), ``mosaic_clip.safetensors`` and ``report.json``. ``processes`` draw
-    pictures; training uses torch's threads, and is deterministic on one machine with one thread.
-    ``progress(step, steps, {"loss": ..., "seconds": ...})`` is called after each step, and
-    ``progress(0, steps, {"pictures": fraction})`` while pictures are drawn. Returns the report:
-    recipe, loss curve, seconds, zero-shot table, sha256 of the tensors.
+    ``out`` gets ``corpus/`` (1 GB for 160 000 pictures, drawn by ``processes``), ``state.pt`` every
+    ``save_every`` steps, ``mosaic_clip.safetensors`` and ``report.json``, which is also returned.
+    Deterministic on one machine with one thread. ``progress(step, steps, values)`` gets ``loss``
+    and ``seconds`` after each step, and the fraction of ``pictures`` while they are drawn.
     """
     recipe = Recipe(
         steps=steps, seed=seed, num_images=num_images, num_validation=num_validation,
         batch_size=batch_size, lr=lr, warmup=warmup, weight_decay=weight_decay, model=model_config,
     )  # fmt: skip
     _check(recipe)
-    corpus = draw_corpus(
-        out / "corpus",
-        num_images=num_images,
-        seed=seed,
-        processes=processes,
-        progress=lambda done, total: _announce(progress, 0, steps, {"pictures": done / total}),
-    )
+    corpus = _corpus(out / "corpus", recipe, processes, progress)
     training = Training(recipe, corpus)
     _train(training, out, save_every, progress)
     report = training.report()
@@ -95,6 +88,19 @@ def pretrain(
         report["zero_shot"] = zero_shot_table(training.model, out / "pictures")
     _write_atomically(out / "report.json", json.dumps(report, indent=2).encode())
     return report
+
+
+def _corpus(folder: Path, recipe: Recipe, processes: int, progress: Progress | None) -> Corpus:
+    def show(done: int, total: int) -> None:
+        _announce(progress, 0, recipe.steps, {"pictures": done / total})
+
+    return draw_corpus(
+        folder,
+        num_images=recipe.num_images,
+        seed=recipe.seed,
+        processes=processes,
+        progress=show,
+    )
 
 
 def _train(training: "Training", out: Path, save_every: int, progress: Progress | None) -> None:
