@@ -1,1 +1,1 @@
-"""What everything else stands on: types, configuration, records, the frozen model, data and training."""
+"""What everything stands on: types, configuration, records, frozen model, data, training."""

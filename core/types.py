@@ -86,8 +86,8 @@ class Batch:
     """Images of one step: ``pixels`` (B, 3, H, W), already normalised, or cached ``features``.
 
     ``labels`` (B,) int64. Exactly one of the two image inputs is given, whichever the method asked
-    for. ``need`` names the fields of ImageFeatures that this step uses. ``index`` (B,) int64 are the
-    images' places in the training list, where there is one.
+    for. ``need`` names the fields of ImageFeatures that this step uses. ``index`` (B,) int64 are
+    the images' places in the training list, where there is one.
     """
 
     labels: Tensor

@@ -3,7 +3,6 @@
 import itertools
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,7 +44,7 @@ COST = Cost(
 
 
 def make_study(
-    folder: Path,
+    folder,
     effects,
     *,
     datasets=6,
@@ -64,8 +63,7 @@ def make_study(
     """A study whose variants differ by ``effects[name] = (base, new)`` images of 400.
 
     ``constant`` variants have no seed, ``skip`` names cells without a record, ``status`` maps a
-    cell to the state of its run and ``inert`` a variant to the one whose runs it shares.
-    """
+    cell to the state of its run and ``inert`` a variant to the one whose runs it shares."""
     names, inert = [f"{prefix}set{i}" for i in range(datasets)], inert or {}
     cells = plan_cells(list(effects), names, range(1, seeds + 1), constant, inert)
     levels = {v: (factors or {}).get(v, FULL) for v in effects}

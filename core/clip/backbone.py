@@ -144,8 +144,8 @@ def _check_tag(name: str, tag: str, config: dict[str, Any]) -> None:
     has = bool(config.get("quick_gelu", False))
     if wants != has:
         raise ValueError(
-            f"weights {tag!r} of {name!r} were trained {'with' if wants else 'without'} quick-GELU, "
-            f"the model is built {'with' if has else 'without'} it; use {sibling!r}"
+            f"weights {tag!r} were trained {'with' if wants else 'without'} quick-GELU, the model "
+            f"{name!r} is built {'with' if has else 'without'} it; use {sibling!r}"
         )
 
 

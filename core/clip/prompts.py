@@ -84,6 +84,13 @@ class ContextPrompts(nn.Module):
         prefix, suffix = embedding[:1, : self.num_shared], embedding[:, self.num_shared :]
         return clip.encode_prompts(prefix, suffix, self.eot_C)[0]
 
+    def encode_groups(self, clip: FrozenCLIP, ctx_GNW: Tensor) -> Tensor:
+        """Class texts (G, C, D), not normalised, of one context a group."""
+        filled_GCLW = ctx_GNW[:, self.slots_CL.clamp(min=0)]
+        embedding = torch.where(self.slots_CL[..., None] >= 0, filled_GCLW, self.fixed_CLW)
+        prefix, suffix = embedding[:, 0, : self.num_shared], embedding[:, :, self.num_shared :]
+        return clip.encode_prompts(prefix, suffix, self.eot_C)
+
 
 def _arrange(
     length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition
