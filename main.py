@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
-from rich.progress import Progress, TimeRemainingColumn
 
-from experiments.screens import config_path, console, percent, table
+from experiments.screens import Bar, config_path, console, percent, table
 
 app = typer.Typer(
     help=(__doc__ or "").splitlines()[0],
@@ -77,15 +75,14 @@ def train(
     from experiments.single import describe_run, train_one
 
     place = _place(runs, data_root, device)
-    with Progress(*Progress.get_default_columns(), console=console(error=True)) as bar:
-        task = bar.add_task("epochs", total=None)
+    with Bar("epochs") as bar:
         folder, record = train_one(
             config_path(config),
             overrides or [],
             out,
             runs / "train",
             place,
-            on_progress=lambda e: bar.update(task, completed=e["epoch"], total=e["epochs"]),
+            on_progress=lambda e: bar.show(e["epoch"], e["epochs"]),
         )
     if as_json:
         print((folder / "record.json").read_text(), end="")
@@ -299,8 +296,7 @@ def pretrain(
     """Rebuild the embedded benchmark's weights from scratch; resumes where it was stopped."""
     from experiments.pretraining import run_pretraining
 
-    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
-    with Progress(*columns, console=console(error=True)) as bar:
+    with Bar("drawing pictures") as bar:
         found = run_pretraining(out, steps=steps, seed=seed, processes=processes, bar=bar)
     _print_json(found)
 
@@ -336,9 +332,13 @@ def data_export(name: str, out: Path, root: DataRoot = None, runs: Runs = RUNS) 
     """Write a data set as image files with a split file, in the CoOp folder layout."""
     from experiments.data_commands import export
 
-    with Progress(*Progress.get_default_columns(), console=console(error=True)) as bar:
+    with Bar(f"writing {name}") as bar:
         split_file = export(name, out, root, runs / "cache", bar)
     print(f"wrote {split_file}; read it with experiment.dataset = 'folder/{out}'")
+
+
+# Typer brings a click of its own or uses the installed one, depending on its version.
+UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def main() -> int:
@@ -346,13 +346,13 @@ def main() -> int:
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
-    except click.exceptions.Exit as stop:
+        return int(app(arguments or ["--help"], standalone_mode=False) or 0)
+    except typer.Exit as stop:
         return int(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
+    except UsageProblem as error:
+        print(f"error: {error.format_message()} Try --help.", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command continues", file=sys.stderr)
         return 3
     except (ValueError, OSError) as error:

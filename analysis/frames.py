@@ -184,11 +184,19 @@ def _record_notes(study_dir: Path, cells: Sequence[Cell]) -> Iterable[str]:
 
 def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
     """Pairs are only pairs on the same images and the same frozen model: say where they are not."""
-    splits: dict[str, set[str]] = {}
+    by_seed: dict[tuple[str, int | None], set[str]] = {}
     for record in records:
-        splits.setdefault(record.dataset, set()).add(record.fingerprints.get("dataset", ""))
-    for dataset in sorted(name for name, values in splits.items() if len(values) > 1):
-        yield f"the runs on {dataset} did not use one split: their differences are not paired"
+        split = record.fingerprints.get("dataset", "")
+        by_seed.setdefault((record.dataset, record.seed), set()).add(split)
+    for dataset in dict.fromkeys(dataset for dataset, _ in by_seed):
+        seeds = {seed: splits for (name, seed), splits in by_seed.items() if name == dataset}
+        if any(len(splits) > 1 for splits in seeds.values()):
+            yield f"the runs on {dataset} did not use one split: their differences are not paired"
+        elif None in seeds and len(set().union(*seeds.values())) > 1:
+            yield (
+                f"{dataset} has a split of its own for every seed, but a variant without seeds was "
+                "measured on one of them: its differences are not paired"
+            )
     if len({record.fingerprints.get("backbone", "") for record in records}) > 1:
         yield "the runs do not share one frozen backbone"
 

@@ -80,8 +80,8 @@ def _told(results: Results, block: Block) -> list[Comparison]:
     family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
     if block.reference == results.baseline:
         return family
-    parts = [c for c in family if removed_part(results, c)]
-    return parts or [c for c in family if c.variant != results.baseline]
+    family = [c for c in family if c.variant != results.baseline]
+    return [c for c in family if removed_part(results, c)] or family
 
 
 def _rank(results: Results, c: Comparison) -> int:

@@ -21,8 +21,9 @@ class Method(nn.Module, ABC):
 
     Built as ``Method(clip, classes, seeds, *, hyper-parameters)``. ``regime`` says which images
     training may see; ``provides`` which image fields a refiner may ask for; ``batch_coupled`` that
-    a prediction depends on the other images of its batch; ``image_input`` whether training can run on cached frozen features or must see pixels;
-    ``trains`` that there is something to learn; ``eval_batch_size`` bounds an evaluation batch.
+    a prediction depends on the other images of its batch; ``image_input`` whether training can run
+    on cached frozen features or must see pixels; ``trains`` that there is something to learn;
+    ``eval_batch_size`` bounds an evaluation batch.
     """
 
     regime: ClassVar[str] = "inductive"

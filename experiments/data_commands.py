@@ -5,13 +5,12 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.progress import Progress
-
 from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset, Item
 from core.data.export import export_dataset
 from core.data.fewshot import few_shot
 from core.data.splits import class_subset
+from experiments.screens import Bar
 
 
 def check_dataset(
@@ -37,13 +36,10 @@ def check_dataset(
     return found
 
 
-def export(name: str, out: Path, root: Path | None, cache_dir: Path, bar: Progress) -> Path:
+def export(name: str, out: Path, root: Path | None, cache_dir: Path, bar: Bar) -> Path:
     """Write a data set below ``out``; the path of its split file."""
-    task = bar.add_task(f"writing {name}", total=None)
     dataset = load_dataset(name, root=root, cache_dir=cache_dir)
-    return export_dataset(
-        dataset, out, lambda done, total: bar.update(task, completed=done, total=total)
-    )
+    return export_dataset(dataset, out, bar.show)
 
 
 def _listing_hash(items: tuple[Item, ...]) -> str:

@@ -4,23 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
 from core.mosaic.pretrain import pretrain
+from experiments.screens import Bar
 
 
 def run_pretraining(
-    out: Path, *, steps: int | None, seed: int, processes: int, bar: Progress
+    out: Path, *, steps: int | None, seed: int, processes: int, bar: Bar
 ) -> dict[str, Any]:
     """Draw the pictures and train; the same call continues an interrupted one."""
-    task = bar.add_task("drawing", total=1.0)
 
     def show(step: int, steps: int, values: Mapping[str, float]) -> None:
         if "pictures" in values:
-            bar.update(task, description="drawing pictures", completed=values["pictures"])
+            bar.show(values["pictures"], 1.0, "drawing pictures")
         else:
-            text = f"step {step} of {steps}, loss {values['loss']:.3f}"
-            bar.update(task, description=text, completed=step, total=steps)
+            bar.show(step, steps, f"step {step} of {steps}, loss {values['loss']:.3f}")
 
-    more = {} if steps is None else {"steps": steps}
+    more: dict[str, Any] = {} if steps is None else {"steps": steps}
     return pretrain(out, seed=seed, processes=processes, progress=show, **more)

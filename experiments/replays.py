@@ -1,19 +1,23 @@
 """How each recorded case is replayed with our methods and refiners: one function a case."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from core.clip.frozen import FrozenCLIP
 from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from core.types import Forward, MethodOutput
+from core.types import Forward
 from experiments.verification import (
     Named,
     Vectors,
     check_tokens,
+    fill,
     frozen_clip,
+    gradients,
     replays,
     sgd_steps,
 )
@@ -26,19 +30,6 @@ from refiners.null_refiner import NullRefiner
 from refiners.text_refiner import TextRefiner
 
 SEEDS = Seeds(0)
-
-
-@torch.no_grad()
-def fill(parameter: Tensor, value: Tensor) -> None:
-    """Put a recorded value into a parameter or buffer."""
-    parameter.copy_(value.reshape(parameter.shape))
-
-
-def gradients(named: Mapping[str, Tensor]) -> Named:
-    """Recorded names of step 1's gradients."""
-    for name, parameter in named.items():
-        assert parameter.grad is not None, f"{name} got no gradient"
-        yield f"grad1.{name}", parameter.grad.clone()
 
 
 @replays("coop")
@@ -96,13 +87,65 @@ def _first(vectors: Vectors, ending: str) -> str:
     return next(name for name in vectors.tensors if name.endswith(ending))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """TextRefiner with all released parts on CoOp, each part under its own type."""
+
+    model: RefinedMethod
+    method: CoOp
+    alignment: MlpAlignment
+    cache: EmaCache
+    aggregation: LinearAggregation
+    semantic: SemanticLoss
+    regularization: L1Regularization
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by recorded name."""
+        fc1, norm, fc2 = self.alignment.fc1, self.alignment.norm, self.alignment.fc2
+        return {
+            "ctx": self.method.ctx,
+            "extractor.weight": self.aggregation.extractor.weight,
+            "align.fc1.weight": fc1.weight,
+            "align.fc1.bias": fc1.bias,
+            "align.fc2.weight": fc2.weight,
+            "align.fc2.bias": fc2.bias,
+            "align.bn.weight": norm.weight,
+            "align.bn.bias": norm.bias,
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """What is trained or written, by recorded name."""
+        norm = self.alignment.norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        return {
+            **self.parameters(),
+            "cache": self.cache.slots_MD,
+            "align.bn.running_mean": norm.running_mean,
+            "align.bn.running_var": norm.running_var,
+            "align.bn.count": norm.num_batches_tracked,
+        }
+
+
 @replays("textrefiner")
 def replay_textrefiner(vectors: Vectors) -> Named:
     """TextRefiner with all released parts on CoOp."""
     clip = frozen_clip(vectors)
-    c = vectors.constants
-    placeholder = " ".join(["X"] * c["n_ctx"])
+    placeholder = " ".join(["X"] * vectors.constants["n_ctx"])
     yield from check_tokens(vectors, placeholder, clip.tokenizer)
+    released = _released(clip, vectors)
+    for name, parameter in released.state().items():
+        if f"param.{name}" in vectors.tensors:
+            fill(parameter, vectors[f"param.{name}"])
+    yield from _textrefiner_steps(vectors, released)
+    for name, value in released.state().items():
+        yield f"after3.{name}", value.detach()
+    yield "eval_after3.logits", released.model.eval()(vectors.eval_batch()).logits()
+
+
+def _released(clip: FrozenCLIP, vectors: Vectors) -> Released:
+    """The recorded experiment, built with its constants, in float64."""
+    c = vectors.constants
     method = CoOp(
         clip,
         vectors.classes,
@@ -111,36 +154,25 @@ def replay_textrefiner(vectors: Vectors) -> Named:
         ctx_init="",
         class_position=c["class_position"],
     )
-    refiner = _released_refiner(method.output(), c)
-    model = RefinedMethod(method, refiner).double()
-    named = _refiner_parameters(method, refiner)
-    for name, parameter in (named | _refiner_buffers(refiner)).items():
-        if f"param.{name}" in vectors.tensors:
-            fill(parameter, vectors[f"param.{name}"])
-    yield from _textrefiner_steps(vectors, model, named)
-    state = named | _refiner_buffers(refiner)
-    for name, value in state.items():
-        yield f"after3.{name}", value.detach()
-    yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
-
-
-def _released_refiner(source: MethodOutput, c: Mapping[str, float]) -> TextRefiner:
-    def cache(width: int, seeds: Seeds) -> EmaCache:
-        return EmaCache(width, seeds, num_slots=int(c["memory"]), momentum=c["momentum"])
-
-    def aggregation(width: int, seeds: Seeds) -> LinearAggregation:
-        return LinearAggregation(width, seeds, alpha=c["alpha"])
-
-    def semantic() -> SemanticLoss:
-        return SemanticLoss(weight=1 / c["balance"], topk=int(c["topk"]))
-
-    def regularization() -> L1Regularization:
-        return L1Regularization(weight=c["distill"])
-
-    return TextRefiner(
+    source = method.output()
+    alignment = MlpAlignment(source.local_width, source.text_width, SEEDS)
+    cache = EmaCache(source.text_width, SEEDS, num_slots=int(c["memory"]), momentum=c["momentum"])
+    aggregation = LinearAggregation(source.text_width, SEEDS, alpha=c["alpha"])
+    semantic = SemanticLoss(weight=1 / c["balance"], topk=int(c["topk"]))
+    regularization = L1Regularization(weight=c["distill"])
+    refiner = TextRefiner(
         source,
         SEEDS,
-        alignment=MlpAlignment,
+        alignment=lambda *_: alignment,
+        cache=lambda *_: cache,
+        aggregation=lambda *_: aggregation,
+        semantic=lambda: semantic,
+        regularization=lambda: regularization,
+    )
+    return Released(
+        model=RefinedMethod(method, refiner).double(),
+        method=method,
+        alignment=alignment,
         cache=cache,
         aggregation=aggregation,
         semantic=semantic,
@@ -148,35 +180,15 @@ def _released_refiner(source: MethodOutput, c: Mapping[str, float]) -> TextRefin
     )
 
 
-def _refiner_parameters(method: CoOp, refiner: TextRefiner) -> dict[str, nn.Parameter]:
-    alignment = refiner.alignment
-    layers = {"fc1": alignment.fc1, "fc2": alignment.fc2, "bn": alignment.norm}
-    named = {"ctx": method.ctx, "extractor.weight": refiner.aggregation.extractor.weight}
-    for name, layer in layers.items():
-        named[f"align.{name}.weight"] = layer.weight
-        named[f"align.{name}.bias"] = layer.bias
-    return named
-
-
-def _refiner_buffers(refiner: TextRefiner) -> dict[str, Tensor]:
-    norm = refiner.alignment.norm
-    return {
-        "cache": refiner.cache.slots_MD,
-        "align.bn.running_mean": norm.running_mean,
-        "align.bn.running_var": norm.running_var,
-        "align.bn.count": norm.num_batches_tracked,
-    }
-
-
-def _textrefiner_steps(
-    vectors: Vectors, model: RefinedMethod, named: Mapping[str, nn.Parameter]
-) -> Named:
+def _textrefiner_steps(vectors: Vectors, released: Released) -> Named:
+    model, cache, semantic = released.model, released.cache, released.semantic
     method, refiner = model.method, model.refiner
     objective = Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
     need = frozenset({"pooled"}) | refiner.needs()
-    weights = {"semantic": refiner.semantic.weight, "regularization": refiner.regularization.weight}
+    weights = {"semantic": semantic.weight, "regularization": released.regularization.weight}
     recorded = {"ce": "global", "semantic": "semantic", "regularization": "regularisation"}
     kept: dict[str, Forward] = {}
+    named = released.parameters()
     model.train()
 
     def step(number: int) -> Mapping[str, Tensor]:
@@ -191,36 +203,35 @@ def _textrefiner_steps(
         for ours, theirs in recorded.items():
             yield f"loss{number}.{theirs}", values[ours] / weights.get(ours, 1.0)
         yield f"out{number}.logits", out.logits()
-        yield f"out{number}.topk_index", refiner.semantic.top_patches(out) + 1
-        yield f"out{number}.write_slot", refiner.cache.write_weights(_tokens(out))[0]
-        yield f"cache{number}.before", refiner.cache.slots_MD.clone()
+        yield f"out{number}.topk_index", semantic.top_patches(out) + 1
+        yield f"out{number}.write_slot", cache.write_weights(_tokens(out))[0]
+        yield f"cache{number}.before", cache.slots_MD.clone()
         if number == 1:
             yield from gradients(named)
-            yield from _first_step(vectors, model, out)
+            yield from _first_step(released, out)
         refiner.observe(out)
-        yield f"cache{number}.after", refiner.cache.slots_MD.clone()
+        yield f"cache{number}.after", cache.slots_MD.clone()
 
 
 def _tokens(out: Forward) -> Tensor:
     return out.aux["aligned"].detach().flatten(0, 1)
 
 
-def _first_step(vectors: Vectors, model: RefinedMethod, out: Forward) -> Named:
-    refiner = model.refiner
+def _first_step(released: Released, out: Forward) -> Named:
+    cache, semantic = released.cache, released.semantic
     assert out.local is not None and out.attention is not None
-    k = refiner.semantic.topk
     ordered = out.attention.sort(dim=-1, descending=True).values
-    norm = refiner.alignment.norm
-    yield "align1.running_mean", norm.running_mean.clone()
-    yield "align1.running_var", norm.running_var.clone()
+    state = released.state()
+    yield "align1.running_mean", state["align.bn.running_mean"].clone()
+    yield "align1.running_var", state["align.bn.running_var"].clone()
     yield "out1.aligned_tokens", out.aux["aligned"]
-    yield "out1.attention_gap", ordered[:, k - 1] - ordered[:, k]
+    yield "out1.attention_gap", ordered[:, semantic.topk - 1] - ordered[:, semantic.topk]
     yield "out1.attention_row", out.attention
     yield "out1.image_feature", out.image
     yield "out1.local_tokens", out.local
-    yield "out1.local_logits", refiner.semantic.local_logits(out).flatten(0, 1)
-    yield "out1.selected_tokens", refiner.semantic.rows(out).flatten(0, 1)
+    yield "out1.local_logits", semantic.local_logits(out).flatten(0, 1)
+    yield "out1.selected_tokens", semantic.rows(out).flatten(0, 1)
     yield "out1.text_feature", out.aux["plain_text"]
     yield "out1.refined_text_feature", out.text
-    yield "out1.read_weights", refiner.cache.read_weights(out.aux["plain_text"])
-    yield "out1.write_weights", refiner.cache.write_weights(_tokens(out))[1]
+    yield "out1.read_weights", cache.read_weights(out.aux["plain_text"])
+    yield "out1.write_weights", cache.write_weights(_tokens(out))[1]

@@ -1,15 +1,17 @@
 """What the commands print: rich tables on a terminal, the same text without colour elsewhere."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 CONFIGS_DIR = Path(__file__).parent / "configs"
 PLAIN_WIDTH = 160
+PLAIN_SECONDS = 10.0
 
 
 def console(*, error: bool = False) -> Console:
@@ -34,6 +36,41 @@ def table(
 def escape(cell: object) -> str:
     """Text of a cell; square brackets in it are text, not markup."""
     return str(cell).replace("[", "\\[")
+
+
+class Bar:
+    """One progress line on standard error: a bar with an ETA on a terminal, a plain line every ten
+    seconds elsewhere. Nothing is shown before the first news, so that errors stand alone.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.last = time.monotonic()
+        self.terminal = sys.stderr.isatty()
+        self.bar = Progress(console=console(error=True), disable=not self.terminal)
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.bar.stop()
+
+    def show(self, done: float, total: float, label: str = "") -> None:
+        """``done`` of ``total`` are done; a new label replaces the old one."""
+        self.label = label or self.label
+        if not self.terminal:
+            self._line(done, total)
+            return
+        if self.task is None:
+            self.task = self.bar.add_task(self.label, total=total)
+            self.bar.start()
+        self.bar.update(self.task, description=self.label, completed=done, total=total)
+
+    def _line(self, done: float, total: float) -> None:
+        if time.monotonic() - self.last >= PLAIN_SECONDS:
+            self.last = time.monotonic()
+            print(f"{self.label}: {100 * done / total:.0f} %", file=sys.stderr, flush=True)
 
 
 def config_path(name: str) -> Path:
@@ -66,15 +103,3 @@ def config_rows() -> list[dict[str, str]]:
 def percent(value: float | None) -> str:
     """A fraction as percent with two digits, or a dash."""
     return "-" if value is None else f"{100 * value:.2f}"
-
-
-def plan_table(title: str, summary: Any) -> Table:
-    """The rows of a dry run: a line a variant."""
-    rows = [dict(row) for row in summary.rows]
-    columns = list(rows[0])
-    return table(title, columns, [[row[c] for c in columns] for row in rows], numbers=3)
-
-
-def mapping_rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """A mapping as rows of two columns."""
-    return [(key, str(value)) for key, value in values.items()]

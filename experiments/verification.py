@@ -182,6 +182,19 @@ def check_tokens(vectors: Vectors, placeholder: str, tokenizer: Tokenizer) -> Na
     yield "in.token_rows_index", torch.tensor([[rows.get(int(i), -1) for i in r] for r in ids])
 
 
+@torch.no_grad()
+def fill(parameter: Tensor, value: Tensor) -> None:
+    """Put a recorded value into a parameter or buffer."""
+    parameter.copy_(value.reshape(parameter.shape))
+
+
+def gradients(named: Mapping[str, Tensor]) -> Named:
+    """Recorded names of step 1's gradients."""
+    for name, parameter in named.items():
+        assert parameter.grad is not None, f"{name} got no gradient"
+        yield f"grad1.{name}", parameter.grad.clone()
+
+
 def sgd_steps(
     parameters: list[nn.Parameter], step: Callable[[int], Mapping[str, Tensor]]
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:

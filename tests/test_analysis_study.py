@@ -259,6 +259,16 @@ FIELDS = {
 }
 
 
+def test_a_split_per_seed_is_paired_but_not_for_a_variant_without_seeds(study):
+    folder = make_study(study, {"CoOp": (0, 0), "Zero": (3, 3)}, datasets=1, constant=("Zero",))
+    for path in folder.glob("*/record.json"):
+        raw = json.loads(path.read_text())
+        raw["fingerprints"] = {"dataset": str(raw["seed"] or 1)}
+        path.write_text(json.dumps(raw))
+    (note,) = load_study(folder).notes
+    assert note.startswith("data/set0 has a split of its own for every seed, but a variant without")
+
+
 def cross_dataset(folder, sources=("source",), scores=(200, 240)):
     """A study with one evaluation per target: the source itself and two others."""
     cells = []

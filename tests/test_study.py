@@ -181,6 +181,7 @@ with LocalExecutor(2, entry="fake_runs:fake_run", log_dir=study_dir / "logs") as
         fake_plan(["slow a", "slow b", "slow c"]), study_dir, executor,
         place=SimpleNamespace(cache_dir="cache", data_root=None, device="cpu"),
         progress=make_progress(),
+        max_attempts=1000,
     )
 print(len(outcome.done), len(outcome.skipped), len(outcome.left))
 sys.exit(outcome.exit_code)
@@ -458,19 +459,19 @@ def test_a_bar_is_for_terminals_only(monkeypatch):
 def test_a_study_survives_a_storm(tmp_path, undisturbed):
     """Random processes of a study are killed at random moments until it is done."""
     chance = random.Random(0)
-    for _ in range(200):
+    kills = 0
+    for _ in range(60):
         driver = start_driver(tmp_path)
-        deadline = time.monotonic() + chance.uniform(0.2, 3.0)
-        while time.monotonic() < deadline and driver.poll() is None:
-            time.sleep(chance.uniform(0.01, 0.4))
-            children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
+        lifetime = time.monotonic() + chance.uniform(0.5, 4.0)
+        while time.monotonic() < lifetime and driver.poll() is None:
+            time.sleep(chance.uniform(0.2, 0.8))
             with suppress(OSError, IndexError):
-                os.kill(int(chance.choice(children.read_text().split())), signal.SIGKILL)
+                children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text()
+                os.kill(int(chance.choice(children.split())), signal.SIGKILL)
+                kills += 1
         driver.kill()
         driver.communicate()
-        if len(list(tmp_path.glob(f"*/{RECORD_NAME}"))) == 12:
+        if driver.returncode == 0:
             break
-    texts = [path.read_text() for path in tmp_path.glob(f"*/{RECORD_NAME}")]
-    if not any('"failed"' in text for text in texts):
-        assert records_text(tmp_path) == undisturbed
-    assert len(texts) == 12
+    assert driver.returncode == 0 and kills > 0
+    assert records_text(tmp_path) == undisturbed

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
+from core.clip.hooks import NO_HOOK, TokenHook
+from core.initial import seeded_normal
 from core.types import ClassNames
 
 ClassPosition = Literal["end", "middle", "front"]
@@ -18,6 +20,26 @@ ClassPosition = Literal["end", "middle", "front"]
 def words_of(text: str) -> list[str]:
     """The words of an initial context; underscores count as blanks."""
     return text.replace("_", " ").split(" ")
+
+
+@torch.no_grad()
+def initial_context(
+    clip: FrozenCLIP, words: str, num_ctx: int, generator: torch.Generator
+) -> Tensor:
+    """A first context (N, W): token embeddings of ``words``, or N(0, 0.02 squared) without words.
+
+    As in the released code N is the number of words; only the first N BPE tokens count.
+    """
+    text = words.replace("_", " ").strip()
+    if not text:
+        return seeded_normal(num_ctx, clip.spec.text_width, std=0.02, generator=generator).detach()
+    ids = torch.tensor(clip.tokenizer.encode(text))[: len(words_of(text))]
+    return clip.embed_tokens(ids.to(clip.scale.device))
+
+
+def placeholder_of(words: str, num_ctx: int) -> str:
+    """The text that stands in for a context: its first words, or as many "X" as it has vectors."""
+    return words.strip() or " ".join(["X"] * num_ctx)
 
 
 class ContextPrompts(nn.Module):
@@ -31,8 +53,8 @@ class ContextPrompts(nn.Module):
 
     ``placeholder`` is the text that stands in the slots when the prompt is tokenised. As in the
     released code the number of slots is its number of words: further BPE tokens of a placeholder
-    word stay as fixed tokens before the name. No parameters; the buffers follow from the class
-    names and are not saved.
+    word stay as fixed tokens before the name. ``num_ctx`` gives another number of slots. No
+    parameters; the buffers follow from the class names and are not saved.
     """
 
     fixed_CLW: Tensor
@@ -46,9 +68,10 @@ class ContextPrompts(nn.Module):
         *,
         placeholder: str,
         position: ClassPosition = "end",
+        num_ctx: int | None = None,
     ) -> None:
         super().__init__()
-        self.num_ctx = len(words_of(placeholder))
+        self.num_ctx = len(words_of(placeholder)) if num_ctx is None else num_ctx
         names = [name.replace("_", " ") for name in classes.names]
         text = placeholder.replace("_", " ")
         ids = clip.tokenizer([f"{text} {name}." for name in names]).to(clip.scale.device)
@@ -76,13 +99,13 @@ class ContextPrompts(nn.Module):
             filled = ctx.gather(1, index_CL[..., None].expand(-1, -1, ctx.shape[-1]))
         return torch.where(self.slots_CL[..., None] >= 0, filled, self.fixed_CLW)
 
-    def encode(self, clip: FrozenCLIP, ctx: Tensor) -> Tensor:
+    def encode(self, clip: FrozenCLIP, ctx: Tensor, hook: TokenHook = NO_HOOK) -> Tensor:
         """Class texts (C, D), not normalised, of a context (N, W) or class-specific (C, N, W)."""
         embedding = self.assemble(ctx)
         if ctx.dim() == 3:
-            return clip.encode_text(embedding, self.eot_C)
+            return clip.encode_text(embedding, self.eot_C, hook)
         prefix, suffix = embedding[:1, : self.num_shared], embedding[:, self.num_shared :]
-        return clip.encode_prompts(prefix, suffix, self.eot_C)[0]
+        return clip.encode_prompts(prefix, suffix, self.eot_C, hook)[0]
 
     def encode_groups(self, clip: FrozenCLIP, ctx_GNW: Tensor) -> Tensor:
         """Class texts (G, C, D), not normalised, of one context a group."""

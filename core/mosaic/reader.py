@@ -4,6 +4,7 @@ on.
 
 import os
 import re
+import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from core.mosaic.renderer import picture_generator, render_sample
 from core.mosaic.world import COLOURS, Action, Conditions, Subject, name_of, pick
 
 _PATH = re.compile(r"(?P<split>\w+)/(?P<label>\d{2})-\w+/(?P<number>\d{3})\.png")
+# Threads of a process draw a data set once; two processes draw into files of their own.
+_ONE_THREAD = threading.Lock()
 
 
 def draw_picture(
@@ -68,7 +71,9 @@ class MosaicReader:
         by number.
         """
         if self._pixels is None:
-            self._pixels = self._mapped()
+            with _ONE_THREAD:
+                if self._pixels is None:
+                    self._pixels = self._mapped()
         return self._pixels
 
     def _mapped(self) -> NDArray[np.uint8]:

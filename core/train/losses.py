@@ -1,13 +1,14 @@
 """Loss terms: each takes what the model said, the labels and a criterion, and is 0-d."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from core.types import Forward
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
+KlReduction = Literal["mean", "batchmean"]
 
 
 class LossTerm(Protocol):
@@ -19,3 +20,11 @@ class LossTerm(Protocol):
 def cross_entropy(out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
     """The method's criterion on the logits of the whole image."""
     return criterion(out.logits(), targets)
+
+
+def kl_divergence(log_p_RC: Tensor, log_q_RC: Tensor, *, reduction: KlReduction) -> Tensor:
+    """KL(p || q) of rows of log-probabilities: the mean over rows ("batchmean") or over all R * C
+    entries ("mean"), which is C times smaller.
+    """
+    entries = log_p_RC.exp() * (log_p_RC - log_q_RC)
+    return entries.mean() if reduction == "mean" else entries.sum(dim=-1).mean()

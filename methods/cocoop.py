@@ -1,0 +1,123 @@
+"""CoCoOp: context optimisation conditioned on the image.
+
+Shapes: B images, G images of one chunk, C classes, N context tokens, W text width, D joint width.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from core.clip.frozen import FrozenCLIP
+from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
+from core.initial import seeded_linear
+from core.interfaces import Method
+from core.registry import PositiveFloat, PositiveInt, register
+from core.seeding import Seeds
+from core.train.losses import LossTerm, cross_entropy
+from core.types import Batch, ClassNames, Forward
+from methods.base import unit
+
+VALUES_PER_TOKEN = 12  # in one block, times the width: 6 to 9 kept for backward, the rest in passing
+
+
+class MetaNet(nn.Module):
+    """``W2 relu(W1 u + b1) + b2``: unit image features (B, D) to a shift of the context (B, W)."""
+
+    def __init__(self, joint_width: int, hidden: int, text_width: int, seeds: Seeds) -> None:
+        super().__init__()
+        self.fc1 = seeded_linear(joint_width, hidden, seeds.generator("fc1"))
+        self.fc2 = seeded_linear(hidden, text_width, seeds.generator("fc2"))
+
+    def forward(self, image_BD: Tensor) -> Tensor:
+        shift_BW: Tensor = self.fc2(self.fc1(image_BD).relu())
+        return shift_BW
+
+
+@register("method")
+class CoCoOp(Method):
+    """Learns N context vectors and a network that shifts all of them by a vector an image.
+
+    Class texts are (B, C, D): every image has class prompts of its own. ``ctx`` (N, W) starts from
+    the words of ``ctx_init``, or from N(0, 0.02 squared) and ``num_ctx`` where that is empty. The
+    network's hidden width is the joint width over ``meta_reduction``.
+
+    All prompts of a batch are encoded together, in chunks of images: ``max_text_memory_mb`` bounds
+    what one chunk keeps for the backward pass (the prompts of one image are never split). With
+    several chunks each is computed again in the backward pass, so the bound holds for the step.
+    The released code loops over images, which limits it to batches of one.
+
+    Source: Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022,
+    arXiv 2203.05557.
+    """
+
+    eval_batch_size = 128
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        classes: ClassNames,
+        seeds: Seeds,
+        *,
+        num_ctx: PositiveInt = 4,
+        ctx_init: str = "a photo of a",
+        meta_reduction: PositiveInt = 16,
+        max_text_memory_mb: PositiveFloat = 2048.0,
+    ) -> None:
+        super().__init__(clip, classes)
+        spec = clip.spec
+        if meta_reduction > spec.joint_width:
+            raise ValueError(
+                f"CoCoOp.meta_reduction is {meta_reduction}, but the backbone's joint width is "
+                f"{spec.joint_width}, which leaves no hidden unit; use a smaller meta_reduction"
+            )
+        self.max_text_memory_mb = max_text_memory_mb
+        self.placeholder = placeholder_of(ctx_init, num_ctx)
+        self.prompts = ContextPrompts(clip, classes, placeholder=self.placeholder)
+        start = initial_context(clip, ctx_init, num_ctx, seeds.generator("context"))
+        self.ctx = nn.Parameter(start.clone())
+        self.meta_net = MetaNet(
+            spec.joint_width,
+            spec.joint_width // meta_reduction,
+            spec.text_width,
+            seeds.at("meta_net"),
+        )
+
+    def set_classes(self, classes: ClassNames) -> None:
+        self.classes = classes
+        self.prompts = ContextPrompts(self.clip, classes, placeholder=self.placeholder)
+
+    def forward(self, batch: Batch) -> Forward:
+        features = self.image_features(batch)
+        image = unit(features.pooled)
+        return Forward(
+            image=image,
+            text=unit(self.encode(image)),
+            logit_scale=self.clip.scale,
+            local=features.local,
+            attention=features.attention,
+        )
+
+    def encode(self, image_BD: Tensor) -> Tensor:
+        """Class texts (B, C, D), not normalised, for unit image features."""
+        ctx_BNW = self.ctx + self.meta_net(image_BD)[:, None]
+        chunks = ctx_BNW.split(self.images_per_chunk())
+        if len(chunks) == 1 or not torch.is_grad_enabled():
+            return torch.cat([self._encode_chunk(chunk) for chunk in chunks])
+        again = [checkpoint(self._encode_chunk, chunk, use_reentrant=False) for chunk in chunks]
+        return torch.cat(again)
+
+    def images_per_chunk(self) -> int:
+        """How many images' prompts fit into ``max_text_memory_mb``; at least one."""
+        num_classes, length = self.prompts.slots_CL.shape
+        spec = self.clip.spec
+        values = num_classes * length * spec.text_width * spec.text_depth * VALUES_PER_TOKEN
+        image_bytes = values * self.ctx.element_size()
+        return max(1, int(self.max_text_memory_mb * 2**20 / image_bytes))
+
+    def loss_terms(self) -> Mapping[str, LossTerm]:
+        return {"ce": cross_entropy}
+
+    def _encode_chunk(self, ctx_GNW: Tensor) -> Tensor:
+        return self.prompts.encode_groups(self.clip, ctx_GNW)

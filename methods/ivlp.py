@@ -1,0 +1,103 @@
+"""IVLP: independent vision-language prompting."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from core.clip.deep_prompts import (
+    ContextTokens,
+    PromptDtype,
+    TextPrompts,
+    VisionPrompts,
+    checked_depth,
+)
+from core.clip.frozen import FrozenCLIP
+from core.registry import NonNegativeInt, PositiveInt, register
+from core.seeding import Seeds
+from core.train.losses import LossTerm, cross_entropy
+from core.types import Batch, ClassNames, ImageFeatures
+from methods.base import TextMethod, unit
+
+
+@register("method")
+class IVLP(TextMethod):
+    """Learns deep prompts in both towers, each on its own, with cross-entropy alone.
+
+    ``text_prompts`` hold ``depth_text`` prompts (``num_ctx_text``, W_text), the first one in front
+    of the class names; ``vision_prompts`` hold ``depth_vision`` prompts (``num_ctx_vision``,
+    W_vision) behind the patches. Depth counts blocks: 1 is the input alone, a vision depth of 0 is
+    no vision prompt, None is every block. Two settings were published under this name: 2 + 2
+    tokens in all 12 blocks (the defaults here) and 4 + 4 tokens in 9 blocks.
+
+    ``ctx_init`` gives the first ``num_ctx_text`` tokens of the context ("all" of them with
+    ``ctx_init_tokens``); further ones stay fixed before the name. The release falls back to a
+    random context silently beyond 4 tokens, and overwrites class names where the words are fewer
+    than the tokens; here the first takes an empty ``ctx_init`` and the second is an error.
+    ``prompt_dtype`` "float16" rounds the deep prompts at every use, as the release does even in an
+    fp32 run; the default does not.
+
+    Source: Khattak et al., MaPLe: Multi-modal Prompt Learning, CVPR 2023, arXiv 2210.03117 (its
+    independent vision-language baseline).
+    """
+
+    image_input = "pixels"
+    eval_batch_size = 256
+    default_depth: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        classes: ClassNames,
+        seeds: Seeds,
+        *,
+        num_ctx_text: PositiveInt = 2,
+        num_ctx_vision: NonNegativeInt = 2,
+        depth_text: PositiveInt | None = None,
+        depth_vision: NonNegativeInt | None = None,
+        ctx_init: str = "a photo of a",
+        ctx_init_tokens: ContextTokens = "first_n",
+        prompt_dtype: PromptDtype = "parameter",
+    ) -> None:
+        super().__init__(clip, classes)
+        owner = type(self).__name__
+        spec, default = clip.spec, self.default_depth
+        self.text_prompts = TextPrompts(
+            clip,
+            classes,
+            seeds,
+            owner=owner,
+            num_ctx=num_ctx_text,
+            depth=checked_depth(
+                owner, "depth_text", depth_text, tower_depth=spec.text_depth, default=default
+            ),
+            ctx_init=ctx_init,
+            ctx_init_tokens=ctx_init_tokens,
+            prompt_dtype=prompt_dtype,
+        )
+        self.vision_prompts = VisionPrompts(
+            clip,
+            seeds,
+            num_ctx=num_ctx_vision,
+            depth=checked_depth(
+                owner, "depth_vision", depth_vision, tower_depth=spec.vision_depth, default=default
+            ),
+            prompt_dtype=prompt_dtype,
+        )
+
+    def set_classes(self, classes: ClassNames) -> None:
+        self.classes = classes
+        self.text_prompts.set_classes(self.clip, classes)
+
+    def class_texts(self) -> Tensor:
+        return unit(self.text_prompts.encode(self.clip))
+
+    def image_features(self, batch: Batch) -> ImageFeatures:
+        """Features of the prompted image tower; frozen ones where there is no vision prompt."""
+        if not len(self.vision_prompts.prompts):
+            return super().image_features(batch)
+        assert batch.pixels is not None, "vision prompts need pixels"
+        return self.clip.encode_image(batch.pixels, self.vision_prompts.hook(), need=batch.need)
+
+    def loss_terms(self) -> Mapping[str, LossTerm]:
+        return {"ce": cross_entropy}

@@ -1,0 +1,192 @@
+"""PromptSRC: self-regulating prompts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from core.clip.deep_prompts import ContextTokens, PromptDtype
+from core.clip.frozen import FrozenCLIP
+from core.clip.templates import CLIP_TEMPLATES_60
+from core.registry import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
+from core.seeding import Seeds
+from core.train.averaging import EpochAverage, gaussian_weights
+from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
+from core.types import Batch, ClassNames, Forward
+from methods.base import unit
+from methods.ivlp import IVLP
+
+
+@register("method")
+class PromptSRC(IVLP):
+    """IVLP that stays near the frozen model, averaged over the epochs of its training.
+
+    With t, v the prompted unit texts and images, F, z the frozen ones and s the scale::
+
+        ce + text_weight * mean|t - F| + image_weight * mean|v - z| + kl_weight * KL(p0 || p)
+
+    where ``p0 = softmax(s z F')`` and ``p = softmax(logits)``. The L1 terms are means over all
+    entries, dimensions too; the KL is as well with ``kl_reduction`` "mean", as released, so that it
+    fades with the number of classes; "batchmean" is the mean over images.
+
+    F (C, D) is the unit mean of the raw text features of ``templates`` ("clip60": the released
+    list, "dataset": the data set's own, or strings with one ``{}``); ``template_average`` "unit"
+    makes each template's features unit first. The depths are 9 as released, or every block of a
+    shallower tower.
+
+    With ``average`` "gaussian" the reported weights are the sum over epochs e of w_e times the
+    state at the end of e, w_e proportional to a Gaussian of ``average_mean`` and ``average_std``,
+    from epoch ``average_starts_at`` on. The release averages the whole model, whose frozen tensors
+    fp16 rounds; here it is what trains. Where an epoch is selected on validation images, what
+    counts is that epoch's state, not the average.
+
+    The released code runs in fp16 alone: amp fails on a tuple, fp32 mixes precisions.
+
+    Source: Khattak et al., Self-regulating Prompts: Foundational Model Adaptation without
+    Forgetting, ICCV 2023, arXiv 2307.06948.
+    """
+
+    default_depth = 9
+    frozen_text_CD: Tensor | None
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        classes: ClassNames,
+        seeds: Seeds,
+        *,
+        num_ctx_text: PositiveInt = 4,
+        num_ctx_vision: NonNegativeInt = 4,
+        depth_text: PositiveInt | None = None,
+        depth_vision: NonNegativeInt | None = None,
+        ctx_init: str = "a photo of a",
+        ctx_init_tokens: ContextTokens = "first_n",
+        prompt_dtype: PromptDtype = "parameter",
+        text_weight: NonNegativeFloat = 25.0,
+        image_weight: NonNegativeFloat = 10.0,
+        kl_weight: NonNegativeFloat = 1.0,
+        kl_reduction: KlReduction = "mean",
+        templates: Literal["clip60", "dataset"] | tuple[str, ...] = "clip60",
+        template_average: Literal["raw", "unit"] = "raw",
+        average: Literal["gaussian", "none"] = "gaussian",
+        average_mean: PositiveFloat = 15.0,
+        average_std: PositiveFloat = 1.0,
+        average_starts_at: PositiveInt = 1,
+    ) -> None:
+        super().__init__(
+            clip,
+            classes,
+            seeds,
+            num_ctx_text=num_ctx_text,
+            num_ctx_vision=num_ctx_vision,
+            depth_text=depth_text,
+            depth_vision=depth_vision,
+            ctx_init=ctx_init,
+            ctx_init_tokens=ctx_init_tokens,
+            prompt_dtype=prompt_dtype,
+        )
+        self.text_weight, self.image_weight, self.kl_weight = text_weight, image_weight, kl_weight
+        self.kl_reduction: KlReduction = kl_reduction
+        self.templates = _checked_templates(templates)
+        self.template_average = template_average
+        self.average, self.average_starts_at = average, average_starts_at
+        self.average_mean, self.average_std = average_mean, average_std
+        self.epoch_average: EpochAverage | None = None
+        self.register_buffer("frozen_text_CD", None, persistent=False)
+
+    def set_classes(self, classes: ClassNames) -> None:
+        super().set_classes(classes)
+        self.frozen_text_CD = None
+
+    def forward(self, batch: Batch) -> Forward:
+        """What IVLP says; ``aux`` holds ``own_text``, ``frozen_text`` and ``frozen_image``.
+
+        Inside ``texts_once``, where nothing trains, ``aux`` stays empty.
+        """
+        out = super().forward(batch)
+        if self._texts is not None:
+            return out
+        own = {
+            "own_text": out.text,
+            "frozen_text": self.frozen_text(),
+            "frozen_image": unit(self.frozen_pooled(batch)),
+        }
+        return replace(out, aux=own)
+
+    @torch.no_grad()
+    def frozen_pooled(self, batch: Batch) -> Tensor:
+        """Image features (B, D) of the tower without prompts, not normalised."""
+        if batch.features is not None:
+            return batch.features.pooled
+        assert batch.pixels is not None
+        return self.clip.encode_image(batch.pixels).pooled
+
+    def frozen_text(self) -> Tensor:
+        """F (C, D), unit norm; encoded once for each list of classes."""
+        if self.frozen_text_CD is None:
+            self.frozen_text_CD = unit(self.template_mean())
+        return self.frozen_text_CD
+
+    def template_mean(self) -> Tensor:
+        """Mean (C, D) of the frozen text features over templates, not normalised."""
+        total = torch.zeros((), device=self.clip.scale.device, dtype=self.clip.scale.dtype)
+        templates = self.templates or (self.classes.template,)
+        for template in templates:
+            prompts = ClassNames(names=self.classes.names, template=template).prompts()
+            texts = self.clip.encode_texts(prompts)
+            total = total + (unit(texts) if self.template_average == "unit" else texts)
+        return total / len(templates)
+
+    def loss_terms(self) -> Mapping[str, LossTerm]:
+        own = {"text_l1": self.text_l1, "image_l1": self.image_l1, "logit_kl": self.logit_kl}
+        return {**super().loss_terms(), **own}
+
+    def text_l1(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        """Prompted texts of all classes stay near the frozen ones."""
+        return self.text_weight * (out.aux["own_text"] - out.aux["frozen_text"]).abs().mean()
+
+    def image_l1(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        """Prompted images stay near the frozen ones."""
+        return self.image_weight * (out.image - out.aux["frozen_image"]).abs().mean()
+
+    def logit_kl(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        """Predictions stay near the frozen ones; at temperature 1."""
+        log_p = out.logits().log_softmax(dim=-1)
+        log_p0 = self.frozen_logits(out).log_softmax(dim=-1)
+        return self.kl_weight * kl_divergence(log_p0, log_p, reduction=self.kl_reduction)
+
+    def frozen_logits(self, out: Forward) -> Tensor:
+        """Zero-shot logits (B, C) of the frozen model with the averaged templates."""
+        return out.logit_scale * out.aux["frozen_image"] @ out.aux["frozen_text"].t()
+
+    def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
+        if self.average == "gaussian":
+            weights = gaussian_weights(
+                num_epochs,
+                mean=self.average_mean,
+                std=self.average_std,
+                starts_at=self.average_starts_at,
+            )
+            trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            self.epoch_average = EpochAverage(trained, weights)
+
+    def end_epoch(self, epoch: int) -> None:
+        if self.epoch_average is not None:
+            self.epoch_average.add(epoch)
+
+    def end_training(self) -> None:
+        if self.epoch_average is not None:
+            self.epoch_average.apply()
+        self.epoch_average = None
+
+
+def _checked_templates(templates: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The templates by name or as given; empty stands for the data set's own."""
+    if isinstance(templates, str):
+        return CLIP_TEMPLATES_60 if templates == "clip60" else ()
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"a template needs exactly one '{{}}', got {template!r}")
+    return templates

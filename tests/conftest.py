@@ -1,0 +1,19 @@
+"""What several test files share: one thread, and a small Mosaic that is drawn in a moment."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.mosaic import datasets
+
+torch.set_num_threads(1)  # bitwise comparisons, and less noise where several runs share a machine
+
+
+@pytest.fixture(scope="module")
+def small_mosaic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Five training, two validation and five test pictures a class; gives the shared cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "PER_CLASS", {"train": 5, "val": 2, "test": 5})
+        yield tmp_path_factory.getbasetemp() / "small-mosaic"
