@@ -15,6 +15,8 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
+UMASK = os.umask(0o077)  # can only be read by setting it
+os.umask(UMASK)
 STATUSES = ("finished", "diverged", "failed")
 
 
@@ -125,6 +127,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     raw = data.encode() if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
+        os.fchmod(handle, 0o666 & ~UMASK)
         with os.fdopen(handle, "wb") as file:
             file.write(raw)
             file.flush()

@@ -58,6 +58,7 @@ class Assembly:
     """Everything of a run, built. ``dataset`` holds all classes after the few-shot draw."""
 
     settings: Experiment
+    full: Dataset
     dataset: Dataset
     model: RefinedMethod
     budget: Budget | None
@@ -182,6 +183,7 @@ def assembled(config: Config, place: Place) -> Iterator[Assembly]:
         model = RefinedMethod(method, refiner).to(device, dtype)
         yield Assembly(
             settings=settings,
+            full=full,
             dataset=dataset,
             model=model,
             budget=_budget(settings, model),
@@ -269,7 +271,8 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints={
-            "dataset": built.dataset.fingerprint,
+            "dataset": built.full.fingerprint,
+            "few_shot": built.dataset.fingerprint if trains else "",
             "backbone": method.clip.spec.fingerprint,
         },
         environment=describe_environment(place.device),

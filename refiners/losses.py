@@ -4,13 +4,13 @@ They read ``plain_text`` (the unrefined texts) and ``aligned`` (B, 1+P, D) from 
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.registry import NonNegativeFloat, PositiveInt, register
+from core.registry import NonNegativeFloat, PositiveInt, Reference, register
 from core.train.losses import Criterion
 from core.types import Forward
 
@@ -19,6 +19,12 @@ class RefinerLoss(nn.Module, ABC):
     """A weighted loss term; ``reads_local``: it needs local tokens and the attention row."""
 
     reads_local: ClassVar[bool] = False
+    weight: float
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
+        """A term that weighs nothing is no term."""
+        return Reference("NoLoss") if parameters.get("weight") == 0 else parameters
 
     @abstractmethod
     def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor: ...
@@ -93,6 +99,8 @@ class L1Regularization(RefinerLoss):
 @register("loss")
 class NoLoss(RefinerLoss):
     """Off: no term at all."""
+
+    weight = 0.0
 
     def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
         return out.text.new_zeros(())

@@ -13,7 +13,7 @@ from core.types import Forward, MethodOutput
 from refiners.aggregation import Aggregation
 from refiners.alignment import Alignment
 from refiners.cache import Cache
-from refiners.losses import NoLoss, RefinerLoss
+from refiners.losses import RefinerLoss
 
 OFF = {
     "alignment": Reference("NoAlignment"),
@@ -82,8 +82,9 @@ class TextRefiner(Refiner):
             self.cache.write(out.aux["aligned"].detach().flatten(0, 1))
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
+        """Terms that weigh something: a zero term would still let weight decay move its parts."""
         parts = {"semantic": self.semantic, "regularization": self.regularization}
-        return {name: part for name, part in parts.items() if not isinstance(part, NoLoss)}
+        return {name: part for name, part in parts.items() if part.weight > 0}
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,15 @@ def test_reader_draws_once_survives_damage_and_travels(tmp_path, small_splits):
     again = datasets.load("actions", tmp_path)
     assert np.array_equal(np.asarray(again.reader.read(item.path)), expected)
     assert [path.name for path in tmp_path.iterdir()] == [cache.name]
+
+
+def test_readers_that_start_together_agree(tmp_path, small_splits):
+    readers = [datasets.load("vehicles", tmp_path).reader for _ in range(4)]
+    path = datasets.load("vehicles", tmp_path).test[9].path
+    with ThreadPoolExecutor(4) as pool:
+        pictures = list(pool.map(lambda reader: reader.read(path).tobytes(), readers))
+    assert len(set(pictures)) == 1
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_every_item_reads_the_picture_of_its_class(tmp_path, small_splits):

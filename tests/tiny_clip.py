@@ -107,7 +107,11 @@ def images(count: int = 6, *, seed: int = 1, dtype: torch.dtype = torch.float32)
 
 
 def batch(
-    count: int = 6, *, seed: int = 1, classes: int = len(CLASSES), dtype: torch.dtype = torch.float32
+    count: int = 6,
+    *,
+    seed: int = 1,
+    classes: int = len(CLASSES),
+    dtype: torch.dtype = torch.float32,
 ) -> Batch:
     return Batch(
         labels=torch.arange(count) % classes,
