@@ -350,7 +350,7 @@ def main() -> int:
     except typer.Exit as stop:
         return int(stop.exit_code)
     except UsageProblem as error:
-        print(f"error: {error.format_message()} Try --help.", file=sys.stderr)
+        print(f"error: {error.format_message().rstrip('.')}; try --help", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command continues", file=sys.stderr)

@@ -22,3 +22,15 @@ def seeded_linear(
 def seeded_normal(*shape: int, std: float, generator: torch.Generator) -> nn.Parameter:
     """A parameter drawn from N(0, std squared)."""
     return nn.Parameter(torch.randn(*shape, generator=generator) * std)
+
+
+@torch.no_grad()
+def seeded_attention(
+    width: int, num_heads: int, generator: torch.Generator
+) -> nn.MultiheadAttention:
+    """Attention with torch's default start: Xavier in-projection, uniform out-projection."""
+    layer = nn.MultiheadAttention(width, num_heads)
+    nn.init.xavier_uniform_(layer.in_proj_weight, generator=generator)
+    bound = 1 / math.sqrt(width)
+    layer.out_proj.weight.uniform_(-bound, bound, generator=generator)
+    return layer

@@ -26,9 +26,9 @@ class Method(nn.Module, ABC):
     ``eval_batch_size`` bounds an evaluation batch.
     """
 
-    regime: ClassVar[str] = "inductive"
+    regime: str = "inductive"
     provides: ClassVar[frozenset[str]] = frozenset({"pooled", "local", "attention"})
-    batch_coupled: ClassVar[bool] = False
+    batch_coupled: bool = False
     image_input: ClassVar[Literal["features", "pixels"]] = "features"
     trains: ClassVar[bool] = True
     eval_batch_size: ClassVar[int] = 4096

@@ -112,7 +112,7 @@ def rerun(
 
 
 class _Driver:
-    """One session of running cells."""
+    """Runs cells, once."""
 
     def __init__(
         self,

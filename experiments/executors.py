@@ -241,6 +241,7 @@ class LocalExecutor:
         worker.heard = time.monotonic()
         if message["kind"] == "ready":
             worker.ready = True
+            worker.started = worker.heard
             self.failed_starts = 0
             return []
         if message["kind"] == "progress":
@@ -251,7 +252,9 @@ class LocalExecutor:
         return [self.queue.conclude(job, message)]
 
     def _late(self, worker: _Worker) -> str:
-        """Why a busy worker has had enough time, or nothing."""
+        """Why a busy worker has had enough time, or nothing; its own start does not count."""
+        if not worker.ready:
+            return ""
         now = time.monotonic()
         if self.job_seconds is not None and now - worker.started > self.job_seconds:
             return f"stopped after {self.job_seconds:g} seconds, the limit of a job"

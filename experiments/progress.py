@@ -59,7 +59,7 @@ class NoProgress:
 
 @dataclass(slots=True)
 class Pace:
-    """Counts runs and estimates when the rest will be done, from this session's runs alone."""
+    """Counts runs and estimates when the rest will be done, from the runs of this call alone."""
 
     total: int
     done: int

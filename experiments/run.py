@@ -68,6 +68,12 @@ class Assembly:
 
     @property
     def trained_subset(self) -> ClassSubset:
+        """Whose images training sees; without labels it sees those of the new classes as well."""
+        return self.selected_subset if self.model.method.regime == "inductive" else "all"
+
+    @property
+    def selected_subset(self) -> ClassSubset:
+        """Whose labels are known before the test."""
         return "base" if self.settings.protocol == "base_to_new" else "all"
 
     def targets(self) -> tuple[ClassSubset, ...]:
@@ -179,6 +185,9 @@ def assembled(config: Config, place: Place) -> Iterator[Assembly]:
         trained = class_subset(dataset, "base" if settings.protocol == "base_to_new" else "all")
         classes = class_names(trained, settings.template)
         method = settings.method(clip, classes, seeds.at("method"))
+        _check_regime(method.regime, settings)
+        if method.regime != "inductive":
+            method.set_classes(class_names(dataset, settings.template))
         refiner = settings.refiner(method.output(), seeds.at("refiner"))
         model = RefinedMethod(method, refiner).to(device, dtype)
         yield Assembly(
@@ -279,6 +288,14 @@ def _describe(
     )
 
 
+def _check_regime(regime: str, settings: Experiment) -> None:
+    if regime == "transductive" and settings.shots:
+        raise ValueError(
+            f"the regime 'transductive' trains on all unlabeled images, got experiment.shots = "
+            f"{settings.shots}; use 0, or the regime 'limited'"
+        )
+
+
 def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
     if settings.optimizer is None or settings.schedule is None:
         if model.trainable():
@@ -318,7 +335,8 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     rule = built.settings.selection
     if rule == "last":
         return None
-    part = class_subset(built.dataset, built.trained_subset)
+    part = class_subset(built.dataset, built.selected_subset)
+    classes = class_names(part, built.settings.template)
     items = part.val if rule == "val" else part.test
     if not items:
         raise ValueError(
@@ -327,8 +345,15 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
         )
 
     def score(model: RefinedMethod) -> float:
-        batches = built.source.evaluation(part, items, model.method.eval_batch_size)
-        return accuracy(model, batches, len(part.class_names))
+        method = model.method
+        trained = method.classes
+        if trained != classes:
+            method.set_classes(classes)
+        batches = built.source.evaluation(part, items, method.eval_batch_size)
+        fraction = accuracy(model, batches, len(part.class_names))
+        if trained != classes:
+            method.set_classes(trained)
+        return fraction
 
     return score
 

@@ -40,7 +40,14 @@ class TextMethod(Method):
     def texts_once(self) -> Iterator[None]:
         """Inside, class texts are encoded once and kept; for evaluation over many batches."""
         with torch.no_grad():
-            self._texts = self.class_texts()
+            texts = self.class_texts()
+        with self.given_texts(texts):
+            yield
+
+    @contextmanager
+    def given_texts(self, texts_CD: Tensor) -> Iterator[None]:
+        """Inside, these stand for the class texts."""
+        self._texts = texts_CD
         try:
             yield
         finally:

@@ -19,7 +19,8 @@ from core.train.losses import LossTerm, cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import unit
 
-VALUES_PER_TOKEN = 12  # in one block, times the width: 6 to 9 kept for backward, the rest in passing
+# Text widths a token needs in one block: 6 to 9 are kept for the backward pass, the rest passes by.
+VALUES_PER_TOKEN = 12
 
 
 class MetaNet(nn.Module):

@@ -1,8 +1,9 @@
 """IVLP: independent vision-language prompting."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from core.clip.deep_prompts import (
@@ -88,6 +89,20 @@ class IVLP(TextMethod):
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes
         self.text_prompts.set_classes(self.clip, classes)
+
+    @torch.no_grad()
+    def set_prompts(self, text: Sequence[Tensor], vision: Sequence[Tensor]) -> None:
+        """Put trained prompts in, block by block; ValueError where numbers or shapes differ."""
+        own = [*self.text_prompts.prompts, *self.vision_prompts.prompts]
+        given = [*text, *vision]
+        shapes = [tuple(prompt.shape) for prompt in own]
+        if shapes != [tuple(prompt.shape) for prompt in given]:
+            raise ValueError(
+                f"prompts of shapes {[tuple(prompt.shape) for prompt in given]} do not fit "
+                f"a model with {shapes}"
+            )
+        for prompt, value in zip(own, given, strict=True):
+            prompt.copy_(value)
 
     def class_texts(self) -> Tensor:
         return unit(self.text_prompts.encode(self.clip))

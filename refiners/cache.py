@@ -79,6 +79,7 @@ class EmaCache(Cache):
 
     @torch.no_grad()
     def write(self, tokens_TD: Tensor) -> None:
+        tokens_TD = tokens_TD.to(self.slots_MD.dtype)  # autocast hands over half precision
         slot_T, weight_TM = self.write_weights(tokens_TD)
         chosen_TM = F.one_hot(slot_T, len(self.slots_MD)).to(tokens_TD.dtype)
         taken_M1 = chosen_TM.sum(dim=0)[:, None]

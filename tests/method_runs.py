@@ -1,15 +1,18 @@
 """Short runs of a preset on the embedded benchmark, for tests of methods."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+import experiments.run
 from core.clip.backbone import build_open_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
 from core.config import load_config
+from core.data.splits import class_subset
 from core.types import Batch, ClassNames
-from experiments.run import Place, run
+from experiments.run import Place, assembled, evaluate, reload
 
 CONFIGS = Path(__file__).parents[1] / "experiments" / "configs"
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,13 +63,26 @@ def pixel_batch(num_images=6, num_classes=5, seed=1, need=("pooled",)):
     )
 
 
-def train(preset, folder, cache_dir, *overrides):
-    """The record of two training steps of a preset, and where the run can be read again."""
-    config = load_config(CONFIGS / f"{preset}.gin", [*TWO_STEPS, *overrides])
+def few_test_images(monkeypatch):
+    """Runs score every 50th test image from now on."""
+    whole = experiments.run.class_subset
+
+    def some(dataset, subset):
+        part = whole(dataset, subset)
+        return replace(part, test=part.test[::50])
+
+    monkeypatch.setattr(experiments.run, "class_subset", some)
+
+
+def two_steps(preset, *overrides):
+    return load_config(CONFIGS / f"{preset}.gin", [*TWO_STEPS, *overrides])
+
+
+def run_preset(preset, folder, cache_dir, *overrides):
+    """The record of two training steps of a preset."""
     folder.mkdir(parents=True)
-    place = Place(cache_dir=cache_dir)
-    record = run(
-        config.text(),
+    return experiments.run.run(
+        two_steps(preset, *overrides).text(),
         folder,
         identity="test",
         variant=preset,
@@ -76,4 +92,35 @@ def train(preset, folder, cache_dir, *overrides):
         device="cpu",
         on_progress=lambda epoch: None,
     )
-    return record, place
+
+
+def logits_of(built, num_images=16):
+    """Logits of the first test images of the base classes."""
+    part = class_subset(built.dataset, "base")
+    batches = built.source.evaluation(part, part.test[:num_images], num_images)
+    with torch.no_grad():
+        return built.model.eval()(next(batches)).logits()
+
+
+def check_run(preset, folder, cache_dir, *overrides):
+    """Trains twice, in a run and by hand; both and what the run saved give the same logits."""
+    record = run_preset(preset, folder, cache_dir, *overrides)
+    place = Place(cache_dir=cache_dir)
+    with assembled(two_steps(preset, *overrides), place) as built:
+        experiments.run.train(built, lambda epoch: None)
+        expected = logits_of(built)
+    with reload(folder, place) as built:
+        assert torch.equal(logits_of(built), expected)
+        again = [evaluate(built, built.dataset, subset) for subset in built.targets()]
+        assert [e.correct for e in again] == [e.correct for e in record.evaluations]
+    assert torch.isfinite(expected).all()
+    return record
+
+
+def check_off_is_base(base, refined, folder, cache_dir, *overrides):
+    """A refiner with every part off changes neither a loss, nor a weight, nor an answer."""
+    plain = run_preset(base, folder / "plain", cache_dir, *overrides)
+    off = run_preset(refined, folder / "off", cache_dir, *overrides, *ALL_OFF)
+    assert [e.correct for e in plain.evaluations] == [e.correct for e in off.evaluations]
+    for name in ("log.jsonl", "weights.safetensors"):
+        assert (folder / "plain" / name).read_bytes() == (folder / "off" / name).read_bytes()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+import experiments.replay  # noqa: F401  (registers the replays)
 from core.config import config_from_text
 from experiments.run import Place, assembled, run, train
 from experiments.verification import verify_set

@@ -1,17 +1,23 @@
 """CoCoOp: the recorded numbers, chunks, class texts per image, runs on the embedded benchmark."""
 
 import copy
-import json
 
 import pytest
 import torch
-from method_runs import ALL_OFF, GOLDEN, NAMES, pixel_batch, tiny_clip, train
+from method_runs import (
+    GOLDEN,
+    NAMES,
+    check_off_is_base,
+    check_run,
+    few_test_images,
+    pixel_batch,
+    tiny_clip,
+)
 
 import experiments.replay.cocoop  # noqa: F401  (registers the replay)
 from core.clip.backbone import load_clip
 from core.seeding import Seeds
 from core.types import Batch, ClassNames, ImageFeatures
-from experiments.run import evaluate, reload
 from experiments.verification import verify_set
 from methods.base import unit
 from methods.cocoop import CoCoOp
@@ -124,25 +130,18 @@ def test_copies_are_independent_and_features_stand_for_pixels():
     assert torch.equal(cached.logits(), method(batch).logits())
 
 
-@pytest.mark.parametrize("option", [{"meta_reduction": 33}])
-def test_clear_errors(option):
-    with pytest.raises(ValueError, match="joint width is 32, .* smaller meta_reduction"):
-        CoCoOp(tiny_clip(), NAMES, Seeds(0), **option)
+def test_clear_errors():
+    with pytest.raises(ValueError, match=r"joint width is 32, .* smaller meta_reduction"):
+        CoCoOp(tiny_clip(), NAMES, Seeds(0), meta_reduction=33)
 
 
 @pytest.mark.parametrize("preset", ["cocoop", "text_refiner_on_cocoop"])
-def test_trains_and_can_be_read_again(preset, tmp_path, cache_dir):
-    record, place = train(preset, tmp_path / "run", cache_dir)
+def test_trains_saves_and_loads(preset, tmp_path, cache_dir, monkeypatch):
+    few_test_images(monkeypatch)
+    record = check_run(preset, tmp_path / "run", cache_dir)
     assert (record.status, record.batch_coupled) == ("finished", False)
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
-    assert log[0]["loss"] > 0
-    with reload(tmp_path / "run", place) as built:
-        assert evaluate(built, built.dataset, "base").correct == record.evaluations[0].correct
 
 
-def test_everything_off_is_the_base_method(tmp_path, cache_dir):
-    train("cocoop", tmp_path / "base", cache_dir)
-    train("text_refiner_on_cocoop", tmp_path / "off", cache_dir, *ALL_OFF)
-    assert (tmp_path / "base/log.jsonl").read_text() == (tmp_path / "off/log.jsonl").read_text()
-    base, off = (tmp_path / name / "weights.safetensors" for name in ("base", "off"))
-    assert base.read_bytes() == off.read_bytes()
+def test_everything_off_is_the_base_method(tmp_path, cache_dir, monkeypatch):
+    few_test_images(monkeypatch)
+    check_off_is_base("cocoop", "text_refiner_on_cocoop", tmp_path, cache_dir)

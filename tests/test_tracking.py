@@ -263,7 +263,7 @@ def test_the_pages_are_for_this_machine_at_a_free_port(tmp_path):
 @pytest.mark.slow
 def test_the_pages_are_served(mirrored, runs_dir):
     command = ui_command(runs_dir, port=5600)
-    server = subprocess.Popen(command.argv, env=command.env, start_new_session=True)
+    server = subprocess.Popen(command.argv, env=command.env, process_group=0)
     try:
         deadline = time.monotonic() + 120
         while True:

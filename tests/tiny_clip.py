@@ -1,4 +1,4 @@
-"""A random CLIP of 32 wide towers, batches for it, and every registered method and refiner on it."""
+"""A random CLIP with towers of width 32, batches for it, and methods and refiners on it."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +114,7 @@ def batch(
     dtype: torch.dtype = torch.float32,
 ) -> Batch:
     return Batch(
-        labels=torch.arange(count) % classes,
+        labels=torch.arange(count) % len(CLASSES),
         pixels=images(count, seed=seed, dtype=dtype),
         need=EVERYTHING,
         index=torch.arange(count),
@@ -173,7 +173,7 @@ def small_step(model: RefinedMethod, data: Batch, *, size: float = 1e-3) -> tupl
     with torch.no_grad():
         for parameter, gradient in found:
             parameter -= size * gradient / length
-    return float(before), float(loss())
+    return float(before.detach()), float(loss().detach())
 
 
 def one_step(model: RefinedMethod, data: Batch, *, lr: float = 0.05) -> dict[str, torch.Tensor]:

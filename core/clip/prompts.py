@@ -53,8 +53,9 @@ class ContextPrompts(nn.Module):
 
     ``placeholder`` is the text that stands in the slots when the prompt is tokenised. As in the
     released code the number of slots is its number of words: further BPE tokens of a placeholder
-    word stay as fixed tokens before the name. ``num_ctx`` gives another number of slots. No
-    parameters; the buffers follow from the class names and are not saved.
+    word stay as fixed tokens before the name. ``num_ctx`` gives another number of slots, and
+    ``min_length`` keeps at least so many tokens. No parameters; the buffers follow from the class
+    names and are not saved.
     """
 
     fixed_CLW: Tensor
@@ -69,6 +70,7 @@ class ContextPrompts(nn.Module):
         placeholder: str,
         position: ClassPosition = "end",
         num_ctx: int | None = None,
+        min_length: int = 0,
     ) -> None:
         super().__init__()
         self.num_ctx = len(words_of(placeholder)) if num_ctx is None else num_ctx
@@ -76,7 +78,7 @@ class ContextPrompts(nn.Module):
         text = placeholder.replace("_", " ")
         ids = clip.tokenizer([f"{text} {name}." for name in names]).to(clip.scale.device)
         eot_C = ids.argmax(dim=-1)
-        ids = ids[:, : int(eot_C.max()) + 1]
+        ids = ids[:, : max(int(eot_C.max()) + 1, min_length)]
         lengths = [len(clip.tokenizer.encode(name)) for name in names]
         order, slots = _arrange(ids.shape[1], self.num_ctx, lengths, position)
         ids, slots = ids.gather(1, order.to(ids.device)), slots.to(ids.device)

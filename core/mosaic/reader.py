@@ -5,7 +5,6 @@ on.
 import os
 import re
 import threading
-import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,8 +39,7 @@ class MosaicReader:
     """Pictures of one data set by item path, such as ``test/03-wavy_blue_ring/007.png``.
 
     The first read draws all pictures into ``cache_path``, ``(N, 48, 48, 3)`` uint8. The file
-    appears at once and complete, so several processes or threads may start
-    together: each draws the same
+    appears at once and complete, so several processes may start together: each draws the same
     pictures and the last one's file stays.
     """
 
@@ -106,8 +104,7 @@ class MosaicReader:
                     pixels[row] = draw_picture(self.name, split, subject, number, self.conditions)
                     row += 1
         self.cache_path.parent.mkdir(parents=True, exist_ok=True)
-        writer = f"{os.getpid()}-{threading.get_ident()}"
-        part = self.cache_path.with_name(f".{self.cache_path.stem}.{writer}.npy")
+        part = self.cache_path.with_name(f".{self.cache_path.stem}.{os.getpid()}.npy")
         np.save(part, pixels)
         os.replace(part, self.cache_path)
 

@@ -50,6 +50,13 @@ class TrainingBatches(ABC):
         for step in range(len(self)):
             yield self.take(order[step * self.batch_size :][: self.batch_size], epoch, seeds)
 
+    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
+        """The batches of epoch 0, and behind them the images that an epoch drops."""
+        yield from self.epoch(0, seeds)
+        order = torch.randperm(len(self.labels), generator=seeds.generator("order", 0))
+        if len(dropped := order[len(self) * self.batch_size :]):
+            yield self.take(dropped, 0, seeds)
+
     @abstractmethod
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch: ...
 

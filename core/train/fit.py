@@ -85,7 +85,7 @@ def fit(
     optimizer = budget.optimizer.build(parameters)
     best: dict[str, Tensor] | None = None
     model.train()
-    model.method.begin_training(batches.epoch(0, seeds), budget.epochs)
+    model.method.begin_training(batches.every_image(seeds), budget.epochs)
     for epoch in range(1, budget.epochs + 1):
         lr = budget.schedule.at(epoch, budget.epochs, budget.optimizer.lr)
         for group in optimizer.param_groups:

@@ -1,0 +1,205 @@
+"""PromptKD: a student with vision prompts, taught by a frozen teacher on unlabeled images."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
+from core.clip.frozen import FrozenCLIP
+from core.initial import seeded_linear
+from core.registry import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
+from core.seeding import Seeds
+from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
+from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
+from methods.base import TextMethod, unit
+from methods.teachers import Teacher, ZeroShotTeacher
+
+RELEASED_DEPTH = 9
+
+
+class Projector(nn.Module):
+    """From the student's width to the teacher's: two layers with batch norm and ReLU between.
+
+    (B, D) to (B, T). In training the norm is that of the batch, which must have two images.
+    """
+
+    def __init__(self, width: int, teacher_width: int, seeds: Seeds) -> None:
+        super().__init__()
+        self.fc1 = seeded_linear(width, teacher_width, seeds.generator("fc1"))
+        self.norm = nn.BatchNorm1d(teacher_width)
+        self.fc2 = seeded_linear(teacher_width, teacher_width, seeds.generator("fc2"))
+
+    def forward(self, image_BD: Tensor) -> Tensor:
+        if self.training and len(image_BD) < 2:
+            raise ValueError(
+                "PromptKD normalises over the batch and cannot train on a batch of 1 image; "
+                "set experiment.batch_size to 2 or more"
+            )
+        projected: Tensor = self.fc2(self.norm(self.fc1(image_BD)).relu())
+        return projected
+
+
+class KnownLogits:
+    """Teacher logits by the images' places in the training list, as far as they were asked for."""
+
+    def __init__(self) -> None:
+        self.rows_NC = torch.empty(0, 0)
+        self.known_N = torch.zeros(0, dtype=torch.bool)
+
+    def missing(self, index_B: Tensor) -> Tensor:
+        """Which images of a batch are not known yet: (B,) bool."""
+        places = int(index_B.max()) + 1 - len(self.known_N)
+        if places > 0:
+            grown = torch.zeros(places, dtype=torch.bool, device=index_B.device)
+            self.known_N = torch.cat([self.known_N.to(index_B.device), grown])
+        return ~self.known_N[index_B]
+
+    def learn(self, index_K: Tensor, logits_KC: Tensor) -> None:
+        """Keep logits of images that were missing."""
+        short = len(self.known_N) - len(self.rows_NC)
+        if short > 0:
+            empty = logits_KC.new_zeros(short, logits_KC.shape[1])
+            self.rows_NC = torch.cat([self.rows_NC, empty]) if len(self.rows_NC) else empty
+        self.rows_NC[index_K] = logits_KC
+        self.known_N[index_K] = True
+
+
+@register("method")
+class PromptKD(TextMethod):
+    """Deep vision prompts and a projector, trained to predict what a teacher predicts; no labels.
+
+    The student has no text tower of its own: class texts (C, T) are the teacher's, encoded once.
+    With v the projected unit image, t the texts, s the student's scale and T the temperature::
+
+        kd_weight * T^2 * KL( softmax(teacher logits / T) || softmax(s v t' / T) )
+
+    as released the mean over all B * C entries (``kl_reduction`` "batchmean": over images), hence
+    the large weight (1000; the paper's 200 for Aircraft, Flowers and DTD is only a comment in the
+    release). A refiner gets the same KL as its criterion.
+
+    ``teacher`` is @RunTeacher, @PublishedTeacher or @ZeroShotTeacher; None is the student's own
+    frozen CLIP. ``regime`` says which unlabeled images are seen, of both halves of the classes:
+    "limited" the few-shot draw (``experiment.shots``), "transductive" all (shots must be 0); the
+    release is transductive and picks its epoch on test images.
+
+    ``teacher_logits`` "once" asks the teacher once an image and keeps the answer, which is exact
+    on unaugmented images (``experiment.num_views`` 0); "each_step" asks for every augmented view,
+    as the release does. The depth is 9 as released, or every block of a shallower tower.
+
+    The released code runs in fp16 alone, and only with a teacher path derived from the data set.
+
+    Source: Li et al., PromptKD: Unsupervised Prompt Distillation for Vision-Language Models,
+    CVPR 2024, arXiv 2403.02781.
+    """
+
+    image_input = "pixels"
+    eval_batch_size = 256
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        classes: ClassNames,
+        seeds: Seeds,
+        *,
+        teacher: Annotated[Any, Part("teacher")] | None = None,
+        regime: Literal["limited", "transductive"] = "limited",
+        num_ctx_vision: NonNegativeInt = 4,
+        depth_vision: NonNegativeInt | None = None,
+        temperature: PositiveFloat = 1.0,
+        kd_weight: NonNegativeFloat = 1000.0,
+        kl_reduction: KlReduction = "mean",
+        teacher_logits: Literal["once", "each_step"] = "once",
+        prompt_dtype: PromptDtype = "parameter",
+    ) -> None:
+        super().__init__(clip, classes)
+        tower_depth = clip.spec.vision_depth
+        self.regime = regime
+        self.temperature, self.kd_weight = temperature, kd_weight
+        self.kl_reduction: KlReduction = kl_reduction
+        self.teacher_logits = teacher_logits
+        self.vision_prompts = VisionPrompts(
+            clip,
+            seeds,
+            num_ctx=num_ctx_vision,
+            depth=checked_depth(
+                "PromptKD",
+                "depth_vision",
+                depth_vision,
+                tower_depth=tower_depth,
+                default=RELEASED_DEPTH,
+            ),
+            prompt_dtype=prompt_dtype,
+        )
+        self.teacher: Teacher = (teacher or ZeroShotTeacher)(clip, classes)
+        self.projector = Projector(
+            clip.spec.joint_width, self.teacher.text_width, seeds.at("projector")
+        )
+        self.known: dict[ClassNames, KnownLogits] = {}
+
+    def set_classes(self, classes: ClassNames) -> None:
+        self.classes = classes
+
+    def output(self) -> MethodOutput:
+        return replace(super().output(), text_width=self.teacher.text_width)
+
+    def class_texts(self) -> Tensor:
+        return self.teacher.texts(self.classes)
+
+    def image_features(self, batch: Batch) -> ImageFeatures:
+        """Features of the prompted image tower, in the student's width; no norm."""
+        if not len(self.vision_prompts.prompts):
+            return super().image_features(batch)
+        assert batch.pixels is not None, "vision prompts need pixels"
+        return self.clip.encode_image(batch.pixels, self.vision_prompts.hook(), need=batch.need)
+
+    def forward(self, batch: Batch) -> Forward:
+        """``image`` and ``text`` in the teacher's width, ``local`` in the student's."""
+        features = self.image_features(batch)
+        return Forward(
+            image=unit(self.projector(features.pooled)),
+            text=self.class_texts() if self._texts is None else self._texts,
+            logit_scale=self.clip.scale,
+            local=features.local,
+            attention=features.attention,
+        )
+
+    def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
+        self.known = {}  # another training may have another list of images
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Teacher logits (B, C); each image of the training list is asked about once."""
+        if self.teacher_logits == "each_step" or batch.index is None:
+            return self.teacher.logits(batch, self.classes)
+        known = self.known.setdefault(self.classes, KnownLogits())
+        missing = known.missing(batch.index)
+        if missing.any():
+            part = _rows(batch, missing)
+            known.learn(batch.index[missing], self.teacher.logits(part, self.classes))
+        return known.rows_NC[batch.index]
+
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """``T^2 * KL(teacher || student)`` of rows of logits; targets are the teacher's."""
+        student = (logits / self.temperature).log_softmax(dim=-1)
+        teacher = (targets / self.temperature).log_softmax(dim=-1)
+        return self.temperature**2 * kl_divergence(teacher, student, reduction=self.kl_reduction)
+
+    def loss_terms(self) -> Mapping[str, LossTerm]:
+        return {"kd": self.distillation}
+
+    def distillation(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        """The weighted criterion on the logits of the whole image."""
+        return self.kd_weight * criterion(out.logits(), targets)
+
+
+def _rows(batch: Batch, chosen_B: Tensor) -> Batch:
+    """The chosen images of a batch."""
+    return replace(
+        batch,
+        labels=batch.labels[chosen_B],
+        pixels=None if batch.pixels is None else batch.pixels[chosen_B],
+        features=None if batch.features is None else batch.features[chosen_B],
+        index=None if batch.index is None else batch.index[chosen_B],
+    )
