@@ -238,7 +238,7 @@ def _takes_text(key: str) -> bool:
     try:
         return accepts_text(_parameter_of(key).annotation)
     except ValueError:
-        return "." in key  # a misspelt name: that is what the user shall read about
+        return False
 
 
 def _reach(root: str, bindings: Mapping[str, Value]) -> dict[str, Value | Required]:

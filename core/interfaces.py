@@ -97,8 +97,12 @@ class Refiner(nn.Module, ABC):
     def forward(self, out: Forward) -> Forward:
         """The same output with refined ``text``; never changes state."""
 
-    def observe(self, out: Forward) -> None:
-        """State change of one training step, such as a cache write; gets what forward returned."""
+    def observe(self, out: Forward, targets: Tensor | None = None) -> None:
+        """State change of one training step, such as a cache write.
+
+        Gets what ``forward`` returned and what the method's criterion compares logits with: labels
+        (B,), or (B, C) where the method learns from a teacher.
+        """
 
     def needs(self) -> frozenset[str]:
         """Image fields that training uses beyond ``pooled``."""

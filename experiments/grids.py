@@ -1,5 +1,6 @@
 """The ``grid``, ``status`` and ``rerun`` commands: plan, run, show."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -65,7 +66,14 @@ def run_grid(
 def rerun_cell(study_dir: Path, run: str, place: Place) -> StudyOutcome:
     """Run one cell again, in this process."""
     identity = find_run(study_dir, run)
-    outcome = rerun(study_dir, identity, InlineExecutor(), place=place, progress=make_progress())
+    outcome = rerun(
+        study_dir,
+        identity,
+        InlineExecutor(),
+        place=place,
+        tracker=MlflowTracker(study_dir),
+        progress=make_progress(),
+    )
     _print_outcome(outcome, study_dir)
     return outcome
 
@@ -127,6 +135,7 @@ def _print_outcome(outcome: StudyOutcome, study_dir: Path) -> None:
         f"{len(outcome.failed)} failed, {len(outcome.diverged)} diverged, {len(outcome.left)} left"
     )
     if outcome.interrupted:
-        print("interrupted; the same command does the rest", file=sys.stderr)
+        again = shlex.join(["python", "main.py", *sys.argv[1:]])
+        print(f"interrupted; the same command does the rest: {again}", file=sys.stderr)
     else:
         print(f"next: python main.py report {study_dir}")

@@ -101,17 +101,11 @@ class Released:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """What is trained, by recorded name."""
-        fc1, norm, fc2 = self.alignment.fc1, self.alignment.norm, self.alignment.fc2
-        return {
-            "ctx": self.method.ctx,
-            "extractor.weight": self.aggregation.extractor.weight,
-            "align.fc1.weight": fc1.weight,
-            "align.fc1.bias": fc1.bias,
-            "align.fc2.weight": fc2.weight,
-            "align.fc2.bias": fc2.bias,
-            "align.bn.weight": norm.weight,
-            "align.bn.bias": norm.bias,
+        alignment = {
+            f"align.{name.replace('norm', 'bn')}": parameter
+            for name, parameter in self.alignment.named_parameters()
         }
+        return {"ctx": self.method.ctx, **dict(self.aggregation.named_parameters()), **alignment}
 
     def state(self) -> dict[str, Tensor]:
         """What is trained or written, by recorded name."""

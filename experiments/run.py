@@ -52,6 +52,16 @@ class Place:
     data_root: Path | None = None
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        kind, _, index = self.device.partition(":")
+        if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
+            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
+        if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"device {self.device!r} is not there: torch sees {torch.cuda.device_count()} "
+                "CUDA devices; use --device cpu"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:

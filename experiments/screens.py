@@ -45,7 +45,7 @@ class Bar:
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self.last = time.monotonic()
+        self.last: float | None = None
         self.terminal = sys.stderr.isatty()
         self.bar = Progress(console=console(error=True), disable=not self.terminal)
         self.task: TaskID | None = None
@@ -68,8 +68,10 @@ class Bar:
         self.bar.update(self.task, description=self.label, completed=done, total=total)
 
     def _line(self, done: float, total: float) -> None:
-        if time.monotonic() - self.last >= PLAIN_SECONDS:
-            self.last = time.monotonic()
+        now = time.monotonic()
+        self.last = now if self.last is None else self.last
+        if now - self.last >= PLAIN_SECONDS:
+            self.last = now
             print(f"{self.label}: {100 * done / total:.0f} %", file=sys.stderr, flush=True)
 
 

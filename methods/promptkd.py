@@ -95,6 +95,7 @@ class PromptKD(TextMethod):
     CVPR 2024, arXiv 2403.02781.
     """
 
+    regime = "limited"
     image_input = "pixels"
     eval_batch_size = 256
 

@@ -100,12 +100,9 @@ class SEP(TextMethod):
         self.ctx = nn.Parameter(start.clone())
         build = partial(_fusions, hidden=fusion_hidden, axis=fusion_axis, init=fusion_init)
         self.text = TextFusion(build(clip.text, text, seeds.at("text")), len(start))
+        fusions = build(clip.visual, vision, seeds.at("vision"))
         self.vision = VisionFusion(
-            build(clip.visual, vision, seeds.at("vision")),
-            clip.spec,
-            seeds.at("vision"),
-            num_ctx=num_ctx_vision,
-            scope=selection_scope,
+            fusions, clip.spec, seeds.at("vision"), num_ctx=num_ctx_vision, scope=selection_scope
         )
         self.set_classes(classes)
         self.prototypes = nn.Parameter(self.handmade_CD.clone())

@@ -1,4 +1,4 @@
-"""Aggregation: joins what a text is with what the cache said. Shapes: texts (..., D)."""
+"""Aggregation: joins what a text is with what the cache says. Shapes: texts (..., D), M slots."""
 
 from abc import ABC, abstractmethod
 
@@ -7,20 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.initial import seeded_linear
-from core.registry import NonNegativeFloat, register
+from core.registry import NonNegativeFloat, PositiveInt, Probability, register
 from core.seeding import Seeds
+from refiners.cache import Cache
 
 
 class Aggregation(nn.Module, ABC):
-    """Refines texts (..., D) with what the cache read. Built as ``Aggregation(width, seeds)``."""
+    """Refines texts (..., D) with a cache. Built as ``Aggregation(width, seeds)``."""
 
     @abstractmethod
-    def forward(self, text: Tensor, read: Tensor) -> Tensor: ...
+    def forward(self, text: Tensor, cache: Cache) -> Tensor: ...
 
 
 @register("aggregation")
 class LinearAggregation(Aggregation):
-    """``t + alpha * W [t, f]`` with a learned W (D, 2D), no bias.
+    """``t + alpha * W [t, f]`` with f what the cache reads and a learned W (D, 2D), no bias.
 
     As released the result is not made unit again before the logits; ``renormalise`` does that.
 
@@ -40,9 +41,91 @@ class LinearAggregation(Aggregation):
         self.renormalise = renormalise
         self.extractor = seeded_linear(2 * width, width, seeds.generator("extractor"), bias=False)
 
-    def forward(self, text: Tensor, read: Tensor) -> Tensor:
-        refined: Tensor = text + self.alpha * self.extractor(torch.cat([text, read], dim=-1))
+    def forward(self, text: Tensor, cache: Cache) -> Tensor:
+        joined = torch.cat([text, cache.read(text)], dim=-1)
+        refined: Tensor = text + self.alpha * self.extractor(joined)
         return F.normalize(refined, dim=-1) if self.renormalise else refined
+
+
+@register("aggregation")
+class GatedAggregation(Aggregation):
+    """``t + g * W [t, f]`` where a gate g in (0, 1) a class decides how much.
+
+    ``g = sigmoid(w [t, f] + b)``; b starts where the gate is ``initial_gate``, so that training
+    starts near LinearAggregation with that alpha.
+
+    Source: ours; gating as in Srivastava et al., Highway Networks, 2015, arXiv 1505.00387.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        seeds: Seeds,
+        *,
+        initial_gate: Probability = 0.2,
+        renormalise: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 < initial_gate < 1:
+            raise ValueError(
+                f"GatedAggregation.initial_gate must be above 0 and below 1, got {initial_gate}"
+            )
+        self.renormalise = renormalise
+        self.extractor = seeded_linear(2 * width, width, seeds.generator("extractor"), bias=False)
+        self.gate = seeded_linear(2 * width, 1, seeds.generator("gate"))
+        nn.init.constant_(self.gate.bias, float(torch.logit(torch.tensor(initial_gate))))
+
+    def forward(self, text: Tensor, cache: Cache) -> Tensor:
+        joined = torch.cat([text, cache.read(text)], dim=-1)
+        refined: Tensor = text + self.gate(joined).sigmoid() * self.extractor(joined)
+        return F.normalize(refined, dim=-1) if self.renormalise else refined
+
+
+@register("aggregation")
+class FusionAggregation(Aggregation):
+    """Texts attend to the cache's slots, in the form of SEP's token fusion.
+
+    ``m = s1 * t + (1 - s1) * attention(LN t, LN M)``, ``r = s2 * m + (1 - s2) * MLP(LN m)`` with
+    learned scalars that start at ``initial_mix``. It reads slots directly: a cache's read
+    temperature has no effect here. An empty cache leaves only the MLP.
+
+    Source: ours, after SEP's fusion (arXiv 2405.15549).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        seeds: Seeds,
+        *,
+        hidden_width: PositiveInt = 256,
+        initial_mix: Probability = 0.75,
+        renormalise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.renormalise = renormalise
+        self.query = seeded_linear(width, width, seeds.generator("query"))
+        self.key_value = seeded_linear(width, 2 * width, seeds.generator("key_value"))
+        self.text_norm, self.slot_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.enter = seeded_linear(width, hidden_width, seeds.generator("enter"), bias=False)
+        self.leave = seeded_linear(hidden_width, width, seeds.generator("leave"), bias=False)
+        self.mix = nn.Parameter(torch.full((2,), initial_mix))
+
+    def forward(self, text: Tensor, cache: Cache) -> Tensor:
+        first, second = self.mix
+        fused = text
+        if len(slots_MD := cache.slots()):
+            fused = first * text + (1 - first) * self._attend(text, slots_MD)
+        changed = self.leave(F.gelu(self.enter(self.mlp_norm(fused))))
+        refined: Tensor = second * fused + (1 - second) * changed
+        return F.normalize(refined, dim=-1) if self.renormalise else refined
+
+    def _attend(self, text: Tensor, slots_MD: Tensor) -> Tensor:
+        query = self.query(self.text_norm(text))
+        key_MD, value_MD = self.key_value(self.slot_norm(slots_MD)).chunk(2, dim=-1)
+        weights: Tensor = (query @ key_MD.t() / query.shape[-1] ** 0.5).softmax(dim=-1)
+        attended: Tensor = weights @ value_MD
+        return attended
 
 
 @register("aggregation")
@@ -52,5 +135,5 @@ class NoAggregation(Aggregation):
     def __init__(self, width: int, seeds: Seeds) -> None:
         super().__init__()
 
-    def forward(self, text: Tensor, read: Tensor) -> Tensor:
+    def forward(self, text: Tensor, cache: Cache) -> Tensor:
         return text

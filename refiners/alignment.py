@@ -39,6 +39,22 @@ class MlpAlignment(Alignment):
 
 
 @register("alignment")
+class LinearAlignment(Alignment):
+    """One linear layer, with bias.
+
+    Source: ours; the smallest map between widths.
+    """
+
+    def __init__(self, local_width: int, text_width: int, seeds: Seeds) -> None:
+        super().__init__()
+        self.linear = seeded_linear(local_width, text_width, seeds.generator("linear"))
+
+    def forward(self, local_BND: Tensor) -> Tensor:
+        aligned: Tensor = self.linear(local_BND)
+        return aligned
+
+
+@register("alignment")
 class NoAlignment(Alignment):
     """Off: tokens as the image tower projects them."""
 

@@ -1,31 +1,87 @@
-"""Local caches of fine visual concepts. Shapes: M slots, T tokens, C classes, D text width."""
+"""Local caches of fine visual concepts.
+
+Shapes: B images, P patches, M slots, T tokens, C classes, D text width.
+"""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.registry import PositiveFloat, PositiveInt, Probability, register
+from core.registry import (
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    register,
+)
 from core.seeding import Seeds
+
+Initial = Literal["positive", "normal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one training step shows a cache, without gradient.
+
+    ``aligned`` (B, 1+P, D), CLS first; ``attention`` (B, P) of CLS over patches and ``labels`` (B,)
+    int64 only for caches that ask for them.
+    """
+
+    aligned: Tensor
+    attention: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class Cache(nn.Module, ABC):
-    """A memory that class texts read and local tokens write. Built as ``Cache(width, seeds)``."""
+    """A memory that class texts read and local tokens write.
+
+    Built as ``Cache(width, seeds, num_classes)``. ``writes``: training steps change it;
+    ``reads_attention``: it needs the attention row of an image for that.
+    """
 
     writes: ClassVar[bool] = True
+    reads_attention: ClassVar[bool] = False
+
+    @abstractmethod
+    def slots(self) -> Tensor:
+        """The memory (M, D); M may be 0."""
 
     @abstractmethod
     def read(self, text: Tensor) -> Tensor:
         """What the memory says to each text: (..., D) for texts (..., D)."""
 
-    def write(self, tokens_TD: Tensor) -> None:
-        """Take in the tokens of one step, without gradient."""
+    def observe(self, seen: Seen) -> None:
+        """Take in one training step."""
+
+
+class SoftCache(Cache):
+    """A cache that is read by a softmax over its slots: ``softmax(n(t) M' / temperature) M``."""
+
+    read_temperature: float = 1.0
+
+    def read_weights(self, text: Tensor) -> Tensor:
+        """Softmax over slots (..., M)."""
+        similarity = F.normalize(text, dim=-1) @ self.slots().t()
+        return (similarity / self.read_temperature).softmax(dim=-1)
+
+    def read(self, text: Tensor) -> Tensor:
+        if not len(self.slots()):
+            return torch.zeros_like(text)
+        return self.read_weights(text) @ self.slots()
+
+
+def initial_slots(num_slots: int, width: int, seeds: Seeds, initial: Initial) -> Tensor:
+    """Unit slots (M, D): "positive" from the positive orthant, as released, "normal" spread out."""
+    draw = torch.rand if initial == "positive" else torch.randn
+    return F.normalize(draw(num_slots, width, generator=seeds.generator("slots")), dim=-1)
 
 
 @register("cache")
-class EmaCache(Cache):
+class EmaCache(SoftCache):
     """A soft read over all slots; every token moves its most similar slot by an EMA.
 
     Read: ``softmax(n(t) M' / read_temperature) M``. Write: ``x = n(tokens)``, ``S = x M'``; each
@@ -34,8 +90,9 @@ class EmaCache(Cache):
 
     Released values are the defaults. ``read_temperature = 1`` leaves the read weights almost
     uniform, since cosines lie in [-1, 1]; ``write_reduce = "sum"`` lets a busy slot forget far more
-    than ``momentum`` says. ``initial = "positive"`` draws slots from the positive orthant, as
-    released (cosine about 0.75 among them); "normal" spreads them.
+    than ``momentum`` says. ``initial = "positive"`` draws slots from the positive orthant (cosine
+    about 0.75 among them); "normal" spreads them. ``reset_after`` steps without a token a slot
+    takes the token that its own slot explains worst; 0, as released, never does that.
 
     The cache is a buffer, saved with the run; the released code loses it on resume.
 
@@ -43,33 +100,31 @@ class EmaCache(Cache):
     """
 
     slots_MD: Tensor
+    idle_M: Tensor
 
     def __init__(
         self,
         width: int,
         seeds: Seeds,
+        num_classes: int = 0,
         *,
         num_slots: PositiveInt = 25,
         momentum: Probability = 0.8,
         read_temperature: PositiveFloat = 1.0,
         write_reduce: Literal["sum", "mean"] = "sum",
-        initial: Literal["positive", "normal"] = "positive",
+        initial: Initial = "positive",
+        reset_after: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
         self.momentum = momentum
         self.read_temperature = read_temperature
         self.write_reduce = write_reduce
-        draw = torch.rand if initial == "positive" else torch.randn
-        start = draw(num_slots, width, generator=seeds.generator("slots"))
-        self.register_buffer("slots_MD", F.normalize(start, dim=-1))
+        self.reset_after = reset_after
+        self.register_buffer("slots_MD", initial_slots(num_slots, width, seeds, initial))
+        self.register_buffer("idle_M", torch.zeros(num_slots, dtype=torch.int64))
 
-    def read_weights(self, text: Tensor) -> Tensor:
-        """Softmax over slots (..., M)."""
-        similarity = F.normalize(text, dim=-1) @ self.slots_MD.t()
-        return (similarity / self.read_temperature).softmax(dim=-1)
-
-    def read(self, text: Tensor) -> Tensor:
-        return self.read_weights(text) @ self.slots_MD
+    def slots(self) -> Tensor:
+        return self.slots_MD
 
     def write_weights(self, tokens_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Best slot of each token (T,) and the weight of each token for each slot (T, M)."""
@@ -77,8 +132,12 @@ class EmaCache(Cache):
         weight_TM = (similarity_TM - similarity_TM.amax(dim=0)).exp()
         return similarity_TM.argmax(dim=-1), weight_TM
 
+    def observe(self, seen: Seen) -> None:
+        self.write(seen.aligned.flatten(0, 1))
+
     @torch.no_grad()
     def write(self, tokens_TD: Tensor) -> None:
+        """Move the slots towards the tokens of one step."""
         tokens_TD = tokens_TD.to(self.slots_MD.dtype)  # autocast hands over half precision
         slot_T, weight_TM = self.write_weights(tokens_TD)
         chosen_TM = F.one_hot(slot_T, len(self.slots_MD)).to(tokens_TD.dtype)
@@ -89,6 +148,136 @@ class EmaCache(Cache):
         moved_MD = self.momentum * self.slots_MD + (1 - self.momentum) * added_MD
         kept_MD = torch.where(taken_M1 > 0, moved_MD, self.slots_MD)
         self.slots_MD.copy_(F.normalize(kept_MD, dim=-1))
+        self.idle_M.copy_(torch.where(taken_M1[:, 0] > 0, 0, self.idle_M + 1))
+        if self.reset_after:
+            self._reset_idle(F.normalize(tokens_TD, dim=-1))
+
+    def _reset_idle(self, tokens_TD: Tensor) -> None:
+        """Give slots that were idle too long the tokens that no slot explains well."""
+        idle = (self.idle_M >= self.reset_after).nonzero()[:, 0][: len(tokens_TD)]
+        explained_T = (tokens_TD @ self.slots_MD.t()).amax(dim=-1)
+        worst = explained_T.argsort(stable=True)[: len(idle)]
+        self.slots_MD[idle] = tokens_TD[worst]
+        self.idle_M[idle] = 0
+
+
+@register("cache")
+class QueueCache(SoftCache):
+    """First in, first out: the tokens of the ``topk`` patches that CLS attends to most.
+
+    Read softly as EmaCache; only filled slots take part. Nothing is averaged: a slot is one token.
+
+    Source: ours; a queue as in He et al., MoCo, CVPR 2020, arXiv 1911.05722.
+    """
+
+    reads_attention = True
+
+    slots_MD: Tensor
+    num_written: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        seeds: Seeds,
+        num_classes: int = 0,
+        *,
+        num_slots: PositiveInt = 256,
+        topk: PositiveInt = 5,
+        read_temperature: PositiveFloat = 1.0,
+    ) -> None:
+        super().__init__()
+        self.topk = topk
+        self.read_temperature = read_temperature
+        self.register_buffer("slots_MD", torch.zeros(num_slots, width))
+        self.register_buffer("num_written", torch.zeros((), dtype=torch.int64))
+
+    def slots(self) -> Tensor:
+        return self.slots_MD[: int(self.num_written)]
+
+    @torch.no_grad()
+    def observe(self, seen: Seen) -> None:
+        assert seen.attention is not None
+        count = min(self.topk, seen.attention.shape[1])
+        best_BK = seen.attention.topk(count, dim=-1).indices + 1  # behind CLS
+        chosen = seen.aligned.gather(1, best_BK[..., None].expand(-1, -1, seen.aligned.shape[-1]))
+        newest = F.normalize(chosen.flatten(0, 1).to(self.slots_MD.dtype), dim=-1)
+        kept = torch.cat([newest, self.slots()])[: len(self.slots_MD)]
+        self.slots_MD[: len(kept)] = kept
+        self.num_written.fill_(len(kept))
+
+
+@register("cache")
+class LearnedCache(SoftCache):
+    """Slots are parameters, learned by gradient; nothing is written.
+
+    The control that tells whether what a cache holds must come from image tokens.
+
+    Source: ours; slots as in Sukhbaatar et al., End-To-End Memory Networks, NeurIPS 2015,
+    arXiv 1503.08895.
+    """
+
+    writes = False
+
+    def __init__(
+        self,
+        width: int,
+        seeds: Seeds,
+        num_classes: int = 0,
+        *,
+        num_slots: PositiveInt = 25,
+        read_temperature: PositiveFloat = 1.0,
+        initial: Initial = "normal",
+    ) -> None:
+        super().__init__()
+        self.read_temperature = read_temperature
+        self.slots_MD = nn.Parameter(initial_slots(num_slots, width, seeds, initial))
+
+    def slots(self) -> Tensor:
+        return self.slots_MD
+
+
+@register("cache")
+class ClassCache(SoftCache):
+    """One slot a training class: an EMA of the mean local token of that class's images.
+
+    A class without an image yet takes no part in the read. Texts of other classes read the slots of
+    the training classes softly, as in EmaCache. Where a method learns from soft targets, the most
+    probable class counts as the label.
+
+    Source: ours; one slot a class as in Karmanov et al., TDA, CVPR 2024, arXiv 2403.18293.
+    """
+
+    slots_CD: Tensor
+    seen_C: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        seeds: Seeds,
+        num_classes: int,
+        *,
+        momentum: Probability = 0.8,
+        read_temperature: PositiveFloat = 1.0,
+    ) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.read_temperature = read_temperature
+        self.register_buffer("slots_CD", torch.zeros(num_classes, width))
+        self.register_buffer("seen_C", torch.zeros(num_classes, dtype=torch.bool))
+
+    def slots(self) -> Tensor:
+        return self.slots_CD[self.seen_C]
+
+    @torch.no_grad()
+    def observe(self, seen: Seen) -> None:
+        assert seen.labels is not None
+        tokens_BD = F.normalize(seen.aligned.to(self.slots_CD.dtype), dim=-1).mean(dim=1)
+        for label in seen.labels.unique().tolist():
+            mean_D = tokens_BD[seen.labels == label].mean(dim=0)
+            if self.seen_C[label]:
+                mean_D = self.momentum * self.slots_CD[label] + (1 - self.momentum) * mean_D
+            self.slots_CD[label] = F.normalize(mean_D, dim=-1)
+            self.seen_C[label] = True
 
 
 @register("cache")
@@ -100,8 +289,12 @@ class NoCache(Cache):
 
     writes = False
 
-    def __init__(self, width: int, seeds: Seeds) -> None:
+    def __init__(self, width: int, seeds: Seeds, num_classes: int = 0) -> None:
         super().__init__()
+        self.register_buffer("empty_0D", torch.zeros(0, width), persistent=False)
+
+    def slots(self) -> Tensor:
+        return self.get_buffer("empty_0D")
 
     def read(self, text: Tensor) -> Tensor:
         return torch.zeros_like(text)

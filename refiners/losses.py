@@ -97,6 +97,42 @@ class L1Regularization(RefinerLoss):
 
 
 @register("loss")
+class CosineRegularization(RefinerLoss):
+    """``weight`` times the mean of ``1 - cos(r, t)`` over classes.
+
+    Source: ours; the consistency term of KgCoOp (Yao et al., CVPR 2023, arXiv 2303.13283), between
+    refined and unrefined texts.
+    """
+
+    def __init__(self, *, weight: NonNegativeFloat = 8.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        cosine = F.cosine_similarity(out.text, out.aux["plain_text"], dim=-1)
+        return self.weight * (1 - cosine).mean()
+
+
+@register("loss")
+class L1CosineRegularization(RefinerLoss):
+    """Both: the L1 term and the cosine term, each with its weight.
+
+    Source: ours; the sum of L1Regularization (arXiv 2412.08176) and CosineRegularization.
+    """
+
+    def __init__(
+        self, *, l1_weight: NonNegativeFloat = 20.0, cosine_weight: NonNegativeFloat = 8.0
+    ) -> None:
+        super().__init__()
+        self.l1 = L1Regularization(weight=l1_weight)
+        self.cosine = CosineRegularization(weight=cosine_weight)
+
+    def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        total: Tensor = self.l1(out, targets, criterion) + self.cosine(out, targets, criterion)
+        return total
+
+
+@register("loss")
 class NoLoss(RefinerLoss):
     """Off: no term at all."""
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
+from torch import Tensor
+
 from core.config import Reference
 from core.interfaces import Refiner
 from core.registry import Part, lookup, register
@@ -12,7 +14,7 @@ from core.train.losses import LossTerm
 from core.types import Forward, MethodOutput
 from refiners.aggregation import Aggregation
 from refiners.alignment import Alignment
-from refiners.cache import Cache
+from refiners.cache import Cache, Seen
 from refiners.losses import RefinerLoss
 
 OFF = {
@@ -28,7 +30,7 @@ OFF = {
 class TextRefiner(Refiner):
     """Reads a cache of local visual concepts with the class texts and adds what it finds to them.
 
-    ``text -> aggregation(text, cache.read(text))``. In training the aligned local tokens feed the
+    ``text -> aggregation(text, cache)``. In training the aligned local tokens feed the
     semantic loss and are then written into the cache. Each of the five parts is plugged in, and
     each has an object that is off; with all of them off this is the base method, bit for bit.
 
@@ -49,7 +51,7 @@ class TextRefiner(Refiner):
     ) -> None:
         super().__init__()
         self.alignment = alignment(source.local_width, source.text_width, seeds.at("alignment"))
-        self.cache = cache(source.text_width, seeds.at("cache"))
+        self.cache = cache(source.text_width, seeds.at("cache"), source.num_classes)
         self.aggregation = aggregation(source.text_width, seeds.at("aggregation"))
         self.semantic = semantic()
         self.regularization = regularization()
@@ -67,19 +69,22 @@ class TextRefiner(Refiner):
 
     def needs(self) -> frozenset[str]:
         losses = (self.semantic, self.regularization)
-        fields = frozenset({"local", "attention"} if any(x.reads_local for x in losses) else ())
-        return fields | frozenset({"local"} if self.cache.writes else ())
+        fields = {"local", "attention"} if any(x.reads_local for x in losses) else set()
+        fields |= {"local"} if self.cache.writes else set()
+        return frozenset(fields | ({"attention"} if self.cache.reads_attention else set()))
 
     def forward(self, out: Forward) -> Forward:
-        refined = self.aggregation(out.text, self.cache.read(out.text))
+        refined = self.aggregation(out.text, self.cache)
         aux = {**out.aux, "plain_text": out.text}
         if out.local is not None:
             aux["aligned"] = self.alignment(out.local)
         return replace(out, text=refined, aux=aux)
 
-    def observe(self, out: Forward) -> None:
+    def observe(self, out: Forward, targets: Tensor | None = None) -> None:
         if self.cache.writes:
-            self.cache.write(out.aux["aligned"].detach().flatten(0, 1))
+            aligned = out.aux["aligned"].detach()
+            labels = targets if targets is None or targets.dim() == 1 else targets.argmax(dim=-1)
+            self.cache.observe(Seen(aligned=aligned, attention=out.attention, labels=labels))
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """Terms that weigh something: a zero term would still let weight decay move its parts."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 import core.gin_text
+import core.registry
 from core.config import Config, Reference, load_config
 from core.registry import (
     Part,
@@ -112,6 +113,7 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ready_made.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(core.gin_text, "CONFIG_DIR", ready_made)
+    monkeypatch.setattr(core.registry, "_TABLE", {})  # whoever else was imported stays out of hints
     with _temporary_entries():
         register("toy_cache")(ToyNoCache)
         register("toy_cache")(ToyEmaCache)

@@ -104,6 +104,7 @@ def logits_of(built, num_images=16):
 
 def check_run(preset, folder, cache_dir, *overrides):
     """Trains twice, in a run and by hand; both and what the run saved give the same logits."""
+    two_steps(preset, *overrides).check_used(["experiment"])
     record = run_preset(preset, folder, cache_dir, *overrides)
     place = Place(cache_dir=cache_dir)
     with assembled(two_steps(preset, *overrides), place) as built:

@@ -38,8 +38,18 @@ def frozen(model: torch.nn.Module) -> FrozenCLIP:
 
 
 def named(name: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return open_clip.create_model(name, pretrained=None)
+    """A model of open_clip with random weights, filled here: its own draws take much longer."""
+    with torch.device("meta"):
+        model = open_clip.create_model(name, pretrained=None, device="meta")
+    model = model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            is_norm = ".ln_" in f".{key}" and key.endswith("weight")
+            scale = 1.0 if key == "logit_scale" else 0.04
+            value.uniform_(-scale, scale, generator=generator).add_(1.0 if is_norm else 0.0)
+    model.attn_mask.fill_(float("-inf")).triu_(1)
+    return model
 
 
 def custom_text() -> torch.nn.Module:
@@ -62,7 +72,8 @@ def test_equals_open_clip_on_full_context(name: str) -> None:
     model = MODELS[name]().eval()
     clip = frozen(model)
     size = clip.spec.image_size
-    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    count = 2 if name.startswith("tiny") else 1
+    images = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))
     ids = clip.tokenizer(TEXTS)
     with torch.no_grad():
         expected_image, expected_text = model.encode_image(images), model.encode_text(ids)
@@ -75,7 +86,7 @@ def test_equals_open_clip_on_full_context(name: str) -> None:
     torch.testing.assert_close(full, expected_text, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(cut, expected_text, atol=1e-5, rtol=1e-5)
     assert everything.local is not None
-    assert everything.local.shape == (2, 1 + clip.spec.num_patches, clip.spec.joint_width)
+    assert everything.local.shape == (count, 1 + clip.spec.num_patches, clip.spec.joint_width)
 
 
 def test_attention_row_and_local_tokens_are_those_of_the_last_block() -> None:
@@ -213,7 +224,7 @@ def test_local_weights_files_load_and_wrong_ones_are_refused(tmp_path) -> None:
         torch.testing.assert_close(clip.encode_image(images).pooled, expected)
         prints.add(clip.spec.fingerprint)
     assert len(prints) == 1
-    with pytest.raises(ValueError, match="other shapes for .* 'visual.conv1.weight'|positional"):
+    with pytest.raises(ValueError, match="the file has other shapes for"):
         load_clip("small-4", str(tmp_path / "clip.safetensors"))
     save_file({k: v for k, v in state.items() if k != "logit_scale"}, tmp_path / "less.safetensors")
     with pytest.raises(ValueError, match="do not fit the model: the file lacks 1 tensors"):

@@ -21,6 +21,7 @@ from core.types import Batch, ClassNames, ImageFeatures
 from experiments.verification import verify_set
 from methods.base import unit
 from methods.cocoop import CoCoOp
+from methods.sep import SEP
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,15 @@ def test_copies_are_independent_and_features_stand_for_pixels():
     features = ImageFeatures(pooled=method.image_features(batch).pooled)
     cached = method(Batch(labels=batch.labels, features=features))
     assert torch.equal(cached.logits(), method(batch).logits())
+
+
+@pytest.mark.parametrize("method", [CoCoOp, SEP])
+def test_blanks_around_the_words_of_a_context_do_not_count(method):
+    spelt = [method(tiny_clip(), NAMES, Seeds(0), ctx_init=x) for x in ("a red", " a_red_ ")]
+    assert spelt[1].ctx.shape == (2, 32)
+    assert torch.equal(spelt[0].ctx, spelt[1].ctx)
+    batch = pixel_batch()
+    assert torch.equal(spelt[0].double()(batch).text, spelt[1].double()(batch).text)
 
 
 def test_clear_errors():

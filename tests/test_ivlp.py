@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from method_runs import few_test_images
 from prompt_runs import (
     OFF,
     ON,
@@ -42,7 +43,8 @@ def test_matches_the_recorded_run():
     check_recorded("public_ivlp")
 
 
-def test_a_run_trains_and_is_restored(tmp_path):
+def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
+    few_test_images(monkeypatch)
     record = run_text(two_steps("IVLP"), tmp_path / "run")
     assert record.status == "finished"
     assert record.cost.trainable_parameters == 2 * 128 * (3 + 4)

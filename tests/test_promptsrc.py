@@ -4,14 +4,24 @@ import json
 
 import pytest
 import torch
-from prompt_runs import OFF, ON, check_recorded, logits_of, run_text, trained_logits, two_steps
+from method_runs import few_test_images
+from prompt_runs import (
+    OFF,
+    ON,
+    built,
+    check_recorded,
+    logits_of,
+    run_text,
+    trained_logits,
+    two_steps,
+)
 
 from core.clip.backbone import load_clip
 from core.clip.templates import CLIP_TEMPLATES_60
 from core.seeding import Seeds
 from core.train.averaging import gaussian_weights
 from core.types import Batch, ClassNames
-from experiments.run import Place, evaluate, reload
+from experiments.run import Place, evaluate, reload, train
 from methods.promptsrc import PromptSRC
 
 CLASSES = ClassNames(names=("cat", "sea_anemone", "dragonfly"))
@@ -37,7 +47,8 @@ def test_matches_the_recorded_run():
     check_recorded("public_promptsrc")
 
 
-def test_a_run_trains_and_is_restored(tmp_path):
+def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
+    few_test_images(monkeypatch)
     text = two_steps("PromptSRC", f"{FEW}\nPromptSRC.depth_text = 2")
     record = run_text(text, tmp_path / "run")
     assert (record.status, record.regime) == ("finished", "inductive")
@@ -60,8 +71,10 @@ def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
 
 
 def test_trains_under_a_refiner(tmp_path):
-    record = run_text(two_steps("PromptSRC", FEW, refiner=ON), tmp_path / "run")
-    assert record.status == "finished"
+    with built(two_steps("PromptSRC", FEW, refiner=ON), tmp_path) as assembly:
+        log = []
+        train(assembly, log.append)
+    assert set(log[-1]) >= {"text_l1", "semantic", "regularization"}
 
 
 def test_the_average_is_the_weighted_sum_of_the_states_after_each_epoch(clip):

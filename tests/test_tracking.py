@@ -45,6 +45,14 @@ def runs_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience():
+    """A busy machine may need long for an import."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.driver.CLOSE_SECONDS", 600.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_tracking_server(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -30,16 +30,16 @@ def initial_context(
 
     As in the released code N is the number of words; only the first N BPE tokens count.
     """
-    text = words.replace("_", " ").strip()
-    if not text:
+    if not words.replace("_", " ").strip():
         return seeded_normal(num_ctx, clip.spec.text_width, std=0.02, generator=generator).detach()
+    text = placeholder_of(words, num_ctx)
     ids = torch.tensor(clip.tokenizer.encode(text))[: len(words_of(text))]
     return clip.embed_tokens(ids.to(clip.scale.device))
 
 
 def placeholder_of(words: str, num_ctx: int) -> str:
     """The text that stands in for a context: its first words, or as many "X" as it has vectors."""
-    return words.strip() or " ".join(["X"] * num_ctx)
+    return " ".join(words.replace("_", " ").split() or ["X"] * num_ctx)
 
 
 class ContextPrompts(nn.Module):

@@ -5,7 +5,7 @@ the test pictures; no method was trained to choose it (see ``weights/MODEL_CARD.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -30,66 +30,45 @@ class Specification:
     shift: bool = False
 
 
-_SHAPES_ROOM = Conditions(size=(0.35, 0.6), rotation=0.6, clutter=(3, 7), occlusion=0.35)
+_SHAPES = Conditions(size=(0.4, 0.65), rotation=0.6, clutter=(3, 6), occlusion=0.3)
 
 SPECIFICATIONS: dict[str, Specification] = {
-    "shapes": Specification(family="shapes", conditions=_SHAPES_ROOM),
+    "shapes": Specification(family="shapes", conditions=_SHAPES),
     "critters": Specification(
         family="critters",
-        conditions=Conditions(
-            size=(0.6, 0.95), occlusion=0.4, clutter=(0, 4), styles=(("faded", 1.0),)
-        ),
+        conditions=Conditions(size=(0.65, 0.95), clutter=(1, 4), occlusion=0.25),
     ),
     "vehicles": Specification(
         family="vehicles",
-        conditions=Conditions(
-            size=(0.6, 0.95), occlusion=0.4, clutter=(0, 4), styles=(("dark", 1.0),)
-        ),
+        conditions=Conditions(size=(0.5, 0.8), clutter=(2, 5), occlusion=0.4),
     ),
     "land": Specification(
         family="land",
-        conditions=Conditions(size=(0.6, 0.95), occlusion=0.4, styles=(("sketch", 1.0),)),
+        conditions=Conditions(occlusion=0.5, cover=0.7, styles=(("sketch", 1.0),)),
     ),
     "actions": Specification(
-        family="actions", conditions=Conditions(size=(0.6, 0.95), occlusion=0.2)
+        family="actions",
+        conditions=Conditions(size=(0.8, 0.95), rotation=0.3, clutter=(0, 1), occlusion=0.0),
     ),
     "textures": Specification(
         family="textures",
-        conditions=Conditions(size=(0.3, 0.8), occlusion=0.3, styles=(("dark", 1.0),)),
+        conditions=Conditions(size=(0.1, 0.5), occlusion=0.4, cover=0.7, jitter=3.0),
     ),
     "shapes-v2": Specification(
         family="shapes",
+        conditions=replace(
+            _SHAPES, size=(0.34, 0.52), rotation=0.9, clutter=(5, 9), occlusion=0.45
+        ),
         shift=True,
-        conditions=Conditions(size=(0.3, 0.48), rotation=0.9, clutter=(5, 9), occlusion=0.5),
     ),
     "shapes-sketch": Specification(
-        family="shapes",
-        shift=True,
-        conditions=Conditions(
-            size=(0.35, 0.6),
-            rotation=0.6,
-            clutter=(3, 7),
-            occlusion=0.35,
-            styles=(("sketch", 1.0),),
-        ),
+        family="shapes", conditions=replace(_SHAPES, styles=(("sketch", 1.0),)), shift=True
     ),
     "shapes-tint": Specification(
-        family="shapes",
-        shift=True,
-        conditions=Conditions(
-            size=(0.35, 0.6), rotation=0.6, clutter=(3, 7), occlusion=0.35, styles=(("tint", 1.0),)
-        ),
+        family="shapes", conditions=replace(_SHAPES, styles=(("tint", 1.0),)), shift=True
     ),
     "shapes-corrupt": Specification(
-        family="shapes",
-        shift=True,
-        conditions=Conditions(
-            size=(0.35, 0.6),
-            rotation=0.6,
-            clutter=(3, 7),
-            occlusion=0.35,
-            styles=(("corrupt", 1.0),),
-        ),
+        family="shapes", conditions=replace(_SHAPES, styles=(("corrupt", 1.0),)), shift=True
     ),
 }
 

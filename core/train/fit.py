@@ -55,10 +55,11 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     with autocast:
         out = model(batch)
-        terms = objective(out, model.method.targets(batch))
+        targets = model.method.targets(batch)
+        terms = objective(out, targets)
         loss = torch.stack(list(terms.values())).sum()
     torch.autograd.backward(loss)
-    model.refiner.observe(out)
+    model.refiner.observe(out, targets)
     optimizer.step()
     return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
 

@@ -137,8 +137,8 @@ def _clip(vectors: Vectors, role: str) -> FrozenCLIP:
 
 
 def _refiner(source: MethodOutput, c: Mapping[str, Any]) -> TextRefiner:
-    def cache(width: int, seeds: Seeds) -> EmaCache:
-        return EmaCache(width, seeds, num_slots=c["memory"], momentum=c["momentum"])
+    def cache(width: int, seeds: Seeds, num_classes: int) -> EmaCache:
+        return EmaCache(width, seeds, num_classes, num_slots=c["memory"], momentum=c["momentum"])
 
     def aggregation(width: int, seeds: Seeds) -> LinearAggregation:
         return LinearAggregation(width, seeds, alpha=c["alpha"])
