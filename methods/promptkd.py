@@ -1,8 +1,8 @@
 """PromptKD: a student with vision prompts, taught by a frozen teacher on unlabeled images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +105,7 @@ class PromptKD(TextMethod):
         classes: ClassNames,
         seeds: Seeds,
         *,
-        teacher: Annotated[Any, Part("teacher")] | None = None,
+        teacher: Annotated[Callable[..., Teacher], Part("teacher")] | None = None,
         regime: Literal["limited", "transductive"] = "limited",
         num_ctx_vision: NonNegativeInt = 4,
         depth_vision: NonNegativeInt | None = None,

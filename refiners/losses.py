@@ -124,6 +124,7 @@ class L1CosineRegularization(RefinerLoss):
         self, *, l1_weight: NonNegativeFloat = 20.0, cosine_weight: NonNegativeFloat = 8.0
     ) -> None:
         super().__init__()
+        self.weight = l1_weight + cosine_weight
         self.l1 = L1Regularization(weight=l1_weight)
         self.cosine = CosineRegularization(weight=cosine_weight)
 

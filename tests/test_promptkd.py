@@ -84,11 +84,15 @@ def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
-def test_trains_under_a_refiner(tmp_path):
-    with built(two_steps("PromptKD", refiner=ON), tmp_path) as assembly:
+def test_trains_under_a_refiner_and_is_selected_on_base_classes(tmp_path):
+    text = two_steps("PromptKD", "experiment.selection = 'val'", refiner=ON)
+    with built(text, tmp_path) as assembly:
         log = []
-        train(assembly, log.append)
+        result = train(assembly, log.append)
+        classes = assembly.model.method.classes
     assert set(log[-1]) >= {"kd", "semantic", "regularization"}
+    assert len(result.scores) == 1
+    assert classes.names == assembly.dataset.class_names
 
 
 def test_unlabeled_images_of_both_halves_are_seen(tmp_path):
