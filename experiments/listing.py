@@ -8,7 +8,7 @@ from core.registry import entries, parameter_help
 from experiments.experiment import Protocol
 from experiments.screens import config_rows
 
-PARTS = ("alignment", "cache", "aggregation", "loss", "optimizer", "schedule")
+PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
 PROTOCOLS = {
     "base_to_new": "train on the first half of the classes, score both halves apart",
     "all_classes": "train on all classes, score all",

@@ -102,6 +102,8 @@ class RunTeacher(Teacher):
     ``run`` is the run's folder, or the weights file in it. Any method whose class texts do not
     depend on the image can teach, without a refiner. Which images the earlier run saw is the
     user's to choose: for base-to-new it should have been trained on the base classes.
+
+    Source: stage 1 of Li et al., PromptKD, CVPR 2024, arXiv 2403.02781.
     """
 
     def __init__(self, student: FrozenCLIP, classes: ClassNames, *, run: str) -> None:

@@ -46,6 +46,12 @@ PARTS_OFF = {
 }
 
 
+@functools.cache
+def tokenizer(context_length: int) -> Tokenizer:
+    """Reading the vocabulary takes longer than most tests."""
+    return Tokenizer(context_length)
+
+
 def tiny_clip(**changes: Any) -> FrozenCLIP:
     """A frozen random CLIP: 16 patches, 32 wide, float32. Always the same."""
     config = {
@@ -65,7 +71,7 @@ def tiny_clip(**changes: Any) -> FrozenCLIP:
         model: Any = build_open_clip(config)
     with torch.no_grad():
         model.token_embedding.weight *= 30  # class names shall matter in a random tower
-    return FrozenCLIP(model, Tokenizer(model.context_length), name="tiny")
+    return FrozenCLIP(model, tokenizer(model.context_length), name="tiny")
 
 
 @functools.cache
