@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from core.clip import blocks
+from core.clip import blocks, shared_prefix
 from core.clip.hooks import NO_HOOK, TokenHook
 from core.clip.tokenizer import Tokenizer
 from core.types import FeatureSpec, ImageFeatures
@@ -105,15 +104,9 @@ class FrozenCLIP(nn.Module):
         suffix = suffix_CSW + position[num_prefix : num_prefix + num_suffix]
         groups, classes = len(prefix), suffix.shape[-3]
         suffix = suffix.expand(groups, classes, num_suffix, suffix.shape[-1]).flatten(0, 1)
-        visible = _prefix_mask(num_prefix, num_suffix, prefix.device)
-        *body, last = self.text.transformer.resblocks
-        for layer, block in enumerate(body):
-            prefix, suffix = _two_part_block(
-                block, hook.before_block(layer, prefix), suffix, visible
-            )
-        prefix = hook.before_block(len(body), prefix)
         row = (eot_C - num_prefix).repeat(groups)
-        text = self._project_text(_two_part_row(last, prefix, suffix, row))
+        rows = shared_prefix.run_tower(self.text.transformer.resblocks, prefix, suffix, row, hook)
+        text = self._project_text(rows)
         return text.reshape(groups, classes, -1)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
@@ -152,49 +145,6 @@ class FrozenCLIP(nn.Module):
             projection(normed) if isinstance(projection, nn.Linear) else normed @ projection
         )
         return projected
-
-
-def _prefix_mask(num_prefix: int, num_suffix: int, device: torch.device) -> Tensor:
-    """(S, P + S) boolean: a suffix token sees the whole prefix and the suffix up to itself."""
-    return torch.ones(num_suffix, num_prefix + num_suffix, dtype=torch.bool, device=device).tril(
-        num_prefix
-    )
-
-
-def _with_prefix(prefix_GHPE: Tensor, suffix_NHSE: Tensor) -> Tensor:
-    """Keys or values of the prefix in front of those of each suffix; N = G * C."""
-    classes = len(suffix_NHSE) // len(prefix_GHPE)
-    return torch.cat([prefix_GHPE.repeat_interleave(classes, dim=0), suffix_NHSE], dim=2)
-
-
-def _two_part_block(
-    block: nn.Module, prefix_GPW: Tensor, suffix_NSW: Tensor, visible: Tensor
-) -> tuple[Tensor, Tensor]:
-    prefix_q, prefix_k, prefix_v = blocks.project(block, prefix_GPW, "qkv")
-    query, key, value = blocks.project(block, suffix_NSW, "qkv")
-    attended = F.scaled_dot_product_attention(
-        query, _with_prefix(prefix_k, key), _with_prefix(prefix_v, value), attn_mask=visible
-    )
-    prefix = F.scaled_dot_product_attention(prefix_q, prefix_k, prefix_v, is_causal=True)
-    return blocks.finish(block, prefix_GPW, prefix), blocks.finish(block, suffix_NSW, attended)
-
-
-def _two_part_row(
-    block: nn.Module, prefix_GPW: Tensor, suffix_NSW: Tensor, row_N: Tensor
-) -> Tensor:
-    """The last block on the EOT row of each suffix alone: (N, W)."""
-    every = torch.arange(len(suffix_NSW), device=suffix_NSW.device)
-    x_N1W = suffix_NSW[every, row_N][:, None]
-    (query,) = blocks.project(block, x_N1W, "q")
-    prefix_k, prefix_v = blocks.project(block, prefix_GPW, "kv")
-    key, value = blocks.project(block, suffix_NSW, "kv")
-    num_prefix, num_keys = prefix_GPW.shape[1], prefix_GPW.shape[1] + suffix_NSW.shape[1]
-    position = torch.arange(num_keys, device=row_N.device)
-    visible_N11K = (position <= num_prefix + row_N[:, None])[:, None, None]
-    attended = F.scaled_dot_product_attention(
-        query, _with_prefix(prefix_k, key), _with_prefix(prefix_v, value), attn_mask=visible_N11K
-    )
-    return blocks.finish(block, x_N1W, attended)[:, 0]
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
