@@ -135,7 +135,29 @@ def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
         f"Undecided against {reference}, in points of {label(family[0].metric)}: {shown}. "
         "This is not evidence of no difference."
     )
-    return [Sentence(kind="undecided", text=text)]
+    return [Sentence(kind="undecided", text=text), *_beyond_seeds(reference, family)]
+
+
+def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sentence]:
+    """What seeds alone do not explain on these datasets, where datasets are too few to decide."""
+    clear = [
+        c
+        for c in undecided
+        if c.seeds_only is not None and (c.seeds_only.low > 0 or c.seeds_only.high < 0)
+    ]
+    if not clear:
+        return []
+    shown = "; ".join(
+        f"{c.variant} {points(c.difference, sign=True)} {interval_text(c.seeds_only)}"
+        for c in sorted(clear, key=lambda c: -abs(c.difference or 0.0))
+    )
+    num = clear[0].num_datasets
+    these = f"On {'this dataset' if num == 1 else f'these {num} datasets'} alone"
+    text = (
+        f"{these}, more than seeds explain against {reference} (seeds-only 95 % interval, not "
+        f"adjusted): {shown}. No claim about other datasets."
+    )
+    return [Sentence(kind="note", text=text)]
 
 
 def removed_part(results: Results, c: Comparison) -> str:
