@@ -173,6 +173,19 @@ def test_headline_names_parts_that_help(study):
     assert headline(embedded, ())[-1].text == EMBEDDED_CAVEAT
 
 
+def test_headline_says_what_seeds_do_not_explain_where_datasets_are_too_few(study):
+    folder = make_study(study, {"CoOp": (0, 0), "Big": (8, 12)}, datasets=2, seeds=5)
+    results = load_study(folder)
+    texts = [s.text for s in headline(results, compare_all(results, QUICK))]
+    assert texts[0].startswith("Undecided against CoOp")
+    assert texts[1].startswith("On these 2 datasets alone, more than seeds explain against CoOp")
+    assert "Big +2." in texts[1] and texts[1].endswith("No claim about other datasets.")
+    folder = make_study(study, {"CoOp": (0, 0), "Same": (0, 0)}, datasets=2, seeds=5)
+    results = load_study(folder)
+    texts = [s.text for s in headline(results, compare_all(results, QUICK))]
+    assert not any(text.startswith("On these") for text in texts)
+
+
 SMALL = [
     {"datasets": 1, "seeds": 1},
     {"datasets": 2, "seeds": 1},
