@@ -216,7 +216,8 @@ def test_orphaned_workers_vanish(tmp_path):
 
 
 def test_processes_that_cannot_start_are_an_error(local, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    (tmp_path / "experiments.py").write_text("raise ImportError('experiments is broken')\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # in front of an installed package, too
     executor = local(1)
     executor.submit(job("never", do="nothing"))
     with pytest.raises(RuntimeError, match=r"cannot start .*worker-0\.log"):
