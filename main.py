@@ -1,4 +1,4 @@
-"""RefineLab's command line: parse, call experiments or analysis, print.
+"""RefineLab: ablation grids and significance reports for prompt tuning of CLIP.
 
 Exit codes: 0 good, 1 some runs failed, 2 bad input, 3 interrupted and resumable.
 """

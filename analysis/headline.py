@@ -12,6 +12,7 @@ from analysis.tables import counted, interval_text, label, p_text, points
 OFF_PREFIXES = ("@No", "@Null")
 MAX_OTHERS = 6
 OTHER = 2
+LEAST_SEEDS = 5
 DECIDED = ("better", "worse")
 
 
@@ -139,11 +140,18 @@ def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
 
 
 def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sentence]:
-    """What seeds alone do not explain on these datasets, where datasets are too few to decide."""
+    """What seeds alone do not explain on these datasets, where datasets are too few to decide.
+
+    Only from two datasets and ``LEAST_SEEDS`` paired runs a dataset on: a bootstrap over fewer
+    covers too little to be spoken of.
+    """
     clear = [
         c
         for c in undecided
-        if c.seeds_only is not None and (c.seeds_only.low > 0 or c.seeds_only.high < 0)
+        if c.num_datasets > 1
+        and c.num_pairs >= LEAST_SEEDS * c.num_datasets
+        and c.seeds_only is not None
+        and (c.seeds_only.low > 0 or c.seeds_only.high < 0)
     ]
     if not clear:
         return []
@@ -151,11 +159,10 @@ def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sente
         f"{c.variant} {points(c.difference, sign=True)} {interval_text(c.seeds_only)}"
         for c in sorted(clear, key=lambda c: -abs(c.difference or 0.0))
     )
-    num = clear[0].num_datasets
-    these = f"On {'this dataset' if num == 1 else f'these {num} datasets'} alone"
     text = (
-        f"{these}, more than seeds explain against {reference} (seeds-only 95 % interval, not "
-        f"adjusted): {shown}. No claim about other datasets."
+        f"On these {clear[0].num_datasets} datasets alone, more than seeds explain against "
+        f"{reference} (seeds-only 95 % interval, not adjusted): {shown}. "
+        "No claim about other datasets."
     )
     return [Sentence(kind="note", text=text)]
 

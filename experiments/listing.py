@@ -32,8 +32,8 @@ def listing(topic: str) -> list[dict[str, Any]]:
         {
             "name": entry.name,
             "kind": entry.kind,
-            "summary": entry.summary,
-            "source": entry.reference,
+            "summary": entry.summary.replace("``", ""),
+            "source": entry.reference.replace("``", ""),
             "parameters": [
                 {"name": name, "type": kind, "default": default}
                 for name, kind, default in parameter_help(entry)

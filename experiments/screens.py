@@ -1,5 +1,6 @@
 """What the commands print: rich tables on a terminal, the same text without colour elsewhere."""
 
+import difflib
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -81,9 +82,11 @@ def config_path(name: str) -> Path:
     for path in (given, CONFIGS_DIR / name, CONFIGS_DIR / f"{name}.gin"):
         if path.is_file():
             return path
+    close = difflib.get_close_matches(Path(name).stem, config_names(), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(
-        f"configuration {name!r} is neither a file nor one of the shipped ones: "
-        f"{', '.join(config_names())}"
+        f"configuration {name!r} is neither a file nor one of the shipped ones; {hint}"
+        "see 'python main.py list configs'"
     )
 
 

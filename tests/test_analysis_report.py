@@ -180,10 +180,11 @@ def test_headline_says_what_seeds_do_not_explain_where_datasets_are_too_few(stud
     assert texts[0].startswith("Undecided against CoOp")
     assert texts[1].startswith("On these 2 datasets alone, more than seeds explain against CoOp")
     assert "Big +2." in texts[1] and texts[1].endswith("No claim about other datasets.")
-    folder = make_study(study, {"CoOp": (0, 0), "Same": (0, 0)}, datasets=2, seeds=5)
-    results = load_study(folder)
-    texts = [s.text for s in headline(results, compare_all(results, QUICK))]
-    assert not any(text.startswith("On these") for text in texts)
+    for effects, seeds in (({"Same": (0, 0)}, 5), ({"Big": (8, 12)}, 4)):
+        folder = make_study(study, {"CoOp": (0, 0)} | effects, datasets=2, seeds=seeds)
+        results = load_study(folder)
+        texts = [s.text for s in headline(results, compare_all(results, QUICK))]
+        assert not any(text.startswith("On these") for text in texts)
 
 
 SMALL = [
