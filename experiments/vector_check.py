@@ -6,8 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-import experiments.replay
-import experiments.replays  # noqa: F401  (registers the replays)
+import experiments.replay  # noqa: F401  (registers the replays)
 from experiments.screens import table
 from experiments.verification import Outcome, find_sets, verify_set
 
