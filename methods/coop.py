@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
-from core.clip.prompts import ClassPosition, ContextPrompts, words_of
-from core.initial import seeded_normal
+from core.clip.prompts import ClassPosition, ContextPrompts, initial_context, placeholder_of
 from core.registry import PositiveInt, register
 from core.seeding import Seeds
 from core.train.losses import LossTerm, cross_entropy
@@ -41,16 +39,11 @@ class CoOp(TextMethod):
         super().__init__(clip, classes)
         self.class_position: ClassPosition = class_position
         self.class_specific = class_specific
-        self.placeholder = ctx_init.strip() or " ".join(["X"] * num_ctx)
+        self.placeholder = placeholder_of(ctx_init, num_ctx)
         self.prompts = self._prompts(classes)
-        shape = (self.prompts.num_ctx, clip.spec.text_width)
-        start = (
-            seeded_normal(*shape, std=0.02, generator=seeds.generator("context"))
-            if not ctx_init.strip()
-            else _word_vectors(clip, self.placeholder)
-        )
+        start = initial_context(clip, ctx_init, num_ctx, seeds.generator("context"))
         if class_specific:
-            start = start.expand(len(classes), *shape)
+            start = start.expand(len(classes), *start.shape)
         self.ctx = nn.Parameter(start.detach().clone())
 
     def set_classes(self, classes: ClassNames) -> None:
@@ -73,10 +66,3 @@ class CoOp(TextMethod):
         return ContextPrompts(
             self.clip, classes, placeholder=self.placeholder, position=self.class_position
         )
-
-
-@torch.no_grad()
-def _word_vectors(clip: FrozenCLIP, text: str) -> Tensor:
-    """Token embeddings (N, W) of the first N tokens of a text of N words."""
-    ids = torch.tensor(clip.tokenizer.encode(text.replace("_", " ")))[: len(words_of(text))]
-    return clip.embed_tokens(ids.to(clip.scale.device))

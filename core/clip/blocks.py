@@ -31,8 +31,12 @@ def project(block: Any, x_BLW: Tensor, rows: str) -> tuple[Tensor, ...]:
 
 def finish(block: Any, x_BQW: Tensor, attended_BHQE: Tensor) -> Tensor:
     """Out-projection, residual, MLP, residual for the rows in ``x_BQW``."""
-    merged = attended_BHQE.transpose(1, 2).flatten(-2)
-    x = x_BQW + block.ls_1(block.attn.out_proj(merged))
+    return add_to_residual(block, x_BQW, attended_BHQE.transpose(1, 2).flatten(-2))
+
+
+def add_to_residual(block: Any, x: Tensor, attended: Tensor) -> Tensor:
+    """The rest of a block: rows ``x`` (..., W), and what they attended to with heads joined."""
+    x = x + block.ls_1(block.attn.out_proj(attended))
     out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return out
 

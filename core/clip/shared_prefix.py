@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.clip.blocks import split_heads
+from core.clip.blocks import add_to_residual, split_heads
 from core.clip.hooks import TokenHook
 
 
@@ -87,7 +87,7 @@ def _block(block: Any, rows_RW: Tensor, layout: Layout) -> Tensor:
         attn_mask=layout.mask(rows_RW),
     )
     merged_RW = put_together(own.transpose(1, 2).flatten(2), attended.transpose(1, 2).flatten(2))
-    return _finish(block, rows_RW, merged_RW)
+    return add_to_residual(block, rows_RW, merged_RW)
 
 
 def _last_block(block: Any, rows_RW: Tensor, layout: Layout, row_N: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def _last_block(block: Any, rows_RW: Tensor, layout: Layout, row_N: Tensor) -> T
         attn_mask=visible_N11K,
     )
     x_NW = layout.take_apart(rows_RW)[1][every, row_N]
-    return _finish(block, x_NW, attended.flatten(1))
+    return add_to_residual(block, x_NW, attended.flatten(1))
 
 
 def _project(
@@ -118,10 +118,3 @@ def _project(
         for part in layout.take_apart(packed)
     )
     return prefix, suffix
-
-
-def _finish(block: Any, x_RW: Tensor, merged_RW: Tensor) -> Tensor:
-    """Out-projection, residual, MLP, residual."""
-    x_RW = x_RW + block.ls_1(block.attn.out_proj(merged_RW))
-    out: Tensor = x_RW + block.ls_2(block.mlp(block.ln_2(x_RW)))
-    return out
