@@ -84,14 +84,14 @@ class _Worker:
                 pass_fds=[theirs.fileno()],
                 process_group=0,
             )
-        self.ready = False
         self.job: Job | None = None
+        self.begun = False
         self.affinity: str | None = None
         self.started = self.heard = 0.0
 
     def give(self, job: Job, attempt: int) -> None:
         """Start a job. A worker that died meanwhile is noticed by the next poll."""
-        self.job, self.affinity = job, job.affinity
+        self.job, self.affinity, self.begun = job, job.affinity, False
         self.started = self.heard = time.monotonic()
         log = str(job.log) if job.log else None
         message = {"key": job.key, "attempt": attempt, "payload": job.payload, "log": log}
@@ -133,10 +133,10 @@ class _Worker:
 class LocalExecutor:
     """At most ``jobs`` long-lived worker processes on this machine, started when first needed.
 
-    A worker that dies costs its job one try and is replaced. ``threads`` is the number of torch
-    threads a worker gets, by default its share of the cores. With ``gpus`` (device numbers or
-    UUIDs) each worker sees one of them. A job is stopped after ``job_seconds``, or when it reported
-    no progress for ``silent_seconds``.
+    A worker that dies is replaced, and costs its job one try if the job had begun. ``threads`` is
+    the number of torch threads a worker gets, by default its share of the cores. With ``gpus``
+    (device numbers or UUIDs) each worker sees one of them. A job is stopped after ``job_seconds``,
+    or when it reported no progress for ``silent_seconds``.
 
     Raises:
         ValueError: ``jobs`` or ``threads`` below one.
@@ -239,8 +239,8 @@ class LocalExecutor:
         job = worker.job
         assert job is not None
         worker.heard = time.monotonic()
-        if message["kind"] == "ready":
-            worker.ready = True
+        if message["kind"] == "begun":
+            worker.begun = True
             worker.started = worker.heard
             self.failed_starts = 0
             return []
@@ -253,7 +253,7 @@ class LocalExecutor:
 
     def _late(self, worker: _Worker) -> str:
         """Why a busy worker has had enough time, or nothing; its own start does not count."""
-        if not worker.ready:
+        if not worker.begun:
             return ""
         now = time.monotonic()
         if self.job_seconds is not None and now - worker.started > self.job_seconds:
@@ -268,7 +268,7 @@ class LocalExecutor:
         self.workers[slot] = None
         job = worker.job
         assert job is not None
-        if worker.ready:
+        if worker.begun:
             return [self.queue.conclude(job, {"kind": "failed", "message": reason or ending})]
         self.queue.put_back(job)
         self.failed_starts += 1

@@ -201,15 +201,18 @@ def study_status(study_dir: Path) -> dict[str, Any]:
     """How far a study is: counts, a row a variant and data set, problems, and who works on it.
 
     ``running`` lists cells whose folder is there while a driver holds the study. ``damaged`` lists
-    records that are torn or belong elsewhere; their cells count as missing.
+    records that are torn or belong elsewhere; their cells count as missing. What is there is looked
+    up before the records are read, so that a study at work is never misread.
     """
     manifest = read_manifest(study_dir)
     runs = {cell["identity"]: cell for cell in reversed(manifest["cells"])}
-    records = dict(_records(study_dir, runs))
     holder = living_holder(study_dir)
+    folders = {path.name for path in study_dir.iterdir()}
+    written = {key for key in runs if (study_dir / key / RECORD_NAME).exists()}
+    records = dict(_records(study_dir, runs))
     waiting = {key: cell for key, cell in runs.items() if key not in records}
-    damaged = [key for key in waiting if (study_dir / key / RECORD_NAME).exists()]
-    running = [cell for key, cell in waiting.items() if holder and (study_dir / key).is_dir()]
+    damaged = [key for key in waiting if key in written]
+    running = [cell for key, cell in waiting.items() if holder and key in folders]
     variants = [cell["variant"] for cell in waiting.values()]
     return {
         "study": manifest["study"],

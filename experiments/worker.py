@@ -32,8 +32,7 @@ def main(channel: int, entry: str) -> None:
 
 
 def serve(channel: Connection, entry: str) -> None:
-    """Answer every job with progress messages and one result or failure message."""
-    channel.send_bytes(b'{"kind": "ready"}')
+    """Answer every job with word that it began, progress, and one result or failure message."""
     while True:
         try:
             job = json.loads(channel.recv_bytes())
@@ -41,6 +40,7 @@ def serve(channel: Connection, entry: str) -> None:
             return
         if job is None:
             return
+        channel.send_bytes(b'{"kind": "begun"}')
         if job["log"]:
             _redirect_output(Path(job["log"]))
         print(f"--- {job['key']}, attempt {job['attempt']}", flush=True)
