@@ -1,13 +1,14 @@
 """Aggregation: joins what a text is with what the cache says. Shapes: texts (..., D), M slots."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.initial import seeded_linear
-from core.registry import NonNegativeFloat, PositiveInt, Probability, register
+from core.registry import NonNegativeFloat, PositiveInt, Probability, Reference, register
 from core.seeding import Seeds
 from refiners.cache import Cache
 
@@ -45,6 +46,12 @@ class LinearAggregation(Aggregation):
         joined = torch.cat([text, cache.read(text)], dim=-1)
         refined: Tensor = text + self.alpha * self.extractor(joined)
         return F.normalize(refined, dim=-1) if self.renormalise else refined
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
+        """Nothing is added with ``alpha`` 0."""
+        nothing = parameters.get("alpha") == 0 and not parameters.get("renormalise")
+        return Reference("NoAggregation") if nothing else parameters
 
 
 @register("aggregation")

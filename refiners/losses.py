@@ -4,7 +4,7 @@ They read ``plain_text`` (the unrefined texts) and ``aligned`` (B, 1+P, D) from 
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from core.registry import NonNegativeFloat, PositiveInt, Reference, register
 from core.train.losses import Criterion
 from core.types import Forward
+
+LocalRow = Literal["cls", "top", "mean"]
+Pooling = Literal["each", "mean", "max"]
 
 
 class RefinerLoss(nn.Module, ABC):
@@ -34,8 +37,11 @@ class RefinerLoss(nn.Module, ABC):
 class SemanticLoss(RefinerLoss):
     """The method's criterion on local rows against the unrefined texts, times ``weight``.
 
-    Rows of an image: CLS, the ``topk`` patches that CLS attends to most, and the mean of all 1 + P
-    tokens. As released the rows are not normalised; ``normalise_rows`` does that.
+    ``local_rows`` are the rows of an image: "cls", its token; "top", the ``topk`` patches that CLS
+    attends to most; "mean", the mean of all 1 + P tokens. As released all three, not normalised;
+    ``normalise_rows`` does that. ``pooling`` "each", as released, scores every row alone and takes
+    the mean; "mean" scores the mean of an image's row logits; "max" scores each class by its best
+    row, so that one row may speak for one class and another for the next.
 
     Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176 (released weight 1/50).
     """
@@ -47,11 +53,20 @@ class SemanticLoss(RefinerLoss):
         *,
         weight: NonNegativeFloat = 0.02,
         topk: PositiveInt = 5,
+        local_rows: tuple[LocalRow, ...] = ("cls", "top", "mean"),
+        pooling: Pooling = "each",
         normalise_rows: bool = False,
     ) -> None:
         super().__init__()
+        if not local_rows or len(set(local_rows)) < len(local_rows):
+            raise ValueError(
+                "SemanticLoss.local_rows must name one or more of 'cls', 'top' and 'mean', each "
+                f"once, got {local_rows}; @NoLoss switches the term off"
+            )
         self.weight = weight
-        self.topk = topk
+        self.topk = topk if "top" in local_rows else 0
+        self.local_rows = local_rows
+        self.pooling = pooling
         self.normalise_rows = normalise_rows
 
     def top_patches(self, out: Forward) -> Tensor:
@@ -60,11 +75,18 @@ class SemanticLoss(RefinerLoss):
         return out.attention.topk(self.topk, dim=-1).indices
 
     def rows(self, out: Forward) -> Tensor:
-        """(B, K, D) with K = topk + 2."""
+        """(B, K, D): K = topk + 2 with all kinds of rows, always in the order CLS, top, mean."""
         aligned_BND = out.aux["aligned"]
-        best_BK = self.top_patches(out) + 1  # behind CLS
-        chosen = aligned_BND.gather(1, best_BK[..., None].expand(-1, -1, aligned_BND.shape[-1]))
-        rows = torch.cat([aligned_BND[:, :1], chosen, aligned_BND.mean(dim=1, keepdim=True)], dim=1)
+        parts: list[Tensor] = []
+        if "cls" in self.local_rows:
+            parts.append(aligned_BND[:, :1])
+        if "top" in self.local_rows:
+            best_BK = self.top_patches(out) + 1  # behind CLS
+            index_BKD = best_BK[..., None].expand(-1, -1, aligned_BND.shape[-1])
+            parts.append(aligned_BND.gather(1, index_BKD))
+        if "mean" in self.local_rows:
+            parts.append(aligned_BND.mean(dim=1, keepdim=True))
+        rows = torch.cat(parts, dim=1)
         return F.normalize(rows, dim=-1) if self.normalise_rows else rows
 
     def local_logits(self, out: Forward) -> Tensor:
@@ -74,6 +96,10 @@ class SemanticLoss(RefinerLoss):
 
     def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
         logits_BKC = self.local_logits(out)
+        if self.pooling == "mean":
+            logits_BKC = logits_BKC.mean(dim=1, keepdim=True)
+        elif self.pooling == "max":
+            logits_BKC = logits_BKC.amax(dim=1, keepdim=True)
         repeated = targets.repeat_interleave(logits_BKC.shape[1], dim=0)
         return self.weight * criterion(logits_BKC.flatten(0, 1), repeated)
 
@@ -131,6 +157,11 @@ class L1CosineRegularization(RefinerLoss):
     def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
         total: Tensor = self.l1(out, targets, criterion) + self.cosine(out, targets, criterion)
         return total
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
+        weights = (parameters.get("l1_weight"), parameters.get("cosine_weight"))
+        return Reference("NoLoss") if weights == (0, 0) else parameters
 
 
 @register("loss")

@@ -340,6 +340,37 @@ def test_semantic_rows_are_cls_the_most_attended_and_the_mean():
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones(1, 4))
 
 
+@pytest.mark.parametrize(
+    ("local_rows", "expected"),
+    [
+        (("cls",), [[1.0, 0.0]]),
+        (("top",), [[2.0, 2.0], [5.0, 1.0]]),
+        (("mean",), [[2.0, 1.0]]),
+        (("mean", "cls"), [[1.0, 0.0], [2.0, 1.0]]),
+    ],
+)
+@pytest.mark.parametrize("pooling", ["each", "mean", "max"])
+def test_semantic_loss_scores_the_chosen_rows_pooled(local_rows, expected, pooling):
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [5.0, 1.0]]])
+    out = forward_of(
+        attention=torch.tensor([[0.1, 0.5, 0.3]]),
+        aux={"aligned": tokens, "plain_text": torch.eye(2)},
+    )
+    loss = SemanticLoss(weight=0.5, topk=2, local_rows=local_rows, pooling=pooling)
+    assert loss.rows(out)[0].tolist() == expected
+    logits_KC = 2 * torch.tensor(expected)
+    pooled = {"each": logits_KC, "mean": logits_KC.mean(0)[None], "max": logits_KC.amax(0)[None]}
+    targets = torch.zeros(len(pooled[pooling]), dtype=torch.int64)
+    wanted = 0.5 * F.cross_entropy(pooled[pooling], targets)
+    torch.testing.assert_close(loss(out, torch.tensor([0]), F.cross_entropy), wanted)
+
+
+@pytest.mark.parametrize("local_rows", [(), ("cls", "cls")])
+def test_no_row_or_a_row_twice_is_refused(local_rows):
+    with pytest.raises(ValueError, match=r"each once.*@NoLoss"):
+        SemanticLoss(local_rows=local_rows)
+
+
 def test_regularization_is_the_mean_distance_of_the_unit_text():
     out = forward_of(text=torch.tensor([[3.0, 4.0]]), aux={"plain_text": torch.tensor([[1.0, 0]])})
     loss = L1Regularization(weight=10.0)(out, torch.tensor([0]), F.cross_entropy)
@@ -362,6 +393,7 @@ def test_more_rows_than_patches_are_refused():
     with pytest.raises(ValueError, match="topk is 17, but the backbone has 16 patches"):
         coop(semantic=part("SemanticLoss", topk=17))
     coop(semantic=part("SemanticLoss", topk=16))
+    coop(semantic=part("SemanticLoss", topk=17, local_rows=("cls",)))
 
 
 def test_a_method_that_does_not_provide_what_is_read_is_refused():
@@ -439,6 +471,18 @@ def test_a_weight_of_zero_is_the_cell_without_the_part():
     off = identity("text_refiner", *BASE, "TextRefiner.semantic=@NoLoss")
     assert identity("text_refiner", *BASE, "SemanticLoss.weight=0.0") == off
     assert identity("text_refiner", *BASE, "SemanticLoss.weight=0.5") != off
+    off = identity("text_refiner", *BASE, "TextRefiner.regularization=@NoLoss")
+    both = ("TextRefiner.regularization=@L1CosineRegularization",)
+    weights = ("L1CosineRegularization.l1_weight=0.0", "L1CosineRegularization.cosine_weight=0.0")
+    assert identity("text_refiner", *BASE, *both, *weights) == off
+    assert identity("text_refiner", *BASE, *both, weights[0]) != off
+
+
+def test_an_alpha_of_zero_is_the_cell_without_aggregation():
+    off = identity("text_refiner", *BASE, "TextRefiner.aggregation=@NoAggregation")
+    assert identity("text_refiner", *BASE, "LinearAggregation.alpha=0.0") == off
+    unit = ("LinearAggregation.alpha=0.0", "LinearAggregation.renormalise=True")
+    assert identity("text_refiner", *BASE, *unit) != off
 
 
 def test_what_trains_nothing_is_one_cell_for_all_seeds_and_budgets():
