@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from core.data.benchmarks.table import BENCHMARKS
 from core.data.catalog import dataset_names, load_dataset
 
 
@@ -19,7 +20,8 @@ def mosaic(monkeypatch):
 
 def test_names_are_listed_with_help():
     names = dict(dataset_names())
-    assert list(names) == ["mosaic/shapes", "mosaic/critters", "sklearn/digits", "folder/<path>"]
+    mosaic, rest = ["mosaic/shapes", "mosaic/critters"], ["sklearn/digits", "folder/<path>"]
+    assert list(names) == [*mosaic, *BENCHMARKS, *rest] and len(BENCHMARKS) == 15
     assert all(line and "\n" not in line for line in names.values())
 
 
@@ -35,6 +37,8 @@ def test_mosaic_is_asked_with_the_cache_folder(tmp_path):
         ("Digits", "did you mean 'sklearn/digits'"),
         ("sklearn/digit", "did you mean 'sklearn/digits'"),
         ("mosaik/critters", "did you mean 'mosaic/critters'"),
+        ("caltech-101", "did you mean 'caltech101'"),
+        ("imagenet/v2", "did you mean 'imagenetv2'"),
         ("folder", "unknown data set 'folder'. Names: "),
         ("qqq", "unknown data set 'qqq'. Names: "),
         ("folder/", "unknown data set 'folder/'"),
@@ -45,7 +49,7 @@ def test_unknown_names(tmp_path, name, hint):
         load_dataset(name, root=None, cache_dir=tmp_path)
     message = str(caught.value)
     assert hint in message and "\n" not in message
-    assert message.endswith("mosaic/shapes, mosaic/critters, sklearn/digits, folder/<path>")
+    assert message.endswith("imagenet_r, sklearn/digits, folder/<path>")
 
 
 def test_digits(tmp_path):

@@ -1,10 +1,14 @@
-"""Data sets by name: ``<family>/<rest>``. A new family is one loader in ``_FAMILIES``."""
+"""Data sets by name: one of the fifteen benchmarks, or ``<family>/<rest>``. A new family is one
+loader in ``_FAMILIES``.
+"""
 
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.data.benchmarks.reading import read_benchmark
+from core.data.benchmarks.table import BENCHMARKS, Benchmark
 from core.data.dataset import Dataset
 from core.data.digits import NAME as DIGITS
 from core.data.digits import load_digits
@@ -35,6 +39,9 @@ def load_dataset(
 ) -> Dataset:
     """The data set of a name.
 
+    * ``caltech101``, ``imagenet``, ...: the benchmarks of ``core.data.benchmarks``, below ``root``
+      (below the working folder without one), split by ``split_seed`` where the split file is
+      absent; ``cache_dir`` keeps an index of their folders and a copy of the split.
     * ``mosaic/<set>``: drawn by the embedded benchmark; ``cache_dir`` keeps what it has drawn.
     * ``sklearn/digits``: handwritten digits that come with scikit-learn.
     * ``folder/<path>``: a tree on disk, absolute or below ``root`` (below the working folder
@@ -42,6 +49,9 @@ def load_dataset(
 
     Raises ValueError, one line, for an unknown name or a tree that cannot be read.
     """
+    if name in BENCHMARKS:
+        place = data_root(root)
+        return read_benchmark(name, root=place, cache_dir=cache_dir, split_seed=split_seed).dataset
     family, _, rest = name.partition("/")
     if family not in _FAMILIES or not rest:
         raise ValueError(_unknown(name))
@@ -54,16 +64,30 @@ def load_dataset(
     return _FAMILIES[family](rest, reading)
 
 
+def data_root(root: Path | None) -> Path:
+    """The folder that data sets are looked up in: the working folder unless one was given."""
+    return Path.cwd() if root is None else root.expanduser().absolute()
+
+
 def dataset_names() -> list[tuple[str, str]]:
     """Every name with one line of help; ``folder/<path>`` stands for all trees on disk."""
     return [
         *((f"mosaic/{name}", "embedded benchmark, drawn on demand") for name in _mosaic_names()),
+        *((name, _summary(row)) for name, row in BENCHMARKS.items()),
         (DIGITS, "1797 real handwritten digits of 8 x 8 pixels, 10 classes; nothing to download"),
         (
             "folder/<path>",
             "a tree on disk: split_zhou_*.json, train/val/test folders, or class/image",
         ),
     ]
+
+
+def _summary(row: Benchmark) -> str:
+    kind = "test set" if row.kind == "variant" else "images"
+    return (
+        f"{kind} below {row.image_folder} of the data root; published: {row.counts.classes} "
+        f"classes, {row.counts.test} test images"
+    )
 
 
 def _unknown(name: str) -> str:
@@ -99,7 +123,7 @@ def _load_sklearn(rest: str, reading: Reading) -> Dataset:
 def _load_folder(rest: str, reading: Reading) -> Dataset:
     given = Path(rest).expanduser()
     return read_folder(
-        given if given.is_absolute() else (reading.root or Path.cwd()) / given,
+        given if given.is_absolute() else data_root(reading.root) / given,
         name=None if given.is_absolute() else f"folder/{given.as_posix()}",
         fractions=reading.fractions,
         split_seed=reading.split_seed,

@@ -35,7 +35,9 @@ class Dataset:
     """A data set as lists of items. ``class_names[label]`` is the class; a split may be empty.
 
     ``content`` fingerprints the pictures themselves where that is cheap (renderer version, file
-    sizes); it enters ``fingerprint`` together with the listing.
+    sizes); it enters ``fingerprint`` together with the listing. ``folder`` is what item paths are
+    relative to, itself relative to the data root; it only serves listings. Of a ``test_only`` set
+    ``train`` is the test list: few-shot draws and class subsets leave it as it is.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Dataset:
     test: tuple[Item, ...]
     reader: ImageReader
     content: str = ""
+    folder: str = ""
+    test_only: bool = False
 
     def split(self, name: SplitName) -> tuple[Item, ...]:
         return {"train": self.train, "val": self.val, "test": self.test}[name]

@@ -20,15 +20,20 @@ def few_shot(dataset: Dataset, *, shots: int, seed: int) -> Dataset:
 
     ``shots=0`` keeps everything. Draw before taking the base or new half: all halves share one
     draw. The training list is drawn first and the validation list continues the same random stream.
-    A validation list that is the test list (ImageNet) is kept whole, as published.
+    A validation list that is the test list (ImageNet) is kept whole, and a test-only set as it is,
+    as published.
 
     Raises ValueError for negative shots.
     """
+    return continue_draw(dataset, shots=shots, rng=random.Random(seed))
+
+
+def continue_draw(dataset: Dataset, *, shots: int, rng: random.Random) -> Dataset:
+    """The same draw from a random stream that is already running; it moves ``rng``."""
     if shots < 0:
         raise ValueError(f"shots must be 0 (all images) or more, got {shots}")
-    if shots == 0:
+    if shots == 0 or dataset.test_only:
         return dataset
-    rng = random.Random(seed)
     train = _draw(dataset.train, shots, rng)
     if dataset.val == dataset.test:
         return dataset.with_splits(train=train, val=dataset.val)

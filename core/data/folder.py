@@ -28,9 +28,10 @@ from typing import Literal
 
 from PIL import Image
 
+from core.data.benchmarks.table import PLAIN
 from core.data.dataset import Dataset, Item
 from core.data.images import open_rgb
-from core.data.split_file import DEFAULT_TEMPLATE, PREFIX, read_split, template_of
+from core.data.split_file import PREFIX, read_split, template_of
 from core.data.splits import Fractions, cut_classes
 
 SUFFIXES = frozenset(
@@ -230,7 +231,7 @@ def _template(layout: Layout) -> str:
             raise ValueError(f"{settings} must be a JSON object: {error}") from error
         if template is not None:
             return require_template(template, str(settings))
-    return DEFAULT_TEMPLATE if layout.split_file is None else template_of(layout.split_file)
+    return PLAIN if layout.split_file is None else template_of(layout.split_file)
 
 
 def require_template(template: object, where: str) -> str:

@@ -3,10 +3,11 @@
 * Palette, alpha, grey, CMYK, YCbCr: Pillow's own conversion to RGB, as in the published few-shot
   code. Alpha is dropped, not blended: a transparent pixel shows the colour stored under it.
 * 16-bit grey is scaled to 8 bits. (Pillow's conversion clips instead, which turns such pictures
-  white.)
+  white.) Of 16-bit colour Pillow gives the upper 8 bits.
 * 32-bit integer and floating point pictures have no agreed white: they are refused.
 * EXIF orientation is ignored, as in the published code; of an animation the first frame is taken.
-* A truncated or broken file is an error, never a grey patch.
+* A truncated or broken file is an error that names it, never a grey patch and never skipped. The
+  suffix plays no part: a PNG named .jpg is a PNG.
 """
 
 from pathlib import Path
@@ -15,8 +16,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 Image.preinit()  # register the common formats now, not from several decoding threads at once
-
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -33,8 +32,9 @@ def open_rgb(path: Path) -> Image.Image:
         raise ValueError(f"image {path} does not exist; was it moved after listing?") from error
     except UnidentifiedImageError as error:
         raise ValueError(f"image {path} is not a picture Pillow can read; replace it") from error
-    except _BROKEN as error:
-        raise ValueError(f"image {path} cannot be read ({error}); replace it") from error
+    except Exception as error:  # a damaged file raises almost anything, depending on its format
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"image {path} cannot be read ({what}); replace it") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -7,29 +7,24 @@ few-shot draws and is kept. Format: K. Zhou et al., arXiv:2109.01134 (their rele
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from core.data.benchmarks.table import BENCHMARKS, PLAIN
 from core.data.dataset import Dataset, Item
 
 PREFIX = "split_zhou_"
 PARTS = ("train", "val", "test")
 
-# Zero-shot templates the published code pairs with its split files, by <Name>.
-TEMPLATES = {
-    "Caltech101": "a photo of a {}.",
-    "OxfordPets": "a photo of a {}, a type of pet.",
-    "StanfordCars": "a photo of a {}.",
-    "OxfordFlowers": "a photo of a {}, a type of flower.",
-    "Food101": "a photo of {}, a type of food.",
-    "SUN397": "a photo of a {}.",
-    "DescribableTextures": "{} texture.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "UCF101": "a photo of a person doing {}.",
-}
-DEFAULT_TEMPLATE = "a photo of a {}."
+
+class Entry(NamedTuple):
+    """One row of a split file."""
+
+    path: str
+    label: int
+    class_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +43,8 @@ class Split:
 
 def template_of(split_file: Path) -> str:
     """The published template for a split file's name, or the general one for an unknown name."""
-    return TEMPLATES.get(split_file.stem.removeprefix(PREFIX), DEFAULT_TEMPLATE)
+    published = {row.split_file: row.template for row in BENCHMARKS.values()}
+    return published.get(split_file.name, PLAIN)
 
 
 def read_split(path: Path) -> Split:
@@ -59,7 +55,7 @@ def read_split(path: Path) -> Split:
     every later name.)
 
     Raises ValueError naming the file for broken JSON, a malformed entry, a path that leaves the
-    image folder, a label with two names, or labels that are not 0..C-1.
+    image folder, a label with two names, an image with two labels, or labels that are not 0..C-1.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -67,24 +63,45 @@ def read_split(path: Path) -> Split:
         raise ValueError(f"split file {path} cannot be read: {error}") from error
     if not isinstance(raw, dict) or any(not isinstance(raw.get(part), list) for part in PARTS):
         raise ValueError(f"split file {path} must be an object with lists train, val and test")
-    names: dict[int, str] = {}
     lists = {
-        part: tuple(
-            _item(raw[part][n], names, f"{path}: {part}[{n}]") for n in range(len(raw[part]))
-        )
+        part: [_entry(raw[part][n], f"{path}: {part}[{n}]") for n in range(len(raw[part]))]
         for part in PARTS
     }
+    return make_split(lists, f"split file {path}")
+
+
+def make_split(lists: Mapping[str, Sequence[Entry]], where: str) -> Split:
+    """Three lists of entries as a split. ``where`` names their source in an error.
+
+    Raises ValueError for a label with two names, an image with two labels, or labels that are not
+    0..C-1.
+    """
+    names: dict[int, str] = {}
+    labels: dict[str, int] = {}
+    for part in PARTS:
+        for n, (path, label, name) in enumerate(lists[part]):
+            place = f"{where}: {part}[{n}]"
+            if names.setdefault(label, name) != name:
+                raise ValueError(
+                    f"{place}: label {label} is named {name!r} and {names[label]!r}; keep one"
+                )
+            if labels.setdefault(path, label) != label:
+                raise ValueError(
+                    f"{place}: image {path} has the labels {labels[path]} and {label}; keep one"
+                )
     if not names:
-        raise ValueError(f"split file {path} lists no images; train, val and test are all empty")
+        raise ValueError(f"{where} lists no images; train, val and test are all empty")
     if gaps := sorted(set(range(max(names))) - set(names)):
         raise ValueError(
-            f"split file {path}: labels must be 0..{max(names)} without gaps, {gaps[0]} is missing"
+            f"{where}: labels must be 0..{max(names)} without gaps, {gaps[0]} is missing"
         )
-    return Split(class_names=tuple(names[n] for n in range(len(names))), **lists)
+    made = {id(rows): tuple(Item(e.path, e.label) for e in rows) for rows in lists.values()}
+    items = {part: made[id(lists[part])] for part in PARTS}  # ImageNet's val and test are one list
+    return Split(class_names=tuple(names[n] for n in range(len(names))), **items)
 
 
-def _item(entry: Any, names: dict[int, str], where: str) -> Item:
-    """One entry as an item; enters its class name into ``names``."""
+def _entry(entry: Any, where: str) -> Entry:
+    """A row of the file, checked by itself."""
     if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)):
         raise ValueError(f"{where} must be [path, label, class name], got {entry!r}")
     path, label, name = entry
@@ -94,10 +111,8 @@ def _item(entry: Any, names: dict[int, str], where: str) -> Item:
         raise ValueError(f"{where}: label must be an integer from 0, got {label!r}")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}: class name must be a non-empty text, got {name!r}")
-    if names.setdefault(label, name) != name:
-        raise ValueError(f"{where}: label {label} is named {name!r} and {names[label]!r}; keep one")
     require_inside(path, where)
-    return Item(path, label)
+    return Entry(path, label, name)
 
 
 def require_inside(path: str, where: str) -> None:

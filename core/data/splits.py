@@ -34,14 +34,15 @@ def class_subset(dataset: Dataset, subset: ClassSubset) -> Dataset:
 
     The classes are the distinct labels of ``train`` (of ``test`` where train is empty), sorted;
     base is the first ceil(n / 2), new the rest. Items of other classes leave all three lists, the
-    others keep their order. ``"all"`` returns the data set itself. Few-shot draws come before this.
-    The rule is that of CoCoOp (K. Zhou et al., arXiv:2203.05557).
+    others keep their order. ``"all"`` returns the data set itself, and so does a test-only set for
+    every subset, as published. Few-shot draws come before this. The rule is that of CoCoOp (K. Zhou
+    et al., arXiv:2203.05557).
 
     Raises ValueError for another word, or when a half would be empty.
     """
     if subset not in get_args(ClassSubset):
         raise ValueError(f"classes must be one of {get_args(ClassSubset)}, got {subset!r}")
-    if subset == "all":
+    if subset == "all" or dataset.test_only:
         return dataset
     labels = sorted({item.label for item in dataset.train or dataset.test})
     if len(labels) < 2:

@@ -1,0 +1,44 @@
+"""Listings of a data set in one canonical text form, for hashes that anybody can compute.
+
+One line an item: path relative to the data root with ``/``, TAB, label, TAB, class name, LF; UTF-8;
+in the order of the list. ``sha256_sorted`` hashes the same items sorted by (path, label, name), for
+readers whose order differs.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from core.data.dataset import Dataset, Item
+
+Row = tuple[str, int, str]
+
+
+def rows(dataset: Dataset, items: Sequence[Item]) -> list[Row]:
+    """Each item as (path relative to the data root, label, class name)."""
+    prefix = f"{dataset.folder}/" if dataset.folder else ""
+    return [(prefix + i.path, i.label, dataset.class_names[i.label]) for i in items]
+
+
+def sha256_of(listing: Iterable[Row]) -> str:
+    """sha256 (64 hex digits) of a listing in canonical form."""
+    digest = hashlib.sha256()
+    for path, label, name in listing:
+        # a file name that is no UTF-8 keeps its bytes
+        digest.update(f"{path}\t{label}\t{name}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def describe(dataset: Dataset, items: Sequence[Item]) -> dict[str, Any]:
+    """A list of items as JSON values: how many, how many a label, both hashes, and all rows."""
+    listing = rows(dataset, items)
+    per_label = [0] * len(dataset.class_names)
+    for item in items:
+        per_label[item.label] += 1
+    return {
+        "n": len(listing),
+        "per_label": per_label,
+        "sha256": sha256_of(listing),
+        "sha256_sorted": sha256_of(sorted(listing)),
+        "listing": listing,
+    }
