@@ -23,7 +23,8 @@ class Method(nn.Module, ABC):
     training may see; ``provides`` which image fields a refiner may ask for; ``batch_coupled`` that
     a prediction depends on the other images of its batch; ``image_input`` whether training can run
     on cached frozen features or must see pixels; ``trains`` that there is something to learn;
-    ``eval_batch_size`` bounds an evaluation batch.
+    ``eval_batch_size`` bounds an evaluation batch; ``released_unused`` are patterns of names in the
+    authors' checkpoints that nothing needs.
     """
 
     regime: str = "inductive"
@@ -32,6 +33,7 @@ class Method(nn.Module, ABC):
     image_input: ClassVar[Literal["features", "pixels"]] = "features"
     trains: ClassVar[bool] = True
     eval_batch_size: ClassVar[int] = 4096
+    released_unused: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, clip: FrozenCLIP, classes: ClassNames) -> None:
         super().__init__()
@@ -58,6 +60,13 @@ class Method(nn.Module, ABC):
 
     def end_training(self) -> None:
         """Called once after the last epoch, before the epoch to report is chosen."""
+
+    def released_names(self) -> Mapping[str, str | None]:
+        """What was learned: our name -> the name in the authors' checkpoints, where they exist.
+
+        None for what a reader leaves as it starts. See ``core/train/published_checkpoints.py``.
+        """
+        return {}
 
     def targets(self, batch: Batch) -> Tensor:
         """What ``criterion`` compares logits with; the labels unless a method says otherwise."""
@@ -91,7 +100,11 @@ class Refiner(nn.Module, ABC):
     """Takes a base method's output and improves its class texts.
 
     Built as ``Refiner(source, seeds, *, parts)`` with the method's ``output()`` as the source.
+    ``released_file`` is the folder of its own checkpoint file, where the authors write one beside
+    the method's.
     """
+
+    released_file: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, out: Forward) -> Forward:
@@ -103,6 +116,10 @@ class Refiner(nn.Module, ABC):
         Gets what ``forward`` returned and what the method's criterion compares logits with: labels
         (B,), or (B, C) where the method learns from a teacher.
         """
+
+    def released_names(self) -> Mapping[str, str | None]:
+        """As those of a method."""
+        return {}
 
     def needs(self) -> frozenset[str]:
         """Image fields that training uses beyond ``pooled``."""

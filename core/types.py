@@ -29,7 +29,8 @@ class ClassNames:
 class FeatureSpec:
     """The dimensions of a backbone.
 
-    ``grid`` counts patches (rows, columns); ``fingerprint`` hashes the weights.
+    ``grid`` counts patches (rows, columns); ``fingerprint`` hashes the weights; ``quick_gelu`` is
+    the activation, which the weights do not tell.
     """
 
     joint_width: int
@@ -43,6 +44,7 @@ class FeatureSpec:
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
     fingerprint: str
+    quick_gelu: bool = False
 
     @property
     def num_patches(self) -> int:

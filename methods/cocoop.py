@@ -21,6 +21,7 @@ from methods.base import unit
 
 # Text widths a token needs in one block: 6 to 9 are kept for the backward pass, the rest passes by.
 VALUES_PER_TOKEN = 12
+KINDS = ("weight", "bias")
 
 
 class MetaNet(nn.Module):
@@ -116,6 +117,10 @@ class CoCoOp(Method):
         values = num_classes * length * spec.text_width * spec.text_depth * VALUES_PER_TOKEN
         image_bytes = values * self.ctx.element_size()
         return max(1, int(self.max_text_memory_mb * 2**20 / image_bytes))
+
+    def released_names(self) -> Mapping[str, str | None]:
+        layers = [(f"fc{n}.{kind}", f"linear{n}.{kind}") for n in (1, 2) for kind in KINDS]
+        return {"ctx": "ctx"} | {f"meta_net.{ours}": f"meta_net.{its}" for ours, its in layers}
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {"ce": cross_entropy}

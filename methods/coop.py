@@ -59,6 +59,9 @@ class CoOp(TextMethod):
     def class_texts(self) -> Tensor:
         return unit(self.prompts.encode(self.clip, self.ctx))
 
+    def released_names(self) -> Mapping[str, str | None]:
+        return {"ctx": "ctx"}
+
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {"ce": cross_entropy}
 

@@ -1,9 +1,8 @@
 """IVLP: independent vision-language prompting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from core.clip.deep_prompts import (
@@ -90,20 +89,6 @@ class IVLP(TextMethod):
         self.classes = classes
         self.text_prompts.set_classes(self.clip, classes)
 
-    @torch.no_grad()
-    def set_prompts(self, text: Sequence[Tensor], vision: Sequence[Tensor]) -> None:
-        """Put trained prompts in, block by block; ValueError where numbers or shapes differ."""
-        own = [*self.text_prompts.prompts, *self.vision_prompts.prompts]
-        given = [*text, *vision]
-        shapes = [tuple(prompt.shape) for prompt in own]
-        if shapes != [tuple(prompt.shape) for prompt in given]:
-            raise ValueError(
-                f"prompts of shapes {[tuple(prompt.shape) for prompt in given]} do not fit "
-                f"a model with {shapes}"
-            )
-        for prompt, value in zip(own, given, strict=True):
-            prompt.copy_(value)
-
     def class_texts(self) -> Tensor:
         return unit(self.text_prompts.encode(self.clip))
 
@@ -114,5 +99,22 @@ class IVLP(TextMethod):
         assert batch.pixels is not None, "vision prompts need pixels"
         return self.clip.encode_image(batch.pixels, self.vision_prompts.hook(), need=batch.need)
 
+    def released_names(self) -> Mapping[str, str | None]:
+        text, vision = len(self.text_prompts.prompts), len(self.vision_prompts.prompts)
+        return released_text_prompts(text) | released_vision_prompts(vision)
+
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {"ce": cross_entropy}
+
+
+def released_text_prompts(depth: int) -> dict[str, str | None]:
+    """Published names of the text prompts of ``depth`` blocks, by ours."""
+    later = {i: f"text_encoder.transformer.resblocks.{i}.VPT_shallow" for i in range(1, depth)}
+    return {f"text_prompts.prompts.{i}": name for i, name in ({0: "ctx"} | later).items()}
+
+
+def released_vision_prompts(depth: int) -> dict[str, str | None]:
+    """Published names of the vision prompts of ``depth`` blocks, by ours; none for depth 0."""
+    later = {i: f"image_encoder.transformer.resblocks.{i}.VPT_shallow" for i in range(1, depth)}
+    first = {0: "image_encoder.VPT"} if depth else {}
+    return {f"vision_prompts.prompts.{i}": name for i, name in (first | later).items()}

@@ -13,8 +13,10 @@ from core.initial import seeded_linear
 from core.registry import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
 from core.seeding import Seeds
 from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
+from core.train.published_checkpoints import two_layer_names
 from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
 from methods.base import TextMethod, unit
+from methods.ivlp import released_vision_prompts
 from methods.teachers import Teacher, ZeroShotTeacher
 
 RELEASED_DEPTH = 9
@@ -186,6 +188,11 @@ class PromptKD(TextMethod):
         student = (logits / self.temperature).log_softmax(dim=-1)
         teacher = (targets / self.temperature).log_softmax(dim=-1)
         return self.temperature**2 * kl_divergence(teacher, student, reduction=self.kl_reduction)
+
+    def released_names(self) -> Mapping[str, str | None]:
+        projector = two_layer_names("VPT_image_trans")
+        own = {f"projector.{ours}": name for ours, name in projector.items()}
+        return released_vision_prompts(len(self.vision_prompts.prompts)) | own
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {"kd": self.distillation}

@@ -29,6 +29,16 @@ from methods.token_fusion import (
 )
 
 COSINE_EPS = 1e-7
+# A fusion's modules by their names in released checkpoints.
+RELEASED_MODULES = {
+    "attention": "promt_attention_visual",
+    "norm1": "ln_pa_1_visual",
+    "norm2": "ln_pa_2_visual",
+    "fc1": "mlp_pa_visual.c_fc1",
+    "fc2": "mlp_pa_visual.c_proj",
+    "scale1": "scale1",
+    "scale2": "scale2",
+}
 
 
 @register("method")
@@ -67,6 +77,11 @@ class SEP(TextMethod):
 
     image_input = "pixels"
     eval_batch_size = 500
+    released_unused = (
+        r"(visual_)?meta_net_\..*",  # what the modules of each tower were copied from
+        r"(prompt_projections|visual_prompts)\..*",  # as many as blocks, however few are fused
+        r"VPT_fc\.weight",  # the prototypes
+    )
 
     def __init__(
         self,
@@ -162,6 +177,20 @@ class SEP(TextMethod):
     def encode_text(self) -> Tensor:
         """Class texts (C, D) of the learned prompts alone, not normalised."""
         return self.clip.encode_text(self.prompts.assemble(self.ctx), self.prompts.eot_C, self.text)
+
+    def released_names(self) -> Mapping[str, str | None]:
+        """Module k of a released list serves the k-th fused layer. Prototypes serve training alone;
+        the released code drops them too.
+        """
+        names: dict[str, str | None] = {"ctx": "ctx", "vision.ctx": "ctx_visual"}
+        for tower, released in (("text", "prompt_projections"), ("vision", "visual_prompts")):
+            fusions = self.get_submodule(f"{tower}.fusions")
+            for place, (layer, fusion) in enumerate(fusions.named_children()):
+                for name, _ in fusion.named_parameters():
+                    owner, _, kind = name.partition(".")
+                    its = f"{RELEASED_MODULES[owner]}.{kind}".rstrip(".")
+                    names[f"{tower}.fusions.{layer}.{name}"] = f"{released}.{place}.{its}"
+        return names | {"prototypes": None}
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {

@@ -4,7 +4,6 @@ Shapes: B images, C classes, T teacher width. Nothing here is trained.
 """
 
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.clip.backbone import read_state_dict, shared_clip
+from core.clip.backbone import shared_clip
 from core.clip.frozen import POOLED, FrozenCLIP
 from core.config import Reference, config_from_text
 from core.interfaces import Method, Refiner
@@ -21,6 +20,7 @@ from core.registry import lookup, register
 from core.seeding import Seeds
 from core.train.checkpoint import load_checkpoint
 from core.train.model import RefinedMethod
+from core.train.published_checkpoints import Published, load_published, read_published
 from core.types import Batch, ClassNames, Forward
 from methods.base import TextMethod
 from methods.ivlp import IVLP
@@ -147,55 +147,43 @@ class PublishedTeacher(Teacher):
         weights: str | None = "openai",
         ctx_init: str = "a photo of a",
     ) -> None:
-        text, vision = published_prompts(Path(path))
+        published = read_published(Path(path))
         clip = _clip(backbone, weights, student)
-        widths = (clip.spec.text_width, clip.spec.vision_width)
-        found = (text[0].shape[1], vision[0].shape[1] if vision else clip.spec.vision_width)
-        if found != widths:
-            raise ValueError(
-                f"{path} holds prompts of text and vision widths {found}, but "
-                f"{backbone} has {widths}; set PublishedTeacher.backbone to its own backbone"
-            )
-        method = IVLP(
-            clip,
-            classes,
-            NO_SEEDS,
-            num_ctx_text=len(text[0]),
-            num_ctx_vision=len(vision[0]) if vision else 0,
-            depth_text=len(text),
-            depth_vision=len(vision),
-            ctx_init=ctx_init,
-        )
-        method.set_prompts(text, vision)
+        shapes = _prompt_shapes(published, clip)
+        method = IVLP(clip, classes, NO_SEEDS, ctx_init=ctx_init, **shapes)
+        load_published(method, method.released_names(), published)
         super().__init__(student, method)
 
 
-def published_prompts(path: Path) -> tuple[list[Tensor], list[Tensor]]:
-    """Text and vision prompts of a published file, block by block.
+def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:
+    """Numbers and depths of the prompts in an IVLP or PromptSRC checkpoint, as IVLP calls them.
 
-    Raises ValueError for a missing or unsafe file, and for one that holds no such prompts.
+    Raises ValueError for a file without such prompts, and for prompts of another backbone.
     """
-    state = read_state_dict(path)
-    if "prompt_learner.ctx" not in state:
+    path, tensors = published.path, published.tensors
+    if "ctx" not in tensors:
         raise ValueError(
             f"{path} is no IVLP or PromptSRC checkpoint: it has no tensor 'prompt_learner.ctx' "
-            f"(first names: {sorted(state)[:3]})"
+            f"(first names: {sorted(tensors)[:3]})"
         )
-    text = [state["prompt_learner.ctx"], *_later_prompts(state, "text_encoder")]
-    if text[0].dim() != 2:
+    text = tensors["ctx"]
+    if text.dim() != 2:
         raise ValueError(f"{path} holds a class-specific context, which cannot teach other classes")
-    if "image_encoder.VPT" not in state:
-        return text, []
-    return text, [state["image_encoder.VPT"], *_later_prompts(state, "image_encoder")]
-
-
-def _later_prompts(state: Mapping[str, Tensor], tower: str) -> list[Tensor]:
-    """Prompts of blocks 1, 2, ... of one tower."""
-    pattern = re.compile(rf"{tower}\.transformer\.resblocks\.(\d+)\.VPT_shallow")
-    found = {int(m[1]): state[name] for name in state if (m := pattern.fullmatch(name))}
-    if sorted(found) != list(range(1, len(found) + 1)):
-        raise ValueError(f"{tower} has prompts in blocks {sorted(found)}, expected 1, 2, ...")
-    return [found[layer] for layer in sorted(found)]
+    vision = tensors.get("image_encoder.VPT", torch.zeros(0, clip.spec.vision_width))
+    widths = (clip.spec.text_width, clip.spec.vision_width)
+    found = (text.shape[1], vision.shape[1])
+    if found != widths:
+        raise ValueError(
+            f"{path} holds prompts of text and vision widths {found}, but {clip.name} has "
+            f"{widths}; set PublishedTeacher.backbone to its own backbone"
+        )
+    later = [name.split(".")[0] for name in tensors if name.endswith(".VPT_shallow")]
+    return {
+        "num_ctx_text": len(text),
+        "num_ctx_vision": len(vision),
+        "depth_text": 1 + later.count("text_encoder"),
+        "depth_vision": (1 + later.count("image_encoder")) if len(vision) else 0,
+    }
 
 
 def _clip(backbone: Any, weights: Any, student: FrozenCLIP) -> FrozenCLIP:

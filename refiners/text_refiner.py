@@ -4,17 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.config import Reference
 from core.interfaces import Refiner
 from core.registry import Part, lookup, register
 from core.seeding import Seeds
 from core.train.losses import LossTerm
+from core.train.published_checkpoints import MEMORY, two_layer_names
 from core.types import Forward, MethodOutput
-from refiners.aggregation import Aggregation
-from refiners.alignment import Alignment
-from refiners.cache import Cache, Seen
+from refiners.aggregation import Aggregation, LinearAggregation
+from refiners.alignment import Alignment, MlpAlignment
+from refiners.cache import Cache, EmaCache, Seen
 from refiners.losses import RefinerLoss
 
 OFF = {
@@ -23,6 +24,13 @@ OFF = {
     "aggregation": Reference("NoAggregation"),
     "semantic": Reference("NoLoss"),
     "regularization": Reference("NoLoss"),
+}
+
+# The released parts' tensors by their names in released checkpoints; other parts have none.
+RELEASED_NAMES: dict[type[nn.Module], dict[str, str]] = {
+    MlpAlignment: two_layer_names("mid_image_trans"),
+    EmaCache: {"slots_MD": MEMORY},
+    LinearAggregation: {"extractor.weight": "extractor.weight"},
 }
 
 
@@ -37,6 +45,8 @@ class TextRefiner(Refiner):
     Source: Xie et al., TextRefiner: Internal Visual Feature as Efficient Refiner for
     Vision-Language Models Prompt Tuning, AAAI 2025, arXiv 2412.08176.
     """
+
+    released_file = "Memory"
 
     def __init__(
         self,
@@ -85,6 +95,18 @@ class TextRefiner(Refiner):
             aligned = out.aux["aligned"].detach()
             labels = targets if targets is None or targets.dim() == 1 else targets.argmax(dim=-1)
             self.cache.observe(Seen(aligned=aligned, attention=out.attention, labels=labels))
+
+    def released_names(self) -> Mapping[str, str | None]:
+        parts = {
+            "alignment": self.alignment,
+            "cache": self.cache,
+            "aggregation": self.aggregation,
+        }
+        return {
+            f"{name}.{ours}": its
+            for name, part in parts.items()
+            for ours, its in RELEASED_NAMES.get(type(part), {}).items()
+        }
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """Terms that weigh something: a zero term would still let weight decay move its parts."""

@@ -1,10 +1,7 @@
 """The frozen backbone says what open_clip says, only faster."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from core.clip.backbone import build_open_clip, load_clip, open_clip
 from core.clip.frozen import FrozenCLIP
@@ -183,7 +180,7 @@ def test_hooks_reach_the_tower_and_prompt_tokens_are_removed() -> None:
         ("ViT-B-61", None, "did you mean"),
         ("ViT-B-16", None, "needs weights"),
         ("ViT-B-16", "laoin400m", "no pretrained tag"),
-        ("ViT-B-16", "openai", "use 'ViT-B-16-quickgelu'"),
+        ("ViT-B-16", "openai", "fetch about 598 MB .* python main.py weights ViT-B-16 openai"),
         ("ViT-B-16-quickgelu", "laion400m_e31", "use 'ViT-B-16'"),
         ("ViT-B-16", "/nowhere/weights.pt", "does not exist"),
     ],
@@ -194,59 +191,6 @@ def test_unusable_backbones_get_one_clear_line(
     with pytest.raises(ValueError, match=message) as caught:
         load_clip(name, weights)
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def small_names(tmp_path, monkeypatch) -> None:
-    """Two small models that open_clip knows by name for the length of a test."""
-    from open_clip import factory
-
-    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
-    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", list(factory._MODEL_CONFIG_PATHS))
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "small-16.json").write_text(json.dumps(tiny()))
-    other = tiny() | {"vision_cfg": {**tiny()["vision_cfg"], "patch_size": 16}}
-    (tmp_path / "configs" / "small-4.json").write_text(json.dumps(other))
-    open_clip.add_model_config(tmp_path / "configs")
-
-
-@pytest.mark.usefixtures("small_names")
-def test_local_weights_files_load_and_wrong_ones_are_refused(tmp_path) -> None:
-    model = named("small-16")
-    images = torch.randn(1, 3, 32, 32)
-    state = model.state_dict()
-    save_file(state, tmp_path / "clip.safetensors")
-    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "clip.pt")
-    expected = frozen(model.eval()).encode_image(images).pooled
-    prints = set()
-    for file in ("clip.safetensors", "clip.pt"):
-        clip = load_clip("small-16", str(tmp_path / file))
-        torch.testing.assert_close(clip.encode_image(images).pooled, expected)
-        prints.add(clip.spec.fingerprint)
-    assert len(prints) == 1
-    with pytest.raises(ValueError, match="the file has other shapes for"):
-        load_clip("small-4", str(tmp_path / "clip.safetensors"))
-    save_file({k: v for k, v in state.items() if k != "logit_scale"}, tmp_path / "less.safetensors")
-    with pytest.raises(ValueError, match="do not fit the model: the file lacks 1 tensors"):
-        load_clip("small-16", str(tmp_path / "less.safetensors"))
-    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "clip.safetensors").read_bytes()[:999])
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_clip("small-16", str(tmp_path / "torn.safetensors"))
-
-
-class _Code:
-    """What a weights file must not be able to do: run something when it is read."""
-
-    def __reduce__(self):
-        return (print, ("executed",))
-
-
-@pytest.mark.usefixtures("small_names")
-def test_a_weights_file_that_holds_code_is_refused(tmp_path, capsys) -> None:
-    torch.save({"state_dict": _Code()}, tmp_path / "clip.pt")
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_clip("small-16", str(tmp_path / "clip.pt"))
-    assert "executed" not in capsys.readouterr().out
 
 
 def test_texts_that_do_not_fit_are_refused() -> None:

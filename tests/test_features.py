@@ -136,6 +136,7 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
     cases = [
         (FakeCLIP(other), dataset, {}, None),
         (FakeCLIP(replace(SPEC, image_mean=(0.5, 0.4, 0.31))), dataset, {}, None),
+        (FakeCLIP(replace(SPEC, quick_gelu=True)), dataset, {}, None),
         (FakeCLIP(), make(content="d"), {}, None),
         (FakeCLIP(), make(name="t/other"), {}, None),
         (FakeCLIP(), dataset, {"dtype": torch.float16}, None),

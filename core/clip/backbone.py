@@ -6,35 +6,57 @@ or "mosaic", the embedded model that needs no download.
 
 import difflib
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
+from core.clip.weights import (
+    OPENAI_SIZES,
+    cache_folder,
+    cached_file,
+    first_line,
+    is_openai,
+    read_state_dict,
+)
 from core.mosaic import model as mosaic
 
 MOSAIC = "mosaic"
+QUICK = "-quickgelu"
+
+# What another size of these says about the file.
+SIZED_BY = {
+    "visual.positional_embedding": "another image size or patch size",
+    "positional_embedding": "another context length",
+}
 
 
-def build_open_clip(config: dict[str, Any]) -> nn.Module:
+def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
     """A random open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg, quick_gelu}``."""
-    model: nn.Module = open_clip.CLIP(**config)
+    settings = dict(config)
+    custom_text = settings.pop("custom_text", False)
+    kind: Any = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    model: nn.Module = kind(**settings)
     return model
 
 
 def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
-    """A frozen backbone, float32 on the CPU.
+    """A frozen backbone, float32 on the CPU. Never downloads: ``fetch`` does, when asked.
 
-    ``weights`` is a pretrained tag of open_clip (fetched by open_clip on first use) or the path of
-    a local file: ``.safetensors``, or ``.pt`` / ``.bin`` read with ``weights_only``. For "mosaic"
-    it may be None (the shipped file). Raises ValueError for an unknown name or tag, a missing file,
-    weights that do not fit, a tower that is not a native ViT, and for quick-GELU weights in a model
-    with another activation, which would only lower accuracy silently.
+    ``weights`` is a pretrained tag of open_clip that was fetched before, or the path of a local
+    file in one of the formats of ``core/clip/weights.py``. For "mosaic" it may be None (the shipped
+    file). OpenAI's files, and tags that open_clip knows to be trained with quick-GELU, select the
+    model with it; the clip's ``name`` says so. About other files nothing is known: ``name`` is
+    taken as it is.
+
+    Raises ValueError for an unknown name or tag, a file that is missing or does not fit, a tower
+    that is not a native ViT, and a tag without quick-GELU in a model with it, which would only
+    lower accuracy silently.
     """
     if name == MOSAIC:
         return _load_mosaic(Path(weights) if weights else mosaic.WEIGHTS_PATH)
@@ -44,13 +66,23 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
             f"backbone {name!r} needs weights: a pretrained tag ({_some_tags(name)}) "
             "or the path of a file"
         )
+    source: Mapping[str, Any] = {}
+    path: Path | None = Path(weights)
+    if not _is_path(weights):
+        source = pretrained_source(name, weights)
+        path = cached_file(source)
+    if path is None:
+        raise ValueError(
+            f"weights {weights!r} of {name!r} are not on this machine; fetch {about(name, weights)}"
+            f" with: python main.py weights {name} {weights}"
+        )
+    state = read_state_dict(path)
+    if is_openai(state) or source.get("quick_gelu"):
+        name, config["quick_gelu"] = name.removesuffix(QUICK) + QUICK, True
+    model: Any = build_open_clip(config)
+    _load_weights(model, {k: v for k, v in state.items() if k not in OPENAI_SIZES}, str(path))
+    model.visual.preprocess_cfg = {k: source[k] for k in ("mean", "std") if k in source}
     tokenizer = Tokenizer(config["text_cfg"].get("context_length", 77))
-    if _is_path(weights):
-        model = open_clip.create_model(name, pretrained=None)
-        _load_weights(model, read_state_dict(Path(weights)), weights)
-    else:
-        _check_tag(name, weights, config)
-        model = open_clip.create_model(name, pretrained=weights)
     return FrozenCLIP(model, tokenizer, name=f"{name}/{weights}")
 
 
@@ -60,21 +92,56 @@ def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype)
     return load_clip(name, weights).to(device, dtype)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a local file. Raises ValueError for a missing, torn or unsafe file."""
-    if not path.is_file():
-        raise ValueError(f"weights file {path} does not exist; give a file or a pretrained tag")
-    try:
-        if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(path)
-            return tensors
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"weights file {path} cannot be read: {str(error).splitlines()[0]}"
-        ) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    return {key.removeprefix("module."): value for key, value in state.items()}
+def pretrained_source(name: str, tag: str) -> dict[str, Any]:
+    """What open_clip knows about a tag: ``hf_hub`` or ``url``, ``mean``, ``std``, ``quick_gelu``.
+
+    Raises ValueError for an unknown tag, and for one whose weights want another activation than
+    a model that was named with quick-GELU.
+    """
+    quick = bool(_native_config(name).get("quick_gelu", False))
+    for model in (name, name.removesuffix(QUICK), name + QUICK):
+        if not open_clip.pretrained.is_pretrained_cfg(model, tag):
+            continue
+        source: dict[str, Any] = dict(open_clip.get_pretrained_cfg(model, tag))
+        source["quick_gelu"] = bool(source.get("quick_gelu", False))
+        if quick and not source["quick_gelu"]:
+            raise ValueError(
+                f"weights {tag!r} were trained without quick-GELU, the model {name!r} is built "
+                f"with it; use {name.removesuffix(QUICK)!r}"
+            )
+        return source
+    raise ValueError(
+        f"backbone {name!r} has no pretrained tag {tag!r}; known tags: {_some_tags(name)}; "
+        "a local file is given by its path, with a suffix"
+    )
+
+
+def about(name: str, tag: str) -> str:
+    """The size of a tag's weights, where they come from and where they would lie, for a message."""
+    source = pretrained_source(name, tag)
+    with torch.device("meta"):
+        model = build_open_clip(_native_config(name))
+    megabytes = 4e-6 * sum(tensor.numel() for tensor in model.state_dict().values())
+    origin = source.get("hf_hub") or source.get("url", "")
+    return f"about {megabytes:.0f} MB from {origin.rstrip('/')} into {cache_folder(source)}"
+
+
+def fetch(name: str, tag: str) -> Path:
+    """Download a tag's weights unless they are there: the only thing here that uses the network.
+
+    Returns the file. Raises ValueError for an unknown tag and where the download fails.
+    """
+    source = pretrained_source(name, tag)
+    found = cached_file(source)
+    if found is None:
+        try:
+            found = Path(open_clip.download_pretrained(source))
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"weights {tag!r} of {name!r} cannot be fetched: {first_line(error)}; "
+                "fetch the file elsewhere and give its path"
+            ) from error
+    return found
 
 
 def _load_mosaic(path: Path) -> FrozenCLIP:
@@ -88,21 +155,23 @@ def _load_mosaic(path: Path) -> FrozenCLIP:
 
 
 def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy a state dict into a model; every tensor must be there and fit."""
+    """Copy a state dict into a model, in its float32; every tensor must be there and fit."""
     own = model.state_dict()
-    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     wrong = [key for key in own if key in state and own[key].shape != state[key].shape]
-    for problem, keys in (
-        ("lacks", missing),
-        ("has unknown", unknown),
-        ("has other shapes for", wrong),
-    ):
+    for key in sorted(wrong, key=lambda key: key not in SIZED_BY):
+        reason = SIZED_BY.get(key, "another model")
+        raise ValueError(
+            f"weights {source} do not fit the model: {key!r} is {tuple(state[key].shape)} in the "
+            f"file and {tuple(own[key].shape)} in the model, {reason}; check the model name"
+        )
+    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    for problem, keys in (("lacks", missing), ("has unknown", unknown)):
         if keys:
             raise ValueError(
                 f"weights {source} do not fit the model: the file {problem} {len(keys)} tensors, "
                 f"first {keys[0]!r}; check the model name"
             )
-    model.load_state_dict({key: value.float() for key, value in state.items()})
+    model.load_state_dict(state)
 
 
 def _native_config(name: str) -> dict[str, Any]:
@@ -127,26 +196,6 @@ def _native_config(name: str) -> dict[str, Any]:
                 "use a CLIP with native ViT towers such as ViT-B-16-quickgelu"
             )
     return config
-
-
-def _check_tag(name: str, tag: str, config: dict[str, Any]) -> None:
-    """Raise ValueError for an unknown tag or one whose weights want another activation."""
-    plain = name.removesuffix("-quickgelu")
-    sibling = plain if name != plain else f"{name}-quickgelu"
-    if tag not in open_clip.list_pretrained_tags_by_model(name):
-        if tag in open_clip.list_pretrained_tags_by_model(sibling):
-            raise ValueError(f"weights {tag!r} belong to another activation; use {sibling!r}")
-        raise ValueError(
-            f"backbone {name!r} has no pretrained tag {tag!r}; known tags: {_some_tags(name)}; "
-            "a local file is given by its path, with a suffix"
-        )
-    wants = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
-    has = bool(config.get("quick_gelu", False))
-    if wants != has:
-        raise ValueError(
-            f"weights {tag!r} were trained {'with' if wants else 'without'} quick-GELU, the model "
-            f"{name!r} is built {'with' if has else 'without'} it; use {sibling!r}"
-        )
 
 
 def _some_tags(name: str) -> str:

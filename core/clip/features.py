@@ -156,8 +156,9 @@ class FeatureStore:
 
     def _request(self, dataset: Dataset, view: int | None) -> _Request:
         transform = self._evaluation if view is None else self._augmentation
-        about = {
+        about: dict[str, str | int | None] = {
             "weights": self._clip.spec.fingerprint,
+            "quick_gelu": self._clip.spec.quick_gelu,
             "dataset": dataset.name,
             "content": dataset.content,
             "transform": transform.id,

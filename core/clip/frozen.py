@@ -175,7 +175,14 @@ def _spec(model: Any, text: Any) -> FeatureSpec:
         image_mean=tuple(mean),
         image_std=tuple(std),
         fingerprint=fingerprint(model.state_dict()),
+        quick_gelu=_has_quick_gelu(visual),
     )
+
+
+def _has_quick_gelu(visual: Any) -> bool:
+    """The class is open_clip's, which is known by name only outside ``backbone.py``."""
+    block = visual.transformer.resblocks[0]
+    return any(type(layer).__name__ == "QuickGELU" for layer in block.mlp)
 
 
 def _check_supported(model: Any, name: str) -> None:

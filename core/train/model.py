@@ -18,6 +18,11 @@ class RefinedMethod(nn.Module):
         out: Forward = self.refiner(self.method(batch))
         return out
 
+    def released_names(self) -> dict[str, str | None]:
+        """Names in published checkpoints, of method and refiner together."""
+        owners = {"method": self.method.released_names(), "refiner": self.refiner.released_names()}
+        return {f"{owner}.{k}": v for owner, names in owners.items() for k, v in names.items()}
+
     def trainable(self) -> list[nn.Parameter]:
         """Parameters that require grad, each once."""
         return [p for p in self.parameters() if p.requires_grad]

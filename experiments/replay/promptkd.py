@@ -11,7 +11,7 @@ from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import ClassNames, Forward, MethodOutput
-from experiments.replay.ivlp import POOLED, RELEASED_INIT_LIMIT, SEEDS
+from experiments.replay.ivlp import POOLED, RELEASED_INIT_LIMIT, SEEDS, prompts_of
 from experiments.verification import (
     Named,
     Vectors,
@@ -33,7 +33,7 @@ from refiners.null_refiner import NullRefiner
 from refiners.text_refiner import TextRefiner
 
 INIT = "a photo of a"
-STUDENT_PROMPT, TEACHER_PROMPT = "student.prompt", "clip.teacher.prompt_"
+STUDENT_PROMPT = "student.prompt"
 
 
 @replays("promptkd")
@@ -91,10 +91,8 @@ class _Recorded(Teacher):
             depth_vision=design["vision_depth"],
             ctx_init=INIT if design["language_ctx"] <= RELEASED_INIT_LIMIT else "",
         ).double()
-        method.set_prompts(
-            [vectors[f"{TEACHER_PROMPT}text{i}"] for i in range(design["language_depth"])],
-            [vectors[f"{TEACHER_PROMPT}vision{i}"] for i in range(design["vision_depth"])],
-        )
+        for name, prompt in prompts_of(method).items():
+            fill(prompt, vectors[f"clip.teacher.{name}"])
         super().__init__(student, method)
 
 
