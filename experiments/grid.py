@@ -1,21 +1,25 @@
 """The planner: from a configuration to the cells of a study, before anything runs.
 
-A grid is variants x datasets x seeds. Variants are named sets of bindings, or come from factors:
-parameters with levels, the first being the default ("on"), the last "off". Every cell gets a
-complete configuration and the identity of its run. Cells of one identity run once.
+A grid is variants x datasets x seeds, and x shots for a few-shot curve. Variants are named sets of
+bindings, or come from factors: parameters with levels, the first being the default ("on"), the last
+"off". Overrides change settings on some data sets. Every cell gets a complete configuration and the
+identity of its run. Cells of one identity run once.
 """
 
 import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from core.config import Config
-from core.registry import Reference, register
+from core.data.catalog import dataset_names
+from core.registry import NonNegativeInt, Reference, register
 from core.value_types import format_value
+from experiments.overrides import Spot, check_overrides, read_overrides
+from experiments.protocols import FEW_SHOTS
 
 MAX_CELLS = 10_000
 ROOT = "experiment"
@@ -33,7 +37,10 @@ class Grid:
     ``variants`` maps a name to bindings ("Class.parameter": value). ``factors`` maps a parameter to
     its levels, which ``design`` combines: "full" takes all combinations; "leave_one_out" all first
     levels, and each other level alone; "add_one_in" all last levels, and each other level alone.
-    ``references`` are further variants that the report compares with.
+    ``references`` are further variants that the report compares with. ``shots`` are the points of a
+    few-shot curve. ``overrides`` are rules such as ``{'datasets': ('imagenet',), 'set':
+    {'experiment.epochs': 50}}``; a rule may name variants, datasets and shots, stands above what
+    variants bind, and below later rules.
     """
 
     study: str
@@ -44,6 +51,8 @@ class Grid:
     factors: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     design: Literal["full", "leave_one_out", "add_one_in"] = "full"
     references: tuple[str, ...] = ()
+    shots: tuple[NonNegativeInt, ...] = ()
+    overrides: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if not STUDY_NAME.fullmatch(self.study):
@@ -53,7 +62,12 @@ class Grid:
         for name, values in (("datasets", self.datasets), ("seeds", self.seeds)):
             if not values:
                 raise ValueError(f"grid.{name} is empty: name at least one, or nothing can run")
-            if twice := _repeated(values):
+        for name, numbers in (
+            ("datasets", self.datasets),
+            ("seeds", self.seeds),
+            ("shots", self.shots),
+        ):
+            if twice := _repeated(numbers):
                 raise ValueError(
                     f"grid.{name} must not repeat a value, {twice[0]!r} is there twice"
                 )
@@ -84,8 +98,8 @@ class Variant:
 class Cell:
     """One run to be: a complete configuration and its identity.
 
-    ``seed`` is None where the seed changes nothing. ``note`` is empty, or says which cell this one
-    repeats.
+    ``seed`` is None where the seed changes nothing, ``shots`` where the grid has none. ``note`` is
+    empty, or says which cell this one repeats.
     """
 
     variant: str
@@ -95,17 +109,19 @@ class Cell:
     config_text: str = field(repr=False)
     factors: Mapping[str, str]
     note: str = ""
+    shots: int | None = None
 
     @property
     def label(self) -> str:
         """The cell in a reader's words."""
+        shots = "" if self.shots is None else f", shots {self.shots}"
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.variant} on {self.dataset}{seed}"
+        return f"{self.variant} on {self.dataset}{shots}{seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All cells of a grid, by dataset, seed and variant."""
+    """All cells of a grid, by dataset, shots, seed and variant."""
 
     grid: Grid
     variants: tuple[Variant, ...]
@@ -125,30 +141,55 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
         effect.
     """
     grid = grid_of(config)
-    count = _count_variants(grid) * len(grid.datasets) * len(grid.seeds)
+    points = grid.shots or (None,)
+    count = _count_variants(grid) * len(grid.datasets) * len(points) * len(grid.seeds)
     if count > MAX_CELLS and not yes:
         raise ValueError(
             f"the grid has {count} cells, more than {MAX_CELLS}: pass --yes if that is intended"
         )
     variants = variants_of(grid)
     common = config.without(key for key in config.bindings if key.startswith("grid."))
-    configs = {
-        (variant.name, dataset): common.with_bindings(
-            {**variant.bindings, f"{ROOT}.dataset": dataset}, f"variant {variant.name!r}"
-        )
-        for variant in variants
-        for dataset in grid.datasets
-    }
+    configs = _configs(common, grid, variants)
     _check_bindings(common, variants, configs)
     cells: list[Cell] = []
-    for dataset in grid.datasets:
+    for dataset, shots in itertools.product(grid.datasets, points):
         columns = [
-            _seeded(variant, configs[variant.name, dataset], dataset, grid.seeds, fingerprint_of)
+            _seeded(
+                variant,
+                configs[variant.name, dataset, shots],
+                (dataset, shots),
+                grid.seeds,
+                fingerprint_of,
+            )
             for variant in variants
         ]
         rows = itertools.zip_longest(*columns)
-        cells += _marked((cell for row in rows for cell in row if cell), variants)
-    return Plan(grid=grid, variants=variants, cells=tuple(cells))
+        cells += [cell for row in rows for cell in row if cell]
+    return Plan(grid=grid, variants=variants, cells=tuple(_marked(cells, variants)))
+
+
+def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[Spot, Config]:
+    """The configuration of every variant on every data set (and number of shots), but the seed."""
+    known = {
+        "variants": [variant.name for variant in variants],
+        "datasets": [*grid.datasets, *(name for name, _ in dataset_names())],
+        "shots": {*grid.shots, *FEW_SHOTS},
+    }
+    overrides = read_overrides(grid.overrides, known)
+    places = itertools.product(variants, grid.datasets, grid.shots or (None,))
+    configs: dict[Spot, Config] = {}
+    for variant, dataset, shots in places:
+        place = (variant.name, dataset, shots)
+        own = {**variant.bindings, f"{ROOT}.dataset": dataset}
+        own |= {} if shots is None else {f"{ROOT}.shots": shots}
+        made = common.with_bindings(own, f"variant {variant.name!r}")
+        for override in overrides:
+            if override.applies(place):
+                made = made.with_bindings(override.bindings, override.source)
+        configs[place] = made
+    _check_shots(grid, configs.values())
+    check_overrides(overrides, configs, ROOT)
+    return configs
 
 
 def grid_of(config: Config) -> Grid:
@@ -245,15 +286,30 @@ def _is_off(level: object) -> bool:
     return isinstance(level, Reference) and OFF.match(level.name) is not None
 
 
+def _check_shots(grid: Grid, configs: Iterable[Config]) -> None:
+    """Raise ValueError where ``grid.shots`` is not the curve of the few-shot protocol."""
+    key = f"{ROOT}.shots"
+    if not grid.shots:
+        return
+    if key in grid.factors or any(key in bindings for bindings in grid.variants.values()):
+        raise ValueError(f"grid.shots sets {key} in every cell: take it out of the variants")
+    found = {config.bindings.get(f"{ROOT}.protocol", "base_to_new") for config in configs}
+    if found != {"few_shot"}:
+        raise ValueError(
+            f"grid.shots is the curve of the protocol 'few_shot', got {ROOT}.protocol = "
+            f"{sorted(map(str, found))[0]!r}; bind it, or bind {key} instead of grid.shots"
+        )
+
+
 def _check_bindings(
-    common: Config, variants: Iterable[Variant], configs: Mapping[tuple[str, str], Config]
+    common: Config, variants: Iterable[Variant], configs: Mapping[Spot, Config]
 ) -> None:
     """Every binding must reach something.
 
     What a named variant binds must act in that variant. A common binding or a factor's level may be
     out of reach in some variants, because they plug another part, but not in all of them.
     """
-    firsts = {name: config for (name, _), config in reversed(list(configs.items()))}
+    firsts = {place[0]: config for place, config in reversed(list(configs.items()))}
     idle = set(common.bindings).union(*(variant.bindings for variant in variants))
     for variant in variants:
         config = firsts[variant.name]
@@ -268,11 +324,14 @@ def _check_bindings(
 def _seeded(
     variant: Variant,
     config: Config,
-    dataset: str,
+    place: tuple[str, int | None],
     seeds: tuple[int, ...],
     fingerprint_of: FingerprintOf,
 ) -> list[Cell]:
-    """The cells of one variant on one data set: one a seed, or one if no seed changes anything."""
+    """The cells of one variant on one data set, with one number of shots: one a seed, or one if no
+    seed changes anything.
+    """
+    dataset, shots = place
     probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] + 1)
     source = f"variant {variant.name!r}"
     seeded = [config.with_bindings({f"{ROOT}.seed": seed}, source) for seed in probes]
@@ -286,6 +345,7 @@ def _seeded(
             identity=identity,
             config_text=seed_config.text(),
             factors=variant.factors,
+            shots=shots,
         )
         for seed, identity, seed_config in zip(
             seeds[: 1 if seedless else None], identities, seeded, strict=False

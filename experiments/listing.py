@@ -5,14 +5,10 @@ from typing import Any
 import experiments.registered  # noqa: F401  (fills the registry)
 from core.data.catalog import dataset_names
 from core.registry import entries, parameter_help
-from experiments.experiment import Protocol
+from experiments.protocols import PROTOCOLS, SEARCH_PROTOCOLS
 from experiments.screens import config_rows
 
 PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
-PROTOCOLS = {
-    "base_to_new": "train on the first half of the classes, score both halves apart",
-    "all_classes": "train on all classes, score all",
-}
 TOPICS = ("methods", "refiners", "parts", "datasets", "protocols", "configs")
 
 
@@ -23,8 +19,10 @@ def listing(topic: str) -> list[dict[str, Any]]:
     if topic == "configs":
         return list(config_rows())
     if topic == "protocols":
-        names = Protocol.__args__  # type: ignore[attr-defined]
-        return [{"name": name, "summary": PROTOCOLS[name]} for name in names]
+        return [
+            {"name": name, "summary": protocol.summary, "rules": protocol.rules()}
+            for name, protocol in {**PROTOCOLS, **SEARCH_PROTOCOLS}.items()
+        ]
     kinds = {"methods": ("method",), "refiners": ("refiner",), "parts": PARTS}
     if topic not in kinds:
         raise ValueError(f"nothing to list under {topic!r}; topics: {', '.join(TOPICS)}")

@@ -19,13 +19,13 @@ from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.config import Config, config_from_text, session
-from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset, Dataset
-from core.data.fewshot import few_shot
-from core.data.splits import Fractions, class_subset
+from core.data.shots import write_shots
+from core.data.splits import class_subset
+from core.data.transforms import TrainTransform
 from core.records import Cost, Evaluation, RunRecord, write_atomic
 from core.seeding import Seeds
-from core.train.batches import FeatureSource, ImageSource, PixelSource
+from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
 from core.train.checkpoint import load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, count_correct
 from core.train.fit import Budget, DivergedError, FitResult, fit
@@ -34,10 +34,13 @@ from core.train.objective import Objective
 from core.types import ClassNames
 from experiments.environment import describe_environment, peak_memory_mb
 from experiments.experiment import Experiment
+from experiments.inputs import Inputs, read_inputs
+from experiments.protocols import LABELLED, Protocol, protocol_of
 
 CONFIG_NAME = "config.gin"
 WEIGHTS_NAME = "weights.safetensors"
 LOG_NAME = "log.jsonl"
+SHOTS_NAME = "shots.json"
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -65,11 +68,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """Everything of a run, built. ``dataset`` holds all classes after the few-shot draw."""
+    """Everything of a run, built."""
 
     settings: Experiment
-    full: Dataset
-    dataset: Dataset
+    inputs: Inputs
     model: RefinedMethod
     budget: Budget | None
     source: ImageSource
@@ -77,18 +79,35 @@ class Assembly:
     autocast: AbstractContextManager[Any]
 
     @property
+    def dataset(self) -> Dataset:
+        """The data set with all classes after the few-shot draw."""
+        return self.inputs.dataset
+
+    @property
+    def protocol(self) -> Protocol:
+        """The rules of what is trained on and scored."""
+        return protocol_of(self.settings.protocol)
+
+    @property
     def trained_subset(self) -> ClassSubset:
         """Whose images training sees; without labels it sees those of the new classes as well."""
-        return self.selected_subset if self.model.method.regime == "inductive" else "all"
+        return self.protocol.labelled if self.model.method.regime == LABELLED else "all"
 
     @property
     def selected_subset(self) -> ClassSubset:
         """Whose labels are known before the test."""
-        return "base" if self.settings.protocol == "base_to_new" else "all"
+        return self.protocol.labelled
 
     def targets(self) -> tuple[ClassSubset, ...]:
-        """The class subsets that the protocol scores."""
-        return ("base", "new") if self.settings.protocol == "base_to_new" else ("all",)
+        """The class subsets of the run's own data set that the protocol scores."""
+        return self.protocol.scored
+
+    def scored(self) -> list[tuple[Dataset, ClassSubset]]:
+        """Everything that the protocol scores: the own subsets, then the further data sets."""
+        return [
+            *((self.dataset, subset) for subset in self.targets()),
+            *((dataset, "all") for dataset in self.inputs.targets),
+        ]
 
 
 def run(
@@ -102,11 +121,13 @@ def run(
     data_root: Path | None,
     device: str,
     on_progress: Progress,
+    learn: "Callable[[Assembly, Progress], FitResult] | None" = None,
 ) -> RunRecord:
-    """Train and evaluate one configuration; the record is returned, not written.
+    """Train (or ``learn`` elsewise) and evaluate a configuration; returns the record, unwritten.
 
-    Writes ``config.gin``, ``log.jsonl`` and ``weights.safetensors`` into ``run_dir``. A loss that
-    is not finite gives a record with the status "diverged". Raises ValueError for bad input.
+    Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl`` and
+    ``weights.safetensors`` into ``run_dir``. A loss that is not finite gives a record with the
+    status "diverged". Raises ValueError for bad input.
     """
     started = time.perf_counter()
     config = config_from_text(config_text)
@@ -114,13 +135,15 @@ def run(
     place = Place(cache_dir=cache_dir, data_root=data_root, device=device)
     with assembled(config, place) as built, _log(run_dir / LOG_NAME, on_progress) as log:
         record = _describe(built, identity, variant, factors, place)
+        if record.shots:
+            write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
-            result = train(built, log)
+            result = (learn or train)(built, log)
         except DivergedError as error:
             return replace(record, status="diverged", message=str(error))
         save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
         trained = time.perf_counter()
-        evaluations = tuple(evaluate(built, built.dataset, subset) for subset in built.targets())
+        evaluations = tuple(evaluate(built, *scored) for scored in built.scored())
         ended = time.perf_counter()
         cost = Cost(
             train_seconds=result.seconds,
@@ -147,6 +170,7 @@ def train(built: Assembly, log: Progress) -> FitResult:
         need=frozenset({"pooled"}) | refiner.needs(),
         num_views=settings.num_views,
         batch_size=settings.batch_size,
+        drop_last=settings.drop_last,
     )
     return fit(
         built.model,
@@ -171,15 +195,21 @@ def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluati
     with built.autocast:
         correct, total = count_correct(built.model, batches, len(part.class_names))
     method.set_classes(trained)
-    own = dataset.name == built.dataset.name
     return Evaluation(
-        target=subset if own else f"{dataset.name}:{subset}",
+        target=_target(built, dataset, subset),
         dataset=dataset.name,
         classes=subset,
         class_names=part.class_names,
         correct=correct,
         total=total,
     )
+
+
+def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
+    """What a record calls an evaluation: the subset of its own classes, or the other data set."""
+    if dataset.name == built.dataset.name:
+        return subset
+    return dataset.name if subset == "all" else f"{dataset.name}:{subset}"
 
 
 @contextmanager
@@ -190,20 +220,17 @@ def assembled(config: Config, place: Place) -> Iterator[Assembly]:
         seeds = Seeds(settings.seed)
         dtype, device = DTYPES[settings.precision], torch.device(place.device)
         clip = shared_clip(settings.backbone, settings.weights, place.device, dtype)
-        full = read_dataset(settings, settings.dataset, place)
-        dataset = few_shot(full, shots=settings.shots, seed=settings.seed)
-        trained = class_subset(dataset, "base" if settings.protocol == "base_to_new" else "all")
-        classes = class_names(trained, settings.template)
-        method = settings.method(clip, classes, seeds.at("method"))
-        _check_regime(method.regime, settings)
-        if method.regime != "inductive":
-            method.set_classes(class_names(dataset, settings.template))
+        protocol = protocol_of(settings.protocol)
+        inputs = read_inputs(config, place)
+        trained = class_subset(inputs.dataset, protocol.labelled)
+        method = settings.method(clip, class_names(trained, settings.template), seeds.at("method"))
+        if method.regime != LABELLED:
+            method.set_classes(class_names(inputs.dataset, settings.template))
         refiner = settings.refiner(method.output(), seeds.at("refiner"))
         model = RefinedMethod(method, refiner).to(device, dtype)
         yield Assembly(
             settings=settings,
-            full=full,
-            dataset=dataset,
+            inputs=inputs,
             model=model,
             budget=_budget(settings, model),
             source=_source(method.image_input, clip, settings, place),
@@ -230,37 +257,16 @@ def _reloaded(config: Config, weights: Path, place: Place) -> Iterator[Assembly]
 
 
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
-    """What a run depends on besides its configuration: the data set and the backbone's weights."""
+    """What a run depends on besides its configuration: data sets and the backbone's weights.
+
+    Raises ValueError for a configuration that breaks its protocol.
+    """
+    inputs = read_inputs(config, Place(cache_dir=cache_dir, data_root=data_root))
     values: dict[str, Any] = config.operative("experiment")
-    train, val, test = values["experiment.split_fractions"]
-    dataset = _dataset(
-        values["experiment.dataset"],
-        data_root,
-        cache_dir,
-        Fractions(train=train, val=val, test=test),
-        values["experiment.split_seed"],
-    )
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
     )
-    return {"dataset": dataset.fingerprint, "backbone": clip.spec.fingerprint}
-
-
-def read_dataset(settings: Experiment, name: str, place: Place) -> Dataset:
-    """A data set by name, split as the experiment says where the tree has no split of its own."""
-    train, val, test = settings.split_fractions
-    fractions = Fractions(train=train, val=val, test=test)
-    return _dataset(name, place.data_root, place.cache_dir, fractions, settings.split_seed)
-
-
-@functools.lru_cache(maxsize=64)
-def _dataset(
-    name: str, data_root: Path | None, cache_dir: Path, fractions: Fractions, split_seed: int
-) -> Dataset:
-    """A data set, listed once a process."""
-    return load_dataset(
-        name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
-    )
+    return {**inputs.fingerprints, "backbone": clip.spec.fingerprint}
 
 
 def class_names(dataset: Dataset, template: str | None) -> ClassNames:
@@ -290,20 +296,12 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints={
-            "dataset": built.full.fingerprint,
+            **built.inputs.fingerprints,
             "few_shot": built.dataset.fingerprint if trains else "",
             "backbone": method.clip.spec.fingerprint,
         },
         environment=describe_environment(place.device),
     )
-
-
-def _check_regime(regime: str, settings: Experiment) -> None:
-    if regime == "transductive" and settings.shots:
-        raise ValueError(
-            f"the regime 'transductive' trains on all unlabeled images, got experiment.shots = "
-            f"{settings.shots}; use 0, or the regime 'limited'"
-        )
 
 
 def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
@@ -321,17 +319,32 @@ def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
 
 def _source(image_input: str, clip: FrozenCLIP, settings: Experiment, place: Place) -> ImageSource:
     device, dtype = torch.device(place.device), DTYPES[settings.precision]
+    low, high = settings.crop_scale
+    pixels = PixelSource(clip, device, dtype, crop_scale=(low, high))
     if image_input == "pixels":
-        return PixelSource(clip, device, dtype)
-    store = _store(settings.backbone, settings.weights, place.device, place.cache_dir)
+        return pixels
+    store = _store(settings.backbone, settings.weights, place.device, place.cache_dir, (low, high))
+    if settings.fresh_views:
+        return FreshViewSource(store, pixels)
     return FeatureSource(store, device, dtype)
 
 
 @functools.lru_cache(maxsize=4)
-def _store(backbone: str, weights: str | None, device: str, cache_dir: Path) -> FeatureStore:
+def _store(
+    backbone: str,
+    weights: str | None,
+    device: str,
+    cache_dir: Path,
+    crop_scale: tuple[float, float],
+) -> FeatureStore:
     """One store of frozen features a process and backbone; features are computed in float32."""
     clip = shared_clip(backbone, weights, device, torch.float32)
-    return FeatureStore(cache_dir / "features", clip, device=torch.device(device))
+    return FeatureStore(
+        cache_dir / "features",
+        clip,
+        device=torch.device(device),
+        augmentation=TrainTransform(clip.spec, crop_scale),
+    )
 
 
 def _autocast(settings: Experiment, device: torch.device) -> AbstractContextManager[Any]:
@@ -348,9 +361,10 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     part = class_subset(built.dataset, built.selected_subset)
     classes = class_names(part, built.settings.template)
     items = part.val if rule == "val" else part.test
-    if not items:
+    if not items or (rule == "val" and part.val == part.test):
+        lacks = "has none of its own: they are its test images" if items else "has none"
         raise ValueError(
-            f"experiment.selection = 'val' needs validation images, {built.dataset.name} has none; "
+            f"experiment.selection = 'val' needs validation images, {built.dataset.name} {lacks}; "
             "use 'last'"
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import get_args
 
 import experiments.registered  # noqa: F401  (fills the registry)
@@ -9,7 +10,9 @@ from core.config import load_config
 from core.data.dataset import ClassSubset
 from core.metrics import harmonic_mean
 from core.records import Evaluation, RunRecord, write_record
-from experiments.run import Place, evaluate, fingerprints, read_dataset, reload, run
+from experiments.inputs import read_dataset
+from experiments.protocols import protocol_of
+from experiments.run import Place, evaluate, fingerprints, reload, run
 from experiments.screens import percent
 
 
@@ -49,8 +52,7 @@ def describe_run(record: RunRecord) -> list[tuple[str, str]]:
     """A record as rows of two columns, percent for accuracies."""
     rows = [
         ("data set", record.dataset),
-        ("protocol", record.protocol),
-        ("regime, selection", f"{record.regime}, {record.selection}"),
+        *_rules(record),
         ("seed, shots", f"{'-' if record.seed is None else record.seed}, {record.shots}"),
         ("status", f"{record.status} {record.message}".strip()),
     ]
@@ -58,25 +60,40 @@ def describe_run(record: RunRecord) -> list[tuple[str, str]]:
     base, new = record.accuracy("base"), record.accuracy("new")
     if base is not None and new is not None:
         rows.append(("harmonic mean %", percent(harmonic_mean(base, new))))
+    others = [e.accuracy for e in record.evaluations if e.dataset != record.dataset]
+    if others:
+        rows.append((f"average over {len(others)} targets %", percent(fmean(others))))
     if record.cost is not None:
         rows.append(("training seconds", f"{record.cost.train_seconds:.2f}"))
         rows.append(("trainable parameters", f"{record.cost.trainable_parameters:,}"))
     return rows
 
 
-def evaluate_run(run_dir: Path, dataset: str, classes: str, place: Place) -> list[Evaluation]:
-    """Score a finished run on its own targets, or on the classes of another data set.
+def _rules(record: RunRecord) -> list[tuple[str, str]]:
+    """What the protocol let this run see, and what it scored."""
+    protocol = protocol_of(record.protocol)
+    return [
+        ("protocol", f"{protocol.name}: {protocol.summary}"),
+        ("scored", protocol.scores),
+        ("templates", protocol.templates),
+        ("regime", f"{record.regime}: training sees {protocol.regimes[record.regime]}"),
+        ("selection", f"{record.selection}: sees {protocol.selections[record.selection]}"),
+    ]
 
-    Raises ValueError for an unknown subset or data set.
+
+def evaluate_run(run_dir: Path, dataset: str, classes: str, place: Place) -> list[Evaluation]:
+    """Score a finished run on everything its protocol scores, or on the classes of one data set.
+
+    Nothing is trained. Raises ValueError for an unknown subset or data set.
     """
     subsets = get_args(ClassSubset)
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
+    named = tuple(s for s in subsets if s == classes)
     with reload(run_dir, place) as built:
-        other = built.dataset
-        if dataset and dataset != other.name:
-            other = read_dataset(built.settings, dataset, place)
-        own = other is built.dataset
-        default = built.targets() if own else ("all",)
-        chosen = tuple(s for s in subsets if s == classes) or default
-        return [evaluate(built, other, subset) for subset in chosen]
+        if not dataset and not named:
+            return [evaluate(built, *scored) for scored in built.scored()]
+        if not dataset or dataset == built.dataset.name:
+            return [evaluate(built, built.dataset, s) for s in named or built.targets()]
+        other = read_dataset(built.settings, dataset, place)
+        return [evaluate(built, other, s) for s in named or ("all",)]

@@ -72,6 +72,7 @@ def manifest_of(plan: Plan) -> dict[str, Any]:
                 "seed": cell.seed,
                 "identity": cell.identity,
                 "note": cell.note,
+                **({} if cell.shots is None else {"shots": cell.shots}),
             }
             for cell in plan.cells
         ],
@@ -97,7 +98,7 @@ def change_of(plan: Plan, study_dir: Path) -> Change | None:
 
 
 def _cell_key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (cell["variant"], cell["dataset"], cell["seed"], cell["identity"])
+    return (cell["variant"], cell["dataset"], cell.get("shots"), cell["seed"], cell["identity"])
 
 
 def read_manifest(study_dir: Path) -> dict[str, Any]:
@@ -164,8 +165,8 @@ def _variant_rows(plan: Plan, records: Mapping[str, RunRecord]) -> Iterator[dict
         yield {
             "variant": variant.name,
             "cells": len(cells),
-            "runs": sum(not cell.note for cell in cells),
-            "done": sum(cell.identity in records for cell in cells if not cell.note),
+            "runs": len(runs := {cell.identity for cell in cells if not cell.note}),
+            "done": len(runs & records.keys()),
             "note": next((cell.note for cell in cells if cell.note), ""),
         }
 
@@ -239,7 +240,8 @@ def _dataset_rows(
     groups: dict[tuple[str, str], list[str]] = {}
     for cell in manifest["cells"]:
         groups.setdefault((cell["variant"], cell["dataset"]), []).append(cell["identity"])
-    for (variant, dataset), identities in groups.items():
+    for (variant, dataset), listed in groups.items():
+        identities = list(dict.fromkeys(listed))
         statuses = [records[key].status for key in identities if key in records]
         missing = len(identities) - len(statuses)
         yield {"variant": variant, "dataset": dataset, **_counts(statuses), "missing": missing}
@@ -255,8 +257,9 @@ def _counts(statuses: Iterable[str]) -> dict[str, int]:
 
 
 def _cell_label(cell: Mapping[str, Any]) -> str:
+    shots = f", shots {cell['shots']}" if "shots" in cell else ""
     seed = "" if cell["seed"] is None else f", seed {cell['seed']}"
-    return f"{cell['variant']} on {cell['dataset']}{seed}"
+    return f"{cell['variant']} on {cell['dataset']}{shots}{seed}"
 
 
 def find_run(study_dir: Path, prefix: str) -> str:

@@ -104,7 +104,7 @@ def test_scoring_again_gives_the_record(train, place):
 
 
 def test_a_shifted_set_is_scored_without_training_again(train, place):
-    folder, _ = train("run", "coop", "experiment.protocol=all_classes", dataset="mosaic/shapes")
+    folder, _ = train("run", "coop", "experiment.protocol=few_shot", dataset="mosaic/shapes")
     before = (folder / "weights.safetensors").read_bytes()
     (shifted,) = evaluate_run(folder, "mosaic/shapes-sketch", "", place)
     (own,) = evaluate_run(folder, "mosaic/shapes", "", place)
@@ -176,7 +176,7 @@ def test_zero_shot_is_one_measurement(train):
 
 def test_real_digits_train_on_all_classes(train, place):
     folder, record = train(
-        "run", "coop", "experiment.protocol=all_classes", dataset="sklearn/digits"
+        "run", "coop", "experiment.protocol=few_shot", dataset="sklearn/digits"
     )
     (scored,) = record.evaluations
     assert scored.target == "all" and len(scored.class_names) == 10

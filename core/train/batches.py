@@ -24,7 +24,13 @@ class ImageSource(ABC):
 
     @abstractmethod
     def training(
-        self, dataset: Dataset, *, need: frozenset[str], num_views: int, batch_size: int
+        self,
+        dataset: Dataset,
+        *,
+        need: frozenset[str],
+        num_views: int,
+        batch_size: int,
+        drop_last: bool = True,
     ) -> "TrainingBatches": ...
 
     @abstractmethod
@@ -34,15 +40,21 @@ class ImageSource(ABC):
 
 
 class TrainingBatches(ABC):
-    """Batches of each epoch; the last incomplete one is dropped unless it is the only one."""
+    """Batches of each epoch; with ``drop_last`` a short last one is dropped unless it is the only
+    one, as published; without, every epoch shows every image, as SEP's loader does.
+    """
 
-    def __init__(self, labels: Tensor, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self, labels: Tensor, batch_size: int, device: torch.device, *, drop_last: bool = True
+    ) -> None:
         self.labels = labels.to(device)
         self.batch_size = batch_size
         self.device = device
+        self.drop_last = drop_last
 
     def __len__(self) -> int:
-        return max(len(self.labels) // self.batch_size, 1)
+        full, rest = divmod(len(self.labels), self.batch_size)
+        return max(full if self.drop_last else full + bool(rest), 1)
 
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
         """Batches of epoch ``epoch``; the order depends on the seed and the epoch alone."""
@@ -68,7 +80,13 @@ class FeatureSource(ImageSource):
         self.store, self.device, self.dtype = store, device, dtype
 
     def training(
-        self, dataset: Dataset, *, need: frozenset[str], num_views: int, batch_size: int
+        self,
+        dataset: Dataset,
+        *,
+        need: frozenset[str],
+        num_views: int,
+        batch_size: int,
+        drop_last: bool = True,
     ) -> TrainingBatches:
         views = range(num_views) if num_views else (None,)
         features = [
@@ -77,7 +95,14 @@ class FeatureSource(ImageSource):
             )
             for view in views
         ]
-        return FeatureBatches(features, _labels(dataset.train), batch_size, self.device, need)
+        return FeatureBatches(
+            features,
+            _labels(dataset.train),
+            batch_size,
+            self.device,
+            need,
+            drop_last=drop_last,
+        )
 
     def evaluation(
         self, dataset: Dataset, items: Sequence[Item], batch_size: int
@@ -101,8 +126,10 @@ class FeatureBatches(TrainingBatches):
         batch_size: int,
         device: torch.device,
         need: frozenset[str],
+        *,
+        drop_last: bool = True,
     ) -> None:
-        super().__init__(labels, batch_size, device)
+        super().__init__(labels, batch_size, device, drop_last=drop_last)
         self.need = need
         self.num_images = len(labels)
         self.num_views = len(views)
@@ -121,15 +148,39 @@ class FeatureBatches(TrainingBatches):
 
 
 class PixelSource(ImageSource):
-    """Normalised pixels, augmented anew in every epoch, for methods that change the image tower."""
+    """Normalised pixels, augmented anew in every epoch, for methods that change the image tower.
 
-    def __init__(self, clip: FrozenCLIP, device: torch.device, dtype: torch.dtype) -> None:
+    ``crop_scale`` bounds the share of the area that an augmented crop shows.
+    """
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+    ) -> None:
         self.clip, self.device, self.dtype = clip, device, dtype
+        self.augmentation = TrainTransform(clip.spec, crop_scale)
 
     def training(
-        self, dataset: Dataset, *, need: frozenset[str], num_views: int, batch_size: int
+        self,
+        dataset: Dataset,
+        *,
+        need: frozenset[str],
+        num_views: int,
+        batch_size: int,
+        drop_last: bool = True,
     ) -> TrainingBatches:
-        return PixelBatches(self, dataset, need, augment=num_views > 0, batch_size=batch_size)
+        return PixelBatches(
+            self,
+            dataset,
+            need,
+            augment=num_views > 0,
+            batch_size=batch_size,
+            drop_last=drop_last,
+        )
 
     def evaluation(
         self, dataset: Dataset, items: Sequence[Item], batch_size: int
@@ -143,6 +194,31 @@ class PixelSource(ImageSource):
             )
 
 
+class FreshViewSource(FeatureSource):
+    """Trains on pixels that are augmented anew in every epoch, evaluates on cached features.
+
+    For methods that leave the image tower alone and could train on cached features: the published
+    way, at the price of encoding every image in every step.
+    """
+
+    def __init__(self, store: FeatureStore, pixels: PixelSource) -> None:
+        super().__init__(store, pixels.device, pixels.dtype)
+        self.pixels = pixels
+
+    def training(
+        self,
+        dataset: Dataset,
+        *,
+        need: frozenset[str],
+        num_views: int,
+        batch_size: int,
+        drop_last: bool = True,
+    ) -> TrainingBatches:
+        return self.pixels.training(
+            dataset, need=need, num_views=num_views, batch_size=batch_size, drop_last=drop_last
+        )
+
+
 class PixelBatches(TrainingBatches):
     """Decodes the images of a batch when they are needed."""
 
@@ -154,8 +230,9 @@ class PixelBatches(TrainingBatches):
         *,
         augment: bool,
         batch_size: int,
+        drop_last: bool = True,
     ) -> None:
-        super().__init__(_labels(dataset.train), batch_size, source.device)
+        super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
         self.source, self.dataset, self.need, self.augment = source, dataset, need, augment
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
@@ -163,7 +240,7 @@ class PixelBatches(TrainingBatches):
         items = [self.dataset.train[i] for i in index.tolist()]
         if self.augment:
             draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
-            pixels = load_pixels(self.dataset, items, TrainTransform(spec), seeds=draws)
+            pixels = load_pixels(self.dataset, items, self.source.augmentation, seeds=draws)
         else:
             pixels = load_pixels(self.dataset, items, EvalTransform(spec))
         return Batch(
