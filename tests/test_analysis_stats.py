@@ -89,9 +89,10 @@ def test_holm_matches_the_reference_and_counts_what_has_no_p():
 
 
 def test_constant_differences_have_no_t():
-    assert stats.paired_t(np.full(6, 0.01)) == (None, (pytest.approx(0.01), pytest.approx(0.01)))
-    assert stats.paired_t(np.zeros(6)) == (1.0, (0.0, 0.0))
-    assert stats.paired_t(np.array([0.1])) == (None, None)
+    same = "the difference is the same everywhere: t is not defined"
+    assert stats.paired_t(np.full(6, 0.01)) == (None, (pytest.approx(0.01),) * 2, same)
+    assert stats.paired_t(np.zeros(6)) == (1.0, (0.0, 0.0), "")
+    assert stats.paired_t(np.array([0.1])) == (None, None, "one pair only: no test")
     noisy = np.array([0.3, 0.1 + 0.2, 0.3])
     assert stats.paired_t(noisy).p is None
 
@@ -199,6 +200,16 @@ def test_verdict_words():
     assert stats.verdict(0.01, -1.0, 0.001, alpha=0.05) == "undecided"
     assert stats.verdict(0.0, 0.0, 0.001, alpha=0.05) == "undecided"
     assert stats.verdict(0.01, 1.0, None, alpha=0.05) == "undecided"
+
+
+def test_equivalent_needs_its_own_evidence():
+    def word(difference, p, same_p):
+        return stats.verdict(difference, 1.0, p, alpha=0.05, equivalence_p=same_p)
+
+    assert word(0.001, 0.9, 0.01) == "equivalent"
+    assert word(0.001, 0.9, 0.05) == "undecided"
+    assert word(0.001, None, 0.01) == "equivalent"
+    assert word(0.001, 0.01, 0.01) == "better"
 
 
 def test_seeds_only_coverage_at_three_seeds_is_near_its_level():

@@ -1,0 +1,32 @@
+"""Many comparisons at once: Holm's adjustment and what it leaves within reach."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.stats.paired import smallest_p
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjustment over a family of M comparisons (Holm, Scand. J. Statist. 6,
+    1979).
+
+    A comparison without a p (None) still counts in M, as if its p were 1, and stays None.
+    """
+    filled = np.array([1.0 if p is None else p for p in p_values])
+    order = np.argsort(filled)
+    steps = filled[order] * np.arange(len(filled), 0, -1)
+    adjusted = np.empty(len(filled))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [None if p is None else float(a) for p, a in zip(p_values, adjusted, strict=True)]
+
+
+def most_comparisons(num_pairs: int, *, alpha: float = 0.05) -> int:
+    """Largest family in which an exact Wilcoxon test on n pairs can still fall below ``alpha``
+    after Holm's adjustment; 0 where it cannot even alone.
+    """
+    least = smallest_p(num_pairs)
+    if least is None:
+        return 0
+    family = int(alpha / least)
+    return family - 1 if family * least >= alpha else family

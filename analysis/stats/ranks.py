@@ -1,0 +1,260 @@
+"""Several variants over several datasets: omnibus test, pairwise tests, and what a diagram shows.
+
+Ranks are by dataset, 1 for the best (highest) score; scores are rounded to 1e-9 before ranking.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from analysis.stats.intervals import ROUNDING, Array
+from analysis.stats.multiple import holm, most_comparisons
+from analysis.stats.paired import NO_PAIR, signed_rank, smallest_p
+
+
+class Omnibus(NamedTuple):
+    """Friedman's chi2, Iman and Davenport's F, Kendall's W and mean ranks over ``n`` datasets.
+
+    ``left_out`` are the rows with a missing score. A number that does not exist is None and
+    ``reason`` says why.
+    """
+
+    n: int
+    mean_ranks: tuple[float, ...]
+    left_out: tuple[int, ...]
+    chi2: float | None = None
+    chi2_p: float | None = None
+    f: float | None = None
+    f_df: tuple[int, int] | None = None
+    p: float | None = None
+    kendall_w: float | None = None
+    reason: str = ""
+
+
+def _ranked(scores_DV: Array) -> tuple[Array, tuple[int, ...]]:
+    missing = np.isnan(scores_DV).any(axis=1)
+    ranks = stats.rankdata(-np.round(scores_DV[~missing], ROUNDING), axis=1)
+    return np.asarray(ranks, dtype=np.float64), tuple(np.flatnonzero(missing).tolist())
+
+
+def friedman(scores_DV: Array) -> Omnibus:
+    """Do the variants differ at all? Scores (D, V), one mean a dataset; ``p`` is that of F.
+
+    Sources: Friedman, JASA 32, 1937; Iman and Davenport, Comm. Statist. A9, 1980; Demsar, JMLR 7,
+    2006. When all datasets agree on one strict order F is infinite, and p is exact: (1/V!)**(D-1).
+    """
+    ranks, left_out = _ranked(scores_DV)
+    n, k = ranks.shape
+    means = tuple(ranks.mean(axis=0).tolist()) if n else ()
+    found = Omnibus(n, means, left_out)
+    if k < 3 or n < 2:
+        needs = f"Friedman's test needs 3 variants and 2 complete datasets, got {k} and {n}"
+        return found._replace(reason=needs)
+    tied = sum(
+        float((c**3 - c).sum()) for c in (np.unique(r, return_counts=True)[1] for r in ranks)
+    )
+    correction = 1 - tied / (n * (k**3 - k))
+    if correction <= 0:
+        return found._replace(p=1.0, kendall_w=0.0, reason="all variants tie on every dataset")
+    sums = ranks.sum(axis=0)
+    chi2 = (12 / (n * k * (k + 1)) * float((sums**2).sum()) - 3 * n * (k + 1)) / correction
+    found = found._replace(
+        chi2=chi2,
+        chi2_p=float(stats.chi2.sf(chi2, k - 1)),
+        kendall_w=chi2 / (n * (k - 1)),
+    )
+    rest = n * (k - 1) - chi2
+    if rest <= 1e-9:
+        exact = math.factorial(k) ** (1 - n) if tied == 0 else None
+        return found._replace(p=exact, reason="all datasets agree on the order: F is infinite")
+    f = (n - 1) * chi2 / rest
+    df = (k - 1, (k - 1) * (n - 1))
+    return found._replace(f=f, f_df=df, p=float(stats.f.sf(f, *df)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTest:
+    """Exact Wilcoxon of variant ``first`` against ``second`` (columns) on the datasets that both
+    have.
+    """
+
+    first: int
+    second: int
+    num_datasets: int
+    p: float | None
+    holm_p: float | None
+    smallest_p: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairwiseTests:
+    """A family of pairwise tests. ``reachable`` is False where no p of it can fall below alpha."""
+
+    num_variants: int
+    tests: tuple[PairTest, ...]
+    reachable: bool
+    reason: str = ""
+
+    def matrix(self, *, adjusted: bool = True) -> Array:
+        """P values (V, V), symmetric, 1 on the diagonal and where there is no test."""
+        made = np.ones((self.num_variants, self.num_variants))
+        for test in self.tests:
+            p = test.holm_p if adjusted else test.p
+            made[test.first, test.second] = made[test.second, test.first] = 1.0 if p is None else p
+        return made
+
+
+def pairwise_wilcoxon(
+    scores_DV: Array, *, baseline: int | None = None, alpha: float = 0.05
+) -> PairwiseTests:
+    """Exact Wilcoxon with Holm over all pairs of columns of (D, V), or of all with ``baseline``.
+
+    Not a mean-rank post-hoc test (Nemenyi): there the outcome of A against B depends on which other
+    variants are in the table (Benavoli, Corani, Mangili, JMLR 17, 2016, arXiv 1505.02288).
+    """
+    k = scores_DV.shape[1]
+    pairs = list(combinations(range(k), 2))
+    if baseline is not None:
+        pairs = [(baseline, other) for other in range(k) if other != baseline]
+    raw = [_pair_test(scores_DV, first, second) for first, second in pairs]
+    adjusted = holm([test.p for test in raw])
+    tests = [replace(test, holm_p=p) for test, p in zip(raw, adjusted, strict=True)]
+    most = max((most_comparisons(t.num_datasets, alpha=alpha) for t in tests), default=0)
+    reason = "" if tests else "one variant: nothing to compare"
+    if tests and most < len(tests):
+        n = max(test.num_datasets for test in tests)
+        reason = (
+            f"Wilcoxon on {n} datasets with Holm cannot fall below {alpha:g} in a family of "
+            f"{len(tests)}: at most {most}"
+        )
+    return PairwiseTests(
+        num_variants=k, tests=tuple(tests), reachable=0 < len(tests) <= most, reason=reason
+    )
+
+
+def _pair_test(scores_DV: Array, first: int, second: int) -> PairTest:
+    differences = scores_DV[:, first] - scores_DV[:, second]
+    n = int(np.isfinite(differences).sum())
+    return PairTest(
+        first=first,
+        second=second,
+        num_datasets=n,
+        p=signed_rank(differences).p,
+        holm_p=None,
+        smallest_p=smallest_p(n),
+        reason="" if n else NO_PAIR,
+    )
+
+
+def conover_friedman(scores_DV: Array) -> tuple[Array | None, str]:
+    """Holm-adjusted p values (V, V) of Conover's test on Friedman ranks, or None and why not.
+
+    A sensitivity check beside the Wilcoxon matrix, never a decision: it uses mean ranks. Source:
+    Conover, Practical Nonparametric Statistics, 3rd edition, 1999.
+    """
+    ranks, _ = _ranked(scores_DV)
+    n, k = ranks.shape
+    if k < 3 or n < 2:
+        return None, f"Conover's test needs 3 variants and 2 complete datasets, got {k} and {n}"
+    sums = ranks.sum(axis=0)
+    df = (n - 1) * (k - 1)
+    square = float((ranks**2).sum())
+    spread = 2 * (n * square - float((sums**2).sum())) / df
+    if spread <= 1e-9:
+        return None, "all datasets agree on the order: nothing to estimate the noise from"
+    pairs = list(combinations(range(k), 2))
+    raw = [2 * float(stats.t.sf(abs(sums[i] - sums[j]) / math.sqrt(spread), df)) for i, j in pairs]
+    made = np.ones((k, k))
+    for (i, j), p in zip(pairs, holm(raw), strict=True):
+        made[i, j] = made[j, i] = 1.0 if p is None else p
+    return made, ""
+
+
+def nemenyi_difference(num_variants: int, num_datasets: int, *, alpha: float = 0.05) -> float:
+    """Nemenyi's critical difference of mean ranks: for comparison with older papers only.
+
+    It depends on the pool of variants and decides nothing here. Source: Demsar, JMLR 7, 2006.
+    """
+    k, n = num_variants, num_datasets
+    if k < 2 or n < 1:
+        raise ValueError(f"a critical difference needs 2 variants and 1 dataset, got {k} and {n}")
+    quantile = float(stats.studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
+    return quantile * math.sqrt(k * (k + 1) / (6 * n))
+
+
+class RankGroups(NamedTuple):
+    """What a critical-difference diagram shows: variants from best to worst mean rank, and the
+    largest groups in which no pair differs.
+    """
+
+    order: tuple[int, ...]
+    mean_ranks: tuple[float, ...]
+    groups: tuple[tuple[int, ...], ...]
+
+
+def rank_groups(scores_DV: Array, p_matrix: Array, *, alpha: float = 0.05) -> RankGroups:
+    """Order by mean rank, grouped by a matrix of adjusted p values (V, V) of any test.
+
+    Groups are the maximal sets of two or more variants without a p below ``alpha`` between any two.
+    """
+    ranks, _ = _ranked(scores_DV)
+    if not len(ranks):
+        raise ValueError("mean ranks need a dataset on which every variant has a score, found none")
+    means = ranks.mean(axis=0)
+    order = tuple(int(v) for v in np.argsort(means, kind="stable"))
+    near = {v: {o for o in order if o != v and p_matrix[v, o] >= alpha} for v in order}
+    place = {v: i for i, v in enumerate(order)}
+    cliques = sorted(
+        sorted(place[v] for v in clique) for clique in _maximal_cliques([], set(order), set(), near)
+    )
+    groups = tuple(tuple(order[i] for i in clique) for clique in cliques if len(clique) > 1)
+    return RankGroups(order, tuple(means[list(order)].tolist()), groups)
+
+
+def _maximal_cliques(
+    chosen: list[int], open_: set[int], seen: set[int], near: dict[int, set[int]]
+) -> list[list[int]]:
+    """Bron and Kerbosch's search with a pivot (CACM 16, 1973)."""
+    if not open_ and not seen:
+        return [chosen]
+    pivot = max(open_ | seen, key=lambda v: len(near[v] & open_))
+    found = []
+    for v in sorted(open_ - near[pivot]):
+        found += _maximal_cliques([*chosen, v], open_ & near[v], seen & near[v], near)
+        open_, seen = open_ - {v}, seen | {v}
+    return found
+
+
+class Trend(NamedTuple):
+    """Page's L, its one-sided p for an increase, and the number of datasets."""
+
+    statistic: float | None
+    p: float | None
+    n: int
+    left_out: tuple[int, ...] = ()
+    reason: str = ""
+
+
+def page_trend(scores_DK: Sequence[Sequence[float]] | Array) -> Trend:
+    """Does the score rise along K ordered conditions (shots)? Scores (D, K) in that order.
+
+    One test over the datasets instead of one a number of shots. Source: Page, JASA 58, 1963.
+    """
+    scores = np.round(np.asarray(scores_DK, dtype=np.float64), ROUNDING)
+    missing = np.isnan(scores).any(axis=1)
+    left_out = tuple(np.flatnonzero(missing).tolist())
+    kept = scores[~missing]
+    n, k = kept.shape
+    if n < 2 or k < 3:
+        reason = f"Page's trend needs 2 complete datasets and 3 points, got {n} and {k}"
+        return Trend(None, None, n, left_out, reason)
+    if not np.any(np.ptp(kept, axis=1)):
+        return Trend(None, 1.0, n, left_out, "every curve is flat")
+    test = stats.page_trend_test(kept)
+    return Trend(float(test.statistic), float(test.pvalue), n, left_out)
