@@ -28,7 +28,7 @@ ROOT = "experiment"
 class Inputs:
     """The data sets of a run: as read, after the few-shot draw, and the targets, only tested.
 
-    ``fingerprints`` has one entry for each of them, and one for a file of shots.
+    ``fingerprints`` has one entry for each of them, and one for every file that is read besides.
     """
 
     full: Dataset
@@ -58,7 +58,8 @@ def read_inputs(config: Config, place: "Place") -> Inputs:
     prints = {"dataset": fingerprint}
     prints |= {f"target {target.name}": own for target, own in targets}
     if settings.shots_file is not None:
-        prints["shots file"] = hashlib.sha256(_shots_path(settings).read_bytes()).hexdigest()[:16]
+        prints["shots file"] = _content(_shots_path(settings))
+    prints |= {label: _content(path) for label, path in _part_files(config).items()}
     drawn = _drawn(settings, full)
     if protocol.judged_by == "validation":
         if settings.selection not in protocol.selections:
@@ -105,6 +106,34 @@ def _drawn(settings: Experiment, full: Dataset) -> Dataset:
             f"training images a class; set experiment.shots = {most}"
         )
     return drawn
+
+
+def _part_files(config: Config) -> dict[str, Path]:
+    """Files that plugged-in parts read, such as a teacher's weights, where they are there.
+
+    A part names them in a class method ``input_files(parameters)``; whether they are good is for
+    its constructor to say.
+    """
+    values = config.operative(ROOT)
+    found: dict[str, Path] = {}
+    for name in dict.fromkeys(key.partition(".")[0] for key in values):
+        cls: Any = lookup(name).cls
+        if hasattr(cls, "input_files"):
+            own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
+            found |= {f"{name} {path.name}": path for path in cls.input_files(own)}
+    return {label: path for label, path in found.items() if path.is_file()}
+
+
+def _content(path: Path) -> str:
+    """sha256 (16 hex digits) of a file; a large one is hashed once as long as it is unchanged."""
+    status = path.stat()
+    return _hash(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _shots_path(settings: Experiment) -> Path:

@@ -106,8 +106,14 @@ class RunTeacher(Teacher):
     Source: stage 1 of Li et al., PromptKD, CVPR 2024, arXiv 2403.02781.
     """
 
+    @classmethod
+    def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:
+        """What the earlier run left: its content decides what a student learns."""
+        folder = _run_folder(parameters["run"])
+        return folder / CONFIG_NAME, folder / WEIGHTS_NAME
+
     def __init__(self, student: FrozenCLIP, classes: ClassNames, *, run: str) -> None:
-        folder = Path(run).parent if Path(run).is_file() else Path(run)
+        folder = _run_folder(run)
         path = folder / CONFIG_NAME
         if not path.is_file():
             raise ValueError(
@@ -137,6 +143,10 @@ class PublishedTeacher(Teacher):
     CVPR 2024, arXiv 2403.02781.
     """
 
+    @classmethod
+    def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:
+        return (Path(parameters["path"]),)
+
     def __init__(
         self,
         student: FrozenCLIP,
@@ -153,6 +163,10 @@ class PublishedTeacher(Teacher):
         method = IVLP(clip, classes, NO_SEEDS, ctx_init=ctx_init, **shapes)
         load_published(method, method.released_names(), published)
         super().__init__(student, method)
+
+
+def _run_folder(run: str) -> Path:
+    return Path(run).parent if Path(run).is_file() else Path(run)
 
 
 def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """PromptKD: recorded runs, kinds of teachers, regimes, short trainings, and what it refuses."""
 
 import json
+import shutil
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,10 +18,13 @@ from prompt_runs import (
     trained_logits,
     two_steps,
 )
+from safetensors.torch import load_file, save_file
 
 from core.clip.backbone import load_clip, shared_clip
+from core.config import config_from_text
 from core.seeding import Seeds
 from core.types import Batch, ClassNames
+from experiments.inputs import read_inputs
 from experiments.run import Place, evaluate, reload, train
 from methods.ivlp import IVLP
 from methods.promptkd import KnownLogits, PromptKD
@@ -165,6 +169,26 @@ def test_nothing_of_the_teacher_trains(clip):
     names = [name for name, p in method.named_parameters() if p.requires_grad]
     assert all(name.startswith(("vision_prompts.", "projector.")) for name in names)
     assert not any(module.training for module in method.teacher.modules())
+
+
+def test_another_content_of_the_teachers_files_is_another_run(tmp_path, teacher_run):
+    copy = tmp_path / "teacher"
+    shutil.copytree(teacher_run, copy)
+
+    def prints(folder):
+        settings = f"PromptKD.teacher = @RunTeacher\nRunTeacher.run = '{folder}'"
+        config = config_from_text(two_steps("PromptKD", settings))
+        return read_inputs(config, Place(cache_dir=tmp_path)).fingerprints
+
+    before = prints(copy)
+    assert set(before) == {"dataset", "RunTeacher config.gin", "RunTeacher weights.safetensors"}
+    assert before == prints(teacher_run)
+    weights = load_file(copy / "weights.safetensors")
+    save_file({key: value + 1 for key, value in weights.items()}, copy / "weights.safetensors")
+    after = prints(copy)
+    assert {key for key in before if before[key] != after[key]} == {
+        "RunTeacher weights.safetensors"
+    }
 
 
 def test_a_run_teaches_what_it_says(clip, tmp_path, teacher_run):
