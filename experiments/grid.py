@@ -332,6 +332,7 @@ def _seeded(
     seed changes anything.
     """
     dataset, shots = place
+    config = config.without(config.unused((ROOT,)))  # so that a cell trains on its own as well
     probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] + 1)
     source = f"variant {variant.name!r}"
     seeded = [config.with_bindings({f"{ROOT}.seed": seed}, source) for seed in probes]

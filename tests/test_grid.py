@@ -231,7 +231,10 @@ def test_rules_are_said_in_one_line(old, new, message):
 def test_a_common_binding_may_be_out_of_reach_in_some_variants():
     text = NAMED + "EmaCache.num_slots = 7\n"
     laid_out = planned(text)
-    assert "num_slots = 7" in laid_out.cells[0].config_text
+    for cell in laid_out.cells:
+        config_from_text(cell.config_text).check_used(["experiment"])
+    reached = {cell.variant for cell in laid_out.cells if "num_slots = 7" in cell.config_text}
+    assert "TextRefiner" in reached and "CoOp" not in reached
     assert laid_out.cells[0].identity == planned(NAMED).cells[0].identity
 
 
