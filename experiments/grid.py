@@ -15,7 +15,6 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from core.config import Config
-from core.data.catalog import dataset_names
 from core.registry import NonNegativeInt, Reference, register
 from core.value_types import format_value
 from experiments.overrides import Spot, check_overrides, read_overrides
@@ -170,6 +169,8 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
 
 def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[Spot, Config]:
     """The configuration of every variant on every data set (and number of shots), but the seed."""
+    from core.data.catalog import dataset_names  # readers are heavy, and a plan needs their names
+
     known = {
         "variants": [variant.name for variant in variants],
         "datasets": [*grid.datasets, *(name for name, _ in dataset_names())],
