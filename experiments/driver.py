@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from core.config import config_from_text
 from core.records import RECORD_NAME, STATUSES, RunRecord, from_json, write_record
@@ -84,7 +84,7 @@ def run_study(
     with StudyLock(study_dir, steal=steal_lock):
         if change := write_manifest(plan, study_dir):
             progress.note(str(change))
-        driver = _Driver(study_dir, executor, place, tracker or NullTracker(), progress)
+        driver = Driver(study_dir, executor, place, tracker or NullTracker(), progress)
         return driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
 
 
@@ -105,14 +105,37 @@ def rerun(
         cell = stored_cell(study_dir, identity)
         if (study_dir / identity / RECORD_NAME).exists():
             set_aside(study_dir, identity, "previous")
-        driver = _Driver(
+        driver = Driver(
             study_dir, executor, place, tracker or NullTracker(), progress or NoProgress()
         )
         return driver.run((cell,), max_attempts=1, retry_failed=True)
 
 
-class _Driver:
-    """Runs cells, once."""
+class Feed(Protocol):
+    """Who has more cells than those that a driver begins with; ``total`` counts all at most."""
+
+    @property
+    def total(self) -> int: ...
+
+    def ended(self, cell: Cell, record: RunRecord) -> Sequence[Cell]:
+        """The cells that can run now that this one has ended, in this call or an earlier one."""
+        ...
+
+
+class NoFeed:
+    """Has no more cells."""
+
+    total = 0
+
+    def ended(self, cell: Cell, record: RunRecord) -> Sequence[Cell]:
+        return ()
+
+
+class Driver:
+    """Runs cells, once, and those that a feed adds as they end.
+
+    The caller holds the study's lock.
+    """
 
     def __init__(
         self,
@@ -121,26 +144,30 @@ class _Driver:
         place: "Place",
         tracker: Tracker,
         progress: Progress,
+        feed: Feed | None = None,
     ) -> None:
         self.study_dir = study_dir
         self.executor = executor
         self.place = place
         self.tracker = tracker
         self.progress = progress
+        self.feed: Feed = feed or NoFeed()
         self.open: dict[str, Cell] = {}
+        self.queued: dict[str, None] = {}
         self.left: list[Cell] = []
         self.skipped: list[Cell] = []
         self.ended: dict[str, list[Cell]] = {status: [] for status in STATUSES}
 
     def run(self, cells: Sequence[Cell], *, max_attempts: int, retry_failed: bool) -> StudyOutcome:
         """Run the cells that are not done; the outcome."""
-        for cell in cells:
-            self._admit(cell, retry_failed)
-        self.progress.begin(total=len(cells), done=len(cells) - len(self.open))
+        self._admit_all(cells, retry_failed)
+        total = max(len(cells), self.feed.total)
+        ended = sum(map(len, self.ended.values()))
+        self.progress.begin(total=total, done=len(self.skipped) + ended)
         with _Interrupts() as interrupts, suppress(KeyboardInterrupt):
             try:
                 with suppress(KeyboardInterrupt):
-                    self._work(interrupts, max_attempts)
+                    self._work(interrupts, max_attempts, retry_failed)
             finally:
                 self.executor.close()
                 self.progress.end()
@@ -149,8 +176,24 @@ class _Driver:
                 self.progress.note(warning)
         return self._outcome()
 
-    def _admit(self, cell: Cell, retry_failed: bool) -> None:
-        """Sort a cell by what its folder holds. A damaged record is kept under another name."""
+    def _admit_all(self, cells: Sequence[Cell], retry_failed: bool) -> list[Cell]:
+        """Sort cells, and what the feed has for those that are done; the cells to be run."""
+        waiting, to_run = list(cells), []
+        while waiting:
+            cell = waiting.pop(0)
+            if cell.identity in self.open:
+                continue
+            record = self._admit(cell, retry_failed)
+            if record is None:
+                to_run.append(cell)
+            else:
+                waiting += self.feed.ended(cell, record)
+        return to_run
+
+    def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
+        """Sort a cell by what its folder holds, its record where it is done. A damaged record is
+        kept under another name.
+        """
         try:
             record = valid_record(self.study_dir, cell.identity)
         except ValueError as error:
@@ -159,31 +202,35 @@ class _Driver:
             record = None
         if record is None or (retry_failed and record.status == "failed"):
             self.open[cell.identity] = cell
-        elif record.status == "finished":
+            return None
+        if record.status == "finished":
             self.skipped.append(cell)
         else:
             self.ended[record.status].append(cell)
+        return record
 
-    def _work(self, interrupts: "_Interrupts", max_attempts: int) -> None:
-        """Submit all open cells and see them end; once interrupted, only those that run already."""
-        queued = dict.fromkeys(self.open)
-        for cell in self.open.values():
+    def _submit(self, cells: Sequence[Cell], max_attempts: int) -> None:
+        for cell in cells:
+            self.queued[cell.identity] = None
             self.executor.submit(self._job(cell, max_attempts))
+
+    def _work(self, interrupts: "_Interrupts", max_attempts: int, retry_failed: bool) -> None:
+        """Submit all open cells and see them end; once interrupted, only those that run already."""
+        self._submit(list(self.open.values()), max_attempts)
         draining = False
         while self.open:
             if interrupts.count and not draining:
                 draining = True
                 self.progress.note(STOPPING)
             if draining:
-                for key in [key for key in queued if self.executor.cancel(key)]:
+                for key in [key for key in self.queued if self.executor.cancel(key)]:
                     self.left.append(self.open.pop(key))
-                    del queued[key]
+                    del self.queued[key]
             for event in self.executor.poll(POLL_SECONDS):
-                if event.kind == "started":
-                    queued.pop(event.key, None)
-                elif event.kind == "retry":
-                    queued[event.key] = None
-                self._handle(event)
+                ended = self._handle(event)
+                if ended is not None and not draining:
+                    more = self.feed.ended(*ended)
+                    self._submit(self._admit_all(more, retry_failed), max_attempts)
 
     def _job(self, cell: Cell, max_attempts: int) -> Job:
         run_dir = self.study_dir / cell.identity
@@ -205,16 +252,22 @@ class _Driver:
             log=run_dir / LOG_NAME,
         )
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event) -> tuple[Cell, RunRecord] | None:
+        """Take in one event; the cell and its record if that was the end of it."""
         cell = self.open[event.key]
         if event.kind in ("started", "progress"):
+            self.queued.pop(event.key, None)
             fraction = event.result.get("epoch", 0.0) / event.result.get("epochs", 1.0)
             self.progress.running(event.key, cell.label, fraction)
         elif event.kind == "retry":
+            self.queued[event.key] = None
             self.progress.note(f"{cell.label}: try {event.attempt} failed: {event.message}")
         else:
-            self._commit(cell, self._record_of(cell, event))
+            record = self._record_of(cell, event)
+            self._commit(cell, record)
             del self.open[event.key]
+            return cell, record
+        return None
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
         run_dir = self.study_dir / cell.identity

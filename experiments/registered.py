@@ -3,6 +3,7 @@
 import core.train.optim
 import experiments.experiment
 import experiments.grid
+import experiments.search.settings
 import methods
 import refiners
 

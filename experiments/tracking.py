@@ -348,7 +348,7 @@ class UiCommand:
 
 def ui_command(runs_dir: Path, *, port: int = FIRST_PORT) -> UiCommand:
     """MLflow's pages over the runs in ``runs_dir``, on this machine only, at the next free port."""
-    port = _free_port(port)
+    port = free_port(port)
     options = {
         "--backend-store-uri": tracking_uri(runs_dir),
         "--default-artifact-root": runs_dir.absolute().as_uri(),
@@ -362,7 +362,8 @@ def ui_command(runs_dir: Path, *, port: int = FIRST_PORT) -> UiCommand:
     return UiCommand(argv=tuple(argv), env=env, url=f"http://127.0.0.1:{port}")
 
 
-def _free_port(first: int) -> int:
+def free_port(first: int) -> int:
+    """The first free port of this machine from ``first`` on."""
     for port in range(first, first + 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,270 @@
+"""Figures of a hyper-parameter search: history, slices, parallel coordinates, Pareto front."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures.style import SERIES, Look, Picture, bare, short
+from analysis.search_trials import Trial, best_so_far, expected_best
+
+COSTS = ("train_seconds", "trainable_parameters")
+Shapes = Mapping[str, Mapping[str, Any]]
+WIDTH, HEIGHT = 7.0, 3.1
+SLICE, SLICE_COLUMNS = 2.35, 3
+
+
+def scale_of(objective: str) -> float:
+    """Accuracies are shown in percent, costs as they are."""
+    return 1.0 if objective in COSTS else 100.0
+
+
+def axis_label(objective: str) -> str:
+    """An objective with its unit."""
+    return objective if objective in COSTS else f"{objective}, %"
+
+
+def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Picture | None:
+    """Values in the order of trials with the best so far, beside the random control's."""
+    if not any(trial.complete for trial in trials):
+        return None
+    rows = {"search": trials, "random search": control}
+    return Picture(
+        name="history",
+        title="History of the search",
+        caption="A dot is a complete trial, the line the best so far. A cross on the floor is a "
+        "trial without a value (failed, diverged or given up).",
+        values={
+            name: {
+                "trials": [[t.number, t.values[0]] for t in found if t.complete],
+                "best_so_far": [list(pair) for pair in best_so_far(found)],
+            }
+            for name, found in rows.items()
+            if found
+        },
+        draw=partial(_draw_history, {n: r for n, r in rows.items() if r}, objective),
+    )
+
+
+def _draw_history(rows: Mapping[str, Sequence[Trial]], objective: str, look: Look) -> Figure:
+    figure, axes = _one()
+    scale = scale_of(objective)
+    for index, (name, trials) in enumerate(rows.items()):
+        colour = SERIES[(0, 6)[index]]
+        done = [t for t in trials if t.complete]
+        xs, ys = [t.number for t in done], [scale * t.values[0] for t in done]
+        axes.plot(xs, ys, "os"[index], color=colour, alpha=0.55, markersize=4.5, label=name)
+        best = best_so_far(trials)
+        line = [scale * value for _, value in best]
+        axes.step([n for n, _ in best], line, where="post", color=colour, linewidth=1.6)
+        bad = [t.number for t in trials if t.state in ("failed", "diverged", "pruned")]
+        place = axes.get_xaxis_transform()
+        axes.plot(bad, [0.02] * len(bad), "x", color=colour, markersize=5, transform=place)
+    axes.set_xlabel("Trial")
+    axes.set_ylabel(axis_label(objective))
+    axes.legend(frameon=False, labelcolor=look.ink, loc="lower right", fontsize=9)
+    bare(axes, look, keep=("left", "bottom"), grid="y")
+    return figure
+
+
+def budget(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Picture | None:
+    """The expected best value after b trials, of the search and of the random control."""
+    rows = {
+        name: expected_best([t.values[0] for t in found if t.complete])
+        for name, found in (("search", trials), ("random search", control))
+    }
+    rows = {name: curve for name, curve in rows.items() if len(curve) > 1}
+    if not rows:
+        return None
+    return Picture(
+        name="budget",
+        title="Expected best after b trials",
+        caption="The mean over all orders of the trials that were made: what a smaller budget "
+        "would have found. Exact for random search; a sampler that learns makes its late trials "
+        "better, so its curve is a summary and no forecast.",
+        values=rows,
+        draw=partial(_draw_budget, rows, objective),
+    )
+
+
+def _draw_budget(rows: Mapping[str, Sequence[float]], objective: str, look: Look) -> Figure:
+    figure, axes = _one()
+    for index, (name, curve) in enumerate(rows.items()):
+        ys = [scale_of(objective) * value for value in curve]
+        style = ("-", "--")[index]
+        xs = range(1, len(ys) + 1)
+        axes.plot(xs, ys, style, color=SERIES[(0, 6)[index]], linewidth=1.8, label=name)
+    axes.set_xlabel("Trials b")
+    axes.set_ylabel(axis_label(objective))
+    axes.legend(frameon=False, labelcolor=look.ink, loc="lower right", fontsize=9)
+    bare(axes, look, keep=("left", "bottom"), grid="y")
+    return figure
+
+
+def _one() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    return figure, figure.add_axes((0.1, 0.17, 0.87, 0.79))
+
+
+def slices(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture | None:
+    """The first objective over every setting, one panel each; settings a trial lacks are absent."""
+    done = [trial for trial in trials if trial.complete]
+    if not done:
+        return None
+    return Picture(
+        name="slices",
+        title="Slices",
+        caption="One dot a complete trial. The other settings vary as well: a slice shows where "
+        "the sampler looked and what it found, not the effect of one setting. Darker is later.",
+        values={
+            key: [[t.params[key], t.values[0]] for t in done if key in t.params] for key in shapes
+        },
+        draw=partial(_draw_slices, done, shapes, objective),
+    )
+
+
+def _draw_slices(trials: Sequence[Trial], shapes: Shapes, objective: str, look: Look) -> Figure:
+    columns = min(SLICE_COLUMNS, len(shapes))
+    rows = math.ceil(len(shapes) / columns)
+    width, height = columns * SLICE + 0.35, rows * (SLICE * 0.95)
+    figure = Figure(figsize=(width, height))
+    for index, (key, shape) in enumerate(shapes.items()):
+        row, column = divmod(index, columns)
+        box = (
+            (0.35 + column * SLICE + 0.35) / width,
+            (height - (row + 1) * SLICE * 0.95 + 0.55) / height,
+            (SLICE - 0.55) / width,
+            (SLICE * 0.95 - 0.85) / height,
+        )
+        axes = figure.add_axes(box)
+        found = [t for t in trials if key in t.params]
+        for order, trial in enumerate(found):
+            x, y = position(shape, trial.params[key]), scale_of(objective) * trial.values[0]
+            shade = 0.25 + 0.65 * order / max(len(found) - 1, 1)
+            axes.plot([x], [y], "o", color=SERIES[0], alpha=shade, markersize=4)
+        _ticks(axes, shape)
+        axes.set_title(short(key, room=150, size=9), loc="left", fontsize=9, parse_math=False)
+        axes.tick_params(labelsize=8)
+        if column == 0:
+            axes.set_ylabel(axis_label(objective), fontsize=9)
+        bare(axes, look, keep=("left", "bottom"), grid="y")
+    return figure
+
+
+def position(shape: Mapping[str, Any], text: str) -> float:
+    """Where a setting stands on its axis, from 0 (first or lowest) to 1."""
+    if shape["kind"] == "choice":
+        choices = shape["choices"]
+        return choices.index(text) / max(len(choices) - 1, 1)  # type: ignore[no-any-return]
+    low, high, value = float(shape["low"]), float(shape["high"]), float(text)
+    if shape["log"]:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low)
+
+
+def _marks(shape: Mapping[str, Any]) -> list[tuple[float, str]]:
+    """Positions and words on the axis of a setting: all choices, or the ends and the middle."""
+    if shape["kind"] == "choice":
+        return [(position(shape, text), text.lstrip("@")) for text in shape["choices"]]
+    low, high = float(shape["low"]), float(shape["high"])
+    middle = math.sqrt(low * high) if shape["log"] else (low + high) / 2
+    return [(position(shape, str(v)), f"{v:.3g}") for v in (low, middle, high)]
+
+
+def _ticks(axes: Axes, shape: Mapping[str, Any]) -> None:
+    marks = _marks(shape)
+    words = [short(word, room=58, size=8) for _, word in marks]
+    for text in axes.set_xticks([x for x, _ in marks], words):
+        text.label1.set_parse_math(False)
+    axes.set_xlim(-0.06, 1.06)
+
+
+def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture | None:
+    """Parallel coordinates: one line a trial over all settings, the best tenth in colour."""
+    done = sorted((t for t in trials if t.complete), key=lambda t: t.values[0])
+    if len(done) < 2:
+        return None
+    return Picture(
+        name="parallel",
+        title="Parallel coordinates",
+        caption="One line a complete trial, first choice or lowest value at the bottom; the best "
+        "tenth of the trials is in colour. A gap is a setting that the trial did not have.",
+        values=[{"trial": t.number, "params": dict(t.params), "value": t.values[0]} for t in done],
+        draw=partial(_draw_parallel, done, shapes, objective),
+    )
+
+
+def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, look: Look) -> Figure:
+    keys = list(shapes)
+    figure = Figure(figsize=(max(WIDTH, 1.25 * (len(keys) + 1)), 3.6))
+    axes = figure.add_axes((0.06, 0.24, 0.88, 0.7))
+    values = [t.values[0] for t in trials]
+    low, high = min(values), max(values)
+    best = len(trials) - max(1, len(trials) // 10)
+    for order, trial in enumerate(trials):
+        ys = [position(shapes[k], trial.params[k]) if k in trial.params else math.nan for k in keys]
+        ys.append((trial.values[0] - low) / (high - low) if high > low else 1.0)
+        told = order >= best
+        colour = SERIES[0] if told else look.undecided
+        weight: dict[str, Any] = {"linewidth": 1.7 if told else 0.8, "alpha": 0.9 if told else 0.4}
+        axes.plot(range(len(ys)), ys, "-", color=colour, marker="." if told else "", **weight)
+    scale = scale_of(objective)
+    for index, key in enumerate(keys):
+        for y, word in _marks(shapes[key]):
+            _word(axes, index, y, short(word, room=70, size=7.5), look)
+    for y, value in ((0.0, low), (1.0, high)):
+        _word(axes, len(keys), y, f"{scale * value:.4g}", look)
+    names = [*(short(key, room=85, size=8) for key in keys), objective]
+    for text in axes.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=8):
+        text.label1.set_parse_math(False)
+    axes.set_yticks([])
+    axes.set_ylim(-0.05, 1.08)
+    bare(axes, look, keep=(), grid="x")
+    return figure
+
+
+def _word(axes: Axes, x: float, y: float, text: str, look: Look) -> None:
+    axes.text(x + 0.03, y + 0.015, text, fontsize=7.5, color=look.soft, parse_math=False)
+
+
+def front(
+    trials: Sequence[Trial], numbers: Sequence[int], objectives: Sequence[str]
+) -> Picture | None:
+    """The first two objectives of every trial, and the ones that nothing beats."""
+    done = [trial for trial in trials if trial.complete]
+    if len(objectives) < 2 or not done:
+        return None
+    return Picture(
+        name="front",
+        title="Pareto front",
+        caption="Complete trials by the first two objectives. Filled: no other trial is at least "
+        "as good in every objective and better in one.",
+        values=[
+            {"trial": t.number, "values": list(t.values), "front": t.number in numbers}
+            for t in done
+        ],
+        draw=partial(_draw_front, done, frozenset(numbers), tuple(objectives)),
+    )
+
+
+def _draw_front(
+    trials: Sequence[Trial], numbers: frozenset[int], objectives: Sequence[str], look: Look
+) -> Figure:
+    figure, axes = _one()
+    first, second = (scale_of(name) for name in objectives[:2])
+    for trial in trials:
+        chosen = trial.number in numbers
+        face = SERIES[0] if chosen else "none"
+        x, y = second * trial.values[1], first * trial.values[0]
+        axes.plot([x], [y], "o", color=SERIES[0], markerfacecolor=face, markersize=6)
+        if chosen:
+            axes.annotate(
+                str(trial.number), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8
+            )
+    axes.set_xlabel(axis_label(objectives[1]))
+    axes.set_ylabel(axis_label(objectives[0]))
+    bare(axes, look, keep=("left", "bottom"), grid="both")
+    return figure

@@ -1,0 +1,259 @@
+"""The report of a search: what tuning gained on fresh seeds, what it cost, and how it got there."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.compare import Comparison, Options, compare_all
+from analysis.figures import search as figures
+from analysis.figures.style import Picture, to_svg
+from analysis.frames import load_study, seen_from
+from analysis.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
+from analysis.tables import counted, interval_text, p_text, phrase, points
+from core.records import write_atomic
+
+__all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]
+
+SCHEMA_VERSION = 1
+TUNED, DEFAULT, CONTROL = "tuned", "default", "random search"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchReport:
+    """A built report. ``findings`` are its sentences with their kind, ``page`` the file to open."""
+
+    search: SearchData
+    findings: tuple[tuple[str, str], ...]
+    comparisons: tuple[Comparison, ...]
+    page: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the report says, JSON-able, without paths and times."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "study": self.search.name,
+            "objectives": list(self.search.objectives),
+            "findings": [{"kind": kind, "text": text} for kind, text in self.findings],
+            "trials": [
+                {"number": t.number, "state": t.state, "params": dict(t.params)}
+                | {"values": list(t.values)}
+                for t in self.search.trials
+            ],
+            "result": self.search.result,
+            "importances": self.search.importances,
+            "comparisons": [_comparison(c) for c in self.comparisons],
+        }
+
+
+def build_search_report(
+    folder: Path,
+    *,
+    out: Path | None = None,
+    options: Options | None = None,
+    allow_mixed: bool = False,
+) -> SearchReport:
+    """Build the report of a search folder into ``out``: index.html, one self-contained page, and
+    report.json.
+
+    A search that was not judged yet has no sentence about test images. Raises ValueError for a
+    folder that cannot be read.
+    """
+    search = read_search(folder)
+    out = out or folder / "report"
+    comparisons = _comparisons(search, options or Options(), allow_mixed)
+    report = SearchReport(
+        search=search,
+        findings=tuple(_findings(search, comparisons)),
+        comparisons=comparisons,
+        page=out / "index.html",
+    )
+    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(out / "report.json", text + "\n")
+    write_atomic(report.page, _page(report))
+    return report
+
+
+def report_search(
+    folder: Path,
+    out: Path | None,
+    json_file: Path | None,
+    options: Options,
+    *,
+    allow_mixed: bool = False,
+) -> None:
+    """Build the report of a search, print its findings, and say which page to open."""
+    report = build_search_report(folder, out=out, options=options, allow_mixed=allow_mixed)
+    if json_file is not None:
+        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomic(json_file, text + "\n")
+    for _, text in report.findings:
+        print(f"* {text}")
+    print(f"page: {report.page}")
+
+
+def _comparisons(search: SearchData, options: Options, allow_mixed: bool) -> tuple[Comparison, ...]:
+    """The winner against the default, the control against it, and the winner against the control,
+    on the metric that the first objective stands for.
+    """
+    if search.result is None:
+        return ()
+    final_dir = search.folder.parent / search.result["final_study"]
+    study = load_study(final_dir, allow_mixed=allow_mixed)
+    names = set(study.variants)
+    metric = search.result["test_metrics"][0]
+    against = [name for name in (CONTROL,) if name in names]
+    results = seen_from(study, baseline=DEFAULT, references=against, metric=metric)
+    blocks = {block.reference: block.comparisons[metric] for block in compare_all(results, options)}
+    wanted = [(TUNED, DEFAULT), (CONTROL, DEFAULT), (TUNED, CONTROL)]
+    return tuple(
+        found
+        for variant, reference in wanted
+        for found in blocks.get(reference, ())
+        if found.variant == variant
+    )
+
+
+def _findings(search: SearchData, comparisons: tuple[Comparison, ...]) -> list[tuple[str, str]]:
+    """The sentences of the page, the most telling first."""
+    if search.result is None:
+        done, all_ = len(search.complete), len(search.trials)
+        text = (
+            f"Not judged yet: {done} of {counted(all_, 'trial')} complete, test images untouched."
+        )
+        return [("note", text)]
+    found = [_gain(search, comparison) for comparison in comparisons]
+    found.append(("note", _optimism(search)))
+    if bad := [t for t in search.trials if not t.complete]:
+        states = ", ".join(
+            f"{sum(t.state == state for t in bad)} {state}"
+            for state in dict.fromkeys(t.state for t in bad)
+        )
+        found.append(("note", f"Trials without a value: {states}; see the table."))
+    if search.definition["mode"] == "asynchronous":
+        text = "Asynchronous: the order of trials hung on timing, a second search will differ."
+        found.append(("note", text))
+    return found
+
+
+def _gain(search: SearchData, c: Comparison) -> tuple[str, str]:
+    assert search.result is not None
+    if c.difference is None:
+        return "note", f"{c.variant} against {c.reference}: {c.reason or 'not comparable'}."
+    runs = search.result["search_runs" if c.variant == TUNED else "control_runs"]
+    who = {TUNED: "Tuning", CONTROL: "Random search of equal budget"}[c.variant]
+    verb = "gained" if c.difference >= 0 else "lost"
+    p = p_text(c.holm_p)
+    shown = f"p {p.replace('<', '< ')}" if p.startswith("<") else f"p = {p}"
+    text = (
+        f"{who} {verb} {points(abs(c.difference))} points {phrase(c.metric)} against the "
+        f"{c.reference} on fresh seeds (95 % interval {interval_text(c.interval)}, {shown}: "
+        f"{c.verdict})"
+    )
+    if c.reference == DEFAULT:
+        text += f", cost {counted(runs, 'run')}"
+        text += f" and {search.seconds / 60:.1f} minutes of compute" if c.variant == TUNED else ""
+    kind = c.verdict if c.verdict in ("better", "worse") else "undecided"
+    return kind, f"{text}."
+
+
+def _optimism(search: SearchData) -> str:
+    """How much of the gain at search time was left on test images."""
+    assert search.result is not None
+    variants = search.result["variants"]
+    objective, metric = search.objectives[0], search.result["test_metrics"][0]
+    promised = _difference(variants, "search", objective)
+    kept = _difference(variants, "test", metric)
+    if promised is None or kept is None:
+        return "The default or the winner has a run without a score: optimism is unknown."
+    return (
+        f"Promised at search time: {points(promised, sign=True)} points of {objective} over the "
+        f"default. Kept on test images with fresh seeds: {points(kept, sign=True)} points of "
+        f"{metric}. The difference of {points(promised - kept, sign=True)} points is the optimism "
+        f"of choosing the best of {counted(len(search.trials), 'trial')}."
+    )
+
+
+def _difference(variants: Mapping[str, Any], when: str, name: str) -> float | None:
+    tuned, default = (variants[who][when].get(name) for who in (TUNED, DEFAULT))
+    return None if tuned is None or default is None else tuned - default
+
+
+def _pictures(search: SearchData) -> list[Picture]:
+    shapes, objective = search.definition["space"], search.objectives[0]
+    numbers = search.result["pareto_front"] if search.result else []
+    made = [
+        figures.history(search.trials, search.control, objective),
+        figures.budget(search.trials, search.control, objective),
+        figures.front(search.trials, numbers, search.objectives),
+        figures.parallel(search.trials, shapes, objective),
+        figures.slices(search.trials, shapes, objective),
+    ]
+    return [picture for picture in made if picture is not None]
+
+
+def _page(report: SearchReport) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    search = report.search
+    environment.filters |= {
+        "points": points,
+        "p": p_text,
+        "interval": interval_text,
+        "counted": counted,
+        "shown": _shown,
+    }
+    return environment.get_template("search.html").render(
+        report=report,
+        search=search,
+        definition=search.definition,
+        result=search.result,
+        pictures=[
+            (picture, Markup(to_svg(picture, prefix=f"s{index}")))
+            for index, picture in enumerate(_pictures(search))
+        ],
+        best=_best(search),
+        ranked=_ranked(search.trials),
+    )
+
+
+def _best(search: SearchData) -> Trial | None:
+    """The winner."""
+    done = search.complete
+    return max(done, key=lambda t: (t.values[0], -t.number)) if done else None
+
+
+def _ranked(trials: tuple[Trial, ...]) -> list[Trial]:
+    """Complete trials from the best down, then the others."""
+    done = sorted((t for t in trials if t.complete), key=lambda t: (-t.values[0], t.number))
+    return [*done, *(t for t in trials if not t.complete)]
+
+
+def _shown(value: float | None, name: str) -> str:
+    """An objective as a reader wants it: percent, or a plain number for a cost."""
+    if value is None:
+        return "–"
+    return f"{figures.scale_of(name) * value:.5g}" if name in figures.COSTS else points(value)
+
+
+def _comparison(c: Comparison) -> dict[str, Any]:
+    return {
+        "variant": c.variant,
+        "reference": c.reference,
+        "metric": c.metric,
+        "difference": c.difference,
+        "interval": list(c.interval) if c.interval else None,
+        "holm_p": c.holm_p,
+        "verdict": c.verdict,
+        "decided_by": c.decided_by,
+        "reason": c.reason,
+    }

@@ -1,0 +1,48 @@
+"""What a search may see of a data set: its base classes and their validation images, no more."""
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from core.data.dataset import Dataset, ImageReader
+from core.data.splits import class_subset
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderOf:
+    """Reads the images of some paths; raises ValueError for every other one."""
+
+    reader: ImageReader
+    paths: Set[str]
+
+    def read(self, path: str) -> Image.Image:
+        """The RGB picture of a path."""
+        if path not in self.paths:
+            raise ValueError(f"{path!r} is out of reach here: it judges what was chosen without it")
+        return self.reader.read(path)
+
+
+def validation_only(dataset: Dataset) -> Dataset:
+    """The base half of a data set after its few-shot draw, tested on its validation images.
+
+    The names of new classes are gone, and so are all test images; the reader refuses what is no
+    training or validation image of a base class. Whatever is built from the result, pseudo-new
+    halves included, cannot leak what the winner of a search is judged by.
+
+    Raises ValueError for a data set without validation images of its own.
+    """
+    tested = {item.path for item in dataset.test}
+    if dataset.test_only or any(item.path in tested for item in (*dataset.train, *dataset.val)):
+        raise ValueError(
+            f"{dataset.name} has no validation images of its own: they are its test images, which "
+            "a search must not see; search on other data sets"
+        )
+    base = class_subset(dataset, "base")
+    if not base.val:
+        raise ValueError(
+            f"{dataset.name} has no validation images, and a search judges by them; use a split "
+            "with a val part"
+        )
+    paths = frozenset(item.path for item in (*base.train, *base.val))
+    return replace(base, test=base.val, reader=ReaderOf(dataset.reader, paths))

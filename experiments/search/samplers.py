@@ -1,0 +1,265 @@
+"""Who proposes settings, and when a trial is given up: Optuna's samplers and pruners by name.
+
+Every option stands in the configuration (``TPE.multivariate = True``) and enters the definition of
+the search, because the library's defaults change between versions. Optuna is imported when one is
+built, never before.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, ClassVar, Literal
+
+from core.registry import (
+    NonNegativeInt,
+    PositiveInt,
+    Probability,
+    register,
+)
+from core.seeding import derive_seed
+
+
+class Sampler(ABC):
+    """Builds the proposer of one trial, from the seed of the study and the number of the trial.
+
+    A fresh one a trial, seeded by its number, is what makes a resumed study equal an uninterrupted
+    one: a sampler that lives on would have to be saved.
+    """
+
+    objectives: ClassVar[str] = "any"
+    packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy")
+    ranges_only: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, seed: int, number: int) -> Any:
+        """An Optuna sampler."""
+
+
+def _seed(seed: int, *purpose: str | int) -> int:
+    """A seed that numpy's legacy generator takes, too."""
+    return derive_seed(seed, "sampler", *purpose) % 2**32
+
+
+@register("sampler")
+@dataclass(frozen=True, kw_only=True)
+class TPE(Sampler):
+    """Tree-structured Parzen estimator: mixed and conditional spaces, any number of trials.
+
+    ``num_startup`` trials are random. ``constant_liar`` keeps the trials of one round apart;
+    ``group`` splits a conditional space into its parts.
+
+    Source: Bergstra et al., NeurIPS 2011; Watanabe, arXiv 2304.11127.
+    """
+
+    num_startup: NonNegativeInt = 10
+    num_candidates: PositiveInt = 24
+    multivariate: bool = True
+    group: bool = True
+    constant_liar: bool = True
+
+    def build(self, seed: int, number: int) -> Any:
+        import optuna
+
+        return optuna.samplers.TPESampler(
+            n_startup_trials=self.num_startup,
+            n_ei_candidates=self.num_candidates,
+            multivariate=self.multivariate,
+            group=self.group and self.multivariate,
+            constant_liar=self.constant_liar,
+            seed=_seed(seed, number),
+        )
+
+
+@register("sampler")
+@dataclass(frozen=True, kw_only=True)
+class GP(Sampler):
+    """Gaussian process with expected improvement: few dimensions, up to about 200 trials.
+
+    ``deterministic`` says that one setting always gives one value; a mean over few images is noisy.
+    Settings that only some trials have are drawn at random.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy", "scipy", "torch")
+
+    num_startup: NonNegativeInt = 10
+    deterministic: bool = False
+
+    def build(self, seed: int, number: int) -> Any:
+        import optuna
+
+        return optuna.samplers.GPSampler(
+            n_startup_trials=self.num_startup,
+            deterministic_objective=self.deterministic,
+            independent_sampler=optuna.samplers.RandomSampler(seed=_seed(seed, number, "alone")),
+            warn_independent_sampling=False,
+            seed=_seed(seed, number),
+        )
+
+
+@register("sampler")
+@dataclass(frozen=True, kw_only=True)
+class CMAES(Sampler):
+    """Covariance matrix adaptation over ranges; choices are drawn at random.
+
+    ``population`` 0 takes 4 + 3 ln(dimensions). ``with_margin`` keeps whole numbers from freezing.
+
+    Source: Hansen, arXiv 1604.00772; Hamano et al., GECCO 2022, arXiv 2205.13482 (margin).
+    """
+
+    objectives: ClassVar[str] = "one"
+    packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy", "cmaes")
+    ranges_only: ClassVar[bool] = True
+
+    num_startup: PositiveInt = 1
+    population: NonNegativeInt = 0
+    with_margin: bool = True
+
+    def build(self, seed: int, number: int) -> Any:
+        import optuna
+
+        return optuna.samplers.CmaEsSampler(
+            n_startup_trials=self.num_startup,
+            popsize=self.population or None,
+            with_margin=self.with_margin,
+            use_separable_cma=False,
+            lr_adapt=False,
+            consider_pruned_trials=False,
+            independent_sampler=optuna.samplers.RandomSampler(seed=_seed(seed, number, "alone")),
+            warn_independent_sampling=False,
+            seed=_seed(seed, number),
+        )
+
+
+@register("sampler")
+@dataclass(frozen=True, kw_only=True)
+class QMC(Sampler):
+    """A quasi-random sequence that fills the ranges evenly; choices are drawn at random.
+
+    One sequence serves the whole study, so its seed is that of the study for every trial.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy", "scipy")
+
+    sequence: Literal["sobol", "halton"] = "sobol"
+    scramble: bool = True
+
+    def build(self, seed: int, number: int) -> Any:
+        import optuna
+
+        return optuna.samplers.QMCSampler(
+            qmc_type=self.sequence,
+            scramble=self.scramble,
+            seed=_seed(seed),
+            independent_sampler=optuna.samplers.RandomSampler(seed=_seed(seed, number, "alone")),
+            warn_asynchronous_seeding=False,
+            warn_independent_sampling=False,
+        )
+
+
+@register("sampler")
+@dataclass(frozen=True, kw_only=True)
+class Random(Sampler):
+    """Independent draws: what every other sampler has to beat at the same budget.
+
+    Source: Bergstra and Bengio, JMLR 13, 2012.
+    """
+
+    def build(self, seed: int, number: int) -> Any:
+        import optuna
+
+        return optuna.samplers.RandomSampler(seed=_seed(seed, number))
+
+
+@register("sampler")
+@dataclass(frozen=True, kw_only=True)
+class NSGA3(Sampler):
+    """Genetic search with reference points: several objectives.
+
+    ``mutation`` 0 takes 1 / dimensions. The first ``population`` trials are random.
+
+    Source: Deb and Jain, IEEE TEVC 18, 2014.
+    """
+
+    population: PositiveInt = 20
+    crossover: Probability = 0.9
+    swapping: Probability = 0.5
+    mutation: Probability = 0.0
+    divisions: PositiveInt = 3
+
+    def build(self, seed: int, number: int) -> Any:
+        import optuna
+
+        return optuna.samplers.NSGAIIISampler(
+            population_size=self.population,
+            crossover_prob=self.crossover,
+            swapping_prob=self.swapping,
+            mutation_prob=self.mutation or None,
+            dividing_parameter=self.divisions,
+            seed=_seed(seed, number),
+        )
+
+
+class Pruner(ABC):
+    """Decides, after some runs of a trial, whether the rest is worth it. Never used by grids."""
+
+    prunes: ClassVar[bool] = True
+
+    @abstractmethod
+    def build(self) -> Any:
+        """An Optuna pruner."""
+
+    @abstractmethod
+    def reports(self, parts: Sequence[float]) -> list[float]:
+        """What it is told, step by step, of the values of a trial's runs in their fixed order."""
+
+
+@register("pruner")
+class NoPruning(Pruner):
+    """Every trial makes all its runs."""
+
+    prunes: ClassVar[bool] = False
+
+    def build(self) -> Any:
+        import optuna
+
+        return optuna.pruners.NopPruner()
+
+    def reports(self, parts: Sequence[float]) -> list[float]:
+        return []
+
+
+@register("pruner")
+@dataclass(frozen=True, kw_only=True)
+class WilcoxonPruning(Pruner):
+    """Gives a trial up whose runs are worse than the best trial's, run by run, below ``p``."""
+
+    p: Probability = 0.1
+    min_runs: PositiveInt = 4
+
+    def build(self) -> Any:
+        import optuna
+
+        return optuna.pruners.WilcoxonPruner(p_threshold=self.p, n_startup_steps=self.min_runs)
+
+    def reports(self, parts: Sequence[float]) -> list[float]:
+        return list(parts)
+
+
+@register("pruner")
+@dataclass(frozen=True, kw_only=True)
+class MedianPruning(Pruner):
+    """Gives a trial up whose running mean is worse than the median of earlier trials."""
+
+    num_startup: PositiveInt = 5
+    min_runs: PositiveInt = 2
+
+    def build(self) -> Any:
+        import optuna
+
+        return optuna.pruners.MedianPruner(
+            n_startup_trials=self.num_startup, n_warmup_steps=self.min_runs - 1
+        )
+
+    def reports(self, parts: Sequence[float]) -> list[float]:
+        return [total / (n + 1) for n, total in enumerate(accumulate(parts))]

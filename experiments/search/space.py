@@ -1,0 +1,268 @@
+"""What is searched: ranges and choices of settings, held against the real parameters.
+
+A dict with ``low`` and ``high`` is a range; whether it is one of whole numbers says the parameter.
+A tuple is a choice, of parts as well. A setting of a part that a trial does not plug in is not
+proposed to that trial: the space is conditional by construction.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from core.config import Config
+from core.registry import Value
+from core.value_types import format_value, references
+
+ROOT = "experiment"
+MAX_STRUCTURES = 256
+RANGE_KEYS = ("low", "high", "log", "step")
+FIXED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("dataset", "targets", "protocol", "template", "split_fractions", "split_seed"),
+        "it is the question, not an answer",
+    ),
+    **dict.fromkeys(("backbone", "weights", "precision"), "all trials share one frozen model"),
+    **dict.fromkeys(("seed", "shots", "shots_file"), "all trials see the same images"),
+    "selection": "all trials are judged by one rule",
+}
+"""Settings of the experiment that no search may choose, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Numbers from ``low`` to ``high``, both included; ``whole`` ones, or steps, or on a log
+    scale.
+    """
+
+    key: str
+    low: float
+    high: float
+    whole: bool
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def examples(self) -> tuple[Value, ...]:
+        """Values that a trial may get: the ends."""
+        return (self.value(self.low), self.value(self.high))
+
+    def value(self, number: float) -> int | float:
+        """A proposed number as the parameter takes it."""
+        return round(number) if self.whole else float(number)
+
+    def contains(self, value: Value) -> bool:
+        """Whether a setting lies in the range."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high
+
+    def describe(self) -> dict[str, Any]:
+        """The range as plain data."""
+        kind = "int" if self.whole else "float"
+        ends = {name: self.value(end) for name, end in (("low", self.low), ("high", self.high))}
+        return {"kind": kind, **ends, "log": self.log, "step": self.step}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of several values, told apart by their text."""
+
+    key: str
+    examples: tuple[Value, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The values as text, in order."""
+        return tuple(format_value(value) for value in self.examples)
+
+    @property
+    def plugs(self) -> bool:
+        """Whether some value is a part, so that it decides which other settings exist."""
+        return any(True for value in self.examples for _ in references(value))
+
+    def value(self, text: str) -> Value:
+        """The value of a text."""
+        return self.examples[self.texts.index(text)]
+
+    def contains(self, value: Value) -> bool:
+        """Whether a setting is one of the values."""
+        return format_value(value) in self.texts
+
+    def describe(self) -> dict[str, Any]:
+        """The choice as plain data."""
+        return {"kind": "choice", "choices": list(self.texts)}
+
+
+Dimension = Range | Choice
+
+Suggest = Callable[[Dimension], Any]
+"""Takes a dimension, gives a number for a range and a text for a choice."""
+
+
+class Space:
+    """The dimensions of a search, in an order in which each is proposed after what decides on it.
+
+    Raises ValueError, one line, for a name, range or choice that the real parameter refuses, for a
+    setting that a search must not choose, and for one that no trial could reach.
+    """
+
+    def __init__(self, described: Mapping[str, Any], base: Config) -> None:
+        if not described:
+            raise ValueError("search.space is empty: give one parameter at least")
+        self.base = base
+        self.dimensions = {key: _dimension(key, value, base) for key, value in described.items()}
+        self.structures = tuple(self._structures())
+        idle = set(base.bindings) | self.dimensions.keys()
+        for config in self.structures:
+            idle &= set(config.unused((ROOT,)))
+        first = self.structures[0]
+        first.without(set(first.unused((ROOT,))) - idle).check_used((ROOT,))
+        self.order = self._order()
+
+    def propose(self, suggest: Suggest) -> dict[str, Value]:
+        """Ask for a value of every setting that this trial has; ``suggest`` answers one by one."""
+        chosen: dict[str, Value] = {}
+        config = self.base
+        for key in self.order:
+            dimension = self.dimensions[key]
+            tried = config.with_bindings({key: dimension.examples[0]}, "search.space")
+            if _reaches(tried, key):
+                chosen[key] = dimension.value(suggest(dimension))
+                config = config.with_bindings({key: chosen[key]}, "search.space")
+        return {key: chosen[key] for key in self.dimensions if key in chosen}
+
+    def bindings(self, texts: Mapping[str, str]) -> dict[str, Value]:
+        """The settings of a trial from their texts."""
+        made: dict[str, Value] = {}
+        for key, text in texts.items():
+            dimension = self.dimensions[key]
+            given: Any = float(text) if isinstance(dimension, Range) else text
+            made[key] = dimension.value(given)
+        return made
+
+    def config(self, bindings: Mapping[str, Value]) -> Config:
+        """The configuration of a trial: what it does not reach is not bound."""
+        made = self.base.with_bindings(bindings, "search.space")
+        return made.without(made.unused((ROOT,)))
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """The space as plain data, in the order it was written."""
+        return {key: dimension.describe() for key, dimension in self.dimensions.items()}
+
+    @property
+    def conditional(self) -> tuple[str, ...]:
+        """Settings that only some trials have."""
+        return tuple(
+            key
+            for key in self.dimensions
+            if not all(_reaches(config, key) for config in self.structures)
+        )
+
+    def _structures(self) -> Iterator[Config]:
+        """Every way to plug parts, with the other settings at an example."""
+        plugs = [d for d in self.dimensions.values() if isinstance(d, Choice) and d.plugs]
+        count = math.prod(len(d.examples) for d in plugs)
+        if count > MAX_STRUCTURES:
+            raise ValueError(
+                f"search.space has {count} ways to plug parts, more than {MAX_STRUCTURES}: search "
+                "fewer of them at a time"
+            )
+        others = {k: d.examples[0] for k, d in self.dimensions.items() if d not in plugs}
+        for values in itertools.product(*(d.examples for d in plugs)):
+            parts = {d.key: value for d, value in zip(plugs, values, strict=True)}
+            yield self.base.with_bindings({**others, **parts}, "search.space")
+
+    def _order(self) -> tuple[str, ...]:
+        """The keys, each after the choices that decide whether it exists."""
+        above: dict[str, set[str]] = {key: set() for key in self.dimensions}
+        for config in self.structures:
+            for key, dimension in self.dimensions.items():
+                if isinstance(dimension, Choice) and dimension.plugs:
+                    seen = [self._unreached(config, key, value) for value in dimension.examples]
+                    for other in self.dimensions.keys() - {key}:
+                        if len({other in unreached for unreached in seen}) == 2:
+                            above[other].add(key)
+        try:
+            return tuple(TopologicalSorter(above).static_order())
+        except CycleError as error:
+            circle = " and ".join(sorted(set(error.args[1])))
+            raise ValueError(
+                f"search.space: {circle} decide about each other; search one of them"
+            ) from None
+
+    def _unreached(self, config: Config, key: str, value: Value) -> set[str]:
+        changed = config.with_bindings({key: value}, "search.space")
+        return set(changed.unused((ROOT,))) & self.dimensions.keys()
+
+
+def _reaches(config: Config, key: str) -> bool:
+    return key not in config.unused((ROOT,))
+
+
+def _dimension(key: str, described: object, base: Config) -> Dimension:
+    where = f"search.space: {key}"
+    name, _, parameter = key.rpartition(".")
+    if name == ROOT and parameter in FIXED:
+        raise ValueError(f"{where} cannot be searched, {FIXED[parameter]}; take it out")
+    if isinstance(described, Mapping):
+        return _range(key, described, base)
+    if not isinstance(described, tuple | list):
+        raise ValueError(
+            f"{where} must be a range {{'low': 1, 'high': 9}} or a tuple of choices, got "
+            f"{format_value(described)}"
+        )
+    values = tuple(_checked(key, value, base) for value in described)
+    texts = [format_value(value) for value in values]
+    if len(texts) < 2 or len(set(texts)) < len(texts):
+        raise ValueError(
+            f"{where} needs two or more different choices, got {format_value(described)}"
+        )
+    return Choice(key=key, examples=values)
+
+
+def _range(key: str, described: Mapping[str, Any], base: Config) -> Range:
+    where = f"search.space: {key}"
+    unknown = sorted(described.keys() - set(RANGE_KEYS))
+    if unknown or not {"low", "high"} <= described.keys():
+        raise ValueError(
+            f"{where}: a range has low and high, and may have log or step, got "
+            f"{format_value(dict(described))}"
+        )
+    low, high = (_checked(key, described[end], base) for end in ("low", "high"))
+    if isinstance(low, bool) or not isinstance(low, int | float) or type(low) is not type(high):
+        raise ValueError(f"{where} is no number; give its choices in a tuple")
+    assert isinstance(high, int | float)
+    log, step = described.get("log", False), described.get("step")
+    if low >= high:
+        word = "empty" if low == high else "inverted"
+        raise ValueError(f"{where}: the range is {word}, low must be below high, got {low}, {high}")
+    if not isinstance(log, bool):
+        raise ValueError(f"{where}: log must be True or False, got {format_value(log)}")
+    if log and (low <= 0 or step is not None):
+        rule = "has no step" if low > 0 else f"begins above 0, got low = {low}"
+        raise ValueError(f"{where}: a log range {rule}")
+    _check_step(where, low, high, step)
+    return Range(key=key, low=low, high=high, whole=isinstance(low, int), log=log, step=step)
+
+
+def _check_step(where: str, low: float, high: float, step: Any) -> None:
+    if step is None:
+        return
+    whole = isinstance(low, int)
+    fits = type(step) is int or (type(step) is float and not whole)
+    if not fits or not 0 < step <= high - low:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(
+            f"{where}: step must be {kind} above 0 and at most high - low, got {format_value(step)}"
+        )
+    parts = (high - low) / step
+    if abs(parts - round(parts)) > 1e-9:
+        raise ValueError(f"{where}: high must be low plus a number of steps, got {low}, {high}")
+
+
+def _checked(key: str, value: object, base: Config) -> Value:
+    """The value as the real parameter takes it. Raises ValueError in its words."""
+    return base.with_bindings({key: value}, "search.space").bindings[key]
