@@ -5,12 +5,17 @@ Exit codes: 0 good, 1 some runs failed, 2 bad input, 3 interrupted and resumable
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from analysis.commands import export_command, report_command
+from experiments.data_app import data_app
 from experiments.screens import Bar, config_path, console, percent, table
+from experiments.search_app import pages_of, search_command
+from experiments.weights_app import import_command, weights_command
 
 app = typer.Typer(
     help=(__doc__ or "").splitlines()[0],
@@ -18,7 +23,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Data sets: list them, check one, write one as image files.")
 app.add_typer(data_app, name="data")
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, on top of the file")]
@@ -53,12 +57,14 @@ def list_(topic: Annotated[str, typer.Argument()] = "", as_json: Json = False) -
         _print_json(found)
         return
     for name, rows in found.items():
-        keys = [key for key in rows[0] if key != "parameters"]
+        keys = [key for key in rows[0] if key not in ("parameters", "rules")]
         console().print(table(name, keys, [[row[key] for key in keys] for row in rows]))
         for row in rows if topic else ():
             for parameter in row.get("parameters", ()):
                 key = f"{row['name']}.{parameter['name']}"
                 print(f"  {key} = {parameter['default']}  ({parameter['type']})")
+            for term, rule in row.get("rules", {}).items():
+                print(f"  {row['name']}: {term}: {rule}")
 
 
 @app.command()
@@ -165,31 +171,6 @@ def grid(
 
 
 @app.command()
-def report(
-    source: Annotated[Path, typer.Argument(help="A study folder or a tidy CSV file")],
-    baseline: Annotated[str | None, typer.Option(help="Variant to compare with")] = None,
-    reference: Annotated[list[str] | None, typer.Option(help="Further reference")] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric of the headline")] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: SOURCE/report")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write here")] = None,
-) -> None:
-    """Tables, tests and one HTML page from a study or from anybody's results."""
-    from analysis.report import build_report, print_report
-
-    folder = source if source.is_dir() else source.with_suffix("")
-    made = build_report(
-        source,
-        out=out or folder / "report",
-        baseline=baseline,
-        references=reference,
-        metric=metric,
-    )
-    if json_file is not None:
-        json_file.write_text(json.dumps(made.to_dict(), indent=1, allow_nan=False) + "\n")
-    print_report(made, console())
-
-
-@app.command()
 def status(study: Study, as_json: Json = False) -> None:
     """How far a study is, what failed, and who works on it."""
     from experiments.grids import print_status
@@ -207,11 +188,14 @@ def diff(
     first: Annotated[Path, typer.Argument(help="Run folder")],
     second: Annotated[Path, typer.Argument(help="Run folder")],
 ) -> None:
-    """The settings in which two runs differ."""
+    """The settings in which two runs differ, and their scores side by side."""
+    from analysis.settings import score_rows
     from experiments.study import diff as differing
 
-    rows = differing(first, second)
-    console().print(table("differences", ["setting", first.name, second.name], rows))
+    names = [first.name, second.name]
+    console().print(table("differences", ["setting", *names], differing(first, second)))
+    scores = score_rows(first, second)
+    console().print(table("scores", ["what", *names, "second - first"], scores, numbers=3))
 
 
 @app.command()
@@ -244,14 +228,11 @@ def ui(
     runs: Annotated[Path, typer.Argument(help="Folder of studies")] = RUNS,
     port: Annotated[int, typer.Option(help="First port to try")] = 5000,
 ) -> None:
-    """MLflow's pages over the runs, on this machine only. Ctrl-C ends it."""
+    """MLflow over the runs, Optuna's dashboard over a search; this machine only. Ctrl-C ends it."""
     import subprocess
 
-    from experiments.tracking import ui_command
-
-    folder = runs.parent if (runs / "study.json").exists() else runs
-    command = ui_command(folder, port=port)
-    print(f"MLflow at {command.url}", flush=True)
+    command = pages_of(runs, port)
+    print(f"{command.title} at {command.url}", flush=True)
     raise typer.Exit(subprocess.run(command.argv, env=dict(command.env), check=False).returncode)
 
 
@@ -270,6 +251,78 @@ def verify(
         print_outcomes(outcomes, console())
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    repetitions: Annotated[int, typer.Option(min=1, help="The median of so many calls")] = 5,
+    pictures: Annotated[int, typer.Option(min=8, help="JPEG files to decode")] = 256,
+    runs: Runs = RUNS,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """How fast pictures are decoded and encoded, and every method trained, on this machine."""
+    from experiments.bench import measure
+
+    found = []
+    for speed in measure(_place(runs, None, device), repetitions=repetitions, pictures=pictures):
+        found.append(speed)
+        if not as_json:
+            print(f"{speed.group:20} {speed.name:26} {speed.per_second:9.1f}/s {speed.ratio:6.2f}x")
+    if as_json:
+        _print_json([asdict(speed) for speed in found])
+
+
+@app.command()
+def published(
+    dataset: Annotated[str, typer.Option(help="A data set, average or all")] = "average",
+    metric: Annotated[str, typer.Option(help="base, new, hm or accuracy")] = "",
+    protocol: Annotated[str, typer.Option(help="base_to_new, cross_dataset, ...")] = "",
+    method: Annotated[str, typer.Option(help="A method, or how it begins")] = "",
+    as_json: Json = False,
+) -> None:
+    """What papers print, with source, regime and budget: context, never a baseline."""
+    from analysis.published import load_published, select
+    from analysis.published_views import footnotes, sheets
+
+    rows = select(
+        load_published(), dataset=dataset, metric=metric, protocol=protocol, method=method
+    )
+    if as_json:
+        _print_json([row.to_dict() for row in rows])
+        return
+    for sheet in sheets(rows, metric=metric):
+        shown = table(sheet.title, sheet.columns, sheet.rows, numbers=sheet.num_figures)
+        console().print(shown)
+    print("\n".join(footnotes(rows)))
+
+
+@app.command()
+def power(
+    datasets: Annotated[int, typer.Option(help="Data sets of the planned study")],
+    seeds: Annotated[int, typer.Option(help="Seeds of the planned study")],
+    effect: Annotated[float, typer.Option(help="Difference to find, in points")] = 1.0,
+    comparisons: Annotated[int, typer.Option(help="Comparisons that Holm adjusts for")] = 1,
+    metric: Annotated[str, typer.Option(help="base, new or hm: whose published spread")] = "hm",
+    spread: Annotated[
+        float | None, typer.Option(help="Instead: spread between data sets, in points")
+    ] = None,
+    seed_spread: Annotated[
+        float | None, typer.Option(help="Instead: spread over seeds, in points")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Level of the decision")] = 0.05,
+    as_json: Json = False,
+) -> None:
+    """What a study could detect, before it is run, and what would settle an effect."""
+    from analysis.power import plan_in_points, plan_rows
+
+    found = plan_in_points(
+        datasets, seeds, effect, metric, spread, seed_spread, comparisons=comparisons, alpha=alpha
+    )
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        console().print(table("power", ["what", "value"], plan_rows(found)))
 
 
 @app.command()
@@ -301,41 +354,11 @@ def pretrain(
     _print_json(found)
 
 
-@data_app.command("list")
-def data_list(as_json: Json = False) -> None:
-    """Data sets that can be read."""
-    list_("datasets", as_json)
-
-
-@data_app.command("check")
-def data_check(
-    name: str,
-    root: DataRoot = None,
-    shots: Annotated[int, typer.Option(help="0: all")] = 0,
-    seed: Annotated[int, typer.Option()] = 1,
-    classes: Annotated[str, typer.Option(help="all, base or new")] = "all",
-    runs: Runs = RUNS,
-    as_json: Json = False,
-) -> None:
-    """Read a data set: classes, counts, and the sha256 of its listing."""
-    from experiments.data_commands import check_dataset
-
-    found = check_dataset(name, root, runs / "cache", shots=shots, seed=seed, classes=classes)
-    if as_json:
-        _print_json(found)
-    else:
-        console().print(table(name, ["what", "value"], found.items()))
-
-
-@data_app.command("export")
-def data_export(name: str, out: Path, root: DataRoot = None, runs: Runs = RUNS) -> None:
-    """Write a data set as image files with a split file, in the CoOp folder layout."""
-    from experiments.data_commands import export
-
-    with Bar(f"writing {name}") as bar:
-        split_file = export(name, out, root, runs / "cache", bar)
-    print(f"wrote {split_file}; read it with experiment.dataset = 'folder/{out}'")
-
+app.command("search")(search_command)
+app.command("report")(report_command)
+app.command("export")(export_command)
+app.command("import")(import_command)
+app.command("weights")(weights_command)
 
 # Typer brings a click of its own or uses the installed one, depending on its version.
 UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -20,17 +20,22 @@ NO_TEST = "none, because the harmonic mean of two averages has no value per data
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the comparisons are made. ``rng_seed`` seeds the bootstrap and nothing else."""
+    """How the comparisons are made. ``rng_seed`` seeds what is drawn (bootstrap, posterior, power);
+    ``rope`` is half the width of the region that counts as practically equal, a fraction.
+    """
 
     alpha: float = 0.05
     reps: int = 10_000
     rng_seed: int = 0
+    rope: float = stats.ROPE
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
         if self.reps < 100:
             raise ValueError(f"reps must be at least 100 for a 95 % interval, got {self.reps}")
+        if not 0 < self.rope < 1:
+            raise ValueError(f"rope must be a fraction between 0 and 1, got {self.rope}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,8 @@ class Comparison:
     ``two_level`` speaks about datasets like these, ``seeds_only`` about these datasets,
     ``t_interval`` belongs to the paired t test. A number that does not exist is None and ``reason``
     says why. ``per_dataset`` follows the results' datasets, None where the pair is missing.
-    ``decided_by`` is the test behind ``holm_p`` and ``verdict``.
+    ``decided_by`` is the test behind ``holm_p`` and ``verdict``; ``equivalence_p`` is TOST's,
+    adjusted by Holm; ``smallest_holm_p`` is the smallest adjusted p that the design could give.
     """
 
     reference: str
@@ -60,6 +66,8 @@ class Comparison:
     t_p: float | None = None
     holm_p: float | None = None
     smallest_p: float | None = None
+    smallest_holm_p: float | None = None
+    equivalence_p: float | None = None
     family_size: int = 0
     direction: float = 0.0
     wins: int = 0
@@ -109,10 +117,10 @@ def _block(results: Results, reference: str, options: Options, resamples: Resamp
     families: dict[str, tuple[Comparison, ...]] = {}
     primary: dict[str, Primary] = {}
     for metric in results.metrics:
-        pairs = [
-            _compare(results, v, reference, metric, resamples) for v in _others(results, reference)
-        ]
-        families[metric], primary[metric] = _decide(pairs, options)
+        others = _others(results, reference)
+        pairs = [_compare(results, v, reference, metric, resamples) for v in others]
+        samples = {v: differences(results, v, reference, metric) for v in others}
+        families[metric], primary[metric] = _decide(pairs, samples, options)
     if {"base", "new"} <= set(results.metrics):
         primary[HM_OF_MEANS] = Primary(name="none", reason=NO_TEST)
         families[HM_OF_MEANS] = tuple(
@@ -123,6 +131,13 @@ def _block(results: Results, reference: str, options: Options, resamples: Resamp
 
 def _others(results: Results, reference: str) -> list[str]:
     return [v for v in results.variants if v != reference]
+
+
+def differences(results: Results, variant: str, reference: str, metric: str) -> Array:
+    """Paired differences (D, S) of two variants, NaN where a pair is missing."""
+    return stats.paired_differences(
+        results.scores(variant, metric), results.scores(reference, metric)
+    )
 
 
 def _compare(
@@ -137,9 +152,7 @@ def _compare(
         return replace(blank, reason=f"inert: the same runs as {original}, counted there")
     if reason := results.not_comparable(variant, reference):
         return replace(blank, reason=reason)
-    difference_DS = stats.paired_differences(
-        results.scores(variant, metric), results.scores(reference, metric)
-    )
+    difference_DS = differences(results, variant, reference, metric)
     means = stats.dataset_means(difference_DS)
     known = ~np.isnan(means)
     if not known.any():
@@ -179,18 +192,24 @@ def _effect(
 
 
 def _decide(
-    pairs: Sequence[Comparison], options: Options
+    pairs: Sequence[Comparison], samples: Mapping[str, Array], options: Options
 ) -> tuple[tuple[Comparison, ...], Primary]:
-    """Holm over the family and the verdicts, by the test that the counts call for."""
+    """Holm over the family and the verdicts, by the test that the counts call for.
+
+    ``samples`` are the paired differences (D, S) by variant.
+    """
     family = [c for c in pairs if c.num_datasets > 0]
     several = [c.num_datasets for c in family if c.num_datasets > 1]
     num_datasets = min(several, default=1 if family else 0)
     num_seeds = max((c.num_pairs for c in family if c.num_datasets == 1), default=0)
     primary = stats.primary_test(num_datasets, num_seeds, len(family), alpha=options.alpha)
-    raw = [_raw_p(c, primary) for c in family]
+    adjusted = stats.holm([_raw_p(c, primary) for c in family])
+    same = stats.holm([_equivalence_p(c, samples, primary, options) for c in family])
     decided = {
-        c.variant: _with_verdict(c, primary, p, len(family), options.alpha)
-        for c, p in zip(family, stats.holm(raw, alpha=options.alpha), strict=True)
+        c.variant: _with_verdict(
+            replace(c, equivalence_p=same_p), primary, p, len(family), options.alpha
+        )
+        for c, p, same_p in zip(family, adjusted, same, strict=True)
     }
     return tuple(decided.get(c.variant, c) for c in pairs), primary
 
@@ -203,16 +222,30 @@ def _raw_p(c: Comparison, primary: Primary) -> float | None:
     return c.t_p if primary.name == "t_seeds" else None
 
 
+def _equivalence_p(
+    c: Comparison, samples: Mapping[str, Array], primary: Primary, options: Options
+) -> float | None:
+    """TOST over what the primary test sees: dataset means, or the seeds of the only dataset."""
+    if primary.name == "none" or (primary.name != "t_seeds" and c.num_datasets < 2):
+        return None
+    values_DS = samples[c.variant]
+    sample = values_DS if primary.name == "t_seeds" else stats.dataset_means(values_DS)
+    return stats.tost(sample, rope=options.rope).p
+
+
 def _with_verdict(
     c: Comparison, primary: Primary, adjusted: float | None, family_size: int, alpha: float
 ) -> Comparison:
     assert c.difference is not None
     direction = c.direction if primary.name == "wilcoxon" else c.difference
-    word = stats.verdict(c.difference, direction, adjusted, alpha=alpha)
+    word = stats.verdict(
+        c.difference, direction, adjusted, alpha=alpha, equivalence_p=c.equivalence_p
+    )
     return replace(
         c,
         verdict=word,
         holm_p=adjusted,
+        smallest_holm_p=stats.smallest_adjusted_p(primary, c.num_datasets, family_size),
         family_size=family_size,
         decided_by=primary.name,
         reason=_remark(c, primary, adjusted, alpha),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from analysis.compare import Block, Options
 from analysis.results import Results
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, smallest_p
-from analysis.tables import label
+from analysis.tables import label, points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ def _what(results: Results) -> list[tuple[str, str]]:
     return [
         ("Variants", f"{len(results.variants)}, baseline {results.baseline}"),
         ("Datasets", f"{len(results.datasets)}: {', '.join(results.datasets)}"),
+        ("Source", _source(results)),
         ("Seeds", seeds),
         ("Shots", ", ".join(map(str, results.shots))),
         ("Protocol", _distinct([s.protocol for s in settings])),
@@ -41,6 +42,12 @@ def _what(results: Results) -> list[tuple[str, str]]:
         ("Cells", _cells(results)),
         ("Batch-coupled", ", ".join(results.batch_coupled)),
     ]
+
+
+def _source(results: Results) -> str:
+    """Accuracy on what was trained on, where the datasets are targets."""
+    scores = ", ".join(f"{variant} {points(mean)}" for variant, mean in results.source.items())
+    return f"accuracy in percent, not part of the average over targets: {scores}" if scores else ""
 
 
 def _distinct(values: Sequence[str]) -> str:
@@ -83,7 +90,9 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
         (
             "Verdict",
             f"better or worse when the Holm-adjusted p is below {options.alpha:g} and test and "
-            "mean agree in direction, otherwise undecided; never no difference",
+            "mean agree in direction; equivalent when two one-sided tests, adjusted by Holm, place "
+            f"the difference within {points(options.rope)} points of zero; otherwise undecided, "
+            "never no difference",
         ),
         (
             "Comparisons",

@@ -9,31 +9,38 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.curves import curve_rows, point
+from analysis.integrity import ASIDE, Origin, odd_problems, set_aside
 from analysis.manifest import MANIFEST_NAME, Cell, check_known, read_cells, read_manifest
 from analysis.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
 from analysis.tidy import read_tidy
 from core.records import RunRecord
 
 
-def load(path: Path, *, baseline: str | None = None, scale: str = "auto") -> Results:
+def load(
+    path: Path, *, baseline: str | None = None, scale: str = "auto", allow_mixed: bool = False
+) -> Results:
     """Results of a study folder or of a tidy CSV file, whichever ``path`` is. See ``load_study``
-    and ``load_csv``.
+    and ``load_csv``. ``allow_mixed`` lets runs of different code versions stand together.
     """
     if path.is_dir():
-        return load_study(path, baseline=baseline)
-    return load_csv(path, baseline=baseline, scale=scale)
+        return load_study(path, baseline=baseline, allow_mixed=allow_mixed)
+    return load_csv(path, baseline=baseline, scale=scale, allow_mixed=allow_mixed)
 
 
-def load_csv(path: Path, *, baseline: str | None = None, scale: str = "auto") -> Results:
+def load_csv(
+    path: Path, *, baseline: str | None = None, scale: str = "auto", allow_mixed: bool = False
+) -> Results:
     """Results of anybody's tidy CSV: ``variant,dataset,seed`` and one column a metric.
 
     ``scale`` is "percent", "fraction" or "auto". Auto reads the whole file as percent as soon as
     one value is above 1, and refuses a file in which that leaves values that look like fractions.
     Optional columns: ``correct,total`` (give an exact accuracy), ``protocol``, ``regime``,
-    ``selection``, ``shots``. The baseline is the first variant of the file unless one is named.
+    ``selection``, ``shots``, ``code`` (version), ``data`` (fingerprint of the split), ``run`` (a
+    name). The baseline is the first variant of the file unless one is named.
     Raises ValueError with one line for anything that cannot be read.
     """
-    results = read_tidy(path, scale=scale)
+    results = read_tidy(path, scale=scale, allow_mixed=allow_mixed)
     return seen_from(results, baseline=baseline)
 
 
@@ -63,10 +70,13 @@ def seen_from(
     )
 
 
-def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
+def load_study(
+    study_dir: Path, *, baseline: str | None = None, allow_mixed: bool = False
+) -> Results:
     """Results of a study folder: ``study.json`` says what was planned, the records what is there.
 
-    A cell without a record is missing; a failed or diverged run is named and never averaged. Raises
+    A cell without a record is missing; a failed or diverged run is named and never averaged; a run
+    of another code version or another split than the runs beside it is set aside and named. Raises
     ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
     a study without a finished run.
     """
@@ -77,18 +87,21 @@ def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
         rule = f"{study_dir}: a report needs at least one finished run"
         raise ValueError(f"{rule}, none of the {len(cells)} planned cells has one; run it first")
     variants, baseline_name = tuple(v["name"] for v in manifest["variants"]), manifest["baseline"]
-    frame, datasets, notes, by_target = _scores(finished, tuple(manifest["datasets"]))
+    used, odd = _together(finished, baseline or baseline_name, allow_mixed=allow_mixed)
+    frame, datasets, notes, by_target = _scores(used, tuple(manifest["datasets"]))
+    curve = tuple(point(n) for n in sorted({c.shots for c in cells if c.shots is not None}))
     inert, partly = _inert(cells)
     results = Results(
         name=str(manifest["study"]),
         frame=frame,
         variants=variants,
         datasets=datasets,
-        metrics=_metric_order(frame),
+        metrics=curve or _metric_order(frame),
+        primary=curve[-1] if curve else "",
         planned_seeds=tuple(sorted({int(c.seed) for c in cells if c.seed is not None})),
         baseline=baseline_name,
         references=tuple(manifest.get("references", ())),
-        problems=tuple(_problems(cells)),
+        problems=(*_problems(cells), *odd),
         notes=(*notes, *partly, *_record_notes(study_dir, cells)),
         inert=inert,
         aliases=_aliases(cells, variants, baseline_name),
@@ -97,9 +110,11 @@ def load_study(study_dir: Path, *, baseline: str | None = None) -> Results:
         shots=_shots(finished),
         batch_coupled=_batch_coupled(finished, variants),
         shared_seeds=by_target,
+        source=_source(used, variants) if by_target else {},
+        curve=curve,
         environment=_environment(finished),
         costs=_costs(finished, variants),
-        runs=_runs(cells),
+        runs=_runs(cells, used),
     )
     return seen_from(results, baseline=baseline)
 
@@ -112,8 +127,10 @@ def _scores(
     Where every run is scored on its own dataset (base-to-new, few-shot), targets are the metrics.
     Where a model is scored on other datasets (cross-dataset, domain generalization), the targets
     are the datasets and the one metric is accuracy; the source itself is not part of an average
-    over targets.
+    over targets. The points of a few-shot curve are metrics.
     """
+    if any(c.shots is not None for c in finished):
+        return _typed(curve_rows(finished)), planned, (), False
     pairs = [(c, c.record) for c in finished if c.record is not None]
     own = all(e.dataset == r.dataset for _, r in pairs for e in r.evaluations)
     target_sets = {frozenset(e.target for e in r.evaluations) for _, r in pairs}
@@ -137,6 +154,17 @@ def _scores(
             notes.append("accuracy on the source dataset is not part of the average over targets")
     datasets = tuple(dict.fromkeys(str(row["dataset"]) for row in rows))
     return _typed(rows), datasets, tuple(dict.fromkeys(notes)), not own
+
+
+def _source(finished: Sequence[Cell], variants: Sequence[str]) -> dict[str, float]:
+    """Mean accuracy of each variant on the data sets that its runs were trained on."""
+    found: dict[str, list[float]] = {}
+    for c in finished:
+        own = (
+            [e.accuracy for e in c.record.evaluations if e.dataset == c.dataset] if c.record else []
+        )
+        found.setdefault(c.variant, []).extend(own)
+    return {v: sum(found[v]) / len(found[v]) for v in variants if found.get(v)}
 
 
 def _key(cell: Cell, dataset: str) -> dict[str, Any]:
@@ -164,6 +192,7 @@ def _problems(cells: Sequence[Cell]) -> Iterable[Problem]:
             kind, detail = c.record.status, c.record.message or "the record gives no reason"
         else:
             continue
+        detail = detail if c.shots is None else f"{point(c.shots)}: {detail}"
         yield Problem(kind=kind, variant=c.variant, dataset=c.dataset, seed=c.seed, detail=detail)
 
 
@@ -178,7 +207,8 @@ def _record_notes(study_dir: Path, cells: Sequence[Cell]) -> Iterable[str]:
         if len(values) > 1:
             yield f"the runs differ in {key}: {', '.join(values)}"
     yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
-    if len(shots := _shots(finished)) > 1:
+    on_purpose = any(c.shots is not None for c in cells)
+    if len(shots := _shots(finished)) > 1 and not on_purpose:
         yield f"the runs differ in shots: {', '.join(map(str, shots))}"
 
 
@@ -269,6 +299,33 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def _status(cell: Cell, *, used: bool) -> str:
+    if cell.broken:
+        return "unreadable"
+    if cell.record is None:
+        return "missing"
+    return cell.record.status if used or cell.record.status != "finished" else ASIDE
+
+
+def _together(
+    finished: Sequence[Cell], baseline: str, *, allow_mixed: bool
+) -> tuple[list[Cell], list[Problem]]:
+    """The cells whose scores may stand in one table, and the others as problems."""
+    origins = [_origin(c) for c in finished]
+    reasons = set_aside(origins, baseline=baseline, allow_mixed=allow_mixed)
+    kept = [c for c, reason in zip(finished, reasons, strict=True) if not reason]
+    return kept, odd_problems(origins, reasons)
+
+
+def _origin(cell: Cell) -> Origin:
+    assert cell.record is not None
+    environment = cell.record.environment
+    code = str(environment.get("commit") or "")
+    code += " with changes" if code and environment.get("dirty") else ""
+    data = str(cell.record.fingerprints.get("dataset", ""))
+    return Origin(cell.variant, cell.dataset, cell.seed, code, data)
+
+
 def _costs(finished: Sequence[Cell], variants: Sequence[str]) -> pd.DataFrame:
     """Mean cost of a run per variant; the same run of an inert variant shows the same figures."""
     rows = []
@@ -292,14 +349,16 @@ def _costs(finished: Sequence[Cell], variants: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _runs(cells: Sequence[Cell]) -> pd.DataFrame:
+def _runs(cells: Sequence[Cell], used: Sequence[Cell]) -> pd.DataFrame:
+    """Every planned cell; ``used`` are those whose scores the report uses."""
+    kept = {id(c) for c in used}
     rows = [
         {
             "variant": c.variant,
             "dataset": c.dataset,
             "seed": c.seed,
             "identity": c.identity,
-            "status": "unreadable" if c.broken else c.record.status if c.record else "missing",
+            "status": _status(c, used=id(c) in kept),
             "note": c.note,
         }
         for c in cells

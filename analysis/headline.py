@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analysis.compare import Block, Comparison
 from analysis.results import Results
-from analysis.tables import counted, interval_text, label, p_text, points
+from analysis.tables import counted, interval_text, p_text, phrase, points
 
 OFF_PREFIXES = ("@No", "@Null")
 MAX_OTHERS = 6
@@ -18,7 +18,7 @@ DECIDED = ("better", "worse")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentence:
-    """``kind`` is better, worse, undecided or note; it chooses the colour on the page."""
+    """``kind``: better, worse, equivalent, undecided or note; it chooses the colour."""
 
     kind: str
     text: str
@@ -51,9 +51,8 @@ def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
     sentences = [_decided(results, c) for c in [*main, *others[:MAX_OTHERS]]]
     sentences += _also(others[MAX_OTHERS:])
     for block in blocks:
-        sentences += _undecided(
-            block.reference, [c for c in told if c.reference == block.reference]
-        )
+        own = [c for c in told if c.reference == block.reference]
+        sentences += [*_undecided(block.reference, own), *_equivalent(block.reference, own)]
     if not told:
         names = ", ".join(b.reference for b in blocks)
         sentences.append(Sentence(kind="note", text=f"Nothing can be compared with {names}."))
@@ -103,12 +102,12 @@ def _decided(results: Results, c: Comparison) -> Sentence:
         )
         text = (
             f"{part} {helps}: without it (variant {c.variant}) {c.reference} {moves} {size} points "
-            f"of {label(c.metric)} ({certainty})."
+            f"{phrase(c.metric)} ({certainty})."
         )
     else:
         kind = c.verdict
         text = (
-            f"{c.variant} is {c.verdict} than {c.reference} by {size} points of {label(c.metric)} "
+            f"{c.variant} is {c.verdict} than {c.reference} by {size} points {phrase(c.metric)} "
             f"({certainty})."
         )
     return Sentence(kind=kind, text=text + _scope(c))
@@ -123,6 +122,21 @@ def _scope(c: Comparison) -> str:
     return ""
 
 
+def _equivalent(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
+    family = [c for c in told if c.verdict == "equivalent"]
+    if not family:
+        return []
+    shown = "; ".join(
+        f"{c.variant} {points(c.difference, sign=True)} (p {_equals(c.equivalence_p)})"
+        for c in family
+    )
+    text = (
+        f"Practically equal to {reference}, in points {phrase(family[0].metric)} with the "
+        f"Holm-adjusted p of two one-sided tests: {shown}.{_scope(family[0])}"
+    )
+    return [Sentence(kind="equivalent", text=text)]
+
+
 def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
     family = [c for c in told if c.verdict == "undecided"]
     if not family:
@@ -133,7 +147,7 @@ def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
         for c in family
     )
     text = (
-        f"Undecided against {reference}, in points of {label(family[0].metric)}: {shown}. "
+        f"Undecided against {reference}, in points {phrase(family[0].metric)}: {shown}. "
         "This is not evidence of no difference."
     )
     return [Sentence(kind="undecided", text=text), *_beyond_seeds(reference, family)]

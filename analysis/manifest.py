@@ -15,7 +15,10 @@ MANIFEST_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A planned cell with the record of the run that fills it, None where there is none (yet)."""
+    """A planned cell with the record of the run that fills it, None where there is none (yet).
+
+    ``shots`` is its point of a few-shot curve, None in a study without one.
+    """
 
     variant: str
     dataset: str
@@ -24,6 +27,7 @@ class Cell:
     note: str
     record: RunRecord | None
     broken: str = ""
+    shots: int | None = None
 
 
 def read_manifest(path: Path) -> Mapping[str, Any]:
@@ -86,10 +90,11 @@ def read_cells(study_dir: Path, manifest: Mapping[str, Any]) -> list[Cell]:
             note=raw.get("note", ""),
             record=records[identity],
             broken=broken.get(identity, ""),
+            shots=raw.get("shots"),
         )
         _check_cell(cell, names, datasets)
         cells.append(cell)
-    keys = [(c.variant, c.dataset, c.seed) for c in cells]
+    keys = [(c.variant, c.dataset, c.shots, c.seed) for c in cells]
     if (
         double := sorted({str(k) for k in keys if keys.count(k) > 1})
         if len(set(keys)) < len(keys)

@@ -2,13 +2,16 @@
 costs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from analysis.compare import Block
+from analysis.curves import curve_text
 from analysis.design import Fact
 from analysis.headline import Sentence
+from analysis.methods_text import MethodsText
 from analysis.results import Results
 from analysis.tables import (
+    AVERAGE,
     MainTable,
     TextTable,
     cell_text,
@@ -17,6 +20,9 @@ from analysis.tables import (
     main_text,
 )
 
+Standing = Callable[[str, str], str]
+MARKS = "† significantly worse than the best, ≈ practically equal to it, on average over datasets."
+
 
 def report_markdown(
     results: Results,
@@ -24,15 +30,24 @@ def report_markdown(
     blocks: Sequence[Block],
     sentences: Sequence[Sentence],
     design: Sequence[Fact],
+    methods: MethodsText,
+    standing: Standing,
 ) -> str:
-    """Headline, design, main table, comparisons, problems and notes."""
+    """Headline, design, main table, comparisons, problems, notes and methods.
+
+    ``standing`` gives the mark of (variant, metric) in the average columns.
+    """
     parts = [f"# {escape_markdown(results.name)}\n"]
     parts.append("".join(f"* {escape_markdown(s.text)}\n" for s in sentences))
     parts.append("## Design\n")
     rows = tuple((f.term, f.text) for f in design)
     parts.append(_left(TextTable(title="", header=("What", "How"), rows=rows).to_markdown()))
-    parts.append(f"## Results\n\n{main_text(table).title}. Best in bold, second in italics.\n")
-    parts.append(_main_markdown(table))
+    parts.append(
+        f"## Results\n\n{main_text(table).title}. Best in bold, second in italics. {MARKS}\n"
+    )
+    parts.append(_main_markdown(table, standing))
+    if curve := curve_text(results, table):
+        parts.append(f"## {curve.title}\n\n{curve.to_markdown()}")
     for block in blocks:
         parts.append(f"## Against {escape_markdown(block.reference)}\n")
         parts.extend(_family(block, metric) for metric in block.comparisons)
@@ -43,6 +58,8 @@ def report_markdown(
     if notes:
         parts.append("## Notes\n")
         parts.append("".join(f"* {escape_markdown(n)}\n" for n in notes))
+    references = "".join(f"{i}. {r.text}\n" for i, r in enumerate(methods.references, start=1))
+    parts.append(f"## Methods\n\n{escape_markdown(methods.paragraph)}\n\n{references}")
     return "\n".join(parts)
 
 
@@ -60,7 +77,7 @@ def _family(block: Block, metric: str) -> str:
     return f"**{escape_markdown(text.title)}.**{decides}\n\n{text.to_markdown()}"
 
 
-def _main_markdown(table: MainTable) -> str:
+def _main_markdown(table: MainTable, standing: Standing) -> str:
     """The main table with its marks, which escaping must not touch."""
     plain = main_text(table).to_markdown().splitlines()
     lines = plain[:2]
@@ -70,6 +87,7 @@ def _main_markdown(table: MainTable) -> str:
         for dataset, metric in table.columns:
             cell = table.cells[variant, dataset, metric]
             mark = {"best": "**", "second": "*"}.get(cell.mark, "")
-            cells.append(f"{mark}{cell_text(cell)}{mark}")
+            stands = standing(variant, metric) if dataset == AVERAGE else ""
+            cells.append(f"{mark}{cell_text(cell)}{mark}{stands}")
         lines.append(" | ".join([*head, *cells]) + " |")
     return "\n".join(lines) + "\n"

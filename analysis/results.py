@@ -59,8 +59,10 @@ class Results:
     ``frame`` has one row per measurement: variant, dataset, seed (Int64, <NA> for a method without
     randomness) and one column of fractions per metric. ``planned_seeds`` are the seeds a complete
     cell has. ``aliases`` maps an inert variant, whose runs are another variant's runs, to that
-    variant. ``shared_seeds`` says that one trained model was scored on several datasets. ``costs``
-    and ``runs`` are frames for display; they never enter a test.
+    variant. ``shared_seeds`` says that one trained model was scored on several datasets; then
+    ``source`` has the mean accuracy of each variant on what it was trained on, which is no target.
+    ``curve`` names the metrics that are points of a few-shot curve, in order. ``costs`` and
+    ``runs`` are frames for display; they never enter a test.
     """
 
     name: str
@@ -81,9 +83,12 @@ class Results:
     shots: tuple[int, ...] = ()
     batch_coupled: tuple[str, ...] = ()
     shared_seeds: bool = False
+    source: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[str, ...] = ()
     environment: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     costs: pd.DataFrame = field(default_factory=_empty)
     runs: pd.DataFrame = field(default_factory=_empty)
+    _tables: dict[tuple[str, str], Array] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def primary_metric(self) -> str:
@@ -101,14 +106,22 @@ class Results:
 
     def scores(self, variant: str, metric: str) -> Array:
         """Scores as (D, S), NaN where missing; (D, 1) for a variant without seeds. D follows
-        ``datasets``.
+        ``datasets``. Read-only: a table is made once.
         """
-        seeded = self.seeded(variant)
-        table = np.full((len(self.datasets), len(self.planned_seeds) if seeded else 1), np.nan)
+        if (variant, metric) not in self._tables:
+            table = self._table(variant, metric)
+            table.flags.writeable = False
+            self._tables[variant, metric] = table
+        return self._tables[variant, metric]
+
+    def _table(self, variant: str, metric: str) -> Array:
         rows = self.frame[self.frame["variant"] == variant]
+        seeded = bool(rows["seed"].notna().any())
+        row_of = {d: i for i, d in enumerate(self.datasets)}
+        column_of = {s: i for i, s in enumerate(self.planned_seeds)} if seeded else {}
+        table = np.full((len(row_of), len(column_of) if seeded else 1), np.nan)
         for dataset, seed, value in zip(rows["dataset"], rows["seed"], rows[metric], strict=True):
-            column = self.planned_seeds.index(int(seed)) if seeded else 0
-            table[self.datasets.index(dataset), column] = value
+            table[row_of[dataset], column_of[int(seed)] if seeded else 0] = value
         return table
 
     def not_comparable(self, variant: str, reference: str) -> str:

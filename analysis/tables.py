@@ -19,7 +19,7 @@ from core.metrics import harmonic_mean
 
 AVERAGE = "average"
 DECIMALS = 6
-LABELS = {"base": "Base", "new": "New", "hm": "HM", HM_OF_MEANS: "HM of means"}
+LABELS = {"base": "Base", "new": "New", "hm": "HM", HM_OF_MEANS: "HM of means", "all": "accuracy"}
 TESTS = {"wilcoxon": "exact Wilcoxon", "t": "paired t", "t_seeds": "paired t over seeds"}
 
 
@@ -56,6 +56,11 @@ class MainTable:
 def label(metric: str) -> str:
     """Printed name of a metric."""
     return LABELS.get(metric, metric)
+
+
+def phrase(metric: str) -> str:
+    """A metric behind the word points: "of HM", "at 16 shots"."""
+    return f"{'at' if metric.endswith((' shot', ' shots')) else 'of'} {label(metric)}"
 
 
 def main_table(results: Results) -> MainTable:
@@ -202,6 +207,12 @@ def p_text(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{min(p, 1.0):.3f}"
 
 
+def least_text(c: Comparison) -> str:
+    """The smallest adjusted p that the design could have given; a t test has no such limit."""
+    no_limit = c.smallest_holm_p is None and c.decided_by in ("t", "t_seeds")
+    return "no limit" if no_limit else p_text(c.smallest_holm_p)
+
+
 def cell_text(cell: Cell) -> str:
     """Mean and half width in percent."""
     if cell.mean is None:
@@ -244,7 +255,8 @@ COMPARISON_HEADER = (
     "p t",
     "p Wilcoxon",
     "p Holm",
-    "smallest p",
+    "smallest p Holm",
+    "p TOST",
     "win/tie/loss",
     "Verdict",
     "Remark",
@@ -265,7 +277,7 @@ def comparison_brief(block: Block, metric: str) -> TextTable:
     for c in block.comparisons[metric]:
         full = comparison_row(c)
         interval = interval_text(c.interval) if c.difference is not None else "-"
-        rows.append((c.variant, full[1], interval, full[6], full[8], c.verdict))
+        rows.append((c.variant, full[1], interval, full[6], full[9], c.verdict))
     title = f"{label(metric)}: difference from {block.reference} in points"
     return TextTable(title=title, header=header, rows=tuple(rows))
 
@@ -281,7 +293,8 @@ def comparison_row(c: Comparison) -> tuple[str, ...]:
         p_text(c.t_p) if compared else "-",
         p_text(c.wilcoxon_p) if compared else "-",
         p_text(c.holm_p) if compared else "-",
-        p_text(c.smallest_p) if compared else "-",
+        least_text(c) if compared else "-",
+        p_text(c.equivalence_p) if compared else "-",
         f"{c.wins}/{c.ties}/{c.losses}" if compared else "-",
         c.verdict,
         c.reason,
@@ -322,7 +335,7 @@ def _record(c: Comparison) -> dict[str, object]:
         interval: Interval | None = getattr(c, name)
         record[f"{name}_low"] = rounded(interval.low) if interval else None
         record[f"{name}_high"] = rounded(interval.high) if interval else None
-    for name in ("t_p", "wilcoxon_p", "holm_p", "smallest_p"):
+    for name in ("t_p", "wilcoxon_p", "holm_p", "smallest_p", "smallest_holm_p", "equivalence_p"):
         p: float | None = getattr(c, name)
         record[name] = None if p is None else float(f"{p:.6g}")
     for name in ("family_size", "wins", "ties", "losses", "num_datasets", "num_pairs"):

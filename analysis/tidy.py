@@ -1,31 +1,36 @@
 """Reading somebody else's results: a tidy CSV file, checked line by line."""
 
 import difflib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.integrity import Origin, odd_problems, refuse_best_of, set_aside
 from analysis.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
 
 SCALES = ("auto", "percent", "fraction")
 KEYS = ("variant", "dataset", "seed")
 SETTING_COLUMNS = ("protocol", "regime", "selection", "shots")
+ORIGIN_COLUMNS = ("code", "data", "run")
+NOT_METRICS = (*KEYS, *SETTING_COLUMNS, *ORIGIN_COLUMNS)
 HM_TOLERANCE = 0.0011
 """A given hm further than this from 2bn/(b+n) is named: rounding of base and new to 0.1 points
 explains less.
 """
 
 
-def read_tidy(path: Path, *, scale: str = "auto") -> Results:
+def read_tidy(path: Path, *, scale: str = "auto", allow_mixed: bool = False) -> Results:
     """Read and check a tidy CSV file; see ``frames.load_csv`` for the format and the rules."""
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
     text = _read_text(path)
     _check_columns(path, text)
     _check_duplicates(path, text)
+    refuse_best_of([*text.columns, *text["variant"].unique(), *_rules(text)], str(path))
     frame = _keys(path, text)
-    metrics = [c for c in text.columns if c not in (*KEYS, *SETTING_COLUMNS, "correct", "total")]
+    metrics = [c for c in text.columns if c not in (*NOT_METRICS, "correct", "total")]
     values = {m: _numbers(path, text, m) for m in metrics}
     if metrics:
         values = _fractions(path, values, scale)
@@ -33,12 +38,10 @@ def read_tidy(path: Path, *, scale: str = "auto") -> Results:
         values["accuracy"] = _counted(path, text)
     frame = frame.assign(**values)
     frame, notes = _with_hm(frame)
-    columns = [c for c in frame.columns if c not in KEYS]
-    ordered = (
-        *(m for m in BASE_TO_NEW if m in columns),
-        *(c for c in columns if c not in BASE_TO_NEW),
-    )
-    complete = frame.dropna(subset=list(ordered))
+    ordered = _metric_order(frame)
+    origins = _origins(frame, text)
+    odd = set_aside(origins, baseline=origins[0].variant, allow_mixed=allow_mixed)
+    complete = frame[[not reason for reason in odd]].dropna(subset=list(ordered))
     if complete.empty:
         raise ValueError(f"{path}: needs at least one row with every metric, found none")
     variants = tuple(dict.fromkeys(frame["variant"]))
@@ -52,11 +55,34 @@ def read_tidy(path: Path, *, scale: str = "auto") -> Results:
         metrics=ordered,
         planned_seeds=tuple(sorted({int(s) for s in frame["seed"].dropna()})),
         baseline=variants[0],
-        problems=tuple(_holes(frame, variants, ordered)),
+        problems=(*_holes(frame, variants, ordered), *odd_problems(origins, odd)),
         notes=notes,
         settings=_settings(path, text),
         shots=_shots(path, text),
     )
+
+
+def _metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Base, new and hm first, the others as the file has them."""
+    columns = [c for c in frame.columns if c not in KEYS]
+    known = [m for m in BASE_TO_NEW if m in columns]
+    return (*known, *(c for c in columns if c not in BASE_TO_NEW))
+
+
+def _rules(text: pd.DataFrame) -> list[str]:
+    """The selection rules of the file."""
+    return list(text["selection"].unique()) if "selection" in text.columns else []
+
+
+def _origins(frame: pd.DataFrame, text: pd.DataFrame) -> list[Origin]:
+    """Where every row comes from, by the optional columns code and data."""
+    blank = [""] * len(text)
+    code, data = (text[c].tolist() if c in text.columns else blank for c in ("code", "data"))
+    seeds = [None if pd.isna(s) else int(s) for s in frame["seed"]]
+    return [
+        Origin(*row)
+        for row in zip(frame["variant"], frame["dataset"], seeds, code, data, strict=True)
+    ]
 
 
 def _read_text(path: Path) -> pd.DataFrame:
@@ -94,7 +120,7 @@ def _check_columns(path: Path, text: pd.DataFrame) -> None:
         raise ValueError(f"{path}: columns correct and total come together, found only one of them")
     if "correct" in columns and "accuracy" in columns:
         raise ValueError(f"{path}: give accuracy or correct,total, not both")
-    if not set(columns) - {*KEYS, *SETTING_COLUMNS}:
+    if not set(columns) - {*NOT_METRICS}:
         raise ValueError(f"{path}: needs at least one metric column besides {', '.join(columns)}")
 
 
@@ -208,24 +234,24 @@ def _holes(frame: pd.DataFrame, variants: Sequence[str], metrics: Sequence[str])
     """Cells that a complete design would have and this file has not."""
     holes: list[Problem] = []
     seeds = sorted({int(s) for s in frame["seed"].dropna()})
-    for variant in variants:
-        rows = frame[frame["variant"] == variant]
-        planned: list[int | None] = [*seeds] if rows["seed"].notna().any() else [None]
-        for dataset in dict.fromkeys(frame["dataset"]):
-            here = rows[rows["dataset"] == dataset]
-            for seed in planned:
-                match = here if seed is None else here[here["seed"] == seed]
-                if match.empty:
-                    detail = "the file has no such row"
-                elif bad := [m for m in metrics if match[m].isna().any()]:
-                    detail = f"blank {', '.join(bad)}"
-                else:
-                    continue
-                holes.append(
-                    Problem(
-                        kind="missing", variant=variant, dataset=dataset, seed=seed, detail=detail
-                    )
-                )
+    blank = frame[list(metrics)].isna().to_numpy()
+    numbers = [None if pd.isna(s) else int(s) for s in frame["seed"]]
+    keys = zip(frame["variant"], frame["dataset"], numbers, strict=True)
+    row_of = {key: row for row, key in enumerate(keys)}
+    seeded = {variant for variant, _, seed in row_of if seed is not None}
+    for variant, dataset in itertools.product(variants, dict.fromkeys(frame["dataset"])):
+        planned: list[int | None] = [*seeds] if variant in seeded else [None]
+        for seed in planned:
+            row = row_of.get((variant, dataset, seed))
+            if row is None:
+                detail = "the file has no such row"
+            elif bad := [m for m, is_blank in zip(metrics, blank[row], strict=True) if is_blank]:
+                detail = f"blank {', '.join(bad)}"
+            else:
+                continue
+            holes.append(
+                Problem(kind="missing", variant=variant, dataset=dataset, seed=seed, detail=detail)
+            )
     return holes
 
 

@@ -92,7 +92,7 @@ def test_identical_and_constant_differences(study):
     folder = make_study(study, effects, noise=0)
     blocks = compare_all(load_study(folder), QUICK)
     same, shift = comparison(blocks, "Same", "base"), comparison(blocks, "Shift", "base")
-    assert same.verdict == "undecided" and same.reason == "identical on every dataset"
+    assert same.verdict == "equivalent" and same.reason == "identical on every dataset"
     assert same.difference == 0 and same.t_p == 1.0 == same.wilcoxon_p
     assert shift.t_p is None and shift.holm_p is None and shift.verdict == "undecided"
     assert shift.reason == "the difference is the same everywhere: t is not defined"
@@ -200,7 +200,7 @@ SMALL = [
 def test_small_and_degenerate_studies_never_print_nan(study, shape):
     effects = {"CoOp": (0, 0), "Same": (0, 0), "Zero": (-20, 9)}
     folder = make_study(study, effects, constant=("Zero",), **shape)
-    report = build_report(folder, out=folder / "report", options=QUICK)
+    report = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     for path in sorted((folder / "report").glob("*.*")):
         if path.suffix != ".png":
             assert not re.search(r"\b(nan|inf|NaN|Infinity)\b", path.read_text()), path.name
@@ -219,7 +219,7 @@ def test_report_is_complete_escaped_and_offline(study, capsys):
         references=(names[1],),
         batch_coupled=names[2:],
     )
-    report = build_report(folder, out=folder / "report", options=QUICK)
+    report = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     page = report.page.read_text()
     assert "http://" not in page and "https://" not in page and "<script" not in page
     assert "<b>y</b>" not in page and "<i>" not in page
@@ -228,35 +228,36 @@ def test_report_is_complete_escaped_and_offline(study, capsys):
     assert "1 diverged" in page and "batch-coupled" in page and html.escape(EMBEDDED_CAVEAT) in page
     assert 'href="../000001/"' in page and (folder / "report" / "../000001").is_dir()
     ids = re.findall(r' id="([^"]+)"', page)
-    assert len(ids) == len(set(ids)) and page.count("<svg ") == 7
+    assert len(ids) == len(set(ids)) and page.count("<svg ") == 13
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', page))
     assert used <= set(ids)
     markdown = (folder / "report" / "report.md").read_text()
     assert escape_markdown("x<b>y</b>") in markdown and "train_seconds" not in markdown
     written = {p.name for p in (folder / "report").iterdir()}
     assert written == {
-        "index.html", "report.md", "report.json", "results.csv", "comparisons.csv", "scores.csv",
-        "cost.csv", "forest.png",
+        "index.html", "report.md", "report.tex", "references.bib", "report.json", "results.csv",
+        "comparisons.csv", "evidence.csv", "scores.csv", "cost.csv",
     }  # fmt: skip
 
 
 def test_second_build_and_other_order_give_the_same_bytes(study, tmp_path):
     effects = {"CoOp": (0, 0), "Full": (8, 12)}
     folder = make_study(study, effects, datasets=3)
-    build_report(folder, out=tmp_path / "one", options=QUICK)
+    build_report(folder, out=tmp_path / "one", options=QUICK, figures=False)
     for path in sorted(folder.glob("*/record.json"), reverse=True):
         record = read_record(path.parent)
         path.unlink()
         slower = replace(record.cost, train_seconds=99.0, total_seconds=120.0)
         write_record(path.parent, replace(record, cost=slower))
-    build_report(folder, out=tmp_path / "two", options=QUICK)
+    build_report(folder, out=tmp_path / "two", options=QUICK, figures=False)
     for name in (
         "report.json",
         "results.csv",
         "comparisons.csv",
         "scores.csv",
+        "evidence.csv",
+        "report.tex",
         "report.md",
-        "forest.png",
     ):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), (
             name
@@ -271,9 +272,9 @@ def test_second_build_and_other_order_give_the_same_bytes(study, tmp_path):
 
 def test_json_and_csv_hold_fractions_and_the_scores_can_be_read_again(study):
     folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, datasets=3)
-    report = build_report(folder, out=folder / "report", options=QUICK)
+    report = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     raw = json.loads((folder / "report" / "report.json").read_text())
-    assert raw == report.to_dict() and raw["schema_version"] == 1
+    assert raw == report.to_dict() and raw["schema_version"] == 2
     row = next(r for r in raw["comparisons"] if r["metric"] == "hm")
     assert (
         row["variant"] == "Full" and row["decided_by"] == "paired t" and 0 < row["difference"] < 1
@@ -290,13 +291,15 @@ def test_json_and_csv_hold_fractions_and_the_scores_can_be_read_again(study):
 
 
 def test_cross_dataset_and_single_variant_reports(study, tmp_path):
-    report = build_report(cross_dataset(study), out=tmp_path / "cross", options=QUICK)
+    report = build_report(
+        cross_dataset(study), out=tmp_path / "cross", options=QUICK, figures=False
+    )
     assert "Full is better" in report.headline[0].text or "Undecided" in report.headline[0].text
     assert report.results.primary_metric == "accuracy"
     folder = make_study(tmp_path / "one", {"CoOp": (0, 0)}, datasets=2, seeds=2)
-    lonely = build_report(folder, out=folder / "report", options=QUICK)
+    lonely = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     assert lonely.headline[0].text.startswith("One variant only")
-    assert not (folder / "report" / "forest.png").exists()
+    assert "forest" not in lonely.gallery.pictures
 
 
 def test_terminal_summary(study, capsys):
@@ -308,7 +311,7 @@ def test_terminal_summary(study, capsys):
         datasets=3,
         skip=(("CoOp", "data/set0", 1),),
     )
-    report = build_report(folder, out=folder / "report", options=QUICK)
+    report = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     print_report(report, Console(width=60))
     text = capsys.readouterr().out
     assert "[red]x[/red] is better than CoOp by" in text and "Only 3 datasets: descriptive" in text

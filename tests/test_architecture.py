@@ -32,12 +32,12 @@ DOORS = {
     "open_clip": ("core/clip/backbone.py", "core/clip/tokenizer.py"),
     "gin": ("core/registry.py", "core/config.py", "core/gin_text.py"),
     "mlflow": ("experiments/tracking.py",),
-    "optuna": ("experiments/search.py",),
+    "optuna": ("experiments/search/",),
     "ray": ("experiments/executors.py", "experiments/ray_executor.py"),
-    "scipy": ("analysis/",),
+    "scipy": ("analysis/", "core/data/benchmarks/mat_files.py"),
     "statsmodels": ("analysis/",),
     "scikit_posthocs": ("analysis/",),
-    "seaborn": ("analysis/plots",),
+    "seaborn": ("analysis/figures/",),
     "torchvision": ("core/torchvision_ops.py",),
 }
 

@@ -66,7 +66,8 @@ BAD_INPUT = [
     (["verify", "."], "holds no reference vectors"),
     (["list", "nonsense"], "nothing to list under 'nonsense'"),
     (["data", "check", "mosaic/vehicles", "--classes", "odd"], "all, base or new"),
-    (["data", "check", "imagenet"], "unknown data set 'imagenet'"),
+    (["data", "check", "imagenet"], "imagenet does not exist"),
+    (["data", "check", "imagenets"], "did you mean 'imagenet'?"),
     (["frobnicate"], "No such command 'frobnicate'"),
     (["train"], "Missing argument"),
     (["train", "mosaic", "--nonsense"], "No such option"),
@@ -157,8 +158,8 @@ def test_data_list_check_and_export(quick):
     code, out, _ = quick("data", "check", "mosaic/vehicles", "--shots", "2", "--json")
     found = json.loads(out)
     assert code == 0
-    assert found["train"] == 2 * found["classes"] and found["val"] == 2 * found["classes"]
-    assert found["test"] == 5 * found["classes"]
+    assert found["train"]["n"] == found["val"]["n"] == 2 * found["num_classes"]
+    assert found["test"]["n"] == 5 * found["num_classes"]
     code, out, err = quick("data", "export", "mosaic/vehicles", "tree")
     assert code == 0 and err == [] and "folder/tree" in out
     code, out, _ = quick("data", "check", "folder/tree", "--shots", "2", "--json")

@@ -175,9 +175,7 @@ def test_zero_shot_is_one_measurement(train):
 
 
 def test_real_digits_train_on_all_classes(train, place):
-    folder, record = train(
-        "run", "coop", "experiment.protocol=few_shot", dataset="sklearn/digits"
-    )
+    folder, record = train("run", "coop", "experiment.protocol=few_shot", dataset="sklearn/digits")
     (scored,) = record.evaluations
     assert scored.target == "all" and len(scored.class_names) == 10
     assert sum(scored.total) > 400

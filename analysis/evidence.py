@@ -1,0 +1,115 @@
+"""How large, how often, how sure: effect sizes and posteriors of the headline's comparisons."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis import stats
+from analysis.compare import Block, Comparison, Options, differences
+from analysis.power import Plan, study_power
+from analysis.results import Results
+from analysis.stats import Estimate, Posterior, Replicability, Resamples
+from analysis.tables import rounded
+
+DRAWS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What stands beside a verdict. Differences are variant minus reference, fractions.
+
+    ``better_in`` and ``worse_in`` are k-hat: in how many datasets the effect is shown, and which.
+    ``plan`` is what the design could have found; None with ``plan_reason``.
+    """
+
+    comparison: Comparison
+    hodges_lehmann: Estimate
+    dz: Estimate
+    hedges_g: Estimate
+    rank_biserial: Estimate
+    probability_better: Estimate
+    posterior: Posterior
+    better_in: Replicability
+    worse_in: Replicability
+    plan: Plan | None
+    plan_reason: str = ""
+
+
+def evidence(
+    results: Results, block: Block, options: Options, resamples: Resamples
+) -> tuple[Evidence, ...]:
+    """Evidence for every comparison of the headline's metric that has a number."""
+    family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
+    return tuple(_of(results, c, options, resamples) for c in family)
+
+
+def _of(results: Results, c: Comparison, options: Options, resamples: Resamples) -> Evidence:
+    values_DS = differences(results, c.variant, c.reference, c.metric)
+    means = stats.dataset_means(values_DS)
+    sample = means if c.num_datasets > 1 else values_DS.ravel()
+    better_in, worse_in = stats.replicated(values_DS, results.datasets, alpha=options.alpha)
+    plan, why = study_power(
+        values_DS,
+        effect=options.rope,
+        comparisons=max(c.family_size, 1),
+        alpha=options.alpha,
+        rng=np.random.default_rng(options.rng_seed),
+    )
+    return Evidence(
+        comparison=c,
+        hodges_lehmann=stats.hodges_lehmann(sample),
+        dz=stats.cohen_dz(sample),
+        hedges_g=stats.hedges_g(sample),
+        rank_biserial=stats.rank_biserial(sample),
+        probability_better=stats.probability_better(values_DS, resamples),
+        posterior=stats.bayesian_signed_rank(
+            means, rng=np.random.default_rng(options.rng_seed), rope=options.rope, draws=DRAWS
+        ),
+        better_in=better_in,
+        worse_in=worse_in,
+        plan=plan,
+        plan_reason=why,
+    )
+
+
+def evidence_records(found: Sequence[Evidence]) -> list[dict[str, Any]]:
+    """One record a comparison, fractions; None where a number does not exist."""
+    return [_record(e) for e in found]
+
+
+def _record(e: Evidence) -> dict[str, Any]:
+    c = e.comparison
+    record: dict[str, Any] = {"reference": c.reference, "variant": c.variant, "metric": c.metric}
+    for name in ("hodges_lehmann", "dz", "hedges_g", "rank_biserial", "probability_better"):
+        estimate: Estimate = getattr(e, name)
+        record[name] = rounded(estimate.value)
+        if name in ("hodges_lehmann", "probability_better"):
+            interval = estimate.interval
+            record[f"{name}_low"] = rounded(interval.low) if interval else None
+            record[f"{name}_high"] = rounded(interval.high) if interval else None
+    record |= {
+        "p_worse": rounded(e.posterior.worse),
+        "p_equal": rounded(e.posterior.equal),
+        "p_better": rounded(e.posterior.better),
+        "k_hat_better": e.better_in.k_hat,
+        "better_in": " ".join(e.better_in.named),
+        "k_hat_worse": e.worse_in.k_hat,
+        "worse_in": " ".join(e.worse_in.named),
+    }
+    return record | _power_record(e)
+
+
+def _power_record(e: Evidence) -> dict[str, Any]:
+    plan = e.plan
+    if plan is None:
+        empty = ("power", "minimum_effect", "seeds_needed", "datasets_needed")
+        return {**dict.fromkeys(empty), "power_note": e.plan_reason}
+    return {
+        "power": rounded(plan.power),
+        "minimum_effect": rounded(plan.minimum_effect),
+        "seeds_needed": plan.seeds_needed,
+        "datasets_needed": plan.datasets_needed,
+        "power_note": "; ".join(filter(None, (*plan.notes, e.plan_reason))),
+    }

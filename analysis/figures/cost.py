@@ -1,0 +1,127 @@
+"""Cost against accuracy: is a gain bought with time, parameters or memory?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from analysis.figures.style import Look, Picture, bare, label_room, series_legend, series_style
+from analysis.tables import rounded
+
+PANEL, HEIGHT = 2.9, 2.9
+LOG_FROM = 20.0
+MEASURES = {
+    "train_seconds": ("Training, s", "less"),
+    "images_per_second": ("Images per second", "more"),
+    "trainable_parameters": ("Trainable parameters", "less"),
+    "peak_memory_mb": ("Peak memory, MB", "less"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """A variant with its average score and its ``costs`` by name of ``MEASURES``."""
+
+    name: str
+    score: float | None
+    half_width: float | None
+    costs: dict[str, float]
+
+
+def cost_picture(variants: Sequence[Priced], *, what: str) -> Picture | None:
+    """Average score against each measure of cost; None where no variant has both."""
+    shown = [v for v in variants if v.score is not None and v.costs]
+    if not shown:
+        return None
+    return Picture(
+        name="cost",
+        title=f"Cost against {what}",
+        caption="Average score with its 95 % t interval over seeds against the mean cost of a run. "
+        "The grey step joins the variants that no other beats in both. Times depend on the "
+        "machine and on what else ran there.",
+        values=[
+            {
+                "variant": v.name,
+                "score": rounded(v.score),
+                "half_width": rounded(v.half_width),
+                **{key: round(value, 6) for key, value in v.costs.items()},
+            }
+            for v in shown
+        ],
+        draw=partial(_draw, list(variants), what),
+    )
+
+
+def _draw(variants: Sequence[Priced], what: str, look: Look) -> Figure:
+    legend = label_room([f"    {v.name}" for v in variants]) + 0.45
+    block = max(HEIGHT, 0.12 * len(variants) + 0.4)
+    width, height = 0.35 + 2 * PANEL + legend, 2 * block
+    figure = Figure(figsize=(width, height))
+    for index, (key, (label, good)) in enumerate(MEASURES.items()):
+        row, column = divmod(index, 2)
+        box = (
+            (0.35 + column * PANEL + 0.4) / width,
+            (height - (row + 1) * block + 0.55) / height,
+            (PANEL - 0.6) / width,
+            (block - 0.75) / height,
+        )
+        axes = figure.add_axes(box)
+        _panel(axes, variants, key, look, less_is_better=good == "less")
+        axes.set_xlabel(f"{label} ({good} is better)", fontsize=9)
+        if column == 0:
+            axes.set_ylabel(f"{what}, %", parse_math=False)
+        if index == 1:
+            series_legend(axes, [v.name for v in variants], look, at=(1.06, 1.02))
+    return figure
+
+
+def _panel(
+    axes: Axes, variants: Sequence[Priced], key: str, look: Look, *, less_is_better: bool
+) -> None:
+    points = []
+    for index, variant in enumerate(variants):
+        if variant.score is None or key not in variant.costs:
+            continue
+        x, y = variant.costs[key], 100 * variant.score
+        points.append((x, y))
+        half = [100 * (variant.half_width or 0.0)]
+        style = series_style(index)
+        axes.errorbar([x], [y], yerr=half, elinewidth=0.9, linestyle="", markersize=6.5, **style)
+    front = _front(points, less_is_better=less_is_better)
+    axes.plot(
+        *zip(*front, strict=True),
+        color=look.soft,
+        linewidth=1.0,
+        alpha=0.6,
+        drawstyle="steps-post" if less_is_better else "steps-pre",
+        zorder=0,
+    )
+    positive = [x for x, _ in points if x > 0]
+    if len(positive) == len(points) and max(positive) > LOG_FROM * min(positive):
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(_compact))
+        axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(labelsize=8.5)
+    bare(axes, look, keep=("left", "bottom"), grid="both")
+
+
+def _front(
+    points: Sequence[tuple[float, float]], *, less_is_better: bool
+) -> list[tuple[float, float]]:
+    """Points that no other beats in cost and in score, the cheapest first."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda p: (p[0] if less_is_better else -p[0], -p[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front if less_is_better else front[::-1]
+
+
+def _compact(value: float, _: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"

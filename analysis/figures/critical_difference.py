@@ -1,0 +1,106 @@
+"""The critical-difference diagram: mean ranks, and which variants a matrix of p values groups.
+
+The groups come from Holm-adjusted pairwise tests, not from a critical difference of mean ranks:
+that distance would depend on which other variants are in the table (Benavoli, Corani, Mangili, JMLR
+17, 2016). So no distance is drawn, only the groups.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures.style import POINTS_AN_INCH, Look, Picture, short, text_width
+from analysis.stats import RankGroups
+
+LINE = 0.27
+BAR = 0.13
+MIDDLE = 3.6
+NUMBER = 0.42
+
+
+def critical_difference(
+    found: RankGroups, variants: Sequence[str], *, alpha: float, test: str
+) -> Picture | None:
+    """Variants by mean rank; a bar joins those between which no pair differs. None for fewer than
+    two variants. ``test`` names the pairwise test.
+    """
+    if len(found.order) < 2:
+        return None
+    names = [variants[v] for v in found.order]
+    place = {v: i for i, v in enumerate(found.order)}
+    groups = [sorted(place[v] for v in group) for group in found.groups]
+    return Picture(
+        name="critical_difference",
+        title="Critical-difference diagram",
+        caption="Mean rank over datasets, 1 is best. A bar joins variants between which no pair "
+        f"differs significantly ({test}, Holm over all pairs, alpha {alpha:g}). Joined does not "
+        "mean equal.",
+        values={
+            "variants": names,
+            "mean_ranks": [round(rank, 6) for rank in found.mean_ranks],
+            "groups": [[names[i] for i in group] for group in groups],
+        },
+        draw=partial(_draw, names, found.mean_ranks, groups),
+    )
+
+
+def _draw(
+    names: Sequence[str], ranks: Sequence[float], groups: Sequence[Sequence[int]], look: Look
+) -> Figure:
+    half = math.ceil(len(names) / 2)
+    room = max(text_width(short(n)) for n in names) / POINTS_AN_INCH + NUMBER + 0.25
+    bars = 0.2 + BAR * len(groups)
+    height = 0.5 + bars + LINE * half + 0.2
+    width = MIDDLE + 2 * room
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.axis("off")
+    low, high = math.floor(min(ranks)), math.ceil(max(ranks))
+    high = max(high, low + 1)
+    scale = MIDDLE / (high - low)
+    at = [room + (rank - low) * scale for rank in ranks]
+    _ruler(axes, room, scale, low, high, look)
+    _names(axes, names, ranks, at, (room, width, 0.5 + bars, half), look)
+    for level, group in enumerate(groups):
+        ends = [at[group[0]] - 0.05, at[group[-1]] + 0.05]
+        y = 0.5 + 0.16 + BAR * level
+        (line,) = axes.plot(ends, [y, y], color=look.ink, linewidth=3.4, zorder=3)
+        line.set_solid_capstyle("round")
+    return figure
+
+
+def _ruler(axes: Axes, room: float, scale: float, low: int, high: int, look: Look) -> None:
+    axes.plot([room, room + MIDDLE], [0.5, 0.5], color=look.ink, linewidth=1.0)
+    step = max(1, math.ceil((high - low) / 10))
+    for rank in range(low, high + 1, step):
+        x = room + (rank - low) * scale
+        axes.plot([x, x], [0.43, 0.5], color=look.ink, linewidth=1.0)
+        axes.text(x, 0.38, str(rank), ha="center", va="bottom", color=look.ink, fontsize=9)
+    axes.text(0.05, 0.42, "mean rank", ha="left", va="center", color=look.soft, fontsize=8.5)
+
+
+def _names(
+    axes: Axes,
+    names: Sequence[str],
+    ranks: Sequence[float],
+    at: Sequence[float],
+    frame: tuple[float, float, float, int],
+    look: Look,
+) -> None:
+    """The better half on the left, the other on the right, each joined to its rank."""
+    room, width, top, half = frame
+    for index, (name, rank, x) in enumerate(zip(names, ranks, at, strict=True)):
+        left = index < half
+        y = top + LINE * (index if left else len(names) - 1 - index) + 0.12
+        edge = room - 0.1 if left else width - room + 0.1
+        axes.plot([x, x, edge], [0.5, y, y], color=look.soft, linewidth=0.8, zorder=1)
+        side = "right" if left else "left"
+        shift = -0.05 if left else 0.05
+        shown = f"{short(name)}  {rank:.2f}" if left else f"{rank:.2f}  {short(name)}"
+        text = axes.text(edge + shift, y, shown, ha=side, va="center", color=look.ink)
+        text.set_parse_math(False)

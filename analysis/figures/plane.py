@@ -1,0 +1,96 @@
+"""The base-new plane: average base against average new accuracy, with curves of equal HM."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.style import Look, Picture, bare, series_legend, series_style
+from analysis.tables import Cell, rounded
+
+
+class PlanePoint(NamedTuple):
+    """A variant with its average base and new accuracy."""
+
+    name: str
+    base: Cell
+    new: Cell
+
+
+def plane(points: Sequence[PlanePoint]) -> Picture | None:
+    """Averages with t intervals over seeds; None where no variant has both averages."""
+    shown = [p for p in points if p.base.mean is not None and p.new.mean is not None]
+    if not shown:
+        return None
+    return Picture(
+        name="base_new",
+        title="Base against new accuracy",
+        caption="Averages with 95 % t intervals over seeds. Dotted curves join points of equal "
+        "harmonic mean. Up and right is better.",
+        values=[
+            {
+                "variant": p.name,
+                "base": rounded(p.base.mean),
+                "base_half_width": rounded(p.base.half_width),
+                "new": rounded(p.new.mean),
+                "new_half_width": rounded(p.new.half_width),
+            }
+            for p in shown
+        ],
+        draw=partial(_draw, points),
+    )
+
+
+def _draw(points: Sequence[PlanePoint], look: Look) -> Figure:
+    height = max(4.4, 0.7 + 0.235 * len(points))
+    figure = Figure(figsize=(7.0, height))
+    axes = figure.add_axes((0.1, 0.57 / height, 0.5, 1 - 0.75 / height))
+    for index, point in enumerate(points):
+        if point.base.mean is None or point.new.mean is None:
+            continue
+        axes.errorbar(
+            [100 * point.base.mean],
+            [100 * point.new.mean],
+            xerr=[100 * (point.base.half_width or 0.0)],
+            yerr=[100 * (point.new.half_width or 0.0)],
+            elinewidth=0.9,
+            alpha=0.9,
+            linestyle="",
+            markersize=7,
+            **series_style(index),
+        )
+    _equal_hm(axes, look)
+    axes.set_xlabel("Base accuracy, %")
+    axes.set_ylabel("New accuracy, %")
+    series_legend(axes, [p.name for p in points], look)
+    bare(axes, look, keep=("left", "bottom"), grid="")
+    return figure
+
+
+def _equal_hm(axes: Axes, look: Look) -> None:
+    """Dotted curves of equal harmonic mean h in the visible range: new = h base / (2 base - h)."""
+    low, high = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    corners = [2 * x * y / max(x + y, 1.0) for x, y in ((low, bottom), (high, top))]
+    for hm in MaxNLocator(5).tick_values(*corners):
+        xs = [low + (high - low) * i / 80 for i in range(81)]
+        curve = [(x, hm * x / (2 * x - hm)) for x in xs if 2 * x > hm * 1.001]
+        seen = [(x, y) for x, y in curve if bottom <= y <= top]
+        if len(seen) < 8:
+            continue
+        axes.plot(*zip(*seen, strict=True), ":", color=look.rule, linewidth=1.3, zorder=0)
+        x, y = seen[-2]
+        axes.annotate(
+            f"HM {hm:g}",
+            (x, y),
+            xytext=(-2, 5),
+            textcoords="offset points",
+            fontsize=7,
+            ha="right",
+            color=look.soft,
+        )
+    axes.set_xlim(low, high)
+    axes.set_ylim(bottom, top)

@@ -1,0 +1,139 @@
+"""Interval estimates over all runs: four aggregates, and the share of runs above every score."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures.style import (
+    Look,
+    Picture,
+    bare,
+    label_room,
+    name_rows,
+    plain,
+    series_legend,
+    series_style,
+)
+from analysis.stats import Summary, TwoClaims
+from analysis.tables import rounded
+
+ROW, PANEL = 0.3, 1.9
+ABOVE, BELOW = 0.4, 0.55
+CURVES = 3.4
+AGGREGATES = {
+    "iqm": "IQM",
+    "median": "Median",
+    "mean": "Mean",
+    "optimality_gap": "Optimality gap",
+}
+CAPTION = (
+    "Left: interquartile mean, median and mean over datasets, and the gap to 100 %, with 95 % "
+    "bootstrap intervals (thick: these datasets, thin: datasets like these). Right: share of runs "
+    "above a score; the higher curve is better (Agarwal et al., NeurIPS 2021)."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A variant's aggregates and the share of its runs above each of ``points``."""
+
+    name: str
+    summary: Summary
+    points: tuple[float, ...]
+    shares: tuple[TwoClaims, ...]
+
+
+def profile_picture(profiles: Sequence[Profile], *, what: str) -> Picture | None:
+    """Aggregates and performance profiles of complete tables; None without any."""
+    if not profiles:
+        return None
+    return Picture(
+        name="profiles",
+        title=f"Aggregates and performance profiles of {what}",
+        caption=CAPTION,
+        values=[_values(p) for p in profiles],
+        draw=partial(_draw, list(profiles), what),
+    )
+
+
+def _values(profile: Profile) -> dict[str, Any]:
+    return {
+        "variant": profile.name,
+        **{key: _claims(getattr(profile.summary, key)) for key in AGGREGATES},
+        "points": [round(p, 6) for p in profile.points],
+        "share_above": [rounded(s.value) for s in profile.shares],
+    }
+
+
+def _claims(claims: TwoClaims) -> dict[str, Any]:
+    found: dict[str, Any] = {"value": rounded(claims.value)}
+    for name in ("on_these_datasets", "on_datasets_like_these"):
+        interval = getattr(claims, name)
+        found[name] = interval and [rounded(interval.low), rounded(interval.high)]
+    return found
+
+
+def _draw(profiles: Sequence[Profile], what: str, look: Look) -> Figure:
+    names = [p.name for p in profiles]
+    left = label_room(names, size=9)
+    rows = ROW * len(names)
+    height = ABOVE + BELOW + max(rows, 2.2)
+    legend = label_room([f"    {n}" for n in names]) + 0.5
+    width = left + PANEL * len(AGGREGATES) + 0.5 + CURVES + legend
+    figure = Figure(figsize=(width, height))
+    for index, (key, label) in enumerate(AGGREGATES.items()):
+        box = (
+            (left + index * PANEL) / width,
+            (height - ABOVE - rows) / height,
+            (PANEL - 0.2) / width,
+            rows / height,
+        )
+        axes = figure.add_axes(box)
+        _aggregate(axes, profiles, key, look)
+        axes.set_title(label, loc="left", fontsize=9.5)
+        name_rows(axes, names, size=9)
+        if index:
+            plain(axes.set_yticklabels([""] * len(names)))
+    x = left + PANEL * len(AGGREGATES) + 0.5
+    box = (x / width, BELOW / height, CURVES / width, 1 - (ABOVE + BELOW) / height)
+    _curves(figure.add_axes(box), profiles, what, look)
+    return figure
+
+
+def _aggregate(axes: Axes, profiles: Sequence[Profile], key: str, look: Look) -> None:
+    for row, profile in enumerate(profiles):
+        claims: TwoClaims = getattr(profile.summary, key)
+        style = series_style(row)
+        if claims.on_these_datasets:
+            ends = [100 * v for v in claims.on_these_datasets]
+            axes.plot(ends, [row, row], color=style["color"], linewidth=5, alpha=0.4)
+        if claims.on_datasets_like_these:
+            ends = [100 * v for v in claims.on_datasets_like_these]
+            axes.plot(ends, [row, row], color=style["color"], linewidth=1.2)
+        axes.plot([100 * claims.value], [row], linestyle="", markersize=5.5, **style)
+    axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(labelsize=8.5)
+    axes.set_xlabel("%", fontsize=8.5)
+    bare(axes, look)
+
+
+def _curves(axes: Axes, profiles: Sequence[Profile], what: str, look: Look) -> None:
+    for index, profile in enumerate(profiles):
+        style = series_style(index)
+        axes.step(
+            [100 * p for p in profile.points],
+            [s.value for s in profile.shares],
+            where="post",
+            color=style["color"],
+            linewidth=1.4,
+            linestyle=("-", "--", ":", "-.")[index // 8 % 4],
+        )
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel(f"{what}, %", parse_math=False)
+    axes.set_ylabel("share of runs above")
+    series_legend(axes, [p.name for p in profiles], look, at=(1.03, 1.0))
+    bare(axes, look, keep=("left", "bottom"), grid="both")

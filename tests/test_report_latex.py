@@ -1,0 +1,86 @@
+"""The report as LaTeX: it compiles as it is, and no name can do anything in it."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from report_studies import EVIL, evil_study
+from test_analysis_study import make_study
+
+from analysis.compare import Options
+from analysis.latex import SPECIAL, escape
+from analysis.methods_text import known_references
+from analysis.report import build_report
+
+QUICK = Options(reps=200)
+COMPILER = next((c for c in ("pdflatex", "tectonic") if shutil.which(c)), None)
+OURS = {
+    "textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar",
+    "textquotedbl", "pm", "approx", "dag", "rightarrow", "times", "alpha", "ldots", "cdot", "geq",
+    "leq", "documentclass", "usepackage", "begin", "end", "section", "item", "caption",
+    "centering", "small", "scriptsize", "resizebox", "ifdim", "width", "linewidth", "else", "fi",
+    "toprule", "midrule", "bottomrule", "textbf", "underline", "includegraphics", "IfFileExists",
+    "cite", "bibitem",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = evil_study(tmp_path_factory.mktemp("latex") / "names", datasets=2, seeds=2)
+    return build_report(folder, out=folder / "report", options=QUICK, figures=False)
+
+
+def test_environments_and_braces_are_balanced_and_all_commands_are_ours(report):
+    text = (report.out / "report.tex").read_text()
+    open_ = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if kind == "begin":
+            open_.append(name)
+        else:
+            assert open_.pop() == name
+    assert not open_
+    bare = re.sub(r"\\[\\{}$&%#_]", "", text)
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    assert set(re.findall(r"\\([a-zA-Z]+)", text)) <= OURS
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") >= 4
+
+
+def test_rows_have_as_many_cells_as_columns(report):
+    text = (report.out / "report.tex").read_text()
+    for columns, body in re.findall(
+        r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.S
+    ):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert rows and all(len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1 for row in rows)
+
+
+def test_names_are_escaped(report):
+    text = (report.out / "report.tex").read_text()
+    for name in EVIL:
+        assert escape(name) in text
+    assert escape(r"50% of_A & \input{x}") == r"50\% of\_A \& \textbackslash{}input\{x\}"
+    assert escape("日\x00\n") == "[U+65E5] " and all(escape(c) == SPECIAL[c] for c in SPECIAL)
+
+
+def test_marks_methods_and_references(tmp_path):
+    folder = make_study(tmp_path / "s", {"CoOp": (0, 0), "Full": (20, 20)}, datasets=6, seeds=3)
+    made = build_report(folder, out=tmp_path / "out", options=QUICK, figures=False)
+    text = (tmp_path / "out" / "report.tex").read_text()
+    assert r"\textbf{" in text and r"\underline{" in text and r"\dag{}" in text
+    cited = set(re.findall(r"\\cite\{(\w+)\}", text))
+    assert cited == set(re.findall(r"\\bibitem\{(\w+)\}", text)) and "demsar2006" in cited
+    bib = (tmp_path / "out" / "references.bib").read_text()
+    assert cited == set(re.findall(r"@\w+\{(\w+),", bib)) <= set(known_references())
+    assert "[demsar2006]" not in made.methods.paragraph and "[1]" in made.methods.paragraph
+    assert "exact Wilcoxon" in made.methods.paragraph and "6 datasets" in made.methods.paragraph
+
+
+@pytest.mark.skipif(COMPILER is None, reason="neither pdflatex nor tectonic is installed")
+def test_it_compiles(report, tmp_path):
+    shutil.copytree(report.out, tmp_path / "report")
+    command = [COMPILER, "report.tex"]
+    command[1:1] = ["-interaction=nonstopmode", "-halt-on-error"] if COMPILER == "pdflatex" else []
+    done = subprocess.run(command, cwd=tmp_path / "report", capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "report" / "report.pdf").exists()
