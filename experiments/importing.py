@@ -8,12 +8,13 @@ from typing import Any
 
 import experiments.registered  # noqa: F401  (fills the registry)
 from core.clip.frozen import fingerprint
-from core.config import Config, load_config
+from core.config import Config
 from core.records import RunRecord, write_record
 from core.registry import lookup
 from core.train.fit import FitResult
 from core.train.published_checkpoints import Published, load_published, read_published
-from experiments.run import SHOTS_NAME, Assembly, Place, Progress, fingerprints, run
+from experiments.run import SHOTS_NAME, Assembly, Place, Progress
+from experiments.single import run_alone, single_config
 
 
 def import_checkpoint(
@@ -32,24 +33,16 @@ def import_checkpoint(
     and shots from the configuration; it does not claim to know the images. Raises ValueError for a
     file that cannot be read or does not fit.
     """
-    config = load_config(config_file, overrides)
-    config = config.without(key for key in config.bindings if key.startswith("grid."))
-    config.check_used(["experiment"])
+    config = single_config(config_file, overrides)
     published = _read(checkpoint, config)
-    prints = fingerprints(config, cache_dir=place.cache_dir, data_root=place.data_root)
     about = {"checkpoint": fingerprint(published.tensors)}
-    identity = config.identity("experiment", prints | about)
-    folder = out or home / identity
-    folder.mkdir(parents=True, exist_ok=True)
-    record = run(
-        config.text(),
-        folder,
-        identity=identity,
-        variant=config_file.stem,
-        factors={},
-        cache_dir=place.cache_dir,
-        data_root=place.data_root,
-        device=place.device,
+    folder, record = run_alone(
+        config,
+        config_file.stem,
+        out,
+        home,
+        place,
+        prints=about,
         on_progress=lambda epoch: None,
         learn=partial(_restore, published),
     )

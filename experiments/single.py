@@ -6,13 +6,14 @@ from statistics import fmean
 from typing import get_args
 
 import experiments.registered  # noqa: F401  (fills the registry)
-from core.config import load_config
+from core.config import Config, load_config
 from core.data.dataset import ClassSubset
 from core.metrics import harmonic_mean
 from core.records import Evaluation, RunRecord, write_record
+from core.train.fit import FitResult
 from experiments.inputs import read_dataset
 from experiments.protocols import protocol_of
-from experiments.run import Place, evaluate, fingerprints, reload, run
+from experiments.run import Assembly, Place, Progress, evaluate, fingerprints, reload, run
 from experiments.screens import percent
 
 
@@ -23,28 +24,56 @@ def train_one(
     home: Path,
     place: Place,
     *,
-    on_progress: Callable[[Mapping[str, float]], None],
+    on_progress: Progress,
 ) -> tuple[Path, RunRecord]:
     """Train one configuration into ``out``, or into a folder below ``home`` named by identity."""
+    config = single_config(config_file, overrides)
+    folder, record = run_alone(
+        config, config_file.stem, out, home, place, prints={}, on_progress=on_progress
+    )
+    write_record(folder, record)
+    return folder, record
+
+
+def single_config(config_file: Path, overrides: Sequence[str]) -> Config:
+    """The configuration of one run; what a grid file says of its grid is left out."""
     config = load_config(config_file, overrides)
     config = config.without(key for key in config.bindings if key.startswith("grid."))
     config.check_used(["experiment"])
-    prints = fingerprints(config, cache_dir=place.cache_dir, data_root=place.data_root)
-    identity = config.identity("experiment", prints)
+    return config
+
+
+def run_alone(
+    config: Config,
+    variant: str,
+    out: Path | None,
+    home: Path,
+    place: Place,
+    *,
+    prints: Mapping[str, str],
+    on_progress: Progress,
+    learn: Callable[[Assembly, Progress], FitResult] | None = None,
+) -> tuple[Path, RunRecord]:
+    """Run a configuration, in ``out`` or below ``home``; its folder and its record, unwritten.
+
+    ``prints`` are fingerprints that belong to the identity besides those of data and backbone.
+    """
+    found = fingerprints(config, cache_dir=place.cache_dir, data_root=place.data_root)
+    identity = config.identity("experiment", {**found, **prints})
     folder = out or home / identity
     folder.mkdir(parents=True, exist_ok=True)
     record = run(
         config.text(),
         folder,
         identity=identity,
-        variant=config_file.stem,
+        variant=variant,
         factors={},
         cache_dir=place.cache_dir,
         data_root=place.data_root,
         device=place.device,
         on_progress=on_progress,
+        learn=learn,
     )
-    write_record(folder, record)
     return folder, record
 
 

@@ -103,19 +103,30 @@ def _cell_key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def read_manifest(study_dir: Path) -> dict[str, Any]:
     """The manifest of a study folder. Raises ValueError where there is none that can be read."""
-    path = study_dir / MANIFEST_NAME
+    return read_versioned(
+        study_dir / MANIFEST_NAME,
+        MANIFEST_VERSION,
+        what="study",
+        remedy="run the grid again to rewrite it",
+    )
+
+
+def read_versioned(path: Path, version: int, *, what: str, remedy: str) -> dict[str, Any]:
+    """A JSON object with a ``schema_version``, which makes its folder a ``what``.
+
+    Raises ValueError where it is missing, damaged, or of another version.
+    """
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{study_dir} is no study: it has no {MANIFEST_NAME}") from None
+        raise ValueError(f"{path.parent} is no {what}: it has no {path.name}") from None
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): run the grid again to rewrite it") from None
-    version = manifest.get("schema_version")
-    if version != MANIFEST_VERSION:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from None
+    if found.get("schema_version") != version:
         raise ValueError(
-            f"{path} has schema version {version}, this version reads {MANIFEST_VERSION}"
+            f"{path} has schema version {found.get('schema_version')}, this version reads {version}"
         )
-    return manifest
+    return found
 
 
 def valid_record(study_dir: Path, identity: str) -> RunRecord | None:

@@ -16,6 +16,7 @@ from core.value_types import format_value
 from experiments.grid import ROOT, FingerprintOf
 from experiments.search.settings import AIMS, Parsed, Search
 from experiments.search.space import Space
+from experiments.study import read_versioned
 
 DEFINITION_NAME = "search.json"
 DEFINITION_VERSION = 1
@@ -99,19 +100,12 @@ def keep_definition(definition: Mapping[str, Any], search_dir: Path) -> None:
 
 def read_definition(search_dir: Path) -> dict[str, Any]:
     """The definition of a search folder. Raises ValueError where none can be read."""
-    path = search_dir / DEFINITION_NAME
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{search_dir} is no search: it has no {DEFINITION_NAME}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): restore it or search anew") from None
-    version = found.get("schema_version")
-    if version != DEFINITION_VERSION:
-        raise ValueError(
-            f"{path} has schema version {version}, this version reads {DEFINITION_VERSION}"
-        )
-    return found
+    return read_versioned(
+        search_dir / DEFINITION_NAME,
+        DEFINITION_VERSION,
+        what="search",
+        remedy="restore it or search anew",
+    )
 
 
 def _differences(old: object, new: object, name: str = "") -> Iterator[str]:
