@@ -36,9 +36,9 @@ def job(key, **payload):
     return Job(key=key, payload=payload, **options)
 
 
-def drain(executor, count, seconds=120.0):
-    """All events until ``count`` jobs ended."""
-    events, deadline = [], time.monotonic() + seconds
+def drain(executor, count, seconds=120.0, before=()):
+    """All events, with those seen ``before``, until ``count`` jobs ended."""
+    events, deadline = list(before), time.monotonic() + seconds
     while sum(event.kind in ("done", "failed") for event in events) < count:
         assert time.monotonic() < deadline, events
         events += executor.poll(1.0)
@@ -93,7 +93,7 @@ def test_a_killed_worker_costs_one_try_and_nothing_else(local, tmp_path):
         events += executor.poll(0.05)
     (mark,) = (tmp_path / "victim").glob("*")
     os.kill(int(mark.name.partition("-")[0]), signal.SIGKILL)
-    events += drain(executor, 5)
+    events = drain(executor, 5, before=events)
     retries = [event for event in events if event.kind == "retry"]
     assert [event.key for event in retries] == ["victim"]
     assert "SIGKILL" in retries[0].message
