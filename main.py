@@ -172,13 +172,17 @@ def grid(
 
 @app.command()
 def status(study: Study, as_json: Json = False) -> None:
-    """How far a study is, what failed, and who works on it."""
+    """How far a study or a search is, what failed, and who works on it."""
     from experiments.grids import print_status
+    from experiments.search.status import is_search, print_search_status, search_status
     from experiments.study import study_status
 
-    found = study_status(study)
+    search = is_search(study)
+    found = search_status(study) if search else study_status(study)
     if as_json:
         _print_json(found)
+    elif search:
+        print_search_status(found)
     else:
         print_status(found)
 
@@ -208,7 +212,10 @@ def rerun(
 ) -> None:
     """Run one cell of a study again."""
     from experiments.grids import rerun_cell
+    from experiments.search.status import is_search, refuse_rerun
 
+    if is_search(study):
+        refuse_rerun(study, run)
     raise typer.Exit(rerun_cell(study, run, _place(runs, data_root, device)).exit_code)
 
 
@@ -229,11 +236,11 @@ def ui(
     port: Annotated[int, typer.Option(help="First port to try")] = 5000,
 ) -> None:
     """MLflow over the runs, Optuna's dashboard over a search; this machine only. Ctrl-C ends it."""
-    import subprocess
+    import os
 
     command = pages_of(runs, port)
     print(f"{command.title} at {command.url}", flush=True)
-    raise typer.Exit(subprocess.run(command.argv, env=dict(command.env), check=False).returncode)
+    os.execve(command.argv[0], command.argv, dict(command.env))  # signals reach the server itself
 
 
 @app.command()

@@ -11,7 +11,7 @@ Experimenters, 2nd edition, 2005 (two-level designs, aliases).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -22,6 +22,7 @@ from analysis.stats import Array, Interval, Resamples, Verdict
 
 Parts = frozenset[str]
 Cells = Mapping[Parts, Array]
+Judge = Callable[[Sequence[Array]], tuple[Verdict, ...]]
 Contrast = Mapping[Parts, float]
 
 MAX_PARTS = 8
@@ -137,7 +138,7 @@ class Attribution:
 
 
 def attribute(
-    cells: Cells, parts: Sequence[str], resamples: Resamples, *, alpha: float = 0.05
+    cells: Cells, parts: Sequence[str], resamples: Resamples, *, judge: Judge = stats.judge
 ) -> Attribution:
     """Everything that the observed cells say about the parts, with intervals and Holm's p.
 
@@ -158,7 +159,7 @@ def attribute(
                 refused.append(Refusal(kind=kind, parts=names, reason=reason))
             else:
                 found.append((names, combine(observed, weights)))
-        effects += part_effects(kind, found, resamples, alpha=alpha)
+        effects += part_effects(kind, found, resamples, judge=judge)
     complete = len(observed) == 2 ** len(parts)
     return Attribution(
         parts=tuple(parts),
@@ -205,12 +206,10 @@ def part_effects(
     found: Sequence[tuple[tuple[str, ...], Array]],
     resamples: Resamples,
     *,
-    alpha: float = 0.05,
+    judge: Judge = stats.judge,
 ) -> list[PartEffect]:
-    """Effects of one kind, each from its own values (D, S), as one family for Holm, by the default
-    decision.
-    """
-    verdicts = stats.judge([values for _, values in found], alpha=alpha)
+    """Effects of one kind, each from its own values (D, S), as one family for ``judge``."""
+    verdicts = judge([values for _, values in found])
     return [
         _effect(kind, names, values, word, resamples)
         for (names, values), word in zip(found, verdicts, strict=True)

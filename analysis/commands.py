@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-Source = Annotated[Path, typer.Argument(help="A study folder or a tidy CSV file")]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="A study folder or a tidy CSV file: variant,dataset,seed, metrics, factor:NAME"
+    ),
+]
 Scale = Annotated[str, typer.Option(help="Of a CSV file: percent, fraction or auto")]
 AllowMixed = Annotated[
     bool, typer.Option("--allow-mixed", help="Use runs of different code versions together")
@@ -21,9 +26,16 @@ def report_command(
     out: Annotated[Path | None, typer.Option(help="Default: SOURCE/report")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write here")] = None,
     rope: Annotated[float, typer.Option(help="Points that count as practically equal")] = 1.0,
+    overlap: Annotated[
+        float | None,
+        typer.Option(help="Test / training images, where seeds are resamples that share data"),
+    ] = None,
     figures: Annotated[bool, typer.Option(help="Also write every figure as PNG and PDF")] = True,
     scale: Scale = "auto",
     allow_mixed: AllowMixed = False,
+    image_runs: Annotated[
+        int, typer.Option(help="Most runs that are compared image by image; 0: none")
+    ] = 2000,
 ) -> None:
     """Tables, tests, figures and one HTML page from a study or from anybody's results."""
     from rich.console import Console
@@ -32,8 +44,9 @@ def report_command(
     from analysis.report import build_report, print_report
     from analysis.search_report import DEFINITION_NAME, report_search
 
+    options = Options(rope=rope / 100, overlap=overlap)
     if (source / DEFINITION_NAME).exists():
-        report_search(source, out, json_file, Options(rope=rope / 100), allow_mixed=allow_mixed)
+        report_search(source, out, json_file, options, allow_mixed=allow_mixed)
         return
     folder = source if source.is_dir() else source.with_suffix("")
     made = build_report(
@@ -43,9 +56,10 @@ def report_command(
         references=reference,
         metric=metric,
         scale=scale,
-        options=Options(rope=rope / 100),
+        options=options,
         figures=figures,
         allow_mixed=allow_mixed,
+        image_runs=image_runs,
     )
     if json_file is not None:
         json_file.write_text(json.dumps(made.to_dict(), indent=1, allow_nan=False) + "\n")

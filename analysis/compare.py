@@ -1,5 +1,6 @@
 """Every variant against a reference, metric by metric: differences, intervals, tests, verdicts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,19 +16,23 @@ HM_OF_MEANS = "hm_of_means"
 per-dataset value, so it gets intervals but no test over datasets.
 """
 
+NO_PAIR = "no finished pair of runs with the same dataset and seed"
 NO_TEST = "none, because the harmonic mean of two averages has no value per dataset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How the comparisons are made. ``rng_seed`` seeds what is drawn (bootstrap, posterior, power);
-    ``rope`` is half the width of the region that counts as practically equal, a fraction.
+    ``rope`` is half the width of the region that counts as practically equal, a fraction;
+    ``overlap`` the test images for each training image, where seeds are resamples of one dataset
+    that share data (None: they share nothing).
     """
 
     alpha: float = 0.05
     reps: int = 10_000
     rng_seed: int = 0
     rope: float = stats.ROPE
+    overlap: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -36,6 +41,12 @@ class Options:
             raise ValueError(f"reps must be at least 100 for a 95 % interval, got {self.reps}")
         if not 0 < self.rope < 1:
             raise ValueError(f"rope must be a fraction between 0 and 1, got {self.rope}")
+        if self.overlap is not None and not 0 < self.overlap < math.inf:
+            raise ValueError(
+                "overlap is the number of test images over that of training images of a resample, "
+                f"above 0, such as 0.111 for ten-fold cross-validation, got {self.overlap}; leave "
+                "it out for seeds that share no data"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +80,6 @@ class Comparison:
     smallest_holm_p: float | None = None
     equivalence_p: float | None = None
     family_size: int = 0
-    direction: float = 0.0
     wins: int = 0
     ties: int = 0
     losses: int = 0
@@ -79,7 +89,8 @@ class Comparison:
     @property
     def interval(self) -> Interval | None:
         """The interval that goes with the test that decides."""
-        return self.two_level if self.decided_by == "wilcoxon" else self.t_interval
+        by_test = {"wilcoxon": self.two_level, "t_each": self.seeds_only}
+        return by_test.get(self.decided_by, self.t_interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +117,7 @@ def compare_all(results: Results, options: Options) -> tuple[Block, ...]:
         reps=options.reps,
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,
+        overlap=options.overlap,
     )
     return tuple(
         _block(results, reference, options, resamples)
@@ -120,7 +132,7 @@ def _block(results: Results, reference: str, options: Options, resamples: Resamp
         others = _others(results, reference)
         pairs = [_compare(results, v, reference, metric, resamples) for v in others]
         samples = {v: differences(results, v, reference, metric) for v in others}
-        families[metric], primary[metric] = _decide(pairs, samples, options)
+        families[metric], primary[metric] = _decide(pairs, samples, options, results.datasets)
     if {"base", "new"} <= set(results.metrics):
         primary[HM_OF_MEANS] = Primary(name="none", reason=NO_TEST)
         families[HM_OF_MEANS] = tuple(
@@ -156,8 +168,25 @@ def _compare(
     means = stats.dataset_means(difference_DS)
     known = ~np.isnan(means)
     if not known.any():
-        return replace(blank, reason="no finished pair of runs with the same dataset and seed")
+        scores = [results.scores(v, metric) for v in (variant, reference)]
+        return replace(blank, reason=f"{NO_PAIR}{_unpaired(*scores)}")
     return _effect(blank, results, difference_DS, means, resamples)
+
+
+def _unpaired(one_DS: Array, two_DS: Array) -> str:
+    """Welch's t on the only dataset, where the two sides have runs but no seed in common."""
+    if one_DS.shape[0] != 1:
+        return ""
+    one, two = (values[np.isfinite(values)] for values in (one_DS, two_DS))
+    found = stats.welch_t(one, two)
+    if found.p is None or found.interval is None:
+        return ""
+    low, high = (100 * edge for edge in found.interval)
+    better = stats.probability_better_unpaired(one, two).value
+    return (
+        f"; unpaired, Welch's t: {100 * (one.mean() - two.mean()):+.2f} points "
+        f"[{low:+.2f}, {high:+.2f}], p {found.p:.3g}, P(better run) {better:.2f}"
+    )
 
 
 def _effect(
@@ -167,7 +196,10 @@ def _effect(
     num = int(known.sum())
     over_seeds = num == 1
     sample = difference_DS[known][0] if over_seeds else means[known]
-    t_test, ranks = stats.paired_t(sample), stats.signed_rank(means[known])
+    t_test: stats.PairedT | stats.ResampledT = stats.paired_t(sample)
+    if over_seeds and resamples.overlap is not None:
+        t_test = stats.corrected_resampled_t(sample, test_over_train=resamples.overlap)
+    ranks = stats.signed_rank(means[known])
     two_level, seeds_only = resamples.averages(difference_DS)
     several_seeds = bool((np.sum(~np.isnan(difference_DS), axis=1) > 1).any())
     wins, ties, losses = stats.win_tie_loss(means)
@@ -182,7 +214,6 @@ def _effect(
         wilcoxon_p=ranks.p if num > 1 else None,
         t_p=t_test.p,
         smallest_p=stats.smallest_p(num) if num > 1 else None,
-        direction=ranks.positive - ranks.negative,
         wins=wins,
         ties=ties,
         losses=losses,
@@ -192,82 +223,39 @@ def _effect(
 
 
 def _decide(
-    pairs: Sequence[Comparison], samples: Mapping[str, Array], options: Options
+    pairs: Sequence[Comparison],
+    samples: Mapping[str, Array],
+    options: Options,
+    names: Sequence[str],
 ) -> tuple[tuple[Comparison, ...], Primary]:
-    """Holm over the family and the verdicts, by the test that the counts call for.
+    """The verdicts of a family, by the test that the counts call for.
 
-    ``samples`` are the paired differences (D, S) by variant.
+    ``samples`` are the paired differences (D, S) by variant, ``names`` those of the datasets.
     """
     family = [c for c in pairs if c.num_datasets > 0]
-    several = [c.num_datasets for c in family if c.num_datasets > 1]
-    num_datasets = min(several, default=1 if family else 0)
-    num_seeds = max((c.num_pairs for c in family if c.num_datasets == 1), default=0)
-    primary = stats.primary_test(num_datasets, num_seeds, len(family), alpha=options.alpha)
-    adjusted = stats.holm([_raw_p(c, primary) for c in family])
-    same = stats.holm([_equivalence_p(c, samples, primary, options) for c in family])
+    tables = [samples[c.variant] for c in family]
+    found = stats.judge(
+        tables, alpha=options.alpha, rope=options.rope, names=names, overlap=options.overlap
+    )
     decided = {
-        c.variant: _with_verdict(
-            replace(c, equivalence_p=same_p), primary, p, len(family), options.alpha
+        c.variant: replace(
+            c,
+            verdict=v.word,
+            holm_p=v.p,
+            equivalence_p=v.equivalence_p,
+            smallest_holm_p=v.smallest_p,
+            family_size=len(family),
+            decided_by=v.decided_by,
+            reason="; ".join(filter(None, (_without(c), v.reason))),
         )
-        for c, p, same_p in zip(family, adjusted, same, strict=True)
+        for c, v in zip(family, found, strict=True)
     }
+    primary = stats.family_test(tables, alpha=options.alpha, overlap=options.overlap)
     return tuple(decided.get(c.variant, c) for c in pairs), primary
 
 
-def _raw_p(c: Comparison, primary: Primary) -> float | None:
-    if primary.name == "wilcoxon":
-        return c.wilcoxon_p if c.num_datasets > 1 else None
-    if primary.name == "t":
-        return c.t_p if c.num_datasets > 1 else None
-    return c.t_p if primary.name == "t_seeds" else None
-
-
-def _equivalence_p(
-    c: Comparison, samples: Mapping[str, Array], primary: Primary, options: Options
-) -> float | None:
-    """TOST over what the primary test sees: dataset means, or the seeds of the only dataset."""
-    if primary.name == "none" or (primary.name != "t_seeds" and c.num_datasets < 2):
-        return None
-    values_DS = samples[c.variant]
-    sample = values_DS if primary.name == "t_seeds" else stats.dataset_means(values_DS)
-    return stats.tost(sample, rope=options.rope).p
-
-
-def _with_verdict(
-    c: Comparison, primary: Primary, adjusted: float | None, family_size: int, alpha: float
-) -> Comparison:
-    assert c.difference is not None
-    direction = c.direction if primary.name == "wilcoxon" else c.difference
-    word = stats.verdict(
-        c.difference, direction, adjusted, alpha=alpha, equivalence_p=c.equivalence_p
-    )
-    return replace(
-        c,
-        verdict=word,
-        holm_p=adjusted,
-        smallest_holm_p=stats.smallest_adjusted_p(primary, c.num_datasets, family_size),
-        family_size=family_size,
-        decided_by=primary.name,
-        reason=_remark(c, primary, adjusted, alpha),
-    )
-
-
-def _remark(c: Comparison, primary: Primary, adjusted: float | None, alpha: float) -> str:
-    """What a reader should know about this row, "" for nothing."""
-    assert c.difference is not None
-    if c.wins + c.losses == 0:
-        return "identical on every dataset"
-    if c.left_out:
-        return f"without {', '.join(c.left_out)}: no pair of finished runs"
-    if adjusted is None and c.num_pairs == 1:
-        return "one paired run: no test"
-    if adjusted is None and c.num_datasets == 1 and primary.name != "t_seeds":
-        return "only one dataset has a pair: no test"
-    if adjusted is None:
-        return "the difference is the same everywhere: t is not defined"
-    if adjusted < alpha and primary.name == "wilcoxon" and c.direction * c.difference <= 0:
-        return "the ranks and the mean point in different directions"
-    return ""
+def _without(c: Comparison) -> str:
+    return f"without {', '.join(c.left_out)}: no pair of finished runs" if c.left_out else ""
 
 
 def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resamples) -> Comparison:

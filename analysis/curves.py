@@ -1,5 +1,6 @@
 """Few-shot curves: every number of shots is a metric of its own, paired like any other."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,11 @@ def point(shots: int) -> str:
     return f"{shots} shot" if shots == 1 else f"{shots} shots"
 
 
+def curve_of(metrics: Sequence[str]) -> tuple[str, ...]:
+    """The metrics where all of them are points of a curve, otherwise none."""
+    return tuple(metrics) if all(re.fullmatch(r"\d+ shots?", m) for m in metrics) else ()
+
+
 def curve_rows(finished: Sequence[Cell]) -> list[dict[str, Any]]:
     """One row a variant, data set and seed, with the accuracy at each number of shots.
 
@@ -23,6 +29,7 @@ def curve_rows(finished: Sequence[Cell]) -> list[dict[str, Any]]:
         assert c.record is not None and c.shots is not None
         key = {"variant": c.variant, "dataset": c.dataset, "seed": c.seed}
         row = rows.setdefault((c.variant, c.dataset, c.seed), key)
+        row["run"] = f"{row.get('run', '')} {c.identity}".strip()
         (scored,) = c.record.evaluations
         row[point(c.shots)] = scored.accuracy
     return list(rows.values())

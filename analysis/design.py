@@ -82,10 +82,11 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
         ("Test that decides", tests),
         (
             "Chosen by",
-            "the numbers of datasets, seeds and comparisons alone, never by a result: exact "
-            f"Wilcoxon from {MIN_DATASETS_FOR_WILCOXON} datasets on where its smallest p times the "
-            "comparisons is below alpha, otherwise the paired t. The sample is the datasets, one "
-            "mean over seeds each.",
+            "the numbers of datasets, seeds and comparisons alone, never by a result. From "
+            f"{MIN_DATASETS_FOR_WILCOXON} datasets on they are the sample, one mean over seeds "
+            "each: exact Wilcoxon where its smallest p times the comparisons is below alpha, "
+            "otherwise the paired t. With fewer, a paired t over seeds in every dataset: what all "
+            "of them show is decided, about them alone.",
         ),
         (
             "Verdict",
@@ -100,7 +101,20 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
         ),
         ("Smallest p", f"Wilcoxon over {n} datasets cannot go below {least:.2g}" if least else ""),
         ("Intervals", _intervals(results, options)),
+        ("Overlap", _overlap(options)),
     ]
+
+
+def _overlap(options: Options) -> str:
+    """What is corrected for resamples that share data, and what is not."""
+    if options.overlap is None:
+        return ""
+    return (
+        f"seeds are resamples that share data, {options.overlap:.4g} test images for each training "
+        "image: t tests and TOST over seeds, k-hat and the intervals for these datasets take the "
+        "variance factor 1/n + test/train. The ± of the main table, Hodges-Lehmann, P(better run), "
+        "profiles and rank stability do not and are too sure"
+    )
 
 
 def _intervals(results: Results, options: Options) -> str:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.attribution import VarianceShares
 from analysis.evidence import evidence_records
 from analysis.figures.attribution import effect_record
+from analysis.further_records import further_record
+from analysis.images_text import image_record
 from analysis.pairwise import Pairwise
 from analysis.tables import comparison_records, main_records, rounded
 
@@ -50,6 +53,8 @@ def document(report: "Report") -> dict[str, Any]:
         "comparisons": comparison_records(report.blocks),
         "evidence": evidence_records(report.evidence),
         "pairwise": {m: _pairwise(p) for m, p in report.pairwise.items()},
+        "further": further_record(report.further),
+        "images": image_record(report.images),
         "parts": _parts(report),
         "figures": {
             name: picture.values
@@ -100,7 +105,8 @@ def _parts(report: "Report") -> Mapping[str, Any]:
         "levels": [effect_record(e) for e in view.levels],
     }
     if view.shares is None:
-        return {**found, "statement": "", "effects": [], "refused": [], "aliases": []}
+        names = ("effects", "refused", "aliases", "variance")
+        return {**found, "statement": "", **{name: [] for name in names}}
     attribution = view.shares.found
     return {
         **found,
@@ -119,4 +125,15 @@ def _parts(report: "Report") -> Mapping[str, Any]:
             }
             for a in attribution.aliases
         ],
+        "variance": [_variance(d, found) for d, found in view.variance.items()],
+    }
+
+
+def _variance(dataset: str, found: VarianceShares) -> dict[str, Any]:
+    shares = (found.shares or {}).items()
+    return {
+        "dataset": dataset,
+        "shares": [{"parts": list(parts), "share": rounded(share)} for parts, share in shares],
+        "seeds": rounded(found.seeds),
+        "reason": found.reason,
     }

@@ -10,7 +10,7 @@ from analysis import stats
 from analysis.compare import Block, Comparison, Options, differences
 from analysis.power import Plan, study_power
 from analysis.results import Results
-from analysis.stats import Estimate, Posterior, Replicability, Resamples
+from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples
 from analysis.tables import rounded
 
 DRAWS = 20_000
@@ -20,7 +20,9 @@ DRAWS = 20_000
 class Evidence:
     """What stands beside a verdict. Differences are variant minus reference, fractions.
 
-    ``better_in`` and ``worse_in`` are k-hat: in how many datasets the effect is shown, and which.
+    ``sign_flip`` and ``sign_test`` are exact p values beside those of the test that decides: of the
+    mean under random signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in
+    how many datasets the effect is shown, and which.
     ``plan`` is what the design could have found; None with ``plan_reason``.
     """
 
@@ -30,6 +32,8 @@ class Evidence:
     hedges_g: Estimate
     rank_biserial: Estimate
     probability_better: Estimate
+    sign_flip: PValue
+    sign_test: PValue
     posterior: Posterior
     better_in: Replicability
     worse_in: Replicability
@@ -49,14 +53,10 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
     values_DS = differences(results, c.variant, c.reference, c.metric)
     means = stats.dataset_means(values_DS)
     sample = means if c.num_datasets > 1 else values_DS.ravel()
-    better_in, worse_in = stats.replicated(values_DS, results.datasets, alpha=options.alpha)
-    plan, why = study_power(
-        values_DS,
-        effect=options.rope,
-        comparisons=max(c.family_size, 1),
-        alpha=options.alpha,
-        rng=np.random.default_rng(options.rng_seed),
+    better_in, worse_in = stats.replicated(
+        values_DS, results.datasets, alpha=options.alpha, overlap=options.overlap
     )
+    plan, why = _plan(values_DS, c, options)
     return Evidence(
         comparison=c,
         hodges_lehmann=stats.hodges_lehmann(sample),
@@ -64,13 +64,35 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
         hedges_g=stats.hedges_g(sample),
         rank_biserial=stats.rank_biserial(sample),
         probability_better=stats.probability_better(values_DS, resamples),
-        posterior=stats.bayesian_signed_rank(
-            means, rng=np.random.default_rng(options.rng_seed), rope=options.rope, draws=DRAWS
-        ),
+        sign_flip=stats.sign_flip(sample, rng=np.random.default_rng(options.rng_seed)),
+        sign_test=stats.sign_test(sample),
+        posterior=_posterior(values_DS, c, options),
         better_in=better_in,
         worse_in=worse_in,
         plan=plan,
         plan_reason=why,
+    )
+
+
+def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
+    """Over dataset means; over the resamples of the only dataset where they share data."""
+    if options.overlap is not None and c.num_datasets == 1:
+        return stats.bayesian_correlated_t(
+            values_DS, test_over_train=options.overlap, rope=options.rope
+        )
+    means, rng = stats.dataset_means(values_DS), np.random.default_rng(options.rng_seed)
+    return stats.bayesian_signed_rank(means, rng=rng, rope=options.rope, draws=DRAWS)
+
+
+def _plan(values_DS: Array, c: Comparison, options: Options) -> tuple[Plan | None, str]:
+    if options.overlap is not None and c.num_datasets == 1:
+        return None, "resamples that share data: more of them add little, so none are planned"
+    return study_power(
+        values_DS,
+        effect=options.rope,
+        comparisons=max(c.family_size, 1),
+        alpha=options.alpha,
+        rng=np.random.default_rng(options.rng_seed),
     )
 
 
@@ -90,6 +112,8 @@ def _record(e: Evidence) -> dict[str, Any]:
             record[f"{name}_low"] = rounded(interval.low) if interval else None
             record[f"{name}_high"] = rounded(interval.high) if interval else None
     record |= {
+        "sign_flip_p": rounded(e.sign_flip.p),
+        "sign_test_p": rounded(e.sign_test.p),
         "p_worse": rounded(e.posterior.worse),
         "p_equal": rounded(e.posterior.equal),
         "p_better": rounded(e.posterior.better),

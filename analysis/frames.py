@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.curves import curve_rows, point
 from analysis.integrity import ASIDE, Origin, odd_problems, set_aside
 from analysis.manifest import MANIFEST_NAME, Cell, check_known, read_cells, read_manifest
+from analysis.origins import split_origins
 from analysis.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
 from analysis.tidy import read_tidy
 from core.records import RunRecord
@@ -37,7 +38,8 @@ def load_csv(
     one value is above 1, and refuses a file in which that leaves values that look like fractions.
     Optional columns: ``correct,total`` (give an exact accuracy), ``protocol``, ``regime``,
     ``selection``, ``shots``, ``code`` (version), ``data`` (fingerprint of the split), ``run`` (a
-    name). The baseline is the first variant of the file unless one is named.
+    name), ``factor:NAME`` (a variant's level of a factor, for attribution). The baseline is the
+    first variant of the file unless one is named.
     Raises ValueError with one line for anything that cannot be read.
     """
     results = read_tidy(path, scale=scale, allow_mixed=allow_mixed)
@@ -82,13 +84,11 @@ def load_study(
     """
     manifest = read_manifest(study_dir / MANIFEST_NAME)
     cells = read_cells(study_dir, manifest)
-    finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
-    if not finished:
-        rule = f"{study_dir}: a report needs at least one finished run"
-        raise ValueError(f"{rule}, none of the {len(cells)} planned cells has one; run it first")
+    finished = _finished(study_dir, cells)
     variants, baseline_name = tuple(v["name"] for v in manifest["variants"]), manifest["baseline"]
     used, odd = _together(finished, baseline or baseline_name, allow_mixed=allow_mixed)
     frame, datasets, notes, by_target = _scores(used, tuple(manifest["datasets"]))
+    frame, origins = split_origins(frame, used, [_origin(c) for c in used])
     curve = tuple(point(n) for n in sorted({c.shots for c in cells if c.shots is not None}))
     inert, partly = _inert(cells)
     results = Results(
@@ -107,6 +107,8 @@ def load_study(
         aliases=_aliases(cells, variants, baseline_name),
         settings=_settings(finished),
         factors=_factors(manifest),
+        levels=_levels(manifest),
+        origins=origins,
         shots=_shots(finished),
         batch_coupled=_batch_coupled(finished, variants),
         shared_seeds=by_target,
@@ -117,6 +119,15 @@ def load_study(
         runs=_runs(cells, used),
     )
     return seen_from(results, baseline=baseline)
+
+
+def _finished(study_dir: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with a score. Raises ValueError where there is none."""
+    finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
+    if not finished:
+        rule = f"{study_dir}: a report needs at least one finished run"
+        raise ValueError(f"{rule}, none of the {len(cells)} planned cells has one; run it first")
+    return finished
 
 
 def _scores(
@@ -139,7 +150,8 @@ def _scores(
         or target_sets <= {frozenset({"base"}), frozenset({"new"}), frozenset({"base", "new"})}
     ):
         rows = [
-            {**_key(c, c.dataset), **{e.target: e.accuracy for e in r.evaluations}}
+            {**_key(c, c.dataset), "run": c.identity}
+            | {e.target: e.accuracy for e in r.evaluations}
             for c, r in pairs
         ]
         return _typed(rows), planned, (), False
@@ -149,7 +161,8 @@ def _scores(
         others = [e for e in r.evaluations if e.dataset != r.dataset]
         for e in others or r.evaluations:
             name = f"{r.dataset} to {e.target}" if several else e.target
-            rows.append({**_key(c, name), "accuracy": e.accuracy})
+            counts = {"correct": sum(e.correct), "total": sum(e.total)}
+            rows.append({**_key(c, name), "run": c.identity, **counts, "accuracy": e.accuracy})
         if others and len(others) < len(r.evaluations):
             notes.append("accuracy on the source dataset is not part of the average over targets")
     datasets = tuple(dict.fromkeys(str(row["dataset"]) for row in rows))
@@ -263,6 +276,11 @@ def _factors(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     }
 
 
+def _levels(manifest: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The levels of the factors in the order of the configuration; older manifests lack them."""
+    return {key: tuple(levels) for key, levels in manifest.get("factors", {}).items()}
+
+
 def _shots(finished: Sequence[Cell]) -> tuple[int, ...]:
     return tuple(sorted({c.record.shots for c in finished if c.record and c.seed is not None}))
 
@@ -357,6 +375,7 @@ def _runs(cells: Sequence[Cell], used: Sequence[Cell]) -> pd.DataFrame:
             "variant": c.variant,
             "dataset": c.dataset,
             "seed": c.seed,
+            "shots": c.shots,
             "identity": c.identity,
             "status": _status(c, used=id(c) in kept),
             "note": c.note,
@@ -364,4 +383,5 @@ def _runs(cells: Sequence[Cell], used: Sequence[Cell]) -> pd.DataFrame:
         for c in cells
     ]
     frame = pd.DataFrame(rows)
-    return frame.assign(seed=pd.array(frame["seed"].tolist(), dtype="Int64"))
+    numbers = {n: pd.array(frame[n].tolist(), dtype="Int64") for n in ("seed", "shots")}
+    return frame.assign(**numbers)

@@ -2,7 +2,7 @@
 alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from analysis.compare import Block, Comparison
@@ -11,9 +11,11 @@ from analysis.tables import counted, interval_text, p_text, phrase, points
 
 OFF_PREFIXES = ("@No", "@Null")
 MAX_OTHERS = 6
+MAX_LISTED = 8
 OTHER = 2
 LEAST_SEEDS = 5
 DECIDED = ("better", "worse")
+KINDS = {"wilcoxon": "bootstrap", "t_each": "seeds-only bootstrap"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +95,7 @@ def _rank(results: Results, c: Comparison) -> int:
 def _decided(results: Results, c: Comparison) -> Sentence:
     assert c.difference is not None
     size = points(abs(c.difference))
-    kind_of = "bootstrap" if c.decided_by == "wilcoxon" else "t"
-    interval = f"95 % {kind_of} interval {interval_text(c.interval)}"
+    interval = f"95 % {KINDS.get(c.decided_by, 't')} interval {interval_text(c.interval)}"
     certainty = f"{interval}, Holm-adjusted p {_equals(c.holm_p)}"
     if part := removed_part(results, c):
         kind, helps, moves = (
@@ -114,11 +115,10 @@ def _decided(results: Results, c: Comparison) -> Sentence:
 
 
 def _scope(c: Comparison) -> str:
-    if c.decided_by == "t_seeds":
+    if c.decided_by in ("t_seeds", "t_corrected"):
         return " One dataset: the claim is about that dataset alone."
-    if c.num_datasets < 6:
-        num = counted(c.num_datasets, "dataset")
-        return f" Only {num}: descriptive, not a claim about other datasets."
+    if c.decided_by == "t_each":
+        return f" Shown in each of the {c.num_datasets} datasets; no claim about other datasets."
     return ""
 
 
@@ -126,7 +126,7 @@ def _equivalent(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
     family = [c for c in told if c.verdict == "equivalent"]
     if not family:
         return []
-    shown = "; ".join(
+    shown = _listed(
         f"{c.variant} {points(c.difference, sign=True)} (p {_equals(c.equivalence_p)})"
         for c in family
     )
@@ -137,17 +137,31 @@ def _equivalent(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
     return [Sentence(kind="equivalent", text=text)]
 
 
+def _listed(texts: Iterable[str]) -> str:
+    """The first ``MAX_LISTED``, and how many more the table has."""
+    every = list(texts)
+    rest = len(every) - MAX_LISTED
+    return "; ".join(every[:MAX_LISTED]) + (f"; and {rest} more in the table" if rest > 0 else "")
+
+
+def _largest_first(family: Sequence[Comparison]) -> list[Comparison]:
+    return sorted(family, key=lambda c: -abs(c.difference or 0.0))
+
+
 def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
     family = [c for c in told if c.verdict == "undecided"]
     if not family:
         return []
-    shown = "; ".join(
+    shown = _listed(
         f"{c.variant} {points(c.difference, sign=True)}"
         + (f" {interval_text(c.interval)}" if c.interval else "")
-        for c in family
+        + (f", {c.reason}" if c.reason.startswith(DECIDED) else "")
+        for c in _largest_first(family)
     )
+    each = any(c.decided_by == "t_each" for c in family)
     text = (
-        f"Undecided against {reference}, in points {phrase(family[0].metric)}: {shown}. "
+        f"Undecided against {reference}, in points {phrase(family[0].metric)}"
+        f"{' (not shown in every dataset)' if each else ''}: {shown}. "
         "This is not evidence of no difference."
     )
     return [Sentence(kind="undecided", text=text), *_beyond_seeds(reference, family)]
@@ -169,9 +183,9 @@ def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sente
     ]
     if not clear:
         return []
-    shown = "; ".join(
+    shown = _listed(
         f"{c.variant} {points(c.difference, sign=True)} {interval_text(c.seeds_only)}"
-        for c in sorted(clear, key=lambda c: -abs(c.difference or 0.0))
+        for c in _largest_first(clear)
     )
     text = (
         f"On these {clear[0].num_datasets} datasets alone, more than seeds explain against "

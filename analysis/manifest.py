@@ -52,6 +52,9 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"{path}: a manifest needs {', '.join(needed)}, lacks {', '.join(absent)}")
     names = [v["name"] for v in raw["variants"]]
     check_known("baseline", raw["baseline"], names)
+    for factor, levels in raw.get("factors", {}).items():
+        if not isinstance(levels, list) or len(levels) < 2:
+            raise ValueError(f"{path}: a factor has two or more levels, {factor} has {levels!r}")
     for reference in raw.get("references", ()):
         check_known("reference", reference, names)
     return dict(raw)

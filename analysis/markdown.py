@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from analysis.compare import Block
 from analysis.curves import curve_text
 from analysis.design import Fact
+from analysis.further_text import Box
 from analysis.headline import Sentence
 from analysis.methods_text import MethodsText
 from analysis.results import Results
@@ -28,14 +29,19 @@ def report_markdown(
     results: Results,
     table: MainTable,
     blocks: Sequence[Block],
+    boxes: Sequence[Box],
     sentences: Sequence[Sentence],
     design: Sequence[Fact],
     methods: MethodsText,
     standing: Standing,
+    *,
+    images: str,
+    variance: TextTable | None,
 ) -> str:
-    """Headline, design, main table, comparisons, problems, notes and methods.
+    """Headline, design, main table, comparisons, further tests, problems, notes and methods.
 
-    ``standing`` gives the mark of (variant, metric) in the average columns.
+    ``standing`` gives the mark of (variant, metric) in the average columns, ``images`` is the
+    section about single images, ``variance`` the shares of variance of a toggle grid.
     """
     parts = [f"# {escape_markdown(results.name)}\n"]
     parts.append("".join(f"* {escape_markdown(s.text)}\n" for s in sentences))
@@ -51,6 +57,11 @@ def report_markdown(
     for block in blocks:
         parts.append(f"## Against {escape_markdown(block.reference)}\n")
         parts.extend(_family(block, metric) for metric in block.comparisons)
+    parts.append(images)
+    parts.append("## Further tests\n\nNo verdict rests on them.\n")
+    parts.extend(_box(box) for box in boxes)
+    if variance:
+        parts.append(f"## {variance.title}\n\n{variance.to_markdown()}")
     if results.problems:
         parts.append("## Cells without a score\n")
         parts.append("".join(f"* {escape_markdown(str(p))}\n" for p in results.problems))
@@ -65,6 +76,12 @@ def report_markdown(
 
 def _left(markdown: str) -> str:
     return markdown.replace("--:|", ":--|")
+
+
+def _box(box: Box) -> str:
+    says = [f"Not applicable: {box.reason}."] if box.reason else [*box.sentences]
+    text = f"**{escape_markdown(box.title)}** {escape_markdown(' '.join(says))}\n"
+    return text if box.table is None else f"{text}\n{box.table.to_markdown()}"
 
 
 def _family(block: Block, metric: str) -> str:

@@ -63,6 +63,7 @@ def methods_text(
     *,
     attribution: bool,
     profiles: bool,
+    images: bool,
 ) -> MethodsText:
     """What was measured, how it was compared, and what was not claimed."""
     sentences = [_design(results), *_tests(results, blocks, options), _intervals(options)]
@@ -80,6 +81,12 @@ def methods_text(
     if profiles:
         sentences.append(
             "Interquartile means and performance profiles follow Agarwal et al. [agarwal2021]."
+        )
+    if images:
+        sentences.append(
+            "The trained models themselves are compared on the same test images by McNemar's exact "
+            "test [mcnemar1947] with Holm's correction over the variants of a target, and by "
+            "Cochran's Q [cochran1950]; this says nothing about the methods."
         )
     text = " ".join(sentences)
     keys = dict.fromkeys(re.findall(r"\[([a-z]+\d{4})\]", text))
@@ -118,25 +125,42 @@ def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[
         "wilcoxon": "an exact Wilcoxon signed-rank test with Pratt's zeros over dataset means "
         "[wilcoxon1945] [pratt1959]",
         "t": "a paired t test over dataset means",
+        "t_each": "a paired t test over seeds in every dataset, an effect being decided where all "
+        "datasets show it [dror2017]",
         "t_seeds": "a paired t test over the seeds of the one dataset",
+        "t_corrected": "a corrected resampled t test over the resamples of the one dataset",
     }
     tests = " and ".join(texts[name] for name in sorted(names) if name in texts)
     if not tests:
         return ["No test is made: there is at most one paired run."]
-    one = not names & {"wilcoxon", "t"}
+    if names & {"wilcoxon", "t"}:
+        scope = "The sample are the datasets, not the seeds [demsar2006]."
+    elif "t_each" in names:
+        scope = "Claims are about these datasets alone, which are too few for a wider one."
+    else:
+        scope = "There is one dataset: claims are about it alone."
     return [
-        "There is one dataset: claims are about it alone."
-        if one
-        else "The sample are the datasets, not the seeds [demsar2006].",
+        scope,
         f"The test was chosen from the numbers of datasets, seeds and comparisons before any score "
         f"was seen: {tests}, on {label(metric)}, two-sided, with Holm's correction over all "
         f"comparisons with a reference [holm1979] at alpha {options.alpha:g}.",
+        *_overlap(options),
         "Pairs are never compared by mean ranks, which depend on the other methods in the table "
         "[benavoli2016].",
         f"A difference is called equivalent when two one-sided tests [schuirmann1987] place it "
         f"within {100 * options.rope:g} points of zero; what is neither is called undecided.",
         "Bayesian signed-rank posteriors [benavoli2017], the number of datasets with a shown "
         "effect [dror2017] and the probability of outperforming [bouthillier2021] are given too.",
+    ]
+
+
+def _overlap(options: Options) -> list[str]:
+    if options.overlap is None:
+        return []
+    return [
+        f"The seeds are resamples that share data ({options.overlap:.4g} test images for each "
+        "training image): tests over seeds use the variance factor 1/n + test/train "
+        "[nadeau2003]."
     ]
 
 

@@ -14,8 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.compare import HM_OF_MEANS, Block
-from analysis.curves import curve_text
+from analysis.curves import curve_text, point
 from analysis.figures.style import Picture, to_svg
+from analysis.further_text import boxes
+from analysis.images_text import page_tables
 from analysis.integrity import saw_test
 from analysis.pairwise import Pairwise
 from analysis.power import plan_rows
@@ -102,6 +104,8 @@ def _context(report: "Report") -> dict[str, Any]:
         "absent": report.gallery.absent,
         "pairs": report.pairwise[results.primary_metric],
         "pairs_line": _omnibus_line(report.pairwise[results.primary_metric]),
+        "boxes": boxes(report.further),
+        "images": page_tables(report.images, report.options.alpha),
         "kind_names": KIND_NAMES,
         "plans": _plans(report),
         "costs": results.costs.to_dict("records"),
@@ -261,13 +265,15 @@ def _runs(report: "Report", anchors: _Anchors) -> list[dict[str, Any]]:
     frame = results.runs
     if frame.empty:
         frame = results.frame[["variant", "dataset", "seed"]].assign(
-            identity="", status="scored", note=""
+            identity=results.origins.get("run", ""), status="scored", note=""
         )
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for raw in frame.to_dict("records"):
         row = {str(key): value for key, value in raw.items()}
         seed = row["seed"] if isinstance(row["seed"], int) else None
+        shots = row["shots"] if isinstance(row.get("shots"), int) else None
+        metric = results.primary_metric if shots is None else point(shots)
         ids = (anchors.variant(row["variant"]), anchors.cell(row["variant"], row["dataset"]))
         fresh = [i for i in dict.fromkeys(ids) if i not in seen]
         seen |= set(fresh)
@@ -276,20 +282,26 @@ def _runs(report: "Report", anchors: _Anchors) -> list[dict[str, Any]]:
                 **row,
                 "ids": fresh,
                 "seed": "-" if seed is None else str(seed),
-                "score": scores.get((row["variant"], row["dataset"], seed)),
+                "shots": shots,
+                "score": scores.get((row["variant"], row["dataset"], seed, metric)),
                 **_whereabouts(report, row),
             }
         )
     return rows
 
 
-def _run_scores(results: Results) -> Mapping[tuple[str, str, int | None], float]:
+def _run_scores(results: Results) -> Mapping[tuple[str, str, int | None, str], float]:
+    """The score of (variant, dataset, seed, metric): the headline's, or those of a curve."""
     frame = results.frame
-    columns = (frame["variant"], frame["dataset"], frame["seed"], frame[results.primary_metric])
+    keys = [
+        (str(v), str(d), None if pd.isna(s) else int(s))
+        for v, d, s in zip(frame["variant"], frame["dataset"], frame["seed"], strict=True)
+    ]
     return {
-        (str(v), str(d), None if pd.isna(s) else int(s)): float(x)
-        for v, d, s, x in zip(*columns, strict=True)
-        if not pd.isna(x)
+        (*key, metric): float(score)
+        for metric in results.curve or (results.primary_metric,)
+        for key, score in zip(keys, frame[metric], strict=True)
+        if not pd.isna(score)
     }
 
 

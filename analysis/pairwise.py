@@ -56,7 +56,9 @@ def all_pairs(results: Results, metric: str, options: Options) -> Pairwise:
     scores = {v: results.scores(v, metric) for v in ranked}
     pairs = list(combinations(range(len(ranked)), 2))
     differences = [stats.paired_differences(scores[ranked[i]], scores[ranked[j]]) for i, j in pairs]
-    verdicts = stats.judge(differences, alpha=options.alpha, rope=options.rope)
+    verdicts = stats.judge(
+        differences, alpha=options.alpha, rope=options.rope, overlap=options.overlap
+    )
     size = len(ranked)
     difference_VV, p_VV = np.zeros((size, size)), np.ones((size, size))
     words = [[""] * size for _ in range(size)]
@@ -75,7 +77,7 @@ def all_pairs(results: Results, metric: str, options: Options) -> Pairwise:
         difference_VV=difference_VV,
         p_VV=p_VV,
         words_VV=tuple(map(tuple, words)),
-        primary=_primary(differences, options),
+        primary=stats.family_test(differences, alpha=options.alpha, overlap=options.overlap),
         omnibus=stats.friedman(table_DV),
         ranks=ranks,
         left_out=left_out,
@@ -105,14 +107,6 @@ def _turned(verdict: Verdict) -> str:
 def _dataset_table(results: Results, scores: dict[str, Array], ranked: list[str]) -> Array:
     columns = [stats.dataset_means(scores[v]) for v in ranked]
     return np.stack(columns, axis=1) if columns else np.zeros((len(results.datasets), 0))
-
-
-def _primary(differences: list[Array], options: Options) -> Primary:
-    counts = [int((~np.isnan(stats.dataset_means(d))).sum()) for d in differences]
-    several = [n for n in counts if n > 1]
-    seeds = max((int(np.isfinite(d).sum()) for d in differences), default=0)
-    num = min(several, default=1 if any(counts) else 0)
-    return stats.primary_test(num, seeds, sum(n > 0 for n in counts), alpha=options.alpha)
 
 
 def _rank_groups(table_DV: Array, p_VV: Array, options: Options) -> tuple[RankGroups | None, str]:

@@ -3,18 +3,28 @@
 Which variant switches what is read from the factors alone, see ``toggle_grid``.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 
-from analysis.attribution import MAX_PARTS, PartEffect, attribute
+from analysis.attribution import (
+    MAX_PARTS,
+    PartEffect,
+    VarianceShares,
+    attribute,
+    variance_shares,
+)
+from analysis.compare import Options
 from analysis.figures.attribution import Shares
 from analysis.figures.interaction import CellMeans
+from analysis.figures.variance import by_order
 from analysis.results import Results
 from analysis.stats import Array, MeanInterval, Resamples, dataset_means, t_interval
-from analysis.tables import label
+from analysis.stats import judge as judge_family
+from analysis.tables import TextTable, label
 from analysis.toggle_grid import ToggleGrid, find_toggle_grid, level_effects
 
 NO_REFINER = {"experiment.refiner": "@NullRefiner"}
@@ -24,7 +34,8 @@ MAX_PAIRS = 6
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartsView:
     """What a study says about its parts on one metric. What does not exist is None or empty, and
-    ``reason`` says why. ``levels`` are effects of (factor, first level, level).
+    ``reason`` says why. ``levels`` are effects of (factor, first level, level); ``variance`` has
+    the shares of variance by dataset.
     """
 
     shares: Shares | None = None
@@ -32,29 +43,57 @@ class PartsView:
     pairs: tuple[CellMeans, ...] = ()
     reason: str = ""
     outside: tuple[str, ...] = ()
+    variance: Mapping[str, VarianceShares] = field(default_factory=dict)
 
 
-def parts_view(results: Results, metric: str, resamples: Resamples, *, alpha: float) -> PartsView:
+def parts_view(results: Results, metric: str, resamples: Resamples, options: Options) -> PartsView:
     """Attribution where parts are switched on and off, effects by level where there are more."""
     if not any(results.factors.values()):
         return PartsView(reason="the variants come without factors: nothing says what they switch")
-    grid = find_toggle_grid(results.factors, base=_bare(results))
+    grid = find_toggle_grid(results.factors, levels=results.levels, base=_bare(results))
     tables = {v: _table(results, v, metric) for v in results.variants}
+    judge = partial(
+        judge_family,
+        alpha=options.alpha,
+        rope=options.rope,
+        names=results.datasets,
+        overlap=options.overlap,
+    )
     by_level = {levels: tables[v] for levels, v in grid.by_level.items()}
-    levels = level_effects(by_level, grid.factors, resamples, alpha=alpha) if by_level else ()
+    levels = level_effects(by_level, grid.factors, resamples, judge=judge) if by_level else ()
     pairs = _cell_means(by_level, grid) if by_level else ()
     if not 1 < len(grid.parts) <= MAX_PARTS:
         reason = grid.reason or f"attribution needs 2 to {MAX_PARTS} parts, found {len(grid.parts)}"
         return PartsView(levels=levels, pairs=pairs, reason=reason, outside=grid.outside)
     cells = {cell: tables[v] for cell, v in grid.cells.items()}
     shares = Shares(
-        found=attribute(cells, grid.parts, resamples, alpha=alpha),
+        found=attribute(cells, grid.parts, resamples, judge=judge),
         labels=grid.parts,
         base=_average(cells.get(frozenset())),
         full=_average(cells.get(frozenset(grid.parts))),
         what=label(metric),
     )
-    return PartsView(shares=shares, levels=levels, pairs=pairs, outside=grid.outside)
+    return PartsView(
+        shares=shares,
+        levels=levels,
+        pairs=pairs,
+        outside=grid.outside,
+        variance=dict(zip(results.datasets, variance_shares(cells, grid.parts), strict=True)),
+    )
+
+
+def variance_text(view: PartsView) -> TextTable | None:
+    """Shares of variance in percent, a row a dataset; None where no dataset has any."""
+    shares = {dataset: by_order(found) for dataset, found in view.variance.items()}
+    names = next((tuple(found) for found in shares.values() if found), None)
+    if names is None:
+        return None
+    rows = tuple(
+        (dataset, *(f"{100 * found[n]:.1f}" if found else "-" for n in names))
+        for dataset, found in shares.items()
+    )
+    title = "Where the variance comes from, percent of a dataset's runs"
+    return TextTable(title=title, header=("Dataset", *names), rows=rows)
 
 
 def _bare(results: Results) -> str:

@@ -19,6 +19,7 @@ from analysis.figures.plane import PlanePoint, plane
 from analysis.figures.profiles import Profile, profile_picture
 from analysis.figures.seeds import seed_scatter
 from analysis.figures.style import Picture
+from analysis.figures.variance import variance_picture
 from analysis.pairwise import Pairwise
 from analysis.parts import PartsView
 from analysis.results import Results
@@ -74,6 +75,7 @@ def gallery(material: Material) -> Gallery:
         ("pairwise_heatmap", _pairwise_heatmap(material), single),
         ("critical_difference", _critical_difference(material), material.pairwise.reason or single),
         ("attribution", _attribution(material), material.parts.reason),
+        ("variance_shares", *_variance(material)),
         ("levels", _levels(material), "no factor of a grid has more than two levels"),
         ("interaction", _interaction(material), "no two factors are crossed in a grid"),
         ("seed_scatter", _seeds(material), "no pair of runs to compare"),
@@ -165,6 +167,15 @@ def _critical_difference(m: Material) -> Picture | None:
 
 def _attribution(m: Material) -> Picture | None:
     return attribution_picture(m.parts.shares) if m.parts.shares else None
+
+
+def _variance(m: Material) -> tuple[Picture | None, str]:
+    """Shares of variance, or the first reason why a dataset has none."""
+    if m.parts.shares is None:
+        return None, m.parts.reason
+    parts = m.parts.shares.found.parts
+    reasons = [shares.reason for shares in m.parts.variance.values()]
+    return variance_picture(m.parts.variance, parts, what=label(m.metric)), reasons[0]
 
 
 def _levels(m: Material) -> Picture | None:

@@ -6,7 +6,7 @@ datasets (dataset x method) and by the noise of training, which alone shrinks wi
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -14,34 +14,15 @@ from typing import Any
 import numpy as np
 
 from analysis import stats
+from analysis.detectability import NO_SPREAD, Designs, Spread
 from analysis.published import TABLES, PublishedRow, load_published
 from analysis.published_views import ZERO_SHOT
-from analysis.stats import Array, Detector, detector
+from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Array
 
 TARGET_POWER = 0.8
 MOST_SEEDS, MOST_DATASETS = 1000, 10_000
 SEEDS_OF_A_PRINTED_FIGURE = 3
 PLANNED_BACKBONE = "ViT-B/16"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """How paired differences vary: ``between`` datasets (standard deviation of the true difference)
-    and ``seed`` (of one seed's difference on one dataset, None where unknown), and where from.
-    """
-
-    between: float
-    seed: float | None
-    source: str
-
-    def __post_init__(self) -> None:
-        for name, value in (("between", self.between), ("seed", self.seed)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"a spread is a standard deviation of 0 or more, {name}: {value}")
-
-    def of_dataset_mean(self, num_seeds: int) -> float:
-        """Standard deviation of a dataset's mean difference over so many seeds."""
-        return math.sqrt(self.between**2 + (self.seed or 0.0) ** 2 / num_seeds)
 
 
 def variance_components(difference_DS: Array) -> tuple[Spread | None, str]:
@@ -167,18 +148,12 @@ def plan_study(
     """
     _check(num_datasets, num_seeds, effect, comparisons, alpha, target_power)
     primary = stats.primary_test(num_datasets, num_seeds, comparisons, alpha=alpha)
-    options: Mapping[str, Any] = {"comparisons": comparisons, "alpha": alpha, "rng": rng}
-    test = detector(num_datasets, num_seeds, **options)
-    least = test.detectable(target_power) if test else None
-    sd = _spread_of_sample(spread, num_datasets, num_seeds)
-    seeds, why_seeds = _seeds_needed(effect, spread, num_datasets, target_power, options)
-    datasets, why_datasets = _datasets_needed(effect, spread, num_seeds, target_power, options)
-    if sd and _decides(test, effect, sd, target_power):
-        seeds, datasets, why_seeds, why_datasets = num_seeds, num_datasets, "", ""
-    notes = [why_seeds, why_datasets]
-    notes += ["one paired run: there is no test, so no power"] if test is None else []
-    notes += ["no spread is known or assumed, so no power"] if sd == 0 else []
-    notes += [f"{primary.claim}: no claim on others"] if primary.descriptive else []
+    designs = Designs(spread=spread, comparisons=comparisons, alpha=alpha, rng=rng)
+    own = (num_datasets, num_seeds)
+    power = designs.power(effect, *own)
+    seeds, datasets, notes = _settled(designs, effect, own, power, target_power)
+    few = 1 < num_datasets < MIN_DATASETS_FOR_WILCOXON
+    notes += [f"{primary.claim}: no claim on others"] if few and primary.claim else []
     return Plan(
         num_datasets=num_datasets,
         num_seeds=num_seeds,
@@ -189,13 +164,28 @@ def plan_study(
         claim=primary.claim,
         spread=spread,
         effect=effect,
-        power=_power(test, effect, sd),
-        minimum_effect=least * sd if least is not None and sd > 0 else None,
+        power=power,
+        minimum_effect=designs.detectable(target_power, *own),
         smallest_p=stats.smallest_adjusted_p(primary, num_datasets, comparisons),
         seeds_needed=seeds,
         datasets_needed=datasets,
         notes=tuple(filter(None, notes)),
     )
+
+
+def _settled(
+    designs: Designs, effect: float, own: tuple[int, int], power: float | None, target: float
+) -> tuple[int | None, int | None, list[str]]:
+    """Seeds and datasets that settle ``effect``, each alone, and what to say about it."""
+    num_datasets, num_seeds = own
+    if power is not None and power >= target:
+        return num_seeds, num_datasets, []
+    reason = "" if power is not None else designs.why_no_power(*own)
+    if reason == NO_SPREAD:
+        return None, None, [reason]
+    seeds, why_seeds = _seeds_needed(designs, effect, num_datasets, target)
+    datasets, why_datasets = _datasets_needed(designs, effect, num_seeds, target)
+    return seeds, datasets, [why_seeds, why_datasets, reason]
 
 
 def _check(
@@ -219,65 +209,41 @@ def _check(
             raise ValueError(f"{name} must be between 0 and 1, got {share:g}")
 
 
-def _spread_of_sample(spread: Spread, num_datasets: int, num_seeds: int) -> float:
-    """Standard deviation of what the test sees: dataset means, or seeds of the only dataset."""
-    if num_datasets == 1:
-        return spread.seed or 0.0
-    return spread.of_dataset_mean(num_seeds)
-
-
-def _power(test: Detector | None, effect: float, sd: float) -> float | None:
-    if test is None:
-        return None
-    return test.power(effect / sd) if sd > 0 else None
-
-
 def _seeds_needed(
-    effect: float,
-    spread: Spread,
-    num_datasets: int,
-    target: float,
-    options: Mapping[str, Any],
+    designs: Designs, effect: float, num_datasets: int, target: float
 ) -> tuple[int | None, str]:
     """Fewest seeds on the same datasets, or None and why no number does it."""
-    if spread.seed is None:
+    if designs.spread.seed is None:
         return None, "more seeds: the noise of training is unknown, measure it with two seeds"
-    if num_datasets == 1:
-        noise = spread.seed
-
-        def settles(num_seeds: int) -> bool:
-            return _decides(detector(1, num_seeds, **options), effect, noise, target)
-
-        needed = _first(settles, 2, MOST_SEEDS)
-        return needed, "" if needed else f"more than {MOST_SEEDS} seeds would be needed"
-    test = detector(num_datasets, 2, **options)
-    assert test is not None
-    least = test.detectable(target) or math.inf
-    room = (effect / least) ** 2 - spread.between**2
-    if room <= 0 or spread.seed**2 / room > MOST_SEEDS:
-        floor = 100 * least * spread.between
-        return None, (
-            f"more seeds do not settle it: with {num_datasets} datasets their spread alone hides "
-            f"effects below {floor:.2f} points"
-        )
-    return max(1, math.ceil(spread.seed**2 / room - 1e-9)), ""
+    few = num_datasets < MIN_DATASETS_FOR_WILCOXON
+    needed = _first(
+        lambda seeds: (designs.power(effect, num_datasets, seeds) or 0.0) >= target,
+        2 if few else 1,
+        MOST_SEEDS,
+    )
+    if needed is not None:
+        return needed, ""
+    least = designs.floor(target, num_datasets)
+    if least is None or least < effect:
+        return None, f"more than {MOST_SEEDS} seeds would be needed"
+    return None, (
+        f"more seeds do not settle it: with {num_datasets} datasets their spread alone hides "
+        f"effects below {100 * least:.2f} points"
+    )
 
 
 def _datasets_needed(
-    effect: float, spread: Spread, num_seeds: int, target: float, options: Mapping[str, Any]
+    designs: Designs, effect: float, num_seeds: int, target: float
 ) -> tuple[int | None, str]:
-    """Fewest datasets with the same number of seeds, or None and why no number does it."""
-    sd = spread.of_dataset_mean(num_seeds)
-
-    def settles(num_datasets: int) -> bool:
-        return _decides(detector(num_datasets, num_seeds, **options), effect, sd, target)
-
-    needed = _first(settles, 2, MOST_DATASETS)
+    """Fewest datasets with the same number of seeds on which a test over them settles it, or None
+    and why no number does.
+    """
+    needed = _first(
+        lambda datasets: (designs.power(effect, datasets, num_seeds) or 0.0) >= target,
+        MIN_DATASETS_FOR_WILCOXON,
+        MOST_DATASETS,
+    )
     return needed, "" if needed else f"more than {MOST_DATASETS} datasets would be needed"
-
-
-def _decides(test: Detector | None, effect: float, sd: float, target: float) -> bool:
-    return test is not None and (sd == 0 or test.power(effect / sd) >= target)
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
@@ -388,5 +354,9 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         ("spread between datasets", points(plan.spread.between)),
         ("spread over seeds", points(plan.spread.seed)),
         ("spread from", plan.spread.source),
+        (
+            f"to show P(better run) > 1/2 if it is {stats.GAMMA:g}",
+            f"{stats.noether_size()} paired runs of one dataset",
+        ),
         *(("note", note) for note in plan.notes),
     ]

@@ -14,15 +14,20 @@ from analysis.compare import Block, Options, compare_all
 from analysis.design import Fact, design_facts
 from analysis.document import document
 from analysis.evidence import Evidence, evidence, evidence_records
+from analysis.export import tidy_frame
 from analysis.figures.style import to_files
 from analysis.frames import load, seen_from
+from analysis.further import Further, further_tests, rule_facts
+from analysis.further_text import boxes
 from analysis.headline import Sentence, headline
+from analysis.images import MOST_RUNS, ImagesView, images_view
+from analysis.images_text import image_sentences, images_markdown
 from analysis.latex import report_latex
 from analysis.markdown import report_markdown
 from analysis.methods_text import MethodsText, methods_text
 from analysis.page import render_page
 from analysis.pairwise import Pairwise, all_pairs
-from analysis.parts import PartsView, parts_view
+from analysis.parts import PartsView, parts_view, variance_text
 from analysis.pictures import Gallery, Material, gallery
 from analysis.results import Results
 from analysis.settings import SettingTable, differing_settings
@@ -55,6 +60,8 @@ class Report:
     blocks: tuple[Block, ...]
     evidence: tuple[Evidence, ...]
     pairwise: Mapping[str, Pairwise]
+    further: Further
+    images: ImagesView
     parts: PartsView
     gallery: Gallery
     methods: MethodsText
@@ -91,16 +98,18 @@ def build_report(
     options: Options | None = None,
     figures: bool = True,
     allow_mixed: bool = False,
+    image_runs: int = MOST_RUNS,
 ) -> Report:
     """Build the report of a study folder, a tidy CSV file or loaded results, and write its files
     into ``out``.
 
     ``baseline``, ``references`` and ``metric`` (of the headline) replace what the source says;
     ``scale`` is for a CSV file, ``allow_mixed`` uses runs of different code versions together.
+    ``image_runs`` is the largest number of runs that are compared image by image.
     Files: index.html (one self-contained page), report.md, report.tex, references.bib, report.json,
     results.csv, comparisons.csv, evidence.csv, scores.csv (the runs, in the format that a report
     reads), cost.csv, and with ``figures`` every figure as PNG and PDF.
-    All but index.html, cost.csv and the figure of costs depend on the scores alone. Raises
+    All but index.html, cost.csv and the figure of costs depend on scores and images alone. Raises
     ValueError for anything that cannot be read or does not exist.
     """
     options = options or Options()
@@ -109,7 +118,8 @@ def build_report(
         loaded = load(loaded, scale=scale, allow_mixed=allow_mixed)
     results = seen_from(loaded, baseline=baseline, references=references, metric=metric)
     folder = source if isinstance(source, Path) and source.is_dir() else None
-    report = _report(results, options, folder, out)
+    images = images_view(results, folder, most=image_runs)
+    report = _report(results, images, options, folder, out)
     for name, content in _files(report).items():
         write_atomic(out / name, content)
     if figures:
@@ -119,13 +129,16 @@ def build_report(
     return report
 
 
-def _report(results: Results, options: Options, folder: Path | None, out: Path) -> Report:
+def _report(
+    results: Results, images: ImagesView, options: Options, folder: Path | None, out: Path
+) -> Report:
     """All numbers of a report; nothing is written."""
     table = main_table(results)
     blocks = compare_all(results, options)
     draws = _resamples(results, options)
     pairwise = {m: all_pairs(results, m, options) for m in results.metrics}
-    parts = parts_view(results, results.primary_metric, draws, alpha=options.alpha)
+    further = further_tests(results, pairwise[results.primary_metric], options, draws)
+    parts = parts_view(results, results.primary_metric, draws, options)
     drawn = gallery(
         Material(
             results=results,
@@ -143,21 +156,31 @@ def _report(results: Results, options: Options, folder: Path | None, out: Path) 
         blocks=blocks,
         evidence=tuple(e for b in blocks for e in evidence(results, b, options, draws)),
         pairwise=pairwise,
+        further=further,
+        images=images,
         parts=parts,
         gallery=drawn,
-        methods=methods_text(
-            results,
-            blocks,
-            options,
-            attribution="attribution" in drawn.pictures,
-            profiles="profiles" in drawn.pictures,
-        ),
+        methods=_methods(results, blocks, options, drawn, images),
         settings=differing_settings(results, folder),
-        headline=headline(results, blocks),
-        design=design_facts(results, blocks, options),
+        headline=(*headline(results, blocks), *image_sentences(images, options.alpha)),
+        design=(*design_facts(results, blocks, options), *rule_facts(further)),
         source=folder,
         out=out,
         page=out / "index.html",
+    )
+
+
+def _methods(
+    results: Results, blocks: Sequence[Block], options: Options, drawn: Gallery, images: ImagesView
+) -> MethodsText:
+    """What the methods paragraph says of the boxes that this report has."""
+    return methods_text(
+        results,
+        blocks,
+        options,
+        attribution="attribution" in drawn.pictures,
+        profiles="profiles" in drawn.pictures,
+        images=images.only_test,
     )
 
 
@@ -168,13 +191,14 @@ def _resamples(results: Results, options: Options) -> Resamples:
         reps=min(options.reps, PARTS_REPS),
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,
+        overlap=options.overlap,
     )
 
 
 def _files(report: Report) -> dict[str, str | bytes]:
     results = report.results
     text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-    scores = results.frame[["variant", "dataset", "seed", *results.metrics]].round(9)
+    scores = tidy_frame(results)
     files: dict[str, str | bytes] = {
         "report.json": text + "\n",
         "results.csv": to_csv(main_records(report.table)),
@@ -185,15 +209,19 @@ def _files(report: Report) -> dict[str, str | bytes]:
             results,
             report.table,
             report.blocks,
+            boxes(report.further),
             report.headline,
             report.design,
             report.methods,
             report.standing,
+            images=images_markdown(report.images, report.options.alpha),
+            variance=variance_text(report.parts),
         ),
         "report.tex": report_latex(
             results,
             report.table,
             report.blocks,
+            boxes(report.further),
             report.headline,
             report.methods,
             report.gallery.all(),

@@ -61,8 +61,10 @@ class Results:
     cell has. ``aliases`` maps an inert variant, whose runs are another variant's runs, to that
     variant. ``shared_seeds`` says that one trained model was scored on several datasets; then
     ``source`` has the mean accuracy of each variant on what it was trained on, which is no target.
-    ``curve`` names the metrics that are points of a few-shot curve, in order. ``costs`` and
-    ``runs`` are frames for display; they never enter a test.
+    ``curve`` names the metrics that are points of a few-shot curve, in order. ``levels``
+    has the levels of the factors in their order where it is known. ``origins`` says of every row of
+    ``frame`` where it comes from: shots, code, data, run, and counts where they are exact.
+    ``costs`` and ``runs`` are frames for display; they never enter a test.
     """
 
     name: str
@@ -80,14 +82,17 @@ class Results:
     aliases: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Setting] = field(default_factory=dict)
     factors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     shots: tuple[int, ...] = ()
     batch_coupled: tuple[str, ...] = ()
     shared_seeds: bool = False
     source: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[str, ...] = ()
     environment: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    origins: pd.DataFrame = field(default_factory=_empty)
     costs: pd.DataFrame = field(default_factory=_empty)
     runs: pd.DataFrame = field(default_factory=_empty)
+    _seeded: dict[str, bool] = field(default_factory=dict, init=False, repr=False)
     _tables: dict[tuple[str, str], Array] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -101,8 +106,10 @@ class Results:
 
     def seeded(self, variant: str) -> bool:
         """False for a variant that has one measurement a dataset and no seed."""
-        rows = self.frame.loc[self.frame["variant"] == variant, "seed"]
-        return bool(rows.notna().any())
+        if variant not in self._seeded:
+            rows = self.frame.loc[self.frame["variant"] == variant, "seed"]
+            self._seeded[variant] = bool(rows.notna().any())
+        return self._seeded[variant]
 
     def scores(self, variant: str, metric: str) -> Array:
         """Scores as (D, S), NaN where missing; (D, 1) for a variant without seeds. D follows

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -13,14 +13,34 @@ from analysis.compare import Comparison, Options, compare_all
 from analysis.figures import search as figures
 from analysis.figures.style import Picture, to_svg
 from analysis.frames import load_study, seen_from
+from analysis.headline import EMBEDDED_CAVEAT, KINDS
 from analysis.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
-from analysis.tables import counted, interval_text, p_text, phrase, points
+from analysis.tables import TESTS, counted, interval_text, p_text, phrase, points
 from core.records import write_atomic
 
 __all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]
 
 SCHEMA_VERSION = 1
 TUNED, DEFAULT, CONTROL = "tuned", "default", "random search"
+
+
+SLICES_CAPTION = (
+    "One dot a complete trial. The other settings vary as well: a slice shows where the sampler "
+    "looked and what it found, not the effect of one setting. Darker is later."
+)
+
+
+class Exhibit(NamedTuple):
+    """A box of the page with its pictures; ``reason`` says why there are none."""
+
+    name: str
+    caption: str
+    pictures: tuple[Picture, ...]
+    reason: str
+
+    @property
+    def title(self) -> str:
+        return figures.TITLES[self.name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +50,7 @@ class SearchReport:
     search: SearchData
     findings: tuple[tuple[str, str], ...]
     comparisons: tuple[Comparison, ...]
+    exhibits: tuple[Exhibit, ...]
     page: Path
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,6 +68,12 @@ class SearchReport:
             "result": self.search.result,
             "importances": self.search.importances,
             "comparisons": [_comparison(c) for c in self.comparisons],
+            "figures": {
+                e.name: {picture.name: picture.values for picture in e.pictures}
+                for e in self.exhibits
+                if e.pictures
+            },
+            "figures_absent": {e.name: e.reason for e in self.exhibits if not e.pictures},
         }
 
 
@@ -70,6 +97,7 @@ def build_search_report(
         search=search,
         findings=tuple(_findings(search, comparisons)),
         comparisons=comparisons,
+        exhibits=_exhibits(search),
         page=out / "index.html",
     )
     text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
@@ -128,6 +156,9 @@ def _findings(search: SearchData, comparisons: tuple[Comparison, ...]) -> list[t
         return [("note", text)]
     found = [_gain(search, comparison) for comparison in comparisons]
     found.append(("note", _optimism(search)))
+    if not search.control:
+        text = "Not compared with a random search of equal budget: none was run; --control adds it."
+        found.append(("note", text))
     if bad := [t for t in search.trials if not t.complete]:
         states = ", ".join(
             f"{sum(t.state == state for t in bad)} {state}"
@@ -137,6 +168,8 @@ def _findings(search: SearchData, comparisons: tuple[Comparison, ...]) -> list[t
     if search.definition["mode"] == "asynchronous":
         text = "Asynchronous: the order of trials hung on timing, a second search will differ."
         found.append(("note", text))
+    if all(name.startswith("mosaic/") for name in search.definition["datasets"]):
+        found.append(("note", EMBEDDED_CAVEAT))
     return found
 
 
@@ -147,18 +180,34 @@ def _gain(search: SearchData, c: Comparison) -> tuple[str, str]:
     runs = search.result["search_runs" if c.variant == TUNED else "control_runs"]
     who = {TUNED: "Tuning", CONTROL: "Random search of equal budget"}[c.variant]
     verb = "gained" if c.difference >= 0 else "lost"
-    p = p_text(c.holm_p)
-    shown = f"p {p.replace('<', '< ')}" if p.startswith("<") else f"p = {p}"
     text = (
         f"{who} {verb} {points(abs(c.difference))} points {phrase(c.metric)} against the "
-        f"{c.reference} on fresh seeds (95 % interval {interval_text(c.interval)}, {shown}: "
-        f"{c.verdict})"
+        f"{c.reference} on fresh seeds ({_certainty(c)}: {c.verdict})"
     )
     if c.reference == DEFAULT:
         text += f", cost {counted(runs, 'run')}"
         text += f" and {search.seconds / 60:.1f} minutes of compute" if c.variant == TUNED else ""
     kind = c.verdict if c.verdict in ("better", "worse") else "undecided"
-    return kind, f"{text}."
+    return kind, f"{text}.{_scope(c)}"
+
+
+def _certainty(c: Comparison) -> str:
+    """The interval and the p of a comparison, each with its name."""
+    p = p_text(c.holm_p)
+    shown = f"p {p.replace('<', '< ')}" if p.startswith("<") else f"p = {p}"
+    kind = KINDS.get(c.decided_by, "t")
+    return f"95 % {kind} interval {interval_text(c.interval)}, Holm-adjusted {shown}"
+
+
+def _scope(c: Comparison) -> str:
+    """What a verdict reaches where datasets are too few to stand for others."""
+    if c.decided_by != "t_each":
+        return ""
+    found = f"; found: {c.reason}" if c.reason else ""
+    return (
+        f" Asked for is the same in each of the {counted(c.num_datasets, 'dataset')}{found}. "
+        "No claim about other datasets."
+    )
 
 
 def _optimism(search: SearchData) -> str:
@@ -183,17 +232,29 @@ def _difference(variants: Mapping[str, Any], when: str, name: str) -> float | No
     return None if tuned is None or default is None else tuned - default
 
 
-def _pictures(search: SearchData) -> list[Picture]:
+def _exhibits(search: SearchData) -> tuple[Exhibit, ...]:
+    """The figures of the page in their order, each with why it may be missing."""
     shapes, objective = search.definition["space"], search.objectives[0]
     numbers = search.result["pareto_front"] if search.result else []
-    made = [
-        figures.history(search.trials, search.control, objective),
-        figures.budget(search.trials, search.control, objective),
-        figures.front(search.trials, numbers, search.objectives),
-        figures.parallel(search.trials, shapes, objective),
-        figures.slices(search.trials, shapes, objective),
+    few = f"{counted(len(search.complete), 'trial')} complete"
+    one = few if len(search.objectives) > 1 else "the search has one objective"
+    front = figures.front(search.trials, numbers, search.objectives)
+    drawn = (
+        ("history", figures.history(search.trials, search.control, objective), few),
+        ("budget", figures.budget(search.trials, search.control, objective), few),
+        ("front", front, one),
+        ("parallel", figures.parallel(search.trials, shapes, objective), few),
+    )
+    found = [
+        Exhibit(name, picture.caption if picture else "", _listed(picture), reason)
+        for name, picture, reason in drawn
     ]
-    return [picture for picture in made if picture is not None]
+    panels = figures.slices(search.trials, shapes, objective)
+    return (*found, Exhibit("slices", SLICES_CAPTION, panels, few))
+
+
+def _listed(picture: Picture | None) -> tuple[Picture, ...]:
+    return () if picture is None else (picture,)
 
 
 def _page(report: SearchReport) -> str:
@@ -217,12 +278,16 @@ def _page(report: SearchReport) -> str:
         search=search,
         definition=search.definition,
         result=search.result,
-        pictures=[
-            (picture, Markup(to_svg(picture, prefix=f"s{index}")))
-            for index, picture in enumerate(_pictures(search))
-        ],
+        svg={
+            exhibit.name: [
+                Markup(to_svg(picture, prefix=f"{exhibit.name}{index}"))
+                for index, picture in enumerate(exhibit.pictures)
+            ]
+            for exhibit in report.exhibits
+        },
         best=_best(search),
         ranked=_ranked(search.trials),
+        tests=TESTS,
     )
 
 

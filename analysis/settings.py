@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.images import image_rows
 from analysis.results import Results
 from core.records import RunRecord, read_record
 
@@ -55,7 +56,8 @@ def read_settings(run_dir: Path) -> dict[str, str]:
 
 
 def score_rows(first_dir: Path, second_dir: Path) -> list[tuple[str, str, str, str]]:
-    """Scores and costs of two runs side by side: what, first, second, second minus first.
+    """Scores and costs of two runs side by side: what, first, second, second minus first; and the
+    images that only one of them gets right, with the exact p of McNemar's test.
 
     Raises ValueError where a folder has no record.
     """
@@ -66,6 +68,7 @@ def score_rows(first_dir: Path, second_dir: Path) -> list[tuple[str, str, str, s
     for target in targets:
         values = [record.accuracy(target) for record in records]
         rows.append((f"accuracy on {target}, %", *_texts([v and 100 * v for v in values], 2)))
+    rows += image_rows(first_dir, second_dir)
     for name, digits in (("train_seconds", 2), ("images_per_second", 0), ("peak_memory_mb", 0)):
         costs = [getattr(r.cost, name) if r.cost else None for r in records]
         rows.append((name.replace("_", " "), *_texts(costs, digits)))

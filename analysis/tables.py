@@ -20,7 +20,13 @@ from core.metrics import harmonic_mean
 AVERAGE = "average"
 DECIMALS = 6
 LABELS = {"base": "Base", "new": "New", "hm": "HM", HM_OF_MEANS: "HM of means", "all": "accuracy"}
-TESTS = {"wilcoxon": "exact Wilcoxon", "t": "paired t", "t_seeds": "paired t over seeds"}
+TESTS = {
+    "wilcoxon": "exact Wilcoxon",
+    "t": "paired t",
+    "t_each": "paired t in every dataset",
+    "t_seeds": "paired t over seeds",
+    "t_corrected": "corrected resampled t",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +215,7 @@ def p_text(p: float | None) -> str:
 
 def least_text(c: Comparison) -> str:
     """The smallest adjusted p that the design could have given; a t test has no such limit."""
-    no_limit = c.smallest_holm_p is None and c.decided_by in ("t", "t_seeds")
+    no_limit = c.smallest_holm_p is None and c.decided_by.startswith("t")
     return "no limit" if no_limit else p_text(c.smallest_holm_p)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.curves import curve_of
 from analysis.integrity import Origin, odd_problems, refuse_best_of, set_aside
+from analysis.origins import COUNTS, FACTOR, ORIGIN_COLUMNS, level_orders
 from analysis.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
 
 SCALES = ("auto", "percent", "fraction")
 KEYS = ("variant", "dataset", "seed")
 SETTING_COLUMNS = ("protocol", "regime", "selection", "shots")
-ORIGIN_COLUMNS = ("code", "data", "run")
 NOT_METRICS = (*KEYS, *SETTING_COLUMNS, *ORIGIN_COLUMNS)
 HM_TOLERANCE = 0.0011
 """A given hm further than this from 2bn/(b+n) is named: rounding of base and new to 0.1 points
@@ -29,19 +30,12 @@ def read_tidy(path: Path, *, scale: str = "auto", allow_mixed: bool = False) -> 
     _check_columns(path, text)
     _check_duplicates(path, text)
     refuse_best_of([*text.columns, *text["variant"].unique(), *_rules(text)], str(path))
-    frame = _keys(path, text)
-    metrics = [c for c in text.columns if c not in (*NOT_METRICS, "correct", "total")]
-    values = {m: _numbers(path, text, m) for m in metrics}
-    if metrics:
-        values = _fractions(path, values, scale)
-    if "correct" in text.columns:
-        values["accuracy"] = _counted(path, text)
-    frame = frame.assign(**values)
-    frame, notes = _with_hm(frame)
+    frame, notes = _scores(path, text, scale)
     ordered = _metric_order(frame)
     origins = _origins(frame, text)
     odd = set_aside(origins, baseline=origins[0].variant, allow_mixed=allow_mixed)
     complete = frame[[not reason for reason in odd]].dropna(subset=list(ordered))
+    factors, curve = _factors(path, text), curve_of(ordered)
     if complete.empty:
         raise ValueError(f"{path}: needs at least one row with every metric, found none")
     variants = tuple(dict.fromkeys(frame["variant"]))
@@ -50,6 +44,9 @@ def read_tidy(path: Path, *, scale: str = "auto", allow_mixed: bool = False) -> 
     return Results(
         name=path.stem,
         frame=complete.reset_index(drop=True),
+        origins=_beside(text).loc[complete.index].reset_index(drop=True),
+        factors=factors,
+        levels=level_orders(factors),
         variants=variants,
         datasets=tuple(dict.fromkeys(frame["dataset"])),
         metrics=ordered,
@@ -59,7 +56,54 @@ def read_tidy(path: Path, *, scale: str = "auto", allow_mixed: bool = False) -> 
         notes=notes,
         settings=_settings(path, text),
         shots=_shots(path, text),
+        shared_seeds=_shared_runs(text),
+        curve=curve,
+        primary=curve[-1] if curve else "",
     )
+
+
+def _measures(text: pd.DataFrame) -> list[str]:
+    """The columns that hold measurements."""
+    return [c for c in text.columns if c not in NOT_METRICS and not c.startswith(FACTOR)]
+
+
+def _beside(text: pd.DataFrame) -> pd.DataFrame:
+    """What the file says about where its rows come from."""
+    return text[[c for c in (*ORIGIN_COLUMNS, *COUNTS) if c in text.columns]]
+
+
+def _shared_runs(text: pd.DataFrame) -> bool:
+    """Whether one run is scored on several datasets: then its seed is not drawn anew for each."""
+    if "run" not in text.columns:
+        return False
+    named = text[text["run"] != ""]
+    return bool((named.groupby("run")["dataset"].nunique() > 1).any())
+
+
+def _factors(path: Path, text: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Levels by variant and factor, from the columns factor:NAME; a blank one is not bound."""
+    columns = [c for c in text.columns if c.startswith(FACTOR) and len({*text[c]} - {""}) > 1]
+    found: dict[str, dict[str, str]] = {}
+    for index, row in enumerate(text[["variant", *columns]].to_dict("records")):
+        bound = {c.removeprefix(FACTOR): str(row[c]) for c in columns if row[c]}
+        if bound != found.setdefault(str(row["variant"]), bound):
+            raise ValueError(
+                f"{path}, {_line(index)}: a variant has one level of every factor, "
+                f"{row['variant']!r} mixes two; give each its own variant name"
+            )
+    return found
+
+
+def _scores(path: Path, text: pd.DataFrame, scale: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Variant, dataset, seed and the metrics as fractions, and notes about them."""
+    frame = _keys(path, text)
+    metrics = [c for c in _measures(text) if c not in COUNTS]
+    values = {m: _numbers(path, text, m) for m in metrics}
+    if metrics:
+        values = _fractions(path, values, scale)
+    if "correct" in text.columns:
+        values["accuracy"] = _counted(path, text, values.get("accuracy"))
+    return _with_hm(frame.assign(**values))
 
 
 def _metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -118,9 +162,7 @@ def _check_columns(path: Path, text: pd.DataFrame) -> None:
             raise ValueError(f"{path}, {_line(blank[0])}: {name} must not be blank")
     if ("correct" in columns) != ("total" in columns):
         raise ValueError(f"{path}: columns correct and total come together, found only one of them")
-    if "correct" in columns and "accuracy" in columns:
-        raise ValueError(f"{path}: give accuracy or correct,total, not both")
-    if not set(columns) - {*NOT_METRICS}:
+    if not _measures(text):
         raise ValueError(f"{path}: needs at least one metric column besides {', '.join(columns)}")
 
 
@@ -194,8 +236,8 @@ def _fractions(path: Path, values: dict[str, list[float]], scale: str) -> dict[s
     return {name: [v / 100 for v in column] for name, column in values.items()}
 
 
-def _counted(path: Path, text: pd.DataFrame) -> list[float]:
-    """Exact accuracies from the integer columns correct and total."""
+def _counted(path: Path, text: pd.DataFrame, given: Sequence[float] | None) -> list[float]:
+    """Exact accuracies from the integer columns correct and total; a given one must agree."""
     values = []
     pairs = zip(text["correct"], text["total"], strict=True)
     for index, (correct, total) in enumerate(pairs):
@@ -208,6 +250,11 @@ def _counted(path: Path, text: pd.DataFrame) -> list[float]:
                 f"0 <= correct <= total, got {correct!r} and {total!r}"
             )
         values.append(int(correct) / int(total))
+        if given is not None and abs(given[index] - values[-1]) > HM_TOLERANCE:
+            raise ValueError(
+                f"{path}, {_line(index)}: accuracy and correct,total must agree, got "
+                f"{100 * given[index]:.2f} and {correct} of {total}; remove one of them"
+            )
     return values
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from analysis import stats
-from analysis.attribution import PartEffect, Parts, part_effects
+from analysis.attribution import Judge, PartEffect, Parts, part_effects
 from analysis.stats import Array, Resamples
 
 OFF = re.compile(r"@?(No|Null)[A-Z]")
@@ -161,13 +161,13 @@ def level_effects(
     factors: Mapping[str, Sequence[str]],
     resamples: Resamples,
     *,
-    alpha: float = 0.05,
+    judge: Judge = stats.judge,
 ) -> tuple[PartEffect, ...]:
     """Main effects by level, for factors with any number of levels: each level minus the first.
 
     ``cells`` maps one level a factor, in the order of ``factors``, to scores (D, S). A level is
     compared over the combinations of the other factors that have scores with it and with the first
-    level, so that nothing else changes. Holm within each factor.
+    level, so that nothing else changes. Each factor is one family for ``judge``.
     """
     made: list[PartEffect] = []
     known = {c: s for c, s in cells.items() if np.isfinite(s).any()}
@@ -183,5 +183,5 @@ def level_effects(
             if pairs:
                 differences = [stats.paired_differences(a, b) for a, b in pairs]
                 found.append(((name, levels[0], level), np.mean(differences, axis=0)))
-        made += part_effects("level", found, resamples, alpha=alpha)
+        made += part_effects("level", found, resamples, judge=judge)
     return tuple(made)

@@ -2,19 +2,23 @@
 
 A record is the truth about a run; MLflow, tables and pages are made from records. It stores
 integers, correct and total per class, and every accuracy is derived from them, so that equal
-results are exactly equal.
+results are exactly equal. Which images were right stands in a file beside it, one bit an image:
+few readers need it, and records are read by the thousand.
 """
 
+import base64
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
+CORRECT_VERSION = 1
+CORRECT_NAME = "correct.json"
 UMASK = os.umask(0o077)  # can only be read by setting it
 os.umask(UMASK)
 STATUSES = ("finished", "diverged", "failed")
@@ -39,6 +43,25 @@ class Evaluation:
     def accuracy(self) -> float:
         """Fraction of images that were right."""
         return sum(self.correct) / sum(self.total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RightImages:
+    """Which test images of one evaluation were right, in the order of the test list.
+
+    ``bits`` has one bit an image, the first one the highest of the first byte, zeros at the end
+    (``numpy.packbits``). ``test_list`` fingerprints what was asked: equal ones mean the same images
+    in the same order, scored among the same classes.
+    """
+
+    target: str
+    test_list: str
+    num_images: int
+    bits: bytes
+
+    @property
+    def num_right(self) -> int:
+        return int.from_bytes(self.bits).bit_count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +175,41 @@ def read_record(run_dir: Path) -> RunRecord | None:
         return None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def write_right_images(run_dir: Path, found: Sequence[RightImages]) -> None:
+    """Write which images were right, atomically; before the record, which makes a run finished."""
+    targets = [
+        {**asdict(images), "bits": base64.b64encode(images.bits).decode()} for images in found
+    ]
+    document = {"schema_version": CORRECT_VERSION, "targets": targets}
+    write_atomic(run_dir / CORRECT_NAME, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def read_right_images(run_dir: Path) -> dict[str, RightImages]:
+    """Which images a run got right, by target; empty for a run that did not write it.
+
+    Raises ValueError for a broken file, and for one that its record contradicts.
+    """
+    path, record = run_dir / CORRECT_NAME, read_record(run_dir)
+    if record is None or not record.evaluations or not path.is_file():
+        return {}
+    try:
+        raw = json.loads(path.read_text())
+        if raw["schema_version"] != CORRECT_VERSION:
+            raise ValueError(f"schema version {raw['schema_version']} is not {CORRECT_VERSION}")
+        found = [
+            RightImages(**{**target, "bits": base64.b64decode(target["bits"], validate=True)})
+            for target in raw["targets"]
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; run it again") from error
+    told = {e.target: (sum(e.correct), sum(e.total)) for e in record.evaluations}
+    if {f.target: (f.num_right, f.num_images) for f in found} != told or any(
+        len(f.bits) != -(-f.num_images // 8) for f in found
+    ):
+        raise ValueError(f"{path} does not agree with the record beside it; run it again")
+    return {f.target: f for f in found}
 
 
 def read_study(study_dir: Path) -> Iterator[RunRecord]:

@@ -112,10 +112,15 @@ def rerun(
 
 
 class Feed(Protocol):
-    """Who has more cells than those that a driver begins with; ``total`` counts all at most."""
+    """Who has more cells than those that a driver begins with. ``total`` counts all at most,
+    ``done`` those that ended or need not be run any more.
+    """
 
     @property
     def total(self) -> int: ...
+
+    @property
+    def done(self) -> int: ...
 
     def ended(self, cell: Cell, record: RunRecord) -> Sequence[Cell]:
         """The cells that can run now that this one has ended, in this call or an earlier one."""
@@ -126,6 +131,7 @@ class NoFeed:
     """Has no more cells."""
 
     total = 0
+    done = 0
 
     def ended(self, cell: Cell, record: RunRecord) -> Sequence[Cell]:
         return ()
@@ -163,7 +169,8 @@ class Driver:
         self._admit_all(cells, retry_failed)
         total = max(len(cells), self.feed.total)
         ended = sum(map(len, self.ended.values()))
-        self.progress.begin(total=total, done=len(self.skipped) + ended)
+        there = max(len(self.skipped) + ended, self.feed.done)
+        self.progress.begin(total=total, done=there)
         with _Interrupts() as interrupts, suppress(KeyboardInterrupt):
             try:
                 with suppress(KeyboardInterrupt):
@@ -231,6 +238,7 @@ class Driver:
                 if ended is not None and not draining:
                     more = self.feed.ended(*ended)
                     self._submit(self._admit_all(more, retry_failed), max_attempts)
+                    self.progress.catch_up(self.feed.done)
 
     def _job(self, cell: Cell, max_attempts: int) -> Job:
         run_dir = self.study_dir / cell.identity

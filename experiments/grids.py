@@ -27,11 +27,12 @@ def plan_of(config_file: Path, overrides: Sequence[str], place: Place, *, yes: b
     return plan(config, prints, yes=yes)
 
 
-def executor_of(jobs: int, study_dir: Path) -> Executor:
+def executor_of(jobs: int, study_dir: Path, *, job_seconds: float | None = None) -> Executor:
     """Workers of this machine: ``jobs`` of them, one a core for -1, none for 0."""
     if jobs == 0:
         return InlineExecutor()
-    return LocalExecutor(available_cores() if jobs < 0 else jobs, log_dir=study_dir)
+    count = available_cores() if jobs < 0 else jobs
+    return LocalExecutor(count, log_dir=study_dir, job_seconds=job_seconds)
 
 
 def run_grid(

@@ -29,6 +29,10 @@ class Progress(Protocol):
         """A run ended."""
         ...
 
+    def catch_up(self, done: int) -> None:
+        """``done`` runs are behind us, some of which need not have been made."""
+        ...
+
     def note(self, text: str) -> None:
         """Something the user should read."""
         ...
@@ -48,6 +52,9 @@ class NoProgress:
         return
 
     def finished(self, key: str, label: str, status: str) -> None:
+        return
+
+    def catch_up(self, done: int) -> None:
         return
 
     def note(self, text: str) -> None:
@@ -74,6 +81,13 @@ class Pace:
     def count(self, status: str) -> None:
         self.done += 1
         self.problems += status != "finished"
+
+    def catch_up(self, done: int) -> bool:
+        """Count runs that took no time; whether there were any."""
+        spared = max(0, done - self.done)
+        self.done += spared
+        self.already += spared
+        return spared > 0
 
     def remaining_seconds(self, fractions: float = 0.0) -> float | None:
         """Seconds to go, ``fractions`` of runs being under way; None before anything is known."""
@@ -111,6 +125,10 @@ class PlainProgress:
             self.note(f"{label}: {status}")
         if time.monotonic() - self.last >= self.seconds or self.pace.done == self.pace.total:
             self.last = time.monotonic()
+            self.note(self._counts())
+
+    def catch_up(self, done: int) -> None:
+        if self.pace.catch_up(done) and self.pace.done == self.pace.total:
             self.note(self._counts())
 
     def _counts(self) -> str:
@@ -160,6 +178,10 @@ class BarProgress:
         if status != "finished":
             self.note(f"{label}: {status}")
         self._show(label)
+
+    def catch_up(self, done: int) -> None:
+        if self.pace.catch_up(done):
+            self.bar.update(self.task, completed=self.pace.done)
 
     def _show(self, label: str) -> None:
         under_way = sum(self.fractions.values())

@@ -3,7 +3,6 @@
 Device and precision are decided here and nowhere else.
 """
 
-import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,18 +15,22 @@ import torch
 
 import experiments.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
-from core.clip.features import FeatureStore
-from core.clip.frozen import FrozenCLIP
 from core.config import Config, config_from_text, session
 from core.data.dataset import ClassSubset, Dataset
 from core.data.shots import write_shots
 from core.data.splits import class_subset
-from core.data.transforms import TrainTransform
-from core.records import Cost, Evaluation, RunRecord, write_atomic
+from core.records import (
+    Cost,
+    Evaluation,
+    RightImages,
+    RunRecord,
+    write_atomic,
+    write_right_images,
+)
 from core.seeding import Seeds
-from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
+from core.train.batches import ImageSource
 from core.train.checkpoint import load_checkpoint, save_checkpoint
-from core.train.evaluate import accuracy, count_correct
+from core.train.evaluate import accuracy, answers
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
@@ -36,6 +39,7 @@ from experiments.environment import describe_environment, peak_memory_mb
 from experiments.experiment import Experiment
 from experiments.inputs import Inputs, read_inputs
 from experiments.protocols import LABELLED, Protocol, protocol_of
+from experiments.sources import image_source
 
 CONFIG_NAME = "config.gin"
 WEIGHTS_NAME = "weights.safetensors"
@@ -125,9 +129,10 @@ def run(
 ) -> RunRecord:
     """Train (or ``learn`` elsewise) and evaluate a configuration; returns the record, unwritten.
 
-    Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl`` and
-    ``weights.safetensors`` into ``run_dir``. A loss that is not finite gives a record with the
-    status "diverged". Raises ValueError for bad input.
+    Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
+    ``weights.safetensors`` and ``correct.json`` (which test images were right) into ``run_dir``. A
+    loss that is not finite gives a record with the status "diverged". Raises ValueError for bad
+    input.
     """
     started = time.perf_counter()
     config = config_from_text(config_text)
@@ -143,8 +148,9 @@ def run(
             return replace(record, status="diverged", message=str(error))
         save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
         trained = time.perf_counter()
-        evaluations = tuple(evaluate(built, *scored) for scored in built.scored())
+        scores = [score_images(built, *scored) for scored in built.scored()]
         ended = time.perf_counter()
+        write_right_images(run_dir, [images for _, images in scores])
         cost = Cost(
             train_seconds=result.seconds,
             evaluate_seconds=ended - trained,
@@ -154,6 +160,7 @@ def run(
             trainable_parameters=sum(p.numel() for p in built.model.trainable()),
         )
         epoch = result.selected_epoch
+        evaluations = tuple(evaluation for evaluation, _ in scores)
         return replace(record, evaluations=evaluations, cost=cost, selected_epoch=epoch)
 
 
@@ -186,6 +193,13 @@ def train(built: Assembly, log: Progress) -> FitResult:
 
 def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluation:
     """Score the test images of a data set's classes, with the method re-bound to their names."""
+    return score_images(built, dataset, subset)[0]
+
+
+def score_images(
+    built: Assembly, dataset: Dataset, subset: ClassSubset
+) -> tuple[Evaluation, RightImages]:
+    """The same, and which images were right: the counts are sums of these."""
     part = class_subset(dataset, subset)
     method = built.model.method
     trained = method.classes
@@ -193,16 +207,25 @@ def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluati
     built.model.eval()
     batches = built.source.evaluation(part, part.test, method.eval_batch_size)
     with built.autocast:
-        correct, total = count_correct(built.model, batches, len(part.class_names))
+        given = answers(built.model, batches)
     method.set_classes(trained)
-    return Evaluation(
-        target=_target(built, dataset, subset),
+    correct, total = given.counts(len(part.class_names))
+    target = _target(built, dataset, subset)
+    evaluation = Evaluation(
+        target=target,
         dataset=dataset.name,
         classes=subset,
         class_names=part.class_names,
         correct=correct,
         total=total,
     )
+    images = RightImages(
+        target=target,
+        test_list=part.test_fingerprint,
+        num_images=len(part.test),
+        bits=given.bits(),
+    )
+    return evaluation, images
 
 
 def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
@@ -233,7 +256,7 @@ def assembled(config: Config, place: Place) -> Iterator[Assembly]:
             inputs=inputs,
             model=model,
             budget=_budget(settings, model),
-            source=_source(method.image_input, clip, settings, place),
+            source=image_source(method.image_input, clip, settings, place, dtype),
             seeds=seeds,
             autocast=_autocast(settings, device),
         )
@@ -317,36 +340,6 @@ def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
     )
 
 
-def _source(image_input: str, clip: FrozenCLIP, settings: Experiment, place: Place) -> ImageSource:
-    device, dtype = torch.device(place.device), DTYPES[settings.precision]
-    low, high = settings.crop_scale
-    pixels = PixelSource(clip, device, dtype, crop_scale=(low, high))
-    if image_input == "pixels":
-        return pixels
-    store = _store(settings.backbone, settings.weights, place.device, place.cache_dir, (low, high))
-    if settings.fresh_views:
-        return FreshViewSource(store, pixels)
-    return FeatureSource(store, device, dtype)
-
-
-@functools.lru_cache(maxsize=4)
-def _store(
-    backbone: str,
-    weights: str | None,
-    device: str,
-    cache_dir: Path,
-    crop_scale: tuple[float, float],
-) -> FeatureStore:
-    """One store of frozen features a process and backbone; features are computed in float32."""
-    clip = shared_clip(backbone, weights, device, torch.float32)
-    return FeatureStore(
-        cache_dir / "features",
-        clip,
-        device=torch.device(device),
-        augmentation=TrainTransform(clip.spec, crop_scale),
-    )
-
-
 def _autocast(settings: Experiment, device: torch.device) -> AbstractContextManager[Any]:
     if settings.precision != "bfloat16":
         return nullcontext()
@@ -374,7 +367,7 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
         if trained != classes:
             method.set_classes(classes)
         batches = built.source.evaluation(part, items, method.eval_batch_size)
-        fraction = accuracy(model, batches, len(part.class_names))
+        fraction = accuracy(model, batches)
         if trained != classes:
             method.set_classes(trained)
         return fraction

@@ -58,11 +58,11 @@ class Pages(NamedTuple):
 
 def pages_of(folder: Path, port: int) -> Pages:
     """Optuna's dashboard for the folder of a search, MLflow for a study or a folder of them."""
-    from experiments.search.definition import DEFINITION_NAME
     from experiments.search.mirror import dashboard_command
+    from experiments.search.status import is_search
     from experiments.tracking import ui_command
 
-    if (folder / DEFINITION_NAME).exists():
+    if is_search(folder):
         command = dashboard_command(folder, port=port)
         return Pages("Optuna dashboard", list(command.argv), dict(command.env), command.url)
     folder = folder.parent if (folder / "study.json").exists() else folder

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from core.records import RECORD_NAME, RunRecord, read_record, write_atomic
+from core.value_types import format_value
 from experiments.grid import Cell, Plan
 from experiments.lock import living_holder
 
@@ -64,6 +65,7 @@ def manifest_of(plan: Plan) -> dict[str, Any]:
         "references": list(grid.references),
         "datasets": list(grid.datasets),
         "seeds": list(grid.seeds),
+        "factors": {k: [format_value(v) for v in vs] for k, vs in grid.factors.items()},
         "variants": [{"name": v.name, "factors": v.factors} for v in plan.variants],
         "cells": [
             {

@@ -339,7 +339,7 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiCommand:
-    """How to start MLflow's server: for ``subprocess.run(command.argv, env=command.env)``."""
+    """How to start a server of pages, for ``os.execve``, and where it answers."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]

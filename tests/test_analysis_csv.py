@@ -108,7 +108,7 @@ def test_settings_columns_keep_regimes_apart(tmp_path):
             "variant,dataset,seed,correct,total\nA,d,1,4,3\n",
             "line 2: correct and total must be whole",
         ),
-        ("variant,dataset,seed,correct,total,accuracy\nA,d,1,2,3,4\n", "not both"),
+        ("variant,dataset,seed,correct,total,accuracy\nA,d,1,2,3,4\n", "line 2: .* must agree"),
         ("variant,dataset,seed,shots,acc\nA,d,1,x,50\n", "line 2: shots must be a whole number"),
         ("variant,dataset,seed,regime,acc\nA,d,1,a,50\nA,d,2,b,50\n", "line 3.*'A' mixes regime"),
         ("a,b\n1,2,3\n1,2,3,4\n", "not a readable CSV|needs a column"),

@@ -16,7 +16,7 @@ from analysis.compare import HM_OF_MEANS, Options, compare_all
 from analysis.frames import load_csv, load_study
 from analysis.headline import EMBEDDED_CAVEAT, headline
 from analysis.report import build_report, print_report, summary_lines
-from analysis.tables import AVERAGE, cell_text, escape_markdown, main_table, p_text, points
+from analysis.tables import AVERAGE, TESTS, cell_text, escape_markdown, main_table, p_text, points
 from core.metrics import harmonic_mean
 from core.records import read_record, write_record
 
@@ -77,7 +77,8 @@ def test_missing_cells_are_compared_on_common_pairs(study):
     results = load_study(make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, skip=skip))
     c = comparison(compare_all(results, QUICK), "Full")
     assert (c.num_datasets, c.num_pairs) == (5, 24) and c.per_dataset[0] is None
-    assert c.reason == "without data/set0: no pair of finished runs" and c.decided_by == "t"
+    assert c.reason == "without data/set0: no pair of finished runs"
+    assert c.decided_by == "t_each"
     table = main_table(results)
     assert table.cells["Full", AVERAGE, "hm"].mean is None
     assert cell_text(table.cells["Full", "data/set0", "hm"]) == "-"
@@ -92,7 +93,7 @@ def test_identical_and_constant_differences(study):
     folder = make_study(study, effects, noise=0)
     blocks = compare_all(load_study(folder), QUICK)
     same, shift = comparison(blocks, "Same", "base"), comparison(blocks, "Shift", "base")
-    assert same.verdict == "equivalent" and same.reason == "identical on every dataset"
+    assert same.verdict == "equivalent" and same.reason == "identical in every pair"
     assert same.difference == 0 and same.t_p == 1.0 == same.wilcoxon_p
     assert shift.t_p is None and shift.holm_p is None and shift.verdict == "undecided"
     assert shift.reason == "the difference is the same everywhere: t is not defined"
@@ -174,13 +175,16 @@ def test_headline_names_parts_that_help(study):
 
 
 def test_headline_says_what_seeds_do_not_explain_where_datasets_are_too_few(study):
-    folder = make_study(study, {"CoOp": (0, 0), "Big": (8, 12)}, datasets=2, seeds=5)
+    folder = make_study(study, {"CoOp": (0, 0), "Some": (2, 3)}, datasets=2, seeds=5)
     results = load_study(folder)
     texts = [s.text for s in headline(results, compare_all(results, QUICK))]
-    assert texts[0].startswith("Undecided against CoOp")
+    assert (
+        texts[0].startswith("Undecided against CoOp") and "(not shown in every dataset)" in texts[0]
+    )
+    assert "better in 1 of 2 (data/set0)" in texts[0]
     assert texts[1].startswith("On these 2 datasets alone, more than seeds explain against CoOp")
-    assert "Big +2." in texts[1] and texts[1].endswith("No claim about other datasets.")
-    for effects, seeds in (({"Same": (0, 0)}, 5), ({"Big": (8, 12)}, 4)):
+    assert "Some +0.8" in texts[1] and texts[1].endswith("No claim about other datasets.")
+    for effects, seeds in (({"Same": (0, 0)}, 5), ({"Some": (2, 3)}, 4), ({"Big": (8, 12)}, 5)):
         folder = make_study(study, {"CoOp": (0, 0)} | effects, datasets=2, seeds=seeds)
         results = load_study(folder)
         texts = [s.text for s in headline(results, compare_all(results, QUICK))]
@@ -277,7 +281,9 @@ def test_json_and_csv_hold_fractions_and_the_scores_can_be_read_again(study):
     assert raw == report.to_dict() and raw["schema_version"] == 2
     row = next(r for r in raw["comparisons"] if r["metric"] == "hm")
     assert (
-        row["variant"] == "Full" and row["decided_by"] == "paired t" and 0 < row["difference"] < 1
+        row["variant"] == "Full"
+        and row["decided_by"] == TESTS["t_each"]
+        and 0 < row["difference"] < 1
     )
     assert "train_seconds" not in json.dumps(raw) and "/" not in raw["study"]
     with (folder / "report" / "comparisons.csv").open() as file:
@@ -314,7 +320,7 @@ def test_terminal_summary(study, capsys):
     report = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     print_report(report, Console(width=60))
     text = capsys.readouterr().out
-    assert "[red]x[/red] is better than CoOp by" in text and "Only 3 datasets: descriptive" in text
+    assert "[red]x[/red] is better than CoOp by" in text and "in each of the 3 datasets" in text
     assert "Planned cells without a score: 1" in text and str(report.page) in text
     assert "average HM of means" in text
 

@@ -9,12 +9,18 @@ import pytest
 from analysis import stats
 from analysis.stats import Resamples
 
-REFERENCE = json.loads((Path(__file__).parent / "data" / "stats_reference.json").read_text())
-PAIRS = REFERENCE["pairs"]
+REFERENCE = json.loads((Path(__file__).parent / "golden" / "stats_reference.json").read_text())
+PAIRS = REFERENCE["pairwise"]
+ONE_DATASET = REFERENCE["one_dataset_eurosat_10_seeds"]
 
 
-def differences(pair):
-    return np.array(pair["variant"]) - np.array(pair["reference"])
+def differences(name):
+    """Of a pair such as "A ours-promptsrc": dataset means of table A."""
+    words = name.split()
+    table = next(t for key, t in REFERENCE["tables"].items() if key.startswith(f"{words[0]}_"))
+    columns = dict(zip(table["columns"], np.array(table["values"]).T, strict=True))
+    variant, reference = words[1].split("-")
+    return columns[variant] - columns[reference]
 
 
 def rng(seed=0):
@@ -22,11 +28,10 @@ def rng(seed=0):
 
 
 def test_t_interval_matches_the_reference():
-    case = REFERENCE["one_dataset"]
-    mean, half_width, n = stats.t_interval(np.array(case["scores"]))
+    mean, half_width, n = stats.t_interval(np.array(ONE_DATASET["ours"]))
     assert n == 10
     np.testing.assert_allclose(
-        [mean - half_width, mean + half_width], case["t_interval"], rtol=1e-12
+        [mean - half_width, mean + half_width], ONE_DATASET["t_CI_mean"], rtol=1e-12
     )
 
 
@@ -44,19 +49,20 @@ def test_t_interval_by_hand_and_without_spread_or_values():
 @pytest.mark.parametrize("name", list(PAIRS))
 def test_tests_over_dataset_means_match_the_reference(name):
     pair = PAIRS[name]
-    d = differences(pair)
+    d = differences(name)
     ranks, t_test = stats.signed_rank(d), stats.paired_t(d)
-    assert min(ranks.positive, ranks.negative) == pair["wilcoxon_pratt"][0]
-    assert ranks.p == pytest.approx(pair["wilcoxon_pratt"][1], rel=1e-12)
-    assert t_test.p == pytest.approx(pair["paired_t"][1], rel=1e-9)
-    np.testing.assert_allclose(t_test.interval, pair["paired_t"][2:], rtol=1e-9)
-    assert list(stats.win_tie_loss(d)) == pair["win_tie_loss"]
+    assert min(ranks.positive, ranks.negative) == pair["wilcoxon(zero_method='pratt')"][0]
+    assert ranks.p == pytest.approx(pair["wilcoxon(zero_method='pratt')"][1], rel=1e-12)
+    assert t_test.p == pytest.approx(pair["ttest_rel"][1], rel=1e-9)
+    np.testing.assert_allclose(t_test.interval, pair["ttest_rel"][2:], rtol=1e-9)
+    win, tie, loss = stats.win_tie_loss(d)
+    assert [win, loss] == pair["sign: binomtest(wins,wins+losses)"][:2]
+    assert win + tie + loss == len(d)
 
 
 def test_paired_t_over_seeds_of_one_dataset_matches_the_reference():
-    case = REFERENCE["one_dataset"]
-    d = np.array(case["scores"]) - np.array(case["reference"])
-    assert stats.paired_t(d).p == pytest.approx(case["paired_t"][1], rel=1e-9)
+    d = np.array(ONE_DATASET["ours"]) - np.array(ONE_DATASET["promptsrc"])
+    assert stats.paired_t(d).p == pytest.approx(ONE_DATASET["ttest_rel"][1], rel=1e-9)
 
 
 def test_signed_rank_is_exact_for_many_pairs_with_ties():
@@ -67,22 +73,23 @@ def test_signed_rank_is_exact_for_many_pairs_with_ties():
 
 
 def test_float_noise_is_a_tie():
-    case = REFERENCE["float_noise"]
+    case = REFERENCE["TRAP float noise makes false non-zeros"]
     d = np.array(case["a"]) - np.array(case["b"])
-    assert stats.signed_rank(d).p == case["p"]
+    assert stats.signed_rank(d).p == case["wilcoxon(round(a-b,6))"][1]
     assert stats.win_tie_loss(d) == (4, 6, 0)
     assert stats.signed_rank(np.zeros(5)) == (1.0, 0.0, 0.0)
 
 
 def test_smallest_p_is_what_the_test_reaches():
-    for n, p in REFERENCE["smallest_p"].items():
+    known = REFERENCE["power"]["min_two_sided_p_wilcoxon_or_signflip = 2^(1-n)"]
+    for n, p in known.items():
         assert stats.smallest_p(int(n)) == p
         assert stats.signed_rank(np.arange(1.0, int(n) + 1)).p == p
     assert stats.smallest_p(0) is None
 
 
 def test_holm_matches_the_reference_and_counts_what_has_no_p():
-    case = REFERENCE["holm"]
+    case = REFERENCE["multiplicity"]
     np.testing.assert_allclose(stats.holm(case["raw_wilcoxon"]), case["holm"], rtol=1e-12)
     assert stats.holm([]) == []
     assert stats.holm([0.01, None, 0.04]) == [pytest.approx(0.03), None, pytest.approx(0.08)]
@@ -107,15 +114,19 @@ def test_dataset_means_and_pairing_with_a_constant():
 
 
 def test_two_level_bootstrap_matches_the_reference():
-    case = REFERENCE["two_level"]
-    d = np.array(case["variant"]) - np.array(case["reference"])
+    case, table = REFERENCE["hier_paired_bootstrap ours-promptsrc"], REFERENCE["tables"]
+    scores = table["D_scores_dataset_method_seed"]
+    of = dict(zip(scores["methods"], np.moveaxis(np.array(scores["values"]), 1, 0), strict=True))
+    d = of["ours"] - of["promptsrc"]
     resamples = Resamples.draw(11, 10, reps=10_000, rng=rng())
     two_level, seeds_only = resamples.averages(d, widen=False)
     assert d.mean() == pytest.approx(case["mean"], rel=1e-9)
     np.testing.assert_allclose(
-        stats.percentile_interval(two_level), case["datasets_and_seeds"], atol=0.03
+        stats.percentile_interval(two_level), case["datasets+seeds 95%"], atol=0.03
     )
-    np.testing.assert_allclose(stats.percentile_interval(seeds_only), case["seeds_only"], atol=0.01)
+    np.testing.assert_allclose(
+        stats.percentile_interval(seeds_only), case["seeds_only 95% (fixed suite)"], atol=0.01
+    )
 
 
 def test_bootstrap_moments_by_hand():
@@ -181,8 +192,9 @@ def test_shared_seeds_move_together():
         (11, 3, 10, "wilcoxon", "exact Wilcoxon signed-rank over 11 dataset means"),
         (6, 5, 1, "wilcoxon", "over 6 dataset means"),
         (6, 5, 2, "t", "Wilcoxon with Holm over 2 comparisons could never fall below 0.05"),
-        (5, 5, 1, "t", "descriptive, because fewer than 6 datasets"),
-        (2, 1, 1, "t", "smallest Wilcoxon p: 0.5"),
+        (5, 5, 1, "t_each", "in each of 5 datasets, decided where all of them show it"),
+        (2, 2, 9, "t_each", "smallest Wilcoxon p: 0.5"),
+        (2, 1, 1, "none", "2 datasets are too few for a test over them"),
         (1, 5, 1, "t_seeds", "5 seeds of one dataset: a claim about it alone"),
         (1, 1, 1, "none", "at most one paired run"),
         (0, 0, 0, "none", "at most one paired run"),

@@ -486,7 +486,7 @@ def test_judge_says_why_nothing_is_decided():
     found = stats.judge([nothing, one, same, rng().normal(0, 1, (6, 3))])
     assert [v.reason for v in found][:3] == [
         "no pair of scores",
-        "one paired run: no test",
+        "only one dataset has a pair: no test",
         "identical in every pair",
     ]
     assert found[2].word in ("undecided", "equivalent") and found[2].p == 1.0
@@ -533,3 +533,46 @@ def test_decision_table_names_limits():
     assert stats.decision_rule(1, 3).smallest_p == 0.25
     with pytest.raises(ValueError, match="at least 1 dataset, 1 seed and 2 variants"):
         stats.decision_rule(0, 1)
+
+
+def each(*means, seeds=5, noise=0.002):
+    """Paired differences (D, S) around one mean a dataset."""
+    return np.array(means)[:, None] + rng(7).normal(0, noise, (len(means), seeds))
+
+
+def test_few_datasets_decide_only_what_every_one_shows():
+    all_up, one_flat, mixed = each(0.03, 0.02, 0.04), each(0.03, 0.0, 0.04), each(0.05, -0.05, 0.05)
+    found = stats.judge([all_up, -all_up, one_flat, mixed], names=("x", "y", "z"))
+    assert [v.word for v in found] == ["better", "worse", "undecided", "undecided"]
+    assert {v.decided_by for v in found} == {"t_each"} and found[0].smallest_p is None
+    assert found[2].reason == "better in 2 of 3 (x, z)"
+    assert found[3].reason == "better in 2 of 3 (x, z) and worse in 1 of 3 (y)"
+
+
+def test_p_of_every_dataset_is_the_largest_of_the_single_ones():
+    d = each(0.03, 0.01, 0.04)
+    single = [scipy_stats.ttest_1samp(row, 0.0).pvalue for row in d]
+    assert stats.judge([d])[0].raw_p == pytest.approx(max(single), rel=1e-5)
+    opposed = each(0.03, -0.01, 0.04)
+    one_sided = [scipy_stats.ttest_1samp(row, 0.0, alternative="greater").pvalue for row in opposed]
+    expected = min(1.0, 2 * min(max(one_sided), 1 - min(one_sided)))
+    assert stats.judge([opposed])[0].raw_p == pytest.approx(expected, rel=1e-5)
+
+
+def test_equivalent_means_in_every_dataset():
+    near, one_far = each(0.001, -0.001, 0.0), each(0.001, 0.02, -0.019)
+    words = [stats.judge([d])[0].word for d in (near, one_far)]
+    assert words == ["equivalent", "undecided"]
+
+
+def test_one_seed_on_few_datasets_decides_nothing():
+    found = stats.judge([each(0.03, 0.02, 0.04, seeds=1)])[0]
+    assert (found.word, found.p, found.decided_by) == ("undecided", None, "none")
+    assert found.reason == "one paired run a dataset: no test"
+
+
+def test_a_dataset_without_spread_is_named():
+    d = each(0.03, 0.02, 0.04)
+    d[1] = 0.02
+    found = stats.judge([d], names=("x", "y", "z"))[0]
+    assert found.word == "undecided" and "y: the difference is the same" in found.reason

@@ -56,6 +56,18 @@ def test_false_positives_of_the_default_decision_at_eleven_datasets(num_seeds):
     assert words == decided(some.mean(axis=2)).tolist()
 
 
+@pytest.mark.parametrize("num_seeds", [3, 10])
+def test_few_datasets_are_not_called_better_when_one_of_them_is_not(num_seeds):
+    """The worst case of "shown in every one": two datasets with a huge effect, one with none. Only
+    the direction of the two can be reached, which leaves half of alpha.
+    """
+    rng = np.random.default_rng(30 + num_seeds)
+    d = np.array([50.0, 50.0, 0.0])[:, None] + rng.normal(0, SEED, (8000, 3, num_seeds))
+    words = [stats.judge([one])[0].word for one in d]
+    assert np.mean([word == "better" for word in words]) == pytest.approx(0.025, abs=0.005)
+    assert "worse" not in words
+
+
 @pytest.mark.parametrize(("num_seeds", "naive"), [(3, 0.15), (10, 0.37)])
 def test_seeds_are_not_datasets(num_seeds, naive):
     """The t test over all pairs rejects far too often; over dataset means it keeps its level."""

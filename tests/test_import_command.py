@@ -54,7 +54,13 @@ def test_an_imported_run_says_what_the_trained_one_says(call, tmp_path):
     assert imported["fingerprints"]["few_shot"] == "" and imported["fingerprints"]["checkpoint"]
     assert imported["cost"]["train_seconds"] == 0
     files = {path.name for path in (tmp_path / "imported").iterdir()}
-    assert files == {"config.gin", "weights.safetensors", "log.jsonl", "record.json"}
+    assert files == {
+        "config.gin",
+        "weights.safetensors",
+        "log.jsonl",
+        "correct.json",
+        "record.json",
+    }
     again = ("--dataset", "mosaic/vehicles", "--classes", "all", "--json")
     scores = [call("evaluate", tmp_path / run, *again) for run in ("trained", "imported")]
     assert scores[0] == scores[1] and json.loads(scores[0][1])[0]["dataset"] == "mosaic/vehicles"

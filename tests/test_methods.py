@@ -24,7 +24,7 @@ from core.clip.frozen import fingerprint
 from core.clip.prompts import ContextPrompts
 from core.registry import entries
 from core.train.checkpoint import learned_state, load_checkpoint, save_checkpoint
-from core.train.evaluate import count_correct
+from core.train.evaluate import answers
 from core.types import Batch, ClassNames
 
 METHODS = [entry.name for entry in entries("method")]
@@ -170,12 +170,15 @@ def test_a_copy_learns_on_its_own(name, settings):
         assert not torch.equal(logits(twin, batch()), before)
 
 
-@each_method
+SEES_FEATURES = [
+    name for name in METHODS if make_method(name, shared_tiny_clip()).image_input != "pixels"
+]
+
+
+@pytest.mark.parametrize("name", SEES_FEATURES)
 def test_cached_features_say_what_pixels_say(name):
     clip = shared_tiny_clip()
     model = make_model(make_method(name, clip))
-    if model.method.image_input == "pixels":
-        pytest.skip("sees pixels only")
     data = batch()
     cached = clip.encode_image(data.pixels, need=EVERYTHING)
     torch.testing.assert_close(
@@ -188,7 +191,7 @@ def test_counting_right_answers_equals_the_argmax_of_every_image(name):
     model = make_model(make_method(name, shared_tiny_clip()))
     model.eval()
     parts = [batch(5, seed=8), batch(4, seed=9)]
-    correct, total = count_correct(model, parts, len(CLASSES))
+    correct, total = answers(model, parts).counts(len(CLASSES))
     guesses = torch.cat([logits(model, b).argmax(dim=-1) for b in parts])
     labels = torch.cat([b.labels for b in parts])
     assert total == tuple(int((labels == c).sum()) for c in range(len(CLASSES)))

@@ -186,7 +186,7 @@ def test_small_designs_say_what_they_cannot():
     assert single.power is None and single.minimum_effect is None
     assert "there is no test, so no power" in single.notes[-1]
     few = plan(4, 5)
-    assert few.claim in few.notes[-1] and "descriptive" in few.test
+    assert few.claim in few.notes[-1] and "in each of 4 datasets" in few.test
     seeds = plan(1, 5, effect=0.01, seed=0.02)
     assert "seeds of one dataset" in seeds.test and seeds.seeds_needed > 5
     least = stats.t_power(0.5, seeds.seeds_needed), stats.t_power(0.5, seeds.seeds_needed - 1)
@@ -259,3 +259,24 @@ def test_rows_have_no_number_where_there_is_none():
     assert rows["effect found with 80 % power"] == "-"
     assert rows["power for 1.00 points"] == "-"
     assert dict(plan_rows(plan(11, 3, effect=0.2)))["to settle it: seeds"] == "3 do"
+
+
+def test_few_datasets_need_every_one_to_show_it():
+    """By simulation: every one of 3 datasets, 5 seeds each, decides in the right direction."""
+    effect, between, noise = 0.02, 0.005, 0.01
+    found = plan(3, 5, effect=effect, between=between, seed=noise)
+    draws = rng(3)
+    true = effect + draws.normal(0, between, (4000, 3, 1))
+    studies = true + draws.normal(0, noise, (4000, 3, 5))
+    words = [stats.judge([d])[0].word for d in studies[:1500]]
+    assert found.power == pytest.approx(words.count("better") / len(words), abs=0.04)
+    least = plan(3, 5, effect=found.minimum_effect, between=between, seed=noise)
+    assert least.power == pytest.approx(0.8, abs=1e-3)
+    more = plan(3, found.seeds_needed, effect=effect, between=between, seed=noise)
+    less = plan(3, found.seeds_needed - 1, effect=effect, between=between, seed=noise)
+    assert more.power >= 0.8 > less.power
+    assert found.datasets_needed >= 6
+    wide = plan(3, 5, effect=0.01, between=0.02, seed=noise)
+    assert wide.seeds_needed is None and "their spread alone hides effects" in wide.notes[0]
+    one_seed = plan(3, 1)
+    assert one_seed.power is None and "there is no test" in one_seed.notes[-1]

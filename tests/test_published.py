@@ -386,4 +386,6 @@ def test_report_shows_them_as_context_and_uses_them_nowhere(tmp_path):
     page = build_report(plain, out=tmp_path / "plain", options=options).page.read_text()
     assert "Published context" not in page and "#published" not in page
     renamed = (tmp_path / "plain" / "comparisons.csv").read_text()
+    for dataset, name in (("oxford_pets", "first"), ("dtd", "second")):
+        renamed = renamed.replace(f"{name}:", f"{dataset}:")
     assert renamed == (tmp_path / "report" / "comparisons.csv").read_text()

@@ -28,6 +28,19 @@ document.title = 'wide ' + document.documentElement.scrollWidth + ' of ' + inner
   + ' svgs ' + [...document.querySelectorAll('svg')].filter(s => s.getBBox().width > 20).length
   + ' dark ' + getComputedStyle(document.body).backgroundColor;
 </script></body>"""
+FRAME = """<!doctype html><link rel="icon" href="data:,">
+<iframe src="/page" width="390" height="844" frameborder="0"></iframe>"""
+PHONE = """<script>
+const own = e => { for (let p = e; p; p = p.parentElement)
+  if (p.tagName === 'svg' || /auto|scroll/.test(getComputedStyle(p).overflowX)) return true; };
+const out = [...document.querySelectorAll('main *')].filter(
+  e => e.getBoundingClientRect().right > innerWidth + 1 && !own(e)).map(e => e.tagName);
+const scales = [...document.querySelectorAll('svg')].map(
+  s => s.getBoundingClientRect().width / s.viewBox.baseVal.width).filter(s => s > 0);
+parent.document.title = 'wide ' + document.documentElement.scrollWidth + ' of ' + innerWidth
+  + ' small ' + Math.floor(10 * Math.min(...scales)) + ' out ' + (out.join() || 'none')
+  + ' ground ' + getComputedStyle(document.body).backgroundColor;
+</script></body>"""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
@@ -40,28 +53,30 @@ def page(tmp_path_factory):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves one page and remembers every path that was asked for."""
+    """Serves one page, or as /page within a frame, and remembers every path that was asked for."""
 
-    def __init__(self, text, asked, *rest):
-        self.text, self.asked = text, asked
+    def __init__(self, text, asked, frame, *rest):
+        self.text, self.asked, self.frame = text, asked, frame
         super().__init__(*rest)
 
     def do_GET(self):
         self.asked.append(self.path)
-        self.send_response(200 if self.path == "/" else 404)
+        known = self.path in ("/", "/page") if self.frame else self.path == "/"
+        self.send_response(200 if known else 404)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
-        if self.path == "/":
-            self.wfile.write(self.text.encode())
+        if known:
+            framed = self.frame and self.path == "/"
+            self.wfile.write((self.frame if framed else self.text).encode())
 
     def log_message(self, *words):
         """Say nothing."""
 
 
-def visit(text, tmp_path, width, *more):
+def visit(text, tmp_path, width, *more, frame=""):
     """Open the page: its DOM afterwards, what the console said, what was asked from the server."""
     asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, text, asked))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, text, asked, frame))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         done = subprocess.run(
@@ -88,3 +103,24 @@ def test_the_browser_test_can_fail(page, tmp_path):
     broken = page.replace("</body>", "<img src='/gone.png'><script>console.error('no')</script>")
     _, said, asked = visit(broken, tmp_path, 800)
     assert any("no" in line for line in said) and "/gone.png" in asked
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone(page, tmp_path, scheme):
+    """A window is never narrower than 500 pixels, a frame in it is: 390, as phones are."""
+    told = page.replace("</body>", PHONE)
+    blink = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
+    dom, said, asked = visit(told, tmp_path, 800, blink, frame=FRAME)
+    found = re.search(r"wide (\d+) of (\d+) small (\d+) out (\S*) ground rgb\((\d+),", dom)
+    assert found is not None and said == [] and asked == ["/", "/page"]
+    wide, inner, small = map(int, found.groups()[:3])
+    assert inner == 390 and wide <= inner and found[4] == "none"
+    assert small >= 8, f"letters of a figure are {small} pixels high"
+    assert (int(found[5]) < 60) == (scheme == "dark")
+
+
+def test_the_phone_test_can_fail(page, tmp_path):
+    broken = page.replace("<h1>", "<h1 style='width:700px'>").replace("</body>", PHONE)
+    dom, _, _ = visit(broken, tmp_path, 800, frame=FRAME)
+    found = re.search(r"wide (\d+) of 390 small \d+ out (\S*)", dom)
+    assert found is not None and int(found[1]) > 390 and found[2] == "H1"

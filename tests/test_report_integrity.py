@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import scipy.stats
 from test_analysis_study import make_study
 
 from analysis.compare import Options, compare_all
@@ -106,3 +107,18 @@ def test_selection_on_test_data_carries_a_flag(tmp_path):
     assert page.count('<span class="flag">⚑</span>') == 3
     assert any(t.startswith("not ranked: selection") for t in _tags(report.results, "B"))
     assert saw_test("best test epoch") and not saw_test("val")
+
+
+def test_seeds_without_a_partner_on_one_dataset_get_an_unpaired_remark(tmp_path):
+    path = tmp_path / "r.csv"
+    one, two = [0.70, 0.72, 0.71, 0.73], [0.75, 0.78, 0.76]
+    rows = [f"A,x,{s},{v}" for s, v in enumerate(one)]
+    rows += [f"B,x,{s + 10},{v}" for s, v in enumerate(two)]
+    path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
+    found = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
+    pair = found.blocks[0].comparisons["accuracy"][0]
+    p = scipy.stats.ttest_ind(two, one, equal_var=False).pvalue
+    assert pair.verdict == "not compared" and pair.difference is None
+    assert (
+        "Welch's t: +4.83 points" in pair.reason and f"p {p:.3g}, P(better run) 1.00" in pair.reason
+    )

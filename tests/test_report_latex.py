@@ -9,7 +9,7 @@ from report_studies import EVIL, evil_study
 from test_analysis_study import make_study
 
 from analysis.compare import Options
-from analysis.latex import SPECIAL, escape
+from analysis.latex_text import SPECIAL, breakable, escape, unknown_letters
 from analysis.methods_text import known_references
 from analysis.report import build_report
 
@@ -17,11 +17,14 @@ QUICK = Options(reps=200)
 COMPILER = next((c for c in ("pdflatex", "tectonic") if shutil.which(c)), None)
 OURS = {
     "textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar",
-    "textquotedbl", "pm", "approx", "dag", "rightarrow", "times", "alpha", "ldots", "cdot", "geq",
-    "leq", "documentclass", "usepackage", "begin", "end", "section", "item", "caption",
+    "textquotedbl", "textasciigrave", "pm", "approx", "dag", "rightarrow", "times", "alpha",
+    "ldots", "cdot", "geq", "bigtriangleup", "bigtriangledown", "leq", "documentclass",
+    "usepackage", "begin", "end", "section", "item", "caption",
     "centering", "small", "scriptsize", "resizebox", "ifdim", "width", "linewidth", "else", "fi",
     "toprule", "midrule", "bottomrule", "textbf", "underline", "includegraphics", "IfFileExists",
-    "cite", "bibitem",
+    "cite", "bibitem", "allowbreak", "noindent", "normalsize", "clearpage", "emergencystretch",
+    "setlength", "belowcaptionskip", "newsavebox", "newcommand", "drawn", "fitted", "sbox",
+    "usebox", "wd", "ht", "textheight",
 }  # fmt: skip
 
 
@@ -60,7 +63,10 @@ def test_names_are_escaped(report):
     for name in EVIL:
         assert escape(name) in text
     assert escape(r"50% of_A & \input{x}") == r"50\% of\_A \& \textbackslash{}input\{x\}"
-    assert escape("日\x00\n") == "[U+65E5] " and all(escape(c) == SPECIAL[c] for c in SPECIAL)
+    assert escape("日\x07\n") == "{[}U+65E5{]} " and all(escape(c) == SPECIAL[c] for c in SPECIAL)
+    assert escape("--x ''") == "-{}-x '{}'" and escape("e\u0301ħλ") == r"é{[}U+0127{]}$\lambda$"
+    assert breakable("a_b/c=1") == r"a\_\allowbreak{}b/\allowbreak{}c=\allowbreak{}1"
+    assert unknown_letters(["é日", "λ [", "日語"]) == ("日", "語")
 
 
 def test_marks_methods_and_references(tmp_path):
@@ -76,11 +82,52 @@ def test_marks_methods_and_references(tmp_path):
     assert "exact Wilcoxon" in made.methods.paragraph and "6 datasets" in made.methods.paragraph
 
 
+WILD = (
+    "a_b & 50% #1 <script> $x^2$ {y} ~ \\ é 数",
+    "[1cm] option",
+    "*starred* `q` --x",
+    "😀 e\u0301ħ",
+)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """50 variants on 15 data sets, four of them with names that LaTeX would stumble over."""
+    names = [*WILD, *(f"variant {i}" for i in range(46))]
+    lines = ["variant,dataset,seed,accuracy"]
+    for i, name in enumerate(names):
+        lines += [f"{name},set_{d},1,{50 + d + i % 7}" for d in range(15)]
+    path = tmp_path_factory.mktemp("wide") / "wide.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return build_report(path, out=path.parent / "report", options=QUICK, figures=False)
+
+
+def test_wide_and_long_tables_become_several(wide):
+    text = (wide.out / "report.tex").read_text()
+    tables = re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.S)
+    assert max(len(columns) for columns, _ in tables) <= 9
+    assert max(body.count("\\\\\n") for _, body in tables) <= 46
+    for name in WILD:
+        assert text.count(escape(name) + " & ") == 2 + (name != WILD[0])  # twice 8 columns, once p
+    assert "Datasets: 2 of 2. Rows, part 2 of 2." in text
+    assert "fonts lack: {[}U+0127{]}, {[}U+6570{]}, {[}U+1F600{]}." in text
+
+
+def compiled(report, folder):
+    """The log after two runs of the compiler, which must be enough."""
+    shutil.copytree(report.out, folder)
+    command, runs = [COMPILER, "report.tex"], 1
+    if COMPILER == "pdflatex":
+        command[1:1], runs = ["-interaction=nonstopmode", "-halt-on-error"], 2
+    for _ in range(runs):
+        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+    assert (folder / "report.pdf").exists()
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
 @pytest.mark.skipif(COMPILER is None, reason="neither pdflatex nor tectonic is installed")
-def test_it_compiles(report, tmp_path):
-    shutil.copytree(report.out, tmp_path / "report")
-    command = [COMPILER, "report.tex"]
-    command[1:1] = ["-interaction=nonstopmode", "-halt-on-error"] if COMPILER == "pdflatex" else []
-    done = subprocess.run(command, cwd=tmp_path / "report", capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "report" / "report.pdf").exists()
+def test_it_compiles_to_a_finished_document(report, wide, tmp_path):
+    for name, made in (("evil", report), ("wide", wide)):
+        log = compiled(made, tmp_path / name)
+        assert not re.findall(r"(?i)undefined|Overfull|too large", log)

@@ -17,8 +17,8 @@ from analysis.report import build_report
 QUICK = Options(reps=300)
 OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:|//|file:)|@import|url\((?!#)""", re.I)
 SECTIONS = (
-    "results", "comparisons", "pairs", "parts", "spread", "power", "design", "cost", "settings",
-    "methods", "runs", "versions",
+    "results", "comparisons", "pairs", "further", "parts", "spread", "power", "design", "cost",
+    "settings", "methods", "runs", "versions",
 )  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def test_every_figure_is_a_png_and_a_pdf(tmp_path):
 
 def test_the_figures_are_in_the_page_or_say_why_not(toggle):
     names = {"base_new", "forest", "difference_heatmap", "pairwise_heatmap", "critical_difference",
-             "attribution", "interaction", "seed_scatter", "profiles", "cost"}  # fmt: skip
+             "attribution", "variance_shares", "interaction", "seed_scatter", "profiles",
+             "cost"}  # fmt: skip
     assert set(toggle.gallery.pictures) == names
     assert toggle.gallery.absent["curves"] == "the study has one number of shots"
     page = toggle.page.read_text()
@@ -101,7 +102,8 @@ def test_marks_say_how_a_variant_stands_to_the_best(toggle):
 
 def check(value, rule, where="report"):
     """The part of JSON schema that ours uses."""
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "null": type(None)}
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    kinds |= {"null": type(None)}
     if "const" in rule:
         assert value == rule["const"], where
     if wanted := rule.get("type"):

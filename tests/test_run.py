@@ -2,15 +2,19 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from core.config import config_from_text, load_config
 from core.data.catalog import load_dataset
-from core.records import read_record
-from experiments.run import Place
+from core.data.splits import class_subset
+from core.records import read_record, read_right_images
+from experiments.run import Place, reload
 from experiments.screens import config_path
 from experiments.single import describe_run, evaluate_run, train_one
 
@@ -70,6 +74,66 @@ def test_a_record_says_everything_in_whole_numbers(train):
     assert dict(describe_run(record))["status"] == "finished"
 
 
+def test_the_images_that_were_right_add_up_to_the_record(train):
+    folder, record = train("run", "text_refiner")
+    found = read_right_images(folder)
+    assert list(found) == ["base", "new"]
+    for evaluation in record.evaluations:
+        images = found[evaluation.target]
+        assert images.num_images == sum(evaluation.total) > 8
+        assert len(images.bits) == -(-images.num_images // 8)
+        assert images.num_right == sum(evaluation.correct)
+    assert found["base"].test_list != found["new"].test_list
+
+
+def test_the_images_stand_in_the_order_of_the_test_list(train, place):
+    """Every bit is the answer to the image at its place in the list, asked by itself."""
+    folder, _ = train("run", "coop", "experiment.protocol=few_shot")
+    images = read_right_images(folder)["all"]
+    bits = np.unpackbits(np.frombuffer(images.bits, np.uint8))[: images.num_images]
+    with reload(folder, place) as built, torch.no_grad():
+        part = class_subset(built.dataset, "all")
+        assert images.test_list == part.test_fingerprint and 0 < bits.sum() < len(part.test)
+        for item, bit in zip(part.test, bits, strict=True):
+            (batch,) = built.source.evaluation(part, [item], 1)
+            assert (int(built.model(batch).logits().argmax()) == item.label) == bit
+
+
+def test_the_test_list_is_not_that_of_a_draw_or_of_another_order(train, place):
+    (first, _), (second, _) = train("one", "coop"), train("two", "coop", "experiment.seed=2")
+    lists = [{t: i.test_list for t, i in read_right_images(f).items()} for f in (first, second)]
+    assert lists[0] == lists[1]
+    dataset = load_dataset("mosaic/vehicles", root=None, cache_dir=place.cache_dir)
+    turned = replace(dataset, test=dataset.test[::-1])
+    renamed = replace(dataset, class_names=("x", *dataset.class_names[1:]))
+    redrawn = replace(dataset, content="others")
+    fewer = replace(dataset, train=dataset.train[:5], val=())
+    prints = {d.test_fingerprint for d in (dataset, turned, renamed, redrawn)}
+    assert len(prints) == 4 and fewer.test_fingerprint == dataset.test_fingerprint
+
+
+def test_a_run_without_its_images_or_with_those_of_another_is_told(train, tmp_path):
+    folder, _ = train("run", "coop")
+    path = folder / "correct.json"
+    text = path.read_text()
+    for broken in (
+        "{",
+        text.replace('"bits"', '"bit"'),
+        text.replace('_version": 1', '_version": 9'),
+    ):
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=r"correct.json cannot be read: .*; run it again"):
+            read_right_images(folder)
+    document = json.loads(text)
+    first = document["targets"][0]
+    first["bits"] = re.sub("[^=]", "A", first["bits"])  # as many bits, none of them set
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="does not agree with the record"):
+        read_right_images(folder)
+    path.unlink()
+    assert read_right_images(folder) == {} == read_right_images(tmp_path / "nothing")
+
+
 def test_the_written_configuration_is_the_run(train):
     folder, record = train("run", "coop", "CoOp.num_ctx=7", "CoOp.ctx_init=''")
     text = (folder / "config.gin").read_text()
@@ -85,6 +149,7 @@ def test_the_same_run_twice_is_the_same_to_the_byte(train):
     (first, a), (second, b) = train("first", "text_refiner"), train("second", "text_refiner")
     weights = [(f / "weights.safetensors").read_bytes() for f in (first, second)]
     assert weights[0] == weights[1]
+    assert (first / "correct.json").read_bytes() == (second / "correct.json").read_bytes()
     assert a.identity == b.identity and counts(a) == counts(b)
     other, c = train("other", "text_refiner", "experiment.seed=2")
     assert (other / "weights.safetensors").read_bytes() != weights[0]
@@ -154,6 +219,7 @@ def test_a_huge_rate_is_a_named_status(train):
     assert record.evaluations == () and record.cost is None
     assert read_record(folder) == record
     assert not (folder / "weights.safetensors").exists()
+    assert not (folder / "correct.json").exists() and read_right_images(folder) == {}
 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])

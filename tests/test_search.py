@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from core.records import read_record
 from experiments.driver import run_study
 from experiments.executors import InlineExecutor, LocalExecutor
 from experiments.lock import LOCK_NAME, Holder, StudyLock
-from experiments.progress import PlainProgress
+from experiments.progress import NoProgress, PlainProgress
 from experiments.search.course import RESULT_NAME
 from experiments.search.definition import DEFINITION_NAME, read_definition
 from experiments.search.importances import IMPORTANCES_NAME, write_importances
@@ -31,6 +32,7 @@ from experiments.search.result import (
     final_plan,
     pareto_front,
     winner_of,
+    winning_settings,
     write_best,
     write_result,
 )
@@ -245,8 +247,7 @@ def test_stages_follow_seeds_or_datasets(tmp_path):
         assert found == first
 
 
-def test_equal_trials_share_their_runs(tmp_path):
-    text = """include 'text_refiner.gin'
+FEW = """include 'text_refiner.gin'
 include 'search_base.gin'
 search.study = 'few'
 search.space = {'TextRefiner.cache': (@EmaCache, @NoCache)}
@@ -255,10 +256,48 @@ search.seeds = (1, 2)
 search.final_seeds = (3,)
 search.trials = 6
 """
-    course = run_inline(parsed(tmp_path, text=text), tmp_path / "s")
+
+
+def test_equal_trials_share_their_runs(tmp_path):
+    course = run_inline(parsed(tmp_path, text=FEW), tmp_path / "s")
     assert course.complete and len(executions(tmp_path / "s")) == 2 * 2
     values = {t["params"]["TextRefiner.cache"]: t["values"] for t in read_trials(tmp_path / "s")}
     assert len(values) == 2
+
+
+class Counts(NoProgress):
+    """Keeps what it is told of numbers: (total, already there), then what was done after that."""
+
+    def __init__(self):
+        self.begun, self.done = (), 0
+
+    def begin(self, *, total, done):
+        self.begun, self.done = (total, done), done
+
+    def finished(self, key, label, status):
+        self.done += 1
+
+    def catch_up(self, done):
+        self.done = max(self.done, done)
+
+
+def test_what_is_shown_counts_the_trials_of_all_calls(tmp_path):
+    """Runs of earlier calls, equal runs and those that a pruner spared are all behind us."""
+    pruner = ["search.pruner=@MedianPruning", "MedianPruning.num_startup=2", "search.stage=run"]
+    for name, options in (("few", {"text": FEW}), ("pruned", {})):
+        overrides = [*pruner, "MedianPruning.min_runs=1"] if name == "pruned" else []
+        runs = 2 if name == "few" else 4
+        total = (parsed(tmp_path, *overrides, **options).search.trials + 1) * runs
+        first, more, again = Counts(), Counts(), Counts()
+        for counts, trials in ((first, 5), (more, None), (again, None)):
+            search = parsed(tmp_path, *overrides, trials=trials, **options)
+            assert run_inline(search, tmp_path / name, progress=counts).complete
+        assert first.begun[0] == first.done == 6 * runs
+        there = total if name == "few" else 6 * runs
+        assert more.begun == (total, there) and more.done == total
+        assert again.begun == (total, total) and again.done == total
+    assert len(executions(tmp_path / "few")) == 2 * 2
+    assert len(executions(tmp_path / "pruned")) < 13 * 4
 
 
 @pytest.mark.parametrize("scheme", ["sqlite:///{}/o.db", "journal:{}/o.journal"])
@@ -280,7 +319,7 @@ def test_any_storage_receives_a_copy(tmp_path, scheme):
     assert {type(t.params.get("EmaCache.num_slots", 1)) for t in study.trials} == {int}
 
 
-def test_a_broken_storage_costs_a_note_and_no_trial(tmp_path, capsys):
+def test_a_broken_storage_costs_a_note_and_no_trial(tmp_path):
     (tmp_path / "o.journal").write_text('{"torn')
     lines = io.StringIO()
     search = parsed(tmp_path, f"search.storage='journal:{tmp_path}/o.journal'")
@@ -288,6 +327,34 @@ def test_a_broken_storage_costs_a_note_and_no_trial(tmp_path, capsys):
     assert course.complete
     assert lines.getvalue().count("the copy of the study in") == 1
     assert "nothing is lost" in lines.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("foo://x", "is no address of a storage, got 'foo://x'; use sqlite:///FILE, journal:FILE"),
+        ("nonsense", "is no address of a storage"),
+        ("postgresql://me:secret@h/d", r"'postgresql://me:\*\*\*@h/d' needs the package 'psycopg': "
+         r"pip install 'refinelab\[postgresql\]'"),
+    ],
+)  # fmt: skip
+def test_a_storage_that_cannot_be_is_refused_before_anything(tmp_path, monkeypatch, url, message):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ValueError, match=message):
+        run_inline(parsed(tmp_path, f"search.storage={url!r}"), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_note_about_a_storage_hides_the_password(tmp_path):
+    lines = io.StringIO()
+    url = "sqlite:////no/such/folder/me:secret@x.db"
+    search = parsed(tmp_path, ONE_ROUND, f"search.storage={url!r}")
+    assert run_inline(search, tmp_path / "s", progress=PlainProgress(lines)).complete
+    assert "me:***@x.db is behind (OperationalError" in lines.getvalue()
+    assert (
+        "secret" not in lines.getvalue()
+        and "Traceback" in (tmp_path / "s" / "storage.log").read_text()
+    )
 
 
 def test_the_pages_of_a_search_are_for_this_machine(tmp_path):
@@ -325,13 +392,7 @@ def judged(tmp_path, search, control=None):
     folder, final = tmp_path / "fake", tmp_path / "fake_final"
     courses = [run_inline(search, folder)]
     courses += [run_inline(control, tmp_path / "fake_random")] if control else []
-    winners = {
-        name: course.rounds.proposer.space.bindings(
-            course.rounds.asked[winner_of(course).trial].params
-        )
-        for name, course in zip((TUNED, CONTROL), courses, strict=False)
-    }
-    made = final_plan(search.base, search.search, winners, fingerprints)
+    made = final_plan(search, winning_settings(courses), fingerprints)
     outcome = run_study(made, final, InlineExecutor(ENTRY), place=PLACE)
     assert outcome.exit_code == 0
     course, other = courses[0], courses[1] if control else None
@@ -347,6 +408,8 @@ def test_the_winner_is_judged_once_with_fresh_seeds_beside_the_default(tmp_path)
     assert default["search"]["val"] < best and random["trial"] >= 0
     assert result["test_metrics"] == ["base"] and result["search_runs"] == 4 * 13
     assert result["final_runs"] == 12 and result["control_runs"] == 4 * 13
+    _, again = judged(tmp_path, parsed(tmp_path), parsed(tmp_path, control=True))
+    assert again == result
     status = study_status(tmp_path / "fake_final")
     assert status["finished"] == status["runs"] == 12
     manifest = json.loads((tmp_path / "fake_final" / "study.json").read_text())

@@ -15,7 +15,7 @@ from analysis.search_trials import Trial, best_so_far, expected_best, read_searc
 from experiments.driver import run_study
 from experiments.executors import InlineExecutor
 from experiments.search.importances import write_importances
-from experiments.search.result import CONTROL, TUNED, final_plan, winner_of, write_result
+from experiments.search.result import TUNED, final_plan, winning_settings, write_result
 
 QUICK = Options(reps=200)
 
@@ -28,13 +28,7 @@ def finish(tmp_path, *overrides, trials=12):
     folders = [tmp_path / search.search.study for search in searches]
     courses = [run_inline(s, folder) for s, folder in zip(searches, folders, strict=True)]
     write_importances(folders[0])
-    winners = {
-        name: course.rounds.proposer.space.bindings(
-            course.rounds.asked[winner_of(course).trial].params
-        )
-        for name, course in zip((TUNED, CONTROL), courses, strict=True)
-    }
-    made = final_plan(searches[0].base, searches[0].search, winners, fingerprints)
+    made = final_plan(searches[0], winning_settings(courses), fingerprints)
     run_study(made, tmp_path / "fake_final", InlineExecutor(ENTRY), place=PLACE)
     write_result(courses[0], courses[1], made, folders[0], tmp_path / "fake_final")
     return folders[0]
@@ -53,7 +47,10 @@ def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
     gain = 100 * (tuned["test"]["base"] - default["test"]["base"])
     verb = "gained" if gain >= 0 else "lost"
     assert texts[0].startswith(f"Tuning {verb} {abs(gain):.2f} points of Base against the default")
-    assert re.search(r"95 % interval \[.+\], p = .+: \w+\), cost 52 runs and 1.3 minutes", texts[0])
+    assert re.search(
+        r"95 % [\w-]+( bootstrap)? interval \[.+\], Holm-adjusted p .+: \w+\)", texts[0]
+    )
+    assert "), cost 52 runs and 1.3 minutes of compute." in texts[0]
     assert texts[1].startswith("Random search of equal budget")
     assert "against the random search on fresh seeds" in texts[2]
     promised = 100 * (tuned["search"]["val"] - default["search"]["val"])
@@ -67,7 +64,12 @@ def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
         assert f'<section id="{section}">' in page
     for title in ("History", "Expected best", "Parallel coordinates", "Slices"):
         assert title in page
-    assert "Pareto front" not in page and page.count("<svg") == 4
+    assert "Not applicable: the search has one objective." in page
+    assert page.count("<svg") == 3 + 4
+    found = json.loads((folder / "report" / "report.json").read_text())
+    assert set(found["figures"]) == {"history", "budget", "parallel", "slices"}
+    assert found["figures_absent"] == {"front": "the search has one objective"}
+    assert len(found["figures"]["slices"]["slice-SGD.lr"]) == 12
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     best = max(t["values"][0] for t in read_trials(folder))
     assert f"{100 * best:.2f}" in page
@@ -106,7 +108,8 @@ def test_a_search_without_a_judgement_says_so(tmp_path):
 def test_a_search_in_which_nothing_worked_has_a_page(tmp_path):
     run_inline(parsed(tmp_path, "experiment.template='crash'", trials=4), tmp_path / "s")
     page = build_search_report(tmp_path / "s", options=QUICK).page.read_text()
-    assert "No trial is complete yet." in page and "this run always fails" in page
+    assert page.count("Not applicable: 0 trials complete.") == 4
+    assert "this run always fails" in page
 
 
 def test_a_folder_that_is_no_search_is_named(tmp_path):

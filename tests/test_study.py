@@ -79,6 +79,7 @@ def test_the_manifest_is_deterministic_and_complete(tmp_path):
         "references",
         "datasets",
         "seeds",
+        "factors",
         "variants",
         "cells",
     ]

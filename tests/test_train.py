@@ -23,6 +23,7 @@ from core.registry import entries
 from core.seeding import Seeds
 from core.train.batches import FeatureSource, PixelSource
 from core.train.checkpoint import copy_state, load_checkpoint, restore_state, save_checkpoint
+from core.train.evaluate import accuracy, answers
 from core.train.fit import Budget, DivergedError, fit
 from core.train.optim import SGD, Adam, AdamW, Constant, ConstantThenCosine
 
@@ -248,3 +249,26 @@ def test_a_checkpoint_holds_no_backbone(tmp_path):
     names = set(copy_state(model))
     assert {"method.ctx", "refiner.cache.slots_MD"} <= names
     assert not any("clip" in name or "prompts" in name for name in names)
+
+
+# scoring
+
+
+def test_answers_keep_the_order_of_the_batches_and_counts_are_their_sums():
+    model = coop().eval()
+    parts = [batch(5, seed=8), batch(4, seed=9), batch(2, seed=10)]
+    given = answers(model, iter(parts))
+    alone = [answers(model, [part]) for part in parts]
+    assert torch.equal(given.right_N, torch.cat([one.right_N for one in alone]))
+    assert torch.equal(given.labels_N, torch.cat([part.labels for part in parts]))
+    correct, total = given.counts(50)
+    assert len(correct) == len(total) == 50 and sum(total) == 11
+    assert sum(correct) == int(given.right_N.sum()) and 0 < sum(correct) < 11
+    assert accuracy(model, parts) == sum(correct) / 11
+    right = {i for i in range(11) if given.bits()[i // 8] >> (7 - i % 8) & 1}
+    assert right == set(given.right_N.nonzero().flatten().tolist()) and len(given.bits()) == 2
+
+
+def test_no_image_is_no_answer():
+    given = answers(coop().eval(), [])
+    assert given.bits() == b"" and given.counts(2) == ((0, 0), (0, 0))

@@ -25,7 +25,7 @@ from analysis.figures.style import (
     bare,
     label_room,
     plain,
-    short,
+    shown_names,
     signed,
 )
 from analysis.stats import Array, Interval
@@ -172,15 +172,27 @@ def _draw(shares: Shares, shown: Sequence[str], look: Look) -> Figure:
         drawing(axes, shares, parts, labels, look)
         axes.set_ylim(rows - 0.5, -0.5)
         axes.set_yticks(range(rows))
-        ticks = ["all off", *labels, "all on"] if "steps" in shown else ["", *labels, ""]
-        plain(axes.set_yticklabels([short(t) for t in ticks] if index == 0 else [""] * rows))
+        ends = ("all off", "all on") if "steps" in shown else ("", " ")
+        ticks = [ends[0], *labels, ends[1]]
+        plain(axes.set_yticklabels(shown_names(ticks) if index == 0 else [""] * rows))
         axes.tick_params(axis="y", length=0)
         x += widths[name] + GAP
     return figure
 
 
-def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=10, fontweight="bold", pad=26)
+def _title(axes: Axes, text: str, look: Look, *, below: str = "") -> None:
+    """A title, and a line below it that says how to read the panel."""
+    axes.set_title(text, loc="left", fontsize=10, fontweight="bold", pad=22)
+    axes.annotate(
+        below,
+        (0, 1),
+        xytext=(0, 7),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="bottom",
+        fontsize=7.2,
+        color=look.soft,
+    )
 
 
 def _steps(
@@ -212,17 +224,29 @@ def _steps(
         spots.append(at)
     axes.plot([at, at], [last - 1, last], color=look.soft, linewidth=0.8, zorder=1)
     axes.plot([at], [last], "o", color=look.ink, markersize=7)
-    for row, value in ((0, shares.base), (last, shares.full)):
-        if value is not None:
-            where = (100 * value, row)
-            axes.annotate(
-                f"{100 * value:.2f}", where, (7, 0), textcoords="offset points", va="center"
-            )
     room = 0.16 * max(max(spots) - min(spots), 1e-6)
-    axes.set_xlim(min(spots) - 0.4 * room, max(spots) + 1.4 * room)
+    axes.set_xlim(min(spots) - 0.5 * room, max(spots) + 0.5 * room)
+    _end(axes, shares.base, 0, "")
+    if shares.full is not None:
+        _end(axes, shares.full, last, f"  ({signed(shares.full - shares.base)})")
     axes.set_xlabel(f"{shares.what}, %", parse_math=False)
-    _title(axes, "From all off to all on")
+    below = "Step: Shapley value; line: 95 %, datasets like these; pale: undecided"
+    _title(axes, "From all off to all on", look, below=below)
     bare(axes, look)
+
+
+def _end(axes: Axes, value: float, row: int, more: str) -> None:
+    """The score of all off or all on, written towards the middle of the panel."""
+    right = 100 * value > sum(axes.get_xlim()) / 2
+    text, shift = f"{100 * value:.2f}{more}", -8 if right else 8
+    axes.annotate(
+        text.strip(),
+        (100 * value, row),
+        (shift, 0),
+        textcoords="offset points",
+        va="center",
+        ha="right" if right else "left",
+    )
 
 
 def _marks(
@@ -249,7 +273,8 @@ def _marks(
             text = signed(size(best))
             axes.text(1.03, row, text, transform=place, va="center", color=look.ink)
     axes.set_xlabel(f"{shares.what}, points", parse_math=False)
-    _title(axes, "Alone, shared, in the whole" if len(used) > 1 else "What a part is worth")
+    several = len(used) > 1
+    _title(axes, "Alone, shared, in the whole" if several else "What a part is worth", look)
     handles = [_handle(kind, look) for kind in used]
     axes.legend(
         handles,
@@ -298,9 +323,9 @@ def _pairs(
                 glyph = {"better": "▲", "worse": "▼"}.get(effect.verdict, "")
                 texts[i + 1, j] = signed(size(effect)) + glyph
     _paint_lower(axes, values, texts, look)
-    _title(axes, "Together beyond the sum")
-    for j, name in enumerate(labels):
-        shown = short(name, room=72, size=8.5)
+    below = "Two parts, points; ▲▼ not luck" if k > 3 else ""
+    _title(axes, "Together beyond the sum", look, below=below)
+    for j, shown in enumerate(shown_names(labels[:-1], room=72, size=8.5)):
         place: dict[str, Any] = {"ha": "right", "va": "top", "rotation_mode": "anchor"}
         text = axes.text(j + 0.1, k + 0.62, shown, fontsize=8.5, rotation=30, **place)
         text.set_parse_math(False)
@@ -315,8 +340,6 @@ def _paint_lower(axes: Axes, values: Array, texts: Array, look: Look) -> None:
     most = max(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), 1e-6)
     for i in range(1, rows - 1):
         for j in range(columns):
-            if i - 1 == j:
-                axes.text(j, i, "·", ha="center", va="center", color=look.soft)
             if not np.isfinite(values[i, j]):
                 continue
             value = float(values[i, j])

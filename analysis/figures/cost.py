@@ -56,7 +56,7 @@ def cost_picture(variants: Sequence[Priced], *, what: str) -> Picture | None:
 
 
 def _draw(variants: Sequence[Priced], what: str, look: Look) -> Figure:
-    legend = label_room([f"    {v.name}" for v in variants]) + 0.45
+    legend = label_room(v.name for v in variants) + 0.65
     block = max(HEIGHT, 0.12 * len(variants) + 0.4)
     width, height = 0.35 + 2 * PANEL + legend, 2 * block
     figure = Figure(figsize=(width, height))

@@ -12,13 +12,13 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.style import POINTS_AN_INCH, Look, Picture, short, text_width
+from analysis.figures.style import POINTS_AN_INCH, Look, Picture, shown_names, text_width
 from analysis.stats import RankGroups
 
 LINE = 0.27
 BAR = 0.13
 MIDDLE = 3.6
-NUMBER = 0.42
+MARGIN = 0.3
 
 
 def critical_difference(
@@ -51,7 +51,9 @@ def _draw(
     names: Sequence[str], ranks: Sequence[float], groups: Sequence[Sequence[int]], look: Look
 ) -> Figure:
     half = math.ceil(len(names) / 2)
-    room = max(text_width(short(n)) for n in names) / POINTS_AN_INCH + NUMBER + 0.25
+    shown = shown_names(names)
+    widest = max(map(text_width, map(_numbered, shown, ranks)))
+    room = 1.06 * widest / POINTS_AN_INCH + MARGIN
     bars = 0.2 + BAR * len(groups)
     height = 0.5 + bars + LINE * half + 0.2
     width = MIDDLE + 2 * room
@@ -65,13 +67,17 @@ def _draw(
     scale = MIDDLE / (high - low)
     at = [room + (rank - low) * scale for rank in ranks]
     _ruler(axes, room, scale, low, high, look)
-    _names(axes, names, ranks, at, (room, width, 0.5 + bars, half), look)
+    _names(axes, shown, ranks, at, (room, width, 0.5 + bars, half), look)
     for level, group in enumerate(groups):
         ends = [at[group[0]] - 0.05, at[group[-1]] + 0.05]
         y = 0.5 + 0.16 + BAR * level
         (line,) = axes.plot(ends, [y, y], color=look.ink, linewidth=3.4, zorder=3)
         line.set_solid_capstyle("round")
     return figure
+
+
+def _numbered(name: str, rank: float) -> str:
+    return f"{rank:.2f}  {name}"
 
 
 def _ruler(axes: Axes, room: float, scale: float, low: int, high: int, look: Look) -> None:
@@ -86,7 +92,7 @@ def _ruler(axes: Axes, room: float, scale: float, low: int, high: int, look: Loo
 
 def _names(
     axes: Axes,
-    names: Sequence[str],
+    names: Sequence[str],  # as shown
     ranks: Sequence[float],
     at: Sequence[float],
     frame: tuple[float, float, float, int],
@@ -101,6 +107,6 @@ def _names(
         axes.plot([x, x, edge], [0.5, y, y], color=look.soft, linewidth=0.8, zorder=1)
         side = "right" if left else "left"
         shift = -0.05 if left else 0.05
-        shown = f"{short(name)}  {rank:.2f}" if left else f"{rank:.2f}  {short(name)}"
+        shown = f"{name}  {rank:.2f}" if left else _numbered(name, rank)
         text = axes.text(edge + shift, y, shown, ha=side, va="center", color=look.ink)
         text.set_parse_math(False)

@@ -62,7 +62,7 @@ def _draw(
 ) -> Figure:
     columns = min(COLUMNS, len(datasets))
     rows = math.ceil(len(datasets) / columns)
-    legend = label_room([f"    {v}" for v in variants]) + 0.45
+    legend = label_room(variants) + 0.65
     block = max(HEIGHT, (0.24 * len(variants) + 0.6) / rows)
     width, height = 0.3 + columns * PANEL + legend, rows * block
     figure = Figure(figsize=(width, height))

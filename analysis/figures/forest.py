@@ -49,8 +49,7 @@ def forests(
         return None
     families = [[_drawn(b, m) for m in metrics if _drawn(b, m)] for b in blocks]
     titles = [
-        [f"{label(m)} against {short(b.reference)}" for m in metrics if _drawn(b, m)]
-        for b in blocks
+        [f"{label(m)} against {b.reference}" for m in metrics if _drawn(b, m)] for b in blocks
     ]
     filled = [(f, t) for f, t in zip(families, titles, strict=True) if f]
     return Picture(
@@ -135,7 +134,9 @@ def _draw_grid(
             )
             axes = figure.add_axes(box)
             _axes(axes, family, title.split(" against ")[0], rope, look)
-            axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+            text = short(title, room=POINTS_AN_INCH * (PANEL_WIDTH - 0.2))
+            place = (column * PANEL_WIDTH + 0.1) / width, (top - ABOVE + 0.1) / total
+            figure.text(*place, text, fontsize=10, color=look.ink, parse_math=False)
         top -= height
     text = wrapped(CAPTION, room=POINTS_AN_INCH * (width - 0.2), size=SMALL)
     figure.text(0.1 / width, 0.06 / total, text, fontsize=SMALL, color=look.ink, va="bottom")

@@ -16,7 +16,7 @@ from analysis.figures.style import (
     Picture,
     label_room,
     plain,
-    short,
+    shown_names,
     signed,
     text_width,
 )
@@ -133,7 +133,7 @@ def _draw(
     look: Look,
 ) -> Figure:
     left = label_room(rows)
-    shown = [short(c, room=MAX_COLUMN_POINTS, size=SMALL) for c in columns]
+    shown = shown_names(columns, room=MAX_COLUMN_POINTS, size=SMALL)
     longest = max(text_width(c, size=SMALL) for c in shown)
     slanted = longest > CELL_WIDTH * POINTS_AN_INCH - 4
     above = (0.75 * longest + 16) / POINTS_AN_INCH if slanted else 0.32
@@ -150,7 +150,7 @@ def _draw(
     axes = figure.add_axes(box)
     paint(axes, values, _texts(values, words), look)
     axes.set_yticks([i + 0.5 for i in range(len(rows))])
-    plain(axes.set_yticklabels([short(r) for r in rows], rotation=0))
+    plain(axes.set_yticklabels(shown_names(rows), rotation=0))
     axes.xaxis.tick_top()
     axes.set_xticks([i + 0.5 for i in range(len(columns))])
     style: dict[str, Any] = {"fontsize": SMALL}

@@ -82,7 +82,7 @@ def _draw(profiles: Sequence[Profile], what: str, look: Look) -> Figure:
     left = label_room(names, size=9)
     rows = ROW * len(names)
     height = ABOVE + BELOW + max(rows, 2.2)
-    legend = label_room([f"    {n}" for n in names]) + 0.5
+    legend = label_room(names) + 0.7
     width = left + PANEL * len(AGGREGATES) + 0.5 + CURVES + legend
     figure = Figure(figsize=(width, height))
     for index, (key, label) in enumerate(AGGREGATES.items()):

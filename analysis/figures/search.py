@@ -7,14 +7,23 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import SERIES, Look, Picture, bare, short
+from analysis.figures.style import POINTS_AN_INCH, SERIES, Look, Picture, bare, short
 from analysis.search_trials import Trial, best_so_far, expected_best
 
 COSTS = ("train_seconds", "trainable_parameters")
+TITLES: Mapping[str, str] = {
+    "history": "History of the search",
+    "budget": "Expected best after b trials",
+    "front": "Pareto front",
+    "parallel": "Parallel coordinates",
+    "slices": "Slices",
+}
 Shapes = Mapping[str, Mapping[str, Any]]
-WIDTH, HEIGHT = 7.0, 3.1
-SLICE, SLICE_COLUMNS = 2.35, 3
+WIDTH, HEIGHT = 5.4, 3.0
+SLICE_WIDTH, SLICE_HEIGHT = 3.4, 2.2
+AXIS = 1.2
 
 
 def scale_of(objective: str) -> float:
@@ -34,7 +43,7 @@ def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -
     rows = {"search": trials, "random search": control}
     return Picture(
         name="history",
-        title="History of the search",
+        title=TITLES["history"],
         caption="A dot is a complete trial, the line the best so far. A cross on the floor is a "
         "trial without a value (failed, diverged or given up).",
         values={
@@ -65,9 +74,7 @@ def _draw_history(rows: Mapping[str, Sequence[Trial]], objective: str, look: Loo
         axes.plot(bad, [0.02] * len(bad), "x", color=colour, markersize=5, transform=place)
     axes.set_xlabel("Trial")
     axes.set_ylabel(axis_label(objective))
-    axes.legend(frameon=False, labelcolor=look.ink, loc="lower right", fontsize=9)
-    bare(axes, look, keep=("left", "bottom"), grid="y")
-    return figure
+    return _finished(figure, axes, look)
 
 
 def budget(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Picture | None:
@@ -81,7 +88,7 @@ def budget(trials: Sequence[Trial], control: Sequence[Trial], objective: str) ->
         return None
     return Picture(
         name="budget",
-        title="Expected best after b trials",
+        title=TITLES["budget"],
         caption="The mean over all orders of the trials that were made: what a smaller budget "
         "would have found. Exact for random search; a sampler that learns makes its late trials "
         "better, so its curve is a summary and no forecast.",
@@ -99,58 +106,59 @@ def _draw_budget(rows: Mapping[str, Sequence[float]], objective: str, look: Look
         axes.plot(xs, ys, style, color=SERIES[(0, 6)[index]], linewidth=1.8, label=name)
     axes.set_xlabel("Trials b")
     axes.set_ylabel(axis_label(objective))
-    axes.legend(frameon=False, labelcolor=look.ink, loc="lower right", fontsize=9)
-    bare(axes, look, keep=("left", "bottom"), grid="y")
-    return figure
+    return _finished(figure, axes, look)
 
 
 def _one() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, HEIGHT))
-    return figure, figure.add_axes((0.1, 0.17, 0.87, 0.79))
+    return figure, figure.add_axes((0.13, 0.17, 0.84, 0.73))
 
 
-def slices(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture | None:
-    """The first objective over every setting, one panel each; settings a trial lacks are absent."""
+def _finished(figure: Figure, axes: Axes, look: Look) -> Figure:
+    """Whole trials on the axis, and the legend above it, where no trial can be."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "ncols": 2}
+    axes.legend(frameon=False, labelcolor=look.ink, fontsize=9, borderpad=0.0, **place)
+    bare(axes, look, keep=("left", "bottom"), grid="y")
+    return figure
+
+
+def slices(trials: Sequence[Trial], shapes: Shapes, objective: str) -> tuple[Picture, ...]:
+    """The first objective over every setting, one picture each; a trial that lacks it is absent."""
     done = [trial for trial in trials if trial.complete]
-    if not done:
-        return None
-    return Picture(
-        name="slices",
-        title="Slices",
-        caption="One dot a complete trial. The other settings vary as well: a slice shows where "
-        "the sampler looked and what it found, not the effect of one setting. Darker is later.",
-        values={
-            key: [[t.params[key], t.values[0]] for t in done if key in t.params] for key in shapes
-        },
-        draw=partial(_draw_slices, done, shapes, objective),
+    return tuple(
+        Picture(
+            name=f"slice-{key}",
+            title=key,
+            caption="",
+            values=[[t.params[key], t.values[0]] for t in done if key in t.params],
+            draw=partial(_draw_slice, done, key, shape, objective),
+        )
+        for key, shape in shapes.items()
+        if done
     )
 
 
-def _draw_slices(trials: Sequence[Trial], shapes: Shapes, objective: str, look: Look) -> Figure:
-    columns = min(SLICE_COLUMNS, len(shapes))
-    rows = math.ceil(len(shapes) / columns)
-    width, height = columns * SLICE + 0.35, rows * (SLICE * 0.95)
-    figure = Figure(figsize=(width, height))
-    for index, (key, shape) in enumerate(shapes.items()):
-        row, column = divmod(index, columns)
-        box = (
-            (0.35 + column * SLICE + 0.35) / width,
-            (height - (row + 1) * SLICE * 0.95 + 0.55) / height,
-            (SLICE - 0.55) / width,
-            (SLICE * 0.95 - 0.85) / height,
-        )
-        axes = figure.add_axes(box)
-        found = [t for t in trials if key in t.params]
-        for order, trial in enumerate(found):
+def _draw_slice(
+    trials: Sequence[Trial], key: str, shape: Mapping[str, Any], objective: str, look: Look
+) -> Figure:
+    figure = Figure(figsize=(SLICE_WIDTH, SLICE_HEIGHT))
+    axes = figure.add_axes((0.16, 0.15, 0.78, 0.68))
+    for order, trial in enumerate(trials):
+        if key in trial.params:
             x, y = position(shape, trial.params[key]), scale_of(objective) * trial.values[0]
-            shade = 0.25 + 0.65 * order / max(len(found) - 1, 1)
+            shade = 0.25 + 0.65 * order / max(len(trials) - 1, 1)
             axes.plot([x], [y], "o", color=SERIES[0], alpha=shade, markersize=4)
-        _ticks(axes, shape)
-        axes.set_title(short(key, room=150, size=9), loc="left", fontsize=9, parse_math=False)
-        axes.tick_params(labelsize=8)
-        if column == 0:
-            axes.set_ylabel(axis_label(objective), fontsize=9)
-        bare(axes, look, keep=("left", "bottom"), grid="y")
+    marks = _marks(shape)
+    room = SLICE_WIDTH * 0.75 * POINTS_AN_INCH / len(marks)
+    words = [short(word, room=room, size=8) for _, word in marks]
+    for text in axes.set_xticks([x for x, _ in marks], words):
+        text.label1.set_parse_math(False)
+    axes.set_xlim(-0.06, 1.06)
+    axes.set_title(short(key, room=190, size=9), loc="left", fontsize=9, parse_math=False)
+    axes.tick_params(labelsize=8)
+    axes.set_ylabel(axis_label(objective), fontsize=9)
+    bare(axes, look, keep=("left", "bottom"), grid="y")
     return figure
 
 
@@ -171,15 +179,12 @@ def _marks(shape: Mapping[str, Any]) -> list[tuple[float, str]]:
         return [(position(shape, text), text.lstrip("@")) for text in shape["choices"]]
     low, high = float(shape["low"]), float(shape["high"])
     middle = math.sqrt(low * high) if shape["log"] else (low + high) / 2
-    return [(position(shape, str(v)), f"{v:.3g}") for v in (low, middle, high)]
+    return [(position(shape, str(v)), _number(v)) for v in (low, middle, high)]
 
 
-def _ticks(axes: Axes, shape: Mapping[str, Any]) -> None:
-    marks = _marks(shape)
-    words = [short(word, room=58, size=8) for _, word in marks]
-    for text in axes.set_xticks([x for x, _ in marks], words):
-        text.label1.set_parse_math(False)
-    axes.set_xlim(-0.06, 1.06)
+def _number(value: float) -> str:
+    """Three digits; thousands without an exponent."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture | None:
@@ -189,7 +194,7 @@ def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture
         return None
     return Picture(
         name="parallel",
-        title="Parallel coordinates",
+        title=TITLES["parallel"],
         caption="One line a complete trial, first choice or lowest value at the bottom; the best "
         "tenth of the trials is in colour. A gap is a setting that the trial did not have.",
         values=[{"trial": t.number, "params": dict(t.params), "value": t.values[0]} for t in done],
@@ -199,8 +204,8 @@ def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture
 
 def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, look: Look) -> Figure:
     keys = list(shapes)
-    figure = Figure(figsize=(max(WIDTH, 1.25 * (len(keys) + 1)), 3.6))
-    axes = figure.add_axes((0.06, 0.24, 0.88, 0.7))
+    figure = Figure(figsize=(max(WIDTH, AXIS * (len(keys) + 1)), 3.7))
+    axes = figure.add_axes((0.06, 0.17, 0.88, 0.76))
     values = [t.values[0] for t in trials]
     low, high = min(values), max(values)
     best = len(trials) - max(1, len(trials) // 10)
@@ -214,20 +219,42 @@ def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, look
     scale = scale_of(objective)
     for index, key in enumerate(keys):
         for y, word in _marks(shapes[key]):
-            _word(axes, index, y, short(word, room=70, size=7.5), look)
+            _word(axes, index, y, word, look)
     for y, value in ((0.0, low), (1.0, high)):
         _word(axes, len(keys), y, f"{scale * value:.4g}", look)
-    names = [*(short(key, room=85, size=8) for key in keys), objective]
-    for text in axes.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=8):
+    names = [*map(_axis_name, keys), axis_label(objective)]
+    for text in axes.set_xticks(range(len(names)), names, fontsize=8):
         text.label1.set_parse_math(False)
+    axes.tick_params(axis="x", length=0, pad=14)
     axes.set_yticks([])
-    axes.set_ylim(-0.05, 1.08)
+    axes.set_ylim(-0.04, 1.04)
     bare(axes, look, keep=(), grid="x")
     return figure
 
 
-def _word(axes: Axes, x: float, y: float, text: str, look: Look) -> None:
-    axes.text(x + 0.03, y + 0.015, text, fontsize=7.5, color=look.soft, parse_math=False)
+def _axis_name(key: str) -> str:
+    """``Class.parameter`` in two lines."""
+    room = 0.92 * AXIS * POINTS_AN_INCH
+    owner, _, name = key.rpartition(".")
+    return f"{short(owner, room=room, size=8)}\n{short(name, room=room, size=8)}"
+
+
+def _word(axes: Axes, x: float, y: float, word: str, look: Look) -> None:
+    """A value beside its axis: the ends outside of the lines, others on a patch of paper."""
+    inside = 0.0 < y < 1.0
+    place = {0.0: ("top", -0.04), 1.0: ("bottom", 1.035)}.get(y, ("center", y))
+    box = {"facecolor": look.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+    axes.text(
+        x,
+        place[1],
+        short(word, room=0.9 * AXIS * POINTS_AN_INCH, size=7.5),
+        ha="center",
+        va=place[0],
+        fontsize=7.5,
+        color=look.soft,
+        parse_math=False,
+        bbox=box if inside else None,
+    )
 
 
 def front(
@@ -239,7 +266,7 @@ def front(
         return None
     return Picture(
         name="front",
-        title="Pareto front",
+        title=TITLES["front"],
         caption="Complete trials by the first two objectives. Filled: no other trial is at least "
         "as good in every objective and better in one.",
         values=[

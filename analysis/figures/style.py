@@ -6,6 +6,7 @@ are safe for colour-blind readers, and no meaning hangs on colour alone. Bytes d
 alone.
 """
 
+import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -181,6 +182,7 @@ def _opening(title: str, box: str) -> str:
     )
 
 
+@functools.lru_cache(maxsize=10_000)
 def text_width(text: str, *, size: float = FONT_SIZE) -> float:
     """Width of a text in points."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FONT, ismath=False)
@@ -205,6 +207,44 @@ def _cut(name: str, kept: int) -> str:
     return name[: kept - tail] + ELLIPSIS + (name[-tail:] if tail else "")
 
 
+def shown_names(
+    names: Iterable[str], *, room: float = MAX_LABEL_POINTS, size: float = FONT_SIZE
+) -> list[str]:
+    """The names of one figure, those that are too wide shortened so that all still differ.
+
+    Cut in the middle where that tells them apart, otherwise word by word, otherwise numbered.
+    """
+    full = list(names)
+    for way in (short, _short_words):
+        texts = [way(n, room=room, size=size) for n in full]
+        if len(set(texts)) == len(set(full)):
+            return texts
+    numbers = {n: str(i) for i, n in enumerate(dict.fromkeys(full), start=1)}
+    return [f"{numbers[n]} {short(n, room=0.8 * room, size=size)}" for n in full]
+
+
+def _short_words(name: str, *, room: float, size: float) -> str:
+    """The name with every word cut to as many characters as fit."""
+    words = name.split()
+    for kept in range(max(map(len, words), default=0), 0, -1):
+        text = " ".join(_cut_word(w, kept) for w in words)
+        if text_width(text, size=size) <= room:
+            return text
+    return short(name, room=room, size=size)
+
+
+def _cut_word(word: str, kept: int) -> str:
+    """The word with so many of its characters: its beginning, and its value where it has one."""
+    if len(word) <= kept + 1:
+        return word
+    setting, equals, value = word.partition("=")
+    if not equals:
+        return word[:kept] + ELLIPSIS
+    setting, value = setting.rpartition(".")[2], value[: max(1, kept // 2)]
+    head = max(1, kept - len(value))
+    return (setting if len(setting) <= head + 1 else setting[:head] + ELLIPSIS) + equals + value
+
+
 def wrapped(text: str, *, room: float, size: float) -> str:
     """The text in lines of at most ``room`` points."""
     lines = [""]
@@ -221,7 +261,7 @@ def label_room(
     names: Iterable[str], *, size: float = FONT_SIZE, room: float = MAX_LABEL_POINTS
 ) -> float:
     """Inches that the longest of the shortened names needs beside an axis."""
-    shown = [short(n, size=size, room=room) for n in names]
+    shown = shown_names(names, size=size, room=room)
     widest = max((text_width(n, size=size) for n in shown), default=0.0)
     return (1.06 * widest + 12) / POINTS_AN_INCH
 
@@ -241,7 +281,7 @@ def name_rows(
 ) -> None:
     """One row a name, the first on top, names left of the axis."""
     axes.set_yticks(range(len(names)))
-    shown = [short(n, size=size, room=room) for n in names]
+    shown = shown_names(names, size=size, room=room)
     labels = axes.set_yticklabels(shown, fontsize=size)
     plain(labels)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -275,7 +315,7 @@ def series_legend(
     ]
     legend = axes.legend(
         handles,
-        [f" {short(n)}" for n in names],
+        [f" {n}" for n in shown_names(names)],
         loc="upper left",
         bbox_to_anchor=at,
         frameon=False,

@@ -11,13 +11,16 @@ datasets, so every test over several datasets sees one number a dataset, the mea
 from analysis.stats.decision import (
     MIN_DATASETS_FOR_WILCOXON,
     Primary,
-    Rule,
     Verdict,
-    decision_rule,
+    family_test,
     judge,
     primary_test,
     smallest_adjusted_p,
     verdict,
+)
+from analysis.stats.decision_table import (
+    Rule,
+    decision_rule,
 )
 from analysis.stats.detection import (
     Detector,
@@ -95,6 +98,7 @@ from analysis.stats.ranks import (
 from analysis.stats.replicability import (
     Replicability,
     one_sided_p,
+    one_sided_t,
     replicability,
     replicated,
 )
@@ -168,6 +172,7 @@ __all__ = [
     "dataset_means",
     "decision_rule",
     "detector",
+    "family_test",
     "friedman",
     "hedges_g",
     "hodges_lehmann",
@@ -185,6 +190,7 @@ __all__ = [
     "nemenyi_difference",
     "noether_size",
     "one_sided_p",
+    "one_sided_t",
     "optimality_gap",
     "page_trend",
     "paired_differences",

@@ -12,78 +12,109 @@ import numpy as np
 
 from analysis.stats.equivalence import ROPE, tost
 from analysis.stats.intervals import Array, dataset_means
-from analysis.stats.multiple import holm, most_comparisons
-from analysis.stats.paired import paired_t, signed_rank, smallest_p, win_tie_loss
+from analysis.stats.multiple import holm
+from analysis.stats.paired import (
+    corrected_resampled_t,
+    paired_t,
+    signed_rank,
+    smallest_p,
+    win_tie_loss,
+)
+from analysis.stats.replicability import one_sided_t, replicated
 
 MIN_DATASETS_FOR_WILCOXON = 6
 """Below it a two-sided signed-rank p cannot be under 0.05, whatever the data."""
 
-MIN_SEEDS_FOR_WILCOXON = 10
-MIN_SEEDS_FOR_T = 5
-MIN_DATASETS_FOR_OMNIBUS = 6
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Primary:
-    """The test that decides, chosen before any score is looked at. ``name``: wilcoxon, t, t_seeds
-    or none. ``claim`` is what a decision speaks about; ``descriptive`` says that the datasets are
-    too few for more than a description.
+    """The test that decides, chosen before any score is looked at.
+
+    ``name``: wilcoxon, t, t_each (of every dataset), t_seeds, t_corrected (seeds that share data)
+    or none. ``claim`` is what a decision speaks about.
     """
 
     name: str
     reason: str
     claim: str = ""
-    descriptive: bool = False
+
+    @property
+    def over_datasets(self) -> bool:
+        """Whether the test sees one number a dataset."""
+        return self.name in ("wilcoxon", "t")
 
 
 def primary_test(
-    num_datasets: int, num_seeds: int, num_comparisons: int, *, alpha: float = 0.05
+    num_datasets: int,
+    num_seeds: int,
+    num_comparisons: int,
+    *,
+    alpha: float = 0.05,
+    overlap: float | None = None,
 ) -> Primary:
-    """Which test decides, from the counts alone (Demsar, JMLR 7, 2006; the smallest attainable p as
-    a limit).
+    """Which test decides, from the counts alone: datasets, seeds a dataset, comparisons (Demsar,
+    JMLR 7, 2006; Dror et al., TACL 5, 2017; the smallest attainable p as a limit).
 
     * 6 or more datasets and 2/2^n times the number of comparisons below alpha: exact Wilcoxon over
-      dataset means.
-    * otherwise 2 or more datasets: paired t over dataset means; below 6 datasets it is descriptive.
+      dataset means; otherwise the paired t over dataset means.
+    * 2 to 5 datasets: a paired t over seeds in each of them; decided is what every one shows.
     * 1 dataset and 2 or more paired seeds: paired t over seeds, a claim about that dataset alone.
-    * 1 dataset and 1 seed: no test, the verdict is undecided.
+    * one seed and fewer than 6 datasets: no test, the verdict is undecided.
+
+    ``overlap`` is n_test / n_train of seeds that are resamples sharing data: every t over seeds is
+    then the corrected resampled t.
     """
-    least = smallest_p(num_datasets)
-    reachable = least is not None and least * num_comparisons < alpha
-    if num_datasets >= MIN_DATASETS_FOR_WILCOXON and reachable:
+    if num_datasets >= MIN_DATASETS_FOR_WILCOXON:
+        return _over_datasets(num_datasets, num_comparisons, alpha)
+    if num_datasets < 1 or num_seeds < 2:
+        few = f", and {num_datasets} datasets are too few for a test over them"
+        text = "none, because there is at most one paired run a dataset"
+        return Primary(name="none", reason=text + (few if num_datasets > 1 else ""))
+    test = "paired t" if overlap is None else f"corrected resampled t (test/train {overlap:.4g})"
+    if num_datasets == 1:
         return Primary(
-            name="wilcoxon",
-            reason=f"exact Wilcoxon signed-rank over {num_datasets} dataset means",
-            claim="on datasets like these",
-        )
-    if num_datasets >= 2:
-        return _t_over_datasets(num_datasets, num_comparisons, alpha)
-    if num_datasets == 1 and num_seeds >= 2:
-        return Primary(
-            name="t_seeds",
-            reason=f"paired t over {num_seeds} seeds of one dataset: a claim about it alone",
+            name="t_seeds" if overlap is None else "t_corrected",
+            reason=f"{test} over {num_seeds} seeds of one dataset: a claim about it alone",
             claim="on this dataset",
         )
-    return Primary(name="none", reason="none, because there is at most one paired run")
+    return Primary(
+        name="t_each",
+        reason=f"{test} over seeds in each of {num_datasets} datasets, decided where all of them "
+        "show it; the t over dataset means only describes, because fewer than "
+        f"{MIN_DATASETS_FOR_WILCOXON} datasets cannot support a claim on datasets like these "
+        f"(smallest Wilcoxon p: {smallest_p(num_datasets):.3g})",
+        claim="in each of these datasets",
+    )
 
 
-def _t_over_datasets(num_datasets: int, num_comparisons: int, alpha: float) -> Primary:
-    text, least = f"paired t over {num_datasets} dataset means", smallest_p(num_datasets)
-    if num_datasets < MIN_DATASETS_FOR_WILCOXON:
-        return Primary(
-            name="t",
-            reason=f"{text}; descriptive, because fewer than {MIN_DATASETS_FOR_WILCOXON} "
-            f"datasets cannot support a claim on datasets like these "
-            f"(smallest Wilcoxon p: {least:.3g})",
-            claim="a description of these datasets",
-            descriptive=True,
-        )
+def _over_datasets(num_datasets: int, num_comparisons: int, alpha: float) -> Primary:
+    claim, least = "on datasets like these", smallest_p(num_datasets)
+    assert least is not None
+    if least * num_comparisons < alpha:
+        text = f"exact Wilcoxon signed-rank over {num_datasets} dataset means"
+        return Primary(name="wilcoxon", reason=text, claim=claim)
     return Primary(
         name="t",
-        reason=f"{text}, because Wilcoxon with Holm over {num_comparisons} comparisons could "
-        f"never fall below {alpha:g} (smallest p: {least:.3g} × {num_comparisons})",
-        claim="on datasets like these",
+        reason=f"paired t over {num_datasets} dataset means, because Wilcoxon with Holm over "
+        f"{num_comparisons} comparisons could never fall below {alpha:g} "
+        f"(smallest p: {least:.3g} × {num_comparisons})",
+        claim=claim,
     )
+
+
+def family_test(
+    differences: Sequence[Array], *, alpha: float = 0.05, overlap: float | None = None
+) -> Primary:
+    """The primary test of a family of comparisons, each an array (D, S) of paired differences.
+
+    The comparison with the fewest datasets, of those with more than one, decides for all.
+    """
+    seeds = [np.isfinite(np.atleast_2d(d)).sum(axis=1) for d in differences]
+    counts = [int((row > 0).sum()) for row in seeds]
+    num_datasets = min((n for n in counts if n > 1), default=1 if any(counts) else 0)
+    most = max((int(row.max()) for row in seeds if row.size), default=0)
+    family = sum(n > 0 for n in counts)
+    return primary_test(num_datasets, most, family, alpha=alpha, overlap=overlap)
 
 
 def verdict(
@@ -135,195 +166,125 @@ def smallest_adjusted_p(primary: Primary, num_datasets: int, num_comparisons: in
 
 
 def judge(
-    differences: Sequence[Array], *, alpha: float = 0.05, rope: float = ROPE
+    differences: Sequence[Array],
+    *,
+    alpha: float = 0.05,
+    rope: float = ROPE,
+    names: Sequence[str] = (),
+    overlap: float | None = None,
 ) -> tuple[Verdict, ...]:
     """The default decision for a family of comparisons, each an array (D, S) of paired differences.
 
     The counts choose the test, Holm adjusts it over the family, and TOST with Holm says equivalent.
+    ``names`` of the datasets stand in the reasons; ``overlap`` as in ``primary_test``.
     """
-    means = [dataset_means(np.atleast_2d(d)) for d in differences]
-    counts = [int((~np.isnan(m)).sum()) for m in means]
-    several = [n for n in counts if n > 1]
-    num_datasets = min(several, default=1 if any(counts) else 0)
-    num_seeds = max((int(np.isfinite(d).sum()) for d in differences), default=0)
-    family = sum(n > 0 for n in counts)
-    primary = primary_test(num_datasets, num_seeds, family, alpha=alpha)
-    samples = [
-        m if primary.name != "t_seeds" else np.ravel(d)
-        for m, d in zip(means, differences, strict=True)
-    ]
-    usable = [n > 1 or primary.name == "t_seeds" for n in counts]
-    tested = [s if u else s[:0] for s, u in zip(samples, usable, strict=True)]
-    raw = [_raw_p(s, primary) for s in tested]
+    tables = [np.atleast_2d(d) for d in differences]
+    primary = family_test(tables, alpha=alpha, overlap=overlap)
+    overlap = None if primary.over_datasets else overlap
+    family = sum(bool(np.isfinite(d).any()) for d in tables)
+    tested = [_tested(d, primary) for d in tables]
+    raw = [_raw_p(rows, primary, overlap) for rows in tested]
     adjusted = holm(raw)
-    same = holm([tost(s, rope=rope).p for s in tested])
-    return tuple(
-        _judged(s, primary, p, e, smallest_adjusted_p(primary, n, family), alpha)._replace(raw_p=r)
-        for s, p, e, n, r in zip(samples, adjusted, same, counts, raw, strict=True)
-    )
+    same = holm([_equivalence_p(rows, rope, overlap) for rows in tested])
+    found = []
+    for d, rows, p, same_p, raw_p in zip(tables, tested, adjusted, same, raw, strict=True):
+        word = _word(rows, primary, p, same_p, alpha)
+        least = smallest_adjusted_p(primary, rows[0].size, family) if rows else None
+        by = primary.name if np.isfinite(d).any() else "none"
+        reason = _no_test(d, rows, primary) or _remark(rows, word, p, same_p, alpha)
+        if not reason and primary.name == "t_each" and word == "undecided":
+            reason = _where_shown(d, names, alpha / family, overlap)
+        found.append(Verdict(word, p, same_p, least, by, reason, raw_p))
+    return tuple(found)
 
 
-def _raw_p(sample: Array, primary: Primary) -> float | None:
-    if primary.name == "wilcoxon":
-        return signed_rank(sample).p
-    return paired_t(sample).p if primary.name in ("t", "t_seeds") else None
+def _tested(difference_DS: Array, primary: Primary) -> list[Array]:
+    """What the test sees, without gaps: all dataset means together, or seeds dataset by dataset."""
+    if primary.over_datasets:
+        means = dataset_means(difference_DS)
+        known = means[np.isfinite(means)]
+        return [known] if known.size > 1 else []
+    rows = [row[np.isfinite(row)] for row in difference_DS]
+    return [row for row in rows if row.size] if primary.name != "none" else []
 
 
-def _judged(
-    sample: Array,
-    primary: Primary,
-    p: float | None,
-    same_p: float | None,
-    least: float | None,
-    alpha: float,
-) -> Verdict:
-    known = sample[np.isfinite(sample)]
-    if known.size == 0:
-        return Verdict("undecided", None, None, None, "none", "no pair of scores")
-    ranks = signed_rank(known)
-    mean = float(known.mean())
-    direction = ranks.positive - ranks.negative if primary.name == "wilcoxon" else mean
-    word = verdict(mean, direction, p, alpha=alpha, equivalence_p=same_p)
-    reason = ""
-    if sum(win_tie_loss(known)[::2]) == 0:
-        reason = "identical in every pair"
-    elif primary.name == "none" or known.size < 2:
-        reason = "one paired run: no test"
-    elif p is None:
-        reason = paired_t(known).reason
-    elif p < alpha and word not in ("better", "worse"):
-        reason = "the ranks and the mean point in different directions"
-    elif word in ("better", "worse") and same_p is not None and same_p < alpha:
-        reason = "smaller than the region of practical equivalence"
-    return Verdict(word, p, same_p, least, primary.name, reason)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """A row of the decision table: what decides, what stands beside it, and what must not."""
-
-    primary: str
-    also: tuple[str, ...]
-    never: tuple[str, ...]
-    claim: str
-    smallest_p: float | None = None
-    notes: tuple[str, ...] = ()
-
-
-def decision_rule(
-    num_datasets: int,
-    num_seeds: int,
-    *,
-    num_variants: int = 2,
-    all_pairs: bool = False,
-    overlapping: bool = False,
-    missing_cells: bool = False,
-    shots_trend: bool = False,
-    alpha: float = 0.05,
-) -> Rule:
-    """The row of the table for a design, from its counts alone; scores never enter.
-
-    ``overlapping``: the seeds are resamples of one dataset that share data, as in cross-validation.
+def _raw_p(rows: Sequence[Array], primary: Primary, overlap: float | None) -> float | None:
+    """Two-sided p. Of several datasets: that all of them show the same direction, the largest p of
+    the better one (an intersection-union test needs no adjustment over datasets).
     """
-    if num_datasets < 1 or num_seeds < 1 or num_variants < 2:
-        raise ValueError(
-            "a comparison needs at least 1 dataset, 1 seed and 2 variants, got "
-            f"{num_datasets}, {num_seeds} and {num_variants}"
-        )
-    if shots_trend:
-        return Rule(
-            primary="Page's L over datasets",
-            also=("the curve with t intervals",),
-            never=("one test a number of shots",),
-            claim="a trend over shots on datasets like these",
-        )
-    if num_datasets == 1:
-        return _one_dataset(num_seeds, num_variants, overlapping)
-    if num_datasets < MIN_DATASETS_FOR_WILCOXON:
-        return Rule(
-            primary="a paired t a dataset, and k-hat: in how many datasets, and in which",
-            also=("paired t over dataset means, as a description", "mixed model"),
-            never=("Wilcoxon or Friedman over datasets as a decision",),
-            claim="on these datasets, by name",
-            smallest_p=smallest_p(num_datasets),
-        )
-    return _many_datasets(num_datasets, num_seeds, num_variants, all_pairs, missing_cells, alpha)
+    if not rows:
+        return None
+    if primary.name == "wilcoxon":
+        return signed_rank(rows[0]).p
+    if len(rows) == 1 and overlap is not None:
+        return corrected_resampled_t(rows[0], test_over_train=overlap).p
+    if len(rows) == 1:
+        return paired_t(rows[0]).p
+    one_sided = [[one_sided_t(s * row, overlap=overlap).p for row in rows] for s in (1, -1)]
+    if any(p is None for side in one_sided for p in side):
+        return None
+    return min(1.0, 2 * min(max(p for p in side if p is not None) for side in one_sided))
 
 
-def _one_dataset(num_seeds: int, num_variants: int, overlapping: bool) -> Rule:
-    claim = "on this dataset"
-    if num_seeds == 1:
-        test = "McNemar's exact test" if num_variants == 2 else "Cochran's Q"
-        return Rule(
-            primary=f"{test} on the images",
-            also=("interval of the accuracy difference",),
-            never=("a claim on methods",),
-            claim="about these trained models",
-        )
-    if overlapping:
-        return Rule(
-            primary="corrected resampled t",
-            also=("Bayesian correlated t",),
-            never=("a plain t test: resamples share data",),
-            claim=claim,
-        )
-    rank_tests = "Wilcoxon and permutation tests: their smallest p is too large"
-    if num_seeds < MIN_SEEDS_FOR_T:
-        return Rule(
-            primary="effect with its t interval; undecided unless the effect is huge",
-            also=("test on the images of one run",),
-            never=(rank_tests, "percentile bootstrap: it covers too rarely"),
-            claim=claim,
-            smallest_p=smallest_p(num_seeds),
-        )
-    also: tuple[str, ...] = ("P(A > B)",)
-    if num_seeds >= MIN_SEEDS_FOR_WILCOXON:
-        also = ("exact Wilcoxon over seeds", "P(A > B) with its interval")
-    return Rule(
-        primary="paired t over seeds; Welch's t where seeds share nothing",
-        also=also,
-        never=(rank_tests,) if num_seeds < MIN_DATASETS_FOR_WILCOXON else (),
-        claim=claim,
-        smallest_p=smallest_p(num_seeds),
+def _equivalence_p(rows: Sequence[Array], rope: float, overlap: float | None) -> float | None:
+    """TOST of what the test sees; of several datasets, that all of them are equivalent."""
+    found = [tost(row, rope=rope, overlap=overlap).p for row in rows]
+    known = [p for p in found if p is not None]
+    return max(known) if found and len(known) == len(found) else None
+
+
+def _word(
+    rows: Sequence[Array], primary: Primary, p: float | None, same_p: float | None, alpha: float
+) -> str:
+    if not rows:
+        return "undecided"
+    mean = float(np.mean([row.mean() for row in rows]))
+    direction = mean
+    if primary.name == "wilcoxon":
+        ranks = signed_rank(rows[0])
+        direction = ranks.positive - ranks.negative
+    return verdict(mean, direction, p, alpha=alpha, equivalence_p=same_p)
+
+
+def _no_test(difference_DS: Array, rows: Sequence[Array], primary: Primary) -> str:
+    known = difference_DS[np.isfinite(difference_DS)]
+    if not known.size:
+        return "no pair of scores"
+    if sum(win_tie_loss(known)[::2]) == 0:
+        return "identical in every pair"
+    if not rows and primary.over_datasets:
+        return "only one dataset has a pair: no test"
+    if not rows or max(row.size for row in rows) < 2:
+        return "one paired run a dataset: no test"
+    return ""
+
+
+def _remark(
+    rows: Sequence[Array], word: str, p: float | None, same_p: float | None, alpha: float
+) -> str:
+    if len(rows) == 1 and p is None:
+        return paired_t(rows[0]).reason
+    if p is not None and p < alpha and word not in ("better", "worse"):
+        return "the ranks and the mean point in different directions"
+    if word in ("better", "worse") and same_p is not None and same_p < alpha:
+        return "smaller than the region of practical equivalence"
+    return ""
+
+
+def _where_shown(
+    difference_DS: Array, names: Sequence[str], level: float, overlap: float | None
+) -> str:
+    """In which datasets an effect is shown, where not all show it (k-hat at ``level``)."""
+    labels = names or [f"dataset {d + 1}" for d in range(len(difference_DS))]
+    have = [d for d, row in enumerate(difference_DS) if np.isfinite(row).any()]
+    both = replicated(
+        difference_DS[have], [labels[d] for d in have], alpha=level / 2, overlap=overlap
     )
-
-
-def _many_datasets(
-    num_datasets: int,
-    num_seeds: int,
-    num_variants: int,
-    all_pairs: bool,
-    missing_cells: bool,
-    alpha: float,
-) -> Rule:
-    family = num_variants * (num_variants - 1) // 2 if all_pairs else num_variants - 1
-    test = "exact Wilcoxon over dataset means, paired t beside it"
-    if num_variants > 2:
-        which = "all pairs" if all_pairs else "each against the baseline"
-        test = f"Iman and Davenport's F, then {test}, {which}, with Holm"
-    most = most_comparisons(num_datasets, alpha=alpha)
-    notes = []
-    if family > most:
-        notes.append(
-            f"Holm over {family} Wilcoxon tests cannot fall below {alpha:g} on {num_datasets} "
-            f"datasets (at most {most}): the paired t decides"
-        )
-    if missing_cells:
-        notes.append("cells are missing: name them, then a mixed model or the common datasets")
-    if num_seeds == 1:
-        notes.append("one seed: nothing is known about the noise of training")
-    return Rule(
-        primary=test,
-        also=(
-            "TOST",
-            "Bayesian signed-rank",
-            "k-hat",
-            "two-level bootstrap",
-            *(("mixed model",) if missing_cells else ()),
-            *(("Conover's test as a sensitivity check",) if num_variants > 2 else ()),
-        ),
-        never=("a test over datasets x seeds as if all were independent", "Nemenyi's test"),
-        claim="on datasets like these",
-        smallest_p=min(1.0, (smallest_p(num_datasets) or 1.0) * family),
-        notes=tuple(notes),
-    )
+    shown = [
+        f"{word} in {found.k_hat} of {len(have)}"
+        + (f" ({', '.join(found.named)})" if found.named else "")
+        for word, found in zip(("better", "worse"), both, strict=True)
+        if found.k_hat
+    ]
+    reasons = dict.fromkeys(r for found in both for r in found.reasons if "identical" not in r)
+    return "; ".join([" and ".join(shown) or "shown in none of these datasets", *reasons])

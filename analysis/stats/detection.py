@@ -27,17 +27,19 @@ class Detector:
 
     ``n`` pairs at a two-sided ``level``. ``shifts`` holds R simulated studies of n standard normal
     differences for Wilcoxon, which rejects up to the rank sum ``cut``; None for a t test.
+    ``one_sided``: only a decision in the direction of the effect counts.
     """
 
     n: float
     level: float
     shifts: Array | None = None
     cut: int = 0
+    one_sided: bool = False
 
     def power(self, dz: float) -> float:
         """Probability that the test decides when the standardized effect is ``dz``."""
         if self.shifts is None:
-            return t_power(dz, self.n, level=self.level)
+            return t_power(dz, self.n, level=self.level, one_sided=self.one_sided)
         moved = self.shifts + dz
         ranks = np.argsort(np.argsort(np.abs(moved), axis=1), axis=1) + 1
         positive = np.where(moved > 0, ranks, 0).sum(axis=1)
@@ -57,10 +59,11 @@ class Detector:
         return high
 
 
-def t_power(dz: float, n: float, *, level: float = 0.05) -> float:
-    """Two-sided power of the paired t test on n pairs: the mean over the sample's own spread.
+def t_power(dz: float, n: float, *, level: float = 0.05, one_sided: bool = False) -> float:
+    """Power of the two-sided paired t test on n pairs: the mean over the sample's own spread.
 
-    An integral over the chi distribution. The libraries' noncentral t gives NaN at places.
+    ``one_sided`` counts only decisions in the direction of positive effects. An integral
+    over the chi distribution. The libraries' noncentral t gives NaN at places.
     """
     freedom, centre = n - 1, dz * math.sqrt(n)
     quantile = float(stats.t.ppf(1 - level / 2, freedom))
@@ -68,7 +71,9 @@ def t_power(dz: float, n: float, *, level: float = 0.05) -> float:
     chi = (high + low) / 2 + (high - low) / 2 * NODES
     density = stats.chi.pdf(chi, freedom) * WEIGHTS * (high - low) / 2
     bound = quantile * chi / math.sqrt(freedom)
-    tails = stats.norm.sf(bound - centre) + stats.norm.sf(bound + centre)
+    tails = stats.norm.sf(bound - centre)
+    if not one_sided:
+        tails = tails + stats.norm.sf(bound + centre)
     return min(1.0, float((density * tails).sum()))
 
 
@@ -82,12 +87,15 @@ def detector(
 ) -> Detector | None:
     """The default test of a design at the level that Holm's first step leaves; None for no test.
 
-    ``rng`` draws the simulated studies of Wilcoxon.
+    Where every dataset is tested by itself it is the test of one dataset. ``rng`` draws
+    the simulated studies of Wilcoxon.
     """
     primary = primary_test(num_datasets, num_seeds, comparisons, alpha=alpha)
     level = alpha / comparisons
     if primary.name == "none":
         return None
+    if primary.name == "t_each":
+        return Detector(num_seeds, level, one_sided=True)
     if primary.name != "wilcoxon":
         return Detector(num_seeds if primary.name == "t_seeds" else num_datasets, level)
     if num_datasets > MAX_SIMULATED:

@@ -36,8 +36,9 @@ def _check_rope(rope: float, least: float) -> None:
         )
 
 
-def tost(differences: Array, *, rope: float = ROPE) -> Tost:
-    """Is the mean of paired differences, shape (n,), inside (-rope, rope)? Two one-sided t tests.
+def tost(differences: Array, *, rope: float = ROPE, overlap: float | None = None) -> Tost:
+    """Is the mean of paired differences, shape (n,), inside (-rope, rope)? Two one-sided t tests,
+    corrected for resamples that share data where ``overlap`` (n_test / n_train) is given.
 
     Without any spread t does not exist. Then the exact sign-flip version answers: a constant inside
     the region gives p = 2**-n, its smallest; outside, 1. Source: Schuirmann, J. Pharmacokinet.
@@ -54,7 +55,7 @@ def tost(differences: Array, *, rope: float = ROPE) -> Tost:
         reason = "the difference is the same everywhere: exact sign-flip version"
         return Tost(max(low, high), low, high, smallest_p=least, reason=reason)
     mean = float(known.mean())
-    low, high = upper_tail(mean + rope, known), upper_tail(rope - mean, known)
+    low, high = (upper_tail(s, known, overlap=overlap) for s in (mean + rope, rope - mean))
     return Tost(max(low, high), low, high)
 
 
@@ -79,9 +80,10 @@ def bayesian_signed_rank(
 ) -> Posterior:
     """Bayesian signed-rank test of paired differences over datasets, shape (n,).
 
-    The datasets have Dirichlet(1) weights, and one pseudo-difference of 0 has ``prior_strength``. A
-    draw of the weights gives the shares of pairs whose average lies below, in and above the region;
-    the result is how often each share is the largest. With ``rope`` = 0 only below and above are
+    The datasets have Dirichlet(1) weights, and one pseudo-difference of 0 has ``prior_strength``
+    (0.5 as in the authors' package baycomp, class SignedRankTest; its sign test has 1). A draw of
+    the weights gives the shares of pairs whose average lies below, in and above the region; the
+    result is how often each share is the largest. With ``rope`` = 0 only below and above are
     compared. Source: Benavoli, Corani, Demsar, Zaffalon, JMLR 18, 2017.
     """
     _check_rope(rope, 0.0)

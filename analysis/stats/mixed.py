@@ -18,6 +18,8 @@ from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
 from analysis.stats.intervals import Array, Interval, has_spread
 from analysis.stats.multiple import holm
 
+MAX_STEPS = 2000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedEffect:
@@ -56,7 +58,9 @@ def mixed_model(scores_VDS: Array, names: Sequence[str], *, baseline: int = 0) -
     A random intercept for the dataset is asked for by name: left out, the library fits none, and
     standard errors are those of the spread between datasets. With one seed a cell the interaction
     is the residual. A variant without seeds must stand as one column and NaN, never as copies.
+    Seeds that never differ are one column: a fit would invent a noise from them.
     """
+    scores_VDS = _without_copies(scores_VDS)
     known = np.isfinite(scores_VDS)
     counted = MixedModel(num_scores=int(known.sum()), num_missing=int((~known).sum()))
     if reason := _not_applicable(scores_VDS, known, names):
@@ -78,11 +82,10 @@ def mixed_model(scores_VDS: Array, names: Sequence[str], *, baseline: int = 0) -
         exog_vc=_interaction(mats) if replicated else None,
     )
     fit, remark = _fitted(model)
-    noise, between = float(fit.scale) * unit**2, float(np.asarray(fit.cov_re)[0, 0]) * unit**2
-    interaction = float(fit.vcomp[0]) * unit**2 if replicated else 0.0
+    shares = fit.scale, np.asarray(fit.cov_re)[0, 0], fit.vcomp[0] if replicated else 0.0
+    noise, between, interaction = (float(share) * unit**2 for share in shares)
     covariance = _covariance([design[g] for g in groups], mats, noise, between, interaction)
-    if not replicated:
-        remark += "one seed a cell: interaction and seed noise are one variance"
+    remark += "" if replicated else "one seed a cell: interaction and seed noise are one variance"
     return replace(
         counted,
         effects=_effects(
@@ -105,10 +108,14 @@ def _interaction(mats: Sequence[Array]) -> VCSpec:
 
 
 def _fitted(model: MixedLM) -> tuple[Any, str]:
-    """The fit, without its warnings, and what to say where it did not converge."""
+    """The fit, without its warnings, and what to say where it did not converge.
+
+    By Nelder and Mead's simplex: the library's gradient methods, its default, stop far from the
+    maximum where a variance is near zero, and may say that they converged.
+    """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        fit = model.fit(reml=True)
+        fit = model.fit(reml=True, method="nm", maxiter=MAX_STEPS)
     doubtful = not fit.converged or any("converge" in str(w.message) for w in said)
     return fit, "the fit did not converge: read with care; " if doubtful else ""
 
@@ -146,7 +153,30 @@ def _not_applicable(scores_VDS: Array, known: Array, names: Sequence[str]) -> st
         return f"no score at all for {', '.join(empty)}"
     if not has_spread(scores_VDS[known.astype(bool)]):
         return "all scores are equal: nothing to model"
+    if not _left_over(scores_VDS, known):
+        return "the differences are the same on every dataset: no noise to compare them with"
     return ""
+
+
+def _without_copies(scores_VDS: Array) -> Array:
+    """One column where no cell differs over its seeds, otherwise the scores."""
+    known = np.isfinite(scores_VDS)
+    filled = np.where(known, scores_VDS, 0.0)
+    means = filled.sum(axis=2, keepdims=True) / np.maximum(known.sum(axis=2, keepdims=True), 1)
+    if known.sum() == 0 or np.abs(np.where(known, scores_VDS - means, 0.0)).max() > 1e-9:
+        return scores_VDS
+    return np.where(known.any(axis=2, keepdims=True), means, np.nan)
+
+
+def _left_over(scores_VDS: Array, known: Array) -> bool:
+    """Whether anything is left of the scores after a level a variant and a level a dataset."""
+    variant, dataset, _ = np.nonzero(known)
+    design = np.column_stack(
+        [variant[:, None] == np.unique(variant), dataset[:, None] == np.unique(dataset)]
+    )
+    values = scores_VDS[known.astype(bool)]
+    fitted = design @ np.linalg.lstsq(design.astype(float), values, rcond=None)[0]
+    return bool(np.abs(values - fitted).max() > 1e-9)
 
 
 def _effects(

@@ -102,11 +102,12 @@ def paired_t(differences: Array, *, level: float = 0.95) -> PairedT:
     return PairedT(min(1.0, 2 * upper_tail(abs(mean), known)), interval)
 
 
-def upper_tail(shift: float, known: Array) -> float:
+def upper_tail(shift: float, known: Array, *, overlap: float | None = None) -> float:
     """One-sided p of Student's t for a mean that lies ``shift`` above the hypothesis, with the
-    spread of ``known``.
+    spread of ``known``. ``overlap`` is n_test / n_train of resamples that share data, see
+    ``corrected_resampled_t``.
     """
-    error = float(known.std(ddof=1)) / math.sqrt(known.size)
+    error = float(known.std(ddof=1)) * math.sqrt(1 / known.size + (overlap or 0.0))
     return float(stats.t.sf(shift / error, known.size - 1))
 
 

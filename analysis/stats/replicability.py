@@ -28,12 +28,16 @@ class Replicability:
     reasons: tuple[str, ...] = ()
 
 
-def one_sided_p(difference_DS: Array) -> tuple[PValue, ...]:
+def one_sided_p(difference_DS: Array, *, overlap: float | None = None) -> tuple[PValue, ...]:
     """For every dataset the one-sided p of a paired t over its seeds that the mean is above 0."""
-    return tuple(_one_sided(known_values(row)) for row in difference_DS)
+    return tuple(one_sided_t(row, overlap=overlap) for row in difference_DS)
 
 
-def _one_sided(known: Array) -> PValue:
+def one_sided_t(differences: Array, *, overlap: float | None = None) -> PValue:
+    """One-sided p of a paired t over the seeds of one dataset, shape (n,), that the mean is above
+    0; corrected for seeds that share data where ``overlap`` (n_test / n_train) is given.
+    """
+    known = known_values(differences)
     if known.size == 0:
         return PValue(None, reason=NO_PAIR)
     if known.size < 2:
@@ -42,7 +46,7 @@ def _one_sided(known: Array) -> PValue:
         if known[0] == 0:
             return PValue(1.0, reason="identical in every seed")
         return PValue(None, reason="the difference is the same in every seed: t is not defined")
-    return PValue(upper_tail(float(known.mean()), known))
+    return PValue(upper_tail(float(known.mean()), known, overlap=overlap))
 
 
 def replicability(
@@ -83,12 +87,16 @@ def _count(partial: Sequence[float], alpha: float) -> int:
 
 
 def replicated(
-    difference_DS: Array, names: Sequence[str], *, alpha: float = 0.05
+    difference_DS: Array,
+    names: Sequence[str],
+    *,
+    alpha: float = 0.05,
+    overlap: float | None = None,
 ) -> tuple[Replicability, Replicability]:
     """k-hat of "better" and of "worse" from paired differences (D, S), each at level alpha."""
     both = []
     for sign in (1, -1):
-        tests = one_sided_p(sign * difference_DS)
+        tests = one_sided_p(sign * difference_DS, overlap=overlap)
         found = replicability([test.p for test in tests], names, alpha=alpha)
         reasons = tuple(f"{n}: {t.reason}" for n, t in zip(names, tests, strict=True) if t.reason)
         both.append(replace(found, reasons=reasons))

@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis.stats.effects import better_share
 from analysis.stats.intervals import ROUNDING, Array
-from analysis.stats.resampling import Resamples, TwoClaims, bootstrap
+from analysis.stats.resampling import CHUNK, Resamples, TwoClaims, bootstrap
 
 TRIMMED = 0.25
 PROFILE_POINTS = tuple(i / 20 for i in range(21))
@@ -95,17 +95,21 @@ def improvement_claims(first_DS: Array, second_DS: Array, resamples: Resamples) 
 
 
 class RankStability(NamedTuple):
-    """How often each variant is best under resampling, and its mean rank with both intervals."""
+    """How often each variant is best, or one of the first two, under resampling, and its mean rank
+    with both intervals.
+    """
 
     best_on_these: tuple[float, ...]
     best_on_like_these: tuple[float, ...]
+    first_two_on_these: tuple[float, ...]
+    first_two_on_like_these: tuple[float, ...]
     mean_ranks: tuple[TwoClaims, ...]
 
 
 def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
     """Would the order hold with other seeds, or on other datasets? Complete tables (V, D, S).
 
-    The best has the highest mean over datasets; ties share. Ranks are by dataset, 1 is best.
+    The best has the highest mean over datasets; ties share it. Ranks are by dataset, 1 is best.
     """
 
     def ranks(tables: Array) -> Array:
@@ -113,9 +117,21 @@ def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
         return np.asarray(stats.rankdata(-means, axis=1).mean(axis=-1), dtype=np.float64)
 
     mean_ranks = bootstrap(ranks, scores_VDS, resamples)
-    shares = []
-    for tables in resamples.tables(scores_VDS, slice(None)):
-        means = np.round(tables.mean(axis=(-2, -1)), ROUNDING)
-        best = means == means.max(axis=1, keepdims=True)
-        shares.append(tuple((best / best.sum(axis=1, keepdims=True)).mean(axis=0).tolist()))
-    return RankStability(shares[1], shares[0], mean_ranks)
+    reps = len(resamples.dataset_RD)
+    votes = np.zeros((2, 2, len(scores_VDS)))
+    for start in range(0, reps, CHUNK):
+        for level, tables in enumerate(resamples.tables(scores_VDS, slice(start, start + CHUNK))):
+            means = np.round(tables.mean(axis=(-2, -1)), ROUNDING)
+            for places in (1, 2):
+                votes[level, places - 1] += _among_the_first(means, places).sum(axis=0)
+    (like_best, like_two), (these_best, these_two) = (
+        [tuple(share.tolist()) for share in level] for level in votes / reps
+    )
+    return RankStability(these_best, like_best, these_two, like_two, mean_ranks)
+
+
+def _among_the_first(means_RV: Array, places: int) -> Array:
+    """1 for a variant among the so many highest, 0 for others; ties share what is left, (R, V)."""
+    above = stats.rankdata(-means_RV, method="min", axis=1) - 1
+    tied = stats.rankdata(-means_RV, method="max", axis=1) - above
+    return np.asarray(np.clip((places - above) / tied, 0.0, 1.0), dtype=np.float64)

@@ -70,3 +70,11 @@ class Dataset:
             ),
         ]
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
+
+    @property
+    def test_fingerprint(self) -> str:
+        """The same of the class names, the test list in its order and ``content`` alone: what is
+        asked of a model, whatever it was trained on.
+        """
+        asked = [self.content, self.class_names, [[item.path, item.label] for item in self.test]]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]

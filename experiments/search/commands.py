@@ -10,20 +10,19 @@ from typing import Any
 import experiments.registered  # noqa: F401  (fills the registry)
 from core.config import load_config
 from experiments.driver import run_study
-from experiments.executors import InlineExecutor, LocalExecutor, available_cores
 from experiments.grid import FingerprintOf
+from experiments.grids import executor_of
 from experiments.jobs import Executor
 from experiments.progress import make_progress
 from experiments.run import Place, fingerprints
 from experiments.screens import console, percent, table
 from experiments.search.course import Course, run_trials
 from experiments.search.importances import write_importances
+from experiments.search.mirror import check_storage
 from experiments.search.result import (
-    CONTROL,
     FINAL_SUFFIX,
-    TUNED,
     final_plan,
-    winner_of,
+    winning_settings,
     write_best,
     write_result,
 )
@@ -101,12 +100,7 @@ class SearchCommand:
         """Train the default and the winners with fresh seeds, and score them on test images."""
         search, folder = parsed.search, self.runs_dir / parsed.search.study
         final_dir = self.runs_dir / f"{search.study}{FINAL_SUFFIX}"
-        space = Space(search.space, parsed.base)
-        winners: dict[str, Mapping[str, Any]] = {}
-        for name, course in zip((TUNED, CONTROL), courses, strict=False):
-            asked = course.rounds.asked[winner_of(course).trial]
-            winners[name] = space.bindings(asked.params)
-        made = final_plan(parsed.base, search, winners, self.fingerprint_of)
+        made = final_plan(parsed, winning_settings(courses), self.fingerprint_of)
         outcome = run_study(
             made,
             final_dir,
@@ -124,10 +118,7 @@ class SearchCommand:
         return outcome.exit_code
 
     def _executor(self, folder: Path, run_seconds: float | None) -> Executor:
-        if self.jobs == 0:
-            return InlineExecutor()
-        jobs = available_cores() if self.jobs < 0 else self.jobs
-        return LocalExecutor(jobs, log_dir=folder, job_seconds=run_seconds)
+        return executor_of(self.jobs, folder, job_seconds=run_seconds)
 
     def _tracker(self, folder: Path) -> Tracker:
         return MlflowTracker(folder) if self.track else NullTracker()
@@ -145,8 +136,9 @@ def print_result(result: Mapping[str, Any]) -> None:
         rows.append(row)
     heads = zip(result["objectives"], result["test_metrics"], strict=True)
     columns = ["variant", *(w for o, m in heads for w in (f"search: {o}", f"test: {m}"))]
-    title = f"search {result['study']}: {result['num_trials']} trials, {result['search_runs']} runs"
+    title = f"search {result['study']}"
     console().print(table(title, columns, rows, numbers=len(columns) - 1))
+    print(f"{result['num_trials']} trials, {result['search_runs']} runs")
 
 
 def _shown(name: str, value: float | None) -> str:
@@ -159,6 +151,8 @@ def describe_search(config_file: Path, overrides: Sequence[str], trials: int | N
     """What a search would do, as rows of two columns; checks everything, runs nothing."""
     parsed = search_of(load_config(config_file, overrides), trials=trials)
     space, search = Space(parsed.search.space, parsed.base), parsed.search
+    if search.storage:
+        check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)
     judged = ", ".join(f"{name} ({AIMS[name].summary})" for name in search.objectives)
     return [

@@ -12,7 +12,7 @@ from experiments.lock import StudyLock
 from experiments.progress import NoProgress, Progress
 from experiments.search.definition import definition_of, keep_definition
 from experiments.search.ledger import Ledger
-from experiments.search.mirror import NullMirror, StorageMirror
+from experiments.search.mirror import NullMirror, StorageMirror, check_storage
 from experiments.search.proposer import Proposer
 from experiments.search.rounds import Rounds, write_trials
 from experiments.search.settings import Parsed
@@ -54,12 +54,16 @@ def run_trials(
 
     A run is tried ``MAX_ATTEMPTS`` times before it counts as failed.
 
-    Raises ValueError, before any run, for a space that breaks a rule, for another search of this
-    name in the folder, and for a folder that another driver works in.
+    Raises ValueError, before any run, for a space that breaks a rule, for a storage that cannot be
+    used, for another search of this name in the folder, and for a folder that another driver works
+    in.
     """
     progress = progress or NoProgress()
     space = Space(parsed.search.space, parsed.base)
     definition = definition_of(parsed, space, fingerprint_of)
+    url = parsed.search.storage
+    if url:
+        check_storage(url)
     with StudyLock(search_dir, steal=steal_lock):
         keep_definition(definition, search_dir)
         ledger = Ledger(search_dir)
@@ -70,14 +74,15 @@ def run_trials(
             )
         _check_length(parsed, ledger, search_dir)
         proposer = Proposer(parsed.search, space, parsed.sampler, parsed.pruner)
-        url = parsed.search.storage
         mirror = StorageMirror(search_dir, url, progress) if url else NullMirror()
         on_told = partial(_after_round, search_dir, mirror)
         rounds = Rounds(proposer, ledger, parsed.base, fingerprint_of, on_told=on_told)
         driver = Driver(
             search_dir, executor, place, tracker or NullTracker(), progress, feed=rounds
         )
-        outcome = driver.run(rounds.begin(), max_attempts=MAX_ATTEMPTS, retry_failed=False)
+        first = rounds.begin()
+        _after_round(search_dir, mirror, rounds)
+        outcome = driver.run(first, max_attempts=MAX_ATTEMPTS, retry_failed=False)
         _after_round(search_dir, mirror, rounds)
     return Course(rounds=rounds, outcome=outcome)
 

@@ -14,7 +14,7 @@ from typing import Any
 from core.records import write_atomic
 from core.value_types import format_value
 from experiments.grid import ROOT, FingerprintOf
-from experiments.search.settings import AIMS, Parsed, Search
+from experiments.search.settings import Parsed
 from experiments.search.space import Space
 from experiments.study import read_versioned
 
@@ -121,8 +121,3 @@ def _differences(old: object, new: object, name: str = "") -> Iterator[str]:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def metric_of(search: Search) -> str:
-    """The metric of the final study that the first objective stands for."""
-    return AIMS[search.objectives[0]].test_metric

@@ -6,6 +6,7 @@ The ledger is the truth; a copy is made from it and the definition, and can be m
 import importlib.util
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -20,6 +21,9 @@ from experiments.tracking import UiCommand, free_port
 
 JOURNAL = "journal:"
 JOURNAL_NAME = "optuna.journal"
+STORAGE_LOG = "storage.log"
+EXTRAS: Mapping[str, str] = {"psycopg": "pip install 'refinelab[postgresql]'"}
+PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
 STATE_ATTRIBUTE = "refinelab.state"
 NUMBER_ATTRIBUTE = "refinelab.trial"
 
@@ -47,13 +51,41 @@ class StorageMirror:
         try:
             copy_search(self.search_dir, self.url)
         except Exception as error:
-            traceback.print_exc()
             self.broken = True
+            log = self.search_dir / STORAGE_LOG
+            log.write_text(traceback.format_exc())
             reason = str(error).partition("\n")[0][:300]
             self.progress.note(
-                f"the copy of the study in {self.url} is behind ({type(error).__name__}: "
-                f"{reason}); nothing is lost, the same command copies again"
+                f"the copy of the study in {_without_password(self.url)} is behind "
+                f"({type(error).__name__}: {reason}); nothing is lost, the same command copies "
+                f"again; see {log}"
             )
+
+
+def check_storage(url: str) -> None:
+    """Raises ValueError for an address of no storage, and for one whose driver is not installed."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if url.startswith(JOURNAL):
+        return
+    shown = _without_password(url)
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except ArgumentError:
+        raise ValueError(
+            f"search.storage is no address of a storage, got {shown!r}; use sqlite:///FILE, "
+            "journal:FILE or postgresql://USER@HOST/DATABASE"
+        ) from None
+    except ModuleNotFoundError as error:
+        remedy = EXTRAS.get(str(error.name), f"pip install {error.name}")
+        raise ValueError(
+            f"search.storage = {shown!r} needs the package {error.name!r}: {remedy}"
+        ) from None
+
+
+def _without_password(url: str) -> str:
+    return PASSWORD.sub("***", url)
 
 
 def copy_search(search_dir: Path, url: str | None, *, only: Iterable[str] = ()) -> Any:

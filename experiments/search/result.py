@@ -6,14 +6,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from core.config import Config
 from core.metrics import harmonic_mean
-from core.records import RunRecord, read_study, write_atomic
+from core.records import RECORD_NAME, RunRecord, read_study, write_atomic
 from experiments.grid import ROOT, FingerprintOf, Plan, plan
 from experiments.search.course import RESULT_NAME, Course
 from experiments.search.ledger import Told
-from experiments.search.settings import AIMS, Search
-from experiments.search.trials import DEFAULT, mean_of
+from experiments.search.settings import AIMS, Parsed, Search
+from experiments.search.trials import DEFAULT, best_of, mean_of
 
 BEST_NAME = "best.gin"
 TUNED = "tuned"
@@ -22,16 +21,14 @@ FINAL_SUFFIX = "_final"
 
 
 def winner_of(course: Course) -> Told:
-    """The completed trial with the best first objective, the earliest of equals.
-
-    Raises ValueError where no trial was completed.
-    """
-    told = sorted(course.rounds.told.values(), key=lambda t: t.trial)
-    complete = [t for t in told if t.state == "complete"]
-    if not complete:
-        reasons = "; ".join(f"trial {t.trial} {t.state}: {t.message}" for t in told[:3])
+    """The best trial. Raises ValueError where none was completed."""
+    told = course.rounds.told
+    best = best_of(told.values())
+    if best is None:
+        shown = [told[number] for number in sorted(told)[:3]]
+        reasons = "; ".join(f"trial {t.trial} {t.state}: {t.message}" for t in shown)
         raise ValueError(f"no trial of {course.rounds.search.study!r} was completed ({reasons})")
-    return max(complete, key=lambda t: (t.values[0], -t.trial))
+    return best
 
 
 def pareto_front(told: Sequence[Told], search: Search) -> list[int]:
@@ -70,13 +67,22 @@ def write_best(course: Course, search_dir: Path) -> Path:
     return path
 
 
+def winning_settings(courses: Sequence[Course]) -> dict[str, dict[str, Any]]:
+    """What the winners bind, by the names that they have in the judgement: the search's, and the
+    random control's where there is one.
+    """
+    winners = {}
+    for name, course in zip((TUNED, CONTROL), courses, strict=False):
+        asked = course.rounds.asked[winner_of(course).trial]
+        winners[name] = course.rounds.proposer.space.bindings(asked.params)
+    return winners
+
+
 def final_plan(
-    base: Config,
-    search: Search,
-    winners: Mapping[str, Mapping[str, Any]],
-    fingerprint_of: FingerprintOf,
+    parsed: Parsed, winners: Mapping[str, Mapping[str, Any]], fingerprint_of: FingerprintOf
 ) -> Plan:
     """The default and the winners over fresh seeds, as an ordinary grid on test images."""
+    search = parsed.search
     bindings = {
         "grid.study": f"{search.study}{FINAL_SUFFIX}",
         "grid.datasets": search.datasets,
@@ -84,7 +90,7 @@ def final_plan(
         "grid.baseline": DEFAULT,
         "grid.variants": {DEFAULT: {}, **{name: dict(b) for name, b in winners.items()}},
     }
-    return plan(base.with_bindings(bindings, "search"), fingerprint_of)
+    return plan(parsed.base.with_bindings(bindings, "search"), fingerprint_of)
 
 
 def write_result(
@@ -135,10 +141,12 @@ def _default_values(course: Course) -> dict[str, float | None]:
 
 
 def _num_runs(course: Course) -> int:
-    """Different runs that a search made or will have made, the default's included."""
-    outcome = course.outcome
-    parts = (outcome.done, outcome.skipped, outcome.failed, outcome.diverged)
-    return len({cell.identity for part in parts for cell in part})
+    """Different runs that a search made in all its calls, the default's included."""
+    rounds = course.rounds
+    wanted = {cell.identity for cell in rounds.default.cells}
+    wanted.update(*(asked.runs for asked in rounds.asked.values()))
+    folder = rounds.ledger.path.parent
+    return sum((folder / identity / RECORD_NAME).exists() for identity in wanted)
 
 
 def _test_means(

@@ -18,8 +18,10 @@ from experiments.search.ledger import Asked, Ledger, Told
 from experiments.search.proposer import Proposer
 from experiments.search.settings import Search
 from experiments.search.trials import Trial, judge, trial_of
+from experiments.study import read_versioned
 
 TRIALS_NAME = "trials.json"
+TRIALS_VERSION = 1
 
 
 class Rounds:
@@ -57,6 +59,12 @@ class Rounds:
     def total(self) -> int:
         """The number of runs at most: all trials and the default."""
         return (self.search.trials + 1) * len(self.default.cells)
+
+    @property
+    def done(self) -> int:
+        """The number of those runs that ended or that their trial went without."""
+        waiting = sum(len(trial.records) for trial in (self.default, *self.open))
+        return len(self.told) * len(self.default.cells) + waiting
 
     def begin(self) -> list[Cell]:
         """The first runs: those of the default, and of trials that are under way or begin."""
@@ -152,5 +160,16 @@ def write_trials(rounds: Rounds, search_dir: Path) -> None:
         }
         for number, asked in sorted(rounds.asked.items())
     ]
-    table = {"schema_version": 1, "trials": rows}
+    table = {"schema_version": TRIALS_VERSION, "planned": rounds.search.trials, "trials": rows}
     write_atomic(search_dir / TRIALS_NAME, json.dumps(table, indent=1, allow_nan=False) + "\n")
+
+
+def planned_trials(search_dir: Path) -> int | None:
+    """How many trials the last call of a search asked for; None before a call has said so."""
+    path = search_dir / TRIALS_NAME
+    if not path.exists():
+        return None
+    remedy = "the search command writes it again"
+    table = read_versioned(path, TRIALS_VERSION, what="search", remedy=remedy)
+    planned = table.get("planned")
+    return planned if isinstance(planned, int) else None

@@ -16,6 +16,7 @@ from core.registry import (
     lookup,
     register,
 )
+from core.seeding import derive_seed
 from experiments.grid import ROOT, STUDY_NAME
 from experiments.search.samplers import Pruner, Sampler
 
@@ -159,7 +160,8 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     """The search that a configuration binds.
 
     ``trials`` replaces ``search.trials``. ``control`` makes it the random search of equal budget,
-    in a study of its own.
+    in a study of its own, with a seed of its own: the random trials that a sampler begins with must
+    not be the control's as well.
 
     Raises ValueError for a search that is missing, incomplete or breaks a rule.
     """
@@ -178,7 +180,8 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     values[SPACE] = config.bindings[SPACE]
     search = Search(**_own(values, SEARCH))
     if control:
-        search = replace(search, study=f"{search.study}_random", mode="rounds")
+        own_seed = derive_seed(search.seed, "control")
+        search = replace(search, study=f"{search.study}_random", mode="rounds", seed=own_seed)
     parts = [lookup(part.name) for part in (values["search.sampler"], values["search.pruner"])]
     sampler, pruner = (part.cls(**_own(values, part.name)) for part in parts)
     _check_sampler(search, sampler, pruner)

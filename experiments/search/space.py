@@ -15,8 +15,8 @@ from typing import Any
 from core.config import Config
 from core.registry import Value
 from core.value_types import format_value, references
+from experiments.grid import ROOT
 
-ROOT = "experiment"
 MAX_STRUCTURES = 256
 RANGE_KEYS = ("low", "high", "log", "step")
 FIXED: Mapping[str, str] = {

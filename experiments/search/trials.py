@@ -1,7 +1,7 @@
 """A trial as runs, and what its runs say of it."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
@@ -133,6 +133,12 @@ def judge(trial: Trial, search: Search, *, pruned: bool) -> Told:
         return Told(trial=trial.number, state="failed", message=f"not finite: {shown}")
     state = "pruned" if pruned else "complete"
     return Told(trial=trial.number, state=state, values=values, parts=parts)  # type: ignore[arg-type]
+
+
+def best_of(outcomes: Iterable[Told]) -> Told | None:
+    """The completed trial with the best first objective, the earliest of equals."""
+    complete = [told for told in outcomes if told.state == "complete"]
+    return max(complete, key=lambda told: (told.values[0], -told.trial), default=None)
 
 
 def trial_values(trial: Trial, search: Search) -> tuple[float, ...]:
