@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
+from scipy.special import ndtr
 
 from analysis.stats.decision import primary_test
 from analysis.stats.effects import GAMMA
@@ -65,16 +67,22 @@ def t_power(dz: float, n: float, *, level: float = 0.05, one_sided: bool = False
     ``one_sided`` counts only decisions in the direction of positive effects. An integral
     over the chi distribution. The libraries' noncentral t gives NaN at places.
     """
-    freedom, centre = n - 1, dz * math.sqrt(n)
+    bound, density = _bounds(n - 1, level)
+    centre = dz * math.sqrt(n)
+    tails = ndtr(centre - bound)
+    if not one_sided:
+        tails = tails + ndtr(-centre - bound)
+    return min(1.0, float((density * tails).sum()))
+
+
+@lru_cache(maxsize=64)
+def _bounds(freedom: float, level: float) -> tuple[Array, Array]:
+    """Where t decides, by the sample's own spread (chi distributed), and the weights of these."""
     quantile = float(stats.t.ppf(1 - level / 2, freedom))
     low, high = stats.chi.ppf([1e-15, 1 - 1e-15], freedom)
     chi = (high + low) / 2 + (high - low) / 2 * NODES
     density = stats.chi.pdf(chi, freedom) * WEIGHTS * (high - low) / 2
-    bound = quantile * chi / math.sqrt(freedom)
-    tails = stats.norm.sf(bound - centre)
-    if not one_sided:
-        tails = tails + stats.norm.sf(bound + centre)
-    return min(1.0, float((density * tails).sum()))
+    return quantile * chi / math.sqrt(freedom), density
 
 
 def detector(
