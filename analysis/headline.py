@@ -12,7 +12,7 @@ from analysis.tables import counted, interval_text, p_text, phrase, points
 OFF_PREFIXES = ("@No", "@Null")
 MAX_OTHERS = 6
 MAX_LISTED = 8
-OTHER = 2
+REFERENCE, PART, OTHER = range(3)
 LEAST_SEEDS = 5
 DECIDED = ("better", "worse")
 KINDS = {"wilcoxon": "bootstrap", "t_each": "seeds-only bootstrap"}
@@ -50,10 +50,12 @@ def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
     )
     main = [c for c in decided if _rank(results, c) < OTHER]
     others = [c for c in decided if _rank(results, c) == OTHER]
-    sentences = [_decided(results, c) for c in [*main, *others[:MAX_OTHERS]]]
+    unsettled = [c for c in told if c.verdict == "undecided" and _rank(results, c) == REFERENCE]
+    sentences = [_unsettled(c) for c in unsettled]
+    sentences += [_decided(results, c) for c in [*main, *others[:MAX_OTHERS]]]
     sentences += _also(others[MAX_OTHERS:])
     for block in blocks:
-        own = [c for c in told if c.reference == block.reference]
+        own = [c for c in told if c.reference == block.reference and c not in unsettled]
         sentences += [*_undecided(block.reference, own), *_equivalent(block.reference, own)]
     if not told:
         names = ", ".join(b.reference for b in blocks)
@@ -88,8 +90,19 @@ def _told(results: Results, block: Block) -> list[Comparison]:
 
 def _rank(results: Results, c: Comparison) -> int:
     if c.variant in results.references and c.reference == results.baseline:
-        return 0
-    return 1 if removed_part(results, c) else OTHER
+        return REFERENCE
+    return PART if removed_part(results, c) else OTHER
+
+
+def _unsettled(c: Comparison) -> Sentence:
+    """A full method of which the study cannot say whether it is better than the baseline."""
+    seen = [f"95 % {KINDS.get(c.decided_by, 't')} interval {interval_text(c.interval)}"]
+    seen += [c.reason] if c.reason else []
+    text = (
+        f"{c.variant} against {c.reference}: {points(c.difference, sign=True)} points "
+        f"{phrase(c.metric)}, undecided ({'; '.join(seen)})."
+    )
+    return Sentence(kind="undecided", text=text)
 
 
 def _decided(results: Results, c: Comparison) -> Sentence:

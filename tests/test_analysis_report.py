@@ -191,6 +191,16 @@ def test_headline_says_what_seeds_do_not_explain_where_datasets_are_too_few(stud
         assert not any(text.startswith("On these") for text in texts)
 
 
+def test_the_full_method_comes_first_also_where_it_is_undecided(study):
+    effects = {"CoOp": (0, 0), "Full": (2, 3), "Other": (8, 12)}
+    folder = make_study(study, effects, references=("Full",), datasets=2, seeds=5)
+    results = load_study(folder)
+    texts = [s.text for s in headline(results, compare_all(results, QUICK))]
+    assert texts[0].startswith("Full against CoOp: +0.8") and ", undecided (95 % seeds" in texts[0]
+    assert texts[1].startswith("Other is better than CoOp by")
+    assert not any("Full +0.8" in text for text in texts)
+
+
 SMALL = [
     {"datasets": 1, "seeds": 1},
     {"datasets": 2, "seeds": 1},
