@@ -10,19 +10,22 @@ from analysis import stats
 from analysis.compare import Block, Comparison, Options, differences
 from analysis.power import Plan, study_power
 from analysis.results import Results
-from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples
+from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples, TwoClaims
 from analysis.tables import rounded
 
 DRAWS = 20_000
+IMPROVEMENT_REPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What stands beside a verdict. Differences are variant minus reference, fractions.
 
-    ``sign_flip`` and ``sign_test`` are exact p values beside those of the test that decides: of the
-    mean under random signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in
-    how many datasets the effect is shown, and which.
+    ``improvement`` compares all runs of a dataset with all runs of the other side, unpaired
+    (Agarwal et al., NeurIPS 2021); None where no dataset is complete. ``sign_flip`` and
+    ``sign_test`` are exact p values beside those of the test that decides: of the mean under random
+    signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in how many datasets
+    the effect is shown, and which.
     ``plan`` is what the design could have found; None with ``plan_reason``.
     """
 
@@ -32,6 +35,7 @@ class Evidence:
     hedges_g: Estimate
     rank_biserial: Estimate
     probability_better: Estimate
+    improvement: TwoClaims | None
     sign_flip: PValue
     sign_test: PValue
     posterior: Posterior
@@ -64,6 +68,7 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
         hedges_g=stats.hedges_g(sample),
         rank_biserial=stats.rank_biserial(sample),
         probability_better=stats.probability_better(values_DS, resamples),
+        improvement=_improvement(results, c, resamples),
         sign_flip=stats.sign_flip(sample, rng=np.random.default_rng(options.rng_seed)),
         sign_test=stats.sign_test(sample),
         posterior=_posterior(values_DS, c, options),
@@ -72,6 +77,16 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
         plan=plan,
         plan_reason=why,
     )
+
+
+def _improvement(results: Results, c: Comparison, resamples: Resamples) -> TwoClaims | None:
+    """On the datasets on which both sides have all of their seeds."""
+    sides = [results.scores(v, c.metric) for v in (c.variant, c.reference)]
+    one, two = np.broadcast_arrays(*sides)
+    whole = ~np.isnan(one + two).any(axis=1)
+    if not whole.any():
+        return None
+    return stats.improvement_claims(one[whole], two[whole], resamples.first(IMPROVEMENT_REPS))
 
 
 def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
@@ -112,6 +127,7 @@ def _record(e: Evidence) -> dict[str, Any]:
             record[f"{name}_low"] = rounded(interval.low) if interval else None
             record[f"{name}_high"] = rounded(interval.high) if interval else None
     record |= {
+        **_improvement_record(e.improvement),
         "sign_flip_p": rounded(e.sign_flip.p),
         "sign_test_p": rounded(e.sign_test.p),
         "p_worse": rounded(e.posterior.worse),
@@ -123,6 +139,15 @@ def _record(e: Evidence) -> dict[str, Any]:
         "worse_in": " ".join(e.worse_in.named),
     }
     return record | _power_record(e)
+
+
+def _improvement_record(found: TwoClaims | None) -> dict[str, Any]:
+    interval = found.on_datasets_like_these if found else None
+    return {
+        "improvement": rounded(found.value) if found else None,
+        "improvement_low": rounded(interval.low) if interval else None,
+        "improvement_high": rounded(interval.high) if interval else None,
+    }
 
 
 def _power_record(e: Evidence) -> dict[str, Any]:

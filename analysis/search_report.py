@@ -203,11 +203,12 @@ def _scope(c: Comparison) -> str:
     """What a verdict reaches where datasets are too few to stand for others."""
     if c.decided_by != "t_each":
         return ""
-    found = f"; found: {c.reason}" if c.reason else ""
-    return (
-        f" Asked for is the same in each of the {counted(c.num_datasets, 'dataset')}{found}. "
-        "No claim about other datasets."
-    )
+    if c.verdict in ("better", "worse", "equivalent"):
+        found = f"Shown in each of the {c.num_datasets} datasets"
+    else:
+        found = f"Not shown in each of the {c.num_datasets} datasets"
+        found += f" ({c.reason})" if c.reason else ""
+    return f" {found}; no claim about other datasets."
 
 
 def _optimism(search: SearchData) -> str:

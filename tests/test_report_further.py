@@ -534,3 +534,19 @@ def test_a_study_whose_baseline_has_no_score(tmp_path):
     assert ("CoOp", "it has no score") in found.left_out
     assert "the baseline CoOp has no score" in box(found, "mixed").reason
     assert box(found, "overlap").reason == "no pair of resamples to compare"
+
+
+def test_probability_of_improvement_counts_all_pairs_of_runs(tmp_path):
+    path = tmp_path / "r.csv"
+    scores = {"A": [[0.70, 0.72], [0.60, 0.64]], "B": [[0.71, 0.73], [0.60, 0.61]]}
+    rows = [
+        f"{v},{d},{s},{x}"
+        for v, table in scores.items()
+        for d, row in zip("xy", table, strict=True)
+        for s, x in enumerate(row)
+    ]
+    path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
+    report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
+    record = report.to_dict()["evidence"][0]
+    assert record["improvement"] == pytest.approx(((3 / 4) + (1.5 / 4)) / 2)
+    assert record["improvement_low"] <= record["improvement"] <= record["improvement_high"]

@@ -54,6 +54,10 @@ class Resamples:
         seeds = np.broadcast_to(rng.random(shape), (reps, num_datasets, num_seeds))
         return cls(dataset_RD=dataset, seed_RDS=seeds, overlap=overlap)
 
+    def first(self, reps: int) -> "Resamples":
+        """The first ``reps`` of the draws, for what is slow to compute."""
+        return Resamples(dataset_RD=self.dataset_RD[:reps], seed_RDS=self.seed_RDS[:reps])
+
     def averages(self, values_DS: Array, *, widen: bool = True) -> tuple[Array, Array]:
         """Resampled average over datasets of values (D, S): two-level and seeds-only, each of shape
         (R,).
