@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -87,6 +87,9 @@ class ImagesView:
     omnibus: tuple[ImageOmnibus, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     reason: str = ""
+
+
+Row = TypeVar("Row", ImagePair, ImageOmnibus)
 
 
 def images_view(results: Results, study_dir: Path | None, *, most: int = MOST_RUNS) -> ImagesView:
@@ -276,27 +279,27 @@ def _bits(images: RightImages) -> NDArray[np.uint8]:
 
 def _adjusted_pairs(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
     """Holm over the tests of one data set and target, which then stand together."""
-    families: dict[tuple[str, str], list[ImagePair]] = {}
-    for pair in pairs:
-        families.setdefault((pair.dataset, pair.target), []).append(pair)
     done: list[ImagePair] = []
-    for family in families.values():
-        tested = [pair for pair in family if pair.p is not None]
-        adjusted = dict(zip(map(id, tested), stats.holm([t.p for t in tested]), strict=True))
-        for pair in family:
-            least = pair.smallest_holm_p
-            least = None if least is None else min(1.0, least * len(tested))
-            done.append(replace(pair, holm_p=adjusted.get(id(pair)), smallest_holm_p=least))
+    for pair, holm_p, size in _holm_by_family(pairs):
+        least = pair.smallest_holm_p
+        least = None if least is None else min(1.0, least * size)
+        done.append(replace(pair, holm_p=holm_p, smallest_holm_p=least))
     return tuple(done)
 
 
 def _adjusted_omnibus(rows: Sequence[ImageOmnibus]) -> tuple[ImageOmnibus, ...]:
-    families: dict[tuple[str, str], list[ImageOmnibus]] = {}
+    return tuple(replace(row, holm_p=holm_p) for row, holm_p, _ in _holm_by_family(rows))
+
+
+def _holm_by_family(rows: Sequence[Row]) -> Iterator[tuple[Row, float | None, int]]:
+    """Each row with its adjusted p and the number of tests on its data set and target; a row
+    without a test does not count.
+    """
+    families: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         families.setdefault((row.dataset, row.target), []).append(row)
-    done: list[ImageOmnibus] = []
     for family in families.values():
-        tested = [row for row in family if row.p is not None]
-        adjusted = dict(zip(map(id, tested), stats.holm([t.p for t in tested]), strict=True))
-        done += [replace(row, holm_p=adjusted.get(id(row))) for row in family]
-    return tuple(done)
+        tested = [row.p for row in family if row.p is not None]
+        adjusted = iter(stats.holm(tested))
+        for row in family:
+            yield row, None if row.p is None else next(adjusted), len(tested)
