@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_clip import shared_tiny_clip
 
 import experiments.run
+import experiments.sources
 from core.config import load_config
 from core.records import from_json, read_record, to_json, write_record
 from core.registry import entries
@@ -79,7 +80,8 @@ def tree(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch):
     clip = shared_tiny_clip()
-    monkeypatch.setattr(experiments.run, "shared_clip", lambda *_: clip)
+    for module in (experiments.run, experiments.sources):
+        monkeypatch.setattr(module, "shared_clip", lambda *_: clip)
 
 
 def run_variant(method, folder, tree, *overrides):
