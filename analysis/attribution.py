@@ -143,10 +143,12 @@ def attribute(
     """Everything that the observed cells say about the parts, with intervals and Holm's p.
 
     An effect is given where all cells that it needs have scores; otherwise it is refused by name.
+    All effects use the runs (dataset and seed) that every observed cell has, so that they add up.
     Raises ValueError for no or too many parts, unknown ones, or cells of different shapes.
     """
     observed = {cell: scores for cell, scores in cells.items() if np.isfinite(scores).any()}
     _check(observed, parts)
+    observed, left_out = _common(observed)
     effects: list[PartEffect] = []
     refused: list[Refusal] = []
     for kind in KINDS:
@@ -167,7 +169,20 @@ def attribute(
         effects=tuple(effects),
         refused=tuple(refused),
         aliases=() if complete else aliases(observed, parts),
-        statement=_statement(observed, parts, effects, refused),
+        statement=_statement(observed, parts, effects, refused) + left_out,
+    )
+
+
+def _common(observed: Cells) -> tuple[dict[Parts, Array], str]:
+    """The cells on their common runs, and what is left out in words."""
+    scores = np.stack(list(observed.values()))
+    some, every = np.isfinite(scores).any(axis=0), np.isfinite(scores).all(axis=0)
+    kept = {cell: np.where(every, table, np.nan) for cell, table in observed.items()}
+    if (lost := int((some & ~every).sum())) == 0:
+        return kept, ""
+    return kept, (
+        f"; {lost} of {int(some.sum())} pairs of dataset and seed are left out, because a run is "
+        "missing in a cell"
     )
 
 

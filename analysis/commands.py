@@ -48,6 +48,8 @@ def report_command(
     if (source / DEFINITION_NAME).exists():
         report_search(source, out, json_file, options, allow_mixed=allow_mixed)
         return
+    if not 0 < rope < 100:
+        raise ValueError(f"--rope is in points, above 0 and below 100, got {rope:g}")
     folder = source if source.is_dir() else source.with_suffix("")
     made = build_report(
         source,

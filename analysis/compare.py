@@ -8,13 +8,21 @@ import numpy as np
 
 from analysis import stats
 from analysis.results import Results
-from analysis.stats import Array, Interval, Primary, Resamples
+from analysis.stats import Array, Interval, Primary, Resamples, Verdict
 from core.metrics import harmonic_mean
 
 HM_OF_MEANS = "hm_of_means"
 """Not a metric of a run: the harmonic mean of the two averages, as the field prints it. It has no
 per-dataset value, so it gets intervals but no test over datasets.
 """
+
+TESTS = {
+    "wilcoxon": "exact Wilcoxon",
+    "t": "paired t",
+    "t_each": "paired t in every dataset",
+    "t_seeds": "paired t over seeds",
+    "t_corrected": "corrected resampled t",
+}
 
 NO_PAIR = "no finished pair of runs with the same dataset and seed"
 NO_TEST = "none, because the harmonic mean of two averages has no value per dataset"
@@ -209,7 +217,7 @@ def _effect(
         num_pairs=int(np.sum(~np.isnan(difference_DS))),
         difference=float(means[known].mean()),
         two_level=stats.percentile_interval(two_level) if num > 1 else None,
-        seeds_only=stats.percentile_interval(seeds_only) if several_seeds else None,
+        seeds_only=_seeds_only(seeds_only, t_test.interval, over_seeds, several_seeds),
         t_interval=t_test.interval,
         wilcoxon_p=ranks.p if num > 1 else None,
         t_p=t_test.p,
@@ -220,6 +228,15 @@ def _effect(
         per_dataset=tuple(None if np.isnan(m) else float(m) for m in means),
         left_out=tuple(d for d, k in zip(results.datasets, known, strict=True) if not k),
     )
+
+
+def _seeds_only(
+    draws: Array, t_interval: Interval | None, one_dataset: bool, several_seeds: bool
+) -> Interval | None:
+    """On one dataset the t interval: a bootstrap over a handful of seeds covers too rarely."""
+    if one_dataset:
+        return t_interval
+    return stats.percentile_interval(draws) if several_seeds else None
 
 
 def _decide(
@@ -237,6 +254,9 @@ def _decide(
     found = stats.judge(
         tables, alpha=options.alpha, rope=options.rope, names=names, overlap=options.overlap
     )
+    primary = stats.family_test(tables, alpha=options.alpha, overlap=options.overlap)
+    if pairs and not family:
+        primary = Primary(name="none", reason=f"none, because {pairs[0].reason}")
     decided = {
         c.variant: replace(
             c,
@@ -246,16 +266,22 @@ def _decide(
             smallest_holm_p=v.smallest_p,
             family_size=len(family),
             decided_by=v.decided_by,
-            reason="; ".join(filter(None, (_without(c), v.reason))),
+            reason="; ".join(filter(None, (_without(c), _other_test(v, primary), v.reason))),
         )
         for c, v in zip(family, found, strict=True)
     }
-    primary = stats.family_test(tables, alpha=options.alpha, overlap=options.overlap)
     return tuple(decided.get(c.variant, c) for c in pairs), primary
 
 
 def _without(c: Comparison) -> str:
     return f"without {', '.join(c.left_out)}: no pair of finished runs" if c.left_out else ""
+
+
+def _other_test(v: Verdict, primary: Primary) -> str:
+    """What decides where fewer datasets or seeds call for another test than the design does."""
+    if v.decided_by in (primary.name, "none"):
+        return ""
+    return f"decided by {TESTS[v.decided_by]}, for its own numbers of datasets and seeds"
 
 
 def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resamples) -> Comparison:

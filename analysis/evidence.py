@@ -57,8 +57,9 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
     values_DS = differences(results, c.variant, c.reference, c.metric)
     means = stats.dataset_means(values_DS)
     sample = means if c.num_datasets > 1 else values_DS.ravel()
+    level = options.alpha / max(c.family_size, 1) / 2  # Bonferroni, and two directions
     better_in, worse_in = stats.replicated(
-        values_DS, results.datasets, alpha=options.alpha, overlap=options.overlap
+        values_DS, results.datasets, alpha=level, overlap=options.overlap
     )
     plan, why = _plan(values_DS, c, options)
     return Evidence(
@@ -90,11 +91,10 @@ def _improvement(results: Results, c: Comparison, resamples: Resamples) -> TwoCl
 
 
 def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
-    """Over dataset means; over the resamples of the only dataset where they share data."""
-    if options.overlap is not None and c.num_datasets == 1:
-        return stats.bayesian_correlated_t(
-            values_DS, test_over_train=options.overlap, rope=options.rope
-        )
+    """Over dataset means; over the seeds, or resamples, of the only dataset."""
+    if c.num_datasets == 1:
+        ratio = options.overlap or 0.0
+        return stats.bayesian_correlated_t(values_DS, test_over_train=ratio, rope=options.rope)
     means, rng = stats.dataset_means(values_DS), np.random.default_rng(options.rng_seed)
     return stats.bayesian_signed_rank(means, rng=rng, rope=options.rope, draws=DRAWS)
 

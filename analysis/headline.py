@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from analysis.compare import Block, Comparison
+from analysis.integrity import saw_test
 from analysis.results import Results
+from analysis.stats import SMALL
 from analysis.tables import counted, interval_text, p_text, phrase, points
 
 OFF_PREFIXES = ("@No", "@Null")
@@ -20,7 +22,7 @@ KINDS = {"wilcoxon": "bootstrap", "t_each": "seeds-only bootstrap"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentence:
-    """``kind``: better, worse, equivalent, undecided or note; it chooses the colour."""
+    """``kind``: better, worse, equivalent, undecided, flag or note; it chooses the colour."""
 
     kind: str
     text: str
@@ -59,7 +61,14 @@ def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
         sentences += [*_undecided(block.reference, own), *_equivalent(block.reference, own)]
     if not told:
         names = ", ".join(b.reference for b in blocks)
-        sentences.append(Sentence(kind="note", text=f"Nothing can be compared with {names}."))
+        why = dict.fromkeys(
+            c.reason for b in blocks for c in b.comparisons[results.primary_metric] if c.reason
+        )
+        text = f"Nothing can be compared with {names}: {'; '.join(why)}."
+        sentences.append(Sentence(kind="note", text=text))
+    if seen := [v for v, s in results.settings.items() if saw_test(s.selection)]:
+        text = f"Selection saw test data, so these numbers are too high: {', '.join(seen)}."
+        sentences.insert(0, Sentence(kind="flag", text=text))
     if results.problems:
         text = f"{counted(len(results.problems), 'planned cell')} without a score; see the list."
         sentences.append(Sentence(kind="note", text=text))
@@ -124,6 +133,8 @@ def _decided(results: Results, c: Comparison) -> Sentence:
             f"{c.variant} is {c.verdict} than {c.reference} by {size} points {phrase(c.metric)} "
             f"({certainty})."
         )
+    if SMALL in c.reason:
+        text += f" It is {SMALL}."
     return Sentence(kind=kind, text=text + _scope(c))
 
 

@@ -12,7 +12,7 @@ from analysis.results import Problem
 
 BEST_OF = re.compile(r"best[ _-]*of[ _-]*(\d+|n)\b|\b(max|best)[ _-]*(over|of|seed)", re.IGNORECASE)
 ASIDE = "set aside"
-SAW_TEST = re.compile(r"oracle|test", re.IGNORECASE)
+SAW_TEST = re.compile(r"(?<![a-z])(oracle|test)(?![a-z])", re.IGNORECASE)
 
 
 class Origin(NamedTuple):

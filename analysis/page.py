@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.compare import HM_OF_MEANS, Block
+from analysis.compare import HM_OF_MEANS, TESTS, Block
 from analysis.curves import curve_text, point
 from analysis.figures.style import Picture, to_svg
 from analysis.further_text import boxes
@@ -107,6 +107,7 @@ def _context(report: "Report") -> dict[str, Any]:
         "boxes": boxes(report.further),
         "images": page_tables(report.images, report.options.alpha),
         "kind_names": KIND_NAMES,
+        "tests": TESTS,
         "plans": _plans(report),
         "costs": results.costs.to_dict("records"),
         "published": published_context(results),

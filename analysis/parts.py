@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
+from math import prod
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def parts_view(results: Results, metric: str, resamples: Resamples, options: Opt
     )
     by_level = {levels: tables[v] for levels, v in grid.by_level.items()}
     levels = level_effects(by_level, grid.factors, resamples, judge=judge) if by_level else ()
-    pairs = _cell_means(by_level, grid) if by_level else ()
+    whole = len(by_level) == prod(len(levels) for levels in grid.factors.values())
+    pairs = _cell_means(by_level, grid) if by_level and whole else ()
     if not 1 < len(grid.parts) <= MAX_PARTS:
         reason = grid.reason or f"attribution needs 2 to {MAX_PARTS} parts, found {len(grid.parts)}"
         return PartsView(levels=levels, pairs=pairs, reason=reason, outside=grid.outside)

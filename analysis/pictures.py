@@ -77,7 +77,12 @@ def gallery(material: Material) -> Gallery:
         ("attribution", _attribution(material), material.parts.reason),
         ("variance_shares", *_variance(material)),
         ("levels", _levels(material), "no factor of a grid has more than two levels"),
-        ("interaction", _interaction(material), "no two factors are crossed in a grid"),
+        (
+            "interaction",
+            _interaction(material),
+            "it needs every combination of two factors or more: in a part of them an "
+            "interaction cannot be told from the effect of another factor",
+        ),
         ("seed_scatter", _seeds(material), "no pair of runs to compare"),
         ("profiles", *_profiles(material)),
         ("curves", _curves(material), "the study has one number of shots"),

@@ -7,7 +7,7 @@ datasets (dataset x method) and by the noise of training, which alone shrinks wi
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -271,6 +271,8 @@ def study_power(
     """
     known = np.isfinite(np.atleast_2d(difference_DS))
     spread, reason = variance_components(difference_DS)
+    if int(known.any(axis=1).sum()) == 1 and known.sum() > 1:
+        return _power_on_one(difference_DS, effect, comparisons, alpha, rng), ""
     if spread is None:
         return None, reason
     counts = known.sum(axis=1)
@@ -285,6 +287,20 @@ def study_power(
         rng=rng,
     )
     return plan, reason
+
+
+def _power_on_one(
+    difference_DS: Array, effect: float, comparisons: int, alpha: float, rng: np.random.Generator
+) -> Plan:
+    """The plan of a study on one dataset; of others nothing is known."""
+    values = difference_DS[np.isfinite(difference_DS)]
+    spread = Spread(between=0.0, seed=float(values.std(ddof=1)), source="the seeds of this dataset")
+    plan = plan_study(
+        1, values.size, effect=effect, spread=spread, comparisons=comparisons, alpha=alpha, rng=rng
+    )
+    notes = tuple(note for note in plan.notes if "datasets" not in note)
+    unknown = "the spread between datasets needs two of them, so nothing is said about more"
+    return replace(plan, datasets_needed=None, notes=(*notes, unknown))
 
 
 def plan_in_points(

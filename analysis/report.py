@@ -263,6 +263,7 @@ MARKS: Mapping[str, str] = {
     "worse": "-",
     "equivalent": "=",
     "undecided": "?",
+    "flag": "⚑",
     "note": "!",
 }
 

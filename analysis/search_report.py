@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.compare import Comparison, Options, compare_all
+from analysis.compare import TESTS, Comparison, Options, compare_all
 from analysis.figures import search as figures
 from analysis.figures.style import Picture, to_svg
 from analysis.frames import load_study, seen_from
 from analysis.headline import EMBEDDED_CAVEAT, KINDS
 from analysis.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
-from analysis.tables import TESTS, counted, interval_text, p_text, phrase, points
+from analysis.tables import counted, interval_text, p_text, phrase, points
 from core.records import write_atomic
 
 __all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]

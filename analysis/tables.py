@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.compare import HM_OF_MEANS, Block, Comparison
+from analysis.compare import HM_OF_MEANS, TESTS, Block, Comparison
 from analysis.results import Results
 from analysis.stats import Array, Interval, MeanInterval, dataset_means, t_interval
 from core.metrics import harmonic_mean
@@ -20,13 +20,6 @@ from core.metrics import harmonic_mean
 AVERAGE = "average"
 DECIMALS = 6
 LABELS = {"base": "Base", "new": "New", "hm": "HM", HM_OF_MEANS: "HM of means", "all": "accuracy"}
-TESTS = {
-    "wilcoxon": "exact Wilcoxon",
-    "t": "paired t",
-    "t_each": "paired t in every dataset",
-    "t_seeds": "paired t over seeds",
-    "t_corrected": "corrected resampled t",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,7 +183,7 @@ def _keys(path: Path, text: pd.DataFrame) -> pd.DataFrame:
     seeds: list[int | None] = []
     for index, value in enumerate(raw):
         try:
-            seeds.append(int(value) if value else None)
+            seeds.append(int(value.removesuffix(".0")) if value else None)
         except ValueError:
             raise ValueError(
                 f"{path}, {_line(index)}: seed must be a whole number or blank, got {value!r}"

@@ -486,7 +486,7 @@ def test_judge_says_why_nothing_is_decided():
     found = stats.judge([nothing, one, same, rng().normal(0, 1, (6, 3))])
     assert [v.reason for v in found][:3] == [
         "no pair of scores",
-        "only one dataset has a pair: no test",
+        "one paired run a dataset: no test",
         "identical in every pair",
     ]
     assert found[2].word in ("undecided", "equivalent") and found[2].p == 1.0
@@ -513,7 +513,12 @@ def test_ranks_and_mean_that_disagree_stay_undecided():
         ((1, 10), "paired t over seeds", "", "on this dataset"),
         ((3, 5), "k-hat", "Wilcoxon or Friedman", "by name"),
         ((6, 5), "exact Wilcoxon over dataset means, paired t", "datasets x seeds", "like these"),
-        ((11, 3, 6), "Iman and Davenport's F, then exact Wilcoxon", "Nemenyi", "like these"),
+        (
+            (11, 3, 6),
+            "exact Wilcoxon over dataset means, paired t beside it, each against",
+            "Nemenyi",
+            "like these",
+        ),
     ],
 )
 def test_rows_of_the_decision_table(design, primary, never, claim):
@@ -530,7 +535,8 @@ def test_decision_table_names_limits():
     assert "one seed" in stats.decision_rule(11, 1).notes[0]
     assert stats.decision_rule(1, 10, overlapping=True).primary == "corrected resampled t"
     assert "Page" in stats.decision_rule(6, 3, shots_trend=True).primary
-    assert stats.decision_rule(1, 3).smallest_p == 0.25
+    assert stats.decision_rule(1, 3).smallest_p is None and eleven.smallest_p is None
+    assert stats.decision_rule(11, 3).smallest_p == 2 / 2**11
     with pytest.raises(ValueError, match="at least 1 dataset, 1 seed and 2 variants"):
         stats.decision_rule(0, 1)
 
@@ -576,3 +582,18 @@ def test_a_dataset_without_spread_is_named():
     d[1] = 0.02
     found = stats.judge([d], names=("x", "y", "z"))[0]
     assert found.word == "undecided" and "y: the difference is the same" in found.reason
+
+
+def test_a_gap_in_one_comparison_does_not_change_the_test_of_another():
+    whole = each(0.03, 0.02, 0.04, 0.01, 0.02, 0.05, 0.03)
+    holes = whole.copy()
+    holes[:4] = NAN
+    alone, beside = stats.judge([whole, whole])[0], stats.judge([whole, holes])
+    assert (beside[0].decided_by, beside[0].raw_p) == (alone.decided_by, alone.raw_p)
+    assert beside[0].decided_by == "wilcoxon" and beside[1].decided_by == "t_each"
+
+
+def test_posterior_over_resamples_that_share_nothing_is_the_plain_t():
+    d = rng(3).normal(0.01, 0.01, 8)
+    found = stats.bayesian_correlated_t(d, test_over_train=0.0, rope=0.0)
+    assert 2 * min(found.worse, found.better) == pytest.approx(stats.paired_t(d).p, rel=1e-6)

@@ -383,3 +383,17 @@ def test_identities_of_attribute_on_many_random_grids():
         assert sum(e.value for e in found.of("shapley")) == pytest.approx(whole.value, abs=1e-12)
         per_dataset = np.array([e.per_dataset for e in found.of("shapley")]).sum(axis=0)
         np.testing.assert_allclose(per_dataset, whole.per_dataset, atol=1e-12)
+
+
+def test_effects_add_up_where_runs_are_missing():
+    scores = np.random.default_rng(0).normal(0.7, 0.02, (2 ** len(PARTS), 6, 4))
+    cells = dict(zip(subsets(PARTS), scores, strict=True))
+    first, second = list(cells)[1:3]
+    cells[first], cells[second] = cells[first].copy(), cells[second].copy()
+    cells[first][0, 0], cells[second][3] = np.nan, np.nan
+    found = attribute(cells, PARTS, draw(6, 4))
+    total = found.of("full_minus_base")[0].value
+    assert sum(e.value for e in found.of("shapley")) == pytest.approx(total, abs=1e-12)
+    assert found.statement.endswith(
+        "5 of 24 pairs of dataset and seed are left out, because a run is missing in a cell"
+    )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import scipy.stats
 from test_analysis_study import make_study
@@ -122,3 +123,49 @@ def test_seeds_without_a_partner_on_one_dataset_get_an_unpaired_remark(tmp_path)
     assert (
         "Welch's t: +4.83 points" in pair.reason and f"p {p:.3g}, P(better run) 1.00" in pair.reason
     )
+
+
+@pytest.mark.parametrize(
+    ("selection", "flagged"),
+    [("latest", False), ("fastest", False), ("oracle-test", True), ("best_test", True)],
+)
+def test_only_rules_that_name_test_data_are_flagged(selection, flagged):
+    assert saw_test(selection) == flagged
+
+
+def test_the_flag_and_seeds_as_pandas_writes_them(tmp_path):
+    path = tmp_path / "r.csv"
+    rows = [f"{v},{d},{s}.0,0.{60 + s + k}1,test" for k, v in enumerate("AB") for d in "xy"
+            for s in (1, 2, 4)]  # fmt: skip
+    path.write_text("variant,dataset,seed,accuracy,selection\n" + "\n".join(rows) + "\n")
+    report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
+    assert report.results.planned_seeds == (1, 2, 4) and report.headline[0].kind == "flag"
+    for name in ("report.md", "report.tex", "report.json"):
+        assert "Selection saw test data" in (tmp_path / "out" / name).read_text()
+
+
+def test_one_dataset_has_t_intervals_and_a_posterior_over_its_seeds(tmp_path):
+    path = tmp_path / "r.csv"
+    values = {"A": (0.70, 0.72, 0.71, 0.74), "B": (0.71, 0.72, 0.73, 0.75)}
+    rows = [f"{v},x,{s},{x}" for v, xs in values.items() for s, x in enumerate(xs)]
+    path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
+    report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
+    found = report.evidence[0]
+    assert found.comparison.seeds_only == found.comparison.t_interval
+    d = np.subtract(values["B"], values["A"])
+    scale = d.std(ddof=1) / 2
+    expected = scipy.stats.t.sf(0.01, 3, loc=d.mean(), scale=scale)
+    assert found.posterior.better == pytest.approx(expected, rel=1e-6)
+    assert found.plan.datasets_needed is None and found.plan.power is not None
+
+
+def test_half_a_grid_has_no_interaction_plot(tmp_path):
+    path = tmp_path / "r.csv"
+    cells = {"none": "off,off", "a": "on,off", "b": "off,on", "both": "on,on"}
+    for kept in (("none", "a", "b", "both"), ("none", "a", "both")):
+        rows = [f"{v},{d},{s},0.{70 + s}{k},{cells[v]}" for k, v in enumerate(kept)
+                for d in "xy" for s in (1, 2)]  # fmt: skip
+        head = "variant,dataset,seed,accuracy,factor:a,factor:b\n"
+        path.write_text(head + "\n".join(rows) + "\n")
+        report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
+        assert ("interaction" in report.gallery.pictures) == (len(kept) == 4)

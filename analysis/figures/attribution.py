@@ -142,6 +142,7 @@ def effect_record(effect: PartEffect) -> dict[str, Any]:
         "p": _p(effect.p),
         "holm_p": _p(effect.holm_p),
         "verdict": effect.verdict,
+        "decided_by": effect.decided_by,
         "reason": effect.reason,
     }
 

@@ -9,6 +9,7 @@ alone.
 import functools
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
+
+warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+# A letter that the font lacks is drawn as a box; tables and the page have it.
 
 Grid = Literal["x", "y", "both", ""]
 FONT_SIZE = 10.0

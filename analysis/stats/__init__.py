@@ -10,9 +10,11 @@ datasets, so every test over several datasets sees one number a dataset, the mea
 
 from analysis.stats.decision import (
     MIN_DATASETS_FOR_WILCOXON,
+    SMALL,
     Primary,
     Verdict,
     family_test,
+    family_tests,
     judge,
     primary_test,
     smallest_adjusted_p,
@@ -134,6 +136,7 @@ __all__ = [
     "MIN_DATASETS_FOR_WILCOXON",
     "ROPE",
     "ROUNDING",
+    "SMALL",
     "Array",
     "Cochran",
     "Detector",
@@ -173,6 +176,7 @@ __all__ = [
     "decision_rule",
     "detector",
     "family_test",
+    "family_tests",
     "friedman",
     "hedges_g",
     "hodges_lehmann",

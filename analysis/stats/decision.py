@@ -22,6 +22,7 @@ from analysis.stats.paired import (
 )
 from analysis.stats.replicability import one_sided_t, replicated
 
+SMALL = "smaller than the region of practical equivalence"
 MIN_DATASETS_FOR_WILCOXON = 6
 """Below it a two-sided signed-rank p cannot be under 0.05, whatever the data."""
 
@@ -102,19 +103,33 @@ def _over_datasets(num_datasets: int, num_comparisons: int, alpha: float) -> Pri
     )
 
 
+def family_tests(
+    differences: Sequence[Array], *, alpha: float = 0.05, overlap: float | None = None
+) -> tuple[Primary, ...]:
+    """The primary test of each comparison of a family, an array (D, S) of paired differences.
+
+    Each follows from its own counts and the size of the family, so that a gap in one comparison
+    never changes the test of another.
+    """
+    seeds = [np.isfinite(np.atleast_2d(d)).sum(axis=1) for d in differences]
+    family = sum(bool(row.any()) for row in seeds)
+    return tuple(
+        primary_test(
+            int((row > 0).sum()), int(row.max(initial=0)), family, alpha=alpha, overlap=overlap
+        )
+        for row in seeds
+    )
+
+
 def family_test(
     differences: Sequence[Array], *, alpha: float = 0.05, overlap: float | None = None
 ) -> Primary:
-    """The primary test of a family of comparisons, each an array (D, S) of paired differences.
-
-    The comparison with the fewest datasets, of those with more than one, decides for all.
-    """
-    seeds = [np.isfinite(np.atleast_2d(d)).sum(axis=1) for d in differences]
-    counts = [int((row > 0).sum()) for row in seeds]
-    num_datasets = min((n for n in counts if n > 1), default=1 if any(counts) else 0)
-    most = max((int(row.max()) for row in seeds if row.size), default=0)
-    family = sum(n > 0 for n in counts)
-    return primary_test(num_datasets, most, family, alpha=alpha, overlap=overlap)
+    """The test of the comparison with the most datasets and seeds: what the design calls for."""
+    counts = [np.isfinite(np.atleast_2d(d)).sum(axis=1) for d in differences]
+    sizes = [(int((row > 0).sum()), int(row.max(initial=0))) for row in counts]
+    num_datasets, num_seeds = max(sizes, default=(0, 0))
+    family = sum(n > 0 for n, _ in sizes)
+    return primary_test(num_datasets, num_seeds, family, alpha=alpha, overlap=overlap)
 
 
 def verdict(
@@ -179,21 +194,24 @@ def judge(
     ``names`` of the datasets stand in the reasons; ``overlap`` as in ``primary_test``.
     """
     tables = [np.atleast_2d(d) for d in differences]
-    primary = family_test(tables, alpha=alpha, overlap=overlap)
-    overlap = None if primary.over_datasets else overlap
+    tests = family_tests(tables, alpha=alpha, overlap=overlap)
+    shared = [None if test.over_datasets else overlap for test in tests]
     family = sum(bool(np.isfinite(d).any()) for d in tables)
-    tested = [_tested(d, primary) for d in tables]
-    raw = [_raw_p(rows, primary, overlap) for rows in tested]
+    tested = [_tested(d, test) for d, test in zip(tables, tests, strict=True)]
+    each = list(zip(tested, tests, shared, strict=True))
+    raw = [_raw_p(rows, test, ratio) for rows, test, ratio in each]
     adjusted = holm(raw)
-    same = holm([_equivalence_p(rows, rope, overlap) for rows in tested])
+    same = holm([_equivalence_p(rows, rope, ratio) for rows, _, ratio in each])
     found = []
-    for d, rows, p, same_p, raw_p in zip(tables, tested, adjusted, same, raw, strict=True):
-        word = _word(rows, primary, p, same_p, alpha)
-        least = smallest_adjusted_p(primary, rows[0].size, family) if rows else None
-        by = primary.name if np.isfinite(d).any() else "none"
-        reason = _no_test(d, rows, primary) or _remark(rows, word, p, same_p, alpha)
-        if not reason and primary.name == "t_each" and word == "undecided":
-            reason = _where_shown(d, names, alpha / family, overlap)
+    for d, (rows, test, ratio), raw_p, p, same_p in zip(
+        tables, each, raw, adjusted, same, strict=True
+    ):
+        word = _word(rows, test, p, same_p, alpha)
+        least = smallest_adjusted_p(test, rows[0].size, family) if rows else None
+        by = test.name if np.isfinite(d).any() else "none"
+        reason = _no_test(d, rows) or _remark(rows, word, p, same_p, alpha)
+        if not reason and test.name == "t_each" and word == "undecided":
+            reason = _where_shown(d, names, alpha / family, ratio)
         found.append(Verdict(word, p, same_p, least, by, reason, raw_p))
     return tuple(found)
 
@@ -246,14 +264,12 @@ def _word(
     return verdict(mean, direction, p, alpha=alpha, equivalence_p=same_p)
 
 
-def _no_test(difference_DS: Array, rows: Sequence[Array], primary: Primary) -> str:
+def _no_test(difference_DS: Array, rows: Sequence[Array]) -> str:
     known = difference_DS[np.isfinite(difference_DS)]
     if not known.size:
         return "no pair of scores"
     if sum(win_tie_loss(known)[::2]) == 0:
         return "identical in every pair"
-    if not rows and primary.over_datasets:
-        return "only one dataset has a pair: no test"
     if not rows or max(row.size for row in rows) < 2:
         return "one paired run a dataset: no test"
     return ""
@@ -267,7 +283,7 @@ def _remark(
     if p is not None and p < alpha and word not in ("better", "worse"):
         return "the ranks and the mean point in different directions"
     if word in ("better", "worse") and same_p is not None and same_p < alpha:
-        return "smaller than the region of practical equivalence"
+        return SMALL
     return ""
 
 

@@ -62,7 +62,6 @@ def decision_rule(
             also=("paired t over dataset means, as a description", "mixed model"),
             never=("Wilcoxon or Friedman over datasets as a decision",),
             claim="on these datasets, by name",
-            smallest_p=smallest_p(num_datasets),
         )
     return _many_datasets(num_datasets, num_seeds, num_variants, all_pairs, missing_cells, alpha)
 
@@ -91,7 +90,6 @@ def _one_dataset(num_seeds: int, num_variants: int, overlapping: bool) -> Rule:
             also=("test on the images of one run",),
             never=(rank_tests, "percentile bootstrap: it covers too rarely"),
             claim=claim,
-            smallest_p=smallest_p(num_seeds),
         )
     also: tuple[str, ...] = ("P(A > B)",)
     if num_seeds >= MIN_SEEDS_FOR_WILCOXON:
@@ -101,7 +99,6 @@ def _one_dataset(num_seeds: int, num_variants: int, overlapping: bool) -> Rule:
         also=also,
         never=(rank_tests,) if num_seeds < MIN_DATASETS_FOR_WILCOXON else (),
         claim=claim,
-        smallest_p=smallest_p(num_seeds),
     )
 
 
@@ -117,7 +114,7 @@ def _many_datasets(
     test = "exact Wilcoxon over dataset means, paired t beside it"
     if num_variants > 2:
         which = "all pairs" if all_pairs else "each against the baseline"
-        test = f"Iman and Davenport's F, then {test}, {which}, with Holm"
+        test = f"{test}, {which}, with Holm; Iman and Davenport's F over all of them"
     most = most_comparisons(num_datasets, alpha=alpha)
     notes = []
     if family > most:
@@ -141,6 +138,6 @@ def _many_datasets(
         ),
         never=("a test over datasets x seeds as if all were independent", "Nemenyi's test"),
         claim="on datasets like these",
-        smallest_p=min(1.0, (smallest_p(num_datasets) or 1.0) * family),
+        smallest_p=None if family > most else (smallest_p(num_datasets) or 1.0) * family,
         notes=tuple(notes),
     )

@@ -198,10 +198,10 @@ def corrected_resampled_t(
     Nadeau and Bengio, Machine Learning 52, 2003; Bouckaert and Frank, PAKDD 2004.
     ``test_over_train`` is n_test / n_train, 1/9 for ten-fold cross-validation.
     """
-    if not test_over_train > 0:
+    if not test_over_train >= 0:
         raise ValueError(
-            f"test_over_train is the size of a test part over its training part, above 0, got "
-            f"{test_over_train}; for resamples that share nothing use the paired t"
+            f"test_over_train is the size of a test part over its training part, or 0 where "
+            f"resamples share nothing, got {test_over_train}"
         )
     known = known_values(differences)
     if known.size < 2:
