@@ -18,7 +18,7 @@ from analysis.figures.attribution import effect_record
 from analysis.further_records import further_record
 from analysis.images_text import image_record
 from analysis.pairwise import Pairwise
-from analysis.tables import comparison_records, main_records, rounded
+from analysis.tables import comparison_records, main_records, rounded, rounded_p
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -86,7 +86,7 @@ def _pairwise(found: Pairwise) -> dict[str, Any]:
             "mean_ranks": [rounded(r) for r in omnibus.mean_ranks],
             "friedman_chi2": rounded(omnibus.chi2),
             "iman_davenport_f": rounded(omnibus.f),
-            "p": None if omnibus.p is None else float(f"{omnibus.p:.6g}"),
+            "p": rounded_p(omnibus.p),
             "kendall_w": rounded(omnibus.kendall_w),
             "reason": omnibus.reason,
         },

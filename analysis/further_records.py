@@ -10,8 +10,8 @@ from analysis.further import (
     ShotTrend,
     StabilityView,
 )
-from analysis.stats import Interval, Rule
-from analysis.tables import rounded
+from analysis.stats import Rule
+from analysis.tables import rounded, rounded_ends, rounded_p
 
 
 def further_record(found: Further) -> dict[str, Any]:
@@ -33,31 +33,23 @@ def further_record(found: Further) -> dict[str, Any]:
     }
 
 
-def _p(p: float | None) -> float | None:
-    return None if p is None else float(f"{p:.6g}")
-
-
-def _ends(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [round(end, 6) + 0.0 for end in interval]
-
-
 def _mixed(view: MixedView) -> dict[str, Any]:
     model = view.model
     return {
         "reason": model.reason,
         "planned": view.num_planned,
         "missing": view.num_missing,
-        "variance_dataset": _p(model.var_dataset),
-        "variance_interaction": _p(model.var_interaction),
-        "variance_seed": _p(model.var_seed),
+        "variance_dataset": rounded_p(model.var_dataset),
+        "variance_interaction": rounded_p(model.var_interaction),
+        "variance_seed": rounded_p(model.var_seed),
         "effects": [
             {
                 "variant": e.variant,
                 "difference": rounded(e.difference),
                 "standard_error": rounded(e.standard_error),
-                "interval": _ends(e.interval),
-                "p": _p(e.p),
-                "holm_p": _p(e.holm_p),
+                "interval": rounded_ends(e.interval),
+                "p": rounded_p(e.p),
+                "holm_p": rounded_p(e.holm_p),
             }
             for e in model.effects
         ],
@@ -71,7 +63,7 @@ def _conover(view: ConoverView) -> dict[str, Any]:
         "datasets": view.num_datasets,
         "pairs": view.num_pairs,
         "variants": list(view.variants),
-        "holm_p": [[_p(p) for p in row] for row in p_VV],
+        "holm_p": [[rounded_p(p) for p in row] for row in p_VV],
         "disagreements": [
             {"variant": d.variant, "other": d.other, "pairwise": d.pairwise, "conover": d.conover}
             for d in view.disagreements
@@ -90,8 +82,8 @@ def _stability(view: StabilityView) -> dict[str, Any]:
             {
                 "variant": variant,
                 "mean_rank": rounded(rank.value),
-                "on_these_datasets": _ends(these),
-                "on_datasets_like_these": _ends(like),
+                "on_these_datasets": rounded_ends(these),
+                "on_datasets_like_these": rounded_ends(like),
                 "best_on_these": rounded(found.best_on_these[v]) if these else None,
                 "best_on_like_these": rounded(found.best_on_like_these[v]) if like else None,
                 "first_two_on_these": rounded(found.first_two_on_these[v]) if these else None,
@@ -113,8 +105,8 @@ def _trend(t: ShotTrend) -> dict[str, Any]:
         "variant": t.variant,
         "statistic": t.trend.statistic,
         "datasets": t.trend.n,
-        "p": _p(t.p),
-        "holm_p": _p(t.holm_p),
+        "p": rounded_p(t.p),
+        "holm_p": rounded_p(t.holm_p),
         "trend": t.word,
         "reason": t.trend.reason,
     }
@@ -130,9 +122,9 @@ def _overlap(view: OverlapView) -> dict[str, Any]:
                 "dataset": t.dataset,
                 "resamples": t.num_resamples,
                 "difference": rounded(t.difference),
-                "interval": _ends(t.test.interval),
-                "p": _p(t.test.p),
-                "plain_p": _p(t.plain_p),
+                "interval": rounded_ends(t.test.interval),
+                "p": rounded_p(t.test.p),
+                "plain_p": rounded_p(t.plain_p),
                 "p_worse": rounded(t.posterior.worse),
                 "p_equal": rounded(t.posterior.equal),
                 "p_better": rounded(t.posterior.better),
@@ -150,5 +142,5 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "never": list(rule.never),
         "claim": rule.claim,
         "notes": list(rule.notes),
-        "smallest_p": _p(rule.smallest_p),
+        "smallest_p": rounded_p(rule.smallest_p),
     }

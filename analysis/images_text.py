@@ -15,6 +15,7 @@ from analysis.tables import (
     p_text,
     points,
     rounded,
+    rounded_p,
 )
 
 CLAIM = f"A claim {samples.CLAIM}: another seed trains other models."
@@ -242,9 +243,9 @@ def _pair_record(pair: ImagePair) -> dict[str, object]:
         "difference": rounded(pair.difference),
         "interval_low": rounded(interval.low) if interval else None,
         "interval_high": rounded(interval.high) if interval else None,
-        "p": _short(pair.p),
-        "holm_p": _short(pair.holm_p),
-        "smallest_holm_p": _short(pair.smallest_holm_p),
+        "p": rounded_p(pair.p),
+        "holm_p": rounded_p(pair.holm_p),
+        "smallest_holm_p": rounded_p(pair.smallest_holm_p),
         "reason": pair.reason,
     }
 
@@ -257,11 +258,7 @@ def _omnibus_record(row: ImageOmnibus) -> dict[str, object]:
         "variants": list(row.variants),
         "images": row.images,
         "q": rounded(row.q),
-        "p": _short(row.p),
-        "holm_p": _short(row.holm_p),
+        "p": rounded_p(row.p),
+        "holm_p": rounded_p(row.holm_p),
         "reason": row.reason,
     }
-
-
-def _short(p: float | None) -> float | None:
-    return None if p is None else float(f"{p:.6g}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.compare import HM_OF_MEANS, TESTS, Block
@@ -19,6 +18,7 @@ from analysis.figures.style import Picture, to_svg
 from analysis.further_text import boxes
 from analysis.images_text import page_tables
 from analysis.integrity import saw_test
+from analysis.page_templates import page_templates
 from analysis.pairwise import Pairwise
 from analysis.power import plan_rows
 from analysis.published_views import published_context
@@ -26,11 +26,9 @@ from analysis.results import Results
 from analysis.tables import (
     AVERAGE,
     counted,
-    interval_text,
     label,
     least_text,
     p_text,
-    points,
     seeds_text,
 )
 
@@ -61,21 +59,11 @@ KIND_NAMES = {
 
 def render_page(report: "Report") -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters |= {
-        "points": points,
-        "p": p_text,
-        "interval": interval_text,
         "label": label,
         "minus": _minus,
         "typeset": _typeset,
-        "counted": counted,
         "share": _share,
         "least": least_text,
     }

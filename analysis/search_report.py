@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.compare import TESTS, Comparison, Options, compare_all
@@ -14,6 +13,7 @@ from analysis.figures import search as figures
 from analysis.figures.style import Picture, to_svg
 from analysis.frames import load_study, seen_from
 from analysis.headline import EMBEDDED_CAVEAT, KINDS
+from analysis.page_templates import page_templates
 from analysis.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
 from analysis.tables import counted, interval_text, p_text, phrase, points
 from core.records import write_atomic
@@ -259,21 +259,9 @@ def _listed(picture: Picture | None) -> tuple[Picture, ...]:
 
 
 def _page(report: SearchReport) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     search = report.search
-    environment.filters |= {
-        "points": points,
-        "p": p_text,
-        "interval": interval_text,
-        "counted": counted,
-        "shown": _shown,
-    }
+    environment.filters["shown"] = _shown
     return environment.get_template("search.html").render(
         report=report,
         search=search,

@@ -305,6 +305,16 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, DECIMALS) + 0.0
 
 
+def rounded_p(p: float | None) -> float | None:
+    """A p value or a variance as files store it: six significant digits."""
+    return None if p is None else float(f"{p:.6g}")
+
+
+def rounded_ends(interval: Interval | None) -> list[float | None] | None:
+    """Both ends of an interval as files store them."""
+    return None if interval is None else [rounded(interval.low), rounded(interval.high)]
+
+
 def main_records(table: MainTable) -> list[dict[str, object]]:
     """One record per cell of the main table, fractions."""
     return [
@@ -336,7 +346,7 @@ def _record(c: Comparison) -> dict[str, object]:
         record[f"{name}_high"] = rounded(interval.high) if interval else None
     for name in ("t_p", "wilcoxon_p", "holm_p", "smallest_p", "smallest_holm_p", "equivalence_p"):
         p: float | None = getattr(c, name)
-        record[name] = None if p is None else float(f"{p:.6g}")
+        record[name] = rounded_p(p)
     for name in ("family_size", "wins", "ties", "losses", "num_datasets", "num_pairs"):
         record[name] = getattr(c, name)
     return record | {"remark": c.reason}

@@ -28,8 +28,8 @@ from analysis.figures.style import (
     shown_names,
     signed,
 )
-from analysis.stats import Array, Interval
-from analysis.tables import rounded
+from analysis.stats import Array
+from analysis.tables import rounded, rounded_ends, rounded_p
 
 ROW = 0.46
 ABOVE, BELOW = 0.62, 0.62
@@ -137,22 +137,14 @@ def effect_record(effect: PartEffect) -> dict[str, Any]:
         "kind": effect.kind,
         "parts": list(effect.parts),
         "value": rounded(effect.value),
-        "on_these_datasets": _ends(effect.on_these_datasets),
-        "on_datasets_like_these": _ends(effect.on_datasets_like_these),
-        "p": _p(effect.p),
-        "holm_p": _p(effect.holm_p),
+        "on_these_datasets": rounded_ends(effect.on_these_datasets),
+        "on_datasets_like_these": rounded_ends(effect.on_datasets_like_these),
+        "p": rounded_p(effect.p),
+        "holm_p": rounded_p(effect.holm_p),
         "verdict": effect.verdict,
         "decided_by": effect.decided_by,
         "reason": effect.reason,
     }
-
-
-def _ends(interval: Interval | None) -> list[float | None] | None:
-    return None if interval is None else [rounded(interval.low), rounded(interval.high)]
-
-
-def _p(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
 
 
 def _draw(shares: Shares, shown: Sequence[str], look: Look) -> Figure:

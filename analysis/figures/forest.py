@@ -19,8 +19,7 @@ from analysis.figures.style import (
     signed,
     wrapped,
 )
-from analysis.stats import Interval
-from analysis.tables import label, rounded
+from analysis.tables import label, rounded, rounded_ends
 
 PANEL_WIDTH = 4.3
 ROW_HEIGHT = 0.34
@@ -85,14 +84,10 @@ def _row_values(c: Comparison) -> dict[str, Any]:
         "variant": c.variant,
         "verdict": c.verdict,
         "difference": rounded(c.difference),
-        "on_these_datasets": _ends(c.seeds_only),
-        "on_datasets_like_these": _ends(c.two_level),
+        "on_these_datasets": rounded_ends(c.seeds_only),
+        "on_datasets_like_these": rounded_ends(c.two_level),
         "per_dataset": [rounded(d) for d in c.per_dataset],
     }
-
-
-def _ends(interval: Interval | None) -> list[float | None] | None:
-    return None if interval is None else [rounded(interval.low), rounded(interval.high)]
 
 
 def _drawn(block: Block, metric: str) -> list[Comparison]:

@@ -134,16 +134,6 @@ _FILES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def to_png(picture: Picture) -> bytes:
-    """The picture as PNG on white."""
-    return _saved(picture, PRINT, format="png", **_FILES["png"])
-
-
-def to_pdf(picture: Picture) -> bytes:
-    """The picture as PDF with embedded fonts, for a paper."""
-    return _saved(picture, PRINT, format="pdf", **_FILES["pdf"])
-
-
 def to_files(picture: Picture) -> dict[str, bytes]:
     """The picture as PNG and PDF by their endings, drawn once."""
     found = {}
