@@ -28,8 +28,8 @@ demo: setup
 
 # Two files at a time; the matrix of methods and parts is printed, and so runs in this process.
 test: setup
-	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile --ignore tests/test_matrix.py
-	$(RUN) -m pytest tests/test_matrix.py
+	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile --ignore tests/project/test_matrix.py
+	$(RUN) -m pytest tests/project/test_matrix.py
 
 test-slow: setup
 	$(RUN) -m pytest -m slow

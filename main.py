@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from analysis.commands import export_command, report_command
-from experiments.data_app import data_app
-from experiments.screens import Bar, config_path, console, percent, table
-from experiments.search_app import pages_of, search_command
-from experiments.weights_app import import_command, weights_command
+from experiments.cli.console import Bar, config_path, console, percent, table
+from experiments.cli.data import data_app
+from experiments.cli.report import export_command, report_command
+from experiments.cli.search import pages_of, search_command
+from experiments.cli.weights import import_command, weights_command
 
 app = typer.Typer(
     help=(__doc__ or "").splitlines()[0],
@@ -28,7 +28,7 @@ app.add_typer(data_app, name="data")
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, on top of the file")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where studies, caches and MLflow live")]
 DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", envvar="REFINELAB_DATA", help="Folder of data sets")
+    Path | None, typer.Option("--data-root", envvar="REFINELAB_DATA", help="Folder of datasets")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
@@ -38,7 +38,7 @@ RUNS = Path("runs")
 
 
 def _place(runs: Path, data_root: Path | None, device: str) -> Any:
-    from experiments.run import Place
+    from experiments.run.run import Place
 
     return Place(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
 
@@ -50,7 +50,7 @@ def _print_json(value: object) -> None:
 @app.command("list")
 def list_(topic: Annotated[str, typer.Argument()] = "", as_json: Json = False) -> None:
     """What can be named in a configuration: methods, refiners, parts, datasets, protocols."""
-    from experiments.listing import TOPICS, listing
+    from experiments.cli.listing import TOPICS, listing
 
     found = {t: listing(t) for t in ([topic] if topic else TOPICS)}
     if as_json:
@@ -78,7 +78,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train and evaluate one configuration."""
-    from experiments.single import describe_run, train_one
+    from experiments.run.standalone import describe_run, train_one
 
     place = _place(runs, data_root, device)
     with Bar("epochs") as bar:
@@ -102,15 +102,15 @@ def train(
 @app.command()
 def evaluate(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run")],
-    dataset: Annotated[str, typer.Option(help="Data set; default: the run's own")] = "",
+    dataset: Annotated[str, typer.Option(help="Dataset; default: the run's own")] = "",
     classes: Annotated[str, typer.Option(help="all, base or new; default: the protocol's")] = "",
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Score a finished run again, on its own classes or on another data set; never retrains."""
-    from experiments.single import evaluate_run
+    """Score a finished run again, on its own classes or on another dataset; never retrains."""
+    from experiments.run.standalone import evaluate_run
 
     scores = evaluate_run(run_dir, dataset, classes, _place(runs, data_root, device))
     if as_json:
@@ -131,7 +131,7 @@ def evaluate(
     rows = [
         (s.target, s.dataset, percent(s.accuracy), sum(s.correct), sum(s.total)) for s in scores
     ]
-    columns = ["target", "data set", "accuracy %", "correct", "total"]
+    columns = ["target", "dataset", "accuracy %", "correct", "total"]
     console().print(table(str(run_dir), columns, rows, numbers=3))
 
 
@@ -149,8 +149,8 @@ def grid(
     data_root: DataRoot = None,
     device: Device = "cpu",
 ) -> None:
-    """Run a study: variants x data sets x seeds. The same command again finishes what is left."""
-    from experiments.grids import print_plan, run_grid
+    """Run a study: variants x datasets x seeds. The same command again finishes what is left."""
+    from experiments.cli.grid import print_plan, run_grid
 
     place = _place(runs, data_root, device)
     if dry_run:
@@ -173,9 +173,9 @@ def grid(
 @app.command()
 def status(study: Study, as_json: Json = False) -> None:
     """How far a study or a search is, what failed, and who works on it."""
-    from experiments.grids import print_status
+    from experiments.cli.grid import print_status
     from experiments.search.status import is_search, print_search_status, search_status
-    from experiments.study import study_status
+    from experiments.study.status import study_status
 
     search = is_search(study)
     found = search_status(study) if search else study_status(study)
@@ -193,8 +193,8 @@ def diff(
     second: Annotated[Path, typer.Argument(help="Run folder")],
 ) -> None:
     """The settings in which two runs differ, and their scores side by side."""
-    from analysis.settings import score_rows
-    from experiments.study import diff as differing
+    from analysis.read.settings import score_rows
+    from experiments.study.status import diff as differing
 
     names = [first.name, second.name]
     console().print(table("differences", ["setting", *names], differing(first, second)))
@@ -211,7 +211,7 @@ def rerun(
     device: Device = "cpu",
 ) -> None:
     """Run one cell of a study again."""
-    from experiments.grids import rerun_cell
+    from experiments.cli.grid import rerun_cell
     from experiments.search.status import is_search, refuse_rerun
 
     if is_search(study):
@@ -222,9 +222,9 @@ def rerun(
 @app.command()
 def sync(study: Study) -> None:
     """Write into MLflow what it lacks of a study; never writes a run twice."""
-    from experiments.tracking import sync as synchronise
+    from experiments.study.tracking import sync as synchronize
 
-    found = synchronise(study)
+    found = synchronize(study)
     print(found)
     if found.error:
         raise typer.Exit(1)
@@ -249,7 +249,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Replay reference vectors of published implementations; every tensor must match."""
-    from experiments.vector_check import outcome_dict, print_outcomes, verify_folder
+    from experiments.cli.verify import outcome_dict, print_outcomes, verify_folder
 
     outcomes = verify_folder(vectors)
     if as_json:
@@ -269,7 +269,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """How fast pictures are decoded and encoded, and every method trained, on this machine."""
-    from experiments.bench import measure
+    from experiments.cli.bench import measure
 
     found = []
     for speed in measure(_place(runs, None, device), repetitions=repetitions, pictures=pictures):
@@ -282,15 +282,15 @@ def bench(
 
 @app.command()
 def published(
-    dataset: Annotated[str, typer.Option(help="A data set, average or all")] = "average",
+    dataset: Annotated[str, typer.Option(help="A dataset, average or all")] = "average",
     metric: Annotated[str, typer.Option(help="base, new, hm or accuracy")] = "",
     protocol: Annotated[str, typer.Option(help="base_to_new, cross_dataset, ...")] = "",
     method: Annotated[str, typer.Option(help="A method, or how it begins")] = "",
     as_json: Json = False,
 ) -> None:
     """What papers print, with source, regime and budget: context, never a baseline."""
-    from analysis.published import load_published, select
-    from analysis.published_views import footnotes, sheets
+    from analysis.read.published import load_published, select
+    from analysis.sections.published_views import footnotes, sheets
 
     rows = select(
         load_published(), dataset=dataset, metric=metric, protocol=protocol, method=method
@@ -306,13 +306,13 @@ def published(
 
 @app.command()
 def power(
-    datasets: Annotated[int, typer.Option(help="Data sets of the planned study")],
+    datasets: Annotated[int, typer.Option(help="Datasets of the planned study")],
     seeds: Annotated[int, typer.Option(help="Seeds of the planned study")],
     effect: Annotated[float, typer.Option(help="Difference to find, in points")] = 1.0,
     comparisons: Annotated[int, typer.Option(help="Comparisons that Holm adjusts for")] = 1,
     metric: Annotated[str, typer.Option(help="base, new or hm: whose published spread")] = "hm",
     spread: Annotated[
-        float | None, typer.Option(help="Instead: spread between data sets, in points")
+        float | None, typer.Option(help="Instead: spread between datasets, in points")
     ] = None,
     seed_spread: Annotated[
         float | None, typer.Option(help="Instead: spread over seeds, in points")
@@ -321,7 +321,7 @@ def power(
     as_json: Json = False,
 ) -> None:
     """What a study could detect, before it is run, and what would settle an effect."""
-    from analysis.power import plan_in_points, plan_rows
+    from analysis.sections.power import plan_in_points, plan_rows
 
     found = plan_in_points(
         datasets, seeds, effect, metric, spread, seed_spread, comparisons=comparisons, alpha=alpha
@@ -335,7 +335,7 @@ def power(
 @app.command()
 def doctor(runs: Runs = RUNS, as_json: Json = False) -> None:
     """What is installed, what is missing, and what to do about it."""
-    from experiments.doctor import checks
+    from experiments.cli.doctor import checks
 
     found = list(checks(runs))
     if as_json:
@@ -354,7 +354,7 @@ def pretrain(
     processes: Annotated[int, typer.Option(help="Processes that draw pictures")] = 1,
 ) -> None:
     """Rebuild the embedded benchmark's weights from scratch; resumes where it was stopped."""
-    from experiments.pretraining import run_pretraining
+    from experiments.cli.pretrain import run_pretraining
 
     with Bar("drawing pictures") as bar:
         found = run_pretraining(out, steps=steps, seed=seed, processes=processes, bar=bar)

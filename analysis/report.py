@@ -10,29 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from analysis.compare import Block, Options, compare_all
-from analysis.design import Fact, design_facts
-from analysis.document import document
-from analysis.evidence import Evidence, evidence, evidence_records
-from analysis.export import tidy_frame
 from analysis.figures.style import to_files
-from analysis.frames import load, seen_from
-from analysis.further import Further, further_tests, rule_facts
-from analysis.further_text import boxes
-from analysis.headline import Sentence, headline
-from analysis.images import MOST_RUNS, ImagesView, images_view
-from analysis.images_text import image_sentences, images_markdown
-from analysis.latex import report_latex
-from analysis.markdown import report_markdown
-from analysis.methods_text import MethodsText, methods_text
-from analysis.page import render_page
-from analysis.pairwise import Pairwise, all_pairs
-from analysis.parts import PartsView, parts_view, variance_text
-from analysis.pictures import Gallery, Material, gallery
-from analysis.results import Results
-from analysis.settings import SettingTable, differing_settings
-from analysis.stats import Resamples
-from analysis.tables import (
+from analysis.read.results import Results
+from analysis.read.settings import SettingTable, differing_settings
+from analysis.read.study_folder import load, seen_from
+from analysis.render.html import render_page
+from analysis.render.json_document import document
+from analysis.render.latex import report_latex
+from analysis.render.markdown import report_markdown
+from analysis.render.tidy_table import tidy_frame
+from analysis.sections.comparisons import Block, Options, compare_all
+from analysis.sections.design import Fact, design_facts
+from analysis.sections.evidence import Evidence, evidence, evidence_records
+from analysis.sections.further import Further, further_tests, rule_facts
+from analysis.sections.further_text import boxes
+from analysis.sections.headline import Sentence, headline
+from analysis.sections.images import MOST_RUNS, ImagesView, images_view
+from analysis.sections.images_text import image_sentences, images_markdown
+from analysis.sections.methods_paragraph import MethodsText, methods_text
+from analysis.sections.pairwise import Pairwise, all_pairs
+from analysis.sections.parts import PartsView, parts_view, variance_text
+from analysis.sections.pictures import Gallery, Material, gallery
+from analysis.sections.tables import (
     AVERAGE,
     MainTable,
     comparison_brief,
@@ -42,7 +41,8 @@ from analysis.tables import (
     main_text,
     to_csv,
 )
-from core.records import write_atomic
+from analysis.stats import Resamples
+from core.store.record import write_atomic
 
 PARTS_REPS = 4000
 

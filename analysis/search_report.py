@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from analysis.compare import TESTS, Comparison, Options, compare_all
 from analysis.figures import search as figures
 from analysis.figures.style import Picture, to_svg
-from analysis.frames import load_study, seen_from
-from analysis.headline import EMBEDDED_CAVEAT, KINDS
-from analysis.page_templates import page_templates
-from analysis.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
-from analysis.tables import counted, interval_text, p_text, phrase, points
-from core.records import write_atomic
+from analysis.read.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
+from analysis.read.study_folder import load_study, seen_from
+from analysis.render.page_templates import page_templates
+from analysis.sections.comparisons import TESTS, Comparison, Options, compare_all
+from analysis.sections.headline import EMBEDDED_CAVEAT, KINDS
+from analysis.sections.tables import counted, interval_text, p_text, phrase, points
+from core.store.record import write_atomic
 
 __all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]
 

@@ -1,6 +1,6 @@
 """The values that travel between the parts. Shapes: B images, C classes, P patches, D joint width.
 
-Frozen dataclasses with no behaviour beyond what follows from their fields.
+Frozen dataclasses with no behavior beyond what follows from their fields.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassNames:
-    """The classes a method scores, in label order, and the data set's zero-shot template."""
+    """The classes a method scores, in label order, and the dataset's zero-shot template."""
 
     names: tuple[str, ...]
     template: str = "a photo of a {}."
@@ -53,7 +53,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFeatures:
-    """What the frozen image tower says about images; none of it is normalised.
+    """What the frozen image tower says about images; none of it is normalized.
 
     ``pooled`` (B, D) is the global feature. ``local`` (B, 1+P, D) are the last block's tokens
     projected like the global one, CLS first. ``attention`` (B, P) is the CLS row of the last
@@ -85,7 +85,7 @@ class ImageFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Images of one step: ``pixels`` (B, 3, H, W), already normalised, or cached ``features``.
+    """Images of one step: ``pixels`` (B, 3, H, W), already normalized, or cached ``features``.
 
     ``labels`` (B,) int64. Exactly one of the two image inputs is given, whichever the method asked
     for. ``need`` names the fields of ImageFeatures that this step uses. ``index`` (B,) int64 are

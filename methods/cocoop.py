@@ -1,4 +1,4 @@
-"""CoCoOp: context optimisation conditioned on the image.
+"""CoCoOp: context optimization conditioned on the image.
 
 Shapes: B images, G images of one chunk, C classes, N context tokens, W text width, D joint width.
 """
@@ -11,10 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
-from core.initial import seeded_linear
+from core.config.registry import PositiveFloat, PositiveInt, register
 from core.interfaces import Method
-from core.registry import PositiveFloat, PositiveInt, register
-from core.seeding import Seeds
+from core.seeding import Seeds, seeded_linear
 from core.train.losses import LossTerm, cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import unit
@@ -102,7 +101,7 @@ class CoCoOp(Method):
         )
 
     def encode(self, image_BD: Tensor) -> Tensor:
-        """Class texts (B, C, D), not normalised, for unit image features."""
+        """Class texts (B, C, D), not normalized, for unit image features."""
         ctx_BNW = self.ctx + self.meta_net(image_BD)[:, None]
         chunks = ctx_BNW.split(self.images_per_chunk())
         if len(chunks) == 1 or not torch.is_grad_enabled():

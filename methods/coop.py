@@ -1,4 +1,4 @@
-"""CoOp: context optimisation."""
+"""CoOp: context optimization."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ClassPosition, ContextPrompts, initial_context, placeholder_of
-from core.registry import PositiveInt, register
+from core.config.registry import PositiveInt, register
 from core.seeding import Seeds
 from core.train.losses import LossTerm, cross_entropy
 from core.types import ClassNames

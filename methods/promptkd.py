@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
 from core.clip.frozen import FrozenCLIP
-from core.initial import seeded_linear
-from core.registry import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
-from core.seeding import Seeds
+from core.config.registry import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
+from core.seeding import Seeds, seeded_linear
 from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
 from core.train.published_checkpoints import two_layer_names
 from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
@@ -37,7 +36,7 @@ class Projector(nn.Module):
     def forward(self, image_BD: Tensor) -> Tensor:
         if self.training and len(image_BD) < 2:
             raise ValueError(
-                "PromptKD normalises over the batch and cannot train on a batch of 1 image; "
+                "PromptKD normalizes over the batch and cannot train on a batch of 1 image; "
                 "set experiment.batch_size to 2 or more"
             )
         projected: Tensor = self.fc2(self.norm(self.fc1(image_BD)).relu())
@@ -91,7 +90,7 @@ class PromptKD(TextMethod):
     on unaugmented images (``experiment.num_views`` 0); "each_step" asks for every augmented view,
     as the release does. The depth is 9 as released, or every block of a shallower tower.
 
-    The released code runs in fp16 alone, and only with a teacher path derived from the data set.
+    The released code runs in fp16 alone, and only with a teacher path derived from the dataset.
 
     Source: Li et al., PromptKD: Unsupervised Prompt Distillation for Vision-Language Models,
     CVPR 2024, arXiv 2403.02781.

@@ -10,7 +10,13 @@ from torch import Tensor
 from core.clip.deep_prompts import ContextTokens, PromptDtype
 from core.clip.frozen import FrozenCLIP
 from core.clip.templates import CLIP_TEMPLATES_60
-from core.registry import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
+from core.config.registry import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    register,
+)
 from core.seeding import Seeds
 from core.train.averaging import EpochAverage, gaussian_weights
 from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
@@ -32,7 +38,7 @@ class PromptSRC(IVLP):
     fades with the number of classes; "batchmean" is the mean over images.
 
     F (C, D) is the unit mean of the raw text features of ``templates`` ("clip60": the released
-    list, "dataset": the data set's own, or strings with one ``{}``); ``template_average`` "unit"
+    list, "dataset": the dataset's own, or strings with one ``{}``); ``template_average`` "unit"
     makes each template's features unit first. The depths are 9 as released, or every block of a
     shallower tower.
 
@@ -117,7 +123,7 @@ class PromptSRC(IVLP):
 
     @torch.no_grad()
     def frozen_pooled(self, batch: Batch) -> Tensor:
-        """Image features (B, D) of the tower without prompts, not normalised."""
+        """Image features (B, D) of the tower without prompts, not normalized."""
         if batch.features is not None:
             return batch.features.pooled
         assert batch.pixels is not None
@@ -130,7 +136,7 @@ class PromptSRC(IVLP):
         return self.frozen_text_CD
 
     def template_mean(self) -> Tensor:
-        """Mean (C, D) of the frozen text features over templates, not normalised."""
+        """Mean (C, D) of the frozen text features over templates, not normalized."""
         total = torch.zeros((), device=self.clip.scale.device, dtype=self.clip.scale.dtype)
         templates = self.templates or (self.classes.template,)
         for template in templates:
@@ -183,7 +189,7 @@ class PromptSRC(IVLP):
 
 
 def _checked_templates(templates: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The templates by name or as given; empty stands for the data set's own."""
+    """The templates by name or as given; empty stands for the dataset's own."""
     if isinstance(templates, str):
         return CLIP_TEMPLATES_60 if templates == "clip60" else ()
     for template in templates:

@@ -13,7 +13,13 @@ from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
-from core.registry import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
+from core.config.registry import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    register,
+)
 from core.seeding import Seeds
 from core.train.losses import Criterion, LossTerm, cross_entropy
 from core.types import Batch, ClassNames, Forward
@@ -175,7 +181,7 @@ class SEP(TextMethod):
         return unit(unit(self.encode_text()) + self.handmade_CD)
 
     def encode_text(self) -> Tensor:
-        """Class texts (C, D) of the learned prompts alone, not normalised."""
+        """Class texts (C, D) of the learned prompts alone, not normalized."""
         return self.clip.encode_text(self.prompts.assemble(self.ctx), self.prompts.eot_C, self.text)
 
     def released_names(self) -> Mapping[str, str | None]:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from core.clip.backbone import shared_clip
 from core.clip.frozen import POOLED, FrozenCLIP
-from core.config import Reference, config_from_text
+from core.config.config import Reference, config_from_text
+from core.config.registry import lookup, register
 from core.interfaces import Method, Refiner
-from core.registry import lookup, register
 from core.seeding import Seeds
-from core.train.checkpoint import load_checkpoint
+from core.train.checkpoints import load_checkpoint
 from core.train.model import RefinedMethod
 from core.train.published_checkpoints import Published, load_published, read_published
 from core.types import Batch, ClassNames, Forward
@@ -137,7 +137,7 @@ class PublishedTeacher(Teacher):
     prompts: ``prompt_learner.ctx``, ``image_encoder.VPT`` and a ``VPT_shallow`` for each later
     block. Numbers and depths follow from it; ``ctx_init`` must be the one it was trained with.
     Only the prompts are taken. The file's CLIP tensors, which the release averages in fp16 and so
-    changes by up to 7e-4 relative, are left alone in favour of ``backbone`` with ``weights``.
+    changes by up to 7e-4 relative, are left alone in favor of ``backbone`` with ``weights``.
 
     Source: Li et al., PromptKD: Unsupervised Prompt Distillation for Vision-Language Models,
     CVPR 2024, arXiv 2403.02781.
@@ -233,5 +233,5 @@ def _check_same_images(student: FrozenCLIP, teacher: FrozenCLIP) -> None:
     if seen(student) != seen(teacher):
         raise ValueError(
             f"teacher {teacher.name} and student {student.name} see images of different size or "
-            f"normalisation: {seen(teacher)} and {seen(student)}; use a teacher with the same"
+            f"normalization: {seen(teacher)} and {seen(student)}; use a teacher with the same"
         )

@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from core.initial import seeded_attention, seeded_linear, seeded_normal
-from core.seeding import Seeds
+from core.seeding import Seeds, seeded_attention, seeded_linear, seeded_normal
 from core.types import FeatureSpec
 
 SelectionScope = Literal["batch", "image"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
-from core.registry import register
+from core.config.registry import register
 from core.seeding import Seeds
 from core.train.losses import LossTerm, cross_entropy
 from core.types import ClassNames
@@ -17,7 +17,7 @@ from methods.base import TextMethod, unit
 class ZeroShot(TextMethod):
     """Class texts from hand-made prompts: one template, or the mean over several.
 
-    ``templates`` are strings with one ``{}``; empty means the data set's own template. The unit
+    ``templates`` are strings with one ``{}``; empty means the dataset's own template. The unit
     features of the templates are averaged and made unit again. No parameters.
 
     Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.initial import seeded_linear
-from core.registry import NonNegativeFloat, PositiveInt, Probability, Reference, register
-from core.seeding import Seeds
+from core.config.registry import NonNegativeFloat, PositiveInt, Probability, Reference, register
+from core.seeding import Seeds, seeded_linear
 from refiners.cache import Cache
 
 

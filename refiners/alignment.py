@@ -4,9 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from core.initial import seeded_linear
-from core.registry import register
-from core.seeding import Seeds
+from core.config.registry import register
+from core.seeding import Seeds, seeded_linear
 
 
 class Alignment(nn.Module, ABC):
@@ -20,7 +19,7 @@ class Alignment(nn.Module, ABC):
 class MlpAlignment(Alignment):
     """Two 1x1 layers with batch norm and ReLU between them, over all B * N rows.
 
-    The released refiner's alignment. Its output is not normalised. The first layer's bias gets no
+    The released refiner's alignment. Its output is not normalized. The first layer's bias gets no
     gradient (batch norm follows), and the running statistics serve no released computation.
 
     Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176.

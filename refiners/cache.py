@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.registry import (
+from core.config.registry import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,

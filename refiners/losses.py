@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.registry import NonNegativeFloat, PositiveInt, Reference, register
+from core.config.registry import NonNegativeFloat, PositiveInt, Reference, register
 from core.train.losses import Criterion
 from core.types import Forward
 
@@ -38,7 +38,7 @@ class SemanticLoss(RefinerLoss):
     """The method's criterion on local rows against the unrefined texts, times ``weight``.
 
     ``local_rows`` are the rows of an image: "cls", its token; "top", the ``topk`` patches that CLS
-    attends to most; "mean", the mean of all 1 + P tokens. As released all three, not normalised;
+    attends to most; "mean", the mean of all 1 + P tokens. As released all three, not normalized;
     ``normalise_rows`` does that. ``pooling`` "each", as released, scores every row alone and takes
     the mean; "mean" scores the mean of an image's row logits; "max" scores each class by its best
     row, so that one row may speak for one class and another for the next.

@@ -1,7 +1,7 @@
 """The refiner that does nothing."""
 
+from core.config.registry import register
 from core.interfaces import Refiner
-from core.registry import register
 from core.seeding import Seeds
 from core.types import Forward, MethodOutput
 

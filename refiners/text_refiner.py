@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from core.config import Reference
+from core.config.config import Reference
+from core.config.registry import Part, lookup, register
 from core.interfaces import Refiner
-from core.registry import Part, lookup, register
 from core.seeding import Seeds
 from core.train.losses import LossTerm
 from core.train.published_checkpoints import MEMORY, two_layer_names

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.attribution import Attribution, PartEffect
 from analysis.figures.style import (
     SERIES,
     Look,
@@ -28,8 +27,9 @@ from analysis.figures.style import (
     shown_names,
     signed,
 )
+from analysis.sections.tables import rounded, rounded_ends, rounded_p
 from analysis.stats import Array
-from analysis.tables import rounded, rounded_ends, rounded_p
+from analysis.stats.attribution import Attribution, PartEffect
 
 ROW = 0.46
 ABOVE, BELOW = 0.62, 0.62
@@ -201,13 +201,13 @@ def _steps(
         effect = shares.effect("shapley", part)
         assert effect is not None
         step = 100 * size(effect)
-        colour = look.better if step >= 0 else look.worse
+        color = look.better if step >= 0 else look.worse
         sure = effect.verdict in ("better", "worse")
         axes.plot([at, at], [row - 1, row + 0.36], color=look.soft, linewidth=0.8, zorder=1)
         axes.barh(
-            row, step, left=at, height=0.62, color=colour, alpha=0.85 if sure else 0.32, zorder=2
+            row, step, left=at, height=0.62, color=color, alpha=0.85 if sure else 0.32, zorder=2
         )
-        axes.barh(row, step, left=at, height=0.62, fill=False, edgecolor=colour, zorder=3)
+        axes.barh(row, step, left=at, height=0.62, fill=False, edgecolor=color, zorder=3)
         whisker = effect.on_datasets_like_these or effect.on_these_datasets
         if whisker is not None:
             ends = [at + 100 * v for v in whisker]
@@ -250,12 +250,12 @@ def _marks(
     used = [kind for kind in MARK_STYLE if shares.single(kind)]
     for row, part in enumerate(parts, start=1):
         ends = []
-        for kind, (marker, colour, shift, _) in MARK_STYLE.items():
+        for kind, (marker, color, shift, _) in MARK_STYLE.items():
             effect = shares.effect(kind, part)
             if effect is None:
                 continue
             shift = shift if len(used) > 1 else 0.0
-            _mark(axes, effect, row + shift, marker, colour or look.ink)
+            _mark(axes, effect, row + shift, marker, color or look.ink)
             if kind != "shapley":
                 ends.append((100 * size(effect), row + shift))
         if len(ends) == 2:
@@ -286,19 +286,19 @@ def _marks(
 
 
 def _handle(kind: str, look: Look) -> Line2D:
-    marker, colour, _, _ = MARK_STYLE[kind]
-    return Line2D([], [], linestyle="", marker=marker, color=colour or look.ink, markersize=5)
+    marker, color, _, _ = MARK_STYLE[kind]
+    return Line2D([], [], linestyle="", marker=marker, color=color or look.ink, markersize=5)
 
 
-def _mark(axes: Axes, effect: PartEffect, y: float, marker: str, colour: str) -> None:
+def _mark(axes: Axes, effect: PartEffect, y: float, marker: str, color: str) -> None:
     if effect.on_these_datasets is not None:
         ends = [100 * v for v in effect.on_these_datasets]
-        (bar,) = axes.plot(ends, [y, y], color=colour, linewidth=4.5, alpha=0.35)
+        (bar,) = axes.plot(ends, [y, y], color=color, linewidth=4.5, alpha=0.35)
         bar.set_solid_capstyle("butt")
     if effect.on_datasets_like_these is not None:
         ends = [100 * v for v in effect.on_datasets_like_these]
-        axes.plot(ends, [y, y], color=colour, linewidth=1.2)
-    axes.plot([100 * size(effect)], [y], marker, color=colour, markersize=5.5, zorder=3)
+        axes.plot(ends, [y, y], color=color, linewidth=1.2)
+    axes.plot([100 * size(effect)], [y], marker, color=color, markersize=5.5, zorder=3)
 
 
 def _pairs(
@@ -328,7 +328,7 @@ def _pairs(
 
 
 def _paint_lower(axes: Axes, values: Array, texts: Array, look: Look) -> None:
-    """Cells centred on whole numbers, so that the rows are those of the neighbours."""
+    """Cells centered on whole numbers, so that the rows are those of the neighbors."""
     rows, columns = values.shape
     most = max(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), 1e-6)
     for i in range(1, rows - 1):
@@ -336,9 +336,9 @@ def _paint_lower(axes: Axes, values: Array, texts: Array, look: Look) -> None:
             if not np.isfinite(values[i, j]):
                 continue
             value = float(values[i, j])
-            colour = look.better if value >= 0 else look.worse
+            color = look.better if value >= 0 else look.worse
             strength = 0.58 * min(1.0, abs(value) / most)
-            box = Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, color=colour, alpha=strength, lw=0)
+            box = Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, color=color, alpha=strength, lw=0)
             axes.add_patch(box)
             axes.text(j, i, texts[i, j], ha="center", va="center", fontsize=8, color=look.ink)
     axes.set_xlim(-0.5, columns - 0.5)

@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.compare import Block, Comparison
 from analysis.figures.style import (
     POINTS_AN_INCH,
     Look,
@@ -19,7 +18,8 @@ from analysis.figures.style import (
     signed,
     wrapped,
 )
-from analysis.tables import label, rounded, rounded_ends
+from analysis.sections.comparisons import Block, Comparison
+from analysis.sections.tables import label, rounded, rounded_ends
 
 PANEL_WIDTH = 4.3
 ROW_HEIGHT = 0.34
@@ -152,20 +152,20 @@ def _axes(axes: Axes, family: Sequence[Comparison], metric: str, rope: float, lo
 def _row(axes: Axes, row: int, c: Comparison, look: Look) -> None:
     """One variant: datasets as dots, both intervals, the mean and its number."""
     assert c.difference is not None
-    colour = look.of(c.verdict)
+    color = look.of(c.verdict)
     dots = [100 * d for d in c.per_dataset if d is not None]
     if len(dots) > 1:
-        axes.plot(dots, [row + 0.26] * len(dots), ".", color=colour, alpha=0.55, markersize=3.5)
+        axes.plot(dots, [row + 0.26] * len(dots), ".", color=color, alpha=0.55, markersize=3.5)
     if c.seeds_only:
         ends = [100 * v for v in c.seeds_only]
-        (bar,) = axes.plot(ends, [row, row], color=colour, linewidth=6, alpha=0.4)
+        (bar,) = axes.plot(ends, [row, row], color=color, linewidth=6, alpha=0.4)
         bar.set_solid_capstyle("butt")
     if interval := c.two_level or (c.t_interval if not c.seeds_only else None):
-        axes.plot([100 * v for v in interval], [row, row], color=colour, linewidth=1.4)
+        axes.plot([100 * v for v in interval], [row, row], color=color, linewidth=1.4)
     marker = MARKER.get(c.verdict, "o")
-    face = colour if marker != "o" else look.paper
+    face = color if marker != "o" else look.paper
     mean = [100 * c.difference]
-    axes.plot(mean, [row], marker, color=colour, markerfacecolor=face, markersize=6.5)
+    axes.plot(mean, [row], marker, color=color, markerfacecolor=face, markersize=6.5)
     place = axes.get_yaxis_transform()
     text = signed(c.difference)
     axes.text(1.03, row, text, transform=place, va="center", color=look.ink, clip_on=False)

@@ -20,8 +20,8 @@ from analysis.figures.style import (
     signed,
     text_width,
 )
+from analysis.sections.tables import rounded
 from analysis.stats import Array
-from analysis.tables import rounded
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.34
 STRONGEST = 0.58
@@ -99,7 +99,7 @@ def diverging(look: Look) -> LinearSegmentedColormap:
 def paint(
     axes: Axes, values: Array, texts: Array, look: Look, *, limit: float | None = None
 ) -> None:
-    """A matrix of differences with its numbers; empty where NaN. ``limit`` is the full colour."""
+    """A matrix of differences with its numbers; empty where NaN. ``limit`` is the full color."""
     known = np.abs(values[np.isfinite(values)])
     most = limit if limit is not None else float(known.max(initial=0.0))
     most = max(most, 1e-6)

@@ -5,9 +5,9 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from analysis.attribution import PartEffect
 from analysis.figures.attribution import effect_record, size
 from analysis.figures.style import Look, Picture, bare, label_room, name_rows, signed
+from analysis.stats.attribution import PartEffect
 
 ROW, WIDTH = 0.32, 3.4
 ABOVE, BELOW, NUMBER_ROOM = 0.15, 0.6, 0.75
@@ -45,19 +45,19 @@ def _draw(effects: Sequence[PartEffect], what: str, look: Look) -> Figure:
     axes = figure.add_axes(box)
     axes.axvline(0.0, color=look.ink, linewidth=0.8)
     for row, effect in enumerate(effects):
-        colour = look.of(effect.verdict)
+        color = look.of(effect.verdict)
         for interval, thick in (
             (effect.on_these_datasets, True),
             (effect.on_datasets_like_these, False),
         ):
             if interval is not None:
                 ends = [100 * v for v in interval]
-                (line,) = axes.plot(ends, [row, row], color=colour, linewidth=6 if thick else 1.4)
+                (line,) = axes.plot(ends, [row, row], color=color, linewidth=6 if thick else 1.4)
                 line.set(solid_capstyle="butt", alpha=0.4 if thick else 1.0)
         sure = effect.verdict in ("better", "worse")
-        face = colour if sure else look.paper
+        face = color if sure else look.paper
         mean = [100 * size(effect)]
-        axes.plot(mean, [row], "o", color=colour, markerfacecolor=face, markersize=6.5)
+        axes.plot(mean, [row], "o", color=color, markerfacecolor=face, markersize=6.5)
         place = axes.get_yaxis_transform()
         text = signed(size(effect))
         axes.text(1.03, row, text, transform=place, va="center", color=look.ink)

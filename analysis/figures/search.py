@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import POINTS_AN_INCH, SERIES, Look, Picture, bare, short
-from analysis.search_trials import Trial, best_so_far, expected_best
+from analysis.read.search_trials import Trial, best_so_far, expected_best
 
 COSTS = ("train_seconds", "trainable_parameters")
 TITLES: Mapping[str, str] = {
@@ -62,16 +62,16 @@ def _draw_history(rows: Mapping[str, Sequence[Trial]], objective: str, look: Loo
     figure, axes = _one()
     scale = scale_of(objective)
     for index, (name, trials) in enumerate(rows.items()):
-        colour = SERIES[(0, 6)[index]]
+        color = SERIES[(0, 6)[index]]
         done = [t for t in trials if t.complete]
         xs, ys = [t.number for t in done], [scale * t.values[0] for t in done]
-        axes.plot(xs, ys, "os"[index], color=colour, alpha=0.55, markersize=4.5, label=name)
+        axes.plot(xs, ys, "os"[index], color=color, alpha=0.55, markersize=4.5, label=name)
         best = best_so_far(trials)
         line = [scale * value for _, value in best]
-        axes.step([n for n, _ in best], line, where="post", color=colour, linewidth=1.6)
+        axes.step([n for n, _ in best], line, where="post", color=color, linewidth=1.6)
         bad = [t.number for t in trials if t.state in ("failed", "diverged", "pruned")]
         place = axes.get_xaxis_transform()
-        axes.plot(bad, [0.02] * len(bad), "x", color=colour, markersize=5, transform=place)
+        axes.plot(bad, [0.02] * len(bad), "x", color=color, markersize=5, transform=place)
     axes.set_xlabel("Trial")
     axes.set_ylabel(axis_label(objective))
     return _finished(figure, axes, look)
@@ -188,7 +188,7 @@ def _number(value: float) -> str:
 
 
 def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture | None:
-    """Parallel coordinates: one line a trial over all settings, the best tenth in colour."""
+    """Parallel coordinates: one line a trial over all settings, the best tenth in color."""
     done = sorted((t for t in trials if t.complete), key=lambda t: t.values[0])
     if len(done) < 2:
         return None
@@ -196,7 +196,7 @@ def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture
         name="parallel",
         title=TITLES["parallel"],
         caption="One line a complete trial, first choice or lowest value at the bottom; the best "
-        "tenth of the trials is in colour. A gap is a setting that the trial did not have.",
+        "tenth of the trials is in color. A gap is a setting that the trial did not have.",
         values=[{"trial": t.number, "params": dict(t.params), "value": t.values[0]} for t in done],
         draw=partial(_draw_parallel, done, shapes, objective),
     )
@@ -213,9 +213,9 @@ def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, look
         ys = [position(shapes[k], trial.params[k]) if k in trial.params else math.nan for k in keys]
         ys.append((trial.values[0] - low) / (high - low) if high > low else 1.0)
         told = order >= best
-        colour = SERIES[0] if told else look.undecided
+        color = SERIES[0] if told else look.undecided
         weight: dict[str, Any] = {"linewidth": 1.7 if told else 0.8, "alpha": 0.9 if told else 0.4}
-        axes.plot(range(len(ys)), ys, "-", color=colour, marker="." if told else "", **weight)
+        axes.plot(range(len(ys)), ys, "-", color=color, marker="." if told else "", **weight)
     scale = scale_of(objective)
     for index, key in enumerate(keys):
         for y, word in _marks(shapes[key]):

@@ -17,8 +17,8 @@ from analysis.figures.style import (
     plain,
     short,
 )
+from analysis.sections.tables import rounded
 from analysis.stats import Array
-from analysis.tables import rounded
 
 ROW, PANEL, COLUMNS = 0.27, 2.55, 4
 ABOVE, BELOW = 0.36, 0.52
@@ -93,9 +93,9 @@ def _panel(
         if not known.size:
             continue
         spread = np.linspace(-0.18, 0.18, known.size) if known.size > 1 else np.zeros(1)
-        for above, colour, marker in ((True, look.better, "^"), (False, look.worse, "v")):
+        for above, color, marker in ((True, look.better, "^"), (False, look.worse, "v")):
             side = known > 0 if above else known <= 0
-            (dots,) = axes.plot(known[side], row + spread[side], marker, color=colour)
+            (dots,) = axes.plot(known[side], row + spread[side], marker, color=color)
             dots.set(markersize=3.6, alpha=0.75)
         mean = float(known.mean())
         axes.plot([mean, mean], [row - 0.34, row + 0.34], color=look.ink, linewidth=1.6)

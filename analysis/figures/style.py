@@ -1,8 +1,8 @@
-"""What all figures share: colours, fonts, and how a figure becomes SVG, PNG or PDF.
+"""What all figures share: colors, fonts, and how a figure becomes SVG, PNG or PDF.
 
 A figure is drawn for one of two looks. ``PAGE`` uses stand-ins that inline SVG swaps for the page's
-own colours, so that one drawing is readable in light and in dark; ``PRINT`` is for paper. Colours
-are safe for colour-blind readers, and no meaning hangs on colour alone. Bytes depend on the numbers
+own colors, so that one drawing is readable in light and in dark; ``PRINT`` is for paper. Colors
+are safe for color-blind readers, and no meaning hangs on color alone. Bytes depend on the numbers
 alone.
 """
 
@@ -36,7 +36,7 @@ ELLIPSIS = "…"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """Colours of one medium."""
+    """Colors of one medium."""
 
     ink: str
     rule: str
@@ -48,7 +48,7 @@ class Look:
     undecided: str = "#8b9096"
 
     def of(self, verdict: str) -> str:
-        """The colour of a verdict word; that of undecided for any other text."""
+        """The color of a verdict word; that of undecided for any other text."""
         known = {"better": self.better, "worse": self.worse, "equivalent": self.equivalent}
         return known.get(verdict, self.undecided)
 
@@ -66,7 +66,7 @@ SERIES = (
     "#949494",
     "#56b4e9",
 )
-"""seaborn's colour-blind palette without the two that vanish on white paper."""
+"""seaborn's color-blind palette without the two that vanish on white paper."""
 
 _PAGE_VARIABLES = {
     PAGE.ink: "currentColor",
@@ -97,9 +97,9 @@ class Picture:
 
 
 def series_style(index: int) -> dict[str, Any]:
-    """Colour and marker of the i-th series; the pairs repeat after 80 series."""
-    turn, colour = divmod(index, len(SERIES))
-    return {"color": SERIES[colour], "marker": MARKERS[(index + turn) % len(MARKERS)]}
+    """Color and marker of the i-th series; the pairs repeat after 80 series."""
+    turn, color = divmod(index, len(SERIES))
+    return {"color": SERIES[color], "marker": MARKERS[(index + turn) % len(MARKERS)]}
 
 
 def _settings(look: Look) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def to_files(picture: Picture) -> dict[str, bytes]:
 
 
 def to_svg(picture: Picture, *, prefix: str) -> str:
-    """The picture as inline SVG in the page's colours and font; ``prefix`` keeps its ids apart."""
+    """The picture as inline SVG in the page's colors and font; ``prefix`` keeps its ids apart."""
     metadata = {"Date": None, "Creator": None}
     text = _saved(picture, PAGE, format="svg", transparent=True, metadata=metadata).decode()
     svg = text[text.index("<svg") :]
@@ -301,7 +301,7 @@ def signed(value: float, *, digits: int = 2) -> str:
 def series_legend(
     axes: Axes, names: Sequence[str], look: Look, *, at: tuple[float, float] = (1.03, 1.01)
 ) -> None:
-    """Names with their colour and marker, right of the axes."""
+    """Names with their color and marker, right of the axes."""
     from matplotlib.lines import Line2D
 
     handles = [

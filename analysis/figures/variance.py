@@ -8,9 +8,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.attribution import VarianceShares
 from analysis.figures.style import SERIES, Look, Picture, bare, label_room, name_rows, plain, short
-from analysis.tables import rounded
+from analysis.sections.tables import rounded
+from analysis.stats.attribution import VarianceShares
 
 ROW, WIDTH = 0.34, 5.4
 ABOVE, BELOW = 0.1, 0.55
@@ -23,7 +23,7 @@ ORDER_WORDS = {2: "two together", 3: "three together"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """The look of one kind of share: a part has a colour, interactions and seeds a hatch too."""
+    """The look of one kind of share: a part has a color, interactions and seeds a hatch too."""
 
     name: str
     color: str
@@ -83,9 +83,9 @@ def _notes(found: Mapping[str, VarianceShares]) -> str:
 
 
 def _bands(parts: Sequence[str]) -> list[Band]:
-    colours = [c for c in SERIES if c != "#949494"]
+    colors = [c for c in SERIES if c != "#949494"]
     bands = [
-        Band(name=part, color=colours[i % len(colours)], hatch="" if i < len(colours) else "\\\\")
+        Band(name=part, color=colors[i % len(colors)], hatch="" if i < len(colors) else "\\\\")
         for i, part in enumerate(parts)
     ]
     for order in range(2, len(parts) + 1):

@@ -128,7 +128,7 @@ from analysis.stats.summaries import (
     profile,
     profile_claims,
     rank_stability,
-    summarise,
+    summarize,
 )
 
 __all__ = [
@@ -218,7 +218,7 @@ __all__ = [
     "signed_rank",
     "smallest_adjusted_p",
     "smallest_p",
-    "summarise",
+    "summarize",
     "t_interval",
     "t_power",
     "tost",

@@ -68,10 +68,10 @@ def t_power(dz: float, n: float, *, level: float = 0.05, one_sided: bool = False
     over the chi distribution. The libraries' noncentral t gives NaN at places.
     """
     bound, density = _bounds(n - 1, level)
-    centre = dz * math.sqrt(n)
-    tails = ndtr(centre - bound)
+    center = dz * math.sqrt(n)
+    tails = ndtr(center - bound)
     if not one_sided:
-        tails = tails + ndtr(-centre - bound)
+        tails = tails + ndtr(-center - bound)
     return min(1.0, float((density * tails).sum()))
 
 

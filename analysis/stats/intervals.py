@@ -85,6 +85,6 @@ def percentile_interval(draws_R: Array, *, level: float = 0.95) -> Interval:
 def wilson_interval(share: float, n: int, *, level: float = 0.95) -> Interval:
     """Score interval of a share of ``n`` independent cases (Wilson, JASA 22, 1927)."""
     z = float(stats.norm.ppf(0.5 + level / 2))
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(max(0.0, center - half), min(1.0, center + half))

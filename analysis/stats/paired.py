@@ -131,7 +131,7 @@ def welch_t(values: Array, reference: Array, *, level: float = 0.95) -> PairedT:
 
 
 def sign_flip(differences: Array, *, rng: np.random.Generator | None = None) -> PValue:
-    """Exact two-sided sign-flip (randomisation) test of the mean of paired differences, shape (n,).
+    """Exact two-sided sign-flip (randomization) test of the mean of paired differences, shape (n,).
 
     All 2**n sign patterns up to 20 pairs; beyond, 100,000 drawn ones with the observed pattern
     counted in, for which ``rng`` is needed. Sums are compared after rounding to 1e-9.

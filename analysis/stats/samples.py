@@ -59,9 +59,9 @@ def mcnemar_exact(first_N: Correct, second_N: Correct, *, level: float = 0.95) -
     if n == 0:
         return McNemar(counts, None, None, None, reason="no image")
     shares = (only_one + 1) / (n + 2), (only_two + 1) / (n + 2)
-    centre = shares[0] - shares[1]
-    half = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt((sum(shares) - centre**2) / (n + 2))
-    interval = Interval(max(-1.0, centre - half), min(1.0, centre + half))
+    center = shares[0] - shares[1]
+    half = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt((sum(shares) - center**2) / (n + 2))
+    interval = Interval(max(-1.0, center - half), min(1.0, center + half))
     difference = (only_one - only_two) / n
     if only_one + only_two == 0:
         return McNemar(counts, 1.0, difference, interval, 1.0, "both are right on the same images")

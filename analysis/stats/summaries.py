@@ -67,7 +67,7 @@ class Summary(NamedTuple):
     optimality_gap: TwoClaims
 
 
-def summarise(scores_DS: Array, resamples: Resamples) -> Summary:
+def summarize(scores_DS: Array, resamples: Resamples) -> Summary:
     """Aggregates of a complete table (D, S). Raises ValueError where cells are missing."""
 
     def four(tables: Array) -> Array:

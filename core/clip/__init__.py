@@ -1,3 +1,3 @@
 """The frozen two-tower model, its prompts, its tokenizer and the cache of its image features."""
 
-import core.torchvision_ops  # noqa: F401  (declares operators before open_clip imports torchvision)
+import core.clip.torchvision_ops  # noqa: F401  (declares operators before open_clip imports torchvision)

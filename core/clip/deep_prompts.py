@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from core.clip.frozen import FrozenCLIP
 from core.clip.hooks import NO_HOOK, TokenHook
 from core.clip.prompts import ContextPrompts
-from core.initial import seeded_normal
-from core.seeding import Seeds
+from core.seeding import Seeds, seeded_normal
 from core.types import ClassNames
 
 ContextTokens = Literal["first_n", "all"]
@@ -145,7 +144,7 @@ class TextPrompts(nn.Module):
         return self.classes.assemble(self.prompts[0])
 
     def encode(self, clip: FrozenCLIP) -> Tensor:
-        """Class texts (C, D), not normalised."""
+        """Class texts (C, D), not normalized."""
         first, *later = self.prompts
         deep = [_as_used(prompt, self.prompt_dtype) for prompt in later]
         return self.classes.encode(clip, first, LeadingPrompts([first, *deep]))

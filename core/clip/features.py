@@ -2,7 +2,7 @@
 for all runs.
 
 Layout: ``root/<key>/<field>/<sha256>.safetensors`` (``core.data.shards``). A key hashes the
-weights' fingerprint, the data set's name and content, the transform (with the number of the
+weights' fingerprint, the dataset's name and content, the transform (with the number of the
 augmented view) and the dtype; ``key.json`` tells people which. Shards appear by rename and never
 change: killing a process at any moment leaves complete shards only, and a damaged one is noticed,
 dropped and recomputed. A lock per key keeps processes from computing the same thing twice; where
@@ -30,8 +30,8 @@ from core.data.dataset import Dataset, Item
 from core.data.pixels import iter_pixels
 from core.data.shards import Table
 from core.data.transforms import EvalTransform, TrainTransform, Transform
-from core.records import write_atomic
 from core.seeding import derive_seed
+from core.store.record import write_atomic
 from core.types import FeatureSpec, ImageFeatures
 
 try:
@@ -58,7 +58,7 @@ class ImageEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """One data set seen through one transform. ``about`` says in clear what ``key`` hashes."""
+    """One dataset seen through one transform. ``about`` says in clear what ``key`` hashes."""
 
     dataset: Dataset
     view: int | None

@@ -52,7 +52,7 @@ class FrozenCLIP(nn.Module):
     def encode_image(
         self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED
     ) -> ImageFeatures:
-        """Features of normalised images; ``need`` names the fields beyond ``pooled``.
+        """Features of normalized images; ``need`` names the fields beyond ``pooled``.
 
         Where only ``pooled`` is needed the last block runs for the CLS row alone, which is exact.
         """
@@ -116,7 +116,7 @@ class FrozenCLIP(nn.Module):
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Features (len(texts), D) of plain texts, not normalised."""
+        """Features (len(texts), D) of plain texts, not normalized."""
         ids = self.tokenizer(texts).to(self.logit_scale.device)
         eot = ids.argmax(dim=-1)
         chunks = [

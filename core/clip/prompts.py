@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.hooks import NO_HOOK, TokenHook
-from core.initial import seeded_normal
+from core.seeding import seeded_normal
 from core.types import ClassNames
 
 ClassPosition = Literal["end", "middle", "front"]
@@ -102,7 +102,7 @@ class ContextPrompts(nn.Module):
         return torch.where(self.slots_CL[..., None] >= 0, filled, self.fixed_CLW)
 
     def encode(self, clip: FrozenCLIP, ctx: Tensor, hook: TokenHook = NO_HOOK) -> Tensor:
-        """Class texts (C, D), not normalised, of a context (N, W) or class-specific (C, N, W)."""
+        """Class texts (C, D), not normalized, of a context (N, W) or class-specific (C, N, W)."""
         embedding = self.assemble(ctx)
         if ctx.dim() == 3:
             return clip.encode_text(embedding, self.eot_C, hook)
@@ -110,7 +110,7 @@ class ContextPrompts(nn.Module):
         return clip.encode_prompts(prefix, suffix, self.eot_C, hook)[0]
 
     def encode_groups(self, clip: FrozenCLIP, ctx_GNW: Tensor) -> Tensor:
-        """Class texts (G, C, D), not normalised, of one context a group."""
+        """Class texts (G, C, D), not normalized, of one context a group."""
         filled_GCLW = ctx_GNW[:, self.slots_CL.clamp(min=0)]
         embedding = torch.where(self.slots_CL[..., None] >= 0, filled_GCLW, self.fixed_CLW)
         prefix, suffix = embedding[:, 0, : self.num_shared], embedding[:, :, self.num_shared :]

@@ -1,1 +1,1 @@
-"""Data sets: one listing of items each, read from a folder, from a library or drawn by Mosaic."""
+"""Datasets: one listing of items each, read from a folder, from a library or drawn by Mosaic."""

@@ -1,4 +1,4 @@
-"""Data sets by name: one of the fifteen benchmarks, or ``<family>/<rest>``. A new family is one
+"""Datasets by name: one of the fifteen benchmarks, or ``<family>/<rest>``. A new family is one
 loader in ``_FAMILIES``.
 """
 
@@ -18,7 +18,7 @@ from core.data.splits import Fractions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Where data sets are read from, and how a tree without splits is split."""
+    """Where datasets are read from, and how a tree without splits is split."""
 
     root: Path | None
     cache_dir: Path
@@ -37,7 +37,7 @@ def load_dataset(
     fractions: Fractions | None = None,
     split_seed: int = 0,
 ) -> Dataset:
-    """The data set of a name.
+    """The dataset of a name.
 
     * ``caltech101``, ``imagenet``, ...: the benchmarks of ``core.data.benchmarks``, below ``root``
       (below the working folder without one), split by ``split_seed`` where the split file is
@@ -65,7 +65,7 @@ def load_dataset(
 
 
 def data_root(root: Path | None) -> Path:
-    """The folder that data sets are looked up in: the working folder unless one was given."""
+    """The folder that datasets are looked up in: the working folder unless one was given."""
     return Path.cwd() if root is None else root.expanduser().absolute()
 
 
@@ -97,7 +97,7 @@ def _unknown(name: str) -> str:
         short[n] for n in difflib.get_close_matches(name.lower().rpartition("/")[2], short, n=1)
     ]
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown data set {name!r}{hint} Names: {', '.join(known)}, folder/<path>"
+    return f"unknown dataset {name!r}{hint} Names: {', '.join(known)}, folder/<path>"
 
 
 def _mosaic_names() -> tuple[str, ...]:

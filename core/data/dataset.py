@@ -1,4 +1,4 @@
-"""What a data set is: class names, a prompt template, and three lists of items that something can
+"""What a dataset is: class names, a prompt template, and three lists of items that something can
 read.
 """
 
@@ -16,7 +16,7 @@ ClassSubset = Literal["all", "base", "new"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One labelled image. ``path`` is relative to the data set and is the item's identity."""
+    """One labeled image. ``path`` is relative to the dataset and is the item's identity."""
 
     path: str
     label: int
@@ -32,7 +32,7 @@ class ImageReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set as lists of items. ``class_names[label]`` is the class; a split may be empty.
+    """A dataset as lists of items. ``class_names[label]`` is the class; a split may be empty.
 
     ``content`` fingerprints the pictures themselves where that is cheap (renderer version, file
     sizes); it enters ``fingerprint`` together with the listing. ``folder`` is what item paths are
@@ -55,7 +55,7 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
     def with_splits(self, *, train: Sequence[Item], val: Sequence[Item]) -> "Dataset":
-        """The same data set with other training and validation items."""
+        """The same dataset with other training and validation items."""
         return replace(self, train=tuple(train), val=tuple(val))
 
     @property

@@ -55,7 +55,7 @@ def load_digits() -> Dataset:
 @lru_cache(maxsize=1)
 def _scans() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """(1797, 8, 8) grey pictures and (1797,) labels."""
-    from sklearn import datasets  # seconds to import, and only this data set needs it
+    from sklearn import datasets  # seconds to import, and only this dataset needs it
 
     raw = datasets.load_digits()
     return np.rint(raw.images * (255 / 16)).astype(np.uint8), raw.target.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Writing a data set to disk as pictures plus a published-style split file, for other people's
+"""Writing a dataset to disk as pictures plus a published-style split file, for other people's
 readers and for ours.
 """
 
@@ -50,7 +50,7 @@ def export_dataset(dataset: Dataset, out: Path, progress: Progress | None = None
 
 
 def split_file_name(dataset: Dataset) -> str:
-    """``split_zhou_<Name>.json`` with the data set's name in CamelCase: "mosaic/shapes" gives
+    """``split_zhou_<Name>.json`` with the dataset's name in CamelCase: "mosaic/shapes" gives
     MosaicShapes.
     """
     words = "".join(c if c.isalnum() else " " for c in dataset.name).split()
@@ -98,7 +98,7 @@ def _images_digest(folder: Path, paths: list[str]) -> str:
 
 
 def _require_identical(dataset: Dataset, out: Path, paths: list[str]) -> None:
-    """Raises ValueError unless ``out`` is a complete, unchanged export of this very data set and
+    """Raises ValueError unless ``out`` is a complete, unchanged export of this very dataset and
     nothing more.
     """
     difference = next(_differences(dataset, out, paths), None)

@@ -15,7 +15,7 @@ MAX_VAL_SHOTS = 4
 
 
 def few_shot(dataset: Dataset, *, shots: int, seed: int) -> Dataset:
-    """The data set with ``shots`` training and ``min(shots, 4)`` validation images a class; test is
+    """The dataset with ``shots`` training and ``min(shots, 4)`` validation images a class; test is
     untouched.
 
     ``shots=0`` keeps everything. Draw before taking the base or new half: all halves share one

@@ -1,7 +1,7 @@
-"""Data sets from image folders: with a published split file, as train/val/test folders, or just
+"""Datasets from image folders: with a published split file, as train/val/test folders, or just
 class/image.
 
-Three layouts, recognised in this order (``find_layout`` says which):
+Three layouts, recognized in this order (``find_layout`` says which):
 
 * ``split``: exactly one ``split_zhou_*.json`` in the given folder, or in its parent when the given
   folder is the image folder it lists. The image folder is the given folder or the one direct
@@ -67,7 +67,7 @@ class Layout:
     split_file: Path | None = None
 
     def describe(self) -> str:
-        """One line for people: the kind and the paths it was recognised by."""
+        """One line for people: the kind and the paths it was recognized by."""
         if self.split_file is not None:
             return f"split file {self.split_file}, images below {self.images}"
         if self.kind == "parts":

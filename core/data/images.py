@@ -1,9 +1,9 @@
 """Opening one picture file as RGB, with every odd pixel format decided here and nowhere else.
 
 * Palette, alpha, grey, CMYK, YCbCr: Pillow's own conversion to RGB, as in the published few-shot
-  code. Alpha is dropped, not blended: a transparent pixel shows the colour stored under it.
+  code. Alpha is dropped, not blended: a transparent pixel shows the color stored under it.
 * 16-bit grey is scaled to 8 bits. (Pillow's conversion clips instead, which turns such pictures
-  white.) Of 16-bit colour Pillow gives the upper 8 bits.
+  white.) Of 16-bit color Pillow gives the upper 8 bits.
 * 32-bit integer and floating point pictures have no agreed white: they are refused.
 * EXIF orientation is ignored, as in the published code; of an animation the first frame is taken.
 * A truncated or broken file is an error that names it, never a grey patch and never skipped. The

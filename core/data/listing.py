@@ -1,4 +1,4 @@
-"""Listings of a data set in one canonical text form, for hashes that anybody can compute.
+"""Listings of a dataset in one canonical text form, for hashes that anybody can compute.
 
 One line an item: path relative to the data root with ``/``, TAB, label, TAB, class name, LF; UTF-8;
 in the order of the list. ``sha256_sorted`` hashes the same items sorted by (path, label, name), for

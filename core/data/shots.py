@@ -7,7 +7,7 @@
 
 Paths are relative to the data root; the hashes are those of ``core.data.listing``; ``val`` is the
 word "test" where the validation list is the test list. ``with_shots`` puts the images of such a
-file, or of a file of another project (``core.data.shot_files``), in the place of a data set's own.
+file, or of a file of another project (``core.data.shot_files``), in the place of a dataset's own.
 """
 
 import json
@@ -18,13 +18,13 @@ from typing import Any
 from core.data.dataset import Dataset, Item
 from core.data.listing import Row, rows, sha256_of
 from core.data.shot_files import Shot, Shots, read_foreign_shots, shots_of_pairs
-from core.records import write_atomic
+from core.store.record import write_atomic
 
 FORMAT = "refinelab shots 1"
 
 
 def write_shots(path: Path, dataset: Dataset) -> str:
-    """Write the train and val items of a data set, after its few-shot draw and before a class
+    """Write the train and val items of a dataset, after its few-shot draw and before a class
     subset; gives the sha256 of the training list.
     """
     train, val = rows(dataset, dataset.train), rows(dataset, dataset.val)
@@ -44,16 +44,16 @@ def write_shots(path: Path, dataset: Dataset) -> str:
 
 
 def with_shots(dataset: Dataset, path: Path) -> Dataset:
-    """The data set with the train and val images that a file names; test is untouched.
+    """The dataset with the train and val images that a file names; test is untouched.
 
     ``path`` is a file of ``write_shots`` (.json), a few-shot pickle of CoOp and other Dassl code
     (.pkl), one JSON object a line as 2SFS publishes its splits (.jsonl), or a plain list (.txt).
     Images are found by their relative path, whatever stands before it in the file. Labels are those
-    of the whole data set, so apply this before a class subset. Where the file names no validation
+    of the whole dataset, so apply this before a class subset. Where the file names no validation
     images, val is empty, or the test list where it was that.
 
     Raises ValueError, one line, for a file that cannot be read or was changed, and for an image
-    that is not in the data set, has another label, is listed twice or is a test image; also when a
+    that is not in the dataset, has another label, is listed twice or is a test image; also when a
     class has no training image, since the base and new halves follow from those present.
     """
     if dataset.test_only:
@@ -106,7 +106,7 @@ def _pairs(document: Mapping[str, Any], part: str, path: Path) -> tuple[Shot, ..
 
 
 class _Finder:
-    """Finds a data set's own items by the paths of other people's disks."""
+    """Finds a dataset's own items by the paths of other people's disks."""
 
     def __init__(self, dataset: Dataset, path: Path) -> None:
         self._dataset = dataset
@@ -151,7 +151,7 @@ class _Finder:
 
 
 def _require_hashes(shots: Shots, drawn: Dataset, path: Path) -> None:
-    """The hashes are over the paths of the file, so a data set may have moved since."""
+    """The hashes are over the paths of the file, so a dataset may have moved since."""
     parts = {"train": (shots.train, drawn.train), "val": (shots.val, drawn.val)}
     for part, expected in shots.sha256.items():
         listed, items = parts[part]

@@ -1,4 +1,4 @@
-"""The split files ``split_zhou_<Name>.json`` of the published prompt-tuning data sets: reading and
+"""The split files ``split_zhou_<Name>.json`` of the published prompt-tuning datasets: reading and
 writing.
 
 One JSON object with keys ``train``, ``val``, ``test``, each a list of ``[path, label, class
@@ -125,7 +125,7 @@ def require_inside(path: str, where: str) -> None:
 
 
 def split_text(dataset: Dataset) -> str:
-    """A data set's listing in the exact text form of the published files (4 blanks, no final
+    """A dataset's listing in the exact text form of the published files (4 blanks, no final
     newline).
     """
 

@@ -1,4 +1,4 @@
-"""Cutting data sets: the base and new halves of the classes, and a split of our own where a set has
+"""Cutting datasets: the base and new halves of the classes, and a split of our own where a set has
 none.
 """
 
@@ -30,11 +30,11 @@ class Fractions:
 
 
 def class_subset(dataset: Dataset, subset: ClassSubset) -> Dataset:
-    """The data set restricted to the base or the new half of its classes, labels renumbered from 0.
+    """The dataset restricted to the base or the new half of its classes, labels renumbered from 0.
 
     The classes are the distinct labels of ``train`` (of ``test`` where train is empty), sorted;
     base is the first ceil(n / 2), new the rest. Items of other classes leave all three lists, the
-    others keep their order. ``"all"`` returns the data set itself, and so does a test-only set for
+    others keep their order. ``"all"`` returns the dataset itself, and so does a test-only set for
     every subset, as published. Few-shot draws come before this. The rule is that of CoCoOp (K. Zhou
     et al., arXiv:2203.05557).
 

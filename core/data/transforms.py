@@ -1,4 +1,4 @@
-"""From a picture to normalised pixels: CLIP's evaluation transform and the published training
+"""From a picture to normalized pixels: CLIP's evaluation transform and the published training
 augmentation.
 
 Same numbers, bit for bit, as torchvision's Resize / CenterCrop / RandomResizedCrop /
@@ -32,8 +32,8 @@ class Transform(Protocol):
 
 
 class EvalTransform:
-    """Shorter side to the backbone's size (bicubic, aspect kept), centre crop, to [0, 1],
-    normalise.
+    """Shorter side to the backbone's size (bicubic, aspect kept), center crop, to [0, 1],
+    normalize.
 
     A picture of the right size is not resampled. Draws no random numbers; the generator is ignored.
     As in A. Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
@@ -42,7 +42,7 @@ class EvalTransform:
 
     def __init__(self, spec: FeatureSpec) -> None:
         self._size = spec.image_size
-        self._normalise = _Normalise(spec)
+        self._normalize = _Normalize(spec)
         self.id = f"eval-1|{_describe(spec)}"
 
     def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
@@ -50,12 +50,12 @@ class EvalTransform:
         image = _resize(image, _covering_size(image.height, image.width, self._size))
         top = round((image.height - height) / 2)
         left = round((image.width - width) / 2)
-        return self._normalise(_crop(image, top, left, height, width))
+        return self._normalize(_crop(image, top, left, height, width))
 
 
 class TrainTransform:
     """Random resized crop (share ``scale`` of the area, aspect 3/4 to 4/3, bicubic), flip with
-    probability 0.5, normalise.
+    probability 0.5, normalize.
 
     The generator is consumed exactly as torchvision consumes the global one: per try an area, an
     aspect and, when the crop fits, its corner; then the flip. As in K. Zhou et al.,
@@ -73,7 +73,7 @@ class TrainTransform:
             )
         self._size = spec.image_size
         self._scale = scale
-        self._normalise = _Normalise(spec)
+        self._normalize = _Normalize(spec)
         self.id = f"train-1|{scale[0]!r}-{scale[1]!r}|{_describe(spec)}"
 
     def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
@@ -83,7 +83,7 @@ class TrainTransform:
         image = _resize(_crop(image, top, left, height, width), self._size)
         if torch.rand(1, generator=generator).item() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self._normalise(image)
+        return self._normalize(image)
 
     def draw_crop(
         self, height: int, width: int, generator: torch.Generator
@@ -112,7 +112,7 @@ class TrainTransform:
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-class _Normalise:
+class _Normalize:
     """RGB picture to a float32 (3, H, W) tensor: value / 255, minus mean, over std, in that
     order.
     """

@@ -1,4 +1,4 @@
-"""What a search may see of a data set: its base classes and their validation images, no more."""
+"""What a search may see of a dataset: its base classes and their validation images, no more."""
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
@@ -24,19 +24,19 @@ class ReaderOf:
 
 
 def validation_only(dataset: Dataset) -> Dataset:
-    """The base half of a data set after its few-shot draw, tested on its validation images.
+    """The base half of a dataset after its few-shot draw, tested on its validation images.
 
     The names of new classes are gone, and so are all test images; the reader refuses what is no
     training or validation image of a base class. Whatever is built from the result, pseudo-new
     halves included, cannot leak what the winner of a search is judged by.
 
-    Raises ValueError for a data set without validation images of its own.
+    Raises ValueError for a dataset without validation images of its own.
     """
     tested = {item.path for item in dataset.test}
     if dataset.test_only or any(item.path in tested for item in (*dataset.train, *dataset.val)):
         raise ValueError(
             f"{dataset.name} has no validation images of its own: they are its test images, which "
-            "a search must not see; search on other data sets"
+            "a search must not see; search on other datasets"
         )
     base = class_subset(dataset, "base")
     if not base.val:

@@ -1,1 +1,1 @@
-"""One training run: losses, objective, optimiser, schedule, loop, selection and checkpoint."""
+"""One training run: losses, objective, optimizer, schedule, loop, selection and checkpoint."""

@@ -148,7 +148,7 @@ class FeatureBatches(TrainingBatches):
 
 
 class PixelSource(ImageSource):
-    """Normalised pixels, augmented anew in every epoch, for methods that change the image tower.
+    """Normalized pixels, augmented anew in every epoch, for methods that change the image tower.
 
     ``crop_scale`` bounds the share of the area that an augmented crop shows.
     """

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from core.seeding import Seeds
 from core.train.batches import TrainingBatches
-from core.train.checkpoint import copy_state, restore_state
+from core.train.checkpoints import copy_state, restore_state
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from core.train.optim import Optimizer, Schedule
+from core.train.optimizers import Optimizer, Schedule
 from core.types import Batch
 
 Log = Callable[[Mapping[str, float]], None]

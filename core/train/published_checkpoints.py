@@ -41,7 +41,7 @@ def _plain_dict(*args: object) -> dict[Any, Any]:
     return {}
 
 
-# A scheduler with warm-up pickles the scheduler behind it, and with it the optimiser, as objects,
+# A scheduler with warm-up pickles the scheduler behind it, and with it the optimizer, as objects,
 # so that almost no published file is tensors and numbers alone. These names are read as shells;
 # any other object in a file is refused.
 SHELLS = tuple(

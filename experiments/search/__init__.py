@@ -1,4 +1,4 @@
-"""Hyper-parameter search: a space of settings, trials of it, and the judgement of the winner.
+"""Hyper-parameter search: a space of settings, trials of it, and the judgment of the winner.
 
 ``settings.py`` is what a configuration says of a search, ``space.py`` what is searched,
 ``samplers.py`` who proposes, ``ledger.py`` the truth of what was asked and told, ``proposer.py``

@@ -5,11 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.driver import Driver, StudyOutcome
-from experiments.grid import FingerprintOf
-from experiments.jobs import Executor
-from experiments.lock import StudyLock
-from experiments.progress import NoProgress, Progress
 from experiments.search.definition import definition_of, keep_definition
 from experiments.search.ledger import Ledger
 from experiments.search.mirror import NullMirror, StorageMirror, check_storage
@@ -17,10 +12,15 @@ from experiments.search.proposer import Proposer
 from experiments.search.rounds import Rounds, write_trials
 from experiments.search.settings import Parsed
 from experiments.search.space import Space
-from experiments.tracking import NullTracker, Tracker
+from experiments.study.driver import Driver, StudyOutcome
+from experiments.study.lock import StudyLock
+from experiments.study.planner import FingerprintOf
+from experiments.study.progress import NoProgress, Progress
+from experiments.study.tracking import NullTracker, Tracker
+from experiments.workers.jobs import Executor
 
 if TYPE_CHECKING:
-    from experiments.run import Place
+    from experiments.run.run import Place
 
 RESULT_NAME = "result.json"
 MAX_ATTEMPTS = 3

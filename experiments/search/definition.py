@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.records import write_atomic
-from core.value_types import format_value
-from experiments.grid import ROOT, FingerprintOf
+from core.config.value_types import format_value
+from core.store.record import write_atomic
 from experiments.search.settings import Parsed
 from experiments.search.space import Space
-from experiments.study import read_versioned
+from experiments.study.planner import ROOT, FingerprintOf
+from experiments.study.status import read_versioned
 
 DEFINITION_NAME = "search.json"
 DEFINITION_VERSION = 1

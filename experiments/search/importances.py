@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.records import write_atomic
+from core.store.record import write_atomic
 from experiments.search.definition import read_definition
 from experiments.search.mirror import copy_search
 

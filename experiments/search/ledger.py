@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.records import write_atomic
+from core.store.record import write_atomic
 
 LEDGER_NAME = "ledger.jsonl"
 State = Literal["complete", "pruned", "diverged", "failed"]

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.progress import Progress
 from experiments.search.definition import read_definition
 from experiments.search.ledger import Asked, Event, Told, read_events
-from experiments.tracking import UiCommand, free_port
+from experiments.study.progress import Progress
+from experiments.study.tracking import UiCommand, free_port
 
 JOURNAL = "journal:"
 JOURNAL_NAME = "optuna.journal"

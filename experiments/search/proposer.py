@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from core.config import Config
-from core.value_types import format_value
+from core.config.config import Config
+from core.config.value_types import format_value
 from experiments.search.ledger import Event, Told
 from experiments.search.samplers import Pruner, Sampler
 from experiments.search.settings import AIMS, Search
@@ -90,7 +90,7 @@ class Proposer:
 
     def _worst(self) -> tuple[float, ...] | None:
         """What a diverged trial counts for: no accuracy. A cost it has not: None."""
-        accuracies = all(AIMS[name].maximised for name in self.search.objectives)
+        accuracies = all(AIMS[name].maximized for name in self.search.objectives)
         return (DIVERGED_ACCURACY,) * len(self.search.objectives) if accuracies else None
 
     def _report(self, number: int, parts: Sequence[float]) -> None:

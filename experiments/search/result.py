@@ -1,4 +1,4 @@
-"""What comes out of a search: the winner, its configuration, and its judgement on test images."""
+"""What comes out of a search: the winner, its configuration, and its judgment on test images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,12 @@ from statistics import fmean
 from typing import Any
 
 from core.metrics import harmonic_mean
-from core.records import RECORD_NAME, RunRecord, read_study, write_atomic
-from experiments.grid import ROOT, FingerprintOf, Plan, plan
+from core.store.record import RECORD_NAME, RunRecord, read_study, write_atomic
 from experiments.search.course import RESULT_NAME, Course
 from experiments.search.ledger import Told
 from experiments.search.settings import AIMS, Parsed, Search
 from experiments.search.trials import DEFAULT, best_of, mean_of
+from experiments.study.planner import ROOT, FingerprintOf, Plan, plan
 
 BEST_NAME = "best.gin"
 TUNED = "tuned"
@@ -33,7 +33,7 @@ def winner_of(course: Course) -> Told:
 
 def pareto_front(told: Sequence[Told], search: Search) -> list[int]:
     """The completed trials that no other one beats in every objective."""
-    signs = [1.0 if AIMS[name].maximised else -1.0 for name in search.objectives]
+    signs = [1.0 if AIMS[name].maximized else -1.0 for name in search.objectives]
     points = {
         t.trial: [sign * value for sign, value in zip(signs, t.values, strict=True)]
         for t in told
@@ -68,7 +68,7 @@ def write_best(course: Course, search_dir: Path) -> Path:
 
 
 def winning_settings(courses: Sequence[Course]) -> dict[str, dict[str, Any]]:
-    """What the winners bind, by the names that they have in the judgement: the search's, and the
+    """What the winners bind, by the names that they have in the judgment: the search's, and the
     random control's where there is one.
     """
     winners = {}

@@ -11,21 +11,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config import Config
-from core.records import RunRecord, write_atomic
-from experiments.grid import Cell, FingerprintOf
+from core.config.config import Config
+from core.store.record import RunRecord, write_atomic
 from experiments.search.ledger import Asked, Ledger, Told
 from experiments.search.proposer import Proposer
 from experiments.search.settings import Search
 from experiments.search.trials import Trial, judge, trial_of
-from experiments.study import read_versioned
+from experiments.study.planner import Cell, FingerprintOf
+from experiments.study.status import read_versioned
 
 TRIALS_NAME = "trials.json"
 TRIALS_VERSION = 1
 
 
 class Rounds:
-    """Feeds a driver with the runs of a search; see ``experiments.driver.Feed``.
+    """Feeds a driver with the runs of a search; see ``experiments.study.driver.Feed``.
 
     Raises ValueError for a ledger whose trials would come out otherwise now.
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
-from core.registry import (
+from core.config.registry import (
     NonNegativeInt,
     PositiveInt,
     Probability,

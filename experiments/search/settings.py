@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
-from core.config import Config
-from core.registry import (
+from core.config.config import Config
+from core.config.registry import (
     NonNegativeInt,
     Part,
     PositiveFloat,
@@ -17,8 +17,8 @@ from core.registry import (
     register,
 )
 from core.seeding import derive_seed
-from experiments.grid import ROOT, STUDY_NAME
 from experiments.search.samplers import Pruner, Sampler
+from experiments.study.planner import ROOT, STUDY_NAME
 
 SEARCH = "search"
 SPACE = "search.space"
@@ -37,7 +37,7 @@ class Aim(NamedTuple):
     """
 
     protocol: ProtocolName | Literal[""]
-    maximised: bool
+    maximized: bool
     test_metric: str
     summary: str
 
@@ -117,7 +117,7 @@ class Search:
         self._check_objectives()
         if (runs := self.trials * len(self.datasets) * len(self.seeds)) > MAX_RUNS:
             raise ValueError(
-                f"the search has {runs} runs, more than {MAX_RUNS}: take fewer trials, data sets "
+                f"the search has {runs} runs, more than {MAX_RUNS}: take fewer trials, datasets "
                 "or seeds"
             )
 
@@ -129,7 +129,7 @@ class Search:
                 f"search.objectives must have an accuracy of one kind of run, got {told} in "
                 f"{self.objectives}; take 'val', or some of 'hm', 'base' and 'new'"
             )
-        if not AIMS[self.objectives[0]].maximised:
+        if not AIMS[self.objectives[0]].maximized:
             raise ValueError(
                 f"search.objectives begins with what names the winner, an accuracy, got "
                 f"{self.objectives[0]!r}"
@@ -143,7 +143,7 @@ class Search:
     @property
     def directions(self) -> tuple[str, ...]:
         """What is better of each objective, in Optuna's words."""
-        return tuple("maximize" if AIMS[n].maximised else "minimize" for n in self.objectives)
+        return tuple("maximize" if AIMS[n].maximized else "minimize" for n in self.objectives)
 
 
 class Parsed(NamedTuple):

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from core.config import Config
-from core.registry import Value
-from core.value_types import format_value, references
-from experiments.grid import ROOT
+from core.config.config import Config
+from core.config.registry import Value
+from core.config.value_types import format_value, references
+from experiments.study.planner import ROOT
 
 MAX_STRUCTURES = 256
 RANGE_KEYS = ("low", "high", "log", "step")

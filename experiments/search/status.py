@@ -6,16 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from core.records import RECORD_NAME
-from experiments.lock import living_holder
-from experiments.screens import console, percent, table
+from core.store.record import RECORD_NAME
+from experiments.cli.console import console, percent, table
 from experiments.search.course import RESULT_NAME
 from experiments.search.definition import DEFINITION_NAME, read_definition
 from experiments.search.ledger import Asked, Event, Told, read_events
 from experiments.search.rounds import planned_trials
 from experiments.search.settings import AIMS
 from experiments.search.trials import best_of
-from experiments.study import CONFIG_NAME, valid_record
+from experiments.study.lock import living_holder
+from experiments.study.status import CONFIG_NAME, valid_record
 
 STATES = ("complete", "pruned", "diverged", "failed")
 RECORD_STATES = ("finished", "failed", "diverged", "damaged")
@@ -117,7 +117,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 def _scores(best: Mapping[str, Any]) -> str:
     shown = (
-        f"{name} {percent(value) if AIMS[name].maximised else f'{value:.6g}'}"
+        f"{name} {percent(value) if AIMS[name].maximized else f'{value:.6g}'}"
         for name, value in best["values"].items()
     )
     return f"trial {best['trial']}: {', '.join(shown)}"

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
-from core.config import Config
+from core.config.config import Config
 from core.metrics import harmonic_mean
-from core.records import RunRecord
-from experiments.grid import ROOT, Cell, FingerprintOf
+from core.store.record import RunRecord
 from experiments.search.ledger import Told
 from experiments.search.settings import AIMS, Search
+from experiments.study.planner import ROOT, Cell, FingerprintOf
 
 DEFAULT = "default"
 
@@ -142,14 +142,14 @@ def best_of(outcomes: Iterable[Told]) -> Told | None:
 
 
 def trial_values(trial: Trial, search: Search) -> tuple[float, ...]:
-    """The objectives of a trial: means over the runs it made, all data sets and seeds alike."""
+    """The objectives of a trial: means over the runs it made, all datasets and seeds alike."""
     records = [trial.records[c.identity] for c in trial.cells if c.identity in trial.records]
     return tuple(fmean(run_value(r, name) for r in records) for name in search.objectives)
 
 
 def run_value(record: RunRecord, objective: str) -> float:
     """One objective of one finished run."""
-    if not AIMS[objective].maximised:  # type: ignore[index]
+    if not AIMS[objective].maximized:  # type: ignore[index]
         assert record.cost is not None
         return float(getattr(record.cost, objective))
     if objective == "val":

@@ -1,4 +1,4 @@
-"""The fifteen image data sets of the prompt-tuning literature, in the layout people have on disk.
+"""The fifteen image datasets of the prompt-tuning literature, in the layout people have on disk.
 
 How is a set read? Its row in ``table.py`` says where its files are and which of four kinds of
 layout it has; the module of that kind does the rest:

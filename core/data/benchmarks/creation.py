@@ -1,4 +1,4 @@
-"""Making a split where a data set has none, with the random numbers of the published code.
+"""Making a split where a dataset has none, with the random numbers of the published code.
 
 It shuffles with the process-wide ``random`` generator as the run has seeded it, so every seed gives
 another split and the first run's file stays. Here the generator is handed in: the split of a seed

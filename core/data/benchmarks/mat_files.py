@@ -47,7 +47,7 @@ def annotations_of(path: Path) -> list[tuple[str, int]]:
 
 
 def _variable(path: Path, name: str) -> Any:
-    from scipy.io import loadmat  # a moment to import, and only two data sets need it
+    from scipy.io import loadmat  # a moment to import, and only two datasets need it
 
     if not path.is_file():
         raise ValueError(

@@ -26,7 +26,7 @@ from core.data.dataset import Dataset
 from core.data.fewshot import continue_draw
 from core.data.folder import FolderReader
 from core.data.split_file import Split, make_split, read_split, split_text
-from core.records import write_atomic
+from core.store.record import write_atomic
 
 FIRST_SEED = 1  # split seed 0 means this one: the published code takes 0 for "not seeded"
 
@@ -48,7 +48,7 @@ class MissingImagesError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A data set and where its split came from.
+    """A dataset and where its split came from.
 
     ``split_file`` is the one on disk, or None; ``created`` is our copy of one that was created with
     ``seed``, and ``stream`` the random stream after that.

@@ -1,4 +1,4 @@
-"""One row a data set: where its files are, how they are read, what was published about it."""
+"""One row a dataset: where its files are, how they are read, what was published about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """Where a data set is and how it is read.
+    """Where a dataset is and how it is read.
 
     ``folder`` is relative to the data root, everything else to ``folder``. Item paths are relative
     to ``images``, the image folder ("" is ``folder`` itself). ``annotations`` are the files that

@@ -1,0 +1,100 @@
+"""Which numbers may stand in one table: one code version, one split of the data, no best of N.
+
+What is set aside is named with the way out, never dropped silently.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from analysis.read.results import Problem
+
+BEST_OF = re.compile(r"best[ _-]*of[ _-]*(\d+|n)\b|\b(max|best)[ _-]*(over|of|seed)", re.IGNORECASE)
+ASIDE = "set aside"
+SAW_TEST = re.compile(r"(?<![a-z])(oracle|test)(?![a-z])", re.IGNORECASE)
+
+
+class Origin(NamedTuple):
+    """Where a score comes from: its cell, the version of the code, the fingerprint of the split.
+
+    An unknown version or fingerprint is "".
+    """
+
+    variant: str
+    dataset: str
+    seed: int | None
+    code: str
+    data: str
+
+
+def refuse_best_of(texts: Iterable[str], where: str) -> None:
+    """Raise ValueError for a text that says best of N, or a maximum over seeds."""
+    for text in texts:
+        if BEST_OF.search(text):
+            raise ValueError(
+                f"{where}: {text!r} is the best of several runs, which lies above their mean by "
+                "luck alone; give every run with its seed instead"
+            )
+
+
+def saw_test(selection: str) -> bool:
+    """Whether the rule that chose the weights looked at test data, by its name."""
+    return bool(SAW_TEST.search(selection))
+
+
+def set_aside(origins: Sequence[Origin], *, baseline: str, allow_mixed: bool = False) -> list[str]:
+    """For every score why it cannot stand beside the others, "" where it can.
+
+    One code version is used, that of most scores (of the baseline where two are even), unless
+    ``allow_mixed``. On one (dataset, seed) all scores share the split of the baseline, or of most.
+    """
+    codes = Counter(o.code for o in origins if o.code)
+    own = {o.code for o in origins if o.variant == baseline}
+    main = max(codes, key=lambda code: (codes[code], code in own, code), default="")
+    splits = _splits(origins, baseline)
+    reasons = []
+    for origin in origins:
+        expected = splits[origin.dataset, origin.seed]
+        if origin.code and origin.code != main and not allow_mixed:
+            reasons.append(
+                f"code version {origin.code}, most runs have {main}; run it again, or report with "
+                "--allow-mixed"
+            )
+        elif origin.data and expected and origin.data not in expected:
+            others = ", ".join(sorted(expected))
+            reasons.append(f"data split {origin.data}, the runs beside it have {others}")
+        else:
+            reasons.append("")
+    return reasons
+
+
+def odd_problems(origins: Sequence[Origin], reasons: Sequence[str]) -> list[Problem]:
+    """The scores that were set aside, as problems of the report."""
+    return [
+        Problem(kind=ASIDE, variant=o.variant, dataset=o.dataset, seed=o.seed, detail=reason)
+        for o, reason in zip(origins, reasons, strict=True)
+        if reason
+    ]
+
+
+def _splits(
+    origins: Sequence[Origin], baseline: str
+) -> dict[tuple[str, int | None], frozenset[str]]:
+    """The split that every (dataset, seed) uses; without a seed, any that the dataset has."""
+    found: dict[tuple[str, int | None], Counter[str]] = {}
+    of_baseline: dict[tuple[str, int | None], str] = {}
+    for o in origins:
+        found.setdefault((o.dataset, o.seed), Counter())[o.data] += bool(o.data)
+        if o.variant == baseline and o.data:
+            of_baseline[o.dataset, o.seed] = o.data
+    chosen: dict[tuple[str, int | None], frozenset[str]] = {}
+    for key, counts in found.items():
+        most = max(counts, key=lambda data: (counts[data], data), default="")
+        one = of_baseline.get(key, most)
+        chosen[key] = frozenset({one} if one else ())
+    for dataset, seed in list(chosen):
+        if seed is None:
+            own = [c for (d, s), c in chosen.items() if d == dataset and s is not None]
+            chosen[dataset, seed] = frozenset().union(*own) or chosen[dataset, seed]
+    return chosen

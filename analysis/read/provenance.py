@@ -1,0 +1,53 @@
+"""Where every score comes from: the columns that a tidy table has beside its scores."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from analysis.read.integrity import Origin
+from analysis.read.manifest import Cell
+
+ORIGIN_COLUMNS = ("shots", "code", "data", "run")
+COUNTS = ("correct", "total")
+FACTOR = "factor:"
+"""How the name of a column that holds the levels of a factor begins."""
+OFF_WORDS = ("off", "no", "none", "false", "without", "0")
+
+
+def split_origins(
+    frame: pd.DataFrame, cells: Sequence[Cell], origins: Sequence[Origin]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The scores, and beside each row where it comes from.
+
+    ``frame`` names the runs behind a row in its column run, several with spaces between them. What
+    they differ in is left blank.
+    """
+    known = {c.identity: (c, o) for c, o in zip(cells, origins, strict=True)}
+    rows = []
+    for runs in frame["run"]:
+        found = [known[run] for run in runs.split()]
+        shots = {str(c.record.shots) for c, _ in found if c.record and c.seed is not None}
+        row = {
+            "shots": shots,
+            "code": {o.code for _, o in found},
+            "data": {o.data for _, o in found},
+        }
+        rows.append({key: next(iter(v)) if len(v) == 1 else "" for key, v in row.items()})
+    beside = pd.DataFrame(rows, columns=ORIGIN_COLUMNS[:-1]).assign(run=frame["run"])
+    counts = [c for c in COUNTS if c in frame.columns]
+    return frame.drop(columns=["run", *counts]), beside.join(frame[counts])
+
+
+def level_orders(factors: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    """The levels of every factor of a table in the order of its rows; a word that says off goes
+    last.
+    """
+    names = dict.fromkeys(name for bound in factors.values() for name in bound)
+    shown = {
+        name: dict.fromkeys(bound[name] for bound in factors.values() if name in bound)
+        for name in names
+    }
+    return {
+        name: tuple(sorted(levels, key=lambda level: level.lower() in OFF_WORDS))
+        for name, levels in shown.items()
+    }

@@ -1,0 +1,387 @@
+"""From a study folder or a CSV file to ``Results``. Nothing is dropped silently: every hole is
+named.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.read.csv_file import read_tidy
+from analysis.read.integrity import ASIDE, Origin, odd_problems, set_aside
+from analysis.read.manifest import MANIFEST_NAME, Cell, check_known, read_cells, read_manifest
+from analysis.read.provenance import split_origins
+from analysis.read.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
+from analysis.read.shot_curves import curve_rows, point
+from core.store.record import RunRecord
+
+
+def load(
+    path: Path, *, baseline: str | None = None, scale: str = "auto", allow_mixed: bool = False
+) -> Results:
+    """Results of a study folder or of a tidy CSV file, whichever ``path`` is. See ``load_study``
+    and ``load_csv``. ``allow_mixed`` lets runs of different code versions stand together.
+    """
+    if path.is_dir():
+        return load_study(path, baseline=baseline, allow_mixed=allow_mixed)
+    return load_csv(path, baseline=baseline, scale=scale, allow_mixed=allow_mixed)
+
+
+def load_csv(
+    path: Path, *, baseline: str | None = None, scale: str = "auto", allow_mixed: bool = False
+) -> Results:
+    """Results of anybody's tidy CSV: ``variant,dataset,seed`` and one column a metric.
+
+    ``scale`` is "percent", "fraction" or "auto". Auto reads the whole file as percent as soon as
+    one value is above 1, and refuses a file in which that leaves values that look like fractions.
+    Optional columns: ``correct,total`` (give an exact accuracy), ``protocol``, ``regime``,
+    ``selection``, ``shots``, ``code`` (version), ``data`` (fingerprint of the split), ``run`` (a
+    name), ``factor:NAME`` (a variant's level of a factor, for attribution). The baseline is the
+    first variant of the file unless one is named.
+    Raises ValueError with one line for anything that cannot be read.
+    """
+    results = read_tidy(path, scale=scale, allow_mixed=allow_mixed)
+    return seen_from(results, baseline=baseline)
+
+
+def seen_from(
+    results: Results,
+    *,
+    baseline: str | None = None,
+    references: Sequence[str] | None = None,
+    metric: str | None = None,
+) -> Results:
+    """The same results with another baseline, other references or another metric in the headline.
+
+    Raises ValueError for an unknown name.
+    """
+    new_baseline = results.baseline if baseline is None else baseline
+    new_references = results.references if references is None else tuple(references)
+    check_known("baseline", new_baseline, results.variants)
+    for reference in new_references:
+        check_known("reference", reference, results.variants)
+    if metric is not None:
+        check_known("metric", metric, results.metrics)
+    return replace(
+        results,
+        baseline=new_baseline,
+        references=tuple(dict.fromkeys(r for r in new_references if r != new_baseline)),
+        primary=results.primary if metric is None else metric,
+    )
+
+
+def load_study(
+    study_dir: Path, *, baseline: str | None = None, allow_mixed: bool = False
+) -> Results:
+    """Results of a study folder: ``study.json`` says what was planned, the records what is there.
+
+    A cell without a record is missing; a failed or diverged run is named and never averaged; a run
+    of another code version or another split than the runs beside it is set aside and named. Raises
+    ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
+    a study without a finished run.
+    """
+    manifest = read_manifest(study_dir / MANIFEST_NAME)
+    cells = read_cells(study_dir, manifest)
+    finished = _finished(study_dir, cells)
+    variants, baseline_name = tuple(v["name"] for v in manifest["variants"]), manifest["baseline"]
+    used, odd = _together(finished, baseline or baseline_name, allow_mixed=allow_mixed)
+    frame, datasets, notes, by_target = _scores(used, tuple(manifest["datasets"]))
+    frame, origins = split_origins(frame, used, [_origin(c) for c in used])
+    curve = tuple(point(n) for n in sorted({c.shots for c in cells if c.shots is not None}))
+    inert, partly = _inert(cells)
+    results = Results(
+        name=str(manifest["study"]),
+        frame=frame,
+        variants=variants,
+        datasets=datasets,
+        metrics=curve or _metric_order(frame),
+        primary=curve[-1] if curve else "",
+        planned_seeds=tuple(sorted({int(c.seed) for c in cells if c.seed is not None})),
+        baseline=baseline_name,
+        references=tuple(manifest.get("references", ())),
+        problems=(*_problems(cells), *odd),
+        notes=(*notes, *partly, *_record_notes(study_dir, cells)),
+        inert=inert,
+        aliases=_aliases(cells, variants, baseline_name),
+        settings=_settings(finished),
+        factors=_factors(manifest),
+        levels=_levels(manifest),
+        origins=origins,
+        shots=_shots(finished),
+        batch_coupled=_batch_coupled(finished, variants),
+        shared_seeds=by_target,
+        source=_source(used, variants) if by_target else {},
+        curve=curve,
+        environment=_environment(finished),
+        costs=_costs(finished, variants),
+        runs=_runs(cells, used),
+    )
+    return seen_from(results, baseline=baseline)
+
+
+def _finished(study_dir: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with a score. Raises ValueError where there is none."""
+    finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
+    if not finished:
+        rule = f"{study_dir}: a report needs at least one finished run"
+        raise ValueError(f"{rule}, none of the {len(cells)} planned cells has one; run it first")
+    return finished
+
+
+def _scores(
+    finished: Sequence[Cell], planned: tuple[str, ...]
+) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...], bool]:
+    """Frame, datasets, notes and whether rows are targets of one trained model.
+
+    Where every run is scored on its own dataset (base-to-new, few-shot), targets are the metrics.
+    Where a model is scored on other datasets (cross-dataset, domain generalization), the targets
+    are the datasets and the one metric is accuracy; the source itself is not part of an average
+    over targets. The points of a few-shot curve are metrics.
+    """
+    if any(c.shots is not None for c in finished):
+        return _typed(curve_rows(finished)), planned, (), False
+    pairs = [(c, c.record) for c in finished if c.record is not None]
+    own = all(e.dataset == r.dataset for _, r in pairs for e in r.evaluations)
+    target_sets = {frozenset(e.target for e in r.evaluations) for _, r in pairs}
+    if own and (
+        len(target_sets) == 1
+        or target_sets <= {frozenset({"base"}), frozenset({"new"}), frozenset({"base", "new"})}
+    ):
+        rows = [
+            {**_key(c, c.dataset), "run": c.identity}
+            | {e.target: e.accuracy for e in r.evaluations}
+            for c, r in pairs
+        ]
+        return _typed(rows), planned, (), False
+    several = len({r.dataset for _, r in pairs}) > 1 and not own
+    rows, notes = [], []
+    for c, r in pairs:
+        others = [e for e in r.evaluations if e.dataset != r.dataset]
+        for e in others or r.evaluations:
+            name = f"{r.dataset} to {e.target}" if several else e.target
+            counts = {"correct": sum(e.correct), "total": sum(e.total)}
+            rows.append({**_key(c, name), "run": c.identity, **counts, "accuracy": e.accuracy})
+        if others and len(others) < len(r.evaluations):
+            notes.append("accuracy on the source dataset is not part of the average over targets")
+    datasets = tuple(dict.fromkeys(str(row["dataset"]) for row in rows))
+    return _typed(rows), datasets, tuple(dict.fromkeys(notes)), not own
+
+
+def _source(finished: Sequence[Cell], variants: Sequence[str]) -> dict[str, float]:
+    """Mean accuracy of each variant on the datasets that its runs were trained on."""
+    found: dict[str, list[float]] = {}
+    for c in finished:
+        own = (
+            [e.accuracy for e in c.record.evaluations if e.dataset == c.dataset] if c.record else []
+        )
+        found.setdefault(c.variant, []).extend(own)
+    return {v: sum(found[v]) / len(found[v]) for v in variants if found.get(v)}
+
+
+def _key(cell: Cell, dataset: str) -> dict[str, Any]:
+    return {"variant": cell.variant, "dataset": dataset, "seed": cell.seed}
+
+
+def _typed(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(list(rows))
+    return add_hm(frame.assign(seed=pd.array(frame["seed"].tolist(), dtype="Int64")))
+
+
+def _metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
+    columns = [c for c in frame.columns if c not in ("variant", "dataset", "seed")]
+    known = [m for m in BASE_TO_NEW if m in columns]
+    return (*known, *(c for c in columns if c not in known))
+
+
+def _problems(cells: Sequence[Cell]) -> Iterable[Problem]:
+    for c in cells:
+        if c.broken:
+            kind, detail = "unreadable", c.broken
+        elif c.record is None:
+            kind, detail = "missing", "no record yet; run the grid command again to fill it"
+        elif c.record.status != "finished":
+            kind, detail = c.record.status, c.record.message or "the record gives no reason"
+        else:
+            continue
+        detail = detail if c.shots is None else f"{point(c.shots)}: {detail}"
+        yield Problem(kind=kind, variant=c.variant, dataset=c.dataset, seed=c.seed, detail=detail)
+
+
+def _record_notes(study_dir: Path, cells: Sequence[Cell]) -> Iterable[str]:
+    planned = {c.identity for c in cells}
+    strangers = sorted(p.parent.name for p in study_dir.glob("*/record.json"))
+    if extra := [name for name in strangers if name not in planned]:
+        names = ", ".join(extra)
+        yield f"{len(extra)} runs in the folder are not in the manifest and are not used: {names}"
+    finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
+    for key, values in _environment(finished).items():
+        if len(values) > 1:
+            yield f"the runs differ in {key}: {', '.join(values)}"
+    yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
+    on_purpose = any(c.shots is not None for c in cells)
+    if len(shots := _shots(finished)) > 1 and not on_purpose:
+        yield f"the runs differ in shots: {', '.join(map(str, shots))}"
+
+
+def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
+    """Pairs are only pairs on the same images and the same frozen model: say where they are not."""
+    by_seed: dict[tuple[str, int | None], set[str]] = {}
+    for record in records:
+        split = record.fingerprints.get("dataset", "")
+        by_seed.setdefault((record.dataset, record.seed), set()).add(split)
+    for dataset in dict.fromkeys(dataset for dataset, _ in by_seed):
+        seeds = {seed: splits for (name, seed), splits in by_seed.items() if name == dataset}
+        if any(len(splits) > 1 for splits in seeds.values()):
+            yield f"the runs on {dataset} did not use one split: their differences are not paired"
+        elif None in seeds and len(set().union(*seeds.values())) > 1:
+            yield (
+                f"{dataset} has a split of its own for every seed, but a variant without seeds was "
+                "measured on one of them: its differences are not paired"
+            )
+    if len({record.fingerprints.get("backbone", "") for record in records}) > 1:
+        yield "the runs do not share one frozen backbone"
+
+
+def _aliases(cells: Sequence[Cell], variants: Sequence[str], baseline: str) -> dict[str, str]:
+    """Variants all of whose runs are another variant's runs; the baseline, then the earlier
+    variant, is the original.
+    """
+    runs = {v: frozenset(c.identity for c in cells if c.variant == v) for v in variants}
+    first: dict[frozenset[str], str] = {runs[baseline]: baseline}
+    for v in variants:
+        first.setdefault(runs[v], v)
+    return {v: first[runs[v]] for v in variants if first[runs[v]] != v}
+
+
+def _settings(finished: Sequence[Cell]) -> dict[str, Setting]:
+    settings: dict[str, Setting] = {}
+    for c in finished:
+        assert c.record is not None
+        r = c.record
+        setting = Setting(protocol=r.protocol, regime=r.regime, selection=r.selection)
+        if different := setting.differs(settings.setdefault(c.variant, setting)):
+            raise ValueError(
+                f"a variant has one protocol, regime and selection, {c.variant!r} mixes "
+                f"{different}; give each its own variant"
+            )
+    return settings
+
+
+def _factors(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    return {
+        v["name"]: {str(key): str(level) for key, level in v.get("factors", {}).items()}
+        for v in manifest["variants"]
+    }
+
+
+def _levels(manifest: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The levels of the factors in the order of the configuration; older manifests lack them."""
+    return {key: tuple(levels) for key, levels in manifest.get("factors", {}).items()}
+
+
+def _shots(finished: Sequence[Cell]) -> tuple[int, ...]:
+    return tuple(sorted({c.record.shots for c in finished if c.record and c.seed is not None}))
+
+
+def _inert(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
+    """Notes of the planner: by variant where all its cells have one, otherwise one a cell."""
+    bare = {c.variant for c in cells if not c.note}
+    whole = {c.variant: c.note for c in cells if c.note and c.variant not in bare}
+    partly = dict.fromkeys(
+        f"{c.variant} on {c.dataset}: {c.note}" for c in cells if c.note and c.variant in bare
+    )
+    return whole, list(partly)
+
+
+def _batch_coupled(finished: Sequence[Cell], variants: Sequence[str]) -> tuple[str, ...]:
+    coupled = {c.variant for c in finished if c.record is not None and c.record.batch_coupled}
+    return tuple(v for v in variants if v in coupled)
+
+
+def _environment(finished: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
+    values: dict[str, set[str]] = {}
+    for c in finished:
+        assert c.record is not None
+        for key, value in _flat(c.record.environment):
+            values.setdefault(key, set()).add(str(value))
+    return {key: tuple(sorted(values[key])) for key in sorted(values)}
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _status(cell: Cell, *, used: bool) -> str:
+    if cell.broken:
+        return "unreadable"
+    if cell.record is None:
+        return "missing"
+    return cell.record.status if used or cell.record.status != "finished" else ASIDE
+
+
+def _together(
+    finished: Sequence[Cell], baseline: str, *, allow_mixed: bool
+) -> tuple[list[Cell], list[Problem]]:
+    """The cells whose scores may stand in one table, and the others as problems."""
+    origins = [_origin(c) for c in finished]
+    reasons = set_aside(origins, baseline=baseline, allow_mixed=allow_mixed)
+    kept = [c for c, reason in zip(finished, reasons, strict=True) if not reason]
+    return kept, odd_problems(origins, reasons)
+
+
+def _origin(cell: Cell) -> Origin:
+    assert cell.record is not None
+    environment = cell.record.environment
+    code = str(environment.get("commit") or "")
+    code += " with changes" if code and environment.get("dirty") else ""
+    data = str(cell.record.fingerprints.get("dataset", ""))
+    return Origin(cell.variant, cell.dataset, cell.seed, code, data)
+
+
+def _costs(finished: Sequence[Cell], variants: Sequence[str]) -> pd.DataFrame:
+    """Mean cost of a run per variant; the same run of an inert variant shows the same figures."""
+    rows = []
+    for v in variants:
+        costs = [c.record.cost for c in finished if c.variant == v and c.record and c.record.cost]
+        if not costs:
+            continue
+        num = len(costs)
+        rows.append(
+            {
+                "variant": v,
+                "runs": num,
+                "trainable_parameters": max(c.trainable_parameters for c in costs),
+                "train_seconds": sum(c.train_seconds for c in costs) / num,
+                "evaluate_seconds": sum(c.evaluate_seconds for c in costs) / num,
+                "total_seconds": sum(c.total_seconds for c in costs) / num,
+                "images_per_second": sum(c.images_per_second for c in costs) / num,
+                "peak_memory_mb": max(c.peak_memory_mb for c in costs),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _runs(cells: Sequence[Cell], used: Sequence[Cell]) -> pd.DataFrame:
+    """Every planned cell; ``used`` are those whose scores the report uses."""
+    kept = {id(c) for c in used}
+    rows = [
+        {
+            "variant": c.variant,
+            "dataset": c.dataset,
+            "seed": c.seed,
+            "shots": c.shots,
+            "identity": c.identity,
+            "status": _status(c, used=id(c) in kept),
+            "note": c.note,
+        }
+        for c in cells
+    ]
+    frame = pd.DataFrame(rows)
+    numbers = {n: pd.array(frame[n].tolist(), dtype="Int64") for n in ("seed", "shots")}
+    return frame.assign(**numbers)

@@ -1,0 +1,59 @@
+"""A study as one tidy table, CSV or Parquet: a row a run, in the format that a report reads."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.read.provenance import COUNTS, FACTOR, ORIGIN_COLUMNS
+from analysis.read.results import Results, Setting
+from core.store.record import write_atomic
+
+ENDINGS = (".csv", ".parquet")
+SAID = (ORIGIN_COLUMNS[0], "protocol", "regime", "selection", *ORIGIN_COLUMNS[1:])
+
+
+def tidy_frame(results: Results) -> pd.DataFrame:
+    """variant, dataset, seed; shots, protocol, regime, selection, code, data, run; one column a
+    metric (fractions), correct and total where they are exact; factor:NAME with the levels.
+
+    A column without any value is left out. The baseline comes first: a report on the table compares
+    with it. The seed is blank for a method without randomness: it is one measurement, never copied.
+    """
+    frame = results.frame[["variant", "dataset", "seed"]]
+    settings = [results.settings.get(str(v), Setting()) for v in frame["variant"]]
+    columns = {
+        name: [getattr(s, name) for s in settings] for name in ("protocol", "regime", "selection")
+    }
+    beside = {str(name): results.origins[name].tolist() for name in results.origins.columns}
+    said = {name: (columns | beside).get(name, []) for name in SAID}
+    measured = {m: results.frame[m].round(9).tolist() for m in results.metrics}
+    counts = {name: beside[name] for name in COUNTS if name in beside}
+    levels = dict.fromkeys(name for bound in results.factors.values() for name in bound)
+    factors = {
+        FACTOR + name: [results.factors.get(str(v), {}).get(name, "") for v in frame["variant"]]
+        for name in levels
+    }
+    known = {name: values for name, values in (said | factors).items() if any(values)}
+    named = {name: values for name, values in known.items() if name in said}
+    made = frame.assign(**{**named, **measured, **counts, **known})
+    return made.sort_values(
+        "variant", key=lambda column: column != results.baseline, kind="stable", ignore_index=True
+    )
+
+
+def export(results: Results, path: Path) -> int:
+    """Write the table to ``path``, in the format of its ending; how many rows it has.
+
+    Raises ValueError for another ending.
+    """
+    if path.suffix not in ENDINGS:
+        endings = " or ".join(ENDINGS)
+        raise ValueError(f"the file to export to must end in {endings}, got {path.name!r}")
+    frame = tidy_frame(results)
+    if path.suffix == ".csv":
+        write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
+        return len(frame)
+    raw = frame.to_parquet(index=False)
+    assert raw is not None
+    write_atomic(path, raw)
+    return len(frame)

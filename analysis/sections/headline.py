@@ -1,0 +1,236 @@
+"""Sentences that say which part helped, by how much and with what certainty, made from the numbers
+alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from analysis.read.integrity import saw_test
+from analysis.read.results import Results
+from analysis.sections.comparisons import Block, Comparison
+from analysis.sections.tables import counted, interval_text, p_text, phrase, points
+from analysis.stats import SMALL
+
+OFF_PREFIXES = ("@No", "@Null")
+MAX_OTHERS = 6
+MAX_LISTED = 8
+REFERENCE, PART, OTHER = range(3)
+LEAST_SEEDS = 5
+DECIDED = ("better", "worse")
+KINDS = {"wilcoxon": "bootstrap", "t_each": "seeds-only bootstrap"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """``kind``: better, worse, equivalent, undecided, flag or note; it chooses the color."""
+
+    kind: str
+    text: str
+
+
+EMBEDDED_CAVEAT = (
+    "Results on the embedded benchmark show that the machinery works, "
+    "not that a method is good on photographs."
+)
+
+
+def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
+    """What the comparisons of the primary metric say, the most telling first.
+
+    The order: the references (a full method) against the baseline, what taking single parts out of
+    a reference does, other decided variants by size, what is undecided, caveats. Against a further
+    reference only its parts are told where any variant takes one out; everything else is in the
+    tables.
+    """
+    if len(results.variants) < 2:
+        text = "One variant only: nothing to compare. Add a second one."
+        return (Sentence(kind="note", text=text),)
+    told = [c for block in blocks for c in _told(results, block)]
+    decided = sorted(
+        (c for c in told if c.verdict in DECIDED),
+        key=lambda c: (_rank(results, c), -abs(c.difference or 0.0), c.reference, c.variant),
+    )
+    main = [c for c in decided if _rank(results, c) < OTHER]
+    others = [c for c in decided if _rank(results, c) == OTHER]
+    unsettled = [c for c in told if c.verdict == "undecided" and _rank(results, c) == REFERENCE]
+    sentences = [_unsettled(c) for c in unsettled]
+    sentences += [_decided(results, c) for c in [*main, *others[:MAX_OTHERS]]]
+    sentences += _also(others[MAX_OTHERS:])
+    for block in blocks:
+        own = [c for c in told if c.reference == block.reference and c not in unsettled]
+        sentences += [*_undecided(block.reference, own), *_equivalent(block.reference, own)]
+    if not told:
+        names = ", ".join(b.reference for b in blocks)
+        why = dict.fromkeys(
+            c.reason for b in blocks for c in b.comparisons[results.primary_metric] if c.reason
+        )
+        text = f"Nothing can be compared with {names}: {'; '.join(why)}."
+        sentences.append(Sentence(kind="note", text=text))
+    if seen := [v for v, s in results.settings.items() if saw_test(s.selection)]:
+        text = f"Selection saw test data, so these numbers are too high: {', '.join(seen)}."
+        sentences.insert(0, Sentence(kind="flag", text=text))
+    if results.problems:
+        text = f"{counted(len(results.problems), 'planned cell')} without a score; see the list."
+        sentences.append(Sentence(kind="note", text=text))
+    if all(name.startswith("mosaic/") for name in results.datasets):
+        sentences.append(Sentence(kind="note", text=EMBEDDED_CAVEAT))
+    return tuple(sentences)
+
+
+def _also(comparisons: Sequence[Comparison]) -> list[Sentence]:
+    """One line for decided variants that get no sentence of their own, grouped by what they are."""
+    groups: dict[str, list[str]] = {}
+    for c in comparisons:
+        groups.setdefault(f"{c.verdict} than {c.reference}", []).append(c.variant)
+    return [
+        Sentence(kind="note", text=f"Also {what}: {', '.join(names)}.")
+        for what, names in groups.items()
+    ]
+
+
+def _told(results: Results, block: Block) -> list[Comparison]:
+    """The comparisons of a block that the headline speaks about."""
+    family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
+    if block.reference == results.baseline:
+        return family
+    family = [c for c in family if c.variant != results.baseline]
+    return [c for c in family if removed_part(results, c)] or family
+
+
+def _rank(results: Results, c: Comparison) -> int:
+    if c.variant in results.references and c.reference == results.baseline:
+        return REFERENCE
+    return PART if removed_part(results, c) else OTHER
+
+
+def _unsettled(c: Comparison) -> Sentence:
+    """A full method of which the study cannot say whether it is better than the baseline."""
+    seen = [f"95 % {KINDS.get(c.decided_by, 't')} interval {interval_text(c.interval)}"]
+    seen += [c.reason] if c.reason else []
+    text = (
+        f"{c.variant} against {c.reference}: {points(c.difference, sign=True)} points "
+        f"{phrase(c.metric)}, undecided ({'; '.join(seen)})."
+    )
+    return Sentence(kind="undecided", text=text)
+
+
+def _decided(results: Results, c: Comparison) -> Sentence:
+    assert c.difference is not None
+    size = points(abs(c.difference))
+    interval = f"95 % {KINDS.get(c.decided_by, 't')} interval {interval_text(c.interval)}"
+    certainty = f"{interval}, Holm-adjusted p {_equals(c.holm_p)}"
+    if part := removed_part(results, c):
+        kind, helps, moves = (
+            ("better", "helps", "loses") if c.difference < 0 else ("worse", "hurts", "gains")
+        )
+        text = (
+            f"{part} {helps}: without it (variant {c.variant}) {c.reference} {moves} {size} points "
+            f"{phrase(c.metric)} ({certainty})."
+        )
+    else:
+        kind = c.verdict
+        text = (
+            f"{c.variant} is {c.verdict} than {c.reference} by {size} points {phrase(c.metric)} "
+            f"({certainty})."
+        )
+    if SMALL in c.reason:
+        text += f" It is {SMALL}."
+    return Sentence(kind=kind, text=text + _scope(c))
+
+
+def _scope(c: Comparison) -> str:
+    if c.decided_by in ("t_seeds", "t_corrected"):
+        return " One dataset: the claim is about that dataset alone."
+    if c.decided_by == "t_each":
+        return f" Shown in each of the {c.num_datasets} datasets; no claim about other datasets."
+    return ""
+
+
+def _equivalent(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
+    family = [c for c in told if c.verdict == "equivalent"]
+    if not family:
+        return []
+    shown = _listed(
+        f"{c.variant} {points(c.difference, sign=True)} (p {_equals(c.equivalence_p)})"
+        for c in family
+    )
+    text = (
+        f"Practically equal to {reference}, in points {phrase(family[0].metric)} with the "
+        f"Holm-adjusted p of two one-sided tests: {shown}.{_scope(family[0])}"
+    )
+    return [Sentence(kind="equivalent", text=text)]
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """The first ``MAX_LISTED``, and how many more the table has."""
+    every = list(texts)
+    rest = len(every) - MAX_LISTED
+    return "; ".join(every[:MAX_LISTED]) + (f"; and {rest} more in the table" if rest > 0 else "")
+
+
+def _largest_first(family: Sequence[Comparison]) -> list[Comparison]:
+    return sorted(family, key=lambda c: -abs(c.difference or 0.0))
+
+
+def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
+    family = [c for c in told if c.verdict == "undecided"]
+    if not family:
+        return []
+    shown = _listed(
+        f"{c.variant} {points(c.difference, sign=True)}"
+        + (f" {interval_text(c.interval)}" if c.interval else "")
+        + (f", {c.reason}" if c.reason.startswith(DECIDED) else "")
+        for c in _largest_first(family)
+    )
+    each = any(c.decided_by == "t_each" for c in family)
+    text = (
+        f"Undecided against {reference}, in points {phrase(family[0].metric)}"
+        f"{' (not shown in every dataset)' if each else ''}: {shown}. "
+        "This is not evidence of no difference."
+    )
+    return [Sentence(kind="undecided", text=text), *_beyond_seeds(reference, family)]
+
+
+def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sentence]:
+    """What seeds alone do not explain on these datasets, where datasets are too few to decide.
+
+    Only from two datasets and ``LEAST_SEEDS`` paired runs a dataset on: a bootstrap over fewer
+    covers too little to be spoken of.
+    """
+    clear = [
+        c
+        for c in undecided
+        if c.num_datasets > 1
+        and c.num_pairs >= LEAST_SEEDS * c.num_datasets
+        and c.seeds_only is not None
+        and (c.seeds_only.low > 0 or c.seeds_only.high < 0)
+    ]
+    if not clear:
+        return []
+    shown = _listed(
+        f"{c.variant} {points(c.difference, sign=True)} {interval_text(c.seeds_only)}"
+        for c in _largest_first(clear)
+    )
+    text = (
+        f"On these {clear[0].num_datasets} datasets alone, more than seeds explain against "
+        f"{reference} (seeds-only 95 % interval, not adjusted): {shown}. "
+        "No claim about other datasets."
+    )
+    return [Sentence(kind="note", text=text)]
+
+
+def removed_part(results: Results, c: Comparison) -> str:
+    """Name of the one factor that the variant switches off and in which alone it differs from the
+    reference.
+    """
+    changes = results.what_differs(c.variant, c.reference)
+    if len(changes) != 1:
+        return ""
+    name, old, new = changes[0]
+    off = new.startswith(OFF_PREFIXES) or new in ("0", "0.0")
+    return name if off and not old.startswith(OFF_PREFIXES) else ""
+
+
+def _equals(p: float | None) -> str:
+    text = p_text(p)
+    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"

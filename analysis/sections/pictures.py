@@ -1,0 +1,265 @@
+"""Which figures a report has: every picture from its results, or the reason why it has none."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis import stats
+from analysis.figures.attribution import attribution_picture
+from analysis.figures.cost import MEASURES, Priced, cost_picture
+from analysis.figures.critical_difference import critical_difference
+from analysis.figures.curves import shot_curves
+from analysis.figures.forest import forests
+from analysis.figures.heatmap import difference_heatmap, pairwise_heatmap
+from analysis.figures.interaction import interaction_plots
+from analysis.figures.levels import level_picture
+from analysis.figures.plane import PlanePoint, plane
+from analysis.figures.profiles import Profile, profile_picture
+from analysis.figures.seeds import seed_scatter
+from analysis.figures.style import Picture
+from analysis.figures.variance import variance_picture
+from analysis.read.results import Results
+from analysis.sections.comparisons import Block, Options, differences
+from analysis.sections.pairwise import Pairwise
+from analysis.sections.parts import PartsView
+from analysis.sections.tables import AVERAGE, MainTable, label
+from analysis.stats import Array, Resamples
+
+PROFILE_REPS = 2000
+NUM_POINTS = 41
+NO_COST = "the source has no costs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What the pictures are drawn from."""
+
+    results: Results
+    table: MainTable
+    blocks: tuple[Block, ...]
+    pairwise: Pairwise
+    parts: PartsView
+    options: Options
+
+    @property
+    def metric(self) -> str:
+        """The metric of the headline."""
+        return self.results.primary_metric
+
+    @property
+    def average(self) -> str:
+        """The column that stands for all datasets."""
+        return AVERAGE if AVERAGE in self.table.datasets else self.table.datasets[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gallery:
+    """Pictures by name, and for every name without one the reason."""
+
+    pictures: Mapping[str, Picture]
+    absent: Mapping[str, str]
+
+    def all(self) -> Iterable[Picture]:
+        """The pictures in the order of the page."""
+        return self.pictures.values()
+
+
+def gallery(material: Material) -> Gallery:
+    """Every picture that the results allow."""
+    single = "only one variant: nothing to compare"
+    drawn: list[tuple[str, Picture | None, str]] = [
+        ("base_new", _plane(material), "the study has no base and new accuracy"),
+        ("forest", _forest(material), "no variant can be compared with a reference"),
+        ("difference_heatmap", _difference_heatmap(material), "no pair of runs to compare"),
+        ("pairwise_heatmap", _pairwise_heatmap(material), single),
+        ("critical_difference", _critical_difference(material), material.pairwise.reason or single),
+        ("attribution", _attribution(material), material.parts.reason),
+        ("variance_shares", *_variance(material)),
+        ("levels", _levels(material), "no factor of a grid has more than two levels"),
+        (
+            "interaction",
+            _interaction(material),
+            "it needs every combination of two factors or more: in a part of them an "
+            "interaction cannot be told from the effect of another factor",
+        ),
+        ("seed_scatter", _seeds(material), "no pair of runs to compare"),
+        ("profiles", *_profiles(material)),
+        ("curves", _curves(material), "the study has one number of shots"),
+        ("cost", _cost(material), NO_COST),
+    ]
+    return Gallery(
+        pictures={name: picture for name, picture, _ in drawn if picture is not None},
+        absent={name: reason for name, picture, reason in drawn if picture is None},
+    )
+
+
+def forest_metrics(results: Results) -> tuple[str, ...]:
+    """Metrics that get a forest plot: all three of base-to-new, otherwise at most four, the primary
+    one among them.
+    """
+    return results.metrics[-4:] if results.curve else results.metrics[:4]
+
+
+def _forest(m: Material) -> Picture | None:
+    return forests(m.blocks, forest_metrics(m.results), rope=m.options.rope)
+
+
+def _plane(m: Material) -> Picture | None:
+    if not {"base", "new"} <= set(m.table.metrics[m.average]):
+        return None
+    cells = m.table.cells
+    shown = [v for v in m.results.variants if v not in m.results.aliases]
+    return plane(
+        [PlanePoint(v, cells[v, m.average, "base"], cells[v, m.average, "new"]) for v in shown]
+    )
+
+
+def _against_baseline(m: Material) -> tuple[list[str], list[Array]]:
+    """Variants that may be compared with the baseline, and their paired differences (D, S)."""
+    results, width = m.results, max(len(m.results.planned_seeds), 1)
+    shown = [
+        v
+        for v in results.variants
+        if v != results.baseline
+        and v not in results.aliases
+        and not results.not_comparable(v, results.baseline)
+    ]
+    tables = [differences(results, v, results.baseline, m.metric) for v in shown]
+    return shown, [np.broadcast_to(t, (t.shape[0], width)) for t in tables]
+
+
+def _difference_heatmap(m: Material) -> Picture | None:
+    shown, tables = _against_baseline(m)
+    if not shown:
+        return None
+    return difference_heatmap(
+        np.stack([stats.dataset_means(t) for t in tables]),
+        shown,
+        m.results.datasets,
+        baseline=m.results.baseline,
+        what=label(m.metric),
+    )
+
+
+def _seeds(m: Material) -> Picture | None:
+    shown, tables = _against_baseline(m)
+    if not shown:
+        return None
+    return seed_scatter(
+        np.stack(tables),
+        shown,
+        m.results.datasets,
+        m.results.planned_seeds,
+        baseline=m.results.baseline,
+        what=label(m.metric),
+    )
+
+
+def _pairwise_heatmap(m: Material) -> Picture | None:
+    p = m.pairwise
+    return pairwise_heatmap(p.difference_VV, p.words_VV, p.variants, what=label(m.metric))
+
+
+def _critical_difference(m: Material) -> Picture | None:
+    if m.pairwise.ranks is None:
+        return None
+    test = m.pairwise.primary.reason.split(";")[0].split(",")[0]
+    return critical_difference(
+        m.pairwise.ranks, m.pairwise.variants, alpha=m.options.alpha, test=test
+    )
+
+
+def _attribution(m: Material) -> Picture | None:
+    return attribution_picture(m.parts.shares) if m.parts.shares else None
+
+
+def _variance(m: Material) -> tuple[Picture | None, str]:
+    """Shares of variance, or the first reason why a dataset has none."""
+    if m.parts.shares is None:
+        return None, m.parts.reason
+    parts = m.parts.shares.found.parts
+    reasons = [shares.reason for shares in m.parts.variance.values()]
+    return variance_picture(m.parts.variance, parts, what=label(m.metric)), reasons[0]
+
+
+def _levels(m: Material) -> Picture | None:
+    if m.parts.shares is not None:
+        return None
+    return level_picture(m.parts.levels, what=label(m.metric))
+
+
+def _interaction(m: Material) -> Picture | None:
+    return interaction_plots(m.parts.pairs, what=label(m.metric))
+
+
+def _profiles(m: Material) -> tuple[Picture | None, str]:
+    """Profiles of the variants with a complete table; the others are named."""
+    results, metric = m.results, m.metric
+    width = max(len(results.planned_seeds), 1)
+    tables = {
+        v: np.broadcast_to(results.scores(v, metric), (len(results.datasets), width))
+        for v in results.variants
+        if v not in results.aliases
+    }
+    complete = {v: t for v, t in tables.items() if not np.isnan(t).any()}
+    if not complete:
+        return None, "aggregates need a variant without missing cells"
+    resamples = Resamples.draw(
+        len(results.datasets),
+        width,
+        reps=min(PROFILE_REPS, m.options.reps),
+        rng=np.random.default_rng(m.options.rng_seed),
+        shared_seeds=results.shared_seeds,
+    )
+    points = _points(list(complete.values()))
+    profiles = [
+        Profile(
+            name=v,
+            summary=stats.summarize(t, resamples),
+            points=points,
+            shares=stats.profile_claims(t, resamples, points),
+        )
+        for v, t in complete.items()
+    ]
+    return profile_picture(profiles, what=label(metric)), ""
+
+
+def _points(tables: Sequence[Array]) -> tuple[float, ...]:
+    low = min(float(t.min()) for t in tables)
+    high = max(float(t.max()) for t in tables)
+    room = 0.03 * max(high - low, 0.01)
+    ends = max(0.0, low - room), min(1.0, high + room)
+    return tuple(np.linspace(*ends, NUM_POINTS).round(6).tolist())
+
+
+def _curves(m: Material) -> Picture | None:
+    if not m.results.curve:
+        return None
+    shots = {metric: int(metric.split()[0]) for metric in m.results.curve}
+    cells = {
+        (v, d, n): m.table.cells[v, d, metric]
+        for v in m.table.variants
+        for d in m.table.datasets
+        for metric, n in shots.items()
+    }
+    return shot_curves(cells, m.table.variants, m.table.datasets, list(shots.values()))
+
+
+def _cost(m: Material) -> Picture | None:
+    if m.results.costs.empty:
+        return None
+    known = {str(row["variant"]): row for row in m.results.costs.to_dict("records")}
+    priced = []
+    for variant in m.results.variants:
+        cell = m.table.cells[variant, m.average, m.metric]
+        costs = known.get(variant, {})
+        priced.append(
+            Priced(
+                name=variant,
+                score=cell.mean,
+                half_width=cell.half_width,
+                costs={key: float(costs[key]) for key in MEASURES if key in costs},
+            )
+        )
+    return cost_picture(priced, what=label(m.metric))

@@ -1,0 +1,384 @@
+"""A configuration: what is bound, what of it counts, its identity, and how it is built.
+
+``load_config`` reads a file, its includes and overrides into a ``Config``: checked values under
+``Class.parameter`` keys. Everything a planner asks of it (what a root reaches, what is unused,
+the identity of a run) is answered from the registry without building anything. ``session`` hands
+the configuration to gin and builds from it.
+
+gin keeps one configuration a process. Its references are configured only inside the ``with`` block
+of their session: build there whatever is to be built. A worker process gets ``Config.text()`` and
+reads it with ``config_from_text``.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import gin
+
+from core.config.parse import Binding, read_file, read_overrides, read_text, resolve
+from core.config.registry import (
+    GIN_MODULE,
+    Entry,
+    Parameter,
+    Reference,
+    Required,
+    Value,
+    did_you_mean,
+    did_you_mean_key,
+    entries,
+    lookup,
+    parameter_help,
+)
+from core.config.value_types import (
+    MismatchError,
+    accepts_text,
+    conform,
+    format_value,
+    part_kinds,
+    references,
+    replace_reference,
+    type_text,
+)
+
+__all__ = [
+    "Config",
+    "Reference",
+    "Session",
+    "Value",
+    "config_from_text",
+    "load_config",
+    "parameter_help",
+    "session",
+]
+
+IDENTITY_DIGITS = 12
+MOST_SIMPLIFICATIONS = 100
+
+
+@dataclass(frozen=True)
+class Config:
+    """Checked bindings and where each came from. Two are equal when their bindings are."""
+
+    _bindings: dict[str, Value]
+    _sources: dict[str, str] = field(compare=False)
+
+    @property
+    def bindings(self) -> Mapping[str, Value]:
+        """What is bound, by ``Class.parameter``."""
+        return MappingProxyType(self._bindings)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Where each binding came from: ``file:line`` or ``--set``."""
+        return MappingProxyType(self._sources)
+
+    def text(self) -> str:
+        """The bindings in gin's syntax, sorted; ``config_from_text`` reads them back."""
+        lines = (f"{key} = {format_value(self._bindings[key])}\n" for key in sorted(self._bindings))
+        return "".join(lines)
+
+    def with_bindings(self, bindings: Mapping[str, object], source: str) -> "Config":
+        """A configuration with these on top, checked likewise; ``source`` says who wants them."""
+        added = {key: Binding(key, value, source) for key, value in bindings.items()}
+        return Config(
+            self._bindings | {key: _checked(binding) for key, binding in added.items()},
+            self._sources | dict.fromkeys(added, source),
+        )
+
+    def without(self, keys: Iterable[str]) -> "Config":
+        """A configuration in which none of these is bound."""
+        left = self._bindings.keys() - set(keys)
+        return Config(
+            {key: value for key, value in self._bindings.items() if key in left},
+            {key: source for key, source in self._sources.items() if key in left},
+        )
+
+    def operative(self, root: str) -> dict[str, Value]:
+        """Every parameter that building ``root`` can read, with defaults filled in, sorted by key.
+
+        Those are the parameters of the root, and of every class that a value among them refers to.
+        Raises ValueError when one of them has neither a binding nor a default.
+        """
+        reached = _reach(root, self._bindings)
+        for key, value in reached.items():
+            if isinstance(value, Required):
+                _refuse_missing(key, reached)
+        return {key: value for key, value in reached.items() if not isinstance(value, Required)}
+
+    def canonical(self, root: str) -> dict[str, Value]:
+        """The operative parameters after every class has had its say about what cannot matter.
+
+        A registered class may define ``simplify(cls, parameters)``, a class method that takes its
+        own operative values by bare name. It returns equivalent ones (those it leaves out stay),
+        or a Reference to an equivalent class. What is no longer reached vanishes.
+        """
+        bindings = self._bindings
+        for _ in range(MOST_SIMPLIFICATIONS):
+            values = Config(bindings, self._sources).operative(root)
+            simpler = _simplify_once(root, values)
+            if simpler == values:
+                return values
+            bindings = bindings | simpler
+        raise RuntimeError(
+            f"the simplifications below {root!r} never settle: {format_value(simpler)}"
+        )
+
+    def identity(self, root: str, extra: Mapping[str, str] = MappingProxyType({})) -> str:
+        """12 hex digits that agree exactly when the canonical parameters and ``extra`` do."""
+        values = self.canonical(root)
+        parameters = {key: format_value(value, sort_keys=True) for key, value in values.items()}
+        content = {"root": root, "parameters": parameters, "extra": dict(extra)}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_DIGITS]
+
+    def unused(self, roots: Sequence[str]) -> tuple[str, ...]:
+        """The bound keys that building any of the roots cannot read, sorted."""
+        reached = {key for root in roots for key in _reach(root, self._bindings)}
+        return tuple(sorted(self._bindings.keys() - reached))
+
+    def check_used(self, roots: Sequence[str]) -> None:
+        """Raises ValueError that says, for every unused binding, where it stands and why."""
+        unused = self.unused(roots)
+        if unused:
+            reached = {key: v for root in roots for key, v in _reach(root, self._bindings).items()}
+            reasons = [
+                f"{self._sources[key]}: {key}: {self._why_unused(key.split('.')[0], reached, ())}"
+                for key in unused
+            ]
+            raise ValueError(f"{'; '.join(reasons)}; remove what has no effect, or plug it in")
+
+    def _why_unused(
+        self, name: str, reached: Mapping[str, Value | Required], seen: tuple[str, ...]
+    ) -> str:
+        """Why nothing reaches a class: what is plugged in instead, or who would hold it."""
+        kind = lookup(name).kind
+        slots = [
+            f"{entry.name}.{parameter.name}"
+            for entry in entries()
+            for parameter in entry.parameters.values()
+            if kind in part_kinds(parameter.annotation)
+        ]
+        taken = [f"{key} = {format_value(reached[key])}" for key in slots if key in reached]
+        if taken:
+            return f"{name} is not plugged in ({', '.join(taken)})"
+        for key in slots:
+            holder = key.split(".")[0]
+            if holder not in (name, *seen):
+                reason = self._why_unused(holder, reached, (*seen, name))
+                return f"{name} belongs in {key}, but {reason}"
+        return f"{name} is not plugged in, and nothing here takes a part of kind {kind}"
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """The checked configuration of a file, what it includes, and overrides on top.
+
+    An override is ``Class.parameter=value``, or ``name=value`` for a macro of the files; its value
+    is in gin's syntax, and bare words stand for text where the parameter takes text. The classes
+    that the file names must be registered, that is imported, before. Nothing in a file is executed.
+
+    Raises ValueError, with file and line, for whatever is wrong.
+    """
+    return _config(resolve([*read_file(path), *read_overrides(overrides, _takes_text)]).values())
+
+
+def config_from_text(text: str, name: str = "configuration") -> Config:
+    """The checked configuration of a resolved text, as ``Config.text`` writes it.
+
+    ``name`` is what messages call it. Raises ValueError as ``load_config`` does, and for includes
+    and imports.
+    """
+    bindings = [item for item in read_text(text, name, resolved=True) if isinstance(item, Binding)]
+    return _config(resolve(bindings).values())
+
+
+def _config(bindings: Iterable[Binding]) -> Config:
+    found = {binding.key: binding for binding in bindings}
+    return Config(
+        {key: _checked(binding) for key, binding in found.items()},
+        {key: binding.source for key, binding in found.items()},
+    )
+
+
+def _checked(binding: Binding) -> Value:
+    """The value in the normal form of its parameter. Raises ValueError with the source."""
+    where = f"{binding.source}: {binding.key}"
+    try:
+        annotation = _parameter_of(binding.key).annotation
+        return conform(binding.value, annotation, lookup)
+    except MismatchError as error:
+        raise ValueError(f"{where} {error}{_choices(annotation)}") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _choices(annotation: Any) -> str:
+    """``; choose one of @A, @B`` where the annotation asks for a part."""
+    names = [f"@{entry.name}" for kind in part_kinds(annotation) for entry in entries(kind)]
+    return f"; choose one of {', '.join(sorted(names))}" if names else ""
+
+
+def _parameter_of(key: str) -> Parameter:
+    name, _, parameter = key.rpartition(".")
+    entry = lookup(name)
+    if parameter in entry.parameters:
+        return entry.parameters[parameter]
+    near = did_you_mean(parameter, entry.parameters) or did_you_mean_key(parameter)
+    known = ", ".join(entry.parameters) or "(none)"
+    raise ValueError(f"{name} has no parameter {parameter!r}; its parameters: {known}{near}")
+
+
+def _takes_text(key: str) -> bool:
+    try:
+        return accepts_text(_parameter_of(key).annotation)
+    except ValueError:
+        return False
+
+
+def _reach(root: str, bindings: Mapping[str, Value]) -> dict[str, Value | Required]:
+    """Every parameter of the root and of the classes below it, bound or not, sorted by key."""
+    reached: dict[str, Value | Required] = {}
+    seen: set[str] = set()
+    pending = [root]
+    while pending:
+        entry = lookup(pending.pop())
+        if entry.name in seen:
+            continue
+        seen.add(entry.name)
+        for parameter in entry.parameters.values():
+            key = f"{entry.name}.{parameter.name}"
+            value = bindings.get(key, parameter.default)
+            reached[key] = value
+            if not isinstance(value, Required):
+                pending += [reference.name for reference in references(value)]
+    return dict(sorted(reached.items()))
+
+
+def _refuse_missing(key: str, reached: Mapping[str, Value | Required]) -> NoReturn:
+    name, _, _ = key.rpartition(".")
+    annotation = _parameter_of(key).annotation
+    holders = [
+        holder
+        for holder, value in reached.items()
+        if not isinstance(value, Required) and Reference(name) in references(value)
+    ]
+    because = f" ({name} is plugged in by {holders[0]})" if holders else ""
+    raise ValueError(
+        f"{key} has no value{because}; it must be {type_text(annotation)}{_choices(annotation)}; "
+        f"bind it in a file or by --set {key}=..."
+    )
+
+
+def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """The values after one call of every ``simplify`` among their classes."""
+    simpler = dict(values)
+    for name in sorted({key.split(".")[0] for key in values} | set(_referred(values))):
+        entry = lookup(name)
+        if not hasattr(entry.cls, "simplify"):
+            continue
+        result = entry.cls.simplify(_own(entry, simpler))
+        if isinstance(result, Reference):
+            assert name != root, f"{name}.simplify cannot replace the root"
+            old = Reference(name)
+            simpler = {k: replace_reference(v, old, result) for k, v in simpler.items()}
+        else:
+            changed = {f"{name}.{parameter}": value for parameter, value in result.items()}
+            source = f"{name}.simplify"
+            simpler |= {k: _checked(Binding(k, v, source)) for k, v in changed.items()}
+    return simpler
+
+
+def _own(entry: Entry, values: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
+
+
+def _referred(values: Mapping[str, Value]) -> Iterator[str]:
+    for value in values.values():
+        yield from (reference.name for reference in references(value))
+
+
+class Session:
+    """What ``session`` yields: called with a root's name, it builds the root and all below it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._thread = threading.get_ident()
+        self.closed = False
+
+    def __call__(self, root: str, /, *positional: Any, **runtime: Any) -> Any:
+        """The object of a registered class; the arguments are its run-time objects."""
+        if self.closed:
+            raise RuntimeError("this configuration session is over: build inside its with block")
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("a configuration session belongs to one thread: build in that one")
+        self._config.operative(root)  # says what is missing better than gin does
+        settings = runtime.keys() & lookup(root).parameters.keys()
+        if settings:
+            raise TypeError(f"{', '.join(sorted(settings))} of {root} can only be set by bindings")
+        try:
+            return gin.get_configurable(f"{GIN_MODULE}.{root}")(*positional, **runtime)
+        except Exception as error:
+            _raise_original(error)
+
+    def check_swallowed(self) -> None:
+        """Raises RuntimeError when a built class never read one of its bindings."""
+        for (scope, selector), used in gin.config._OPERATIVE_CONFIG.items():
+            bound = gin.config._CONFIG.get((scope, selector), {})
+            for parameter in bound.keys() - used.keys():
+                key = f"{selector.removeprefix(f'{GIN_MODULE}.')}.{parameter}"
+                raise RuntimeError(
+                    f"{self._config.sources[key]}: {key} had no effect: whoever built the class "
+                    "passed another value in its place"
+                )
+
+
+_SESSION_OPEN = threading.Lock()
+
+
+@contextmanager
+def session(config: Config) -> Iterator[Session]:
+    """Hands the configuration to gin for the time of the ``with`` block; gin is clear afterwards.
+
+    Raises RuntimeError for a second session at the same time, in whatever thread, and at the end of
+    the block for bindings that a built class was kept from reading.
+    """
+    if not _SESSION_OPEN.acquire(blocking=False):
+        raise RuntimeError(
+            "a configuration session is open already: one process holds one; close it first, or "
+            "use another process"
+        )
+    make = Session(config)
+    try:
+        gin.clear_config()
+        gin.parse_config(config.text())
+        gin.finalize()
+        try:
+            yield make
+        except Exception as error:
+            _raise_original(error)
+        make.check_swallowed()
+    finally:
+        make.closed = True
+        gin.clear_config()
+        _SESSION_OPEN.release()
+
+
+def _raise_original(error: Exception) -> NoReturn:
+    """Raises what the program raised, without the lines that gin appends to its message."""
+    original: BaseException = error
+    while _is_proxy(original) and original.__context__ is not None:
+        original = original.__context__
+    if original is error:
+        raise error
+    raise original from original.__cause__
+
+
+def _is_proxy(error: BaseException) -> bool:
+    """Whether gin made the exception to carry the message of another, which is its context."""
+    return getattr(type(error).__init__, "__module__", None) == "gin.utils"

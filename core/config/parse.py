@@ -1,0 +1,317 @@
+"""Reads configuration files in gin's syntax, without importing, calling or building anything.
+
+A .gin file is code to gin itself: it can import any module and call what it finds there. Here gin's
+parser only takes the text apart; whatever a configuration of ours does not need is refused, with
+the file and the line. What is left of a file and its includes is one table of raw bindings.
+"""
+
+import re
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gin import config_parser
+
+from core.config.registry import Reference, did_you_mean, did_you_mean_key
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "experiments" / "configs"
+SORTED_BY = ("methods", "refiners", "grids", "searches")
+IMPORTABLE = ("core", "methods", "refiners", "experiments")
+OVERRIDE = "--set"
+KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+BARE_WORD = re.compile(r"[\w./~:+-][^'\"\[\](){}@%\n]*")
+
+CLEARER = {
+    "Expected newline.": "something follows the value: one literal is all, nothing is computed",
+    "Unable to parse value.": "the value is missing, or not a literal",
+    "Unexpected token.": "this is not `Class.parameter = value`",
+}
+"""What gin's parser says, and what a user can do something with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """``%name`` in a value: the value that ``name = ...`` gives elsewhere."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One ``key = value`` as written. A key without a dot defines a macro."""
+
+    key: str
+    value: object
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Include:
+    """One ``include 'path'`` as written."""
+
+    path: str
+    source: str
+
+
+class _RefusedError(SyntaxError):
+    """Syntax that gin knows and we refuse, in our own words."""
+
+
+class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
+    """Turns references and macros into plain values instead of looking anything up."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+        name = scoped_configurable_name
+        if evaluate:
+            raise _RefusedError(f"'@{name}()' would build an object on the spot; write '@{name}'")
+        if "/" in name:
+            raise _RefusedError(f"'@{name}' has a scope, and scopes are not supported")
+        return Reference(name)
+
+    def macro(self, macro_name: str) -> Macro:
+        return Macro(macro_name)
+
+
+class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
+    """gin's parser, but a dict key that stands twice is an error, not the last one's victory."""
+
+    def __init__(self, text: str) -> None:
+        self._keys: list[str] = []
+        super().__init__(text, _Delegate())
+
+    def _maybe_parse_container(self) -> tuple[bool, object]:
+        outer, self._keys = self._keys, []
+        result: tuple[bool, object] = super()._maybe_parse_container()
+        self._keys = outer
+        return result
+
+    def _parse_dict_item(self) -> tuple[str, object]:
+        location = self._current_location()
+        key, value = super()._parse_dict_item()
+        if not isinstance(key, str):
+            raise _RefusedError(f"the dict key {key!r} is not text in quotes", location)
+        if key in self._keys:
+            raise _RefusedError(f"the key {key!r} stands twice in one dict", location)
+        self._keys.append(key)
+        return key, value
+
+
+def read_text(text: str, name: str, *, resolved: bool = False) -> list[Binding | Include]:
+    """The statements of one text. ``name`` is what messages call it.
+
+    Raises ValueError on broken syntax, scopes, imports from outside the project, an include below a
+    binding, a key that is bound twice, and, in a ``resolved`` text, any include or import.
+    """
+    statements: list[Binding | Include] = []
+    bound: dict[str, str] = {}
+    for raw in _raw_statements(text, name):
+        source = f"{name}:{raw.location.line_num}"
+        if isinstance(raw, config_parser.BindingStatement):
+            binding = _binding(raw, source)
+            if binding.key in bound:
+                first = bound[binding.key]
+                raise ValueError(f"{source}: {binding.key} is already bound at {first}; keep one")
+            bound[binding.key] = source
+            statements.append(binding)
+        elif isinstance(raw, config_parser.BlockDeclaration):
+            continue  # its bindings follow as statements of their own
+        elif resolved:
+            raise ValueError(f"{source}: a resolved configuration has no include and no import")
+        elif isinstance(raw, config_parser.ImportStatement):
+            _check_import(raw, source)
+        elif bound:
+            raise ValueError(f"{source}: an include must stand above the bindings of its file")
+        else:
+            statements.append(Include(raw.filename, source))
+    return statements
+
+
+def _raw_statements(text: str, name: str) -> Iterator[Any]:
+    parser = None
+    try:
+        parser = _Parser(text)
+        while statement := parser.parse_statement():
+            yield statement
+    except SyntaxError as error:
+        line = error.lineno or (parser.current_token.start[0] if parser else 1)
+        raise ValueError(f"{name}:{line}: {_reason(error)}") from None
+    except tokenize.TokenError as error:
+        line = parser.current_token.start[0] if parser else 1
+        reason = f"{error.args[0]} (is a bracket or a quote left open?)"
+        raise ValueError(f"{name}:{line}: {reason}") from None
+    except StopIteration:
+        raise ValueError(f"{name}: the text ends in the middle of a statement") from None
+
+
+def _reason(error: SyntaxError) -> str:
+    """One line that says what to write instead, where the parser's own words would not."""
+    message = str(error.msg)
+    if isinstance(error, _RefusedError):
+        return message
+    word = re.search(r"Failed to parse token '(.*)'", message, re.DOTALL)
+    if word is None:
+        plain = f"{message.rstrip('.')}; a line is `Class.parameter = value`, the value a literal"
+        return CLEARER.get(message, plain)
+    if word[1].lstrip("-").lower() in ("nan", "inf", "infinity"):
+        return f"{word[1]} is not a setting: a number must be finite"
+    if word[1].isidentifier():
+        return (
+            f"{word[1]} is not a value: write @{word[1]} for a class, %{word[1]} for a macro, "
+            f"'{word[1]}' for text"
+        )
+    return f"{word[1]!r} is not a literal"
+
+
+def _check_import(raw: config_parser.ImportStatement, source: str) -> None:
+    """Our own packages are imported already: naming one is a remark. Any other is refused."""
+    if raw.module.split(".")[0] not in IMPORTABLE:
+        raise ValueError(
+            f"{source}: `{raw.format()}` is refused: a configuration may only name modules of "
+            f"{', '.join(IMPORTABLE)}"
+        )
+
+
+def _binding(raw: config_parser.BindingStatement, source: str) -> Binding:
+    key = f"{raw.selector}.{raw.arg_name}" if raw.arg_name else raw.selector
+    if raw.scope:
+        raise ValueError(
+            f"{source}: {raw.scope}/{key} has a scope, and scopes are not supported; write {key}"
+        )
+    return Binding(key, raw.value, source)
+
+
+def read_file(path: Path | str) -> list[Binding]:
+    """The bindings of a file and all it includes; of two with one key the later wins.
+
+    An include is looked for beside the file that names it, then among the ready-made ones. A file
+    that is included on several ways counts once, at the first, so that it cannot undo what another
+    file changed in between.
+    """
+    file = _find(str(path), Path(), "")
+    return list(_read_includes_first(file, chain=(), done=set()))
+
+
+def _read_includes_first(file: Path, chain: tuple[Path, ...], done: set[Path]) -> Iterator[Binding]:
+    chain = (*chain, file)
+    done.add(file.resolve())
+    for statement in read_text(_content(file), _shown(file)):
+        if isinstance(statement, Binding):
+            yield statement
+            continue
+        included = _find(statement.path, file.parent, f"{statement.source}: ")
+        if included.resolve() in {above.resolve() for above in chain}:
+            circle = " -> ".join(_shown(link) for link in (*chain, included))
+            raise ValueError(f"{statement.source}: the includes form a circle: {circle}")
+        if included.resolve() not in done:
+            yield from _read_includes_first(included, chain, done)
+
+
+def _find(path: str, folder: Path, prefix: str) -> Path:
+    ready = (CONFIG_DIR / path, *(CONFIG_DIR / kind / path for kind in SORTED_BY))
+    for candidate in (folder / path, *ready):
+        if candidate.is_file():
+            return candidate
+    ready_made = [str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.rglob("*.gin")]
+    raise ValueError(
+        f"{prefix}there is no configuration file {path!r} in {_shown(folder)} or "
+        f"{_shown(CONFIG_DIR)}{did_you_mean(path, ready_made)}"
+    )
+
+
+def _content(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{_shown(file)}: not UTF-8 text ({error.reason})") from None
+    except OSError as error:
+        raise ValueError(f"{_shown(file)}: cannot be read ({error.strerror})") from None
+
+
+def _shown(path: Path) -> str:
+    absolute = path.absolute()
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
+
+
+def read_overrides(overrides: Sequence[str], accepts_text: Callable[[str], bool]) -> list[Binding]:
+    """The bindings of ``key=value`` strings from a command line.
+
+    A bare word stands for text where ``accepts_text(key)``. Raises ValueError, naming the override.
+    """
+    bindings: dict[str, Binding] = {}
+    for text in overrides:
+        binding = _read_override(text, accepts_text)
+        if binding.key in bindings:
+            raise ValueError(f"{OVERRIDE} {text!r}: {binding.key} is set twice; keep one")
+        bindings[binding.key] = binding
+    return list(bindings.values())
+
+
+def _read_override(text: str, accepts_text: Callable[[str], bool]) -> Binding:
+    key, equals, value = (piece.strip() for piece in text.partition("="))
+    if not equals or not KEY.fullmatch(key) or "\n" in value:
+        raise ValueError(f"{OVERRIDE} {text!r}: write {OVERRIDE} Class.parameter=value")
+    try:
+        (statement,) = read_text(f"{key} = {value}", OVERRIDE)
+    except ValueError as error:
+        if BARE_WORD.fullmatch(value) and accepts_text(key):
+            return Binding(key, value, OVERRIDE)
+        reason = str(error).removeprefix(f"{OVERRIDE}:1: ")
+        raise ValueError(f"{OVERRIDE} {text!r}: {reason}") from None
+    assert isinstance(statement, Binding), "one line that starts with `key =` is a binding"
+    return Binding(key, statement.value, OVERRIDE)
+
+
+def resolve(bindings: Sequence[Binding]) -> dict[str, Binding]:
+    """The binding that counts for every key, with the values of macros in place of their names.
+
+    Raises ValueError on macros that are undefined, circular or never used. A macro set by an
+    override must reach a binding that counts; one defined in a file may have been overridden.
+    """
+    macros = {binding.key: binding for binding in bindings if "." not in binding.key}
+    settings = {binding.key: binding for binding in bindings if "." in binding.key}
+    resolved = {
+        key: replace(binding, value=_expand(binding.value, macros, binding.source, ()))
+        for key, binding in settings.items()
+    }
+    mentioned = _macro_names([binding.value for binding in bindings])
+    effective = _macro_names([binding.value for binding in (*settings.values(), *macros.values())])
+    for name, macro in macros.items():
+        if name not in (effective if macro.source == OVERRIDE else mentioned):
+            raise ValueError(
+                f"{macro.source}: nothing uses the macro {name!r}; "
+                f"a setting is written Class.parameter = value{did_you_mean_key(name)}"
+            )
+    return resolved
+
+
+def _expand(
+    value: object, macros: Mapping[str, Binding], source: str, chain: tuple[str, ...]
+) -> object:
+    if isinstance(value, tuple | list):
+        return tuple(_expand(item, macros, source, chain) for item in value)
+    if isinstance(value, dict):
+        return {key: _expand(item, macros, source, chain) for key, item in value.items()}
+    if not isinstance(value, Macro):
+        return value
+    if value.name not in macros:
+        raise ValueError(
+            f"{source}: the macro %{value.name} is not defined; define it by a line "
+            f"`{value.name} = ...`{did_you_mean(value.name, macros)}"
+        )
+    chain = (*chain, value.name)
+    if value.name in chain[:-1]:
+        raise ValueError(f"{source}: the macros {' -> '.join(chain)} form a circle")
+    return _expand(macros[value.name].value, macros, source, chain)
+
+
+def _macro_names(value: object) -> set[str]:
+    if isinstance(value, Macro):
+        return {value.name}
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return set().union(*(_macro_names(item) for item in value))
+    return set()

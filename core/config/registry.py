@@ -1,0 +1,287 @@
+"""The table of what a configuration can name: methods, refiners, parts, and the roots above them.
+
+``@register("cache")`` above a class makes ``@Class`` usable in a configuration, and its
+keyword-only constructor parameters bindable as ``Class.parameter``. Positional parameters are
+objects that exist only at run time (a backbone, class names, seeds) and cannot be bound. Calling
+the class from Python is not affected by any configuration.
+"""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+import gin
+
+from core.config.value_types import (
+    Above,
+    AtLeast,
+    Between,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Part,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Reference,
+    Value,
+    conform,
+    format_value,
+    type_text,
+)
+
+__all__ = [
+    "REQUIRED",
+    "Above",
+    "AtLeast",
+    "Between",
+    "Entry",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "Parameter",
+    "Part",
+    "PositiveFloat",
+    "PositiveInt",
+    "Probability",
+    "Reference",
+    "Value",
+    "did_you_mean",
+    "did_you_mean_key",
+    "entries",
+    "lookup",
+    "parameter_help",
+    "register",
+]
+
+GIN_MODULE = "refinelab"
+GIN_NAMES = frozenset({"macro", "constant", "singleton"})
+
+C = TypeVar("C", bound=type)
+
+
+class Required:
+    """The type of ``REQUIRED``."""
+
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED: Final = Required()
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One bindable constructor parameter; ``doc`` is the string in its ``Annotated``, if any."""
+
+    name: str
+    annotation: Any
+    default: Value | Required
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A registered class. ``reference`` is what its docstring says after "Source:"."""
+
+    name: str
+    kind: str
+    cls: type
+    summary: str
+    reference: str
+    parameters: Mapping[str, Parameter]
+
+
+_TABLE: dict[str, Entry] = {}
+
+
+def register(kind: str, *, name: str | None = None) -> Callable[[C], C]:
+    """A class decorator: adds the class to the table, under its own name unless one is given.
+
+    Raises TypeError when a configuration could not set the class safely: ``*args`` or ``**kwargs``,
+    a keyword-only parameter without a usable annotation, a default that its annotation refuses.
+    """
+
+    def add(cls: C) -> C:
+        entry = _entry(cls, kind, name or cls.__name__)
+        if entry.name in _TABLE:
+            other = _TABLE[entry.name].cls
+            raise ValueError(
+                f"{entry.name!r} is already registered by {other.__module__}.{other.__qualname__}: "
+                "give the class another name"
+            )
+        if gin.config_is_locked():
+            raise RuntimeError(
+                f"{entry.name!r} cannot be registered while a configuration session is open: "
+                "import its module before"
+            )
+        gin.register(entry.name, module=GIN_MODULE)(cls)
+        _refuse_calls_outside_sessions(entry.name)
+        _TABLE[entry.name] = entry
+        return cls
+
+    return add
+
+
+def _refuse_calls_outside_sessions(name: str) -> None:
+    """Lets gin's version of a class, what ``@name`` stands for, build only while gin is locked.
+
+    gin would otherwise build it after the session as well, with Python's defaults for the settings.
+    """
+    metaclass: Any = type(gin.get_configurable(f"{GIN_MODULE}.{name}"))  # gin makes one for each
+    build = metaclass.__call__
+
+    @functools.wraps(build)
+    def build_in_session(cls: type, *positional: Any, **runtime: Any) -> Any:
+        if not gin.config_is_locked():
+            raise RuntimeError(
+                f"@{name} is called outside a configuration session, where its settings are gone: "
+                "build it inside the session's with block"
+            )
+        return build(cls, *positional, **runtime)
+
+    metaclass.__call__ = build_in_session
+
+
+def _entry(cls: type, kind: str, name: str) -> Entry:
+    if not name.isidentifier() or name in GIN_NAMES:
+        raise TypeError(f"{name!r} cannot name a class in a configuration: use another identifier")
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    if doc.startswith(f"{cls.__name__}("):  # what @dataclass writes when there is no docstring
+        doc = ""
+    source = re.search(r"Source:\s*(.+?)\s*(?:\n\s*\n|\Z)", doc, re.DOTALL)
+    return Entry(
+        name=name,
+        kind=kind,
+        cls=cls,
+        summary=doc.partition("\n")[0],
+        reference=" ".join(source[1].split()) if source else "",
+        parameters=MappingProxyType(_parameters(cls, name)),
+    )
+
+
+def _parameters(cls: type, name: str) -> dict[str, Parameter]:
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    arguments = list(signature.parameters.values())[1:]
+    variadic = [a for a in arguments if a.kind in (a.VAR_POSITIONAL, a.VAR_KEYWORD)]
+    if variadic and len(variadic) == len(arguments) and "__init__" not in vars(cls):
+        return {}  # object's, Protocol's or torch's own constructor: nothing to configure
+    if variadic:
+        raise TypeError(
+            f"{name}.__init__ takes {' and '.join(map(str, variadic))}, which swallows misspelled "
+            "settings: name every parameter"
+        )
+    hints = _hints(cls, name)
+    configurable = [a for a in arguments if a.kind is a.KEYWORD_ONLY]
+    return {a.name: _parameter(cls, f"{name}.{a.name}", a, hints) for a in configurable}
+
+
+def _hints(cls: type, name: str) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    except NameError as error:
+        raise TypeError(
+            f"the annotations of {name}.__init__ cannot be read ({error}): "
+            "import what they name at run time, not only for type checking"
+        ) from None
+
+
+def _parameter(
+    cls: type, key: str, argument: inspect.Parameter, hints: Mapping[str, Any]
+) -> Parameter:
+    if argument.name not in hints:
+        raise TypeError(
+            f"{key} has no annotation: a setting needs one, it says which values are good"
+        )
+    annotation = hints[argument.name]
+    try:
+        type_text(annotation)
+    except TypeError as error:
+        raise TypeError(f"{key}: {error}") from None
+    metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    doc = next((item for item in metadata if isinstance(item, str)), "")
+    return Parameter(argument.name, annotation, _default(cls, key, argument, annotation), doc)
+
+
+def _default(cls: type, key: str, argument: inspect.Parameter, annotation: Any) -> Value | Required:
+    default = argument.default
+    if default is argument.empty:
+        return REQUIRED
+    if dataclasses.is_dataclass(cls):
+        factories = {field.name: field.default_factory for field in dataclasses.fields(cls)}
+        factory = factories.get(argument.name, dataclasses.MISSING)
+        if factory is not dataclasses.MISSING:
+            default = factory()
+    if isinstance(default, Reference) or callable(default):
+        raise TypeError(
+            f"{key} has {default!r} as its default, and a class as a Python default ignores its "
+            "own settings: leave the default out and bind a class in the configuration"
+        )
+    try:
+        return conform(default, annotation, lookup)
+    except ValueError as error:
+        raise TypeError(f"the default of {key} {error}") from None
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """The registered classes, of one kind if one is given, sorted by name."""
+    found = (entry for entry in _TABLE.values() if kind in (None, entry.kind))
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def lookup(name: str, kind: str | None = None) -> Entry:
+    """The entry of that name.
+
+    Raises ValueError, with the nearest name and all valid ones, where there is none of that kind.
+    """
+    entry = _TABLE.get(name)
+    if entry is not None and kind in (None, entry.kind):
+        return entry
+    names = [entry.name for entry in entries(kind)]
+    near = did_you_mean(name, names)
+    if entry is not None:
+        problem = f"{name!r} is of kind {entry.kind}, not {kind}"
+    else:
+        problem = f"there is no {kind or 'class'} {name!r}"
+    if near and kind is None:
+        raise ValueError(f"{problem}{near}")
+    raise ValueError(f"{problem}; choose one of: {', '.join(names) or '(none registered)'}{near}")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """``; did you mean 'X'?`` for the choice nearest to a name, "" where none is near."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def did_you_mean_key(parameter: str) -> str:
+    """``; did you mean 'Class.parameter'?`` for a parameter that stands with the wrong class."""
+    keys = {name: entry.name for entry in reversed(entries()) for name in entry.parameters}
+    near = difflib.get_close_matches(parameter, keys, n=1)
+    return f"; did you mean '{keys[near[0]]}.{near[0]}'?" if near else ""
+
+
+def parameter_help(entry: Entry) -> list[tuple[str, str, str]]:
+    """Name, type and default of each parameter in words, in the order of the constructor."""
+    return [
+        (name, type_text(parameter.annotation), format_value(parameter.default))
+        for name, parameter in entry.parameters.items()
+    ]
+
+
+@contextmanager
+def _temporary_entries() -> Iterator[None]:
+    """For tests: what is registered inside is forgotten afterwards, by gin too."""
+    before = set(_TABLE)
+    try:
+        yield
+    finally:
+        for name in set(_TABLE) - before:
+            gin.config._REGISTRY.pop(f"{GIN_MODULE}.{name}")
+            gin.config._INVERSE_REGISTRY.pop(_TABLE.pop(name).cls, None)

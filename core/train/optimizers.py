@@ -1,0 +1,123 @@
+"""Optimizers and the learning-rate schedule of the field."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from core.config.registry import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    Probability,
+    register,
+)
+
+
+class Optimizer(ABC):
+    """Settings of an optimizer; ``build`` makes it for the trainable parameters, in one group."""
+
+    lr: float
+
+    @abstractmethod
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer: ...
+
+
+@register("optimizer")
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum; the field's defaults (Dassl)."""
+
+    def __init__(
+        self,
+        *,
+        lr: PositiveFloat = 0.002,
+        momentum: Probability = 0.9,
+        weight_decay: NonNegativeFloat = 5e-4,
+    ) -> None:
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+@register("optimizer")
+class Adam(Optimizer):
+    """Adam with L2 weight decay; ``eps = 1e-3`` is what SEP and TCP were released with.
+
+    Source: Kingma and Ba, ICLR 2015, arXiv 1412.6980.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: PositiveFloat = 0.002,
+        eps: PositiveFloat = 1e-8,
+        weight_decay: NonNegativeFloat = 5e-4,
+    ) -> None:
+        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@register("optimizer")
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay.
+
+    Source: Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: PositiveFloat = 0.002,
+        eps: PositiveFloat = 1e-8,
+        weight_decay: NonNegativeFloat = 0.01,
+    ) -> None:
+        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+class Schedule(ABC):
+    """The learning rate of each epoch."""
+
+    @abstractmethod
+    def at(self, epoch: int, num_epochs: int, lr: float) -> float:
+        """Rate of epoch ``epoch`` in 1..num_epochs, for the optimizer's ``lr``."""
+
+
+@register("schedule")
+class ConstantThenCosine(Schedule):
+    """``warmup_lr`` for the first epochs, then a cosine over the full number of epochs.
+
+    Epoch e after w warm-up epochs runs at ``lr / 2 * (1 + cos(pi * (e - 1 - w) / E))``: as
+    released, the warm-up does not shorten the cosine, so that the last epoch does not reach 0.
+    """
+
+    def __init__(
+        self, *, warmup_epochs: NonNegativeInt = 1, warmup_lr: PositiveFloat = 1e-5
+    ) -> None:
+        self.warmup_epochs, self.warmup_lr = warmup_epochs, warmup_lr
+
+    def at(self, epoch: int, num_epochs: int, lr: float) -> float:
+        if epoch <= self.warmup_epochs:
+            return self.warmup_lr
+        return lr / 2 * (1 + math.cos(math.pi * (epoch - 1 - self.warmup_epochs) / num_epochs))
+
+
+@register("schedule")
+class Constant(Schedule):
+    """The optimizer's rate in every epoch."""
+
+    def at(self, epoch: int, num_epochs: int, lr: float) -> float:
+        return lr

@@ -1,0 +1,170 @@
+"""What the ``data`` commands do: look into a dataset, write its shots, export it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from core.data.benchmarks.published import differences, repetitions
+from core.data.benchmarks.reading import Found, MissingImagesError, first_run, read_benchmark
+from core.data.benchmarks.table import BENCHMARKS, Benchmark
+from core.data.catalog import data_root, load_dataset
+from core.data.dataset import ClassSubset, Dataset
+from core.data.export import export_dataset
+from core.data.fewshot import few_shot
+from core.data.listing import describe
+from core.data.shots import write_shots
+from core.data.splits import class_subset
+from experiments.cli.console import Bar
+
+Progress = Callable[[int, int], None]
+
+
+def check_dataset(
+    name: str,
+    root: Path | None,
+    cache_dir: Path,
+    *,
+    shots: int,
+    seed: int,
+    classes: str,
+    split_seed: int = 0,
+    decode: Progress | None = None,
+) -> dict[str, Any]:
+    """What is there of a dataset, what is missing, what differs from the published one, and the
+    listings of a few-shot draw and class subset, as JSON values.
+
+    ``problem`` is "" or the one line that says why it cannot be read. The folder index is not
+    trusted. ``decode`` opens every picture as well and is called with (done, total). Raises
+    ValueError for an unknown name or class subset, and when nothing of the dataset is there.
+    """
+    subset = next((s for s in get_args(ClassSubset) if s == classes), None)
+    if subset is None:
+        raise ValueError(f"classes must be all, base or new, got {classes!r}")
+    found: dict[str, Any] = {"name": name, "problem": "", "missing": None}
+    row, place = BENCHMARKS.get(name), data_root(root)
+    if row is None:
+        full = load_dataset(name, root=root, cache_dir=cache_dir, split_seed=split_seed)
+    else:
+        if (place / row.folder).is_dir():
+            found["there"] = _there(row, place)
+        try:
+            benchmark = read_benchmark(
+                name, root=place, cache_dir=cache_dir, split_seed=split_seed, relist=True
+            )
+        except ValueError as error:
+            if "there" not in found:
+                raise
+            return found | _problem(error)
+        full = benchmark.dataset
+        found["split"] = _split_source(row, benchmark)
+        found["differs"] = differences(row, full, benchmark.split_file)
+    found["notes"] = repetitions(full)
+    found |= {"shots": shots, "seed": seed, "subset": subset}
+    found |= _described(full, class_subset(few_shot(full, shots=shots, seed=seed), subset))
+    if decode is not None:
+        found["problem"] = _unreadable(full, decode)
+    return found
+
+
+def check_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """The same for people: listings as their length and hash, lists as text."""
+    for key, value in found.items():
+        if key in ("train", "val", "test"):
+            yield key, value["n"]
+            yield f"{key} sha256", value["sha256"]
+        elif key == "there":
+            for path, present in value.items():
+                yield path, "there" if present else "not there"
+        elif key == "missing" and value is not None:
+            yield "missing", f"{value['count']} of {value['total']}, first {value['first']}"
+        elif key == "class_names":
+            yield "class names", ", ".join(value)
+        elif isinstance(value, list):
+            yield from ((key, line) for line in value or ["nothing"])
+        elif value not in ("", None):
+            yield key.replace("_", " "), value
+
+
+def draw_shots(
+    name: str,
+    out: Path,
+    root: Path | None,
+    cache_dir: Path,
+    *,
+    shots: int,
+    seed: int,
+    split_seed: int,
+    first: bool,
+) -> str:
+    """Write the shots of a draw; gives the sha256 of the training list. Raises ValueError."""
+    if first:
+        if name not in BENCHMARKS or split_seed not in (0, seed):
+            raise ValueError(
+                "--first-run draws split and shots with the same seed, and only for the "
+                f"benchmarks, got {name!r} and split seed {split_seed}; leave one out"
+            )
+        place = data_root(root)
+        drawn = first_run(name, root=place, cache_dir=cache_dir, shots=shots, seed=seed)
+    else:
+        full = load_dataset(name, root=root, cache_dir=cache_dir, split_seed=split_seed)
+        drawn = few_shot(full, shots=shots, seed=seed)
+    return write_shots(out, drawn)
+
+
+def export(name: str, out: Path, root: Path | None, cache_dir: Path, bar: Bar) -> Path:
+    """Write a dataset below ``out``; the path of its split file."""
+    dataset = load_dataset(name, root=root, cache_dir=cache_dir)
+    return export_dataset(dataset, out, bar.show)
+
+
+def _there(row: Benchmark, place: Path) -> dict[str, bool]:
+    """Which of the things that a dataset consists of are there, relative to the data root."""
+    files = [f"{row.folder}/{name}" for name in (row.split_file, *row.annotations) if name]
+    return {
+        row.image_folder: (place / row.image_folder).is_dir(),
+        **{file: (place / file).is_file() for file in files},
+    }
+
+
+def _split_source(row: Benchmark, found: Found) -> str:
+    if found.split_file is not None:
+        return f"from {found.split_file.name}"
+    if found.created is not None:
+        return f"created with seed {found.seed}, a copy is {found.created}"
+    return "test set only" if row.kind == "variant" else "the official one"
+
+
+def _problem(error: ValueError) -> dict[str, Any]:
+    if isinstance(error, MissingImagesError):
+        missing = {"count": error.count, "total": error.total, "first": error.first}
+        return {"problem": str(error), "missing": missing}
+    return {"problem": str(error)}
+
+
+def _described(full: Dataset, part: Dataset) -> dict[str, Any]:
+    return {
+        "template": part.template,
+        "num_classes": len(part.class_names),
+        "class_names": list(part.class_names),
+        "fingerprint": full.fingerprint,
+        **{
+            name: describe(part, items)
+            for name, items in (("train", part.train), ("val", part.val), ("test", part.test))
+        },
+    }
+
+
+def _unreadable(dataset: Dataset, progress: Progress) -> str:
+    """Open every picture; one line on those that cannot be read, or ""."""
+    items = (*dataset.train, *dataset.val, *dataset.test)
+    paths = list(dict.fromkeys(item.path for item in items))
+    errors = []
+    for done, path in enumerate(paths, start=1):
+        try:
+            dataset.reader.read(path)
+        except ValueError as error:
+            errors.append(str(error))
+        progress(done, len(paths))
+    if not errors:
+        return ""
+    return f"{len(errors)} of {len(paths)} pictures cannot be read, first: {errors[0]}"

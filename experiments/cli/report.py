@@ -1,0 +1,82 @@
+"""The commands of the command line that read results: report and export."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="A study folder or a tidy CSV file: variant,dataset,seed, metrics, factor:NAME"
+    ),
+]
+Scale = Annotated[str, typer.Option(help="Of a CSV file: percent, fraction or auto")]
+AllowMixed = Annotated[
+    bool, typer.Option("--allow-mixed", help="Use runs of different code versions together")
+]
+
+
+def report_command(
+    source: Source,
+    baseline: Annotated[str | None, typer.Option(help="Variant to compare with")] = None,
+    reference: Annotated[list[str] | None, typer.Option(help="Further reference")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric of the headline")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: SOURCE/report")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write here")] = None,
+    rope: Annotated[float, typer.Option(help="Points that count as practically equal")] = 1.0,
+    overlap: Annotated[
+        float | None,
+        typer.Option(help="Test / training images, where seeds are resamples that share data"),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Also write every figure as PNG and PDF")] = True,
+    scale: Scale = "auto",
+    allow_mixed: AllowMixed = False,
+    image_runs: Annotated[
+        int, typer.Option(help="Most runs that are compared image by image; 0: none")
+    ] = 2000,
+) -> None:
+    """Tables, tests, figures and one HTML page from a study or from anybody's results."""
+    from rich.console import Console
+
+    from analysis.report import build_report, print_report
+    from analysis.search_report import DEFINITION_NAME, report_search
+    from analysis.sections.comparisons import Options
+
+    options = Options(rope=rope / 100, overlap=overlap)
+    if (source / DEFINITION_NAME).exists():
+        report_search(source, out, json_file, options, allow_mixed=allow_mixed)
+        return
+    if not 0 < rope < 100:
+        raise ValueError(f"--rope is in points, above 0 and below 100, got {rope:g}")
+    folder = source if source.is_dir() else source.with_suffix("")
+    made = build_report(
+        source,
+        out=out or folder / "report",
+        baseline=baseline,
+        references=reference,
+        metric=metric,
+        scale=scale,
+        options=options,
+        figures=figures,
+        allow_mixed=allow_mixed,
+        image_runs=image_runs,
+    )
+    if json_file is not None:
+        json_file.write_text(json.dumps(made.to_dict(), indent=1, allow_nan=False) + "\n")
+    print_report(made, Console())
+
+
+def export_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="File to write, .csv or .parquet")],
+    scale: Scale = "auto",
+    allow_mixed: AllowMixed = False,
+) -> None:
+    """Write the scores of a study as one tidy table, a row a run, fractions."""
+    from analysis.read.study_folder import load
+    from analysis.render.tidy_table import export
+
+    rows = export(load(source, scale=scale, allow_mixed=allow_mixed), out)
+    print(f"wrote {out}: {rows} rows")

@@ -1,0 +1,73 @@
+"""Weights that others trained: prompts from a published checkpoint, as a run of ours."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.clip.frozen import fingerprint
+from core.config.config import Config
+from core.config.registry import lookup
+from core.store.record import RunRecord, write_record
+from core.train.fit import FitResult
+from core.train.published_checkpoints import Published, load_published, read_published
+from experiments.run.run import SHOTS_NAME, Assembly, Place, Progress
+from experiments.run.standalone import run_alone, single_config
+
+
+def import_checkpoint(
+    checkpoint: Path,
+    config_file: Path,
+    overrides: Sequence[str],
+    out: Path | None,
+    home: Path,
+    place: Place,
+) -> tuple[Path, RunRecord]:
+    """Put a published checkpoint into a configuration's method and refiner, and evaluate that.
+
+    The configuration says what the file does not: backbone, words of the context, class position,
+    what it was trained on. Writes a run folder, ``out`` or one below ``home`` named by the run's
+    identity, to which the fingerprint of the checkpoint's tensors belongs. The record takes seed
+    and shots from the configuration; it does not claim to know the images. Raises ValueError for a
+    file that cannot be read or does not fit.
+    """
+    config = single_config(config_file, overrides)
+    published = _read(checkpoint, config)
+    about = {"checkpoint": fingerprint(published.tensors)}
+    folder, record = run_alone(
+        config,
+        config_file.stem,
+        out,
+        home,
+        place,
+        prints=about,
+        on_progress=lambda epoch: None,
+        learn=partial(_restore, published),
+    )
+    (folder / SHOTS_NAME).unlink(missing_ok=True)
+    about |= {"few_shot": ""}
+    record = replace(
+        record,
+        fingerprints={**record.fingerprints, **about},
+        message=f"imported from {checkpoint}",
+    )
+    write_record(folder, record)
+    return folder, record
+
+
+def _read(checkpoint: Path, config: Config) -> Published:
+    """The checkpoint, with the file of the refiner's own where the release writes one."""
+    refiner: Any = config.operative("experiment")["experiment.refiner"]
+    published = read_published(checkpoint)
+    kind: Any = lookup(refiner.name).cls
+    return published.beside(kind.released_file) if kind.released_file else published
+
+
+def _restore(published: Published, built: Assembly, log: Progress) -> FitResult:
+    """What takes the place of training."""
+    names, unused = built.model.released_names(), built.model.method.released_unused
+    load_published(built.model, names, published, unused=unused)
+    built.model.eval()
+    return FitResult(selected_epoch=published.epoch)

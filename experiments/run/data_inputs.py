@@ -1,0 +1,165 @@
+"""What a run reads: its dataset, the few-shot images, the targets, and their fingerprints."""
+
+import functools
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.config.config import Config
+from core.config.registry import Reference, lookup
+from core.data.catalog import load_dataset
+from core.data.dataset import Dataset
+from core.data.fewshot import few_shot
+from core.data.shots import with_shots
+from core.data.splits import Fractions
+from core.data.validation_only import validation_only
+from experiments.run.experiment import Experiment
+from experiments.run.protocols import LABELED, protocol_of
+
+if TYPE_CHECKING:
+    from experiments.run.run import Place
+
+ROOT = "experiment"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The datasets of a run: as read, after the few-shot draw, and the targets, only tested.
+
+    ``fingerprints`` has one entry for each of them, and one for every file that is read besides.
+    """
+
+    full: Dataset
+    dataset: Dataset
+    targets: tuple[Dataset, ...]
+    fingerprints: dict[str, str]
+
+
+def read_inputs(config: Config, place: "Place") -> Inputs:
+    """Read all data of a run and hold it against the protocol; builds nothing.
+
+    Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
+    """
+    settings, regime = _planned(config)
+    protocol = protocol_of(settings.protocol)
+    protocol.check(
+        regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
+    )
+    full, fingerprint = _listed(settings, settings.dataset, place)
+    if full.test_only and (protocol.labeled == "base" or _learns_labels(settings, regime)):
+        raise ValueError(
+            f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
+            "them with their labels; name it in experiment.targets of 'domain_generalization'"
+        )
+    targets = [_listed(settings, name, place) for name in settings.targets]
+    protocol.check_classes(full, [target for target, _ in targets])
+    prints = {"dataset": fingerprint}
+    prints |= {f"target {target.name}": own for target, own in targets}
+    if settings.shots_file is not None:
+        prints["shots file"] = _content(_shots_path(settings))
+    prints |= {label: _content(path) for label, path in _part_files(config).items()}
+    drawn = _drawn(settings, full)
+    if protocol.judged_by == "validation":
+        if settings.selection not in protocol.selections:
+            raise ValueError(
+                f"the protocol {protocol.name!r} scores validation images, got "
+                f"experiment.selection = {settings.selection!r}; use 'last'"
+            )
+        full = drawn = validation_only(drawn)
+    return Inputs(
+        full=full,
+        dataset=drawn,
+        targets=tuple(target for target, _ in targets),
+        fingerprints=prints,
+    )
+
+
+def _planned(config: Config) -> tuple[Experiment, str]:
+    """The settings of a configuration and the method's regime; parts stay references."""
+    values: dict[str, Any] = config.operative(ROOT)
+    prefix = f"{ROOT}."
+    own = {key.removeprefix(prefix): v for key, v in values.items() if key.startswith(prefix)}
+    name = own["method"].name
+    method: Any = lookup(name).cls
+    return Experiment(**own), values.get(f"{name}.regime", method.regime)
+
+
+def _learns_labels(settings: Experiment, regime: str) -> bool:
+    """Whether a run trains on images with their labels; ``settings`` are planned ones."""
+    method: Any = settings.method
+    refiner: Any = settings.refiner
+    cls: Any = lookup(method.name).cls
+    return regime == LABELED and (cls.trains or refiner != Reference("NullRefiner"))
+
+
+def _drawn(settings: Experiment, full: Dataset) -> Dataset:
+    """The dataset after the few-shot draw, the published one or what a file lists instead."""
+    if settings.shots_file is None:
+        return few_shot(full, shots=settings.shots, seed=settings.seed)
+    drawn = with_shots(full, _shots_path(settings))
+    most = max(Counter(item.label for item in drawn.train).values())
+    if most != settings.shots:
+        raise ValueError(
+            f"experiment.shots = {settings.shots}, but {settings.shots_file} lists up to {most} "
+            f"training images a class; set experiment.shots = {most}"
+        )
+    return drawn
+
+
+def _part_files(config: Config) -> dict[str, Path]:
+    """Files that plugged-in parts read, such as a teacher's weights, where they are there.
+
+    A part names them in a class method ``input_files(parameters)``; whether they are good is for
+    its constructor to say.
+    """
+    values = config.operative(ROOT)
+    found: dict[str, Path] = {}
+    for name in dict.fromkeys(key.partition(".")[0] for key in values):
+        cls: Any = lookup(name).cls
+        if hasattr(cls, "input_files"):
+            own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
+            found |= {f"{name} {path.name}": path for path in cls.input_files(own)}
+    return {label: path for label, path in found.items() if path.is_file()}
+
+
+def _content(path: Path) -> str:
+    """sha256 (16 hex digits) of a file; a large one is hashed once as long as it is unchanged."""
+    status = path.stat()
+    return _hash(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _shots_path(settings: Experiment) -> Path:
+    path = Path(str(settings.shots_file)).expanduser()
+    if not path.is_file():
+        raise ValueError(f"experiment.shots_file {path} does not exist; give a list of images")
+    return path
+
+
+def read_dataset(settings: Experiment, name: str, place: "Place") -> Dataset:
+    """A dataset by name, split as the experiment says where the tree has no split of its own."""
+    return _listed(settings, name, place)[0]
+
+
+def _listed(settings: Experiment, name: str, place: "Place") -> tuple[Dataset, str]:
+    train, val, test = settings.split_fractions
+    fractions = Fractions(train=train, val=val, test=test)
+    return _dataset(name, place.data_root, place.cache_dir, fractions, settings.split_seed)
+
+
+@functools.lru_cache(maxsize=64)
+def _dataset(
+    name: str, data_root: Path | None, cache_dir: Path, fractions: Fractions, split_seed: int
+) -> tuple[Dataset, str]:
+    """A dataset with its fingerprint, listed once a process."""
+    dataset = load_dataset(
+        name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
+    )
+    return dataset, dataset.fingerprint

@@ -1,0 +1,109 @@
+"""The root of a run's configuration: every choice of one training and evaluation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from core.config.registry import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    Part,
+    PositiveFloat,
+    PositiveInt,
+    Reference,
+    lookup,
+    register,
+)
+from core.interfaces import Method, Refiner
+from core.train.optimizers import Optimizer, Schedule
+from experiments.run.protocols import ProtocolName, Selection
+
+Precision = Literal["float32", "float64", "bfloat16"]
+
+CROP_SCALE = (0.08, 1.0)
+UNTRAINED: dict[str, Any] = {
+    "optimizer": None,
+    "schedule": None,
+    "shots": 1,
+    "seed": 0,
+    "epochs": 1,
+    "batch_size": 1,
+    "num_views": 0,
+    "selection": "last",
+    "crop_scale": CROP_SCALE,
+    "fresh_views": False,
+    "drop_last": True,
+    "shots_file": None,
+}
+
+
+@register("experiment", name="experiment")
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One run: a base method with a refiner, on a dataset, with a budget and a seed.
+
+    ``backbone`` is "mosaic" or an open_clip name, ``weights`` a pretrained tag or a local file.
+    ``protocol`` says what is trained on and what is scored (``experiments/run/protocols.py``);
+    ``targets`` are the further datasets that "cross_dataset" and "domain_generalization" score.
+    ``shots`` 0 means all images; ``shots_file`` replaces the draw by a list of images that somebody
+    else drew. ``num_views`` 0 trains on the evaluation view, k on k fixed augmented views an image;
+    ``fresh_views`` augments anew in every epoch instead, as published, and encodes every image in
+    every step. ``crop_scale`` bounds the area of an augmented crop. ``drop_last`` drops the last
+    short batch of an epoch unless it is the only one. ``selection`` says which epoch is reported:
+    the last, the best on few-shot validation images, or the best on the test images of the training
+    classes, named so that nobody uses it by accident. ``template`` replaces those of the datasets.
+    ``split_fractions`` (train, val, test) and ``split_seed`` split a plain ``class/image`` tree,
+    and matter nowhere else. ``precision`` is that of everything trained; "bfloat16" is autocast.
+    """
+
+    method: Annotated[Callable[..., Method], Part("method")]
+    refiner: Annotated[Callable[..., Refiner], Part("refiner")]
+    optimizer: Annotated[Callable[..., Optimizer], Part("optimizer")] | None
+    schedule: Annotated[Callable[..., Schedule], Part("schedule")] | None
+    dataset: str
+    backbone: str = "mosaic"
+    weights: str | None = None
+    protocol: ProtocolName = "base_to_new"
+    targets: tuple[str, ...] = ()
+    template: str | None = None
+    shots: NonNegativeInt = 16
+    shots_file: str | None = None
+    seed: NonNegativeInt = 1
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 32
+    num_views: NonNegativeInt = 0
+    fresh_views: bool = False
+    crop_scale: tuple[PositiveFloat, ...] = CROP_SCALE
+    drop_last: bool = True
+    selection: Selection = "last"
+    split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
+    split_seed: NonNegativeInt = 0
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if len(self.split_fractions) != 3:
+            raise ValueError(
+                f"experiment.split_fractions must be (train, val, test), got {self.split_fractions}"
+            )
+        if len(self.crop_scale) != 2 or not self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(
+                "experiment.crop_scale must be (low, high) with 0 < low <= high <= 1, shares of "
+                f"the area, got {self.crop_scale}"
+            )
+        if self.fresh_views and not self.num_views:
+            raise ValueError(
+                "experiment.fresh_views augments anew in every epoch, got experiment.num_views = "
+                "0, which does not augment; set it to 1"
+            )
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A run that trains nothing depends neither on the seed nor on the budget; one that does
+        not augment does not depend on the crop.
+        """
+        method: Any = lookup(parameters["method"].name).cls
+        if not method.trains and parameters["refiner"] == Reference("NullRefiner"):
+            return UNTRAINED
+        if not parameters["num_views"]:
+            return {**parameters, "crop_scale": CROP_SCALE}
+        return parameters

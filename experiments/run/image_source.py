@@ -1,0 +1,50 @@
+"""Where a run's images come from: one store of frozen features a process, or pixels."""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from core.clip.backbone import shared_clip
+from core.clip.features import FeatureStore
+from core.clip.frozen import FrozenCLIP
+from core.data.transforms import TrainTransform
+from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
+from experiments.run.experiment import Experiment
+
+if TYPE_CHECKING:
+    from experiments.run.run import Place
+
+
+def image_source(
+    image_input: str, clip: FrozenCLIP, settings: Experiment, place: "Place", dtype: torch.dtype
+) -> ImageSource:
+    """What a method with this ``image_input`` is trained and scored on."""
+    device = torch.device(place.device)
+    low, high = settings.crop_scale
+    pixels = PixelSource(clip, device, dtype, crop_scale=(low, high))
+    if image_input == "pixels":
+        return pixels
+    store = _store(settings.backbone, settings.weights, place.device, place.cache_dir, (low, high))
+    if settings.fresh_views:
+        return FreshViewSource(store, pixels)
+    return FeatureSource(store, device, dtype)
+
+
+@functools.lru_cache(maxsize=4)
+def _store(
+    backbone: str,
+    weights: str | None,
+    device: str,
+    cache_dir: Path,
+    crop_scale: tuple[float, float],
+) -> FeatureStore:
+    """One store of frozen features a process and backbone; features are computed in float32."""
+    clip = shared_clip(backbone, weights, device, torch.float32)
+    return FeatureStore(
+        cache_dir / "features",
+        clip,
+        device=torch.device(device),
+        augmentation=TrainTransform(clip.spec, crop_scale),
+    )

@@ -1,0 +1,388 @@
+"""One run: build everything from a configuration, train, evaluate, and say what came out.
+
+Device and precision are decided here and nowhere else.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.clip.backbone import shared_clip
+from core.config.config import Config, config_from_text, session
+from core.data.dataset import ClassSubset, Dataset
+from core.data.shots import write_shots
+from core.data.splits import class_subset
+from core.seeding import Seeds
+from core.store.record import (
+    Cost,
+    Evaluation,
+    RightImages,
+    RunRecord,
+    write_atomic,
+    write_right_images,
+)
+from core.train.batches import ImageSource
+from core.train.checkpoints import load_checkpoint, save_checkpoint
+from core.train.evaluate import accuracy, answers
+from core.train.fit import Budget, DivergedError, FitResult, fit
+from core.train.model import RefinedMethod
+from core.train.objective import Objective
+from core.types import ClassNames
+from experiments.run.data_inputs import Inputs, read_inputs
+from experiments.run.environment import describe_environment, peak_memory_mb
+from experiments.run.experiment import Experiment
+from experiments.run.image_source import image_source
+from experiments.run.protocols import LABELED, Protocol, protocol_of
+
+CONFIG_NAME = "config.gin"
+WEIGHTS_NAME = "weights.safetensors"
+LOG_NAME = "log.jsonl"
+SHOTS_NAME = "shots.json"
+
+Progress = Callable[[Mapping[str, float]], None]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run reads and computes: cache folder, data root, device."""
+
+    cache_dir: Path
+    data_root: Path | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        kind, _, index = self.device.partition(":")
+        if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
+            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
+        if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"device {self.device!r} is not there: torch sees {torch.cuda.device_count()} "
+                "CUDA devices; use --device cpu"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """Everything of a run, built."""
+
+    settings: Experiment
+    inputs: Inputs
+    model: RefinedMethod
+    budget: Budget | None
+    source: ImageSource
+    seeds: Seeds
+    autocast: AbstractContextManager[Any]
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset with all classes after the few-shot draw."""
+        return self.inputs.dataset
+
+    @property
+    def protocol(self) -> Protocol:
+        """The rules of what is trained on and scored."""
+        return protocol_of(self.settings.protocol)
+
+    @property
+    def trained_subset(self) -> ClassSubset:
+        """Whose images training sees; without labels it sees those of the new classes as well."""
+        return self.protocol.labeled if self.model.method.regime == LABELED else "all"
+
+    @property
+    def selected_subset(self) -> ClassSubset:
+        """Whose labels are known before the test."""
+        return self.protocol.labeled
+
+    def targets(self) -> tuple[ClassSubset, ...]:
+        """The class subsets of the run's own dataset that the protocol scores."""
+        return self.protocol.scored
+
+    def scored(self) -> list[tuple[Dataset, ClassSubset]]:
+        """Everything that the protocol scores: the own subsets, then the further datasets."""
+        return [
+            *((self.dataset, subset) for subset in self.targets()),
+            *((dataset, "all") for dataset in self.inputs.targets),
+        ]
+
+
+def run(
+    config_text: str,
+    run_dir: Path,
+    *,
+    identity: str,
+    variant: str,
+    factors: Mapping[str, str],
+    cache_dir: Path,
+    data_root: Path | None,
+    device: str,
+    on_progress: Progress,
+    learn: "Callable[[Assembly, Progress], FitResult] | None" = None,
+) -> RunRecord:
+    """Train (or ``learn`` elsewise) and evaluate a configuration; returns the record, unwritten.
+
+    Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
+    ``weights.safetensors`` and ``correct.json`` (which test images were right) into ``run_dir``. A
+    loss that is not finite gives a record with the status "diverged". Raises ValueError for bad
+    input.
+    """
+    started = time.perf_counter()
+    config = config_from_text(config_text)
+    write_atomic(run_dir / CONFIG_NAME, config.text())
+    place = Place(cache_dir=cache_dir, data_root=data_root, device=device)
+    with assembled(config, place) as built, _log(run_dir / LOG_NAME, on_progress) as log:
+        record = _describe(built, identity, variant, factors, place)
+        if record.shots:
+            write_shots(run_dir / SHOTS_NAME, built.dataset)
+        try:
+            result = (learn or train)(built, log)
+        except DivergedError as error:
+            return replace(record, status="diverged", message=str(error))
+        save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+        trained = time.perf_counter()
+        scores = [score_images(built, *scored) for scored in built.scored()]
+        ended = time.perf_counter()
+        write_right_images(run_dir, [images for _, images in scores])
+        cost = Cost(
+            train_seconds=result.seconds,
+            evaluate_seconds=ended - trained,
+            total_seconds=ended - started,
+            images_per_second=result.images / result.seconds if result.seconds else 0.0,
+            peak_memory_mb=peak_memory_mb(device),
+            trainable_parameters=sum(p.numel() for p in built.model.trainable()),
+        )
+        epoch = result.selected_epoch
+        evaluations = tuple(evaluation for evaluation, _ in scores)
+        return replace(record, evaluations=evaluations, cost=cost, selected_epoch=epoch)
+
+
+def train(built: Assembly, log: Progress) -> FitResult:
+    """Train an assembled run on its few-shot images. Raises DivergedError."""
+    method, refiner, settings = built.model.method, built.model.refiner, built.settings
+    objective = Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
+    if not built.model.trainable():
+        built.model.eval()
+        return FitResult()
+    assert built.budget is not None
+    batches = built.source.training(
+        class_subset(built.dataset, built.trained_subset),
+        need=frozenset({"pooled"}) | refiner.needs(),
+        num_views=settings.num_views,
+        batch_size=settings.batch_size,
+        drop_last=settings.drop_last,
+    )
+    return fit(
+        built.model,
+        objective,
+        batches,
+        built.budget,
+        built.seeds.at("batches"),
+        log=log,
+        select=_selector(built),
+        autocast=built.autocast,
+    )
+
+
+def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluation:
+    """Score the test images of a dataset's classes, with the method re-bound to their names."""
+    return score_images(built, dataset, subset)[0]
+
+
+def score_images(
+    built: Assembly, dataset: Dataset, subset: ClassSubset
+) -> tuple[Evaluation, RightImages]:
+    """The same, and which images were right: the counts are sums of these."""
+    part = class_subset(dataset, subset)
+    method = built.model.method
+    trained = method.classes
+    method.set_classes(class_names(part, built.settings.template))
+    built.model.eval()
+    batches = built.source.evaluation(part, part.test, method.eval_batch_size)
+    with built.autocast:
+        given = answers(built.model, batches)
+    method.set_classes(trained)
+    correct, total = given.counts(len(part.class_names))
+    target = _target(built, dataset, subset)
+    evaluation = Evaluation(
+        target=target,
+        dataset=dataset.name,
+        classes=subset,
+        class_names=part.class_names,
+        correct=correct,
+        total=total,
+    )
+    images = RightImages(
+        target=target,
+        test_list=part.test_fingerprint,
+        num_images=len(part.test),
+        bits=given.bits(),
+    )
+    return evaluation, images
+
+
+def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
+    """What a record calls an evaluation: the subset of its own classes, or the other dataset."""
+    if dataset.name == built.dataset.name:
+        return subset
+    return dataset.name if subset == "all" else f"{dataset.name}:{subset}"
+
+
+@contextmanager
+def assembled(config: Config, place: Place) -> Iterator[Assembly]:
+    """Everything of a run, built inside one configuration session."""
+    with session(config) as make:
+        settings: Experiment = make("experiment")
+        seeds = Seeds(settings.seed)
+        dtype, device = DTYPES[settings.precision], torch.device(place.device)
+        clip = shared_clip(settings.backbone, settings.weights, place.device, dtype)
+        protocol = protocol_of(settings.protocol)
+        inputs = read_inputs(config, place)
+        trained = class_subset(inputs.dataset, protocol.labeled)
+        method = settings.method(clip, class_names(trained, settings.template), seeds.at("method"))
+        if method.regime != LABELED:
+            method.set_classes(class_names(inputs.dataset, settings.template))
+        refiner = settings.refiner(method.output(), seeds.at("refiner"))
+        model = RefinedMethod(method, refiner).to(device, dtype)
+        yield Assembly(
+            settings=settings,
+            inputs=inputs,
+            model=model,
+            budget=_budget(settings, model),
+            source=image_source(method.image_input, clip, settings, place, dtype),
+            seeds=seeds,
+            autocast=_autocast(settings, device),
+        )
+
+
+def reload(run_dir: Path, place: Place) -> AbstractContextManager[Assembly]:
+    """A finished run, built again with what it learned. Raises ValueError for missing files."""
+    path = run_dir / CONFIG_NAME
+    if not path.is_file():
+        raise ValueError(f"{run_dir} is not a run folder: it has no {CONFIG_NAME}")
+    config = config_from_text(path.read_text(), str(path))
+    return _reloaded(config, run_dir / WEIGHTS_NAME, place)
+
+
+@contextmanager
+def _reloaded(config: Config, weights: Path, place: Place) -> Iterator[Assembly]:
+    with assembled(config, place) as built:
+        load_checkpoint(weights, built.model)
+        built.model.eval()
+        yield built
+
+
+def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
+    """What a run depends on besides its configuration: datasets and the backbone's weights.
+
+    Raises ValueError for a configuration that breaks its protocol.
+    """
+    inputs = read_inputs(config, Place(cache_dir=cache_dir, data_root=data_root))
+    values: dict[str, Any] = config.operative("experiment")
+    clip = shared_clip(
+        values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
+    )
+    return {**inputs.fingerprints, "backbone": clip.spec.fingerprint}
+
+
+def class_names(dataset: Dataset, template: str | None) -> ClassNames:
+    """The names a method scores, with the dataset's template or another."""
+    return ClassNames(names=dataset.class_names, template=template or dataset.template)
+
+
+def _describe(
+    built: Assembly,
+    identity: str,
+    variant: str,
+    factors: Mapping[str, str],
+    place: Place,
+) -> RunRecord:
+    settings, method = built.settings, built.model.method
+    trains = bool(built.model.trainable())
+    return RunRecord(
+        identity=identity,
+        variant=variant,
+        factors=dict(factors),
+        dataset=settings.dataset,
+        protocol=settings.protocol,
+        regime=method.regime,
+        selection=settings.selection,
+        seed=settings.seed if trains else None,
+        shots=settings.shots if trains else 0,
+        status="finished",
+        batch_coupled=method.batch_coupled,
+        fingerprints={
+            **built.inputs.fingerprints,
+            "few_shot": built.dataset.fingerprint if trains else "",
+            "backbone": method.clip.spec.fingerprint,
+        },
+        environment=describe_environment(place.device),
+    )
+
+
+def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
+    if settings.optimizer is None or settings.schedule is None:
+        if model.trainable():
+            raise ValueError(
+                "experiment.optimizer and experiment.schedule must be set for what trains; "
+                "use @SGD and @ConstantThenCosine"
+            )
+        return None
+    return Budget(
+        epochs=settings.epochs, optimizer=settings.optimizer(), schedule=settings.schedule()
+    )
+
+
+def _autocast(settings: Experiment, device: torch.device) -> AbstractContextManager[Any]:
+    if settings.precision != "bfloat16":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
+    """How an epoch is scored for the selection rule, or None for the last epoch."""
+    rule = built.settings.selection
+    if rule == "last":
+        return None
+    part = class_subset(built.dataset, built.selected_subset)
+    classes = class_names(part, built.settings.template)
+    items = part.val if rule == "val" else part.test
+    if not items or (rule == "val" and part.val == part.test):
+        lacks = "has none of its own: they are its test images" if items else "has none"
+        raise ValueError(
+            f"experiment.selection = 'val' needs validation images, {built.dataset.name} {lacks}; "
+            "use 'last'"
+        )
+
+    def score(model: RefinedMethod) -> float:
+        method = model.method
+        trained = method.classes
+        if trained != classes:
+            method.set_classes(classes)
+        batches = built.source.evaluation(part, items, method.eval_batch_size)
+        fraction = accuracy(model, batches)
+        if trained != classes:
+            method.set_classes(trained)
+        return fraction
+
+    return score
+
+
+@contextmanager
+def _log(path: Path, on_progress: Progress) -> Iterator[Progress]:
+    """Append each epoch to a fresh log file, a JSON object a line, and pass it on."""
+    with path.open("w") as file:
+
+        def write(epoch: Mapping[str, float]) -> None:
+            file.write(json.dumps(dict(epoch)) + "\n")
+            file.flush()
+            on_progress(epoch)
+
+        yield write

@@ -1,0 +1,373 @@
+"""The planner: from a configuration to the cells of a study, before anything runs.
+
+A grid is variants x datasets x seeds, and x shots for a few-shot curve. Variants are named sets of
+bindings, or come from factors: parameters with levels, the first being the default ("on"), the last
+"off". Overrides change settings on some datasets. Every cell gets a complete configuration and the
+identity of its run. Cells of one identity run once.
+"""
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from core.config.config import Config
+from core.config.registry import NonNegativeInt, Reference, register
+from core.config.value_types import format_value
+from experiments.run.protocols import FEW_SHOTS
+from experiments.study.overrides import Spot, check_overrides, read_overrides
+
+MAX_CELLS = 10_000
+ROOT = "experiment"
+OFF = re.compile(r"(No|Null)[A-Z]")
+STUDY_NAME = re.compile(r"[\w][\w.-]*")
+
+FingerprintOf = Callable[[Config], Mapping[str, str]]
+
+
+@register("grid", name="grid")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Variants x datasets x seeds, and the variant they are compared with.
+
+    ``variants`` maps a name to bindings ("Class.parameter": value). ``factors`` maps a parameter to
+    its levels, which ``design`` combines: "full" takes all combinations; "leave_one_out" all first
+    levels, and each other level alone; "add_one_in" all last levels, and each other level alone.
+    ``references`` are further variants that the report compares with. ``shots`` are the points of a
+    few-shot curve. ``overrides`` are rules such as ``{'datasets': ('imagenet',), 'set':
+    {'experiment.epochs': 50}}``; a rule may name variants, datasets and shots, stands above what
+    variants bind, and below later rules.
+    """
+
+    study: str
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    baseline: str
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    factors: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    design: Literal["full", "leave_one_out", "add_one_in"] = "full"
+    references: tuple[str, ...] = ()
+    shots: tuple[NonNegativeInt, ...] = ()
+    overrides: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not STUDY_NAME.fullmatch(self.study):
+            raise ValueError(
+                f"grid.study names a folder: letters, digits, '_', '-', '.', got {self.study!r}"
+            )
+        for name, values in (("datasets", self.datasets), ("seeds", self.seeds)):
+            if not values:
+                raise ValueError(f"grid.{name} is empty: name at least one, or nothing can run")
+        for name, numbers in (
+            ("datasets", self.datasets),
+            ("seeds", self.seeds),
+            ("shots", self.shots),
+        ):
+            if twice := _repeated(numbers):
+                raise ValueError(
+                    f"grid.{name} must not repeat a value, {twice[0]!r} is there twice"
+                )
+        if not self.variants and not self.factors:
+            raise ValueError("the grid is empty: give grid.variants or grid.factors")
+        for key, levels in self.factors.items():
+            if len(levels) < 2 or _repeated(map(format_value, levels)):
+                raise ValueError(
+                    f"grid.factors: {key} needs two or more different levels, "
+                    f"got {format_value(levels)}"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A named set of bindings. ``factors`` maps each bound parameter to its level's text."""
+
+    name: str
+    bindings: Mapping[str, Any]
+    from_factors: bool = False
+
+    @property
+    def factors(self) -> dict[str, str]:
+        return {key: format_value(value) for key, value in sorted(self.bindings.items())}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One run to be: a complete configuration and its identity.
+
+    ``seed`` is None where the seed changes nothing, ``shots`` where the grid has none. ``note`` is
+    empty, or says which cell this one repeats.
+    """
+
+    variant: str
+    dataset: str
+    seed: int | None
+    identity: str
+    config_text: str = field(repr=False)
+    factors: Mapping[str, str]
+    note: str = ""
+    shots: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The cell in a reader's words."""
+        shots = "" if self.shots is None else f", shots {self.shots}"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.variant} on {self.dataset}{shots}{seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All cells of a grid, by dataset, shots, seed and variant."""
+
+    grid: Grid
+    variants: tuple[Variant, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def runs(self) -> tuple[Cell, ...]:
+        """The cells that are run: the first of each identity."""
+        return tuple({cell.identity: cell for cell in reversed(self.cells)}.values())[::-1]
+
+
+def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) -> Plan:
+    """Lay out the grid of a configuration. ``yes`` allows more than 10,000 cells.
+
+    Raises:
+        ValueError: there is no grid, it breaks one of its rules, or a binding would be without
+        effect.
+    """
+    grid = grid_of(config)
+    points = grid.shots or (None,)
+    count = _count_variants(grid) * len(grid.datasets) * len(points) * len(grid.seeds)
+    if count > MAX_CELLS and not yes:
+        raise ValueError(
+            f"the grid has {count} cells, more than {MAX_CELLS}: pass --yes if that is intended"
+        )
+    variants = variants_of(grid)
+    common = config.without(key for key in config.bindings if key.startswith("grid."))
+    configs = _configs(common, grid, variants)
+    _check_bindings(common, variants, configs)
+    cells: list[Cell] = []
+    for dataset, shots in itertools.product(grid.datasets, points):
+        columns = [
+            _seeded(
+                variant,
+                configs[variant.name, dataset, shots],
+                (dataset, shots),
+                grid.seeds,
+                fingerprint_of,
+            )
+            for variant in variants
+        ]
+        rows = itertools.zip_longest(*columns)
+        cells += [cell for row in rows for cell in row if cell]
+    return Plan(grid=grid, variants=variants, cells=tuple(_marked(cells, variants)))
+
+
+def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[Spot, Config]:
+    """The configuration of every variant on every dataset (and number of shots), but the seed."""
+    from core.data.catalog import dataset_names  # readers are heavy, and a plan needs their names
+
+    known = {
+        "variants": [variant.name for variant in variants],
+        "datasets": [*grid.datasets, *(name for name, _ in dataset_names())],
+        "shots": {*grid.shots, *FEW_SHOTS},
+    }
+    overrides = read_overrides(grid.overrides, known)
+    places = itertools.product(variants, grid.datasets, grid.shots or (None,))
+    configs: dict[Spot, Config] = {}
+    for variant, dataset, shots in places:
+        place = (variant.name, dataset, shots)
+        own = {**variant.bindings, f"{ROOT}.dataset": dataset}
+        own |= {} if shots is None else {f"{ROOT}.shots": shots}
+        made = common.with_bindings(own, f"variant {variant.name!r}")
+        for override in overrides:
+            if override.applies(place):
+                made = made.with_bindings(override.bindings, override.source)
+        configs[place] = made
+    _check_shots(grid, configs.values())
+    check_overrides(overrides, configs, ROOT)
+    return configs
+
+
+def grid_of(config: Config) -> Grid:
+    """The grid that a configuration binds. Raises ValueError where there is none or only a part."""
+    bound: dict[str, Any] = {
+        key.removeprefix("grid."): value
+        for key, value in config.bindings.items()
+        if key.startswith("grid.")
+    }
+    if not bound:
+        raise ValueError("the configuration has no grid: bind grid.study, grid.datasets, ...")
+    required = [
+        f.name for f in fields(Grid) if f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing := [name for name in required if name not in bound]:
+        raise ValueError(f"the grid is incomplete: bind {', '.join(f'grid.{m}' for m in missing)}")
+    return Grid(**bound)
+
+
+def variants_of(grid: Grid) -> tuple[Variant, ...]:
+    """Named variants in their order, then those of the factors.
+
+    Raises:
+        ValueError: two of them have one name, or the baseline or a reference is not among them.
+    """
+    named = [Variant(name=name, bindings=bindings) for name, bindings in grid.variants.items()]
+    combinations = [
+        Variant(name=_name(levels, grid), bindings=levels, from_factors=True)
+        for levels in _combinations(grid)
+    ]
+    variants = (*named, *combinations)
+    names = [variant.name for variant in variants]
+    if twice := _repeated(names):
+        raise ValueError(f"variant names must differ, {twice[0]!r} is there twice: rename one")
+    for role, name in [("baseline", grid.baseline), *(("references", r) for r in grid.references)]:
+        if name not in names:
+            raise ValueError(f"grid.{role} must name a variant, got {name!r}; there are: {names}")
+    return variants
+
+
+def _count_variants(grid: Grid) -> int:
+    levels = [len(levels) for levels in grid.factors.values()]
+    if not levels:
+        return len(grid.variants)
+    combined = math.prod(levels) if grid.design == "full" else 1 + sum(n - 1 for n in levels)
+    return len(grid.variants) + combined
+
+
+def _combinations(grid: Grid) -> list[dict[str, Any]]:
+    """The settings of all factors, combination by combination, the reference combination first."""
+    if not grid.factors:
+        return []
+    if grid.design == "full":
+        products = itertools.product(*grid.factors.values())
+        return [dict(zip(grid.factors, levels, strict=True)) for levels in products]
+    home = _home(grid)
+    alone = [
+        {**home, key: level}
+        for key, levels in grid.factors.items()
+        for level in levels
+        if format_value(level) != format_value(home[key])
+    ]
+    return [home, *alone]
+
+
+def _home(grid: Grid) -> dict[str, Any]:
+    """The combination that names are relative to: all on, or all off for add_one_in."""
+    index = -1 if grid.design == "add_one_in" else 0
+    return {key: levels[index] for key, levels in grid.factors.items()}
+
+
+def _name(levels: Mapping[str, Any], grid: Grid) -> str:
+    """A readable name: what differs from "full" (all on) or "none" (all off)."""
+    home = _home(grid)
+    shorts = Counter(key.rpartition(".")[2] for key in grid.factors)
+    words: list[str] = []
+    for key, level in levels.items():
+        if format_value(level) == format_value(home[key]):
+            continue
+        short = key.rpartition(".")[2]
+        short = short if shorts[short] == 1 else key
+        if _is_off(level):
+            words.append(f"-{short}")
+        elif _is_off(home[key]) and level == grid.factors[key][0]:
+            words.append(f"+{short}")
+        elif isinstance(level, Reference):
+            words.append(f"{short}={level.name}")
+        else:
+            words.append(f"{key}={format_value(level)}")
+    return " ".join(words) or ("none" if grid.design == "add_one_in" else "full")
+
+
+def _is_off(level: object) -> bool:
+    return isinstance(level, Reference) and OFF.match(level.name) is not None
+
+
+def _check_shots(grid: Grid, configs: Iterable[Config]) -> None:
+    """Raise ValueError where ``grid.shots`` is not the curve of the few-shot protocol."""
+    key = f"{ROOT}.shots"
+    if not grid.shots:
+        return
+    if key in grid.factors or any(key in bindings for bindings in grid.variants.values()):
+        raise ValueError(f"grid.shots sets {key} in every cell: take it out of the variants")
+    found = {config.bindings.get(f"{ROOT}.protocol", "base_to_new") for config in configs}
+    if found != {"few_shot"}:
+        raise ValueError(
+            f"grid.shots is the curve of the protocol 'few_shot', got {ROOT}.protocol = "
+            f"{sorted(map(str, found))[0]!r}; bind it, or bind {key} instead of grid.shots"
+        )
+
+
+def _check_bindings(
+    common: Config, variants: Iterable[Variant], configs: Mapping[Spot, Config]
+) -> None:
+    """Every binding must reach something.
+
+    What a named variant binds must act in that variant. A common binding or a factor's level may be
+    out of reach in some variants, because they plug another part, but not in all of them.
+    """
+    firsts = {place[0]: config for place, config in reversed(list(configs.items()))}
+    idle = set(common.bindings).union(*(variant.bindings for variant in variants))
+    for variant in variants:
+        config = firsts[variant.name]
+        unused = set(config.unused((ROOT,)))
+        idle -= config.bindings.keys() - unused
+        if not variant.from_factors:
+            config.without(unused - variant.bindings.keys()).check_used((ROOT,))
+    for config in firsts.values():
+        config.without(set(config.unused((ROOT,))) - idle).check_used((ROOT,))
+
+
+def _seeded(
+    variant: Variant,
+    config: Config,
+    place: tuple[str, int | None],
+    seeds: tuple[int, ...],
+    fingerprint_of: FingerprintOf,
+) -> list[Cell]:
+    """The cells of one variant on one dataset, with one number of shots: one a seed, or one if no
+    seed changes anything.
+    """
+    dataset, shots = place
+    config = config.without(config.unused((ROOT,)))  # so that a cell trains on its own as well
+    probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] + 1)
+    source = f"variant {variant.name!r}"
+    seeded = [config.with_bindings({f"{ROOT}.seed": seed}, source) for seed in probes]
+    identities = [c.identity(ROOT, fingerprint_of(c)) for c in seeded]
+    seedless = len(set(identities)) == 1
+    return [
+        Cell(
+            variant=variant.name,
+            dataset=dataset,
+            seed=None if seedless else seed,
+            identity=identity,
+            config_text=seed_config.text(),
+            factors=variant.factors,
+            shots=shots,
+        )
+        for seed, identity, seed_config in zip(
+            seeds[: 1 if seedless else None], identities, seeded, strict=False
+        )
+    ]
+
+
+def _marked(cells: Iterable[Cell], variants: Iterable[Variant]) -> list[Cell]:
+    """The cells, those that repeat an earlier one marked with its variant."""
+    from_factors = {variant.name for variant in variants if variant.from_factors}
+    owners: dict[str, str] = {}
+    marked: list[Cell] = []
+    for cell in cells:
+        owner = owners.setdefault(cell.identity, cell.variant)
+        if owner != cell.variant:
+            kind = "inert: same as" if cell.variant in from_factors else "duplicate of"
+            cell = replace(cell, note=f"{kind} {owner!r}")
+        marked.append(cell)
+    return marked
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    return [value for value, count in Counter(values).items() if count > 1]

@@ -1,0 +1,379 @@
+"""The mirror of a study in MLflow, and the only door to it.
+
+Records are the truth; MLflow is a copy to look at. A mirror process of its own, at low priority,
+writes every finished run: neither the driver nor a worker imports mlflow, waits for it, or fails
+with it. Each run carries its identity and a hash of its record as tags, so that mirroring again
+changes nothing.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.metrics import harmonic_mean
+from core.store.record import RECORD_NAME, RunRecord, read_record, to_json
+
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+NICENESS = 10
+CLOSE_SECONDS = 60.0
+LOCK_SECONDS = 30.0
+MAX_PARAMS = 100
+MAX_KEY = 250
+MAX_VALUE = 6000
+ILLEGAL = re.compile(r"[^\w\-.: /]", re.ASCII)
+IDENTITY_TAG = "refinelab.identity"
+CONTENT_TAG = "refinelab.record"
+RUN_STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
+FIRST_PORT = 5000
+
+
+class Tracker(Protocol):
+    """Who is told of finished runs."""
+
+    def finished(self, run_dir: Path) -> None:
+        """The record in ``run_dir`` is written. Returns at once and never raises."""
+        ...
+
+    def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
+        """Wait at most ``seconds`` for what is under way; what the user should know, or nothing."""
+        ...
+
+
+class NullTracker:
+    """Tells nobody."""
+
+    def finished(self, run_dir: Path) -> None:
+        return
+
+    def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorReport:
+    """Runs a mirror wrote, runs that were there, runs it left, and why it left some."""
+
+    written: int = 0
+    present: int = 0
+    left: int = 0
+    error: str = ""
+
+    def __str__(self) -> str:
+        reason = f" ({self.error})" if self.error else ""
+        return f"{self.written} runs written, {self.present} were there, {self.left} left{reason}"
+
+
+def tracking_uri(runs_dir: Path) -> str:
+    """``MLFLOW_TRACKING_URI``, or else the database file ``mlflow.db`` in ``runs_dir``."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.absolute()}/mlflow.db"
+
+
+class MlflowTracker:
+    """Starts a study's mirror process with the first finished run, wakes it with each other one."""
+
+    def __init__(self, study_dir: Path, uri: str | None = None) -> None:
+        self.study_dir = study_dir
+        self.uri = uri or tracking_uri(study_dir.parent)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def finished(self, run_dir: Path) -> None:
+        with suppress(OSError):  # a full pipe, a dead mirror: its last pass, or sync, finds all
+            if self.process is None:
+                self.process = _start_mirror(self.study_dir, self.uri, niceness=NICENESS)
+                os.set_blocking(_wake_up(self.process), False)
+            os.write(_wake_up(self.process), b"\n")
+
+    def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
+        if self.process is None:
+            return ""
+        report = _end_mirror(self.process, seconds)
+        self.process = None
+        if not report.error:
+            return ""
+        missing = f", {report.left} runs are missing" if report.left else ""
+        return f"MLflow is behind{missing} ({report.error}): python main.py sync {self.study_dir}"
+
+
+def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
+    """Write all runs of a study that MLflow lacks, and wait for it.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if not study_dir.is_dir():
+        raise ValueError(f"{study_dir} is no study: there is no such folder")
+    process = _start_mirror(study_dir, uri or tracking_uri(study_dir.parent), niceness=0)
+    return _end_mirror(process, None)
+
+
+def _start_mirror(study_dir: Path, uri: str, *, niceness: int) -> subprocess.Popen[bytes]:
+    search_path = os.pathsep.join(p or os.getcwd() for p in sys.path)
+    with (study_dir / "mirror.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__, str(study_dir.absolute()), uri, str(niceness)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**QUIET, **os.environ, "PYTHONPATH": search_path},
+            process_group=0,
+        )
+
+
+def _wake_up(process: subprocess.Popen[bytes]) -> int:
+    """The descriptor of the pipe that wakes a mirror process and whose end ends it."""
+    assert process.stdin is not None
+    return process.stdin.fileno()
+
+
+def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> MirrorReport:
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return MirrorReport(error=f"not finished after {seconds:g} seconds")
+    try:
+        return MirrorReport(**json.loads(output.splitlines()[-1]))
+    except (ValueError, TypeError, IndexError):
+        return MirrorReport(error=f"the mirror process ended with exit code {process.returncode}")
+
+
+def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
+    """The life of the mirror process: a pass a wake-up, one when the driver lets go, a report."""
+    os.nice(niceness)
+    mirror = Mirror(study_dir, uri)
+    mirror.run_pass()
+    while os.read(0, 65536):
+        mirror.run_pass()
+    report = mirror.run_pass()
+    mirror.close()
+    print(json.dumps(asdict(report)), flush=True)
+
+
+class Mirror:
+    """Writes the records of one study folder to MLflow; imports mlflow with the first one.
+
+    The experiment has the study's name. A run that MLflow holds with other content, or only in part
+    because its writer was killed, is replaced. After an error nothing more is tried.
+    """
+
+    def __init__(self, study_dir: Path, uri: str) -> None:
+        self.study_dir = study_dir
+        self.uri = uri
+        self.client: Any = None
+        self.experiment = ""
+        self.held: dict[str, tuple[str, str]] = {}
+        self.seen: dict[Path, int] = {}
+        self.written = 0
+        self.error = ""
+        self.locks = ExitStack()
+
+    def run_pass(self) -> MirrorReport:
+        """Write every record that is new since the last pass; a damaged one is left and named."""
+        paths = sorted(self.study_dir.glob(f"*/{RECORD_NAME}"))
+        new = {path: path.stat().st_mtime_ns for path in paths}.items() - self.seen.items()
+        damaged: list[str] = []
+        if new and not self.error:
+            try:
+                self._connect()
+                damaged = [text for path, stamp in sorted(new) if (text := self._take(path, stamp))]
+            except Exception as error:
+                traceback.print_exc()
+                self.error = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        return MirrorReport(
+            written=self.written,
+            present=len(self.seen) - self.written,
+            left=len(paths) - len(self.seen),
+            error=self.error or "; ".join(damaged[:1]),
+        )
+
+    def _take(self, path: Path, stamp: int) -> str:
+        """Mirror one record; what is wrong with it, or nothing."""
+        try:
+            record = read_record(path.parent)
+        except ValueError as error:
+            return str(error)
+        if record is not None:
+            self._write(path.parent, record)
+            self.seen[path] = stamp
+        return ""
+
+    def close(self) -> None:
+        """Let other processes mirror this study."""
+        self.locks.close()
+
+    def _connect(self) -> None:
+        """Open the store, create what it lacks, and read what it holds of this study."""
+        if self.client is not None:
+            return
+        self.locks.enter_context(_exclusive(self.study_dir / ".mirror.lock"))
+        from mlflow import MlflowClient
+
+        with _exclusive(self.study_dir.parent / ".mlflow.lock"):
+            client = MlflowClient(tracking_uri=self.uri)
+            found = client.get_experiment_by_name(self.study_dir.name)
+        if found is None:
+            location = (self.study_dir / "artifacts").absolute().as_uri()
+            self.experiment = client.create_experiment(self.study_dir.name, location)
+        else:
+            self.experiment = found.experiment_id
+        self.client = client
+        self._read_held()
+
+    def _read_held(self) -> None:
+        token = None
+        while token != "":
+            page = self.client.search_runs([self.experiment], max_results=1000, page_token=token)
+            for run in page:
+                complete = run.info.status in RUN_STATUS.values()
+                content = run.data.tags.get(CONTENT_TAG, "") if complete else ""
+                self.held[run.data.tags.get(IDENTITY_TAG, "")] = (run.info.run_id, content)
+            token = page.token or ""
+
+    def _write(self, run_dir: Path, record: RunRecord) -> None:
+        content = hashlib.sha256(to_json(record).encode()).hexdigest()
+        run_id, held_content = self.held.get(record.identity, ("", ""))
+        if held_content == content:
+            return
+        if run_id:
+            self.client.delete_run(run_id)
+        run_id = self._create(run_dir, record, content)
+        self.held[record.identity] = (run_id, content)
+        self.written += 1
+
+    def _create(self, run_dir: Path, record: RunRecord, content: str) -> str:
+        from mlflow.entities import Metric, Param
+
+        end = (run_dir / RECORD_NAME).stat().st_mtime_ns // 1_000_000
+        start = end - int(1000 * record.cost.total_seconds) if record.cost else end
+        tags = {**tags_of(record), CONTENT_TAG: content, "run_dir": str(run_dir)}
+        name = f"{record.variant}, {record.dataset}, {tags['seed']}"
+        run = self.client.create_run(self.experiment, start, tags, name)
+        run_id: str = run.info.run_id
+        metrics = [Metric(key, value, end, 0) for key, value in metrics_of(record).items()]
+        params = [Param(key, value) for key, value in params_of(run_dir, record).items()]
+        self.client.log_batch(run_id, metrics=metrics, params=params[:MAX_PARAMS])
+        for first in range(MAX_PARAMS, len(params), MAX_PARAMS):
+            self.client.log_batch(run_id, params=params[first : first + MAX_PARAMS])
+        self.client.set_terminated(run_id, RUN_STATUS[record.status], end)
+        return run_id
+
+
+def metrics_of(record: RunRecord) -> dict[str, float]:
+    """Accuracy on every target, the harmonic mean where it has a meaning, and the cost."""
+    metrics = {_legal(e.target): e.accuracy for e in record.evaluations}
+    base, new = record.accuracy("base"), record.accuracy("new")
+    if base is not None and new is not None:
+        metrics["hm"] = harmonic_mean(base, new)
+    if record.cost is not None:
+        metrics |= {f"cost.{key}": float(value) for key, value in asdict(record.cost).items()}
+    return metrics
+
+
+def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
+    """The run's settings and its factors' levels, with keys and lengths that MLflow takes."""
+    settings: dict[str, str] = {**_settings(run_dir / "config.gin"), **record.factors}
+    return {_legal(key): value[:MAX_VALUE] for key, value in settings.items()}
+
+
+def tags_of(record: RunRecord) -> dict[str, str]:
+    """What names a run and says what it is."""
+    return {
+        IDENTITY_TAG: record.identity,
+        "variant": record.variant,
+        "dataset": record.dataset,
+        "protocol": record.protocol,
+        "regime": record.regime,
+        "selection": record.selection,
+        "seed": "no seed" if record.seed is None else f"seed {record.seed}",
+        "status": record.status,
+        "message": record.message[:MAX_VALUE],
+    }
+
+
+def _settings(path: Path) -> dict[str, str]:
+    """The bindings of a resolved configuration, one a line, as text."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    pairs = (line.partition(" = ") for line in lines)
+    return {key: value for key, equals, value in pairs if equals}
+
+
+def _legal(key: str) -> str:
+    return ILLEGAL.sub("_", key)[:MAX_KEY]
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold a file's lock; raises TimeoutError when somebody else keeps it for long."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    with path.open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"another process mirrors here, it holds {path}") from None
+                time.sleep(0.1)
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UiCommand:
+    """How to start a server of pages, for ``os.execve``, and where it answers."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    url: str
+
+
+def ui_command(runs_dir: Path, *, port: int = FIRST_PORT) -> UiCommand:
+    """MLflow's pages over the runs in ``runs_dir``, on this machine only, at the next free port."""
+    port = free_port(port)
+    options = {
+        "--backend-store-uri": tracking_uri(runs_dir),
+        "--default-artifact-root": runs_dir.absolute().as_uri(),
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--workers": "1",
+    }
+    argv = [sys.executable, "-m", "mlflow", "server"]
+    argv += [word for pair in options.items() for word in pair]
+    env = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return UiCommand(argv=tuple(argv), env=env, url=f"http://127.0.0.1:{port}")
+
+
+def free_port(first: int) -> int:
+    """The first free port of this machine from ``first`` on."""
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise ValueError(f"no free port from {first} to {first + 99}: name another with --port")
+
+
+if __name__ == "__main__":
+    mirror_process(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,200 @@
+"""How the recorded case of SEP is replayed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.clip.frozen import FrozenCLIP
+from core.seeding import Seeds
+from core.train.model import RefinedMethod
+from core.train.objective import Objective
+from core.types import Batch, ClassNames, Forward
+from experiments.verify.vectors import (
+    Named,
+    Vectors,
+    check_tokens,
+    fill,
+    frozen_clip,
+    gradients,
+    replays,
+    sgd_steps,
+)
+from methods.sep import SEP
+from methods.token_fusion import TextFusion, VisionFusion
+from refiners.null_refiner import NullRefiner
+
+SEEDS = Seeds(0)
+SHIFT = 0.5
+POOLED = frozenset({"pooled"})
+RECORDED = {
+    "attention.in_proj_": "attn.qkv.",
+    "attention.out_proj.": "attn.out.",
+    "norm": "ln",
+    "scale": "s",
+}
+
+
+class Recorder:
+    """Passes tokens through a fusion hook and keeps what enters and leaves each fused block."""
+
+    def __init__(self, hook: TextFusion | VisionFusion) -> None:
+        self.hook = hook
+        self.before: dict[int, Tensor] = {}
+        self.kept: dict[str, Tensor] = {}
+
+    def enter(self, x_BLW: Tensor) -> Tensor:
+        return self.hook.enter(x_BLW)
+
+    def before_block(self, layer: int, x_BLW: Tensor) -> Tensor:
+        after = self.hook.before_block(layer, x_BLW)
+        if str(layer) in self.hook.fusions:
+            tokens, prompts = self.hook.parts(x_BLW)
+            _, fused = self.hook.parts(after)
+            self.before[layer] = x_BLW
+            self.kept |= {
+                f"layer{layer}.tokens": tokens,
+                f"layer{layer}.prompt": prompts,
+                f"layer{layer}.out": fused,
+            }
+        return after
+
+
+@replays("sep")
+def replay_sep(vectors: Vectors) -> Named:
+    """The released pair of scopes: prototypes, three steps, four ways to batch the same images."""
+    clip = frozen_clip(vectors)
+    classes = ClassNames(names=vectors.classes.names, template=vectors.constants["template"])
+    yield from check_tokens(vectors, " ".join(["X"] * vectors.constants["n_ctx"]), clip.tokenizer)
+    yield from _handmade_tokens(vectors, classes, clip)
+    method = _released(clip, classes, vectors.constants)
+    named = _parameters(method)
+    for name, parameter in named.items():
+        if name != "proto":
+            fill(parameter, vectors[f"param.{name}"])
+    method.begin_training([vectors.batch(step, POOLED) for step in (1, 2, 3)], 1)
+    yield "proto.init", method.prototypes.detach().clone()
+    yield from _steps(vectors, method, named)
+    for name, parameter in named.items():
+        yield f"after3.{name}", parameter.detach()
+    yield from _evaluations(vectors, method)
+
+
+def _handmade_tokens(vectors: Vectors, classes: ClassNames, clip: FrozenCLIP) -> Named:
+    ids = clip.tokenizer(classes.prompts())
+    rows = {int(token): row for row, token in enumerate(vectors["in.token_row_ids"])}
+    yield "in.handmade_token_ids", ids
+    yield "in.handmade_token_rows_index", torch.tensor([[rows[int(i)] for i in r] for r in ids])
+
+
+def _released(clip: FrozenCLIP, classes: ClassNames, c: Mapping[str, Any]) -> SEP:
+    method = SEP(
+        clip,
+        classes,
+        SEEDS,
+        num_ctx=c["n_ctx"],
+        num_ctx_vision=c["n_ctx_visual"],
+        text_layers=tuple(c["active_text_layers"]),
+        vision_layers=tuple(c["active_vision_layers"]),
+        selection_scope="batch",
+        fusion_axis="batch",
+        fusion_hidden=c["fusion_hidden"],
+        text_weight=c["W"],
+        vision_weight=c["W_V"],
+        prototype_scale=c["proto_scale"],
+    )
+    return method.double()
+
+
+def _parameters(method: SEP) -> dict[str, nn.Parameter]:
+    """Our parameters by their recorded names."""
+    named = {"ctx": method.ctx, "ctx_visual": method.vision.ctx, "proto": method.prototypes}
+    for tower, hook in (("text", method.text), ("vision", method.vision)):
+        for name, parameter in hook.fusions.named_parameters():
+            layer, _, rest = name.partition(".")
+            for ours, theirs in RECORDED.items():
+                rest = rest.replace(ours, theirs)
+            named[f"fuse.{tower}.layer{layer}.{rest}"] = parameter
+    return named
+
+
+def _steps(vectors: Vectors, method: SEP, named: Mapping[str, nn.Parameter]) -> Named:
+    model = RefinedMethod(method, NullRefiner(method.output(), SEEDS)).train()
+    objective = Objective(method.loss_terms(), {}, method.criterion)
+    kept: dict[str, Forward] = {}
+
+    def step(number: int) -> Mapping[str, Tensor]:
+        batch = vectors.batch(number, POOLED)
+        kept["out"] = out = model(batch)
+        terms = objective(out, batch.labels)
+        return {**terms, "loss": torch.stack(list(terms.values())).sum()}
+
+    for number, values in sgd_steps(list(named.values()), step):
+        out, batch = kept["out"], vectors.batch(number, POOLED)
+        yield f"loss{number}.total", values["loss"]
+        yield f"loss{number}.ce", values["ce"]
+        yield f"loss{number}.text_consistency", values["text_consistency"] / method.text_weight
+        yield (
+            f"loss{number}.visual_consistency",
+            values["vision_consistency"] / method.vision_weight,
+        )
+        for theirs, image in (("prompted", out.image), ("frozen", out.aux["sep_frozen"])):
+            logits = method.prototype_logits(image)
+            yield f"loss{number}.prototype_{theirs}", method.criterion(logits, batch.labels)
+            if number == 1:
+                yield f"out1.proto_logits_{theirs}", logits
+        yield f"out{number}.logits", out.logits()
+        if number == 1:
+            yield from gradients(named)
+            yield from _first_step(method, batch, out)
+        yield from _selected(method, batch, number)
+
+
+@torch.no_grad()
+def _selected(method: SEP, batch: Batch, number: int) -> Named:
+    """The tokens that each fused block of the image tower took, the same for every image."""
+    recorder = Recorder(method.vision)
+    assert batch.pixels is not None
+    method.clip.encode_image(batch.pixels, recorder)
+    for layer, before in recorder.before.items():
+        yield f"out{number}.vision.layer{layer}.selected", method.vision.select(before)[0]
+
+
+@torch.no_grad()
+def _first_step(method: SEP, batch: Batch, out: Forward) -> Named:
+    text, vision = Recorder(method.text), Recorder(method.vision)
+    prompts = method.prompts
+    assert batch.pixels is not None
+    yield "out1.image_feature", out.image
+    yield "out1.image_frozen", out.aux["sep_frozen"]
+    yield "out1.image_prompted_raw", method.clip.encode_image(batch.pixels, vision).pooled
+    yield "out1.text_feature", out.text
+    yield "out1.text_fixed", method.handmade_CD
+    embedding = prompts.assemble(method.ctx)
+    yield "out1.text_prompted_raw", method.clip.encode_text(embedding, prompts.eot_C, text)
+    for tower, recorder in (("text", text), ("vision", vision)):
+        for name, value in recorder.kept.items():
+            yield f"out1.fuse.{tower}.{name}", value
+    for layer, before in vision.before.items():
+        yield f"out1.vision.layer{layer}.power", method.vision.power(before)[0]
+
+
+@torch.no_grad()
+def _evaluations(vectors: Vectors, method: SEP) -> Named:
+    """Released predictions depend on the batch: the same images together and apart."""
+    method.eval()
+    pixels = vectors.eval_batch().pixels
+    assert pixels is not None
+
+    def logits(some_BCHW: Tensor) -> Tensor:
+        labels = torch.zeros(len(some_BCHW), dtype=torch.int64)
+        out: Forward = method(Batch(labels=labels, pixels=some_BCHW))
+        return out.logits()
+
+    shifted = pixels.clone()
+    shifted[0] += SHIFT
+    yield "eval_after3.logits", logits(pixels)
+    yield "eval_after3.logits_first_half", logits(pixels[: len(pixels) // 2])
+    yield "eval_after3.logits_one_by_one", torch.cat([logits(image[None]) for image in pixels])
+    yield "eval_after3.logits_first_image_shifted", logits(shifted)

@@ -1,0 +1,314 @@
+"""Where jobs run: in this process, or in worker processes of this machine.
+
+Executors carry a plain mapping to an entry function and its plain result back; they know nothing of
+records.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Self
+
+from experiments.workers.jobs import Event, Job, JobQueue
+from experiments.workers.worker import execute
+
+ENTRY = "experiments.workers.worker:run_job"
+MAX_FAILED_STARTS = 3
+CLOSE_SECONDS = 5.0
+CHECK_SECONDS = 0.5
+
+
+class InlineExecutor:
+    """Runs jobs one after the other in this process, to debug; ``poll`` runs one to its end."""
+
+    def __init__(self, entry: str = ENTRY) -> None:
+        self.entry = entry
+        self.queue = JobQueue()
+
+    def submit(self, job: Job) -> None:
+        self.queue.add(job)
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        if not self.queue:
+            return []
+        job = self.queue.next(None, ())
+        attempt = self.queue.attempts[job.key]
+        events = [Event(key=job.key, kind="started", attempt=attempt)]
+
+        def on_progress(values: Mapping[str, float]) -> None:
+            events.append(Event(key=job.key, kind="progress", attempt=attempt, result=values))
+
+        answer = json.loads(execute(self.entry, job.payload, on_progress))
+        return [*events, self.queue.conclude(job, answer)]
+
+    def cancel(self, key: str, *, running: bool = False) -> bool:
+        return self.queue.remove(key)
+
+    def close(self) -> None:
+        self.queue = JobQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Worker:
+    """A worker process, our end of its pipe, and the job it has.
+
+    Its standard input is a pipe that nobody writes to: the end of it tells the worker that we are
+    gone. It is the leader of its own process group, so that a terminal's Ctrl-C reaches only us,
+    and a kill reaches its children.
+    """
+
+    def __init__(self, entry: str, environment: Mapping[str, str], log: Path) -> None:
+        self.channel, theirs = Pipe()
+        call = f"from experiments.workers.worker import main; main({theirs.fileno()}, {entry!r})"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", call],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=dict(environment),
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        self.job: Job | None = None
+        self.begun = False
+        self.affinity: str | None = None
+        self.started = self.heard = 0.0
+
+    def give(self, job: Job, attempt: int) -> None:
+        """Start a job. A worker that died meanwhile is noticed by the next poll."""
+        self.job, self.affinity, self.begun = job, job.affinity, False
+        self.started = self.heard = time.monotonic()
+        log = str(job.log) if job.log else None
+        message = {"key": job.key, "attempt": attempt, "payload": job.payload, "log": log}
+        self._send(json.dumps(message, allow_nan=False))
+
+    def dismiss(self) -> None:
+        """Ask an idle worker to end; end a busy one."""
+        if self.job is not None:
+            self.kill()
+        else:
+            self._send("null")
+
+    def _send(self, text: str) -> None:
+        try:
+            self.channel.send_bytes(text.encode())
+        except OSError:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process and its children at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def bury(self, seconds: float) -> str:
+        """Wait for the end of the process, by force after ``seconds``, and say how it ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        self.kill()
+        code = self.process.wait()
+        self.channel.close()
+        if self.process.stdin:
+            self.process.stdin.close()
+        if code >= 0:
+            return f"worker process ended by itself with exit code {code}"
+        hint = ", perhaps for lack of memory" if code == -signal.SIGKILL else ""
+        return f"worker process was killed by {signal.Signals(-code).name}{hint}"
+
+
+class LocalExecutor:
+    """At most ``jobs`` long-lived worker processes on this machine, started when first needed.
+
+    A worker that dies is replaced, and costs its job one try if the job had begun. ``threads`` is
+    the number of torch threads a worker gets, by default its share of the cores. With ``gpus``
+    (device numbers or UUIDs) each worker sees one of them. A job is stopped after ``job_seconds``,
+    or when it reported no progress for ``silent_seconds``.
+
+    Raises:
+        ValueError: ``jobs`` or ``threads`` below one.
+        RuntimeError: from ``poll``, when processes cannot be started at all.
+    """
+
+    def __init__(
+        self,
+        jobs: int,
+        *,
+        log_dir: Path,
+        entry: str = ENTRY,
+        threads: int | None = None,
+        gpus: Sequence[str] = (),
+        job_seconds: float | None = None,
+        silent_seconds: float | None = None,
+    ) -> None:
+        if jobs < 1:
+            raise ValueError(
+                f"jobs must be at least 1, got {jobs}; 0 runs without worker processes"
+            )
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.entry = entry
+        self.log_dir = log_dir
+        self.threads = threads or max(1, available_cores() // jobs)
+        self.gpus = tuple(gpus)
+        self.job_seconds = job_seconds
+        self.silent_seconds = silent_seconds
+        self.queue = JobQueue()
+        self.workers: list[_Worker | None] = [None] * jobs
+        self.failed_starts = 0
+
+    def submit(self, job: Job) -> None:
+        self.queue.add(job)
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """See Executor.poll."""
+        deadline = time.monotonic() + timeout
+        while True:
+            events = [*self._dispatch(), *self._listen(deadline)]
+            if events or time.monotonic() >= deadline or not any(self._busy()):
+                return events
+
+    def _dispatch(self) -> Iterator[Event]:
+        """Give every free worker a job."""
+        for slot in range(len(self.workers)):
+            if not self.queue:
+                return
+            worker = self.workers[slot]
+            if worker is None or (worker.job is None and worker.process.poll() is not None):
+                worker = self._start(slot)
+            if worker.job is None:
+                others = [w.affinity for _, w in self._busy() if w.affinity is not None]
+                job = self.queue.next(worker.affinity, others)
+                attempt = self.queue.attempts[job.key]
+                worker.give(job, attempt)
+                yield Event(key=job.key, kind="started", attempt=attempt)
+
+    def _start(self, slot: int) -> _Worker:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+            "OMP_NUM_THREADS": str(self.threads),
+            "MKL_NUM_THREADS": str(self.threads),
+        }
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        worker = _Worker(self.entry, environment, self.log_dir / f"worker-{slot}.log")
+        self.workers[slot] = worker
+        return worker
+
+    def _busy(self) -> Iterator[tuple[int, _Worker]]:
+        for slot, worker in enumerate(self.workers):
+            if worker is not None and worker.job is not None:
+                yield slot, worker
+
+    def _listen(self, deadline: float) -> list[Event]:
+        """Wait a moment for messages; notice workers that are dead or late."""
+        busy = list(self._busy())
+        patience = max(0.0, min(deadline - time.monotonic(), CHECK_SECONDS))
+        loud = wait([worker.channel for _, worker in busy], patience) if busy else []
+        events: list[Event] = []
+        for slot, worker in busy:
+            if worker.channel in loud:
+                events += self._receive(slot, worker)
+            elif worker.process.poll() is not None and not worker.channel.poll():
+                events += self._lost(slot, worker, "")
+            elif reason := self._late(worker):
+                worker.kill()
+                events += self._lost(slot, worker, reason)
+        return events
+
+    def _receive(self, slot: int, worker: _Worker) -> list[Event]:
+        """One message of a worker, or the end of its pipe."""
+        try:
+            message = json.loads(worker.channel.recv_bytes())
+        except (EOFError, OSError):
+            return self._lost(slot, worker, "")
+        job = worker.job
+        assert job is not None
+        worker.heard = time.monotonic()
+        if message["kind"] == "begun":
+            worker.begun = True
+            worker.started = worker.heard
+            self.failed_starts = 0
+            return []
+        if message["kind"] == "progress":
+            attempt = self.queue.attempts[job.key]
+            values = message["values"]
+            return [Event(key=job.key, kind="progress", attempt=attempt, result=values)]
+        worker.job = None
+        return [self.queue.conclude(job, message)]
+
+    def _late(self, worker: _Worker) -> str:
+        """Why a busy worker has had enough time, or nothing; its own start does not count."""
+        if not worker.begun:
+            return ""
+        now = time.monotonic()
+        if self.job_seconds is not None and now - worker.started > self.job_seconds:
+            return f"stopped after {self.job_seconds:g} seconds, the limit of a job"
+        if self.silent_seconds is not None and now - worker.heard > self.silent_seconds:
+            return f"stopped after {self.silent_seconds:g} seconds without progress"
+        return ""
+
+    def _lost(self, slot: int, worker: _Worker, reason: str) -> list[Event]:
+        """A busy worker is gone: its job is tried again or fails, and its place is free."""
+        ending = worker.bury(CLOSE_SECONDS)
+        self.workers[slot] = None
+        job = worker.job
+        assert job is not None
+        if worker.begun:
+            return [self.queue.conclude(job, {"kind": "failed", "message": reason or ending})]
+        self.queue.put_back(job)
+        self.failed_starts += 1
+        if self.failed_starts >= MAX_FAILED_STARTS:
+            log = self.log_dir / f"worker-{slot}.log"
+            raise RuntimeError(f"worker processes cannot start ({ending}); the reason is in {log}")
+        return []
+
+    def cancel(self, key: str, *, running: bool = False) -> bool:
+        """See Executor.cancel."""
+        if self.queue.remove(key):
+            return True
+        for slot, worker in self._busy():
+            if running and worker.job is not None and worker.job.key == key:
+                worker.kill()
+                worker.bury(CLOSE_SECONDS)
+                self.workers[slot] = None
+                del self.queue.attempts[key]
+                return True
+        return False
+
+    def close(self) -> None:
+        """See Executor.close."""
+        workers = [worker for worker in self.workers if worker is not None]
+        for worker in workers:
+            worker.dismiss()
+        for worker in workers:
+            worker.bury(CLOSE_SECONDS)
+        self.workers = [None] * len(self.workers)
+        self.queue = JobQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def available_cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

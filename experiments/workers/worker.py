@@ -1,0 +1,137 @@
+"""What runs inside a worker process: take a job, run it, answer; vanish when the driver does.
+
+Messages are JSON texts over one pipe. This module imports nothing heavy: the environment of the
+process is settled before the entry function's module, and torch with it, is imported.
+"""
+
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+PROGRESS_SECONDS = 0.2
+
+Progress = Callable[[Mapping[str, float]], None]
+Entry = Callable[[Mapping[str, Any], Progress], Mapping[str, Any]]
+
+
+def main(channel: int, entry: str) -> None:
+    """Serve jobs from the pipe at this file descriptor until the driver closes it or sends null."""
+    faulthandler.enable()
+    _vanish_with_driver()
+    serve(Connection(channel), entry)
+
+
+def serve(channel: Connection, entry: str) -> None:
+    """Answer every job with word that it began, progress, and one result or failure message."""
+    while True:
+        try:
+            job = json.loads(channel.recv_bytes())
+        except EOFError:
+            return
+        if job is None:
+            return
+        channel.send_bytes(b'{"kind": "begun"}')
+        if job["log"]:
+            _redirect_output(Path(job["log"]))
+        print(f"--- {job['key']}, attempt {job['attempt']}", flush=True)
+        answer = execute(entry, job["payload"], _Reporter(channel))
+        _flush()
+        channel.send_bytes(answer.encode())
+
+
+def execute(entry: str, payload: Mapping[str, Any], on_progress: Progress) -> str:
+    """Run one job; its answer as JSON text. A failure prints its traceback to standard error."""
+    try:
+        result = load_entry(entry)(payload, on_progress)
+        return json.dumps({"kind": "done", "result": result}, allow_nan=False)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        message = traceback.format_exception_only(error)[-1].strip()
+        fatal = isinstance(error, ValueError)
+        return json.dumps({"kind": "failed", "message": message, "fatal": fatal})
+
+
+def load_entry(entry: str) -> Entry:
+    """The function that "package.module:function" names. Raises ValueError where there is none."""
+    module_name, _, function_name = entry.partition(":")
+    try:
+        function: Entry = getattr(importlib.import_module(module_name), function_name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"entry must be 'module:function', got {entry!r}: {error}") from error
+    return function
+
+
+def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, Any]:
+    """The entry of real studies: train and evaluate one cell; its record as a plain mapping."""
+    import experiments.run.registered  # noqa: F401  (fills the registry)
+    from core.store.record import to_json
+    from experiments.run.run import run
+
+    record = run(
+        payload["config"],
+        Path(payload["run_dir"]),
+        identity=payload["identity"],
+        variant=payload["variant"],
+        factors=payload["factors"],
+        cache_dir=Path(payload["cache_dir"]),
+        data_root=Path(payload["data_root"]) if payload["data_root"] else None,
+        device=payload["device"],
+        on_progress=on_progress,
+    )
+    result: Mapping[str, Any] = json.loads(to_json(record))
+    return result
+
+
+class _Reporter:
+    """Sends progress to the driver, at most a few times a second."""
+
+    def __init__(self, channel: Connection) -> None:
+        self.channel = channel
+        self.last = 0.0
+
+    def __call__(self, values: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now - self.last >= PROGRESS_SECONDS:
+            self.last = now
+            numbers = {key: float(value) for key, value in values.items()}
+            self.channel.send_bytes(json.dumps({"kind": "progress", "values": numbers}).encode())
+
+
+def _vanish_with_driver() -> None:
+    """Kill this process and its children when standard input, which only the driver has, ends."""
+    lifeline = os.dup(0)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def _redirect_output(log: Path) -> None:
+    """From now on everything this process prints, native code included, is appended to ``log``."""
+    _flush()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            stream.flush()

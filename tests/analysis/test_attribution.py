@@ -1,0 +1,399 @@
+"""Effects of toggle grids against the reference, by identities, and where they do not exist."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis import stats
+from analysis.read.toggle_grid import find_toggle_grid, level_effects, part_names
+from analysis.stats import Resamples
+from analysis.stats.attribution import (
+    MAX_PARTS,
+    aliases,
+    attribute,
+    coded_interaction,
+    combine,
+    contrast,
+    subsets,
+    variance_shares,
+)
+from tests.helpers.paths import GOLDEN
+
+REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
+GRID = REFERENCE["toggle_grid"]
+PARTS = tuple(GRID["rows"]["columns"][2:5])
+exact = {"rel": 1e-9, "abs": 1e-10}
+
+
+def reference_cells():
+    rows = GRID["rows"]["values"]
+    datasets = list(dict.fromkeys(row[0] for row in rows))
+    seeds = sorted({row[1] for row in rows})
+    cells = {cell: np.full((len(datasets), len(seeds)), np.nan) for cell in subsets(PARTS)}
+    for dataset, seed, *levels, score in rows:
+        on = frozenset(p for p, level in zip(PARTS, levels, strict=True) if level)
+        cells[on][datasets.index(dataset), seeds.index(seed)] = score
+    return cells
+
+
+def draw(num_datasets=5, num_seeds=4, reps=2000):
+    return Resamples.draw(num_datasets, num_seeds, reps=reps, rng=np.random.default_rng(0))
+
+
+def random_cells(num_parts, seed=0, shape=(6, 3)):
+    rng = np.random.default_rng(seed)
+    parts = tuple("abcdefgh"[:num_parts])
+    return parts, {cell: rng.normal(0.6, 0.05, shape) for cell in subsets(parts)}
+
+
+def values(found, kind):
+    return {effect.parts: effect.value for effect in found.of(kind)}
+
+
+def on(code):
+    return frozenset(p for p, digit in zip(PARTS, code, strict=True) if digit == "1")
+
+
+@pytest.fixture(scope="module")
+def found():
+    return attribute(reference_cells(), PARTS, draw(reps=10_000))
+
+
+def test_effects_match_the_reference(found):
+    assert found.complete and not found.refused and not found.aliases
+    for kind, key in (
+        ("main", "main_effect = mean(on)-mean(off) = 2*OLS coef (+-1 coding)"),
+        ("shapley", "shapley"),
+        ("add_one_in", "add_one_in"),
+        ("leave_one_out", "leave_one_out"),
+    ):
+        case = {(part,): value for part, value in GRID[key].items()}
+        assert values(found, kind) == pytest.approx(case, **exact)
+    whole = GRID["full-base"]
+    assert values(found, "full_minus_base") == {(): pytest.approx(whole, **exact)}
+    assert sum(GRID["shapley"].values()) == pytest.approx(whole, **exact)
+
+
+def test_interactions_match_the_reference(found):
+    moebius = {on(code): value for code, value in GRID["moebius"].items() if code.count("1") > 1}
+    assert {frozenset(e.parts): e.value for e in found.of("interaction")} == pytest.approx(
+        moebius, **exact
+    )
+    cells = reference_cells()
+    for key, value in GRID["two_way_interaction_effect = 2*OLS coef"].items():
+        pair = frozenset(name.removesuffix("_c") for name in key.split(":"))
+        coded = combine(cells, coded_interaction(pair, PARTS)).mean()
+        assert coded == pytest.approx(value, **exact)
+    three = combine(cells, coded_interaction(frozenset(PARTS), PARTS)).mean()
+    assert three == pytest.approx(GRID["three_way = 2*OLS coef"], **exact)
+
+
+def test_sums_of_squares_match_the_reference():
+    table = GRID["anova_lm typ2"]
+    sums = dict(zip(table["index"], (row[0] for row in table["values"]), strict=True))
+    cells = reference_cells()
+    size = sum(scores.size for scores in cells.values())
+    for name, value in sums.items():
+        group = frozenset(name.split(":"))
+        if group <= set(PARTS):
+            effect = combine(cells, coded_interaction(group, PARTS)).mean()
+            assert size * (effect / 2) ** 2 == pytest.approx(value, rel=1e-8)
+
+
+def test_shares_of_variance_by_dataset():
+    cells = reference_cells()
+    shares = variance_shares(cells, PARTS)
+    assert len(shares) == 5
+    for row, share in enumerate(shares):
+        assert sum(share.shares.values()) + share.seeds == pytest.approx(1)
+        table = np.stack([cells[cell][row] for cell in subsets(PARTS)])
+        within = ((table - table.mean(axis=1, keepdims=True)) ** 2).sum()
+        assert share.seeds == pytest.approx(within / ((table - table.mean()) ** 2).sum())
+        main = table[[PARTS[0] in c for c in subsets(PARTS)]].mean() - table.mean()
+        total = ((table - table.mean()) ** 2).sum()
+        assert share.shares[PARTS[0],] == pytest.approx(table.size * main**2 / total)
+
+
+def test_two_level_interval_of_shapley_values_matches_the_reference():
+    case = GRID["hier_paired_bootstrap_shapley 10000 reps default_rng(0) [2.5,97.5]"]
+    resamples, cells = draw(reps=10_000), reference_cells()
+    for part, interval in case.items():
+        effect = combine(cells, contrast("shapley", frozenset([part]), PARTS))
+        two_level, _ = resamples.averages(effect, widen=False)
+        np.testing.assert_allclose(stats.percentile_interval(two_level), interval, atol=0.03)
+
+
+def test_effects_carry_intervals_for_both_claims_and_holm_within_their_kind(found):
+    for kind, family in (("shapley", 3), ("interaction", 4)):
+        effects = found.of(kind)
+        raw, adjusted = [e.p for e in effects], [e.holm_p for e in effects]
+        assert len(effects) == family and adjusted == stats.holm(raw)
+        for effect in effects:
+            low, high = effect.on_these_datasets
+            wide = effect.on_datasets_like_these
+            assert low <= effect.value <= high and wide[0] <= effect.value <= wide[1]
+            assert np.mean(effect.per_dataset) == pytest.approx(effect.value)
+    assert {e.verdict for e in found.of("shapley")} == {"better"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(num_parts=st.integers(1, 5), seed=st.integers(0, 10_000))
+def test_identities_on_random_grids(num_parts, seed):
+    """Efficiency; Shapley from Moebius; main effect = Banzhaf; additive games; symmetry."""
+    parts, cells = random_cells(num_parts, seed)
+    single = [frozenset([p]) for p in parts]
+    shapley = [combine(cells, contrast("shapley", s, parts)) for s in single]
+    whole = combine(cells, contrast("full_minus_base", frozenset(), parts))
+    np.testing.assert_allclose(sum(shapley), whole, atol=1e-12)
+    for s, value in zip(single, shapley, strict=True):
+        moebius = sum(
+            combine(cells, contrast("interaction", group, parts)) / len(group)
+            for group in subsets(parts)
+            if s <= group
+        )
+        np.testing.assert_allclose(value, moebius, atol=1e-12)
+        gains = [cells[c | s] - cells[c] for c in subsets(parts) if not s <= c]
+        main = combine(cells, contrast("main", s, parts))
+        np.testing.assert_allclose(main, np.mean(gains, axis=0), atol=1e-12)
+        coded = combine(cells, coded_interaction(s, parts))
+        np.testing.assert_allclose(main, coded, atol=1e-12)
+        if num_parts <= 2:
+            np.testing.assert_allclose(main, value, atol=1e-12)
+
+
+def test_shapley_by_all_orders():
+    parts, cells = random_cells(4)
+    by_order = {p: [] for p in parts}
+    for order in itertools.permutations(parts):
+        for place, part in enumerate(order):
+            before = frozenset(order[:place])
+            by_order[part].append(cells[before | {part}] - cells[before])
+    for part in parts:
+        value = combine(cells, contrast("shapley", frozenset([part]), parts))
+        np.testing.assert_allclose(value, np.mean(by_order[part], axis=0), atol=1e-12)
+
+
+def test_leave_one_out_gives_its_differences_and_refuses_the_rest():
+    parts, cells = random_cells(4)
+    full = frozenset(parts)
+    design = {c: s for c, s in cells.items() if len(c) >= 3}
+    found = attribute(design, parts, draw(6, 3))
+    assert {e.kind for e in found.effects} == {"leave_one_out"} and not found.complete
+    for effect in found.of("leave_one_out"):
+        expected = (cells[full] - cells[full - set(effect.parts)]).mean()
+        assert effect.value == pytest.approx(expected)
+    kinds = {r.kind for r in found.refused}
+    assert kinds == {"shapley", "main", "add_one_in", "interaction", "full_minus_base"}
+    assert "no scores for {a}, {}" in {r.reason for r in found.refused}
+    assert found.statement.startswith("leave-one-out design: 5 of 16 cells")
+    assert "Estimable without assumptions: leave one out" in found.statement
+    for alias in found.aliases:
+        loo = next(e.value for e in found.of("leave_one_out") if e.parts == (alias.part,))
+        assert alias.value == pytest.approx(loo) and len(alias.with_effects) == 7
+        assert set(alias.with_effects.values()) == {1.0}
+        assert all(alias.part in group for group in alias.with_effects)
+
+
+def test_add_one_in_gives_its_differences():
+    parts, cells = random_cells(3)
+    found = attribute({c: s for c, s in cells.items() if len(c) <= 1}, parts, draw(6, 3))
+    assert {e.kind for e in found.effects} == {"add_one_in"}
+    assert found.statement.startswith("add-one-in design: 4 of 8 cells")
+
+
+def test_half_fraction_states_its_aliases():
+    """The half of 2^3 with an odd number of parts on (I = ABC): every main effect has one alias."""
+    parts, cells = random_cells(3)
+    half = {c: s for c, s in cells.items() if len(c) % 2 == 1}
+    found = attribute(half, parts, draw(6, 3))
+    assert not found.effects and not found.complete
+    expected = {"a": ("b", "c"), "b": ("a", "c"), "c": ("a", "b")}
+    for alias in found.aliases:
+        assert alias.with_effects == {expected[alias.part]: 1.0}
+        single, group = frozenset([alias.part]), frozenset(expected[alias.part])
+        main = combine(cells, contrast("main", single, parts)).mean()
+        other = combine(cells, coded_interaction(group, parts)).mean()
+        assert alias.value == pytest.approx(main + other)
+
+
+def test_parts_that_move_together_or_never_have_no_main_effect():
+    parts, cells = random_cells(3)
+    together = {c: s for c, s in cells.items() if ("a" in c) == ("b" in c) and "c" not in c}
+    found = {alias.part: alias for alias in aliases(together, parts)}
+    assert found["a"].value is None and found["a"].reason == "a moves only together with b"
+    assert found["c"].value is None and found["c"].reason == "c is never switched"
+
+
+def test_missing_cells_are_left_out_by_dataset_and_said():
+    parts, cells = random_cells(2)
+    cells[frozenset("a")][0, 1] = np.nan
+    cells[frozenset("a")][3] = np.nan
+    found = attribute(cells, parts, draw(6, 3))
+    shapley = found.of("shapley")[0]
+    assert shapley.per_dataset[3] is None and shapley.value is not None
+    one, two = variance_shares(cells, parts)[2:4]
+    assert one.reason == "" and two.shares is None and two.reason == "no seed has every cell"
+    disjoint = {c: s.copy() for c, s in cells.items()}
+    disjoint[frozenset("a")][:3], disjoint[frozenset("b")][3:] = np.nan, np.nan
+    effect = attribute(disjoint, parts, draw(6, 3)).of("shapley")[0]
+    assert effect.value is None and effect.holm_p is None and "all the cells" in effect.reason
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2)])
+def test_small_designs_say_what_does_not_exist(shape):
+    parts, cells = random_cells(2, shape=shape)
+    found = attribute(cells, parts, draw(*shape, reps=200))
+    for effect in found.effects:
+        assert effect.value is not None and not np.isnan(effect.value)
+        assert effect.p is None or 0 <= effect.p <= 1
+        assert (effect.on_these_datasets is None) == (shape[1] == 1)
+        assert (effect.on_datasets_like_these is None) == (shape[0] == 1)
+        if 1 in shape:
+            assert effect.reason
+
+
+def test_identical_cells_have_no_effect():
+    parts, cells = random_cells(2)
+    same = {c: cells[frozenset()] for c in cells}
+    found = attribute(same, parts, draw(6, 3))
+    assert all(e.value == 0 and e.holm_p == 1 for e in found.effects)
+    assert all("identical" in e.reason for e in found.effects)
+    flat = {c: np.full((6, 3), 0.5) for c in cells}
+    assert variance_shares(flat, parts)[0].reason == "all scores are equal"
+
+
+def test_what_cannot_be_attributed_is_refused_in_one_line():
+    parts, cells = random_cells(2)
+    for wrong, match in (
+        (((), cells), "different parts"),
+        ((("a", "a"), cells), "different parts"),
+        ((tuple(range(MAX_PARTS + 1)), cells), "8 parts or fewer"),
+        ((("a",), cells), "cells switch b"),
+        ((parts, {}), "found none"),
+        ((parts, {**cells, frozenset(): np.zeros((2, 2))}), "same datasets and seeds"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            attribute(wrong[1], wrong[0], draw(6, 3))
+
+
+# Finding the grid in a study's factors.
+
+ON_OFF = {"T.cache": ("@EmaCache", "@NoCache"), "T.semantic": ("@SemanticLoss", "@NoLoss")}
+
+
+def full_factorial(levels):
+    combos = itertools.product(*levels.values())
+    return {f"v{i}": dict(zip(levels, combo, strict=True)) for i, combo in enumerate(combos)}
+
+
+def test_a_full_grid_is_found_beside_named_variants():
+    factors = {"CoOp": {"experiment.refiner": "@NullRefiner"}, **full_factorial(ON_OFF)}
+    found = find_toggle_grid(factors)
+    assert found.parts == ("cache", "semantic") and found.reason == ""
+    assert found.outside == ("CoOp",)
+    assert found.cells == {
+        frozenset({"cache", "semantic"}): "v0",
+        frozenset({"cache"}): "v1",
+        frozenset({"semantic"}): "v2",
+        frozenset(): "v3",
+    }
+
+
+def test_an_add_one_in_grid_lists_off_first():
+    numbers = {"T.a": ("0.0", "1.0"), "T.b": ("0.0", "2.0")}
+    factors = {
+        "none": {"T.a": "0.0", "T.b": "0.0"},
+        "+a": {"T.a": "1.0", "T.b": "0.0"},
+        "+b": {"T.a": "0.0", "T.b": "2.0"},
+    }
+    found = find_toggle_grid(factors)
+    assert found.levels == {"a": ("1.0", "0.0"), "b": ("2.0", "0.0")}
+    assert found.cells[frozenset()] == "none"
+    told = find_toggle_grid(factors, levels={k: v[::-1] for k, v in numbers.items()})
+    assert told.cells == found.cells
+
+
+def test_named_variants_that_switch_parts_off_are_a_leave_one_out_design():
+    factors = {
+        "ZeroShot": {"experiment.method": "@ZeroShot", "experiment.refiner": "@NullRefiner"},
+        "CoOp": {"experiment.refiner": "@NullRefiner"},
+        "all": {},
+        "minus cache": {"T.cache": "@NoCache"},
+        "minus semantic": {"T.semantic": "@NoLoss"},
+    }
+    found = find_toggle_grid(factors)
+    assert found.parts == ("cache", "semantic") and found.outside == ("ZeroShot", "CoOp")
+    assert found.cells == {
+        frozenset({"cache", "semantic"}): "all",
+        frozenset({"semantic"}): "minus cache",
+        frozenset({"cache"}): "minus semantic",
+    }
+    based = find_toggle_grid(factors, base="CoOp")
+    assert based.cells[frozenset()] == "CoOp" and based.outside == ("ZeroShot",)
+    with pytest.raises(ValueError, match="base must be a variant, got 'x'"):
+        find_toggle_grid(factors, base="x")
+
+
+def test_more_than_two_levels_are_no_toggle_and_give_effects_by_level():
+    levels = {"T.cache": ("@A", "@B", "@NoCache"), "T.k": ("1", "2")}
+    found = find_toggle_grid(full_factorial(levels))
+    assert not found.parts and "not a toggle grid: cache has other than two levels" in found.reason
+    assert found.factors == {"cache": ("@A", "@B", "@NoCache"), "k": ("1", "2")}
+    rng = np.random.default_rng(0)
+    scores = {key: rng.normal(0.6, 0.05, (4, 3)) for key in found.by_level}
+    effects = level_effects(scores, found.factors, draw(4, 3))
+    assert [e.parts for e in effects] == [
+        ("cache", "@A", "@B"),
+        ("cache", "@A", "@NoCache"),
+        ("k", "1", "2"),
+    ]
+    expected = np.mean([scores["@B", k] - scores["@A", k] for k in ("1", "2")])
+    assert effects[0].value == pytest.approx(expected) and effects[0].kind == "level"
+    del scores["@B", "2"], scores["@NoCache", "1"], scores["@NoCache", "2"]
+    fewer = level_effects(scores, found.factors, draw(4, 3))
+    assert [e.parts for e in fewer] == [("cache", "@A", "@B"), ("k", "1", "2")]
+    assert fewer[0].value == pytest.approx((scores["@B", "1"] - scores["@A", "1"]).mean())
+
+
+def test_studies_without_a_grid_say_so():
+    for factors in ({}, {"a": {}, "b": {}}, {"a": {"x.y": "1"}, "b": {"x.z": "2"}}):
+        found = find_toggle_grid(factors)
+        assert not found.parts and found.reason.startswith("not a toggle grid")
+
+
+def test_short_names_are_told_apart():
+    assert part_names(["A.weight", "B.weight", "A.k"]) == {
+        "A.weight": "A.weight",
+        "B.weight": "B.weight",
+        "A.k": "k",
+    }
+
+
+@pytest.mark.slow
+def test_identities_of_attribute_on_many_random_grids():
+    for seed in range(40):
+        num_parts = 2 + seed % 4
+        parts, cells = random_cells(num_parts, seed, shape=(3 + seed % 9, 1 + seed % 5))
+        found = attribute(cells, parts, draw(3 + seed % 9, 1 + seed % 5, reps=200))
+        whole = found.of("full_minus_base")[0]
+        assert sum(e.value for e in found.of("shapley")) == pytest.approx(whole.value, abs=1e-12)
+        per_dataset = np.array([e.per_dataset for e in found.of("shapley")]).sum(axis=0)
+        np.testing.assert_allclose(per_dataset, whole.per_dataset, atol=1e-12)
+
+
+def test_effects_add_up_where_runs_are_missing():
+    scores = np.random.default_rng(0).normal(0.7, 0.02, (2 ** len(PARTS), 6, 4))
+    cells = dict(zip(subsets(PARTS), scores, strict=True))
+    first, second = list(cells)[1:3]
+    cells[first], cells[second] = cells[first].copy(), cells[second].copy()
+    cells[first][0, 0], cells[second][3] = np.nan, np.nan
+    found = attribute(cells, PARTS, draw(6, 4))
+    total = found.of("full_minus_base")[0].value
+    assert sum(e.value for e in found.of("shapley")) == pytest.approx(total, abs=1e-12)
+    assert found.statement.endswith(
+        "5 of 24 pairs of dataset and seed are left out, because a run is missing in a cell"
+    )

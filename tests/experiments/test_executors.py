@@ -1,0 +1,251 @@
+"""Executors: every job ends once, whatever happens to the processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.workers.jobs import Job, JobQueue
+from experiments.workers.local import InlineExecutor, LocalExecutor
+
+ACT = "tests.helpers.fake_runs:act"
+
+
+@pytest.fixture
+def local(tmp_path):
+    """A factory of local executors that are closed after the test."""
+    made = []
+
+    def make(jobs=1, entry=ACT, **options):
+        executor = LocalExecutor(jobs, entry=entry, log_dir=tmp_path / "logs", **options)
+        made.append(executor)
+        return executor
+
+    yield make
+    for executor in made:
+        executor.close()
+
+
+def job(key, **payload):
+    options = {
+        name: payload.pop(name) for name in ("max_attempts", "affinity", "log") if name in payload
+    }
+    return Job(key=key, payload=payload, **options)
+
+
+def drain(executor, count, seconds=120.0, before=()):
+    """All events, with those seen ``before``, until ``count`` jobs ended."""
+    events, deadline = list(before), time.monotonic() + seconds
+    while sum(event.kind in ("done", "failed") for event in events) < count:
+        assert time.monotonic() < deadline, events
+        events += executor.poll(1.0)
+    return events
+
+
+def ended(events):
+    return {event.key: event for event in events if event.kind in ("done", "failed")}
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_jobs_are_carried_out_and_workers_are_reused(local):
+    executor = local(2)
+    for number in range(6):
+        executor.submit(job(f"job {number}", do="nothing", value=number))
+    results = ended(drain(executor, 6))
+    assert [results[f"job {n}"].result["value"] for n in range(6)] == list(range(6))
+    assert len({event.result["pid"] for event in results.values()}) <= 2
+    assert executor.poll(0.0) == []
+
+
+def test_a_worker_is_lean_and_its_environment_is_set(local, tmp_path):
+    executor = local(1, entry="tests.helpers.fake_runs:describe_process", threads=3, gpus=["5"])
+    executor.submit(job("look", log=tmp_path / "run" / "output.log"))
+    result = ended(drain(executor, 1))["look"].result
+    assert not {"mlflow", "torch", "rich"} & set(result["modules"])
+    assert (result["threads"], result["gpu"]) == ("3", "5")
+    assert "printed by the job" in (tmp_path / "run" / "output.log").read_text()
+
+
+def test_a_killed_worker_costs_one_try_and_nothing_else(local, tmp_path):
+    executor = local(2)
+    executor.submit(job("victim", do="sleep", seconds=1.0, mark=str(tmp_path / "victim")))
+    for number in range(4):
+        executor.submit(job(f"other {number}", do="sleep", seconds=0.1))
+    events = []
+    while not any((tmp_path / "victim").glob("*")):
+        events += executor.poll(0.05)
+    (mark,) = (tmp_path / "victim").glob("*")
+    os.kill(int(mark.name.partition("-")[0]), signal.SIGKILL)
+    events = drain(executor, 5, before=events)
+    retries = [event for event in events if event.kind == "retry"]
+    assert [event.key for event in retries] == ["victim"]
+    assert "SIGKILL" in retries[0].message
+    results = ended(events)
+    assert len(results) == 5 and all(event.kind == "done" for event in results.values())
+    assert {event.attempt for key, event in results.items() if key != "victim"} == {1}
+    assert results["victim"].attempt == 2
+
+
+def test_a_worker_killed_while_idle_costs_no_try(local):
+    executor = local(1)
+    executor.submit(job("first", do="nothing"))
+    pid = ended(drain(executor, 1))["first"].result["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid))
+    executor.submit(job("second", do="nothing"))
+    event = ended(drain(executor, 1))["second"]
+    assert (event.kind, event.attempt) == ("done", 1)
+
+
+@pytest.mark.parametrize(
+    ("do", "tries", "words"),
+    [
+        ("raise", 3, "RuntimeError: no luck"),
+        ("exit", 3, "exit code 7"),
+        ("refuse", 1, "ValueError: not like this"),
+        ("return garbage", 3, "TypeError"),
+    ],
+)
+def test_failures_are_tried_again_but_the_users_errors_are_not(local, do, tries, words):
+    executor = local(1)
+    executor.submit(job("bad", do=do))
+    executor.submit(job("good", do="nothing"))
+    results = ended(drain(executor, 2))
+    assert (results["bad"].kind, results["bad"].attempt) == ("failed", tries)
+    assert words in results["bad"].message
+    assert results["good"].kind == "done"
+
+
+def test_inline_and_local_agree_on_outcomes(local):
+    outcomes = []
+    for executor in (local(1), InlineExecutor(ACT)):
+        for do in ("nothing", "raise", "refuse"):
+            executor.submit(job(do, do=do))
+        outcomes.append({k: (e.kind, e.attempt) for k, e in ended(drain(executor, 3)).items()})
+    assert outcomes[0] == outcomes[1]
+
+
+def test_progress_arrives_while_the_job_runs(local):
+    executor = local(1)
+    executor.submit(job("long", do="report"))
+    events = drain(executor, 1)
+    epochs = [event.result["epoch"] for event in events if event.kind == "progress"]
+    assert len(epochs) >= 2 and epochs == sorted(epochs)
+
+
+@pytest.mark.parametrize("limit", ["job_seconds", "silent_seconds"])
+def test_a_job_that_hangs_is_stopped(local, limit):
+    executor = local(1, **{limit: 2.0})
+    executor.submit(job("hang", do="spin", max_attempts=1))
+    executor.submit(job("good", do="nothing", max_attempts=9))
+    results = ended(drain(executor, 2))
+    assert results["hang"].kind == "failed" and "stopped after 2 seconds" in results["hang"].message
+    assert results["good"].kind == "done"
+
+
+def test_queued_and_running_jobs_can_be_cancelled(local, tmp_path):
+    executor = local(1)
+    executor.submit(job("running", do="spin", mark=str(tmp_path / "mark")))
+    executor.submit(job("queued", do="nothing"))
+    while not any((tmp_path / "mark").glob("*")):
+        executor.poll(0.05)
+    assert not executor.cancel("running")
+    assert executor.cancel("queued") and not executor.cancel("queued")
+    assert executor.cancel("running", running=True)
+    assert executor.poll(0.1) == []
+    executor.submit(job("running", do="nothing"))
+    assert ended(drain(executor, 1))["running"].kind == "done"
+
+
+def test_close_ends_busy_workers_at_once(local, tmp_path):
+    executor = local(2)
+    executor.submit(job("busy", do="spin", mark=str(tmp_path / "mark")))
+    while not any((tmp_path / "mark").glob("*")):
+        executor.poll(0.05)
+    (mark,) = (tmp_path / "mark").glob("*")
+    began = time.monotonic()
+    executor.close()
+    assert time.monotonic() - began < 4
+    assert not is_alive(int(mark.name.partition("-")[0]))
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from experiments.workers.local import LocalExecutor
+from experiments.workers.jobs import Job
+executor = LocalExecutor(2, entry="tests.helpers.fake_runs:act", log_dir=Path(sys.argv[1]) / "logs")
+for key in ("sleeps", "spins"):
+    do = {"sleeps": "sleep", "spins": "spin"}[key]
+    payload = {"do": do, "seconds": 600, "mark": str(Path(sys.argv[1]) / key)}
+    executor.submit(Job(key=key, payload=payload))
+while True:
+    executor.poll(1.0)
+"""
+
+
+def test_orphaned_workers_vanish(tmp_path):
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+    )
+    marks = [tmp_path / "sleeps", tmp_path / "spins"]
+    wait_until(lambda: all(any(mark.glob("*")) for mark in marks))
+    pids = [int(next(mark.glob("*")).name.partition("-")[0]) for mark in marks]
+    assert all(map(is_alive, pids))
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: not any(map(is_alive, pids)), 10)
+
+
+def test_processes_that_cannot_start_are_an_error(local, tmp_path, monkeypatch):
+    (tmp_path / "experiments.py").write_text("raise ImportError('experiments is broken')\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # in front of an installed package, too
+    executor = local(1)
+    executor.submit(job("never", do="nothing"))
+    with pytest.raises(RuntimeError, match=r"cannot start .*worker-0\.log"):
+        drain(executor, 1)
+    assert "experiments" in (tmp_path / "logs" / "worker-0.log").read_text()
+
+
+def test_an_entry_that_does_not_exist_is_named(local):
+    executor = local(1, entry="tests.helpers.fake_runs:missing")
+    executor.submit(job("any"))
+    event = ended(drain(executor, 1))["any"]
+    assert (event.kind, event.attempt) == (
+        "failed",
+        1,
+    ) and "tests.helpers.fake_runs:missing" in event.message
+
+
+@pytest.mark.parametrize("options", [{"jobs": 0}, {"jobs": -1}, {"jobs": 1, "threads": 0}])
+def test_senseless_numbers_are_refused(local, options):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        local(**options)
+
+
+def test_workers_share_out_data_sets():
+    queue = JobQueue()
+    for number in range(6):
+        queue.add(job(str(number), affinity="ab"[number % 2]))
+    taken = [queue.next(None, []), queue.next(None, ["a"]), queue.next("a", ["b"])]
+    assert [item.key for item in taken] == ["0", "1", "2"]
+    with pytest.raises(ValueError, match="unique"):
+        queue.add(job("5"))

@@ -1,0 +1,218 @@
+"""The published presets: one a method and protocol, complete, with the published numbers."""
+
+import re
+
+import pytest
+
+import experiments.run.registered  # noqa: F401
+from core.config.config import load_config
+from core.data.benchmarks.table import BENCHMARKS
+from experiments.cli.console import CONFIGS_DIR, config_path, config_rows
+from experiments.run.protocols import PROTOCOLS
+from experiments.study.planner import ROOT, plan
+
+METHODS = (
+    "zero_shot",
+    "coop",
+    "cocoop",
+    "text_refiner",
+    "promptkd",
+    "text_refiner_on_promptkd",
+    "sep",
+    "promptsrc",
+    "ivlp",
+)
+PARTS = ("common", *PROTOCOLS)
+FILES = sorted(path.stem for path in (CONFIGS_DIR / "published").glob("*.gin"))
+GRIDS = tuple(name for name in FILES if name.startswith("grid_"))
+PRESETS = tuple(name for name in FILES if name not in (*PARTS, *GRIDS))
+SOURCE = "imagenet"
+SHIFTED = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+TEN = tuple(name for name in BENCHMARKS if name not in (SOURCE, *SHIFTED))
+
+
+def config_of(name, *overrides):
+    """A preset with what only its user can know: the dataset, and the teacher's file."""
+    path = config_path(f"published/{name}")
+    bound = load_config(path).bindings
+    given = [] if "experiment.dataset" in bound else ["experiment.dataset=dtd"]
+    if "PublishedTeacher.backbone" in bound and "PublishedTeacher.path" not in bound:
+        given.append("PublishedTeacher.path=teacher.pth.tar")
+    return load_config(path, [*given, *overrides])
+
+
+def values_of(name):
+    return {**config_of(name).operative(ROOT)}
+
+
+def test_every_method_has_a_preset_for_every_protocol():
+    assert {f"{method}_{protocol}" for method in METHODS for protocol in PROTOCOLS} <= set(PRESETS)
+    families = [name for name in PRESETS if name.split("_")[0] in ("coop", "sep", "promptsrc")]
+    assert len(families) > 3 * len(PROTOCOLS)
+    listed = {row["name"] for row in config_rows()}
+    assert {f"published/{name}" for name in FILES} <= listed
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_preset_says_where_it_is_from(name):
+    comment = [
+        line for line in (CONFIGS_DIR / "published" / f"{name}.gin").read_text().splitlines()
+        if line.startswith("#")
+    ]  # fmt: skip
+    text = " ".join(comment)
+    assert re.search(r"Sources?: \S", text) and len(comment) >= 2
+    assert all(len(line) <= 125 for line in comment)
+    if "No few-shot setting" in text or "was found" in text:
+        assert "ours" in text
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_complete_and_nothing_in_it_is_idle(name):
+    config = config_of(name)
+    config.check_used([ROOT])
+    values = config.operative(ROOT)
+    (protocol,) = [p for p in PROTOCOLS if f"_{p}" in name]
+    assert values["experiment.protocol"] == protocol
+    assert values["experiment.backbone"] == "ViT-B-16-quickgelu"
+    assert values["experiment.weights"] == "openai"
+    assert values["experiment.selection"] in ("last", "val")  # never chosen on test images
+    assert values["experiment.crop_scale"] == (0.08, 1.0) and values["experiment.num_views"] == 1
+    distils = "PromptKD" in str(values["experiment.method"]) and protocol != "few_shot"
+    if protocol in ("cross_dataset", "domain_generalization") and not distils:
+        assert values["experiment.dataset"] == SOURCE
+        assert set(values["experiment.targets"]) == set(
+            TEN if protocol == "cross_dataset" else SHIFTED
+        )
+    else:
+        assert values["experiment.targets"] == ()
+
+
+EPOCHS, BATCH, SHOTS = "experiment.epochs", "experiment.batch_size", "experiment.shots"
+REGIME, WEIGHT = "PromptKD.regime", "PromptKD.kd_weight"
+MEAN, STD = "PromptSRC.average_mean", "PromptSRC.average_std"
+SEMANTIC, L1 = "SemanticLoss.weight", "L1Regularization.weight"
+PUBLISHED = {
+    "coop_base_to_new": {EPOCHS: 200, BATCH: 32, "SGD.lr": 0.002, SHOTS: 16},
+    "coop_base_to_new_imagenet": {EPOCHS: 50},
+    "coop_cross_dataset": {EPOCHS: 50, "CoOp.ctx_init": "a photo of a"},
+    "coop_few_shot": {EPOCHS: 200, "CoOp.num_ctx": 16, "CoOp.ctx_init": ""},
+    "coop_few_shot_1_shot": {EPOCHS: 50, SHOTS: 1},
+    "coop_few_shot_2_4_shots": {EPOCHS: 100, SHOTS: 4},
+    "coop_few_shot_imagenet": {EPOCHS: 50},
+    "cocoop_base_to_new": {EPOCHS: 10, BATCH: 1, "SGD.lr": 0.002},
+    "cocoop_cross_dataset": {EPOCHS: 10, BATCH: 1},
+    "text_refiner_base_to_new": {EPOCHS: 10, BATCH: 32, "experiment.selection": "val"},
+    "text_refiner_base_to_new_imagenet": {EPOCHS: 10, "experiment.selection": "last"},
+    "text_refiner_cross_dataset": {EPOCHS: 10, "EmaCache.num_slots": 25, SEMANTIC: 0.02, L1: 20.0},
+    "promptkd_base_to_new": {
+        EPOCHS: 20, BATCH: 8, "SGD.lr": 0.005, SHOTS: 0, REGIME: "transductive", WEIGHT: 1000.0,
+    },
+    "promptkd_base_to_new_aircraft_flowers_dtd": {WEIGHT: 200.0, EPOCHS: 20},
+    "promptkd_cross_dataset": {SHOTS: 0, REGIME: "transductive", "PromptKD.depth_vision": 3},
+    "promptkd_domain_generalization": {SHOTS: 0, "PromptKD.depth_vision": 3, WEIGHT: 1000.0},
+    "text_refiner_on_promptkd_base_to_new": {
+        SHOTS: 16, REGIME: "limited", SEMANTIC: 10.0, L1: 20.0,
+    },
+    "text_refiner_on_promptkd_base_to_new_aircraft_flowers_dtd": {
+        WEIGHT: 200.0, SEMANTIC: 2.0, L1: 4.0,
+    },
+    "text_refiner_on_promptkd_cross_dataset": {SHOTS: 0, REGIME: "transductive", SEMANTIC: 10.0},
+    "sep_base_to_new": {
+        EPOCHS: 50, BATCH: 32, "Adam.lr": 0.0025, "Adam.eps": 0.001, "experiment.drop_last": False,
+        "SEP.selection_scope": "batch", "SEP.num_ctx": 6, "SEP.num_ctx_vision": 4,
+    },
+    "sep_base_to_new_sun397_imagenet": {EPOCHS: 10, BATCH: 128, "Adam.eps": 0.001},
+    "sep_cross_dataset": {EPOCHS: 3, "experiment.drop_last": False},
+    "promptsrc_base_to_new": {EPOCHS: 20, BATCH: 4, "SGD.lr": 0.0025, MEAN: 15.0, STD: 1.0},
+    "promptsrc_cross_dataset": {EPOCHS: 20, MEAN: 6.0, STD: 10.0, "PromptSRC.depth_text": 3},
+    "promptsrc_few_shot": {EPOCHS: 50, MEAN: 30.0, STD: 30.0},
+    "promptsrc_few_shot_cars_flowers_aircraft_dtd_eurosat": {EPOCHS: 50, MEAN: 45.0, STD: 5.0},
+    "ivlp_base_to_new": {EPOCHS: 5, BATCH: 4, "SGD.lr": 0.0035, "IVLP.num_ctx_text": 2},
+    "ivlp_base_to_new_promptsrc": {EPOCHS: 20, "SGD.lr": 0.0025, "IVLP.depth_text": 9},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_numbers_are_in_force(name):
+    values = values_of(name)
+    assert {key: values[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+
+
+def test_the_last_short_batch_is_kept_by_sep_alone():
+    kept = {name for name in PRESETS if not values_of(name)["experiment.drop_last"]}
+    assert kept == {name for name in PRESETS if name.startswith("sep_")}
+
+
+def planned(name, *overrides):
+    return plan(load_config(config_path(f"published/{name}"), overrides), lambda config: {})
+
+
+def bound(made, variant, dataset, shots=None):
+    """The configuration of the first cell there."""
+    from core.config.config import config_from_text
+
+    text = next(
+        c.config_text
+        for c in made.cells
+        if (c.variant, c.dataset, c.shots) == (variant, dataset, shots)
+    )
+    return config_from_text(text).operative(ROOT)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_published_grids_cover_the_data_sets_and_seeds(name):
+    made = planned(name)
+    assert made.grid.seeds == (1, 2, 3)
+    transfer = any(p in name for p in ("cross_dataset", "domain_generalization"))
+    assert set(made.grid.datasets) == ({SOURCE} if transfer else {SOURCE, *TEN})
+    selections = {}
+    for cell in made.cells:
+        values = bound(made, cell.variant, cell.dataset, cell.shots)
+        selections.setdefault(cell.variant, set()).add(values["experiment.selection"])
+    assert all(rules == {"last"} for rules in selections.values())  # rows can be ranked
+
+
+def test_epochs_and_weights_of_a_data_set_are_its_own():
+    made = planned("grid_base_to_new")
+    assert bound(made, "CoOp, 200 epochs", "imagenet")[EPOCHS] == 50
+    assert bound(made, "CoOp, 200 epochs", "dtd")[EPOCHS] == 200
+    assert {bound(made, "CoOp", d)[EPOCHS] for d in ("imagenet", "dtd")} == {10}
+    made = planned("grid_base_to_new_promptkd")
+    assert bound(made, "PromptKD", "dtd")[WEIGHT] == 200.0
+    assert bound(made, "PromptKD", "eurosat")[WEIGHT] == 1000.0
+    refined = bound(made, "PromptKD+TextRefiner", "fgvc_aircraft")
+    assert (refined[SEMANTIC], refined[L1]) == (2.0, 4.0)
+    made = planned("grid_base_to_new_sep")
+    for dataset, budget in {"sun397": (10, 128), "imagenet": (10, 128), "dtd": (50, 32)}.items():
+        values = bound(made, "SEP", dataset)
+        assert (values[EPOCHS], values[BATCH]) == budget
+    assert "a type of pet, " in bound(made, "SEP", "oxford_pets")["experiment.template"]
+
+
+def test_a_few_shot_grid_has_the_epochs_of_each_number_of_shots():
+    made = planned("grid_few_shot")
+    assert made.grid.shots == (1, 2, 4, 8, 16)
+    found = {n: bound(made, "CoOp", "dtd", n)[EPOCHS] for n in made.grid.shots}
+    assert found == {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
+    assert {bound(made, "CoOp", "imagenet", n)[EPOCHS] for n in made.grid.shots} == {50}
+    made = planned("grid_few_shot_promptsrc")
+    assert {bound(made, "PromptSRC", d, 1)[MEAN] for d in ("dtd", "eurosat")} == {45.0}
+    assert bound(made, "PromptSRC", "food101", 1)[MEAN] == 30.0
+
+
+def test_a_published_grid_can_be_narrowed():
+    made = planned("grid_few_shot", "grid.datasets=('dtd',)", "grid.shots=(1, 16)")
+    assert {(c.dataset, c.shots) for c in made.cells} == {("dtd", 1), ("dtd", 16)}
+
+
+@pytest.mark.parametrize("name", ["cross_dataset", "domain_generalization", "few_shot"])
+def test_mosaic_grids_run_the_same_protocols(name):
+    made = plan(load_config(config_path(f"mosaic_{name}")), lambda config: {})
+    assert [v.name for v in made.variants] == ["ZeroShot", "CoOp", "CoOp+TextRefiner"]
+    from core.config.config import config_from_text
+
+    values = config_from_text(made.cells[0].config_text).operative(ROOT)
+    assert values["experiment.protocol"] == name and values["experiment.backbone"] == "mosaic"
+    if name == "domain_generalization":
+        assert all(t.startswith("mosaic/shapes-") for t in values["experiment.targets"])
+        assert len(values["experiment.targets"]) == 4

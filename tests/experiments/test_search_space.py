@@ -1,0 +1,207 @@
+"""What may be searched is held against the real parameters before anything runs."""
+
+import pytest
+
+from core.config.config import config_from_text
+from core.config.registry import Reference
+from experiments.search.samplers import TPE
+from experiments.search.space import Choice, Range, Space
+from tests.helpers.search_runs import CONFIG, parsed
+
+BASE = """experiment.dataset = 'alpha'
+experiment.method = @CoOp
+experiment.optimizer = @SGD
+experiment.refiner = @TextRefiner
+experiment.schedule = @ConstantThenCosine
+TextRefiner.alignment = @NoAlignment
+TextRefiner.aggregation = @LinearAggregation
+TextRefiner.cache = @EmaCache
+TextRefiner.regularization = @NoLoss
+TextRefiner.semantic = @NoLoss
+"""
+
+
+@pytest.fixture
+def base():
+    return config_from_text(BASE)
+
+
+def lowest(dimension):
+    return dimension.low if isinstance(dimension, Range) else dimension.texts[0]
+
+
+def highest(dimension):
+    return dimension.high if isinstance(dimension, Range) else dimension.texts[-1]
+
+
+def test_ranges_take_their_kind_from_the_parameter(base):
+    space = Space(
+        {
+            "EmaCache.num_slots": {"low": 5, "high": 100, "log": True},
+            "SGD.lr": {"low": 1, "high": 2},
+            "EmaCache.momentum": {"low": 0.5, "high": 0.9, "step": 0.1},
+            "LinearAggregation.renormalise": (True, False),
+        },
+        base,
+    )
+    slots, lr, momentum, flag = space.dimensions.values()
+    assert isinstance(slots, Range) and slots.whole and slots.log and not lr.whole
+    assert isinstance(flag, Choice) and flag.texts == ("True", "False") and not flag.plugs
+    assert space.describe()["SGD.lr"] == {
+        "kind": "float", "low": 1.0, "high": 2.0, "log": False, "step": None,
+    }  # fmt: skip
+    assert momentum.step == 0.1 and type(slots.value(7.0)) is int
+    found = space.propose(lowest)
+    assert found["LinearAggregation.renormalise"] is True and found["EmaCache.num_slots"] == 5
+    config = space.config(found)
+    assert config.bindings["SGD.lr"] == 1.0 and config.unused(("experiment",)) == ()
+
+
+def test_a_setting_exists_only_where_its_part_is_plugged_in(base):
+    described = {
+        "QueueCache.topk": {"low": 1, "high": 9},
+        "EmaCache.num_slots": {"low": 5, "high": 100},
+        "TextRefiner.cache": (Reference("EmaCache"), Reference("QueueCache")),
+        "experiment.refiner": (Reference("TextRefiner"), Reference("NullRefiner")),
+        "SGD.lr": {"low": 0.001, "high": 0.1},
+    }
+    space = Space(described, base)
+    assert set(space.conditional) == {"QueueCache.topk", "EmaCache.num_slots", "TextRefiner.cache"}
+    assert set(space.propose(lowest)) == {
+        "EmaCache.num_slots", "TextRefiner.cache", "experiment.refiner", "SGD.lr",
+    }  # fmt: skip
+    assert set(space.propose(highest)) == {"experiment.refiner", "SGD.lr"}
+    null = space.config(space.propose(highest))
+    assert null.unused(("experiment",)) == ()
+
+    def queue(dimension):
+        return "@QueueCache" if dimension.key == "TextRefiner.cache" else lowest(dimension)
+
+    assert set(space.propose(queue)) == described.keys() - {"EmaCache.num_slots"}
+    texts = {"TextRefiner.cache": "@QueueCache", "QueueCache.topk": "3", "SGD.lr": "0.01"}
+    assert space.bindings(texts) == {
+        "TextRefiner.cache": Reference("QueueCache"), "QueueCache.topk": 3, "SGD.lr": 0.01,
+    }  # fmt: skip
+
+
+LR = {"low": 0.001, "high": 0.1}
+BAD = [
+    ({}, "search.space is empty"),
+    ({"SGD.lrr": LR}, "SGD has no parameter 'lrr'.*did you mean 'lr'"),
+    ({"SDG.lr": LR}, "did you mean 'SGD'"),
+    ({"SGD.lr": {"low": 0.1, "high": 0.001}}, "SGD.lr: the range is inverted"),
+    ({"SGD.lr": {"low": 0.1, "high": 0.1}}, "SGD.lr: the range is empty"),
+    ({"SGD.lr": {"low": 0.0, "high": 0.1}}, "SGD.lr must be float > 0, got 0.0"),
+    ({"SGD.lr": {"low": -1, "high": 0.1}}, "must be float > 0, got -1"),
+    ({"SGD.lr": {"low": "a", "high": 0.1}}, "SGD.lr must be float > 0, got 'a'"),
+    ({"SGD.lr": {"low": 0.1}}, "a range has low and high"),
+    ({"SGD.lr": {**LR, "hi": 3}}, "a range has low and high.*'hi'"),
+    ({"SGD.lr": {**LR, "log": 1}}, "log must be True or False, got 1"),
+    ({"SGD.lr": {**LR, "log": True, "step": 0.001}}, "a log range has no step"),
+    ({"SGD.momentum": {"low": 0.0, "high": 0.9, "log": True}}, "begins above 0, got low = 0.0"),
+    ({"SGD.lr": {**LR, "step": 0.5}}, "step must be a number above 0 and at most"),
+    ({"SGD.lr": {**LR, "step": 0.06}}, "high must be low plus a number of steps"),
+    ({"EmaCache.num_slots": {"low": 5, "high": 9, "step": 0.5}}, "step must be a whole number"),
+    ({"EmaCache.num_slots": {"low": 5.5, "high": 9}}, "must be int >= 1, got 5.5"),
+    ({"EmaCache.momentum": {"low": 0.5, "high": 1.5}}, r"must be float in \[0, 1\], got 1.5"),
+    ({"CoOp.ctx_init": {"low": 1, "high": 2}}, "must be text"),
+    ({"LinearAggregation.renormalise": {"low": False, "high": True}}, "is no number"),
+    ({"SGD.lr": 0.1}, "must be a range .* or a tuple of choices, got 0.1"),
+    ({"SGD.lr": (0.1,)}, "two or more different choices"),
+    ({"SGD.lr": (0.1, 1e-1)}, "two or more different choices"),
+    ({"TextRefiner.cache": (Reference("EmaCache"), Reference("SGD"))}, "not cache"),
+    ({"TextRefiner.cache": ("EmaCache", "NoCache")}, "written @EmaCache, without quotes"),
+    ({"QueueCache.topk": {"low": 1, "high": 9}}, "QueueCache is not plugged in"),
+    ({"experiment.dataset": ("a", "b")}, "experiment.dataset cannot be searched"),
+    ({"experiment.seed": {"low": 1, "high": 9}}, "experiment.seed cannot be searched"),
+    ({"experiment.shots": (1, 16)}, "cannot be searched, all trials see the same images"),
+    ({"experiment.protocol": ("few_shot", "base_to_new")}, "experiment.protocol cannot be"),
+    ({"experiment.selection": ("last", "oracle-test")}, "cannot be searched"),
+    ({"search.trials": (1, 2)}, "search.space"),
+]
+
+
+@pytest.mark.parametrize(("described", "message"), BAD, ids=[m for _, m in BAD])
+def test_bad_spaces_are_one_clear_line(base, described, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Space(described, base)
+    assert "\n" not in str(caught.value) and "search.space" in str(caught.value)
+
+
+def test_what_the_files_bind_must_act_in_some_trial(base):
+    idle = base.with_bindings({"QueueCache.topk": 3}, "file:1")
+    with pytest.raises(ValueError, match=r"file:1: QueueCache\.topk: QueueCache is not plugged in"):
+        Space({"SGD.lr": LR}, idle)
+    both = {"SGD.lr": LR, "TextRefiner.cache": (Reference("QueueCache"), Reference("NoCache"))}
+    assert Space(both, idle).conditional == ()
+
+
+def test_too_many_structures_are_refused(base):
+    parts = [Reference(n) for n in ("EmaCache", "NoCache", "QueueCache", "LearnedCache")]
+    aggregations = [Reference(n) for n in ("LinearAggregation", "GatedAggregation")]
+    losses = [Reference("NoLoss"), Reference("L1Regularization"), Reference("CosineRegularization")]
+    space = {
+        "TextRefiner.cache": parts,
+        "TextRefiner.aggregation": aggregations,
+        "TextRefiner.regularization": losses,
+        "TextRefiner.semantic": losses,
+        "TextRefiner.alignment": [Reference("NoAlignment"), Reference("MlpAlignment")],
+        "experiment.method": [Reference("CoOp"), Reference("ZeroShot")],
+    }
+    with pytest.raises(ValueError, match="288 ways to plug parts, more than 256"):
+        Space(space, base)
+
+
+SETTINGS = [
+    (["search.trials=0"], "search.trials must be int >= 1, got 0"),
+    (["search.datasets=()"], "search.datasets is empty"),
+    (["search.seeds=()"], "search.seeds is empty"),
+    (["search.seeds=(1, 1)"], "search.seeds must not repeat a value, 1 does"),
+    (["search.final_seeds=(2, 3)"], "final_seeds must be fresh, 2 is among search.seeds"),
+    (["search.objectives=('val', 'hm')"], "an accuracy of one kind of run"),
+    (["search.objectives=('train_seconds',)"], "got only costs"),
+    (["search.objectives=('train_seconds', 'val')"], "begins with what names the winner"),
+    (["search.objectives=('test',)"], "one of 'val'"),
+    (["search.study='a/b'"], "search.study names a folder"),
+    (["search.sampler=@TPEE"], "did you mean 'TPE'"),
+    (["search.sampler=@SGD"], "not sampler"),
+    (["TPE.num_startups=3"], "did you mean 'num_startup'"),
+    (["search.sampler=@CMAES", "search.objectives=('base', 'new')"], "@CMAES knows one objective"),
+    (["search.pruner=@MedianPruning", "search.objectives=('base', 'new')"], "a pruner compares"),
+    (["experiment.selection='val'"], "a search judges the last epoch"),
+    (["experiment.dataset='x'"], "set search.datasets"),
+    (["experiment.seed=3"], "set search.seeds"),
+    (["search.round_size=0"], "search.round_size must be int >= 1"),
+    (["search.trials=9000"], "more than 10000"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), SETTINGS, ids=[m for _, m in SETTINGS])
+def test_bad_settings_are_one_clear_line(tmp_path, overrides, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        parsed(tmp_path, *overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_a_search_is_told_so(tmp_path):
+    with pytest.raises(ValueError, match=r"has no search: bind search\.study"):
+        parsed(tmp_path, text="include 'coop.gin'\n")
+    cut = CONFIG.replace("search.final_seeds = (11, 12)\n", "")
+    with pytest.raises(ValueError, match=r"search\.final_seeds has no value"):
+        parsed(tmp_path, text=cut)
+
+
+def test_every_option_of_the_sampler_is_written_down(tmp_path):
+    search = parsed(tmp_path, "TPE.num_candidates=5")
+    assert search.sampler == TPE(num_startup=4, num_candidates=5)
+    assert set(search.options) == {
+        f"TPE.{name}"
+        for name in ("num_startup", "num_candidates", "multivariate", "group", "constant_liar")
+    }
+    assert not any(key.startswith(("search.", "TPE.", "grid.")) for key in search.base.bindings)
+
+
+def test_the_control_is_a_random_search_of_equal_budget(tmp_path):
+    control = parsed(tmp_path, "search.pruner=@MedianPruning", control=True)
+    assert type(control.sampler).__name__ == "Random" and not control.pruner.prunes
+    assert (control.search.study, control.search.trials) == ("fake_random", 12)

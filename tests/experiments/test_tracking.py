@@ -1,0 +1,299 @@
+"""The mirror in MLflow: complete, without duplicates, and never in the way."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+import experiments.run.experiment
+import methods.zero_shot
+import refiners.null_refiner
+from core.store.record import RECORD_NAME, read_record, write_record
+from experiments.study.driver import rerun, run_study
+from experiments.study.progress import NoProgress
+from experiments.study.tracking import (
+    IDENTITY_TAG,
+    Mirror,
+    MlflowTracker,
+    metrics_of,
+    params_of,
+    sync,
+    tracking_uri,
+    ui_command,
+)
+from experiments.workers.local import InlineExecutor
+from tests.helpers.fake_runs import fake_plan
+
+REGISTERED = (experiments.run.experiment, methods.zero_shot, refiners.null_refiner)
+FAKE = "tests.helpers.fake_runs:fake_run"
+PLACE = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
+PLAN = fake_plan(["ok a", "diverge", "refuse"], seeds=[1])
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    """A runs folder whose database serves all tests here: making its schema takes seconds."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience():
+    """A busy machine may need long for an import."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.study.driver.CLOSE_SECONDS", 600.0)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def mirrored(runs_dir):
+    """A study that was run with a tracker, and what closing it said."""
+    study_dir = runs_dir / "mirrored"
+    notes, progress = noting()
+    tracker = MlflowTracker(study_dir)
+    run_study(
+        PLAN, study_dir, InlineExecutor(FAKE), place=PLACE, tracker=tracker, progress=progress
+    )
+    return study_dir, [note for note in notes if "MLflow" in note]
+
+
+def noting():
+    """A progress that only keeps notes, and its notes."""
+
+    class Notes(NoProgress):
+        def note(self, text):
+            notes.append(text)
+
+    notes = []
+    return notes, Notes()
+
+
+def stored(runs_dir, experiment):
+    """The live runs of one experiment: status, metrics, params and tags by identity."""
+    with sqlite3.connect(runs_dir / "mlflow.db") as db:
+        rows = db.execute(
+            "select r.run_uuid, r.status from runs r join experiments e using (experiment_id) "
+            "where e.name = ? and r.lifecycle_stage = 'active'",
+            (experiment,),
+        ).fetchall()
+        found = {}
+        for run_id, status in rows:
+            tags, params, metrics = (
+                dict(db.execute(f"select key, value from {table} where run_uuid = ?", (run_id,)))
+                for table in ("tags", "params", "metrics")
+            )
+            assert tags[IDENTITY_TAG] not in found, "one run was mirrored twice"
+            found[tags[IDENTITY_TAG]] = SimpleNamespace(
+                status=status, metrics=metrics, params=params, tags=tags
+            )
+    return found
+
+
+def test_every_run_is_mirrored_with_what_it_is(mirrored, runs_dir):
+    study_dir, warnings = mirrored
+    assert warnings == []
+    runs = stored(runs_dir, "mirrored")
+    assert set(runs) == {cell.identity for cell in PLAN.cells}
+    for cell in PLAN.cells:
+        run, record = runs[cell.identity], read_record(study_dir / cell.identity)
+        assert run.status == ("FINISHED" if record.status == "finished" else "FAILED")
+        assert run.metrics == pytest.approx(metrics_of(record))
+        assert run.params == params_of(study_dir / cell.identity, record)
+        assert (run.tags["variant"], run.tags["status"]) == (cell.variant, record.status)
+    good = runs[PLAN.cells[0].identity]
+    assert {"base", "new", "hm", "cost.total_seconds"} <= set(good.metrics)
+    assert good.params["experiment.method"] == "@ZeroShot"
+    assert good.params["Fake.variant"] == "'ok a'"
+
+
+def test_sync_adds_nothing_that_is_there_and_replaces_what_changed(mirrored, runs_dir):
+    study_dir, _ = mirrored
+    mirror = Mirror(study_dir, tracking_uri(runs_dir))
+    report = mirror.run_pass()
+    assert (report.written, report.present, report.left) == (0, 6, 0)
+    cell = PLAN.cells[0]
+    rerun(study_dir, cell.identity, InlineExecutor(FAKE), place=PLACE)
+    assert mirror.run_pass().written == 0
+    record = read_record(study_dir / cell.identity)
+    write_record(study_dir / cell.identity, replace(record, message="again"))
+    report = mirror.run_pass()
+    mirror.close()
+    assert (report.written, report.left) == (1, 0)
+    runs = stored(runs_dir, "mirrored")
+    assert len(runs) == 6 and runs[cell.identity].tags["message"] == "again"
+
+
+def test_a_half_written_run_is_replaced(mirrored, runs_dir):
+    study_dir, _ = mirrored
+    with sqlite3.connect(runs_dir / "mlflow.db") as db:
+        db.execute(
+            "update runs set status = 'RUNNING' where lifecycle_stage = 'active' and run_uuid in "
+            "(select run_uuid from tags where key = ? and value = ?)",
+            (IDENTITY_TAG, PLAN.cells[1].identity),
+        )
+    mirror = Mirror(study_dir, tracking_uri(runs_dir))
+    report = mirror.run_pass()
+    mirror.close()
+    assert (report.written, report.present) == (1, 5)
+    assert len(stored(runs_dir, "mirrored")) == 6
+
+
+def test_sync_catches_up_with_a_study_that_had_no_tracker(runs_dir):
+    study_dir = runs_dir / "late"
+    run_study(PLAN, study_dir, InlineExecutor(FAKE), place=PLACE)
+    report = sync(study_dir)
+    assert (report.written, report.left, report.error) == (6, 0, "")
+    assert len(stored(runs_dir, "late")) == 6
+
+
+def test_broken_tracking_is_one_warning_and_the_study_goes_on(tmp_path):
+    notes, progress = noting()
+    tracker = MlflowTracker(tmp_path / "s", "http://127.0.0.1:9")
+    outcome = run_study(
+        fake_plan(["ok"]),
+        tmp_path / "s",
+        InlineExecutor(FAKE),
+        place=PLACE,
+        tracker=tracker,
+        progress=progress,
+    )
+    assert outcome.exit_code == 0 and len(outcome.done) == 4
+    (warning,) = notes
+    assert warning.startswith("MLflow is behind, 4 runs are missing")
+    assert warning.endswith(f"python main.py sync {tmp_path / 's'}")
+    assert "\n" not in warning
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////proc/none/mlflow.db", "nonsense://x"])
+def test_other_ways_to_be_broken_are_reported_alike(tmp_path, uri):
+    run_study(fake_plan(["ok"]), tmp_path, InlineExecutor(FAKE), place=PLACE)
+    mirror = Mirror(tmp_path, uri)
+    report = mirror.run_pass()
+    assert (report.written, report.left) == (0, 4) and report.error and "\n" not in report.error
+    assert mirror.run_pass() == report
+    mirror.close()
+
+
+def test_a_damaged_record_is_named_and_the_others_are_mirrored(runs_dir):
+    study_dir = runs_dir / "damaged"
+    run_study(fake_plan(["ok"]), study_dir, InlineExecutor(FAKE), place=PLACE)
+    path = sorted(study_dir.glob(f"*/{RECORD_NAME}"))[0]
+    path.write_text("{")
+    mirror = Mirror(study_dir, tracking_uri(runs_dir))
+    report = mirror.run_pass()
+    mirror.close()
+    assert (report.written, report.left) == (3, 1)
+    assert str(path) in report.error and "3 runs written, 0 were there, 1 left" in str(report)
+
+
+def test_only_a_folder_can_be_synchronized(tmp_path):
+    with pytest.raises(ValueError, match="no such folder"):
+        sync(tmp_path / "nothing")
+
+
+def test_a_mirror_that_hangs_is_given_up(tmp_path, monkeypatch):
+    started = []
+
+    def hang(study_dir, uri, *, niceness):
+        command = [sys.executable, "-c", "import time; time.sleep(600)"]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe))
+        return started[0]
+
+    monkeypatch.setattr("experiments.study.tracking._start_mirror", hang)
+    tracker = MlflowTracker(tmp_path / "s")
+    for _ in range(100_000):
+        tracker.finished(tmp_path / "s" / "run")
+    began = time.monotonic()
+    assert "not finished after 0.5 seconds" in tracker.close(seconds=0.5)
+    assert time.monotonic() - began < 5 and started[0].poll() is not None
+
+
+def test_a_tracker_without_runs_starts_nothing(tmp_path):
+    assert MlflowTracker(tmp_path).close() == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_driver_does_not_import_mlflow_and_leaves_the_environment_alone(mirrored):
+    assert not any(name.startswith("MLFLOW_") for name in os.environ)
+    code = (
+        "import sys, experiments.study.driver, experiments.study.tracking; "
+        "print('mlflow' in sys.modules)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "False"
+
+
+def test_illegal_keys_and_long_values_are_made_legal(tmp_path):
+    (tmp_path / "config.gin").write_text("a.b = " + "x" * 9000 + "\nscope/C.d = @E\n")
+    run_study(fake_plan(["ok"]), tmp_path / "s", InlineExecutor(FAKE), place=PLACE)
+    path = next((tmp_path / "s").glob(f"*/{RECORD_NAME}"))
+    record = replace(read_record(path.parent), factors={"a@[b]=": "1", "k" * 300: "2"})
+    params = params_of(tmp_path, record)
+    assert len(params["a.b"]) == 6000
+    assert params["scope/C.d"] == "@E"
+    assert params["a__b__"] == "1" and params["k" * 250] == "2"
+
+
+def test_the_uri_is_absolute_and_the_environment_variable_counts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri(tmp_path / "runs") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:1234")
+    assert tracking_uri(tmp_path) == "http://tracking:1234"
+
+
+def test_the_pages_are_for_this_machine_at_a_free_port(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = ui_command(tmp_path, port=port)
+    assert command.url.startswith("http://127.0.0.1:") and not command.url.endswith(f":{port}")
+    words = list(command.argv)
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert words[words.index("--workers") + 1] == "1"
+    assert command.env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert command.env["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+@pytest.mark.slow
+def test_the_pages_are_served(mirrored, runs_dir):
+    command = ui_command(runs_dir, port=5600)
+    server = subprocess.Popen(command.argv, env=command.env, process_group=0)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"{command.url}/version", timeout=5) as answer:
+                    assert answer.status == 200
+                    break
+            except OSError:
+                assert time.monotonic() < deadline and server.poll() is None
+                time.sleep(0.5)
+        body = json.dumps({"max_results": 10}).encode()
+        request = urllib.request.Request(
+            f"{command.url}/api/2.0/mlflow/experiments/search",
+            body,
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            names = {e["name"] for e in json.load(answer)["experiments"]}
+        assert "mirrored" in names
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)

@@ -1,0 +1,139 @@
+"""The recorded vectors of published implementations match, and an altered one does not."""
+
+import functools
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import experiments.cli.verify  # noqa: F401  (registers the replays)
+from experiments.verify.vectors import find_sets, verify_set
+from main import main
+from tests.helpers.paths import GOLDEN
+
+CASES = ("public_coop", "public_textrefiner")
+
+
+@functools.cache
+def tensors_of(name):
+    return load_file(GOLDEN / f"{name}.safetensors")
+
+
+def altered(folder, name, tensor, change):
+    """A copy of a set with one tensor changed in place."""
+    tensors = {key: value.clone() for key, value in tensors_of(name).items()}
+    change(tensors[tensor])
+    save_file(tensors, folder / f"{name}.safetensors")
+    shutil.copy(GOLDEN / f"{name}.json", folder)
+    return folder / f"{name}.json"
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["main.py", "verify", *map(str, words)])
+    return main()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_recorded_tensor_is_reproduced(name):
+    outcome = verify_set(GOLDEN / f"{name}.json")
+    assert outcome.status == "matched", outcome
+    compared = {d.name for d in outcome.differences}
+    given = {k for k in tensors_of(name) if k.startswith(("clip.", "param.", "in."))}
+    assert compared >= tensors_of(name).keys() - given
+    assert all(d.difference <= 1e-5 for d in outcome.differences)
+
+
+def by_one_millionth(tensor):
+    row = int(tensor.abs().argmax())
+    tensor.view(-1)[row] *= 1 + 1e-6
+
+
+def by_one(tensor):
+    tensor.view(-1)[0] += 1
+
+
+def to_another_label(tensor):
+    tensor.view(-1)[0] = (tensor.view(-1)[0] + 1) % 2
+
+
+ALTERED = [
+    ("public_coop", "end.generic.out1.logits", by_one_millionth),
+    ("public_coop", "middle.csc.grad1.ctx", by_one_millionth),
+    ("public_coop", "front.generic.after3.ctx", by_one_millionth),
+    ("public_coop", "param.ctx.generic", by_one_millionth),
+    ("public_coop", "in.images", by_one),
+    ("public_coop", "in.labels", to_another_label),
+    ("public_coop", "in.token_ids", by_one),
+    ("public_coop", "in.eot", by_one),
+    ("public_coop", "clip.text.proj", by_one),
+    ("public_textrefiner", "cache3.after", by_one_millionth),
+    ("public_textrefiner", "out1.read_weights", by_one_millionth),
+    ("public_textrefiner", "loss2.semantic", by_one_millionth),
+    ("public_textrefiner", "param.cache", by_one_millionth),
+    ("public_textrefiner", "in.eval_images", by_one),
+    ("public_textrefiner", "in.labels", to_another_label),
+    ("public_textrefiner", "out1.topk_index", by_one),
+]
+
+
+@pytest.mark.parametrize(("name", "tensor", "change"), ALTERED)
+def test_an_altered_vector_is_noticed(tmp_path, name, tensor, change):
+    outcome = verify_set(altered(tmp_path, name, tensor, change))
+    assert outcome.status == "failed"
+    assert outcome.problem or any(not d.ok for d in outcome.differences)
+
+
+def test_the_command_says_what_differs_and_ends_with_1(tmp_path, monkeypatch, capsys):
+    altered(tmp_path, "public_coop", "end.generic.out1.logits", by_one_millionth)
+    (tmp_path / "other_future.json").write_text("{}")
+    (tmp_path / "other_future.safetensors").write_bytes(b"")
+    assert command(monkeypatch, tmp_path) == 1
+    shown = capsys.readouterr().out
+    assert "DIFFERS" in shown and "81 of 82 tensors match" in shown
+    assert "other_future: not implemented" in shown
+
+
+def test_json_holds_every_difference_and_ends_with_0(monkeypatch, capsys):
+    assert command(monkeypatch, GOLDEN, "--json") == 0
+    found = {case["name"]: case for case in json.loads(capsys.readouterr().out)}
+    assert {name: found[name]["status"] for name in CASES} == dict.fromkeys(CASES, "matched")
+    logits = found["public_coop"]["tensors"]["end.generic.out1.logits"]
+    assert logits["ok"] and 0 <= logits["difference"] <= logits["allowed"]
+
+
+@pytest.mark.parametrize("damage", ["torn", "missing tensor", "no constants", "not JSON"])
+def test_a_damaged_set_fails_with_one_line(tmp_path, damage):
+    path = altered(tmp_path, "public_coop", "in.labels", lambda tensor: None)
+    weights = path.with_suffix(".safetensors")
+    if damage == "torn":
+        weights.write_bytes(weights.read_bytes()[:-8])
+    elif damage == "missing tensor":
+        left = {k: v for k, v in load_file(weights).items() if k != "clip.text.proj"}
+        save_file(left, weights)
+    else:
+        path.write_text('{"constants": {}}' if damage == "no constants" else "{")
+    outcome = verify_set(path)
+    assert outcome.status == "failed" and outcome.problem and "\n" not in outcome.problem
+
+
+def test_a_tensor_that_nothing_computes_fails(tmp_path):
+    path = altered(tmp_path, "public_coop", "in.labels", lambda tensor: None)
+    tensors = load_file(path.with_suffix(".safetensors")) | {"out9.surprise": torch.zeros(2)}
+    save_file(tensors, path.with_suffix(".safetensors"))
+    assert "out9.surprise" in verify_set(path).problem
+
+
+def test_a_case_nobody_implements_is_no_failure(tmp_path, monkeypatch, capsys):
+    (tmp_path / "hidden_telepathy.json").write_text("{}")
+    (tmp_path / "hidden_telepathy.safetensors").write_bytes(b"")
+    assert command(monkeypatch, tmp_path) == 0
+    assert "hidden_telepathy: not implemented" in capsys.readouterr().out
+
+
+def test_a_folder_without_vectors_is_bad_input(tmp_path, monkeypatch, capsys):
+    assert command(monkeypatch, tmp_path) == 2
+    assert "holds no reference vectors" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no reference vectors"):
+        find_sets(tmp_path / "nowhere")

@@ -1,0 +1,164 @@
+"""Runs that train nothing: entry functions for workers, and plans made of their cells.
+
+What a fake run does follows from the first word of its variant's name: "ok", "slow", "fail",
+"refuse", "diverge" or "kill".
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from core.store.record import Cost, Evaluation, RunRecord, to_json
+from experiments.study.planner import Cell, Grid, Plan, Variant
+
+CONFIG = """experiment.dataset = {dataset!r}
+experiment.method = @ZeroShot
+experiment.optimizer = None
+experiment.refiner = @NullRefiner
+experiment.schedule = None
+experiment.seed = {seed!r}
+"""
+
+
+def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2)):
+    """A full plan over fake variants, without a configuration behind it."""
+    grid = Grid(
+        study="fake",
+        datasets=tuple(datasets),
+        seeds=tuple(seeds),
+        baseline=variants[0],
+        variants={name: {} for name in variants},
+    )
+    cells = [fake_cell(v, d, s) for d in datasets for s in seeds for v in variants]
+    return Plan(
+        grid=grid,
+        variants=tuple(Variant(name=name, bindings={"Fake.variant": name}) for name in variants),
+        cells=tuple(cells),
+    )
+
+
+def fake_cell(variant, dataset, seed):
+    identity = hashlib.sha256(f"{variant} {dataset} {seed}".encode()).hexdigest()[:12]
+    return Cell(
+        variant=variant,
+        dataset=dataset,
+        seed=seed,
+        identity=identity,
+        config_text=CONFIG.format(dataset=dataset, seed=seed),
+        factors={"Fake.variant": repr(variant)},
+    )
+
+
+def fake_run(payload, on_progress):
+    """The entry of a fake study. Leaves a file a call in ``executions`` of the study folder."""
+    run_dir = Path(payload["run_dir"])
+    run_dir.mkdir(parents=True, exist_ok=True)
+    count(run_dir.parent / "executions", payload["identity"])
+    on_progress({"epoch": 1, "epochs": 2, "loss": 0.5})
+    behave(payload["variant"].split()[0], run_dir)
+    (run_dir / "config.gin").write_text(payload["config"])
+    status = "diverged" if payload["variant"].startswith("diverge") else "finished"
+    return as_plain(fake_record(payload, status))
+
+
+def behave(kind, run_dir):
+    if kind == "fail":
+        raise RuntimeError("this run always fails")
+    if kind == "refuse":
+        raise ValueError("this configuration is wrong")
+    if kind == "slow":
+        time.sleep(0.1)
+    if kind == "kill" and not (run_dir / "killed").exists():
+        (run_dir / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def count(folder, name):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}-{os.getpid()}-{time.time_ns()}").touch()
+
+
+def executions(study_dir):
+    """How often each identity was run."""
+    names = [path.name.partition("-")[0] for path in (study_dir / "executions").glob("*")]
+    return {name: names.count(name) for name in names}
+
+
+def as_plain(record):
+    return json.loads(to_json(record))
+
+
+def fake_record(payload, status="finished"):
+    """A record that depends on the identity alone."""
+    number = int(payload["identity"], 16)
+    evaluations = tuple(
+        Evaluation(
+            target=target,
+            dataset="fake",
+            classes=target,
+            class_names=("one", "two"),
+            correct=(number % divisor, number % 7),
+            total=(20, 20),
+        )
+        for target, divisor in (("base", 19), ("new", 17))
+    )
+    return RunRecord(
+        identity=payload["identity"],
+        variant=payload["variant"],
+        factors=payload["factors"],
+        dataset="fake",
+        protocol="base_to_new",
+        regime="inductive",
+        selection="last",
+        seed=1,
+        shots=16,
+        status=status,
+        evaluations=evaluations if status == "finished" else (),
+        cost=Cost(
+            train_seconds=1.0,
+            evaluate_seconds=1.0,
+            total_seconds=2.0,
+            images_per_second=10.0,
+            peak_memory_mb=1.0,
+            trainable_parameters=3,
+        ),
+    )
+
+
+def describe_process(payload, on_progress):
+    """What a worker process looks like from inside."""
+    print("printed by the job")
+    return {
+        "pid": os.getpid(),
+        "modules": sorted(sys.modules),
+        "threads": os.environ["OMP_NUM_THREADS"],
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+def act(payload, on_progress):
+    """Do what the payload says, once it was written down that it was begun."""
+    if "mark" in payload:
+        count(Path(payload["mark"]), str(os.getpid()))
+    if payload["do"] == "sleep":
+        time.sleep(payload["seconds"])
+    elif payload["do"] == "spin":
+        while True:
+            pass
+    elif payload["do"] == "raise":
+        raise RuntimeError("no luck")
+    elif payload["do"] == "refuse":
+        raise ValueError("not like this")
+    elif payload["do"] == "exit":
+        os._exit(7)
+    elif payload["do"] == "report":
+        for epoch in range(3):
+            time.sleep(0.25)
+            on_progress({"epoch": epoch, "loss": float("nan")})
+    elif payload["do"] == "return garbage":
+        return {"object": object()}
+    return {"pid": os.getpid(), "value": payload.get("value")}

@@ -1,0 +1,523 @@
+"""Refiners: every part alone, all off, and the cache against numbers worked out by hand."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from core.clip.frozen import fingerprint
+from core.config.config import Reference, load_config
+from core.config.registry import entries, lookup
+from core.seeding import Seeds
+from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
+from core.types import Batch, Forward, MethodOutput
+from experiments.cli.console import config_path
+from refiners.aggregation import LinearAggregation
+from refiners.alignment import MlpAlignment
+from refiners.cache import EmaCache, NoCache
+from refiners.losses import L1Regularization, SemanticLoss
+from refiners.text_refiner import TextRefiner
+from tests.helpers.tiny_clip import (
+    PARTS_OFF,
+    PARTS_ON,
+    batch,
+    images,
+    logits,
+    make_method,
+    make_model,
+    objective_of,
+    one_step,
+    part,
+    shared_tiny_clip,
+    small_step,
+    tiny_clip,
+    training,
+)
+
+SLOTS = {
+    "alignment": "alignment",
+    "cache": "cache",
+    "aggregation": "aggregation",
+    "semantic": "loss",
+    "regularization": "loss",
+}
+PLUGGED = [(slot, entry.name) for slot, kind in SLOTS.items() for entry in entries(kind)]
+each_part = pytest.mark.parametrize(("slot", "name"), PLUGGED)
+SOURCE = MethodOutput(
+    text_width=32,
+    local_width=32,
+    num_patches=16,
+    num_classes=5,
+    provides=frozenset({"pooled", "local", "attention"}),
+)
+
+
+def coop(clip=None, *, seed=0, **parts):
+    return make_model(
+        make_method("CoOp", clip or shared_tiny_clip(), seed=seed), seed=seed, **parts
+    )
+
+
+def refiner_of(source=SOURCE, **parts):
+    factories = {slot: part(name) for slot, name in (PARTS_ON | parts).items()}
+    return TextRefiner(source, Seeds(0), **factories)
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+# every registered part, plugged into its slot
+
+
+@each_part
+def test_a_part_keeps_shapes_and_types(slot, name):
+    model = coop(tiny_clip().double(), **{slot: name}).double()
+    out = model.eval()(batch(dtype=torch.float64))
+    assert out.text.shape == (5, 32) and out.text.dtype == torch.float64
+    assert out.logits().shape == (6, 5) and bool(torch.isfinite(out.logits()).all())
+
+
+@each_part
+def test_a_small_step_lowers_the_loss_and_not_the_backbone(slot, name):
+    clip = tiny_clip().double()
+    before = fingerprint(clip.state_dict())
+    model = coop(clip, **{slot: name}).double()
+    first, second = small_step(model, batch(dtype=torch.float64))
+    assert second < first
+    assert fingerprint(clip.state_dict()) == before
+
+
+@each_part
+def test_evaluation_is_batch_invariant_and_stateless(slot, name):
+    model = coop(**{slot: name})
+    training(model, epochs=1)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    data = batch(8)
+    together = logits(model, data)
+    alone = [
+        logits(model, Batch(labels=data.labels[i : i + 1], pixels=data.pixels[i : i + 1]))
+        for i in range(8)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-5)
+    assert same(dict(model.state_dict()), state)
+
+
+@each_part
+def test_parameters_and_cache_survive_a_file(slot, name, tmp_path):
+    model = coop(**{slot: name})
+    training(model, epochs=1)
+    save_checkpoint(tmp_path / "weights.safetensors", model)
+    fresh = coop(seed=99, **{slot: name})
+    load_checkpoint(tmp_path / "weights.safetensors", fresh)
+    assert same(learned_state(fresh), learned_state(model))
+    assert torch.equal(logits(fresh, batch()), logits(model, batch()))
+
+
+@each_part
+def test_a_copy_is_independent(slot, name):
+    model = coop(**{slot: name})
+    state = {key: value.clone() for key, value in learned_state(model).items()}
+    training(copy.deepcopy(model), epochs=1)
+    assert same(learned_state(model), state)
+
+
+@each_part
+def test_a_part_alone_moves_no_others_initial_values(slot, name):
+    full, changed = learned_state(coop(**PARTS_ON)), learned_state(coop(**{slot: name}))
+    kept = [key for key in full if not key.startswith(f"refiner.{slot}.")]
+    assert "method.ctx" in kept
+    assert all(torch.equal(full[key], changed[key]) for key in kept)
+
+
+@pytest.mark.parametrize("method", [e.name for e in entries("method")])
+def test_the_refiner_works_on_every_method_that_provides_what_it_needs(method):
+    model = make_method(method, shared_tiny_clip())
+    missing = {"local", "attention"} - model.provides
+    if missing:
+        with pytest.raises(ValueError, match=sorted(missing)[0]):
+            make_model(model, **PARTS_ON)
+        return
+    refined = make_model(model, **PARTS_ON)
+    terms = one_step(refined, batch())
+    assert {"semantic", "regularization"} <= terms.keys()
+    assert all(value.dim() == 0 and bool(torch.isfinite(value)) for value in terms.values())
+    assert logits(refined, batch()).shape == (6, 5)
+
+
+@pytest.mark.parametrize(
+    "entry", [e for kind in ("refiner", *sorted(set(SLOTS.values()))) for e in entries(kind)]
+)
+def test_every_part_says_what_it_is(entry):
+    off = entry.name in {*PARTS_OFF.values(), "NullRefiner"}
+    assert entry.summary
+    known = "arXiv" in entry.reference or entry.reference.startswith("ours")
+    assert off or known, f"{entry.name} names no source"
+
+
+# off
+
+
+def test_all_off_is_coop_bit_for_bit():
+    plain, off = coop(), coop(**PARTS_OFF)
+    (_, plain_log), (_, off_log) = training(plain, epochs=3), training(off, epochs=3)
+    assert plain_log == off_log and len(plain_log) == 3
+    assert torch.equal(plain.method.ctx, off.method.ctx)
+    assert not torch.equal(plain.method.ctx, coop().method.ctx)
+    assert torch.equal(logits(plain, batch()), logits(off, batch()))
+    assert off.refiner.needs() == frozenset() and list(off.refiner.parameters()) == []
+
+
+@pytest.mark.parametrize("slot", PARTS_OFF)
+def test_one_part_off_changes_what_is_learned(slot):
+    full, less = coop(**PARTS_ON), coop(**{slot: PARTS_OFF[slot]})
+    training(full, epochs=1)
+    training(less, epochs=1)
+    assert not torch.equal(logits(full, batch()), logits(less, batch()))
+
+
+@pytest.mark.parametrize(
+    ("slot", "silent"),
+    [
+        ("semantic", part("SemanticLoss", weight=0.0)),
+        ("regularization", part("L1Regularization", weight=0.0)),
+    ],
+)
+def test_a_loss_of_weight_zero_is_off_bit_for_bit(slot, silent):
+    """Also under weight decay, which moves every parameter that has a gradient, even of zeros."""
+    zero, off = coop(**{slot: silent}), coop(**{slot: "NoLoss"})
+    (_, zero_log), (_, off_log) = training(zero), training(off)
+    assert zero_log == off_log
+    assert same(learned_state(zero), learned_state(off))
+
+
+def test_alpha_zero_is_no_aggregation_bit_for_bit():
+    rest = {"semantic": "SemanticLoss", "regularization": "NoLoss"}
+    zero = coop(aggregation=part("LinearAggregation", alpha=0.0), **rest)
+    off = coop(aggregation="NoAggregation", **rest)
+    training(zero)
+    training(off)
+    assert torch.equal(zero.method.ctx, off.method.ctx)
+    assert torch.equal(logits(zero, batch()), logits(off, batch()))
+
+
+def test_no_cache_leaves_a_linear_adapter_of_the_text():
+    model = coop(cache="NoCache")
+    out = model.eval()(batch())
+    text, weight = out.aux["plain_text"], model.refiner.aggregation.extractor.weight
+    torch.testing.assert_close(out.text, text + 0.2 * text @ weight[:, :32].t())
+
+
+def test_local_tokens_are_asked_for_only_where_somebody_reads_them():
+    assert coop(**PARTS_ON).refiner.needs() == {"local", "attention"}
+    assert coop(semantic="NoLoss").refiner.needs() == {"local"}
+    assert coop(semantic="NoLoss", cache="NoCache").refiner.needs() == frozenset()
+
+
+# the cache, by hand
+
+
+def cache_of(slots, **settings):
+    cache = EmaCache(2, Seeds(0), num_slots=len(slots), **settings).double()
+    cache.slots_MD.copy_(torch.tensor(slots))
+    return cache
+
+
+def test_reading_two_slots():
+    """Text (2, 0) has the cosines 1 and 0: weights e/(e+1) and 1/(e+1)."""
+    cache = cache_of([[1.0, 0.0], [0.0, 1.0]])
+    e = torch.tensor(1.0, dtype=torch.float64).exp()
+    weights = torch.stack([e / (e + 1), 1 / (e + 1)])
+    text = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(cache.read_weights(text)[0], weights)
+    torch.testing.assert_close(cache.read(text)[0], weights)
+    cold = cache_of([[1.0, 0.0], [0.0, 1.0]], read_temperature=0.01)
+    torch.testing.assert_close(cold.read(text)[0], torch.tensor([1.0, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_writing_two_tokens_into_one_of_two_slots(reduce):
+    """Tokens (3, 0) and (0.6, 0.8)/5: directions x1 = (1, 0), x2 = (0.6, 0.8).
+
+    Slots (1, 0) and (-1, 0): cosines 1, 0.6 against the first, so both go there with the weights
+    exp(0) = 1 and exp(0.6 - 1). The second slot is not touched.
+    """
+    cache = cache_of([[1.0, 0.0], [-1.0, 0.0]], momentum=0.8, write_reduce=reduce)
+    cache.write(torch.tensor([[3.0, 0.0], [0.12, 0.16]], dtype=torch.float64))
+    w = torch.tensor(-0.4, dtype=torch.float64).exp()
+    added = torch.stack([1 + 0.6 * w, 0.8 * w]) / (2 if reduce == "mean" else 1)
+    moved = 0.8 * torch.tensor([1.0, 0.0], dtype=torch.float64) + 0.2 * added
+    torch.testing.assert_close(cache.slots_MD[0], moved / moved.norm())
+    assert cache.slots_MD[1].tolist() == [-1.0, 0.0]
+
+
+def test_a_write_makes_all_slots_unit_again():
+    cache = cache_of([[1.0, 0.0], [-3.0, 4.0]])
+    cache.write(torch.tensor([[1.0, 0.0]], dtype=torch.float64))
+    # (1, 0) has the products 1 and -3 with the raw slots: it goes to the first
+    torch.testing.assert_close(
+        cache.slots_MD, torch.tensor([[1.0, 0.0], [-0.6, 0.8]], dtype=torch.float64)
+    )
+
+
+def test_the_cache_starts_positive_as_released_or_spread():
+    positive = EmaCache(32, Seeds(0)).slots_MD
+    spread = EmaCache(32, Seeds(0), initial="normal").slots_MD
+    assert positive.shape == (25, 32) and bool((positive >= 0).all())
+    assert bool((spread < 0).any())
+    torch.testing.assert_close(positive.norm(dim=-1), torch.ones(25))
+    cosine = (positive @ positive.t())[~torch.eye(25, dtype=torch.bool)].mean()
+    assert 0.7 < cosine < 0.8
+
+
+def test_the_cache_is_written_once_a_step_after_the_read_and_never_in_evaluation():
+    model = coop(**PARTS_ON)
+    start = model.refiner.cache.slots_MD.clone()
+    model.train()
+    first = model(batch())
+    assert torch.equal(model.refiner.cache.slots_MD, start)
+    expected = copy.deepcopy(model.refiner.cache)
+    expected.write(first.aux["aligned"].detach().flatten(0, 1))
+    model.refiner.observe(first)
+    assert torch.equal(model.refiner.cache.slots_MD, expected.slots_MD)
+    assert not torch.equal(model.refiner.cache.slots_MD, start)
+    assert not model.refiner.cache.slots_MD.requires_grad
+    written = model.refiner.cache.slots_MD.clone()
+    logits(model, batch())
+    assert torch.equal(model.refiner.cache.slots_MD, written)
+
+
+# aggregation, alignment and losses, by hand
+
+
+def test_aggregation_adds_a_fraction_of_both():
+    made = LinearAggregation(2, Seeds(0), alpha=0.5)
+    with torch.no_grad():
+        made.extractor.weight.copy_(torch.tensor([[1.0, 0, 0, 2], [0, 1, 1, 0]]))
+
+    class Says(NoCache):
+        def read(self, text):
+            return torch.tensor([[3.0, 4.0]])
+
+    text, cache = torch.tensor([[1.0, 0.0]]), Says(2, Seeds(0))
+    torch.testing.assert_close(made(text, cache), torch.tensor([[1 + 0.5 * 9, 0.5 * 3]]))
+    made.renormalise = True
+    torch.testing.assert_close(made(text, cache).norm(dim=-1), torch.ones(1))
+
+
+def test_alignment_maps_widths_with_statistics_over_all_rows():
+    made = MlpAlignment(6, 4, Seeds(0)).train()
+    local = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(0))
+    hidden = local.reshape(15, 6) @ made.fc1.weight.t() + made.fc1.bias
+    centered = (hidden - hidden.mean(dim=0)) / (hidden.var(dim=0, unbiased=False) + 1e-5).sqrt()
+    expected = centered.relu() @ made.fc2.weight.t() + made.fc2.bias
+    torch.testing.assert_close(made(local).reshape(15, 4), expected, atol=1e-5, rtol=1e-5)
+
+
+def forward_of(**fields):
+    values = {
+        "image": F.normalize(torch.ones(1, 2), dim=-1),
+        "text": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        "logit_scale": torch.tensor(2.0),
+    }
+    return Forward(**(values | fields))
+
+
+def test_semantic_rows_are_cls_the_most_attended_and_the_mean():
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [5.0, 1.0]]])
+    out = forward_of(
+        attention=torch.tensor([[0.1, 0.5, 0.3]]),
+        aux={"aligned": tokens, "plain_text": torch.eye(2)},
+    )
+    loss = SemanticLoss(weight=0.5, topk=2)
+    expected = torch.tensor([[1.0, 0.0], [2.0, 2.0], [5.0, 1.0], [2.0, 1.0]])
+    assert torch.equal(loss.rows(out)[0], expected)
+    targets = torch.tensor([1])
+    wanted = 0.5 * F.cross_entropy(2 * expected, targets.repeat(4))
+    torch.testing.assert_close(loss(out, targets, F.cross_entropy), wanted)
+    unit = SemanticLoss(topk=2, normalise_rows=True).rows(out)
+    torch.testing.assert_close(unit.norm(dim=-1), torch.ones(1, 4))
+
+
+@pytest.mark.parametrize(
+    ("local_rows", "expected"),
+    [
+        (("cls",), [[1.0, 0.0]]),
+        (("top",), [[2.0, 2.0], [5.0, 1.0]]),
+        (("mean",), [[2.0, 1.0]]),
+        (("mean", "cls"), [[1.0, 0.0], [2.0, 1.0]]),
+    ],
+)
+@pytest.mark.parametrize("pooling", ["each", "mean", "max"])
+def test_semantic_loss_scores_the_chosen_rows_pooled(local_rows, expected, pooling):
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [5.0, 1.0]]])
+    out = forward_of(
+        attention=torch.tensor([[0.1, 0.5, 0.3]]),
+        aux={"aligned": tokens, "plain_text": torch.eye(2)},
+    )
+    loss = SemanticLoss(weight=0.5, topk=2, local_rows=local_rows, pooling=pooling)
+    assert loss.rows(out)[0].tolist() == expected
+    logits_KC = 2 * torch.tensor(expected)
+    pooled = {"each": logits_KC, "mean": logits_KC.mean(0)[None], "max": logits_KC.amax(0)[None]}
+    targets = torch.zeros(len(pooled[pooling]), dtype=torch.int64)
+    wanted = 0.5 * F.cross_entropy(pooled[pooling], targets)
+    torch.testing.assert_close(loss(out, torch.tensor([0]), F.cross_entropy), wanted)
+
+
+@pytest.mark.parametrize("local_rows", [(), ("cls", "cls")])
+def test_no_row_or_a_row_twice_is_refused(local_rows):
+    with pytest.raises(ValueError, match=r"each once.*@NoLoss"):
+        SemanticLoss(local_rows=local_rows)
+
+
+def test_regularization_is_the_mean_distance_of_the_unit_text():
+    out = forward_of(text=torch.tensor([[3.0, 4.0]]), aux={"plain_text": torch.tensor([[1.0, 0]])})
+    loss = L1Regularization(weight=10.0)(out, torch.tensor([0]), F.cross_entropy)
+    torch.testing.assert_close(loss, torch.tensor(10 * (0.4 + 0.8) / 2))
+
+
+# what cannot work is said when the run is built
+
+
+def test_no_alignment_with_unequal_widths_is_refused():
+    source = MethodOutput(
+        text_width=32, local_width=48, num_patches=16, num_classes=5, provides=SOURCE.provides
+    )
+    with pytest.raises(ValueError, match="48 and 32; use @MlpAlignment"):
+        refiner_of(source, alignment="NoAlignment")
+    refiner_of(source)
+
+
+def test_more_rows_than_patches_are_refused():
+    with pytest.raises(ValueError, match="topk is 17, but the backbone has 16 patches"):
+        coop(semantic=part("SemanticLoss", topk=17))
+    coop(semantic=part("SemanticLoss", topk=16))
+    coop(semantic=part("SemanticLoss", topk=17, local_rows=("cls",)))
+
+
+def test_a_method_that_does_not_provide_what_is_read_is_refused():
+    source = MethodOutput(
+        text_width=32, local_width=32, num_patches=16, num_classes=5, provides=frozenset({"pooled"})
+    )
+    with pytest.raises(ValueError, match=r"\['attention', 'local'\]"):
+        refiner_of(source)
+    refiner_of(source, semantic="NoLoss", cache="NoCache")
+
+
+def test_two_terms_of_one_name_are_refused():
+    model = coop(**PARTS_ON)
+    model.refiner.loss_terms = lambda: {"ce": model.refiner.semantic}
+    with pytest.raises(ValueError, match=r"named \['ce'\]"):
+        objective_of(model)
+
+
+# cells that cannot differ are run once
+
+
+def simple(**parts):
+    references = {slot: Reference(name) for slot, name in (PARTS_ON | parts).items()}
+    result = TextRefiner.simplify(references)
+    return result if isinstance(result, Reference) else {k: v.name for k, v in result.items()}
+
+
+def test_what_collapses():
+    assert simple() == PARTS_ON
+    assert simple(**PARTS_OFF) == Reference("NullRefiner")
+    for slot in ("alignment", "cache", "semantic", "regularization"):
+        assert simple(**{slot: PARTS_OFF[slot]}) == PARTS_ON | {slot: PARTS_OFF[slot]}
+    nothing_refined = PARTS_OFF | {"semantic": "SemanticLoss", "alignment": "MlpAlignment"}
+    assert simple(aggregation="NoAggregation") == nothing_refined
+    assert simple(semantic="NoLoss", cache="NoCache")["alignment"] == "NoAlignment"
+    assert simple(aggregation="NoAggregation", semantic="NoLoss") == Reference("NullRefiner")
+
+
+@pytest.mark.parametrize(
+    ("kept", "changed"),
+    [
+        ({"aggregation": "NoAggregation", "cache": "EmaCache"}, {"cache": "NoCache"}),
+        ({"cache": "NoCache", "semantic": "NoLoss"}, {"alignment": "NoAlignment"}),
+        ({"aggregation": "NoAggregation", "semantic": "NoLoss"}, PARTS_OFF),
+    ],
+)
+def test_collapsed_cells_compute_the_same(kept, changed):
+    no_reg = {"regularization": "NoLoss"}
+    first, second = coop(**(kept | no_reg)), coop(**(kept | no_reg | changed))
+    training(first)
+    training(second)
+    assert torch.equal(first.method.ctx, second.method.ctx)
+    assert torch.equal(logits(first, batch()), logits(second, batch()))
+
+
+def test_the_regularization_of_unrefined_texts_is_rounding():
+    """The text is its own refinement: distance and gradient are nothing but rounding errors."""
+    clip = tiny_clip().double()
+    off = {"aggregation": "NoAggregation", "semantic": "NoLoss", "cache": "NoCache"}
+    with_it, without = coop(clip, **off).double(), coop(clip, **PARTS_OFF).double()
+    for _ in range(3):
+        one_step(with_it, batch(dtype=torch.float64))
+        one_step(without, batch(dtype=torch.float64))
+    torch.testing.assert_close(with_it.method.ctx, without.method.ctx, atol=1e-12, rtol=1e-12)
+
+
+def identity(name, *overrides):
+    return load_config(config_path(name), list(overrides)).identity("experiment")
+
+
+BASE = ("experiment.dataset=mosaic/vehicles",)
+
+
+def test_a_weight_of_zero_is_the_cell_without_the_part():
+    off = identity("text_refiner", *BASE, "TextRefiner.semantic=@NoLoss")
+    assert identity("text_refiner", *BASE, "SemanticLoss.weight=0.0") == off
+    assert identity("text_refiner", *BASE, "SemanticLoss.weight=0.5") != off
+    off = identity("text_refiner", *BASE, "TextRefiner.regularization=@NoLoss")
+    both = ("TextRefiner.regularization=@L1CosineRegularization",)
+    weights = ("L1CosineRegularization.l1_weight=0.0", "L1CosineRegularization.cosine_weight=0.0")
+    assert identity("text_refiner", *BASE, *both, *weights) == off
+    assert identity("text_refiner", *BASE, *both, weights[0]) != off
+
+
+def test_an_alpha_of_zero_is_the_cell_without_aggregation():
+    off = identity("text_refiner", *BASE, "TextRefiner.aggregation=@NoAggregation")
+    assert identity("text_refiner", *BASE, "LinearAggregation.alpha=0.0") == off
+    unit = ("LinearAggregation.alpha=0.0", "LinearAggregation.renormalise=True")
+    assert identity("text_refiner", *BASE, *unit) != off
+
+
+def test_what_trains_nothing_is_one_cell_for_all_seeds_and_budgets():
+    changes = ("experiment.seed=7", "experiment.epochs=3", "experiment.num_views=2")
+    assert identity("zero_shot", *BASE) == identity("zero_shot", *BASE, *changes)
+    assert identity("coop", *BASE) != identity("coop", *BASE, changes[0])
+    all_off = [f"TextRefiner.{slot}=@{name}" for slot, name in PARTS_OFF.items()]
+    assert identity("text_refiner", *BASE, *all_off) == identity("coop", *BASE)
+    refined = ("experiment.refiner=@TextRefiner", *all_off, *BASE)
+    assert identity("zero_shot", *refined) == identity("zero_shot", *BASE, *changes)
+
+
+def test_parts_off_have_no_parameters():
+    for name in set(PARTS_OFF.values()):
+        needed = {"NoAlignment": (32, 32, Seeds(0)), "NoLoss": ()}.get(name, (32, Seeds(0)))
+        assert list(lookup(name).cls(*needed).parameters()) == []
+
+
+def test_one_seed_one_start_and_another_another():
+    one, again, other = (learned_state(coop(seed=s, **PARTS_ON)) for s in (1, 1, 2))
+    assert same(one, again)
+    drawn = "refiner.aggregation.extractor.weight"
+    assert not torch.equal(one[drawn], other[drawn])
+
+
+def test_texts_conditioned_on_images_are_refined_likewise():
+    """Texts (B, C, D): each row is refined as if it stood alone."""
+    refiner = refiner_of().eval()
+    text = F.normalize(images(3)[:, 0, :5], dim=-1)
+    out = Forward(
+        image=F.normalize(images(3)[:, 1, 0], dim=-1), text=text, logit_scale=torch.tensor(5.0)
+    )
+    refined = refiner(out).text
+    assert refined.shape == (3, 5, 32)
+    alone = torch.stack(
+        [refiner(Forward(image=out.image, text=t, logit_scale=out.logit_scale)).text for t in text]
+    )
+    torch.testing.assert_close(refined, alone)
