@@ -12,19 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from core.config.config import config_from_text
 from core.store.record import RECORD_NAME, STATUSES, RunRecord, from_json, write_record
+from experiments.run.runtime import Runtime
 from experiments.study.lock import StudyLock
 from experiments.study.planner import ROOT, Cell, Plan
 from experiments.study.progress import NoProgress, Progress
 from experiments.study.status import set_aside, stored_cell, valid_record, write_manifest
 from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.workers.jobs import Event, Executor, Job
-
-if TYPE_CHECKING:
-    from experiments.run.run import Place
 
 LOG_NAME = "output.log"
 STOPPING = "stopping when the running cells are done; once more stops at once"
@@ -64,7 +62,7 @@ def run_study(
     study_dir: Path,
     executor: Executor,
     *,
-    place: "Place",
+    runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
     max_attempts: int = 3,
@@ -84,7 +82,7 @@ def run_study(
     with StudyLock(study_dir, steal=steal_lock):
         if change := write_manifest(plan, study_dir):
             progress.note(str(change))
-        driver = Driver(study_dir, executor, place, tracker or NullTracker(), progress)
+        driver = Driver(study_dir, executor, runtime, tracker or NullTracker(), progress)
         return driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
 
 
@@ -93,7 +91,7 @@ def rerun(
     identity: str,
     executor: Executor,
     *,
-    place: "Place",
+    runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
 ) -> StudyOutcome:
@@ -106,7 +104,7 @@ def rerun(
         if (study_dir / identity / RECORD_NAME).exists():
             set_aside(study_dir, identity, "previous")
         driver = Driver(
-            study_dir, executor, place, tracker or NullTracker(), progress or NoProgress()
+            study_dir, executor, runtime, tracker or NullTracker(), progress or NoProgress()
         )
         return driver.run((cell,), max_attempts=1, retry_failed=True)
 
@@ -147,14 +145,14 @@ class Driver:
         self,
         study_dir: Path,
         executor: Executor,
-        place: "Place",
+        runtime: Runtime,
         tracker: Tracker,
         progress: Progress,
         feed: Feed | None = None,
     ) -> None:
         self.study_dir = study_dir
         self.executor = executor
-        self.place = place
+        self.runtime = runtime
         self.tracker = tracker
         self.progress = progress
         self.feed: Feed = feed or NoFeed()
@@ -248,9 +246,9 @@ class Driver:
             "identity": cell.identity,
             "variant": cell.variant,
             "factors": dict(cell.factors),
-            "cache_dir": str(self.place.cache_dir),
-            "data_root": str(self.place.data_root) if self.place.data_root else None,
-            "device": self.place.device,
+            "cache_dir": str(self.runtime.cache_dir),
+            "data_root": str(self.runtime.data_root) if self.runtime.data_root else None,
+            "device": self.runtime.device,
         }
         return Job(
             key=cell.identity,
