@@ -1,19 +1,15 @@
-"""One run outside a study: train it, describe it, score it again."""
+"""One run outside a study: train it, or score it again."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import get_args
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config.config import Config, load_config
 from core.data.dataset import ClassSubset
-from core.metrics import harmonic_mean
 from core.store.record import Evaluation, RunRecord, write_record
 from core.train.fit import FitResult
-from experiments.cli.console import percent
 from experiments.run.data_inputs import read_dataset
-from experiments.run.protocols import protocol_of
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
 
@@ -28,7 +24,7 @@ def train_one(
     on_progress: Progress,
 ) -> tuple[Path, RunRecord]:
     """Train one configuration into ``out``, or into a folder below ``home`` named by identity."""
-    config = single_config(config_file, overrides)
+    config = load_run_config(config_file, overrides)
     folder, record = run_alone(
         config, config_file.stem, out, home, runtime, prints={}, on_progress=on_progress
     )
@@ -36,7 +32,7 @@ def train_one(
     return folder, record
 
 
-def single_config(config_file: Path, overrides: Sequence[str]) -> Config:
+def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
     """The configuration of one run; what a grid file says of its grid is left out."""
     config = load_config(config_file, overrides)
     config = config.without(key for key in config.bindings if key.startswith("grid."))
@@ -76,39 +72,6 @@ def run_alone(
         learn=learn,
     )
     return folder, record
-
-
-def describe_run(record: RunRecord) -> list[tuple[str, str]]:
-    """A record as rows of two columns, percent for accuracies."""
-    rows = [
-        ("dataset", record.dataset),
-        *_rules(record),
-        ("seed, shots", f"{'-' if record.seed is None else record.seed}, {record.shots}"),
-        ("status", f"{record.status} {record.message}".strip()),
-    ]
-    rows += [(f"{e.target} accuracy %", percent(e.accuracy)) for e in record.evaluations]
-    base, new = record.accuracy("base"), record.accuracy("new")
-    if base is not None and new is not None:
-        rows.append(("harmonic mean %", percent(harmonic_mean(base, new))))
-    others = [e.accuracy for e in record.evaluations if e.dataset != record.dataset]
-    if others:
-        rows.append((f"average over {len(others)} targets %", percent(fmean(others))))
-    if record.cost is not None:
-        rows.append(("training seconds", f"{record.cost.train_seconds:.2f}"))
-        rows.append(("trainable parameters", f"{record.cost.trainable_parameters:,}"))
-    return rows
-
-
-def _rules(record: RunRecord) -> list[tuple[str, str]]:
-    """What the protocol let this run see, and what it scored."""
-    protocol = protocol_of(record.protocol)
-    return [
-        ("protocol", f"{protocol.name}: {protocol.summary}"),
-        ("scored", protocol.scores),
-        ("templates", protocol.templates),
-        ("regime", f"{record.regime}: training sees {protocol.regimes[record.regime]}"),
-        ("selection", f"{record.selection}: sees {protocol.selections[record.selection]}"),
-    ]
 
 
 def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:

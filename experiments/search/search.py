@@ -10,7 +10,6 @@ from typing import Any
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config.config import load_config
 from experiments.cli.console import console, percent, table
-from experiments.cli.grid import executor_of
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
 from experiments.search.course import Course, run_trials
@@ -30,6 +29,7 @@ from experiments.study.planner import FingerprintOf
 from experiments.study.progress import make_progress
 from experiments.study.tracking import MlflowTracker, NullTracker, Tracker
 from experiments.workers.jobs import Executor
+from experiments.workers.local import make_executor
 
 COSTS = ("train_seconds", "trainable_parameters")
 
@@ -119,7 +119,7 @@ class SearchCommand:
         return outcome.exit_code
 
     def _executor(self, folder: Path, run_seconds: float | None) -> Executor:
-        return executor_of(self.jobs, folder, job_seconds=run_seconds)
+        return make_executor(self.jobs, folder, job_seconds=run_seconds)
 
     def _tracker(self, folder: Path) -> Tracker:
         return MlflowTracker(folder) if self.track else NullTracker()

@@ -7,7 +7,7 @@ import pytest
 import experiments.cli.registered  # noqa: F401
 from core.config.config import load_config
 from core.data.benchmarks.table import BENCHMARKS
-from experiments.cli.console import CONFIGS_DIR, config_path, config_rows
+from experiments.run.presets import CONFIGS_DIR, config_path, config_rows
 from experiments.run.protocols import PROTOCOLS
 from experiments.study.planner import ROOT, plan
 

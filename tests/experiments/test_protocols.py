@@ -13,13 +13,14 @@ from core.data.dataset import Dataset
 from core.data.fewshot import few_shot
 from core.data.splits import class_subset
 from core.train.batches import FeatureSource
-from experiments.cli.console import config_path
-from experiments.cli.listing import listing
+from experiments.cli.list import listing
+from experiments.cli.train import describe_run
 from experiments.run.data_inputs import read_data_inputs
+from experiments.run.presets import config_path
 from experiments.run.protocols import FEW_SHOTS, PROTOCOLS, SEARCH_PROTOCOLS
 from experiments.run.run import assembled, fingerprints
 from experiments.run.runtime import Runtime
-from experiments.run.standalone import describe_run, evaluate_run, train_one
+from experiments.run.standalone import evaluate_run, train_one
 from methods.zero_shot import ZeroShot
 
 pytest_plugins = ["tests.helpers.benchmark_fixtures"]

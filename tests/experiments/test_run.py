@@ -14,10 +14,11 @@ from core.config.config import config_from_text, load_config
 from core.data.catalog import load_dataset
 from core.data.splits import class_subset
 from core.store.record import read_record, read_right_images
-from experiments.cli.console import config_path
+from experiments.cli.train import describe_run
+from experiments.run.presets import config_path
 from experiments.run.run import reload
 from experiments.run.runtime import Runtime
-from experiments.run.standalone import describe_run, evaluate_run, train_one
+from experiments.run.standalone import evaluate_run, train_one
 
 SHORT = ("experiment.epochs=2", "experiment.shots=2", "experiment.batch_size=4")
 

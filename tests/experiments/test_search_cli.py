@@ -9,7 +9,7 @@ import pytest
 
 import main as command_line
 from core.config.config import load_config
-from experiments.cli.search import pages_of
+from experiments.cli.ui import server_for
 from experiments.search.ledger import Asked, Ledger
 from experiments.study.lock import StudyLock
 from tests.helpers.search_runs import CONFIG, parsed, read_trials, run_inline
@@ -128,5 +128,5 @@ def test_no_run_of_a_search_is_made_again_and_the_way_out_works(call, tmp_path):
 
 def test_pages_follow_the_folder(tmp_path):
     run_inline(parsed(tmp_path / "files", trials=4), tmp_path / "s")
-    assert pages_of(tmp_path / "s", 8080).title == "Optuna dashboard"
-    assert pages_of(tmp_path, 5000).title == "MLflow"
+    assert server_for(tmp_path / "s", 8080).title == "Optuna dashboard"
+    assert server_for(tmp_path, 5000).title == "MLflow"

@@ -11,7 +11,7 @@ from core.data.fewshot import few_shot
 from core.data.splits import class_subset
 from core.data.validation_only import validation_only
 from core.store.record import read_study
-from experiments.cli.console import config_path
+from experiments.run.presets import config_path
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import train_one
 from experiments.search.ledger import read_events

@@ -435,7 +435,7 @@ def test_plain_progress_counts_and_estimates(monkeypatch):
         progress.finished(str(number), f"cell {number}", "failed" if number == 1 else "finished")
     progress.end()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "4 runs, 1 already there, 3 to do"
+    assert lines[0] == "4 runs, 1 already done, 3 to do"
     assert lines[1].startswith("2/4 runs, about 0:")
     assert "cell 1: failed" in lines and "1 with problems" in lines[-1]
     assert lines[-1].startswith("4/4 runs") and "all done in" in lines[-1]

@@ -11,7 +11,7 @@ from core.clip.tokenizer import Tokenizer
 from core.config.config import load_config
 from core.data.splits import class_subset
 from core.types import Batch, ClassNames
-from experiments.cli.console import config_path
+from experiments.run.presets import config_path
 from experiments.run.run import assembled, evaluate, reload
 from experiments.run.runtime import Runtime
 

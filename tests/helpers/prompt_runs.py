@@ -4,11 +4,10 @@ import contextlib
 
 import torch
 
-import experiments.verify  # noqa: F401  (registers the replays)
 from core.config.config import config_from_text
 from experiments.run.run import assembled, run, train
 from experiments.run.runtime import Runtime
-from experiments.verify.vectors import verify_set
+from experiments.verify.verify import verify_set
 from tests.helpers.paths import GOLDEN
 
 OFF = """

@@ -16,7 +16,7 @@ import experiments.run.run
 from core.config.config import load_config
 from core.config.registry import entries
 from core.store.record import from_json, read_record, to_json, write_record
-from experiments.cli.console import config_path
+from experiments.run.presets import config_path
 from experiments.run.run import reload
 from experiments.run.runtime import Runtime
 from tests.helpers.method_runs import ALL_OFF

@@ -41,7 +41,7 @@ def test_every_command_of_the_readme_exists() -> None:
 
 def test_every_shipped_configuration_loads() -> None:
     from core.config.config import load_config
-    from experiments.cli.console import config_names, config_path
+    from experiments.run.presets import config_names, config_path
 
     for name in config_names():
         load_config(config_path(name))

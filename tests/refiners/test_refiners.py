@@ -12,7 +12,7 @@ from core.config.registry import entries, lookup
 from core.seeding import Seeds
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.types import Batch, Forward, MethodOutput
-from experiments.cli.console import config_path
+from experiments.run.presets import config_path
 from refiners.aggregation import LinearAggregation
 from refiners.alignment import MlpAlignment
 from refiners.cache import EmaCache, NoCache
