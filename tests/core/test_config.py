@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.config.config import Reference, load_config
-from tests.helpers.config_toys import FULL, load, refusal, toys, write  # noqa: F401
+from tests.helpers.toy_configs import FULL, load, refusal, toys, write  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.config.config import Reference, config_from_text
 from core.config.registry import Part, Value, register
-from tests.helpers.config_toys import FULL, load, toys, write  # noqa: F401
+from tests.helpers.toy_configs import FULL, load, toys, write  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.config.config import parameter_help, session
 from core.config.registry import Part, entries, lookup, register
-from tests.helpers.config_toys import (  # noqa: F401
+from tests.helpers.toy_configs import (  # noqa: F401
     FULL,
     ToyEmaCache,
     ToyExperiment,

@@ -6,7 +6,7 @@ from core.config.config import config_from_text
 from core.config.registry import Reference
 from experiments.search.samplers import TPE
 from experiments.search.space import Choice, Range, Space
-from tests.helpers.search_runs import CONFIG, parsed
+from tests.helpers.fake_searches import CONFIG, parsed
 
 BASE = """experiment.dataset = 'alpha'
 experiment.method = @CoOp

@@ -18,8 +18,8 @@ from core.config.registry import entries
 from core.store.record import from_json, read_record, to_json, write_record
 from experiments.cli.console import config_path
 from experiments.run.run import Place, reload
-from tests.helpers.method_runs import ALL_OFF
 from tests.helpers.paths import ROOT
+from tests.helpers.preset_runs import ALL_OFF
 from tests.helpers.tiny_clip import shared_tiny_clip
 
 METHODS = {

@@ -26,7 +26,7 @@ from analysis.sections.tables import (
 )
 from core.metrics import harmonic_mean
 from core.store.record import read_record, write_record
-from tests.analysis.test_analysis_study import FULL, cross_dataset, edit_manifest, make_study
+from tests.helpers.study_folders import FULL, cross_dataset, edit_manifest, make_study
 
 QUICK = Options(reps=400)
 PARTS = FULL | {"TextRefiner.cache": "@EmaCache", "TextRefiner.alignment": "@MlpAlignment"}

@@ -12,7 +12,7 @@ from analysis.render.html import _saw_test, _tags
 from analysis.report import build_report
 from analysis.sections.comparisons import Options, compare_all
 from core.store.record import read_record, write_record
-from tests.analysis.test_analysis_study import make_study
+from tests.helpers.study_folders import make_study
 
 QUICK = Options(reps=200)
 

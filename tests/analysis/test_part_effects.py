@@ -12,8 +12,8 @@ from analysis.read.study_folder import load_study
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
 from experiments.study.status import manifest_of
-from tests.analysis.test_analysis_study import edit_manifest, make_study
-from tests.experiments.test_grid import COMMON, NAMED, TOGGLES, planned
+from tests.helpers.planned_grids import COMMON, NAMED, TOGGLES, planned
+from tests.helpers.study_folders import edit_manifest, make_study
 
 QUICK = Options(reps=200)
 KEYS = ("EmaCache.size", "EmaCache.rate")
