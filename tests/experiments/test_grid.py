@@ -10,7 +10,7 @@ import methods.coop
 import methods.zero_shot
 import refiners.null_refiner
 import refiners.text_refiner
-from core.config.config import Reference, config_from_text
+from core.config import Reference, config_from_text
 from experiments.study.planner import ROOT, plan
 
 REGISTERED = (
