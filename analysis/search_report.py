@@ -15,7 +15,7 @@ from analysis.read.study_folder import load_study, seen_from
 from analysis.render.page_templates import page_templates
 from analysis.sections.comparisons import TESTS, Comparison, Options, compare_all
 from analysis.sections.headline import EMBEDDED_CAVEAT, KINDS
-from analysis.sections.tables import counted, interval_text, p_text, phrase, points
+from analysis.text import counted, interval_text, p_text, phrase, points
 from core.store.record import write_atomic
 
 __all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]

@@ -27,9 +27,9 @@ from analysis.figures.style import (
     shown_names,
     signed,
 )
-from analysis.sections.tables import rounded, rounded_ends, rounded_p
 from analysis.stats import Array
 from analysis.stats.attribution import Attribution, PartEffect
+from analysis.text import rounded, rounded_ends, rounded_p
 
 ROW = 0.46
 ABOVE, BELOW = 0.62, 0.62

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis.figures.style import Look, Picture, bare, label_room, series_legend, series_style
-from analysis.sections.tables import rounded
+from analysis.text import rounded
 
 PANEL, HEIGHT = 2.9, 2.9
 LOG_FROM = 20.0

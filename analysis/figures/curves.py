@@ -16,7 +16,8 @@ from analysis.figures.style import (
     series_style,
     short,
 )
-from analysis.sections.tables import Cell, rounded
+from analysis.sections.tables import Cell
+from analysis.text import rounded
 
 PANEL, HEIGHT, COLUMNS = 2.9, 2.7, 3
 MAX_PANELS = 18

@@ -19,7 +19,7 @@ from analysis.figures.style import (
     wrapped,
 )
 from analysis.sections.comparisons import Block, Comparison
-from analysis.sections.tables import label, rounded, rounded_ends
+from analysis.text import label, rounded, rounded_ends
 
 PANEL_WIDTH = 4.3
 ROW_HEIGHT = 0.34

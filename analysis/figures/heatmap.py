@@ -20,8 +20,8 @@ from analysis.figures.style import (
     signed,
     text_width,
 )
-from analysis.sections.tables import rounded
 from analysis.stats import Array
+from analysis.text import rounded
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.34
 STRONGEST = 0.58

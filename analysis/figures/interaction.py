@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.style import Look, Picture, bare, plain, series_style, short
-from analysis.sections.tables import rounded
 from analysis.stats import MeanInterval
+from analysis.text import rounded
 
 PANEL, HEIGHT, COLUMNS = 3.6, 3.1, 3
 

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import Look, Picture, bare, series_legend, series_style
-from analysis.sections.tables import Cell, rounded
+from analysis.sections.tables import Cell
+from analysis.text import rounded
 
 
 class PlanePoint(NamedTuple):

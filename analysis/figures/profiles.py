@@ -18,8 +18,8 @@ from analysis.figures.style import (
     series_legend,
     series_style,
 )
-from analysis.sections.tables import rounded
 from analysis.stats import Summary, TwoClaims
+from analysis.text import rounded
 
 ROW, PANEL = 0.3, 1.9
 ABOVE, BELOW = 0.4, 0.55

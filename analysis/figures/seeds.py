@@ -17,8 +17,8 @@ from analysis.figures.style import (
     plain,
     short,
 )
-from analysis.sections.tables import rounded
 from analysis.stats import Array
+from analysis.text import rounded
 
 ROW, PANEL, COLUMNS = 0.27, 2.55, 4
 ABOVE, BELOW = 0.36, 0.52

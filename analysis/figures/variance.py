@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.figures.style import SERIES, Look, Picture, bare, label_room, name_rows, plain, short
-from analysis.sections.tables import rounded
 from analysis.stats.attribution import VarianceShares
+from analysis.text import rounded
 
 ROW, WIDTH = 0.34, 5.4
 ABOVE, BELOW = 0.1, 0.55

@@ -17,20 +17,14 @@ from analysis.read.integrity import saw_test
 from analysis.read.results import Results
 from analysis.read.shot_curves import curve_text, point
 from analysis.render.page_templates import page_templates
-from analysis.sections.comparisons import HM_OF_MEANS, TESTS, Block
+from analysis.sections.comparisons import TESTS, Block
 from analysis.sections.further_text import boxes
 from analysis.sections.images_text import page_tables
 from analysis.sections.pairwise import Pairwise
 from analysis.sections.power import plan_rows
 from analysis.sections.published_views import published_context
-from analysis.sections.tables import (
-    AVERAGE,
-    counted,
-    label,
-    least_text,
-    p_text,
-    seeds_text,
-)
+from analysis.sections.tables import AVERAGE, least_text, seeds_text
+from analysis.text import HM_OF_MEANS, counted, label, p_text
 
 if TYPE_CHECKING:
     from analysis.report import Report

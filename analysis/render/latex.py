@@ -16,15 +16,8 @@ from analysis.sections.comparisons import Block, Comparison
 from analysis.sections.further_text import Box
 from analysis.sections.headline import Sentence
 from analysis.sections.methods_paragraph import MethodsText
-from analysis.sections.tables import (
-    AVERAGE,
-    Cell,
-    MainTable,
-    interval_text,
-    label,
-    p_text,
-    points,
-)
+from analysis.sections.tables import AVERAGE, Cell, MainTable
+from analysis.text import interval_text, label, p_text, points
 
 MAX_COLUMNS = 8
 """Datasets beside each other at most: more go into a second table."""

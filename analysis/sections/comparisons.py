@@ -9,12 +9,8 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.stats import Array, Interval, Primary, Resamples, Verdict
+from analysis.text import HM_OF_MEANS
 from core.metrics import harmonic_mean
-
-HM_OF_MEANS = "hm_of_means"
-"""Not a metric of a run: the harmonic mean of the two averages, as the field prints it. It has no
-per-dataset value, so it gets intervals but no test over datasets.
-"""
 
 TESTS = {
     "wilcoxon": "exact Wilcoxon",

@@ -10,8 +10,8 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.comparisons import Block, Comparison, Options, differences
 from analysis.sections.power import Plan, study_power
-from analysis.sections.tables import rounded
 from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples, TwoClaims
+from analysis.text import rounded
 
 DRAWS = 20_000
 IMPROVEMENT_REPS = 1000

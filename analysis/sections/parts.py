@@ -17,7 +17,7 @@ from analysis.figures.variance import by_order
 from analysis.read.results import Results
 from analysis.read.toggle_grid import ToggleGrid, find_toggle_grid, level_effects
 from analysis.sections.comparisons import Options
-from analysis.sections.tables import TextTable, label
+from analysis.sections.tables import TextTable
 from analysis.stats import Array, MeanInterval, Resamples, dataset_means, t_interval
 from analysis.stats import judge as judge_family
 from analysis.stats.attribution import (
@@ -27,6 +27,7 @@ from analysis.stats.attribution import (
     attribute,
     variance_shares,
 )
+from analysis.text import label
 
 NO_REFINER = {"experiment.refiner": "@NullRefiner"}
 MAX_PAIRS = 6

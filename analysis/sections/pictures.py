@@ -23,8 +23,9 @@ from analysis.read.results import Results
 from analysis.sections.comparisons import Block, Options, differences
 from analysis.sections.pairwise import Pairwise
 from analysis.sections.parts import PartsView
-from analysis.sections.tables import AVERAGE, MainTable, label
+from analysis.sections.tables import AVERAGE, MainTable
 from analysis.stats import Array, Resamples
+from analysis.text import label
 
 PROFILE_REPS = 2000
 NUM_POINTS = 41

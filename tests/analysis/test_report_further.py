@@ -25,9 +25,9 @@ from analysis.sections.further_records import further_record
 from analysis.sections.further_text import boxes
 from analysis.sections.pairwise import all_pairs
 from analysis.sections.parts import parts_view
-from analysis.sections.tables import interval_text, p_text, points
 from analysis.stats import Resamples
 from analysis.stats.attribution import variance_shares
+from analysis.text import interval_text, p_text, points
 from tests.analysis.test_analysis_study import make_study
 from tests.analysis.test_report_page import check
 from tests.helpers.paths import GOLDEN
