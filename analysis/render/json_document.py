@@ -58,8 +58,8 @@ def document(report: "Report") -> dict[str, Any]:
         "images": image_record(report.images),
         "parts": _parts(report),
         "figures": {
-            name: picture.values
-            for name, picture in report.gallery.pictures.items()
+            name: figure.values
+            for name, figure in report.gallery.figures.items()
             if name not in WITH_COSTS
         },
         "figures_absent": dict(report.gallery.absent),

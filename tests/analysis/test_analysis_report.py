@@ -316,7 +316,7 @@ def test_cross_dataset_and_single_variant_reports(study, tmp_path):
     folder = make_study(tmp_path / "one", {"CoOp": (0, 0)}, datasets=2, seeds=2)
     lonely = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     assert lonely.headline[0].text.startswith("One variant only")
-    assert "forest" not in lonely.gallery.pictures
+    assert "forest" not in lonely.gallery.figures
 
 
 def test_terminal_summary(study, capsys):
