@@ -187,7 +187,7 @@ def _methods(
 def _resamples(results: Results, options: Options) -> Resamples:
     return Resamples.draw(
         len(results.datasets),
-        max(len(results.planned_seeds), 1),
+        results.num_seeds,
         reps=min(options.reps, PARTS_REPS),
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,

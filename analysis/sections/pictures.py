@@ -20,7 +20,7 @@ from analysis.figures.seeds import seed_scatter
 from analysis.figures.style import Figure
 from analysis.figures.variance import variance_figure
 from analysis.read.results import Results
-from analysis.sections.comparisons import Block, Options, differences
+from analysis.sections.comparisons import Block, Options
 from analysis.sections.pairwise import Pairwise
 from analysis.sections.parts import PartsView
 from analysis.sections.tables import AVERAGE, MainTable
@@ -116,9 +116,9 @@ def _plane(m: Material) -> Figure | None:
     )
 
 
-def _against_baseline(m: Material) -> tuple[list[str], list[Array]]:
-    """Variants that may be compared with the baseline, and their paired differences (D, S)."""
-    results, width = m.results, max(len(m.results.planned_seeds), 1)
+def _against_baseline(m: Material) -> tuple[list[str], Array]:
+    """Variants that may be compared with the baseline, and their paired differences (V, D, S)."""
+    results = m.results
     shown = [
         v
         for v in results.variants
@@ -126,16 +126,16 @@ def _against_baseline(m: Material) -> tuple[list[str], list[Array]]:
         and v not in results.aliases
         and not results.not_comparable(v, results.baseline)
     ]
-    tables = [differences(results, v, results.baseline, m.metric) for v in shown]
-    return shown, [np.broadcast_to(t, (t.shape[0], width)) for t in tables]
+    scores_VDS = results.cube([results.baseline, *shown], m.metric)
+    return shown, scores_VDS[1:] - scores_VDS[0]
 
 
 def _difference_heatmap(m: Material) -> Figure | None:
-    shown, tables = _against_baseline(m)
+    shown, differences_VDS = _against_baseline(m)
     if not shown:
         return None
     return difference_heatmap(
-        np.stack([stats.dataset_means(t) for t in tables]),
+        stats.dataset_means(differences_VDS),
         shown,
         m.results.datasets,
         baseline=m.results.baseline,
@@ -144,11 +144,11 @@ def _difference_heatmap(m: Material) -> Figure | None:
 
 
 def _seeds(m: Material) -> Figure | None:
-    shown, tables = _against_baseline(m)
+    shown, differences_VDS = _against_baseline(m)
     if not shown:
         return None
     return seed_scatter(
-        np.stack(tables),
+        differences_VDS,
         shown,
         m.results.datasets,
         m.results.planned_seeds,
@@ -197,18 +197,14 @@ def _interaction(m: Material) -> Figure | None:
 def _profiles(m: Material) -> tuple[Figure | None, str]:
     """Profiles of the variants with a complete table; the others are named."""
     results, metric = m.results, m.metric
-    width = max(len(results.planned_seeds), 1)
-    tables = {
-        v: np.broadcast_to(results.scores(v, metric), (len(results.datasets), width))
-        for v in results.variants
-        if v not in results.aliases
-    }
-    complete = {v: t for v, t in tables.items() if not np.isnan(t).any()}
+    own = [v for v in results.variants if v not in results.aliases]
+    tables = zip(own, results.cube(own, metric), strict=True)
+    complete = {v: t for v, t in tables if not np.isnan(t).any()}
     if not complete:
         return None, "aggregates need a variant without missing cells"
     resamples = Resamples.draw(
         len(results.datasets),
-        width,
+        results.num_seeds,
         reps=min(PROFILE_REPS, m.options.reps),
         rng=np.random.default_rng(m.options.rng_seed),
         shared_seeds=results.shared_seeds,
