@@ -32,8 +32,8 @@ def import_command(
 ) -> None:
     """Evaluate a published checkpoint with our code; writes a run folder like any other."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
+    from experiments.configs import config_path
     from experiments.run.checkpoint_import import import_checkpoint
-    from experiments.run.presets import config_path
     from experiments.run.runtime import Runtime
 
     runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)

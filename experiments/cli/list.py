@@ -50,7 +50,7 @@ def listing(topic: str) -> list[dict[str, Any]]:
             for name, protocol in {**PROTOCOLS, **SEARCH_PROTOCOLS}.items()
         ]
     if topic == "configs":
-        from experiments.run.presets import config_rows
+        from experiments.configs import config_rows
 
         return list(config_rows())
     raise ValueError(f"nothing to list under {topic!r}; topics: {', '.join(TOPICS)}")
@@ -58,7 +58,7 @@ def listing(topic: str) -> list[dict[str, Any]]:
 
 def _registered(kinds: tuple[str, ...]) -> list[dict[str, Any]]:
     import experiments.run.registered  # noqa: F401  (fills the registry)
-    from core.config.registry import entries, parameter_help
+    from core.config import parameter_help, registered_classes
 
     return [
         {
@@ -72,5 +72,5 @@ def _registered(kinds: tuple[str, ...]) -> list[dict[str, Any]]:
             ],
         }
         for kind in kinds
-        for entry in entries(kind)
+        for entry in registered_classes(kind)
     ]

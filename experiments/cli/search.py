@@ -36,7 +36,7 @@ def search_command(
     device: Device = "cpu",
 ) -> None:
     """Search hyper-parameters on validation images; judge the winner once on test images."""
-    from experiments.run.presets import config_path
+    from experiments.configs import config_path
     from experiments.run.runtime import Runtime
     from experiments.search.search import SearchCommand, describe_search
 

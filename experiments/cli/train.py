@@ -32,7 +32,7 @@ def train_command(
 ) -> None:
     """Train and evaluate one configuration."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
-    from experiments.run.presets import config_path
+    from experiments.configs import config_path
     from experiments.run.runtime import Runtime
     from experiments.run.standalone import train_one
     from experiments.study.progress import Bar

@@ -17,15 +17,14 @@ from PIL import Image
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import MOSAIC, load_clip
-from core.config.config import load_config
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.pixels import iter_pixels
 from core.data.transforms import EvalTransform, TrainTransform, Transform
 from core.seeding import Seeds
 from core.types import ClassNames
-from experiments.run.presets import config_path
-from experiments.run.run import Assembly, assembled, train
+from experiments.configs import config_path, read_config
+from experiments.run.run import Assembly, assemble, train
 from experiments.run.runtime import Runtime
 from experiments.workers.local import available_cores
 from methods.coop import CoOp
@@ -169,9 +168,8 @@ def _class_texts(runtime: Runtime) -> Cases:
 def _training(runtime: Runtime) -> Cases:
     """One epoch of every method, on cached features or, where it changes the tower, on pixels."""
     for preset in PRESETS:
-        config = load_config(config_path(preset), list(ONE_EPOCH))
-        with assembled(config, runtime) as built:
-            yield preset, partial(_epoch, built)
+        config = read_config(config_path(preset), list(ONE_EPOCH))
+        yield preset, partial(_epoch, assemble(config, runtime))
 
 
 def _epoch(built: Assembly) -> tuple[int, float]:

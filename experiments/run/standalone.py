@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import get_args
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config.config import Config, load_config
+from core.config import Config
 from core.data.dataset import ClassSubset
 from core.store.record import Evaluation, RunRecord, write_record
 from core.train.fit import FitResult
+from experiments.configs import read_config
 from experiments.run.data_inputs import read_dataset
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
@@ -34,7 +35,7 @@ def train_one(
 
 def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
     """The configuration of one run; what a grid file says of its grid is left out."""
-    config = load_config(config_file, overrides)
+    config = read_config(config_file, overrides)
     config = config.without(key for key in config.bindings if key.startswith("grid."))
     config.check_used(["experiment"])
     return config
@@ -60,7 +61,7 @@ def run_alone(
     folder = out or home / identity
     folder.mkdir(parents=True, exist_ok=True)
     record = run(
-        config.text(),
+        config,
         folder,
         identity=identity,
         variant=variant,
@@ -83,10 +84,10 @@ def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) ->
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
     named = tuple(s for s in subsets if s == classes)
-    with reload(run_dir, runtime) as built:
-        if not dataset and not named:
-            return [evaluate(built, *scored) for scored in built.scored()]
-        if not dataset or dataset == built.dataset.name:
-            return [evaluate(built, built.dataset, s) for s in named or built.targets()]
-        other = read_dataset(built.settings, dataset, runtime)
-        return [evaluate(built, other, s) for s in named or ("all",)]
+    built = reload(run_dir, runtime)
+    if not dataset and not named:
+        return [evaluate(built, *scored) for scored in built.scored()]
+    if not dataset or dataset == built.dataset.name:
+        return [evaluate(built, built.dataset, s) for s in named or built.targets()]
+    other = read_dataset(built.settings, dataset, runtime)
+    return [evaluate(built, other, s) for s in named or ("all",)]

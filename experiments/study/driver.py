@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, Self
 
-from core.config.config import config_from_text
+from core.config import config_from_text
 from core.store.record import RECORD_NAME, STATUSES, RunRecord, from_json, write_record
 from experiments.run.runtime import Runtime
 from experiments.study.lock import StudyLock
