@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.grid import print_outcome
-from experiments.cli.options import RUNS, DataRoot, Device, Runs, Study, cache_dir
+from experiments.cli.options import RUNS, DataRoot, Device, Runs, Study, cache_dir, is_search
 
 
 def rerun_command(
@@ -18,7 +18,7 @@ def rerun_command(
     """Run one cell of a study again, in this process."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.run.runtime import Runtime
-    from experiments.search.status import is_search, refuse_rerun
+    from experiments.search.status import refuse_rerun
     from experiments.study.driver import rerun
     from experiments.study.progress import make_progress
     from experiments.study.status import find_run

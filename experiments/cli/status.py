@@ -4,22 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.cli.console import console, print_json, table
-from experiments.cli.options import Json, Study
+from experiments.cli.options import Json, Study, is_search
 
 
 def status_command(study: Study, as_json: Json = False) -> None:
     """How far a study or a search is, what failed, and which process is working on it."""
-    from experiments.search.status import is_search, print_search_status, search_status
-    from experiments.study.status import study_status
+    if is_search(study):
+        from experiments.search.status import print_search_status, search_status
 
-    search = is_search(study)
-    found = search_status(study) if search else study_status(study)
+        found, show = search_status(study), print_search_status
+    else:
+        from experiments.study.status import study_status
+
+        found, show = study_status(study), _print_study
     if as_json:
         print_json(found)
-    elif search:
-        print_search_status(found)
     else:
-        _print_study(found)
+        show(found)
 
 
 def _print_study(found: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from experiments.cli.options import RUNS
+from experiments.cli.options import RUNS, is_search
 
 
 def ui_command(
@@ -33,7 +33,6 @@ class Server(NamedTuple):
 def server_for(folder: Path, port: int) -> Server:
     """Optuna's dashboard for the folder of a search, MLflow for a study or a folder of them."""
     from experiments.search.mirror import dashboard_command
-    from experiments.search.status import is_search
     from experiments.study.tracking import ui_command
 
     if is_search(folder):

@@ -21,7 +21,7 @@ import refiners.null_refiner
 from core.store.record import RECORD_NAME, read_record
 from experiments.study.driver import rerun, run_study
 from experiments.study.lock import LOCK_NAME, Holder, StudyLock, living_holder
-from experiments.study.progress import BarProgress, PlainProgress, make_progress
+from experiments.study.progress import Bar, BarProgress, PlainProgress, make_progress
 from experiments.study.status import (
     MANIFEST_NAME,
     diff,
@@ -456,6 +456,18 @@ def test_a_bar_is_for_terminals_only(monkeypatch):
     progress.finished("a", "run a", "failed")
     progress.end()
     assert "1/2" in stream.getvalue() and "run a: failed" in stream.getvalue()
+
+
+def test_one_bar_for_everything_else(monkeypatch):
+    """Nothing before the first news; a line every ten seconds where there is no terminal."""
+    clock = itertools.count(0, 6.0)
+    monkeypatch.setattr("experiments.study.progress.time.monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    with Bar("epochs", stream) as bar:
+        assert stream.getvalue() == ""
+        for epoch in range(1, 5):
+            bar.show(epoch, 5)
+    assert stream.getvalue().splitlines()[0].startswith("epochs: ")
 
 
 @pytest.mark.slow

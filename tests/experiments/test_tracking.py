@@ -202,7 +202,7 @@ def test_a_damaged_record_is_named_and_the_others_are_mirrored(runs_dir):
 
 
 def test_only_a_folder_can_be_synchronized(tmp_path):
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="is not a study folder: it does not exist"):
         sync(tmp_path / "nothing")
 
 
