@@ -12,9 +12,10 @@ from core.config.config import load_config
 from experiments.cli.console import console, table
 from experiments.run.run import Place, fingerprints
 from experiments.study.driver import StudyOutcome, rerun, run_study
+from experiments.study.dry_run import dry_run
 from experiments.study.planner import Plan, plan
 from experiments.study.progress import duration, make_progress
-from experiments.study.status import find_run, summary
+from experiments.study.status import find_run
 from experiments.study.tracking import MlflowTracker, NullTracker
 from experiments.workers.jobs import Executor
 from experiments.workers.local import InlineExecutor, LocalExecutor, available_cores
@@ -91,7 +92,7 @@ def print_plan(
     """What a grid would do: cells, inert and duplicate cells, what is done, about how long."""
     made = plan_of(config_file, overrides, place, yes=yes)
     workers = available_cores() if jobs < 0 else max(jobs, 1)
-    found = summary(made, runs_dir / made.grid.study, jobs=workers)
+    found = dry_run(made, runs_dir / made.grid.study, jobs=workers)
     rows = [dict(row) for row in found.rows]
     columns = list(rows[0])
     screen = console()

@@ -58,8 +58,8 @@ class Pages(NamedTuple):
 
 def pages_of(folder: Path, port: int) -> Pages:
     """Optuna's dashboard for the folder of a search, MLflow for a study or a folder of them."""
+    from core.store.search import is_search
     from experiments.search.mirror import dashboard_command
-    from experiments.search.status import is_search
     from experiments.study.tracking import ui_command
 
     if is_search(folder):

@@ -10,10 +10,11 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.frozen import fingerprint
 from core.config.config import Config
 from core.config.registry import lookup
+from core.store.names import SHOTS_NAME
 from core.store.record import RunRecord, write_record
 from core.train.fit import FitResult
 from core.train.published_checkpoints import Published, load_published, read_published
-from experiments.run.run import SHOTS_NAME, Assembly, Place, Progress
+from experiments.run.run import Assembly, Place, Progress
 from experiments.run.standalone import run_alone, single_config
 
 

@@ -20,14 +20,10 @@ from core.data.dataset import ClassSubset, Dataset
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.seeding import Seeds
-from core.store.record import (
-    Cost,
-    Evaluation,
-    RightImages,
-    RunRecord,
-    write_atomic,
-    write_right_images,
-)
+from core.store.correct import CorrectImages, write_correct_images
+from core.store.names import CONFIG_NAME, EPOCHS_NAME, SHOTS_NAME, WEIGHTS_NAME
+from core.store.record import Cost, Evaluation, RunRecord
+from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
 from core.train.checkpoints import load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, answers
@@ -40,11 +36,6 @@ from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
 from experiments.run.protocols import LABELED, Protocol, protocol_of
-
-CONFIG_NAME = "config.gin"
-WEIGHTS_NAME = "weights.safetensors"
-LOG_NAME = "log.jsonl"
-SHOTS_NAME = "shots.json"
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -130,15 +121,15 @@ def run(
     """Train (or ``learn`` elsewise) and evaluate a configuration; returns the record, unwritten.
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
-    ``weights.safetensors`` and ``correct.json`` (which test images were right) into ``run_dir``. A
-    loss that is not finite gives a record with the status "diverged". Raises ValueError for bad
-    input.
+    ``weights.safetensors`` and ``correct.json`` (which test images were predicted correctly) into
+    ``run_dir``. A loss that is not finite gives a record with the status "diverged". Raises
+    ValueError for bad input.
     """
     started = time.perf_counter()
     config = config_from_text(config_text)
-    write_atomic(run_dir / CONFIG_NAME, config.text())
+    write_config(run_dir, config.text())
     place = Place(cache_dir=cache_dir, data_root=data_root, device=device)
-    with assembled(config, place) as built, _log(run_dir / LOG_NAME, on_progress) as log:
+    with assembled(config, place) as built, _log(run_dir / EPOCHS_NAME, on_progress) as log:
         record = _describe(built, identity, variant, factors, place)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
@@ -150,7 +141,7 @@ def run(
         trained = time.perf_counter()
         scores = [score_images(built, *scored) for scored in built.scored()]
         ended = time.perf_counter()
-        write_right_images(run_dir, [images for _, images in scores])
+        write_correct_images(run_dir, [images for _, images in scores])
         cost = Cost(
             train_seconds=result.seconds,
             evaluate_seconds=ended - trained,
@@ -198,8 +189,8 @@ def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluati
 
 def score_images(
     built: Assembly, dataset: Dataset, subset: ClassSubset
-) -> tuple[Evaluation, RightImages]:
-    """The same, and which images were right: the counts are sums of these."""
+) -> tuple[Evaluation, CorrectImages]:
+    """The same, and which images were predicted correctly: the counts are sums of these."""
     part = class_subset(dataset, subset)
     method = built.model.method
     trained = method.classes
@@ -219,7 +210,7 @@ def score_images(
         correct=correct,
         total=total,
     )
-    images = RightImages(
+    images = CorrectImages(
         target=target,
         test_list=part.test_fingerprint,
         num_images=len(part.test),
@@ -264,10 +255,7 @@ def assembled(config: Config, place: Place) -> Iterator[Assembly]:
 
 def reload(run_dir: Path, place: Place) -> AbstractContextManager[Assembly]:
     """A finished run, built again with what it learned. Raises ValueError for missing files."""
-    path = run_dir / CONFIG_NAME
-    if not path.is_file():
-        raise ValueError(f"{run_dir} is not a run folder: it has no {CONFIG_NAME}")
-    config = config_from_text(path.read_text(), str(path))
+    config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
     return _reloaded(config, run_dir / WEIGHTS_NAME, place)
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.store.search import has_result
 from experiments.search.definition import definition_of, keep_definition
 from experiments.search.ledger import Ledger
 from experiments.search.mirror import NullMirror, StorageMirror, check_storage
@@ -22,7 +23,6 @@ from experiments.workers.jobs import Executor
 if TYPE_CHECKING:
     from experiments.run.run import Place
 
-RESULT_NAME = "result.json"
 MAX_ATTEMPTS = 3
 
 
@@ -78,7 +78,7 @@ def run_trials(
         on_told = partial(_after_round, search_dir, mirror)
         rounds = Rounds(proposer, ledger, parsed.base, fingerprint_of, on_told=on_told)
         driver = Driver(
-            search_dir, executor, place, tracker or NullTracker(), progress, feed=rounds
+            search_dir, executor, place, tracker or NullTracker(), progress, scheduler=rounds
         )
         first = rounds.begin()
         _after_round(search_dir, mirror, rounds)
@@ -101,7 +101,7 @@ def _check_length(parsed: Parsed, ledger: Ledger, search_dir: Path) -> None:
             f"search.trials is {wanted}, but {asked} trials of {search_dir.name!r} were begun "
             f"already: ask for {asked} or more"
         )
-    if wanted > asked and (search_dir / RESULT_NAME).exists():
+    if wanted > asked and has_result(search_dir):
         raise ValueError(
             f"the winner of {search_dir.name!r} was judged on test images after {asked} trials, "
             f"and a longer search would choose again: take {asked} trials, or another search.study"

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from core.config.value_types import format_value
-from core.store.record import write_atomic
+from core.store.search import SEARCH_VERSION, is_search, read_definition, write_definition
 from experiments.search.settings import Parsed
 from experiments.search.space import Space
 from experiments.study.planner import ROOT, FingerprintOf
-from experiments.study.status import read_versioned
 
-DEFINITION_NAME = "search.json"
-DEFINITION_VERSION = 1
 TRAINING_PACKAGES = ("torch", "open_clip_torch", "safetensors")
 MAX_SHOWN = 5
 
@@ -32,7 +29,7 @@ def definition_of(parsed: Parsed, space: Space, fingerprint_of: FingerprintOf) -
     search = parsed.search
     packages = sorted({*TRAINING_PACKAGES, *parsed.sampler.packages})
     return {
-        "schema_version": DEFINITION_VERSION,
+        "schema_version": SEARCH_VERSION,
         "study": search.study,
         "objectives": list(search.objectives),
         "directions": list(search.directions),
@@ -84,9 +81,8 @@ def keep_definition(definition: Mapping[str, Any], search_dir: Path) -> None:
 
     Raises ValueError that says what differs.
     """
-    path = search_dir / DEFINITION_NAME
-    if not path.exists():
-        write_atomic(path, json.dumps(definition, indent=1) + "\n")
+    if not is_search(search_dir):
+        write_definition(search_dir, definition)
         return
     differences = list(_differences(read_definition(search_dir), definition))
     if differences:
@@ -96,16 +92,6 @@ def keep_definition(definition: Mapping[str, Any], search_dir: Path) -> None:
             f"{search_dir} holds another search of this name: {shown}{more}; go back to that, or "
             "use another search.study"
         )
-
-
-def read_definition(search_dir: Path) -> dict[str, Any]:
-    """The definition of a search folder. Raises ValueError where none can be read."""
-    return read_versioned(
-        search_dir / DEFINITION_NAME,
-        DEFINITION_VERSION,
-        what="search",
-        remedy="restore it or search anew",
-    )
 
 
 def _differences(old: object, new: object, name: str = "") -> Iterator[str]:

@@ -1,14 +1,12 @@
 """How much each setting mattered, by fANOVA over the completed trials."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from core.store.record import write_atomic
-from experiments.search.definition import read_definition
+from core.store import search as store
+from core.store.search import SEARCH_VERSION, read_definition
 from experiments.search.mirror import copy_search
 
-IMPORTANCES_NAME = "importances.json"
 MIN_TRIALS = 10
 NUM_TREES = 64
 CAVEAT = (
@@ -27,14 +25,17 @@ def write_importances(search_dir: Path) -> None:
     definition = read_definition(search_dir)
     study = copy_search(search_dir, None, only=("complete",))
     num = len(study.trials)
-    found: dict[str, Any] = {"schema_version": 1, "method": "fANOVA", "num_trials": num}
+    found: dict[str, Any] = {
+        "schema_version": SEARCH_VERSION,
+        "method": "fANOVA",
+        "num_trials": num,
+    }
     found |= {"num_trees": NUM_TREES, "caveat": CAVEAT, "objectives": {}, "reason": ""}
     if num < MIN_TRIALS:
         found["reason"] = f"{num} completed trials are too few, {MIN_TRIALS} are the least"
     else:
         found["objectives"], found["reason"] = _evaluate(study, definition["objectives"])
-    text = json.dumps(found, indent=1, allow_nan=False)
-    write_atomic(search_dir / IMPORTANCES_NAME, text + "\n")
+    store.write_importances(search_dir, found)
 
 
 def _evaluate(study: Any, objectives: list[str]) -> tuple[dict[str, dict[str, float]], str]:

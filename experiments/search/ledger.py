@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
+from core.store.names import DAMAGED_SUFFIX, LEDGER_NAME
 
-LEDGER_NAME = "ledger.jsonl"
 State = Literal["complete", "pruned", "diverged", "failed"]
 
 
@@ -57,7 +57,7 @@ class Ledger:
         data = self.path.read_bytes() if self.path.exists() else b""
         self.events, good, self.lost = _read(data, self.path)
         if good < len(data):
-            write_atomic(self.path.with_suffix(".jsonl.damaged"), data)
+            write_atomic(self.path.with_name(f"{LEDGER_NAME}{DAMAGED_SUFFIX}"), data)
             os.truncate(self.path, good)
 
     def append(self, events: Iterable[Event]) -> None:

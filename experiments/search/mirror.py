@@ -14,14 +14,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.search.definition import read_definition
+from core.store.names import JOURNAL_NAME, STORAGE_LOG_NAME
+from core.store.search import read_definition
 from experiments.search.ledger import Asked, Event, Told, read_events
 from experiments.study.progress import Progress
 from experiments.study.tracking import UiCommand, free_port
 
 JOURNAL = "journal:"
-JOURNAL_NAME = "optuna.journal"
-STORAGE_LOG = "storage.log"
 EXTRAS: Mapping[str, str] = {"psycopg": "pip install 'refinelab[postgresql]'"}
 PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
 STATE_ATTRIBUTE = "refinelab.state"
@@ -52,7 +51,7 @@ class StorageMirror:
             copy_search(self.search_dir, self.url)
         except Exception as error:
             self.broken = True
-            log = self.search_dir / STORAGE_LOG
+            log = self.search_dir / STORAGE_LOG_NAME
             log.write_text(traceback.format_exc())
             reason = str(error).partition("\n")[0][:300]
             self.progress.note(

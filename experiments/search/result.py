@@ -1,23 +1,21 @@
 """What comes out of a search: the winner, its configuration, and its judgment on test images."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from core.metrics import harmonic_mean
-from core.store.record import RECORD_NAME, RunRecord, read_study, write_atomic
-from experiments.search.course import RESULT_NAME, Course
+from core.store import search as store
+from core.store.atomic import write_atomic
+from core.store.names import BEST_NAME, FINAL_SUFFIX
+from core.store.record import RunRecord, has_record, read_records
+from core.store.search import CONTROL, DEFAULT, SEARCH_VERSION, TUNED
+from experiments.search.course import Course
 from experiments.search.ledger import Told
 from experiments.search.settings import AIMS, Parsed, Search
-from experiments.search.trials import DEFAULT, best_of, mean_of
+from experiments.search.trials import best_of, mean_of
 from experiments.study.planner import ROOT, FingerprintOf, Plan, plan
-
-BEST_NAME = "best.gin"
-TUNED = "tuned"
-CONTROL = "random search"
-FINAL_SUFFIX = "_final"
 
 
 def winner_of(course: Course) -> Told:
@@ -98,7 +96,7 @@ def write_result(
 ) -> dict[str, Any]:
     """Write and give ``result.json``: what was promised at search time beside what was kept."""
     search, winner = course.rounds.search, winner_of(course)
-    records = {record.identity: record for record in read_study(final_dir)}
+    records = {record.identity: record for record in read_records(final_dir)}
     variants: dict[str, dict[str, Any]] = {
         variant.name: {
             "test": _test_means(
@@ -115,7 +113,7 @@ def write_result(
             params = dict(found.rounds.asked[best.trial].params)
             variants[name] |= {"search": values, "trial": best.trial, "params": params}
     result = {
-        "schema_version": 1,
+        "schema_version": SEARCH_VERSION,
         "study": search.study,
         "objectives": list(search.objectives),
         "test_metrics": [AIMS[name].test_metric for name in search.objectives],
@@ -129,7 +127,7 @@ def write_result(
         "final_runs": len(made.runs),
         "variants": variants,
     }
-    write_atomic(search_dir / RESULT_NAME, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    store.write_result(search_dir, result)
     return result
 
 
@@ -146,7 +144,7 @@ def _num_runs(course: Course) -> int:
     wanted = {cell.identity for cell in rounds.default.cells}
     wanted.update(*(asked.runs for asked in rounds.asked.values()))
     folder = rounds.ledger.path.parent
-    return sum((folder / identity / RECORD_NAME).exists() for identity in wanted)
+    return sum(has_record(folder, identity) for identity in wanted)
 
 
 def _test_means(

@@ -6,22 +6,17 @@ whoever was killed in between. Asynchronously, a trial is told when it ends and 
 the ledger keeps the order, but a second search would see another.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from core.config.config import Config
-from core.store.record import RunRecord, write_atomic
+from core.store import search as store
+from core.store.record import RunRecord
 from experiments.search.ledger import Asked, Ledger, Told
 from experiments.search.proposer import Proposer
 from experiments.search.settings import Search
 from experiments.search.trials import Trial, judge, trial_of
 from experiments.study.planner import Cell, FingerprintOf
-from experiments.study.status import read_versioned
-
-TRIALS_NAME = "trials.json"
-TRIALS_VERSION = 1
 
 
 class Rounds:
@@ -149,27 +144,15 @@ class Rounds:
 
 def write_trials(rounds: Rounds, search_dir: Path) -> None:
     """Write ``trials.json``, the ledger as a table for readers."""
-    rows: list[dict[str, Any]] = [
-        {
-            "number": number,
-            "params": dict(asked.params),
-            "state": told.state if (told := rounds.told.get(number)) else "running",
-            "values": list(told.values) if told else [],
-            "message": told.message if told else "",
-            "num_runs": len(told.parts) if told else 0,
-        }
+    trials = [
+        store.Trial(
+            number=number,
+            params=dict(asked.params),
+            state=told.state if (told := rounds.told.get(number)) else store.RUNNING,
+            values=told.values if told else (),
+            message=told.message if told else "",
+            num_runs=len(told.parts) if told else 0,
+        )
         for number, asked in sorted(rounds.asked.items())
     ]
-    table = {"schema_version": TRIALS_VERSION, "planned": rounds.search.trials, "trials": rows}
-    write_atomic(search_dir / TRIALS_NAME, json.dumps(table, indent=1, allow_nan=False) + "\n")
-
-
-def planned_trials(search_dir: Path) -> int | None:
-    """How many trials the last call of a search asked for; None before a call has said so."""
-    path = search_dir / TRIALS_NAME
-    if not path.exists():
-        return None
-    remedy = "the search command writes it again"
-    table = read_versioned(path, TRIALS_VERSION, what="search", remedy=remedy)
-    planned = table.get("planned")
-    return planned if isinstance(planned, int) else None
+    store.write_trials(search_dir, trials, planned=rounds.search.trials)

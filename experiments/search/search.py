@@ -9,6 +9,7 @@ from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config.config import load_config
+from core.store.names import FINAL_SUFFIX
 from experiments.cli.console import console, percent, table
 from experiments.cli.grid import executor_of
 from experiments.run.run import Place, fingerprints
@@ -16,7 +17,6 @@ from experiments.search.course import Course, run_trials
 from experiments.search.importances import write_importances
 from experiments.search.mirror import check_storage
 from experiments.search.result import (
-    FINAL_SUFFIX,
     final_plan,
     winning_settings,
     write_best,

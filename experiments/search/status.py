@@ -6,24 +6,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from core.store.record import RECORD_NAME
+from core.store.names import CONFIG_NAME
+from core.store.record import read_run, record_paths
+from core.store.search import has_result, is_search, planned_trials, read_definition
 from experiments.cli.console import console, percent, table
-from experiments.search.course import RESULT_NAME
-from experiments.search.definition import DEFINITION_NAME, read_definition
 from experiments.search.ledger import Asked, Event, Told, read_events
-from experiments.search.rounds import planned_trials
 from experiments.search.settings import AIMS
 from experiments.search.trials import best_of
 from experiments.study.lock import living_holder
-from experiments.study.status import CONFIG_NAME, valid_record
+
+__all__ = ["is_search", "print_search_status", "refuse_rerun", "search_status"]
 
 STATES = ("complete", "pruned", "diverged", "failed")
 RECORD_STATES = ("finished", "failed", "diverged", "damaged")
-
-
-def is_search(folder: Path) -> bool:
-    """Whether a folder is that of a search; otherwise it may be a study's."""
-    return (folder / DEFINITION_NAME).exists()
 
 
 def search_status(search_dir: Path) -> dict[str, Any]:
@@ -47,7 +42,7 @@ def search_status(search_dir: Path) -> dict[str, Any]:
         "under_way": sorted(asked.keys() - told.keys()),
         "runs": _counts(RECORD_STATES, _record_states(search_dir)),
         "best": None if best is None else _best(best, asked[best.trial], definition),
-        "judged": (search_dir / RESULT_NAME).exists(),
+        "judged": has_result(search_dir),
         "problems": [
             {"trial": event.trial, "state": event.state, "message": event.message}
             for event in told.values()
@@ -68,10 +63,10 @@ def _counts(names: Sequence[str], found: Sequence[str]) -> dict[str, int]:
 
 def _record_states(search_dir: Path) -> list[str]:
     states = []
-    for path in search_dir.glob(f"*/{RECORD_NAME}"):
+    for path in record_paths(search_dir):
         states.append("damaged")
         with suppress(ValueError):
-            if (record := valid_record(search_dir, path.parent.name)) is not None:
+            if (record := read_run(search_dir, path.parent.name)) is not None:
                 states[-1] = record.status
     return states
 

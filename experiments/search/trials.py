@@ -9,11 +9,10 @@ from statistics import fmean
 from core.config.config import Config
 from core.metrics import harmonic_mean
 from core.store.record import RunRecord
+from core.store.search import DEFAULT
 from experiments.search.ledger import Told
 from experiments.search.settings import AIMS, Search
 from experiments.study.planner import ROOT, Cell, FingerprintOf
-
-DEFAULT = "default"
 
 
 @dataclass(slots=True)

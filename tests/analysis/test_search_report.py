@@ -8,11 +8,12 @@ from statistics import fmean
 import pytest
 
 from analysis.figures.search import position
-from analysis.read.search_trials import Trial, best_so_far, expected_best, read_search
+from analysis.read.search_trials import best_so_far, expected_best, read_search
 from analysis.search_report import build_search_report
 from analysis.sections.comparisons import Options
+from core.store.search import TUNED, Trial
 from experiments.search.importances import write_importances
-from experiments.search.result import TUNED, final_plan, winning_settings, write_result
+from experiments.search.result import final_plan, winning_settings, write_result
 from experiments.study.driver import run_study
 from experiments.workers.local import InlineExecutor
 from tests.helpers.search_runs import ENTRY, PLACE, fingerprints, parsed, read_trials, run_inline
@@ -113,7 +114,7 @@ def test_a_search_in_which_nothing_worked_has_a_page(tmp_path):
 
 
 def test_a_folder_that_is_no_search_is_named(tmp_path):
-    with pytest.raises(ValueError, match="is no search"):
+    with pytest.raises(ValueError, match="is not a search folder"):
         read_search(tmp_path)
     (tmp_path / "search.json").write_text('{"schema_version": 2}')
     with pytest.raises(ValueError, match="schema version 2"):

@@ -14,15 +14,13 @@ import pytest
 
 import experiments.search
 from core.config.config import load_config
+from core.store.names import DEFINITION_NAME, IMPORTANCES_NAME, LOCK_NAME, RESULT_NAME
 from core.store.record import read_record
-from experiments.search.course import RESULT_NAME
-from experiments.search.definition import DEFINITION_NAME, read_definition
-from experiments.search.importances import IMPORTANCES_NAME, write_importances
+from core.store.search import CONTROL, TUNED, read_definition
+from experiments.search.importances import write_importances
 from experiments.search.ledger import Asked, Ledger, Told
 from experiments.search.mirror import copy_search, dashboard_command
 from experiments.search.result import (
-    CONTROL,
-    TUNED,
     final_plan,
     pareto_front,
     winner_of,
@@ -33,7 +31,7 @@ from experiments.search.result import (
 from experiments.search.samplers import MedianPruning, WilcoxonPruning
 from experiments.search.trials import judge, trial_of
 from experiments.study.driver import run_study
-from experiments.study.lock import LOCK_NAME, Holder, StudyLock
+from experiments.study.lock import Holder, StudyLock
 from experiments.study.progress import NoProgress, PlainProgress
 from experiments.study.status import study_status
 from experiments.workers.local import InlineExecutor, LocalExecutor
@@ -177,7 +175,7 @@ def test_other_library_versions_and_other_data_are_refused(tmp_path):
         path.write_text(broken)
         with pytest.raises(ValueError, match=message):
             read_definition(tmp_path / "s")
-    with pytest.raises(ValueError, match="is no search"):
+    with pytest.raises(ValueError, match="is not a search folder"):
         read_definition(tmp_path)
 
 

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import experiments.study.driver
-from experiments.search.ledger import LEDGER_NAME, Ledger
+from core.store.names import LEDGER_NAME
+from experiments.search.ledger import Ledger
 from experiments.study.progress import PlainProgress
 from experiments.workers.local import LocalExecutor
 from tests.helpers.fake_runs import executions
