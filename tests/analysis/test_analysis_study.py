@@ -359,7 +359,7 @@ def test_folders_without_a_study_or_a_finished_run_are_refused(tmp_path, study):
     with pytest.raises(ValueError, match="none of the 1 planned cells has one"):
         load_study(folder)
     (folder / "study.json").write_text("{")
-    with pytest.raises(ValueError, match="study.json is damaged"):
+    with pytest.raises(ValueError, match=r"study\.json is damaged"):
         load_study(folder)
 
 

@@ -77,7 +77,7 @@ def test_a_trial_is_the_mean_of_ordinary_runs(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "state", "message"),
     [
-        ("crash", "failed", "alpha, seed 1: RuntimeError: this run always fails (3 tries)"),
+        ("crash", "failed", "alpha, seed 1: RuntimeError: this run always fails (3 attempts)"),
         ("diverge", "diverged", "the loss is nan in epoch 1"),
     ],
 )
