@@ -38,9 +38,9 @@ RUNS = Path("runs")
 
 
 def _place(runs: Path, data_root: Path | None, device: str) -> Any:
-    from experiments.run.run import Place
+    from experiments.run.runtime import Runtime
 
-    return Place(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
+    return Runtime(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
 
 
 def _print_json(value: object) -> None:

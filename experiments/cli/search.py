@@ -32,15 +32,15 @@ def search_command(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
 ) -> None:
     """Search hyper-parameters on validation images; judge the winner once on test images."""
-    from experiments.run.run import Place
+    from experiments.run.runtime import Runtime
     from experiments.search.search import SearchCommand, describe_search
 
     if dry_run:
         rows = describe_search(config_path(config), overrides or [], trials)
         console().print(table(f"search {config}", ["what", "value"], rows))
         return
-    place = Place(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
-    command = SearchCommand(runs, place, jobs=jobs, track=track, steal_lock=steal_lock)
+    runtime = Runtime(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
+    command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final
     )

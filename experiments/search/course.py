@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.store.search import has_result
+from experiments.run.runtime import Runtime
 from experiments.search.definition import definition_of, keep_definition
 from experiments.search.ledger import Ledger
 from experiments.search.mirror import NullMirror, StorageMirror, check_storage
@@ -19,9 +19,6 @@ from experiments.study.planner import FingerprintOf
 from experiments.study.progress import NoProgress, Progress
 from experiments.study.tracking import NullTracker, Tracker
 from experiments.workers.jobs import Executor
-
-if TYPE_CHECKING:
-    from experiments.run.run import Place
 
 MAX_ATTEMPTS = 3
 
@@ -44,7 +41,7 @@ def run_trials(
     search_dir: Path,
     executor: Executor,
     *,
-    place: "Place",
+    runtime: Runtime,
     fingerprint_of: FingerprintOf,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
@@ -78,7 +75,7 @@ def run_trials(
         on_told = partial(_after_round, search_dir, mirror)
         rounds = Rounds(proposer, ledger, parsed.base, fingerprint_of, on_told=on_told)
         driver = Driver(
-            search_dir, executor, place, tracker or NullTracker(), progress, scheduler=rounds
+            search_dir, executor, runtime, tracker or NullTracker(), progress, scheduler=rounds
         )
         first = rounds.begin()
         _after_round(search_dir, mirror, rounds)

@@ -12,7 +12,8 @@ from core.config.config import load_config
 from core.store.names import FINAL_SUFFIX
 from experiments.cli.console import console, percent, table
 from experiments.cli.grid import executor_of
-from experiments.run.run import Place, fingerprints
+from experiments.run.run import fingerprints
+from experiments.run.runtime import Runtime
 from experiments.search.course import Course, run_trials
 from experiments.search.importances import write_importances
 from experiments.search.mirror import check_storage
@@ -39,19 +40,19 @@ class SearchCommand:
     def __init__(
         self,
         runs_dir: Path,
-        place: Place,
+        runtime: Runtime,
         *,
         jobs: int = -1,
         track: bool = True,
         steal_lock: bool = False,
     ) -> None:
         self.runs_dir = runs_dir
-        self.place = place
+        self.runtime = runtime
         self.jobs = jobs
         self.track = track
         self.steal_lock = steal_lock
         self.fingerprint_of: FingerprintOf = partial(
-            fingerprints, cache_dir=place.cache_dir, data_root=place.data_root
+            fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root
         )
 
     def run(
@@ -89,7 +90,7 @@ class SearchCommand:
             parsed,
             folder,
             self._executor(folder, parsed.search.run_seconds),
-            place=self.place,
+            runtime=self.runtime,
             fingerprint_of=self.fingerprint_of,
             tracker=self._tracker(folder),
             progress=make_progress(),
@@ -105,7 +106,7 @@ class SearchCommand:
             made,
             final_dir,
             self._executor(final_dir, search.run_seconds),
-            place=self.place,
+            runtime=self.runtime,
             tracker=self._tracker(final_dir),
             progress=make_progress(),
             steal_lock=self.steal_lock,

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from core.config.config import config_from_text
 from core.store.manifest import change_of, read_manifest, write_manifest
@@ -27,14 +27,12 @@ from core.store.record import (
     write_record,
 )
 from core.store.settings import has_config, read_config
+from experiments.run.runtime import Runtime
 from experiments.study.lock import StudyLock
 from experiments.study.planner import ROOT, Cell, Plan
 from experiments.study.progress import NoProgress, Progress
 from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.workers.jobs import Event, Executor, Job
-
-if TYPE_CHECKING:
-    from experiments.run.run import Place
 
 STOPPING = "stopping after the runs under way; interrupt again to stop immediately"
 POLL_SECONDS = 0.5
@@ -73,7 +71,7 @@ def run_study(
     study_dir: Path,
     executor: Executor,
     *,
-    place: "Place",
+    runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
     max_attempts: int = 3,
@@ -93,7 +91,7 @@ def run_study(
         if change := change_of(study_dir, plan.manifest):
             progress.note(str(change))
         write_manifest(study_dir, plan.manifest)
-        driver = Driver(study_dir, executor, place, tracker or NullTracker(), progress)
+        driver = Driver(study_dir, executor, runtime, tracker or NullTracker(), progress)
         return driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
 
 
@@ -102,7 +100,7 @@ def rerun(
     identity: str,
     executor: Executor,
     *,
-    place: "Place",
+    runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
 ) -> StudyOutcome:
@@ -115,7 +113,7 @@ def rerun(
         if has_record(study_dir, identity):
             rename_record(study_dir, identity, PREVIOUS_SUFFIX)
         driver = Driver(
-            study_dir, executor, place, tracker or NullTracker(), progress or NoProgress()
+            study_dir, executor, runtime, tracker or NullTracker(), progress or NoProgress()
         )
         return driver.run((cell,), max_attempts=1, retry_failed=True)
 
@@ -179,14 +177,14 @@ class Driver:
         self,
         study_dir: Path,
         executor: Executor,
-        place: "Place",
+        runtime: Runtime,
         tracker: Tracker,
         progress: Progress,
         scheduler: Scheduler | None = None,
     ) -> None:
         self.study_dir = study_dir
         self.executor = executor
-        self.place = place
+        self.runtime = runtime
         self.tracker = tracker
         self.progress = progress
         self.scheduler: Scheduler = scheduler or NullScheduler()
@@ -280,9 +278,9 @@ class Driver:
             "identity": cell.identity,
             "variant": cell.variant,
             "factors": dict(cell.factors),
-            "cache_dir": str(self.place.cache_dir),
-            "data_root": str(self.place.data_root) if self.place.data_root else None,
-            "device": self.place.device,
+            "cache_dir": str(self.runtime.cache_dir),
+            "data_root": str(self.runtime.data_root) if self.runtime.data_root else None,
+            "device": self.runtime.device,
         }
         return Job(
             key=cell.identity,

@@ -16,7 +16,7 @@ from experiments.search.importances import write_importances
 from experiments.search.result import final_plan, winning_settings, write_result
 from experiments.study.driver import run_study
 from experiments.workers.local import InlineExecutor
-from tests.helpers.search_runs import ENTRY, PLACE, fingerprints, parsed, read_trials, run_inline
+from tests.helpers.search_runs import ENTRY, RUNTIME, fingerprints, parsed, read_trials, run_inline
 
 QUICK = Options(reps=200)
 
@@ -30,7 +30,7 @@ def finish(tmp_path, *overrides, trials=12):
     courses = [run_inline(s, folder) for s, folder in zip(searches, folders, strict=True)]
     write_importances(folders[0])
     made = final_plan(searches[0], winning_settings(courses), fingerprints)
-    run_study(made, tmp_path / "fake_final", InlineExecutor(ENTRY), place=PLACE)
+    run_study(made, tmp_path / "fake_final", InlineExecutor(ENTRY), runtime=RUNTIME)
     write_result(courses[0], courses[1], made, folders[0], tmp_path / "fake_final")
     return folders[0]
 

@@ -15,7 +15,8 @@ from core.data.catalog import load_dataset
 from core.data.splits import class_subset
 from core.store import read_correct_images, read_record
 from experiments.cli.console import config_path
-from experiments.run.run import Place, reload
+from experiments.run.run import reload
+from experiments.run.runtime import Runtime
 from experiments.run.standalone import describe_run, evaluate_run, train_one
 
 SHORT = ("experiment.epochs=2", "experiment.shots=2", "experiment.batch_size=4")
@@ -23,7 +24,7 @@ SHORT = ("experiment.epochs=2", "experiment.shots=2", "experiment.batch_size=4")
 
 @pytest.fixture
 def place(small_mosaic):
-    return Place(cache_dir=small_mosaic)
+    return Runtime(cache_dir=small_mosaic)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from tests.helpers.fake_runs import executions
 from tests.helpers.search_runs import (
     CONFIG,
     ENTRY,
-    PLACE,
+    RUNTIME,
     fingerprints,
     history,
     parsed,
@@ -400,7 +400,7 @@ def judged(tmp_path, search, control=None):
     courses = [run_inline(search, folder)]
     courses += [run_inline(control, tmp_path / "fake_random")] if control else []
     made = final_plan(search, winning_settings(courses), fingerprints)
-    outcome = run_study(made, final, InlineExecutor(ENTRY), place=PLACE)
+    outcome = run_study(made, final, InlineExecutor(ENTRY), runtime=RUNTIME)
     assert outcome.exit_code == 0
     course, other = courses[0], courses[1] if control else None
     return course, write_result(course, other, made, folder, final)

@@ -12,7 +12,7 @@ from core.data.splits import class_subset
 from core.data.validation_only import validation_only
 from core.store.record import read_records
 from experiments.cli.console import config_path
-from experiments.run.run import Place
+from experiments.run.runtime import Runtime
 from experiments.run.standalone import train_one
 from experiments.search.ledger import read_events
 from experiments.search.search import SearchCommand
@@ -72,7 +72,7 @@ def everything(dataset):
 
 @pytest.fixture
 def place(small_mosaic):
-    yield Place(cache_dir=small_mosaic)
+    yield Runtime(cache_dir=small_mosaic)
     experiments.run.data_inputs._dataset.cache_clear()
 
 

@@ -30,11 +30,11 @@ from tests.helpers.fake_runs import executions, fake_plan
 
 FAKE = "tests.helpers.fake_runs:fake_run"
 REGISTERED = (experiments.run.experiment, methods.zero_shot, refiners.null_refiner)
-PLACE = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
+RUNTIME = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
 
 
 def run_inline(plan, study_dir, **options):
-    return run_study(plan, study_dir, InlineExecutor(FAKE), place=PLACE, **options)
+    return run_study(plan, study_dir, InlineExecutor(FAKE), runtime=RUNTIME, **options)
 
 
 def records_text(study_dir):
@@ -115,7 +115,7 @@ def test_a_cell_that_always_fails_is_quarantined(tmp_path):
 def test_a_failure_in_a_worker_says_where_its_output_is(tmp_path):
     plan = fake_plan(["fail"], datasets=["alpha"], seeds=[1])
     with LocalExecutor(1, entry=FAKE, log_dir=tmp_path / "logs") as executor:
-        outcome = run_study(plan, tmp_path, executor, place=PLACE)
+        outcome = run_study(plan, tmp_path, executor, runtime=RUNTIME)
     run_dir = tmp_path / outcome.failed[0].identity
     assert read_record(run_dir).message.endswith("always fails (3 attempts; see output.log)")
     output = (run_dir / "output.log").read_text()
@@ -133,7 +133,7 @@ def test_users_errors_fail_at_once_and_diverged_runs_count_as_problems(tmp_path)
 def test_workers_that_die_leave_no_trace_in_the_records(tmp_path):
     plan = fake_plan(["ok", "kill"])
     with LocalExecutor(2, entry=FAKE, log_dir=tmp_path / "logs") as executor:
-        outcome = run_study(plan, tmp_path / "killed", executor, place=PLACE)
+        outcome = run_study(plan, tmp_path / "killed", executor, runtime=RUNTIME)
     assert (len(outcome.done), outcome.exit_code) == (8, 0)
     counts = executions(tmp_path / "killed")
     assert not list((tmp_path / "killed").glob("*/record.json.*"))
@@ -177,7 +177,7 @@ entry = "tests.helpers.fake_runs:fake_run"
 with LocalExecutor(2, entry=entry, log_dir=study_dir / "logs") as executor:
     outcome = run_study(
         plan, study_dir, executor,
-        place=SimpleNamespace(cache_dir="cache", data_root=None, device="cpu"),
+        runtime=SimpleNamespace(cache_dir="cache", data_root=None, device="cpu"),
         progress=make_progress(),
         max_attempts=1000,
     )
@@ -368,7 +368,7 @@ def test_one_cell_can_be_run_again(tmp_path):
     run_inline(plan, tmp_path)
     before = records_text(tmp_path)
     identity = find_run(tmp_path, plan.cells[1].identity[:6])
-    outcome = rerun(tmp_path, identity, InlineExecutor(FAKE), place=PLACE)
+    outcome = rerun(tmp_path, identity, InlineExecutor(FAKE), runtime=RUNTIME)
     assert [cell.identity for cell in outcome.done] == [identity]
     assert executions(tmp_path)[identity] == 2
     assert (tmp_path / identity / "record.json.previous").exists()
