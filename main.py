@@ -174,7 +174,8 @@ def grid(
 def status(study: Study, as_json: Json = False) -> None:
     """How far a study or a search is, what failed, and who works on it."""
     from experiments.cli.grid import print_status
-    from experiments.search.status import is_search, print_search_status, search_status
+    from experiments.cli.search_status import print_search_status
+    from experiments.search.status import is_search, search_status
     from experiments.study.status import study_status
 
     search = is_search(study)

@@ -8,9 +8,13 @@ from typing import Any
 from core.store.atomic import write_atomic
 
 
-def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON object, atomically, keys in their order. Raises ValueError for a NaN."""
-    write_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+def write_document(path: Path, version: int, document: Mapping[str, Any]) -> None:
+    """Write a JSON object and its schema version, atomically, keys in their order.
+
+    Raises ValueError for a NaN.
+    """
+    versioned = {"schema_version": version, **document}
+    write_atomic(path, json.dumps(versioned, indent=1, allow_nan=False) + "\n")
 
 
 def read_document(path: Path, version: int, *, remedy: str) -> dict[str, Any]:

@@ -102,7 +102,6 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """The manifest as plain data, in the order of the file."""
         return {
-            "schema_version": MANIFEST_VERSION,
             "study": self.study,
             "baseline": self.baseline,
             "references": list(self.references),
@@ -132,7 +131,7 @@ def has_manifest(study_dir: Path) -> bool:
 
 def write_manifest(study_dir: Path, manifest: Manifest) -> None:
     """Write ``study.json``, atomically."""
-    write_document(study_dir / MANIFEST_NAME, manifest.to_dict())
+    write_document(study_dir / MANIFEST_NAME, MANIFEST_VERSION, manifest.to_dict())
 
 
 def read_manifest(study_dir: Path) -> Manifest:

@@ -21,6 +21,9 @@ TRIAL_STATES: tuple[TrialState, ...] = ("complete", "pruned", "diverged", "faile
 RUNNING: Literal["running"] = "running"
 """The state of a trial that has not ended."""
 
+COST_OBJECTIVES = ("train_seconds", "trainable_parameters")
+"""Objectives that are costs, to be minimized; the others are accuracies."""
+
 DEFAULT, TUNED, CONTROL = "default", "tuned", "random search"
 """What the variants of the final study are called."""
 
@@ -49,7 +52,7 @@ def is_search(folder: Path) -> bool:
 
 def write_definition(search_dir: Path, definition: Mapping[str, Any]) -> None:
     """Write ``search.json``: everything that the trials follow from."""
-    write_document(search_dir / DEFINITION_NAME, definition)
+    write_document(search_dir / DEFINITION_NAME, SEARCH_VERSION, definition)
 
 
 def read_definition(search_dir: Path) -> dict[str, Any]:
@@ -66,9 +69,8 @@ def read_definition(search_dir: Path) -> dict[str, Any]:
 
 def write_trials(search_dir: Path, trials: Sequence[Trial], *, planned: int) -> None:
     """Write ``trials.json``; ``planned`` is how many trials there are to be."""
-    document = {"schema_version": SEARCH_VERSION, "planned": planned}
-    rows = [asdict(trial) | {"values": list(trial.values)} for trial in trials]
-    write_document(search_dir / TRIALS_NAME, {**document, "trials": rows})
+    document = {"planned": planned, "trials": [asdict(trial) for trial in trials]}
+    write_document(search_dir / TRIALS_NAME, SEARCH_VERSION, document)
 
 
 def read_trials(search_dir: Path) -> tuple[Trial, ...]:
@@ -86,8 +88,7 @@ def planned_trials(search_dir: Path) -> int | None:
 
 def write_importances(search_dir: Path, importances: Mapping[str, Any]) -> None:
     """Write ``importances.json``: how much each setting mattered."""
-    path = search_dir / IMPORTANCES_NAME
-    write_document(path, importances)
+    write_document(search_dir / IMPORTANCES_NAME, SEARCH_VERSION, importances)
 
 
 def read_importances(search_dir: Path) -> Mapping[str, Any] | None:
@@ -97,7 +98,7 @@ def read_importances(search_dir: Path) -> Mapping[str, Any] | None:
 
 def write_result(search_dir: Path, result: Mapping[str, Any]) -> None:
     """Write ``result.json``: what the search promised beside what test images say of it."""
-    write_document(search_dir / RESULT_NAME, result)
+    write_document(search_dir / RESULT_NAME, SEARCH_VERSION, result)
 
 
 def read_result(search_dir: Path) -> Mapping[str, Any] | None:

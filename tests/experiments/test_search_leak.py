@@ -12,10 +12,10 @@ from core.data.splits import class_subset
 from core.data.validation_only import validation_only
 from core.store.record import read_records
 from experiments.cli.console import config_path
+from experiments.cli.search_commands import SearchCommand
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import train_one
 from experiments.search.ledger import read_events
-from experiments.search.search import SearchCommand
 from experiments.search.settings import search_of
 from experiments.workers.local import InlineExecutor
 

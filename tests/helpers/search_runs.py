@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import experiments.cli.registered  # noqa: F401  (fills the registry)
 from core.config.config import load_config
-from experiments.search.course import run_trials
+from experiments.search.scheduler import run_trials
 from experiments.search.settings import search_of
 from experiments.workers.local import InlineExecutor
 
