@@ -1,0 +1,214 @@
+"""Every figure: drawn from documented values, nothing clipped, names are never mathematics."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from analysis.figures.attribution import Shares, attribution_figure
+from analysis.figures.cost import Priced, _front, cost_figure
+from analysis.figures.critical_difference import critical_difference
+from analysis.figures.curves import shot_curves
+from analysis.figures.forest import forests
+from analysis.figures.heatmap import difference_heatmap, pairwise_heatmap
+from analysis.figures.interaction import CellMeans, interaction_plots
+from analysis.figures.levels import level_figure
+from analysis.figures.plane import PlanePoint, plane
+from analysis.figures.profiles import Profile, profile_figure
+from analysis.figures.seeds import seed_scatter
+from analysis.figures.style import PAGE, PRINT, SERIES, _settings, short, text_width, to_svg
+from analysis.sections.comparisons import Block, Comparison
+from analysis.sections.tables import Cell
+from analysis.stats import Interval, MeanInterval, RankGroups, Resamples, profile_claims, summarize
+from analysis.stats.attribution import attribute, subsets
+
+NAMES = (
+    "CoOp",
+    "$x^2_1$ & 50%",
+    "<script>alert(1)</script>",
+    "a very long name of a variant that goes on and on, ends with A",
+    "a very long name of a variant that goes on and on, ends with B",
+)
+DATASETS = ("photo/d0", "d_1", "a_rather_long_dataset_name_of_the_field_v2")
+RNG = np.random.default_rng(3)
+DRAWS = Resamples.draw(3, 4, reps=200, rng=np.random.default_rng(0))
+
+
+def comparison(name, verdict):
+    return Comparison(
+        reference="CoOp", variant=name, metric="hm", verdict=verdict, difference=0.01,
+        two_level=Interval(-0.03, 0.05), seeds_only=Interval(0.0, 0.02),
+        per_dataset=(0.01, None, -0.02),
+    )  # fmt: skip
+
+
+def forest():
+    words = ("better", "worse", "equivalent", "undecided")
+    family = tuple(comparison(n, w) for n, w in zip(NAMES[1:], words, strict=True))
+    return forests(
+        [Block(reference="CoOp", comparisons={"hm": family}, primary={})], ["hm"], rope=0.01
+    )
+
+
+def shares(lacking=()):
+    parts = ("cache", "$agg_1$", "a_long_name_of_a_part_of_the_refiner")
+    scores = {
+        cell: np.full((3, 4), 0.6 + 0.02 * len(cell)) + RNG.normal(0, 0.005, (3, 4))
+        for cell in subsets(parts)
+        if cell not in lacking
+    }
+    found = attribute(scores, parts, DRAWS)
+    return Shares(found=found, labels=parts, base=0.6, full=0.66, what="HM")
+
+
+def profiles():
+    tables = [RNG.uniform(0.5, 0.8, (3, 4)) for _ in NAMES]
+    points = (0.5, 0.65, 0.8)
+    return [
+        Profile(name=n, summary=summarize(t, DRAWS), points=points,
+                shares=profile_claims(t, DRAWS, points))
+        for n, t in zip(NAMES, tables, strict=True)
+    ]  # fmt: skip
+
+
+def crossed():
+    cells = tuple(
+        tuple(MeanInterval(0.6 + i / 50 + j / 70, 0.01, 4) for j in range(3)) for i in range(3)
+    )
+    levels = ("EmaCache", "A_long_level_name", "NoCache")
+    return CellMeans(first="cache", second="agg_$1$", first_levels=levels,
+                     second_levels=levels, cells=cells)  # fmt: skip
+
+
+def priced(name, x):
+    costs = {"train_seconds": x, "images_per_second": 900 / x, "trainable_parameters": 100.0**x,
+             "peak_memory_mb": 300 + x}  # fmt: skip
+    return Priced(name=name, score=0.6 + x / 100, half_width=0.01, costs=costs)
+
+
+CELLS = {(n, d, s): Cell(mean=0.5 + s / 40, half_width=0.02, n=3) for n in NAMES for d in DATASETS
+         for s in (1, 2, 16)}  # fmt: skip
+FIGURES = {
+    "forest": forest,
+    "plane": lambda: plane(
+        [PlanePoint(n, Cell(mean=0.7 + i / 50, half_width=0.01), Cell(mean=0.6, half_width=0.02))
+         for i, n in enumerate(NAMES)]
+    ),
+    "difference_heatmap": lambda: difference_heatmap(
+        np.array([[0.01, np.nan, -0.12]] * 5), NAMES, DATASETS, baseline="CoOp", what="HM"
+    ),
+    "pairwise_heatmap": lambda: pairwise_heatmap(
+        np.zeros((5, 5)), [["better"] * 5] * 5, NAMES, what="HM"
+    ),
+    "critical_difference": lambda: critical_difference(
+        RankGroups((4, 0, 1, 2, 3), (1.0, 2.1, 2.9, 4.0, 5.0), ((4, 0), (0, 1, 2))),
+        NAMES, alpha=0.05, test="t",
+    ),
+    "attribution": lambda: attribution_figure(shares()),
+    "leave_one_out": lambda: attribution_figure(
+        shares([c for c in subsets(("cache", "$agg_1$", "a_long_name_of_a_part_of_the_refiner"))
+                if len(c) < 2])
+    ),
+    "levels": lambda: level_figure(
+        [e for e in shares().found.of("main") for e in [_level(e)]], what="HM"
+    ),
+    "interaction": lambda: interaction_plots([crossed()] * 4, what="HM"),
+    "seeds": lambda: seed_scatter(
+        RNG.normal(0, 0.02, (5, 3, 4)), NAMES, DATASETS, (1, 2, 3, 4), baseline="CoOp", what="HM"
+    ),
+    "cost": lambda: cost_figure([priced(n, i + 1) for i, n in enumerate(NAMES)], what="HM"),
+    "curves": lambda: shot_curves(CELLS, NAMES, DATASETS, (1, 2, 16)),
+    "profiles": lambda: profile_figure(profiles(), what="HM"),
+}  # fmt: skip
+
+
+def _level(effect):
+    from dataclasses import replace
+
+    return replace(effect, parts=(effect.parts[0], "@First", "@Another"))
+
+
+def undrawn(figure):
+    """Labels of ticks that lie outside of the view."""
+    labels = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            drawn = axis._update_ticks()
+            ticks = [
+                t
+                for t in axis.get_major_ticks() + axis.get_minor_ticks()
+                if t not in drawn or not axes.axison
+            ]
+            labels |= {label for t in ticks for label in (t.label1, t.label2)}
+    return labels
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_is_clipped_and_no_name_is_mathematics(name):
+    figure = FIGURES[name]()
+    for part in (figure, *figure.panels):
+        with matplotlib.rc_context(_settings(PRINT)):
+            figure = part.draw(PRINT)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            width, height = canvas.get_width_height()
+            hidden = undrawn(figure)
+            for text in figure.findobj(Text):
+                if not text.get_text().strip() or not text.get_visible() or text in hidden:
+                    continue
+                if text.get_text().count("$") > 1 and "mathdefault" not in text.get_text():
+                    assert not text.get_parse_math(), text.get_text()
+                box = text.get_window_extent(canvas.get_renderer())
+                inside = box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2
+                assert inside, f"{part.name}: {text.get_text()!r} at {box} of {width} x {height}"
+
+
+def test_inline_svg_has_text_and_the_colors_of_the_page():
+    svg = to_svg(forest(), prefix="p")
+    assert "&lt;script&gt;" in svg and "<script" not in svg
+    assert "currentColor" in svg and "var(--mark-better)" in svg and "http" not in svg
+    for color in (PAGE.ink, PAGE.rule, PAGE.soft, PAGE.paper):
+        assert color not in svg
+    assert all(i.startswith("p-") for i in __import__("re").findall(r' id="([^"]+)"', svg))
+
+
+def test_there_is_no_figure_without_numbers():
+    nothing = Cell()
+    assert forests([], ["hm"], rope=0.01) is None
+    assert plane([PlanePoint("A", nothing, nothing)]) is None
+    empty = np.full((2, 3), np.nan)
+    assert difference_heatmap(empty, NAMES[:2], DATASETS, baseline="A", what="HM") is None
+    assert pairwise_heatmap(np.zeros((1, 1)), [[""]], NAMES[:1], what="HM") is None
+    assert seed_scatter(empty[:, :, None], NAMES[:2], DATASETS, (1,), baseline="A", what="") is None
+    assert shot_curves(CELLS, NAMES, DATASETS, (16,)) is None
+    assert interaction_plots([], what="HM") is None and profile_figure([], what="HM") is None
+    assert level_figure([], what="HM") is None and cost_figure([], what="HM") is None
+
+
+def test_values_are_the_numbers_that_are_drawn():
+    values = attribution_figure(shares()).values
+    kinds = {e["kind"] for e in values["effects"]}
+    assert {"shapley", "add_one_in", "leave_one_out", "interaction"} <= kinds
+    row = forest().values[0]["rows"][0]
+    assert row["on_datasets_like_these"] == [-0.03, 0.05] and row["per_dataset"][1] is None
+
+
+def test_short_names_keep_both_ends_and_fit():
+    one, two = (short(name, room=90) for name in NAMES[3:])
+    assert one != two and one.startswith("a ver") and one.endswith("A") and "…" in one
+    assert text_width(one) <= 90 and short("CoOp") == "CoOp"
+
+
+def test_the_front_holds_what_no_other_beats():
+    points = [(1.0, 60.0), (2.0, 59.0), (3.0, 70.0), (3.0, 65.0)]
+    assert _front(points, less_is_better=True) == [(1.0, 60.0), (3.0, 70.0)]
+    assert _front(points, less_is_better=False) == [(3.0, 70.0)]
+
+
+def test_series_colors_stay_apart_for_color_blind_readers():
+    """Machado et al. 2009, full deuteranopia: no two of the first five series fall together."""
+    simulate = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+    seen = [simulate @ np.array(matplotlib.colors.to_rgb(c)) for c in SERIES[:5]]
+    gaps = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(gaps) > 0.12
