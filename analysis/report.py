@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.figures.style import to_files
+from analysis.figures.figure import to_files
 from analysis.read.results import Results
 from analysis.read.settings import SettingTable, differing_settings
 from analysis.read.study_folder import load, seen_from
