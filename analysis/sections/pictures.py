@@ -258,14 +258,14 @@ def _profiles(m: Material) -> tuple[Figure | None, str]:
             variant=v,
             points=points,
             share_above=tuple(s.value for s in stats.profile_claims(t, resamples, points)),
-            **_estimated(stats.summarize(t, resamples)),
+            **_estimated(stats.aggregates(t, resamples)),
         )
         for v, t in complete.items()
     ]
     return profile_figure(profiles, metric=label(metric)), ""
 
 
-def _estimated(summary: stats.Summary) -> dict[str, Estimated]:
+def _estimated(summary: stats.Aggregates) -> dict[str, Estimated]:
     return {
         name: Estimated(
             value=claims.value,

@@ -29,14 +29,10 @@ Contrast = Mapping[Parts, float]
 
 MAX_PARTS = 8
 KINDS = ("full_minus_base", "shapley", "main", "add_one_in", "leave_one_out", "interaction")
-MEANINGS = {
-    "full_minus_base": "all parts on minus all off",
-    "shapley": "share of the whole gain, averaged over all orders of adding parts",
-    "main": "on minus off, averaged over the other parts on and off",
-    "add_one_in": "the part alone minus all off",
-    "leave_one_out": "all on minus all but the part",
-    "interaction": "what parts do together beyond their smaller groups (Moebius)",
-}
+"""All parts on minus all off; share of that gain averaged over all orders of adding parts; on minus
+off averaged over the other parts; the part alone minus all off; all on minus all but the part; what
+parts do together beyond their smaller groups (Moebius).
+"""
 
 
 def subsets(parts: Iterable[str]) -> list[Parts]:
