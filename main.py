@@ -38,9 +38,9 @@ RUNS = Path("runs")
 
 
 def _place(runs: Path, data_root: Path | None, device: str) -> Any:
-    from experiments.run.run import Place
+    from experiments.run.runtime import Runtime
 
-    return Place(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
+    return Runtime(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
 
 
 def _print_json(value: object) -> None:
@@ -174,7 +174,8 @@ def grid(
 def status(study: Study, as_json: Json = False) -> None:
     """How far a study or a search is, what failed, and who works on it."""
     from experiments.cli.grid import print_status
-    from experiments.search.status import is_search, print_search_status, search_status
+    from experiments.cli.search_status import print_search_status
+    from experiments.search.status import is_search, search_status
     from experiments.study.status import study_status
 
     search = is_search(study)

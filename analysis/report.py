@@ -42,7 +42,7 @@ from analysis.sections.tables import (
     to_csv,
 )
 from analysis.stats import Resamples
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 PARTS_REPS = 4000
 

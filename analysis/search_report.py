@@ -10,18 +10,16 @@ from markupsafe import Markup
 
 from analysis.figures import search as figures
 from analysis.figures.figure import Figure, to_svg
-from analysis.read.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
+from analysis.read.search_trials import SearchData, read_search
 from analysis.read.study_folder import load_study, seen_from
 from analysis.render.page_templates import page_templates
 from analysis.sections.comparisons import TESTS, Comparison, Options, compare_all
 from analysis.sections.headline import EMBEDDED_CAVEAT, KINDS
 from analysis.text import counted, interval_text, p_text, phrase, points
-from core.store.record import write_atomic
-
-__all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]
+from core.store.atomic import write_atomic
+from core.store.search import CONTROL, DEFAULT, TUNED, Trial
 
 SCHEMA_VERSION = 1
-TUNED, DEFAULT, CONTROL = "tuned", "default", "random search"
 
 
 SLICES_CAPTION = (

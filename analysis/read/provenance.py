@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from analysis.read.cells import CellResult
 from analysis.read.integrity import Origin
-from analysis.read.manifest import Cell
 
 ORIGIN_COLUMNS = ("shots", "code", "data", "run")
 COUNTS = ("correct", "total")
@@ -15,7 +15,7 @@ OFF_WORDS = ("off", "no", "none", "false", "without", "0")
 
 
 def split_origins(
-    frame: pd.DataFrame, cells: Sequence[Cell], origins: Sequence[Origin]
+    frame: pd.DataFrame, cells: Sequence[CellResult], origins: Sequence[Origin]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The scores, and beside each row where it comes from.
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.read.manifest import Cell
+from analysis.read.cells import CellResult
 from analysis.read.results import Results
 from analysis.sections.tables import MainTable, TextTable, cell_text
 
@@ -19,7 +19,7 @@ def curve_of(metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple(metrics) if all(re.fullmatch(r"\d+ shots?", m) for m in metrics) else ()
 
 
-def curve_rows(finished: Sequence[Cell]) -> list[dict[str, Any]]:
+def curve_rows(finished: Sequence[CellResult]) -> list[dict[str, Any]]:
     """One row a variant, dataset and seed, with the accuracy at each number of shots.
 
     A variant that trains nothing has one run, which fills all of its points.

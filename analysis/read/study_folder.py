@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.read.cells import CellResult, read_cells
 from analysis.read.csv_file import read_tidy
 from analysis.read.integrity import ASIDE, Origin, odd_problems, set_aside
-from analysis.read.manifest import MANIFEST_NAME, Cell, check_known, read_cells, read_manifest
 from analysis.read.provenance import split_origins
 from analysis.read.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
 from analysis.read.shot_curves import curve_rows, point
-from core.store.record import RunRecord
+from core.store.manifest import check_known, read_manifest
+from core.store.record import RunRecord, record_paths
 
 
 def load(
@@ -82,32 +83,32 @@ def load_study(
     ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
     a study without a finished run.
     """
-    manifest = read_manifest(study_dir / MANIFEST_NAME)
+    manifest = read_manifest(study_dir)
     cells = read_cells(study_dir, manifest)
     finished = _finished(study_dir, cells)
-    variants, baseline_name = tuple(v["name"] for v in manifest["variants"]), manifest["baseline"]
-    used, odd = _together(finished, baseline or baseline_name, allow_mixed=allow_mixed)
-    frame, datasets, notes, by_target = _scores(used, tuple(manifest["datasets"]))
+    variants = manifest.variant_names
+    used, odd = _together(finished, baseline or manifest.baseline, allow_mixed=allow_mixed)
+    frame, datasets, notes, by_target = _scores(used, manifest.datasets)
     frame, origins = split_origins(frame, used, [_origin(c) for c in used])
     curve = tuple(point(n) for n in sorted({c.shots for c in cells if c.shots is not None}))
     inert, partly = _inert(cells)
     results = Results(
-        name=str(manifest["study"]),
+        name=manifest.study,
         frame=frame,
         variants=variants,
         datasets=datasets,
         metrics=curve or _metric_order(frame),
         primary=curve[-1] if curve else "",
         planned_seeds=tuple(sorted({int(c.seed) for c in cells if c.seed is not None})),
-        baseline=baseline_name,
-        references=tuple(manifest.get("references", ())),
+        baseline=manifest.baseline,
+        references=manifest.references,
         problems=(*_problems(cells), *odd),
         notes=(*notes, *partly, *_record_notes(study_dir, cells)),
         inert=inert,
-        aliases=_aliases(cells, variants, baseline_name),
+        aliases=_aliases(cells, variants, manifest.baseline),
         settings=_settings(finished),
-        factors=_factors(manifest),
-        levels=_levels(manifest),
+        factors={variant.name: dict(variant.factors) for variant in manifest.variants},
+        levels=dict(manifest.factors),
         origins=origins,
         shots=_shots(finished),
         batch_coupled=_batch_coupled(finished, variants),
@@ -121,7 +122,7 @@ def load_study(
     return seen_from(results, baseline=baseline)
 
 
-def _finished(study_dir: Path, cells: Sequence[Cell]) -> list[Cell]:
+def _finished(study_dir: Path, cells: Sequence[CellResult]) -> list[CellResult]:
     """The cells with a score. Raises ValueError where there is none."""
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     if not finished:
@@ -131,7 +132,7 @@ def _finished(study_dir: Path, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _scores(
-    finished: Sequence[Cell], planned: tuple[str, ...]
+    finished: Sequence[CellResult], planned: tuple[str, ...]
 ) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...], bool]:
     """Frame, datasets, notes and whether rows are targets of one trained model.
 
@@ -169,7 +170,7 @@ def _scores(
     return _typed(rows), datasets, tuple(dict.fromkeys(notes)), not own
 
 
-def _source(finished: Sequence[Cell], variants: Sequence[str]) -> dict[str, float]:
+def _source(finished: Sequence[CellResult], variants: Sequence[str]) -> dict[str, float]:
     """Mean accuracy of each variant on the datasets that its runs were trained on."""
     found: dict[str, list[float]] = {}
     for c in finished:
@@ -180,7 +181,7 @@ def _source(finished: Sequence[Cell], variants: Sequence[str]) -> dict[str, floa
     return {v: sum(found[v]) / len(found[v]) for v in variants if found.get(v)}
 
 
-def _key(cell: Cell, dataset: str) -> dict[str, Any]:
+def _key(cell: CellResult, dataset: str) -> dict[str, Any]:
     return {"variant": cell.variant, "dataset": dataset, "seed": cell.seed}
 
 
@@ -195,7 +196,7 @@ def _metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
     return (*known, *(c for c in columns if c not in known))
 
 
-def _problems(cells: Sequence[Cell]) -> Iterable[Problem]:
+def _problems(cells: Sequence[CellResult]) -> Iterable[Problem]:
     for c in cells:
         if c.broken:
             kind, detail = "unreadable", c.broken
@@ -209,9 +210,9 @@ def _problems(cells: Sequence[Cell]) -> Iterable[Problem]:
         yield Problem(kind=kind, variant=c.variant, dataset=c.dataset, seed=c.seed, detail=detail)
 
 
-def _record_notes(study_dir: Path, cells: Sequence[Cell]) -> Iterable[str]:
+def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]:
     planned = {c.identity for c in cells}
-    strangers = sorted(p.parent.name for p in study_dir.glob("*/record.json"))
+    strangers = [path.parent.name for path in record_paths(study_dir)]
     if extra := [name for name in strangers if name not in planned]:
         names = ", ".join(extra)
         yield f"{len(extra)} runs in the folder are not in the manifest and are not used: {names}"
@@ -244,7 +245,7 @@ def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
         yield "the runs do not share one frozen backbone"
 
 
-def _aliases(cells: Sequence[Cell], variants: Sequence[str], baseline: str) -> dict[str, str]:
+def _aliases(cells: Sequence[CellResult], variants: Sequence[str], baseline: str) -> dict[str, str]:
     """Variants all of whose runs are another variant's runs; the baseline, then the earlier
     variant, is the original.
     """
@@ -255,7 +256,7 @@ def _aliases(cells: Sequence[Cell], variants: Sequence[str], baseline: str) -> d
     return {v: first[runs[v]] for v in variants if first[runs[v]] != v}
 
 
-def _settings(finished: Sequence[Cell]) -> dict[str, Setting]:
+def _settings(finished: Sequence[CellResult]) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for c in finished:
         assert c.record is not None
@@ -269,23 +270,11 @@ def _settings(finished: Sequence[Cell]) -> dict[str, Setting]:
     return settings
 
 
-def _factors(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    return {
-        v["name"]: {str(key): str(level) for key, level in v.get("factors", {}).items()}
-        for v in manifest["variants"]
-    }
-
-
-def _levels(manifest: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The levels of the factors in the order of the configuration; older manifests lack them."""
-    return {key: tuple(levels) for key, levels in manifest.get("factors", {}).items()}
-
-
-def _shots(finished: Sequence[Cell]) -> tuple[int, ...]:
+def _shots(finished: Sequence[CellResult]) -> tuple[int, ...]:
     return tuple(sorted({c.record.shots for c in finished if c.record and c.seed is not None}))
 
 
-def _inert(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
+def _inert(cells: Sequence[CellResult]) -> tuple[dict[str, str], list[str]]:
     """Notes of the planner: by variant where all its cells have one, otherwise one a cell."""
     bare = {c.variant for c in cells if not c.note}
     whole = {c.variant: c.note for c in cells if c.note and c.variant not in bare}
@@ -295,12 +284,12 @@ def _inert(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
     return whole, list(partly)
 
 
-def _batch_coupled(finished: Sequence[Cell], variants: Sequence[str]) -> tuple[str, ...]:
+def _batch_coupled(finished: Sequence[CellResult], variants: Sequence[str]) -> tuple[str, ...]:
     coupled = {c.variant for c in finished if c.record is not None and c.record.batch_coupled}
     return tuple(v for v in variants if v in coupled)
 
 
-def _environment(finished: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
+def _environment(finished: Sequence[CellResult]) -> dict[str, tuple[str, ...]]:
     values: dict[str, set[str]] = {}
     for c in finished:
         assert c.record is not None
@@ -317,7 +306,7 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _status(cell: Cell, *, used: bool) -> str:
+def _status(cell: CellResult, *, used: bool) -> str:
     if cell.broken:
         return "unreadable"
     if cell.record is None:
@@ -326,8 +315,8 @@ def _status(cell: Cell, *, used: bool) -> str:
 
 
 def _together(
-    finished: Sequence[Cell], baseline: str, *, allow_mixed: bool
-) -> tuple[list[Cell], list[Problem]]:
+    finished: Sequence[CellResult], baseline: str, *, allow_mixed: bool
+) -> tuple[list[CellResult], list[Problem]]:
     """The cells whose scores may stand in one table, and the others as problems."""
     origins = [_origin(c) for c in finished]
     reasons = set_aside(origins, baseline=baseline, allow_mixed=allow_mixed)
@@ -335,7 +324,7 @@ def _together(
     return kept, odd_problems(origins, reasons)
 
 
-def _origin(cell: Cell) -> Origin:
+def _origin(cell: CellResult) -> Origin:
     assert cell.record is not None
     environment = cell.record.environment
     code = str(environment.get("commit") or "")
@@ -344,7 +333,7 @@ def _origin(cell: Cell) -> Origin:
     return Origin(cell.variant, cell.dataset, cell.seed, code, data)
 
 
-def _costs(finished: Sequence[Cell], variants: Sequence[str]) -> pd.DataFrame:
+def _costs(finished: Sequence[CellResult], variants: Sequence[str]) -> pd.DataFrame:
     """Mean cost of a run per variant; the same run of an inert variant shows the same figures."""
     rows = []
     for v in variants:
@@ -367,7 +356,7 @@ def _costs(finished: Sequence[Cell], variants: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _runs(cells: Sequence[Cell], used: Sequence[Cell]) -> pd.DataFrame:
+def _runs(cells: Sequence[CellResult], used: Sequence[CellResult]) -> pd.DataFrame:
     """Every planned cell; ``used`` are those whose scores the report uses."""
     kept = {id(c) for c in used}
     rows = [

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.read.provenance import COUNTS, FACTOR, ORIGIN_COLUMNS
 from analysis.read.results import Results, Setting
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 ENDINGS = (".csv", ".parquet")
 SAID = (ORIGIN_COLUMNS[0], "protocol", "regime", "selection", *ORIGIN_COLUMNS[1:])

@@ -11,7 +11,7 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -35,6 +35,7 @@ from core.config.value_types import (
     format_value,
     type_text,
 )
+from core.store.suggest import did_you_mean
 
 __all__ = [
     "REQUIRED",
@@ -251,13 +252,6 @@ def lookup(name: str, kind: str | None = None) -> Entry:
     if near and kind is None:
         raise ValueError(f"{problem}{near}")
     raise ValueError(f"{problem}; choose one of: {', '.join(names) or '(none registered)'}{near}")
-
-
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """``; did you mean 'X'?`` for the choice nearest to a name, "" where none is near."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def did_you_mean_key(parameter: str) -> str:

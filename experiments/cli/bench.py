@@ -25,7 +25,8 @@ from core.data.transforms import EvalTransform, TrainTransform, Transform
 from core.seeding import Seeds
 from core.types import ClassNames
 from experiments.cli.console import config_path
-from experiments.run.run import Assembly, Place, assembled, train
+from experiments.run.run import Assembly, assembled, train
+from experiments.run.runtime import Runtime
 from experiments.workers.local import available_cores
 from methods.coop import CoOp
 
@@ -66,13 +67,13 @@ Call = Callable[[], tuple[int, float]]
 Cases = Iterator[tuple[str, Call]]
 
 
-def measure(place: Place, *, repetitions: int, pictures: int) -> Iterator[Speed]:
+def measure(runtime: Runtime, *, repetitions: int, pictures: int) -> Iterator[Speed]:
     """Every figure, as soon as it is known; one call of each does not count."""
     groups = {
         "decoding, images": _decoding(pictures),
-        "image tower, images": _image_tower(place),
-        "class texts, texts": _class_texts(place),
-        "training, images": _training(place),
+        "image tower, images": _image_tower(runtime),
+        "class texts, texts": _class_texts(runtime),
+        "training, images": _training(runtime),
     }
     for group, cases in groups.items():
         first = 0.0
@@ -130,46 +131,46 @@ def _photographs(folder: Path, count: int) -> Dataset:
     for number in range(count):
         small = noise.integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8)
         picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-        place = folder / f"kind {number % 2}"
-        place.mkdir(parents=True, exist_ok=True)
-        picture.save(place / f"{number}.jpg", quality=90)
+        class_dir = folder / f"kind {number % 2}"
+        class_dir.mkdir(parents=True, exist_ok=True)
+        picture.save(class_dir / f"{number}.jpg", quality=90)
     return load_dataset(f"folder/{folder}", root=None, cache_dir=folder / "cache")
 
 
-def _image_tower(place: Place) -> Cases:
+def _image_tower(runtime: Runtime) -> Cases:
     """The embedded backbone without gradient: the global feature alone, and all that is kept."""
-    clip = load_clip(MOSAIC).to(torch.device(place.device))
-    pixels = torch.randn(128, 3, *clip.spec.image_size, device=place.device)
+    clip = load_clip(MOSAIC).to(torch.device(runtime.device))
+    pixels = torch.randn(128, 3, *clip.spec.image_size, device=runtime.device)
     for name, need in (("global", {"pooled"}), ("all fields", {"pooled", "local", "attention"})):
 
         @torch.no_grad()
         def work(need: frozenset[str] = frozenset(need)) -> None:
             clip.encode_image(pixels, need=need)
 
-        yield name, _timed(len(pixels), work, place.device)
+        yield name, _timed(len(pixels), work, runtime.device)
 
 
-def _class_texts(place: Place) -> Cases:
+def _class_texts(runtime: Runtime) -> Cases:
     """100 class prompts: whole, cut behind their end, and behind one shared context."""
-    clip = load_clip(MOSAIC).to(torch.device(place.device))
+    clip = load_clip(MOSAIC).to(torch.device(runtime.device))
     classes = ClassNames(names=tuple(f"kind {number}" for number in range(100)))
     prompts = classes.prompts()
-    method = CoOp(clip, classes, Seeds(0), ctx_init="a photo of a").to(place.device)
-    ids = clip.tokenizer(prompts).to(place.device)
+    method = CoOp(clip, classes, Seeds(0), ctx_init="a photo of a").to(runtime.device)
+    ids = clip.tokenizer(prompts).to(runtime.device)
     ways: dict[str, Callable[[], object]] = {
         "whole": lambda: clip.encode_text(clip.embed_tokens(ids), ids.argmax(dim=-1)),
         "cut behind the end": lambda: clip.encode_texts(prompts),
         "behind a shared context": method.class_texts,
     }
     for name, way in ways.items():
-        yield name, _timed(len(prompts), torch.no_grad()(way), place.device)
+        yield name, _timed(len(prompts), torch.no_grad()(way), runtime.device)
 
 
-def _training(place: Place) -> Cases:
+def _training(runtime: Runtime) -> Cases:
     """One epoch of every method, on cached features or, where it changes the tower, on pixels."""
     for preset in PRESETS:
         config = load_config(config_path(preset), list(ONE_EPOCH))
-        with assembled(config, place) as built:
+        with assembled(config, runtime) as built:
             yield preset, partial(_epoch, built)
 
 

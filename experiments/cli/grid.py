@@ -10,20 +10,22 @@ from typing import Any
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config.config import load_config
 from experiments.cli.console import console, table
-from experiments.run.run import Place, fingerprints
+from experiments.run.run import fingerprints
+from experiments.run.runtime import Runtime
 from experiments.study.driver import StudyOutcome, rerun, run_study
+from experiments.study.dry_run import dry_run
 from experiments.study.planner import Plan, plan
 from experiments.study.progress import duration, make_progress
-from experiments.study.status import find_run, summary
+from experiments.study.status import find_run
 from experiments.study.tracking import MlflowTracker, NullTracker
 from experiments.workers.jobs import Executor
 from experiments.workers.local import InlineExecutor, LocalExecutor, available_cores
 
 
-def plan_of(config_file: Path, overrides: Sequence[str], place: Place, *, yes: bool) -> Plan:
+def plan_of(config_file: Path, overrides: Sequence[str], runtime: Runtime, *, yes: bool) -> Plan:
     """The plan of a grid file. Raises ValueError for whatever is wrong with it."""
     config = load_config(config_file, overrides)
-    prints = partial(fingerprints, cache_dir=place.cache_dir, data_root=place.data_root)
+    prints = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     return plan(config, prints, yes=yes)
 
 
@@ -39,7 +41,7 @@ def run_grid(
     config_file: Path,
     overrides: Sequence[str],
     runs_dir: Path,
-    place: Place,
+    runtime: Runtime,
     *,
     jobs: int,
     yes: bool,
@@ -48,13 +50,13 @@ def run_grid(
     steal_lock: bool,
 ) -> StudyOutcome:
     """Plan a grid and run what is not done of it."""
-    made = plan_of(config_file, overrides, place, yes=yes)
+    made = plan_of(config_file, overrides, runtime, yes=yes)
     study_dir = runs_dir / made.grid.study
     outcome = run_study(
         made,
         study_dir,
         executor_of(jobs, study_dir),
-        place=place,
+        runtime=runtime,
         tracker=MlflowTracker(study_dir) if track else NullTracker(),
         progress=make_progress(),
         retry_failed=retry_failed,
@@ -64,14 +66,14 @@ def run_grid(
     return outcome
 
 
-def rerun_cell(study_dir: Path, run: str, place: Place) -> StudyOutcome:
+def rerun_cell(study_dir: Path, run: str, runtime: Runtime) -> StudyOutcome:
     """Run one cell again, in this process."""
     identity = find_run(study_dir, run)
     outcome = rerun(
         study_dir,
         identity,
         InlineExecutor(),
-        place=place,
+        runtime=runtime,
         tracker=MlflowTracker(study_dir),
         progress=make_progress(),
     )
@@ -83,15 +85,15 @@ def print_plan(
     config_file: Path,
     overrides: Sequence[str],
     runs_dir: Path,
-    place: Place,
+    runtime: Runtime,
     *,
     jobs: int,
     yes: bool,
 ) -> None:
     """What a grid would do: cells, inert and duplicate cells, what is done, about how long."""
-    made = plan_of(config_file, overrides, place, yes=yes)
+    made = plan_of(config_file, overrides, runtime, yes=yes)
     workers = available_cores() if jobs < 0 else max(jobs, 1)
-    found = summary(made, runs_dir / made.grid.study, jobs=workers)
+    found = dry_run(made, runs_dir / made.grid.study, jobs=workers)
     rows = [dict(row) for row in found.rows]
     columns = list(rows[0])
     screen = console()

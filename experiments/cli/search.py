@@ -32,15 +32,15 @@ def search_command(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
 ) -> None:
     """Search hyper-parameters on validation images; judge the winner once on test images."""
-    from experiments.run.run import Place
-    from experiments.search.search import SearchCommand, describe_search
+    from experiments.cli.search_commands import SearchCommand, describe_search
+    from experiments.run.runtime import Runtime
 
     if dry_run:
         rows = describe_search(config_path(config), overrides or [], trials)
         console().print(table(f"search {config}", ["what", "value"], rows))
         return
-    place = Place(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
-    command = SearchCommand(runs, place, jobs=jobs, track=track, steal_lock=steal_lock)
+    runtime = Runtime(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
+    command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final
     )
@@ -58,8 +58,8 @@ class Pages(NamedTuple):
 
 def pages_of(folder: Path, port: int) -> Pages:
     """Optuna's dashboard for the folder of a search, MLflow for a study or a folder of them."""
+    from core.store.search import is_search
     from experiments.search.mirror import dashboard_command
-    from experiments.search.status import is_search
     from experiments.study.tracking import ui_command
 
     if is_search(folder):

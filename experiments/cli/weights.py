@@ -27,12 +27,12 @@ def import_command(
 ) -> None:
     """Evaluate a published checkpoint with our code; writes a run folder like any other."""
     from experiments.run.checkpoint_import import import_checkpoint
-    from experiments.run.run import Place
+    from experiments.run.runtime import Runtime
     from experiments.run.standalone import describe_run
 
-    place = Place(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
+    runtime = Runtime(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
     folder, record = import_checkpoint(
-        checkpoint, config_path(config), overrides or [], out, runs / "imported", place
+        checkpoint, config_path(config), overrides or [], out, runs / "imported", runtime
     )
     if as_json:
         print((folder / "record.json").read_text(), end="")

@@ -10,10 +10,12 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.frozen import fingerprint
 from core.config.config import Config
 from core.config.registry import lookup
+from core.store.names import SHOTS_NAME
 from core.store.record import RunRecord, write_record
 from core.train.fit import FitResult
 from core.train.published_checkpoints import Published, load_published, read_published
-from experiments.run.run import SHOTS_NAME, Assembly, Place, Progress
+from experiments.run.run import Assembly, Progress
+from experiments.run.runtime import Runtime
 from experiments.run.standalone import run_alone, single_config
 
 
@@ -23,7 +25,7 @@ def import_checkpoint(
     overrides: Sequence[str],
     out: Path | None,
     home: Path,
-    place: Place,
+    runtime: Runtime,
 ) -> tuple[Path, RunRecord]:
     """Put a published checkpoint into a configuration's method and refiner, and evaluate that.
 
@@ -41,7 +43,7 @@ def import_checkpoint(
         config_file.stem,
         out,
         home,
-        place,
+        runtime,
         prints=about,
         on_progress=lambda epoch: None,
         learn=partial(_restore, published),
@@ -66,7 +68,7 @@ def _read(checkpoint: Path, config: Config) -> Published:
 
 
 def _restore(published: Published, built: Assembly, log: Progress) -> FitResult:
-    """What takes the place of training."""
+    """Replaces training."""
     names, unused = built.model.released_names(), built.model.method.released_unused
     load_published(built.model, names, published, unused=unused)
     built.model.eval()

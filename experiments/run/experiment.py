@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from core.config.registry import (
     NonNegativeFloat,
@@ -17,8 +17,7 @@ from core.config.registry import (
 from core.interfaces import Method, Refiner
 from core.train.optimizers import Optimizer, Schedule
 from experiments.run.protocols import ProtocolName, Selection
-
-Precision = Literal["float32", "float64", "bfloat16"]
+from experiments.run.runtime import Precision
 
 CROP_SCALE = (0.08, 1.0)
 UNTRAINED: dict[str, Any] = {

@@ -14,7 +14,8 @@ from core.train.fit import FitResult
 from experiments.cli.console import percent
 from experiments.run.data_inputs import read_dataset
 from experiments.run.protocols import protocol_of
-from experiments.run.run import Assembly, Place, Progress, evaluate, fingerprints, reload, run
+from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
+from experiments.run.runtime import Runtime
 
 
 def train_one(
@@ -22,14 +23,14 @@ def train_one(
     overrides: Sequence[str],
     out: Path | None,
     home: Path,
-    place: Place,
+    runtime: Runtime,
     *,
     on_progress: Progress,
 ) -> tuple[Path, RunRecord]:
     """Train one configuration into ``out``, or into a folder below ``home`` named by identity."""
     config = single_config(config_file, overrides)
     folder, record = run_alone(
-        config, config_file.stem, out, home, place, prints={}, on_progress=on_progress
+        config, config_file.stem, out, home, runtime, prints={}, on_progress=on_progress
     )
     write_record(folder, record)
     return folder, record
@@ -48,7 +49,7 @@ def run_alone(
     variant: str,
     out: Path | None,
     home: Path,
-    place: Place,
+    runtime: Runtime,
     *,
     prints: Mapping[str, str],
     on_progress: Progress,
@@ -58,7 +59,7 @@ def run_alone(
 
     ``prints`` are fingerprints that belong to the identity besides those of data and backbone.
     """
-    found = fingerprints(config, cache_dir=place.cache_dir, data_root=place.data_root)
+    found = fingerprints(config, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     identity = config.identity("experiment", {**found, **prints})
     folder = out or home / identity
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +69,9 @@ def run_alone(
         identity=identity,
         variant=variant,
         factors={},
-        cache_dir=place.cache_dir,
-        data_root=place.data_root,
-        device=place.device,
+        cache_dir=runtime.cache_dir,
+        data_root=runtime.data_root,
+        device=runtime.device,
         on_progress=on_progress,
         learn=learn,
     )
@@ -110,7 +111,7 @@ def _rules(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def evaluate_run(run_dir: Path, dataset: str, classes: str, place: Place) -> list[Evaluation]:
+def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
     """Score a finished run on everything its protocol scores, or on the classes of one dataset.
 
     Nothing is trained. Raises ValueError for an unknown subset or dataset.
@@ -119,10 +120,10 @@ def evaluate_run(run_dir: Path, dataset: str, classes: str, place: Place) -> lis
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
     named = tuple(s for s in subsets if s == classes)
-    with reload(run_dir, place) as built:
+    with reload(run_dir, runtime) as built:
         if not dataset and not named:
             return [evaluate(built, *scored) for scored in built.scored()]
         if not dataset or dataset == built.dataset.name:
             return [evaluate(built, built.dataset, s) for s in named or built.targets()]
-        other = read_dataset(built.settings, dataset, place)
+        other = read_dataset(built.settings, dataset, runtime)
         return [evaluate(built, other, s) for s in named or ("all",)]

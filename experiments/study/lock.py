@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-LOCK_NAME = ".lock"
+from core.store.names import LOCK_NAME
 
 
 @dataclass(frozen=True, slots=True)

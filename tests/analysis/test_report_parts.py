@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from analysis.figures.style import PRINT, shown_names, text_width
-from analysis.read.manifest import MANIFEST_NAME
 from analysis.read.study_folder import load_study
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
-from experiments.study.status import manifest_of
+from core.store.names import MANIFEST_NAME
 from tests.analysis.test_analysis_study import edit_manifest, make_study
 from tests.experiments.test_grid import COMMON, NAMED, TOGGLES, planned
 
@@ -47,12 +46,12 @@ def test_the_manifest_says_which_level_is_on(tmp_path):
 
 def test_the_planner_writes_levels_in_the_order_of_the_configuration():
     made = planned(COMMON + "grid.baseline = 'full'" + TOGGLES)
-    manifest, grid = json.loads(json.dumps(manifest_of(made))), made.grid
+    manifest, grid = json.loads(json.dumps(made.manifest.to_dict())), made.grid
     assert list(manifest["factors"]) == list(grid.factors)
     assert all(len(manifest["factors"][key]) == len(grid.factors[key]) for key in grid.factors)
     first = {v["name"]: v["factors"] for v in manifest["variants"]}
     assert {key: levels[0] for key, levels in manifest["factors"].items()} == first["full"]
-    assert manifest_of(planned(NAMED))["factors"] == {}
+    assert planned(NAMED).manifest.to_dict()["factors"] == {}
 
 
 @pytest.fixture(scope="module")

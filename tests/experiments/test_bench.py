@@ -3,14 +3,14 @@
 import math
 
 from experiments.cli.bench import PRESETS, measure
-from experiments.run.run import Place
+from experiments.run.runtime import Runtime
 
 
 def test_every_group_is_measured_against_its_first_line(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.cli.bench.PRESETS", ("coop", "ivlp"))
     monkeypatch.setattr("experiments.cli.bench.PICTURE", (48, 64))
     monkeypatch.setattr("experiments.cli.bench.available_cores", lambda: 2)
-    place = Place(cache_dir=tmp_path)
+    place = Runtime(cache_dir=tmp_path)
     found = list(measure(place, repetitions=1, pictures=8))
     groups = {}
     for speed in found:

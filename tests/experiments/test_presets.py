@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-import experiments.run.registered  # noqa: F401
+import experiments.cli.registered  # noqa: F401
 from core.config.config import load_config
 from core.data.benchmarks.table import BENCHMARKS
 from experiments.cli.console import CONFIGS_DIR, config_path, config_rows

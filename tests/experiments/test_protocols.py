@@ -15,9 +15,10 @@ from core.data.splits import class_subset
 from core.train.batches import FeatureSource
 from experiments.cli.console import config_path
 from experiments.cli.listing import listing
-from experiments.run.data_inputs import read_inputs
+from experiments.run.data_inputs import read_data_inputs
 from experiments.run.protocols import FEW_SHOTS, PROTOCOLS, SEARCH_PROTOCOLS
-from experiments.run.run import Place, assembled, fingerprints
+from experiments.run.run import assembled, fingerprints
+from experiments.run.runtime import Runtime
 from experiments.run.standalone import describe_run, evaluate_run, train_one
 from methods.zero_shot import ZeroShot
 
@@ -37,7 +38,7 @@ PROTOCOL = {
 
 @pytest.fixture
 def place(small_mosaic):
-    return Place(cache_dir=small_mosaic)
+    return Runtime(cache_dir=small_mosaic)
 
 
 def settings_of(protocol, config="coop", *overrides):
@@ -64,7 +65,7 @@ def train(place, tmp_path):
 
 def inputs_of(place, protocol, config="coop", *overrides):
     file, chosen = settings_of(protocol, config, *overrides)
-    return read_inputs(load_config(file, chosen), place)
+    return read_data_inputs(load_config(file, chosen), place)
 
 
 # what is trained on and scored
@@ -120,7 +121,7 @@ def test_each_target_is_scored_with_its_own_template(tmp_path, trees, monkeypatc
         "set_classes",
         lambda self, classes: asked.append(classes.template) or set_classes(self, classes),
     )
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
 
     def templates(*overrides):
         asked.clear()
@@ -188,7 +189,7 @@ def test_selection_sees_what_its_rule_says_and_no_target(train, place, monkeypat
 
 
 def test_validation_images_that_are_test_images_are_not_called_validation(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
     overrides = [*SHORT, "experiment.dataset=imagenet", "experiment.selection=val"]
     with pytest.raises(ValueError, match="imagenet has none of its own: they are its test images"):
         train_one(
@@ -257,11 +258,11 @@ def test_regimes_have_rules(place, protocol, overrides, message):
 
 
 def test_a_test_set_is_never_trained_on_with_labels(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
 
     def read(config, protocol, *overrides):
         own = [f"experiment.protocol={protocol}", "experiment.dataset=imagenet_a", *overrides]
-        return read_inputs(load_config(config_path(config), own), place)
+        return read_data_inputs(load_config(config_path(config), own), place)
 
     with pytest.raises(ValueError, match="imagenet_a has test images only"):
         read("coop", "few_shot")
@@ -292,12 +293,12 @@ def test_names_that_stand_for_two_classes_are_counted():
 
 
 def test_every_class_of_imagenet_v2_must_be_there(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
     own = ["experiment.protocol=domain_generalization", "experiment.dataset=imagenet"]
     full = load_config(config_path("coop"), [*own, "experiment.targets=('imagenetv2',)"])
     with pytest.raises(ValueError, match="994 of the 1000 classes of imagenetv2 are not in"):
-        read_inputs(full, place)
-    (sketch,) = read_inputs(
+        read_data_inputs(full, place)
+    (sketch,) = read_data_inputs(
         load_config(config_path("coop"), [*own, "experiment.targets=('imagenet_sketch',)"]), place
     ).targets
     assert sketch.class_names.count("missile") == 2

@@ -12,7 +12,8 @@ from core.config.config import load_config
 from core.data.splits import class_subset
 from core.types import Batch, ClassNames
 from experiments.cli.console import config_path
-from experiments.run.run import Place, assembled, evaluate, reload
+from experiments.run.run import assembled, evaluate, reload
+from experiments.run.runtime import Runtime
 
 NAMES = ClassNames(names=("cat", "golden_retriever", "hot air balloon", "dragonfly", "tea cup"))
 ALL_OFF = (
@@ -104,7 +105,7 @@ def check_run(preset, folder, cache_dir, *overrides):
     """Trains twice, in a run and by hand; both and what the run saved give the same logits."""
     two_steps(preset, *overrides).check_used(["experiment"])
     record = run_preset(preset, folder, cache_dir, *overrides)
-    place = Place(cache_dir=cache_dir)
+    place = Runtime(cache_dir=cache_dir)
     with assembled(two_steps(preset, *overrides), place) as built:
         experiments.run.run.train(built, lambda epoch: None)
         expected = logits_of(built)

@@ -6,7 +6,8 @@ import torch
 
 import experiments.verify  # noqa: F401  (registers the replays)
 from core.config.config import config_from_text
-from experiments.run.run import Place, assembled, run, train
+from experiments.run.run import assembled, run, train
+from experiments.run.runtime import Runtime
 from experiments.verify.vectors import verify_set
 from tests.helpers.paths import GOLDEN
 
@@ -70,7 +71,7 @@ def run_text(text, folder):
 @contextlib.contextmanager
 def built(text, tmp_path):
     """An assembled run, not trained."""
-    with assembled(config_from_text(text), Place(cache_dir=tmp_path)) as assembly:
+    with assembled(config_from_text(text), Runtime(cache_dir=tmp_path)) as assembly:
         yield assembly
 
 

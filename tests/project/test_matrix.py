@@ -17,7 +17,8 @@ from core.config.config import load_config
 from core.config.registry import entries
 from core.store.record import from_json, read_record, to_json, write_record
 from experiments.cli.console import config_path
-from experiments.run.run import Place, reload
+from experiments.run.run import reload
+from experiments.run.runtime import Runtime
 from tests.helpers.method_runs import ALL_OFF
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_clip import shared_tiny_clip
@@ -113,7 +114,7 @@ def check(folder, tree):
     assert record.status == "finished", record.message
     assert [e.target for e in record.evaluations] == ["base", "new"]
     assert from_json(to_json(record)) == record
-    with reload(folder, Place(cache_dir=tree / "cache")) as built:
+    with reload(folder, Runtime(cache_dir=tree / "cache")) as built:
         state = built.model.state_dict().values()
         assert all(bool(torch.isfinite(value).all()) for value in state)
         again = [
