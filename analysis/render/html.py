@@ -248,7 +248,7 @@ def _runs(report: "Report", anchors: _Anchors) -> list[dict[str, Any]]:
     frame = results.runs
     if frame.empty:
         frame = results.frame[["variant", "dataset", "seed"]].assign(
-            identity=results.origins.get("run", ""), status="scored", note=""
+            identity=results.provenance.get("run", ""), status="scored", note=""
         )
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()

@@ -287,7 +287,7 @@ def _points(tables: Sequence[Array]) -> tuple[float, ...]:
 def _curves(m: Material) -> Figure | None:
     if not m.results.curve:
         return None
-    shots = {metric: int(metric.split()[0]) for metric in m.results.curve}
+    shots = m.results.curve
     curves = []
     for variant in m.table.variants:
         for dataset in m.table.datasets:

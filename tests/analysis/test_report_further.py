@@ -15,7 +15,8 @@ import scipy.stats
 import main as command_line
 from analysis import stats
 from analysis.figures.variance import variance_figure
-from analysis.read.study_folder import load_csv, load_study
+from analysis.read.csv_file import load_csv
+from analysis.read.study_folder import load_study
 from analysis.render.json_document import schema
 from analysis.report import build_report
 from analysis.sections.comparisons import Options, compare_all, differences
@@ -226,7 +227,9 @@ def curve(tmp_path, slopes, *, datasets=6, shots=SHOTS, hole=False):
                 lines.append(",".join((variant, f"d{d}", str(seed), *(f"{g:.4f}" for g in gain))))
     path = tmp_path / "curve.csv"
     path.write_text("\n".join(lines) + "\n")
-    return replace(load_csv(path), curve=tuple(shots), primary=shots[-1])
+    return replace(
+        load_csv(path), curve={name: int(name.split()[0]) for name in shots}, primary=shots[-1]
+    )
 
 
 def test_trends_over_shots_rise_grow_and_shrink(tmp_path):

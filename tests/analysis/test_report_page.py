@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from analysis.read.study_folder import load_csv, load_study
+from analysis.read.csv_file import load_csv
+from analysis.read.study_folder import load_study
 from analysis.render.json_document import schema
 from analysis.report import build_report
 from analysis.sections.comparisons import Options, compare_all
