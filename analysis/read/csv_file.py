@@ -208,7 +208,7 @@ def _keys(path: Path, text: pd.DataFrame) -> pd.DataFrame:
     for variant, rows in frame.groupby("variant", sort=False):
         if rows["seed"].isna().any() and rows["seed"].notna().any():
             raise ValueError(
-                f"{path}: a variant has a seed in every row or in none, {variant!r} mixes both"
+                f"{path}: a variant has a seed in every row or in none; {variant!r} mixes both"
             )
     return frame
 

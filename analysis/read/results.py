@@ -115,7 +115,7 @@ class Results:
         return max(len(self.planned_seeds), 1)
 
     def seeded(self, variant: str) -> bool:
-        """False for a variant that has one measurement a dataset and no seed."""
+        """False for a variant that has one measurement per dataset and no seed."""
         if variant not in self._seeded:
             rows = self.frame.loc[self.frame["variant"] == variant, "seed"]
             self._seeded[variant] = bool(rows.notna().any())

@@ -218,7 +218,7 @@ def _shots(finished: Sequence[CellResult]) -> tuple[int, ...]:
 
 
 def _inert(cells: Sequence[CellResult]) -> tuple[dict[str, str], list[str]]:
-    """Notes of the planner: by variant where all its cells have one, otherwise one a cell."""
+    """Notes of the planner: by variant where all its cells have one, otherwise one per cell."""
     bare = {c.variant for c in cells if not c.note}
     whole = {c.variant: c.note for c in cells if c.note and c.variant not in bare}
     partly = dict.fromkeys(

@@ -41,7 +41,7 @@ def variance_components(difference_DS: Array) -> tuple[Spread | None, str]:
     source = f"these {len(rows)} datasets"
     if not several:
         return Spread(between=math.sqrt(total), seed=None, source=source), (
-            "one seed a dataset: the noise of training cannot be told from the spread between "
+            "one seed per dataset: the noise of training cannot be told from the spread between "
             "datasets"
         )
     freedom = sum(row.size - 1 for row in several)

@@ -4,8 +4,8 @@ Shape letters: D datasets, S seeds, V variants, R bootstrap repetitions, M compa
 Scores are fractions or differences of fractions; a missing cell is NaN. A generator is passed in
 wherever numbers are drawn. A number that does not exist is None, and the result says why.
 
-The sample is the datasets (Demsar, JMLR 7, 2006): seeds of one dataset are not independent
-datasets, so every test over several datasets sees one number a dataset, the mean over its seeds.
+The datasets are the sample (Demsar, JMLR 7, 2006): seeds of one dataset are not independent
+datasets, so every test over several datasets sees one number per dataset, the mean over its seeds.
 """
 
 from analysis.stats.aggregates import (

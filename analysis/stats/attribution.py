@@ -2,8 +2,8 @@
 
 A toggle grid switches k parts on and off. ``cells`` maps the set of parts that are on to scores
 (D, S), fractions, NaN where missing; every cell has the same datasets and seeds. All effects are
-linear in the cells, so each has its own value a dataset and seed, and with it a two-level interval
-and a test like any comparison.
+linear in the cells, so each has a value per dataset and seed, and with it a two-level interval and
+a test like any comparison.
 
 Sources: Shapley, Contributions to the Theory of Games II, 1953; Grabisch and Roubens, Int. J. Game
 Theory 28, 1999 (interactions, Moebius transform); Box, Hunter and Hunter, Statistics for

@@ -1,4 +1,4 @@
-"""Tests of paired differences, one number a dataset (or a seed of one dataset)."""
+"""Tests of paired differences, one number per dataset (or per seed of one dataset)."""
 
 import math
 import warnings

@@ -210,7 +210,7 @@ class Designs:
     def why_no_power(self, num_datasets: int, num_seeds: int) -> str:
         """Why ``power`` is None."""
         if self._test(num_datasets, num_seeds) is None:
-            return "one paired run a dataset: there is no test, so no power"
+            return "one paired run per dataset: there is no test, so no power"
         return NO_SPREAD
 
     def _test(self, num_datasets: int, num_seeds: int) -> Detector | None:

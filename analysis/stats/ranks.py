@@ -42,7 +42,7 @@ def _ranked(scores_DV: Array) -> tuple[Array, tuple[int, ...]]:
 
 
 def friedman(scores_DV: Array) -> Omnibus:
-    """Do the variants differ at all? Scores (D, V), one mean a dataset; ``p`` is that of F.
+    """Do the variants differ at all? Scores (D, V), one mean per dataset; ``p`` is that of F.
 
     Sources: Friedman, JASA 32, 1937; Iman and Davenport, Comm. Statist. A9, 1980; Demsar, JMLR 7,
     2006. When all datasets agree on one strict order F is infinite, and p is exact: (1/V!)**(D-1).
@@ -156,7 +156,7 @@ class Trend(NamedTuple):
 def page_trend(scores_DK: Sequence[Sequence[float]] | Array) -> Trend:
     """Does the score rise along K ordered conditions (shots)? Scores (D, K) in that order.
 
-    One test over the datasets instead of one a number of shots. Source: Page, JASA 58, 1963.
+    One test over the datasets instead of one per number of shots. Source: Page, JASA 58, 1963.
     """
     scores = np.round(np.asarray(scores_DK, dtype=np.float64), ROUNDING)
     missing = np.isnan(scores).any(axis=1)

@@ -93,7 +93,7 @@ def test_settings_columns_keep_regimes_apart(tmp_path):
         ),
         (HEADER + ",d,1,80,60\n", "line 2: variant must not be blank"),
         (HEADER + "A,d,x,80,60\n", "line 2: seed must be a whole number or blank, got 'x'"),
-        (HEADER + "A,d,1,80,60\nA,e,,80,60\n", "a seed in every row or in none, 'A' mixes both"),
+        (HEADER + "A,d,1,80,60\nA,e,,80,60\n", "a seed in every row or in none; 'A' mixes both"),
         (HEADER + "A,d,1,eighty,60\n", "line 2: base must be a number, got 'eighty'"),
         (
             HEADER + "A,d,1,120,60\n",

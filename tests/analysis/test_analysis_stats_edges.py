@@ -288,13 +288,13 @@ def test_mixed_model_with_missing_cells_equals_the_formula_of_the_library():
         (balanced(shape=(2, 2, 3)), "2 variants and 3 datasets"),
         (np.full((2, 6, 3), 0.5), "all scores are equal"),
         (np.where(np.arange(2)[:, None, None] == 1, NAN, balanced(shape=(2, 6, 3))), "no score"),
-        (balanced(shape=(2, 8, 1)), "one seed a cell"),
+        (balanced(shape=(2, 8, 1)), "one seed per cell"),
     ],
 )
 def test_mixed_model_says_what_it_cannot(scores, words):
     found = check(stats.mixed_model(scores, [f"v{i}" for i in range(len(scores))]))
     assert words in found.reason
-    if words == "one seed a cell":
+    if words == "one seed per cell":
         assert found.var_seed is None and found.effects[0].p is not None
 
 
@@ -306,7 +306,7 @@ def test_mixed_model_of_identical_variants_has_no_nan():
 
 
 def test_mixed_model_refuses_wrong_names():
-    with pytest.raises(ValueError, match="one name a variant, got 1 names for 3"):
+    with pytest.raises(ValueError, match="one name per variant, got 1 names for 3"):
         stats.mixed_model(balanced(), ["a"])
 
 
@@ -406,7 +406,7 @@ def test_replicability_counts_none_as_no_evidence():
     found = stats.replicability([0.001, None, 0.01, 0.5], ["a", "b", "c", "d"])
     assert found.k_hat == 2 and found.named == ("a", "c") and found.holm_p[1] is None
     assert stats.replicability([], []).k_hat == 0
-    with pytest.raises(ValueError, match="one name a p value"):
+    with pytest.raises(ValueError, match="one name per p value"):
         stats.replicability([0.1], [])
     better, worse = stats.replicated(np.array([[0.1, 0.2, 0.3], [0.1, NAN, NAN]]), ["a", "b"])
     assert better.reasons == ("b: one seed: no test on this dataset",) and worse.k_hat == 0
@@ -517,7 +517,7 @@ def test_judge_says_why_nothing_is_decided():
     found = stats.judge([nothing, one, same, rng().normal(0, 1, (6, 3))])
     assert [v.reason for v in found][:3] == [
         "no pair of scores",
-        "one paired run a dataset: no test",
+        "one paired run per dataset: no test",
         "identical in every pair",
     ]
     assert found[2].word in ("undecided", "equivalent") and found[2].p == 1.0
@@ -539,7 +539,7 @@ def test_ranks_and_mean_that_disagree_stay_undecided():
     [
         ((1, 1), "McNemar", "a claim on methods", "about these trained models"),
         ((1, 1, 3), "Cochran", "a claim on methods", "about these trained models"),
-        ((1, 3), "undecided unless the effect is huge", "Wilcoxon", "on this dataset"),
+        ((1, 3), "undecided unless the effect is very large", "Wilcoxon", "on this dataset"),
         ((1, 5), "paired t over seeds", "Wilcoxon", "on this dataset"),
         ((1, 10), "paired t over seeds", "", "on this dataset"),
         ((3, 5), "k-hat", "Wilcoxon or Friedman", "by name"),
@@ -605,7 +605,7 @@ def test_equivalent_means_in_every_dataset():
 def test_one_seed_on_few_datasets_decides_nothing():
     found = stats.judge([each(0.03, 0.02, 0.04, seeds=1)])[0]
     assert (found.word, found.p, found.decided_by) == ("undecided", None, "none")
-    assert found.reason == "one paired run a dataset: no test"
+    assert found.reason == "one paired run per dataset: no test"
 
 
 def test_a_dataset_without_spread_is_named():

@@ -152,7 +152,7 @@ def test_variance_components_find_what_went_in():
 
 def test_variance_components_say_what_they_cannot():
     one_seed, reason = variance_components(rng().normal(0, 1, (5, 1)))
-    assert one_seed.seed is None and "one seed a dataset" in reason
+    assert one_seed.seed is None and "one seed per dataset" in reason
     assert variance_components(np.ones((1, 5)))[0] is None
     assert variance_components(np.full((3, 2), np.nan))[0] is None
     assert variance_components(np.ones((4, 3)))[0] == Spread(

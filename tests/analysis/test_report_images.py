@@ -339,5 +339,5 @@ def test_equal_models_have_p_one_and_the_reason(tmp_path):
     write_correct_images(folder / "010001", [replace(f) for f in found])
     pairs = view_of(folder).pairs
     assert [(p.p, p.holm_p, p.reason) for p in pairs] == [
-        (1.0, 1.0, "both are right on the same images")
+        (1.0, 1.0, "both are correct on the same images")
     ] * 2
