@@ -427,7 +427,7 @@ def test_images():
     assert stats.cochran_q(pair).q == pytest.approx(2.0)  # (b - c)^2 / (b + c)
     with pytest.raises(ValueError, match="same images in the same order"):
         stats.mcnemar_exact(one, two[:3])
-    with pytest.raises(ValueError, match="0 or 1 an image"):
+    with pytest.raises(ValueError, match="0 or 1 per image"):
         stats.mcnemar_exact(one, two + 2)
 
 
