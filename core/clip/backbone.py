@@ -25,6 +25,7 @@ from core.clip.weights import (
     read_state_dict,
 )
 from core.mosaic import model as mosaic
+from core.program import command_line
 
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
@@ -74,7 +75,7 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     if path is None:
         raise ValueError(
             f"weights {weights!r} of {name!r} are not on this machine; fetch {about(name, weights)}"
-            f" with: python main.py weights {name} {weights}"
+            f" with: {command_line('weights', name, weights)}"
         )
     state = read_state_dict(path)
     if is_openai(state) or source.get("quick_gelu"):

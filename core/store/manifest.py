@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from core.store.documents import read_document, write_document
 from core.store.names import MANIFEST_NAME
-from core.store.suggest import did_you_mean
+from core.suggestions import did_you_mean
 
 MANIFEST_VERSION = 1
 REQUIRED = ("study", "baseline", "datasets", "variants", "cells")

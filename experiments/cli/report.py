@@ -1,4 +1,4 @@
-"""The commands of the command line that read results: report and export."""
+"""``report``: tables, tests, figures and one page from results."""
 
 import json
 from pathlib import Path
@@ -67,17 +67,3 @@ def report_command(
     if json_file is not None:
         json_file.write_text(json.dumps(made.to_dict(), indent=1, allow_nan=False) + "\n")
     print_report(made, Console())
-
-
-def export_command(
-    source: Source,
-    out: Annotated[Path, typer.Argument(help="File to write, .csv or .parquet")],
-    scale: Scale = "auto",
-    allow_mixed: AllowMixed = False,
-) -> None:
-    """Write the scores of a study as one tidy table, a row a run, fractions."""
-    from analysis.read.load import load_results
-    from analysis.render.tidy_table import export
-
-    rows = export(load_results(source, scale=scale, allow_mixed=allow_mixed), out)
-    print(f"wrote {out}: {rows} rows")

@@ -1,6 +1,5 @@
 """The ``search`` command: trials, the random control, and the winner on test images."""
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config.config import load_config
+from core.program import command_line, same_command
 from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, table
-from experiments.cli.grid import executor_of
+from experiments.configs import read_config
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
 from experiments.search.importances import importances_of
@@ -26,6 +25,7 @@ from experiments.study.planner import FingerprintOf
 from experiments.study.progress import make_progress
 from experiments.study.tracking import MlflowTracker, NullTracker, Tracker
 from experiments.workers.jobs import Executor
+from experiments.workers.local import make_executor
 
 
 class SearchCommand:
@@ -62,7 +62,7 @@ class SearchCommand:
 
         Raises ValueError for whatever is wrong with it, before the first trial.
         """
-        config = load_config(config_file, overrides)
+        config = read_config(config_file, overrides)
         setups = [search_of(config, trials=trials)]
         setups += [search_of(config, trials=trials, control=True)] if control else []
         outcomes: list[SearchOutcome] = []
@@ -111,11 +111,11 @@ class SearchCommand:
         result = result_of(outcomes[0], control, final, final_dir)
         write_result(folder, result)
         print_result(result)
-        print(f"next: python main.py report {folder}")
+        print(f"next: {command_line('report', folder)}")
         return outcome.exit_code
 
     def _executor(self, folder: Path, run_seconds: float | None) -> Executor:
-        return executor_of(self.jobs, folder, job_seconds=run_seconds)
+        return make_executor(self.jobs, folder, job_seconds=run_seconds)
 
     def _tracker(self, folder: Path) -> Tracker:
         return MlflowTracker(folder) if self.track else NullTracker()
@@ -146,7 +146,7 @@ def _shown(name: str, value: float | None) -> str:
 
 def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
     """What a search would do, as rows of two columns; checks everything, runs nothing."""
-    setup = search_of(load_config(config_file, overrides), trials=trials)
+    setup = search_of(read_config(config_file, overrides), trials=trials)
     space, search = Space(setup.search.space, setup.base), setup.search
     if search.storage:
         check_storage(search.storage)
@@ -179,6 +179,5 @@ def _dimension(shape: Mapping[str, Any]) -> str:
 
 
 def _interrupted() -> int:
-    again = shlex.join(["python", "main.py", *sys.argv[1:]])
-    print(f"interrupted; the same command does the rest: {again}", file=sys.stderr)
+    print(f"interrupted; the same command does the rest: {same_command()}", file=sys.stderr)
     return 3

@@ -8,15 +8,14 @@ from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.frozen import fingerprint
-from core.config.config import Config
-from core.config.registry import lookup
+from core.config import Config, lookup
 from core.store.names import SHOTS_NAME
 from core.store.record import RunRecord, write_record
 from core.train.fit import FitResult
 from core.train.published_checkpoints import Published, load_published, read_published
 from experiments.run.run import Assembly, Progress
 from experiments.run.runtime import Runtime
-from experiments.run.standalone import run_alone, single_config
+from experiments.run.standalone import load_run_config, run_alone
 
 
 def import_checkpoint(
@@ -35,7 +34,7 @@ def import_checkpoint(
     and shots from the configuration; it does not claim to know the images. Raises ValueError for a
     file that cannot be read or does not fit.
     """
-    config = single_config(config_file, overrides)
+    config = load_run_config(config_file, overrides)
     published = _read(checkpoint, config)
     about = {"checkpoint": fingerprint(published.tensors)}
     folder, record = run_alone(

@@ -12,7 +12,7 @@ import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
-from core.config.config import Config, config_from_text, session
+from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset
 from core.data.shots import write_shots
 from core.data.splits import class_subset
@@ -83,7 +83,7 @@ class Assembly:
 
 
 def run(
-    config_text: str,
+    config: Config,
     run_dir: Path,
     *,
     identity: str,
@@ -103,10 +103,10 @@ def run(
     ValueError for bad input.
     """
     started = time.perf_counter()
-    config = config_from_text(config_text)
     write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
-    with assembled(config, runtime) as built, _log(run_dir / EPOCHS_NAME, on_progress) as log:
+    built = assemble(config, runtime)
+    with _log(run_dir / EPOCHS_NAME, on_progress) as log:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
@@ -203,45 +203,38 @@ def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
     return dataset.name if subset == "all" else f"{dataset.name}:{subset}"
 
 
-@contextmanager
-def assembled(config: Config, runtime: Runtime) -> Iterator[Assembly]:
-    """Everything of a run, built inside one configuration session."""
-    with session(config) as make:
-        settings: Experiment = make("experiment")
-        seeds = Seeds(settings.seed)
-        dtype, device = DTYPES[settings.precision], torch.device(runtime.device)
-        clip = shared_clip(settings.backbone, settings.weights, runtime.device, dtype)
-        protocol = protocol_of(settings.protocol)
-        inputs = read_data_inputs(config, runtime)
-        trained = class_subset(inputs.dataset, protocol.labeled)
-        method = settings.method(clip, class_names(trained, settings.template), seeds.at("method"))
-        if method.regime != LABELED:
-            method.set_classes(class_names(inputs.dataset, settings.template))
-        refiner = settings.refiner(method.output(), seeds.at("refiner"))
-        model = RefinedMethod(method, refiner).to(device, dtype)
-        yield Assembly(
-            settings=settings,
-            inputs=inputs,
-            model=model,
-            budget=_budget(settings, model),
-            source=image_source(method.image_input, clip, settings, runtime, dtype),
-            seeds=seeds,
-            autocast=runtime.autocast(settings.precision),
-        )
+def assemble(config: Config, runtime: Runtime) -> Assembly:
+    """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
+    settings: Experiment = build(config, "experiment")
+    seeds = Seeds(settings.seed)
+    dtype, device = DTYPES[settings.precision], torch.device(runtime.device)
+    clip = shared_clip(settings.backbone, settings.weights, runtime.device, dtype)
+    protocol = protocol_of(settings.protocol)
+    inputs = read_data_inputs(config, runtime)
+    trained = class_subset(inputs.dataset, protocol.labeled)
+    method = settings.method(clip, class_names(trained, settings.template), seeds.at("method"))
+    if method.regime != LABELED:
+        method.set_classes(class_names(inputs.dataset, settings.template))
+    refiner = settings.refiner(method.output(), seeds.at("refiner"))
+    model = RefinedMethod(method, refiner).to(device, dtype)
+    return Assembly(
+        settings=settings,
+        inputs=inputs,
+        model=model,
+        budget=_budget(settings, model),
+        source=image_source(method.image_input, clip, settings, runtime, dtype),
+        seeds=seeds,
+        autocast=runtime.autocast(settings.precision),
+    )
 
 
-def reload(run_dir: Path, runtime: Runtime) -> AbstractContextManager[Assembly]:
+def reload(run_dir: Path, runtime: Runtime) -> Assembly:
     """A finished run, built again with what it learned. Raises ValueError for missing files."""
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
-    return _reloaded(config, run_dir / WEIGHTS_NAME, runtime)
-
-
-@contextmanager
-def _reloaded(config: Config, weights: Path, runtime: Runtime) -> Iterator[Assembly]:
-    with assembled(config, runtime) as built:
-        load_checkpoint(weights, built.model)
-        built.model.eval()
-        yield built
+    built = assemble(config, runtime)
+    load_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+    built.model.eval()
+    return built
 
 
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:

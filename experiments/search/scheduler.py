@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.config.config import Config
-from core.config.value_types import format_value
+from core.config import Config, format_value
 from core.store.record import RunRecord
 from core.store.search import RUNNING, Trial, has_result, write_trials
 from experiments.run.runtime import Runtime

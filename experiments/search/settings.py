@@ -15,18 +15,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
-from core.config.config import Config
-from core.config.registry import (
+from core.config import (
+    Config,
+    Configurable,
     NonNegativeInt,
     Part,
     PositiveFloat,
     PositiveInt,
     Reference,
+    build,
+    format_value,
     lookup,
     register,
 )
-from core.config.value_types import format_value
-from core.seeding import derive_seed
+from core.derived_seeds import derive_seed
 from core.store.names import CONTROL_SUFFIX
 from core.store.search import is_search, read_definition, write_definition
 from experiments.search.samplers import Pruner, Sampler
@@ -91,7 +93,7 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
 
 @register("search", name=SEARCH)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(Configurable):
     """A hyper-parameter search that never sees test images or new classes.
 
     ``space`` maps ``Class.parameter`` to a range (a dict with low and high, perhaps log or step)
@@ -221,11 +223,10 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     search = Search(**_own(values, SEARCH))
     if control:
         own_seed = derive_seed(search.seed, "control")
-        search = replace(
-            search, study=f"{search.study}{CONTROL_SUFFIX}", mode="rounds", seed=own_seed
-        )
-    parts = [lookup(part.name) for part in (values["search.sampler"], values["search.pruner"])]
-    sampler, pruner = (part.cls(**_own(values, part.name)) for part in parts)
+        study = f"{search.study}{CONTROL_SUFFIX}"
+        search = replace(search, study=study, mode="rounds", seed=own_seed)
+    sampler = build(without_parts, values["search.sampler"].name)
+    pruner = build(without_parts, values["search.pruner"].name)
     _check_sampler(search, sampler, pruner)
     outside = {key for key in config.bindings if key.startswith((f"{SEARCH}.", "grid."))}
     outside |= set(_of_kind(config, "sampler", "pruner"))

@@ -6,12 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from core.program import command_line
 from core.store.names import CONFIG_NAME
 from core.store.record import read_run, record_paths
 from core.store.search import (
     TRIAL_STATES,
     has_result,
-    is_search,
     planned_trials,
     read_definition,
 )
@@ -24,8 +24,6 @@ from experiments.search.ledger import (
     told_trials,
 )
 from experiments.study.lock import living_holder
-
-__all__ = ["is_search", "refuse_rerun", "search_status"]
 
 RECORD_STATES = ("finished", "failed", "diverged", "damaged")
 
@@ -104,6 +102,6 @@ def refuse_rerun(search_dir: Path, wanted: str) -> NoReturn:
     run = next((r for r in asked[number].runs if r.startswith(wanted)), asked[number].runs[0])
     raise ValueError(
         f"trial {number} of {search_dir} has ended and later trials follow from it, so its runs "
-        "cannot be repeated in it; repeat one outside the search: python main.py train "
-        f"{search_dir / run / CONFIG_NAME}"
+        "cannot be repeated in it; repeat one outside the search: "
+        f"{command_line('train', search_dir / run / CONFIG_NAME)}"
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from core.config.config import Config
+from core.config import Config
 from core.metrics import harmonic_mean
 from core.store.record import RunRecord
 from core.store.search import DEFAULT, TrialState

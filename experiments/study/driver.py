@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, Self
 
-from core.config.config import config_from_text
+from core.config import config_from_text
 from core.store.manifest import change_of, read_manifest, write_manifest
 from core.store.names import DAMAGED_SUFFIX, OUTPUT_NAME, PREVIOUS_SUFFIX
 from core.store.record import (

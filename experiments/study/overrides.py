@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from core.config.config import Config
-from core.store.suggest import did_you_mean
+from core.config import Config
+from core.suggestions import did_you_mean
 
 AXES = ("variants", "datasets", "shots")
 SETTINGS = "set"

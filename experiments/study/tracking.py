@@ -6,7 +6,6 @@ with it. Each run carries its identity and a hash of its record as tags, so that
 changes nothing.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from core.metrics import harmonic_mean
+from core.program import command_line
 from core.store.names import (
     ARTIFACTS_NAME,
     MIRROR_LOCK_NAME,
@@ -119,7 +120,7 @@ class MlflowTracker:
         if not report.error:
             return ""
         missing = f", {report.left} runs are missing" if report.left else ""
-        return f"MLflow is behind{missing} ({report.error}): python main.py sync {self.study_dir}"
+        return f"MLflow is behind{missing} ({report.error}): {command_line('sync', self.study_dir)}"
 
 
 def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
@@ -326,18 +327,16 @@ def _legal(key: str) -> str:
 
 @contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
-    """Hold a file's lock; raises TimeoutError when somebody else keeps it for long."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    with path.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"another process mirrors here, it holds {path}") from None
-                time.sleep(0.1)
+    """Hold a file's lock; raises TimeoutError when another process keeps it for long."""
+    lock = FileLock(path, timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TimeoutError(f"another process is mirroring this study: it holds {path}") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

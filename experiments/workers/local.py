@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from core.store.names import WORKER_LOG_NAME
-from experiments.workers.jobs import Event, Job, JobQueue
+from experiments.workers.jobs import Event, Executor, Job, JobQueue
 from experiments.workers.worker import execute
 
 ENTRY = "experiments.workers.worker:run_job"
@@ -306,6 +306,14 @@ class LocalExecutor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def make_executor(jobs: int, log_dir: Path, *, job_seconds: float | None = None) -> Executor:
+    """Workers of this machine: ``jobs`` of them, one per core for -1, none for 0."""
+    if jobs == 0:
+        return InlineExecutor()
+    count = available_cores() if jobs < 0 else jobs
+    return LocalExecutor(count, log_dir=log_dir, job_seconds=job_seconds)
 
 
 def available_cores() -> int:

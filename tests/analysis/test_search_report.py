@@ -16,7 +16,14 @@ from experiments.search.importances import importances_of
 from experiments.search.result import final_plan, result_of, winning_settings
 from experiments.study.driver import run_study
 from experiments.workers.local import InlineExecutor
-from tests.helpers.search_runs import ENTRY, RUNTIME, fingerprints, parsed, read_trials, run_inline
+from tests.helpers.fake_searches import (
+    ENTRY,
+    RUNTIME,
+    fingerprints,
+    parsed,
+    read_trials,
+    run_inline,
+)
 
 QUICK = Options(reps=200)
 

@@ -18,8 +18,6 @@ from core.store.record import read_records
 from tests.helpers.paths import ROOT
 from tests.helpers.protocol_studies import GRIDS, run_all
 
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
-
 BEFORE_THE_STOP = 4  # records: one study is done, the next has begun
 
 
@@ -52,7 +50,7 @@ def killed_outside(home, trees):
 
     def start():
         return subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "protocol_studies.py", home, trees],
+            [sys.executable, ROOT / "tests" / "helpers" / "protocol_studies.py", home, trees],
             cwd=home,
             env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
             stdout=subprocess.PIPE,

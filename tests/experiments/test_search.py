@@ -13,10 +13,10 @@ import optuna
 import pytest
 
 import experiments.search
-from core.config.config import load_config
 from core.store.names import DEFINITION_NAME, IMPORTANCES_NAME, LOCK_NAME, RESULT_NAME
 from core.store.record import read_record
 from core.store.search import CONTROL, TUNED, read_definition, write_importances, write_result
+from experiments.configs import read_config
 from experiments.search.importances import importances_of
 from experiments.search.ledger import Asked, Ledger, Told
 from experiments.search.mirror import copy_search, dashboard_command
@@ -36,7 +36,7 @@ from experiments.study.progress import NoProgress, PlainProgress
 from experiments.study.status import study_status
 from experiments.workers.local import InlineExecutor, LocalExecutor
 from tests.helpers.fake_runs import executions
-from tests.helpers.search_runs import (
+from tests.helpers.fake_searches import (
     CONFIG,
     ENTRY,
     RUNTIME,
@@ -127,7 +127,7 @@ def test_a_run_that_takes_too_long_fails_its_trial(tmp_path):
 
 def test_one_bad_run_is_not_averaged_away(tmp_path):
     search = parsed(tmp_path, ONE_ROUND)
-    entry = "tests.helpers.search_entry:search_run_that_fails_on_beta"
+    entry = "tests.helpers.fake_search_runs:search_run_that_fails_on_beta"
     course = run_inline(search, tmp_path / "s", InlineExecutor(entry))
     assert {t.state for t in course.scheduler.told.values()} == {"failed"}
     assert {len(t.parts) for t in course.scheduler.told.values()} == {2}
@@ -430,7 +430,7 @@ def test_the_winner_is_judged_once_with_fresh_seeds_beside_the_default(tmp_path)
 def test_the_winner_is_a_configuration_that_loads(tmp_path):
     course = run_inline(parsed(tmp_path), tmp_path / "s")
     path = write_best(course, tmp_path / "s")
-    config = load_config(path)
+    config = read_config(path)
     config.check_used(["experiment"])
     params = course.scheduler.asked[winner_of(course).trial].params
     assert str(config.bindings["SGD.lr"]) == params["SGD.lr"]

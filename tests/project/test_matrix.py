@@ -13,14 +13,13 @@ from PIL import Image
 
 import experiments.run.image_source
 import experiments.run.run
-from core.config.config import load_config
-from core.config.registry import entries
+from core.config import registered_classes
 from core.store.record import from_json, read_record, to_json, write_record
-from experiments.cli.console import config_path
+from experiments.configs import config_path, read_config
 from experiments.run.run import reload
 from experiments.run.runtime import Runtime
-from tests.helpers.method_runs import ALL_OFF
 from tests.helpers.paths import ROOT
+from tests.helpers.preset_runs import ALL_OFF
 from tests.helpers.tiny_clip import shared_tiny_clip
 
 METHODS = {
@@ -44,11 +43,11 @@ TWO_STEPS = (
 )
 NUM_CLASSES = 6
 SLOTS = {
-    "cache": [entry.name for entry in entries("cache")],
-    "aggregation": [entry.name for entry in entries("aggregation")],
-    "alignment": [entry.name for entry in entries("alignment")],
+    "cache": [entry.name for entry in registered_classes("cache")],
+    "aggregation": [entry.name for entry in registered_classes("aggregation")],
+    "alignment": [entry.name for entry in registered_classes("alignment")],
     "semantic": ["SemanticLoss", "NoLoss"],
-    "regularization": [e.name for e in entries("loss") if e.name != "SemanticLoss"],
+    "regularization": [e.name for e in registered_classes("loss") if e.name != "SemanticLoss"],
 }
 ROWS = [(slot, name) for slot, names in SLOTS.items() for name in names]
 OFF_ROW = ("refiner", "all parts off: the method alone, bit for bit")
@@ -94,7 +93,7 @@ def run_variant(method, folder, tree, *overrides):
     settings += [*TWO_STEPS, *own, *overrides]
     folder.mkdir(parents=True)
     record = experiments.run.run.run(
-        load_config(config_path(preset), settings).text(),
+        read_config(config_path(preset), settings),
         folder,
         identity="test",
         variant=method,
@@ -114,12 +113,12 @@ def check(folder, tree):
     assert record.status == "finished", record.message
     assert [e.target for e in record.evaluations] == ["base", "new"]
     assert from_json(to_json(record)) == record
-    with reload(folder, Runtime(cache_dir=tree / "cache")) as built:
-        state = built.model.state_dict().values()
-        assert all(bool(torch.isfinite(value).all()) for value in state)
-        again = [
-            experiments.run.run.evaluate(built, built.dataset, subset) for subset in built.targets()
-        ]
+    built = reload(folder, Runtime(cache_dir=tree / "cache"))
+    state = built.model.state_dict().values()
+    assert all(bool(torch.isfinite(value).all()) for value in state)
+    again = [
+        experiments.run.run.evaluate(built, built.dataset, subset) for subset in built.targets()
+    ]
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
 
 
