@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
 from core.config import PositiveFloat, PositiveInt, register
-from core.interfaces import Method
+from core.interfaces import LossTerm, Method
 from core.seeding import Seeds, seeded_linear
-from core.train.losses import LossTerm, cross_entropy
+from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import unit
 

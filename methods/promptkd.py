@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
 from core.clip.frozen import FrozenCLIP
 from core.config import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
+from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
-from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
+from core.train.losses import KlReduction, kl_divergence
 from core.train.published_checkpoints import two_layer_names
 from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
 from methods.base import TextMethod, unit

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
 from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
+from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds
-from core.train.losses import Criterion, LossTerm, cross_entropy
+from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import TextMethod, unit
 from methods.token_fusion import (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.config import Configurable, NonNegativeFloat, PositiveInt, Reference, register
-from core.train.losses import Criterion
+from core.interfaces import Criterion
 from core.types import Forward
 
 LocalRow = Literal["cls", "top", "mean"]
@@ -19,9 +19,14 @@ Pooling = Literal["each", "mean", "max"]
 
 
 class RefinerLoss(nn.Module, Configurable, ABC):
-    """A weighted loss term; ``reads_local``: it needs local tokens and the attention row."""
+    """A loss term times its ``weight``.
+
+    ``reads_local``: it needs local tokens and the attention row. ``topk`` is how many patches of an
+    image it picks by that row.
+    """
 
     reads_local: ClassVar[bool] = False
+    topk: int = 0
     weight: float
 
     @classmethod

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 from torch import Tensor, nn
 
 from core.config import Part, Reference, lookup, register
-from core.interfaces import Refiner
+from core.interfaces import LossTerm, Refiner
 from core.seeding import Seeds
-from core.train.losses import LossTerm
 from core.train.published_checkpoints import MEMORY, two_layer_names
 from core.types import Forward, MethodOutput
 from refiners.aggregation import Aggregation, LinearAggregation
@@ -69,11 +68,10 @@ class TextRefiner(Refiner):
                 f"TextRefiner needs the image fields {missing}, which this base method does not "
                 "provide; plug in @NoCache and @NoLoss, or another base method"
             )
-        topk = getattr(self.semantic, "topk", 0)
-        if topk > source.num_patches:
+        if self.semantic.topk > source.num_patches:
             raise ValueError(
-                f"SemanticLoss.topk is {topk}, but the backbone has {source.num_patches} patches; "
-                "use a smaller topk"
+                f"SemanticLoss.topk is {self.semantic.topk}, but the backbone has "
+                f"{source.num_patches} patches; use a smaller topk"
             )
 
     def needs(self) -> frozenset[str]:

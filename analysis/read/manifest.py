@@ -1,6 +1,5 @@
 """The manifest of a study folder and the cells it plans, each with the record that fills it."""
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.store.record import RunRecord, read_record
+from core.suggestions import did_you_mean
 
 MANIFEST_NAME = "study.json"
 MANIFEST_VERSION = 1
@@ -65,8 +65,7 @@ def check_known(role: str, name: str, names: Iterable[str]) -> None:
     known = list(names)
     if name in known:
         return
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
     kind = "metrics" if role == "metric" else "variants"
     raise ValueError(f"{role} must be one of the {kind}, got {name!r}{hint}")
 

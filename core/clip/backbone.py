@@ -4,7 +4,6 @@ A backbone is an open_clip name with a pretrained tag, an open_clip name with a 
 or "mosaic", the embedded model that needs no download.
 """
 
-import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from core.clip.weights import (
     read_state_dict,
 )
 from core.mosaic import model as mosaic
+from core.suggestions import did_you_mean
 
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
@@ -178,9 +178,8 @@ def _native_config(name: str) -> dict[str, Any]:
     """open_clip's configuration of a model with native ViT towers."""
     config: dict[str, Any] | None = open_clip.get_model_config(name)
     if config is None:
-        close = difflib.get_close_matches(name, [*open_clip.list_models(), MOSAIC], n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "see open_clip.list_models()"
-        raise ValueError(f"unknown backbone {name!r}; {hint}")
+        near = did_you_mean(name, [*open_clip.list_models(), MOSAIC])
+        raise ValueError(f"unknown backbone {name!r}{near or '; see open_clip.list_models()'}")
     vision, text = config["vision_cfg"], config["text_cfg"]
     reasons = {
         "its image tower comes from timm": "timm_model_name" in vision,

@@ -2,7 +2,6 @@
 loader in ``_FAMILIES``.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from core.data.digits import NAME as DIGITS
 from core.data.digits import load_digits
 from core.data.folder import read_folder
 from core.data.splits import Fractions
+from core.suggestions import closest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +93,9 @@ def _summary(row: Benchmark) -> str:
 def _unknown(name: str) -> str:
     known = [n for n, _ in dataset_names() if "<" not in n]
     short = {n.rpartition("/")[2]: n for n in known}
-    close = difflib.get_close_matches(name.lower(), known, n=1) or [
-        short[n] for n in difflib.get_close_matches(name.lower().rpartition("/")[2], short, n=1)
-    ]
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    last = name.rpartition("/")[2]
+    near = closest(name, known) or short.get(closest(last, short) or "")
+    hint = f"; did you mean {near!r}?" if near else "."
     return f"unknown dataset {name!r}{hint} Names: {', '.join(known)}, folder/<path>"
 
 

@@ -4,7 +4,6 @@ N images in the order of the batches.
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -40,8 +39,7 @@ def answers(model: RefinedMethod, batches: Iterable[Batch]) -> Answers:
     the last batch.
     """
     right, labels = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.int64)]
-    once: AbstractContextManager[None] = getattr(model.method, "texts_once", nullcontext)()
-    with once:
+    with model.method.texts_once():
         for batch in batches:
             right.append(model(batch).logits().argmax(dim=-1) == batch.labels)
             labels.append(batch.labels)

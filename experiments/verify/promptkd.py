@@ -223,7 +223,7 @@ def _steps(
     refiner = model.refiner
     objective = Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
     need = POOLED | refiner.needs()
-    recorded = {"regularization": "regularization"}
+    recorded = {"regularization": "regularisation"}
     kept: dict[str, Any] = {}
     model.train()
 
