@@ -13,6 +13,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from core import mosaic
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
 from core.clip.weights import (
@@ -23,7 +24,6 @@ from core.clip.weights import (
     is_openai,
     read_state_dict,
 )
-from core.mosaic import model as mosaic
 from core.suggestions import did_you_mean
 
 MOSAIC = "mosaic"
@@ -145,6 +145,11 @@ def fetch(name: str, tag: str) -> Path:
 
 
 def _load_mosaic(path: Path) -> FrozenCLIP:
+    if not path.is_file() and path == mosaic.WEIGHTS_PATH:
+        raise ValueError(
+            f"the embedded model's weights {path} are missing; restore the file or train it again: "
+            "python main.py pretrain"
+        )
     model: Any = build_open_clip(mosaic.MODEL_CONFIG)
     _load_weights(model, read_state_dict(path), str(path))
     model.visual.preprocess_cfg = {"mean": mosaic.IMAGE_MEAN, "std": mosaic.IMAGE_STD}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core import mosaic
 from core.data.benchmarks.reading import read_benchmark
 from core.data.benchmarks.table import BENCHMARKS, Benchmark
 from core.data.dataset import Dataset
@@ -72,7 +73,7 @@ def data_root(root: Path | None) -> Path:
 def dataset_names() -> list[tuple[str, str]]:
     """Every name with one line of help; ``folder/<path>`` stands for all trees on disk."""
     return [
-        *((f"mosaic/{name}", "embedded benchmark, drawn on demand") for name in _mosaic_names()),
+        *((f"mosaic/{name}", "embedded benchmark, drawn on demand") for name in mosaic.DATASETS),
         *((name, _summary(row)) for name, row in BENCHMARKS.items()),
         (DIGITS, "1797 real handwritten digits of 8 x 8 pixels, 10 classes; nothing to download"),
         (
@@ -99,18 +100,10 @@ def _unknown(name: str) -> str:
     return f"unknown dataset {name!r}{hint} Names: {', '.join(known)}, folder/<path>"
 
 
-def _mosaic_names() -> tuple[str, ...]:
-    from core.mosaic.datasets import DATASETS  # the renderer is only needed for its own sets
-
-    return tuple(DATASETS)
-
-
 def _load_mosaic(rest: str, reading: Reading) -> Dataset:
-    from core.mosaic.datasets import load
-
-    if rest not in _mosaic_names():
+    if rest not in mosaic.DATASETS:
         raise ValueError(_unknown(f"mosaic/{rest}"))
-    return load(rest, reading.cache_dir)
+    return mosaic.load_mosaic(rest, reading.cache_dir)
 
 
 def _load_sklearn(rest: str, reading: Reading) -> Dataset:

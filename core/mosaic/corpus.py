@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.clip.tokenizer import Tokenizer
+from core.mosaic.architecture import CONTEXT_LENGTH
 from core.mosaic.canvas import IMAGE_SIZE
 from core.mosaic.captions import write_caption
 from core.mosaic.classes import HELD_OUT
-from core.mosaic.model import CONTEXT_LENGTH, tokenizer
+from core.mosaic.model import tokenizer
 from core.mosaic.renderer import RENDERER_VERSION, picture_generator, render_sample
 from core.mosaic.world import (
     COLOURS,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from core.data.dataset import Dataset
 from core.mosaic import datasets
-from core.mosaic.model import ClipModel, normalise, tokenizer
+from core.mosaic.model import ClipModel, normalize, tokenizer
 from core.mosaic.reader import MosaicReader
 
 
@@ -48,7 +48,7 @@ def encode_test_pictures(model: ClipModel, dataset: Dataset) -> Tensor:
     reader = dataset.reader
     assert isinstance(reader, MosaicReader)
     pixels = torch.from_numpy(reader.pixels()[-len(dataset.test) :].copy())
-    features = [model.encode_image(normalise(batch)) for batch in torch.split(pixels, 256)]
+    features = [model.encode_image(normalize(batch)) for batch in torch.split(pixels, 256)]
     return F.normalize(torch.cat(features), dim=-1)
 
 

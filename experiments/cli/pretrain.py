@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.mosaic.pretrain import pretrain
+from core.clip.backbone import build_open_clip
+from core.mosaic import pretrain
 from experiments.cli.console import Bar
 
 
@@ -20,4 +21,4 @@ def run_pretraining(
             bar.show(step, steps, f"step {step} of {steps}, loss {values['loss']:.3f}")
 
     more: dict[str, Any] = {} if steps is None else {"steps": steps}
-    return pretrain(out, seed=seed, processes=processes, progress=show, **more)
+    return pretrain(out, build_open_clip, seed=seed, processes=processes, progress=show, **more)

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
 from core.config import Configurable, NonNegativeInt, PositiveInt, Probability, register
-from core.seeding import derive_seed
+from core.derived_seeds import derive_seed
 
 
 class Sampler(Configurable, ABC):

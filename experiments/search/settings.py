@@ -18,7 +18,7 @@ from core.config import (
     lookup,
     register,
 )
-from core.seeding import derive_seed
+from core.derived_seeds import derive_seed
 from experiments.search.samplers import Pruner, Sampler
 from experiments.study.planner import ROOT, STUDY_NAME
 

@@ -18,7 +18,7 @@ from core.clip.features import FeatureStore
 from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
 from core.data.transforms import EvalTransform, TrainTransform
-from core.seeding import derive_seed
+from core.derived_seeds import derive_seed
 from core.types import FeatureSpec, ImageFeatures
 
 ALL = frozenset({"pooled", "local", "attention"})
