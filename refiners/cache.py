@@ -21,11 +21,11 @@ from core.config import (
 )
 from core.seeding import Seeds
 
-Initial = Literal["positive", "normal"]
+SlotInit = Literal["positive", "normal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Observation:
     """What one training step shows a cache, without gradient.
 
     ``aligned`` (B, 1+P, D), CLS first; ``attention`` (B, P) of CLS over patches and ``labels`` (B,)
@@ -55,7 +55,7 @@ class Cache(nn.Module, Configurable, ABC):
     def read(self, text: Tensor) -> Tensor:
         """What the memory says to each text: (..., D) for texts (..., D)."""
 
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: Observation) -> None:
         """Take in one training step."""
 
 
@@ -75,7 +75,7 @@ class SoftCache(Cache):
         return self.read_weights(text) @ self.slots()
 
 
-def initial_slots(num_slots: int, width: int, seeds: Seeds, initial: Initial) -> Tensor:
+def initial_slots(num_slots: int, width: int, seeds: Seeds, initial: SlotInit) -> Tensor:
     """Unit slots (M, D): "positive" from the positive orthant, as released, "normal" spread out."""
     draw = torch.rand if initial == "positive" else torch.randn
     return F.normalize(draw(num_slots, width, generator=seeds.generator("slots")), dim=-1)
@@ -113,7 +113,7 @@ class EmaCache(SoftCache):
         momentum: Probability = 0.8,
         read_temperature: PositiveFloat = 1.0,
         write_reduce: Literal["sum", "mean"] = "sum",
-        initial: Initial = "positive",
+        initial: SlotInit = "positive",
         reset_after: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class EmaCache(SoftCache):
         weight_TM = (similarity_TM - similarity_TM.amax(dim=0)).exp()
         return similarity_TM.argmax(dim=-1), weight_TM
 
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: Observation) -> None:
         self.write(seen.aligned.flatten(0, 1))
 
     @torch.no_grad()
@@ -196,7 +196,7 @@ class QueueCache(SoftCache):
         return self.slots_MD[: int(self.num_written)]
 
     @torch.no_grad()
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: Observation) -> None:
         assert seen.attention is not None
         count = min(self.topk, seen.attention.shape[1])
         best_BK = seen.attention.topk(count, dim=-1).indices + 1  # behind CLS
@@ -227,7 +227,7 @@ class LearnedCache(SoftCache):
         *,
         num_slots: PositiveInt = 25,
         read_temperature: PositiveFloat = 1.0,
-        initial: Initial = "normal",
+        initial: SlotInit = "normal",
     ) -> None:
         super().__init__()
         self.read_temperature = read_temperature
@@ -270,7 +270,7 @@ class ClassCache(SoftCache):
         return self.slots_CD[self.seen_C]
 
     @torch.no_grad()
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: Observation) -> None:
         assert seen.labels is not None
         tokens_BD = F.normalize(seen.aligned.to(self.slots_CD.dtype), dim=-1).mean(dim=1)
         for label in seen.labels.unique().tolist():

@@ -13,7 +13,7 @@ from core.train.published_checkpoints import MEMORY, two_layer_names
 from core.types import Forward, MethodOutput
 from refiners.aggregation import Aggregation, LinearAggregation
 from refiners.alignment import Alignment, MlpAlignment
-from refiners.cache import Cache, EmaCache, Seen
+from refiners.cache import Cache, EmaCache, Observation
 from refiners.losses import RefinerLoss
 
 OFF = {
@@ -91,7 +91,7 @@ class TextRefiner(Refiner):
         if self.cache.writes:
             aligned = out.aux["aligned"].detach()
             labels = targets if targets is None or targets.dim() == 1 else targets.argmax(dim=-1)
-            self.cache.observe(Seen(aligned=aligned, attention=out.attention, labels=labels))
+            self.cache.observe(Observation(aligned=aligned, attention=out.attention, labels=labels))
 
     def released_names(self) -> Mapping[str, str | None]:
         parts = {

@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core import mosaic
-from core.data.benchmarks.reading import read_benchmark
-from core.data.benchmarks.table import BENCHMARKS, Benchmark
+from core.data.benchmarks.definitions import BENCHMARKS, Benchmark
+from core.data.benchmarks.read_benchmark import read_benchmark
 from core.data.dataset import Dataset
 from core.data.digits import NAME as DIGITS
 from core.data.digits import load_digits
 from core.data.folder import read_folder
-from core.data.splits import Fractions
+from core.data.splits import SplitFractions
 from core.suggestions import closest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class ReadOptions:
     """Where datasets are read from, and how a tree without splits is split."""
 
     root: Path | None
     cache_dir: Path
-    fractions: Fractions
+    fractions: SplitFractions
     split_seed: int
 
 
-_Loader = Callable[[str, Reading], Dataset]
+_Loader = Callable[[str, ReadOptions], Dataset]
 
 
 def load_dataset(
@@ -35,7 +35,7 @@ def load_dataset(
     *,
     root: Path | None,
     cache_dir: Path,
-    fractions: Fractions | None = None,
+    fractions: SplitFractions | None = None,
     split_seed: int = 0,
 ) -> Dataset:
     """The dataset of a name.
@@ -56,13 +56,13 @@ def load_dataset(
     family, _, rest = name.partition("/")
     if family not in _FAMILIES or not rest:
         raise ValueError(_unknown(name))
-    reading = Reading(
+    options = ReadOptions(
         root=root,
         cache_dir=cache_dir,
-        fractions=fractions or Fractions(),
+        fractions=fractions or SplitFractions(),
         split_seed=split_seed,
     )
-    return _FAMILIES[family](rest, reading)
+    return _FAMILIES[family](rest, options)
 
 
 def data_root(root: Path | None) -> Path:
@@ -100,25 +100,25 @@ def _unknown(name: str) -> str:
     return f"unknown dataset {name!r}{hint} Names: {', '.join(known)}, folder/<path>"
 
 
-def _load_mosaic(rest: str, reading: Reading) -> Dataset:
+def _load_mosaic(rest: str, options: ReadOptions) -> Dataset:
     if rest not in mosaic.DATASETS:
         raise ValueError(_unknown(f"mosaic/{rest}"))
-    return mosaic.load_mosaic(rest, reading.cache_dir)
+    return mosaic.load_mosaic(rest, options.cache_dir)
 
 
-def _load_sklearn(rest: str, reading: Reading) -> Dataset:
+def _load_sklearn(rest: str, options: ReadOptions) -> Dataset:
     if rest != DIGITS.partition("/")[2]:
         raise ValueError(_unknown(f"sklearn/{rest}"))
     return load_digits()
 
 
-def _load_folder(rest: str, reading: Reading) -> Dataset:
+def _load_folder(rest: str, options: ReadOptions) -> Dataset:
     given = Path(rest).expanduser()
     return read_folder(
-        given if given.is_absolute() else data_root(reading.root) / given,
+        given if given.is_absolute() else data_root(options.root) / given,
         name=None if given.is_absolute() else f"folder/{given.as_posix()}",
-        fractions=reading.fractions,
-        split_seed=reading.split_seed,
+        fractions=options.fractions,
+        split_seed=options.split_seed,
     )
 
 

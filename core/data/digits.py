@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.data.dataset import Dataset
-from core.data.splits import Fractions, cut_classes
+from core.data.splits import SplitFractions, cut_classes
 
 NAME = "sklearn/digits"
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -39,7 +39,7 @@ def load_digits() -> Dataset:
         name: [f"{name}/{index:04d}.png" for index in np.flatnonzero(labels == label)]
         for label, name in enumerate(CLASS_NAMES)
     }
-    train, val, test = cut_classes(paths, Fractions(), seed=0)
+    train, val, test = cut_classes(paths, SplitFractions(), seed=0)
     return Dataset(
         name=NAME,
         class_names=CLASS_NAMES,

@@ -10,7 +10,7 @@ from core.data.splits import class_subset
 
 
 @dataclass(frozen=True, slots=True)
-class ReaderOf:
+class RestrictedReader:
     """Reads the images of some paths; raises ValueError for every other one."""
 
     reader: ImageReader
@@ -45,4 +45,4 @@ def validation_only(dataset: Dataset) -> Dataset:
             "with a val part"
         )
     paths = frozenset(item.path for item in (*base.train, *base.val))
-    return replace(base, test=base.val, reader=ReaderOf(dataset.reader, paths))
+    return replace(base, test=base.val, reader=RestrictedReader(dataset.reader, paths))

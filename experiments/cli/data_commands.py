@@ -4,14 +4,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from core.data.benchmarks.definitions import BENCHMARKS, Benchmark
 from core.data.benchmarks.published import differences, repetitions
-from core.data.benchmarks.reading import Found, MissingImagesError, first_run, read_benchmark
-from core.data.benchmarks.table import BENCHMARKS, Benchmark
+from core.data.benchmarks.read_benchmark import (
+    BenchmarkDataset,
+    MissingImagesError,
+    first_run,
+    read_benchmark,
+)
 from core.data.catalog import data_root, load_dataset
 from core.data.dataset import ClassSubset, Dataset
 from core.data.export import export_dataset
 from core.data.fewshot import few_shot
-from core.data.listing import describe
+from core.data.item_hashes import describe_items
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from experiments.cli.console import Bar
@@ -126,7 +131,7 @@ def _there(row: Benchmark, place: Path) -> dict[str, bool]:
     }
 
 
-def _split_source(row: Benchmark, found: Found) -> str:
+def _split_source(row: Benchmark, found: BenchmarkDataset) -> str:
     if found.split_file is not None:
         return f"from {found.split_file.name}"
     if found.created is not None:
@@ -148,7 +153,7 @@ def _described(full: Dataset, part: Dataset) -> dict[str, Any]:
         "class_names": list(part.class_names),
         "fingerprint": full.fingerprint,
         **{
-            name: describe(part, items)
+            name: describe_items(part, items)
             for name, items in (("train", part.train), ("val", part.val), ("test", part.test))
         },
     }

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from core.data.benchmarks.reading import MissingImagesError
-from core.data.benchmarks.table import BENCHMARKS
+from core.data.benchmarks.definitions import BENCHMARKS
+from core.data.benchmarks.read_benchmark import MissingImagesError
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
 

@@ -3,7 +3,7 @@
 import pytest
 
 import core.mosaic
-from core.data.benchmarks.table import BENCHMARKS
+from core.data.benchmarks.definitions import BENCHMARKS
 from core.data.catalog import dataset_names, load_dataset
 
 

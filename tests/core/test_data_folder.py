@@ -15,7 +15,7 @@ from core.data.digits import load_digits
 from core.data.export import export_dataset
 from core.data.folder import find_layout, read_folder
 from core.data.images import open_rgb
-from core.data.splits import Fractions
+from core.data.splits import SplitFractions
 
 
 def save(path, color=(10, 20, 30), size=(9, 7)):
@@ -56,7 +56,7 @@ def test_class_tree(tree):
     assert read_folder(tree) == dataset
     assert pickle.loads(pickle.dumps(dataset)) == dataset
     assert read_folder(tree, split_seed=1).train != dataset.train
-    sizes = read_folder(tree, fractions=Fractions(train=0.6, val=0.0, test=0.4))
+    sizes = read_folder(tree, fractions=SplitFractions(train=0.6, val=0.0, test=0.4))
     assert (len(sizes.train), len(sizes.val), len(sizes.test)) == (18, 0, 12)
     assert "class folders" in find_layout(tree).describe()
 

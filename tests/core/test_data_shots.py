@@ -11,7 +11,7 @@ import pytest
 
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
-from core.data.listing import rows, sha256_of
+from core.data.item_hashes import hash_rows, item_rows
 from core.data.shots import with_shots, write_shots
 from core.data.splits import class_subset
 
@@ -57,14 +57,14 @@ def dassl(monkeypatch):
 
 
 def absolute(dataset, items):
-    return [(f"{ELSEWHERE}/{path}", label, name) for path, label, name in rows(dataset, items)]
+    return [(f"{ELSEWHERE}/{path}", label, name) for path, label, name in item_rows(dataset, items)]
 
 
 def test_written_shots_come_back(dtd, tmp_path):
     drawn = few_shot(dtd, shots=4, seed=2)
     digest = write_shots(tmp_path / "deep" / "shots.json", drawn)
     document = json.loads((tmp_path / "deep" / "shots.json").read_text())
-    assert digest == document["train_sha256"] == sha256_of(rows(drawn, drawn.train))
+    assert digest == document["train_sha256"] == hash_rows(item_rows(drawn, drawn.train))
     assert document["train"][0] == [f"dtd/images/{drawn.train[0].path}", drawn.train[0].label]
     assert with_shots(dtd, tmp_path / "deep" / "shots.json") == drawn
     base = class_subset(with_shots(dtd, tmp_path / "deep" / "shots.json"), "base")
@@ -218,7 +218,7 @@ def test_json_lines_of_lists(dtd, tmp_path):
 )
 def test_plain_text(dtd, tmp_path, form):
     drawn = few_shot(dtd, shots=2, seed=1)
-    lines = [form.format(*row) for row in rows(drawn, drawn.train)]
+    lines = [form.format(*row) for row in item_rows(drawn, drawn.train)]
     (tmp_path / "s.txt").write_text("\n".join(lines))
     assert with_shots(dtd, tmp_path / "s.txt").train == drawn.train
 

@@ -1,4 +1,4 @@
-"""Listings of a dataset in one canonical text form, for hashes that anybody can compute.
+"""Hashes of lists of items, over one canonical text form, so that anybody can compute them.
 
 One line an item: path relative to the data root with ``/``, TAB, label, TAB, class name, LF; UTF-8;
 in the order of the list. ``sha256_sorted`` hashes the same items sorted by (path, label, name), for
@@ -11,16 +11,16 @@ from typing import Any
 
 from core.data.dataset import Dataset, Item
 
-Row = tuple[str, int, str]
+ItemRow = tuple[str, int, str]
 
 
-def rows(dataset: Dataset, items: Sequence[Item]) -> list[Row]:
+def item_rows(dataset: Dataset, items: Sequence[Item]) -> list[ItemRow]:
     """Each item as (path relative to the data root, label, class name)."""
     prefix = f"{dataset.folder}/" if dataset.folder else ""
     return [(prefix + i.path, i.label, dataset.class_names[i.label]) for i in items]
 
 
-def sha256_of(listing: Iterable[Row]) -> str:
+def hash_rows(listing: Iterable[ItemRow]) -> str:
     """sha256 (64 hex digits) of a listing in canonical form."""
     digest = hashlib.sha256()
     for path, label, name in listing:
@@ -29,16 +29,16 @@ def sha256_of(listing: Iterable[Row]) -> str:
     return digest.hexdigest()
 
 
-def describe(dataset: Dataset, items: Sequence[Item]) -> dict[str, Any]:
+def describe_items(dataset: Dataset, items: Sequence[Item]) -> dict[str, Any]:
     """A list of items as JSON values: how many, how many a label, both hashes, and all rows."""
-    listing = rows(dataset, items)
+    listing = item_rows(dataset, items)
     per_label = [0] * len(dataset.class_names)
     for item in items:
         per_label[item.label] += 1
     return {
         "n": len(listing),
         "per_label": per_label,
-        "sha256": sha256_of(listing),
-        "sha256_sorted": sha256_of(sorted(listing)),
+        "sha256": hash_rows(listing),
+        "sha256_sorted": hash_rows(sorted(listing)),
         "listing": listing,
     }
