@@ -29,7 +29,7 @@ class LossTerm(Protocol):
 
 
 class Method(nn.Module, Configurable, ABC):
-    """Learns prompts for a frozen CLIP; one subclass a file.
+    """Learns prompts for a frozen CLIP; one subclass per file.
 
     Built as ``Method(clip, classes, seeds, *, hyper-parameters)``. ``regime`` says which images
     training may see; ``provides`` which image fields a refiner may ask for; ``batch_coupled`` that
@@ -58,7 +58,7 @@ class Method(nn.Module, Configurable, ABC):
 
     @abstractmethod
     def set_classes(self, classes: ClassNames) -> None:
-        """Score other classes from now on, with what was learned; ValueError where it cannot."""
+        """Score other classes from now on, with what was learned; ValueError if it cannot."""
 
     @abstractmethod
     def loss_terms(self) -> Mapping[str, LossTerm]:
@@ -134,7 +134,7 @@ class Refiner(nn.Module, Configurable, ABC):
         """
 
     def released_names(self) -> Mapping[str, str | None]:
-        """As those of a method."""
+        """As ``Method.released_names``."""
         return {}
 
     def needs(self) -> frozenset[str]:

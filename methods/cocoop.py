@@ -38,7 +38,7 @@ class MetaNet(nn.Module):
 
 @register("method")
 class CoCoOp(Method):
-    """Learns N context vectors and a network that shifts all of them by a vector an image.
+    """Learns N context vectors and a network that shifts all of them by one vector per image.
 
     Class texts are (B, C, D): every image has class prompts of its own. ``ctx`` (N, W) starts from
     the words of ``ctx_init``, or from N(0, 0.02 squared) and ``num_ctx`` where that is empty. The

@@ -87,7 +87,7 @@ class PromptKD(TextMethod):
     "limited" the few-shot draw (``experiment.shots``), "transductive" all (shots must be 0); the
     release is transductive and picks its epoch on test images.
 
-    ``teacher_logits`` "once" asks the teacher once an image and keeps the answer, which is exact
+    ``teacher_logits`` "once" asks the teacher once per image and keeps its logits, which is exact
     on unaugmented images (``experiment.num_views`` 0); "each_step" asks for every augmented view,
     as the release does. The depth is 9 as released, or every block of a shallower tower.
 
@@ -173,7 +173,7 @@ class PromptKD(TextMethod):
         self.known = {}  # another training may have another list of images
 
     def targets(self, batch: Batch) -> Tensor:
-        """Teacher logits (B, C); each image of the training list is asked about once."""
+        """Teacher logits (B, C); computed once per image of the training list."""
         if self.teacher_logits == "each_step" or batch.index is None:
             return self.teacher.logits(batch, self.classes)
         known = self.known.setdefault(self.classes, KnownLogits())

@@ -67,7 +67,7 @@ class SEP(TextMethod):
     prompted tower's local tokens.
 
     Before the first step each prototype is the unit mean of its class's frozen features over one
-    pass of the training views; a class without an image starts from its hand-made text, where the
+    pass of the training views; a class without images starts from its hand-made text, where the
     released code would shift all later rows. Prototypes are saved with the run.
 
     Source: Yao et al., SEP: Self-Enhanced Prompt Tuning for Visual-Language Model, 2024,

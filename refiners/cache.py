@@ -53,7 +53,7 @@ class Cache(nn.Module, Configurable, ABC):
 
     @abstractmethod
     def read(self, text: Tensor) -> Tensor:
-        """What the memory says to each text: (..., D) for texts (..., D)."""
+        """What each text reads from the memory: (..., D) for texts (..., D)."""
 
     def observe(self, seen: Observation) -> None:
         """Take in one training step."""
@@ -239,13 +239,13 @@ class LearnedCache(SoftCache):
 
 @register("cache")
 class ClassCache(SoftCache):
-    """One slot a training class: an EMA of the mean local token of that class's images.
+    """One slot per training class: an EMA of the mean local token of that class's images.
 
-    A class without an image yet takes no part in the read. Texts of other classes read the slots of
-    the training classes softly, as in EmaCache. Where a method learns from soft targets, the most
-    probable class counts as the label.
+    A class of which no image was seen yet takes no part in the read. Texts of other classes read
+    the slots of the training classes softly, as in EmaCache. Where a method learns from soft
+    targets, the most probable class counts as the label.
 
-    Source: ours; one slot a class as in Karmanov et al., TDA, CVPR 2024, arXiv 2403.18293.
+    Source: ours; one slot per class as in Karmanov et al., TDA, CVPR 2024, arXiv 2403.18293.
     """
 
     slots_CD: Tensor

@@ -1,4 +1,4 @@
-"""Loss terms of refiners. Shapes: B images, P patches, K rows an image, C classes, D text width.
+"""Loss terms of refiners. Shapes: B images, P patches, K rows per image, C classes, D text width.
 
 They read ``plain_text`` (the unrefined texts) and ``aligned`` (B, 1+P, D) from ``Forward.aux``.
 """
@@ -31,7 +31,7 @@ class RefinerLoss(nn.Module, Configurable, ABC):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """A term that weighs nothing is no term."""
+        """A term of weight 0 is no term."""
         return Reference("NoLoss") if parameters.get("weight") == 0 else parameters
 
     @abstractmethod

@@ -34,7 +34,7 @@ RELEASED_NAMES: dict[type[nn.Module], dict[str, str]] = {
 
 @register("refiner")
 class TextRefiner(Refiner):
-    """Reads a cache of local visual concepts with the class texts and adds what it finds to them.
+    """Reads a cache of local visual concepts with the class texts and adds what it reads to them.
 
     ``text -> aggregation(text, cache)``. In training the aligned local tokens feed the
     semantic loss and are then written into the cache. Each of the five parts is plugged in, and
@@ -106,13 +106,13 @@ class TextRefiner(Refiner):
         }
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
-        """Terms that weigh something: a zero term would still let weight decay move its parts."""
+        """Terms of positive weight: at weight 0 weight decay would still move their parts."""
         parts = {"semantic": self.semantic, "regularization": self.regularization}
         return {name: part for name, part in parts.items() if part.weight > 0}
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """What is the same computation with fewer parts; the planner runs equal cells once."""
+        """The same computation with fewer parts; the planner runs equal cells once."""
         simple = dict(parameters)
         if simple["aggregation"] == Reference("NoAggregation"):
             simple["cache"] = Reference("NoCache")

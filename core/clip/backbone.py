@@ -88,7 +88,7 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
 
 @functools.lru_cache(maxsize=2)
 def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype) -> FrozenCLIP:
-    """``load_clip`` once a process, on its device: runs share the frozen weights."""
+    """``load_clip`` once per process, on its device: runs share the frozen weights."""
     return load_clip(name, weights).to(device, dtype)
 
 

@@ -1,4 +1,4 @@
-"""The cache of frozen image features: what the image tower says about each picture, computed once
+"""The cache of frozen image features: what the image tower says about each image, computed once
 for all runs.
 
 Layout: ``root/<key>/<field>/<sha256>.safetensors`` (``core.data.tensor_shards``). A key hashes the
@@ -127,11 +127,11 @@ class FeatureStore:
         autograd.
 
         ``pooled`` always comes; ``fields`` may add "local" and "attention". ``view=None`` is the
-        evaluation transform, ``view=k`` the k-th fixed augmentation of each picture, the same in
+        evaluation transform, ``view=k`` the k-th fixed augmentation of each image, the same in
         every run whatever its seed. Only what is missing is computed, ``batch_size`` images at a
         time; ``progress(done, total)`` counts those.
 
-        Raises ValueError for no items, an unknown field, a negative view, an unreadable picture, or
+        Raises ValueError for no items, an unknown field, a negative view, an unreadable image, or
         features that are not finite.
         """
         if not items:
@@ -218,7 +218,7 @@ class FeatureStore:
     def _encode(
         self, pixels_BCHW: Tensor, wanted: frozenset[str], batch_size: int
     ) -> dict[str, Tensor]:
-        """The wanted fields, the same bits whoever asks, when, and for which pictures together.
+        """The wanted fields, the same bits whoever asks, when, and for which images together.
 
         Matrix products round differently in batches of different sizes, so a short batch is filled
         up. A tower may take a shorter way where only ``pooled`` is needed, which rounds differently

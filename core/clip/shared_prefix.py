@@ -2,7 +2,7 @@
 
 Letters: G prompt groups, C classes, N = G * C prompts, P prefix tokens, S suffix tokens, R rows, W
 width, H heads, E = W / H. The prefix rows of all groups and the suffix rows of all prompts are kept
-in one matrix (R, W), so that each linear layer runs once a block; only attention takes them apart.
+in one matrix (R, W), so that each linear layer runs once per block; only attention splits them.
 """
 
 from dataclasses import dataclass

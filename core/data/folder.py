@@ -9,8 +9,8 @@ Three layouts, recognized in this order (``find_layout`` says which):
   lists; suffixes do not matter.
 * ``parts``: the only sub-folders are ``train`` and ``test``, perhaps ``val``; below each
   ``class/image``. Classes are those of all parts, sorted by code point.
-* ``classes``: ``class/image``; classes sorted by code point; split by our own seed, 50/20/30 a
-  class unless said otherwise.
+* ``classes``: ``class/image``; classes sorted by code point; split by our own seed, 50/20/30 within
+  each class unless said otherwise.
 
 In the last two an image is a file, at any depth below its class folder, with one of ``SUFFIXES`` in
 any case; other files, hidden names and links to folders below a class folder are ignored. Nothing
@@ -47,7 +47,7 @@ _SAMPLE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderReader:
-    """Reads pictures below ``root``; see ``core.data.images`` for what becomes of odd formats."""
+    """Reads images below ``root``; see ``core.data.images`` for what becomes of odd formats."""
 
     root: Path
 
@@ -114,12 +114,13 @@ def read_folder(
 
 
 def find_layout(path: Path) -> FolderLayout:
-    """Recognise a folder's layout. Raises ValueError when it is no folder or allows more than one
-    reading.
+    """Recognize a folder's layout.
+
+    Raises ValueError when it is not a folder or its layout is ambiguous.
     """
     if not path.is_dir():
         raise ValueError(
-            f"data folder {path} does not exist or is no folder; check the name and the root"
+            f"data folder {path} does not exist or is not a folder; check the name and the root"
         )
     if (own := _split_file_in(path)) is not None:
         return FolderLayout(
@@ -133,9 +134,7 @@ def find_layout(path: Path) -> FolderLayout:
     if {"train", "test"} <= folders <= set(PART_FOLDERS):
         return FolderLayout(kind="parts", home=path, images=path)
     if folders == {"train", "val"}:
-        raise ValueError(
-            f"{path} has train/ and val/ but no test/; name the part to be judged on test/"
-        )
+        raise ValueError(f"{path} has train/ and val/ but no test/; name the part to test on test/")
     return FolderLayout(kind="classes", home=path, images=path)
 
 
@@ -249,7 +248,7 @@ def _content(root: Path, paths: Iterable[str]) -> str:
     """Fingerprint (16 hex digits) of the files: path, size, first and last 4 KiB; above 100 000
     files path and size.
 
-    It survives copying the tree, unlike time stamps, and notices re-encoded pictures, unlike sizes
+    It survives copying the tree, unlike time stamps, and notices re-encoded images, unlike sizes
     alone. Raises ValueError naming the first missing file and how many are missing.
     """
     ordered = sorted(set(paths))

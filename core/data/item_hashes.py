@@ -1,8 +1,8 @@
 """Hashes of lists of items, over one canonical text form, so that anybody can compute them.
 
-One line an item: path relative to the data root with ``/``, TAB, label, TAB, class name, LF; UTF-8;
-in the order of the list. ``sha256_sorted`` hashes the same items sorted by (path, label, name), for
-readers whose order differs.
+One line per item: path relative to the data root with ``/``, TAB, label, TAB, class name, LF;
+UTF-8; in the order of the list. ``sha256_sorted`` hashes the same items sorted by (path, label,
+name), for readers whose order differs.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ def hash_rows(listing: Iterable[ItemRow]) -> str:
     """sha256 (64 hex digits) of a listing in canonical form."""
     digest = hashlib.sha256()
     for path, label, name in listing:
-        # a file name that is no UTF-8 keeps its bytes
+        # a file name that is not UTF-8 keeps its bytes
         digest.update(f"{path}\t{label}\t{name}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def describe_items(dataset: Dataset, items: Sequence[Item]) -> dict[str, Any]:
-    """A list of items as JSON values: how many, how many a label, both hashes, and all rows."""
+    """A list of items as JSON values: how many, how many per label, both hashes, and all rows."""
     listing = item_rows(dataset, items)
     per_label = [0] * len(dataset.class_names)
     for item in items:

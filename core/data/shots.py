@@ -1,4 +1,4 @@
-"""The exact images of a run: written with each run, read back, and taken over from other people.
+"""The exact images of a run: written with each run, read back, and read from other projects.
 
 ``write_shots`` writes our own form, one JSON object:
 
@@ -47,7 +47,7 @@ def with_shots(dataset: Dataset, path: Path) -> Dataset:
     """The dataset with the train and val images that a file names; test is untouched.
 
     ``path`` is a file of ``write_shots`` (.json), a few-shot pickle of CoOp and other Dassl code
-    (.pkl), one JSON object a line as 2SFS publishes its splits (.jsonl), or a plain list (.txt).
+    (.pkl), one JSON object per line as 2SFS publishes its splits (.jsonl), or a plain list (.txt).
     Images are found by their relative path, whatever stands before it in the file. Labels are those
     of the whole dataset, so apply this before a class subset. Where the file names no validation
     images, val is empty, or the test list where it was that.
@@ -130,7 +130,7 @@ class _Finder:
                     f"{place} is a test image of {self._dataset.name} here; the file belongs to "
                     "another split"
                 )
-            raise ValueError(f"{place} is no image of {self._dataset.name}; use the same split")
+            raise ValueError(f"{place} is not an image of {self._dataset.name}; use the same split")
         label = self._labels[path]
         if shot.label is not None and shot.label != label:
             raise ValueError(

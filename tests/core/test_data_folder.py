@@ -172,7 +172,7 @@ def test_malformed_split_files(tmp_path):
 
 
 def test_folder_errors(tree, tmp_path):
-    with pytest.raises(ValueError, match="does not exist or is no folder"):
+    with pytest.raises(ValueError, match="does not exist or is not a folder"):
         read_folder(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
     with pytest.raises(ValueError, match="has no class folders"):
@@ -289,7 +289,7 @@ def test_export_refuses_everything_but_itself(tmp_path):
     picture = next(out.rglob("*.png"))
     data = picture.read_bytes()
     picture.write_bytes(data[:-1] + b"x")
-    with pytest.raises(ValueError, match="a picture was changed"):
+    with pytest.raises(ValueError, match="an image was changed"):
         export_dataset(dataset, out)
     picture.unlink()
     with pytest.raises(ValueError, match="is missing or does not belong"):

@@ -225,7 +225,10 @@ def test_plain_text(dtd, tmp_path, form):
 
 BAD = {
     "s.txt": [
-        ("frilly/none.jpg 2", r"train\[0\]: 'frilly/none\.jpg' is no image of dtd; use the same"),
+        (
+            "frilly/none.jpg 2",
+            r"train\[0\]: 'frilly/none\.jpg' is not an image of dtd; use the",
+        ),
         ("{test} 0", r"is a test image of dtd here; the file belongs to another split"),
         ("{train} 5", r"has label 5, in dtd it is 0 \('banded'\); the label order differs"),
         ("{train}\n{train}", r"train\[1\]: .* is also train\[0\]; list an image once"),
@@ -234,7 +237,7 @@ BAD = {
         ("", r"names no training images"),
     ],
     "s.jsonl": [
-        ("{{", r"s\.jsonl:1 is no JSON"),
+        ("{{", r"s\.jsonl:1 is not JSON"),
         ("3", r"s\.jsonl:1 must be an object with one of impath"),
         ('{{"label": 3}}', r"must be an object with one of"),
         ('{{"path": "a", "label": -1}}', r"must be an integer from 0, got -1"),
@@ -266,7 +269,7 @@ def test_missing_and_undecodable_files(dtd, tmp_path):
         with pytest.raises(ValueError, match=r"cannot be read"):
             with_shots(dtd, tmp_path / name)
     (tmp_path / "s.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"is not UTF-8 text"):
         with_shots(dtd, tmp_path / "s.txt")
 
 

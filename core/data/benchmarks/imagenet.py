@@ -1,6 +1,6 @@
 """imagenet and its variants imagenetv2, imagenet_sketch, imagenet_a, imagenet_r.
 
-Names come from ``classnames.txt`` (a line: wnid, blank, name; the names of the CLIP notebook), by
+Names come from ``classnames.txt`` (each line: wnid, space, name; those of the CLIP notebook), by
 wnid, for imagenetv2 by line. Plain files beside the class folders are ignored.
 
 * imagenet: the label is the position of the class folder among those sorted by name, the same in
@@ -105,7 +105,7 @@ def _names(home: Path) -> dict[str, str]:
     file = home / "classnames.txt"
     if not file.is_file():
         raise ValueError(
-            f"{file} does not exist; copy it there (a class a line: wnid, blank, name)"
+            f"{file} does not exist; copy it there (one class per line: wnid, space, name)"
         )
     names: dict[str, str] = {}
     for where, line in lines_of(file):

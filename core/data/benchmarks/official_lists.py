@@ -138,7 +138,7 @@ def _ucf101(files: Sequence[Path]) -> SplitRows:
     def entry(where: str, line: str) -> SplitRow:
         action, _, clip = line.split(" ")[0].partition("/")
         if action not in labels or not clip.endswith(".avi"):
-            raise ValueError(f"{where}: {line!r} is no clip of an action in {files[0]}")
+            raise ValueError(f"{where}: {line!r} is not a clip of an action in {files[0]}")
         name = "_".join(re.findall("[A-Z][^A-Z]*", action))
         return SplitRow(f"{name}/{clip.removesuffix('.avi')}.jpg", labels[action], name)
 
