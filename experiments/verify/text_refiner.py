@@ -124,7 +124,7 @@ def _textrefiner_steps(vectors: Vectors, released: Released) -> Named:
     objective = Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
     need = frozenset({"pooled"}) | refiner.needs()
     weights = {"semantic": semantic.weight, "regularization": released.regularization.weight}
-    recorded = {"ce": "global", "semantic": "semantic", "regularization": "regularization"}
+    recorded = {"ce": "global", "semantic": "semantic", "regularization": "regularisation"}
     kept: dict[str, Forward] = {}
     named = released.parameters()
     model.train()
