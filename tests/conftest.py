@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from core.mosaic import datasets
+from tests.helpers.benchmark_fixtures import bare_trees, copied, trees  # noqa: F401
 
 torch.set_num_threads(1)  # bitwise comparisons, and less noise where several runs share a machine
 

@@ -15,7 +15,7 @@ from experiments.search.importances import write_importances
 from experiments.search.result import TUNED, final_plan, winning_settings, write_result
 from experiments.study.driver import run_study
 from experiments.workers.local import InlineExecutor
-from tests.helpers.search_runs import ENTRY, PLACE, fingerprints, parsed, read_trials, run_inline
+from tests.helpers.fake_searches import ENTRY, PLACE, fingerprints, parsed, read_trials, run_inline
 
 QUICK = Options(reps=200)
 

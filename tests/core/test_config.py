@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.config import ConfigLibrary, Reference, load_config
-from tests.helpers.config_toys import FULL, load, read, refusal, toys, write  # noqa: F401
+from tests.helpers.toy_configs import FULL, load, read, refusal, toys, write  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("toys")
 

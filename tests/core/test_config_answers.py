@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import Configurable, Part, Reference, Value, config_from_text, register
-from tests.helpers.config_toys import FULL, load, toys, write  # noqa: F401
+from tests.helpers.toy_configs import FULL, load, toys, write  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -19,7 +19,7 @@ from core.config import (
     register,
     registered_classes,
 )
-from tests.helpers.config_toys import (  # noqa: F401
+from tests.helpers.toy_configs import (  # noqa: F401
     FULL,
     ToyEmaCache,
     ToyExperiment,

@@ -21,8 +21,6 @@ from core.data.item_hashes import hash_rows, item_rows
 from core.data.splits import class_subset
 from tests.helpers.benchmark_trees import CREATED, RECORDED, snapshot
 
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
-
 each_set = pytest.mark.parametrize("name", list(RECORDED))
 each_created = pytest.mark.parametrize("name", CREATED)
 

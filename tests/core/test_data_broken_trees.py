@@ -12,8 +12,6 @@ from core.data.benchmarks.read_benchmark import MissingImagesError
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
 
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
-
 DTD, PETS = "split_zhou_DescribableTextures.json", "split_zhou_OxfordPets.json"
 WNID = "n01440764"
 

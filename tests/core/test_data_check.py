@@ -13,8 +13,6 @@ from core.data.fewshot import few_shot
 from core.data.shots import with_shots
 from tests.helpers.benchmark_trees import CREATED, RECORDED, snapshot
 
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
-
 
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):

@@ -15,8 +15,6 @@ from core.data.item_hashes import hash_rows, item_rows
 from core.data.shots import with_shots, write_shots
 from core.data.splits import class_subset
 
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
-
 ELSEWHERE = "/home/someone/data"
 
 

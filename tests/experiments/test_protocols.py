@@ -20,8 +20,6 @@ from experiments.run.run import Place, assemble, fingerprints
 from experiments.run.standalone import describe_run, evaluate_run, train_one
 from methods.zero_shot import ZeroShot
 
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
-
 SHORT = ("experiment.epochs=2", "experiment.shots=2", "experiment.batch_size=4")
 VEHICLES, LAND, CRITTERS = "mosaic/vehicles", "mosaic/land", "mosaic/critters"
 SHAPES = "mosaic/shapes"

@@ -17,8 +17,6 @@ from core.store.record import RECORD_NAME, read_study
 from tests.helpers.paths import ROOT
 from tests.helpers.protocol_studies import GRIDS, run_all
 
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
-
 BEFORE_THE_STOP = 4  # records: one study is done, the next has begun
 
 
@@ -51,7 +49,7 @@ def killed_outside(home, trees):
 
     def start():
         return subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "protocol_studies.py", home, trees],
+            [sys.executable, ROOT / "tests" / "helpers" / "protocol_studies.py", home, trees],
             cwd=home,
             env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
             stdout=subprocess.PIPE,

@@ -38,7 +38,7 @@ from experiments.study.progress import NoProgress, PlainProgress
 from experiments.study.status import study_status
 from experiments.workers.local import InlineExecutor, LocalExecutor
 from tests.helpers.fake_runs import executions
-from tests.helpers.search_runs import (
+from tests.helpers.fake_searches import (
     CONFIG,
     ENTRY,
     PLACE,
@@ -129,7 +129,7 @@ def test_a_run_that_takes_too_long_fails_its_trial(tmp_path):
 
 def test_one_bad_run_is_not_averaged_away(tmp_path):
     search = parsed(tmp_path, ONE_ROUND)
-    entry = "tests.helpers.search_entry:search_run_that_fails_on_beta"
+    entry = "tests.helpers.fake_search_runs:search_run_that_fails_on_beta"
     course = run_inline(search, tmp_path / "s", InlineExecutor(entry))
     assert {t.state for t in course.rounds.told.values()} == {"failed"}
     assert {len(t.parts) for t in course.rounds.told.values()} == {2}

@@ -12,7 +12,7 @@ from experiments.cli.search import pages_of
 from experiments.configs import read_config
 from experiments.search.ledger import Asked, Ledger
 from experiments.study.lock import StudyLock
-from tests.helpers.search_runs import CONFIG, parsed, read_trials, run_inline
+from tests.helpers.fake_searches import CONFIG, parsed, read_trials, run_inline
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_dry_run_checks_and_shows(call, tmp_path):
 
 
 def test_a_second_driver_hears_who_is_there(call, tmp_path, monkeypatch):
-    from tests.helpers.search_runs import fingerprints
+    from tests.helpers.fake_searches import fingerprints
 
     monkeypatch.setattr("experiments.search.search.fingerprints", lambda c, **_: fingerprints(c))
     with StudyLock(tmp_path / "runs" / "fake"):

@@ -13,7 +13,7 @@ from experiments.search.ledger import LEDGER_NAME, Ledger
 from experiments.study.progress import PlainProgress
 from experiments.workers.local import LocalExecutor
 from tests.helpers.fake_runs import executions
-from tests.helpers.search_runs import ENTRY, history, parsed, read_trials, run_inline
+from tests.helpers.fake_searches import ENTRY, history, parsed, read_trials, run_inline
 
 FORK = multiprocessing.get_context("fork")
 SAMPLERS = {

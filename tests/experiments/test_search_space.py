@@ -5,7 +5,7 @@ import pytest
 from core.config import Reference, config_from_text
 from experiments.search.samplers import TPE
 from experiments.search.space import Choice, Range, Space
-from tests.helpers.search_runs import CONFIG, parsed
+from tests.helpers.fake_searches import CONFIG, parsed
 
 BASE = """experiment.dataset = 'alpha'
 experiment.method = @CoOp

@@ -1,4 +1,4 @@
-"""A pytest plugin: miniature trees of the fifteen benchmarks, made once a test session."""
+"""Fixtures: miniature trees of the fifteen benchmarks, made once per test session."""
 
 import importlib.util
 import shutil

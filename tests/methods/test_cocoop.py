@@ -13,7 +13,8 @@ from experiments.verify.vectors import verify_set
 from methods.base import unit
 from methods.cocoop import CoCoOp
 from methods.sep import SEP
-from tests.helpers.method_runs import (
+from tests.helpers.paths import GOLDEN
+from tests.helpers.preset_runs import (
     NAMES,
     check_off_is_base,
     check_run,
@@ -21,7 +22,6 @@ from tests.helpers.method_runs import (
     pixel_batch,
     tiny_clip,
 )
-from tests.helpers.paths import GOLDEN
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from core.seeding import Seeds
 from core.types import Batch, ClassNames
 from experiments.run.run import Place, evaluate, reload
 from methods.ivlp import IVLP
-from tests.helpers.method_runs import few_test_images
-from tests.helpers.prompt_runs import (
+from tests.helpers.preset_runs import few_test_images
+from tests.helpers.two_step_runs import (
     OFF,
     ON,
     built,

@@ -18,8 +18,8 @@ from experiments.run.run import Place, evaluate, reload, train
 from methods.ivlp import IVLP
 from methods.promptkd import KnownLogits, PromptKD
 from methods.teachers import PublishedTeacher, RunTeacher, Teacher
-from tests.helpers.method_runs import few_test_images
-from tests.helpers.prompt_runs import (
+from tests.helpers.preset_runs import few_test_images
+from tests.helpers.two_step_runs import (
     OFF,
     ON,
     built,

@@ -12,8 +12,8 @@ from core.train.averaging import gaussian_weights
 from core.types import Batch, ClassNames
 from experiments.run.run import Place, evaluate, reload, train
 from methods.promptsrc import PromptSRC
-from tests.helpers.method_runs import few_test_images
-from tests.helpers.prompt_runs import (
+from tests.helpers.preset_runs import few_test_images
+from tests.helpers.two_step_runs import (
     OFF,
     ON,
     built,

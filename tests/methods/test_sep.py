@@ -17,7 +17,8 @@ from experiments.verify.vectors import verify_set
 from methods.base import unit
 from methods.sep import SEP
 from methods.token_fusion import TokenFusion
-from tests.helpers.method_runs import (
+from tests.helpers.paths import GOLDEN
+from tests.helpers.preset_runs import (
     NAMES,
     check_off_is_base,
     check_run,
@@ -25,7 +26,6 @@ from tests.helpers.method_runs import (
     pixel_batch,
     tiny_clip,
 )
-from tests.helpers.paths import GOLDEN
 
 EXACT = {"rtol": 1e-11, "atol": 1e-11}
 RELEASED = {"selection_scope": "batch", "fusion_axis": "batch"}

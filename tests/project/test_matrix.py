@@ -17,8 +17,8 @@ from core.config import registered_classes
 from core.store.record import from_json, read_record, to_json, write_record
 from experiments.configs import config_path, read_config
 from experiments.run.run import Place, reload
-from tests.helpers.method_runs import ALL_OFF
 from tests.helpers.paths import ROOT
+from tests.helpers.preset_runs import ALL_OFF
 from tests.helpers.tiny_clip import shared_tiny_clip
 
 METHODS = {

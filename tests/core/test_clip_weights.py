@@ -15,7 +15,7 @@ import main
 from core.clip import backbone
 from core.clip.backbone import load_clip, open_clip
 from core.clip.weights import OPENAI_SIZES, read_state_dict
-from tests.core.test_backbone import named, tiny
+from tests.helpers.open_clip_models import random_model, tiny_config
 
 SIZES = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -33,11 +33,11 @@ def small_names(tmp_path, monkeypatch) -> None:
     changes = {
         "small-16": {},
         "small-16-quickgelu": {"quick_gelu": True},
-        "small-4": {"vision_cfg": {**tiny()["vision_cfg"], "patch_size": 16}},
-        "small-short": {"text_cfg": {**tiny()["text_cfg"], "context_length": 50}},
+        "small-4": {"vision_cfg": {**tiny_config()["vision_cfg"], "patch_size": 16}},
+        "small-short": {"text_cfg": {**tiny_config()["text_cfg"], "context_length": 50}},
     }
     for name, change in changes.items():
-        (configs / f"{name}.json").write_text(json.dumps(tiny() | change))
+        (configs / f"{name}.json").write_text(json.dumps(tiny_config() | change))
     open_clip.add_model_config(configs)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("core.clip.weights.URL_CACHE", tmp_path / "clip")
@@ -52,7 +52,9 @@ def small_names(tmp_path, monkeypatch) -> None:
 @pytest.fixture
 def state() -> dict[str, torch.Tensor]:
     """Random weights that half precision holds exactly, as OpenAI's files do."""
-    return {key: value.half().float() for key, value in named("small-16").state_dict().items()}
+    return {
+        key: value.half().float() for key, value in random_model("small-16").state_dict().items()
+    }
 
 
 def archive(state: dict[str, torch.Tensor], path: Path) -> None:

@@ -10,8 +10,8 @@ from analysis.render.latex_text import SPECIAL, breakable, escape, unknown_lette
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
 from analysis.sections.methods_paragraph import known_references
-from tests.analysis.test_analysis_study import make_study
 from tests.helpers.report_studies import EVIL, evil_study
+from tests.helpers.study_folders import make_study
 
 QUICK = Options(reps=200)
 COMPILER = next((c for c in ("pdflatex", "tectonic") if shutil.which(c)), None)

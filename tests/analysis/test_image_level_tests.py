@@ -22,8 +22,8 @@ from analysis.sections.images import MOST_RUNS, images_view
 from analysis.sections.images_text import image_record, image_sentences, omnibus_table, pair_table
 from core.store.record import RightImages, read_record, read_right_images, write_right_images
 from experiments.cli.report import report_command
-from tests.analysis.test_analysis_study import make_study
 from tests.helpers.report_studies import EVIL
+from tests.helpers.study_folders import make_study
 
 QUICK = Options(reps=100)
 

@@ -13,8 +13,8 @@ from analysis.read.study_folder import load_csv, load_study, seen_from
 from analysis.render.tidy_table import export, tidy_frame
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
-from tests.analysis.test_analysis_study import make_study
 from tests.helpers.report_studies import PARTS, toggle_study
+from tests.helpers.study_folders import make_study
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from analysis.read.study_folder import load_csv, load_study
 from analysis.render.json_document import schema
 from analysis.report import build_report
 from analysis.sections.comparisons import Options, compare_all
-from tests.analysis.test_analysis_study import make_study
+from tests.helpers.json_schema import assert_matches_schema
 from tests.helpers.report_studies import EVIL, TOGETHER, WORTH, evil_study, toggle_study
+from tests.helpers.study_folders import make_study
 
 QUICK = Options(reps=300)
 OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:|//|file:)|@import|url\((?!#)""", re.I)
@@ -62,7 +63,7 @@ def test_every_figure_is_a_png_and_a_pdf(tmp_path):
     folder = make_study(tmp_path / "s", {"CoOp": (0, 0), "Full": (8, 8)}, datasets=1, seeds=2)
     report = build_report(folder, out=tmp_path / "out", options=QUICK)
     written = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    assert written == {f"{n}.{end}" for n in report.gallery.pictures for end in ("png", "pdf")}
+    assert written == {f"{n}.{end}" for n in report.gallery.figures for end in ("png", "pdf")}
     for path in (tmp_path / "out" / "figures").iterdir():
         assert path.read_bytes().startswith(b"%PDF" if path.suffix == ".pdf" else b"\x89PNG")
 
@@ -71,7 +72,7 @@ def test_the_figures_are_in_the_page_or_say_why_not(toggle):
     names = {"base_new", "forest", "difference_heatmap", "pairwise_heatmap", "critical_difference",
              "attribution", "variance_shares", "interaction", "seed_scatter", "profiles",
              "cost"}  # fmt: skip
-    assert set(toggle.gallery.pictures) == names
+    assert set(toggle.gallery.figures) == names
     assert toggle.gallery.absent["curves"] == "the study has one number of shots"
     page = toggle.page.read_text()
     for name in names - {"forest"}:
@@ -100,36 +101,14 @@ def test_marks_say_how_a_variant_stands_to_the_best(toggle):
     assert '<span class="standing">†</span>' in toggle.page.read_text()
 
 
-def check(value, rule, where="report"):
-    """The part of JSON schema that ours uses."""
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-    kinds |= {"null": type(None)}
-    if "const" in rule:
-        assert value == rule["const"], where
-    if wanted := rule.get("type"):
-        wanted = [wanted] if isinstance(wanted, str) else wanted
-        types = tuple(t for w in wanted for t in ([int, float] if w == "number" else [kinds[w]]))
-        assert isinstance(value, types), f"{where}: {value!r} is no {wanted}"
-    if isinstance(value, dict):
-        assert set(rule.get("required", ())) <= set(value), where
-        known = rule.get("properties", {})
-        if known and "additionalProperties" not in rule:
-            assert set(value) <= set(known), f"{where}: {set(value) - set(known)} not documented"
-        for key, item in value.items():
-            check(item, known.get(key, rule.get("additionalProperties", {})), f"{where}.{key}")
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            check(item, rule.get("items", {}), f"{where}[{index}]")
-
-
 def test_the_json_follows_its_schema_and_holds_every_figure(toggle, evil):
     for report in (toggle, evil):
         raw = json.loads((report.out / "report.json").read_text())
-        check(raw, schema())
-        assert set(raw["figures"]) == set(report.gallery.pictures) - {"cost"}
+        assert_matches_schema(raw, schema())
+        assert set(raw["figures"]) == set(report.gallery.figures) - {"cost"}
         assert set(raw["figures_absent"]) == set(report.gallery.absent)
     with pytest.raises(AssertionError, match="not documented"):
-        check({**raw, "more": 1}, schema())
+        assert_matches_schema({**raw, "more": 1}, schema())
 
 
 def test_names_that_are_markup_stay_text(evil):
@@ -191,7 +170,7 @@ def test_verdicts_have_four_words_and_the_smallest_p(tmp_path):
 def test_the_same_numbers_give_the_same_figures(toggle, tmp_path):
     from analysis.figures.style import to_files, to_svg
 
-    picture = toggle.gallery.pictures["attribution"]
-    assert to_svg(picture, prefix="a") == to_svg(picture, prefix="a")
-    assert to_files(picture) == to_files(picture)
+    figure = toggle.gallery.figures["attribution"]
+    assert to_svg(figure, prefix="a") == to_svg(figure, prefix="a")
+    assert to_files(figure) == to_files(figure)
     assert load_csv(toggle.out / "scores.csv").variants == toggle.results.variants

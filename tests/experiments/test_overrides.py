@@ -4,7 +4,7 @@ import pytest
 
 from core.config import config_from_text
 from experiments.study.status import manifest_of, summary
-from tests.experiments.test_grid import NAMED, planned
+from tests.helpers.planned_grids import NAMED, planned
 
 FEW = NAMED + "experiment.protocol = 'few_shot'\n"
 CURVE = FEW + "grid.shots = (1, 4)\n"

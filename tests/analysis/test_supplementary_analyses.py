@@ -14,7 +14,7 @@ import scipy.stats
 
 import main as command_line
 from analysis import stats
-from analysis.figures.variance import SEEDS, by_order, order_name, variance_picture
+from analysis.figures.variance import SEEDS, by_order, order_name, variance_figure
 from analysis.read.study_folder import load_csv, load_study
 from analysis.render.json_document import schema
 from analysis.report import build_report
@@ -25,13 +25,13 @@ from analysis.sections.further_records import further_record
 from analysis.sections.further_text import boxes
 from analysis.sections.pairwise import all_pairs
 from analysis.sections.parts import parts_view
-from analysis.sections.tables import interval_text, p_text, points
 from analysis.stats import Resamples
 from analysis.stats.attribution import variance_shares
-from tests.analysis.test_analysis_study import make_study
-from tests.analysis.test_report_page import check
+from analysis.text import interval_text, p_text, points
+from tests.helpers.json_schema import assert_matches_schema
 from tests.helpers.paths import GOLDEN
 from tests.helpers.report_studies import EVIL, toggle_study
+from tests.helpers.study_folders import make_study
 
 QUICK = Options(reps=300)
 GOLDEN = json.loads((GOLDEN / "stats_reference.json").read_text())
@@ -254,7 +254,7 @@ def test_trends_over_shots_rise_grow_and_shrink(tmp_path):
     facts = {f.term: f.text for f in rule_facts(further)}
     assert facts["Decision table, shots: what decides"] == "Page's L over datasets"
     raw = further_record(further)
-    check(raw, schema()["properties"]["further"])
+    assert_matches_schema(raw, schema()["properties"]["further"])
     assert raw["shot_trends"]["advantage"][1]["trend"] == "grows"
 
 
@@ -307,7 +307,7 @@ def test_overlapping_resamples_are_decided_by_the_corrected_t(tmp_path):
     assert report.evidence[0].posterior == pytest.approx(row.posterior)
     assert rows(report, "overlap")[0][5:10] == ["0.226", "<0.001", "0.00", "0.65", "0.34"]
     raw = json.loads((report.out / "report.json").read_text())
-    check(raw, schema())
+    assert_matches_schema(raw, schema())
     assert raw["options"]["overlap"] == 1 / 9
     assert raw["comparisons"][0]["decided_by"] == "corrected resampled t"
     assert raw["further"]["overlap"]["tests"][0]["p"] == pytest.approx(p, rel=1e-4)
@@ -362,7 +362,7 @@ def test_a_bad_ratio_is_one_clear_line(tmp_path, monkeypatch, capsys, ratio):
 
 def test_shares_of_variance_are_on_the_page_and_add_up(toggle):
     results, parts = toggle.results, toggle.parts.shares.found.parts
-    values = toggle.gallery.pictures["variance_shares"].values
+    values = toggle.gallery.figures["variance_shares"].values
     assert [row["dataset"] for row in values] == list(results.datasets)
     assert list(values[0]["shares"]) == [*parts, order_name(2), order_name(3), SEEDS]
     for row in values:
@@ -390,7 +390,7 @@ def test_shares_of_variance_say_why_they_are_not_there(tmp_path):
     gap = toggle_study(tmp_path / "gap", datasets=2, seeds=1, skip=(("full", "data/set0", 1),))
     draws = Resamples.draw(2, 1, reps=100, rng=np.random.default_rng(0))
     view = parts_view(load_study(gap), "hm", draws, QUICK)
-    caption = variance_picture(view.variance, view.shares.found.parts, what="HM").caption
+    caption = variance_figure(view.variance, view.shares.found.parts, what="HM").caption
     assert "data/set0: no seed has every cell." in caption
     assert "data/set1: one seed: noise is inside the shares." in caption
     none = toggle_study(tmp_path / "none", datasets=1, seeds=1, skip=(("full", "data/set0", 1),))
@@ -439,7 +439,7 @@ def test_small_and_odd_studies_have_numbers_or_reasons(tmp_path, case, overlap):
         table = shown.table.to_text() if shown.table else ""
         assert not NO_NUMBER.search(" ".join((shown.reason, *shown.sentences, table)))
     text = json.dumps(further_record(found), allow_nan=False)
-    check(json.loads(text), schema()["properties"]["further"])
+    assert_matches_schema(json.loads(text), schema()["properties"]["further"])
 
 
 PAGES = {"one of each": 0.25, "missing cells": None,
@@ -452,7 +452,7 @@ def test_pages_of_odd_studies_have_no_nan(tmp_path, case):
     report = made(source, tmp_path / "out", Options(reps=200, overlap=PAGES[case]))
     for path in (tmp_path / "out").iterdir():
         assert not NO_NUMBER.search(path.read_text()), path.name
-    check(json.loads((tmp_path / "out" / "report.json").read_text()), schema())
+    assert_matches_schema(json.loads((tmp_path / "out" / "report.json").read_text()), schema())
     text = html.unescape(section(report))
     assert "<script" not in section(report)
     for found in boxes(report.further):

@@ -4,58 +4,25 @@ import json
 import logging
 import os
 import shutil
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from core.clip import features as module
 from core.clip.features import FeatureStore
-from core.data.dataset import Dataset, Item
-from core.data.pixels import load_pixels
-from core.data.transforms import EvalTransform, TrainTransform
-from core.derived_seeds import derive_seed
-from core.types import FeatureSpec, ImageFeatures
-
-ALL = frozenset({"pooled", "local", "attention"})
-POOLED = frozenset({"pooled", "local"})  # what the tower is asked for when pooled is missing
-SPEC = FeatureSpec(
-    joint_width=12, vision_width=8, vision_depth=1, text_width=8, text_depth=1, context_length=8,
-    image_size=(6, 6), grid=(2, 2), image_mean=(0.5, 0.4, 0.3), image_std=(0.2, 0.3, 0.25),
-    fingerprint="one",
-)  # fmt: skip
-
-
-class FakeCLIP:
-    """A linear image tower; counts its images and notes calls in a file that processes share."""
-
-    def __init__(self, spec: FeatureSpec = SPEC, notes: Path | None = None, delay: float = 0.0):
-        self.spec, self.notes, self.delay = spec, notes, delay
-        self.calls: list[tuple[int, frozenset[str]]] = []
-        self.sizes: set[int] = set()
-        shape = (3 * 36, 12)
-        self.weight = torch.nn.Parameter(torch.arange(3 * 36 * 12.0).reshape(shape).sin())
-
-    def encode_image(self, pixels, need):
-        count = len(pixels.flatten(1).unique(dim=0))  # a filled-up batch repeats its last image
-        self.calls.append((count, need))
-        self.sizes.add(len(pixels))
-        if self.notes is not None:
-            with open(self.notes, "a") as file:
-                file.write(f"{count}\n")
-        time.sleep(self.delay)
-        pooled = pixels.flatten(1) @ self.weight
-        local = torch.stack([pooled * k for k in range(1, 6)], 1) if "local" in need else None
-        attention = pooled[:, :4].softmax(1) if "attention" in need else None
-        return ImageFeatures(pooled=pooled, local=local, attention=attention)
-
-    @property
-    def num_images(self) -> int:
-        return sum(count for count, _ in self.calls)
+from core.data.dataset import Item
+from core.data.transforms import TrainTransform
+from tests.helpers.image_features import (
+    ALL_FIELDS,
+    POOLED_FIELDS,
+    SPEC,
+    FakeCLIP,
+    encoded_directly,
+    noise_dataset,
+    shard_files,
+)
 
 
 class DoubleCLIP(FakeCLIP):
@@ -64,43 +31,13 @@ class DoubleCLIP(FakeCLIP):
         self.weight.data = self.weight.data.double()
 
 
-@dataclass(frozen=True)
-class NoiseReader:
-    salt: int = 0
-
-    def read(self, path: str) -> Image.Image:
-        noise = np.random.default_rng([self.salt, int(path)]).integers(0, 256, (9, 7, 3))
-        return Image.fromarray(noise.astype(np.uint8))
-
-
-def make(count: int = 10, **changes) -> Dataset:
-    items = tuple(Item(str(n), n % 2) for n in range(count))
-    dataset = Dataset(
-        name="t/noise", class_names=("a", "b"), template="{}", train=items, val=(), test=(),
-        reader=NoiseReader(), content="c",
-    )  # fmt: skip
-    return replace(dataset, **changes)
-
-
-def direct(clip, dataset, items, view=None) -> torch.Tensor:
-    transform = EvalTransform(SPEC) if view is None else TrainTransform(SPEC)
-    seeds = None if view is None else [derive_seed(0, "view", i.path, view) for i in items]
-    with torch.no_grad():
-        pixels = load_pixels(dataset, items, transform, seeds=seeds, num_threads=1)
-        return clip.encode_image(pixels, ALL).pooled
-
-
-def shards(root: Path, field: str = "*") -> list[Path]:
-    return sorted(root.glob(f"*/{field}/*.safetensors"))
-
-
 def test_values_order_and_duplicates(tmp_path):
-    clip, dataset = FakeCLIP(), make()
+    clip, dataset = FakeCLIP(), noise_dataset()
     store = FeatureStore(tmp_path, clip)
     items = [dataset.train[n] for n in (7, 2, 2, 9, 0)]
-    got = store.get(dataset, items, fields=ALL, batch_size=2)
+    got = store.get(dataset, items, fields=ALL_FIELDS, batch_size=2)
     assert [count for count, _ in clip.calls] == [2, 2]  # the duplicate is encoded once
-    torch.testing.assert_close(got.pooled, direct(clip, dataset, items))
+    torch.testing.assert_close(got.pooled, encoded_directly(clip, dataset, items))
     assert torch.equal(got.pooled[1], got.pooled[2])
     assert got.local.shape == (5, 5, 12) and got.attention.shape == (5, 4)
     torch.testing.assert_close(got.local[:, 2], got.pooled * 3)
@@ -108,19 +45,19 @@ def test_values_order_and_duplicates(tmp_path):
 
 
 def test_only_what_is_missing_is_computed_and_stored(tmp_path):
-    clip, dataset = FakeCLIP(), make()
+    clip, dataset = FakeCLIP(), noise_dataset()
     store = FeatureStore(tmp_path, clip)
     store.get(dataset, dataset.train[:4])
-    assert clip.calls == [(4, POOLED)] and len(shards(tmp_path)) == 1
+    assert clip.calls == [(4, POOLED_FIELDS)] and len(shard_files(tmp_path)) == 1
     store.get(dataset, dataset.train[:4])
     assert len(clip.calls) == 1
     store.get(dataset, dataset.train[2:6])
-    assert clip.calls[1:] == [(2, POOLED)]
+    assert clip.calls[1:] == [(2, POOLED_FIELDS)]
     store.get(dataset, dataset.train[:6], fields=frozenset({"local"}))
     assert clip.calls[2:] == [(6, frozenset({"local"}))]  # pooled is there already
-    assert len(shards(tmp_path, "pooled")) == 2 and len(shards(tmp_path, "local")) == 1
-    store.get(dataset, dataset.train[5:7], fields=ALL)
-    assert clip.calls[3:] == [(2, ALL)]
+    assert len(shard_files(tmp_path, "pooled")) == 2 and len(shard_files(tmp_path, "local")) == 1
+    store.get(dataset, dataset.train[5:7], fields=ALL_FIELDS)
+    assert clip.calls[3:] == [(2, ALL_FIELDS)]
     fresh = FakeCLIP()
     again = FeatureStore(tmp_path, fresh).get(dataset, dataset.train[:6], fields={"local"})
     assert fresh.calls == [] and torch.equal(
@@ -129,7 +66,7 @@ def test_only_what_is_missing_is_computed_and_stored(tmp_path):
 
 
 def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
-    clip, dataset = FakeCLIP(), make()
+    clip, dataset = FakeCLIP(), noise_dataset()
     items = dataset.train
     FeatureStore(tmp_path, clip).get(dataset, items)
     other = replace(SPEC, fingerprint="two")
@@ -137,8 +74,8 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
         (FakeCLIP(other), dataset, {}, None),
         (FakeCLIP(replace(SPEC, image_mean=(0.5, 0.4, 0.31))), dataset, {}, None),
         (FakeCLIP(replace(SPEC, quick_gelu=True)), dataset, {}, None),
-        (FakeCLIP(), make(content="d"), {}, None),
-        (FakeCLIP(), make(name="t/other"), {}, None),
+        (FakeCLIP(), noise_dataset(content="d"), {}, None),
+        (FakeCLIP(), noise_dataset(name="t/other"), {}, None),
         (FakeCLIP(), dataset, {"dtype": torch.float16}, None),
         (DoubleCLIP(), dataset, {"precision": torch.float64}, None),
         (FakeCLIP(), dataset, {}, 0),
@@ -158,21 +95,21 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
 
 def test_the_tower_always_works_the_same_way(tmp_path):
     """Batches of one size, and never the short cut for pooled alone: the company is irrelevant."""
-    clip, dataset = FakeCLIP(), make(11)
+    clip, dataset = FakeCLIP(), noise_dataset(11)
     store = FeatureStore(tmp_path, clip)
     for items in (dataset.train[:1], dataset.train[:4], dataset.train):
         store.get(dataset, items, batch_size=4)
     store.get(dataset, dataset.train[:3], fields=frozenset({"attention"}), batch_size=4)
     assert clip.sizes == {4} and [count for count, _ in clip.calls] == [1, 3, 4, 3, 3]
-    assert [need for _, need in clip.calls] == [POOLED] * 4 + [frozenset({"attention"})]
+    assert [need for _, need in clip.calls] == [POOLED_FIELDS] * 4 + [frozenset({"attention"})]
 
 
 def test_views_are_fixed_by_path_and_number(tmp_path):
-    clip, dataset = FakeCLIP(), make()
+    clip, dataset = FakeCLIP(), noise_dataset()
     store = FeatureStore(tmp_path, clip)
     torch.manual_seed(1)
     first = store.get(dataset, dataset.train[:5], view=3).pooled
-    torch.testing.assert_close(first, direct(clip, dataset, dataset.train[:5], view=3))
+    torch.testing.assert_close(first, encoded_directly(clip, dataset, dataset.train[:5], view=3))
     torch.manual_seed(2)
     turned = FeatureStore(tmp_path / "b", clip).get(dataset, dataset.train[4::-1], view=3).pooled
     torch.testing.assert_close(first.flip(0), turned)
@@ -180,7 +117,7 @@ def test_views_are_fixed_by_path_and_number(tmp_path):
 
 
 def test_tensors_are_normal_and_not_shared(tmp_path):
-    store, dataset = FeatureStore(tmp_path, FakeCLIP()), make()
+    store, dataset = FeatureStore(tmp_path, FakeCLIP()), noise_dataset()
     got = store.get(dataset, dataset.train).pooled
     assert not got.is_inference() and not got.requires_grad and got.device.type == "cpu"
     weight = torch.ones(12, requires_grad=True)
@@ -192,7 +129,7 @@ def test_tensors_are_normal_and_not_shared(tmp_path):
 
 
 def test_half_precision_is_the_same_cold_and_warm(tmp_path):
-    dataset = make()
+    dataset = noise_dataset()
     for dtype in (torch.float16, torch.bfloat16):
         cold = FeatureStore(tmp_path, FakeCLIP(), dtype=dtype).get(dataset, dataset.train).pooled
         warm = FeatureStore(tmp_path, FakeCLIP(), dtype=dtype).get(dataset, dataset.train).pooled
@@ -215,11 +152,11 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_shard_is_dropped_and_recomputed(tmp_path, caplog, damage):
-    dataset = make()
+    dataset = noise_dataset()
     store = FeatureStore(tmp_path, FakeCLIP())
     first = store.get(dataset, dataset.train[:6]).pooled
     store.get(dataset, dataset.train)
-    damaged = next(f for f in shards(tmp_path) if f.name in seen_first(tmp_path, first))
+    damaged = next(f for f in shard_files(tmp_path) if f.name in seen_first(tmp_path, first))
     DAMAGE[damage](damaged)
     clip = FakeCLIP()
     with caplog.at_level(logging.WARNING):
@@ -229,14 +166,14 @@ def test_a_damaged_shard_is_dropped_and_recomputed(tmp_path, caplog, damage):
     assert "\n" not in caplog.records[0].getMessage()
     quiet = FakeCLIP()
     FeatureStore(tmp_path, quiet).get(dataset, dataset.train)
-    assert quiet.calls == [] and len(shards(tmp_path)) == 2
+    assert quiet.calls == [] and len(shard_files(tmp_path)) == 2
 
 
 def seen_first(root: Path, rows: torch.Tensor) -> set[str]:
     """Names of the shards with as many rows as ``rows``."""
     from safetensors.torch import load_file
 
-    return {f.name for f in shards(root) if len(load_file(f)["values"]) == len(rows)}
+    return {f.name for f in shard_files(root) if len(load_file(f)["values"]) == len(rows)}
 
 
 def test_a_shard_in_a_wrong_shape_or_form_is_not_used(tmp_path):
@@ -244,9 +181,9 @@ def test_a_shard_in_a_wrong_shape_or_form_is_not_used(tmp_path):
 
     from safetensors.torch import save
 
-    dataset = make(3)
+    dataset = noise_dataset(3)
     FeatureStore(tmp_path, FakeCLIP()).get(dataset, dataset.train)
-    good = shards(tmp_path)[0]
+    good = shard_files(tmp_path)[0]
     listing = torch.tensor(list(b'["0"]'), dtype=torch.uint8)
     for tensors in ({"x": torch.ones(1)}, {"values": torch.ones(2, 12), "paths": listing}):
         data = save(tensors)
@@ -254,23 +191,23 @@ def test_a_shard_in_a_wrong_shape_or_form_is_not_used(tmp_path):
     good.unlink()
     clip = FakeCLIP()
     FeatureStore(tmp_path, clip).get(dataset, dataset.train)
-    assert clip.num_images == 3 and shards(tmp_path) == [good]
+    assert clip.num_images == 3 and shard_files(tmp_path) == [good]
 
 
 def test_memory_is_bounded_and_disk_is_found_again(tmp_path):
-    dataset, clip = make(), FakeCLIP()
+    dataset, clip = noise_dataset(), FakeCLIP()
     store = FeatureStore(tmp_path, clip, memory_bytes=10 * 12 * 4)
     for view in (None, 0, 1, None, 0, 1):
         store.get(dataset, dataset.train, view=view)
         assert sum(table.nbytes for table in store._tables.values()) <= 10 * 12 * 4
     assert clip.num_images == 30
-    FeatureStore(tmp_path, clip, memory_bytes=1).get(dataset, dataset.train, fields=ALL)
+    FeatureStore(tmp_path, clip, memory_bytes=1).get(dataset, dataset.train, fields=ALL_FIELDS)
     assert clip.num_images == 40
 
 
 def test_long_computations_are_saved_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHARD_BYTES", 4 * 12 * 4)
-    dataset, seen = make(), []
+    dataset, seen = noise_dataset(), []
     expected = FeatureStore(tmp_path / "a", FakeCLIP()).get(dataset, dataset.train, batch_size=2)
 
     class Dying(FakeCLIP):
@@ -295,7 +232,7 @@ def test_long_computations_are_saved_in_pieces(tmp_path, monkeypatch):
 
 
 def test_errors(tmp_path):
-    dataset = make(2)
+    dataset = noise_dataset(2)
     store = FeatureStore(tmp_path, FakeCLIP())
     with pytest.raises(ValueError, match="no items to encode"):
         store.get(dataset, [])
@@ -309,25 +246,25 @@ def test_errors(tmp_path):
     sick.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="pooled image features are not finite"):
         FeatureStore(tmp_path, sick).get(dataset, dataset.train)
-    assert shards(tmp_path) == []
+    assert shard_files(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    clip, dataset = FakeCLIP(), make(3)
+    clip, dataset = FakeCLIP(), noise_dataset(3)
     store = FeatureStore(tmp_path / "file" / "below", clip)
     got = store.get(dataset, dataset.train).pooled
-    torch.testing.assert_close(got, direct(FakeCLIP(), dataset, dataset.train))
+    torch.testing.assert_close(got, encoded_directly(FakeCLIP(), dataset, dataset.train))
     assert "features are not cached" in caplog.text
     store.get(dataset, dataset.train)
     assert clip.num_images == 3
 
 
 def test_old_leftovers_go_and_young_ones_stay(tmp_path):
-    dataset = make()
+    dataset = noise_dataset()
     store = FeatureStore(tmp_path, FakeCLIP())
     store.get(dataset, dataset.train[:1])
-    folder = shards(tmp_path)[0].parent
+    folder = shard_files(tmp_path)[0].parent
     old, young = folder / ".a.safetensors.x1", folder / ".b.safetensors.x2"
     for file in (old, young):
         file.write_bytes(b"half a shard")
@@ -338,7 +275,7 @@ def test_old_leftovers_go_and_young_ones_stay(tmp_path):
 
 def test_without_working_locks_results_are_still_right(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "fcntl", None)
-    dataset, clips = make(), [FakeCLIP(), FakeCLIP()]
+    dataset, clips = noise_dataset(), [FakeCLIP(), FakeCLIP()]
 
     class Racing(FakeCLIP):
         """Another process finishes the same work while this one is at it."""
@@ -348,7 +285,7 @@ def test_without_working_locks_results_are_still_right(tmp_path, monkeypatch):
             return super().encode_image(pixels, need)
 
     got = FeatureStore(tmp_path, Racing()).get(dataset, dataset.train).pooled
-    torch.testing.assert_close(got, direct(clips[0], dataset, dataset.train))
+    torch.testing.assert_close(got, encoded_directly(clips[0], dataset, dataset.train))
     late = FakeCLIP()
     again = FeatureStore(tmp_path, late).get(dataset, dataset.train).pooled
     torch.testing.assert_close(again, got)
@@ -356,7 +293,7 @@ def test_without_working_locks_results_are_still_right(tmp_path, monkeypatch):
 
 
 def test_a_copied_cache_is_used_elsewhere(tmp_path):
-    dataset = make()
+    dataset = noise_dataset()
     FeatureStore(tmp_path / "a", FakeCLIP()).get(dataset, dataset.train)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     clip = FakeCLIP()

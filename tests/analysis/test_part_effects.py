@@ -12,8 +12,8 @@ from analysis.read.study_folder import load_study
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
 from experiments.study.status import manifest_of
-from tests.analysis.test_analysis_study import edit_manifest, make_study
-from tests.experiments.test_grid import COMMON, NAMED, TOGGLES, planned
+from tests.helpers.planned_grids import COMMON, NAMED, TOGGLES, planned
+from tests.helpers.study_folders import edit_manifest, make_study
 
 QUICK = Options(reps=200)
 KEYS = ("EmaCache.size", "EmaCache.rate")
@@ -96,7 +96,7 @@ def test_what_holm_leaves_possible_is_stated(many):
 
 def test_nothing_of_the_figures_is_cut_off(many):
     for name in ("critical_difference", "attribution", "forest", "pairwise_heatmap"):
-        figure = many.gallery.pictures[name].draw(PRINT)
+        figure = many.gallery.figures[name].draw(PRINT)
         assert outside(figure) == [], name
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import main
 from core.train.published_checkpoints import read_published
-from tests.helpers.dassl_files import class_buffers, head, save, whole_clip
+from tests.helpers.dassl_checkpoints import class_buffers, head, save, whole_clip
 
 SHORT = ("experiment.epochs=2", "experiment.shots=2", "SGD.lr=0.05")
 MOSAIC = ("experiment.dataset=mosaic/critters", "experiment.backbone=mosaic")

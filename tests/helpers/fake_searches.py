@@ -1,4 +1,4 @@
-"""Searches whose runs train nothing, and what is left of them; the runs are in search_entry.py."""
+"""Searches whose runs train nothing, and what is left of them; see fake_search_runs.py."""
 
 import json
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from experiments.search.course import run_trials
 from experiments.search.settings import search_of
 from experiments.workers.local import InlineExecutor
 
-ENTRY = "tests.helpers.search_entry:search_run"
+ENTRY = "tests.helpers.fake_search_runs:search_run"
 PLACE = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
 CONFIG = """
 include 'text_refiner.gin'

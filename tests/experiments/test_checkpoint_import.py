@@ -27,7 +27,7 @@ from methods.cocoop import CoCoOp
 from methods.coop import CoOp
 from methods.teachers import PublishedTeacher
 from refiners.null_refiner import NullRefiner
-from tests.helpers.dassl_files import class_buffers, head, save, whole_clip
+from tests.helpers.dassl_checkpoints import class_buffers, head, save, whole_clip
 from tests.helpers.paths import GOLDEN
 from tests.helpers.tiny_clip import logits, make_method, make_model, part, shared_tiny_clip
 

@@ -6,6 +6,7 @@ import torch
 from core.clip.backbone import build_open_clip, load_clip, open_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
+from tests.helpers.open_clip_models import random_model, tiny_config
 
 TEXTS = [
     "a photo of a cat.",
@@ -14,53 +15,23 @@ TEXTS = [
 ]
 
 
-def tiny(quick_gelu: bool = False) -> dict:
-    return {
-        "embed_dim": 32,
-        "quick_gelu": quick_gelu,
-        "vision_cfg": {
-            "layers": 3,
-            "width": 64,
-            "head_width": 16,
-            "patch_size": 8,
-            "image_size": 32,
-        },
-        "text_cfg": {"width": 48, "heads": 3, "layers": 3},
-    }
-
-
 def frozen(model: torch.nn.Module) -> FrozenCLIP:
     torch.manual_seed(0)
     return FrozenCLIP(model, Tokenizer(model.context_length))
 
 
-def named(name: str) -> torch.nn.Module:
-    """A model of open_clip with random weights, filled here: its own draws take much longer."""
-    with torch.device("meta"):
-        model = open_clip.create_model(name, pretrained=None, device="meta")
-    model = model.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for key, value in model.named_parameters():
-            is_norm = ".ln_" in f".{key}" and key.endswith("weight")
-            scale = 1.0 if key == "logit_scale" else 0.04
-            value.uniform_(-scale, scale, generator=generator).add_(1.0 if is_norm else 0.0)
-    model.attn_mask.fill_(float("-inf")).triu_(1)
-    return model
-
-
 def custom_text() -> torch.nn.Module:
     torch.manual_seed(0)
-    return open_clip.model.CustomTextCLIP(**tiny())
+    return open_clip.model.CustomTextCLIP(**tiny_config())
 
 
 MODELS = {
-    "tiny-gelu": lambda: build_open_clip(tiny()),
-    "tiny-quickgelu": lambda: build_open_clip(tiny(quick_gelu=True)),
+    "tiny-gelu": lambda: build_open_clip(tiny_config()),
+    "tiny-quickgelu": lambda: build_open_clip(tiny_config(quick_gelu=True)),
     "tiny-custom-text": custom_text,
-    "ViT-B-16": lambda: named("ViT-B-16"),
-    "ViT-B-32-quickgelu": lambda: named("ViT-B-32-quickgelu"),
-    "ViT-L-14": lambda: named("ViT-L-14"),
+    "ViT-B-16": lambda: random_model("ViT-B-16"),
+    "ViT-B-32-quickgelu": lambda: random_model("ViT-B-32-quickgelu"),
+    "ViT-L-14": lambda: random_model("ViT-L-14"),
 }
 
 
@@ -87,7 +58,7 @@ def test_equals_open_clip_on_full_context(name: str) -> None:
 
 
 def test_attention_row_and_local_tokens_are_those_of_the_last_block() -> None:
-    model = build_open_clip(tiny()).eval()
+    model = build_open_clip(tiny_config()).eval()
     clip = frozen(model)
     images = torch.randn(3, 3, 32, 32)
     seen: dict[str, torch.Tensor] = {}
@@ -117,7 +88,7 @@ def test_attention_row_and_local_tokens_are_those_of_the_last_block() -> None:
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_shared_prefix_equals_full_sequences_and_their_gradients(groups: int) -> None:
-    clip = frozen(build_open_clip(tiny())).double()
+    clip = frozen(build_open_clip(tiny_config())).double()
     width = clip.spec.text_width
     generator = torch.Generator().manual_seed(2)
     prefix = torch.randn(
@@ -137,7 +108,7 @@ def test_shared_prefix_equals_full_sequences_and_their_gradients(groups: int) ->
 
 
 def test_stays_frozen_and_in_eval_mode() -> None:
-    clip = frozen(build_open_clip(tiny()))
+    clip = frozen(build_open_clip(tiny_config()))
     torch.nn.Sequential(clip).train()
     assert not clip.training and not any(p.requires_grad for p in clip.parameters())
 
@@ -158,7 +129,7 @@ class _Deep:
 
 
 def test_hooks_reach_the_tower_and_prompt_tokens_are_removed() -> None:
-    clip = frozen(build_open_clip(tiny()))
+    clip = frozen(build_open_clip(tiny_config()))
     images = torch.randn(2, 3, 32, 32)
     tokens = torch.randn(2, 2, clip.spec.vision_width, requires_grad=True)
     need = frozenset({"local", "attention"})

@@ -9,15 +9,21 @@ from pathlib import Path
 import torch
 
 from core.clip.features import FeatureStore
-from tests.core.test_features import ALL, FakeCLIP, direct, make, shards
+from tests.helpers.image_features import (
+    ALL_FIELDS,
+    FakeCLIP,
+    encoded_directly,
+    noise_dataset,
+    shard_files,
+)
 
 
 def ask(root: str, notes: str, start: int, stop: int, delay: float, out: str) -> None:
     """A process of its own: ask for some items, save what came."""
     torch.set_num_threads(1)
-    dataset = make(40)
+    dataset = noise_dataset(40)
     store = FeatureStore(Path(root), FakeCLIP(notes=Path(notes), delay=delay), num_threads=1)
-    got = store.get(dataset, dataset.train[start:stop], fields=ALL, view=1, batch_size=4)
+    got = store.get(dataset, dataset.train[start:stop], fields=ALL_FIELDS, view=1, batch_size=4)
     torch.save((got.pooled, got.local, got.attention), out)
 
 
@@ -40,8 +46,8 @@ def test_three_processes_compute_everything_once(tmp_path):
         assert process.exitcode == 0
     computed = sum(int(line) for line in Path(notes).read_text().split())
     assert computed == 40
-    dataset = make(40)
-    everything = direct(FakeCLIP(), dataset, dataset.train, view=1)
+    dataset = noise_dataset(40)
+    everything = encoded_directly(FakeCLIP(), dataset, dataset.train, view=1)
     for (start, stop), out in zip(wanted, outs, strict=True):
         torch.testing.assert_close(torch.load(out)[0], everything[start:stop])
 
@@ -53,11 +59,11 @@ def test_killed_while_computing_and_while_writing(tmp_path):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)  # it holds the lock and has encoded one batch
     process.join(60)
-    assert process.exitcode == -signal.SIGKILL and shards(root) == []
+    assert process.exitcode == -signal.SIGKILL and shard_files(root) == []
     key = next(root.iterdir())
     (key / "pooled").mkdir(exist_ok=True)
     (key / "pooled" / ".0123.safetensors.tmp").write_bytes(b"died in the middle of a write")
-    clip, dataset = FakeCLIP(), make(40)
-    got = FeatureStore(root, clip).get(dataset, dataset.train, fields=ALL, view=1)
-    assert clip.num_images == 40 and len(shards(root)) == 3
-    torch.testing.assert_close(got.pooled, direct(clip, dataset, dataset.train, view=1))
+    clip, dataset = FakeCLIP(), noise_dataset(40)
+    got = FeatureStore(root, clip).get(dataset, dataset.train, fields=ALL_FIELDS, view=1)
+    assert clip.num_images == 40 and len(shard_files(root)) == 3
+    torch.testing.assert_close(got.pooled, encoded_directly(clip, dataset, dataset.train, view=1))
