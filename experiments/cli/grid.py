@@ -72,12 +72,12 @@ def grid_command(
 
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     """What a ``Plan`` would do: cells, inert and duplicate cells, what is done, about how long."""
+    from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
-    from experiments.study.status import summary
     from experiments.workers.local import available_cores
 
     workers = available_cores() if jobs < 0 else max(jobs, 1)
-    found = summary(plan, study_dir, jobs=workers)
+    found = dry_run(plan, study_dir, jobs=workers)
     columns = list(found.rows[0])
     rows = [[row[column] for column in columns] for row in found.rows]
     screen = console()

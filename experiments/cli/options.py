@@ -24,11 +24,6 @@ Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
 StealLock = Annotated[bool, typer.Option("--steal-lock", hidden=True)]
 
 
-def is_search(folder: Path) -> bool:
-    """Whether a folder is that of a search; otherwise it may be a study's."""
-    return (folder / "search.json").exists()
-
-
 def cache_dir(runs: Path) -> Path:
     """Where drawn datasets, folder indexes and features are cached."""
     return (runs / "cache").absolute()

@@ -41,11 +41,12 @@ def report_command(
     from rich.console import Console
 
     from analysis.report import build_report, print_report
-    from analysis.search_report import DEFINITION_NAME, report_search
+    from analysis.search_report import report_search
     from analysis.sections.comparisons import Options
+    from core.store.search import is_search
 
     options = Options(rope=rope / 100, overlap=overlap)
-    if (source / DEFINITION_NAME).exists():
+    if is_search(source):
         report_search(source, out, json_file, options, allow_mixed=allow_mixed)
         return
     if not 0 < rope < 100:

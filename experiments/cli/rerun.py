@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.grid import print_outcome
-from experiments.cli.options import RUNS, DataRoot, Device, Runs, Study, cache_dir, is_search
+from experiments.cli.options import RUNS, DataRoot, Device, Runs, Study, cache_dir
 
 
 def rerun_command(
@@ -17,6 +17,7 @@ def rerun_command(
 ) -> None:
     """Run one cell of a study again, in this process."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
+    from core.store.search import is_search
     from experiments.run.runtime import Runtime
     from experiments.search.status import refuse_rerun
     from experiments.study.driver import rerun

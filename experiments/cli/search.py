@@ -36,9 +36,9 @@ def search_command(
     device: Device = "cpu",
 ) -> None:
     """Search hyper-parameters on validation images; judge the winner once on test images."""
+    from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
     from experiments.run.runtime import Runtime
-    from experiments.search.search import SearchCommand, describe_search
 
     if dry_run:
         rows = describe_search(config_path(config), overrides or [], trials)

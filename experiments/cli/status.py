@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.cli.console import console, print_json, table
-from experiments.cli.options import Json, Study, is_search
+from experiments.cli.options import Json, Study
 
 
 def status_command(study: Study, as_json: Json = False) -> None:
     """How far a study or a search is, what failed, and which process is working on it."""
+    from core.store.search import is_search
+
     if is_search(study):
-        from experiments.search.status import print_search_status, search_status
+        from experiments.cli.search_status import print_search_status
+        from experiments.search.status import search_status
 
         found, show = search_status(study), print_search_status
     else:

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from experiments.cli.options import RUNS, is_search
+from experiments.cli.options import RUNS
 
 
 def ui_command(
@@ -32,6 +32,7 @@ class Server(NamedTuple):
 
 def server_for(folder: Path, port: int) -> Server:
     """Optuna's dashboard for the folder of a search, MLflow for a study or a folder of them."""
+    from core.store.search import is_search
     from experiments.search.mirror import dashboard_command
     from experiments.study.tracking import ui_command
 

@@ -9,10 +9,11 @@ from typing import Any
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.frozen import fingerprint
 from core.config import Config, lookup
+from core.store.names import SHOTS_NAME
 from core.store.record import RunRecord, write_record
 from core.train.fit import FitResult
 from core.train.published_checkpoints import Published, load_published, read_published
-from experiments.run.run import SHOTS_NAME, Assembly, Progress
+from experiments.run.run import Assembly, Progress
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import load_run_config, run_alone
 

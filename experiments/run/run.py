@@ -17,17 +17,13 @@ from core.data.dataset import ClassSubset, Dataset
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.seeding import Seeds
-from core.store.record import (
-    Cost,
-    Evaluation,
-    RightImages,
-    RunRecord,
-    write_atomic,
-    write_right_images,
-)
+from core.store.correct import CorrectImages, write_correct_images
+from core.store.names import CONFIG_NAME, EPOCHS_NAME, SHOTS_NAME, WEIGHTS_NAME
+from core.store.record import Cost, Evaluation, RunRecord
+from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
 from core.train.checkpoints import load_checkpoint, save_checkpoint
-from core.train.evaluate import accuracy, answers
+from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
@@ -38,11 +34,6 @@ from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import DTYPES, Runtime
-
-CONFIG_NAME = "config.gin"
-WEIGHTS_NAME = "weights.safetensors"
-LOG_NAME = "log.jsonl"
-SHOTS_NAME = "shots.json"
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -107,15 +98,15 @@ def run(
     """Train (or do what ``learn`` does instead) and evaluate; returns the record, unwritten.
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
-    ``weights.safetensors`` and ``correct.json`` (which test images were right) into ``run_dir``. A
-    loss that is not finite gives a record with the status "diverged". Raises ValueError for bad
-    input.
+    ``weights.safetensors`` and ``correct.json`` (which test images were predicted correctly) into
+    ``run_dir``. A loss that is not finite gives a record with the status "diverged". Raises
+    ValueError for bad input.
     """
     started = time.perf_counter()
-    write_atomic(run_dir / CONFIG_NAME, config.text())
+    write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
-    with _log(run_dir / LOG_NAME, on_progress) as log:
+    with _log(run_dir / EPOCHS_NAME, on_progress) as log:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
@@ -127,7 +118,7 @@ def run(
         trained = time.perf_counter()
         scores = [score_images(built, *scored) for scored in built.scored()]
         ended = time.perf_counter()
-        write_right_images(run_dir, [images for _, images in scores])
+        write_correct_images(run_dir, [images for _, images in scores])
         cost = Cost(
             train_seconds=result.seconds,
             evaluate_seconds=ended - trained,
@@ -175,8 +166,8 @@ def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluati
 
 def score_images(
     built: Assembly, dataset: Dataset, subset: ClassSubset
-) -> tuple[Evaluation, RightImages]:
-    """The same, and which images were right: the counts are sums of these."""
+) -> tuple[Evaluation, CorrectImages]:
+    """The same, and which images were predicted correctly: the counts are sums of these."""
     part = class_subset(dataset, subset)
     method = built.model.method
     trained = method.classes
@@ -184,7 +175,7 @@ def score_images(
     built.model.eval()
     batches = built.source.evaluation(part, part.test, method.eval_batch_size)
     with built.autocast:
-        given = answers(built.model, batches)
+        given = predict(built.model, batches)
     method.set_classes(trained)
     correct, total = given.counts(len(part.class_names))
     target = _target(built, dataset, subset)
@@ -196,7 +187,7 @@ def score_images(
         correct=correct,
         total=total,
     )
-    images = RightImages(
+    images = CorrectImages(
         target=target,
         test_list=part.test_fingerprint,
         num_images=len(part.test),
@@ -239,10 +230,8 @@ def assemble(config: Config, runtime: Runtime) -> Assembly:
 
 def reload(run_dir: Path, runtime: Runtime) -> Assembly:
     """A finished run, built again with what it learned. Raises ValueError for missing files."""
-    path = run_dir / CONFIG_NAME
-    if not path.is_file():
-        raise ValueError(f"{run_dir} is not a run folder: it has no {CONFIG_NAME}")
-    built = assemble(config_from_text(path.read_text(), str(path)), runtime)
+    config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
+    built = assemble(config, runtime)
     load_checkpoint(run_dir / WEIGHTS_NAME, built.model)
     built.model.eval()
     return built

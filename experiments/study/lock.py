@@ -11,7 +11,8 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-LOCK_NAME = ".lock"
+from core.store.names import LOCK_NAME
+
 NO_FILE_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 

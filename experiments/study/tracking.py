@@ -24,7 +24,16 @@ from filelock import FileLock, Timeout
 
 from core.metrics import harmonic_mean
 from core.program import command_line
-from core.store.record import RECORD_NAME, RunRecord, read_record, to_json
+from core.store.names import (
+    ARTIFACTS_NAME,
+    MIRROR_LOCK_NAME,
+    MIRROR_LOG_NAME,
+    MLFLOW_LOCK_NAME,
+    MLFLOW_NAME,
+    RECORD_NAME,
+)
+from core.store.record import RunRecord, read_record, record_paths, to_json
+from core.store.settings import has_config, read_settings
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -88,7 +97,7 @@ class MirrorReport:
 
 def tracking_uri(runs_dir: Path) -> str:
     """``MLFLOW_TRACKING_URI``, or else the database file ``mlflow.db`` in ``runs_dir``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.absolute()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.absolute()}/{MLFLOW_NAME}"
 
 
 class MlflowTracker:
@@ -131,7 +140,7 @@ def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
 
 def _start_mirror(study_dir: Path, uri: str, *, niceness: int) -> subprocess.Popen[bytes]:
     search_path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    with (study_dir / "mirror.log").open("ab") as log:
+    with (study_dir / MIRROR_LOG_NAME).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, str(study_dir.absolute()), uri, str(niceness)],
             stdin=subprocess.PIPE,
@@ -193,7 +202,7 @@ class Mirror:
 
     def run_pass(self) -> MirrorReport:
         """Write every record that is new since the last pass; a damaged one is left and named."""
-        paths = sorted(self.study_dir.glob(f"*/{RECORD_NAME}"))
+        paths = record_paths(self.study_dir)
         new = {path: path.stat().st_mtime_ns for path in paths}.items() - self.seen.items()
         damaged: list[str] = []
         if new and not self.error:
@@ -229,14 +238,14 @@ class Mirror:
         """Open the store, create what it lacks, and read what it holds of this study."""
         if self.client is not None:
             return
-        self.locks.enter_context(_exclusive(self.study_dir / ".mirror.lock"))
+        self.locks.enter_context(_exclusive(self.study_dir / MIRROR_LOCK_NAME))
         from mlflow import MlflowClient
 
-        with _exclusive(self.study_dir.parent / ".mlflow.lock"):
+        with _exclusive(self.study_dir.parent / MLFLOW_LOCK_NAME):
             client = MlflowClient(tracking_uri=self.uri)
             found = client.get_experiment_by_name(self.study_dir.name)
         if found is None:
-            location = (self.study_dir / "artifacts").absolute().as_uri()
+            location = (self.study_dir / ARTIFACTS_NAME).absolute().as_uri()
             self.experiment = client.create_experiment(self.study_dir.name, location)
         else:
             self.experiment = found.experiment_id
@@ -295,7 +304,8 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
 
 def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
     """The run's settings and its factors' levels, with keys and lengths that MLflow takes."""
-    settings: dict[str, str] = {**_settings(run_dir / "config.gin"), **record.factors}
+    resolved = read_settings(run_dir) if has_config(run_dir) else {}
+    settings: dict[str, str] = {**resolved, **record.factors}
     return {_legal(key): value[:MAX_VALUE] for key, value in settings.items()}
 
 
@@ -312,13 +322,6 @@ def tags_of(record: RunRecord) -> dict[str, str]:
         "status": record.status,
         "message": record.message[:MAX_VALUE],
     }
-
-
-def _settings(path: Path) -> dict[str, str]:
-    """The bindings of a resolved configuration, one a line, as text."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    pairs = (line.partition(" = ") for line in lines)
-    return {key: value for key, equals, value in pairs if equals}
 
 
 def _legal(key: str) -> str:

@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Self
 
+from core.store.names import WORKER_LOG_NAME
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
 from experiments.workers.worker import execute
 
@@ -205,7 +206,7 @@ class LocalExecutor:
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        worker = _Worker(self.entry, environment, self.log_dir / f"worker-{slot}.log")
+        worker = _Worker(self.entry, environment, self.log_dir / WORKER_LOG_NAME.format(slot=slot))
         self.workers[slot] = worker
         return worker
 
@@ -273,7 +274,7 @@ class LocalExecutor:
         self.queue.put_back(job)
         self.failed_starts += 1
         if self.failed_starts >= MAX_FAILED_STARTS:
-            log = self.log_dir / f"worker-{slot}.log"
+            log = self.log_dir / WORKER_LOG_NAME.format(slot=slot)
             raise RuntimeError(f"worker processes cannot start ({ending}); see {log}")
         return []
 

@@ -1,5 +1,6 @@
 """The frozen backbone says what open_clip says, only faster."""
 
+import open_clip
 import pytest
 import torch
 

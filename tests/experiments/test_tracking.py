@@ -17,7 +17,8 @@ import pytest
 import experiments.run.experiment
 import methods.zero_shot
 import refiners.null_refiner
-from core.store.record import RECORD_NAME, read_record, write_record
+from core.store.names import RECORD_NAME
+from core.store.record import read_record, write_record
 from experiments.study.driver import rerun, run_study
 from experiments.study.progress import NoProgress
 from experiments.study.tracking import (

@@ -3,9 +3,9 @@
 import json
 from types import SimpleNamespace
 
-import experiments.run.registered  # noqa: F401  (fills the registry)
+import experiments.cli.registered  # noqa: F401  (fills the registry)
 from experiments.configs import read_config
-from experiments.search.course import run_trials
+from experiments.search.scheduler import run_trials
 from experiments.search.settings import search_of
 from experiments.workers.local import InlineExecutor
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 SUFFIX = ".safetensors"
 _STALE_SECONDS = 3600.0
@@ -27,7 +27,7 @@ _STALE_SECONDS = 3600.0
 log = logging.getLogger(__name__)
 
 
-class Table:
+class TensorShards:
     """The rows of one folder of shards that this process has in memory."""
 
     def __init__(self, folder: Path) -> None:
