@@ -1,6 +1,5 @@
 """The frozen backbone says what open_clip says, only faster."""
 
-import open_clip
 import pytest
 import torch
 

@@ -5,7 +5,6 @@ import socket
 import sys
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from huggingface_hub import constants
