@@ -1,6 +1,5 @@
 """From a CSV file with one row per run to ``Results``, checked line by line."""
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from analysis.read.integrity import (
 from analysis.read.provenance import COUNTS, FACTOR, PROVENANCE_COLUMNS, level_orders
 from analysis.read.results import Problem, Results, Setting, add_hm, metric_order, with_choices
 from analysis.read.shot_curves import curve_of
+from core.suggestions import closest
 
 SCALES = ("auto", "percent", "fraction")
 KEYS = ("variant", "dataset", "seed")
@@ -176,8 +176,8 @@ def _check_columns(path: Path, text: pd.DataFrame) -> None:
         raise ValueError(f"{path}: a column appears once, these appear twice: {', '.join(double)}")
     for name in ("variant", "dataset"):
         if name not in columns:
-            close = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
-            hint = f"; did you mean to rename {close[0]!r}?" if close else ""
+            near = closest(name, columns)
+            hint = f"; did you mean to rename {near!r}?" if near else ""
             raise ValueError(f"{path}: needs a column {name!r}, has {', '.join(columns)}{hint}")
         if blank := [i for i, v in enumerate(text[name]) if not v]:
             raise ValueError(f"{path}, {_line(blank[0])}: {name} must not be blank")

@@ -12,7 +12,7 @@ from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.fewshot import few_shot
 from core.data.shots import with_shots
-from core.data.splits import Fractions
+from core.data.splits import SplitFractions
 from core.data.validation_only import validation_only
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
@@ -35,7 +35,7 @@ class DataInputs:
 
 
 def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
-    """Read all data of a run and hold it against the protocol; builds nothing.
+    """Read all data of a run and check it against the protocol; builds nothing.
 
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
@@ -100,7 +100,7 @@ def _drawn(settings: Experiment, full: Dataset) -> Dataset:
     if most != settings.shots:
         raise ValueError(
             f"experiment.shots = {settings.shots}, but {settings.shots_file} lists up to {most} "
-            f"training images a class; set experiment.shots = {most}"
+            f"training images per class; set experiment.shots = {most}"
         )
     return drawn
 
@@ -130,7 +130,7 @@ def _hash(path: Path, size: int, modified: int) -> str:
 def _shots_path(settings: Experiment) -> Path:
     path = Path(str(settings.shots_file)).expanduser()
     if not path.is_file():
-        raise ValueError(f"experiment.shots_file {path} does not exist; give a list of images")
+        raise ValueError(f"experiment.shots_file {path} does not exist; name a JSON list of images")
     return path
 
 
@@ -141,15 +141,15 @@ def read_dataset(settings: Experiment, name: str, runtime: Runtime) -> Dataset:
 
 def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset, str]:
     train, val, test = settings.split_fractions
-    fractions = Fractions(train=train, val=val, test=test)
+    fractions = SplitFractions(train=train, val=val, test=test)
     return _dataset(name, runtime.data_root, runtime.cache_dir, fractions, settings.split_seed)
 
 
 @functools.lru_cache(maxsize=64)
 def _dataset(
-    name: str, data_root: Path | None, cache_dir: Path, fractions: Fractions, split_seed: int
+    name: str, data_root: Path | None, cache_dir: Path, fractions: SplitFractions, split_seed: int
 ) -> tuple[Dataset, str]:
-    """A dataset with its fingerprint, listed once a process."""
+    """A dataset with its fingerprint, listed once per process."""
     dataset = load_dataset(
         name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
     )

@@ -23,7 +23,7 @@ from core.store.record import Cost, Evaluation, RunRecord
 from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
 from core.train.checkpoints import load_checkpoint, save_checkpoint
-from core.train.evaluate import accuracy, answers
+from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
@@ -70,14 +70,14 @@ class Assembly:
         """Whose labels are known before the test."""
         return self.protocol.labeled
 
-    def targets(self) -> tuple[ClassSubset, ...]:
+    def scored_subsets(self) -> tuple[ClassSubset, ...]:
         """The class subsets of the run's own dataset that the protocol scores."""
         return self.protocol.scored
 
     def scored(self) -> list[tuple[Dataset, ClassSubset]]:
-        """Everything that the protocol scores: the own subsets, then the further datasets."""
+        """Everything that the protocol scores: its own subsets, then the other datasets."""
         return [
-            *((self.dataset, subset) for subset in self.targets()),
+            *((self.dataset, subset) for subset in self.scored_subsets()),
             *((dataset, "all") for dataset in self.inputs.targets),
         ]
 
@@ -95,7 +95,7 @@ def run(
     on_progress: Progress,
     learn: "Callable[[Assembly, Progress], FitResult] | None" = None,
 ) -> RunRecord:
-    """Train (or ``learn`` elsewise) and evaluate a configuration; returns the record, unwritten.
+    """Train (or do what ``learn`` does instead) and evaluate; returns the record, unwritten.
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
     ``weights.safetensors`` and ``correct.json`` (which test images were predicted correctly) into
@@ -175,7 +175,7 @@ def score_images(
     built.model.eval()
     batches = built.source.evaluation(part, part.test, method.eval_batch_size)
     with built.autocast:
-        given = answers(built.model, batches)
+        given = predict(built.model, batches)
     method.set_classes(trained)
     correct, total = given.counts(len(part.class_names))
     target = _target(built, dataset, subset)
@@ -289,8 +289,8 @@ def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
     if settings.optimizer is None or settings.schedule is None:
         if model.trainable():
             raise ValueError(
-                "experiment.optimizer and experiment.schedule must be set for what trains; "
-                "use @SGD and @ConstantThenCosine"
+                "experiment.optimizer and experiment.schedule must be set where something is "
+                "trained; use @SGD and @ConstantThenCosine"
             )
         return None
     return Budget(
@@ -329,7 +329,7 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
 
 @contextmanager
 def _log(path: Path, on_progress: Progress) -> Iterator[Progress]:
-    """Append each epoch to a fresh log file, a JSON object a line, and pass it on."""
+    """Append each epoch to a fresh log file, one JSON object per line, and pass it on."""
     with path.open("w") as file:
 
         def write(epoch: Mapping[str, float]) -> None:
