@@ -1,7 +1,11 @@
 """Models of open_clip with random weights: a tiny one by its configuration, large ones by name."""
 
-import open_clip
 import torch
+
+import core.clip  # noqa: F401  (declares operators before open_clip imports torchvision)
+
+# isort: split
+import open_clip
 
 
 def tiny_config(quick_gelu: bool = False) -> dict:
