@@ -15,8 +15,8 @@ def export_command(
     allow_mixed: AllowMixed = False,
 ) -> None:
     """Write the scores of a study as one tidy table, one row per run, as fractions."""
-    from analysis.read.study_folder import load
+    from analysis.read.load import load_results
     from analysis.render.tidy_table import export
 
-    rows = export(load(source, scale=scale, allow_mixed=allow_mixed), out)
+    rows = export(load_results(source, scale=scale, allow_mixed=allow_mixed), out)
     print(f"wrote {out}: {rows} rows")

@@ -21,7 +21,7 @@ AllowMixed = Annotated[
 def report_command(
     source: Source,
     baseline: Annotated[str | None, typer.Option(help="Variant to compare with")] = None,
-    reference: Annotated[list[str] | None, typer.Option(help="Further reference")] = None,
+    reference: Annotated[list[str] | None, typer.Option(help="Another reference variant")] = None,
     metric: Annotated[str | None, typer.Option(help="Metric of the headline")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: SOURCE/report")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write here")] = None,
@@ -34,10 +34,10 @@ def report_command(
     scale: Scale = "auto",
     allow_mixed: AllowMixed = False,
     image_runs: Annotated[
-        int, typer.Option(help="Most runs that are compared image by image; 0: none")
+        int, typer.Option(help="Up to how many runs are compared image by image; 0: none")
     ] = 2000,
 ) -> None:
-    """Tables, tests, figures and one HTML page from a study or from anybody's results."""
+    """Tables, tests, figures and one HTML page from a study or from a CSV of results."""
     from rich.console import Console
 
     from analysis.report import build_report, print_report

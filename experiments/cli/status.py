@@ -10,18 +10,20 @@ from experiments.cli.options import Json, Study
 def status_command(study: Study, as_json: Json = False) -> None:
     """How far a study or a search is, what failed, and which process is working on it."""
     from core.store.search import is_search
-    from experiments.cli.search_status import print_search_status
-    from experiments.search.status import search_status
-    from experiments.study.status import study_status
 
-    search = is_search(study)
-    found = search_status(study) if search else study_status(study)
+    if is_search(study):
+        from experiments.cli.search_status import print_search_status
+        from experiments.search.status import search_status
+
+        found, show = search_status(study), print_search_status
+    else:
+        from experiments.study.status import study_status
+
+        found, show = study_status(study), _print_study
     if as_json:
         print_json(found)
-    elif search:
-        print_search_status(found)
     else:
-        _print_study(found)
+        show(found)
 
 
 def _print_study(found: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ class DataInputs:
 
 
 def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
-    """Read all data of a run and hold it against the protocol; builds nothing.
+    """Read all data of a run and check it against the protocol; builds nothing.
 
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
@@ -100,7 +100,7 @@ def _drawn(settings: Experiment, full: Dataset) -> Dataset:
     if most != settings.shots:
         raise ValueError(
             f"experiment.shots = {settings.shots}, but {settings.shots_file} lists up to {most} "
-            f"training images a class; set experiment.shots = {most}"
+            f"training images per class; set experiment.shots = {most}"
         )
     return drawn
 
@@ -130,7 +130,7 @@ def _hash(path: Path, size: int, modified: int) -> str:
 def _shots_path(settings: Experiment) -> Path:
     path = Path(str(settings.shots_file)).expanduser()
     if not path.is_file():
-        raise ValueError(f"experiment.shots_file {path} does not exist; give a list of images")
+        raise ValueError(f"experiment.shots_file {path} does not exist; name a JSON list of images")
     return path
 
 
@@ -149,7 +149,7 @@ def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset,
 def _dataset(
     name: str, data_root: Path | None, cache_dir: Path, fractions: Fractions, split_seed: int
 ) -> tuple[Dataset, str]:
-    """A dataset with its fingerprint, listed once a process."""
+    """A dataset with its fingerprint, listed once per process."""
     dataset = load_dataset(
         name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
     )

@@ -70,14 +70,14 @@ class Assembly:
         """Whose labels are known before the test."""
         return self.protocol.labeled
 
-    def targets(self) -> tuple[ClassSubset, ...]:
+    def scored_subsets(self) -> tuple[ClassSubset, ...]:
         """The class subsets of the run's own dataset that the protocol scores."""
         return self.protocol.scored
 
     def scored(self) -> list[tuple[Dataset, ClassSubset]]:
-        """Everything that the protocol scores: the own subsets, then the further datasets."""
+        """Everything that the protocol scores: its own subsets, then the other datasets."""
         return [
-            *((self.dataset, subset) for subset in self.targets()),
+            *((self.dataset, subset) for subset in self.scored_subsets()),
             *((dataset, "all") for dataset in self.inputs.targets),
         ]
 
@@ -95,7 +95,7 @@ def run(
     on_progress: Progress,
     learn: "Callable[[Assembly, Progress], FitResult] | None" = None,
 ) -> RunRecord:
-    """Train (or ``learn`` elsewise) and evaluate a configuration; returns the record, unwritten.
+    """Train (or do what ``learn`` does instead) and evaluate; returns the record, unwritten.
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
     ``weights.safetensors`` and ``correct.json`` (which test images were predicted correctly) into
@@ -289,8 +289,8 @@ def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
     if settings.optimizer is None or settings.schedule is None:
         if model.trainable():
             raise ValueError(
-                "experiment.optimizer and experiment.schedule must be set for what trains; "
-                "use @SGD and @ConstantThenCosine"
+                "experiment.optimizer and experiment.schedule must be set where something is "
+                "trained; use @SGD and @ConstantThenCosine"
             )
         return None
     return Budget(

@@ -88,6 +88,6 @@ def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) ->
     if not dataset and not named:
         return [evaluate(built, *scored) for scored in built.scored()]
     if not dataset or dataset == built.dataset.name:
-        return [evaluate(built, built.dataset, s) for s in named or built.targets()]
+        return [evaluate(built, built.dataset, s) for s in named or built.scored_subsets()]
     other = read_dataset(built.settings, dataset, runtime)
     return [evaluate(built, other, s) for s in named or ("all",)]

@@ -57,19 +57,19 @@ FIRST_PORT = 5000
 
 
 class Tracker(Protocol):
-    """Who is told of finished runs."""
+    """What is told of finished runs."""
 
     def finished(self, run_dir: Path) -> None:
         """The record in ``run_dir`` is written. Returns at once and never raises."""
         ...
 
     def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
-        """Wait at most ``seconds`` for what is under way; what the user should know, or nothing."""
+        """Wait at most ``seconds`` for what is under way; a warning for the user, or nothing."""
         ...
 
 
 class NullTracker:
-    """Tells nobody."""
+    """Does nothing."""
 
     def finished(self, run_dir: Path) -> None:
         return
@@ -80,7 +80,7 @@ class NullTracker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorReport:
-    """Runs a mirror wrote, runs that were there, runs it left, and why it left some."""
+    """Runs a mirror wrote, runs MLflow already had, runs it did not write, and why."""
 
     written: int = 0
     present: int = 0
@@ -89,7 +89,10 @@ class MirrorReport:
 
     def __str__(self) -> str:
         reason = f" ({self.error})" if self.error else ""
-        return f"{self.written} runs written, {self.present} were there, {self.left} left{reason}"
+        return (
+            f"{self.written} runs written, {self.present} already in MLflow, "
+            f"{self.left} not written{reason}"
+        )
 
 
 def tracking_uri(runs_dir: Path) -> str:
@@ -130,7 +133,7 @@ def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
         ValueError: there is no such folder.
     """
     if not study_dir.is_dir():
-        raise ValueError(f"{study_dir} is no study: there is no such folder")
+        raise ValueError(f"{study_dir} is not a study folder: it does not exist")
     process = _start_mirror(study_dir, uri or tracking_uri(study_dir.parent), niceness=0)
     return _end_mirror(process, None)
 
@@ -168,7 +171,7 @@ def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> Mirr
 
 
 def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
-    """The life of the mirror process: a pass a wake-up, one when the driver lets go, a report."""
+    """The mirror process: a pass per wake-up, one when the driver ends, then a report."""
     os.nice(niceness)
     mirror = Mirror(study_dir, uri)
     mirror.run_pass()
@@ -307,7 +310,7 @@ def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
 
 
 def tags_of(record: RunRecord) -> dict[str, str]:
-    """What names a run and says what it is."""
+    """What identifies a run."""
     return {
         IDENTITY_TAG: record.identity,
         "variant": record.variant,

@@ -12,8 +12,10 @@ from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
 from typer.testing import CliRunner
 
 import main
+from analysis.read.csv_file import load_csv
+from analysis.read.results import with_choices
 from analysis.read.settings import score_rows
-from analysis.read.study_folder import load_csv, load_study, seen_from
+from analysis.read.study_folder import load_study
 from analysis.render.json_document import schema
 from analysis.report import build_report
 from analysis.sections import images
@@ -258,7 +260,7 @@ def test_a_variant_without_seeds_meets_every_seed_once(tmp_path):
     assert [(p.variant, p.seed) for p in view_of(folder).pairs if p.target == "base"] == [
         ("Zero", 1), ("Zero", 2), ("Also", 1), ("Also", 2),
     ]  # fmt: skip
-    turned = images_view(seen_from(load_study(folder), baseline="Zero"), folder)
+    turned = images_view(with_choices(load_study(folder), baseline="Zero"), folder)
     assert [(p.variant, p.seed) for p in turned.pairs if p.target == "base"] == [
         ("CoOp", 1), ("CoOp", 2), ("Also", None),
     ]  # fmt: skip
@@ -337,5 +339,5 @@ def test_equal_models_have_p_one_and_the_reason(tmp_path):
     write_correct_images(folder / "010001", [replace(f) for f in found])
     pairs = view_of(folder).pairs
     assert [(p.p, p.holm_p, p.reason) for p in pairs] == [
-        (1.0, 1.0, "both are right on the same images")
+        (1.0, 1.0, "both are correct on the same images")
     ] * 2

@@ -9,6 +9,8 @@ import pytest
 
 import main as command_line
 from core.config import registered_classes
+from core.program import command_line as command_line_of
+from core.program import same_command
 from experiments.configs import config_rows
 
 ROOT = Path(command_line.__file__).parent
@@ -217,3 +219,10 @@ def test_as_a_program(tmp_path):
     assert "Traceback" not in plain.stderr
     debug = program("--debug", "diff", "a", "b")
     assert debug.returncode != 0 and "Traceback" in debug.stderr
+
+
+def test_messages_name_the_program_that_was_started(call, monkeypatch):
+    assert "python main.py list configs" in call("train", "nosuch")[2][0]
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/refinelab", "grid", "a b"])
+    assert same_command() == "refinelab grid 'a b'"
+    assert command_line_of("report", Path("runs/demo")) == "refinelab report runs/demo"

@@ -23,7 +23,7 @@ from core.store.names import LOCK_NAME, MANIFEST_NAME, RECORD_NAME
 from experiments.study.driver import rerun, run_study
 from experiments.study.dry_run import dry_run
 from experiments.study.lock import Holder, StudyLock, living_holder
-from experiments.study.progress import BarProgress, PlainProgress, make_progress
+from experiments.study.progress import Bar, BarProgress, PlainProgress, make_progress
 from experiments.study.status import diff, find_run, study_status
 from experiments.workers.local import InlineExecutor, LocalExecutor
 from tests.helpers.fake_runs import executions, fake_plan
@@ -449,6 +449,18 @@ def test_a_bar_is_for_terminals_only(monkeypatch):
     progress.finished("a", "run a", "failed")
     progress.end()
     assert "1/2" in stream.getvalue() and "run a: failed" in stream.getvalue()
+
+
+def test_one_bar_for_everything_else(monkeypatch):
+    """Nothing before the first news; a line every ten seconds where there is no terminal."""
+    clock = itertools.count(0, 6.0)
+    monkeypatch.setattr("experiments.study.progress.time.monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    with Bar("epochs", stream) as bar:
+        assert stream.getvalue() == ""
+        for epoch in range(1, 5):
+            bar.show(epoch, 5)
+    assert stream.getvalue().splitlines()[0].startswith("epochs: ")
 
 
 @pytest.mark.slow

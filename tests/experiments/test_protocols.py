@@ -245,9 +245,9 @@ def test_what_breaks_a_protocol_is_refused_before_anything_is_built(
 @pytest.mark.parametrize(
     ("protocol", "overrides", "message"),
     [
-        ("few_shot", ("PromptKD.regime=transductive",), "admits the regimes inductive, limited"),
+        ("few_shot", ("PromptKD.regime=transductive",), "allows the regimes inductive, limited"),
         ("base_to_new", ("PromptKD.regime=transductive",), "use 0, or the regime 'limited'"),
-        ("cross_dataset", (), "trains one student a target, which is experiment.dataset"),
+        ("cross_dataset", (), "trains one student per target, which is experiment.dataset"),
     ],
 )
 def test_regimes_have_rules(place, protocol, overrides, message):
@@ -359,7 +359,7 @@ def test_every_run_writes_its_images_and_others_can_be_taken_over(train, place, 
     same, other = train("base_to_new", "coop", "experiment.seed=3", taken, name="second")
     learned = [(f / "weights.safetensors").read_bytes() for f in (folder, same)]
     assert learned[0] == learned[1] and other.identity != record.identity
-    with pytest.raises(ValueError, match=r"lists up to 2 training images a class; set"):
+    with pytest.raises(ValueError, match=r"lists up to 2 training images per class; set"):
         inputs_of(place, "base_to_new", "coop", "experiment.shots=4", taken)
 
 

@@ -197,11 +197,13 @@ def test_a_damaged_record_is_named_and_the_others_are_mirrored(runs_dir):
     report = mirror.run_pass()
     mirror.close()
     assert (report.written, report.left) == (3, 1)
-    assert str(path) in report.error and "3 runs written, 0 were there, 1 left" in str(report)
+    assert str(
+        path
+    ) in report.error and "3 runs written, 0 already in MLflow, 1 not written" in str(report)
 
 
 def test_only_a_folder_can_be_synchronized(tmp_path):
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="is not a study folder: it does not exist"):
         sync(tmp_path / "nothing")
 
 

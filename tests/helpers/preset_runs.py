@@ -110,7 +110,7 @@ def check_run(preset, folder, cache_dir, *overrides):
     expected = logits_of(built)
     built = reload(folder, place)
     assert torch.equal(logits_of(built), expected)
-    again = [evaluate(built, built.dataset, subset) for subset in built.targets()]
+    again = [evaluate(built, built.dataset, subset) for subset in built.scored_subsets()]
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
     assert torch.isfinite(expected).all()
     return record

@@ -52,7 +52,7 @@ def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["ce"] > 0
     again = reload(tmp_path / "run", Runtime(cache_dir=tmp_path))
-    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
     restored = logits_of(again)
     assert scores == record.evaluations
     logits, _ = trained_logits(two_steps("IVLP"), tmp_path)

@@ -75,7 +75,7 @@ def test_a_run_trains_and_is_restored(tmp_path, monkeypatch, teacher_run):
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["kd"] > 0
     again = reload(tmp_path / "run", Runtime(cache_dir=tmp_path))
-    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
     restored = logits_of(again)
     assert scores == record.evaluations
     assert torch.equal(restored, trained_logits(text, tmp_path)[0])

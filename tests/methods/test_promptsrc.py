@@ -57,7 +57,7 @@ def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
     terms = ("ce", "text_l1", "image_l1", "logit_kl")
     assert log["loss"] == pytest.approx(sum(log[term] for term in terms), rel=1e-6)
     again = reload(tmp_path / "run", Runtime(cache_dir=tmp_path))
-    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
     restored = logits_of(again)
     assert scores == record.evaluations
     assert torch.equal(restored, trained_logits(text, tmp_path)[0])

@@ -117,7 +117,8 @@ def check(folder, tree):
     state = built.model.state_dict().values()
     assert all(bool(torch.isfinite(value).all()) for value in state)
     again = [
-        experiments.run.run.evaluate(built, built.dataset, subset) for subset in built.targets()
+        experiments.run.run.evaluate(built, built.dataset, subset)
+        for subset in built.scored_subsets()
     ]
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
 
