@@ -23,7 +23,7 @@ from core.store.record import Cost, Evaluation, RunRecord
 from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
 from core.train.checkpoints import load_checkpoint, save_checkpoint
-from core.train.evaluate import accuracy, answers
+from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
@@ -175,7 +175,7 @@ def score_images(
     built.model.eval()
     batches = built.source.evaluation(part, part.test, method.eval_batch_size)
     with built.autocast:
-        given = answers(built.model, batches)
+        given = predict(built.model, batches)
     method.set_classes(trained)
     correct, total = given.counts(len(part.class_names))
     target = _target(built, dataset, subset)

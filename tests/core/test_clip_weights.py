@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from huggingface_hub import constants
@@ -13,7 +14,7 @@ from torch import nn
 
 import main
 from core.clip import backbone
-from core.clip.backbone import load_clip, open_clip
+from core.clip.backbone import load_clip
 from core.clip.weights import OPENAI_SIZES, read_state_dict
 from tests.helpers.open_clip_models import random_model, tiny_config
 
