@@ -31,7 +31,7 @@ from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform
 from core.derived_seeds import derive_seed
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 from core.types import FeatureSpec, ImageFeatures
 
 try:

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.read.study_folder import load_csv, load_study
+from analysis.read.csv_file import load_csv
+from analysis.read.study_folder import load_study
 from analysis.report import build_report, print_report, summary_lines
 from analysis.sections.comparisons import Options, compare_all
 from analysis.sections.headline import EMBEDDED_CAVEAT, headline

@@ -1,9 +1,10 @@
 """The frozen backbone says what open_clip says, only faster."""
 
+import open_clip
 import pytest
 import torch
 
-from core.clip.backbone import build_open_clip, load_clip, open_clip
+from core.clip.backbone import build_open_clip, load_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
 from tests.helpers.open_clip_models import random_model, tiny_config

@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from huggingface_hub import constants
@@ -13,7 +14,7 @@ from torch import nn
 
 import main
 from core.clip import backbone
-from core.clip.backbone import load_clip, open_clip
+from core.clip.backbone import load_clip
 from core.clip.weights import OPENAI_SIZES, read_state_dict
 from tests.helpers.open_clip_models import random_model, tiny_config
 
@@ -235,7 +236,7 @@ def test_the_command_says_the_size_before_it_asks_anybody(state, tmp_path, monke
 
     monkeypatch.setattr(open_clip, "download_pretrained", download)
     assert main.main() == 0
-    assert "small-16-quickgelu/openai is there, fingerprint " in capsys.readouterr().out
+    assert "small-16-quickgelu/openai is ready, fingerprint " in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["main.py", "weights", "small-16", "opennai"])
     assert main.main() == 2
     assert "no pretrained tag 'opennai'" in capsys.readouterr().err

@@ -1,8 +1,7 @@
 """Models of open_clip with random weights: a tiny one by its configuration, large ones by name."""
 
+import open_clip
 import torch
-
-from core.clip.backbone import open_clip
 
 
 def tiny_config(quick_gelu: bool = False) -> dict:
