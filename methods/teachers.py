@@ -17,6 +17,7 @@ from core.config import Configurable, build, config_from_text, register
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
 from core.store.names import CONFIG_NAME, WEIGHTS_NAME
+from core.store.settings import has_config, read_config
 from core.train.checkpoints import load_checkpoint
 from core.train.model import RefinedMethod
 from core.train.published_checkpoints import Published, load_published, read_published
@@ -112,12 +113,12 @@ class RunTeacher(Teacher):
     def __init__(self, student: FrozenCLIP, classes: ClassNames, *, run: str) -> None:
         folder = _run_folder(run)
         path = folder / CONFIG_NAME
-        if not path.is_file():
+        if not has_config(folder):
             raise ValueError(
                 f"RunTeacher.run = {run!r} is not a finished run: there is no {path}; give the "
                 "folder of a run of this suite, or use @PublishedTeacher for another file"
             )
-        earlier = build(config_from_text(path.read_text(), str(path)), "experiment")
+        earlier = build(config_from_text(read_config(folder), str(path)), "experiment")
         clip = _clip(earlier.backbone, earlier.weights, student)
         method = earlier.method(clip, classes, NO_SEEDS)
         refiner = earlier.refiner(method.output(), NO_SEEDS)

@@ -42,10 +42,7 @@ def load_csv(
     """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
-    text = _read_text(path)
-    _check_columns(path, text)
-    _check_duplicates(path, text)
-    refuse_best_of([*text.columns, *text["variant"].unique(), *_selection_rules(text)], str(path))
+    text = _checked_text(path)
     frame, notes = _scores(path, text, scale)
     ordered = metric_order(frame)
     provenance = _provenance(frame, text)
@@ -82,6 +79,15 @@ def load_csv(
         primary=list(curve)[-1] if curve else "",
     )
     return with_choices(results, baseline=baseline)
+
+
+def _checked_text(path: Path) -> pd.DataFrame:
+    """The cells of the file as text, with the columns and rows that a report needs."""
+    text = _read_text(path)
+    _check_columns(path, text)
+    _check_duplicates(path, text)
+    refuse_best_of([*text.columns, *text["variant"].unique(), *_selection_rules(text)], str(path))
+    return text
 
 
 def _measures(text: pd.DataFrame) -> list[str]:

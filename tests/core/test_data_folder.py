@@ -239,7 +239,7 @@ def test_unreadable_pictures_are_named(tmp_path):
         ):
             open_rgb(file)
     (tmp_path / "text.jpg").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.jpg is not a picture"):
+    with pytest.raises(ValueError, match=r"text\.jpg has no format that Pillow"):
         open_rgb(tmp_path / "text.jpg")
     with pytest.raises(ValueError, match=r"gone\.jpg does not exist"):
         open_rgb(tmp_path / "gone.jpg")
