@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "methods": {"methods", "core"},
     "refiners": {"refiners", "core"},
     "core": {"core"},
-    "analysis": {"analysis", "core.store", "core.metrics", "core.suggestions"},
+    "analysis": {"analysis", "core.store", "core.metrics", "core.suggestions", "core.program"},
 }
 
 DOORS = {
