@@ -94,11 +94,8 @@ def test_one_door_a_library(name):
 def test_records_need_the_standard_library_only():
     stored = [name for name in NAMES if name.startswith("core/store/")]
     for name in (*stored, "core/metrics.py", "core/suggestions.py"):
-        found = {
-            m
-            for m in imports(name)
-            if not below(m, "core.store") and not below(m, "core.suggestions")
-        }
+        own = ("core.store", "core.suggestions")
+        found = {m for m in imports(name) if not any(below(m, package) for package in own)}
         outside = {m.split(".")[0] for m in found} - set(sys.stdlib_module_names)
         assert not outside, f"{name} imports {outside}"
 

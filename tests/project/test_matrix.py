@@ -15,7 +15,7 @@ import experiments.run.image_source
 import experiments.run.run
 from core.config import registered_classes
 from core.store.record import from_json, read_record, to_json, write_record
-from experiments.configs import config_path, read_config
+from experiments.configs import config_path, read_config_file
 from experiments.run.run import reload
 from experiments.run.runtime import Runtime
 from tests.helpers.paths import ROOT
@@ -93,7 +93,7 @@ def run_variant(method, folder, tree, *overrides):
     settings += [*TWO_STEPS, *own, *overrides]
     folder.mkdir(parents=True)
     record = experiments.run.run.run(
-        read_config(config_path(preset), settings),
+        read_config_file(config_path(preset), settings),
         folder,
         identity="test",
         variant=method,
