@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli.console import Bar, config_path, console, percent, table
+from experiments.cli.console import Bar, console, percent, table
 from experiments.cli.data import data_app
 from experiments.cli.report import export_command, report_command
 from experiments.cli.search import pages_of, search_command
 from experiments.cli.weights import import_command, weights_command
+from experiments.configs import config_path
 
 app = typer.Typer(
     help=(__doc__ or "").splitlines()[0],

@@ -123,9 +123,9 @@ def build_report(
     for name, content in _files(report).items():
         write_atomic(out / name, content)
     if figures:
-        for picture in report.gallery.all():
-            for ending, raw in to_files(picture).items():
-                write_atomic(out / "figures" / f"{picture.name}.{ending}", raw)
+        for figure in report.gallery.all():
+            for ending, raw in to_files(figure).items():
+                write_atomic(out / "figures" / f"{figure.name}.{ending}", raw)
     return report
 
 
@@ -178,8 +178,8 @@ def _methods(
         results,
         blocks,
         options,
-        attribution="attribution" in drawn.pictures,
-        profiles="profiles" in drawn.pictures,
+        attribution="attribution" in drawn.figures,
+        profiles="profiles" in drawn.figures,
         images=images.only_test,
     )
 
@@ -187,7 +187,7 @@ def _methods(
 def _resamples(results: Results, options: Options) -> Resamples:
     return Resamples.draw(
         len(results.datasets),
-        max(len(results.planned_seeds), 1),
+        results.num_seeds,
         reps=min(options.reps, PARTS_REPS),
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from analysis.figures import search as figures
-from analysis.figures.style import Picture, to_svg
+from analysis.figures.style import Figure, to_svg
 from analysis.read.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
 from analysis.read.study_folder import load_study, seen_from
 from analysis.render.page_templates import page_templates
 from analysis.sections.comparisons import TESTS, Comparison, Options, compare_all
 from analysis.sections.headline import EMBEDDED_CAVEAT, KINDS
-from analysis.sections.tables import counted, interval_text, p_text, phrase, points
+from analysis.text import counted, interval_text, p_text, phrase, points
 from core.store.record import write_atomic
 
 __all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]
@@ -31,11 +31,11 @@ SLICES_CAPTION = (
 
 
 class Exhibit(NamedTuple):
-    """A box of the page with its pictures; ``reason`` says why there are none."""
+    """A box of the page with its figures; ``reason`` says why there are none."""
 
     name: str
     caption: str
-    pictures: tuple[Picture, ...]
+    figures: tuple[Figure, ...]
     reason: str
 
     @property
@@ -69,11 +69,11 @@ class SearchReport:
             "importances": self.search.importances,
             "comparisons": [_comparison(c) for c in self.comparisons],
             "figures": {
-                e.name: {picture.name: picture.values for picture in e.pictures}
+                e.name: {figure.name: figure.values for figure in e.figures}
                 for e in self.exhibits
-                if e.pictures
+                if e.figures
             },
-            "figures_absent": {e.name: e.reason for e in self.exhibits if not e.pictures},
+            "figures_absent": {e.name: e.reason for e in self.exhibits if not e.figures},
         }
 
 
@@ -247,15 +247,15 @@ def _exhibits(search: SearchData) -> tuple[Exhibit, ...]:
         ("parallel", figures.parallel(search.trials, shapes, objective), few),
     )
     found = [
-        Exhibit(name, picture.caption if picture else "", _listed(picture), reason)
-        for name, picture, reason in drawn
+        Exhibit(name, figure.caption if figure else "", _listed(figure), reason)
+        for name, figure, reason in drawn
     ]
     panels = figures.slices(search.trials, shapes, objective)
     return (*found, Exhibit("slices", SLICES_CAPTION, panels, few))
 
 
-def _listed(picture: Picture | None) -> tuple[Picture, ...]:
-    return () if picture is None else (picture,)
+def _listed(figure: Figure | None) -> tuple[Figure, ...]:
+    return () if figure is None else (figure,)
 
 
 def _page(report: SearchReport) -> str:
@@ -269,8 +269,8 @@ def _page(report: SearchReport) -> str:
         result=search.result,
         svg={
             exhibit.name: [
-                Markup(to_svg(picture, prefix=f"{exhibit.name}{index}"))
-                for index, picture in enumerate(exhibit.pictures)
+                Markup(to_svg(figure, prefix=f"{exhibit.name}{index}"))
+                for index, figure in enumerate(exhibit.figures)
             ]
             for exhibit in report.exhibits
         },

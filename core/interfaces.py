@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
+from core.config import Configurable
 from core.train.losses import LossTerm
 from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
 
 
-class Method(nn.Module, ABC):
+class Method(nn.Module, Configurable, ABC):
     """Learns prompts for a frozen CLIP; one subclass a file.
 
     Built as ``Method(clip, classes, seeds, *, hyper-parameters)``. ``regime`` says which images
@@ -96,7 +97,7 @@ class Method(nn.Module, ABC):
             return self.clip.encode_image(batch.pixels, need=batch.need)
 
 
-class Refiner(nn.Module, ABC):
+class Refiner(nn.Module, Configurable, ABC):
     """Takes a base method's output and improves its class texts.
 
     Built as ``Refiner(source, seeds, *, parts)`` with the method's ``output()`` as the source.

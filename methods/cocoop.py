@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
-from core.config.registry import PositiveFloat, PositiveInt, register
+from core.config import PositiveFloat, PositiveInt, register
 from core.interfaces import Method
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import LossTerm, cross_entropy

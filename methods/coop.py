@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ClassPosition, ContextPrompts, initial_context, placeholder_of
-from core.config.registry import PositiveInt, register
+from core.config import PositiveInt, register
 from core.seeding import Seeds
 from core.train.losses import LossTerm, cross_entropy
 from core.types import ClassNames

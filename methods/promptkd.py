@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
 from core.clip.frozen import FrozenCLIP
-from core.config.registry import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
+from core.config import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
 from core.train.published_checkpoints import two_layer_names

@@ -13,13 +13,7 @@ from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
-from core.config.registry import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    register,
-)
+from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
 from core.seeding import Seeds
 from core.train.losses import Criterion, LossTerm, cross_entropy
 from core.types import Batch, ClassNames, Forward

@@ -3,7 +3,6 @@
 Shapes: B images, C classes, T teacher width. Nothing here is trained.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,7 @@ from torch import Tensor, nn
 
 from core.clip.backbone import shared_clip
 from core.clip.frozen import POOLED, FrozenCLIP
-from core.config.config import Reference, config_from_text
-from core.config.registry import lookup, register
+from core.config import Configurable, build, config_from_text, register
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
 from core.train.checkpoints import load_checkpoint
@@ -31,7 +29,7 @@ WEIGHTS_NAME = "weights.safetensors"
 NO_SEEDS = Seeds(0)
 
 
-class Teacher(nn.Module):
+class Teacher(nn.Module, Configurable):
     """A frozen method with class texts of its own. Built as ``Teacher(student_clip, classes)``.
 
     Always in eval mode. Class texts are encoded once for each list of classes and kept.
@@ -120,10 +118,10 @@ class RunTeacher(Teacher):
                 f"RunTeacher.run = {run!r} is not a finished run: there is no {path}; give the "
                 "folder of a run of ours, or use @PublishedTeacher for another file"
             )
-        values = config_from_text(path.read_text(), str(path)).operative("experiment")
-        clip = _clip(values["experiment.backbone"], values["experiment.weights"], student)
-        method = _part(values["experiment.method"], values)(clip, classes, NO_SEEDS)
-        refiner = _part(values["experiment.refiner"], values)(method.output(), NO_SEEDS)
+        earlier = build(config_from_text(path.read_text(), str(path)), "experiment")
+        clip = _clip(earlier.backbone, earlier.weights, student)
+        method = earlier.method(clip, classes, NO_SEEDS)
+        refiner = earlier.refiner(method.output(), NO_SEEDS)
         _check_teaches(method, refiner, run)
         load_checkpoint(folder / WEIGHTS_NAME, RefinedMethod(method, refiner))
         super().__init__(student, method)
@@ -203,15 +201,6 @@ def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:
 def _clip(backbone: Any, weights: Any, student: FrozenCLIP) -> FrozenCLIP:
     """A teacher's backbone, where the student's is and as precise."""
     return shared_clip(backbone, weights, str(student.scale.device), student.scale.dtype)
-
-
-def _part(value: Any, values: Mapping[str, Any]) -> Any:
-    """A class with its settings bound; other values as they are."""
-    if not isinstance(value, Reference):
-        return value
-    entry = lookup(value.name)
-    settings = {name: _part(values[f"{entry.name}.{name}"], values) for name in entry.parameters}
-    return functools.partial(entry.cls, **settings)
 
 
 def _check_teaches(method: Method, refiner: Refiner, run: str) -> None:

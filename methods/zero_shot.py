@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
-from core.config.registry import register
+from core.config import register
 from core.seeding import Seeds
 from core.train.losses import LossTerm, cross_entropy
 from core.types import ClassNames

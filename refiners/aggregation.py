@@ -7,12 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.config.registry import NonNegativeFloat, PositiveInt, Probability, Reference, register
+from core.config import (
+    Configurable,
+    NonNegativeFloat,
+    PositiveInt,
+    Probability,
+    Reference,
+    register,
+)
 from core.seeding import Seeds, seeded_linear
 from refiners.cache import Cache
 
 
-class Aggregation(nn.Module, ABC):
+class Aggregation(nn.Module, Configurable, ABC):
     """Refines texts (..., D) with a cache. Built as ``Aggregation(width, seeds)``."""
 
     @abstractmethod

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.config.registry import (
+from core.config import (
+    Configurable,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -36,7 +37,7 @@ class Seen:
     labels: Tensor | None = None
 
 
-class Cache(nn.Module, ABC):
+class Cache(nn.Module, Configurable, ABC):
     """A memory that class texts read and local tokens write.
 
     Built as ``Cache(width, seeds, num_classes)``. ``writes``: training steps change it;

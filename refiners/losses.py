@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.config.registry import NonNegativeFloat, PositiveInt, Reference, register
+from core.config import Configurable, NonNegativeFloat, PositiveInt, Reference, register
 from core.train.losses import Criterion
 from core.types import Forward
 
@@ -18,7 +18,7 @@ LocalRow = Literal["cls", "top", "mean"]
 Pooling = Literal["each", "mean", "max"]
 
 
-class RefinerLoss(nn.Module, ABC):
+class RefinerLoss(nn.Module, Configurable, ABC):
     """A weighted loss term; ``reads_local``: it needs local tokens and the attention row."""
 
     reads_local: ClassVar[bool] = False

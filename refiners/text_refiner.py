@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from core.config.config import Reference
-from core.config.registry import Part, lookup, register
+from core.config import Part, Reference, lookup, register
 from core.interfaces import Refiner
 from core.seeding import Seeds
 from core.train.losses import LossTerm

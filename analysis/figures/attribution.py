@@ -1,4 +1,4 @@
-"""The attribution picture: what every part is worth, how sure that is, and which parts need others.
+"""The attribution figure: what every part is worth, how sure that is, and which parts need others.
 
 Three panels share their rows, one a part. Left: the way from all off to all on, a step of the
 Shapley value a part. Middle: the same value between the part alone (add-one-in) and the part taken
@@ -13,23 +13,23 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from analysis.figures.style import (
     SERIES,
-    Look,
-    Picture,
+    Figure,
+    Style,
     bare,
     label_room,
     plain,
     shown_names,
     signed,
 )
-from analysis.sections.tables import rounded, rounded_ends, rounded_p
 from analysis.stats import Array
 from analysis.stats.attribution import Attribution, PartEffect
+from analysis.text import rounded, rounded_ends, rounded_p
 
 ROW = 0.46
 ABOVE, BELOW = 0.62, 0.62
@@ -54,7 +54,7 @@ CAPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """What the picture shows: effects by kind and part, scores of the ends, names for people."""
+    """What the figure shows: effects by kind and part, scores of the ends, names for people."""
 
     found: Attribution
     labels: tuple[str, ...]
@@ -87,13 +87,13 @@ def size(effect: PartEffect) -> float:
 MARK_ORDER = ("shapley", "main", "leave_one_out", "add_one_in")
 
 
-def attribution_picture(shares: Shares) -> Picture | None:
-    """The picture for a toggle grid; panels without numbers are left out, None without any."""
+def attribution_figure(shares: Shares) -> Figure | None:
+    """The figure for a toggle grid; panels without numbers are left out, None without any."""
     shown = [name for name, has in zip(PANELS, _present(shares), strict=True) if has]
     if not shown:
         return None
     panels = tuple(
-        Picture(
+        Figure(
             name=f"attribution_{name}",
             title=f"Attribution: {name}",
             caption=CAPTIONS[name],
@@ -102,7 +102,7 @@ def attribution_picture(shares: Shares) -> Picture | None:
         )
         for name in shown
     )
-    return Picture(
+    return Figure(
         name="attribution",
         title=f"What every part is worth, in points of {shares.what}",
         caption=" ".join(CAPTIONS[name] for name in shown),
@@ -120,7 +120,7 @@ def _present(shares: Shares) -> tuple[bool, bool, bool]:
 
 
 def shares_values(shares: Shares) -> dict[str, Any]:
-    """Every number of the picture, fractions."""
+    """Every number of the figure, fractions."""
     return {
         "metric": shares.what,
         "parts": [shares.found.parts[i] for i in shares.order],
@@ -147,7 +147,7 @@ def effect_record(effect: PartEffect) -> dict[str, Any]:
     }
 
 
-def _draw(shares: Shares, shown: Sequence[str], look: Look) -> Figure:
+def _draw(shares: Shares, shown: Sequence[str], style: Style) -> Canvas:
     parts = [shares.found.parts[i] for i in shares.order]
     labels = [shares.labels[i] for i in shares.order]
     rows = len(parts) + 2
@@ -155,14 +155,14 @@ def _draw(shares: Shares, shown: Sequence[str], look: Look) -> Figure:
     widths = {"steps": STEPS, "marks": MARKS + NUMBER_ROOM, "pairs": PAIR * len(parts)}
     width = left + sum(widths[s] for s in shown) + GAP * (len(shown) - 1) + 0.25
     height = ABOVE + BELOW + ROW * rows
-    figure = Figure(figsize=(width, height))
+    canvas = Canvas(figsize=(width, height))
     x = left
     for index, name in enumerate(shown):
         inner = widths[name] - (NUMBER_ROOM if name == "marks" else 0)
         box = (x / width, BELOW / height, inner / width, ROW * rows / height)
-        axes = figure.add_axes(box)
+        axes = canvas.add_axes(box)
         drawing = {"steps": _steps, "marks": _marks, "pairs": _pairs}[name]
-        drawing(axes, shares, parts, labels, look)
+        drawing(axes, shares, parts, labels, style)
         axes.set_ylim(rows - 0.5, -0.5)
         axes.set_yticks(range(rows))
         ends = ("all off", "all on") if "steps" in shown else ("", " ")
@@ -170,10 +170,10 @@ def _draw(shares: Shares, shown: Sequence[str], look: Look) -> Figure:
         plain(axes.set_yticklabels(shown_names(ticks) if index == 0 else [""] * rows))
         axes.tick_params(axis="y", length=0)
         x += widths[name] + GAP
-    return figure
+    return canvas
 
 
-def _title(axes: Axes, text: str, look: Look, *, below: str = "") -> None:
+def _title(axes: Axes, text: str, style: Style, *, below: str = "") -> None:
     """A title, and a line below it that says how to read the panel."""
     axes.set_title(text, loc="left", fontsize=10, fontweight="bold", pad=22)
     axes.annotate(
@@ -184,26 +184,26 @@ def _title(axes: Axes, text: str, look: Look, *, below: str = "") -> None:
         textcoords="offset points",
         va="bottom",
         fontsize=7.2,
-        color=look.soft,
+        color=style.soft,
     )
 
 
 def _steps(
-    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], look: Look
+    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], style: Style
 ) -> None:
     """From all off to all on."""
     assert shares.base is not None
     at = 100 * shares.base
     last = len(parts) + 1
-    axes.plot([at], [0], "o", color=look.ink, markersize=7)
+    axes.plot([at], [0], "o", color=style.ink, markersize=7)
     spots = [at]
     for row, part in enumerate(parts, start=1):
         effect = shares.effect("shapley", part)
         assert effect is not None
         step = 100 * size(effect)
-        color = look.better if step >= 0 else look.worse
+        color = style.better if step >= 0 else style.worse
         sure = effect.verdict in ("better", "worse")
-        axes.plot([at, at], [row - 1, row + 0.36], color=look.soft, linewidth=0.8, zorder=1)
+        axes.plot([at, at], [row - 1, row + 0.36], color=style.soft, linewidth=0.8, zorder=1)
         axes.barh(
             row, step, left=at, height=0.62, color=color, alpha=0.85 if sure else 0.32, zorder=2
         )
@@ -211,12 +211,12 @@ def _steps(
         whisker = effect.on_datasets_like_these or effect.on_these_datasets
         if whisker is not None:
             ends = [at + 100 * v for v in whisker]
-            axes.plot(ends, [row, row], color=look.ink, linewidth=1.1, zorder=4)
+            axes.plot(ends, [row, row], color=style.ink, linewidth=1.1, zorder=4)
             spots += ends
         at += step
         spots.append(at)
-    axes.plot([at, at], [last - 1, last], color=look.soft, linewidth=0.8, zorder=1)
-    axes.plot([at], [last], "o", color=look.ink, markersize=7)
+    axes.plot([at, at], [last - 1, last], color=style.soft, linewidth=0.8, zorder=1)
+    axes.plot([at], [last], "o", color=style.ink, markersize=7)
     room = 0.16 * max(max(spots) - min(spots), 1e-6)
     axes.set_xlim(min(spots) - 0.5 * room, max(spots) + 0.5 * room)
     _end(axes, shares.base, 0, "")
@@ -224,8 +224,8 @@ def _steps(
         _end(axes, shares.full, last, f"  ({signed(shares.full - shares.base)})")
     axes.set_xlabel(f"{shares.what}, %", parse_math=False)
     below = "Step: Shapley value; line: 95 %, datasets like these; pale: undecided"
-    _title(axes, "From all off to all on", look, below=below)
-    bare(axes, look)
+    _title(axes, "From all off to all on", style, below=below)
+    bare(axes, style)
 
 
 def _end(axes: Axes, value: float, row: int, more: str) -> None:
@@ -243,10 +243,10 @@ def _end(axes: Axes, value: float, row: int, more: str) -> None:
 
 
 def _marks(
-    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], look: Look
+    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], style: Style
 ) -> None:
     """Add-one-in, Shapley value and leave-one-out side by side."""
-    axes.axvline(0.0, color=look.ink, linewidth=0.8)
+    axes.axvline(0.0, color=style.ink, linewidth=0.8)
     used = [kind for kind in MARK_STYLE if shares.single(kind)]
     for row, part in enumerate(parts, start=1):
         ends = []
@@ -255,20 +255,20 @@ def _marks(
             if effect is None:
                 continue
             shift = shift if len(used) > 1 else 0.0
-            _mark(axes, effect, row + shift, marker, color or look.ink)
+            _mark(axes, effect, row + shift, marker, color or style.ink)
             if kind != "shapley":
                 ends.append((100 * size(effect), row + shift))
         if len(ends) == 2:
-            axes.plot(*zip(*ends, strict=True), color=look.soft, linewidth=0.9, zorder=1)
+            axes.plot(*zip(*ends, strict=True), color=style.soft, linewidth=0.9, zorder=1)
         best = shares.effect("shapley", part) or shares.effect("leave_one_out", part)
         if best is not None:
             place = axes.get_yaxis_transform()
             text = signed(size(best))
-            axes.text(1.03, row, text, transform=place, va="center", color=look.ink)
+            axes.text(1.03, row, text, transform=place, va="center", color=style.ink)
     axes.set_xlabel(f"{shares.what}, points", parse_math=False)
     several = len(used) > 1
-    _title(axes, "Alone, shared, in the whole" if several else "What a part is worth", look)
-    handles = [_handle(kind, look) for kind in used]
+    _title(axes, "Alone, shared, in the whole" if several else "What a part is worth", style)
+    handles = [_handle(kind, style) for kind in used]
     axes.legend(
         handles,
         [MARK_STYLE[kind][3] for kind in used],
@@ -280,14 +280,14 @@ def _marks(
         handletextpad=0.1,
         columnspacing=0.7,
         borderaxespad=0.1,
-        labelcolor=look.ink,
+        labelcolor=style.ink,
     )
-    bare(axes, look)
+    bare(axes, style)
 
 
-def _handle(kind: str, look: Look) -> Line2D:
+def _handle(kind: str, style: Style) -> Line2D:
     marker, color, _, _ = MARK_STYLE[kind]
-    return Line2D([], [], linestyle="", marker=marker, color=color or look.ink, markersize=5)
+    return Line2D([], [], linestyle="", marker=marker, color=color or style.ink, markersize=5)
 
 
 def _mark(axes: Axes, effect: PartEffect, y: float, marker: str, color: str) -> None:
@@ -302,7 +302,7 @@ def _mark(axes: Axes, effect: PartEffect, y: float, marker: str, color: str) -> 
 
 
 def _pairs(
-    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], look: Look
+    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], style: Style
 ) -> None:
     """Interactions of pairs below the diagonal, rows aligned with the other panels."""
     k = len(parts)
@@ -315,19 +315,19 @@ def _pairs(
                 values[i + 1, j] = size(effect)
                 glyph = {"better": "▲", "worse": "▼"}.get(effect.verdict, "")
                 texts[i + 1, j] = signed(size(effect)) + glyph
-    _paint_lower(axes, values, texts, look)
+    _paint_lower(axes, values, texts, style)
     below = "Two parts, points; ▲▼ not luck" if k > 3 else ""
-    _title(axes, "Together beyond the sum", look, below=below)
+    _title(axes, "Together beyond the sum", style, below=below)
     for j, shown in enumerate(shown_names(labels[:-1], room=72, size=8.5)):
         place: dict[str, Any] = {"ha": "right", "va": "top", "rotation_mode": "anchor"}
         text = axes.text(j + 0.1, k + 0.62, shown, fontsize=8.5, rotation=30, **place)
         text.set_parse_math(False)
     axes.set_xticks([])
     axes.tick_params(length=0)
-    bare(axes, look, keep=(), grid="")
+    bare(axes, style, keep=(), grid="")
 
 
-def _paint_lower(axes: Axes, values: Array, texts: Array, look: Look) -> None:
+def _paint_lower(axes: Axes, values: Array, texts: Array, style: Style) -> None:
     """Cells centered on whole numbers, so that the rows are those of the neighbors."""
     rows, columns = values.shape
     most = max(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), 1e-6)
@@ -336,9 +336,9 @@ def _paint_lower(axes: Axes, values: Array, texts: Array, look: Look) -> None:
             if not np.isfinite(values[i, j]):
                 continue
             value = float(values[i, j])
-            color = look.better if value >= 0 else look.worse
+            color = style.better if value >= 0 else style.worse
             strength = 0.58 * min(1.0, abs(value) / most)
             box = Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, color=color, alpha=strength, lw=0)
             axes.add_patch(box)
-            axes.text(j, i, texts[i, j], ha="center", va="center", fontsize=8, color=look.ink)
+            axes.text(j, i, texts[i, j], ha="center", va="center", fontsize=8, color=style.ink)
     axes.set_xlim(-0.5, columns - 0.5)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter
 
-from analysis.figures.style import Look, Picture, bare, label_room, series_legend, series_style
-from analysis.sections.tables import rounded
+from analysis.figures.style import Figure, Style, bare, label_room, series_legend, series_style
+from analysis.text import rounded
 
 PANEL, HEIGHT = 2.9, 2.9
 LOG_FROM = 20.0
@@ -31,12 +31,12 @@ class Priced:
     costs: dict[str, float]
 
 
-def cost_picture(variants: Sequence[Priced], *, what: str) -> Picture | None:
+def cost_figure(variants: Sequence[Priced], *, what: str) -> Figure | None:
     """Average score against each measure of cost; None where no variant has both."""
     shown = [v for v in variants if v.score is not None and v.costs]
     if not shown:
         return None
-    return Picture(
+    return Figure(
         name="cost",
         title=f"Cost against {what}",
         caption="Average score with its 95 % t interval over seeds against the mean cost of a run. "
@@ -55,11 +55,11 @@ def cost_picture(variants: Sequence[Priced], *, what: str) -> Picture | None:
     )
 
 
-def _draw(variants: Sequence[Priced], what: str, look: Look) -> Figure:
+def _draw(variants: Sequence[Priced], what: str, style: Style) -> Canvas:
     legend = label_room(v.name for v in variants) + 0.65
     block = max(HEIGHT, 0.12 * len(variants) + 0.4)
     width, height = 0.35 + 2 * PANEL + legend, 2 * block
-    figure = Figure(figsize=(width, height))
+    canvas = Canvas(figsize=(width, height))
     for index, (key, (label, good)) in enumerate(MEASURES.items()):
         row, column = divmod(index, 2)
         box = (
@@ -68,18 +68,18 @@ def _draw(variants: Sequence[Priced], what: str, look: Look) -> Figure:
             (PANEL - 0.6) / width,
             (block - 0.75) / height,
         )
-        axes = figure.add_axes(box)
-        _panel(axes, variants, key, look, less_is_better=good == "less")
+        axes = canvas.add_axes(box)
+        _panel(axes, variants, key, style, less_is_better=good == "less")
         axes.set_xlabel(f"{label} ({good} is better)", fontsize=9)
         if column == 0:
             axes.set_ylabel(f"{what}, %", parse_math=False)
         if index == 1:
-            series_legend(axes, [v.name for v in variants], look, at=(1.06, 1.02))
-    return figure
+            series_legend(axes, [v.name for v in variants], style, at=(1.06, 1.02))
+    return canvas
 
 
 def _panel(
-    axes: Axes, variants: Sequence[Priced], key: str, look: Look, *, less_is_better: bool
+    axes: Axes, variants: Sequence[Priced], key: str, style: Style, *, less_is_better: bool
 ) -> None:
     points = []
     for index, variant in enumerate(variants):
@@ -88,12 +88,12 @@ def _panel(
         x, y = variant.costs[key], 100 * variant.score
         points.append((x, y))
         half = [100 * (variant.half_width or 0.0)]
-        style = series_style(index)
-        axes.errorbar([x], [y], yerr=half, elinewidth=0.9, linestyle="", markersize=6.5, **style)
+        series = series_style(index)
+        axes.errorbar([x], [y], yerr=half, elinewidth=0.9, linestyle="", markersize=6.5, **series)
     front = _front(points, less_is_better=less_is_better)
     axes.plot(
         *zip(*front, strict=True),
-        color=look.soft,
+        color=style.soft,
         linewidth=1.0,
         alpha=0.6,
         drawstyle="steps-post" if less_is_better else "steps-pre",
@@ -106,7 +106,7 @@ def _panel(
         axes.xaxis.set_major_formatter(FuncFormatter(_compact))
         axes.locator_params(axis="x", nbins=4)
     axes.tick_params(labelsize=8.5)
-    bare(axes, look, keep=("left", "bottom"), grid="both")
+    bare(axes, style, keep=("left", "bottom"), grid="both")
 
 
 def _front(

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
-from analysis.figures.style import POINTS_AN_INCH, Look, Picture, shown_names, text_width
+from analysis.figures.style import POINTS_AN_INCH, Figure, Style, shown_names, text_width
 from analysis.stats import RankGroups
 
 LINE = 0.27
@@ -23,7 +23,7 @@ MARGIN = 0.3
 
 def critical_difference(
     found: RankGroups, variants: Sequence[str], *, alpha: float, test: str
-) -> Picture | None:
+) -> Figure | None:
     """Variants by mean rank; a bar joins those between which no pair differs. None for fewer than
     two variants. ``test`` names the pairwise test.
     """
@@ -32,7 +32,7 @@ def critical_difference(
     names = [variants[v] for v in found.order]
     place = {v: i for i, v in enumerate(found.order)}
     groups = [sorted(place[v] for v in group) for group in found.groups]
-    return Picture(
+    return Figure(
         name="critical_difference",
         title="Critical-difference diagram",
         caption="Mean rank over datasets, 1 is best. A bar joins variants between which no pair "
@@ -48,8 +48,8 @@ def critical_difference(
 
 
 def _draw(
-    names: Sequence[str], ranks: Sequence[float], groups: Sequence[Sequence[int]], look: Look
-) -> Figure:
+    names: Sequence[str], ranks: Sequence[float], groups: Sequence[Sequence[int]], style: Style
+) -> Canvas:
     half = math.ceil(len(names) / 2)
     shown = shown_names(names)
     widest = max(map(text_width, map(_numbered, shown, ranks)))
@@ -57,8 +57,8 @@ def _draw(
     bars = 0.2 + BAR * len(groups)
     height = 0.5 + bars + LINE * half + 0.2
     width = MIDDLE + 2 * room
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    canvas = Canvas(figsize=(width, height))
+    axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.axis("off")
@@ -66,28 +66,28 @@ def _draw(
     high = max(high, low + 1)
     scale = MIDDLE / (high - low)
     at = [room + (rank - low) * scale for rank in ranks]
-    _ruler(axes, room, scale, low, high, look)
-    _names(axes, shown, ranks, at, (room, width, 0.5 + bars, half), look)
+    _ruler(axes, room, scale, low, high, style)
+    _names(axes, shown, ranks, at, (room, width, 0.5 + bars, half), style)
     for level, group in enumerate(groups):
         ends = [at[group[0]] - 0.05, at[group[-1]] + 0.05]
         y = 0.5 + 0.16 + BAR * level
-        (line,) = axes.plot(ends, [y, y], color=look.ink, linewidth=3.4, zorder=3)
+        (line,) = axes.plot(ends, [y, y], color=style.ink, linewidth=3.4, zorder=3)
         line.set_solid_capstyle("round")
-    return figure
+    return canvas
 
 
 def _numbered(name: str, rank: float) -> str:
     return f"{rank:.2f}  {name}"
 
 
-def _ruler(axes: Axes, room: float, scale: float, low: int, high: int, look: Look) -> None:
-    axes.plot([room, room + MIDDLE], [0.5, 0.5], color=look.ink, linewidth=1.0)
+def _ruler(axes: Axes, room: float, scale: float, low: int, high: int, style: Style) -> None:
+    axes.plot([room, room + MIDDLE], [0.5, 0.5], color=style.ink, linewidth=1.0)
     step = max(1, math.ceil((high - low) / 10))
     for rank in range(low, high + 1, step):
         x = room + (rank - low) * scale
-        axes.plot([x, x], [0.43, 0.5], color=look.ink, linewidth=1.0)
-        axes.text(x, 0.38, str(rank), ha="center", va="bottom", color=look.ink, fontsize=9)
-    axes.text(0.05, 0.42, "mean rank", ha="left", va="center", color=look.soft, fontsize=8.5)
+        axes.plot([x, x], [0.43, 0.5], color=style.ink, linewidth=1.0)
+        axes.text(x, 0.38, str(rank), ha="center", va="bottom", color=style.ink, fontsize=9)
+    axes.text(0.05, 0.42, "mean rank", ha="left", va="center", color=style.soft, fontsize=8.5)
 
 
 def _names(
@@ -96,7 +96,7 @@ def _names(
     ranks: Sequence[float],
     at: Sequence[float],
     frame: tuple[float, float, float, int],
-    look: Look,
+    style: Style,
 ) -> None:
     """The better half on the left, the other on the right, each joined to its rank."""
     room, width, top, half = frame
@@ -104,9 +104,9 @@ def _names(
         left = index < half
         y = top + LINE * (index if left else len(names) - 1 - index) + 0.12
         edge = room - 0.1 if left else width - room + 0.1
-        axes.plot([x, x, edge], [0.5, y, y], color=look.soft, linewidth=0.8, zorder=1)
+        axes.plot([x, x, edge], [0.5, y, y], color=style.soft, linewidth=0.8, zorder=1)
         side = "right" if left else "left"
         shift = -0.05 if left else 0.05
         shown = f"{name}  {rank:.2f}" if left else _numbered(name, rank)
-        text = axes.text(edge + shift, y, shown, ha=side, va="center", color=look.ink)
+        text = axes.text(edge + shift, y, shown, ha=side, va="center", color=style.ink)
         text.set_parse_math(False)

@@ -5,18 +5,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.style import (
-    Look,
-    Picture,
+    Figure,
+    Style,
     bare,
     label_room,
     series_legend,
     series_style,
     short,
 )
-from analysis.sections.tables import Cell, rounded
+from analysis.sections.tables import Cell
+from analysis.text import rounded
 
 PANEL, HEIGHT, COLUMNS = 2.9, 2.7, 3
 MAX_PANELS = 18
@@ -27,13 +28,13 @@ def shot_curves(
     variants: Sequence[str],
     datasets: Sequence[str],
     shots: Sequence[int],
-) -> Picture | None:
+) -> Figure | None:
     """Curves from cells by (variant, dataset, shots); None for fewer than two numbers of shots."""
     if len(shots) < 2:
         return None
     shown = list(datasets[:MAX_PANELS])
     cut = "" if len(datasets) == len(shown) else f" The first {len(shown)} of {len(datasets)}."
-    return Picture(
+    return Figure(
         name="curves",
         title="Accuracy over shots",
         caption="Mean over seeds with 95 % t intervals; the number of shots is on a logarithmic "
@@ -58,14 +59,14 @@ def _draw(
     variants: Sequence[str],
     datasets: Sequence[str],
     shots: Sequence[int],
-    look: Look,
-) -> Figure:
+    style: Style,
+) -> Canvas:
     columns = min(COLUMNS, len(datasets))
     rows = math.ceil(len(datasets) / columns)
     legend = label_room(variants) + 0.65
     block = max(HEIGHT, (0.24 * len(variants) + 0.6) / rows)
     width, height = 0.3 + columns * PANEL + legend, rows * block
-    figure = Figure(figsize=(width, height))
+    canvas = Canvas(figsize=(width, height))
     for index, dataset in enumerate(datasets):
         row, column = divmod(index, columns)
         box = (
@@ -74,15 +75,15 @@ def _draw(
             (PANEL - 0.6) / width,
             (block - 0.9) / height,
         )
-        axes = figure.add_axes(box)
-        _panel(axes, cells, variants, dataset, shots, look)
+        axes = canvas.add_axes(box)
+        _panel(axes, cells, variants, dataset, shots, style)
         title = short(dataset, room=(PANEL - 0.5) * 72, size=9.5)
         axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
         if column == 0:
             axes.set_ylabel("Accuracy, %")
         if index == columns - 1:
-            series_legend(axes, variants, look, at=(1.06, 1.05))
-    return figure
+            series_legend(axes, variants, style, at=(1.06, 1.05))
+    return canvas
 
 
 def _panel(
@@ -91,7 +92,7 @@ def _panel(
     variants: Sequence[str],
     dataset: str,
     shots: Sequence[int],
-    look: Look,
+    style: Style,
 ) -> None:
     for index, variant in enumerate(variants):
         known = [(n, c) for n in shots if (c := cells[variant, dataset, n]).mean is not None]
@@ -110,4 +111,4 @@ def _panel(
     axes.minorticks_off()
     axes.set_xlabel("Shots", fontsize=9)
     axes.tick_params(labelsize=8.5)
-    bare(axes, look, keep=("left", "bottom"), grid="y")
+    bare(axes, style, keep=("left", "bottom"), grid="y")

@@ -5,12 +5,12 @@ from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.style import (
     POINTS_AN_INCH,
-    Look,
-    Picture,
+    Figure,
+    Style,
     bare,
     label_room,
     name_rows,
@@ -19,7 +19,7 @@ from analysis.figures.style import (
     wrapped,
 )
 from analysis.sections.comparisons import Block, Comparison
-from analysis.sections.tables import label, rounded, rounded_ends
+from analysis.text import label, rounded, rounded_ends
 
 PANEL_WIDTH = 4.3
 ROW_HEIGHT = 0.34
@@ -36,7 +36,7 @@ MARKER = {"better": "^", "worse": "v", "equivalent": "s"}
 
 def forests(
     blocks: Sequence[Block], metrics: Sequence[str], *, rope: float, name: str = "forest"
-) -> Picture | None:
+) -> Figure | None:
     """All forest plots, a row a reference and a column a metric; None where nothing is compared.
 
     ``rope`` is half the width of the band that counts as practically equal, a fraction.
@@ -51,7 +51,7 @@ def forests(
         [f"{label(m)} against {b.reference}" for m in metrics if _drawn(b, m)] for b in blocks
     ]
     filled = [(f, t) for f, t in zip(families, titles, strict=True) if f]
-    return Picture(
+    return Figure(
         name=name,
         title="Forest plot of differences",
         caption=CAPTION,
@@ -61,11 +61,11 @@ def forests(
     )
 
 
-def _panel(block: Block, metric: str, *, rope: float, name: str) -> Picture | None:
+def _panel(block: Block, metric: str, *, rope: float, name: str) -> Figure | None:
     family = _drawn(block, metric)
     if not family:
         return None
-    return Picture(
+    return Figure(
         name=f"{name}_{block.reference}_{metric}",
         title=f"{label(metric)} against {block.reference}",
         caption=CAPTION,
@@ -94,9 +94,9 @@ def _drawn(block: Block, metric: str) -> list[Comparison]:
     return [c for c in block.comparisons.get(metric, ()) if c.difference is not None]
 
 
-def _draw_one(family: Sequence[Comparison], metric: str, rope: float, look: Look) -> Figure:
+def _draw_one(family: Sequence[Comparison], metric: str, rope: float, style: Style) -> Canvas:
     height = ABOVE + BELOW + ROW_HEIGHT * len(family)
-    figure = Figure(figsize=(PANEL_WIDTH, height))
+    canvas = Canvas(figsize=(PANEL_WIDTH, height))
     left = label_room(c.variant for c in family)
     box = (
         left / PANEL_WIDTH,
@@ -104,19 +104,19 @@ def _draw_one(family: Sequence[Comparison], metric: str, rope: float, look: Look
         (PANEL_WIDTH - left - NUMBER_ROOM) / PANEL_WIDTH,
         ROW_HEIGHT * len(family) / height,
     )
-    axes = figure.add_axes(box)
-    _axes(axes, family, metric, rope, look)
+    axes = canvas.add_axes(box)
+    _axes(axes, family, metric, rope, style)
     axes.set_title(f"{label(metric)}", loc="left", fontsize=10, parse_math=False)
-    return figure
+    return canvas
 
 
 def _draw_grid(
-    grid: Sequence[tuple[Sequence[Sequence[Comparison]], Sequence[str]]], rope: float, look: Look
-) -> Figure:
+    grid: Sequence[tuple[Sequence[Sequence[Comparison]], Sequence[str]]], rope: float, style: Style
+) -> Canvas:
     heights = [ABOVE + BELOW + ROW_HEIGHT * max(map(len, families)) for families, _ in grid]
     columns = max(len(families) for families, _ in grid)
     total, width = sum(heights) + (0.5 if columns > 1 else 0.8), PANEL_WIDTH * columns
-    figure = Figure(figsize=(width, total))
+    canvas = Canvas(figsize=(width, total))
     top = total
     for (families, titles), height in zip(grid, heights, strict=True):
         for column, (family, title) in enumerate(zip(families, titles, strict=True)):
@@ -127,32 +127,32 @@ def _draw_grid(
                 (PANEL_WIDTH - left - NUMBER_ROOM) / width,
                 rows / total,
             )
-            axes = figure.add_axes(box)
-            _axes(axes, family, title.split(" against ")[0], rope, look)
+            axes = canvas.add_axes(box)
+            _axes(axes, family, title.split(" against ")[0], rope, style)
             text = short(title, room=POINTS_AN_INCH * (PANEL_WIDTH - 0.2))
             place = (column * PANEL_WIDTH + 0.1) / width, (top - ABOVE + 0.1) / total
-            figure.text(*place, text, fontsize=10, color=look.ink, parse_math=False)
+            canvas.text(*place, text, fontsize=10, color=style.ink, parse_math=False)
         top -= height
     text = wrapped(CAPTION, room=POINTS_AN_INCH * (width - 0.2), size=SMALL)
-    figure.text(0.1 / width, 0.06 / total, text, fontsize=SMALL, color=look.ink, va="bottom")
-    return figure
+    canvas.text(0.1 / width, 0.06 / total, text, fontsize=SMALL, color=style.ink, va="bottom")
+    return canvas
 
 
-def _axes(axes: Axes, family: Sequence[Comparison], metric: str, rope: float, look: Look) -> None:
+def _axes(axes: Axes, family: Sequence[Comparison], metric: str, rope: float, style: Style) -> None:
     """Draw one family, first variant on top, in percentage points."""
-    axes.axvspan(-100 * rope, 100 * rope, color=look.soft, alpha=0.10, linewidth=0)
-    axes.axvline(0.0, color=look.ink, linewidth=0.8)
+    axes.axvspan(-100 * rope, 100 * rope, color=style.soft, alpha=0.10, linewidth=0)
+    axes.axvline(0.0, color=style.ink, linewidth=0.8)
     for row, comparison in enumerate(family):
-        _row(axes, row, comparison, look)
+        _row(axes, row, comparison, style)
     name_rows(axes, [c.variant for c in family])
     axes.set_xlabel(f"{label(metric)} difference, points", parse_math=False)
-    bare(axes, look)
+    bare(axes, style)
 
 
-def _row(axes: Axes, row: int, c: Comparison, look: Look) -> None:
+def _row(axes: Axes, row: int, c: Comparison, style: Style) -> None:
     """One variant: datasets as dots, both intervals, the mean and its number."""
     assert c.difference is not None
-    color = look.of(c.verdict)
+    color = style.of(c.verdict)
     dots = [100 * d for d in c.per_dataset if d is not None]
     if len(dots) > 1:
         axes.plot(dots, [row + 0.26] * len(dots), ".", color=color, alpha=0.55, markersize=3.5)
@@ -163,9 +163,9 @@ def _row(axes: Axes, row: int, c: Comparison, look: Look) -> None:
     if interval := c.two_level or (c.t_interval if not c.seeds_only else None):
         axes.plot([100 * v for v in interval], [row, row], color=color, linewidth=1.4)
     marker = MARKER.get(c.verdict, "o")
-    face = color if marker != "o" else look.paper
+    face = color if marker != "o" else style.paper
     mean = [100 * c.difference]
     axes.plot(mean, [row], marker, color=color, markerfacecolor=face, markersize=6.5)
     place = axes.get_yaxis_transform()
     text = signed(c.difference)
-    axes.text(1.03, row, text, transform=place, va="center", color=look.ink, clip_on=False)
+    axes.text(1.03, row, text, transform=place, va="center", color=style.ink, clip_on=False)

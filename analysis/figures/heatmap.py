@@ -8,20 +8,20 @@ import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.style import (
     POINTS_AN_INCH,
-    Look,
-    Picture,
+    Figure,
+    Style,
     label_room,
     plain,
     shown_names,
     signed,
     text_width,
 )
-from analysis.sections.tables import rounded
 from analysis.stats import Array
+from analysis.text import rounded
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.34
 STRONGEST = 0.58
@@ -31,13 +31,13 @@ MAX_COLUMN_POINTS = 110.0
 
 def difference_heatmap(
     values_VD: Array, variants: Sequence[str], datasets: Sequence[str], *, baseline: str, what: str
-) -> Picture | None:
+) -> Figure | None:
     """Differences from the baseline a dataset, fractions, NaN where there is no pair; None where
     there is none at all. ``what`` names the metric.
     """
     if not np.isfinite(values_VD).any():
         return None
-    return Picture(
+    return Figure(
         name="difference_heatmap",
         title=f"{what}: difference from {baseline} by dataset",
         caption=f"Difference from {baseline} in points of {what}, mean over seeds. Blue is above, "
@@ -49,7 +49,7 @@ def difference_heatmap(
 
 def pairwise_heatmap(
     values_VV: Array, words_VV: Sequence[Sequence[str]], variants: Sequence[str], *, what: str
-) -> Picture | None:
+) -> Figure | None:
     """Row minus column over all datasets, with the verdict of each pair; None for one variant.
 
     ``words_VV`` holds better, worse, equivalent, undecided or "" for each pair.
@@ -57,7 +57,7 @@ def pairwise_heatmap(
     if len(variants) < 2 or not np.isfinite(values_VV).any():
         return None
     values = _matrix_values(values_VV, variants, variants)
-    return Picture(
+    return Figure(
         name="pairwise_heatmap",
         title=f"{what}: row minus column",
         caption=f"Row minus column in points of {what}. ▲ ▼: significant after Holm over all "
@@ -88,16 +88,16 @@ def _texts(values: Array, words: Sequence[Sequence[str]] | None) -> Array:
     return np.array(texts, dtype=object)
 
 
-def diverging(look: Look) -> LinearSegmentedColormap:
+def diverging(style: Style) -> LinearSegmentedColormap:
     """From worse through transparent to better: readable on white and on dark paper."""
-    worse, better = to_rgb(look.worse), to_rgb(look.better)
+    worse, better = to_rgb(style.worse), to_rgb(style.better)
     ends = [(*worse, STRONGEST), (*worse, 0.0), (*better, 0.0), (*better, STRONGEST)]
     stops = (0.0, 0.4999, 0.5001, 1.0)
     return LinearSegmentedColormap.from_list("points", list(zip(stops, ends, strict=True)))
 
 
 def paint(
-    axes: Axes, values: Array, texts: Array, look: Look, *, limit: float | None = None
+    axes: Axes, values: Array, texts: Array, style: Style, *, limit: float | None = None
 ) -> None:
     """A matrix of differences with its numbers; empty where NaN. ``limit`` is the full color."""
     known = np.abs(values[np.isfinite(values)])
@@ -107,20 +107,20 @@ def paint(
         values,
         ax=axes,
         mask=~np.isfinite(values),
-        cmap=diverging(look),
+        cmap=diverging(style),
         vmin=-most,
         vmax=most,
         annot=texts,
         fmt="",
-        annot_kws={"fontsize": SMALL, "color": look.ink},
+        annot_kws={"fontsize": SMALL, "color": style.ink},
         cbar=False,
         linewidths=1.0,
-        linecolor=look.paper,
+        linecolor=style.paper,
         xticklabels=False,
         yticklabels=False,
     )
     for row, column in zip(*np.nonzero(~np.isfinite(values)), strict=True):
-        axes.text(column + 0.5, row + 0.5, "·", ha="center", va="center", color=look.soft)
+        axes.text(column + 0.5, row + 0.5, "·", ha="center", va="center", color=style.soft)
     axes.set_facecolor("none")
     axes.tick_params(length=0)
 
@@ -130,8 +130,8 @@ def _draw(
     rows: Sequence[str],
     columns: Sequence[str],
     words: Sequence[Sequence[str]] | None,
-    look: Look,
-) -> Figure:
+    style: Style,
+) -> Canvas:
     left = label_room(rows)
     shown = shown_names(columns, room=MAX_COLUMN_POINTS, size=SMALL)
     longest = max(text_width(c, size=SMALL) for c in shown)
@@ -140,21 +140,21 @@ def _draw(
     beside = 0.75 * longest / POINTS_AN_INCH if slanted else 0.1
     width = left + CELL_WIDTH * len(columns) + beside + 0.1
     height = above + CELL_HEIGHT * len(rows) + 0.08
-    figure = Figure(figsize=(width, height))
+    canvas = Canvas(figsize=(width, height))
     box = (
         left / width,
         0.04 / height,
         CELL_WIDTH * len(columns) / width,
         CELL_HEIGHT * len(rows) / height,
     )
-    axes = figure.add_axes(box)
-    paint(axes, values, _texts(values, words), look)
+    axes = canvas.add_axes(box)
+    paint(axes, values, _texts(values, words), style)
     axes.set_yticks([i + 0.5 for i in range(len(rows))])
     plain(axes.set_yticklabels(shown_names(rows), rotation=0))
     axes.xaxis.tick_top()
     axes.set_xticks([i + 0.5 for i in range(len(columns))])
-    style: dict[str, Any] = {"fontsize": SMALL}
-    style |= {"rotation": 42, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
-    plain(axes.set_xticklabels(shown, **style))
+    tick_style: dict[str, Any] = {"fontsize": SMALL}
+    tick_style |= {"rotation": 42, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
+    plain(axes.set_xticklabels(shown, **tick_style))
     axes.tick_params(length=0)
-    return figure
+    return canvas

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
-from analysis.figures.style import Look, Picture, bare, plain, series_style, short
-from analysis.sections.tables import rounded
+from analysis.figures.style import Figure, Style, bare, plain, series_style, short
 from analysis.stats import MeanInterval
+from analysis.text import rounded
 
 PANEL, HEIGHT, COLUMNS = 3.6, 3.1, 3
 
@@ -30,12 +30,12 @@ class CellMeans:
     cells: tuple[tuple[MeanInterval | None, ...], ...]
 
 
-def interaction_plots(pairs: Sequence[CellMeans], *, what: str) -> Picture | None:
+def interaction_plots(pairs: Sequence[CellMeans], *, what: str) -> Figure | None:
     """One small plot a pair of factors, parallel lines mean no interaction; None without pairs."""
     if not pairs:
         return None
     panels = tuple(
-        Picture(
+        Figure(
             name=f"interaction_{i}",
             title=f"Interaction of {pair.first} and {pair.second}",
             caption="",
@@ -44,7 +44,7 @@ def interaction_plots(pairs: Sequence[CellMeans], *, what: str) -> Picture | Non
         )
         for i, pair in enumerate(pairs)
     )
-    return Picture(
+    return Figure(
         name="interaction",
         title="Interaction plots",
         caption="Mean over datasets, other factors and seeds, with 95 % t intervals over seeds. "
@@ -66,7 +66,7 @@ def _values(pair: CellMeans) -> dict[str, Any]:
     }
 
 
-def _draw(pairs: Sequence[CellMeans], what: str, look: Look) -> Figure:
+def _draw(pairs: Sequence[CellMeans], what: str, style: Style) -> Canvas:
     columns = min(COLUMNS, len(pairs))
     rows = math.ceil(len(pairs) / columns)
     entries = max(len(pair.second_levels) for pair in pairs)
@@ -77,7 +77,7 @@ def _draw(pairs: Sequence[CellMeans], what: str, look: Look) -> Figure:
     below = 1.15 if slanted else 0.62
     block = HEIGHT + above + below - 1.0
     width, height = PANEL * columns, block * rows
-    figure = Figure(figsize=(width, height))
+    canvas = Canvas(figsize=(width, height))
     for index, pair in enumerate(pairs):
         row, column = divmod(index, columns)
         box = (
@@ -86,11 +86,11 @@ def _draw(pairs: Sequence[CellMeans], what: str, look: Look) -> Figure:
             (PANEL - 0.75) / width,
             (block - above - below) / height,
         )
-        _panel(figure.add_axes(box), pair, what, look, slanted=slanted)
-    return figure
+        _panel(canvas.add_axes(box), pair, what, style, slanted=slanted)
+    return canvas
 
 
-def _panel(axes: Axes, pair: CellMeans, what: str, look: Look, *, slanted: bool) -> None:
+def _panel(axes: Axes, pair: CellMeans, what: str, style: Style, *, slanted: bool) -> None:
     num = len(pair.second_levels)
     for j, level in enumerate(pair.second_levels):
         known = [(i, row[j]) for i, row in enumerate(pair.cells) if row[j] is not None]
@@ -121,7 +121,7 @@ def _panel(axes: Axes, pair: CellMeans, what: str, look: Look, *, slanted: bool)
         title_fontproperties={"size": 8, "weight": "bold"},
         alignment="left",
         labelspacing=0.2,
-        labelcolor=look.ink,
+        labelcolor=style.ink,
     )
     plain([*legend.get_texts(), legend.get_title()])
-    bare(axes, look, keep=("left", "bottom"), grid="y")
+    bare(axes, style, keep=("left", "bottom"), grid="y")

@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 from functools import partial
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.attribution import effect_record, size
-from analysis.figures.style import Look, Picture, bare, label_room, name_rows, signed
+from analysis.figures.style import Figure, Style, bare, label_room, name_rows, signed
 from analysis.stats.attribution import PartEffect
 
 ROW, WIDTH = 0.32, 3.4
 ABOVE, BELOW, NUMBER_ROOM = 0.15, 0.6, 0.75
 
 
-def level_picture(effects: Sequence[PartEffect], *, what: str) -> Picture | None:
+def level_figure(effects: Sequence[PartEffect], *, what: str) -> Figure | None:
     """Each level minus the first of its factor; ``parts`` of an effect are factor, first level,
     level. None without effects.
     """
     shown = [e for e in effects if e.value is not None]
     if not shown:
         return None
-    return Picture(
+    return Figure(
         name="levels",
         title=f"Effects by level, in points of {what}",
         caption="Each level minus the first of its factor, over the combinations of the other "
@@ -36,16 +36,16 @@ def _name(effect: PartEffect) -> str:
     return f"{factor}: {level.lstrip('@')} − {first.lstrip('@')}"
 
 
-def _draw(effects: Sequence[PartEffect], what: str, look: Look) -> Figure:
+def _draw(effects: Sequence[PartEffect], what: str, style: Style) -> Canvas:
     names = [_name(e) for e in effects]
     left = label_room(names, room=230)
     width, height = left + WIDTH + NUMBER_ROOM, ABOVE + BELOW + ROW * len(names)
-    figure = Figure(figsize=(width, height))
+    canvas = Canvas(figsize=(width, height))
     box = (left / width, BELOW / height, WIDTH / width, ROW * len(names) / height)
-    axes = figure.add_axes(box)
-    axes.axvline(0.0, color=look.ink, linewidth=0.8)
+    axes = canvas.add_axes(box)
+    axes.axvline(0.0, color=style.ink, linewidth=0.8)
     for row, effect in enumerate(effects):
-        color = look.of(effect.verdict)
+        color = style.of(effect.verdict)
         for interval, thick in (
             (effect.on_these_datasets, True),
             (effect.on_datasets_like_these, False),
@@ -55,13 +55,13 @@ def _draw(effects: Sequence[PartEffect], what: str, look: Look) -> Figure:
                 (line,) = axes.plot(ends, [row, row], color=color, linewidth=6 if thick else 1.4)
                 line.set(solid_capstyle="butt", alpha=0.4 if thick else 1.0)
         sure = effect.verdict in ("better", "worse")
-        face = color if sure else look.paper
+        face = color if sure else style.paper
         mean = [100 * size(effect)]
         axes.plot(mean, [row], "o", color=color, markerfacecolor=face, markersize=6.5)
         place = axes.get_yaxis_transform()
         text = signed(size(effect))
-        axes.text(1.03, row, text, transform=place, va="center", color=look.ink)
+        axes.text(1.03, row, text, transform=place, va="center", color=style.ink)
     name_rows(axes, names, room=230)
     axes.set_xlabel(f"{what} difference, points", parse_math=False)
-    bare(axes, look)
-    return figure
+    bare(axes, style)
+    return canvas

@@ -5,11 +5,12 @@ from functools import partial
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import Look, Picture, bare, series_legend, series_style
-from analysis.sections.tables import Cell, rounded
+from analysis.figures.style import Figure, Style, bare, series_legend, series_style
+from analysis.sections.tables import Cell
+from analysis.text import rounded
 
 
 class PlanePoint(NamedTuple):
@@ -20,12 +21,12 @@ class PlanePoint(NamedTuple):
     new: Cell
 
 
-def plane(points: Sequence[PlanePoint]) -> Picture | None:
+def plane(points: Sequence[PlanePoint]) -> Figure | None:
     """Averages with t intervals over seeds; None where no variant has both averages."""
     shown = [p for p in points if p.base.mean is not None and p.new.mean is not None]
     if not shown:
         return None
-    return Picture(
+    return Figure(
         name="base_new",
         title="Base against new accuracy",
         caption="Averages with 95 % t intervals over seeds. Dotted curves join points of equal "
@@ -44,10 +45,10 @@ def plane(points: Sequence[PlanePoint]) -> Picture | None:
     )
 
 
-def _draw(points: Sequence[PlanePoint], look: Look) -> Figure:
+def _draw(points: Sequence[PlanePoint], style: Style) -> Canvas:
     height = max(4.4, 0.7 + 0.235 * len(points))
-    figure = Figure(figsize=(7.0, height))
-    axes = figure.add_axes((0.1, 0.57 / height, 0.5, 1 - 0.75 / height))
+    canvas = Canvas(figsize=(7.0, height))
+    axes = canvas.add_axes((0.1, 0.57 / height, 0.5, 1 - 0.75 / height))
     for index, point in enumerate(points):
         if point.base.mean is None or point.new.mean is None:
             continue
@@ -62,15 +63,15 @@ def _draw(points: Sequence[PlanePoint], look: Look) -> Figure:
             markersize=7,
             **series_style(index),
         )
-    _equal_hm(axes, look)
+    _equal_hm(axes, style)
     axes.set_xlabel("Base accuracy, %")
     axes.set_ylabel("New accuracy, %")
-    series_legend(axes, [p.name for p in points], look)
-    bare(axes, look, keep=("left", "bottom"), grid="")
-    return figure
+    series_legend(axes, [p.name for p in points], style)
+    bare(axes, style, keep=("left", "bottom"), grid="")
+    return canvas
 
 
-def _equal_hm(axes: Axes, look: Look) -> None:
+def _equal_hm(axes: Axes, style: Style) -> None:
     """Dotted curves of equal harmonic mean h in the visible range: new = h base / (2 base - h)."""
     low, high = axes.get_xlim()
     bottom, top = axes.get_ylim()
@@ -81,7 +82,7 @@ def _equal_hm(axes: Axes, look: Look) -> None:
         seen = [(x, y) for x, y in curve if bottom <= y <= top]
         if len(seen) < 8:
             continue
-        axes.plot(*zip(*seen, strict=True), ":", color=look.rule, linewidth=1.3, zorder=0)
+        axes.plot(*zip(*seen, strict=True), ":", color=style.rule, linewidth=1.3, zorder=0)
         x, y = seen[-2]
         axes.annotate(
             f"HM {hm:g}",
@@ -90,7 +91,7 @@ def _equal_hm(axes: Axes, look: Look) -> None:
             textcoords="offset points",
             fontsize=7,
             ha="right",
-            color=look.soft,
+            color=style.soft,
         )
     axes.set_xlim(low, high)
     axes.set_ylim(bottom, top)

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.style import (
-    Look,
-    Picture,
+    Figure,
+    Style,
     bare,
     label_room,
     name_rows,
@@ -18,8 +18,8 @@ from analysis.figures.style import (
     series_legend,
     series_style,
 )
-from analysis.sections.tables import rounded
 from analysis.stats import Summary, TwoClaims
+from analysis.text import rounded
 
 ROW, PANEL = 0.3, 1.9
 ABOVE, BELOW = 0.4, 0.55
@@ -47,11 +47,11 @@ class Profile:
     shares: tuple[TwoClaims, ...]
 
 
-def profile_picture(profiles: Sequence[Profile], *, what: str) -> Picture | None:
+def profile_figure(profiles: Sequence[Profile], *, what: str) -> Figure | None:
     """Aggregates and performance profiles of complete tables; None without any."""
     if not profiles:
         return None
-    return Picture(
+    return Figure(
         name="profiles",
         title=f"Aggregates and performance profiles of {what}",
         caption=CAPTION,
@@ -77,14 +77,14 @@ def _claims(claims: TwoClaims) -> dict[str, Any]:
     return found
 
 
-def _draw(profiles: Sequence[Profile], what: str, look: Look) -> Figure:
+def _draw(profiles: Sequence[Profile], what: str, style: Style) -> Canvas:
     names = [p.name for p in profiles]
     left = label_room(names, size=9)
     rows = ROW * len(names)
     height = ABOVE + BELOW + max(rows, 2.2)
     legend = label_room(names) + 0.7
     width = left + PANEL * len(AGGREGATES) + 0.5 + CURVES + legend
-    figure = Figure(figsize=(width, height))
+    canvas = Canvas(figsize=(width, height))
     for index, (key, label) in enumerate(AGGREGATES.items()):
         box = (
             (left + index * PANEL) / width,
@@ -92,48 +92,48 @@ def _draw(profiles: Sequence[Profile], what: str, look: Look) -> Figure:
             (PANEL - 0.2) / width,
             rows / height,
         )
-        axes = figure.add_axes(box)
-        _aggregate(axes, profiles, key, look)
+        axes = canvas.add_axes(box)
+        _aggregate(axes, profiles, key, style)
         axes.set_title(label, loc="left", fontsize=9.5)
         name_rows(axes, names, size=9)
         if index:
             plain(axes.set_yticklabels([""] * len(names)))
     x = left + PANEL * len(AGGREGATES) + 0.5
     box = (x / width, BELOW / height, CURVES / width, 1 - (ABOVE + BELOW) / height)
-    _curves(figure.add_axes(box), profiles, what, look)
-    return figure
+    _curves(canvas.add_axes(box), profiles, what, style)
+    return canvas
 
 
-def _aggregate(axes: Axes, profiles: Sequence[Profile], key: str, look: Look) -> None:
+def _aggregate(axes: Axes, profiles: Sequence[Profile], key: str, style: Style) -> None:
     for row, profile in enumerate(profiles):
         claims: TwoClaims = getattr(profile.summary, key)
-        style = series_style(row)
+        series = series_style(row)
         if claims.on_these_datasets:
             ends = [100 * v for v in claims.on_these_datasets]
-            axes.plot(ends, [row, row], color=style["color"], linewidth=5, alpha=0.4)
+            axes.plot(ends, [row, row], color=series["color"], linewidth=5, alpha=0.4)
         if claims.on_datasets_like_these:
             ends = [100 * v for v in claims.on_datasets_like_these]
-            axes.plot(ends, [row, row], color=style["color"], linewidth=1.2)
-        axes.plot([100 * claims.value], [row], linestyle="", markersize=5.5, **style)
+            axes.plot(ends, [row, row], color=series["color"], linewidth=1.2)
+        axes.plot([100 * claims.value], [row], linestyle="", markersize=5.5, **series)
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(labelsize=8.5)
     axes.set_xlabel("%", fontsize=8.5)
-    bare(axes, look)
+    bare(axes, style)
 
 
-def _curves(axes: Axes, profiles: Sequence[Profile], what: str, look: Look) -> None:
+def _curves(axes: Axes, profiles: Sequence[Profile], what: str, style: Style) -> None:
     for index, profile in enumerate(profiles):
-        style = series_style(index)
+        series = series_style(index)
         axes.step(
             [100 * p for p in profile.points],
             [s.value for s in profile.shares],
             where="post",
-            color=style["color"],
+            color=series["color"],
             linewidth=1.4,
             linestyle=("-", "--", ":", "-.")[index // 8 % 4],
         )
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(f"{what}, %", parse_math=False)
     axes.set_ylabel("share of runs above")
-    series_legend(axes, [p.name for p in profiles], look, at=(1.03, 1.0))
-    bare(axes, look, keep=("left", "bottom"), grid="both")
+    series_legend(axes, [p.name for p in profiles], style, at=(1.03, 1.0))
+    bare(axes, style, keep=("left", "bottom"), grid="both")

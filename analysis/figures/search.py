@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import POINTS_AN_INCH, SERIES, Look, Picture, bare, short
+from analysis.figures.style import POINTS_AN_INCH, SERIES, Figure, Style, bare, short
 from analysis.read.search_trials import Trial, best_so_far, expected_best
 
 COSTS = ("train_seconds", "trainable_parameters")
@@ -36,12 +36,12 @@ def axis_label(objective: str) -> str:
     return objective if objective in COSTS else f"{objective}, %"
 
 
-def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Picture | None:
+def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Figure | None:
     """Values in the order of trials with the best so far, beside the random control's."""
     if not any(trial.complete for trial in trials):
         return None
     rows = {"search": trials, "random search": control}
-    return Picture(
+    return Figure(
         name="history",
         title=TITLES["history"],
         caption="A dot is a complete trial, the line the best so far. A cross on the floor is a "
@@ -58,8 +58,8 @@ def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -
     )
 
 
-def _draw_history(rows: Mapping[str, Sequence[Trial]], objective: str, look: Look) -> Figure:
-    figure, axes = _one()
+def _draw_history(rows: Mapping[str, Sequence[Trial]], objective: str, style: Style) -> Canvas:
+    canvas, axes = _one()
     scale = scale_of(objective)
     for index, (name, trials) in enumerate(rows.items()):
         color = SERIES[(0, 6)[index]]
@@ -74,10 +74,10 @@ def _draw_history(rows: Mapping[str, Sequence[Trial]], objective: str, look: Loo
         axes.plot(bad, [0.02] * len(bad), "x", color=color, markersize=5, transform=place)
     axes.set_xlabel("Trial")
     axes.set_ylabel(axis_label(objective))
-    return _finished(figure, axes, look)
+    return _finished(canvas, axes, style)
 
 
-def budget(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Picture | None:
+def budget(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Figure | None:
     """The expected best value after b trials, of the search and of the random control."""
     rows = {
         name: expected_best([t.values[0] for t in found if t.complete])
@@ -86,7 +86,7 @@ def budget(trials: Sequence[Trial], control: Sequence[Trial], objective: str) ->
     rows = {name: curve for name, curve in rows.items() if len(curve) > 1}
     if not rows:
         return None
-    return Picture(
+    return Figure(
         name="budget",
         title=TITLES["budget"],
         caption="The mean over all orders of the trials that were made: what a smaller budget "
@@ -97,37 +97,37 @@ def budget(trials: Sequence[Trial], control: Sequence[Trial], objective: str) ->
     )
 
 
-def _draw_budget(rows: Mapping[str, Sequence[float]], objective: str, look: Look) -> Figure:
-    figure, axes = _one()
+def _draw_budget(rows: Mapping[str, Sequence[float]], objective: str, style: Style) -> Canvas:
+    canvas, axes = _one()
     for index, (name, curve) in enumerate(rows.items()):
         ys = [scale_of(objective) * value for value in curve]
-        style = ("-", "--")[index]
+        dashes = ("-", "--")[index]
         xs = range(1, len(ys) + 1)
-        axes.plot(xs, ys, style, color=SERIES[(0, 6)[index]], linewidth=1.8, label=name)
+        axes.plot(xs, ys, dashes, color=SERIES[(0, 6)[index]], linewidth=1.8, label=name)
     axes.set_xlabel("Trials b")
     axes.set_ylabel(axis_label(objective))
-    return _finished(figure, axes, look)
+    return _finished(canvas, axes, style)
 
 
-def _one() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, HEIGHT))
-    return figure, figure.add_axes((0.13, 0.17, 0.84, 0.73))
+def _one() -> tuple[Canvas, Axes]:
+    canvas = Canvas(figsize=(WIDTH, HEIGHT))
+    return canvas, canvas.add_axes((0.13, 0.17, 0.84, 0.73))
 
 
-def _finished(figure: Figure, axes: Axes, look: Look) -> Figure:
+def _finished(canvas: Canvas, axes: Axes, style: Style) -> Canvas:
     """Whole trials on the axis, and the legend above it, where no trial can be."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "ncols": 2}
-    axes.legend(frameon=False, labelcolor=look.ink, fontsize=9, borderpad=0.0, **place)
-    bare(axes, look, keep=("left", "bottom"), grid="y")
-    return figure
+    axes.legend(frameon=False, labelcolor=style.ink, fontsize=9, borderpad=0.0, **place)
+    bare(axes, style, keep=("left", "bottom"), grid="y")
+    return canvas
 
 
-def slices(trials: Sequence[Trial], shapes: Shapes, objective: str) -> tuple[Picture, ...]:
-    """The first objective over every setting, one picture each; a trial that lacks it is absent."""
+def slices(trials: Sequence[Trial], shapes: Shapes, objective: str) -> tuple[Figure, ...]:
+    """The first objective over every setting, one figure each; a trial that lacks it is absent."""
     done = [trial for trial in trials if trial.complete]
     return tuple(
-        Picture(
+        Figure(
             name=f"slice-{key}",
             title=key,
             caption="",
@@ -140,10 +140,10 @@ def slices(trials: Sequence[Trial], shapes: Shapes, objective: str) -> tuple[Pic
 
 
 def _draw_slice(
-    trials: Sequence[Trial], key: str, shape: Mapping[str, Any], objective: str, look: Look
-) -> Figure:
-    figure = Figure(figsize=(SLICE_WIDTH, SLICE_HEIGHT))
-    axes = figure.add_axes((0.16, 0.15, 0.78, 0.68))
+    trials: Sequence[Trial], key: str, shape: Mapping[str, Any], objective: str, style: Style
+) -> Canvas:
+    canvas = Canvas(figsize=(SLICE_WIDTH, SLICE_HEIGHT))
+    axes = canvas.add_axes((0.16, 0.15, 0.78, 0.68))
     for order, trial in enumerate(trials):
         if key in trial.params:
             x, y = position(shape, trial.params[key]), scale_of(objective) * trial.values[0]
@@ -158,8 +158,8 @@ def _draw_slice(
     axes.set_title(short(key, room=190, size=9), loc="left", fontsize=9, parse_math=False)
     axes.tick_params(labelsize=8)
     axes.set_ylabel(axis_label(objective), fontsize=9)
-    bare(axes, look, keep=("left", "bottom"), grid="y")
-    return figure
+    bare(axes, style, keep=("left", "bottom"), grid="y")
+    return canvas
 
 
 def position(shape: Mapping[str, Any], text: str) -> float:
@@ -187,12 +187,12 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture | None:
+def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Figure | None:
     """Parallel coordinates: one line a trial over all settings, the best tenth in color."""
     done = sorted((t for t in trials if t.complete), key=lambda t: t.values[0])
     if len(done) < 2:
         return None
-    return Picture(
+    return Figure(
         name="parallel",
         title=TITLES["parallel"],
         caption="One line a complete trial, first choice or lowest value at the bottom; the best "
@@ -202,10 +202,10 @@ def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Picture
     )
 
 
-def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, look: Look) -> Figure:
+def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, style: Style) -> Canvas:
     keys = list(shapes)
-    figure = Figure(figsize=(max(WIDTH, AXIS * (len(keys) + 1)), 3.7))
-    axes = figure.add_axes((0.06, 0.17, 0.88, 0.76))
+    canvas = Canvas(figsize=(max(WIDTH, AXIS * (len(keys) + 1)), 3.7))
+    axes = canvas.add_axes((0.06, 0.17, 0.88, 0.76))
     values = [t.values[0] for t in trials]
     low, high = min(values), max(values)
     best = len(trials) - max(1, len(trials) // 10)
@@ -213,23 +213,23 @@ def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, look
         ys = [position(shapes[k], trial.params[k]) if k in trial.params else math.nan for k in keys]
         ys.append((trial.values[0] - low) / (high - low) if high > low else 1.0)
         told = order >= best
-        color = SERIES[0] if told else look.undecided
+        color = SERIES[0] if told else style.undecided
         weight: dict[str, Any] = {"linewidth": 1.7 if told else 0.8, "alpha": 0.9 if told else 0.4}
         axes.plot(range(len(ys)), ys, "-", color=color, marker="." if told else "", **weight)
     scale = scale_of(objective)
     for index, key in enumerate(keys):
         for y, word in _marks(shapes[key]):
-            _word(axes, index, y, word, look)
+            _word(axes, index, y, word, style)
     for y, value in ((0.0, low), (1.0, high)):
-        _word(axes, len(keys), y, f"{scale * value:.4g}", look)
+        _word(axes, len(keys), y, f"{scale * value:.4g}", style)
     names = [*map(_axis_name, keys), axis_label(objective)]
     for text in axes.set_xticks(range(len(names)), names, fontsize=8):
         text.label1.set_parse_math(False)
     axes.tick_params(axis="x", length=0, pad=14)
     axes.set_yticks([])
     axes.set_ylim(-0.04, 1.04)
-    bare(axes, look, keep=(), grid="x")
-    return figure
+    bare(axes, style, keep=(), grid="x")
+    return canvas
 
 
 def _axis_name(key: str) -> str:
@@ -239,11 +239,11 @@ def _axis_name(key: str) -> str:
     return f"{short(owner, room=room, size=8)}\n{short(name, room=room, size=8)}"
 
 
-def _word(axes: Axes, x: float, y: float, word: str, look: Look) -> None:
+def _word(axes: Axes, x: float, y: float, word: str, style: Style) -> None:
     """A value beside its axis: the ends outside of the lines, others on a patch of paper."""
     inside = 0.0 < y < 1.0
     place = {0.0: ("top", -0.04), 1.0: ("bottom", 1.035)}.get(y, ("center", y))
-    box = {"facecolor": look.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+    box = {"facecolor": style.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
     axes.text(
         x,
         place[1],
@@ -251,7 +251,7 @@ def _word(axes: Axes, x: float, y: float, word: str, look: Look) -> None:
         ha="center",
         va=place[0],
         fontsize=7.5,
-        color=look.soft,
+        color=style.soft,
         parse_math=False,
         bbox=box if inside else None,
     )
@@ -259,12 +259,12 @@ def _word(axes: Axes, x: float, y: float, word: str, look: Look) -> None:
 
 def front(
     trials: Sequence[Trial], numbers: Sequence[int], objectives: Sequence[str]
-) -> Picture | None:
+) -> Figure | None:
     """The first two objectives of every trial, and the ones that nothing beats."""
     done = [trial for trial in trials if trial.complete]
     if len(objectives) < 2 or not done:
         return None
-    return Picture(
+    return Figure(
         name="front",
         title=TITLES["front"],
         caption="Complete trials by the first two objectives. Filled: no other trial is at least "
@@ -278,9 +278,9 @@ def front(
 
 
 def _draw_front(
-    trials: Sequence[Trial], numbers: frozenset[int], objectives: Sequence[str], look: Look
-) -> Figure:
-    figure, axes = _one()
+    trials: Sequence[Trial], numbers: frozenset[int], objectives: Sequence[str], style: Style
+) -> Canvas:
+    canvas, axes = _one()
     first, second = (scale_of(name) for name in objectives[:2])
     for trial in trials:
         chosen = trial.number in numbers
@@ -293,5 +293,5 @@ def _draw_front(
             )
     axes.set_xlabel(axis_label(objectives[1]))
     axes.set_ylabel(axis_label(objectives[0]))
-    bare(axes, look, keep=("left", "bottom"), grid="both")
-    return figure
+    bare(axes, style, keep=("left", "bottom"), grid="both")
+    return canvas

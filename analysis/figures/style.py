@@ -1,8 +1,8 @@
 """What all figures share: colors, fonts, and how a figure becomes SVG, PNG or PDF.
 
-A figure is drawn for one of two looks. ``PAGE`` uses stand-ins that inline SVG swaps for the page's
-own colors, so that one drawing is readable in light and in dark; ``PRINT`` is for paper. Colors
-are safe for color-blind readers, and no meaning hangs on color alone. Bytes depend on the numbers
+A figure is drawn in one of two styles. ``PAGE`` uses stand-ins that inline SVG swaps for the page's
+own colors, so that one drawing is readable in light and in dark; ``PRINT`` is for paper. Colors are
+safe for color-blind readers, and no meaning hangs on color alone. The bytes depend on the numbers
 alone.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import matplotlib
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
@@ -35,7 +35,7 @@ ELLIPSIS = "…"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Style:
     """Colors of one medium."""
 
     ink: str
@@ -53,8 +53,8 @@ class Look:
         return known.get(verdict, self.undecided)
 
 
-PAGE = Look(ink="#010203", rule="#040506", soft="#070809", paper="#fdfcfb")
-PRINT = Look(ink="#1d2328", rule="#d5d9dd", soft="#5b656e", paper="#ffffff")
+PAGE = Style(ink="#010203", rule="#040506", soft="#070809", paper="#fdfcfb")
+PRINT = Style(ink="#1d2328", rule="#d5d9dd", soft="#5b656e", paper="#ffffff")
 
 SERIES = (
     "#0173b2",
@@ -81,19 +81,19 @@ _PAGE_VARIABLES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A figure of the report. ``values`` is what it shows, JSON-able; ``draw`` makes it in a look.
+class Figure:
+    """A figure of the report. ``values`` is what it shows, JSON-able; ``draw`` makes it in a style.
 
     ``name`` is the stem of its files. ``panels`` are the same numbers as separate small figures for
-    narrow screens; a picture without panels is shown whole.
+    narrow screens; a figure without panels is shown whole.
     """
 
     name: str
     title: str
     caption: str
     values: Any
-    draw: Callable[[Look], Figure]
-    panels: tuple["Picture", ...] = field(default=())
+    draw: Callable[[Style], Canvas]
+    panels: tuple["Figure", ...] = field(default=())
 
 
 def series_style(index: int) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def series_style(index: int) -> dict[str, Any]:
     return {"color": SERIES[color], "marker": MARKERS[(index + turn) % len(MARKERS)]}
 
 
-def _settings(look: Look) -> dict[str, Any]:
+def _settings(style: Style) -> dict[str, Any]:
     return {
         **seaborn.axes_style("ticks"),
         "svg.fonttype": "none",
@@ -110,21 +110,21 @@ def _settings(look: Look) -> dict[str, Any]:
         "pdf.fonttype": 42,
         "font.family": "DejaVu Sans",
         "font.size": FONT_SIZE,
-        "axes.edgecolor": look.rule,
-        "axes.labelcolor": look.ink,
+        "axes.edgecolor": style.rule,
+        "axes.labelcolor": style.ink,
         "axes.unicode_minus": True,
-        "text.color": look.ink,
-        "xtick.color": look.ink,
-        "ytick.color": look.ink,
+        "text.color": style.ink,
+        "xtick.color": style.ink,
+        "ytick.color": style.ink,
         "figure.dpi": 100,
     }
 
 
-def _saved(picture: Picture, look: Look, **how: Any) -> bytes:
-    """The picture drawn and saved with our settings; matplotlib's own are back afterwards."""
+def _saved(figure: Figure, style: Style, **how: Any) -> bytes:
+    """The figure drawn and saved with our settings; matplotlib's own are back afterwards."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_settings(look)):
-        picture.draw(look).savefig(buffer, **how)
+    with matplotlib.rc_context(_settings(style)):
+        figure.draw(style).savefig(buffer, **how)
     return buffer.getvalue()
 
 
@@ -134,22 +134,22 @@ _FILES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def to_files(picture: Picture) -> dict[str, bytes]:
-    """The picture as PNG and PDF by their endings, drawn once."""
+def to_files(figure: Figure) -> dict[str, bytes]:
+    """The figure as PNG and PDF by their endings, drawn once."""
     found = {}
     with matplotlib.rc_context(_settings(PRINT)):
-        figure = picture.draw(PRINT)
+        canvas = figure.draw(PRINT)
         for ending, how in _FILES.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=ending, **how)
+            canvas.savefig(buffer, format=ending, **how)
             found[ending] = buffer.getvalue()
     return found
 
 
-def to_svg(picture: Picture, *, prefix: str) -> str:
-    """The picture as inline SVG in the page's colors and font; ``prefix`` keeps its ids apart."""
+def to_svg(figure: Figure, *, prefix: str) -> str:
+    """The figure as inline SVG in the page's colors and font; ``prefix`` keeps its ids apart."""
     metadata = {"Date": None, "Creator": None}
-    text = _saved(picture, PAGE, format="svg", transparent=True, metadata=metadata).decode()
+    text = _saved(figure, PAGE, format="svg", transparent=True, metadata=metadata).decode()
     svg = text[text.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", svg)
@@ -163,7 +163,7 @@ def to_svg(picture: Picture, *, prefix: str) -> str:
     svg = re.sub(r"(fill|stroke): (#ffffff|white)", r"\1: var(--paper)", svg)
     found = re.search(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', svg)
     assert found is not None
-    return _opening(picture.title, found[1]) + svg[found.end() :]
+    return _opening(figure.title, found[1]) + svg[found.end() :]
 
 
 def _opening(title: str, box: str) -> str:
@@ -282,12 +282,12 @@ def name_rows(
     axes.tick_params(axis="y", length=0)
 
 
-def bare(axes: Axes, look: Look, *, keep: Sequence[str] = ("bottom",), grid: Grid = "x") -> None:
+def bare(axes: Axes, style: Style, *, keep: Sequence[str] = ("bottom",), grid: Grid = "x") -> None:
     """Only the axes that carry numbers, and light grid lines."""
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(side in keep)
     if grid:
-        axes.grid(axis=grid, color=look.rule, linewidth=0.6)
+        axes.grid(axis=grid, color=style.rule, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
@@ -299,7 +299,7 @@ def signed(value: float, *, digits: int = 2) -> str:
 
 
 def series_legend(
-    axes: Axes, names: Sequence[str], look: Look, *, at: tuple[float, float] = (1.03, 1.01)
+    axes: Axes, names: Sequence[str], style: Style, *, at: tuple[float, float] = (1.03, 1.01)
 ) -> None:
     """Names with their color and marker, right of the axes."""
     from matplotlib.lines import Line2D
@@ -313,7 +313,7 @@ def series_legend(
         loc="upper left",
         bbox_to_anchor=at,
         frameon=False,
-        labelcolor=look.ink,
+        labelcolor=style.ink,
         borderaxespad=0.0,
     )
     plain(legend.get_texts())

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 
-from analysis.figures.style import SERIES, Look, Picture, bare, label_room, name_rows, plain, short
-from analysis.sections.tables import rounded
+from analysis.figures.style import SERIES, Figure, Style, bare, label_room, name_rows, plain, short
 from analysis.stats.attribution import VarianceShares
+from analysis.text import rounded
 
 ROW, WIDTH = 0.34, 5.4
 ABOVE, BELOW = 0.1, 0.55
@@ -23,7 +23,7 @@ ORDER_WORDS = {2: "two together", 3: "three together"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """The look of one kind of share: a part has a color, interactions and seeds a hatch too."""
+    """The style of one kind of share: a part has a color, interactions and seeds a hatch too."""
 
     name: str
     color: str
@@ -46,15 +46,15 @@ def order_name(order: int) -> str:
     return ORDER_WORDS.get(order, f"{order} together")
 
 
-def variance_picture(
+def variance_figure(
     found: Mapping[str, VarianceShares], parts: Sequence[str], *, what: str
-) -> Picture | None:
+) -> Figure | None:
     """A row a dataset; None where no dataset has shares."""
     shown = {dataset: by_order(shares) for dataset, shares in found.items()}
     drawn = {dataset: shares for dataset, shares in shown.items() if shares}
     if not drawn:
         return None
-    return Picture(
+    return Figure(
         name="variance_shares",
         title=f"Where the variance of {what} comes from",
         caption="Each dataset's runs on the whole grid: the share of their variance that each part "
@@ -95,51 +95,51 @@ def _bands(parts: Sequence[str]) -> list[Band]:
 
 
 def _draw(
-    shares: Mapping[str, Mapping[str, float]], bands: Sequence[Band], what: str, look: Look
-) -> Figure:
+    shares: Mapping[str, Mapping[str, float]], bands: Sequence[Band], what: str, style: Style
+) -> Canvas:
     names = list(shares)
     rows = -(-len(bands) // COLUMNS)
     left, below = label_room(names), BELOW + LEGEND_ROW * rows
     width, height = left + WIDTH + 0.2, ABOVE + below + ROW * len(names)
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((left / width, below / height, WIDTH / width, ROW * len(names) / height))
+    canvas = Canvas(figsize=(width, height))
+    axes = canvas.add_axes((left / width, below / height, WIDTH / width, ROW * len(names) / height))
     for row, dataset in enumerate(names):
         start = 0.0
         for band in bands:
             share = shares[dataset].get(band.name, 0.0)
-            axes.barh(row, 100 * share, left=100 * start, height=0.72, **_style(band, look))
+            axes.barh(row, 100 * share, left=100 * start, height=0.72, **_style(band, style))
             if share >= LEAST_LABEL:
-                axes.text(100 * (start + share / 2), row, f"{100 * share:.0f}", **_number(look))
+                axes.text(100 * (start + share / 2), row, f"{100 * share:.0f}", **_number(style))
             start += share
     name_rows(axes, names)
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"share of the variance of {what}, percent", parse_math=False)
-    bare(axes, look, grid="")
-    legend = figure.legend(
-        [Patch(**_style(band, look)) for band in bands],
+    bare(axes, style, grid="")
+    legend = canvas.legend(
+        [Patch(**_style(band, style)) for band in bands],
         [short(band.name) for band in bands],
         loc="lower left",
         bbox_to_anchor=(left / width, 0.0),
         ncols=COLUMNS,
         frameon=False,
-        labelcolor=look.ink,
+        labelcolor=style.ink,
         fontsize=9,
         borderaxespad=0.0,
     )
     plain(legend.get_texts())
-    return figure
+    return canvas
 
 
-def _style(band: Band, look: Look) -> dict[str, Any]:
+def _style(band: Band, style: Style) -> dict[str, Any]:
     return {
-        "facecolor": band.color or look.paper,
-        "edgecolor": look.soft if not band.color else look.paper,
+        "facecolor": band.color or style.paper,
+        "edgecolor": style.soft if not band.color else style.paper,
         "hatch": band.hatch,
         "linewidth": 0.8,
     }
 
 
-def _number(look: Look) -> dict[str, Any]:
+def _number(style: Style) -> dict[str, Any]:
     """A number on any band: dark on a pale plate."""
-    plate = {"boxstyle": "round,pad=0.12", "facecolor": look.paper, "edgecolor": "none"}
-    return {"ha": "center", "va": "center", "color": look.ink, "fontsize": 8.5, "bbox": plate}
+    plate = {"boxstyle": "round,pad=0.12", "facecolor": style.paper, "edgecolor": "none"}
+    return {"ha": "center", "va": "center", "color": style.ink, "fontsize": 8.5, "bbox": plate}

@@ -12,25 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.figures.style import Picture, to_svg
+from analysis.figures.style import Figure, to_svg
 from analysis.read.integrity import saw_test
 from analysis.read.results import Results
 from analysis.read.shot_curves import curve_text, point
 from analysis.render.page_templates import page_templates
-from analysis.sections.comparisons import HM_OF_MEANS, TESTS, Block
+from analysis.sections.comparisons import TESTS, Block
 from analysis.sections.further_text import boxes
 from analysis.sections.images_text import page_tables
 from analysis.sections.pairwise import Pairwise
 from analysis.sections.power import plan_rows
 from analysis.sections.published_views import published_context
-from analysis.sections.tables import (
-    AVERAGE,
-    counted,
-    label,
-    least_text,
-    p_text,
-    seeds_text,
-)
+from analysis.sections.tables import AVERAGE, least_text, seeds_text
+from analysis.text import HM_OF_MEANS, counted, label, p_text
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -106,31 +100,31 @@ def _context(report: "Report") -> dict[str, Any]:
 
 
 class _Figures:
-    """Inline pictures by name, each drawn when the page asks for it."""
+    """Inline figures by name, each drawn when the page asks for it."""
 
     def __init__(self, report: "Report") -> None:
-        self._pictures = report.gallery.pictures
+        self._figures = report.gallery.figures
 
     def __contains__(self, name: str) -> bool:
-        return name in self._pictures
+        return name in self._figures
 
-    def __getitem__(self, name: str) -> Picture:
-        return self._pictures[name]
+    def __getitem__(self, name: str) -> Figure:
+        return self._figures[name]
 
     def svg(self, name: str) -> Markup:
-        """A whole picture."""
-        return Markup(to_svg(self._pictures[name], prefix=f"f-{name}"))
+        """A whole figure."""
+        return Markup(to_svg(self._figures[name], prefix=f"f-{name}"))
 
     def panels(self, name: str) -> list[Markup]:
-        """A picture as its small panels; the whole where it has none."""
-        panels = self._pictures[name].panels or (self._pictures[name],)
+        """A figure as its small panels; the whole where it has none."""
+        panels = self._figures[name].panels or (self._figures[name],)
         return [Markup(to_svg(p, prefix=f"p-{name}-{i}")) for i, p in enumerate(panels)]
 
     def block(self, reference: str) -> list[Markup]:
         """The forest plots against one reference."""
-        if "forest" not in self._pictures:
+        if "forest" not in self._figures:
             return []
-        panels = enumerate(self._pictures["forest"].panels)
+        panels = enumerate(self._figures["forest"].panels)
         chosen = [(i, p) for i, p in panels if p.values["reference"] == reference]
         return [Markup(to_svg(p, prefix=f"forest-{i}")) for i, p in chosen]
 

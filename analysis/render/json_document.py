@@ -17,8 +17,9 @@ from analysis.sections.evidence import evidence_records
 from analysis.sections.further_records import further_record
 from analysis.sections.images_text import image_record
 from analysis.sections.pairwise import Pairwise
-from analysis.sections.tables import comparison_records, main_records, rounded, rounded_p
+from analysis.sections.tables import comparison_records, main_records
 from analysis.stats.attribution import VarianceShares
+from analysis.text import rounded, rounded_p
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -57,8 +58,8 @@ def document(report: "Report") -> dict[str, Any]:
         "images": image_record(report.images),
         "parts": _parts(report),
         "figures": {
-            name: picture.values
-            for name, picture in report.gallery.pictures.items()
+            name: figure.values
+            for name, figure in report.gallery.figures.items()
             if name not in WITH_COSTS
         },
         "figures_absent": dict(report.gallery.absent),

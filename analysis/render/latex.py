@@ -9,22 +9,15 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from analysis.figures.style import Picture
+from analysis.figures.style import Figure
 from analysis.read.results import Results
 from analysis.render.latex_text import breakable, escape, unknown_letters
 from analysis.sections.comparisons import Block, Comparison
 from analysis.sections.further_text import Box
 from analysis.sections.headline import Sentence
 from analysis.sections.methods_paragraph import MethodsText
-from analysis.sections.tables import (
-    AVERAGE,
-    Cell,
-    MainTable,
-    interval_text,
-    label,
-    p_text,
-    points,
-)
+from analysis.sections.tables import AVERAGE, Cell, MainTable
+from analysis.text import interval_text, label, p_text, points
 
 MAX_COLUMNS = 8
 """Datasets beside each other at most: more go into a second table."""
@@ -64,7 +57,7 @@ def report_latex(
     boxes: Sequence[Box],
     sentences: Sequence[Sentence],
     methods: MethodsText,
-    pictures: Iterable[Picture],
+    figures: Iterable[Figure],
     standing: Standing,
 ) -> str:
     """A whole document: headline, main table, comparisons, further tests, methods, figures,
@@ -80,7 +73,7 @@ def report_latex(
     parts.append(r"\clearpage")
     parts.append(r"\section*{Further tests}" + "\n" + _items(map(_box, boxes)))
     parts.append(r"\section*{Methods}" + "\n" + _cited(methods) + "\n")
-    parts += [_figure(p) for p in pictures]
+    parts += [_figure(p) for p in figures]
     parts.append(r"\clearpage")
     parts.append(_bibliography(methods))
     return "\n".join(parts) + "\\end{document}\n"
@@ -220,14 +213,14 @@ def _page_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str
     return "\n".join(lines) + "\n"
 
 
-def _figure(picture: Picture) -> str:
+def _figure(figure: Figure) -> str:
     """The PDF beside the document; the document compiles without it too."""
-    path = f"figures/{picture.name}.pdf"
+    path = f"figures/{figure.name}.pdf"
     lines = [
         r"\begin{figure}[htbp]",
         r"\centering",
         rf"\IfFileExists{{{path}}}{{\fitted{{{path}}}}}{{}}",
-        rf"\caption{{{escape(picture.caption)}}}",
+        rf"\caption{{{escape(figure.caption)}}}",
         r"\end{figure}",
     ]
     return "\n".join(lines) + "\n"

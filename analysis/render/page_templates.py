@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.sections.tables import counted, interval_text, p_text, points
+from analysis.text import counted, interval_text, p_text, points
 
 
 def page_templates() -> Environment:

@@ -9,12 +9,8 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.stats import Array, Interval, Primary, Resamples, Verdict
+from analysis.text import HM_OF_MEANS
 from core.metrics import harmonic_mean
-
-HM_OF_MEANS = "hm_of_means"
-"""Not a metric of a run: the harmonic mean of the two averages, as the field prints it. It has no
-per-dataset value, so it gets intervals but no test over datasets.
-"""
 
 TESTS = {
     "wilcoxon": "exact Wilcoxon",
@@ -121,7 +117,7 @@ def compare_all(results: Results, options: Options) -> tuple[Block, ...]:
     """
     resamples = Resamples.draw(
         len(results.datasets),
-        max(len(results.planned_seeds), 1),
+        results.num_seeds,
         reps=options.reps,
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,
@@ -291,10 +287,12 @@ def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resample
     )
     if base.difference is None:
         return blank
+    sides = (base.variant, base.reference)
+    cubes = {metric: results.cube(sides, metric) for metric in ("base", "new")}
     scores = {
-        (who, metric): results.scores(who, metric)
-        for who in (base.variant, base.reference)
-        for metric in ("base", "new")
+        (who, metric): table
+        for metric, cube in cubes.items()
+        for who, table in zip(sides, cube, strict=True)
     }
     shared = sum(scores.values(), start=np.zeros(1))
     masked = {key: np.where(np.isnan(shared), np.nan, value) for key, value in scores.items()}

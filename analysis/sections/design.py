@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from analysis.read.results import Results
 from analysis.sections.comparisons import Block, Options
-from analysis.sections.tables import label, points
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, smallest_p
+from analysis.text import label, points
 
 CHOSEN_BY = (
     "the numbers of datasets, seeds and comparisons alone, never by a result. From "

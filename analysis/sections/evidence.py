@@ -10,8 +10,8 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.comparisons import Block, Comparison, Options, differences
 from analysis.sections.power import Plan, study_power
-from analysis.sections.tables import rounded
 from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples, TwoClaims
+from analysis.text import rounded
 
 DRAWS = 20_000
 IMPROVEMENT_REPS = 1000
@@ -82,8 +82,7 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
 
 def _improvement(results: Results, c: Comparison, resamples: Resamples) -> TwoClaims | None:
     """On the datasets on which both sides have all of their seeds."""
-    sides = [results.scores(v, c.metric) for v in (c.variant, c.reference)]
-    one, two = np.broadcast_arrays(*sides)
+    one, two = results.cube((c.variant, c.reference), c.metric)
     whole = ~np.isnan(one + two).any(axis=1)
     if not whole.any():
         return None

@@ -173,18 +173,15 @@ def further_tests(
 
 
 def _mixed(results: Results, compared: Sequence[str], metric: str) -> MixedView:
-    width = max(len(results.planned_seeds), 1)
     tables = [results.scores(v, metric) for v in compared]
     planned = sum(table.size for table in tables)
     missing = sum(int(np.isnan(table).sum()) for table in tables)
     if results.baseline not in compared:
         model = MixedModel(reason=f"the baseline {results.baseline} has no score to compare with")
     else:
-        filled = [
-            np.pad(t, ((0, 0), (0, width - t.shape[1])), constant_values=np.nan) for t in tables
-        ]
+        scores_VDS = results.cube(compared, metric, repeat_unseeded=False)
         place = compared.index(results.baseline)
-        model = stats.mixed_model(np.stack(filled), compared, baseline=place)
+        model = stats.mixed_model(scores_VDS, compared, baseline=place)
     unseeded = tuple(v for v in compared if results.planned_seeds and not results.seeded(v))
     scored = [np.isfinite(table).any(axis=1) for table in tables]
     return MixedView(
@@ -200,8 +197,7 @@ def _mixed(results: Results, compared: Sequence[str], metric: str) -> MixedView:
 def _conover(
     results: Results, compared: Sequence[str], pairs: Pairwise, options: Options
 ) -> ConoverView:
-    columns = [stats.dataset_means(results.scores(v, pairs.metric)) for v in compared]
-    table_DV = np.stack(columns, axis=1) if columns else np.zeros((len(results.datasets), 0))
+    table_DV = stats.dataset_means(results.cube(compared, pairs.metric)).T
     p_VV, reason = stats.conover_friedman(table_DV)
     ranks = stats.friedman(table_DV)
     view = ConoverView(variants=tuple(compared), p_VV=p_VV, num_datasets=ranks.n, reason=reason)
@@ -225,9 +221,7 @@ def _stability(
     if len(compared) < 2:
         reason = "one variant is first whatever is drawn"
         return StabilityView(variants=tuple(compared), found=None, reason=reason)
-    width = max(len(results.planned_seeds), 1)
-    tables = [results.scores(v, metric) for v in compared]
-    scores_VDS = np.stack([np.broadcast_to(t, (len(results.datasets), width)) for t in tables])
+    scores_VDS = results.cube(compared, metric)
     complete = np.asarray(~np.isnan(scores_VDS).any(axis=(0, 2)), dtype=bool)
     used = tuple(d for d, whole in zip(results.datasets, complete, strict=True) if whole)
     left_out = tuple(d for d in results.datasets if d not in used)
@@ -239,7 +233,7 @@ def _stability(
         found=stats.rank_stability(scores_VDS[:, complete], resamples),
         datasets=used,
         left_out=left_out,
-        num_seeds=width,
+        num_seeds=results.num_seeds,
     )
 
 
@@ -340,7 +334,7 @@ def _rules(
     """The row of the decision table for this design, and for a curve that of trends."""
     if num_variants < 2:
         return ()
-    datasets, seeds = len(results.datasets), max(len(results.planned_seeds), 1)
+    datasets, seeds = len(results.datasets), results.num_seeds
     row = stats.decision_rule(
         datasets,
         seeds,

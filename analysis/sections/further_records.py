@@ -10,8 +10,8 @@ from analysis.sections.further import (
     ShotTrend,
     StabilityView,
 )
-from analysis.sections.tables import rounded, rounded_ends, rounded_p
 from analysis.stats import Rule
+from analysis.text import rounded, rounded_ends, rounded_p
 
 
 def further_record(found: Further) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.sections.further import Further, ResampleTest, ShotTrend
-from analysis.sections.tables import TextTable, counted, interval_text, p_text, points
+from analysis.sections.tables import TextTable
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Interval, RankStability
+from analysis.text import counted, interval_text, p_text, points
 
 MAX_NAMED = 10
 

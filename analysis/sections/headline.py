@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from analysis.read.integrity import saw_test
 from analysis.read.results import Results
 from analysis.sections.comparisons import Block, Comparison
-from analysis.sections.tables import counted, interval_text, p_text, phrase, points
 from analysis.stats import SMALL
+from analysis.text import counted, interval_text, p_text, phrase, points
 
 OFF_PREFIXES = ("@No", "@Null")
 MAX_OTHERS = 6

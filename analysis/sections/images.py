@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from analysis import stats
 from analysis.read.results import Results
 from analysis.read.shot_curves import point
-from analysis.sections.tables import counted, p_text
 from analysis.stats import Interval
+from analysis.text import counted, p_text
 from core.store.record import RightImages, read_right_images
 
 MOST_RUNS = 2000

@@ -6,17 +6,9 @@ from collections.abc import Sequence
 
 from analysis.sections.headline import Sentence
 from analysis.sections.images import NOT_KNOWN, ImageOmnibus, ImagePair, ImagesView
-from analysis.sections.tables import (
-    TextTable,
-    counted,
-    escape_markdown,
-    interval_text,
-    p_text,
-    points,
-    rounded,
-    rounded_p,
-)
+from analysis.sections.tables import TextTable, escape_markdown
 from analysis.stats import Interval, samples
+from analysis.text import counted, interval_text, p_text, points, rounded, rounded_p
 
 CLAIM = f"A claim {samples.CLAIM}: another seed trains other models."
 FEW_SEEDS = 3

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from analysis.read.results import Results
 from analysis.sections.comparisons import Block, Options
-from analysis.sections.tables import counted, label
+from analysis.text import counted, label
 
 BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "render" / "templates" / "references.bib"
 

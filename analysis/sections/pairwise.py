@@ -69,7 +69,7 @@ def all_pairs(results: Results, metric: str, options: Options) -> Pairwise:
         difference_VV[i, j], difference_VV[j, i] = difference, -difference
         p_VV[i, j] = p_VV[j, i] = 1.0 if verdict.p is None else verdict.p
         words[i][j], words[j][i] = verdict.word, _turned(verdict)
-    table_DV = _dataset_table(results, scores, ranked)
+    table_DV = stats.dataset_means(results.cube(ranked, metric)).T
     ranks, reason = _rank_groups(table_DV, p_VV, options)
     return Pairwise(
         metric=metric,
@@ -102,11 +102,6 @@ def _ranked(results: Results) -> tuple[list[str], tuple[tuple[str, str], ...]]:
 
 def _turned(verdict: Verdict) -> str:
     return {"better": "worse", "worse": "better"}.get(verdict.word, verdict.word)
-
-
-def _dataset_table(results: Results, scores: dict[str, Array], ranked: list[str]) -> Array:
-    columns = [stats.dataset_means(scores[v]) for v in ranked]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(results.datasets), 0))
 
 
 def _rank_groups(table_DV: Array, p_VV: Array, options: Options) -> tuple[RankGroups | None, str]:

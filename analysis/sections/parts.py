@@ -17,7 +17,7 @@ from analysis.figures.variance import by_order
 from analysis.read.results import Results
 from analysis.read.toggle_grid import ToggleGrid, find_toggle_grid, level_effects
 from analysis.sections.comparisons import Options
-from analysis.sections.tables import TextTable, label
+from analysis.sections.tables import TextTable
 from analysis.stats import Array, MeanInterval, Resamples, dataset_means, t_interval
 from analysis.stats import judge as judge_family
 from analysis.stats.attribution import (
@@ -27,6 +27,7 @@ from analysis.stats.attribution import (
     attribute,
     variance_shares,
 )
+from analysis.text import label
 
 NO_REFINER = {"experiment.refiner": "@NullRefiner"}
 MAX_PAIRS = 6
@@ -52,7 +53,7 @@ def parts_view(results: Results, metric: str, resamples: Resamples, options: Opt
     if not any(results.factors.values()):
         return PartsView(reason="the variants come without factors: nothing says what they switch")
     grid = find_toggle_grid(results.factors, levels=results.levels, base=_bare(results))
-    tables = {v: _table(results, v, metric) for v in results.variants}
+    tables = dict(zip(results.variants, results.cube(results.variants, metric), strict=True))
     judge = partial(
         judge_family,
         alpha=options.alpha,
@@ -101,13 +102,6 @@ def variance_text(view: PartsView) -> TextTable | None:
 def _bare(results: Results) -> str:
     """The variant that has no refiner and is otherwise as configured: all parts of it are off."""
     return next((v for v, bound in results.factors.items() if dict(bound) == NO_REFINER), "")
-
-
-def _table(results: Results, variant: str, metric: str) -> Array:
-    """Scores (D, S); a variant without seeds stands as the constant that it is."""
-    scores = results.scores(variant, metric)
-    width = max(len(results.planned_seeds), 1)
-    return np.broadcast_to(scores, (scores.shape[0], width)).copy()
 
 
 def _average(scores_DS: Array | None) -> float | None:

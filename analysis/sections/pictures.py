@@ -1,4 +1,4 @@
-"""Which figures a report has: every picture from its results, or the reason why it has none."""
+"""Which figures a report has: every figure from its results, or the reason why it has none."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,25 +6,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import stats
-from analysis.figures.attribution import attribution_picture
-from analysis.figures.cost import MEASURES, Priced, cost_picture
+from analysis.figures.attribution import attribution_figure
+from analysis.figures.cost import MEASURES, Priced, cost_figure
 from analysis.figures.critical_difference import critical_difference
 from analysis.figures.curves import shot_curves
 from analysis.figures.forest import forests
 from analysis.figures.heatmap import difference_heatmap, pairwise_heatmap
 from analysis.figures.interaction import interaction_plots
-from analysis.figures.levels import level_picture
+from analysis.figures.levels import level_figure
 from analysis.figures.plane import PlanePoint, plane
-from analysis.figures.profiles import Profile, profile_picture
+from analysis.figures.profiles import Profile, profile_figure
 from analysis.figures.seeds import seed_scatter
-from analysis.figures.style import Picture
-from analysis.figures.variance import variance_picture
+from analysis.figures.style import Figure
+from analysis.figures.variance import variance_figure
 from analysis.read.results import Results
-from analysis.sections.comparisons import Block, Options, differences
+from analysis.sections.comparisons import Block, Options
 from analysis.sections.pairwise import Pairwise
 from analysis.sections.parts import PartsView
-from analysis.sections.tables import AVERAGE, MainTable, label
+from analysis.sections.tables import AVERAGE, MainTable
 from analysis.stats import Array, Resamples
+from analysis.text import label
 
 PROFILE_REPS = 2000
 NUM_POINTS = 41
@@ -33,7 +34,7 @@ NO_COST = "the source has no costs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """What the pictures are drawn from."""
+    """What the figures are drawn from."""
 
     results: Results
     table: MainTable
@@ -55,20 +56,20 @@ class Material:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
-    """Pictures by name, and for every name without one the reason."""
+    """Figures by name, and for every name without one the reason."""
 
-    pictures: Mapping[str, Picture]
+    figures: Mapping[str, Figure]
     absent: Mapping[str, str]
 
-    def all(self) -> Iterable[Picture]:
-        """The pictures in the order of the page."""
-        return self.pictures.values()
+    def all(self) -> Iterable[Figure]:
+        """The figures in the order of the page."""
+        return self.figures.values()
 
 
 def gallery(material: Material) -> Gallery:
-    """Every picture that the results allow."""
+    """Every figure that the results allow."""
     single = "only one variant: nothing to compare"
-    drawn: list[tuple[str, Picture | None, str]] = [
+    drawn: list[tuple[str, Figure | None, str]] = [
         ("base_new", _plane(material), "the study has no base and new accuracy"),
         ("forest", _forest(material), "no variant can be compared with a reference"),
         ("difference_heatmap", _difference_heatmap(material), "no pair of runs to compare"),
@@ -89,8 +90,8 @@ def gallery(material: Material) -> Gallery:
         ("cost", _cost(material), NO_COST),
     ]
     return Gallery(
-        pictures={name: picture for name, picture, _ in drawn if picture is not None},
-        absent={name: reason for name, picture, reason in drawn if picture is None},
+        figures={name: figure for name, figure, _ in drawn if figure is not None},
+        absent={name: reason for name, figure, reason in drawn if figure is None},
     )
 
 
@@ -101,11 +102,11 @@ def forest_metrics(results: Results) -> tuple[str, ...]:
     return results.metrics[-4:] if results.curve else results.metrics[:4]
 
 
-def _forest(m: Material) -> Picture | None:
+def _forest(m: Material) -> Figure | None:
     return forests(m.blocks, forest_metrics(m.results), rope=m.options.rope)
 
 
-def _plane(m: Material) -> Picture | None:
+def _plane(m: Material) -> Figure | None:
     if not {"base", "new"} <= set(m.table.metrics[m.average]):
         return None
     cells = m.table.cells
@@ -115,9 +116,9 @@ def _plane(m: Material) -> Picture | None:
     )
 
 
-def _against_baseline(m: Material) -> tuple[list[str], list[Array]]:
-    """Variants that may be compared with the baseline, and their paired differences (D, S)."""
-    results, width = m.results, max(len(m.results.planned_seeds), 1)
+def _against_baseline(m: Material) -> tuple[list[str], Array]:
+    """Variants that may be compared with the baseline, and their paired differences (V, D, S)."""
+    results = m.results
     shown = [
         v
         for v in results.variants
@@ -125,16 +126,16 @@ def _against_baseline(m: Material) -> tuple[list[str], list[Array]]:
         and v not in results.aliases
         and not results.not_comparable(v, results.baseline)
     ]
-    tables = [differences(results, v, results.baseline, m.metric) for v in shown]
-    return shown, [np.broadcast_to(t, (t.shape[0], width)) for t in tables]
+    scores_VDS = results.cube([results.baseline, *shown], m.metric)
+    return shown, scores_VDS[1:] - scores_VDS[0]
 
 
-def _difference_heatmap(m: Material) -> Picture | None:
-    shown, tables = _against_baseline(m)
+def _difference_heatmap(m: Material) -> Figure | None:
+    shown, differences_VDS = _against_baseline(m)
     if not shown:
         return None
     return difference_heatmap(
-        np.stack([stats.dataset_means(t) for t in tables]),
+        stats.dataset_means(differences_VDS),
         shown,
         m.results.datasets,
         baseline=m.results.baseline,
@@ -142,12 +143,12 @@ def _difference_heatmap(m: Material) -> Picture | None:
     )
 
 
-def _seeds(m: Material) -> Picture | None:
-    shown, tables = _against_baseline(m)
+def _seeds(m: Material) -> Figure | None:
+    shown, differences_VDS = _against_baseline(m)
     if not shown:
         return None
     return seed_scatter(
-        np.stack(tables),
+        differences_VDS,
         shown,
         m.results.datasets,
         m.results.planned_seeds,
@@ -156,12 +157,12 @@ def _seeds(m: Material) -> Picture | None:
     )
 
 
-def _pairwise_heatmap(m: Material) -> Picture | None:
+def _pairwise_heatmap(m: Material) -> Figure | None:
     p = m.pairwise
     return pairwise_heatmap(p.difference_VV, p.words_VV, p.variants, what=label(m.metric))
 
 
-def _critical_difference(m: Material) -> Picture | None:
+def _critical_difference(m: Material) -> Figure | None:
     if m.pairwise.ranks is None:
         return None
     test = m.pairwise.primary.reason.split(";")[0].split(",")[0]
@@ -170,44 +171,40 @@ def _critical_difference(m: Material) -> Picture | None:
     )
 
 
-def _attribution(m: Material) -> Picture | None:
-    return attribution_picture(m.parts.shares) if m.parts.shares else None
+def _attribution(m: Material) -> Figure | None:
+    return attribution_figure(m.parts.shares) if m.parts.shares else None
 
 
-def _variance(m: Material) -> tuple[Picture | None, str]:
+def _variance(m: Material) -> tuple[Figure | None, str]:
     """Shares of variance, or the first reason why a dataset has none."""
     if m.parts.shares is None:
         return None, m.parts.reason
     parts = m.parts.shares.found.parts
     reasons = [shares.reason for shares in m.parts.variance.values()]
-    return variance_picture(m.parts.variance, parts, what=label(m.metric)), reasons[0]
+    return variance_figure(m.parts.variance, parts, what=label(m.metric)), reasons[0]
 
 
-def _levels(m: Material) -> Picture | None:
+def _levels(m: Material) -> Figure | None:
     if m.parts.shares is not None:
         return None
-    return level_picture(m.parts.levels, what=label(m.metric))
+    return level_figure(m.parts.levels, what=label(m.metric))
 
 
-def _interaction(m: Material) -> Picture | None:
+def _interaction(m: Material) -> Figure | None:
     return interaction_plots(m.parts.pairs, what=label(m.metric))
 
 
-def _profiles(m: Material) -> tuple[Picture | None, str]:
+def _profiles(m: Material) -> tuple[Figure | None, str]:
     """Profiles of the variants with a complete table; the others are named."""
     results, metric = m.results, m.metric
-    width = max(len(results.planned_seeds), 1)
-    tables = {
-        v: np.broadcast_to(results.scores(v, metric), (len(results.datasets), width))
-        for v in results.variants
-        if v not in results.aliases
-    }
-    complete = {v: t for v, t in tables.items() if not np.isnan(t).any()}
+    own = [v for v in results.variants if v not in results.aliases]
+    tables = zip(own, results.cube(own, metric), strict=True)
+    complete = {v: t for v, t in tables if not np.isnan(t).any()}
     if not complete:
         return None, "aggregates need a variant without missing cells"
     resamples = Resamples.draw(
         len(results.datasets),
-        width,
+        results.num_seeds,
         reps=min(PROFILE_REPS, m.options.reps),
         rng=np.random.default_rng(m.options.rng_seed),
         shared_seeds=results.shared_seeds,
@@ -222,7 +219,7 @@ def _profiles(m: Material) -> tuple[Picture | None, str]:
         )
         for v, t in complete.items()
     ]
-    return profile_picture(profiles, what=label(metric)), ""
+    return profile_figure(profiles, what=label(metric)), ""
 
 
 def _points(tables: Sequence[Array]) -> tuple[float, ...]:
@@ -233,7 +230,7 @@ def _points(tables: Sequence[Array]) -> tuple[float, ...]:
     return tuple(np.linspace(*ends, NUM_POINTS).round(6).tolist())
 
 
-def _curves(m: Material) -> Picture | None:
+def _curves(m: Material) -> Figure | None:
     if not m.results.curve:
         return None
     shots = {metric: int(metric.split()[0]) for metric in m.results.curve}
@@ -246,7 +243,7 @@ def _curves(m: Material) -> Picture | None:
     return shot_curves(cells, m.table.variants, m.table.datasets, list(shots.values()))
 
 
-def _cost(m: Material) -> Picture | None:
+def _cost(m: Material) -> Figure | None:
     if m.results.costs.empty:
         return None
     known = {str(row["variant"]): row for row in m.results.costs.to_dict("records")}
@@ -262,4 +259,4 @@ def _cost(m: Material) -> Picture | None:
                 costs={key: float(costs[key]) for key in MEASURES if key in costs},
             )
         )
-    return cost_picture(priced, what=label(m.metric))
+    return cost_figure(priced, what=label(m.metric))

@@ -13,7 +13,7 @@ from analysis.read.published import (
     load_published,
 )
 from analysis.read.results import Results
-from analysis.sections.tables import label, points
+from analysis.text import label, points
 
 CONTEXT_NOTE = (
     "Other people's runs with other code, read from the named source. They are context only: they "

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.read.results import Results
-from analysis.sections.comparisons import HM_OF_MEANS, TESTS, Block, Comparison
+from analysis.sections.comparisons import TESTS, Block, Comparison
 from analysis.stats import Array, Interval, MeanInterval, dataset_means, t_interval
+from analysis.text import HM_OF_MEANS, interval_text, label, p_text, points, rounded, rounded_p
 from core.metrics import harmonic_mean
 
 AVERAGE = "average"
-DECIMALS = 6
-LABELS = {"base": "Base", "new": "New", "hm": "HM", HM_OF_MEANS: "HM of means", "all": "accuracy"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +49,6 @@ class MainTable:
     def columns(self) -> list[tuple[str, str]]:
         """All (dataset, metric) columns in order."""
         return [(d, m) for d in self.datasets for m in self.metrics[d]]
-
-
-def label(metric: str) -> str:
-    """Printed name of a metric."""
-    return LABELS.get(metric, metric)
-
-
-def phrase(metric: str) -> str:
-    """A metric behind the word points: "of HM", "at 16 shots"."""
-    return f"{'at' if metric.endswith((' shot', ' shots')) else 'of'} {label(metric)}"
 
 
 def main_table(results: Results) -> MainTable:
@@ -179,33 +168,6 @@ def escape_markdown(text: str) -> str:
     return "".join("\\" + c if c in "\\`*_[<|~&$" else c for c in text)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 dataset", "2 datasets"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def points(value: float | None, *, sign: bool = False) -> str:
-    """A fraction in percent or percentage points with two decimals; "-" for None, never "-0.00"."""
-    if value is None:
-        return "-"
-    rounded = round(100 * value, 2) + 0.0
-    return f"{rounded:+.2f}" if sign and rounded else f"{rounded:.2f}"
-
-
-def interval_text(interval: Interval | None) -> str:
-    """An interval in points, "-" for None."""
-    if interval is None:
-        return "-"
-    return f"[{points(interval.low, sign=True)}, {points(interval.high, sign=True)}]"
-
-
-def p_text(p: float | None) -> str:
-    """A p value with three significant decimals, "n/a" where there is no test."""
-    if p is None:
-        return "n/a"
-    return "<0.001" if p < 0.001 else f"{min(p, 1.0):.3f}"
-
-
 def least_text(c: Comparison) -> str:
     """The smallest adjusted p that the design could have given; a t test has no such limit."""
     no_limit = c.smallest_holm_p is None and c.decided_by.startswith("t")
@@ -298,21 +260,6 @@ def comparison_row(c: Comparison) -> tuple[str, ...]:
         c.verdict,
         c.reason,
     )
-
-
-def rounded(value: float | None) -> float | None:
-    """A number as files store it."""
-    return None if value is None else round(value, DECIMALS) + 0.0
-
-
-def rounded_p(p: float | None) -> float | None:
-    """A p value or a variance as files store it: six significant digits."""
-    return None if p is None else float(f"{p:.6g}")
-
-
-def rounded_ends(interval: Interval | None) -> list[float | None] | None:
-    """Both ends of an interval as files store them."""
-    return None if interval is None else [rounded(interval.low), rounded(interval.high)]
 
 
 def main_records(table: MainTable) -> list[dict[str, object]]:

@@ -17,15 +17,14 @@ from PIL import Image
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import MOSAIC, load_clip
-from core.config.config import load_config
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.pixels import iter_pixels
 from core.data.transforms import EvalTransform, TrainTransform, Transform
 from core.seeding import Seeds
 from core.types import ClassNames
-from experiments.cli.console import config_path
-from experiments.run.run import Assembly, Place, assembled, train
+from experiments.configs import config_path, read_config
+from experiments.run.run import Assembly, Place, assemble, train
 from experiments.workers.local import available_cores
 from methods.coop import CoOp
 
@@ -168,9 +167,9 @@ def _class_texts(place: Place) -> Cases:
 def _training(place: Place) -> Cases:
     """One epoch of every method, on cached features or, where it changes the tower, on pixels."""
     for preset in PRESETS:
-        config = load_config(config_path(preset), list(ONE_EPOCH))
-        with assembled(config, place) as built:
-            yield preset, partial(_epoch, built)
+        config = read_config(config_path(preset), list(ONE_EPOCH))
+        built = assemble(config, place)
+        yield preset, partial(_epoch, built)
 
 
 def _epoch(built: Assembly) -> tuple[int, float]:

@@ -1,17 +1,13 @@
 """What the commands print: rich tables on a terminal, the same text without color elsewhere."""
 
-import difflib
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-CONFIGS_DIR = Path(__file__).resolve().parents[1] / "configs"
-SORTED_BY = ("methods", "refiners", "grids", "searches")
 PLAIN_WIDTH = 160
 PLAIN_SECONDS = 10.0
 
@@ -75,45 +71,6 @@ class Bar:
         if now - self.last >= PLAIN_SECONDS:
             self.last = now
             print(f"{self.label}: {100 * done / total:.0f} %", file=sys.stderr, flush=True)
-
-
-def config_path(name: str) -> Path:
-    """A configuration file: a path, or the name of a shipped one with or without ``.gin``."""
-    given = Path(name)
-    folders = (CONFIGS_DIR, *(CONFIGS_DIR / kind for kind in SORTED_BY))
-    for path in (given, *(folder / file for folder in folders for file in (name, f"{name}.gin"))):
-        if path.is_file():
-            return path
-    close = difflib.get_close_matches(Path(name).stem, config_names(), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(
-        f"configuration {name!r} is neither a file nor one of the shipped ones; {hint}"
-        "see 'python main.py list configs'"
-    )
-
-
-def config_names() -> list[str]:
-    """Names of the shipped configurations, without ``.gin``."""
-    return sorted(_files())
-
-
-def _files() -> dict[str, Path]:
-    """The file of each short name: the folder that sorts it is left out, ``published/`` stays."""
-    found = {}
-    for path in CONFIGS_DIR.rglob("*.gin"):
-        inside = path.relative_to(CONFIGS_DIR).with_suffix("")
-        short = inside.name if inside.parts[0] in SORTED_BY else str(inside)
-        found[short] = path
-    return found
-
-
-def config_rows() -> list[dict[str, str]]:
-    """Each shipped configuration with its first comment line."""
-    rows = []
-    for name, path in sorted(_files().items()):
-        first = path.read_text().splitlines()[0]
-        rows.append({"name": name, "summary": first.removeprefix("#").strip()})
-    return rows
 
 
 def percent(value: float | None) -> str:

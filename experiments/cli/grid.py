@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config.config import load_config
 from experiments.cli.console import console, table
+from experiments.configs import read_config
 from experiments.run.run import Place, fingerprints
 from experiments.study.driver import StudyOutcome, rerun, run_study
 from experiments.study.planner import Plan, plan
@@ -22,7 +22,7 @@ from experiments.workers.local import InlineExecutor, LocalExecutor, available_c
 
 def plan_of(config_file: Path, overrides: Sequence[str], place: Place, *, yes: bool) -> Plan:
     """The plan of a grid file. Raises ValueError for whatever is wrong with it."""
-    config = load_config(config_file, overrides)
+    config = read_config(config_file, overrides)
     prints = partial(fingerprints, cache_dir=place.cache_dir, data_root=place.data_root)
     return plan(config, prints, yes=yes)
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config.registry import entries, parameter_help
+from core.config import parameter_help, registered_classes
 from core.data.catalog import dataset_names
-from experiments.cli.console import config_rows
+from experiments.configs import config_rows
 from experiments.run.protocols import PROTOCOLS, SEARCH_PROTOCOLS
 
 PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
@@ -38,5 +38,5 @@ def listing(topic: str) -> list[dict[str, Any]]:
             ],
         }
         for kind in kinds[topic]
-        for entry in entries(kind)
+        for entry in registered_classes(kind)
     ]

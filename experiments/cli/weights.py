@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.console import config_path, console, table
+from experiments.cli.console import console, table
+from experiments.configs import config_path
 
 RUNS = Path("runs")
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.frozen import fingerprint
-from core.config.config import Config
-from core.config.registry import lookup
+from core.config import Config, lookup
 from core.store.record import RunRecord, write_record
 from core.train.fit import FitResult
 from core.train.published_checkpoints import Published, load_published, read_published

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.config.config import Config
-from core.config.registry import Reference, lookup
+from core.config import Config, Reference, lookup
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.fewshot import few_shot
@@ -109,18 +108,12 @@ def _drawn(settings: Experiment, full: Dataset) -> Dataset:
 
 
 def _part_files(config: Config) -> dict[str, Path]:
-    """Files that plugged-in parts read, such as a teacher's weights, where they are there.
-
-    A part names them in a class method ``input_files(parameters)``; whether they are good is for
-    its constructor to say.
-    """
+    """Files that plugged-in parts read (``Configurable.input_files``), where they exist."""
     values = config.operative(ROOT)
     found: dict[str, Path] = {}
     for name in dict.fromkeys(key.partition(".")[0] for key in values):
-        cls: Any = lookup(name).cls
-        if hasattr(cls, "input_files"):
-            own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
-            found |= {f"{name} {path.name}": path for path in cls.input_files(own)}
+        own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
+        found |= {f"{name} {path.name}": path for path in lookup(name).cls.input_files(own)}
     return {label: path for label, path in found.items() if path.is_file()}
 
 

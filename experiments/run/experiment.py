@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from core.config.registry import (
+from core.config import (
+    Configurable,
     NonNegativeFloat,
     NonNegativeInt,
     Part,
@@ -39,7 +40,7 @@ UNTRAINED: dict[str, Any] = {
 
 @register("experiment", name="experiment")
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(Configurable):
     """One run: a base method with a refiner, on a dataset, with a budget and a seed.
 
     ``backbone`` is "mosaic" or an open_clip name, ``weights`` a pretrained tag or a local file.

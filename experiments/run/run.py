@@ -15,7 +15,7 @@ import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
-from core.config.config import Config, config_from_text, session
+from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset
 from core.data.shots import write_shots
 from core.data.splits import class_subset
@@ -115,7 +115,7 @@ class Assembly:
 
 
 def run(
-    config_text: str,
+    config: Config,
     run_dir: Path,
     *,
     identity: str,
@@ -135,10 +135,10 @@ def run(
     input.
     """
     started = time.perf_counter()
-    config = config_from_text(config_text)
     write_atomic(run_dir / CONFIG_NAME, config.text())
     place = Place(cache_dir=cache_dir, data_root=data_root, device=device)
-    with assembled(config, place) as built, _log(run_dir / LOG_NAME, on_progress) as log:
+    built = assemble(config, place)
+    with _log(run_dir / LOG_NAME, on_progress) as log:
         record = _describe(built, identity, variant, factors, place)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
@@ -235,48 +235,40 @@ def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
     return dataset.name if subset == "all" else f"{dataset.name}:{subset}"
 
 
-@contextmanager
-def assembled(config: Config, place: Place) -> Iterator[Assembly]:
-    """Everything of a run, built inside one configuration session."""
-    with session(config) as make:
-        settings: Experiment = make("experiment")
-        seeds = Seeds(settings.seed)
-        dtype, device = DTYPES[settings.precision], torch.device(place.device)
-        clip = shared_clip(settings.backbone, settings.weights, place.device, dtype)
-        protocol = protocol_of(settings.protocol)
-        inputs = read_inputs(config, place)
-        trained = class_subset(inputs.dataset, protocol.labeled)
-        method = settings.method(clip, class_names(trained, settings.template), seeds.at("method"))
-        if method.regime != LABELED:
-            method.set_classes(class_names(inputs.dataset, settings.template))
-        refiner = settings.refiner(method.output(), seeds.at("refiner"))
-        model = RefinedMethod(method, refiner).to(device, dtype)
-        yield Assembly(
-            settings=settings,
-            inputs=inputs,
-            model=model,
-            budget=_budget(settings, model),
-            source=image_source(method.image_input, clip, settings, place, dtype),
-            seeds=seeds,
-            autocast=_autocast(settings, device),
-        )
+def assemble(config: Config, place: Place) -> Assembly:
+    """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
+    settings: Experiment = build(config, "experiment")
+    seeds = Seeds(settings.seed)
+    dtype, device = DTYPES[settings.precision], torch.device(place.device)
+    clip = shared_clip(settings.backbone, settings.weights, place.device, dtype)
+    protocol = protocol_of(settings.protocol)
+    inputs = read_inputs(config, place)
+    trained = class_subset(inputs.dataset, protocol.labeled)
+    method = settings.method(clip, class_names(trained, settings.template), seeds.at("method"))
+    if method.regime != LABELED:
+        method.set_classes(class_names(inputs.dataset, settings.template))
+    refiner = settings.refiner(method.output(), seeds.at("refiner"))
+    model = RefinedMethod(method, refiner).to(device, dtype)
+    return Assembly(
+        settings=settings,
+        inputs=inputs,
+        model=model,
+        budget=_budget(settings, model),
+        source=image_source(method.image_input, clip, settings, place, dtype),
+        seeds=seeds,
+        autocast=_autocast(settings, device),
+    )
 
 
-def reload(run_dir: Path, place: Place) -> AbstractContextManager[Assembly]:
+def reload(run_dir: Path, place: Place) -> Assembly:
     """A finished run, built again with what it learned. Raises ValueError for missing files."""
     path = run_dir / CONFIG_NAME
     if not path.is_file():
         raise ValueError(f"{run_dir} is not a run folder: it has no {CONFIG_NAME}")
-    config = config_from_text(path.read_text(), str(path))
-    return _reloaded(config, run_dir / WEIGHTS_NAME, place)
-
-
-@contextmanager
-def _reloaded(config: Config, weights: Path, place: Place) -> Iterator[Assembly]:
-    with assembled(config, place) as built:
-        load_checkpoint(weights, built.model)
-        built.model.eval()
-        yield built
+    built = assemble(config_from_text(path.read_text(), str(path)), place)
+    load_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+    built.model.eval()
+    return built
 
 
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:

@@ -6,12 +6,13 @@ from statistics import fmean
 from typing import get_args
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config.config import Config, load_config
+from core.config import Config
 from core.data.dataset import ClassSubset
 from core.metrics import harmonic_mean
 from core.store.record import Evaluation, RunRecord, write_record
 from core.train.fit import FitResult
 from experiments.cli.console import percent
+from experiments.configs import read_config
 from experiments.run.data_inputs import read_dataset
 from experiments.run.protocols import protocol_of
 from experiments.run.run import Assembly, Place, Progress, evaluate, fingerprints, reload, run
@@ -37,7 +38,7 @@ def train_one(
 
 def single_config(config_file: Path, overrides: Sequence[str]) -> Config:
     """The configuration of one run; what a grid file says of its grid is left out."""
-    config = load_config(config_file, overrides)
+    config = read_config(config_file, overrides)
     config = config.without(key for key in config.bindings if key.startswith("grid."))
     config.check_used(["experiment"])
     return config
@@ -63,7 +64,7 @@ def run_alone(
     folder = out or home / identity
     folder.mkdir(parents=True, exist_ok=True)
     record = run(
-        config.text(),
+        config,
         folder,
         identity=identity,
         variant=variant,
@@ -119,10 +120,10 @@ def evaluate_run(run_dir: Path, dataset: str, classes: str, place: Place) -> lis
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
     named = tuple(s for s in subsets if s == classes)
-    with reload(run_dir, place) as built:
-        if not dataset and not named:
-            return [evaluate(built, *scored) for scored in built.scored()]
-        if not dataset or dataset == built.dataset.name:
-            return [evaluate(built, built.dataset, s) for s in named or built.targets()]
-        other = read_dataset(built.settings, dataset, place)
-        return [evaluate(built, other, s) for s in named or ("all",)]
+    built = reload(run_dir, place)
+    if not dataset and not named:
+        return [evaluate(built, *scored) for scored in built.scored()]
+    if not dataset or dataset == built.dataset.name:
+        return [evaluate(built, built.dataset, s) for s in named or built.targets()]
+    other = read_dataset(built.settings, dataset, place)
+    return [evaluate(built, other, s) for s in named or ("all",)]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.config.value_types import format_value
+from core.config import format_value
 from core.store.record import write_atomic
 from experiments.search.settings import Parsed
 from experiments.search.space import Space

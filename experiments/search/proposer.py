@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from core.config.config import Config
-from core.config.value_types import format_value
+from core.config import Config, format_value
 from experiments.search.ledger import Event, Told
 from experiments.search.samplers import Pruner, Sampler
 from experiments.search.settings import AIMS, Search

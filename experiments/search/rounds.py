@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config.config import Config
+from core.config import Config
 from core.store.record import RunRecord, write_atomic
 from experiments.search.ledger import Asked, Ledger, Told
 from experiments.search.proposer import Proposer

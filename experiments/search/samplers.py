@@ -11,16 +11,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
-from core.config.registry import (
-    NonNegativeInt,
-    PositiveInt,
-    Probability,
-    register,
-)
+from core.config import Configurable, NonNegativeInt, PositiveInt, Probability, register
 from core.seeding import derive_seed
 
 
-class Sampler(ABC):
+class Sampler(Configurable, ABC):
     """Builds the proposer of one trial, from the seed of the study and the number of the trial.
 
     A fresh one a trial, seeded by its number, is what makes a resumed study equal an uninterrupted
@@ -200,7 +195,7 @@ class NSGA3(Sampler):
         )
 
 
-class Pruner(ABC):
+class Pruner(Configurable, ABC):
     """Decides, after some runs of a trial, whether the rest is worth it. Never used by grids."""
 
     prunes: ClassVar[bool] = True

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config.config import load_config
 from experiments.cli.console import console, percent, table
 from experiments.cli.grid import executor_of
+from experiments.configs import read_config
 from experiments.run.run import Place, fingerprints
 from experiments.search.course import Course, run_trials
 from experiments.search.importances import write_importances
@@ -67,7 +67,7 @@ class SearchCommand:
 
         Raises ValueError for whatever is wrong with it, before the first trial.
         """
-        config = load_config(config_file, overrides)
+        config = read_config(config_file, overrides)
         searches = [search_of(config, trials=trials)]
         searches += [search_of(config, trials=trials, control=True)] if control else []
         courses: list[Course] = []
@@ -149,7 +149,7 @@ def _shown(name: str, value: float | None) -> str:
 
 def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
     """What a search would do, as rows of two columns; checks everything, runs nothing."""
-    parsed = search_of(load_config(config_file, overrides), trials=trials)
+    parsed = search_of(read_config(config_file, overrides), trials=trials)
     space, search = Space(parsed.search.space, parsed.base), parsed.search
     if search.storage:
         check_storage(search.storage)

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
-from core.config.config import Config
-from core.config.registry import (
+from core.config import (
+    Config,
+    Configurable,
     NonNegativeInt,
     Part,
     PositiveFloat,
     PositiveInt,
     Reference,
+    build,
     lookup,
     register,
 )
@@ -64,7 +66,7 @@ AIMS: Mapping[str, Aim] = MappingProxyType(
 
 @register("search", name=SEARCH)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(Configurable):
     """A hyper-parameter search that never sees test images or new classes.
 
     ``space`` maps ``Class.parameter`` to a range (a dict with low and high, perhaps log or step)
@@ -182,8 +184,8 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     if control:
         own_seed = derive_seed(search.seed, "control")
         search = replace(search, study=f"{search.study}_random", mode="rounds", seed=own_seed)
-    parts = [lookup(part.name) for part in (values["search.sampler"], values["search.pruner"])]
-    sampler, pruner = (part.cls(**_own(values, part.name)) for part in parts)
+    sampler = build(without_parts, values["search.sampler"].name)
+    pruner = build(without_parts, values["search.pruner"].name)
     _check_sampler(search, sampler, pruner)
     outside = {key for key in config.bindings if key.startswith((f"{SEARCH}.", "grid."))}
     outside |= set(_of_kind(config, "sampler", "pruner"))

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from core.config.config import Config
-from core.config.registry import Value
-from core.config.value_types import format_value, references
+from core.config import Config, Value, format_value, references
 from experiments.study.planner import ROOT
 
 MAX_STRUCTURES = 256

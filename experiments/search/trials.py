@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
-from core.config.config import Config
+from core.config import Config
 from core.metrics import harmonic_mean
 from core.store.record import RunRecord
 from experiments.search.ledger import Told

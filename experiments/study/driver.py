@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from core.config.config import config_from_text
+from core.config import config_from_text
 from core.store.record import RECORD_NAME, STATUSES, RunRecord, from_json, write_record
 from experiments.study.lock import StudyLock
 from experiments.study.planner import ROOT, Cell, Plan

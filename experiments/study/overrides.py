@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.config.registry import did_you_mean
+from core.suggestions import did_you_mean
 
 AXES = ("variants", "datasets", "shots")
 SETTINGS = "set"

@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from core.config.config import Config
-from core.config.registry import NonNegativeInt, Reference, register
-from core.config.value_types import format_value
+from core.config import Config, Configurable, NonNegativeInt, Reference, format_value, register
 from experiments.run.protocols import FEW_SHOTS
 from experiments.study.overrides import Spot, check_overrides, read_overrides
 
@@ -30,7 +28,7 @@ FingerprintOf = Callable[[Config], Mapping[str, str]]
 
 @register("grid", name="grid")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class Grid(Configurable):
     """Variants x datasets x seeds, and the variant they are compared with.
 
     ``variants`` maps a name to bindings ("Class.parameter": value). ``factors`` maps a parameter to

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from core.config.value_types import format_value
+from core.config import format_value
 from core.store.record import RECORD_NAME, RunRecord, read_record, write_atomic
 from experiments.study.lock import living_holder
 from experiments.study.planner import Cell, Plan

@@ -6,16 +6,16 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from analysis.figures.attribution import Shares, attribution_picture
-from analysis.figures.cost import Priced, _front, cost_picture
+from analysis.figures.attribution import Shares, attribution_figure
+from analysis.figures.cost import Priced, _front, cost_figure
 from analysis.figures.critical_difference import critical_difference
 from analysis.figures.curves import shot_curves
 from analysis.figures.forest import forests
 from analysis.figures.heatmap import difference_heatmap, pairwise_heatmap
 from analysis.figures.interaction import CellMeans, interaction_plots
-from analysis.figures.levels import level_picture
+from analysis.figures.levels import level_figure
 from analysis.figures.plane import PlanePoint, plane
-from analysis.figures.profiles import Profile, profile_picture
+from analysis.figures.profiles import Profile, profile_figure
 from analysis.figures.seeds import seed_scatter
 from analysis.figures.style import PAGE, PRINT, SERIES, _settings, short, text_width, to_svg
 from analysis.sections.comparisons import Block, Comparison
@@ -89,7 +89,7 @@ def priced(name, x):
 
 CELLS = {(n, d, s): Cell(mean=0.5 + s / 40, half_width=0.02, n=3) for n in NAMES for d in DATASETS
          for s in (1, 2, 16)}  # fmt: skip
-PICTURES = {
+FIGURES = {
     "forest": forest,
     "plane": lambda: plane(
         [PlanePoint(n, Cell(mean=0.7 + i / 50, half_width=0.01), Cell(mean=0.6, half_width=0.02))
@@ -105,21 +105,21 @@ PICTURES = {
         RankGroups((4, 0, 1, 2, 3), (1.0, 2.1, 2.9, 4.0, 5.0), ((4, 0), (0, 1, 2))),
         NAMES, alpha=0.05, test="t",
     ),
-    "attribution": lambda: attribution_picture(shares()),
-    "leave_one_out": lambda: attribution_picture(
+    "attribution": lambda: attribution_figure(shares()),
+    "leave_one_out": lambda: attribution_figure(
         shares([c for c in subsets(("cache", "$agg_1$", "a_long_name_of_a_part_of_the_refiner"))
                 if len(c) < 2])
     ),
-    "levels": lambda: level_picture(
+    "levels": lambda: level_figure(
         [e for e in shares().found.of("main") for e in [_level(e)]], what="HM"
     ),
     "interaction": lambda: interaction_plots([crossed()] * 4, what="HM"),
     "seeds": lambda: seed_scatter(
         RNG.normal(0, 0.02, (5, 3, 4)), NAMES, DATASETS, (1, 2, 3, 4), baseline="CoOp", what="HM"
     ),
-    "cost": lambda: cost_picture([priced(n, i + 1) for i, n in enumerate(NAMES)], what="HM"),
+    "cost": lambda: cost_figure([priced(n, i + 1) for i, n in enumerate(NAMES)], what="HM"),
     "curves": lambda: shot_curves(CELLS, NAMES, DATASETS, (1, 2, 16)),
-    "profiles": lambda: profile_picture(profiles(), what="HM"),
+    "profiles": lambda: profile_figure(profiles(), what="HM"),
 }  # fmt: skip
 
 
@@ -144,10 +144,10 @@ def undrawn(figure):
     return labels
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_clipped_and_no_name_is_mathematics(name):
-    picture = PICTURES[name]()
-    for part in (picture, *picture.panels):
+    figure = FIGURES[name]()
+    for part in (figure, *figure.panels):
         with matplotlib.rc_context(_settings(PRINT)):
             figure = part.draw(PRINT)
             canvas = FigureCanvasAgg(figure)
@@ -173,7 +173,7 @@ def test_inline_svg_has_text_and_the_colors_of_the_page():
     assert all(i.startswith("p-") for i in __import__("re").findall(r' id="([^"]+)"', svg))
 
 
-def test_there_is_no_picture_without_numbers():
+def test_there_is_no_figure_without_numbers():
     nothing = Cell()
     assert forests([], ["hm"], rope=0.01) is None
     assert plane([PlanePoint("A", nothing, nothing)]) is None
@@ -182,12 +182,12 @@ def test_there_is_no_picture_without_numbers():
     assert pairwise_heatmap(np.zeros((1, 1)), [[""]], NAMES[:1], what="HM") is None
     assert seed_scatter(empty[:, :, None], NAMES[:2], DATASETS, (1,), baseline="A", what="") is None
     assert shot_curves(CELLS, NAMES, DATASETS, (16,)) is None
-    assert interaction_plots([], what="HM") is None and profile_picture([], what="HM") is None
-    assert level_picture([], what="HM") is None and cost_picture([], what="HM") is None
+    assert interaction_plots([], what="HM") is None and profile_figure([], what="HM") is None
+    assert level_figure([], what="HM") is None and cost_figure([], what="HM") is None
 
 
 def test_values_are_the_numbers_that_are_drawn():
-    values = attribution_picture(shares()).values
+    values = attribution_figure(shares()).values
     kinds = {e["kind"] for e in values["effects"]}
     assert {"shapley", "add_one_in", "leave_one_out", "interaction"} <= kinds
     row = forest().values[0]["rows"][0]

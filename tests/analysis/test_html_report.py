@@ -63,7 +63,7 @@ def test_every_figure_is_a_png_and_a_pdf(tmp_path):
     folder = make_study(tmp_path / "s", {"CoOp": (0, 0), "Full": (8, 8)}, datasets=1, seeds=2)
     report = build_report(folder, out=tmp_path / "out", options=QUICK)
     written = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    assert written == {f"{n}.{end}" for n in report.gallery.pictures for end in ("png", "pdf")}
+    assert written == {f"{n}.{end}" for n in report.gallery.figures for end in ("png", "pdf")}
     for path in (tmp_path / "out" / "figures").iterdir():
         assert path.read_bytes().startswith(b"%PDF" if path.suffix == ".pdf" else b"\x89PNG")
 
@@ -72,7 +72,7 @@ def test_the_figures_are_in_the_page_or_say_why_not(toggle):
     names = {"base_new", "forest", "difference_heatmap", "pairwise_heatmap", "critical_difference",
              "attribution", "variance_shares", "interaction", "seed_scatter", "profiles",
              "cost"}  # fmt: skip
-    assert set(toggle.gallery.pictures) == names
+    assert set(toggle.gallery.figures) == names
     assert toggle.gallery.absent["curves"] == "the study has one number of shots"
     page = toggle.page.read_text()
     for name in names - {"forest"}:
@@ -105,7 +105,7 @@ def test_the_json_follows_its_schema_and_holds_every_figure(toggle, evil):
     for report in (toggle, evil):
         raw = json.loads((report.out / "report.json").read_text())
         assert_matches_schema(raw, schema())
-        assert set(raw["figures"]) == set(report.gallery.pictures) - {"cost"}
+        assert set(raw["figures"]) == set(report.gallery.figures) - {"cost"}
         assert set(raw["figures_absent"]) == set(report.gallery.absent)
     with pytest.raises(AssertionError, match="not documented"):
         assert_matches_schema({**raw, "more": 1}, schema())
@@ -170,7 +170,7 @@ def test_verdicts_have_four_words_and_the_smallest_p(tmp_path):
 def test_the_same_numbers_give_the_same_figures(toggle, tmp_path):
     from analysis.figures.style import to_files, to_svg
 
-    picture = toggle.gallery.pictures["attribution"]
-    assert to_svg(picture, prefix="a") == to_svg(picture, prefix="a")
-    assert to_files(picture) == to_files(picture)
+    figure = toggle.gallery.figures["attribution"]
+    assert to_svg(figure, prefix="a") == to_svg(figure, prefix="a")
+    assert to_files(figure) == to_files(figure)
     assert load_csv(toggle.out / "scores.csv").variants == toggle.results.variants

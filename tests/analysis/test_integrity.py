@@ -168,5 +168,5 @@ def test_half_a_grid_has_no_interaction_plot(tmp_path):
         head = "variant,dataset,seed,accuracy,factor:a,factor:b\n"
         path.write_text(head + "\n".join(rows) + "\n")
         report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
-        assert ("interaction" in report.gallery.pictures) == (len(kept) == 4)
+        assert ("interaction" in report.gallery.figures) == (len(kept) == 4)
         assert ("cannot be told from the effect" in report.page.read_text()) == (len(kept) < 4)

@@ -96,7 +96,7 @@ def test_what_holm_leaves_possible_is_stated(many):
 
 def test_nothing_of_the_figures_is_cut_off(many):
     for name in ("critical_difference", "attribution", "forest", "pairwise_heatmap"):
-        figure = many.gallery.pictures[name].draw(PRINT)
+        figure = many.gallery.figures[name].draw(PRINT)
         assert outside(figure) == [], name
 
 

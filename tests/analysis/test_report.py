@@ -13,17 +13,10 @@ import pytest
 
 from analysis.read.study_folder import load_csv, load_study
 from analysis.report import build_report, print_report, summary_lines
-from analysis.sections.comparisons import HM_OF_MEANS, Options, compare_all
+from analysis.sections.comparisons import Options, compare_all
 from analysis.sections.headline import EMBEDDED_CAVEAT, headline
-from analysis.sections.tables import (
-    AVERAGE,
-    TESTS,
-    cell_text,
-    escape_markdown,
-    main_table,
-    p_text,
-    points,
-)
+from analysis.sections.tables import AVERAGE, TESTS, cell_text, escape_markdown, main_table
+from analysis.text import HM_OF_MEANS, p_text, points
 from core.metrics import harmonic_mean
 from core.store.record import read_record, write_record
 from tests.helpers.study_folders import FULL, cross_dataset, edit_manifest, make_study
@@ -323,7 +316,7 @@ def test_cross_dataset_and_single_variant_reports(study, tmp_path):
     folder = make_study(tmp_path / "one", {"CoOp": (0, 0)}, datasets=2, seeds=2)
     lonely = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     assert lonely.headline[0].text.startswith("One variant only")
-    assert "forest" not in lonely.gallery.pictures
+    assert "forest" not in lonely.gallery.figures
 
 
 def test_terminal_summary(study, capsys):

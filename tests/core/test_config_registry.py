@@ -6,36 +6,38 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
-import gin
 import pytest
 
-from core.config.registry import (
+from core.config import (
     REQUIRED,
     AtLeast,
+    Configurable,
     Parameter,
     Part,
     PositiveInt,
     Probability,
     Reference,
-    _temporary_entries,
-    did_you_mean,
-    did_you_mean_key,
-    entries,
+    build,
+    config_from_text,
+    isolated_registry,
     lookup,
     parameter_help,
     register,
+    registered_classes,
 )
+from core.config.registry import did_you_mean_key
+from core.suggestions import did_you_mean
 
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
-    with _temporary_entries():
+    with isolated_registry():
         yield
 
 
 def test_an_entry_carries_what_the_class_says_about_itself():
     @register("toy_cache")
-    class ToyCache:
+    class ToyCache(Configurable):
         """Keeps one row a slot.
 
         Source: Somebody and Somebody Else,
@@ -70,7 +72,7 @@ def test_an_entry_carries_what_the_class_says_about_itself():
 def test_classes_without_docstring_or_source_have_empty_texts():
     @register("toy")
     @dataclass(frozen=True, kw_only=True)
-    class ToyUndocumented:
+    class ToyUndocumented(Configurable):
         width: int = 1
 
     entry = lookup("ToyUndocumented")
@@ -79,7 +81,7 @@ def test_classes_without_docstring_or_source_have_empty_texts():
 
 
 def test_the_entry_is_immutable():
-    register("toy")(type("ToyPlain", (), {}))
+    register("toy")(type("ToyPlain", (Configurable,), {}))
     with pytest.raises(AttributeError):
         lookup("ToyPlain").kind = "other"  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -89,7 +91,7 @@ def test_the_entry_is_immutable():
 def test_frozen_keyword_only_dataclass_with_a_name_of_its_own():
     @register("toy_root", name="toy_root")
     @dataclass(frozen=True, slots=True, kw_only=True)
-    class ToyRoot:
+    class ToyRoot(Configurable):
         """Root."""
 
         seeds: tuple[int, ...] = (1, 2)
@@ -101,11 +103,11 @@ def test_frozen_keyword_only_dataclass_with_a_name_of_its_own():
     assert ToyRoot().levels == {"a": [1]}
 
 
-class PositionalOnly:
+class PositionalOnly(Configurable):
     def __init__(self, spec, /, width) -> None: ...
 
 
-class NoConstructor:
+class NoConstructor(Configurable):
     pass
 
 
@@ -113,7 +115,7 @@ class ToyProtocol(Protocol):
     def read(self) -> int: ...
 
 
-class FromProtocol(ToyProtocol):
+class FromProtocol(ToyProtocol, Configurable):
     def read(self) -> int:
         return 1
 
@@ -129,7 +131,7 @@ def test_classes_without_settings(cls):
 
 
 def test_an_inherited_constructor_brings_its_settings():
-    class ToyBase(ABC):
+    class ToyBase(Configurable, ABC):
         def __init__(self, *, width: PositiveInt = 3) -> None:
             self.width = width
 
@@ -149,11 +151,11 @@ def test_a_torch_module_can_be_registered_with_and_without_constructor():
     nn = pytest.importorskip("torch.nn")
 
     @register("toy")
-    class ToyIdentity(nn.Module):
+    class ToyIdentity(nn.Module, Configurable):
         pass
 
     @register("toy")
-    class ToyLayer(nn.Module):
+    class ToyLayer(nn.Module, Configurable):
         def __init__(self, *, width: PositiveInt = 3) -> None:
             super().__init__()
 
@@ -163,72 +165,66 @@ def test_a_torch_module_can_be_registered_with_and_without_constructor():
 
 def test_registering_leaves_direct_calls_alone():
     @register("toy")
-    class ToyDirect:
+    class ToyDirect(Configurable):
         def __init__(self, *, width: int = 1) -> None:
             self.width = width
 
-    gin.clear_config()
-    gin.parse_config("ToyDirect.width = 5")
-    gin.finalize()
-    try:
-        assert ToyDirect().width == 1
-        built = gin.get_configurable("refinelab.ToyDirect")()
-        assert built.width == 5 and type(built) is ToyDirect
-    finally:
-        gin.clear_config()
+    assert ToyDirect().width == 1
+    config = config_from_text("ToyDirect.width = 5")
+    assert build(config, "ToyDirect").width == 5 and ToyDirect().width == 1
 
 
-class TakesKwargs:
+class TakesKwargs(Configurable):
     def __init__(self, *, width: int = 1, **rest: int) -> None: ...
 
 
-class TakesArgs:
+class TakesArgs(Configurable):
     def __init__(self, *rest: int, width: int = 1) -> None: ...
 
 
-class OnlyKwargs:
+class OnlyKwargs(Configurable):
     def __init__(self, **rest: int) -> None: ...
 
 
-class NoAnnotation:
+class NoAnnotation(Configurable):
     def __init__(self, *, width=1) -> None: ...
 
 
-class UnknownName:
+class UnknownName(Configurable):
     def __init__(self, *, width: "Nowhere" = 1) -> None: ...  # noqa: F821
 
 
-class ObjectAnnotation:
+class ObjectAnnotation(Configurable):
     def __init__(self, *, width: object = 1) -> None: ...
 
 
-class PlainDict:
+class PlainDict(Configurable):
     def __init__(self, *, width: dict[int, str]) -> None: ...
 
 
-class RuleOnText:
+class RuleOnText(Configurable):
     def __init__(self, *, width: Annotated[str, AtLeast(1)]) -> None: ...
 
 
-class DefaultBreaksRule:
+class DefaultBreaksRule(Configurable):
     def __init__(self, *, width: PositiveInt = 0) -> None: ...
 
 
-class DefaultBreaksType:
+class DefaultBreaksType(Configurable):
     def __init__(self, *, width: int = True) -> None: ...
 
 
-class DefaultIsClass:
+class DefaultIsClass(Configurable):
     def __init__(
         self, *, cache: Annotated[Callable[..., Any], Part("toy_cache")] = NoConstructor
     ) -> None: ...
 
 
-class DefaultIsPartial:
+class DefaultIsPartial(Configurable):
     def __init__(self, *, cache: Any = functools.partial(NoConstructor)) -> None: ...  # noqa: B008
 
 
-class DefaultIsReference:
+class DefaultIsReference(Configurable):
     def __init__(self, *, cache: Any = Reference("ToyCache")) -> None: ...  # noqa: B008
 
 
@@ -270,30 +266,28 @@ def test_names_that_gin_would_misread_are_refused(name):
         register("toy", name=name)(NoConstructor)
 
 
-def test_nothing_is_registered_while_gin_is_locked():
-    gin.clear_config()
-    gin.finalize()
-    try:
-        with pytest.raises(RuntimeError, match="'NoConstructor' cannot be registered while"):
-            register("toy")(NoConstructor)
-    finally:
-        gin.clear_config()
+def test_only_configurable_classes_are_registered():
+    class ToyStranger:
+        """Has hooks that nobody would call."""
+
+    with pytest.raises(TypeError, match=r"^ToyStranger cannot be registered: derive it from core"):
+        register("toy")(ToyStranger)  # type: ignore[type-var]
 
 
-def test_entries_are_sorted_and_filtered_by_kind():
-    register("toy_b")(type("ToyZeta", (), {}))
-    register("toy_a")(type("ToyAlpha", (), {}))
-    register("toy_b")(type("ToyBeta", (), {}))
-    assert [entry.name for entry in entries("toy_b")] == ["ToyBeta", "ToyZeta"]
-    names = [entry.name for entry in entries()]
+def test_registered_classes_are_sorted_and_filtered_by_kind():
+    register("toy_b")(type("ToyZeta", (Configurable,), {}))
+    register("toy_a")(type("ToyAlpha", (Configurable,), {}))
+    register("toy_b")(type("ToyBeta", (Configurable,), {}))
+    assert [entry.name for entry in registered_classes("toy_b")] == ["ToyBeta", "ToyZeta"]
+    names = [entry.name for entry in registered_classes()]
     assert names == sorted(names) and {"ToyAlpha", "ToyBeta", "ToyZeta"} <= set(names)
-    assert entries("toy_c") == []
+    assert registered_classes("toy_c") == []
 
 
 def test_lookup_says_what_is_near_and_what_is_valid():
-    register("toy_cache")(type("ToyEmaCache", (), {}))
-    register("toy_cache")(type("ToyNoCache", (), {}))
-    register("toy_loss")(type("ToyLoss", (), {}))
+    register("toy_cache")(type("ToyEmaCache", (Configurable,), {}))
+    register("toy_cache")(type("ToyNoCache", (Configurable,), {}))
+    register("toy_loss")(type("ToyLoss", (Configurable,), {}))
     assert lookup("ToyLoss", "toy_loss").name == "ToyLoss"
     with pytest.raises(ValueError) as caught:
         lookup("ToyEmaCach", "toy_cache")
@@ -318,14 +312,19 @@ def test_did_you_mean():
     assert did_you_mean("x", []) == ""
 
     @register("toy")
-    class ToyOwner:
+    class ToyOwner(Configurable):
         def __init__(self, *, toy_momentum: float = 0.9) -> None: ...
 
     assert did_you_mean_key("toy_mometum") == "; did you mean 'ToyOwner.toy_momentum'?"
 
 
-def test_temporary_entries_are_forgotten_by_gin_too():
-    with _temporary_entries():
+def test_an_isolated_registry_forgets_what_was_registered_in_it():
+    register("toy")(PositionalOnly)
+    with isolated_registry():
         register("toy")(NoConstructor)
-    register("toy_again")(NoConstructor)
-    assert lookup("NoConstructor").kind == "toy_again"
+        assert lookup("PositionalOnly").kind == "toy"
+    with isolated_registry(empty=True):
+        assert registered_classes() == []
+        register("toy_again")(NoConstructor)
+    assert [entry.name for entry in registered_classes("toy")] == ["PositionalOnly"]
+    assert registered_classes("toy_again") == []

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import pytest
 
-from core.config.registry import (
+from core.config import (
     Above,
     AtLeast,
     Between,
@@ -16,8 +16,9 @@ from core.config.registry import (
     PositiveInt,
     Probability,
     Reference,
+    format_value,
 )
-from core.config.value_types import MismatchError, conform, format_value, type_text
+from core.config.value_types import MismatchError, conform, type_text
 
 
 def accept_all(name: str, kind: str | None) -> None:

@@ -9,7 +9,7 @@ from core.data.fewshot import few_shot
 from core.data.transforms import TrainTransform
 from core.seeding import Seeds
 from core.train.batches import FeatureSource, FreshViewSource, PixelSource
-from experiments.cli.console import config_path
+from experiments.configs import config_path
 from experiments.run.run import Place
 from experiments.run.standalone import evaluate_run, train_one
 from tests.helpers.tiny_clip import shared_tiny_clip

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.clip.features import FeatureStore
-from core.config.registry import entries
+from core.config import registered_classes
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
 from core.seeding import Seeds
@@ -68,7 +68,7 @@ def test_the_loop_uses_the_rates_and_logs_the_mean_of_every_term():
     assert first[0]["ce"] == pytest.approx(sum(terms) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("entry", entries("optimizer"), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", registered_classes("optimizer"), ids=lambda entry: entry.name)
 def test_every_optimizer_lowers_the_loss(entry):
     model = coop()
     data = ListBatches([batch()])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import experiments.cli.console
 import main as command_line
-from core.config.registry import entries
+from core.config import registered_classes
+from experiments.configs import config_rows
 
 ROOT = Path(command_line.__file__).parent
 SHORT = ("--set", "experiment.epochs=2", "--set", "experiment.shots=2")
@@ -100,7 +100,7 @@ def test_list_names_everything_registered(call):
     found = json.loads(out)
     assert code == 0
     for topic, kind in (("methods", "method"), ("refiners", "refiner")):
-        assert {row["name"] for row in found[topic]} == {e.name for e in entries(kind)}
+        assert {row["name"] for row in found[topic]} == {e.name for e in registered_classes(kind)}
     assert {"EmaCache", "NoCache", "SGD", "SemanticLoss"} <= {r["name"] for r in found["parts"]}
     assert {"mosaic/vehicles", "sklearn/digits"} <= {r["name"] for r in found["datasets"]}
     assert {row["name"] for row in found["configs"]} >= {"coop", "demo", "text_refiner"}
@@ -110,7 +110,7 @@ def test_list_names_everything_registered(call):
 
 
 def test_every_shipped_configuration_says_what_it_is():
-    rows = experiments.cli.console.config_rows()
+    rows = config_rows()
     assert len(rows) >= 6
     for row in rows:
         assert row["summary"] and "=" not in row["summary"], row

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.config.config import config_from_text
+from core.config import config_from_text
 from experiments.study.status import manifest_of, summary
 from tests.helpers.planned_grids import NAMED, planned
 

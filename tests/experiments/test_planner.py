@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.config.config import Reference, config_from_text
+from core.config import Reference, config_from_text
 from experiments.study.planner import ROOT, plan
 from tests.helpers.planned_grids import COMMON, NAMED, TOGGLES, fingerprint_of, planned
 

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 
 import core.train.fit
-from core.config.config import load_config
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.fewshot import few_shot
 from core.data.splits import class_subset
 from core.train.batches import FeatureSource
-from experiments.cli.console import config_path
 from experiments.cli.listing import listing
+from experiments.configs import config_path, read_config
 from experiments.run.data_inputs import read_inputs
 from experiments.run.protocols import FEW_SHOTS, PROTOCOLS, SEARCH_PROTOCOLS
-from experiments.run.run import Place, assembled, fingerprints
+from experiments.run.run import Place, assemble, fingerprints
 from experiments.run.standalone import describe_run, evaluate_run, train_one
 from methods.zero_shot import ZeroShot
 
@@ -62,7 +61,7 @@ def train(place, tmp_path):
 
 def inputs_of(place, protocol, config="coop", *overrides):
     file, chosen = settings_of(protocol, config, *overrides)
-    return read_inputs(load_config(file, chosen), place)
+    return read_inputs(read_config(file, chosen), place)
 
 
 # what is trained on and scored
@@ -87,15 +86,15 @@ def test_a_record_has_what_the_protocol_scores_in_whole_numbers(train, place, pr
 @pytest.mark.parametrize("protocol", PROTOCOL)
 def test_training_sees_the_labeled_classes_of_the_source_alone(place, protocol):
     file, chosen = settings_of(protocol)
-    with assembled(load_config(file, chosen), place) as built:
-        half = "base" if protocol == "base_to_new" else "all"
-        assert built.trained_subset == built.selected_subset == half
-        assert built.dataset.name == PROTOCOL[protocol][0]
-        part = class_subset(built.dataset, half)
-        assert built.model.method.classes.names == part.class_names
-        whole = load_dataset(built.dataset.name, root=None, cache_dir=place.cache_dir)
-        drawn = few_shot(whole, shots=2, seed=1)
-        assert (built.dataset.train, built.dataset.val) == (drawn.train, drawn.val)
+    built = assemble(read_config(file, chosen), place)
+    half = "base" if protocol == "base_to_new" else "all"
+    assert built.trained_subset == built.selected_subset == half
+    assert built.dataset.name == PROTOCOL[protocol][0]
+    part = class_subset(built.dataset, half)
+    assert built.model.method.classes.names == part.class_names
+    whole = load_dataset(built.dataset.name, root=None, cache_dir=place.cache_dir)
+    drawn = few_shot(whole, shots=2, seed=1)
+    assert (built.dataset.train, built.dataset.val) == (drawn.train, drawn.val)
 
 
 @pytest.mark.parametrize("protocol", ["cross_dataset", "domain_generalization"])
@@ -237,7 +236,7 @@ def test_what_breaks_a_protocol_is_refused_before_anything_is_built(
     extra = () if protocol in PROTOCOL else (f"experiment.protocol={protocol}",)
     file, chosen = settings_of(known, "coop", *overrides, *extra)
     with pytest.raises(ValueError, match=r"\A[^\n]*\Z") as caught:
-        fingerprints(load_config(file, chosen), cache_dir=place.cache_dir, data_root=None)
+        fingerprints(read_config(file, chosen), cache_dir=place.cache_dir, data_root=None)
     assert message in str(caught.value)
 
 
@@ -259,7 +258,7 @@ def test_a_test_set_is_never_trained_on_with_labels(tmp_path, trees):
 
     def read(config, protocol, *overrides):
         own = [f"experiment.protocol={protocol}", "experiment.dataset=imagenet_a", *overrides]
-        return read_inputs(load_config(config_path(config), own), place)
+        return read_inputs(read_config(config_path(config), own), place)
 
     with pytest.raises(ValueError, match="imagenet_a has test images only"):
         read("coop", "few_shot")
@@ -292,11 +291,11 @@ def test_names_that_stand_for_two_classes_are_counted():
 def test_every_class_of_imagenet_v2_must_be_there(tmp_path, trees):
     place = Place(cache_dir=tmp_path / "cache", data_root=trees)
     own = ["experiment.protocol=domain_generalization", "experiment.dataset=imagenet"]
-    full = load_config(config_path("coop"), [*own, "experiment.targets=('imagenetv2',)"])
+    full = read_config(config_path("coop"), [*own, "experiment.targets=('imagenetv2',)"])
     with pytest.raises(ValueError, match="994 of the 1000 classes of imagenetv2 are not in"):
         read_inputs(full, place)
     (sketch,) = read_inputs(
-        load_config(config_path("coop"), [*own, "experiment.targets=('imagenet_sketch',)"]), place
+        read_config(config_path("coop"), [*own, "experiment.targets=('imagenet_sketch',)"]), place
     ).targets
     assert sketch.class_names.count("missile") == 2
 
@@ -306,7 +305,7 @@ def test_every_class_of_imagenet_v2_must_be_there(tmp_path, trees):
 
 def identity(place, protocol, config="coop", *overrides):
     file, chosen = settings_of(protocol, config, *overrides)
-    made = load_config(file, chosen)
+    made = read_config(file, chosen)
     prints = fingerprints(made, cache_dir=place.cache_dir, data_root=None)
     return made.identity("experiment", prints), prints
 

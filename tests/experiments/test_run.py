@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.config.config import config_from_text, load_config
+from core.config import config_from_text
 from core.data.catalog import load_dataset
 from core.data.splits import class_subset
 from core.store.record import read_record, read_right_images
-from experiments.cli.console import config_path
+from experiments.configs import config_path, read_config
 from experiments.run.run import Place, reload
 from experiments.run.standalone import describe_run, evaluate_run, train_one
 
@@ -91,7 +91,8 @@ def test_the_images_stand_in_the_order_of_the_test_list(train, place):
     folder, _ = train("run", "coop", "experiment.protocol=few_shot")
     images = read_right_images(folder)["all"]
     bits = np.unpackbits(np.frombuffer(images.bits, np.uint8))[: images.num_images]
-    with reload(folder, place) as built, torch.no_grad():
+    built = reload(folder, place)
+    with torch.no_grad():
         part = class_subset(built.dataset, "all")
         assert images.test_list == part.test_fingerprint and 0 < bits.sum() < len(part.test)
         for item, bit in zip(part.test, bits, strict=True):
@@ -142,7 +143,7 @@ def test_the_written_configuration_is_the_run(train):
     prints = {key: record.fingerprints[key] for key in ("dataset", "backbone")}
     assert again.identity("experiment", prints) == record.identity
     assert again.bindings["CoOp.num_ctx"] == 7
-    assert load_config(folder / "config.gin").bindings == again.bindings
+    assert read_config(folder / "config.gin").bindings == again.bindings
 
 
 def test_the_same_run_twice_is_the_same_to_the_byte(train):

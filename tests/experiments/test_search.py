@@ -13,8 +13,8 @@ import optuna
 import pytest
 
 import experiments.search
-from core.config.config import load_config
 from core.store.record import read_record
+from experiments.configs import read_config
 from experiments.search.course import RESULT_NAME
 from experiments.search.definition import DEFINITION_NAME, read_definition
 from experiments.search.importances import IMPORTANCES_NAME, write_importances
@@ -430,7 +430,7 @@ def test_the_winner_is_judged_once_with_fresh_seeds_beside_the_default(tmp_path)
 def test_the_winner_is_a_configuration_that_loads(tmp_path):
     course = run_inline(parsed(tmp_path), tmp_path / "s")
     path = write_best(course, tmp_path / "s")
-    config = load_config(path)
+    config = read_config(path)
     config.check_used(["experiment"])
     params = course.rounds.asked[winner_of(course).trial].params
     assert str(config.bindings["SGD.lr"]) == params["SGD.lr"]

@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 import pytest
 
 import experiments.run.data_inputs
-from core.config.config import load_config
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
 from core.data.splits import class_subset
 from core.data.validation_only import validation_only
 from core.store.record import read_study
-from experiments.cli.console import config_path
+from experiments.configs import config_path, read_config
 from experiments.run.run import Place
 from experiments.run.standalone import train_one
 from experiments.search.ledger import read_events
@@ -165,7 +164,7 @@ def test_no_epoch_is_chosen_by_what_judges_a_trial(tmp_path, place, rule):
 def test_presets_are_searches_of_real_parameters(name):
     from experiments.search.space import Space
 
-    parsed = search_of(load_config(config_path(name)))
+    parsed = search_of(read_config(config_path(name)))
     space = Space(parsed.search.space, parsed.base)
     default = parsed.base.with_bindings({"experiment.dataset": NAME}, "").operative("experiment")
     for key, dimension in space.dimensions.items():

@@ -2,8 +2,7 @@
 
 import pytest
 
-from core.config.config import config_from_text
-from core.config.registry import Reference
+from core.config import Reference, config_from_text
 from experiments.search.samplers import TPE
 from experiments.search.space import Choice, Range, Space
 from tests.helpers.fake_searches import CONFIG, parsed

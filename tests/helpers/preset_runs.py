@@ -8,11 +8,10 @@ import experiments.run.run
 from core.clip.backbone import build_open_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
-from core.config.config import load_config
 from core.data.splits import class_subset
 from core.types import Batch, ClassNames
-from experiments.cli.console import config_path
-from experiments.run.run import Place, assembled, evaluate, reload
+from experiments.configs import config_path, read_config
+from experiments.run.run import Place, assemble, evaluate, reload
 
 NAMES = ClassNames(names=("cat", "golden_retriever", "hot air balloon", "dragonfly", "tea cup"))
 ALL_OFF = (
@@ -73,14 +72,14 @@ def few_test_images(monkeypatch):
 
 
 def two_steps(preset, *overrides):
-    return load_config(config_path(preset), [*TWO_STEPS, *overrides])
+    return read_config(config_path(preset), [*TWO_STEPS, *overrides])
 
 
 def run_preset(preset, folder, cache_dir, *overrides):
     """The record of two training steps of a preset."""
     folder.mkdir(parents=True)
     return experiments.run.run.run(
-        two_steps(preset, *overrides).text(),
+        two_steps(preset, *overrides),
         folder,
         identity="test",
         variant=preset,
@@ -105,13 +104,13 @@ def check_run(preset, folder, cache_dir, *overrides):
     two_steps(preset, *overrides).check_used(["experiment"])
     record = run_preset(preset, folder, cache_dir, *overrides)
     place = Place(cache_dir=cache_dir)
-    with assembled(two_steps(preset, *overrides), place) as built:
-        experiments.run.run.train(built, lambda epoch: None)
-        expected = logits_of(built)
-    with reload(folder, place) as built:
-        assert torch.equal(logits_of(built), expected)
-        again = [evaluate(built, built.dataset, subset) for subset in built.targets()]
-        assert [e.correct for e in again] == [e.correct for e in record.evaluations]
+    built = assemble(two_steps(preset, *overrides), place)
+    experiments.run.run.train(built, lambda epoch: None)
+    expected = logits_of(built)
+    built = reload(folder, place)
+    assert torch.equal(logits_of(built), expected)
+    again = [evaluate(built, built.dataset, subset) for subset in built.targets()]
+    assert [e.correct for e in again] == [e.correct for e in record.evaluations]
     assert torch.isfinite(expected).all()
     return record
 

@@ -7,28 +7,30 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-import core.config.parse
-import core.config.registry
-from core.config.config import Config, Reference, load_config
-from core.config.registry import (
+from core.config import (
+    Config,
+    ConfigLibrary,
+    Configurable,
     Part,
     PositiveFloat,
     PositiveInt,
     Probability,
+    Reference,
     Value,
-    _temporary_entries,
+    isolated_registry,
+    load_config,
     register,
 )
 
 
-class ToyNoCache:
+class ToyNoCache(Configurable):
     """No memory."""
 
     def __init__(self, width: int) -> None:
         self.width = width
 
 
-class ToyEmaCache:
+class ToyEmaCache(Configurable):
     """A moving average."""
 
     def __init__(
@@ -44,25 +46,25 @@ class ToyEmaCache:
         self.settings = (width, num_slots, decay, mode)
 
 
-class ToyOff:
+class ToyOff(Configurable):
     """No mixing: a cache cannot matter."""
 
 
-class ToyMix:
+class ToyMix(Configurable):
     """Mixing."""
 
     def __init__(self, *, hidden: PositiveInt = 4) -> None:
         self.hidden = hidden
 
 
-class ToyNullRefiner:
+class ToyNullRefiner(Configurable):
     """No refiner."""
 
     def __init__(self, width: int) -> None:
         self.width = width
 
 
-class ToyRefiner:
+class ToyRefiner(Configurable):
     """A refiner with two parts."""
 
     def __init__(
@@ -88,7 +90,7 @@ class ToyRefiner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyExperiment:
+class ToyExperiment(Configurable):
     """One run."""
 
     refiner: Annotated[Callable[..., Any], Part("toy_refiner")]
@@ -100,7 +102,7 @@ class ToyExperiment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyGrid:
+class ToyGrid(Configurable):
     """Several runs."""
 
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -108,15 +110,12 @@ class ToyGrid:
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Registers the toys for one test, in an empty working folder with its own ready-made files."""
-    ready_made = tmp_path / "ready_made"
-    ready_made.mkdir()
+    """Registers the toys, and nothing else, for one test, in an empty working folder with a library
+    of its own.
+    """
+    (tmp_path / "library").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(core.config.parse, "CONFIG_DIR", ready_made)
-    monkeypatch.setattr(
-        core.config.registry, "_TABLE", {}
-    )  # whoever else was imported stays out of hints
-    with _temporary_entries():
+    with isolated_registry(empty=True):
         register("toy_cache")(ToyNoCache)
         register("toy_cache")(ToyEmaCache)
         register("toy_mixing")(ToyOff)
@@ -145,9 +144,17 @@ def write(name: str, text: str) -> str:
     return name
 
 
+def read(path: str | Path, *overrides: str) -> Config:
+    """The configuration of a file, with the library of the working folder."""
+    library = ConfigLibrary(
+        folder=Path("library"), sorted_by=("kinds",), packages=("core", "methods")
+    )
+    return load_config(path, overrides, library)
+
+
 def load(text: str, *overrides: str) -> Config:
     """The configuration of a file a.gin with this text."""
-    return load_config(write("a.gin", text), overrides)
+    return read(write("a.gin", text), *overrides)
 
 
 def refusal(text: str, *overrides: str) -> str:

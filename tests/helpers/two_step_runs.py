@@ -1,12 +1,10 @@
 """Short runs of one method on the embedded benchmark, and recorded sets beside the tests."""
 
-import contextlib
-
 import torch
 
 import experiments.verify  # noqa: F401  (registers the replays)
-from core.config.config import config_from_text
-from experiments.run.run import Place, assembled, run, train
+from core.config import config_from_text
+from experiments.run.run import Place, assemble, run, train
 from experiments.verify.vectors import verify_set
 from tests.helpers.paths import GOLDEN
 
@@ -55,7 +53,7 @@ def run_text(text, folder):
     """The record of a run whose files lie in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     return run(
-        text,
+        config_from_text(text),
         folder,
         identity=folder.name,
         variant="test",
@@ -67,18 +65,17 @@ def run_text(text, folder):
     )
 
 
-@contextlib.contextmanager
 def built(text, tmp_path):
     """An assembled run, not trained."""
-    with assembled(config_from_text(text), Place(cache_dir=tmp_path)) as assembly:
-        yield assembly
+    assembly = assemble(config_from_text(text), Place(cache_dir=tmp_path))
+    return assembly
 
 
 def trained_logits(text, tmp_path):
     """Logits and learned state after training in this process."""
-    with built(text, tmp_path) as assembly:
-        train(assembly, lambda values: None)
-        return logits_of(assembly), assembly.model.state_dict()
+    assembly = built(text, tmp_path)
+    train(assembly, lambda values: None)
+    return logits_of(assembly), assembly.model.state_dict()
 
 
 @torch.no_grad()

@@ -50,9 +50,9 @@ def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
     assert record.cost.trainable_parameters == 2 * 128 * (3 + 4)
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["ce"] > 0
-    with reload(tmp_path / "run", Place(cache_dir=tmp_path)) as again:
-        scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
-        restored = logits_of(again)
+    again = reload(tmp_path / "run", Place(cache_dir=tmp_path))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    restored = logits_of(again)
     assert scores == record.evaluations
     logits, _ = trained_logits(two_steps("IVLP"), tmp_path)
     assert torch.equal(restored, logits)
@@ -67,10 +67,10 @@ def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
 
 
 def test_a_refiner_trains_on_prompted_local_tokens(tmp_path):
-    with built(two_steps("IVLP", refiner=ON), tmp_path) as assembly:
-        (batch,) = assembly.source.evaluation(assembly.dataset, assembly.dataset.test[:3], 3)
-        need = frozenset({"pooled", "local", "attention"})
-        out = assembly.model(Batch(labels=batch.labels, pixels=batch.pixels, need=need))
+    assembly = built(two_steps("IVLP", refiner=ON), tmp_path)
+    (batch,) = assembly.source.evaluation(assembly.dataset, assembly.dataset.test[:3], 3)
+    need = frozenset({"pooled", "local", "attention"})
+    out = assembly.model(Batch(labels=batch.labels, pixels=batch.pixels, need=need))
     spec = assembly.model.method.clip.spec
     assert out.local.shape == (3, 1 + spec.num_patches, spec.joint_width)
     assert out.attention.shape == (3, spec.num_patches)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.clip.backbone import load_clip, shared_clip
-from core.config.config import config_from_text
+from core.config import config_from_text
 from core.seeding import Seeds
 from core.types import Batch, ClassNames
 from experiments.run.data_inputs import read_inputs
@@ -73,9 +73,9 @@ def test_a_run_trains_and_is_restored(tmp_path, monkeypatch, teacher_run):
     assert record.cost.trainable_parameters == 4 * 4 * width + head
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["kd"] > 0
-    with reload(tmp_path / "run", Place(cache_dir=tmp_path)) as again:
-        scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
-        restored = logits_of(again)
+    again = reload(tmp_path / "run", Place(cache_dir=tmp_path))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    restored = logits_of(again)
     assert scores == record.evaluations
     assert torch.equal(restored, trained_logits(text, tmp_path)[0])
 
@@ -90,31 +90,31 @@ def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
 
 def test_trains_under_a_refiner_and_is_selected_on_base_classes(tmp_path):
     text = two_steps("PromptKD", "experiment.selection = 'val'", refiner=ON)
-    with built(text, tmp_path) as assembly:
-        log = []
-        result = train(assembly, log.append)
-        classes = assembly.model.method.classes
+    assembly = built(text, tmp_path)
+    log = []
+    result = train(assembly, log.append)
+    classes = assembly.model.method.classes
     assert set(log[-1]) >= {"kd", "semantic", "regularization"}
     assert len(result.scores) == 1
     assert classes.names == assembly.dataset.class_names
 
 
 def test_unlabeled_images_of_both_halves_are_seen(tmp_path):
-    with built(two_steps("PromptKD"), tmp_path) as assembly:
-        assert assembly.trained_subset == "all"
-        assert assembly.selected_subset == "base"
-        assert assembly.model.method.classes.names == assembly.dataset.class_names
+    assembly = built(two_steps("PromptKD"), tmp_path)
+    assert assembly.trained_subset == "all"
+    assert assembly.selected_subset == "base"
+    assert assembly.model.method.classes.names == assembly.dataset.class_names
     whole = two_steps("PromptKD", "PromptKD.regime = 'transductive'")
     whole = whole.replace("experiment.shots = 2", "experiment.shots = 0")
-    with built(whole, tmp_path) as assembly:
-        assert assembly.model.method.regime == "transductive"
-        assert len(assembly.dataset.train) == 32 * len(assembly.dataset.class_names)
+    assembly = built(whole, tmp_path)
+    assert assembly.model.method.regime == "transductive"
+    assert len(assembly.dataset.train) == 32 * len(assembly.dataset.class_names)
 
 
 def test_transductive_takes_no_few_shot_draw(tmp_path):
     text = two_steps("PromptKD", "PromptKD.regime = 'transductive'")
     with pytest.raises(ValueError, match=r"experiment.shots = 2; use 0, or the regime 'limited'"):
-        built(text, tmp_path).__enter__()
+        built(text, tmp_path)
 
 
 def test_the_teacher_sees_each_image_once(clip):
@@ -193,10 +193,10 @@ def test_another_content_of_the_teachers_files_is_another_run(tmp_path, teacher_
 
 def test_a_run_teaches_what_it_says(clip, tmp_path, teacher_run):
     student = shared_clip("mosaic", None, "cpu", torch.float32)
-    with reload(teacher_run, Place(cache_dir=tmp_path)) as stage_one:
-        expected = logits_of(stage_one)
-        classes = stage_one.model.method.classes
-        (batch,) = stage_one.source.evaluation(stage_one.dataset, stage_one.dataset.test[:7], 7)
+    stage_one = reload(teacher_run, Place(cache_dir=tmp_path))
+    expected = logits_of(stage_one)
+    classes = stage_one.model.method.classes
+    (batch,) = stage_one.source.evaluation(stage_one.dataset, stage_one.dataset.test[:7], 7)
     teacher = RunTeacher(student, CLASSES, run=str(teacher_run))
     torch.testing.assert_close(teacher.logits(batch, classes), expected)
     same = RunTeacher(student, CLASSES, run=str(teacher_run / "weights.safetensors"))

@@ -55,9 +55,9 @@ def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     terms = ("ce", "text_l1", "image_l1", "logit_kl")
     assert log["loss"] == pytest.approx(sum(log[term] for term in terms), rel=1e-6)
-    with reload(tmp_path / "run", Place(cache_dir=tmp_path)) as again:
-        scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
-        restored = logits_of(again)
+    again = reload(tmp_path / "run", Place(cache_dir=tmp_path))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    restored = logits_of(again)
     assert scores == record.evaluations
     assert torch.equal(restored, trained_logits(text, tmp_path)[0])
 
@@ -71,9 +71,9 @@ def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
 
 
 def test_trains_under_a_refiner(tmp_path):
-    with built(two_steps("PromptSRC", FEW, refiner=ON), tmp_path) as assembly:
-        log = []
-        train(assembly, log.append)
+    assembly = built(two_steps("PromptSRC", FEW, refiner=ON), tmp_path)
+    log = []
+    train(assembly, log.append)
     assert set(log[-1]) >= {"text_l1", "semantic", "regularization"}
 
 

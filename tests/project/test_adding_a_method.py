@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.config.registry import entries
+from core.config import registered_classes
 from core.store.record import read_record
 from tests.helpers.paths import ROOT
 
@@ -112,7 +112,7 @@ def test_the_method_is_one_file():
         "text_adapter_study.gin",
     ]
     assert PAGE.count("```") == 2 * (len(FILES) + 1), "a block of the page is not played"
-    assert "TextAdapter" not in {entry.name for entry in entries()}
+    assert "TextAdapter" not in {entry.name for entry in registered_classes()}
 
 
 def test_every_command_of_the_page_succeeds(played):

@@ -16,10 +16,9 @@ from PIL import Image
 import experiments.run.image_source
 import experiments.run.registered
 import experiments.run.run
-from core.config.config import load_config
-from core.config.registry import REQUIRED, Part, _temporary_entries, entries, lookup, register
+from core.config import REQUIRED, Part, isolated_registry, lookup, register, registered_classes
 from core.store.record import from_json, read_record, to_json, write_record
-from experiments.cli.console import config_path
+from experiments.configs import config_path, read_config
 from experiments.run.run import Place, reload
 from refiners.cache import NoCache
 from tests.helpers.tiny_clip import EVERYTHING, shared_tiny_clip
@@ -39,7 +38,7 @@ NUM_CLASSES = 6
 
 def named(kind):
     """The names that are registered as a kind."""
-    return [entry.name for entry in entries(kind)]
+    return [entry.name for entry in registered_classes(kind)]
 
 
 def off(kind):
@@ -60,7 +59,7 @@ def slots(refiner):
 
 def usual(refiner):
     """The part in every slot: that of the preset, or of the class, or any that does something."""
-    preset = load_config(config_path(PARTS_PRESET)).bindings
+    preset = read_config(config_path(PARTS_PRESET)).bindings
     parts = {}
     for slot, kind in slots(refiner).items():
         default = lookup(refiner, "refiner").parameters[slot].default
@@ -148,7 +147,7 @@ def run_variant(method, folder, tree, *overrides):
     ]
     folder.mkdir(parents=True)
     record = experiments.run.run.run(
-        load_config(config_path(PARTS_PRESET), settings).text(),
+        read_config(config_path(PARTS_PRESET), settings),
         folder,
         identity="test",
         variant=method,
@@ -168,12 +167,12 @@ def check_restored(folder, tree):
     assert record.status == "finished", record.message
     assert [e.target for e in record.evaluations] == ["base", "new"]
     assert from_json(to_json(record)) == record
-    with reload(folder, Place(cache_dir=tree / "cache")) as built:
-        state = built.model.state_dict().values()
-        assert all(bool(torch.isfinite(value).all()) for value in state)
-        again = [
-            experiments.run.run.evaluate(built, built.dataset, subset) for subset in built.targets()
-        ]
+    built = reload(folder, Place(cache_dir=tree / "cache"))
+    state = built.model.state_dict().values()
+    assert all(bool(torch.isfinite(value).all()) for value in state)
+    again = [
+        experiments.run.run.evaluate(built, built.dataset, subset) for subset in built.targets()
+    ]
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
 
 
@@ -224,7 +223,7 @@ def test_the_matrix_holds_everything_that_is_registered():
 
 def test_a_new_part_is_in_the_matrix_at_once():
     before = len(VARIANTS)
-    with _temporary_entries():
+    with isolated_registry():
 
         @register("cache")
         class NewCache(NoCache):

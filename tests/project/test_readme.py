@@ -8,10 +8,10 @@ import torch
 import experiments.run.registered  # noqa: F401
 import main
 from core.clip.backbone import load_clip
-from core.config.config import config_from_text
-from core.config.registry import _temporary_entries, lookup
+from core.config import config_from_text, isolated_registry, lookup
 from core.seeding import Seeds
 from core.types import ClassNames
+from experiments.configs import SHIPPED, config_path, read_config
 from tests.helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_method_of_the_readme_works_as_it_stands() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    with _temporary_entries():
+    with isolated_registry():
         space: dict = {}
         exec(compile(code, "README.md", "exec"), space)
         classes = ClassNames(names=("red circle", "blue square"))
@@ -40,11 +40,9 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 def test_every_shipped_configuration_loads() -> None:
-    from core.config.config import load_config
-    from experiments.cli.console import config_names, config_path
 
-    for name in config_names():
-        load_config(config_path(name))
+    for name in SHIPPED.files():
+        read_config(config_path(name))
 
 
 def test_linked_files_exist() -> None:
