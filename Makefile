@@ -26,9 +26,9 @@ demo: setup
 	$(RUN) main.py grid demo
 	$(RUN) main.py report runs/demo
 
-# Two processes; whoever is done first takes over tests of the other.
+# Two processes, a file at a time: what the tests of a file share is made once.
 test: setup
-	$(RUN) -m pytest -m 'not slow' -n 2 --dist worksteal
+	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: setup
 	$(RUN) -m pytest -m slow

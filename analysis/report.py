@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.figures.style import to_files
-from analysis.read.results import Results
+from analysis.figures.figure import to_files
+from analysis.read.load import load_results
+from analysis.read.results import Results, with_choices
 from analysis.read.settings import SettingTable, differing_settings
-from analysis.read.study_folder import load, seen_from
 from analysis.render.html import render_page
 from analysis.render.json_document import document
 from analysis.render.latex import report_latex
@@ -42,7 +42,7 @@ from analysis.sections.tables import (
     to_csv,
 )
 from analysis.stats import Resamples
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 PARTS_REPS = 4000
 
@@ -115,8 +115,8 @@ def build_report(
     options = options or Options()
     loaded = source
     if isinstance(loaded, Path):
-        loaded = load(loaded, scale=scale, allow_mixed=allow_mixed)
-    results = seen_from(loaded, baseline=baseline, references=references, metric=metric)
+        loaded = load_results(loaded, scale=scale, allow_mixed=allow_mixed)
+    results = with_choices(loaded, baseline=baseline, references=references, metric=metric)
     folder = source if isinstance(source, Path) and source.is_dir() else None
     images = images_view(results, folder, most=image_runs)
     report = _report(results, images, options, folder, out)

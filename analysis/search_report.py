@@ -9,19 +9,18 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from analysis.figures import search as figures
-from analysis.figures.style import Figure, to_svg
-from analysis.read.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
-from analysis.read.study_folder import load_study, seen_from
+from analysis.figures.figure import Figure, to_svg
+from analysis.read.results import with_choices
+from analysis.read.search_trials import SearchData, read_search
+from analysis.read.study_folder import load_study
 from analysis.render.page_templates import page_templates
 from analysis.sections.comparisons import TESTS, Comparison, Options, compare_all
 from analysis.sections.headline import EMBEDDED_CAVEAT, KINDS
 from analysis.text import counted, interval_text, p_text, phrase, points
-from core.store.record import write_atomic
-
-__all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]
+from core.store.atomic import write_atomic
+from core.store.search import CONTROL, DEFAULT, TUNED, Trial
 
 SCHEMA_VERSION = 1
-TUNED, DEFAULT, CONTROL = "tuned", "default", "random search"
 
 
 SLICES_CAPTION = (
@@ -135,7 +134,7 @@ def _comparisons(search: SearchData, options: Options, allow_mixed: bool) -> tup
     names = set(study.variants)
     metric = search.result["test_metrics"][0]
     against = [name for name in (CONTROL,) if name in names]
-    results = seen_from(study, baseline=DEFAULT, references=against, metric=metric)
+    results = with_choices(study, baseline=DEFAULT, references=against, metric=metric)
     blocks = {block.reference: block.comparisons[metric] for block in compare_all(results, options)}
     wanted = [(TUNED, DEFAULT), (CONTROL, DEFAULT), (TUNED, CONTROL)]
     return tuple(

@@ -7,17 +7,12 @@ The ``seeded_`` functions make layers whose first values come from such a genera
 torch's defaults are.
 """
 
-import hashlib
 import math
 
 import torch
 from torch import nn
 
-
-def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed from a run's seed and the words of a purpose; the same on every machine."""
-    text = "\x1f".join([str(seed), *map(str, purpose)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+from core.derived_seeds import derive_seed
 
 
 class Seeds:

@@ -16,6 +16,7 @@ from core.clip.frozen import POOLED, FrozenCLIP
 from core.config import Configurable, build, config_from_text, register
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
+from core.store.names import CONFIG_NAME, WEIGHTS_NAME
 from core.train.checkpoints import load_checkpoint
 from core.train.model import RefinedMethod
 from core.train.published_checkpoints import Published, load_published, read_published
@@ -24,8 +25,6 @@ from methods.base import TextMethod
 from methods.ivlp import IVLP
 from methods.zero_shot import ZeroShot
 
-CONFIG_NAME = "config.gin"
-WEIGHTS_NAME = "weights.safetensors"
 NO_SEEDS = Seeds(0)
 
 

@@ -51,7 +51,7 @@ _ELEVEN = tuple(DATASETS)[:11]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class PublishedTable:
     """One file of published figures: its metrics and the datasets that its average is over."""
 
     file: str
@@ -61,28 +61,28 @@ class Table:
     keys: tuple[str, ...] = ("dataset",)
 
 
-TABLES: Mapping[str, Table] = {
-    "base_to_new": Table(
+TABLES: Mapping[str, PublishedTable] = {
+    "base_to_new": PublishedTable(
         file="published_base_to_novel.csv",
         protocol="base_to_new",
         metrics=("base", "new", "hm"),
         averaged=_ELEVEN,
     ),
-    "cross_dataset": Table(
+    "cross_dataset": PublishedTable(
         file="published_cross_dataset.csv",
         protocol="cross_dataset",
         metrics=("accuracy",),
         averaged=_ELEVEN[1:],
         keys=("dataset", "setting"),
     ),
-    "domain_generalization": Table(
+    "domain_generalization": PublishedTable(
         file="published_domain_generalization.csv",
         protocol="domain_generalization",
         metrics=("accuracy",),
         averaged=tuple(DATASETS)[11:],
         keys=("dataset", "setting"),
     ),
-    "few_shot": Table(
+    "few_shot": PublishedTable(
         file="published_few_shot.csv",
         protocol="base_to_new",
         metrics=("base", "new", "hm"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.figures.style import Figure, to_svg
+from analysis.figures.figure import Figure, to_svg
 from analysis.read.integrity import saw_test
 from analysis.read.results import Results
 from analysis.read.shot_curves import curve_text, point
@@ -125,7 +125,7 @@ class _Figures:
         if "forest" not in self._figures:
             return []
         panels = enumerate(self._figures["forest"].panels)
-        chosen = [(i, p) for i, p in panels if p.values["reference"] == reference]
+        chosen = [(i, p) for i, p in panels if p.info.reference == reference]
         return [Markup(to_svg(p, prefix=f"forest-{i}")) for i, p in chosen]
 
 
@@ -248,7 +248,7 @@ def _runs(report: "Report", anchors: _Anchors) -> list[dict[str, Any]]:
     frame = results.runs
     if frame.empty:
         frame = results.frame[["variant", "dataset", "seed"]].assign(
-            identity=results.origins.get("run", ""), status="scored", note=""
+            identity=results.provenance.get("run", ""), status="scored", note=""
         )
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()

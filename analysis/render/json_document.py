@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.figures.attribution import effect_record
 from analysis.sections.evidence import evidence_records
 from analysis.sections.further_records import further_record
 from analysis.sections.images_text import image_record
 from analysis.sections.pairwise import Pairwise
+from analysis.sections.parts import effect_record
 from analysis.sections.tables import comparison_records, main_records
-from analysis.stats.attribution import VarianceShares
+from analysis.stats import VarianceShares
 from analysis.text import rounded, rounded_p
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def _parts(report: "Report") -> Mapping[str, Any]:
         "outside": list(view.outside),
         "levels": [effect_record(e) for e in view.levels],
     }
-    if view.shares is None:
+    if view.attribution is None:
         names = ("effects", "refused", "aliases", "variance")
         return {**found, "statement": "", **{name: [] for name in names}}
-    attribution = view.shares.found
+    attribution = view.attribution
     return {
         **found,
         "statement": attribution.statement,

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from analysis.figures.style import Figure
+from analysis.figures.figure import Figure
 from analysis.read.results import Results
 from analysis.render.latex_text import breakable, escape, unknown_letters
 from analysis.sections.comparisons import Block, Comparison

@@ -20,7 +20,7 @@ from analysis.read.results import Results
 from analysis.read.shot_curves import point
 from analysis.stats import Interval
 from analysis.text import counted, p_text
-from core.store.record import RightImages, read_right_images
+from core.store.correct import CorrectImages, read_correct_images
 
 MOST_RUNS = 2000
 """So many runs are read in a few seconds; a study of ten thousand would wait for minutes."""
@@ -33,7 +33,7 @@ OTHER_IMAGES = "not the same test images in the same order and among the same cl
 Seeds = Mapping[int | None, str]
 """Identities of finished runs by seed; None for a variant without seeds."""
 
-Read = Callable[[str], "Mapping[str, RightImages] | str"]
+Read = Callable[[str], "Mapping[str, CorrectImages] | str"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,10 +200,10 @@ def _needed(runs: Mapping[str, Seeds], baseline: str) -> Iterator[str]:
 
 
 def _reader(study_dir: Path) -> Read:
-    def read(identity: str) -> Mapping[str, RightImages] | str:
+    def read(identity: str) -> Mapping[str, CorrectImages] | str:
         """What a run got right, or why nobody knows."""
         try:
-            return read_right_images(study_dir / identity) or NOT_RECORDED
+            return read_correct_images(study_dir / identity) or NOT_RECORDED
         except ValueError as error:
             return str(error).replace(f"{study_dir}/", "")
 
@@ -226,7 +226,7 @@ def _pairs(
 
 
 def _pair(
-    blank: ImagePair, one: Mapping[str, RightImages], two: Mapping[str, RightImages]
+    blank: ImagePair, one: Mapping[str, CorrectImages], two: Mapping[str, CorrectImages]
 ) -> ImagePair:
     """McNemar's exact test on ``blank.target``, or the reason why there is none."""
     if blank.target not in one or blank.target not in two:
@@ -272,7 +272,7 @@ def _omnibus(
             yield replace(row, images=asked.num_images, q=test.q, p=test.p, reason=test.reason)
 
 
-def _bits(images: RightImages) -> NDArray[np.uint8]:
+def _bits(images: CorrectImages) -> NDArray[np.uint8]:
     """0 or 1 an image, in the order of the test list."""
     return np.unpackbits(np.frombuffer(images.bits, np.uint8), count=images.num_images)
 

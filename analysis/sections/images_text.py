@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from analysis.sections.headline import Sentence
 from analysis.sections.images import NOT_KNOWN, ImageOmnibus, ImagePair, ImagesView
 from analysis.sections.tables import TextTable, escape_markdown
-from analysis.stats import Interval, samples
+from analysis.stats import Interval, image_tests
 from analysis.text import counted, interval_text, p_text, points, rounded, rounded_p
 
-CLAIM = f"A claim {samples.CLAIM}: another seed trains other models."
+CLAIM = f"A claim {image_tests.CLAIM}: another seed trains other models."
 FEW_SEEDS = 3
 MOST_TOLD = 4
 

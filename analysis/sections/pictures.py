@@ -7,17 +7,17 @@ import numpy as np
 
 from analysis import stats
 from analysis.figures.attribution import attribution_figure
-from analysis.figures.cost import MEASURES, Priced, cost_figure
-from analysis.figures.critical_difference import critical_difference
-from analysis.figures.curves import shot_curves
-from analysis.figures.forest import forests
-from analysis.figures.heatmap import difference_heatmap, pairwise_heatmap
-from analysis.figures.interaction import interaction_plots
+from analysis.figures.cost import CostInfo, cost_figure
+from analysis.figures.critical_difference import RankInfo, critical_difference
+from analysis.figures.curves import CurveInfo, shot_curves
+from analysis.figures.figure import Estimated, Figure
+from analysis.figures.forest import ForestInfo, ForestRow, forests
+from analysis.figures.heatmap import MatrixInfo, PairwiseInfo, difference_heatmap, pairwise_heatmap
+from analysis.figures.interaction import interaction_figure
 from analysis.figures.levels import level_figure
-from analysis.figures.plane import PlanePoint, plane
-from analysis.figures.profiles import Profile, profile_figure
-from analysis.figures.seeds import seed_scatter
-from analysis.figures.style import Figure
+from analysis.figures.plane import BaseNewInfo, base_new_figure
+from analysis.figures.profiles import ProfileInfo, profile_figure
+from analysis.figures.seeds import SeedInfo, seed_scatter
 from analysis.figures.variance import variance_figure
 from analysis.read.results import Results
 from analysis.sections.comparisons import Block, Options
@@ -103,7 +103,33 @@ def forest_metrics(results: Results) -> tuple[str, ...]:
 
 
 def _forest(m: Material) -> Figure | None:
-    return forests(m.blocks, forest_metrics(m.results), rope=m.options.rope)
+    shown = forest_metrics(m.results)
+    return forests([forest_panels(block, shown, rope=m.options.rope) for block in m.blocks])
+
+
+def forest_panels(block: Block, metrics: Sequence[str], *, rope: float) -> list[ForestInfo]:
+    """The panels of the forest plots against one reference."""
+    return [
+        ForestInfo(
+            reference=block.reference,
+            metric=metric,
+            rope=rope,
+            rows=tuple(
+                ForestRow(
+                    variant=c.variant,
+                    verdict=c.verdict,
+                    difference=c.difference,
+                    on_these_datasets=c.seeds_only,
+                    on_datasets_like_these=c.two_level,
+                    per_dataset=c.per_dataset,
+                    fallback=c.t_interval,
+                )
+                for c in block.comparisons.get(metric, ())
+                if c.difference is not None
+            ),
+        )
+        for metric in metrics
+    ]
 
 
 def _plane(m: Material) -> Figure | None:
@@ -111,8 +137,18 @@ def _plane(m: Material) -> Figure | None:
         return None
     cells = m.table.cells
     shown = [v for v in m.results.variants if v not in m.results.aliases]
-    return plane(
-        [PlanePoint(v, cells[v, m.average, "base"], cells[v, m.average, "new"]) for v in shown]
+    base, new = ({v: cells[v, m.average, metric] for v in shown} for metric in ("base", "new"))
+    return base_new_figure(
+        [
+            BaseNewInfo(
+                variant=v,
+                base=base[v].mean,
+                base_half_width=base[v].half_width,
+                new=new[v].mean,
+                new_half_width=new[v].half_width,
+            )
+            for v in shown
+        ]
     )
 
 
@@ -134,64 +170,71 @@ def _difference_heatmap(m: Material) -> Figure | None:
     shown, differences_VDS = _against_baseline(m)
     if not shown:
         return None
-    return difference_heatmap(
-        stats.dataset_means(differences_VDS),
-        shown,
-        m.results.datasets,
-        baseline=m.results.baseline,
-        what=label(m.metric),
+    info = MatrixInfo(
+        rows=tuple(shown),
+        columns=m.results.datasets,
+        difference=stats.dataset_means(differences_VDS),
     )
+    return difference_heatmap(info, baseline=m.results.baseline, metric=label(m.metric))
 
 
 def _seeds(m: Material) -> Figure | None:
     shown, differences_VDS = _against_baseline(m)
     if not shown:
         return None
-    return seed_scatter(
-        differences_VDS,
-        shown,
-        m.results.datasets,
-        m.results.planned_seeds,
+    info = SeedInfo(
         baseline=m.results.baseline,
-        what=label(m.metric),
+        variants=tuple(shown),
+        datasets=m.results.datasets,
+        seeds=m.results.planned_seeds,
+        difference=differences_VDS,
     )
+    return seed_scatter(info, metric=label(m.metric))
 
 
 def _pairwise_heatmap(m: Material) -> Figure | None:
     p = m.pairwise
-    return pairwise_heatmap(p.difference_VV, p.words_VV, p.variants, what=label(m.metric))
+    info = PairwiseInfo(
+        rows=p.variants, columns=p.variants, difference=p.difference_VV, verdicts=p.words_VV
+    )
+    return pairwise_heatmap(info, metric=label(m.metric))
 
 
 def _critical_difference(m: Material) -> Figure | None:
-    if m.pairwise.ranks is None:
+    ranks, variants = m.pairwise.ranks, m.pairwise.variants
+    if ranks is None:
         return None
     test = m.pairwise.primary.reason.split(";")[0].split(",")[0]
-    return critical_difference(
-        m.pairwise.ranks, m.pairwise.variants, alpha=m.options.alpha, test=test
+    info = RankInfo(
+        variants=tuple(variants[v] for v in ranks.order),
+        mean_ranks=ranks.mean_ranks,
+        groups=tuple(tuple(variants[v] for v in group) for group in ranks.groups),
     )
+    return critical_difference(info, alpha=m.options.alpha, test=test)
 
 
 def _attribution(m: Material) -> Figure | None:
-    return attribution_figure(m.parts.shares) if m.parts.shares else None
+    found = m.parts.attribution
+    return attribution_figure(found, metric=label(m.metric)) if found else None
 
 
 def _variance(m: Material) -> tuple[Figure | None, str]:
     """Shares of variance, or the first reason why a dataset has none."""
-    if m.parts.shares is None:
+    if m.parts.attribution is None:
         return None, m.parts.reason
-    parts = m.parts.shares.found.parts
+    parts = m.parts.attribution.parts
     reasons = [shares.reason for shares in m.parts.variance.values()]
-    return variance_figure(m.parts.variance, parts, what=label(m.metric)), reasons[0]
+    return variance_figure(m.parts.variance, parts, metric=label(m.metric)), reasons[0]
 
 
 def _levels(m: Material) -> Figure | None:
-    if m.parts.shares is not None:
+    if m.parts.attribution is not None:
         return None
-    return level_figure(m.parts.levels, what=label(m.metric))
+    return level_figure(m.parts.levels, metric=label(m.metric))
 
 
 def _interaction(m: Material) -> Figure | None:
-    return interaction_plots(m.parts.pairs, what=label(m.metric))
+    return interaction_figure(m.parts.pairs, metric=label(m.metric))
 
 
 def _profiles(m: Material) -> tuple[Figure | None, str]:
@@ -211,15 +254,26 @@ def _profiles(m: Material) -> tuple[Figure | None, str]:
     )
     points = _points(list(complete.values()))
     profiles = [
-        Profile(
-            name=v,
-            summary=stats.summarize(t, resamples),
+        ProfileInfo(
+            variant=v,
             points=points,
-            shares=stats.profile_claims(t, resamples, points),
+            share_above=tuple(s.value for s in stats.profile_claims(t, resamples, points)),
+            **_estimated(stats.aggregates(t, resamples)),
         )
         for v, t in complete.items()
     ]
-    return profile_figure(profiles, what=label(metric)), ""
+    return profile_figure(profiles, metric=label(metric)), ""
+
+
+def _estimated(summary: stats.Aggregates) -> dict[str, Estimated]:
+    return {
+        name: Estimated(
+            value=claims.value,
+            on_these_datasets=claims.on_these_datasets,
+            on_datasets_like_these=claims.on_datasets_like_these,
+        )
+        for name, claims in summary._asdict().items()
+    }
 
 
 def _points(tables: Sequence[Array]) -> tuple[float, ...]:
@@ -233,14 +287,21 @@ def _points(tables: Sequence[Array]) -> tuple[float, ...]:
 def _curves(m: Material) -> Figure | None:
     if not m.results.curve:
         return None
-    shots = {metric: int(metric.split()[0]) for metric in m.results.curve}
-    cells = {
-        (v, d, n): m.table.cells[v, d, metric]
-        for v in m.table.variants
-        for d in m.table.datasets
-        for metric, n in shots.items()
-    }
-    return shot_curves(cells, m.table.variants, m.table.datasets, list(shots.values()))
+    shots = m.results.curve
+    curves = []
+    for variant in m.table.variants:
+        for dataset in m.table.datasets:
+            cells = [m.table.cells[variant, dataset, metric] for metric in shots]
+            curves.append(
+                CurveInfo(
+                    variant=variant,
+                    dataset=dataset,
+                    shots=tuple(shots.values()),
+                    mean=tuple(cell.mean for cell in cells),
+                    half_width=tuple(cell.half_width for cell in cells),
+                )
+            )
+    return shot_curves(curves)
 
 
 def _cost(m: Material) -> Figure | None:
@@ -252,11 +313,11 @@ def _cost(m: Material) -> Figure | None:
         cell = m.table.cells[variant, m.average, m.metric]
         costs = known.get(variant, {})
         priced.append(
-            Priced(
-                name=variant,
+            CostInfo(
+                variant=variant,
                 score=cell.mean,
                 half_width=cell.half_width,
-                costs={key: float(costs[key]) for key in MEASURES if key in costs},
+                costs={str(k): float(v) for k, v in costs.items() if k != "variant"},
             )
         )
-    return cost_figure(priced, what=label(m.metric))
+    return cost_figure(priced, metric=label(m.metric))

@@ -17,7 +17,7 @@ from analysis import stats
 from analysis.read.published import TABLES, PublishedRow, load_published
 from analysis.sections.published_views import ZERO_SHOT
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Array
-from analysis.stats.designs import NO_SPREAD, Designs, Spread
+from analysis.stats.power import NO_SPREAD, Designs, Spread
 
 TARGET_POWER = 0.8
 MOST_SEEDS, MOST_DATASETS = 1000, 10_000
@@ -41,7 +41,7 @@ def variance_components(difference_DS: Array) -> tuple[Spread | None, str]:
     source = f"these {len(rows)} datasets"
     if not several:
         return Spread(between=math.sqrt(total), seed=None, source=source), (
-            "one seed a dataset: the noise of training cannot be told from the spread between "
+            "one seed per dataset: the noise of training cannot be told from the spread between "
             "datasets"
         )
     freedom = sum(row.size - 1 for row in several)

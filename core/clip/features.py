@@ -30,8 +30,8 @@ from core.data.dataset import Dataset, Item
 from core.data.pixels import iter_pixels
 from core.data.shards import Table
 from core.data.transforms import EvalTransform, TrainTransform, Transform
-from core.seeding import derive_seed
-from core.store.record import write_atomic
+from core.derived_seeds import derive_seed
+from core.store.atomic import write_atomic
 from core.types import FeatureSpec, ImageFeatures
 
 try:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 SUFFIX = ".safetensors"
 _STALE_SECONDS = 3600.0

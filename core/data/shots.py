@@ -18,7 +18,7 @@ from typing import Any
 from core.data.dataset import Dataset, Item
 from core.data.listing import Row, rows, sha256_of
 from core.data.shot_files import Shot, Shots, read_foreign_shots, shots_of_pairs
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 FORMAT = "refinelab shots 1"
 

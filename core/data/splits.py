@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from core.data.dataset import ClassSubset, Dataset, Item
-from core.seeding import derive_seed
+from core.derived_seeds import derive_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from core.derived_seeds import derive_seed
 from core.mosaic.corpus import CAPTIONS, Corpus
 from core.mosaic.world import FAMILIES
-from core.seeding import derive_seed
 
 
 class BatchSampler:

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.clip.backbone import build_open_clip
+from core.derived_seeds import derive_seed
 from core.mosaic.batches import BatchSampler
 from core.mosaic.corpus import CAPTIONS, Corpus, draw_corpus
 from core.mosaic.model import MODEL_CONFIG, ClipModel, normalise, save_weights
 from core.mosaic.renderer import RENDERER_VERSION
 from core.mosaic.zeroshot import zero_shot_table
-from core.seeding import derive_seed
 
 Progress = Callable[[int, int, dict[str, float]], None]
 

@@ -15,7 +15,8 @@ from core.clip.frozen import FrozenCLIP
 from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
 from core.data.transforms import EvalTransform, TrainTransform
-from core.seeding import Seeds, derive_seed
+from core.derived_seeds import derive_seed
+from core.seeding import Seeds
 from core.types import Batch, ImageFeatures
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 
 def learned_state(module: nn.Module) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.config import Config, ConfigLibrary, load_config
+from core.program import command_line
 
 SHIPPED = ConfigLibrary(
     folder=Path(__file__).resolve().parent,
@@ -25,10 +26,10 @@ def config_path(name: str) -> Path:
     path = Path(name) if Path(name).is_file() else SHIPPED.find(name)
     if path is None:
         near = SHIPPED.nearest(name)
-        hint = f"did you mean {near!r}? " if near else ""
+        hint = f"; did you mean {near!r}?" if near else ""
         raise ValueError(
-            f"configuration {name!r} is neither a file nor one of the shipped ones; {hint}"
-            "see 'python main.py list configs'"
+            f"configuration {name!r} is neither a file nor a shipped configuration "
+            f"(see '{command_line('list', 'configs')}'){hint}"
         )
     return path
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis.read.study_folder import load, load_csv
+from analysis.read.csv_file import load_csv
+from analysis.read.load import load_results
 
 HEADER = "variant,dataset,seed,base,new\n"
 ROWS = "A,d1,1,80,60\nA,d1,2,82,62\nB,d1,1,81,70\nB,d1,2,83,71\n"
@@ -16,12 +17,12 @@ def write(tmp_path, text):
 
 
 def test_percent_and_fraction_give_the_same_results(tmp_path):
-    percent = load(write(tmp_path, HEADER + ROWS))
+    percent = load_results(write(tmp_path, HEADER + ROWS))
     assert percent.metrics == ("base", "new", "hm") and percent.baseline == "A"
     assert percent.scores("A", "base").tolist() == [[0.80, 0.82]]
     np.testing.assert_allclose(percent.scores("A", "hm")[0, 0], 2 * 0.8 * 0.6 / 1.4)
     text = "variant,dataset,seed,base,new\nA,d1,1,0.80,0.60\nA,d1,2,0.82,0.62\n"
-    fraction = load(write(tmp_path, text))
+    fraction = load_results(write(tmp_path, text))
     assert fraction.scores("A", "base").tolist() == [[0.80, 0.82]]
 
 
@@ -92,7 +93,7 @@ def test_settings_columns_keep_regimes_apart(tmp_path):
         ),
         (HEADER + ",d,1,80,60\n", "line 2: variant must not be blank"),
         (HEADER + "A,d,x,80,60\n", "line 2: seed must be a whole number or blank, got 'x'"),
-        (HEADER + "A,d,1,80,60\nA,e,,80,60\n", "a seed in every row or in none, 'A' mixes both"),
+        (HEADER + "A,d,1,80,60\nA,e,,80,60\n", "a seed in every row or in none; 'A' mixes both"),
         (HEADER + "A,d,1,eighty,60\n", "line 2: base must be a number, got 'eighty'"),
         (
             HEADER + "A,d,1,120,60\n",
@@ -124,4 +125,4 @@ def test_unknown_baseline_and_missing_file(tmp_path):
     with pytest.raises(ValueError, match="baseline must be one of the variants, got 'a'"):
         load_csv(write(tmp_path, HEADER + ROWS), baseline="a")
     with pytest.raises(ValueError, match="no such file or folder"):
-        load(tmp_path / "absent.csv")
+        load_results(tmp_path / "absent.csv")

@@ -8,8 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 import main
+from analysis.read.csv_file import load_csv
+from analysis.read.results import with_choices
 from analysis.read.settings import differing_settings, score_rows
-from analysis.read.study_folder import load_csv, load_study, seen_from
+from analysis.read.study_folder import load_study
 from analysis.render.tidy_table import export, tidy_frame
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
@@ -134,13 +136,13 @@ def test_a_curve_reads_back_as_a_curve(tmp_path):
     rows += [f"{v},d{d},{s},0.5{d},0.6{s}" for v in "AB" for d in range(2) for s in range(2)]
     (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
     results = load_csv(tmp_path / "a.csv")
-    assert results.curve == ("1 shot", "4 shots") and results.primary_metric == "4 shots"
+    assert results.curve == {"1 shot": 1, "4 shots": 4} and results.primary_metric == "4 shots"
     export(results, tmp_path / "b.csv")
     same_report(results, load_csv(tmp_path / "b.csv"))
 
 
 def test_the_baseline_comes_first(study, tmp_path):
-    results = seen_from(load_study(study), baseline="Zero")
+    results = with_choices(load_study(study), baseline="Zero")
     export(results, tmp_path / "t.csv")
     assert load_csv(tmp_path / "t.csv").baseline == "Zero"
 
@@ -156,7 +158,7 @@ def test_parts_from_a_csv_with_factor_columns(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(rows) + "\n")
     made = build_report(path, out=tmp_path / "o", options=Options(reps=200), figures=False)
-    worth = {e.parts: e.value for e in made.parts.shares.found.of("shapley")}
+    worth = {e.parts: e.value for e in made.parts.attribution.of("shapley")}
     assert worth == {("cache",): pytest.approx(0.03), ("loss",): pytest.approx(0.01)}
     path.write_text("\n".join([*rows, "cache on loss yes,d9,1,50,off,yes"]) + "\n")
     with pytest.raises(ValueError, match="line 26: a variant has one level of every factor"):

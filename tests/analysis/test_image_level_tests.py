@@ -12,15 +12,17 @@ from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
 from typer.testing import CliRunner
 
 import main
+from analysis.read.csv_file import load_csv
+from analysis.read.results import with_choices
 from analysis.read.settings import score_rows
-from analysis.read.study_folder import load_csv, load_study, seen_from
+from analysis.read.study_folder import load_study
 from analysis.render.json_document import schema
 from analysis.report import build_report
 from analysis.sections import images
 from analysis.sections.comparisons import Options, compare_all
 from analysis.sections.images import MOST_RUNS, images_view
 from analysis.sections.images_text import image_record, image_sentences, omnibus_table, pair_table
-from core.store.record import RightImages, read_record, read_right_images, write_right_images
+from core.store import CorrectImages, read_correct_images, read_record, write_correct_images
 from experiments.cli.report import report_command
 from tests.helpers.report_studies import EVIL
 from tests.helpers.study_folders import make_study
@@ -44,20 +46,20 @@ def with_images(folder, lists=None, skip=()):
             right = np.zeros(sum(e.total), bool)
             right[np.argsort(-score)[: sum(e.correct)]] = True
             found.append(
-                RightImages(
+                CorrectImages(
                     target=e.target,
                     test_list=(lists or {}).get(record.identity, f"{record.dataset} {e.target}"),
                     num_images=sum(e.total),
                     bits=np.packbits(right).tobytes(),
                 )
             )
-        write_right_images(path.parent, found)
+        write_correct_images(path.parent, found)
     return folder
 
 
 def right(folder, identity, target):
     """The bits of a run, unpacked without the code that is tested."""
-    found = read_right_images(folder / identity)[target]
+    found = read_correct_images(folder / identity)[target]
     text = "".join(f"{byte:08b}" for byte in found.bits)
     return np.array([bit == "1" for bit in text[: found.num_images]])
 
@@ -258,7 +260,7 @@ def test_a_variant_without_seeds_meets_every_seed_once(tmp_path):
     assert [(p.variant, p.seed) for p in view_of(folder).pairs if p.target == "base"] == [
         ("Zero", 1), ("Zero", 2), ("Also", 1), ("Also", 2),
     ]  # fmt: skip
-    turned = images_view(seen_from(load_study(folder), baseline="Zero"), folder)
+    turned = images_view(with_choices(load_study(folder), baseline="Zero"), folder)
     assert [(p.variant, p.seed) for p in turned.pairs if p.target == "base"] == [
         ("CoOp", 1), ("CoOp", 2), ("Also", None),
     ]  # fmt: skip
@@ -280,7 +282,7 @@ def test_inert_copies_and_other_regimes_are_not_tested(tmp_path):
 def test_a_large_study_is_not_read_and_says_how_to_get_it(many, monkeypatch):
     read = []
     monkeypatch.setattr(
-        images, "read_right_images", lambda path: read.append(path) or read_right_images(path)
+        images, "read_correct_images", lambda path: read.append(path) or read_correct_images(path)
     )
     view = view_of(many, most=29)
     assert read == [] and view.pairs == ()
@@ -333,9 +335,9 @@ def test_two_runs_side_by_side(one):
 def test_equal_models_have_p_one_and_the_reason(tmp_path):
     folder = make_study(tmp_path / "s", {"CoOp": (0, 0), "A": (0, 0)}, datasets=1, seeds=1, noise=0)
     with_images(folder)
-    found = read_right_images(folder / "000001").values()
-    write_right_images(folder / "010001", [replace(f) for f in found])
+    found = read_correct_images(folder / "000001").values()
+    write_correct_images(folder / "010001", [replace(f) for f in found])
     pairs = view_of(folder).pairs
     assert [(p.p, p.holm_p, p.reason) for p in pairs] == [
-        (1.0, 1.0, "both are right on the same images")
+        (1.0, 1.0, "both are correct on the same images")
     ] * 2

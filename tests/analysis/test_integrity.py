@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from analysis.read.integrity import Origin, saw_test, set_aside
-from analysis.read.study_folder import load, load_csv, load_study
+from analysis.read.csv_file import load_csv
+from analysis.read.integrity import Provenance, reasons_to_exclude, saw_test
+from analysis.read.load import load_results
+from analysis.read.study_folder import load_study
 from analysis.render.html import _saw_test, _tags
 from analysis.report import build_report
 from analysis.sections.comparisons import Options, compare_all
@@ -42,7 +44,7 @@ def test_runs_of_another_code_version_are_set_aside_by_name(study):
     assert set(results.runs["status"]) == {"finished", "set aside"}
     pair = compare_all(results, QUICK)[0].comparisons["hm"][0]
     assert pair.num_pairs == 6
-    mixed = load(study, allow_mixed=True)
+    mixed = load_results(study, allow_mixed=True)
     assert not mixed.problems and "commit: abc, new" in " ".join(mixed.notes)
 
 
@@ -63,12 +65,12 @@ def test_runs_on_another_split_are_set_aside(study):
 
 
 def test_a_run_without_a_seed_may_have_any_split_of_its_dataset():
-    origins = [Origin("A", "d", s, "", f"split{s}") for s in (1, 2)]
-    free = Origin("Zero", "d", None, "", "split2")
-    odd = Origin("Zero", "d", None, "", "split9")
-    assert set_aside([*origins, free], baseline="A") == ["", "", ""]
-    assert set_aside([*origins, odd], baseline="A")[2].startswith("data split split9")
-    assert set_aside([Origin("A", "d", 1, "", "")], baseline="A") == [""]
+    beside = [Provenance("A", "d", s, "", f"split{s}") for s in (1, 2)]
+    free = Provenance("Zero", "d", None, "", "split2")
+    odd = Provenance("Zero", "d", None, "", "split9")
+    assert reasons_to_exclude([*beside, free], baseline="A") == ["", "", ""]
+    assert reasons_to_exclude([*beside, odd], baseline="A")[2].startswith("data split split9")
+    assert reasons_to_exclude([Provenance("A", "d", 1, "", "")], baseline="A") == [""]
 
 
 def test_a_file_may_name_code_and_data(tmp_path):

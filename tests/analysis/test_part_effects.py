@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from analysis.figures.style import PRINT, shown_names, text_width
-from analysis.read.manifest import MANIFEST_NAME
 from analysis.read.study_folder import load_study
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
-from experiments.study.status import manifest_of
+from core.store.names import MANIFEST_NAME
 from tests.helpers.planned_grids import COMMON, NAMED, TOGGLES, planned
 from tests.helpers.study_folders import edit_manifest, make_study
 
@@ -30,8 +29,8 @@ def sizes_study(folder):
 
 def shapley(folder):
     made = build_report(folder, out=folder / "report", options=QUICK, figures=False)
-    assert made.parts.shares is not None
-    return {e.parts[0]: e.value for e in made.parts.shares.found.of("shapley")}
+    assert made.parts.attribution is not None
+    return {e.parts[0]: e.value for e in made.parts.attribution.of("shapley")}
 
 
 def test_the_manifest_says_which_level_is_on(tmp_path):
@@ -47,12 +46,12 @@ def test_the_manifest_says_which_level_is_on(tmp_path):
 
 def test_the_planner_writes_levels_in_the_order_of_the_configuration():
     made = planned(COMMON + "grid.baseline = 'full'" + TOGGLES)
-    manifest, grid = json.loads(json.dumps(manifest_of(made))), made.grid
+    manifest, grid = json.loads(json.dumps(made.manifest.to_dict())), made.grid
     assert list(manifest["factors"]) == list(grid.factors)
     assert all(len(manifest["factors"][key]) == len(grid.factors[key]) for key in grid.factors)
     first = {v["name"]: v["factors"] for v in manifest["variants"]}
     assert {key: levels[0] for key, levels in manifest["factors"].items()} == first["full"]
-    assert manifest_of(planned(NAMED))["factors"] == {}
+    assert planned(NAMED).manifest.to_dict()["factors"] == {}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def many(tmp_path_factory):
 
 
 def test_thirty_variants_are_attributed_and_judged(many):
-    assert many.parts.shares is not None and len(many.parts.shares.found.of("shapley")) == 5
+    assert many.parts.attribution is not None and len(many.parts.attribution.of("shapley")) == 5
     (block,) = many.blocks
     assert len(block.comparisons["hm"]) == 31
     assert {c.family_size for c in block.comparisons["hm"]} == {31}

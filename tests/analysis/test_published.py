@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import main as command_line
+from analysis.read.csv_file import load_csv
 from analysis.read.published import (
     AVERAGE,
     BUDGETS,
@@ -26,7 +27,6 @@ from analysis.read.published import (
     select,
 )
 from analysis.read.results import Setting
-from analysis.read.study_folder import load_csv
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
 from analysis.sections.published_views import CONTEXT_NOTE, footnotes, published_context, sheets

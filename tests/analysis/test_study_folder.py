@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from analysis.read.study_folder import load, load_study, seen_from
+from analysis.read.load import load_results
+from analysis.read.results import with_choices
+from analysis.read.study_folder import load_study
 from core.store.record import RunRecord, write_record
 from tests.helpers.study_folders import FIELDS, cross_dataset, edit_manifest, make_study
 
@@ -16,7 +18,9 @@ def study(tmp_path):
 
 
 def test_scores_are_exact_fractions_of_the_counts_and_hm_is_per_run(study):
-    results = load(make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, datasets=2, seeds=3))
+    results = load_results(
+        make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, datasets=2, seeds=3)
+    )
     assert results.metrics == ("base", "new", "hm")
     assert results.variants == ("CoOp", "Full")
     assert results.planned_seeds == (1, 2, 3)
@@ -155,7 +159,7 @@ def test_one_target_of_all_classes_is_a_metric(study):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 9}, "reads manifests of schema 1, got 9"),
+        ({"schema_version": 9}, "schema version 9, this version reads 1"),
         ({"cells": []}, "lacks cells"),
         (
             {"baseline": "Coop"},
@@ -188,23 +192,23 @@ def test_cells_must_be_unique_and_belong_to_their_records(study):
 
 
 def test_folders_without_a_study_or_a_finished_run_are_refused(tmp_path, study):
-    with pytest.raises(ValueError, match=r"needs study\.json, found none"):
-        load(tmp_path)
+    with pytest.raises(ValueError, match=r"it has no study\.json"):
+        load_results(tmp_path)
     folder = make_study(
         study, {"CoOp": (0, 0)}, datasets=1, seeds=1, skip=(("CoOp", "data/set0", 1),)
     )
     with pytest.raises(ValueError, match="none of the 1 planned cells has one"):
         load_study(folder)
     (folder / "study.json").write_text("{")
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match=r"study\.json is damaged"):
         load_study(folder)
 
 
 def test_baseline_references_and_metric_can_be_chosen(study):
     results = load_study(make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, references=("Full",)))
-    other = seen_from(results, baseline="Full", references=["CoOp", "Full"], metric="new")
+    other = with_choices(results, baseline="Full", references=["CoOp", "Full"], metric="new")
     assert (other.baseline, other.references, other.primary_metric) == ("Full", ("CoOp",), "new")
     with pytest.raises(
         ValueError, match="metric must be one of the metrics, got 'nwe'; did you mean 'new'"
     ):
-        seen_from(results, metric="nwe")
+        with_choices(results, metric="nwe")

@@ -235,7 +235,7 @@ def test_the_command_says_the_size_before_it_asks_anybody(state, tmp_path, monke
 
     monkeypatch.setattr(open_clip, "download_pretrained", download)
     assert main.main() == 0
-    assert "small-16-quickgelu/openai is there, fingerprint " in capsys.readouterr().out
+    assert "small-16-quickgelu/openai is ready, fingerprint " in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["main.py", "weights", "small-16", "opennai"])
     assert main.main() == 2
     assert "no pretrained tag 'opennai'" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_decode_opens_every_picture(call, copied):
         victim.write_bytes(victim.read_bytes()[:200])
     code, out, err = call("check", "dtd", "--root", root, "--decode", "--json")
     assert code == 2 and len(err) == 1
-    assert json.loads(out)["problem"].startswith("3 of 271 pictures cannot be read, first: image ")
+    assert json.loads(out)["problem"].startswith("3 of 271 images cannot be read, first: image ")
 
 
 def test_the_root_comes_from_the_environment_too(call, trees, monkeypatch):

@@ -10,7 +10,7 @@ from core.data.transforms import TrainTransform
 from core.seeding import Seeds
 from core.train.batches import FeatureSource, FreshViewSource, PixelSource
 from experiments.configs import config_path
-from experiments.run.run import Place
+from experiments.run.runtime import Runtime
 from experiments.run.standalone import evaluate_run, train_one
 from tests.helpers.tiny_clip import shared_tiny_clip
 
@@ -97,7 +97,7 @@ def learned(small_mosaic, tmp_path):
     def train(name, *overrides):
         chosen = ["experiment.dataset=mosaic/vehicles", "experiment.epochs=2",
                   "experiment.shots=1", "experiment.batch_size=5", *overrides]  # fmt: skip
-        place = Place(cache_dir=small_mosaic)
+        place = Runtime(cache_dir=small_mosaic)
         folder, _ = train_one(
             config_path("coop"), chosen, tmp_path / name, tmp_path, place,
             on_progress=lambda epoch: None,
@@ -120,4 +120,4 @@ def test_the_settings_reach_training(learned, small_mosaic):
     assert len(set(runs.values())) == len(runs)
     folder, fresh = learned("again", *fixed, "experiment.fresh_views=True")
     assert fresh == runs["fresh"]
-    assert len(evaluate_run(folder, "", "", Place(cache_dir=small_mosaic))) == 2
+    assert len(evaluate_run(folder, "", "", Runtime(cache_dir=small_mosaic))) == 2

@@ -21,8 +21,7 @@ from experiments.verify import promptkd as kd
 from experiments.verify import promptsrc as src
 from experiments.verify import sep as seps
 from experiments.verify import text_refiner as refiners
-from experiments.verify.ivlp import POOLED
-from experiments.verify.vectors import Vectors, frozen_clip
+from experiments.verify.vectors import POOLED, Vectors, frozen_clip
 from methods.cocoop import CoCoOp
 from methods.coop import CoOp
 from methods.teachers import PublishedTeacher

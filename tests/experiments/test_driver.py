@@ -18,28 +18,23 @@ import pytest
 import experiments.run.experiment
 import methods.zero_shot
 import refiners.null_refiner
-from core.store.record import RECORD_NAME, read_record
+from core.store import read_manifest, read_record, write_manifest
+from core.store.names import LOCK_NAME, MANIFEST_NAME, RECORD_NAME
 from experiments.study.driver import rerun, run_study
-from experiments.study.lock import LOCK_NAME, Holder, StudyLock, living_holder
-from experiments.study.progress import BarProgress, PlainProgress, make_progress
-from experiments.study.status import (
-    MANIFEST_NAME,
-    diff,
-    find_run,
-    read_manifest,
-    study_status,
-    summary,
-)
+from experiments.study.dry_run import dry_run
+from experiments.study.lock import Holder, StudyLock, living_holder
+from experiments.study.progress import Bar, BarProgress, PlainProgress, make_progress
+from experiments.study.status import diff, find_run, study_status
 from experiments.workers.local import InlineExecutor, LocalExecutor
 from tests.helpers.fake_runs import executions, fake_plan
 
 FAKE = "tests.helpers.fake_runs:fake_run"
 REGISTERED = (experiments.run.experiment, methods.zero_shot, refiners.null_refiner)
-PLACE = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
+RUNTIME = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
 
 
 def run_inline(plan, study_dir, **options):
-    return run_study(plan, study_dir, InlineExecutor(FAKE), place=PLACE, **options)
+    return run_study(plan, study_dir, InlineExecutor(FAKE), runtime=RUNTIME, **options)
 
 
 def records_text(study_dir):
@@ -96,7 +91,7 @@ def test_an_extended_grid_keeps_what_is_done(tmp_path):
     plan = fake_plan(["ok a", "ok b"], seeds=[1, 2])
     outcome = run_inline(plan, tmp_path, progress=PlainProgress(lines))
     assert (len(outcome.skipped), len(outcome.done)) == (2, 6)
-    assert "6 cells are new, 0 no longer belong" in lines.getvalue()
+    assert "6 cells are new, 0 were dropped" in lines.getvalue()
     assert set(executions(tmp_path).values()) == {1}
 
 
@@ -108,7 +103,7 @@ def test_a_cell_that_always_fails_is_quarantined(tmp_path):
     identity = outcome.failed[0].identity
     record = read_record(tmp_path / identity)
     assert record.status == "failed" and record.shots == 16 and record.protocol == "base_to_new"
-    assert record.message == "RuntimeError: this run always fails (3 tries)"
+    assert record.message == "RuntimeError: this run always fails (3 attempts)"
     assert executions(tmp_path)[identity] == 3
     assert "fail on alpha, seed 1: failed" in lines.getvalue()
     assert run_inline(plan, tmp_path).exit_code == 1
@@ -120,9 +115,9 @@ def test_a_cell_that_always_fails_is_quarantined(tmp_path):
 def test_a_failure_in_a_worker_says_where_its_output_is(tmp_path):
     plan = fake_plan(["fail"], datasets=["alpha"], seeds=[1])
     with LocalExecutor(1, entry=FAKE, log_dir=tmp_path / "logs") as executor:
-        outcome = run_study(plan, tmp_path, executor, place=PLACE)
+        outcome = run_study(plan, tmp_path, executor, runtime=RUNTIME)
     run_dir = tmp_path / outcome.failed[0].identity
-    assert read_record(run_dir).message.endswith("always fails (3 tries; see output.log)")
+    assert read_record(run_dir).message.endswith("always fails (3 attempts; see output.log)")
     output = (run_dir / "output.log").read_text()
     assert output.count("Traceback") == 3 and "attempt 3" in output
 
@@ -132,13 +127,13 @@ def test_users_errors_fail_at_once_and_diverged_runs_count_as_problems(tmp_path)
     outcome = run_inline(plan, tmp_path)
     assert (len(outcome.failed), len(outcome.diverged), outcome.exit_code) == (1, 1, 1)
     assert set(executions(tmp_path).values()) == {1}
-    assert "(1 try)" in read_record(tmp_path / outcome.failed[0].identity).message
+    assert "(1 attempt)" in read_record(tmp_path / outcome.failed[0].identity).message
 
 
 def test_workers_that_die_leave_no_trace_in_the_records(tmp_path):
     plan = fake_plan(["ok", "kill"])
     with LocalExecutor(2, entry=FAKE, log_dir=tmp_path / "logs") as executor:
-        outcome = run_study(plan, tmp_path / "killed", executor, place=PLACE)
+        outcome = run_study(plan, tmp_path / "killed", executor, runtime=RUNTIME)
     assert (len(outcome.done), outcome.exit_code) == (8, 0)
     counts = executions(tmp_path / "killed")
     assert not list((tmp_path / "killed").glob("*/record.json.*"))
@@ -182,7 +177,7 @@ entry = "tests.helpers.fake_runs:fake_run"
 with LocalExecutor(2, entry=entry, log_dir=study_dir / "logs") as executor:
     outcome = run_study(
         plan, study_dir, executor,
-        place=SimpleNamespace(cache_dir="cache", data_root=None, device="cpu"),
+        runtime=SimpleNamespace(cache_dir="cache", data_root=None, device="cpu"),
         progress=make_progress(),
         max_attempts=1000,
     )
@@ -254,7 +249,7 @@ def test_an_interrupted_driver_stops_and_can_be_called_again(tmp_path, undisturb
     output, errors = driver.communicate(timeout=120)
     assert driver.returncode == 3, errors
     assert "Traceback" not in errors
-    assert twice or "once more stops at once" in errors
+    assert twice or "interrupt again to stop immediately" in errors
     done, _, left = map(int, output.split())
     assert done + left == 24 and done >= 2
     if not twice:
@@ -320,11 +315,11 @@ def test_a_torn_lock_is_free_and_a_held_one_is_not_even_for_its_holder(tmp_path)
 
 def test_a_summary_counts_before_anything_runs(tmp_path):
     plan = fake_plan(["ok a", "diverge", "refuse"], seeds=[1])
-    empty = summary(plan, tmp_path, jobs=2)
+    empty = dry_run(plan, tmp_path, jobs=2)
     assert (empty.cells, empty.runs, empty.to_do, empty.seconds) == (6, 6, 6, None)
     assert not list(tmp_path.iterdir())
     run_inline(fake_plan(["ok a", "diverge", "refuse"], ["alpha"], [1]), tmp_path)
-    half = summary(plan, tmp_path, jobs=2)
+    half = dry_run(plan, tmp_path, jobs=2)
     assert (half.done, half.failed, half.diverged, half.to_do) == (1, 1, 1, 3)
     assert half.seconds == pytest.approx(3 * 2.0 / 2)
     assert (half.change.added, half.change.removed) == (3, 0)
@@ -335,9 +330,7 @@ def test_status_says_what_is_missing_and_why(tmp_path):
     run_inline(fake_plan(["ok", "refuse"], seeds=[1]), tmp_path)
     plan = fake_plan(["ok", "refuse"], seeds=[1, 2])
     (tmp_path / MANIFEST_NAME).unlink()
-    from experiments.study.status import write_manifest
-
-    write_manifest(plan, tmp_path)
+    write_manifest(tmp_path, plan.manifest)
     status = study_status(tmp_path)
     assert {key: status[key] for key in ("cells", "runs", "finished", "failed", "missing")} == {
         "cells": 8,
@@ -360,7 +353,7 @@ def test_status_says_what_is_missing_and_why(tmp_path):
 
 
 def test_a_folder_without_a_readable_manifest_is_named(tmp_path):
-    with pytest.raises(ValueError, match="is no study"):
+    with pytest.raises(ValueError, match="is not a study folder"):
         read_manifest(tmp_path)
     (tmp_path / MANIFEST_NAME).write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
@@ -375,12 +368,12 @@ def test_one_cell_can_be_run_again(tmp_path):
     run_inline(plan, tmp_path)
     before = records_text(tmp_path)
     identity = find_run(tmp_path, plan.cells[1].identity[:6])
-    outcome = rerun(tmp_path, identity, InlineExecutor(FAKE), place=PLACE)
+    outcome = rerun(tmp_path, identity, InlineExecutor(FAKE), runtime=RUNTIME)
     assert [cell.identity for cell in outcome.done] == [identity]
     assert executions(tmp_path)[identity] == 2
     assert (tmp_path / identity / "record.json.previous").exists()
     assert records_text(tmp_path) == before
-    assert len(read_manifest(tmp_path)["cells"]) == 8
+    assert len(read_manifest(tmp_path).cells) == 8
     with pytest.raises(ValueError, match="no run of"):
         find_run(tmp_path, "x")
 
@@ -391,7 +384,7 @@ def test_two_runs_differ_in_their_settings(tmp_path):
     first, second = (tmp_path / cell.identity for cell in plan.cells)
     (second / "config.gin").write_text((second / "config.gin").read_text() + "EmaCache.slots = 3\n")
     assert diff(first, second) == [("EmaCache.slots", "-", "3"), ("experiment.seed", "1", "2")]
-    with pytest.raises(ValueError, match="is no run"):
+    with pytest.raises(ValueError, match="is not a run folder"):
         diff(first, tmp_path)
 
 
@@ -435,7 +428,7 @@ def test_plain_progress_counts_and_estimates(monkeypatch):
         progress.finished(str(number), f"cell {number}", "failed" if number == 1 else "finished")
     progress.end()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "4 runs, 1 already there, 3 to do"
+    assert lines[0] == "4 runs, 1 already done, 3 to do"
     assert lines[1].startswith("2/4 runs, about 0:")
     assert "cell 1: failed" in lines and "1 with problems" in lines[-1]
     assert lines[-1].startswith("4/4 runs") and "all done in" in lines[-1]
@@ -456,6 +449,18 @@ def test_a_bar_is_for_terminals_only(monkeypatch):
     progress.finished("a", "run a", "failed")
     progress.end()
     assert "1/2" in stream.getvalue() and "run a: failed" in stream.getvalue()
+
+
+def test_one_bar_for_everything_else(monkeypatch):
+    """Nothing before the first news; a line every ten seconds where there is no terminal."""
+    clock = itertools.count(0, 6.0)
+    monkeypatch.setattr("experiments.study.progress.time.monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    with Bar("epochs", stream) as bar:
+        assert stream.getvalue() == ""
+        for epoch in range(1, 5):
+            bar.show(epoch, 5)
+    assert stream.getvalue().splitlines()[0].startswith("epochs: ")
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 
 from core.config import config_from_text
-from experiments.study.status import manifest_of, summary
+from experiments.study.dry_run import dry_run
 from tests.helpers.planned_grids import NAMED, planned
 
 FEW = NAMED + "experiment.protocol = 'few_shot'\n"
@@ -30,8 +30,8 @@ def test_shots_are_an_axis_with_runs_of_their_own():
     for cell in made.cells:
         assert config_from_text(cell.config_text).bindings["experiment.shots"] == cell.shots
     assert made.cells[0].label == "CoOp on shapes, shots 1, seed 1"
-    assert {cell["shots"] for cell in manifest_of(made)["cells"]} == {1, 4}
-    assert not any("shots" in cell for cell in manifest_of(planned(NAMED))["cells"])
+    assert {cell["shots"] for cell in made.manifest.to_dict()["cells"]} == {1, 4}
+    assert not any("shots" in cell for cell in planned(NAMED).manifest.to_dict()["cells"])
 
 
 def test_a_variant_that_trains_nothing_is_one_run_for_all_shots(tmp_path):
@@ -43,7 +43,7 @@ def test_a_variant_that_trains_nothing_is_one_run_for_all_shots(tmp_path):
         (dataset, shots, None) for dataset in ("shapes", "beasts") for shots in (1, 4)
     ]
     assert len({c.identity for c in cells}) == 2 and not any(c.note for c in cells)
-    rows = {row["variant"]: row for row in summary(made, tmp_path, jobs=1).rows}
+    rows = {row["variant"]: row for row in dry_run(made, tmp_path, jobs=1).rows}
     assert (rows["Zero"]["cells"], rows["Zero"]["runs"]) == (4, 2)
 
 
@@ -78,9 +78,15 @@ def test_a_rule_may_name_known_data_sets_that_the_grid_has_not():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("{'datasets': ('shape',), 'set': {'SGD.lr': 0.5}}", "'shape'; did you mean 'shapes'"),
-        ("{'variants': ('coop',), 'set': {'SGD.lr': 0.5}}", "'coop'; did you mean 'CoOp'"),
-        ("{'shots': (3,), 'set': {'SGD.lr': 0.5}}", "no shots of the grid are 3"),
+        (
+            "{'datasets': ('shape',), 'set': {'SGD.lr': 0.5}}",
+            "among the datasets of the grid; did you mean 'shapes'",
+        ),
+        (
+            "{'variants': ('coop',), 'set': {'SGD.lr': 0.5}}",
+            "among the variants of the grid; did you mean 'CoOp'",
+        ),
+        ("{'shots': (3,), 'set': {'SGD.lr': 0.5}}", "3 is not among the shots of the grid"),
         ("{'datasets': ('shapes',)}", "sets nothing"),
         ("{'datasets': ('shapes',), 'set': {}}", "sets nothing"),
         ("{'set': {'SGD.lr': 0.5}}", "covers every cell"),

@@ -208,7 +208,7 @@ def test_an_empty_grid_and_no_grid_are_errors():
 
 def test_a_name_that_stands_twice_is_an_error():
     text = NAMED.replace("'TextRefiner': {}", "'full': {}")
-    with pytest.raises(ValueError, match="'full' is there twice"):
+    with pytest.raises(ValueError, match="'full' appears twice"):
         planned(text + TOGGLES + "grid.design = 'leave_one_out'")
 
 

@@ -12,12 +12,14 @@ from core.data.dataset import Dataset
 from core.data.fewshot import few_shot
 from core.data.splits import class_subset
 from core.train.batches import FeatureSource
-from experiments.cli.listing import listing
+from experiments.cli.list import listing
+from experiments.cli.train import describe_run
 from experiments.configs import config_path, read_config
-from experiments.run.data_inputs import read_inputs
+from experiments.run.data_inputs import read_data_inputs
 from experiments.run.protocols import FEW_SHOTS, PROTOCOLS, SEARCH_PROTOCOLS
-from experiments.run.run import Place, assemble, fingerprints
-from experiments.run.standalone import describe_run, evaluate_run, train_one
+from experiments.run.run import assemble, fingerprints
+from experiments.run.runtime import Runtime
+from experiments.run.standalone import evaluate_run, train_one
 from methods.zero_shot import ZeroShot
 
 SHORT = ("experiment.epochs=2", "experiment.shots=2", "experiment.batch_size=4")
@@ -34,7 +36,7 @@ PROTOCOL = {
 
 @pytest.fixture
 def place(small_mosaic):
-    return Place(cache_dir=small_mosaic)
+    return Runtime(cache_dir=small_mosaic)
 
 
 def settings_of(protocol, config="coop", *overrides):
@@ -61,7 +63,7 @@ def train(place, tmp_path):
 
 def inputs_of(place, protocol, config="coop", *overrides):
     file, chosen = settings_of(protocol, config, *overrides)
-    return read_inputs(read_config(file, chosen), place)
+    return read_data_inputs(read_config(file, chosen), place)
 
 
 # what is trained on and scored
@@ -117,7 +119,7 @@ def test_each_target_is_scored_with_its_own_template(tmp_path, trees, monkeypatc
         "set_classes",
         lambda self, classes: asked.append(classes.template) or set_classes(self, classes),
     )
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
 
     def templates(*overrides):
         asked.clear()
@@ -185,7 +187,7 @@ def test_selection_sees_what_its_rule_says_and_no_target(train, place, monkeypat
 
 
 def test_validation_images_that_are_test_images_are_not_called_validation(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
     overrides = [*SHORT, "experiment.dataset=imagenet", "experiment.selection=val"]
     with pytest.raises(ValueError, match="imagenet has none of its own: they are its test images"):
         train_one(
@@ -243,9 +245,9 @@ def test_what_breaks_a_protocol_is_refused_before_anything_is_built(
 @pytest.mark.parametrize(
     ("protocol", "overrides", "message"),
     [
-        ("few_shot", ("PromptKD.regime=transductive",), "admits the regimes inductive, limited"),
+        ("few_shot", ("PromptKD.regime=transductive",), "allows the regimes inductive, limited"),
         ("base_to_new", ("PromptKD.regime=transductive",), "use 0, or the regime 'limited'"),
-        ("cross_dataset", (), "trains one student a target, which is experiment.dataset"),
+        ("cross_dataset", (), "trains one student per target, which is experiment.dataset"),
     ],
 )
 def test_regimes_have_rules(place, protocol, overrides, message):
@@ -254,11 +256,11 @@ def test_regimes_have_rules(place, protocol, overrides, message):
 
 
 def test_a_test_set_is_never_trained_on_with_labels(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
 
     def read(config, protocol, *overrides):
         own = [f"experiment.protocol={protocol}", "experiment.dataset=imagenet_a", *overrides]
-        return read_inputs(read_config(config_path(config), own), place)
+        return read_data_inputs(read_config(config_path(config), own), place)
 
     with pytest.raises(ValueError, match="imagenet_a has test images only"):
         read("coop", "few_shot")
@@ -289,12 +291,12 @@ def test_names_that_stand_for_two_classes_are_counted():
 
 
 def test_every_class_of_imagenet_v2_must_be_there(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
     own = ["experiment.protocol=domain_generalization", "experiment.dataset=imagenet"]
     full = read_config(config_path("coop"), [*own, "experiment.targets=('imagenetv2',)"])
     with pytest.raises(ValueError, match="994 of the 1000 classes of imagenetv2 are not in"):
-        read_inputs(full, place)
-    (sketch,) = read_inputs(
+        read_data_inputs(full, place)
+    (sketch,) = read_data_inputs(
         read_config(config_path("coop"), [*own, "experiment.targets=('imagenet_sketch',)"]), place
     ).targets
     assert sketch.class_names.count("missile") == 2
@@ -357,7 +359,7 @@ def test_every_run_writes_its_images_and_others_can_be_taken_over(train, place, 
     same, other = train("base_to_new", "coop", "experiment.seed=3", taken, name="second")
     learned = [(f / "weights.safetensors").read_bytes() for f in (folder, same)]
     assert learned[0] == learned[1] and other.identity != record.identity
-    with pytest.raises(ValueError, match=r"lists up to 2 training images a class; set"):
+    with pytest.raises(ValueError, match=r"lists up to 2 training images per class; set"):
         inputs_of(place, "base_to_new", "coop", "experiment.shots=4", taken)
 
 

@@ -13,7 +13,8 @@ import pytest
 import experiments.study.driver
 from analysis.report import build_report
 from analysis.sections.comparisons import Options
-from core.store.record import RECORD_NAME, read_study
+from core.store.names import RECORD_NAME
+from core.store.record import read_records
 from tests.helpers.paths import ROOT
 from tests.helpers.protocol_studies import GRIDS, run_all
 
@@ -90,7 +91,7 @@ def studies(request, tmp_path_factory, trees):
 def evaluations(home, protocol):
     return {
         (r.variant, r.shots): {e.target: e for e in r.evaluations}
-        for r in read_study(home / "runs" / protocol)
+        for r in read_records(home / "runs" / protocol)
     }
 
 
@@ -120,7 +121,7 @@ def test_every_record_counts_whole_images_of_every_class(studies):
                 assert all(type(n) is int for n in (*found.correct, *found.total))
                 pairs = zip(found.correct, found.total, strict=True)
                 assert all(0 <= right <= count for right, count in pairs)
-    names = {r.protocol for p in GRIDS for r in read_study(home / "runs" / p)}
+    names = {r.protocol for p in GRIDS for r in read_records(home / "runs" / p)}
     assert names == set(GRIDS)
 
 
@@ -167,5 +168,5 @@ def test_the_few_shot_curve_is_a_table_by_shots(studies):
     page = (folder / "report" / "report.md").read_text()
     assert "| Dataset | Variant | 1 shot | 2 shots |" in page.split("## Accuracy over shots")[1]
     assert "Accuracy over shots" in (folder / "report" / "index.html").read_text()
-    epochs = {r.shots: r.selected_epoch for r in read_study(folder) if r.variant == "CoOp"}
+    epochs = {r.shots: r.selected_epoch for r in read_records(folder) if r.variant == "CoOp"}
     assert epochs == {1: 1, 2: 2}  # what grid.overrides says of two shots

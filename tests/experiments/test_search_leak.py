@@ -9,12 +9,12 @@ from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
 from core.data.splits import class_subset
 from core.data.validation_only import validation_only
-from core.store.record import read_study
+from core.store.record import read_records
+from experiments.cli.search_commands import SearchCommand
 from experiments.configs import config_path, read_config
-from experiments.run.run import Place
+from experiments.run.runtime import Runtime
 from experiments.run.standalone import train_one
 from experiments.search.ledger import read_events
-from experiments.search.search import SearchCommand
 from experiments.search.settings import search_of
 from experiments.workers.local import InlineExecutor
 
@@ -71,7 +71,7 @@ def everything(dataset):
 
 @pytest.fixture
 def place(small_mosaic):
-    yield Place(cache_dir=small_mosaic)
+    yield Runtime(cache_dir=small_mosaic)
     experiments.run.data_inputs._dataset.cache_clear()
 
 
@@ -117,13 +117,13 @@ def test_a_whole_search_touches_test_images_at_its_end_only(tmp_path, place, mon
     options = {"trials": 2, "control": False}
     assert command.run(file, TINY, **options, final=False) == 0
     folder = tmp_path / "search_text_refiner"
-    assert {record.protocol for record in read_study(folder)} == {"pseudo_new"}
+    assert {record.protocol for record in read_records(folder)} == {"pseudo_new"}
     assert {event.state for event in read_events(folder)[1::2]} == {"complete"}
     assert not (folder / "result.json").exists() and (folder / "best.gin").exists()
     alarmed(monkeypatch, tmp_path, everything)
     assert command.run(file, TINY, **options, final=True) == 0
     assert (folder / "result.json").exists()
-    final = list(read_study(tmp_path / "search_text_refiner_final"))
+    final = list(read_records(tmp_path / "search_text_refiner_final"))
     assert {(r.protocol, r.seed, r.variant) for r in final} == {
         ("base_to_new", 5, "default"), ("base_to_new", 5, "tuned"),
     }  # fmt: skip

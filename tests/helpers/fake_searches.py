@@ -3,14 +3,14 @@
 import json
 from types import SimpleNamespace
 
-import experiments.run.registered  # noqa: F401  (fills the registry)
+import experiments.cli.registered  # noqa: F401  (fills the registry)
 from experiments.configs import read_config
-from experiments.search.course import run_trials
+from experiments.search.scheduler import run_trials
 from experiments.search.settings import search_of
 from experiments.workers.local import InlineExecutor
 
 ENTRY = "tests.helpers.fake_search_runs:search_run"
-PLACE = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
+RUNTIME = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
 CONFIG = """
 include 'text_refiner.gin'
 include 'search_base.gin'
@@ -46,7 +46,9 @@ def parsed(tmp_path, *overrides, text=CONFIG, **options):
 def run_inline(search, folder, executor=None, **options):
     """Run a search in this process, or where ``executor`` says."""
     executor = executor or InlineExecutor(ENTRY)
-    return run_trials(search, folder, executor, place=PLACE, fingerprint_of=fingerprints, **options)
+    return run_trials(
+        search, folder, executor, runtime=RUNTIME, fingerprint_of=fingerprints, **options
+    )
 
 
 def history(folder):

@@ -11,7 +11,7 @@ from PIL import Image
 from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
 from core.data.transforms import EvalTransform, TrainTransform
-from core.seeding import derive_seed
+from core.derived_seeds import derive_seed
 from core.types import FeatureSpec, ImageFeatures
 
 ALL_FIELDS = frozenset({"pooled", "local", "attention"})

@@ -11,7 +11,8 @@ from core.clip.tokenizer import Tokenizer
 from core.data.splits import class_subset
 from core.types import Batch, ClassNames
 from experiments.configs import config_path, read_config
-from experiments.run.run import Place, assemble, evaluate, reload
+from experiments.run.run import assemble, evaluate, reload
+from experiments.run.runtime import Runtime
 
 NAMES = ClassNames(names=("cat", "golden_retriever", "hot air balloon", "dragonfly", "tea cup"))
 ALL_OFF = (
@@ -103,13 +104,13 @@ def check_run(preset, folder, cache_dir, *overrides):
     """Trains twice, in a run and by hand; both and what the run saved give the same logits."""
     two_steps(preset, *overrides).check_used(["experiment"])
     record = run_preset(preset, folder, cache_dir, *overrides)
-    place = Place(cache_dir=cache_dir)
+    place = Runtime(cache_dir=cache_dir)
     built = assemble(two_steps(preset, *overrides), place)
     experiments.run.run.train(built, lambda epoch: None)
     expected = logits_of(built)
     built = reload(folder, place)
     assert torch.equal(logits_of(built), expected)
-    again = [evaluate(built, built.dataset, subset) for subset in built.targets()]
+    again = [evaluate(built, built.dataset, subset) for subset in built.scored_subsets()]
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
     assert torch.isfinite(expected).all()
     return record

@@ -2,10 +2,10 @@
 
 import torch
 
-import experiments.verify  # noqa: F401  (registers the replays)
 from core.config import config_from_text
-from experiments.run.run import Place, assemble, run, train
-from experiments.verify.vectors import verify_set
+from experiments.run.run import assemble, run, train
+from experiments.run.runtime import Runtime
+from experiments.verify.verify import verify_set
 from tests.helpers.paths import GOLDEN
 
 OFF = """
@@ -67,7 +67,7 @@ def run_text(text, folder, cache_dir):
 
 def built(text, cache_dir):
     """An assembled run, not trained."""
-    return assemble(config_from_text(text), Place(cache_dir=cache_dir))
+    return assemble(config_from_text(text), Runtime(cache_dir=cache_dir))
 
 
 def trained_logits(text, cache_dir):

@@ -5,11 +5,10 @@ import copy
 import pytest
 import torch
 
-import experiments.verify.cocoop  # noqa: F401  (registers the replay)
 from core.clip.backbone import load_clip
 from core.seeding import Seeds
 from core.types import Batch, ClassNames, ImageFeatures
-from experiments.verify.vectors import verify_set
+from experiments.verify.verify import verify_set
 from methods.base import unit
 from methods.cocoop import CoCoOp
 from methods.sep import SEP

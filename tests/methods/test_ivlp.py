@@ -8,7 +8,8 @@ import torch
 from core.clip.backbone import load_clip
 from core.seeding import Seeds
 from core.types import Batch, ClassNames
-from experiments.run.run import Place, evaluate, reload
+from experiments.run.run import evaluate, reload
+from experiments.run.runtime import Runtime
 from methods.ivlp import IVLP
 from tests.helpers.preset_runs import few_test_images
 from tests.helpers.two_step_runs import (
@@ -50,8 +51,8 @@ def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch):
     assert record.cost.trainable_parameters == 2 * 128 * (3 + 4)
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["ce"] > 0
-    again = reload(tmp_path / "run", Place(cache_dir=cache_dir))
-    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    again = reload(tmp_path / "run", Runtime(cache_dir=cache_dir))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
     restored = logits_of(again)
     assert scores == record.evaluations
     logits, _ = trained_logits(two_steps("IVLP"), cache_dir)

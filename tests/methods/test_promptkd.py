@@ -13,8 +13,9 @@ from core.clip.backbone import load_clip, shared_clip
 from core.config import config_from_text
 from core.seeding import Seeds
 from core.types import Batch, ClassNames
-from experiments.run.data_inputs import read_inputs
-from experiments.run.run import Place, evaluate, reload, train
+from experiments.run.data_inputs import read_data_inputs
+from experiments.run.run import evaluate, reload, train
+from experiments.run.runtime import Runtime
 from methods.ivlp import IVLP
 from methods.promptkd import KnownLogits, PromptKD
 from methods.teachers import PublishedTeacher, RunTeacher, Teacher
@@ -73,8 +74,8 @@ def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch, teacher_
     assert record.cost.trainable_parameters == 4 * 4 * width + head
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["kd"] > 0
-    again = reload(tmp_path / "run", Place(cache_dir=cache_dir))
-    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    again = reload(tmp_path / "run", Runtime(cache_dir=cache_dir))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
     restored = logits_of(again)
     assert scores == record.evaluations
     assert torch.equal(restored, trained_logits(text, cache_dir)[0])
@@ -178,7 +179,7 @@ def test_another_content_of_the_teachers_files_is_another_run(tmp_path, cache_di
     def prints(folder):
         settings = f"PromptKD.teacher = @RunTeacher\nRunTeacher.run = '{folder}'"
         config = config_from_text(two_steps("PromptKD", settings))
-        return read_inputs(config, Place(cache_dir=cache_dir)).fingerprints
+        return read_data_inputs(config, Runtime(cache_dir=cache_dir)).fingerprints
 
     before = prints(copy)
     assert set(before) == {"dataset", "RunTeacher config.gin", "RunTeacher weights.safetensors"}
@@ -193,7 +194,7 @@ def test_another_content_of_the_teachers_files_is_another_run(tmp_path, cache_di
 
 def test_a_run_teaches_what_it_says(clip, cache_dir, teacher_run):
     student = shared_clip("mosaic", None, "cpu", torch.float32)
-    stage_one = reload(teacher_run, Place(cache_dir=cache_dir))
+    stage_one = reload(teacher_run, Runtime(cache_dir=cache_dir))
     expected = logits_of(stage_one)
     classes = stage_one.model.method.classes
     (batch,) = stage_one.source.evaluation(stage_one.dataset, stage_one.dataset.test[:7], 7)

@@ -10,7 +10,8 @@ from core.clip.templates import CLIP_TEMPLATES_60
 from core.seeding import Seeds
 from core.train.averaging import gaussian_weights
 from core.types import Batch, ClassNames
-from experiments.run.run import Place, evaluate, reload, train
+from experiments.run.run import evaluate, reload, train
+from experiments.run.runtime import Runtime
 from methods.promptsrc import PromptSRC
 from tests.helpers.preset_runs import few_test_images
 from tests.helpers.two_step_runs import (
@@ -55,8 +56,8 @@ def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch):
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     terms = ("ce", "text_l1", "image_l1", "logit_kl")
     assert log["loss"] == pytest.approx(sum(log[term] for term in terms), rel=1e-6)
-    again = reload(tmp_path / "run", Place(cache_dir=cache_dir))
-    scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
+    again = reload(tmp_path / "run", Runtime(cache_dir=cache_dir))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
     restored = logits_of(again)
     assert scores == record.evaluations
     assert torch.equal(restored, trained_logits(text, cache_dir)[0])

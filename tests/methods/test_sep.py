@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import experiments.verify.sep  # noqa: F401  (registers the replay)
 from core.clip.prompts import ContextPrompts
 from core.seeding import Seeds
 from core.train.batches import FeatureBatches
 from core.types import Batch, ClassNames, ImageFeatures
-from experiments.verify.vectors import verify_set
+from experiments.verify.verify import verify_set
 from methods.base import unit
 from methods.sep import SEP
 from methods.token_fusion import TokenFusion

@@ -19,7 +19,8 @@ import experiments.run.run
 from core.config import REQUIRED, Part, isolated_registry, lookup, register, registered_classes
 from core.store.record import from_json, read_record, to_json, write_record
 from experiments.configs import config_path, read_config
-from experiments.run.run import Place, reload
+from experiments.run.run import reload
+from experiments.run.runtime import Runtime
 from refiners.cache import NoCache
 from tests.helpers.tiny_clip import EVERYTHING, shared_tiny_clip
 
@@ -167,11 +168,12 @@ def check_restored(folder, tree):
     assert record.status == "finished", record.message
     assert [e.target for e in record.evaluations] == ["base", "new"]
     assert from_json(to_json(record)) == record
-    built = reload(folder, Place(cache_dir=tree / "cache"))
+    built = reload(folder, Runtime(cache_dir=tree / "cache"))
     state = built.model.state_dict().values()
     assert all(bool(torch.isfinite(value).all()) for value in state)
     again = [
-        experiments.run.run.evaluate(built, built.dataset, subset) for subset in built.targets()
+        experiments.run.run.evaluate(built, built.dataset, subset)
+        for subset in built.scored_subsets()
     ]
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
 

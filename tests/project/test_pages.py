@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-import experiments.run.registered  # noqa: F401
+import experiments.cli.registered  # noqa: F401
 import main
 from core.clip.backbone import load_clip
 from core.config import config_from_text, isolated_registry, lookup

@@ -26,7 +26,7 @@ from core.data.dataset import Dataset
 from core.data.fewshot import continue_draw
 from core.data.folder import FolderReader
 from core.data.split_file import Split, make_split, read_split, split_text
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 FIRST_SEED = 1  # split seed 0 means this one: the published code takes 0 for "not seeded"
 

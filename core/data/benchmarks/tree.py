@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 _VERSION = 1
 _SETTLED_NS = 2 * 10**9

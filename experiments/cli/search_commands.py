@@ -1,6 +1,5 @@
-"""The ``search`` command: trials, the random control, and the judgment of the winner."""
+"""The ``search`` command: trials, the random control, and the winner on test images."""
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,50 +7,46 @@ from pathlib import Path
 from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.program import command_line, same_command
+from core.store.names import FINAL_SUFFIX
+from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, table
-from experiments.cli.grid import executor_of
 from experiments.configs import read_config
-from experiments.run.run import Place, fingerprints
-from experiments.search.course import Course, run_trials
-from experiments.search.importances import write_importances
+from experiments.run.run import fingerprints
+from experiments.run.runtime import Runtime
+from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
-from experiments.search.result import (
-    FINAL_SUFFIX,
-    final_plan,
-    winning_settings,
-    write_best,
-    write_result,
-)
-from experiments.search.settings import AIMS, Parsed, search_of
+from experiments.search.result import final_plan, result_of, winning_settings, write_best
+from experiments.search.scheduler import SearchOutcome, run_trials
+from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of
 from experiments.search.space import Space
 from experiments.study.driver import run_study
 from experiments.study.planner import FingerprintOf
 from experiments.study.progress import make_progress
 from experiments.study.tracking import MlflowTracker, NullTracker, Tracker
 from experiments.workers.jobs import Executor
-
-COSTS = ("train_seconds", "trainable_parameters")
+from experiments.workers.local import make_executor
 
 
 class SearchCommand:
-    """One call of the command: where it runs, with how many workers, and who is told."""
+    """One call of the command: where it runs, with how many workers, and what mirrors it."""
 
     def __init__(
         self,
         runs_dir: Path,
-        place: Place,
+        runtime: Runtime,
         *,
         jobs: int = -1,
         track: bool = True,
         steal_lock: bool = False,
     ) -> None:
         self.runs_dir = runs_dir
-        self.place = place
+        self.runtime = runtime
         self.jobs = jobs
         self.track = track
         self.steal_lock = steal_lock
         self.fingerprint_of: FingerprintOf = partial(
-            fingerprints, cache_dir=place.cache_dir, data_root=place.data_root
+            fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root
         )
 
     def run(
@@ -68,64 +63,66 @@ class SearchCommand:
         Raises ValueError for whatever is wrong with it, before the first trial.
         """
         config = read_config(config_file, overrides)
-        searches = [search_of(config, trials=trials)]
-        searches += [search_of(config, trials=trials, control=True)] if control else []
-        courses: list[Course] = []
-        for parsed in searches:
-            course = self._trials(parsed)
-            if not course.complete:
+        setups = [search_of(config, trials=trials)]
+        setups += [search_of(config, trials=trials, control=True)] if control else []
+        outcomes: list[SearchOutcome] = []
+        for setup in setups:
+            outcome = self._run_trials(setup)
+            if not outcome.complete:
                 return _interrupted()
-            folder = self.runs_dir / parsed.search.study
-            write_importances(folder)
-            print(f"the winner: {write_best(course, folder)}")
-            courses.append(course)
-        return self._judge(searches[0], courses) if final else 0
+            folder = self.runs_dir / setup.search.study
+            write_importances(folder, importances_of(folder))
+            print(f"the winner: {write_best(outcome, folder)}")
+            outcomes.append(outcome)
+        return self._judge(setups[0], outcomes) if final else 0
 
-    def _trials(self, parsed: Parsed) -> Course:
-        folder = self.runs_dir / parsed.search.study
-        if parsed.search.mode == "asynchronous":
-            print("asynchronous: faster with many workers, and not reproducible", file=sys.stderr)
+    def _run_trials(self, setup: SearchSetup) -> SearchOutcome:
+        folder = self.runs_dir / setup.search.study
+        if setup.search.mode == "asynchronous":
+            print("asynchronous: faster with many workers, but not reproducible", file=sys.stderr)
         return run_trials(
-            parsed,
+            setup,
             folder,
-            self._executor(folder, parsed.search.run_seconds),
-            place=self.place,
+            self._executor(folder, setup.search.run_seconds),
+            runtime=self.runtime,
             fingerprint_of=self.fingerprint_of,
             tracker=self._tracker(folder),
             progress=make_progress(),
             steal_lock=self.steal_lock,
         )
 
-    def _judge(self, parsed: Parsed, courses: Sequence[Course]) -> int:
+    def _judge(self, setup: SearchSetup, outcomes: Sequence[SearchOutcome]) -> int:
         """Train the default and the winners with fresh seeds, and score them on test images."""
-        search, folder = parsed.search, self.runs_dir / parsed.search.study
+        search, folder = setup.search, self.runs_dir / setup.search.study
         final_dir = self.runs_dir / f"{search.study}{FINAL_SUFFIX}"
-        made = final_plan(parsed, winning_settings(courses), self.fingerprint_of)
+        final = final_plan(setup, winning_settings(outcomes), self.fingerprint_of)
         outcome = run_study(
-            made,
+            final,
             final_dir,
             self._executor(final_dir, search.run_seconds),
-            place=self.place,
+            runtime=self.runtime,
             tracker=self._tracker(final_dir),
             progress=make_progress(),
             steal_lock=self.steal_lock,
         )
         if outcome.interrupted:
             return _interrupted()
-        control = courses[1] if len(courses) > 1 else None
-        print_result(write_result(courses[0], control, made, folder, final_dir))
-        print(f"next: python main.py report {folder}")
+        control = outcomes[1] if len(outcomes) > 1 else None
+        result = result_of(outcomes[0], control, final, final_dir)
+        write_result(folder, result)
+        print_result(result)
+        print(f"next: {command_line('report', folder)}")
         return outcome.exit_code
 
     def _executor(self, folder: Path, run_seconds: float | None) -> Executor:
-        return executor_of(self.jobs, folder, job_seconds=run_seconds)
+        return make_executor(self.jobs, folder, job_seconds=run_seconds)
 
     def _tracker(self, folder: Path) -> Tracker:
         return MlflowTracker(folder) if self.track else NullTracker()
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    """What was promised at search time beside what was kept on test images."""
+    """The objectives at search time beside the same metrics on test images."""
     rows = []
     for name, variant in result["variants"].items():
         row = [name]
@@ -142,19 +139,19 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 
 def _shown(name: str, value: float | None) -> str:
-    if value is None or name not in COSTS:
+    if value is None or name not in COST_OBJECTIVES:
         return percent(value)
     return f"{value:.6g}"
 
 
 def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
     """What a search would do, as rows of two columns; checks everything, runs nothing."""
-    parsed = search_of(read_config(config_file, overrides), trials=trials)
-    space, search = Space(parsed.search.space, parsed.base), parsed.search
+    setup = search_of(read_config(config_file, overrides), trials=trials)
+    space, search = Space(setup.search.space, setup.base), setup.search
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)
-    judged = ", ".join(f"{name} ({AIMS[name].summary})" for name in search.objectives)
+    judged = ", ".join(f"{name} ({OBJECTIVES[name].summary})" for name in search.objectives)
     return [
         ("study", search.study),
         ("judged by", judged),
@@ -163,13 +160,13 @@ def describe_search(config_file: Path, overrides: Sequence[str], trials: int | N
             f"{search.trials} x {len(search.datasets)} datasets x {len(search.seeds)} seeds",
         ),
         ("runs at most", f"{runs} with the default's, then {_final_runs(search)} on test images"),
-        ("sampler, pruner", f"@{type(parsed.sampler).__name__}, @{type(parsed.pruner).__name__}"),
+        ("sampler, pruner", f"@{type(setup.sampler).__name__}, @{type(setup.pruner).__name__}"),
         *((key, _dimension(shape)) for key, shape in space.describe().items()),
         ("only in some trials", ", ".join(space.conditional) or "none"),
     ]
 
 
-def _final_runs(search: Any) -> int:
+def _final_runs(search: Search) -> int:
     return 2 * len(search.datasets) * len(search.final_seeds)
 
 
@@ -182,6 +179,5 @@ def _dimension(shape: Mapping[str, Any]) -> str:
 
 
 def _interrupted() -> int:
-    again = shlex.join(["python", "main.py", *sys.argv[1:]])
-    print(f"interrupted; the same command does the rest: {again}", file=sys.stderr)
+    print(f"interrupted; the same command does the rest: {same_command()}", file=sys.stderr)
     return 3

@@ -18,9 +18,9 @@ CLAIM = "about these trained models, not about the methods"
 
 
 class McNemar(NamedTuple):
-    """Images that only one of two models gets right, exact p, and the accuracy difference.
+    """Images that only one of two models predicts correctly, exact p, and the accuracy difference.
 
-    ``table`` is ((both right, only the first), (only the second, both wrong)). ``smallest_p`` is
+    ``table`` is ((both correct, only the first), (only the second, both wrong)). ``smallest_p`` is
     what so many disagreements could have given.
     """
 
@@ -35,7 +35,7 @@ class McNemar(NamedTuple):
 def _checked(correct: Correct) -> NDArray[np.bool_]:
     values = np.asarray(correct)
     if not np.isin(values, (0, 1)).all():
-        raise ValueError("correctness is 0 or 1 an image; leave out images without a prediction")
+        raise ValueError("correctness is 0 or 1 per image; leave out images without a prediction")
     return values.astype(bool)
 
 
@@ -64,7 +64,9 @@ def mcnemar_exact(first_N: Correct, second_N: Correct, *, level: float = 0.95) -
     interval = Interval(max(-1.0, center - half), min(1.0, center + half))
     difference = (only_one - only_two) / n
     if only_one + only_two == 0:
-        return McNemar(counts, 1.0, difference, interval, 1.0, "both are right on the same images")
+        return McNemar(
+            counts, 1.0, difference, interval, 1.0, "both are correct on the same images"
+        )
     p = float(mcnemar(np.array(counts), exact=True).pvalue)
     least = 2 / 2.0 ** (only_one + only_two)
     return McNemar(counts, min(1.0, p), difference, interval, min(1.0, least))
@@ -79,11 +81,14 @@ class Cochran(NamedTuple):
 
 
 def cochran_q(correct_NV: Correct) -> Cochran:
-    """Are V models equally often right on the same images? Source: Cochran, Biometrika 37, 1950."""
+    """Are V models equally often correct on the same images?
+
+    Source: Cochran, Biometrika 37, 1950.
+    """
     values = _checked(correct_NV)
     if values.ndim != 2 or values.shape[1] < 2 or values.shape[0] < 1:
         return Cochran(None, None, f"Cochran's Q needs images x 2 models, got {values.shape}")
     if not np.any(values != values[:, :1]):
-        return Cochran(0.0, 1.0, "all models are right on the same images")
+        return Cochran(0.0, 1.0, "all models are correct on the same images")
     test = cochrans_q(values.astype(int))
     return Cochran(float(test.statistic), float(test.pvalue))

@@ -1,4 +1,4 @@
-"""Summaries of all runs of a variant: interquartile mean, profile, probability of improvement.
+"""Aggregates of all runs of a variant: interquartile mean, profile, probability of improvement.
 
 Source: Agarwal et al., NeurIPS 2021, arXiv 2108.13264. Written to take tables (..., D, S), so that
 ``resampling.bootstrap`` gives their intervals with the same draws for every variant.
@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from analysis.stats.effects import better_share
 from analysis.stats.intervals import ROUNDING, Array
-from analysis.stats.resampling import CHUNK, Resamples, TwoClaims, bootstrap
+from analysis.stats.resampling import Resamples, TwoClaims, bootstrap
 
 TRIMMED = 0.25
 PROFILE_POINTS = tuple(i / 20 for i in range(21))
@@ -58,7 +57,7 @@ def probability_of_improvement(first: Array, second: Array) -> Array:
     return np.asarray(pairs.mean(axis=(-3, -2, -1)), dtype=np.float64)
 
 
-class Summary(NamedTuple):
+class Aggregates(NamedTuple):
     """The four aggregates of one variant, each with both intervals."""
 
     iqm: TwoClaims
@@ -67,15 +66,15 @@ class Summary(NamedTuple):
     optimality_gap: TwoClaims
 
 
-def summarize(scores_DS: Array, resamples: Resamples) -> Summary:
-    """Aggregates of a complete table (D, S). Raises ValueError where cells are missing."""
+def aggregates(scores_DS: Array, resamples: Resamples) -> Aggregates:
+    """The four aggregates of a complete table (D, S). Raises ValueError where cells are missing."""
 
     def four(tables: Array) -> Array:
         single = tables[:, 0]
         aggregates = (iqm, median_of_datasets, mean_of_datasets, optimality_gap)
         return np.stack([aggregate(single) for aggregate in aggregates], axis=-1)
 
-    return Summary(*bootstrap(four, scores_DS[None], resamples))
+    return Aggregates(*bootstrap(four, scores_DS[None], resamples))
 
 
 def profile_claims(
@@ -92,46 +91,3 @@ def improvement_claims(first_DS: Array, second_DS: Array, resamples: Resamples) 
         return probability_of_improvement(tables[:, 0], tables[:, 1])[:, None]
 
     return bootstrap(both, np.stack([first_DS, second_DS]), resamples)[0]
-
-
-class RankStability(NamedTuple):
-    """How often each variant is best, or one of the first two, under resampling, and its mean rank
-    with both intervals.
-    """
-
-    best_on_these: tuple[float, ...]
-    best_on_like_these: tuple[float, ...]
-    first_two_on_these: tuple[float, ...]
-    first_two_on_like_these: tuple[float, ...]
-    mean_ranks: tuple[TwoClaims, ...]
-
-
-def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
-    """Would the order hold with other seeds, or on other datasets? Complete tables (V, D, S).
-
-    The best has the highest mean over datasets; ties share it. Ranks are by dataset, 1 is best.
-    """
-
-    def ranks(tables: Array) -> Array:
-        means = np.round(tables.mean(axis=-1), ROUNDING)
-        return np.asarray(stats.rankdata(-means, axis=1).mean(axis=-1), dtype=np.float64)
-
-    mean_ranks = bootstrap(ranks, scores_VDS, resamples)
-    reps = len(resamples.dataset_RD)
-    votes = np.zeros((2, 2, len(scores_VDS)))
-    for start in range(0, reps, CHUNK):
-        for level, tables in enumerate(resamples.tables(scores_VDS, slice(start, start + CHUNK))):
-            means = np.round(tables.mean(axis=(-2, -1)), ROUNDING)
-            for places in (1, 2):
-                votes[level, places - 1] += _among_the_first(means, places).sum(axis=0)
-    (like_best, like_two), (these_best, these_two) = (
-        [tuple(share.tolist()) for share in level] for level in votes / reps
-    )
-    return RankStability(these_best, like_best, these_two, like_two, mean_ranks)
-
-
-def _among_the_first(means_RV: Array, places: int) -> Array:
-    """1 for a variant among the so many highest, 0 for others; ties share what is left, (R, V)."""
-    above = stats.rankdata(-means_RV, method="min", axis=1) - 1
-    tied = stats.rankdata(-means_RV, method="max", axis=1) - above
-    return np.asarray(np.clip((places - above) / tied, 0.0, 1.0), dtype=np.float64)

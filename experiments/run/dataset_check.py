@@ -1,20 +1,17 @@
-"""What the ``data`` commands do: look into a dataset, write its shots, export it."""
+"""A dataset looked at outside a run: what is there, and how it differs from the published one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 from core.data.benchmarks.published import differences, repetitions
-from core.data.benchmarks.reading import Found, MissingImagesError, first_run, read_benchmark
+from core.data.benchmarks.reading import Found, MissingImagesError, read_benchmark
 from core.data.benchmarks.table import BENCHMARKS, Benchmark
 from core.data.catalog import data_root, load_dataset
 from core.data.dataset import ClassSubset, Dataset
-from core.data.export import export_dataset
 from core.data.fewshot import few_shot
 from core.data.listing import describe
-from core.data.shots import write_shots
 from core.data.splits import class_subset
-from experiments.cli.console import Bar
 
 Progress = Callable[[int, int], None]
 
@@ -34,22 +31,22 @@ def check_dataset(
     listings of a few-shot draw and class subset, as JSON values.
 
     ``problem`` is "" or the one line that says why it cannot be read. The folder index is not
-    trusted. ``decode`` opens every picture as well and is called with (done, total). Raises
+    trusted. ``decode`` opens every image as well and is called with (done, total). Raises
     ValueError for an unknown name or class subset, and when nothing of the dataset is there.
     """
     subset = next((s for s in get_args(ClassSubset) if s == classes), None)
     if subset is None:
         raise ValueError(f"classes must be all, base or new, got {classes!r}")
     found: dict[str, Any] = {"name": name, "problem": "", "missing": None}
-    row, place = BENCHMARKS.get(name), data_root(root)
+    row, root_dir = BENCHMARKS.get(name), data_root(root)
     if row is None:
         full = load_dataset(name, root=root, cache_dir=cache_dir, split_seed=split_seed)
     else:
-        if (place / row.folder).is_dir():
-            found["there"] = _there(row, place)
+        if (root_dir / row.folder).is_dir():
+            found["there"] = _there(row, root_dir)
         try:
             benchmark = read_benchmark(
-                name, root=place, cache_dir=cache_dir, split_seed=split_seed, relist=True
+                name, root=root_dir, cache_dir=cache_dir, split_seed=split_seed, relist=True
             )
         except ValueError as error:
             if "there" not in found:
@@ -66,63 +63,12 @@ def check_dataset(
     return found
 
 
-def check_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """The same for people: listings as their length and hash, lists as text."""
-    for key, value in found.items():
-        if key in ("train", "val", "test"):
-            yield key, value["n"]
-            yield f"{key} sha256", value["sha256"]
-        elif key == "there":
-            for path, present in value.items():
-                yield path, "there" if present else "not there"
-        elif key == "missing" and value is not None:
-            yield "missing", f"{value['count']} of {value['total']}, first {value['first']}"
-        elif key == "class_names":
-            yield "class names", ", ".join(value)
-        elif isinstance(value, list):
-            yield from ((key, line) for line in value or ["nothing"])
-        elif value not in ("", None):
-            yield key.replace("_", " "), value
-
-
-def draw_shots(
-    name: str,
-    out: Path,
-    root: Path | None,
-    cache_dir: Path,
-    *,
-    shots: int,
-    seed: int,
-    split_seed: int,
-    first: bool,
-) -> str:
-    """Write the shots of a draw; gives the sha256 of the training list. Raises ValueError."""
-    if first:
-        if name not in BENCHMARKS or split_seed not in (0, seed):
-            raise ValueError(
-                "--first-run draws split and shots with the same seed, and only for the "
-                f"benchmarks, got {name!r} and split seed {split_seed}; leave one out"
-            )
-        place = data_root(root)
-        drawn = first_run(name, root=place, cache_dir=cache_dir, shots=shots, seed=seed)
-    else:
-        full = load_dataset(name, root=root, cache_dir=cache_dir, split_seed=split_seed)
-        drawn = few_shot(full, shots=shots, seed=seed)
-    return write_shots(out, drawn)
-
-
-def export(name: str, out: Path, root: Path | None, cache_dir: Path, bar: Bar) -> Path:
-    """Write a dataset below ``out``; the path of its split file."""
-    dataset = load_dataset(name, root=root, cache_dir=cache_dir)
-    return export_dataset(dataset, out, bar.show)
-
-
-def _there(row: Benchmark, place: Path) -> dict[str, bool]:
+def _there(row: Benchmark, root_dir: Path) -> dict[str, bool]:
     """Which of the things that a dataset consists of are there, relative to the data root."""
     files = [f"{row.folder}/{name}" for name in (row.split_file, *row.annotations) if name]
     return {
-        row.image_folder: (place / row.image_folder).is_dir(),
-        **{file: (place / file).is_file() for file in files},
+        row.image_folder: (root_dir / row.image_folder).is_dir(),
+        **{file: (root_dir / file).is_file() for file in files},
     }
 
 
@@ -155,7 +101,7 @@ def _described(full: Dataset, part: Dataset) -> dict[str, Any]:
 
 
 def _unreadable(dataset: Dataset, progress: Progress) -> str:
-    """Open every picture; one line on those that cannot be read, or ""."""
+    """Open every image; one line on those that cannot be read, or ""."""
     items = (*dataset.train, *dataset.val, *dataset.test)
     paths = list(dict.fromkeys(item.path for item in items))
     errors = []
@@ -167,4 +113,4 @@ def _unreadable(dataset: Dataset, progress: Progress) -> str:
         progress(done, len(paths))
     if not errors:
         return ""
-    return f"{len(errors)} of {len(paths)} pictures cannot be read, first: {errors[0]}"
+    return f"{len(errors)} of {len(paths)} images cannot be read, first: {errors[0]}"
