@@ -210,7 +210,11 @@ def test_without_labels_one_student_a_target_is_trained(train, place):
 
 
 REFUSED = [
-    ("base_to_new", ("experiment.targets=('mosaic/land',)",), "only the dataset it trains on, got experiment.targets"),
+    (
+        "base_to_new",
+        ("experiment.targets=('mosaic/land',)",),
+        "only the dataset it trains on, got experiment.targets",
+    ),
     ("few_shot", ("experiment.targets=('mosaic/land',)",), "leave them empty"),
     ("cross_dataset", ("experiment.targets=()",), "name them in experiment.targets"),
     ("domain_generalization", ("experiment.targets=()",), "name them in experiment.targets"),
