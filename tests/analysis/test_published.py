@@ -372,7 +372,7 @@ def test_context_needs_the_same_protocol_and_published_data_sets(tmp_path):
 
 def test_report_shows_them_as_context_and_uses_them_nowhere(tmp_path):
     options = Options(reps=100)
-    report = build_report(study(tmp_path), out=tmp_path / "report", options=options)
+    report = build_report(study(tmp_path), out=tmp_path / "report", options=options, figures=False)
     page = report.page.read_text()
     assert '<section id="published">' in page and "54.24" in page and "41.18" in page
     for text in ("ATPrompt (ICCV25) Table 1", "transductive", "200 epochs", "here: CoOp"):
@@ -383,7 +383,9 @@ def test_report_shows_them_as_context_and_uses_them_nowhere(tmp_path):
     for name in ("report.json", "report.md", "results.csv", "comparisons.csv", "scores.csv"):
         assert "ATPrompt" not in (tmp_path / "report" / name).read_text()
     plain = study(tmp_path, datasets=("first", "second"))
-    page = build_report(plain, out=tmp_path / "plain", options=options).page.read_text()
+    page = build_report(
+        plain, out=tmp_path / "plain", options=options, figures=False
+    ).page.read_text()
     assert "Published context" not in page and "#published" not in page
     renamed = (tmp_path / "plain" / "comparisons.csv").read_text()
     for dataset, name in (("oxford_pets", "first"), ("dtd", "second")):

@@ -4,8 +4,6 @@ import csv
 import html
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -150,11 +148,6 @@ def test_published_averages_of_coop_under_both_conventions(tmp_path):
         m: points(cells["CoOp", AVERAGE, m].mean) for m in ("base", "new", "hm", HM_OF_MEANS)
     }
     assert printed == {"base": "82.69", "new": "63.22", "hm": "70.83", HM_OF_MEANS: "71.66"}
-
-
-def test_analysis_does_not_import_torch():
-    code = "import sys, analysis.report; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_headline_names_parts_that_help(study):

@@ -33,9 +33,12 @@ MODELS = {
     "ViT-B-32-quickgelu": lambda: random_model("ViT-B-32-quickgelu"),
     "ViT-L-14": lambda: random_model("ViT-L-14"),
 }
+LARGE = {"ViT-L-14"}  # filling it with random numbers takes longer than all other models together
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MODELS]
+)
 def test_equals_open_clip_on_full_context(name: str) -> None:
     model = MODELS[name]().eval()
     clip = frozen(model)

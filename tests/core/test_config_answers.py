@@ -35,12 +35,15 @@ leaves = (
 )
 values = st.recursive(
     leaves,
-    lambda inner: st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
 
-@given(st.dictionaries(st.text(), st.dictionaries(st.text(), values)))
+@given(st.dictionaries(st.text(), st.dictionaries(st.text(), values, max_size=4), max_size=3))
 def test_every_value_survives_the_text(variants):
     config = config_from_text("").with_bindings({"toy_grid.variants": variants}, "test")
     again = config_from_text(config.text())

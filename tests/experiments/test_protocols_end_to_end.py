@@ -84,7 +84,7 @@ def studies(request, tmp_path_factory, trees):
     kept, said = request.param(home, trees)
     for protocol in GRIDS:
         study = home / "runs" / protocol
-        build_report(study, out=study / "report", options=Options(reps=200))
+        build_report(study, out=study / "report", options=Options(reps=200), figures=False)
     return home, kept, said
 
 

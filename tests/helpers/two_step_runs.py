@@ -49,7 +49,7 @@ SGD.lr = 0.01
 """
 
 
-def run_text(text, folder):
+def run_text(text, folder, cache_dir):
     """The record of a run whose files lie in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     return run(
@@ -58,22 +58,21 @@ def run_text(text, folder):
         identity=folder.name,
         variant="test",
         factors={},
-        cache_dir=folder / "cache",
+        cache_dir=cache_dir,
         data_root=None,
         device="cpu",
         on_progress=lambda values: None,
     )
 
 
-def built(text, tmp_path):
+def built(text, cache_dir):
     """An assembled run, not trained."""
-    assembly = assemble(config_from_text(text), Runtime(cache_dir=tmp_path))
-    return assembly
+    return assemble(config_from_text(text), Runtime(cache_dir=cache_dir))
 
 
-def trained_logits(text, tmp_path):
+def trained_logits(text, cache_dir):
     """Logits and learned state after training in this process."""
-    assembly = built(text, tmp_path)
+    assembly = built(text, cache_dir)
     train(assembly, lambda values: None)
     return logits_of(assembly), assembly.model.state_dict()
 

@@ -23,11 +23,6 @@ from tests.helpers.preset_runs import (
 )
 
 
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory):
-    return tmp_path_factory.getbasetemp() / "cache"
-
-
 def build(**options):
     method = CoCoOp(tiny_clip(), NAMES, Seeds(3), meta_reduction=4, **options).double()
     with torch.no_grad():

@@ -44,31 +44,31 @@ def test_matches_the_recorded_run():
     check_recorded("public_ivlp")
 
 
-def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
+def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch):
     few_test_images(monkeypatch)
-    record = run_text(two_steps("IVLP"), tmp_path / "run")
+    record = run_text(two_steps("IVLP"), tmp_path / "run", cache_dir)
     assert record.status == "finished"
     assert record.cost.trainable_parameters == 2 * 128 * (3 + 4)
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["ce"] > 0
-    again = reload(tmp_path / "run", Runtime(cache_dir=tmp_path))
+    again = reload(tmp_path / "run", Runtime(cache_dir=cache_dir))
     scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
     restored = logits_of(again)
     assert scores == record.evaluations
-    logits, _ = trained_logits(two_steps("IVLP"), tmp_path)
+    logits, _ = trained_logits(two_steps("IVLP"), cache_dir)
     assert torch.equal(restored, logits)
 
 
-def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
-    plain, state = trained_logits(two_steps("IVLP"), tmp_path)
-    off, other = trained_logits(two_steps("IVLP", refiner=OFF), tmp_path)
+def test_a_refiner_that_is_off_changes_no_bit(cache_dir):
+    plain, state = trained_logits(two_steps("IVLP"), cache_dir)
+    off, other = trained_logits(two_steps("IVLP", refiner=OFF), cache_dir)
     assert torch.equal(plain, off)
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
-def test_a_refiner_trains_on_prompted_local_tokens(tmp_path):
-    assembly = built(two_steps("IVLP", refiner=ON), tmp_path)
+def test_a_refiner_trains_on_prompted_local_tokens(cache_dir):
+    assembly = built(two_steps("IVLP", refiner=ON), cache_dir)
     (batch,) = assembly.source.evaluation(assembly.dataset, assembly.dataset.test[:3], 3)
     need = frozenset({"pooled", "local", "attention"})
     out = assembly.model(Batch(labels=batch.labels, pixels=batch.pixels, need=need))

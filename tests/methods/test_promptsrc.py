@@ -48,31 +48,31 @@ def test_matches_the_recorded_run():
     check_recorded("public_promptsrc")
 
 
-def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
+def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch):
     few_test_images(monkeypatch)
     text = two_steps("PromptSRC", f"{FEW}\nPromptSRC.depth_text = 2")
-    record = run_text(text, tmp_path / "run")
+    record = run_text(text, tmp_path / "run", cache_dir)
     assert (record.status, record.regime) == ("finished", "inductive")
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     terms = ("ce", "text_l1", "image_l1", "logit_kl")
     assert log["loss"] == pytest.approx(sum(log[term] for term in terms), rel=1e-6)
-    again = reload(tmp_path / "run", Runtime(cache_dir=tmp_path))
+    again = reload(tmp_path / "run", Runtime(cache_dir=cache_dir))
     scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
     restored = logits_of(again)
     assert scores == record.evaluations
-    assert torch.equal(restored, trained_logits(text, tmp_path)[0])
+    assert torch.equal(restored, trained_logits(text, cache_dir)[0])
 
 
-def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
-    plain, state = trained_logits(two_steps("PromptSRC", FEW), tmp_path)
-    off, other = trained_logits(two_steps("PromptSRC", FEW, refiner=OFF), tmp_path)
+def test_a_refiner_that_is_off_changes_no_bit(cache_dir):
+    plain, state = trained_logits(two_steps("PromptSRC", FEW), cache_dir)
+    off, other = trained_logits(two_steps("PromptSRC", FEW, refiner=OFF), cache_dir)
     assert torch.equal(plain, off)
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
-def test_trains_under_a_refiner(tmp_path):
-    assembly = built(two_steps("PromptSRC", FEW, refiner=ON), tmp_path)
+def test_trains_under_a_refiner(cache_dir):
+    assembly = built(two_steps("PromptSRC", FEW, refiner=ON), cache_dir)
     log = []
     train(assembly, log.append)
     assert set(log[-1]) >= {"text_l1", "semantic", "regularization"}

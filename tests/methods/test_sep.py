@@ -30,11 +30,6 @@ EXACT = {"rtol": 1e-11, "atol": 1e-11}
 RELEASED = {"selection_scope": "batch", "fusion_axis": "batch"}
 
 
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory):
-    return tmp_path_factory.getbasetemp() / "cache"
-
-
 def build(classes=NAMES, clip=None, **options):
     clip = clip or tiny_clip()
     options = {"fusion_hidden": 24, "fusion_init": "independent"} | options

@@ -136,6 +136,8 @@ def test_the_contract_and_the_numeric_test_run_over_it(played):
     refiner = "test_the_refiner_works_on_every_method_that_provides_what_it_needs"
     assert ("tests/refiners/test_refiners.py", refiner) in passed
     assert ("tests/project/test_architecture.py", "test_imports_point_downwards") in passed
+    matrix = [node for node in outcomes.passed if node.startswith("tests/project/test_matrix.py")]
+    assert len(matrix) > 25, "the matrix of methods and parts does not know the method"
     numeric = {name for file, name in passed if file == "tests/methods/test_text_adapter.py"}
     assert numeric == set(re.findall(r"^def (test_\w+)", PAGE, re.MULTILINE)) != set()
 
