@@ -1,4 +1,4 @@
-"""A seed for each purpose. Needs the standard library only, so that listing datasets is quick."""
+"""Seeds that follow from a run's seed and a purpose. Needs the standard library only."""
 
 import hashlib
 

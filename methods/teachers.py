@@ -1,4 +1,4 @@
-"""Teachers for distillation: frozen models that know class texts and judge images.
+"""Teachers for distillation: frozen models with class texts, which classify images.
 
 Shapes: B images, C classes, T teacher width. Nothing here is trained.
 """
@@ -17,6 +17,7 @@ from core.config import Configurable, build, config_from_text, register
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
 from core.store.names import CONFIG_NAME, WEIGHTS_NAME
+from core.store.settings import has_config, read_config
 from core.train.checkpoints import load_checkpoint
 from core.train.model import RefinedMethod
 from core.train.published_checkpoints import Published, load_published, read_published
@@ -62,7 +63,7 @@ class Teacher(nn.Module, Configurable):
 
     @torch.no_grad()
     def logits(self, batch: Batch, classes: ClassNames) -> Tensor:
-        """What the teacher says to the images of a batch: (B, C)."""
+        """The teacher's logits for the images of a batch: (B, C)."""
         texts = self.texts(classes)
         with self.method.given_texts(texts):
             out: Forward = self.method(replace(batch, need=POOLED))
@@ -73,8 +74,8 @@ class Teacher(nn.Module, Configurable):
 class ZeroShotTeacher(Teacher):
     """Zero-shot CLIP: the student's own backbone, or a larger one.
 
-    ``backbone`` None is the student's. ``templates`` are those of ZeroShot; empty is the data
-    set's own.
+    ``backbone`` None is the student's. ``templates`` are those of ZeroShot; empty is the
+    dataset's own.
 
     Source: Radford et al., ICML 2021, arXiv 2103.00020.
     """
@@ -105,19 +106,19 @@ class RunTeacher(Teacher):
 
     @classmethod
     def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:
-        """What the earlier run left: its content decides what a student learns."""
+        """The earlier run's files: their content decides what a student learns."""
         folder = _run_folder(parameters["run"])
         return folder / CONFIG_NAME, folder / WEIGHTS_NAME
 
     def __init__(self, student: FrozenCLIP, classes: ClassNames, *, run: str) -> None:
         folder = _run_folder(run)
         path = folder / CONFIG_NAME
-        if not path.is_file():
+        if not has_config(folder):
             raise ValueError(
                 f"RunTeacher.run = {run!r} is not a finished run: there is no {path}; give the "
-                "folder of a run of ours, or use @PublishedTeacher for another file"
+                "folder of a run of this suite, or use @PublishedTeacher for another file"
             )
-        earlier = build(config_from_text(path.read_text(), str(path)), "experiment")
+        earlier = build(config_from_text(read_config(folder), str(path)), "experiment")
         clip = _clip(earlier.backbone, earlier.weights, student)
         method = earlier.method(clip, classes, NO_SEEDS)
         refiner = earlier.refiner(method.output(), NO_SEEDS)
@@ -174,7 +175,7 @@ def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:
     path, tensors = published.path, published.tensors
     if "ctx" not in tensors:
         raise ValueError(
-            f"{path} is no IVLP or PromptSRC checkpoint: it has no tensor 'prompt_learner.ctx' "
+            f"{path} is not an IVLP or PromptSRC checkpoint: it has no tensor 'prompt_learner.ctx' "
             f"(first names: {sorted(tensors)[:3]})"
         )
     text = tensors["ctx"]
@@ -208,7 +209,7 @@ def _check_teaches(method: Method, refiner: Refiner, run: str) -> None:
     if not isinstance(method, TextMethod):
         raise ValueError(
             f"the run {run!r} trained {type(method).__name__}, whose class texts depend on the "
-            "image; a teacher needs one text a class, such as PromptSRC gives"
+            "image; a teacher needs one text per class, as PromptSRC has"
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import core.clip  # noqa: F401  (declares operators that torchvision needs beside a CPU-only torch)
 from core.mosaic import datasets
 from tests.helpers.benchmark_fixtures import bare_trees, copied, trees  # noqa: F401
 

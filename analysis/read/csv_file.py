@@ -1,6 +1,5 @@
 """From a CSV file with one row per run to ``Results``, checked line by line."""
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from analysis.read.integrity import (
 from analysis.read.provenance import COUNTS, FACTOR, PROVENANCE_COLUMNS, level_orders
 from analysis.read.results import Problem, Results, Setting, add_hm, metric_order, with_choices
 from analysis.read.shot_curves import curve_of
+from core.suggestions import closest
 
 SCALES = ("auto", "percent", "fraction")
 KEYS = ("variant", "dataset", "seed")
@@ -42,10 +42,7 @@ def load_csv(
     """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
-    text = _read_text(path)
-    _check_columns(path, text)
-    _check_duplicates(path, text)
-    refuse_best_of([*text.columns, *text["variant"].unique(), *_selection_rules(text)], str(path))
+    text = _checked_text(path)
     frame, notes = _scores(path, text, scale)
     ordered = metric_order(frame)
     provenance = _provenance(frame, text)
@@ -82,6 +79,15 @@ def load_csv(
         primary=list(curve)[-1] if curve else "",
     )
     return with_choices(results, baseline=baseline)
+
+
+def _checked_text(path: Path) -> pd.DataFrame:
+    """The cells of the file as text, with the columns and rows that a report needs."""
+    text = _read_text(path)
+    _check_columns(path, text)
+    _check_duplicates(path, text)
+    refuse_best_of([*text.columns, *text["variant"].unique(), *_selection_rules(text)], str(path))
+    return text
 
 
 def _measures(text: pd.DataFrame) -> list[str]:
@@ -170,8 +176,8 @@ def _check_columns(path: Path, text: pd.DataFrame) -> None:
         raise ValueError(f"{path}: a column appears once, these appear twice: {', '.join(double)}")
     for name in ("variant", "dataset"):
         if name not in columns:
-            close = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
-            hint = f"; did you mean to rename {close[0]!r}?" if close else ""
+            near = closest(name, columns)
+            hint = f"; did you mean to rename {near!r}?" if near else ""
             raise ValueError(f"{path}: needs a column {name!r}, has {', '.join(columns)}{hint}")
         if blank := [i for i, v in enumerate(text[name]) if not v]:
             raise ValueError(f"{path}, {_line(blank[0])}: {name} must not be blank")

@@ -12,13 +12,14 @@ flagged; a table that cannot be read is a ValueError that names the row.
 """
 
 import csv
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
+
+from core.suggestions import closest
 
 TABLES_DIR = Path(__file__).parent / "published_tables"
 BUDGETS = "budgets.csv"
@@ -370,6 +371,6 @@ def _methods(rows: Sequence[PublishedRow], method: str) -> set[str]:
 def _unknown(role: str, given: str, names: Iterable[str]) -> str:
     """One line for a name that is none of ``names``, with the nearest one."""
     by_plain = {_plain(name): name for name in names}
-    close = difflib.get_close_matches(_plain(given), by_plain, n=1, cutoff=0.5)
-    hint = f"; did you mean {by_plain[close[0]]!r}?" if close else "."
+    near = closest(_plain(given), by_plain)
+    hint = f"; did you mean {by_plain[near]!r}?" if near else "."
     return f"unknown {role} {given!r}{hint} Known: {', '.join(by_plain.values())}"

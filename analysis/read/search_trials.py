@@ -59,7 +59,7 @@ def read_search(folder: Path) -> SearchData:
 
 
 def best_so_far(trials: Sequence[Trial]) -> list[tuple[int, float]]:
-    """(number, best first objective until then), one a trial from the first complete one on."""
+    """(number, best first objective so far), one per trial from the first complete one on."""
     found: list[tuple[int, float]] = []
     for trial in trials:
         best = found[-1][1] if found else -math.inf

@@ -5,7 +5,6 @@ or "mosaic", the embedded model that needs no download. open_clip is slow to imp
 import it when they need it: naming a method or checking a configuration does not.
 """
 
-import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core import mosaic
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
 from core.clip.weights import (
@@ -24,8 +24,8 @@ from core.clip.weights import (
     is_openai,
     read_state_dict,
 )
-from core.mosaic import model as mosaic
 from core.program import command_line
+from core.suggestions import did_you_mean
 
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
@@ -91,7 +91,7 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
 
 @functools.lru_cache(maxsize=2)
 def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype) -> FrozenCLIP:
-    """``load_clip`` once a process, on its device: runs share the frozen weights."""
+    """``load_clip`` once per process, on its device: runs share the frozen weights."""
     return load_clip(name, weights).to(device, dtype)
 
 
@@ -152,6 +152,11 @@ def fetch(name: str, tag: str) -> Path:
 
 
 def _load_mosaic(path: Path) -> FrozenCLIP:
+    if not path.is_file() and path == mosaic.WEIGHTS_PATH:
+        raise ValueError(
+            f"the embedded model's weights {path} are missing; restore the file or train it again: "
+            "python main.py pretrain"
+        )
     model: Any = build_open_clip(mosaic.MODEL_CONFIG)
     _load_weights(model, read_state_dict(path), str(path))
     model.visual.preprocess_cfg = {"mean": mosaic.IMAGE_MEAN, "std": mosaic.IMAGE_STD}
@@ -187,9 +192,8 @@ def _native_config(name: str) -> dict[str, Any]:
 
     config: dict[str, Any] | None = open_clip.get_model_config(name)
     if config is None:
-        close = difflib.get_close_matches(name, [*open_clip.list_models(), MOSAIC], n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "see open_clip.list_models()"
-        raise ValueError(f"unknown backbone {name!r}; {hint}")
+        near = did_you_mean(name, [*open_clip.list_models(), MOSAIC])
+        raise ValueError(f"unknown backbone {name!r}{near or '; see open_clip.list_models()'}")
     vision, text = config["vision_cfg"], config["text_cfg"]
     reasons = {
         "its image tower comes from timm": "timm_model_name" in vision,

@@ -158,7 +158,7 @@ def _parameter(
 ) -> Parameter:
     if argument.name not in hints:
         raise TypeError(
-            f"{key} has no annotation: a setting needs one, it says which values are good"
+            f"{key} has no annotation: a setting needs one: it says which values are valid"
         )
     annotation = hints[argument.name]
     try:

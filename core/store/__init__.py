@@ -20,7 +20,7 @@ file is written atomically, or line by line.
     |   `-- IDENTITY/             a run folder, named by the identity of its run
     |       |-- config.gin        the resolved configuration, written first  (settings.py)
     |       |-- shots.json        the few-shot images
-    |       |-- log.jsonl         one line per epoch
+    |       |-- log.jsonl         one line per epoch  (epochs.py)
     |       |-- output.log        what the run printed
     |       |-- weights.safetensors   what was learned
     |       |-- correct.json      which test images were predicted correctly  (correct.py)

@@ -118,7 +118,7 @@ class FeatureSource(ImageSource):
 
 
 class FeatureBatches(TrainingBatches):
-    """Rows of cached features; with several views each image shows one drawn view an epoch."""
+    """Rows of cached features; of several views each image shows a random one per epoch."""
 
     def __init__(
         self,

@@ -104,8 +104,8 @@ def data_shots(
     runs: Runs = RUNS,
 ) -> None:
     """Write the images of a few-shot draw to a file that a run can be given."""
-    from core.data.benchmarks.reading import first_run as first_run_of
-    from core.data.benchmarks.table import BENCHMARKS
+    from core.data.benchmarks.definitions import BENCHMARKS
+    from core.data.benchmarks.read_benchmark import first_run as first_run_of
     from core.data.catalog import data_root, load_dataset
     from core.data.fewshot import few_shot
     from core.data.shots import write_shots

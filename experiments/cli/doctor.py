@@ -102,7 +102,7 @@ def _open_clip() -> Check:
 
 def _mosaic() -> Check:
     from core.clip.backbone import load_clip
-    from core.mosaic.model import WEIGHTS_PATH
+    from core.mosaic import WEIGHTS_PATH
 
     try:
         clip = load_clip("mosaic")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from core.store.names import RECORD_NAME
 from experiments.cli.console import console, table
 from experiments.cli.options import (
     RUNS,
@@ -41,6 +42,6 @@ def import_command(
         checkpoint, config_path(config), overrides or [], out, runs / "imported", runtime
     )
     if as_json:
-        print((folder / "record.json").read_text(), end="")
+        print((folder / RECORD_NAME).read_text(), end="")
     else:
         console().print(table(f"run {folder}", ["what", "value"], describe_run(record)))

@@ -17,7 +17,8 @@ def pretrain_command(
     processes: Annotated[int, typer.Option(help="Processes that draw images")] = 1,
 ) -> None:
     """Rebuild the embedded benchmark's weights from scratch; the same command continues."""
-    from core.mosaic.pretrain import pretrain
+    from core.clip.backbone import build_open_clip
+    from core.mosaic import pretrain
     from experiments.study.progress import Bar
 
     with Bar("drawing images") as bar:
@@ -29,5 +30,7 @@ def pretrain_command(
                 bar.show(step, total, f"step {step} of {total}, loss {values['loss']:.3f}")
 
         more: dict[str, Any] = {} if steps is None else {"steps": steps}
-        found = pretrain(out, seed=seed, processes=processes, progress=show, **more)
+        found = pretrain(
+            out, build_open_clip, seed=seed, processes=processes, progress=show, **more
+        )
     print_json(found)

@@ -6,6 +6,7 @@ from statistics import fmean
 import typer
 
 from core.metrics import harmonic_mean
+from core.store.names import RECORD_NAME
 from core.store.record import RunRecord
 from experiments.cli.console import console, percent, table
 from experiments.cli.options import (
@@ -48,7 +49,7 @@ def train_command(
             on_progress=lambda epoch: bar.show(epoch["epoch"], epoch["epochs"]),
         )
     if as_json:
-        print((folder / "record.json").read_text(), end="")
+        print((folder / RECORD_NAME).read_text(), end="")
     else:
         console().print(table(f"run {folder}", ["what", "value"], describe_run(record)))
     if record.status != "finished":

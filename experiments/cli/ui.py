@@ -32,13 +32,13 @@ class Server(NamedTuple):
 
 def server_for(folder: Path, port: int) -> Server:
     """Optuna's dashboard for the folder of a search, MLflow for a study or a folder of them."""
-    from core.store.search import is_search
+    from core.store import has_manifest, is_search
     from experiments.search.mirror import dashboard_command
     from experiments.study.tracking import ui_command
 
     if is_search(folder):
         command = dashboard_command(folder, port=port)
         return Server("Optuna dashboard", command.argv, command.env, command.url)
-    folder = folder.parent if (folder / "study.json").exists() else folder
+    folder = folder.parent if has_manifest(folder) else folder
     command = ui_command(folder, port=port)
     return Server("MLflow", command.argv, command.env, command.url)

@@ -12,7 +12,7 @@ from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.fewshot import few_shot
 from core.data.shots import with_shots
-from core.data.splits import Fractions
+from core.data.splits import SplitFractions
 from core.data.validation_only import validation_only
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
@@ -141,13 +141,13 @@ def read_dataset(settings: Experiment, name: str, runtime: Runtime) -> Dataset:
 
 def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset, str]:
     train, val, test = settings.split_fractions
-    fractions = Fractions(train=train, val=val, test=test)
+    fractions = SplitFractions(train=train, val=val, test=test)
     return _dataset(name, runtime.data_root, runtime.cache_dir, fractions, settings.split_seed)
 
 
 @functools.lru_cache(maxsize=64)
 def _dataset(
-    name: str, data_root: Path | None, cache_dir: Path, fractions: Fractions, split_seed: int
+    name: str, data_root: Path | None, cache_dir: Path, fractions: SplitFractions, split_seed: int
 ) -> tuple[Dataset, str]:
     """A dataset with its fingerprint, listed once per process."""
     dataset = load_dataset(

@@ -4,13 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from core.data.benchmarks.definitions import BENCHMARKS, Benchmark
 from core.data.benchmarks.published import differences, repetitions
-from core.data.benchmarks.reading import Found, MissingImagesError, read_benchmark
-from core.data.benchmarks.table import BENCHMARKS, Benchmark
+from core.data.benchmarks.read_benchmark import (
+    BenchmarkDataset,
+    MissingImagesError,
+    read_benchmark,
+)
 from core.data.catalog import data_root, load_dataset
 from core.data.dataset import ClassSubset, Dataset
 from core.data.fewshot import few_shot
-from core.data.listing import describe
+from core.data.item_hashes import describe_items
 from core.data.splits import class_subset
 
 Progress = Callable[[int, int], None]
@@ -72,7 +76,7 @@ def _there(row: Benchmark, root_dir: Path) -> dict[str, bool]:
     }
 
 
-def _split_source(row: Benchmark, found: Found) -> str:
+def _split_source(row: Benchmark, found: BenchmarkDataset) -> str:
     if found.split_file is not None:
         return f"from {found.split_file.name}"
     if found.created is not None:
@@ -94,7 +98,7 @@ def _described(full: Dataset, part: Dataset) -> dict[str, Any]:
         "class_names": list(part.class_names),
         "fingerprint": full.fingerprint,
         **{
-            name: describe(part, items)
+            name: describe_items(part, items)
             for name, items in (("train", part.train), ("val", part.val), ("test", part.test))
         },
     }

@@ -1,9 +1,8 @@
 """One run: build everything from a configuration, train, evaluate, and describe the outcome."""
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.seeding import Seeds
 from core.store.correct import CorrectImages, write_correct_images
-from core.store.names import CONFIG_NAME, EPOCHS_NAME, SHOTS_NAME, WEIGHTS_NAME
+from core.store.epochs import epoch_log
+from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
 from core.store.record import Cost, Evaluation, RunRecord
 from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
 from core.train.checkpoints import load_checkpoint, save_checkpoint
-from core.train.evaluate import accuracy, answers
+from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
@@ -106,7 +106,7 @@ def run(
     write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
-    with _log(run_dir / EPOCHS_NAME, on_progress) as log:
+    with epoch_log(run_dir, on_progress) as log:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
@@ -175,7 +175,7 @@ def score_images(
     built.model.eval()
     batches = built.source.evaluation(part, part.test, method.eval_batch_size)
     with built.autocast:
-        given = answers(built.model, batches)
+        given = predict(built.model, batches)
     method.set_classes(trained)
     correct, total = given.counts(len(part.class_names))
     target = _target(built, dataset, subset)
@@ -325,16 +325,3 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
         return fraction
 
     return score
-
-
-@contextmanager
-def _log(path: Path, on_progress: Progress) -> Iterator[Progress]:
-    """Append each epoch to a fresh log file, one JSON object per line, and pass it on."""
-    with path.open("w") as file:
-
-        def write(epoch: Mapping[str, float]) -> None:
-            file.write(json.dumps(dict(epoch)) + "\n")
-            file.flush()
-            on_progress(epoch)
-
-        yield write

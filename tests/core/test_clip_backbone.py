@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from core.clip.backbone import build_open_clip, load_clip, open_clip
+from core.clip.backbone import build_open_clip, load_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
-from tests.helpers.open_clip_models import random_model, tiny_config
+from tests.helpers.open_clip_models import open_clip, random_model, tiny_config
 
 TEXTS = [
     "a photo of a cat.",

@@ -13,9 +13,9 @@ from torch import nn
 
 import main
 from core.clip import backbone
-from core.clip.backbone import load_clip, open_clip
+from core.clip.backbone import load_clip
 from core.clip.weights import OPENAI_SIZES, read_state_dict
-from tests.helpers.open_clip_models import random_model, tiny_config
+from tests.helpers.open_clip_models import open_clip, random_model, tiny_config
 
 SIZES = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

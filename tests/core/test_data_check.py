@@ -94,7 +94,7 @@ def test_what_is_missing_is_counted_and_the_first_is_named(call, copied):
 
 
 def test_the_check_does_not_trust_the_index(call, copied, monkeypatch):
-    monkeypatch.setattr("core.data.benchmarks.tree._SETTLED_NS", -1)
+    monkeypatch.setattr("core.data.benchmarks.image_tree._SETTLED_NS", -1)
     root = copied("dtd")
     before = json.loads(call("check", "dtd", "--root", root, "--json")[1])
     picture = next((root / "dtd" / "images" / "frilly").iterdir())

@@ -12,7 +12,7 @@ from core.data.fewshot import few_shot
 from core.seeding import Seeds
 from core.train.batches import FeatureSource, PixelSource
 from core.train.checkpoints import copy_state, load_checkpoint, restore_state, save_checkpoint
-from core.train.evaluate import accuracy, answers
+from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, fit
 from core.train.optimizers import SGD, Adam, AdamW, Constant, ConstantThenCosine
 from tests.helpers.tiny_clip import (
@@ -257,18 +257,18 @@ def test_a_checkpoint_holds_no_backbone(tmp_path):
 def test_answers_keep_the_order_of_the_batches_and_counts_are_their_sums():
     model = coop().eval()
     parts = [batch(5, seed=8), batch(4, seed=9), batch(2, seed=10)]
-    given = answers(model, iter(parts))
-    alone = [answers(model, [part]) for part in parts]
-    assert torch.equal(given.right_N, torch.cat([one.right_N for one in alone]))
+    given = predict(model, iter(parts))
+    alone = [predict(model, [part]) for part in parts]
+    assert torch.equal(given.correct_N, torch.cat([one.correct_N for one in alone]))
     assert torch.equal(given.labels_N, torch.cat([part.labels for part in parts]))
     correct, total = given.counts(50)
     assert len(correct) == len(total) == 50 and sum(total) == 11
-    assert sum(correct) == int(given.right_N.sum()) and 0 < sum(correct) < 11
+    assert sum(correct) == int(given.correct_N.sum()) and 0 < sum(correct) < 11
     assert accuracy(model, parts) == sum(correct) / 11
     right = {i for i in range(11) if given.bits()[i // 8] >> (7 - i % 8) & 1}
-    assert right == set(given.right_N.nonzero().flatten().tolist()) and len(given.bits()) == 2
+    assert right == set(given.correct_N.nonzero().flatten().tolist()) and len(given.bits()) == 2
 
 
 def test_no_image_is_no_answer():
-    given = answers(coop().eval(), [])
+    given = predict(coop().eval(), [])
     assert given.bits() == b"" and given.counts(2) == ((0, 0), (0, 0))

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import experiments.run.registered  # noqa: F401
-from core.data.benchmarks.table import BENCHMARKS
+from core.data.benchmarks.definitions import BENCHMARKS
 from experiments.configs import SHIPPED, config_path, config_rows, read_config
 from experiments.run.protocols import PROTOCOLS
 from experiments.study.planner import ROOT, plan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.benchmarks.table import BENCHMARKS
+from core.data.benchmarks.definitions import BENCHMARKS
 from tests.helpers.benchmark_trees import CREATED, GOLDEN
 
 

@@ -2,7 +2,10 @@
 
 import torch
 
-from core.clip.backbone import open_clip
+import core.clip  # noqa: F401  (declares operators before open_clip imports torchvision)
+
+# isort: split
+import open_clip
 
 
 def tiny_config(quick_gelu: bool = False) -> dict:

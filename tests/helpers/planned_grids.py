@@ -6,7 +6,7 @@ import methods.coop
 import methods.zero_shot
 import refiners.null_refiner
 import refiners.text_refiner
-from core.config.config import config_from_text
+from core.config import config_from_text
 from experiments.study.planner import plan
 
 REGISTERED = (

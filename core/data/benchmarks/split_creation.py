@@ -10,28 +10,28 @@ order). ``round`` is Python's, an exact half goes to the even number. Source: th
 import random
 from collections.abc import Iterable, Sequence
 
-from core.data.split_file import Entry
+from core.data.split_file import SplitRow
 
-Lists = dict[str, list[Entry]]
+SplitRows = dict[str, list[SplitRow]]
 
 TRAIN_SHARE, VAL_SHARE = 0.5, 0.2
 
 
-def by_label(entries: Iterable[Entry]) -> list[list[Entry]]:
+def by_label(entries: Iterable[SplitRow]) -> list[list[SplitRow]]:
     """The entries of each label, labels by first appearance."""
-    groups: dict[int, list[Entry]] = {}
+    groups: dict[int, list[SplitRow]] = {}
     for entry in entries:
         groups.setdefault(entry.label, []).append(entry)
     return list(groups.values())
 
 
-def cut_in_three(classes: Iterable[Sequence[Entry]], rng: random.Random) -> Lists:
+def cut_in_three(classes: Iterable[Sequence[SplitRow]], rng: random.Random) -> SplitRows:
     """Train, val and test with 50, 20 and 30 percent of each class, shuffled; classes stay
     together. Moves ``rng``.
 
     Raises ValueError for a class too small to give each list an image.
     """
-    lists: Lists = {"train": [], "val": [], "test": []}
+    lists: SplitRows = {"train": [], "val": [], "test": []}
     for members in classes:
         order = list(members)
         rng.shuffle(order)
@@ -48,14 +48,16 @@ def cut_in_three(classes: Iterable[Sequence[Entry]], rng: random.Random) -> List
     return lists
 
 
-def cut_validation(train: Sequence[Entry], rng: random.Random) -> tuple[list[Entry], list[Entry]]:
+def cut_validation(
+    train: Sequence[SplitRow], rng: random.Random
+) -> tuple[list[SplitRow], list[SplitRow]]:
     """Train and val from an official training list: 20 percent of each class go to val. Moves
     ``rng``.
 
     Raises ValueError for a class too small to give val an image.
     """
-    kept: list[Entry] = []
-    val: list[Entry] = []
+    kept: list[SplitRow] = []
+    val: list[SplitRow] = []
     for members in by_label(train):
         rng.shuffle(members)
         num_val = round(VAL_SHARE * len(members))
@@ -66,7 +68,7 @@ def cut_validation(train: Sequence[Entry], rng: random.Random) -> tuple[list[Ent
     return kept, val
 
 
-def _too_few(members: Sequence[Entry], needed: int, purpose: str) -> str:
+def _too_few(members: Sequence[SplitRow], needed: int, purpose: str) -> str:
     return (
         f"class {members[0].class_name!r} has {len(members)} image(s), too few for {purpose}; "
         f"it needs {needed}: complete the download, or use the published split file"

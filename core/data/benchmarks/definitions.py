@@ -1,16 +1,16 @@
-"""One row a dataset: where its files are, how they are read, what was published about it."""
+"""The fifteen datasets: where their files are, how they are read, what was published about them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["class_folders", "lists", "imagenet", "variant"]
+BenchmarkKind = Literal["class_folders", "lists", "imagenet", "variant"]
 
-PLAIN = "a photo of a {}."
+PLAIN_TEMPLATE = "a photo of a {}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class PublishedCounts:
     """Published numbers of classes and images. ``val`` None: the validation list is the test list,
     or there is none.
     """
@@ -36,9 +36,9 @@ class Benchmark:
     name: str
     folder: str
     images: str
-    kind: Kind
-    counts: Counts
-    template: str = PLAIN
+    kind: BenchmarkKind
+    counts: PublishedCounts
+    template: str = PLAIN_TEMPLATE
     split_file: str | None = None
     annotations: tuple[str, ...] = ()
     renames: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ _ROWS = (
         kind="imagenet",
         annotations=_WNIDS,
         also_called=("ILSVRC2012", "imagenet-1k", "ImageNet"),
-        counts=Counts(classes=1000, train=1_281_167, val=None, test=50_000),
+        counts=PublishedCounts(classes=1000, train=1_281_167, val=None, test=50_000),
     ),
     Benchmark(
         name="caltech101",
@@ -77,7 +77,7 @@ _ROWS = (
         },
         ignored=frozenset({"BACKGROUND_Google", "Faces_easy"}),
         also_called=("caltech101", "Caltech101"),
-        counts=Counts(classes=100, train=4128, val=1649, test=2465),
+        counts=PublishedCounts(classes=100, train=4128, val=1649, test=2465),
     ),
     Benchmark(
         name="oxford_pets",
@@ -88,7 +88,7 @@ _ROWS = (
         split_file="split_zhou_OxfordPets.json",
         annotations=("annotations/trainval.txt", "annotations/test.txt"),
         also_called=("oxford-iiit-pet", "OxfordPets"),
-        counts=Counts(classes=37, train=2944, val=736, test=3669),
+        counts=PublishedCounts(classes=37, train=2944, val=736, test=3669),
     ),
     Benchmark(
         name="stanford_cars",
@@ -102,7 +102,7 @@ _ROWS = (
             "devkit/cars_meta.mat",
         ),
         also_called=("StanfordCars", "cars"),
-        counts=Counts(classes=196, train=6509, val=1635, test=8041),
+        counts=PublishedCounts(classes=196, train=6509, val=1635, test=8041),
     ),
     Benchmark(
         name="oxford_flowers",
@@ -113,7 +113,7 @@ _ROWS = (
         split_file="split_zhou_OxfordFlowers.json",
         annotations=("imagelabels.mat", "cat_to_name.json"),
         also_called=("flowers-102", "oxford-flowers102", "OxfordFlowers"),
-        counts=Counts(classes=102, train=4093, val=1633, test=2463),
+        counts=PublishedCounts(classes=102, train=4093, val=1633, test=2463),
     ),
     Benchmark(
         name="food101",
@@ -123,7 +123,7 @@ _ROWS = (
         template="a photo of {}, a type of food.",
         split_file="split_zhou_Food101.json",
         also_called=("food101", "Food101"),
-        counts=Counts(classes=101, train=50_500, val=20_200, test=30_300),
+        counts=PublishedCounts(classes=101, train=50_500, val=20_200, test=30_300),
     ),
     Benchmark(
         name="fgvc_aircraft",
@@ -138,7 +138,7 @@ _ROWS = (
             "images_variant_test.txt",
         ),
         also_called=("fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b"),
-        counts=Counts(classes=100, train=3334, val=3333, test=3333),
+        counts=PublishedCounts(classes=100, train=3334, val=3333, test=3333),
     ),
     Benchmark(
         name="sun397",
@@ -148,7 +148,7 @@ _ROWS = (
         split_file="split_zhou_SUN397.json",
         annotations=("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
         also_called=("SUN397",),
-        counts=Counts(classes=397, train=15_880, val=3970, test=19_850),
+        counts=PublishedCounts(classes=397, train=15_880, val=3970, test=19_850),
     ),
     Benchmark(
         name="dtd",
@@ -158,7 +158,7 @@ _ROWS = (
         template="{} texture.",
         split_file="split_zhou_DescribableTextures.json",
         also_called=("DTD", "dtd-r1.0.1"),
-        counts=Counts(classes=47, train=2820, val=1128, test=1692),
+        counts=PublishedCounts(classes=47, train=2820, val=1128, test=1692),
     ),
     Benchmark(
         name="eurosat",
@@ -178,7 +178,7 @@ _ROWS = (
             "SeaLake": "Sea or Lake",
         },
         also_called=("EuroSAT", "EuroSAT_RGB"),
-        counts=Counts(classes=10, train=13_500, val=5400, test=8100),
+        counts=PublishedCounts(classes=10, train=13_500, val=5400, test=8100),
     ),
     Benchmark(
         name="ucf101",
@@ -193,7 +193,7 @@ _ROWS = (
             "ucfTrainTestlist/testlist01.txt",
         ),
         also_called=("UCF101", "UCF-101"),
-        counts=Counts(classes=101, train=7639, val=1898, test=3783),
+        counts=PublishedCounts(classes=101, train=7639, val=1898, test=3783),
     ),
     Benchmark(
         name="imagenetv2",
@@ -202,7 +202,7 @@ _ROWS = (
         kind="variant",
         annotations=_WNIDS,
         also_called=("imagenetv2-matched-frequency", "imagenet-v2"),
-        counts=Counts(classes=1000, train=10_000, val=None, test=10_000),
+        counts=PublishedCounts(classes=1000, train=10_000, val=None, test=10_000),
     ),
     Benchmark(
         name="imagenet_sketch",
@@ -211,7 +211,7 @@ _ROWS = (
         kind="variant",
         annotations=_WNIDS,
         also_called=("sketch", "imagenet_sketch", "ImageNet-Sketch"),
-        counts=Counts(classes=1000, train=50_889, val=None, test=50_889),
+        counts=PublishedCounts(classes=1000, train=50_889, val=None, test=50_889),
     ),
     Benchmark(
         name="imagenet_a",
@@ -220,7 +220,7 @@ _ROWS = (
         kind="variant",
         annotations=_WNIDS,
         also_called=("imagenet_a", "imagenet-a"),
-        counts=Counts(classes=200, train=7500, val=None, test=7500),
+        counts=PublishedCounts(classes=200, train=7500, val=None, test=7500),
     ),
     Benchmark(
         name="imagenet_r",
@@ -229,7 +229,7 @@ _ROWS = (
         kind="variant",
         annotations=_WNIDS,
         also_called=("imagenet_r", "imagenet-r"),
-        counts=Counts(classes=200, train=30_000, val=None, test=30_000),
+        counts=PublishedCounts(classes=200, train=30_000, val=None, test=30_000),
     ),
 )
 

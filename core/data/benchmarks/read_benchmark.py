@@ -1,7 +1,7 @@
 """Reading one of the fifteen sets below a data root. Nothing is ever written there.
 
 Where a set has a split file it is the only source of names, labels and lists. Where it is absent
-one is created (``creation.py``) and a copy kept in our cache, for people, below
+one is created (``split_creation.py``) and a copy kept in our cache, for people, below
 ``splits/<set>-seed<N>-<hash>/``. It is computed afresh each time, so no stale copy can come back
 and no run depends on which came first.
 
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.benchmarks.class_folders import create_from_folders
-from core.data.benchmarks.creation import Lists
+from core.data.benchmarks.definitions import BENCHMARKS, Benchmark, BenchmarkKind
+from core.data.benchmarks.image_tree import ImageTree
 from core.data.benchmarks.imagenet import list_imagenet, list_variant
-from core.data.benchmarks.lists import create_from_lists
-from core.data.benchmarks.table import BENCHMARKS, Benchmark, Kind
-from core.data.benchmarks.tree import ImageTree
+from core.data.benchmarks.official_lists import create_from_official_lists
+from core.data.benchmarks.split_creation import SplitRows
 from core.data.dataset import Dataset
 from core.data.fewshot import continue_draw
 from core.data.folder import FolderReader
@@ -30,9 +30,9 @@ from core.store.atomic import write_atomic
 
 FIRST_SEED = 1  # split seed 0 means this one: the published code takes 0 for "not seeded"
 
-_CREATE: dict[Kind, Callable[[Benchmark, Path, ImageTree, random.Random], Lists]] = {
+_CREATE: dict[BenchmarkKind, Callable[[Benchmark, Path, ImageTree, random.Random], SplitRows]] = {
     "class_folders": create_from_folders,
-    "lists": create_from_lists,
+    "lists": create_from_official_lists,
     "imagenet": list_imagenet,
     "variant": list_variant,
 }
@@ -47,7 +47,7 @@ class MissingImagesError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class BenchmarkDataset:
     """A dataset and where its split came from.
 
     ``split_file`` is the one on disk, or None; ``created`` is our copy of one that was created with
@@ -63,11 +63,11 @@ class Found:
 
 def read_benchmark(
     name: str, *, root: Path, cache_dir: Path, split_seed: int = 0, relist: bool = False
-) -> Found:
+) -> BenchmarkDataset:
     """Read a set of the table below ``root``. Every listed image must exist; none is opened.
 
     ``split_seed`` is only used where the split file is absent; 0 means 1. ``relist`` ignores the
-    index of the image folder (``tree.py`` says what makes that stale).
+    index of the image folder (``image_tree.py`` says what makes that stale).
 
     Raises ValueError, one line, for whatever is missing, broken or contradictory.
     """
@@ -90,7 +90,9 @@ def read_benchmark(
     created = None
     if split_file is None and row.split_file is not None:
         created = _keep(dataset, cache_dir, seed, row.split_file)
-    return Found(dataset=dataset, split_file=split_file, created=created, seed=seed, stream=stream)
+    return BenchmarkDataset(
+        dataset=dataset, split_file=split_file, created=created, seed=seed, stream=stream
+    )
 
 
 def first_run(name: str, *, root: Path, cache_dir: Path, shots: int, seed: int) -> Dataset:

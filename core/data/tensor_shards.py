@@ -27,7 +27,7 @@ _STALE_SECONDS = 3600.0
 log = logging.getLogger(__name__)
 
 
-class Table:
+class TensorShards:
     """The rows of one folder of shards that this process has in memory."""
 
     def __init__(self, folder: Path) -> None:

@@ -4,10 +4,10 @@
   absolute paths, as CoOp keeps in ``split_fewshot/`` (K. Zhou et al., arXiv:2109.01134). Read by an
   unpickler that knows this one class by name and refuses everything else; Dassl is not needed, and
   nothing of the file is run.
-* ``.jsonl``: one JSON object or ``[path, label, class name]`` a line, as 2SFS publishes its splits
+* ``.jsonl``: one JSON object or ``[path, label, class name]`` per line, as 2SFS publishes splits
   (M. Farina et al., CVPR 2025). The path is the value of the first of ``PATH_KEYS`` present, the
   label that of ``LABEL_KEYS``; a value "val" of ``PART_KEYS`` puts the image into val.
-* ``.txt``: one image a line: a path, or path and label. A TAB separates them, or else the last
+* ``.txt``: one image per line: a path, or path and label. A TAB separates them, or else the last
   blank before a number. What follows a second TAB, the class name, is ignored.
 
 Blank lines are ignored in the last two.
@@ -133,7 +133,7 @@ def _lines(path: Path) -> list[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"shots file {path} is no UTF-8 text: {error}") from error
+        raise ValueError(f"shots file {path} is not UTF-8 text: {error}") from error
     numbered = enumerate(text.split("\n"), start=1)
     return [(f"shots file {path}:{n}", line.rstrip("\r")) for n, line in numbered if line.strip()]
 
@@ -144,7 +144,7 @@ def _read_json_lines(path: Path) -> Shots:
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{where} is no JSON: {error}") from error
+            raise ValueError(f"{where} is not JSON: {error}") from error
         if isinstance(entry, list) and len(entry) >= 2:
             parts["train"].append(_shot(entry[0], entry[1], where))
             continue

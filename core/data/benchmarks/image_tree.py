@@ -1,9 +1,9 @@
-"""The files of an image folder, from one listing a folder, kept in an index in our own cache.
+"""The files of an image folder, from one listing per folder, kept in an index in our own cache.
 
 A dataset has up to a thousand times more images than folders, so existence is looked up in folder
 listings and never asked file by file. The index remembers each listing with the folder's times
 (modification and change) and lists a folder again when one of them differs; adding, removing and
-renaming a file all change them. What it cannot see is a picture overwritten in place, under the
+renaming a file all change them. What it cannot see is an image overwritten in place, under the
 same name: relist (``data check`` does) after that. A listing made within two seconds of the
 folder's last change is not kept, since a further change might bear the same time.
 

@@ -11,15 +11,17 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from core.data.benchmarks.creation import Lists, by_label, cut_in_three, cut_validation
+from core.data.benchmarks.definitions import Benchmark
+from core.data.benchmarks.image_tree import ImageTree
 from core.data.benchmarks.mat_files import annotations_of, class_names_of, labels_of
-from core.data.benchmarks.table import Benchmark
+from core.data.benchmarks.split_creation import SplitRows, by_label, cut_in_three, cut_validation
 from core.data.benchmarks.text_files import json_of, lines_of
-from core.data.benchmarks.tree import ImageTree
-from core.data.split_file import Entry, require_inside
+from core.data.split_file import SplitRow, require_inside
 
 
-def create_from_lists(row: Benchmark, home: Path, tree: ImageTree, rng: random.Random) -> Lists:
+def create_from_official_lists(
+    row: Benchmark, home: Path, tree: ImageTree, rng: random.Random
+) -> SplitRows:
     """Train, val and test entries of a set of this module; moves ``rng``, except for fgvc_aircraft.
 
     Raises ValueError naming file and line for an annotation that cannot be understood.
@@ -36,12 +38,12 @@ def create_from_lists(row: Benchmark, home: Path, tree: ImageTree, rng: random.R
     return lists
 
 
-def _oxford_pets(files: Sequence[Path]) -> Lists:
+def _oxford_pets(files: Sequence[Path]) -> SplitRows:
     """Lines "Egyptian_Mau_14 9 1 3": image stem, class from 1, species, breed. The class name is
     the stem without its number, in lower case.
     """
 
-    def entry(where: str, line: str) -> Entry:
+    def entry(where: str, line: str) -> SplitRow:
         stem, *numbers = line.split(" ")
         breed, _, _ = stem.rpartition("_")
         if len(numbers) != 3 or not breed or not numbers[0].isdecimal() or numbers[0] == "0":
@@ -49,32 +51,32 @@ def _oxford_pets(files: Sequence[Path]) -> Lists:
                 f"{where} must be 'Breed_name_12 class species breed' with a class from 1, "
                 f"got {line!r}"
             )
-        return Entry(f"{stem}.jpg", int(numbers[0]) - 1, breed.lower())
+        return SplitRow(f"{stem}.jpg", int(numbers[0]) - 1, breed.lower())
 
     train, test = ([entry(*line) for line in lines_of(file)] for file in files)
     return {"train": train, "test": test}
 
 
-def _stanford_cars(files: Sequence[Path]) -> Lists:
+def _stanford_cars(files: Sequence[Path]) -> SplitRows:
     """Class names get their last word, the year, in front."""
     models = class_names_of(files[2])
     words = [model.split(" ") for model in models]
     names = [" ".join([model[-1], *model[:-1]]) for model in words]
 
-    def entries(file: Path, folder: str) -> list[Entry]:
+    def entries(file: Path, folder: str) -> list[SplitRow]:
         made = []
         for name, number in annotations_of(file):
             if not 1 <= number <= len(names):
                 raise ValueError(
                     f"{file}: image {name!r} has class {number}, {files[2]} names {len(names)}"
                 )
-            made.append(Entry(f"{folder}/{name}", number - 1, names[number - 1]))
+            made.append(SplitRow(f"{folder}/{name}", number - 1, names[number - 1]))
         return made
 
     return {"train": entries(files[0], "cars_train"), "test": entries(files[1], "cars_test")}
 
 
-def _oxford_flowers(files: Sequence[Path]) -> Lists:
+def _oxford_flowers(files: Sequence[Path]) -> SplitRows:
     """The i-th number of ``imagelabels.mat`` is the class (from 1) of ``image_<i>.jpg``. The
     official ``setid.mat`` is not used, as published.
     """
@@ -85,20 +87,20 @@ def _oxford_flowers(files: Sequence[Path]) -> Lists:
     if unnamed := sorted({n for n in labels if n < 1 or str(n) not in names}):
         raise ValueError(f"{files[0]} has class {unnamed[0]}, {files[1]} does not name it")
     numbered = enumerate(labels, start=1)
-    return {"all": [Entry(f"image_{i:05d}.jpg", n - 1, names[str(n)]) for i, n in numbered]}
+    return {"all": [SplitRow(f"image_{i:05d}.jpg", n - 1, names[str(n)]) for i, n in numbered]}
 
 
-def _fgvc_aircraft(files: Sequence[Path]) -> Lists:
+def _fgvc_aircraft(files: Sequence[Path]) -> SplitRows:
     """Lines "0481847 Cessna 172": image number and variant. Labels are lines of
     ``variants.txt``.
     """
     labels = _numbered(files[0])
 
-    def entry(where: str, line: str) -> Entry:
+    def entry(where: str, line: str) -> SplitRow:
         number, _, variant = line.partition(" ")
         if variant not in labels:
             raise ValueError(f"{where}: variant {variant!r} is not in {files[0]}")
-        return Entry(f"{number}.jpg", labels[variant], variant)
+        return SplitRow(f"{number}.jpg", labels[variant], variant)
 
     return {
         part: [entry(*line) for line in lines_of(file)]
@@ -106,23 +108,23 @@ def _fgvc_aircraft(files: Sequence[Path]) -> Lists:
     }
 
 
-def _sun397(files: Sequence[Path]) -> Lists:
+def _sun397(files: Sequence[Path]) -> SplitRows:
     """Lines "/a/apartment_building/outdoor/sun_x.jpg"; labels are lines of ``ClassName.txt``, names
     the folders after the letter in reverse: "outdoor apartment_building".
     """
     labels = _numbered(files[0])
 
-    def entry(where: str, line: str) -> Entry:
+    def entry(where: str, line: str) -> SplitRow:
         folder = str(PurePosixPath(line).parent)
         if not line.startswith("/") or folder not in labels:
             raise ValueError(f"{where}: {line!r} is in no class of {files[0]}")
-        return Entry(line[1:], labels[folder], " ".join(reversed(folder.split("/")[2:])))
+        return SplitRow(line[1:], labels[folder], " ".join(reversed(folder.split("/")[2:])))
 
     train, test = ([entry(*line) for line in lines_of(file)] for file in files[1:])
     return {"train": train, "test": test}
 
 
-def _ucf101(files: Sequence[Path]) -> Lists:
+def _ucf101(files: Sequence[Path]) -> SplitRows:
     """Lines "TaiChi/v_TaiChi_g01_c01.avi", perhaps with a number behind; the middle frame is
     "Tai_Chi/v_TaiChi_g01_c01.jpg". Folder and class name are the action cut before each capital.
     """
@@ -133,12 +135,12 @@ def _ucf101(files: Sequence[Path]) -> Lists:
             raise ValueError(f"{where} must be a number from 1 and a new action, got {line!r}")
         labels[action] = int(number) - 1
 
-    def entry(where: str, line: str) -> Entry:
+    def entry(where: str, line: str) -> SplitRow:
         action, _, clip = line.split(" ")[0].partition("/")
         if action not in labels or not clip.endswith(".avi"):
-            raise ValueError(f"{where}: {line!r} is no clip of an action in {files[0]}")
+            raise ValueError(f"{where}: {line!r} is not a clip of an action in {files[0]}")
         name = "_".join(re.findall("[A-Z][^A-Z]*", action))
-        return Entry(f"{name}/{clip.removesuffix('.avi')}.jpg", labels[action], name)
+        return SplitRow(f"{name}/{clip.removesuffix('.avi')}.jpg", labels[action], name)
 
     train, test = ([entry(*line) for line in lines_of(file)] for file in files[1:])
     return {"train": train, "test": test}
@@ -154,7 +156,7 @@ def _numbered(file: Path) -> dict[str, int]:
     return labels
 
 
-_READERS: dict[str, Callable[[Sequence[Path]], Lists]] = {
+_READERS: dict[str, Callable[[Sequence[Path]], SplitRows]] = {
     "oxford_pets": _oxford_pets,
     "stanford_cars": _stanford_cars,
     "oxford_flowers": _oxford_flowers,

@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.clip.backbone import build_open_clip
 from core.derived_seeds import derive_seed
+from core.mosaic.architecture import MODEL_CONFIG
 from core.mosaic.batches import BatchSampler
 from core.mosaic.corpus import CAPTIONS, Corpus, draw_corpus
-from core.mosaic.model import MODEL_CONFIG, ClipModel, normalise, save_weights
+from core.mosaic.model import ClipModel, normalize, save_weights
 from core.mosaic.renderer import RENDERER_VERSION
 from core.mosaic.zeroshot import zero_shot_table
 
+BuildModel = Callable[[Mapping[str, Any]], nn.Module]
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -53,6 +54,7 @@ class Recipe:
 
 def pretrain(
     out: Path,
+    build_model: BuildModel,
     *,
     steps: int = 5800,
     seed: int = 0,
@@ -70,6 +72,7 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train the embedded model in the folder ``out``; the same call continues an interrupted run.
 
+    ``build_model`` makes a randomly initialized model of a ``MODEL_CONFIG``.
     ``out`` gets ``corpus/`` (1 GB for 160 000 pictures, drawn by ``processes``), ``state.pt`` every
     ``save_every`` steps, ``mosaic_clip.safetensors`` and ``report.json``, which is also returned.
     Deterministic on one machine with one thread. ``progress(step, steps, values)`` gets ``loss``
@@ -81,7 +84,7 @@ def pretrain(
     )  # fmt: skip
     _check(recipe)
     corpus = _corpus(out / "corpus", recipe, processes, progress)
-    training = Training(recipe, corpus)
+    training = Training(recipe, corpus, build_model)
     _train(training, out, save_every, progress)
     report = training.report()
     if zero_shot:
@@ -135,16 +138,16 @@ def _check(recipe: Recipe) -> None:
 
 
 class Training:
-    """Model, optimiser and position of one pre-training run."""
+    """Model, optimizer and position of one pre-training run."""
 
-    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
+    def __init__(self, recipe: Recipe, corpus: Corpus, build_model: BuildModel) -> None:
         self.recipe, self.corpus = recipe, corpus
         self.sampler = BatchSampler(
             corpus, seed=recipe.seed, batch_size=recipe.batch_size, first=recipe.num_validation
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(recipe.seed, "mosaic model"))
-            self.model: ClipModel = build_open_clip(dict(recipe.model)).train()
+            self.model: ClipModel = build_model(dict(recipe.model)).train()
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [
@@ -175,9 +178,9 @@ class Training:
         return self.running_loss
 
     def _batch(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Normalised pictures and caption ids."""
+        """Normalized pictures and caption ids."""
         ids = self.corpus.captions[rows, columns].astype(np.int64)
-        return normalise(torch.from_numpy(self.corpus.images[rows])), torch.from_numpy(ids)
+        return normalize(torch.from_numpy(self.corpus.images[rows])), torch.from_numpy(ids)
 
     def log(self, loss: float) -> None:
         """Add a point to the loss curve; ``validation`` is the loss of mixed batches that were
