@@ -40,7 +40,7 @@ def grid_command(
 ) -> None:
     """Run a study: variants x datasets x seeds. The same command again finishes what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
-    from experiments.configs import config_path, read_config
+    from experiments.configs import config_path, read_config_file
     from experiments.run.run import fingerprints
     from experiments.run.runtime import Runtime
     from experiments.study.driver import run_study
@@ -51,7 +51,7 @@ def grid_command(
 
     runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
-    made = plan(read_config(config_path(config), overrides or []), fingerprint_of, yes=yes)
+    made = plan(read_config_file(config_path(config), overrides or []), fingerprint_of, yes=yes)
     study_dir = runs / made.grid.study
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)

@@ -11,7 +11,7 @@ from core.program import command_line, same_command
 from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, table
-from experiments.configs import read_config
+from experiments.configs import read_config_file
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
 from experiments.search.importances import importances_of
@@ -62,7 +62,7 @@ class SearchCommand:
 
         Raises ValueError for whatever is wrong with it, before the first trial.
         """
-        config = read_config(config_file, overrides)
+        config = read_config_file(config_file, overrides)
         setups = [search_of(config, trials=trials)]
         setups += [search_of(config, trials=trials, control=True)] if control else []
         outcomes: list[SearchOutcome] = []
@@ -146,7 +146,7 @@ def _shown(name: str, value: float | None) -> str:
 
 def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
     """What a search would do, as rows of two columns; checks everything, runs nothing."""
-    setup = search_of(read_config(config_file, overrides), trials=trials)
+    setup = search_of(read_config_file(config_file, overrides), trials=trials)
     space, search = Space(setup.search.space, setup.base), setup.search
     if search.storage:
         check_storage(search.storage)

@@ -13,7 +13,7 @@ SHIPPED = ConfigLibrary(
 )
 
 
-def read_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+def read_config_file(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """The checked configuration of a file, which may include shipped ones, with overrides on top.
 
     Raises ValueError, with file and line, for whatever is wrong.

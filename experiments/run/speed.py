@@ -23,7 +23,7 @@ from core.data.pixels import iter_pixels
 from core.data.transforms import EvalTransform, TrainTransform, Transform
 from core.seeding import Seeds
 from core.types import ClassNames
-from experiments.configs import config_path, read_config
+from experiments.configs import config_path, read_config_file
 from experiments.run.run import Assembly, assemble, train
 from experiments.run.runtime import Runtime
 from experiments.workers.local import available_cores
@@ -168,7 +168,7 @@ def _class_texts(runtime: Runtime) -> Cases:
 def _training(runtime: Runtime) -> Cases:
     """One epoch of every method, on cached features or, where it changes the tower, on pixels."""
     for preset in PRESETS:
-        config = read_config(config_path(preset), list(ONE_EPOCH))
+        config = read_config_file(config_path(preset), list(ONE_EPOCH))
         yield preset, partial(_epoch, assemble(config, runtime))
 
 

@@ -9,7 +9,7 @@ from core.config import Config
 from core.data.dataset import ClassSubset
 from core.store.record import Evaluation, RunRecord, write_record
 from core.train.fit import FitResult
-from experiments.configs import read_config
+from experiments.configs import read_config_file
 from experiments.run.data_inputs import read_dataset
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
@@ -35,7 +35,7 @@ def train_one(
 
 def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
     """The configuration of one run; what a grid file says of its grid is left out."""
-    config = read_config(config_file, overrides)
+    config = read_config_file(config_file, overrides)
     config = config.without(key for key in config.bindings if key.startswith("grid."))
     config.check_used(["experiment"])
     return config

@@ -6,7 +6,7 @@ import pytest
 
 import experiments.run.registered  # noqa: F401
 from core.data.benchmarks.definitions import BENCHMARKS
-from experiments.configs import SHIPPED, config_path, config_rows, read_config
+from experiments.configs import SHIPPED, config_path, config_rows, read_config_file
 from experiments.run.protocols import PROTOCOLS
 from experiments.study.planner import ROOT, plan
 
@@ -33,11 +33,11 @@ TEN = tuple(name for name in BENCHMARKS if name not in (SOURCE, *SHIFTED))
 def config_of(name, *overrides):
     """A preset with what only its user can know: the dataset, and the teacher's file."""
     path = config_path(f"published/{name}")
-    bound = read_config(path).bindings
+    bound = read_config_file(path).bindings
     given = [] if "experiment.dataset" in bound else ["experiment.dataset=dtd"]
     if "PublishedTeacher.backbone" in bound and "PublishedTeacher.path" not in bound:
         given.append("PublishedTeacher.path=teacher.pth.tar")
-    return read_config(path, [*given, *overrides])
+    return read_config_file(path, [*given, *overrides])
 
 
 def values_of(name):
@@ -143,7 +143,7 @@ def test_the_last_short_batch_is_kept_by_sep_alone():
 
 
 def planned(name, *overrides):
-    return plan(read_config(config_path(f"published/{name}"), overrides), lambda config: {})
+    return plan(read_config_file(config_path(f"published/{name}"), overrides), lambda config: {})
 
 
 def bound(made, variant, dataset, shots=None):
@@ -206,7 +206,7 @@ def test_a_published_grid_can_be_narrowed():
 
 @pytest.mark.parametrize("name", ["cross_dataset", "domain_generalization", "few_shot"])
 def test_mosaic_grids_run_the_same_protocols(name):
-    made = plan(read_config(config_path(f"mosaic_{name}")), lambda config: {})
+    made = plan(read_config_file(config_path(f"mosaic_{name}")), lambda config: {})
     assert [v.name for v in made.variants] == ["ZeroShot", "CoOp", "CoOp+TextRefiner"]
     from core.config import config_from_text
 

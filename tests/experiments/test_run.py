@@ -15,7 +15,7 @@ from core.data.catalog import load_dataset
 from core.data.splits import class_subset
 from core.store import read_correct_images, read_record
 from experiments.cli.train import describe_run
-from experiments.configs import config_path, read_config
+from experiments.configs import config_path, read_config_file
 from experiments.run.run import reload
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import evaluate_run, train_one
@@ -145,7 +145,7 @@ def test_the_written_configuration_is_the_run(train):
     prints = {key: record.fingerprints[key] for key in ("dataset", "backbone")}
     assert again.identity("experiment", prints) == record.identity
     assert again.bindings["CoOp.num_ctx"] == 7
-    assert read_config(folder / "config.gin").bindings == again.bindings
+    assert read_config_file(folder / "config.gin").bindings == again.bindings
 
 
 def test_the_same_run_twice_is_the_same_to_the_byte(train):

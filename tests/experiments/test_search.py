@@ -16,7 +16,7 @@ import experiments.search
 from core.store.names import DEFINITION_NAME, IMPORTANCES_NAME, LOCK_NAME, RESULT_NAME
 from core.store.record import read_record
 from core.store.search import CONTROL, TUNED, read_definition, write_importances, write_result
-from experiments.configs import read_config
+from experiments.configs import read_config_file
 from experiments.search.importances import importances_of
 from experiments.search.ledger import Asked, Ledger, Told
 from experiments.search.mirror import copy_search, dashboard_command
@@ -430,7 +430,7 @@ def test_the_winner_is_judged_once_with_fresh_seeds_beside_the_default(tmp_path)
 def test_the_winner_is_a_configuration_that_loads(tmp_path):
     course = run_inline(parsed(tmp_path), tmp_path / "s")
     path = write_best(course, tmp_path / "s")
-    config = read_config(path)
+    config = read_config_file(path)
     config.check_used(["experiment"])
     params = course.scheduler.asked[winner_of(course).trial].params
     assert str(config.bindings["SGD.lr"]) == params["SGD.lr"]

@@ -9,7 +9,7 @@ import pytest
 
 import main as command_line
 from experiments.cli.ui import server_for
-from experiments.configs import read_config
+from experiments.configs import read_config_file
 from experiments.search.ledger import Asked, Ledger
 from experiments.study.lock import StudyLock
 from tests.helpers.fake_searches import CONFIG, parsed, read_trials, run_inline
@@ -119,7 +119,7 @@ def test_no_run_of_a_search_is_made_again_and_the_way_out_works(call, tmp_path):
         code, _, err = call("rerun", folder, wanted)
         assert code == 2 and len(err) == 1 and "trial 2 of" in err[0]
         path = err[0].partition("repeat one outside the search: python main.py train ")[2]
-        assert path == str(folder / shown / "config.gin") and read_config(Path(path))
+        assert path == str(folder / shown / "config.gin") and read_config_file(Path(path))
     for wanted, message in (("7", "no trials of"), ("zz", "name one of 0 to 3")):
         code, _, err = call("rerun", folder, wanted)
         assert code == 2 and len(err) == 1 and message in err[0]

@@ -11,7 +11,7 @@ from core.data.splits import class_subset
 from core.data.validation_only import validation_only
 from core.store.record import read_records
 from experiments.cli.search_commands import SearchCommand
-from experiments.configs import config_path, read_config
+from experiments.configs import config_path, read_config_file
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import train_one
 from experiments.search.ledger import read_events
@@ -164,7 +164,7 @@ def test_no_epoch_is_chosen_by_what_judges_a_trial(tmp_path, place, rule):
 def test_presets_are_searches_of_real_parameters(name):
     from experiments.search.space import Space
 
-    parsed = search_of(read_config(config_path(name)))
+    parsed = search_of(read_config_file(config_path(name)))
     space = Space(parsed.search.space, parsed.base)
     default = parsed.base.with_bindings({"experiment.dataset": NAME}, "").operative("experiment")
     for key, dimension in space.dimensions.items():

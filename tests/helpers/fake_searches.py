@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import experiments.cli.registered  # noqa: F401  (fills the registry)
-from experiments.configs import read_config
+from experiments.configs import read_config_file
 from experiments.search.scheduler import run_trials
 from experiments.search.settings import search_of
 from experiments.workers.local import InlineExecutor
@@ -40,7 +40,7 @@ def parsed(tmp_path, *overrides, text=CONFIG, **options):
     path = tmp_path / "fake.gin"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    return search_of(read_config(path, overrides), **options)
+    return search_of(read_config_file(path, overrides), **options)
 
 
 def run_inline(search, folder, executor=None, **options):

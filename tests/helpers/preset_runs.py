@@ -10,7 +10,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
 from core.data.splits import class_subset
 from core.types import Batch, ClassNames
-from experiments.configs import config_path, read_config
+from experiments.configs import config_path, read_config_file
 from experiments.run.run import assemble, evaluate, reload
 from experiments.run.runtime import Runtime
 
@@ -73,7 +73,7 @@ def few_test_images(monkeypatch):
 
 
 def two_steps(preset, *overrides):
-    return read_config(config_path(preset), [*TWO_STEPS, *overrides])
+    return read_config_file(config_path(preset), [*TWO_STEPS, *overrides])
 
 
 def run_preset(preset, folder, cache_dir, *overrides):

@@ -251,7 +251,7 @@ def test_refuses_files_that_hold_no_teacher(clip, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         open_file()
     published(clip, path, **{"prompt_learner.ctx": None})
-    with pytest.raises(ValueError, match="no IVLP or PromptSRC checkpoint"):
+    with pytest.raises(ValueError, match="not an IVLP or PromptSRC checkpoint"):
         open_file()
     published(clip, path, **{"prompt_learner.ctx": torch.zeros(4, 64)})
     with pytest.raises(ValueError, match=r"widths \(64, 128\), but mosaic has \(128, 128\)"):

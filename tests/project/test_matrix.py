@@ -18,7 +18,7 @@ import experiments.run.registered
 import experiments.run.run
 from core.config import REQUIRED, Part, isolated_registry, lookup, register, registered_classes
 from core.store.record import from_json, read_record, to_json, write_record
-from experiments.configs import config_path, read_config
+from experiments.configs import config_path, read_config_file
 from experiments.run.run import reload
 from experiments.run.runtime import Runtime
 from refiners.cache import NoCache
@@ -60,7 +60,7 @@ def slots(refiner):
 
 def usual(refiner):
     """The part in every slot: that of the preset, or of the class, or any that does something."""
-    preset = read_config(config_path(PARTS_PRESET)).bindings
+    preset = read_config_file(config_path(PARTS_PRESET)).bindings
     parts = {}
     for slot, kind in slots(refiner).items():
         default = lookup(refiner, "refiner").parameters[slot].default
@@ -148,7 +148,7 @@ def run_variant(method, folder, tree, *overrides):
     ]
     folder.mkdir(parents=True)
     record = experiments.run.run.run(
-        read_config(config_path(PARTS_PRESET), settings),
+        read_config_file(config_path(PARTS_PRESET), settings),
         folder,
         identity="test",
         variant=method,

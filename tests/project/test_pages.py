@@ -14,7 +14,7 @@ from core.clip.backbone import load_clip
 from core.config import config_from_text, isolated_registry, lookup
 from core.seeding import Seeds
 from core.types import ClassNames
-from experiments.configs import SHIPPED, config_path, read_config
+from experiments.configs import SHIPPED, config_path, read_config_file
 from tests.helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -45,7 +45,7 @@ def test_every_command_of_the_readme_exists() -> None:
 def test_every_shipped_configuration_loads() -> None:
 
     for name in SHIPPED.files():
-        read_config(config_path(name))
+        read_config_file(config_path(name))
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,7 +11,7 @@ from core.config import Reference, lookup, registered_classes
 from core.seeding import Seeds
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.types import Batch, Forward, MethodOutput
-from experiments.configs import config_path, read_config
+from experiments.configs import config_path, read_config_file
 from refiners.aggregation import LinearAggregation
 from refiners.alignment import MlpAlignment
 from refiners.cache import EmaCache, NoCache
@@ -461,7 +461,7 @@ def test_the_regularization_of_unrefined_texts_is_rounding():
 
 
 def identity(name, *overrides):
-    return read_config(config_path(name), list(overrides)).identity("experiment")
+    return read_config_file(config_path(name), list(overrides)).identity("experiment")
 
 
 BASE = ("experiment.dataset=mosaic/vehicles",)
