@@ -99,9 +99,8 @@ KNOWN: dict[str, str] = {
     r"analysis/text\.py imports analysis\.stats\.Interval": "figures",
     r"analysis/read/csv_file\.py:\d+ load_csv has 43 lines": "figures",
     r"experiments/run/speed\.py imports experiments\.workers\.local\.available_cores": "run",
-    r"core\.clip\.backbone <-> core\.mosaic\.model": "config",
     r"(Cell|Plan|Reference): ": "sections (analysis), studies",
-    r"(Layout|Objective|Mirror): ": "config, studies, run",
+    r"(Objective|Mirror): ": "studies, run",
 }
 
 
