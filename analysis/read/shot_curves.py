@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.read.manifest import Cell
-from analysis.read.results import Results
-from analysis.sections.tables import MainTable, TextTable, cell_text
 
 
 def point(shots: int) -> str:
@@ -35,16 +33,6 @@ def curve_rows(finished: Sequence[Cell]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def curve_text(results: Results, table: MainTable) -> TextTable | None:
-    """The curves with a row a dataset and variant and a column a number of shots, the average over
-    datasets first; None for other studies.
-    """
-    if not results.curve:
-        return None
-    rows = tuple(
-        (dataset, variant, *(cell_text(table.cells[variant, dataset, m]) for m in results.curve))
-        for dataset in table.datasets
-        for variant in table.variants
-    )
-    header = ("Dataset", "Variant", *results.curve)
-    return TextTable(title="Accuracy over shots", header=header, rows=rows)
+def shots_of(metric: str) -> int:
+    """The number of shots of a point of the curve."""
+    return int(metric.split()[0])

@@ -1,0 +1,71 @@
+"""Few-shot curves: accuracy over the number of shots."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from analysis.figures.curves import shot_curves
+from analysis.read.shot_curves import shots_of
+from analysis.sections.analysis import Analysis
+from analysis.sections.results import AVERAGE, AVERAGE_NAME, MainTable, main
+from analysis.sections.section import Section, Topic
+from analysis.text import Column, Kind, MeanScore, Show, Table, table
+
+TITLE = "Accuracy over shots"
+
+
+class CurveRow(NamedTuple):
+    """One curve; the dataset is ``AVERAGE`` for the average over all."""
+
+    dataset: str | None
+    variant: str
+
+
+def dataset_name(dataset: str | None) -> str:
+    """A dataset, or the average over all of them, in words."""
+    return AVERAGE_NAME if dataset is AVERAGE else dataset
+
+
+def _score(found: MainTable, metric: str, row: CurveRow) -> MeanScore:
+    return found.cells[row.variant, row.dataset, metric]
+
+
+def _table(found: MainTable, curve: Sequence[str]) -> Table:
+    """A row a dataset and variant and a column a number of shots."""
+    columns: list[Column[CurveRow]] = [
+        Column("dataset", "Dataset", Kind.NAME, lambda r: dataset_name(r.dataset), Show.READ),
+        Column("variant", "Variant", Kind.TEXT, lambda r: r.variant, Show.READ),
+        *(
+            Column(metric, metric, Kind.SCORE, partial(_score, found, metric), Show.READ)
+            for metric in curve
+        ),
+    ]
+    rows = [CurveRow(dataset, v) for dataset in found.datasets for v in found.variants]
+    return table("curves", TITLE, tuple(columns), rows)
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    results, found = analysis.results, main(analysis)
+    if not results.curve:
+        reason = "the study has one number of shots"
+        return [Section(key="shot_curves", title=TITLE, reason=reason)]
+    shots = {metric: shots_of(metric) for metric in results.curve}
+    cells = {
+        (v, dataset_name(d), n): found.cells[v, d, metric]
+        for v in found.variants
+        for d in found.datasets
+        for metric, n in shots.items()
+    }
+    names = [dataset_name(d) for d in found.datasets]
+    drawn = shot_curves(cells, found.variants, names, list(shots.values()))
+    return [
+        Section(
+            key="shot_curves",
+            title=TITLE,
+            tables=(_table(found, results.curve),),
+            figures=(drawn,) if drawn else (),
+        )
+    ]
+
+
+TOPIC = Topic(key="shot_curves", build=_sections)
