@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from analysis.figures import search as figures
-from analysis.figures.style import Figure, to_svg
+from analysis.figures.figure import Figure, to_svg
 from analysis.read.search_trials import DEFINITION_NAME, SearchData, Trial, read_search
 from analysis.read.study_folder import load_study, seen_from
 from analysis.render.page_templates import page_templates

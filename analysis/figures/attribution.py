@@ -1,9 +1,9 @@
-"""The attribution figure: what every part is worth, how sure that is, and which parts need others.
+"""The attribution figure: what each part is worth, how certain that is, which parts need others.
 
-Three panels share their rows, one a part. Left: the way from all off to all on, a step of the
-Shapley value a part. Middle: the same value between the part alone (add-one-in) and the part taken
-out of the whole (leave-one-out): where these two lie apart, the part's worth depends on the others.
-Right: the interactions of pairs that make the difference.
+Three panels share their rows, one per part. Left: from all parts off to all on, one Shapley value
+per step. Middle: the same value between the effect of the part alone (add-one-in) and of removing
+it from the full set (leave-one-out): where these two lie apart, the part's worth depends on the
+others. Right: the pairwise interactions that make the difference.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.figures.style import (
-    SERIES,
-    Figure,
-    Style,
-    bare,
-    label_room,
-    plain,
-    shown_names,
-    signed,
-)
-from analysis.stats import Array
-from analysis.stats.attribution import Attribution, PartEffect
-from analysis.text import rounded, rounded_ends, rounded_p
+from analysis.figures.figure import Figure
+from analysis.figures.style import SERIES, Style, bare, label_room, plain, shown_names, signed
+from analysis.stats import Array, Attribution, PartEffect
 
 ROW = 0.46
 ABOVE, BELOW = 0.62, 0.62
@@ -40,56 +30,50 @@ PANELS = ("steps", "marks", "pairs")
 MARK_STYLE = {
     "add_one_in": ("o", SERIES[1], -0.24, "alone (add one in)"),
     "shapley": ("D", "", 0.0, "share (Shapley)"),
-    "leave_one_out": ("s", SERIES[2], 0.24, "in the whole (leave one out)"),
+    "leave_one_out": ("s", SERIES[2], 0.24, "in the full set (leave one out)"),
 }
 CAPTIONS = {
-    "steps": "From all off to all on: a step of the Shapley value a part; pale ones are undecided.",
-    "marks": "Marks: circle the part alone, diamond its Shapley value, square what the whole "
-    "loses without it; far apart means that its worth depends on the others. Thick bar: 95 % on "
-    "these datasets, thin line: on datasets like these.",
-    "pairs": "Together beyond the sum: what two parts do together beyond what they do one by "
-    "one, the others off.",
+    "steps": "From all off to all on: each step is the Shapley value of a part; pale steps are "
+    "undecided.",
+    "marks": "Circle: the part alone; diamond: its Shapley value; square: what the full set loses "
+    "without it. Where they lie apart, the part's worth depends on the others. Thick bar: 95 % on "
+    "these datasets; thin line: on datasets like these.",
+    "pairs": "Beyond the sum: what two parts add together beyond their separate effects, with the "
+    "others off.",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
-    """What the figure shows: effects by kind and part, scores of the ends, names for people."""
+class AttributionInfo:
+    """What the parts are worth: ``parts`` in the order of the rows, ``base`` and ``full`` the mean
+    scores with all of them off and on, and every effect. ``metric`` is the printed name.
+    """
 
-    found: Attribution
-    labels: tuple[str, ...]
+    metric: str
+    parts: tuple[str, ...]
+    complete: bool
     base: float | None
     full: float | None
-    what: str
+    effects: tuple[PartEffect, ...]
 
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Parts, the most valuable first."""
-        known = {e.parts[0]: size(e) for kind in reversed(MARK_ORDER) for e in self.single(kind)}
-        values = [known.get(p, -np.inf) for p in self.found.parts]
-        return tuple(int(i) for i in np.argsort([-v for v in values], kind="stable"))
-
-    def single(self, kind: str) -> tuple[PartEffect, ...]:
-        """Effects of one kind that have a number."""
-        return tuple(e for e in self.found.of(kind) if e.value is not None)
-
-    def effect(self, kind: str, part: str) -> PartEffect | None:
-        """The effect of one part, None where it was refused."""
-        return next((e for e in self.single(kind) if e.parts == (part,)), None)
+    def estimated(self, kind: str) -> dict[tuple[str, ...], tuple[PartEffect, float]]:
+        """The effects of one kind that have a value, with it, by their parts."""
+        return {
+            e.parts: (e, e.value) for e in self.effects if e.kind == kind and e.value is not None
+        }
 
 
-def size(effect: PartEffect) -> float:
-    """The value of an effect that has one."""
-    assert effect.value is not None
-    return effect.value
-
-
-MARK_ORDER = ("shapley", "main", "leave_one_out", "add_one_in")
-
-
-def attribution_figure(shares: Shares) -> Figure | None:
+def attribution_figure(found: Attribution, *, metric: str) -> Figure | None:
     """The figure for a toggle grid; panels without numbers are left out, None without any."""
-    shown = [name for name, has in zip(PANELS, _present(shares), strict=True) if has]
+    info = AttributionInfo(
+        metric=metric,
+        parts=found.by_value,
+        complete=found.complete,
+        base=found.base,
+        full=found.full,
+        effects=found.effects,
+    )
+    shown = [name for name, has in zip(PANELS, _present(info), strict=True) if has]
     if not shown:
         return None
     panels = tuple(
@@ -97,61 +81,33 @@ def attribution_figure(shares: Shares) -> Figure | None:
             name=f"attribution_{name}",
             title=f"Attribution: {name}",
             caption=CAPTIONS[name],
-            values=None,
-            draw=partial(_draw, shares, (name,)),
+            info=None,
+            draw=partial(_draw, info, (name,)),
         )
         for name in shown
     )
     return Figure(
         name="attribution",
-        title=f"What every part is worth, in points of {shares.what}",
+        title=f"What each part is worth, in points of {metric}",
         caption=" ".join(CAPTIONS[name] for name in shown),
-        values=shares_values(shares),
-        draw=partial(_draw, shares, tuple(shown)),
+        info=info,
+        draw=partial(_draw, info, tuple(shown)),
         panels=panels,
+        shared_rows=True,
     )
 
 
-def _present(shares: Shares) -> tuple[bool, bool, bool]:
-    steps = len(shares.single("shapley")) == len(shares.found.parts) and shares.base is not None
-    marks = any(shares.single(kind) for kind in MARK_STYLE)
-    pairs = any(len(e.parts) == 2 for e in shares.single("interaction"))
+def _present(info: AttributionInfo) -> tuple[bool, bool, bool]:
+    steps = len(info.estimated("shapley")) == len(info.parts) and info.base is not None
+    marks = any(info.estimated(kind) for kind in MARK_STYLE)
+    pairs = any(len(parts) == 2 for parts in info.estimated("interaction"))
     return steps, marks, pairs
 
 
-def shares_values(shares: Shares) -> dict[str, Any]:
-    """Every number of the figure, fractions."""
-    return {
-        "metric": shares.what,
-        "parts": [shares.found.parts[i] for i in shares.order],
-        "complete": shares.found.complete,
-        "base": rounded(shares.base),
-        "full": rounded(shares.full),
-        "effects": [effect_record(e) for e in shares.found.effects],
-    }
-
-
-def effect_record(effect: PartEffect) -> dict[str, Any]:
-    """One effect for files."""
-    return {
-        "kind": effect.kind,
-        "parts": list(effect.parts),
-        "value": rounded(effect.value),
-        "on_these_datasets": rounded_ends(effect.on_these_datasets),
-        "on_datasets_like_these": rounded_ends(effect.on_datasets_like_these),
-        "p": rounded_p(effect.p),
-        "holm_p": rounded_p(effect.holm_p),
-        "verdict": effect.verdict,
-        "decided_by": effect.decided_by,
-        "reason": effect.reason,
-    }
-
-
-def _draw(shares: Shares, shown: Sequence[str], style: Style) -> Canvas:
-    parts = [shares.found.parts[i] for i in shares.order]
-    labels = [shares.labels[i] for i in shares.order]
+def _draw(info: AttributionInfo, shown: Sequence[str], style: Style) -> Canvas:
+    parts = info.parts
     rows = len(parts) + 2
-    left = max(label_room(labels), label_room(["all off"]))
+    left = max(label_room(parts), label_room(["all off"]))
     widths = {"steps": STEPS, "marks": MARKS + NUMBER_ROOM, "pairs": PAIR * len(parts)}
     width = left + sum(widths[s] for s in shown) + GAP * (len(shown) - 1) + 0.25
     height = ABOVE + BELOW + ROW * rows
@@ -162,11 +118,11 @@ def _draw(shares: Shares, shown: Sequence[str], style: Style) -> Canvas:
         box = (x / width, BELOW / height, inner / width, ROW * rows / height)
         axes = canvas.add_axes(box)
         drawing = {"steps": _steps, "marks": _marks, "pairs": _pairs}[name]
-        drawing(axes, shares, parts, labels, style)
+        drawing(axes, info, style)
         axes.set_ylim(rows - 0.5, -0.5)
         axes.set_yticks(range(rows))
         ends = ("all off", "all on") if "steps" in shown else ("", " ")
-        ticks = [ends[0], *labels, ends[1]]
+        ticks = [ends[0], *parts, ends[1]]
         plain(axes.set_yticklabels(shown_names(ticks) if index == 0 else [""] * rows))
         axes.tick_params(axis="y", length=0)
         x += widths[name] + GAP
@@ -188,19 +144,17 @@ def _title(axes: Axes, text: str, style: Style, *, below: str = "") -> None:
     )
 
 
-def _steps(
-    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], style: Style
-) -> None:
+def _steps(axes: Axes, info: AttributionInfo, style: Style) -> None:
     """From all off to all on."""
-    assert shares.base is not None
-    at = 100 * shares.base
-    last = len(parts) + 1
+    assert info.base is not None
+    at = 100 * info.base
+    last = len(info.parts) + 1
+    worth = info.estimated("shapley")
     axes.plot([at], [0], "o", color=style.ink, markersize=7)
     spots = [at]
-    for row, part in enumerate(parts, start=1):
-        effect = shares.effect("shapley", part)
-        assert effect is not None
-        step = 100 * size(effect)
+    for row, part in enumerate(info.parts, start=1):
+        effect, value = worth[part,]
+        step = 100 * value
         color = style.better if step >= 0 else style.worse
         sure = effect.verdict in ("better", "worse")
         axes.plot([at, at], [row - 1, row + 0.36], color=style.soft, linewidth=0.8, zorder=1)
@@ -219,10 +173,10 @@ def _steps(
     axes.plot([at], [last], "o", color=style.ink, markersize=7)
     room = 0.16 * max(max(spots) - min(spots), 1e-6)
     axes.set_xlim(min(spots) - 0.5 * room, max(spots) + 0.5 * room)
-    _end(axes, shares.base, 0, "")
-    if shares.full is not None:
-        _end(axes, shares.full, last, f"  ({signed(shares.full - shares.base)})")
-    axes.set_xlabel(f"{shares.what}, %", parse_math=False)
+    _end(axes, info.base, 0, "")
+    if info.full is not None:
+        _end(axes, info.full, last, f"  ({signed(info.full - info.base)})")
+    axes.set_xlabel(f"{info.metric}, %", parse_math=False)
     below = "Step: Shapley value; line: 95 %, datasets like these; pale: undecided"
     _title(axes, "From all off to all on", style, below=below)
     bare(axes, style)
@@ -242,32 +196,30 @@ def _end(axes: Axes, value: float, row: int, more: str) -> None:
     )
 
 
-def _marks(
-    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], style: Style
-) -> None:
+def _marks(axes: Axes, info: AttributionInfo, style: Style) -> None:
     """Add-one-in, Shapley value and leave-one-out side by side."""
     axes.axvline(0.0, color=style.ink, linewidth=0.8)
-    used = [kind for kind in MARK_STYLE if shares.single(kind)]
-    for row, part in enumerate(parts, start=1):
+    known = {kind: info.estimated(kind) for kind in MARK_STYLE}
+    used = [kind for kind, found in known.items() if found]
+    for row, part in enumerate(info.parts, start=1):
         ends = []
         for kind, (marker, color, shift, _) in MARK_STYLE.items():
-            effect = shares.effect(kind, part)
-            if effect is None:
+            if (part,) not in known[kind]:
                 continue
-            shift = shift if len(used) > 1 else 0.0
-            _mark(axes, effect, row + shift, marker, color or style.ink)
+            effect, value = known[kind][part,]
+            y = row + (shift if len(used) > 1 else 0.0)
+            _mark(axes, effect, value, y, marker, color or style.ink)
             if kind != "shapley":
-                ends.append((100 * size(effect), row + shift))
+                ends.append((100 * value, y))
         if len(ends) == 2:
             axes.plot(*zip(*ends, strict=True), color=style.soft, linewidth=0.9, zorder=1)
-        best = shares.effect("shapley", part) or shares.effect("leave_one_out", part)
+        best = known["shapley"].get((part,)) or known["leave_one_out"].get((part,))
         if best is not None:
             place = axes.get_yaxis_transform()
-            text = signed(size(best))
-            axes.text(1.03, row, text, transform=place, va="center", color=style.ink)
-    axes.set_xlabel(f"{shares.what}, points", parse_math=False)
+            axes.text(1.03, row, signed(best[1]), transform=place, va="center", color=style.ink)
+    axes.set_xlabel(f"{info.metric}, points", parse_math=False)
     several = len(used) > 1
-    _title(axes, "Alone, shared, in the whole" if several else "What a part is worth", style)
+    _title(axes, "Alone, shared, in the full set" if several else "What a part is worth", style)
     handles = [_handle(kind, style) for kind in used]
     axes.legend(
         handles,
@@ -290,7 +242,7 @@ def _handle(kind: str, style: Style) -> Line2D:
     return Line2D([], [], linestyle="", marker=marker, color=color or style.ink, markersize=5)
 
 
-def _mark(axes: Axes, effect: PartEffect, y: float, marker: str, color: str) -> None:
+def _mark(axes: Axes, effect: PartEffect, value: float, y: float, marker: str, color: str) -> None:
     if effect.on_these_datasets is not None:
         ends = [100 * v for v in effect.on_these_datasets]
         (bar,) = axes.plot(ends, [y, y], color=color, linewidth=4.5, alpha=0.35)
@@ -298,27 +250,27 @@ def _mark(axes: Axes, effect: PartEffect, y: float, marker: str, color: str) -> 
     if effect.on_datasets_like_these is not None:
         ends = [100 * v for v in effect.on_datasets_like_these]
         axes.plot(ends, [y, y], color=color, linewidth=1.2)
-    axes.plot([100 * size(effect)], [y], marker, color=color, markersize=5.5, zorder=3)
+    axes.plot([100 * value], [y], marker, color=color, markersize=5.5, zorder=3)
 
 
-def _pairs(
-    axes: Axes, shares: Shares, parts: Sequence[str], labels: Sequence[str], style: Style
-) -> None:
+def _pairs(axes: Axes, info: AttributionInfo, style: Style) -> None:
     """Interactions of pairs below the diagonal, rows aligned with the other panels."""
+    parts = info.parts
     k = len(parts)
     values: Array = np.full((k + 2, k), np.nan)
-    known = {frozenset(e.parts): e for e in shares.single("interaction") if len(e.parts) == 2}
+    known = {frozenset(names): found for names, found in info.estimated("interaction").items()}
     texts = np.full(values.shape, "", dtype=object)
     for i, one in enumerate(parts):
         for j, two in enumerate(parts[:i]):
-            if effect := known.get(frozenset((one, two))):
-                values[i + 1, j] = size(effect)
+            if found := known.get(frozenset((one, two))):
+                effect, value = found
+                values[i + 1, j] = value
                 glyph = {"better": "▲", "worse": "▼"}.get(effect.verdict, "")
-                texts[i + 1, j] = signed(size(effect)) + glyph
+                texts[i + 1, j] = signed(value) + glyph
     _paint_lower(axes, values, texts, style)
-    below = "Two parts, points; ▲▼ not luck" if k > 3 else ""
-    _title(axes, "Together beyond the sum", style, below=below)
-    for j, shown in enumerate(shown_names(labels[:-1], room=72, size=8.5)):
+    below = "Pairs, points; ▲▼ significant" if k > 3 else ""
+    _title(axes, "Beyond the sum", style, below=below)
+    for j, shown in enumerate(shown_names(parts[:-1], room=72, size=8.5)):
         place: dict[str, Any] = {"ha": "right", "va": "top", "rotation_mode": "anchor"}
         text = axes.text(j + 0.1, k + 0.62, shown, fontsize=8.5, rotation=30, **place)
         text.set_parse_math(False)

@@ -1,15 +1,15 @@
 """Cost against accuracy: is a gain bought with time, parameters or memory?"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter
 
-from analysis.figures.style import Figure, Style, bare, label_room, series_legend, series_style
-from analysis.text import rounded
+from analysis.figures.figure import Figure
+from analysis.figures.style import Style, bare, label_room, series_legend, series_style
 
 PANEL, HEIGHT = 2.9, 2.9
 LOG_FROM = 20.0
@@ -22,41 +22,39 @@ MEASURES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Priced:
-    """A variant with its average score and its ``costs`` by name of ``MEASURES``."""
+class CostInfo:
+    """A variant with its average score and its mean ``costs`` per run, by name of ``MEASURES``;
+    others are not shown.
+    """
 
-    name: str
+    variant: str
     score: float | None
     half_width: float | None
-    costs: dict[str, float]
+    costs: Mapping[str, float] = field(metadata={"inline": True})
 
 
-def cost_figure(variants: Sequence[Priced], *, what: str) -> Figure | None:
+def cost_figure(variants: Sequence[CostInfo], *, metric: str) -> Figure | None:
     """Average score against each measure of cost; None where no variant has both."""
-    shown = [v for v in variants if v.score is not None and v.costs]
+    known = [
+        replace(v, costs={name: v.costs[name] for name in MEASURES if name in v.costs})
+        for v in variants
+    ]
+    shown = [v for v in known if v.score is not None and v.costs]
     if not shown:
         return None
     return Figure(
         name="cost",
-        title=f"Cost against {what}",
+        title=f"Cost against {metric}",
         caption="Average score with its 95 % t interval over seeds against the mean cost of a run. "
-        "The grey step joins the variants that no other beats in both. Times depend on the "
-        "machine and on what else ran there.",
-        values=[
-            {
-                "variant": v.name,
-                "score": rounded(v.score),
-                "half_width": rounded(v.half_width),
-                **{key: round(value, 6) for key, value in v.costs.items()},
-            }
-            for v in shown
-        ],
-        draw=partial(_draw, list(variants), what),
+        "The gray line is the Pareto front: no other variant is better in both. Times depend on "
+        "the machine and its load.",
+        info=shown,
+        draw=partial(_draw, known, metric),
     )
 
 
-def _draw(variants: Sequence[Priced], what: str, style: Style) -> Canvas:
-    legend = label_room(v.name for v in variants) + 0.65
+def _draw(variants: Sequence[CostInfo], metric: str, style: Style) -> Canvas:
+    legend = label_room(v.variant for v in variants) + 0.65
     block = max(HEIGHT, 0.12 * len(variants) + 0.4)
     width, height = 0.35 + 2 * PANEL + legend, 2 * block
     canvas = Canvas(figsize=(width, height))
@@ -72,14 +70,14 @@ def _draw(variants: Sequence[Priced], what: str, style: Style) -> Canvas:
         _panel(axes, variants, key, style, less_is_better=good == "less")
         axes.set_xlabel(f"{label} ({good} is better)", fontsize=9)
         if column == 0:
-            axes.set_ylabel(f"{what}, %", parse_math=False)
+            axes.set_ylabel(f"{metric}, %", parse_math=False)
         if index == 1:
-            series_legend(axes, [v.name for v in variants], style, at=(1.06, 1.02))
+            series_legend(axes, [v.variant for v in variants], style, at=(1.06, 1.02))
     return canvas
 
 
 def _panel(
-    axes: Axes, variants: Sequence[Priced], key: str, style: Style, *, less_is_better: bool
+    axes: Axes, variants: Sequence[CostInfo], key: str, style: Style, *, less_is_better: bool
 ) -> None:
     points = []
     for index, variant in enumerate(variants):

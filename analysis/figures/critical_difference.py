@@ -7,13 +7,14 @@ that distance would depend on which other variants are in the table (Benavoli, C
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from analysis.figures.style import POINTS_AN_INCH, Figure, Style, shown_names, text_width
-from analysis.stats import RankGroups
+from analysis.figures.figure import Figure
+from analysis.figures.style import POINTS_AN_INCH, Style, shown_names, text_width
 
 LINE = 0.27
 BAR = 0.13
@@ -21,35 +22,38 @@ MIDDLE = 3.6
 MARGIN = 0.3
 
 
-def critical_difference(
-    found: RankGroups, variants: Sequence[str], *, alpha: float, test: str
-) -> Figure | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankInfo:
+    """Variants from the best to the worst mean rank, and the ``groups`` of them in which no pair
+    differs.
+    """
+
+    variants: tuple[str, ...]
+    mean_ranks: tuple[float, ...]
+    groups: tuple[tuple[str, ...], ...]
+
+
+def critical_difference(info: RankInfo, *, alpha: float, test: str) -> Figure | None:
     """Variants by mean rank; a bar joins those between which no pair differs. None for fewer than
     two variants. ``test`` names the pairwise test.
     """
-    if len(found.order) < 2:
+    if len(info.variants) < 2:
         return None
-    names = [variants[v] for v in found.order]
-    place = {v: i for i, v in enumerate(found.order)}
-    groups = [sorted(place[v] for v in group) for group in found.groups]
     return Figure(
         name="critical_difference",
         title="Critical-difference diagram",
-        caption="Mean rank over datasets, 1 is best. A bar joins variants between which no pair "
-        f"differs significantly ({test}, Holm over all pairs, alpha {alpha:g}). Joined does not "
-        "mean equal.",
-        values={
-            "variants": names,
-            "mean_ranks": [round(rank, 6) for rank in found.mean_ranks],
-            "groups": [[names[i] for i in group] for group in groups],
-        },
-        draw=partial(_draw, names, found.mean_ranks, groups),
+        caption="Mean rank over datasets, 1 is best. A bar joins variants no two of which differ "
+        f"significantly ({test}, Holm over all pairs, alpha {alpha:g}). Joined does not mean "
+        "equal.",
+        info=info,
+        draw=partial(_draw, info),
     )
 
 
-def _draw(
-    names: Sequence[str], ranks: Sequence[float], groups: Sequence[Sequence[int]], style: Style
-) -> Canvas:
+def _draw(info: RankInfo, style: Style) -> Canvas:
+    names, ranks = info.variants, info.mean_ranks
+    place = {name: i for i, name in enumerate(names)}
+    groups = [sorted(place[name] for name in group) for group in info.groups]
     half = math.ceil(len(names) / 2)
     shown = shown_names(names)
     widest = max(map(text_width, map(_numbered, shown, ranks)))

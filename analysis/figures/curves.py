@@ -1,66 +1,55 @@
 """Few-shot curves: accuracy over the number of shots, the average first, then every dataset."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from analysis.figures.style import (
-    Figure,
-    Style,
-    bare,
-    label_room,
-    series_legend,
-    series_style,
-    short,
-)
-from analysis.sections.tables import Cell
-from analysis.text import rounded
+from analysis.figures.figure import Figure
+from analysis.figures.style import Style, bare, label_room, series_legend, series_style, short
 
 PANEL, HEIGHT, COLUMNS = 2.9, 2.7, 3
 MAX_PANELS = 18
 
 
-def shot_curves(
-    cells: Mapping[tuple[str, str, int], Cell],
-    variants: Sequence[str],
-    datasets: Sequence[str],
-    shots: Sequence[int],
-) -> Figure | None:
-    """Curves from cells by (variant, dataset, shots); None for fewer than two numbers of shots."""
-    if len(shots) < 2:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveInfo:
+    """Mean accuracy of a variant on a dataset (or the average of all) at each number of shots, and
+    the half width of its 95 % t interval; None where there is no score.
+    """
+
+    variant: str
+    dataset: str
+    shots: tuple[int, ...]
+    mean: tuple[float | None, ...]
+    half_width: tuple[float | None, ...]
+
+
+def shot_curves(curves: Sequence[CurveInfo]) -> Figure | None:
+    """A panel per dataset, in the order of the curves; None for fewer than two numbers of shots."""
+    curves = [curve for curve in curves if len(curve.shots) > 1]
+    if not curves:
         return None
-    shown = list(datasets[:MAX_PANELS])
-    cut = "" if len(datasets) == len(shown) else f" The first {len(shown)} of {len(datasets)}."
+    datasets = list(dict.fromkeys(curve.dataset for curve in curves))
+    shown = datasets[:MAX_PANELS]
+    cut = (
+        "" if len(datasets) == len(shown) else f" The first {len(shown)} of {len(datasets)} panels."
+    )
     return Figure(
         name="curves",
         title="Accuracy over shots",
         caption="Mean over seeds with 95 % t intervals; the number of shots is on a logarithmic "
         f"axis.{cut}",
-        values=[
-            {
-                "variant": v,
-                "dataset": d,
-                "shots": list(shots),
-                "mean": [rounded(cells[v, d, n].mean) for n in shots],
-                "half_width": [rounded(cells[v, d, n].half_width) for n in shots],
-            }
-            for v in variants
-            for d in datasets
-        ],
-        draw=partial(_draw, dict(cells), list(variants), shown, list(shots)),
+        info=curves,
+        draw=partial(_draw, curves, shown),
     )
 
 
-def _draw(
-    cells: Mapping[tuple[str, str, int], Cell],
-    variants: Sequence[str],
-    datasets: Sequence[str],
-    shots: Sequence[int],
-    style: Style,
-) -> Canvas:
+def _draw(curves: Sequence[CurveInfo], datasets: Sequence[str], style: Style) -> Canvas:
+    variants = list(dict.fromkeys(curve.variant for curve in curves))
     columns = min(COLUMNS, len(datasets))
     rows = math.ceil(len(datasets) / columns)
     legend = label_room(variants) + 0.65
@@ -76,7 +65,7 @@ def _draw(
             (block - 0.9) / height,
         )
         axes = canvas.add_axes(box)
-        _panel(axes, cells, variants, dataset, shots, style)
+        _panel(axes, [curve for curve in curves if curve.dataset == dataset], style)
         title = short(dataset, room=(PANEL - 0.5) * 72, size=9.5)
         axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
         if column == 0:
@@ -86,25 +75,20 @@ def _draw(
     return canvas
 
 
-def _panel(
-    axes: Axes,
-    cells: Mapping[tuple[str, str, int], Cell],
-    variants: Sequence[str],
-    dataset: str,
-    shots: Sequence[int],
-    style: Style,
-) -> None:
-    for index, variant in enumerate(variants):
-        known = [(n, c) for n in shots if (c := cells[variant, dataset, n]).mean is not None]
+def _panel(axes: Axes, curves: Sequence[CurveInfo], style: Style) -> None:
+    for index, curve in enumerate(curves):
+        points = zip(curve.shots, curve.mean, curve.half_width, strict=True)
+        known = [(n, mean, half or 0.0) for n, mean, half in points if mean is not None]
         axes.errorbar(
-            [n for n, _ in known],
-            [100 * (c.mean or 0.0) for _, c in known],
-            yerr=[100 * (c.half_width or 0.0) for _, c in known],
+            [n for n, _, _ in known],
+            [100 * mean for _, mean, _ in known],
+            yerr=[100 * half for _, _, half in known],
             linewidth=1.3,
             markersize=4.5,
             elinewidth=0.8,
             **series_style(index),
         )
+    shots = curves[0].shots
     if min(shots) > 0:
         axes.set_xscale("log", base=2)
     axes.set_xticks(list(shots), [str(n) for n in shots])

@@ -1,15 +1,15 @@
 """Forest plots: every variant's paired difference from a reference, with both intervals."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.figure import Figure
 from analysis.figures.style import (
     POINTS_AN_INCH,
-    Figure,
     Style,
     bare,
     label_room,
@@ -18,8 +18,8 @@ from analysis.figures.style import (
     signed,
     wrapped,
 )
-from analysis.sections.comparisons import Block, Comparison
-from analysis.text import label, rounded, rounded_ends
+from analysis.stats import Interval
+from analysis.text import label
 
 PANEL_WIDTH = 4.3
 ROW_HEIGHT = 0.34
@@ -28,107 +28,101 @@ NUMBER_ROOM = 0.68
 SMALL = 7.5
 CAPTION = (
     "Point: mean paired difference. Thick bar: 95 % on these datasets (seeds resampled). "
-    "Thin line: 95 % on datasets like these (datasets and seeds). Small dots: single datasets. "
-    "Grey band: differences that count as practically equal."
+    "Thin line: 95 % on datasets like these (datasets and seeds resampled). Small dots: single "
+    "datasets. Gray band: differences that count as practically equivalent."
 )
 MARKER = {"better": "^", "worse": "v", "equivalent": "s"}
 
 
-def forests(
-    blocks: Sequence[Block], metrics: Sequence[str], *, rope: float, name: str = "forest"
-) -> Figure | None:
-    """All forest plots, a row a reference and a column a metric; None where nothing is compared.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForestRow:
+    """A variant's mean paired difference, fractions, with its intervals, and the verdict.
 
-    ``rope`` is half the width of the band that counts as practically equal, a fraction.
+    ``per_dataset`` are the differences on single datasets, None where there is no pair.
+    ``fallback`` is the interval that is drawn where neither of the others exists.
     """
-    grid = [[_panel(b, m, rope=rope, name=name) for m in metrics] for b in blocks]
-    panels = [[p for p in row if p is not None] for row in grid]
-    panels = [row for row in panels if row]
-    if not panels:
+
+    variant: str
+    verdict: str
+    difference: float
+    on_these_datasets: Interval | None
+    on_datasets_like_these: Interval | None
+    per_dataset: tuple[float | None, ...] = ()
+    fallback: Interval | None = field(default=None, metadata={"in_files": False})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForestInfo:
+    """The rows of one panel: the differences from ``reference`` on ``metric``. ``rope`` is half the
+    width of the band that counts as practically equal, a fraction.
+    """
+
+    reference: str
+    metric: str
+    rope: float
+    rows: tuple[ForestRow, ...]
+
+
+def forests(panels: Sequence[Sequence[ForestInfo]], *, name: str = "forest") -> Figure | None:
+    """All forest plots, a row of panels per reference; None where nothing is compared."""
+    filled = [[panel for panel in row if panel.rows] for row in panels]
+    filled = [row for row in filled if row]
+    if not filled:
         return None
-    families = [[_drawn(b, m) for m in metrics if _drawn(b, m)] for b in blocks]
-    titles = [
-        [f"{label(m)} against {b.reference}" for m in metrics if _drawn(b, m)] for b in blocks
-    ]
-    filled = [(f, t) for f, t in zip(families, titles, strict=True) if f]
     return Figure(
         name=name,
         title="Forest plot of differences",
         caption=CAPTION,
-        values=[p.values for row in panels for p in row],
-        draw=partial(_draw_grid, filled, rope),
-        panels=tuple(p for row in panels for p in row),
+        info=[panel for row in filled for panel in row],
+        draw=partial(_draw_grid, filled),
+        panels=tuple(_panel(panel, name) for row in filled for panel in row),
     )
 
 
-def _panel(block: Block, metric: str, *, rope: float, name: str) -> Figure | None:
-    family = _drawn(block, metric)
-    if not family:
-        return None
+def _panel(info: ForestInfo, name: str) -> Figure:
     return Figure(
-        name=f"{name}_{block.reference}_{metric}",
-        title=f"{label(metric)} against {block.reference}",
+        name=f"{name}_{info.reference}_{info.metric}",
+        title=f"{label(info.metric)} against {info.reference}",
         caption=CAPTION,
-        values={
-            "reference": block.reference,
-            "metric": metric,
-            "rope": rope,
-            "rows": [_row_values(c) for c in family],
-        },
-        draw=partial(_draw_one, family, metric, rope),
+        info=info,
+        draw=partial(_draw_one, info),
     )
 
 
-def _row_values(c: Comparison) -> dict[str, Any]:
-    return {
-        "variant": c.variant,
-        "verdict": c.verdict,
-        "difference": rounded(c.difference),
-        "on_these_datasets": rounded_ends(c.seeds_only),
-        "on_datasets_like_these": rounded_ends(c.two_level),
-        "per_dataset": [rounded(d) for d in c.per_dataset],
-    }
-
-
-def _drawn(block: Block, metric: str) -> list[Comparison]:
-    return [c for c in block.comparisons.get(metric, ()) if c.difference is not None]
-
-
-def _draw_one(family: Sequence[Comparison], metric: str, rope: float, style: Style) -> Canvas:
-    height = ABOVE + BELOW + ROW_HEIGHT * len(family)
+def _draw_one(info: ForestInfo, style: Style) -> Canvas:
+    height = ABOVE + BELOW + ROW_HEIGHT * len(info.rows)
     canvas = Canvas(figsize=(PANEL_WIDTH, height))
-    left = label_room(c.variant for c in family)
+    left = label_room(row.variant for row in info.rows)
     box = (
         left / PANEL_WIDTH,
         BELOW / height,
         (PANEL_WIDTH - left - NUMBER_ROOM) / PANEL_WIDTH,
-        ROW_HEIGHT * len(family) / height,
+        ROW_HEIGHT * len(info.rows) / height,
     )
     axes = canvas.add_axes(box)
-    _axes(axes, family, metric, rope, style)
-    axes.set_title(f"{label(metric)}", loc="left", fontsize=10, parse_math=False)
+    _axes(axes, info, style)
+    axes.set_title(label(info.metric), loc="left", fontsize=10, parse_math=False)
     return canvas
 
 
-def _draw_grid(
-    grid: Sequence[tuple[Sequence[Sequence[Comparison]], Sequence[str]]], rope: float, style: Style
-) -> Canvas:
-    heights = [ABOVE + BELOW + ROW_HEIGHT * max(map(len, families)) for families, _ in grid]
-    columns = max(len(families) for families, _ in grid)
+def _draw_grid(grid: Sequence[Sequence[ForestInfo]], style: Style) -> Canvas:
+    heights = [ABOVE + BELOW + ROW_HEIGHT * max(len(info.rows) for info in row) for row in grid]
+    columns = max(map(len, grid))
     total, width = sum(heights) + (0.5 if columns > 1 else 0.8), PANEL_WIDTH * columns
     canvas = Canvas(figsize=(width, total))
     top = total
-    for (families, titles), height in zip(grid, heights, strict=True):
-        for column, (family, title) in enumerate(zip(families, titles, strict=True)):
-            left, rows = label_room(c.variant for c in family), ROW_HEIGHT * len(family)
+    for row, height in zip(grid, heights, strict=True):
+        for column, info in enumerate(row):
+            left = label_room(entry.variant for entry in info.rows)
+            rows = ROW_HEIGHT * len(info.rows)
             box = (
                 (column * PANEL_WIDTH + left) / width,
                 (top - ABOVE - rows) / total,
                 (PANEL_WIDTH - left - NUMBER_ROOM) / width,
                 rows / total,
             )
-            axes = canvas.add_axes(box)
-            _axes(axes, family, title.split(" against ")[0], rope, style)
+            _axes(canvas.add_axes(box), info, style)
+            title = f"{label(info.metric)} against {info.reference}"
             text = short(title, room=POINTS_AN_INCH * (PANEL_WIDTH - 0.2))
             place = (column * PANEL_WIDTH + 0.1) / width, (top - ABOVE + 0.1) / total
             canvas.text(*place, text, fontsize=10, color=style.ink, parse_math=False)
@@ -138,34 +132,33 @@ def _draw_grid(
     return canvas
 
 
-def _axes(axes: Axes, family: Sequence[Comparison], metric: str, rope: float, style: Style) -> None:
-    """Draw one family, first variant on top, in percentage points."""
-    axes.axvspan(-100 * rope, 100 * rope, color=style.soft, alpha=0.10, linewidth=0)
+def _axes(axes: Axes, info: ForestInfo, style: Style) -> None:
+    """Draw one panel, first variant on top, in percentage points."""
+    axes.axvspan(-100 * info.rope, 100 * info.rope, color=style.soft, alpha=0.10, linewidth=0)
     axes.axvline(0.0, color=style.ink, linewidth=0.8)
-    for row, comparison in enumerate(family):
-        _row(axes, row, comparison, style)
-    name_rows(axes, [c.variant for c in family])
-    axes.set_xlabel(f"{label(metric)} difference, points", parse_math=False)
+    for y, row in enumerate(info.rows):
+        _row(axes, y, row, style)
+    name_rows(axes, [row.variant for row in info.rows])
+    axes.set_xlabel(f"{label(info.metric)} difference, points", parse_math=False)
     bare(axes, style)
 
 
-def _row(axes: Axes, row: int, c: Comparison, style: Style) -> None:
+def _row(axes: Axes, y: int, row: ForestRow, style: Style) -> None:
     """One variant: datasets as dots, both intervals, the mean and its number."""
-    assert c.difference is not None
-    color = style.of(c.verdict)
-    dots = [100 * d for d in c.per_dataset if d is not None]
+    color = style.of(row.verdict)
+    dots = [100 * d for d in row.per_dataset if d is not None]
     if len(dots) > 1:
-        axes.plot(dots, [row + 0.26] * len(dots), ".", color=color, alpha=0.55, markersize=3.5)
-    if c.seeds_only:
-        ends = [100 * v for v in c.seeds_only]
-        (bar,) = axes.plot(ends, [row, row], color=color, linewidth=6, alpha=0.4)
+        axes.plot(dots, [y + 0.26] * len(dots), ".", color=color, alpha=0.55, markersize=3.5)
+    if row.on_these_datasets:
+        ends = [100 * v for v in row.on_these_datasets]
+        (bar,) = axes.plot(ends, [y, y], color=color, linewidth=6, alpha=0.4)
         bar.set_solid_capstyle("butt")
-    if interval := c.two_level or (c.t_interval if not c.seeds_only else None):
-        axes.plot([100 * v for v in interval], [row, row], color=color, linewidth=1.4)
-    marker = MARKER.get(c.verdict, "o")
+    fallback = None if row.on_these_datasets else row.fallback
+    if interval := row.on_datasets_like_these or fallback:
+        axes.plot([100 * v for v in interval], [y, y], color=color, linewidth=1.4)
+    marker = MARKER.get(row.verdict, "o")
     face = color if marker != "o" else style.paper
-    mean = [100 * c.difference]
-    axes.plot(mean, [row], marker, color=color, markerfacecolor=face, markersize=6.5)
-    place = axes.get_yaxis_transform()
-    text = signed(c.difference)
-    axes.text(1.03, row, text, transform=place, va="center", color=style.ink, clip_on=False)
+    mean = [100 * row.difference]
+    axes.plot(mean, [y], marker, color=color, markerfacecolor=face, markersize=6.5)
+    place, text = axes.get_yaxis_transform(), signed(row.difference)
+    axes.text(1.03, y, text, transform=place, va="center", color=style.ink, clip_on=False)

@@ -1,6 +1,7 @@
 """Heatmaps of differences: variants by datasets, and every variant against every other one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.figure import Figure
 from analysis.figures.style import (
     POINTS_AN_INCH,
-    Figure,
     Style,
     label_room,
     plain,
@@ -21,7 +22,6 @@ from analysis.figures.style import (
     text_width,
 )
 from analysis.stats import Array
-from analysis.text import rounded
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.34
 STRONGEST = 0.58
@@ -29,47 +29,57 @@ SMALL = 8.5
 MAX_COLUMN_POINTS = 110.0
 
 
-def difference_heatmap(
-    values_VD: Array, variants: Sequence[str], datasets: Sequence[str], *, baseline: str, what: str
-) -> Figure | None:
-    """Differences from the baseline a dataset, fractions, NaN where there is no pair; None where
-    there is none at all. ``what`` names the metric.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MatrixInfo:
+    """Differences, fractions, NaN where there is no pair: one row per entry of ``rows``."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    difference: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairwiseInfo(MatrixInfo):
+    """Row minus column, and how the row stands to the column: better, worse, equivalent, undecided
+    or "" where they are not compared.
     """
-    if not np.isfinite(values_VD).any():
+
+    verdicts: tuple[tuple[str, ...], ...]
+
+
+def difference_heatmap(info: MatrixInfo, *, baseline: str, metric: str) -> Figure | None:
+    """Differences from the baseline, variants by datasets; None where there is no pair at all.
+
+    ``metric`` is the printed name.
+    """
+    if not np.isfinite(info.difference).any():
         return None
     return Figure(
         name="difference_heatmap",
-        title=f"{what}: difference from {baseline} by dataset",
-        caption=f"Difference from {baseline} in points of {what}, mean over seeds. Blue is above, "
-        "orange below, the stronger the further; a dot marks a missing pair.",
-        values=_matrix_values(values_VD, variants, datasets),
-        draw=partial(_draw, values_VD, list(variants), list(datasets), None),
+        title=f"{metric}: difference from {baseline} by dataset",
+        caption=f"Difference from {baseline} in points of {metric}, mean over seeds. Blue is above "
+        "and orange below; the stronger the color, the larger the difference. A dot marks a "
+        "missing pair.",
+        info=info,
+        draw=partial(_draw, info, None),
     )
 
 
-def pairwise_heatmap(
-    values_VV: Array, words_VV: Sequence[Sequence[str]], variants: Sequence[str], *, what: str
-) -> Figure | None:
-    """Row minus column over all datasets, with the verdict of each pair; None for one variant.
+def pairwise_heatmap(info: PairwiseInfo, *, metric: str) -> Figure | None:
+    """Every variant against every other one, with the verdict of each pair; None for one variant.
 
-    ``words_VV`` holds better, worse, equivalent, undecided or "" for each pair.
+    ``metric`` is the printed name.
     """
-    if len(variants) < 2 or not np.isfinite(values_VV).any():
+    if len(info.rows) < 2 or not np.isfinite(info.difference).any():
         return None
-    values = _matrix_values(values_VV, variants, variants)
     return Figure(
         name="pairwise_heatmap",
-        title=f"{what}: row minus column",
-        caption=f"Row minus column in points of {what}. ▲ ▼: significant after Holm over all "
-        "pairs; ≈: practically equal (TOST); no mark: undecided.",
-        values={**values, "verdicts": [list(row) for row in words_VV]},
-        draw=partial(_draw, values_VV, list(variants), list(variants), words_VV),
+        title=f"{metric}: row minus column",
+        caption=f"Row minus column in points of {metric}. ▲ ▼: significant after Holm over all "
+        "pairs; ≈: practically equivalent (TOST); no mark: undecided.",
+        info=info,
+        draw=partial(_draw, info, info.verdicts),
     )
-
-
-def _matrix_values(values: Array, rows: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
-    cells = [[rounded(float(v)) if np.isfinite(v) else None for v in row] for row in values]
-    return {"rows": list(rows), "columns": list(columns), "difference": cells}
 
 
 GLYPH = {"better": "▲", "worse": "▼", "equivalent": "≈"}
@@ -125,13 +135,8 @@ def paint(
     axes.tick_params(length=0)
 
 
-def _draw(
-    values: Array,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    words: Sequence[Sequence[str]] | None,
-    style: Style,
-) -> Canvas:
+def _draw(info: MatrixInfo, words: Sequence[Sequence[str]] | None, style: Style) -> Canvas:
+    rows, columns = info.rows, info.columns
     left = label_room(rows)
     shown = shown_names(columns, room=MAX_COLUMN_POINTS, size=SMALL)
     longest = max(text_width(c, size=SMALL) for c in shown)
@@ -148,7 +153,7 @@ def _draw(
         CELL_HEIGHT * len(rows) / height,
     )
     axes = canvas.add_axes(box)
-    paint(axes, values, _texts(values, words), style)
+    paint(axes, info.difference, _texts(info.difference, words), style)
     axes.set_yticks([i + 0.5 for i in range(len(rows))])
     plain(axes.set_yticklabels(shown_names(rows), rotation=0))
     axes.xaxis.tick_top()

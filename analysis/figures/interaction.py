@@ -9,64 +9,66 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from analysis.figures.style import Figure, Style, bare, plain, series_style, short
-from analysis.stats import MeanInterval
-from analysis.text import rounded
+from analysis.figures.figure import Figure
+from analysis.figures.style import Style, bare, plain, series_style, short
+from analysis.stats import CellMeans
 
 PANEL, HEIGHT, COLUMNS = 3.6, 3.1, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellMeans:
-    """Mean score of every combination of the levels of two factors, over the others and over the
-    datasets; ``cells[i][j]`` is level i of ``first`` with level j of ``second``, None where there
-    is no score.
+class InteractionInfo:
+    """Mean score of every combination of the levels of two factors, with the half width of its
+    interval; ``mean[i][j]`` is level i of ``first`` with level j of ``second``, None where there is
+    no score.
     """
 
     first: str
     second: str
     first_levels: tuple[str, ...]
     second_levels: tuple[str, ...]
-    cells: tuple[tuple[MeanInterval | None, ...], ...]
+    mean: tuple[tuple[float | None, ...], ...]
+    half_width: tuple[tuple[float | None, ...], ...]
 
 
-def interaction_plots(pairs: Sequence[CellMeans], *, what: str) -> Figure | None:
-    """One small plot a pair of factors, parallel lines mean no interaction; None without pairs."""
+def interaction_figure(pairs: Sequence[CellMeans], *, metric: str) -> Figure | None:
+    """One small plot per pair of factors; None without pairs. ``metric`` is the printed name."""
     if not pairs:
         return None
+    infos = [_info(pair) for pair in pairs]
     panels = tuple(
         Figure(
             name=f"interaction_{i}",
-            title=f"Interaction of {pair.first} and {pair.second}",
+            title=f"Interaction of {info.first} and {info.second}",
             caption="",
-            values=_values(pair),
-            draw=partial(_draw, [pair], what),
+            info=info,
+            draw=partial(_draw, [info], metric),
         )
-        for i, pair in enumerate(pairs)
+        for i, info in enumerate(infos)
     )
     return Figure(
         name="interaction",
         title="Interaction plots",
         caption="Mean over datasets, other factors and seeds, with 95 % t intervals over seeds. "
-        "Parallel lines: no interaction.",
-        values=[p.values for p in panels],
-        draw=partial(_draw, list(pairs), what),
+        "Parallel lines mean no interaction.",
+        info=infos,
+        draw=partial(_draw, infos, metric),
         panels=panels,
     )
 
 
-def _values(pair: CellMeans) -> dict[str, Any]:
-    return {
-        "first": pair.first,
-        "second": pair.second,
-        "first_levels": list(pair.first_levels),
-        "second_levels": list(pair.second_levels),
-        "mean": [[rounded(c.mean) if c else None for c in row] for row in pair.cells],
-        "half_width": [[rounded(c.half_width) if c else None for c in row] for row in pair.cells],
-    }
+def _info(pair: CellMeans) -> InteractionInfo:
+    return InteractionInfo(
+        first=pair.first,
+        second=pair.second,
+        first_levels=pair.first_levels,
+        second_levels=pair.second_levels,
+        mean=tuple(tuple(c.mean if c else None for c in row) for row in pair.cells),
+        half_width=tuple(tuple(c.half_width if c else None for c in row) for row in pair.cells),
+    )
 
 
-def _draw(pairs: Sequence[CellMeans], what: str, style: Style) -> Canvas:
+def _draw(pairs: Sequence[InteractionInfo], metric: str, style: Style) -> Canvas:
     columns = min(COLUMNS, len(pairs))
     rows = math.ceil(len(pairs) / columns)
     entries = max(len(pair.second_levels) for pair in pairs)
@@ -86,19 +88,21 @@ def _draw(pairs: Sequence[CellMeans], what: str, style: Style) -> Canvas:
             (PANEL - 0.75) / width,
             (block - above - below) / height,
         )
-        _panel(canvas.add_axes(box), pair, what, style, slanted=slanted)
+        _panel(canvas.add_axes(box), pair, metric, style, slanted=slanted)
     return canvas
 
 
-def _panel(axes: Axes, pair: CellMeans, what: str, style: Style, *, slanted: bool) -> None:
+def _panel(axes: Axes, pair: InteractionInfo, metric: str, style: Style, *, slanted: bool) -> None:
     num = len(pair.second_levels)
+    rows = list(zip(pair.mean, pair.half_width, strict=True))
     for j, level in enumerate(pair.second_levels):
-        known = [(i, row[j]) for i, row in enumerate(pair.cells) if row[j] is not None]
+        means = [(i, row[j], halves[j]) for i, (row, halves) in enumerate(rows)]
+        known = [(i, mean, half or 0.0) for i, mean, half in means if mean is not None]
         shift = 0.06 * (j - (num - 1) / 2)
         axes.errorbar(
-            [i + shift for i, _ in known],
-            [100 * c.mean for _, c in known if c],
-            yerr=[100 * (c.half_width or 0.0) for _, c in known if c],
+            [i + shift for i, _, _ in known],
+            [100 * mean for _, mean, _ in known],
+            yerr=[100 * half for _, _, half in known],
             label=f" {short(level, size=8)}",
             linewidth=1.5,
             markersize=5.5,
@@ -111,7 +115,7 @@ def _panel(axes: Axes, pair: CellMeans, what: str, style: Style, *, slanted: boo
     plain(axes.set_xticklabels(names, fontsize=8.5, **turn))
     axes.set_xlim(-0.35, len(pair.first_levels) - 0.65)
     axes.set_xlabel(short(pair.first, room=170), parse_math=False)
-    axes.set_ylabel(f"{what}, %", parse_math=False)
+    axes.set_ylabel(f"{metric}, %", parse_math=False)
     legend = axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),

@@ -5,29 +5,29 @@ from functools import partial
 
 from matplotlib.figure import Figure as Canvas
 
-from analysis.figures.attribution import effect_record, size
-from analysis.figures.style import Figure, Style, bare, label_room, name_rows, signed
-from analysis.stats.attribution import PartEffect
+from analysis.figures.figure import Figure
+from analysis.figures.style import Style, bare, label_room, name_rows, signed
+from analysis.stats import PartEffect
 
 ROW, WIDTH = 0.32, 3.4
 ABOVE, BELOW, NUMBER_ROOM = 0.15, 0.6, 0.75
 
 
-def level_figure(effects: Sequence[PartEffect], *, what: str) -> Figure | None:
+def level_figure(effects: Sequence[PartEffect], *, metric: str) -> Figure | None:
     """Each level minus the first of its factor; ``parts`` of an effect are factor, first level,
-    level. None without effects.
+    level. None without effects. ``metric`` is the printed name.
     """
-    shown = [e for e in effects if e.value is not None]
+    shown = [(e, e.value) for e in effects if e.value is not None]
     if not shown:
         return None
     return Figure(
         name="levels",
-        title=f"Effects by level, in points of {what}",
+        title=f"Effects by level, in points of {metric}",
         caption="Each level minus the first of its factor, over the combinations of the other "
-        "factors that have both. Thick bar: 95 % on these datasets, thin line: on datasets like "
+        "factors that have both. Thick bar: 95 % on these datasets; thin line: on datasets like "
         "these; filled: significant after Holm within the factor.",
-        values=[effect_record(e) for e in effects],
-        draw=partial(_draw, shown, what),
+        info=tuple(effects),
+        draw=partial(_draw, shown, metric),
     )
 
 
@@ -36,15 +36,15 @@ def _name(effect: PartEffect) -> str:
     return f"{factor}: {level.lstrip('@')} − {first.lstrip('@')}"
 
 
-def _draw(effects: Sequence[PartEffect], what: str, style: Style) -> Canvas:
-    names = [_name(e) for e in effects]
+def _draw(effects: Sequence[tuple[PartEffect, float]], metric: str, style: Style) -> Canvas:
+    names = [_name(effect) for effect, _ in effects]
     left = label_room(names, room=230)
     width, height = left + WIDTH + NUMBER_ROOM, ABOVE + BELOW + ROW * len(names)
     canvas = Canvas(figsize=(width, height))
     box = (left / width, BELOW / height, WIDTH / width, ROW * len(names) / height)
     axes = canvas.add_axes(box)
     axes.axvline(0.0, color=style.ink, linewidth=0.8)
-    for row, effect in enumerate(effects):
+    for row, (effect, value) in enumerate(effects):
         color = style.of(effect.verdict)
         for interval, thick in (
             (effect.on_these_datasets, True),
@@ -56,12 +56,11 @@ def _draw(effects: Sequence[PartEffect], what: str, style: Style) -> Canvas:
                 line.set(solid_capstyle="butt", alpha=0.4 if thick else 1.0)
         sure = effect.verdict in ("better", "worse")
         face = color if sure else style.paper
-        mean = [100 * size(effect)]
+        mean = [100 * value]
         axes.plot(mean, [row], "o", color=color, markerfacecolor=face, markersize=6.5)
         place = axes.get_yaxis_transform()
-        text = signed(size(effect))
-        axes.text(1.03, row, text, transform=place, va="center", color=style.ink)
+        axes.text(1.03, row, signed(value), transform=place, va="center", color=style.ink)
     name_rows(axes, names, room=230)
-    axes.set_xlabel(f"{what} difference, points", parse_math=False)
+    axes.set_xlabel(f"{metric} difference, points", parse_math=False)
     bare(axes, style)
     return canvas

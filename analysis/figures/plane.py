@@ -1,62 +1,57 @@
 """The base-new plane: average base against average new accuracy, with curves of equal HM."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import Figure, Style, bare, series_legend, series_style
-from analysis.sections.tables import Cell
-from analysis.text import rounded
+from analysis.figures.figure import Figure
+from analysis.figures.style import Style, bare, series_legend, series_style
 
 
-class PlanePoint(NamedTuple):
-    """A variant with its average base and new accuracy."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseNewInfo:
+    """A variant with its average base and new accuracy, None where it has none, and the half widths
+    of their 95 % t intervals over seeds.
+    """
 
-    name: str
-    base: Cell
-    new: Cell
+    variant: str
+    base: float | None
+    base_half_width: float | None
+    new: float | None
+    new_half_width: float | None
 
 
-def plane(points: Sequence[PlanePoint]) -> Figure | None:
+def base_new_figure(points: Sequence[BaseNewInfo]) -> Figure | None:
     """Averages with t intervals over seeds; None where no variant has both averages."""
-    shown = [p for p in points if p.base.mean is not None and p.new.mean is not None]
+    shown = [p for p in points if p.base is not None and p.new is not None]
     if not shown:
         return None
     return Figure(
         name="base_new",
         title="Base against new accuracy",
         caption="Averages with 95 % t intervals over seeds. Dotted curves join points of equal "
-        "harmonic mean. Up and right is better.",
-        values=[
-            {
-                "variant": p.name,
-                "base": rounded(p.base.mean),
-                "base_half_width": rounded(p.base.half_width),
-                "new": rounded(p.new.mean),
-                "new_half_width": rounded(p.new.half_width),
-            }
-            for p in shown
-        ],
+        "harmonic mean. Up and to the right is better.",
+        info=shown,
         draw=partial(_draw, points),
     )
 
 
-def _draw(points: Sequence[PlanePoint], style: Style) -> Canvas:
+def _draw(points: Sequence[BaseNewInfo], style: Style) -> Canvas:
     height = max(4.4, 0.7 + 0.235 * len(points))
     canvas = Canvas(figsize=(7.0, height))
     axes = canvas.add_axes((0.1, 0.57 / height, 0.5, 1 - 0.75 / height))
     for index, point in enumerate(points):
-        if point.base.mean is None or point.new.mean is None:
+        if point.base is None or point.new is None:
             continue
         axes.errorbar(
-            [100 * point.base.mean],
-            [100 * point.new.mean],
-            xerr=[100 * (point.base.half_width or 0.0)],
-            yerr=[100 * (point.new.half_width or 0.0)],
+            [100 * point.base],
+            [100 * point.new],
+            xerr=[100 * (point.base_half_width or 0.0)],
+            yerr=[100 * (point.new_half_width or 0.0)],
             elinewidth=0.9,
             alpha=0.9,
             linestyle="",
@@ -66,7 +61,7 @@ def _draw(points: Sequence[PlanePoint], style: Style) -> Canvas:
     _equal_hm(axes, style)
     axes.set_xlabel("Base accuracy, %")
     axes.set_ylabel("New accuracy, %")
-    series_legend(axes, [p.name for p in points], style)
+    series_legend(axes, [p.variant for p in points], style)
     bare(axes, style, keep=("left", "bottom"), grid="")
     return canvas
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.figure import Estimated, Figure
 from analysis.figures.style import (
-    Figure,
     Style,
     bare,
     label_room,
@@ -18,8 +17,6 @@ from analysis.figures.style import (
     series_legend,
     series_style,
 )
-from analysis.stats import Summary, TwoClaims
-from analysis.text import rounded
 
 ROW, PANEL = 0.3, 1.9
 ABOVE, BELOW = 0.4, 0.55
@@ -32,53 +29,41 @@ AGGREGATES = {
 }
 CAPTION = (
     "Left: interquartile mean, median and mean over datasets, and the gap to 100 %, with 95 % "
-    "bootstrap intervals (thick: these datasets, thin: datasets like these). Right: share of runs "
-    "above a score; the higher curve is better (Agarwal et al., NeurIPS 2021)."
+    "bootstrap intervals (thick: these datasets; thin: datasets like these). Right: share of runs "
+    "above a score; a higher curve is better (Agarwal et al., NeurIPS 2021)."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """A variant's aggregates and the share of its runs above each of ``points``."""
+class ProfileInfo:
+    """A variant's aggregates over all of its runs, and the share of its runs above each of
+    ``points``.
+    """
 
-    name: str
-    summary: Summary
+    variant: str
+    iqm: Estimated
+    median: Estimated
+    mean: Estimated
+    optimality_gap: Estimated
     points: tuple[float, ...]
-    shares: tuple[TwoClaims, ...]
+    share_above: tuple[float, ...]
 
 
-def profile_figure(profiles: Sequence[Profile], *, what: str) -> Figure | None:
+def profile_figure(profiles: Sequence[ProfileInfo], *, metric: str) -> Figure | None:
     """Aggregates and performance profiles of complete tables; None without any."""
     if not profiles:
         return None
     return Figure(
         name="profiles",
-        title=f"Aggregates and performance profiles of {what}",
+        title=f"Aggregates and performance profiles of {metric}",
         caption=CAPTION,
-        values=[_values(p) for p in profiles],
-        draw=partial(_draw, list(profiles), what),
+        info=tuple(profiles),
+        draw=partial(_draw, list(profiles), metric),
     )
 
 
-def _values(profile: Profile) -> dict[str, Any]:
-    return {
-        "variant": profile.name,
-        **{key: _claims(getattr(profile.summary, key)) for key in AGGREGATES},
-        "points": [round(p, 6) for p in profile.points],
-        "share_above": [rounded(s.value) for s in profile.shares],
-    }
-
-
-def _claims(claims: TwoClaims) -> dict[str, Any]:
-    found: dict[str, Any] = {"value": rounded(claims.value)}
-    for name in ("on_these_datasets", "on_datasets_like_these"):
-        interval = getattr(claims, name)
-        found[name] = interval and [rounded(interval.low), rounded(interval.high)]
-    return found
-
-
-def _draw(profiles: Sequence[Profile], what: str, style: Style) -> Canvas:
-    names = [p.name for p in profiles]
+def _draw(profiles: Sequence[ProfileInfo], metric: str, style: Style) -> Canvas:
+    names = [p.variant for p in profiles]
     left = label_room(names, size=9)
     rows = ROW * len(names)
     height = ABOVE + BELOW + max(rows, 2.2)
@@ -100,40 +85,40 @@ def _draw(profiles: Sequence[Profile], what: str, style: Style) -> Canvas:
             plain(axes.set_yticklabels([""] * len(names)))
     x = left + PANEL * len(AGGREGATES) + 0.5
     box = (x / width, BELOW / height, CURVES / width, 1 - (ABOVE + BELOW) / height)
-    _curves(canvas.add_axes(box), profiles, what, style)
+    _curves(canvas.add_axes(box), profiles, metric, style)
     return canvas
 
 
-def _aggregate(axes: Axes, profiles: Sequence[Profile], key: str, style: Style) -> None:
+def _aggregate(axes: Axes, profiles: Sequence[ProfileInfo], key: str, style: Style) -> None:
     for row, profile in enumerate(profiles):
-        claims: TwoClaims = getattr(profile.summary, key)
+        found: Estimated = getattr(profile, key)
         series = series_style(row)
-        if claims.on_these_datasets:
-            ends = [100 * v for v in claims.on_these_datasets]
+        if found.on_these_datasets:
+            ends = [100 * v for v in found.on_these_datasets]
             axes.plot(ends, [row, row], color=series["color"], linewidth=5, alpha=0.4)
-        if claims.on_datasets_like_these:
-            ends = [100 * v for v in claims.on_datasets_like_these]
+        if found.on_datasets_like_these:
+            ends = [100 * v for v in found.on_datasets_like_these]
             axes.plot(ends, [row, row], color=series["color"], linewidth=1.2)
-        axes.plot([100 * claims.value], [row], linestyle="", markersize=5.5, **series)
+        axes.plot([100 * found.value], [row], linestyle="", markersize=5.5, **series)
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(labelsize=8.5)
     axes.set_xlabel("%", fontsize=8.5)
     bare(axes, style)
 
 
-def _curves(axes: Axes, profiles: Sequence[Profile], what: str, style: Style) -> None:
+def _curves(axes: Axes, profiles: Sequence[ProfileInfo], metric: str, style: Style) -> None:
     for index, profile in enumerate(profiles):
         series = series_style(index)
         axes.step(
             [100 * p for p in profile.points],
-            [s.value for s in profile.shares],
+            list(profile.share_above),
             where="post",
             color=series["color"],
             linewidth=1.4,
             linestyle=("-", "--", ":", "-.")[index // 8 % 4],
         )
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel(f"{what}, %", parse_math=False)
+    axes.set_xlabel(f"{metric}, %", parse_math=False)
     axes.set_ylabel("share of runs above")
-    series_legend(axes, [p.name for p in profiles], style, at=(1.03, 1.0))
+    series_legend(axes, [p.variant for p in profiles], style, at=(1.03, 1.0))
     bare(axes, style, keep=("left", "bottom"), grid="both")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import POINTS_AN_INCH, SERIES, Figure, Style, bare, short
+from analysis.figures.figure import Figure
+from analysis.figures.style import POINTS_AN_INCH, SERIES, Style, bare, short
 from analysis.read.search_trials import Trial, best_so_far, expected_best
 
 COSTS = ("train_seconds", "trainable_parameters")
@@ -36,6 +38,14 @@ def axis_label(objective: str) -> str:
     return objective if objective in COSTS else f"{objective}, %"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryInfo:
+    """(number, value) of every complete trial, and the best value until each trial."""
+
+    trials: tuple[tuple[int, float], ...]
+    best_so_far: tuple[tuple[int, float], ...]
+
+
 def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Figure | None:
     """Values in the order of trials with the best so far, beside the random control's."""
     if not any(trial.complete for trial in trials):
@@ -44,16 +54,17 @@ def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -
     return Figure(
         name="history",
         title=TITLES["history"],
-        caption="A dot is a complete trial, the line the best so far. A cross on the floor is a "
-        "trial without a value (failed, diverged or given up).",
-        values={
-            name: {
-                "trials": [[t.number, t.values[0]] for t in found if t.complete],
-                "best_so_far": [list(pair) for pair in best_so_far(found)],
-            }
+        caption="Dots: complete trials; line: the best so far. Crosses at the bottom: trials "
+        "without a value (failed, diverged or pruned).",
+        info={
+            name: HistoryInfo(
+                trials=tuple((t.number, t.values[0]) for t in found if t.complete),
+                best_so_far=tuple(best_so_far(found)),
+            )
             for name, found in rows.items()
             if found
         },
+        exact=True,
         draw=partial(_draw_history, {n: r for n, r in rows.items() if r}, objective),
     )
 
@@ -89,10 +100,11 @@ def budget(trials: Sequence[Trial], control: Sequence[Trial], objective: str) ->
     return Figure(
         name="budget",
         title=TITLES["budget"],
-        caption="The mean over all orders of the trials that were made: what a smaller budget "
-        "would have found. Exact for random search; a sampler that learns makes its late trials "
-        "better, so its curve is a summary and no forecast.",
-        values=rows,
+        caption="The mean over all orders of the trials: what a smaller budget would have found. "
+        "Exact for random search. A sampler that learns improves over its trials, so its curve is "
+        "a summary, not a forecast.",
+        info=rows,
+        exact=True,
         draw=partial(_draw_budget, rows, objective),
     )
 
@@ -131,7 +143,8 @@ def slices(trials: Sequence[Trial], shapes: Shapes, objective: str) -> tuple[Fig
             name=f"slice-{key}",
             title=key,
             caption="",
-            values=[[t.params[key], t.values[0]] for t in done if key in t.params],
+            info=[(t.params[key], t.values[0]) for t in done if key in t.params],
+            exact=True,
             draw=partial(_draw_slice, done, key, shape, objective),
         )
         for key, shape in shapes.items()
@@ -187,17 +200,27 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelInfo:
+    """A complete trial: its settings as text and its first objective."""
+
+    trial: int
+    params: Mapping[str, str]
+    value: float
+
+
 def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Figure | None:
-    """Parallel coordinates: one line a trial over all settings, the best tenth in color."""
+    """Parallel coordinates: one line per trial over all settings, the best tenth colored."""
     done = sorted((t for t in trials if t.complete), key=lambda t: t.values[0])
     if len(done) < 2:
         return None
     return Figure(
         name="parallel",
         title=TITLES["parallel"],
-        caption="One line a complete trial, first choice or lowest value at the bottom; the best "
-        "tenth of the trials is in color. A gap is a setting that the trial did not have.",
-        values=[{"trial": t.number, "params": dict(t.params), "value": t.values[0]} for t in done],
+        caption="One line per complete trial, first choice or lowest value at the bottom; the best "
+        "tenth of the trials is colored. A gap is a setting that the trial did not have.",
+        info=[ParallelInfo(trial=t.number, params=t.params, value=t.values[0]) for t in done],
+        exact=True,
         draw=partial(_draw_parallel, done, shapes, objective),
     )
 
@@ -257,22 +280,29 @@ def _word(axes: Axes, x: float, y: float, word: str, style: Style) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontInfo:
+    """A complete trial: its objectives, and whether it is on the Pareto front."""
+
+    trial: int
+    values: tuple[float, ...]
+    front: bool
+
+
 def front(
     trials: Sequence[Trial], numbers: Sequence[int], objectives: Sequence[str]
 ) -> Figure | None:
-    """The first two objectives of every trial, and the ones that nothing beats."""
+    """The first two objectives of every trial, and which trials are on the Pareto front."""
     done = [trial for trial in trials if trial.complete]
     if len(objectives) < 2 or not done:
         return None
     return Figure(
         name="front",
         title=TITLES["front"],
-        caption="Complete trials by the first two objectives. Filled: no other trial is at least "
-        "as good in every objective and better in one.",
-        values=[
-            {"trial": t.number, "values": list(t.values), "front": t.number in numbers}
-            for t in done
-        ],
+        caption="Complete trials by the first two objectives. Filled: on the Pareto front (nothing "
+        "else is at least as good in every objective and better in one).",
+        info=[FrontInfo(trial=t.number, values=t.values, front=t.number in numbers) for t in done],
+        exact=True,
         draw=partial(_draw_front, done, frozenset(numbers), tuple(objectives)),
     )
 

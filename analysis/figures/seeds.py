@@ -1,67 +1,58 @@
-"""Every single run: differences from the baseline, a dot a seed, a panel a dataset."""
+"""Every single run: differences from the baseline, a dot per seed, a panel per dataset."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from analysis.figures.style import (
-    Figure,
-    Style,
-    bare,
-    label_room,
-    name_rows,
-    plain,
-    short,
-)
+from analysis.figures.figure import Figure
+from analysis.figures.style import Style, bare, label_room, name_rows, plain, short
 from analysis.stats import Array
-from analysis.text import rounded
 
 ROW, PANEL, COLUMNS = 0.27, 2.55, 4
 ABOVE, BELOW = 0.36, 0.52
 MAX_PANELS = 20
 
 
-def seed_scatter(
-    differences_VDS: Array,
-    variants: Sequence[str],
-    datasets: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    baseline: str,
-    what: str,
-) -> Figure | None:
-    """Paired differences of single runs, fractions, NaN where missing; None where there are none.
-
-    More than ``MAX_PANELS`` datasets are cut, and the caption says so; the values hold all.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SeedInfo:
+    """Paired differences from ``baseline`` of single runs, ``difference`` (V, D, S), fractions, NaN
+    where missing.
     """
-    if not np.isfinite(differences_VDS).any():
+
+    baseline: str
+    variants: tuple[str, ...]
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    difference: Array
+
+
+def seed_scatter(info: SeedInfo, *, metric: str) -> Figure | None:
+    """A dot per run and a panel per dataset; None where there is no pair of runs.
+
+    More than ``MAX_PANELS`` datasets are cut, and the caption says so; ``info`` holds all.
+    """
+    if not np.isfinite(info.difference).any():
         return None
-    shown = list(datasets[:MAX_PANELS])
-    cut = "" if len(datasets) == len(shown) else f" The first {len(shown)} of {len(datasets)}."
+    num, shown = len(info.datasets), min(len(info.datasets), MAX_PANELS)
+    cut = "" if num == shown else f" The first {shown} of {num} datasets."
     return Figure(
         name="seed_scatter",
-        title=f"{what}: every run against {baseline}",
-        caption=f"A dot is one seed: difference from {baseline} with the same dataset and seed, "
-        f"points of {what}; ▲ above zero, ▼ not. The bar is their mean.{cut}",
-        values={
-            "baseline": baseline,
-            "variants": list(variants),
-            "datasets": list(datasets),
-            "seeds": list(seeds),
-            "difference": [
-                [[rounded(float(v)) if np.isfinite(v) else None for v in row] for row in table]
-                for table in differences_VDS
-            ],
-        },
-        draw=partial(_draw, differences_VDS[:, : len(shown)], list(variants), shown),
+        title=f"{metric}: every run against {info.baseline}",
+        caption=f"One dot per seed: the difference from {info.baseline} with the same dataset and "
+        f"seed, in points of {metric}; ▲ above zero, ▼ otherwise. The bar is their mean.{cut}",
+        info=info,
+        draw=partial(_draw, info, shown),
     )
 
 
-def _draw(values: Array, variants: Sequence[str], datasets: Sequence[str], style: Style) -> Canvas:
+def _draw(info: SeedInfo, num_shown: int, style: Style) -> Canvas:
+    values, variants = info.difference[:, :num_shown], info.variants
+    datasets = info.datasets[:num_shown]
     columns = min(COLUMNS, len(datasets))
     rows = math.ceil(len(datasets) / columns)
     left = label_room(variants, size=9)

@@ -1,4 +1,4 @@
-"""What all figures share: colors, fonts, and how a figure becomes SVG, PNG or PDF.
+"""What all figures share: colors, fonts, names that fit, axes.
 
 A figure is drawn in one of two styles. ``PAGE`` uses stand-ins that inline SVG swaps for the page's
 own colors, so that one drawing is readable in light and in dark; ``PRINT`` is for paper. Colors are
@@ -7,17 +7,13 @@ alone.
 """
 
 import functools
-import io
-import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import matplotlib
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
@@ -68,7 +64,7 @@ SERIES = (
 )
 """seaborn's color-blind palette without the two that vanish on white paper."""
 
-_PAGE_VARIABLES = {
+PAGE_VARIABLES = {
     PAGE.ink: "currentColor",
     PAGE.rule: "var(--rule)",
     PAGE.soft: "var(--soft)",
@@ -80,29 +76,14 @@ _PAGE_VARIABLES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A figure of the report. ``values`` is what it shows, JSON-able; ``draw`` makes it in a style.
-
-    ``name`` is the stem of its files. ``panels`` are the same numbers as separate small figures for
-    narrow screens; a figure without panels is shown whole.
-    """
-
-    name: str
-    title: str
-    caption: str
-    values: Any
-    draw: Callable[[Style], Canvas]
-    panels: tuple["Figure", ...] = field(default=())
-
-
 def series_style(index: int) -> dict[str, Any]:
     """Color and marker of the i-th series; the pairs repeat after 80 series."""
     turn, color = divmod(index, len(SERIES))
     return {"color": SERIES[color], "marker": MARKERS[(index + turn) % len(MARKERS)]}
 
 
-def _settings(style: Style) -> dict[str, Any]:
+def settings(style: Style) -> dict[str, Any]:
+    """What matplotlib is told while a figure is drawn."""
     return {
         **seaborn.axes_style("ticks"),
         "svg.fonttype": "none",
@@ -118,62 +99,6 @@ def _settings(style: Style) -> dict[str, Any]:
         "ytick.color": style.ink,
         "figure.dpi": 100,
     }
-
-
-def _saved(figure: Figure, style: Style, **how: Any) -> bytes:
-    """The figure drawn and saved with our settings; matplotlib's own are back afterwards."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_settings(style)):
-        figure.draw(style).savefig(buffer, **how)
-    return buffer.getvalue()
-
-
-_FILES: Mapping[str, Mapping[str, Any]] = {
-    "png": {"dpi": 150, "facecolor": PRINT.paper, "metadata": {"Software": None}},
-    "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}},
-}
-
-
-def to_files(figure: Figure) -> dict[str, bytes]:
-    """The figure as PNG and PDF by their endings, drawn once."""
-    found = {}
-    with matplotlib.rc_context(_settings(PRINT)):
-        canvas = figure.draw(PRINT)
-        for ending, how in _FILES.items():
-            buffer = io.BytesIO()
-            canvas.savefig(buffer, format=ending, **how)
-            found[ending] = buffer.getvalue()
-    return found
-
-
-def to_svg(figure: Figure, *, prefix: str) -> str:
-    """The figure as inline SVG in the page's colors and font; ``prefix`` keeps its ids apart."""
-    metadata = {"Date": None, "Creator": None}
-    text = _saved(figure, PAGE, format="svg", transparent=True, metadata=metadata).decode()
-    svg = text[text.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", svg)
-    svg = re.sub(r' id="([^"]+)"', rf' id="{prefix}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
-    svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
-    svg = svg.replace("xlink:href", "href")
-    for stand_in, variable in _PAGE_VARIABLES.items():
-        svg = svg.replace(stand_in, variable)
-    svg = re.sub(r"(fill|stroke): (#ffffff|white)", r"\1: var(--paper)", svg)
-    found = re.search(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', svg)
-    assert found is not None
-    return _opening(figure.title, found[1]) + svg[found.end() :]
-
-
-def _opening(title: str, box: str) -> str:
-    """The tag; width is natural size at most, so that a small figure is not blown up."""
-    name = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    width = float(box.split()[2]) * 96 / POINTS_AN_INCH
-    return (
-        f'<svg viewBox="{box}" role="img" aria-label="{name}" '
-        f'style="width:{width:.0f}px;max-width:100%">'
-    )
 
 
 @functools.lru_cache(maxsize=10_000)

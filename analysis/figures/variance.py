@@ -8,73 +8,66 @@ from typing import Any
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 
-from analysis.figures.style import SERIES, Figure, Style, bare, label_room, name_rows, plain, short
-from analysis.stats.attribution import VarianceShares
-from analysis.text import rounded
+from analysis.figures.figure import Figure
+from analysis.figures.style import SERIES, Style, bare, label_room, name_rows, plain, short
+from analysis.stats import SEEDS, VarianceShares, VarianceSource
 
 ROW, WIDTH = 0.34, 5.4
 ABOVE, BELOW = 0.1, 0.55
 LEGEND_ROW, COLUMNS = 0.24, 3
 LEAST_LABEL = 0.07
 HATCHES = ("////", "....", "xxxx")
-SEEDS = "seeds"
-ORDER_WORDS = {2: "two together", 3: "three together"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VarianceInfo:
+    """The shares of variance of one dataset by their printed source; empty where there are none,
+    and ``reason`` says why.
+    """
+
+    dataset: str
+    shares: Mapping[str, float]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """The style of one kind of share: a part has a color, interactions and seeds a hatch too."""
+    """How one source of variance is drawn: a part has a color, interactions and seeds a hatch."""
 
-    name: str
+    source: VarianceSource
     color: str
     hatch: str = ""
 
 
-def by_order(found: VarianceShares) -> dict[str, float]:
-    """Shares of one dataset: a part each, interactions by how many parts they join, seeds."""
-    if found.shares is None:
-        return {}
-    shares: dict[str, float] = {}
-    for parts, share in found.shares.items():
-        name = parts[0] if len(parts) == 1 else order_name(len(parts))
-        shares[name] = shares.get(name, 0.0) + share
-    return {**shares, SEEDS: found.seeds or 0.0}
-
-
-def order_name(order: int) -> str:
-    """The name of the interactions of so many parts."""
-    return ORDER_WORDS.get(order, f"{order} together")
-
-
 def variance_figure(
-    found: Mapping[str, VarianceShares], parts: Sequence[str], *, what: str
+    found: Mapping[str, VarianceShares], parts: Sequence[str], *, metric: str
 ) -> Figure | None:
-    """A row a dataset; None where no dataset has shares."""
-    shown = {dataset: by_order(shares) for dataset, shares in found.items()}
-    drawn = {dataset: shares for dataset, shares in shown.items() if shares}
+    """A row per dataset; None where no dataset has shares. ``metric`` is the printed name."""
+    shares = {dataset: one.by_source for dataset, one in found.items()}
+    drawn = {dataset: by_source for dataset, by_source in shares.items() if by_source}
     if not drawn:
         return None
     return Figure(
         name="variance_shares",
-        title=f"Where the variance of {what} comes from",
-        caption="Each dataset's runs on the whole grid: the share of their variance that each part "
-        "explains by itself, that two or more parts explain only together, and that is left to "
-        "seeds. A description, not a test: with few seeds a part of every share is noise."
+        title=f"Where the variance of {metric} comes from",
+        caption="Over the runs of each dataset on the whole grid: the share of their variance that "
+        "each part explains alone, that two or more parts explain only together, and that is left "
+        "to seeds. A description, not a test: with few seeds, part of every share is noise."
         + _notes(found),
-        values=[
-            {
-                "dataset": dataset,
-                "shares": {name: rounded(share) for name, share in shown[dataset].items()},
-                "reason": found[dataset].reason,
-            }
-            for dataset in found
+        info=[
+            VarianceInfo(
+                dataset=dataset,
+                shares={source.name: share for source, share in shares[dataset].items()},
+                reason=one.reason,
+            )
+            for dataset, one in found.items()
         ],
-        draw=partial(_draw, drawn, _bands(parts), what),
+        draw=partial(_draw, drawn, _bands(parts), metric),
     )
 
 
 def _notes(found: Mapping[str, VarianceShares]) -> str:
-    """What is to be known about single datasets, grouped by what it is."""
+    """The remarks about single datasets, grouped by remark."""
     remarks: dict[str, list[str]] = {}
     for dataset, shares in found.items():
         if shares.reason:
@@ -85,17 +78,24 @@ def _notes(found: Mapping[str, VarianceShares]) -> str:
 def _bands(parts: Sequence[str]) -> list[Band]:
     colors = [c for c in SERIES if c != "#949494"]
     bands = [
-        Band(name=part, color=colors[i % len(colors)], hatch="" if i < len(colors) else "\\\\")
+        Band(
+            source=VarianceSource(1, part),
+            color=colors[i % len(colors)],
+            hatch="" if i < len(colors) else "\\\\",
+        )
         for i, part in enumerate(parts)
     ]
     for order in range(2, len(parts) + 1):
         hatch = HATCHES[(order - 2) % len(HATCHES)]
-        bands.append(Band(name=order_name(order), color="#949494", hatch=hatch))
-    return [*bands, Band(name=SEEDS, color="")]
+        bands.append(Band(source=VarianceSource(order), color="#949494", hatch=hatch))
+    return [*bands, Band(source=SEEDS, color="")]
 
 
 def _draw(
-    shares: Mapping[str, Mapping[str, float]], bands: Sequence[Band], what: str, style: Style
+    shares: Mapping[str, Mapping[VarianceSource, float]],
+    bands: Sequence[Band],
+    metric: str,
+    style: Style,
 ) -> Canvas:
     names = list(shares)
     rows = -(-len(bands) // COLUMNS)
@@ -106,18 +106,18 @@ def _draw(
     for row, dataset in enumerate(names):
         start = 0.0
         for band in bands:
-            share = shares[dataset].get(band.name, 0.0)
+            share = shares[dataset].get(band.source, 0.0)
             axes.barh(row, 100 * share, left=100 * start, height=0.72, **_style(band, style))
             if share >= LEAST_LABEL:
                 axes.text(100 * (start + share / 2), row, f"{100 * share:.0f}", **_number(style))
             start += share
     name_rows(axes, names)
     axes.set_xlim(0, 100)
-    axes.set_xlabel(f"share of the variance of {what}, percent", parse_math=False)
+    axes.set_xlabel(f"Share of the variance of {metric}, %", parse_math=False)
     bare(axes, style, grid="")
     legend = canvas.legend(
         [Patch(**_style(band, style)) for band in bands],
-        [short(band.name) for band in bands],
+        [short(band.source.name) for band in bands],
         loc="lower left",
         bbox_to_anchor=(left / width, 0.0),
         ncols=COLUMNS,

@@ -1,6 +1,6 @@
 """What a report is made from: one tidy frame of scores and everything that qualifies it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,6 +94,9 @@ class Results:
     runs: pd.DataFrame = field(default_factory=_empty)
     _seeded: dict[str, bool] = field(default_factory=dict, init=False, repr=False)
     _tables: dict[tuple[str, str], Array] = field(default_factory=dict, init=False, repr=False)
+    _cubes: dict[tuple[tuple[str, ...], str, bool], Array] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def primary_metric(self) -> str:
@@ -104,6 +107,11 @@ class Results:
             return self.primary
         return "hm" if "hm" in self.metrics else self.metrics[0]
 
+    @property
+    def num_seeds(self) -> int:
+        """Number of seeds of a complete cell; 1 where no variant has seeds."""
+        return max(len(self.planned_seeds), 1)
+
     def seeded(self, variant: str) -> bool:
         """False for a variant that has one measurement a dataset and no seed."""
         if variant not in self._seeded:
@@ -111,9 +119,30 @@ class Results:
             self._seeded[variant] = bool(rows.notna().any())
         return self._seeded[variant]
 
+    def cube(self, variants: Sequence[str], metric: str, *, repeat_unseeded: bool = True) -> Array:
+        """Scores of several variants, (V, D, S) float64, NaN where missing, read-only and cached.
+
+        V follows ``variants``, D ``datasets`` and S ``planned_seeds``. A variant without seeds has
+        one measurement per dataset, which is repeated along S, so that it is paired with every seed
+        of the others; S is 1 where none of ``variants`` has seeds. With ``repeat_unseeded`` False
+        that measurement stands in the first column alone and the others are NaN: for models that
+        would take copies for independent runs.
+        """
+        key = (tuple(variants), metric, repeat_unseeded)
+        if key not in self._cubes:
+            tables = [self.scores(variant, metric) for variant in variants]
+            num_seeds = max((table.shape[1] for table in tables), default=1)
+            cube = np.full((len(tables), len(self.datasets), num_seeds), np.nan)
+            for scores_DS, table in zip(cube, tables, strict=True):
+                width = num_seeds if repeat_unseeded else table.shape[1]
+                scores_DS[:, :width] = table
+            cube.flags.writeable = False
+            self._cubes[key] = cube
+        return self._cubes[key]
+
     def scores(self, variant: str, metric: str) -> Array:
-        """Scores as (D, S), NaN where missing; (D, 1) for a variant without seeds. D follows
-        ``datasets``. Read-only: a table is made once.
+        """Scores of one variant as measured, (D, S), NaN where missing; (D, 1) for a variant
+        without seeds. D follows ``datasets``. Read-only and cached.
         """
         if (variant, metric) not in self._tables:
             table = self._table(variant, metric)

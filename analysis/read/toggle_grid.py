@@ -10,11 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from analysis import stats
-from analysis.stats import Array, Resamples
-from analysis.stats.attribution import Judge, PartEffect, Parts, part_effects
+from analysis.stats import Parts
 
 OFF = re.compile(r"@?(No|Null)[A-Z]")
 NONE_NAME = "none"
@@ -154,34 +150,3 @@ def part_names(keys: Sequence[str]) -> dict[str, str]:
     """Short names of parameters: the last word, or all of it where two would be called alike."""
     shorts = Counter(key.rpartition(".")[2] for key in keys)
     return {key: short if shorts[short := key.rpartition(".")[2]] == 1 else key for key in keys}
-
-
-def level_effects(
-    cells: Mapping[tuple[str, ...], Array],
-    factors: Mapping[str, Sequence[str]],
-    resamples: Resamples,
-    *,
-    judge: Judge = stats.judge,
-) -> tuple[PartEffect, ...]:
-    """Main effects by level, for factors with any number of levels: each level minus the first.
-
-    ``cells`` maps one level a factor, in the order of ``factors``, to scores (D, S). A level is
-    compared over the combinations of the other factors that have scores with it and with the first
-    level, so that nothing else changes. Each factor is one family for ``judge``.
-    """
-    made: list[PartEffect] = []
-    known = {c: s for c, s in cells.items() if np.isfinite(s).any()}
-    for place, (name, levels) in enumerate(factors.items()):
-        found = []
-        for level in levels[1:]:
-            pairs = [
-                (known[c], known[first])
-                for c in known
-                if c[place] == level
-                and (first := (*c[:place], levels[0], *c[place + 1 :])) in known
-            ]
-            if pairs:
-                differences = [stats.paired_differences(a, b) for a, b in pairs]
-                found.append(((name, levels[0], level), np.mean(differences, axis=0)))
-        made += part_effects("level", found, resamples, judge=judge)
-    return tuple(made)

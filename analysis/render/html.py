@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.figures.style import Figure, to_svg
+from analysis.figures.figure import Figure, to_svg
 from analysis.sections.section import (
     FINDINGS,
     Chapter,

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from analysis.figures.style import Figure
+from analysis.figures.figure import Figure
 from analysis.render.latex_text import breakable, escape, unknown_letters
 from analysis.render.terminal import row_notes
 from analysis.sections.section import (

@@ -91,7 +91,7 @@ def resamples(analysis: Analysis) -> Resamples:
     results, options = analysis.results, analysis.options
     return Resamples.draw(
         len(results.datasets),
-        max(len(results.planned_seeds), 1),
+        results.num_seeds,
         reps=min(options.reps, MAX_SECTION_REPS),
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,

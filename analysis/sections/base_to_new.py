@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from analysis.figures.plane import PlanePoint, plane
+from analysis.figures.plane import BaseNewInfo, base_new_figure
 from analysis.sections.analysis import Analysis
 from analysis.sections.results import main
 from analysis.sections.section import Section, Topic
@@ -13,9 +13,18 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     average, drawn = found.datasets[0], None
     if {"base", "new"} <= set(found.metrics[average]):
         shown = [v for v in results.variants if v not in results.aliases]
-        cells = found.cells
-        drawn = plane(
-            [PlanePoint(v, cells[v, average, "base"], cells[v, average, "new"]) for v in shown]
+        base, new = ({v: found.cells[v, average, m] for v in shown} for m in ("base", "new"))
+        drawn = base_new_figure(
+            [
+                BaseNewInfo(
+                    variant=v,
+                    base=base[v].mean,
+                    base_half_width=base[v].half_width,
+                    new=new[v].mean,
+                    new_half_width=new[v].half_width,
+                )
+                for v in shown
+            ]
         )
     return [
         Section(

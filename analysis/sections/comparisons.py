@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from analysis import stats
-from analysis.figures.forest import forests
-from analysis.figures.style import Figure
+from analysis.figures.figure import Figure
+from analysis.figures.forest import ForestInfo, ForestRow, forests
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.runs import anchors
@@ -111,7 +111,7 @@ def compare_all(results: Results, options: Options) -> tuple[Block, ...]:
     """
     resamples = Resamples.draw(
         len(results.datasets),
-        max(len(results.planned_seeds), 1),
+        results.num_seeds,
         reps=options.reps,
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,
@@ -284,10 +284,12 @@ def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resample
     )
     if base.difference is None:
         return blank
+    sides = (base.variant, base.reference)
+    cubes = {metric: results.cube(sides, metric) for metric in ("base", "new")}
     scores = {
-        (who, metric): results.scores(who, metric)
-        for who in (base.variant, base.reference)
-        for metric in ("base", "new")
+        (who, metric): table
+        for metric, cube in cubes.items()
+        for who, table in zip(sides, cube, strict=True)
     }
     shared = sum(scores.values(), start=np.zeros(1))
     masked = {key: np.where(np.isnan(shared), np.nan, value) for key, value in scores.items()}
@@ -448,9 +450,32 @@ def forest_metrics(results: Results) -> tuple[str, ...]:
     return results.metrics[-4:] if results.curve else results.metrics[:4]
 
 
+def _forest_panel(block: Block, metric: str, rope: float) -> ForestInfo:
+    """What the forest plot of one metric shows."""
+    return ForestInfo(
+        reference=block.reference,
+        metric=metric,
+        rope=rope,
+        rows=tuple(
+            ForestRow(
+                variant=c.variant,
+                verdict=c.verdict,
+                difference=c.difference,
+                on_these_datasets=c.seeds_only,
+                on_datasets_like_these=c.two_level,
+                per_dataset=c.per_dataset,
+                fallback=c.t_interval,
+            )
+            for c in block.comparisons.get(metric, ())
+            if c.difference is not None
+        ),
+    )
+
+
 def _forest(analysis: Analysis, block: Block, name: str) -> Figure | None:
     metrics = forest_metrics(analysis.results)
-    drawn = forests([block], metrics, rope=analysis.options.rope, name=name)
+    panels = [_forest_panel(block, metric, analysis.options.rope) for metric in metrics]
+    drawn = forests([panels], name=name)
     colors = " Blue ▲ better, orange ▼ worse, green ■ equivalent, hollow gray undecided."
     return replace(drawn, caption=drawn.caption + colors) if drawn else None
 
@@ -483,4 +508,4 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
-TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS})
+TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS}, show=Show.ALL)

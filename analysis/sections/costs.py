@@ -6,8 +6,8 @@ Times depend on the machine: nothing of this is in report.json or report.md.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.figures.cost import MEASURES, Priced, cost_figure
-from analysis.figures.style import Figure
+from analysis.figures.cost import CostInfo, cost_figure
+from analysis.figures.figure import Figure
 from analysis.sections.analysis import Analysis
 from analysis.sections.results import main
 from analysis.sections.section import Section, Topic
@@ -49,14 +49,14 @@ def _figure(analysis: Analysis) -> Figure | None:
         cell = found.cells[variant, found.datasets[0], analysis.metric]
         costs = known.get(variant, {})
         priced.append(
-            Priced(
-                name=variant,
+            CostInfo(
+                variant=variant,
                 score=cell.mean,
                 half_width=cell.half_width,
-                costs={key: float(costs[key]) for key in MEASURES if key in costs},
+                costs={str(k): float(v) for k, v in costs.items() if k != "variant"},
             )
         )
-    return cost_figure(priced, what=label(analysis.metric))
+    return cost_figure(priced, metric=label(analysis.metric))
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:

@@ -154,7 +154,7 @@ def decision_rules(
     """The recommended test for this design, and for a few-shot study that of trends."""
     if num_variants < 2:
         return ()
-    datasets, seeds = len(results.datasets), max(len(results.planned_seeds), 1)
+    datasets, seeds = len(results.datasets), results.num_seeds
     row = stats.decision_rule(
         datasets,
         seeds,
@@ -219,6 +219,7 @@ TOPIC = Topic(
     key="design",
     build=_sections,
     files={"design": TERM_COLUMNS, "decision_table": RULE_COLUMNS},
+    show=Show.WIDE | Show.FILES,
 )
 
 INERT_COLUMNS: Columns[tuple[str, str]] = (
@@ -251,4 +252,5 @@ NOTES = Topic(
     key="notes",
     build=_notes,
     files={"inert": INERT_COLUMNS, "batch_coupled": COUPLED_COLUMNS},
+    show=Show.WIDE | Show.FILES,
 )

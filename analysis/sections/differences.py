@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from analysis import stats
-from analysis.figures.heatmap import difference_heatmap
-from analysis.figures.seeds import seed_scatter
+from analysis.figures.heatmap import MatrixInfo, difference_heatmap
+from analysis.figures.seeds import SeedInfo, seed_scatter
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Section, Topic
 from analysis.stats import Array
@@ -34,13 +32,12 @@ def _by_dataset(analysis: Analysis) -> Sequence[Section]:
     results, (shown, difference_VDS) = analysis.results, against_baseline(analysis)
     drawn = None
     if shown:
-        drawn = difference_heatmap(
-            np.stack([stats.dataset_means(table_DS) for table_DS in difference_VDS]),
-            shown,
-            results.datasets,
-            baseline=results.baseline,
-            what=label(analysis.metric),
+        info = MatrixInfo(
+            rows=shown,
+            columns=results.datasets,
+            difference=stats.dataset_means(difference_VDS),
         )
+        drawn = difference_heatmap(info, baseline=results.baseline, metric=label(analysis.metric))
     return [
         Section(
             key="differences",
@@ -55,14 +52,14 @@ def _by_run(analysis: Analysis) -> Sequence[Section]:
     results, (shown, difference_VDS) = analysis.results, against_baseline(analysis)
     drawn = None
     if shown:
-        drawn = seed_scatter(
-            difference_VDS,
-            shown,
-            results.datasets,
-            results.planned_seeds,
+        info = SeedInfo(
             baseline=results.baseline,
-            what=label(analysis.metric),
+            variants=shown,
+            datasets=results.datasets,
+            seeds=results.planned_seeds,
+            difference=difference_VDS,
         )
+        drawn = seed_scatter(info, metric=label(analysis.metric))
     return [
         Section(
             key="every_run", figures=(drawn,) if drawn else (), reason="" if drawn else NO_PAIR

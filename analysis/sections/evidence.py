@@ -76,8 +76,7 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
 
 def _improvement(results: Results, c: Comparison, resamples: Resamples) -> TwoClaims | None:
     """On the datasets on which both sides have all of their seeds."""
-    sides = [results.scores(v, c.metric) for v in (c.variant, c.reference)]
-    one, two = np.broadcast_arrays(*sides)
+    one, two = results.cube((c.variant, c.reference), c.metric)
     whole = ~np.isnan(one + two).any(axis=1)
     if not whole.any():
         return None

@@ -11,7 +11,7 @@ from analysis.sections.comparisons import Block, Comparison, compared
 from analysis.sections.images import compared_images, image_sentences
 from analysis.sections.section import Section, Sentence, Topic, say
 from analysis.stats import SMALL
-from analysis.text import counted, interval_text, p_equals, phrase, points
+from analysis.text import Show, counted, interval_text, p_equals, phrase, points
 
 OFF_PREFIXES = ("@No", "@Null")
 MAX_OTHERS = 6
@@ -230,4 +230,4 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     return [Section(key="headline", sentences=(*said, *images))]
 
 
-TOPIC = Topic(key="headline", build=_sections)
+TOPIC = Topic(key="headline", build=_sections, show=Show.ALL)

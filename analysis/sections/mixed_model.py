@@ -35,12 +35,9 @@ def study_model(results: Results, compared: Sequence[str], metric: str) -> Study
     if results.baseline not in compared:
         model = MixedModel(reason=f"the baseline {results.baseline} has no score to compare with")
     else:
-        width = max(len(results.planned_seeds), 1)
-        filled = [
-            np.pad(t, ((0, 0), (0, width - t.shape[1])), constant_values=np.nan) for t in tables
-        ]
+        scores_VDS = results.cube(compared, metric, repeat_unseeded=False)
         place = compared.index(results.baseline)
-        model = stats.mixed_model(np.stack(filled), compared, baseline=place)
+        model = stats.mixed_model(scores_VDS, compared, baseline=place)
     has_score = [np.isfinite(table).any(axis=1) for table in tables]
     return StudyModel(
         model=model,

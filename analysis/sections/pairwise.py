@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from analysis import stats
-from analysis.figures.critical_difference import critical_difference
-from analysis.figures.heatmap import pairwise_heatmap
+from analysis.figures.critical_difference import RankInfo, critical_difference
+from analysis.figures.heatmap import PairwiseInfo, pairwise_heatmap
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.section import Section, Sentence, Topic, say
@@ -75,7 +75,7 @@ def all_pairs(results: Results, metric: str, options: Options) -> Pairwise:
         difference_VV[i, j], difference_VV[j, i] = difference, -difference
         p_VV[i, j] = p_VV[j, i] = 1.0 if verdict.p is None else verdict.p
         words[i][j], words[j][i] = verdict.word, _turned(verdict)
-    table_DV = _dataset_table(results, scores, ranked)
+    table_DV = stats.dataset_means(results.cube(ranked, metric)).T
     ranks, reason = _rank_groups(table_DV, p_VV, options)
     return Pairwise(
         metric=metric,
@@ -108,11 +108,6 @@ def _ranked(results: Results) -> tuple[list[str], tuple[tuple[str, str], ...]]:
 
 def _turned(verdict: Verdict) -> str:
     return {"better": "worse", "worse": "better"}.get(verdict.word, verdict.word)
-
-
-def _dataset_table(results: Results, scores: dict[str, Array], ranked: list[str]) -> Array:
-    columns = [stats.dataset_means(scores[v]) for v in ranked]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(results.datasets), 0))
 
 
 def _rank_groups(table_DV: Array, p_VV: Array, options: Options) -> tuple[RankGroups | None, str]:
@@ -252,12 +247,13 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
     if found.ranks is None:
         sentences = (*sentences, say(f"No diagram: {found.reason}."))
     else:
-        drawn = critical_difference(
-            found.ranks,
-            found.variants,
-            alpha=analysis.options.alpha,
-            test=found.primary.test,
+        ranks, variants = found.ranks, found.variants
+        info = RankInfo(
+            variants=tuple(variants[v] for v in ranks.order),
+            mean_ranks=ranks.mean_ranks,
+            groups=tuple(tuple(variants[v] for v in group) for group in ranks.groups),
         )
+        drawn = critical_difference(info, alpha=analysis.options.alpha, test=found.primary.test)
     views = list(every.values())
     return [
         Section(
@@ -279,9 +275,13 @@ ONE_VARIANT = "only one variant: nothing to compare"
 
 def _row_minus_column(analysis: Analysis) -> Sequence[Section]:
     found = paired(analysis)[analysis.metric]
-    drawn = pairwise_heatmap(
-        found.difference_VV, found.words_VV, found.variants, what=label(found.metric)
+    info = PairwiseInfo(
+        rows=found.variants,
+        columns=found.variants,
+        difference=found.difference_VV,
+        verdicts=found.words_VV,
     )
+    drawn = pairwise_heatmap(info, metric=label(found.metric))
     section = Section(
         key="pair_differences",
         title="Row minus column",

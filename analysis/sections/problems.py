@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from analysis.read.results import Problem
 from analysis.sections.analysis import Analysis
 from analysis.sections.section import Section, Topic, plain
-from analysis.text import Column, Columns, Kind, table
+from analysis.text import Column, Columns, Kind, Show, table
 
 COLUMNS: Columns[Problem] = (
     Column("variant", "Variant", Kind.NAME, lambda p: p.variant),
@@ -24,8 +24,8 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         "They enter no mean and no test. A comparison uses the datasets and seeds that both sides "
         "have."
     )
-    found = table("problems", "Cells without a score", COLUMNS, problems)
+    found = table("problems", f"Planned cells without a score: {len(problems)}", COLUMNS, problems)
     return [Section(key="problems", sentences=plain([text]), tables=(found,))]
 
 
-TOPIC = Topic(key="problems", build=_sections, files={"problems": COLUMNS})
+TOPIC = Topic(key="problems", build=_sections, files={"problems": COLUMNS}, show=Show.ALL ^ Show.PAPER)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis import stats
-from analysis.figures.profiles import Profile, profile_figure
+from analysis.figures.figure import Estimated
+from analysis.figures.profiles import ProfileInfo, profile_figure
 from analysis.sections.analysis import Analysis
 from analysis.sections.section import Section, Topic
 from analysis.stats import Array, Resamples
@@ -29,27 +30,38 @@ def _complete(analysis: Analysis) -> dict[str, Array]:
     return {v: table_DS for v, table_DS in tables if not np.isnan(table_DS).any()}
 
 
-def _profiles(analysis: Analysis) -> list[Profile]:
+def _profiles(analysis: Analysis) -> list[ProfileInfo]:
     """Profiles of the variants with a complete table."""
     results, options = analysis.results, analysis.options
     complete = _complete(analysis)
     draws = Resamples.draw(
         len(results.datasets),
-        max(len(results.planned_seeds), 1),
+        results.num_seeds,
         reps=min(MAX_REPS, options.reps),
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,
     )
     points = _points(list(complete.values())) if complete else ()
     return [
-        Profile(
-            name=v,
-            summary=stats.summarize(table_DS, draws),
+        ProfileInfo(
+            variant=v,
             points=points,
-            shares=stats.profile_claims(table_DS, draws, points),
+            share_above=tuple(s.value for s in stats.profile_claims(table_DS, draws, points)),
+            **_estimated(stats.summarize(table_DS, draws)),
         )
         for v, table_DS in complete.items()
     ]
+
+
+def _estimated(summary: stats.Summary) -> dict[str, Estimated]:
+    return {
+        name: Estimated(
+            value=claims.value,
+            on_these_datasets=claims.on_these_datasets,
+            on_datasets_like_these=claims.on_datasets_like_these,
+        )
+        for name, claims in summary._asdict().items()
+    }
 
 
 def _points(tables: Sequence[Array]) -> tuple[float, ...]:
@@ -61,7 +73,7 @@ def _points(tables: Sequence[Array]) -> tuple[float, ...]:
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    drawn = profile_figure(_profiles(analysis), what=label(analysis.metric))
+    drawn = profile_figure(_profiles(analysis), metric=label(analysis.metric))
     return [
         Section(
             key="profiles",

@@ -315,4 +315,4 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     return [Section(key="results", tables=tables)]
 
 
-TOPIC = Topic(key="results", build=_sections, files={"results": FILE_COLUMNS})
+TOPIC = Topic(key="results", build=_sections, files={"results": FILE_COLUMNS}, show=Show.ALL)

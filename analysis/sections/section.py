@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from analysis.figures.style import Figure
+from analysis.figures.figure import Figure
 from analysis.text import Column, Show, Table
 
 BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
@@ -127,7 +127,7 @@ class Topic(Generic[Source]):
     key: str
     build: Callable[[Source], Sequence[Section]]
     files: Mapping[str, tuple[Column[Any], ...]] = field(default_factory=dict)
-    show: Show = Show.ALL
+    show: Show = Show.ALL ^ Show.TERMINAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from analysis.figures.curves import shot_curves
+from analysis.figures.curves import CurveInfo, shot_curves
 from analysis.read.shot_curves import shots_of
 from analysis.sections.analysis import Analysis
 from analysis.sections.results import AVERAGE, AVERAGE_NAME, MainTable, main
@@ -50,14 +50,20 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         reason = "the study has one number of shots"
         return [Section(key="shot_curves", title=TITLE, reason=reason)]
     shots = {metric: shots_of(metric) for metric in results.curve}
-    cells = {
-        (v, dataset_name(d), n): found.cells[v, d, metric]
-        for v in found.variants
-        for d in found.datasets
-        for metric, n in shots.items()
-    }
-    names = [dataset_name(d) for d in found.datasets]
-    drawn = shot_curves(cells, found.variants, names, list(shots.values()))
+    curves = []
+    for v in found.variants:
+        for d in found.datasets:
+            cells = [found.cells[v, d, metric] for metric in shots]
+            curves.append(
+                CurveInfo(
+                    variant=v,
+                    dataset=dataset_name(d),
+                    shots=tuple(shots.values()),
+                    mean=tuple(cell.mean for cell in cells),
+                    half_width=tuple(cell.half_width for cell in cells),
+                )
+            )
+    drawn = shot_curves(curves)
     return [
         Section(
             key="shot_curves",

@@ -12,13 +12,15 @@ Experimenters, 2nd edition, 2005 (two-level designs, aliases).
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 
-from analysis import stats
-from analysis.stats import Array, Interval, Resamples, Verdict
+from analysis.stats.decision import Verdict
+from analysis.stats.decision import judge as default_judge
+from analysis.stats.intervals import Array, Interval, dataset_means
+from analysis.stats.resampling import Resamples, mean_difference
 
 Parts = frozenset[str]
 Cells = Mapping[Parts, Array]
@@ -91,7 +93,7 @@ class PartEffect:
     holm_p: float | None = None
     verdict: str = "undecided"
     decided_by: str = "none"
-    per_dataset: tuple[float | None, ...] = ()
+    per_dataset: tuple[float | None, ...] = field(default=(), metadata={"in_files": False})
     reason: str = ""
 
 
@@ -122,7 +124,8 @@ class Alias:
 class Attribution:
     """All effects that the cells give, what they refuse, and what is aliased with what.
 
-    ``complete`` means that every combination of the parts has scores.
+    ``complete`` means that every combination of the parts has scores. ``base`` and ``full`` are the
+    mean scores with all parts off and with all on, None where a dataset has none.
     """
 
     parts: tuple[str, ...]
@@ -131,14 +134,28 @@ class Attribution:
     refused: tuple[Refusal, ...] = ()
     aliases: tuple[Alias, ...] = ()
     statement: str = ""
+    base: float | None = None
+    full: float | None = None
 
     def of(self, kind: str) -> tuple[PartEffect, ...]:
         """The effects of one kind, in the order of the parts."""
         return tuple(effect for effect in self.effects if effect.kind == kind)
 
+    def estimated(self, kind: str) -> dict[tuple[str, ...], PartEffect]:
+        """The effects of one kind that have a value, by their parts."""
+        return {effect.parts: effect for effect in self.of(kind) if effect.value is not None}
+
+    @property
+    def by_value(self) -> tuple[str, ...]:
+        """The parts, the most valuable first, by the best estimate that each of them has."""
+        best: dict[str, float] = {}
+        for kind in ("add_one_in", "leave_one_out", "main", "shapley"):
+            best |= {e.parts[0]: e.value for e in self.of(kind) if e.value is not None}
+        return tuple(sorted(self.parts, key=lambda part: -best.get(part, -math.inf)))
+
 
 def attribute(
-    cells: Cells, parts: Sequence[str], resamples: Resamples, *, judge: Judge = stats.judge
+    cells: Cells, parts: Sequence[str], resamples: Resamples, *, judge: Judge = default_judge
 ) -> Attribution:
     """Everything that the observed cells say about the parts, with intervals and Holm's p.
 
@@ -147,7 +164,7 @@ def attribute(
     Raises ValueError for no or too many parts, unknown ones, or cells of different shapes.
     """
     observed = {cell: scores for cell, scores in cells.items() if np.isfinite(scores).any()}
-    _check(observed, parts)
+    check_cells(observed, parts)
     observed, left_out = _common(observed)
     effects: list[PartEffect] = []
     refused: list[Refusal] = []
@@ -170,7 +187,16 @@ def attribute(
         refused=tuple(refused),
         aliases=() if complete else aliases(observed, parts),
         statement=_statement(observed, parts, effects, refused) + left_out,
+        base=_mean(cells.get(frozenset())),
+        full=_mean(cells.get(frozenset(parts))),
     )
+
+
+def _mean(scores_DS: Array | None) -> float | None:
+    if scores_DS is None:
+        return None
+    means = dataset_means(scores_DS)
+    return None if np.isnan(means).any() else float(means.mean())
 
 
 def _common(observed: Cells) -> tuple[dict[Parts, Array], str]:
@@ -186,7 +212,8 @@ def _common(observed: Cells) -> tuple[dict[Parts, Array], str]:
     )
 
 
-def _check(cells: Cells, parts: Sequence[str]) -> None:
+def check_cells(cells: Cells, parts: Sequence[str]) -> None:
+    """Raise ValueError for no or too many parts, unknown ones, or cells of different shapes."""
     if not parts or len(set(parts)) < len(parts):
         raise ValueError(f"attribution needs different parts to switch, got {list(parts)}")
     if len(parts) > MAX_PARTS:
@@ -221,7 +248,7 @@ def part_effects(
     found: Sequence[tuple[tuple[str, ...], Array]],
     resamples: Resamples,
     *,
-    judge: Judge = stats.judge,
+    judge: Judge = default_judge,
 ) -> list[PartEffect]:
     """Effects of one kind, each from its own values (D, S), as one family for ``judge``."""
     verdicts = judge([values for _, values in found])
@@ -234,9 +261,9 @@ def part_effects(
 def _effect(
     kind: str, names: tuple[str, ...], values_DS: Array, word: Verdict, resamples: Resamples
 ) -> PartEffect:
-    claims = stats.mean_difference(values_DS, resamples)
+    claims = mean_difference(values_DS, resamples)
     why = claims.reason if claims else "no dataset and seed has all the cells it needs"
-    means = stats.dataset_means(values_DS)
+    means = dataset_means(values_DS)
     return PartEffect(
         kind=kind,
         parts=names,
@@ -323,7 +350,7 @@ def aliases(cells: Cells, parts: Sequence[str]) -> tuple[Alias, ...]:
             share = sum(w * _sign(cell, group) for cell, w in weights.items()) / 2
             if len(group) > 1 and abs(share) > 1e-9:
                 mixed_with[tuple(p for p in parts if p in group)] = round(share, 9)
-        means = stats.dataset_means(combine(cells, weights))
+        means = dataset_means(combine(cells, weights))
         known = means[~np.isnan(means)]
         value = float(known.mean()) if known.size else None
         made.append(Alias(part=part, value=value, with_effects=mixed_with))
@@ -333,48 +360,3 @@ def aliases(cells: Cells, parts: Sequence[str]) -> tuple[Alias, ...]:
 def _sign(cell: Parts, group: Parts) -> float:
     """Product of +1 for parts that are on and -1 for parts that are off."""
     return (-1.0) ** len(group - cell)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VarianceShares:
-    """Where the variance of one dataset's runs comes from: shares by group of parts, and the rest,
-    which is seeds. They add up to 1; None, with the reason, where there is nothing to share.
-    """
-
-    shares: Mapping[tuple[str, ...], float] | None
-    seeds: float | None
-    reason: str = ""
-
-
-def variance_shares(cells: Cells, parts: Sequence[str]) -> tuple[VarianceShares, ...]:
-    """Shares of the sum of squares within each dataset, by main effect and (coded) interaction.
-
-    A description, not a test: with few seeds a part of every share is noise.
-    """
-    _check(cells, parts)
-    if len(cells) < 2 ** len(parts):
-        why = "shares of variance need every combination of the parts"
-        return tuple(
-            VarianceShares(shares=None, seeds=None, reason=why)
-            for _ in range(len(next(iter(cells.values()))))
-        )
-    table_CDS = np.stack([cells[cell] for cell in subsets(parts)])
-    return tuple(_shares_of(table_CDS[:, d], parts) for d in range(table_CDS.shape[1]))
-
-
-def _shares_of(table_CS: Array, parts: Sequence[str]) -> VarianceShares:
-    table_CS = table_CS[:, ~np.isnan(table_CS).any(axis=0)]
-    if table_CS.shape[1] == 0:
-        return VarianceShares(shares=None, seeds=None, reason="no seed has every cell")
-    total = float(((table_CS - table_CS.mean()) ** 2).sum())
-    if round(total, stats.ROUNDING) == 0:
-        return VarianceShares(shares=None, seeds=None, reason="all scores are equal")
-    means = dict(zip(subsets(parts), table_CS.mean(axis=1).tolist(), strict=True))
-    shares = {}
-    for group in subsets(parts)[1:]:
-        effect = sum(w * means[cell] for cell, w in coded_interaction(group, parts).items())
-        name = tuple(p for p in parts if p in group)
-        shares[name] = table_CS.size * (effect / 2) ** 2 / total
-    rest = max(0.0, 1 - sum(shares.values()))
-    remark = "" if table_CS.shape[1] > 1 else "one seed: noise is inside the shares"
-    return VarianceShares(shares=shares, seeds=rest, reason=remark)

@@ -69,10 +69,10 @@ def paired_differences(variant_DS: Array, reference_DS: Array) -> Array:
 
 
 def dataset_means(values_DS: Array) -> Array:
-    """Mean over the seeds that are there, shape (D,); NaN for a dataset without any."""
+    """Mean over the seeds that are there, (..., D) of (..., D, S); NaN where there is none."""
     known = ~np.isnan(values_DS)
-    count = known.sum(axis=1)
-    total = np.where(known, values_DS, 0.0).sum(axis=1)
+    count = known.sum(axis=-1)
+    total = np.where(known, values_DS, 0.0).sum(axis=-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import stats
-from analysis.read.toggle_grid import find_toggle_grid, level_effects, part_names
-from analysis.stats import Resamples
-from analysis.stats.attribution import (
+from analysis.read.toggle_grid import find_toggle_grid, part_names
+from analysis.stats import (
     MAX_PARTS,
-    aliases,
+    Resamples,
     attribute,
     coded_interaction,
-    combine,
     contrast,
+    level_effects,
     subsets,
     variance_shares,
 )
+from analysis.stats.attribution import aliases, combine
 from tests.helpers.paths import GOLDEN
 
 REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())

@@ -156,7 +156,7 @@ def test_parts_from_a_csv_with_factor_columns(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(rows) + "\n")
     made = build_report(path, out=tmp_path / "o", options=Options(reps=200), figures=False)
-    worth = {e.parts: e.value for e in made.parts.shares.found.of("shapley")}
+    worth = {e.parts: e.value for e in made.parts.attribution.of("shapley")}
     assert worth == {("cache",): pytest.approx(0.03), ("loss",): pytest.approx(0.01)}
     path.write_text("\n".join([*rows, "cache on loss yes,d9,1,50,off,yes"]) + "\n")
     with pytest.raises(ValueError, match="line 26: a variant has one level of every factor"):

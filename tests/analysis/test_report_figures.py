@@ -6,22 +6,20 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from analysis.figures.attribution import Shares, attribution_figure
-from analysis.figures.cost import Priced, _front, cost_figure
-from analysis.figures.critical_difference import critical_difference
-from analysis.figures.curves import shot_curves
-from analysis.figures.forest import forests
-from analysis.figures.heatmap import difference_heatmap, pairwise_heatmap
-from analysis.figures.interaction import CellMeans, interaction_plots
+from analysis.figures.attribution import attribution_figure
+from analysis.figures.cost import CostInfo, _front, cost_figure
+from analysis.figures.critical_difference import RankInfo, critical_difference
+from analysis.figures.curves import CurveInfo, shot_curves
+from analysis.figures.figure import Estimated, to_svg
+from analysis.figures.forest import ForestInfo, ForestRow, forests
+from analysis.figures.heatmap import MatrixInfo, PairwiseInfo, difference_heatmap, pairwise_heatmap
+from analysis.figures.interaction import interaction_figure
 from analysis.figures.levels import level_figure
-from analysis.figures.plane import PlanePoint, plane
-from analysis.figures.profiles import Profile, profile_figure
-from analysis.figures.seeds import seed_scatter
-from analysis.figures.style import PAGE, PRINT, SERIES, _settings, short, text_width, to_svg
-from analysis.sections.comparisons import Block, Comparison
-from analysis.sections.tables import Cell
-from analysis.stats import Interval, MeanInterval, RankGroups, Resamples, profile_claims, summarize
-from analysis.stats.attribution import attribute, subsets
+from analysis.figures.plane import BaseNewInfo, base_new_figure
+from analysis.figures.profiles import ProfileInfo, profile_figure
+from analysis.figures.seeds import SeedInfo, seed_scatter
+from analysis.figures.style import PAGE, PRINT, SERIES, settings, short, text_width
+from analysis.stats import CellMeans, Interval, MeanInterval, Resamples, attribute, subsets
 
 NAMES = (
     "CoOp",
@@ -35,20 +33,17 @@ RNG = np.random.default_rng(3)
 DRAWS = Resamples.draw(3, 4, reps=200, rng=np.random.default_rng(0))
 
 
-def comparison(name, verdict):
-    return Comparison(
-        reference="CoOp", variant=name, metric="hm", verdict=verdict, difference=0.01,
-        two_level=Interval(-0.03, 0.05), seeds_only=Interval(0.0, 0.02),
-        per_dataset=(0.01, None, -0.02),
-    )  # fmt: skip
-
-
 def forest():
     words = ("better", "worse", "equivalent", "undecided")
-    family = tuple(comparison(n, w) for n, w in zip(NAMES[1:], words, strict=True))
-    return forests(
-        [Block(reference="CoOp", comparisons={"hm": family}, primary={})], ["hm"], rope=0.01
-    )
+    rows = tuple(
+        ForestRow(
+            variant=name, verdict=word, difference=0.01,
+            on_datasets_like_these=Interval(-0.03, 0.05), on_these_datasets=Interval(0.0, 0.02),
+            per_dataset=(0.01, None, -0.02),
+        )
+        for name, word in zip(NAMES[1:], words, strict=True)
+    )  # fmt: skip
+    return forests([[ForestInfo(reference="CoOp", metric="hm", rope=0.01, rows=rows)]])
 
 
 def shares(lacking=()):
@@ -58,17 +53,19 @@ def shares(lacking=()):
         for cell in subsets(parts)
         if cell not in lacking
     }
-    found = attribute(scores, parts, DRAWS)
-    return Shares(found=found, labels=parts, base=0.6, full=0.66, what="HM")
+    return attribute(scores, parts, DRAWS)
 
 
 def profiles():
-    tables = [RNG.uniform(0.5, 0.8, (3, 4)) for _ in NAMES]
-    points = (0.5, 0.65, 0.8)
+    bars = [
+        Estimated(value=value, on_these_datasets=Interval(value - 0.01, value + 0.01),
+                  on_datasets_like_these=Interval(value - 0.04, value + 0.05))
+        for value in RNG.uniform(0.5, 0.8, len(NAMES))
+    ]  # fmt: skip
     return [
-        Profile(name=n, summary=summarize(t, DRAWS), points=points,
-                shares=profile_claims(t, DRAWS, points))
-        for n, t in zip(NAMES, tables, strict=True)
+        ProfileInfo(variant=n, iqm=bar, median=bar, mean=bar, optimality_gap=bar,
+                    points=(0.5, 0.65, 0.8), share_above=(1.0, 0.4, 0.0))
+        for n, bar in zip(NAMES, bars, strict=True)
     ]  # fmt: skip
 
 
@@ -84,42 +81,64 @@ def crossed():
 def priced(name, x):
     costs = {"train_seconds": x, "images_per_second": 900 / x, "trainable_parameters": 100.0**x,
              "peak_memory_mb": 300 + x}  # fmt: skip
-    return Priced(name=name, score=0.6 + x / 100, half_width=0.01, costs=costs)
+    return CostInfo(variant=name, score=0.6 + x / 100, half_width=0.01, costs=costs)
 
 
-CELLS = {(n, d, s): Cell(mean=0.5 + s / 40, half_width=0.02, n=3) for n in NAMES for d in DATASETS
-         for s in (1, 2, 16)}  # fmt: skip
+def curves(*shots):
+    mean, half_width = tuple(0.5 + s / 40 for s in shots), (0.02,) * len(shots)
+    return [
+        CurveInfo(variant=n, dataset=d, shots=shots, mean=mean, half_width=half_width)
+        for n in NAMES
+        for d in DATASETS
+    ]
+
+
+def matrix(values, rows=NAMES, columns=DATASETS):
+    return MatrixInfo(rows=tuple(rows), columns=tuple(columns), difference=np.array(values))
+
+
+def pairwise(names, word):
+    return PairwiseInfo(
+        rows=names, columns=names, difference=np.zeros((len(names),) * 2),
+        verdicts=((word,) * len(names),) * len(names),
+    )  # fmt: skip
+
+
+def dots(values):
+    return SeedInfo(
+        baseline="CoOp", variants=NAMES[: len(values)], datasets=DATASETS, seeds=(1, 2, 3, 4),
+        difference=values,
+    )  # fmt: skip
+
+
 FIGURES = {
     "forest": forest,
-    "plane": lambda: plane(
-        [PlanePoint(n, Cell(mean=0.7 + i / 50, half_width=0.01), Cell(mean=0.6, half_width=0.02))
-         for i, n in enumerate(NAMES)]
+    "base_new": lambda: base_new_figure(
+        [BaseNewInfo(variant=n, base=0.7 + i / 50, base_half_width=0.01, new=0.6,
+                     new_half_width=0.02) for i, n in enumerate(NAMES)]
     ),
     "difference_heatmap": lambda: difference_heatmap(
-        np.array([[0.01, np.nan, -0.12]] * 5), NAMES, DATASETS, baseline="CoOp", what="HM"
+        matrix([[0.01, np.nan, -0.12]] * 5), baseline="CoOp", metric="HM"
     ),
-    "pairwise_heatmap": lambda: pairwise_heatmap(
-        np.zeros((5, 5)), [["better"] * 5] * 5, NAMES, what="HM"
-    ),
+    "pairwise_heatmap": lambda: pairwise_heatmap(pairwise(NAMES, "better"), metric="HM"),
     "critical_difference": lambda: critical_difference(
-        RankGroups((4, 0, 1, 2, 3), (1.0, 2.1, 2.9, 4.0, 5.0), ((4, 0), (0, 1, 2))),
-        NAMES, alpha=0.05, test="t",
+        RankInfo(variants=(NAMES[4], *NAMES[:4]), mean_ranks=(1.0, 2.1, 2.9, 4.0, 5.0),
+                 groups=((NAMES[4], NAMES[0]), NAMES[:3])),
+        alpha=0.05, test="t",
     ),
-    "attribution": lambda: attribution_figure(shares()),
+    "attribution": lambda: attribution_figure(shares(), metric="HM"),
     "leave_one_out": lambda: attribution_figure(
         shares([c for c in subsets(("cache", "$agg_1$", "a_long_name_of_a_part_of_the_refiner"))
-                if len(c) < 2])
+                if len(c) < 2]), metric="HM"
     ),
     "levels": lambda: level_figure(
-        [e for e in shares().found.of("main") for e in [_level(e)]], what="HM"
+        [_level(e) for e in shares().of("main")], metric="HM"
     ),
-    "interaction": lambda: interaction_plots([crossed()] * 4, what="HM"),
-    "seeds": lambda: seed_scatter(
-        RNG.normal(0, 0.02, (5, 3, 4)), NAMES, DATASETS, (1, 2, 3, 4), baseline="CoOp", what="HM"
-    ),
-    "cost": lambda: cost_figure([priced(n, i + 1) for i, n in enumerate(NAMES)], what="HM"),
-    "curves": lambda: shot_curves(CELLS, NAMES, DATASETS, (1, 2, 16)),
-    "profiles": lambda: profile_figure(profiles(), what="HM"),
+    "interaction": lambda: interaction_figure([crossed()] * 4, metric="HM"),
+    "seeds": lambda: seed_scatter(dots(RNG.normal(0, 0.02, (5, 3, 4))), metric="HM"),
+    "cost": lambda: cost_figure([priced(n, i + 1) for i, n in enumerate(NAMES)], metric="HM"),
+    "curves": lambda: shot_curves(curves(1, 2, 16)),
+    "profiles": lambda: profile_figure(profiles(), metric="HM"),
 }  # fmt: skip
 
 
@@ -148,7 +167,7 @@ def undrawn(figure):
 def test_nothing_is_clipped_and_no_name_is_mathematics(name):
     figure = FIGURES[name]()
     for part in (figure, *figure.panels):
-        with matplotlib.rc_context(_settings(PRINT)):
+        with matplotlib.rc_context(settings(PRINT)):
             figure = part.draw(PRINT)
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
@@ -174,20 +193,21 @@ def test_inline_svg_has_text_and_the_colors_of_the_page():
 
 
 def test_there_is_no_figure_without_numbers():
-    nothing = Cell()
-    assert forests([], ["hm"], rope=0.01) is None
-    assert plane([PlanePoint("A", nothing, nothing)]) is None
+    assert forests([]) is None
+    assert forests([[ForestInfo(reference="A", metric="hm", rope=0.01, rows=())]]) is None
+    nothing = {"base": None, "base_half_width": None, "new": None, "new_half_width": None}
+    assert base_new_figure([BaseNewInfo(variant="A", **nothing)]) is None
     empty = np.full((2, 3), np.nan)
-    assert difference_heatmap(empty, NAMES[:2], DATASETS, baseline="A", what="HM") is None
-    assert pairwise_heatmap(np.zeros((1, 1)), [[""]], NAMES[:1], what="HM") is None
-    assert seed_scatter(empty[:, :, None], NAMES[:2], DATASETS, (1,), baseline="A", what="") is None
-    assert shot_curves(CELLS, NAMES, DATASETS, (16,)) is None
-    assert interaction_plots([], what="HM") is None and profile_figure([], what="HM") is None
-    assert level_figure([], what="HM") is None and cost_figure([], what="HM") is None
+    assert difference_heatmap(matrix(empty, NAMES[:2]), baseline="A", metric="HM") is None
+    assert pairwise_heatmap(pairwise(NAMES[:1], ""), metric="HM") is None
+    assert seed_scatter(dots(empty[:, :, None]), metric="") is None
+    assert shot_curves(curves(16)) is None and shot_curves([]) is None
+    assert interaction_figure([], metric="HM") is None and profile_figure([], metric="HM") is None
+    assert level_figure([], metric="HM") is None and cost_figure([], metric="HM") is None
 
 
 def test_values_are_the_numbers_that_are_drawn():
-    values = attribution_figure(shares()).values
+    values = attribution_figure(shares(), metric="HM").values
     kinds = {e["kind"] for e in values["effects"]}
     assert {"shapley", "add_one_in", "leave_one_out", "interaction"} <= kinds
     row = forest().values[0]["rows"][0]

@@ -14,7 +14,7 @@ import scipy.stats
 
 import main as command_line
 from analysis import stats
-from analysis.figures.variance import SEEDS, by_order, order_name, variance_figure
+from analysis.figures.variance import variance_figure
 from analysis.read.study_folder import load_csv, load_study
 from analysis.render.json_document import schema
 from analysis.report import build_report
@@ -25,8 +25,7 @@ from analysis.sections.further_records import further_record
 from analysis.sections.further_text import boxes
 from analysis.sections.pairwise import all_pairs
 from analysis.sections.parts import parts_view
-from analysis.stats import Resamples
-from analysis.stats.attribution import variance_shares
+from analysis.stats import Resamples, variance_shares
 from analysis.text import interval_text, p_text, points
 from tests.analysis.test_analysis_study import make_study
 from tests.analysis.test_report_page import check
@@ -361,10 +360,10 @@ def test_a_bad_ratio_is_one_clear_line(tmp_path, monkeypatch, capsys, ratio):
 
 
 def test_shares_of_variance_are_on_the_page_and_add_up(toggle):
-    results, parts = toggle.results, toggle.parts.shares.found.parts
+    results, parts = toggle.results, toggle.parts.attribution.parts
     values = toggle.gallery.figures["variance_shares"].values
     assert [row["dataset"] for row in values] == list(results.datasets)
-    assert list(values[0]["shares"]) == [*parts, order_name(2), order_name(3), SEEDS]
+    assert list(values[0]["shares"]) == [*parts, "two together", "three together", "seeds"]
     for row in values:
         assert sum(row["shares"].values()) == pytest.approx(1, abs=1e-5)
     cells = {
@@ -376,7 +375,8 @@ def test_shares_of_variance_are_on_the_page_and_add_up(toggle):
     }
     found = variance_shares(cells, parts)
     assert tuple(toggle.parts.variance.values()) == found
-    assert values[2]["shares"] == pytest.approx(by_order(found[2]), abs=1e-6)
+    by_name = {source.name: share for source, share in found[2].by_source.items()}
+    assert values[2]["shares"] == pytest.approx(by_name, abs=1e-6)
     raw = json.loads((toggle.out / "report.json").read_text())["parts"]["variance"][2]
     assert {tuple(s["parts"]): s["share"] for s in raw["shares"]} == pytest.approx(
         dict(found[2].shares), abs=1e-6
@@ -390,7 +390,7 @@ def test_shares_of_variance_say_why_they_are_not_there(tmp_path):
     gap = toggle_study(tmp_path / "gap", datasets=2, seeds=1, skip=(("full", "data/set0", 1),))
     draws = Resamples.draw(2, 1, reps=100, rng=np.random.default_rng(0))
     view = parts_view(load_study(gap), "hm", draws, QUICK)
-    caption = variance_figure(view.variance, view.shares.found.parts, what="HM").caption
+    caption = variance_figure(view.variance, view.attribution.parts, metric="HM").caption
     assert "data/set0: no seed has every cell." in caption
     assert "data/set1: one seed: noise is inside the shares." in caption
     none = toggle_study(tmp_path / "none", datasets=1, seeds=1, skip=(("full", "data/set0", 1),))

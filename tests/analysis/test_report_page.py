@@ -81,15 +81,13 @@ def test_the_figures_are_in_the_page_or_say_why_not(toggle):
 
 
 def test_attribution_adds_up_and_finds_what_was_put_in(toggle):
-    shares = toggle.parts.shares
-    values = {e.parts[0]: e.value for e in shares.found.of("shapley")}
+    shares = toggle.parts.attribution
+    values = {e.parts[0]: e.value for e in shares.of("shapley")}
     assert sum(values.values()) == pytest.approx(shares.full - shares.base)
     for part, worth in zip(("cache", "aggregation", "semantic"), WORTH, strict=True):
         expected = (worth + (TOGETHER / 2 if part != "semantic" else 0)) / 400
         assert values[part] == pytest.approx(expected, abs=0.004)
-    pair = next(
-        e for e in shares.found.of("interaction") if set(e.parts) == {"cache", "aggregation"}
-    )
+    pair = next(e for e in shares.of("interaction") if set(e.parts) == {"cache", "aggregation"})
     assert pair.value == pytest.approx(TOGETHER / 400, abs=0.006)
 
 
@@ -189,7 +187,7 @@ def test_verdicts_have_four_words_and_the_smallest_p(tmp_path):
 
 
 def test_the_same_numbers_give_the_same_figures(toggle, tmp_path):
-    from analysis.figures.style import to_files, to_svg
+    from analysis.figures.figure import to_files, to_svg
 
     figure = toggle.gallery.figures["attribution"]
     assert to_svg(figure, prefix="a") == to_svg(figure, prefix="a")

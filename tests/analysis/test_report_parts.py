@@ -30,8 +30,8 @@ def sizes_study(folder):
 
 def shapley(folder):
     made = build_report(folder, out=folder / "report", options=QUICK, figures=False)
-    assert made.parts.shares is not None
-    return {e.parts[0]: e.value for e in made.parts.shares.found.of("shapley")}
+    assert made.parts.attribution is not None
+    return {e.parts[0]: e.value for e in made.parts.attribution.of("shapley")}
 
 
 def test_the_manifest_says_which_level_is_on(tmp_path):
@@ -75,7 +75,7 @@ def many(tmp_path_factory):
 
 
 def test_thirty_variants_are_attributed_and_judged(many):
-    assert many.parts.shares is not None and len(many.parts.shares.found.of("shapley")) == 5
+    assert many.parts.attribution is not None and len(many.parts.attribution.of("shapley")) == 5
     (block,) = many.blocks
     assert len(block.comparisons["hm"]) == 31
     assert {c.family_size for c in block.comparisons["hm"]} == {31}
