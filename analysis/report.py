@@ -56,6 +56,8 @@ from analysis.sections.section import Chapter, Header, Section, cited, left_out
 from analysis.text import Show, counted, records, terms
 from core.store.record import write_atomic
 
+SCHEMA_VERSION = 3
+
 CHAPTERS: tuple[Chapter[Analysis], ...] = (
     Chapter(key="headline", title="", topics=(headline.TOPIC,)),
     Chapter(
@@ -63,9 +65,7 @@ CHAPTERS: tuple[Chapter[Analysis], ...] = (
         title="Results",
         topics=(results.TOPIC, shot_curves.TOPIC, differences.BY_DATASET, base_to_new.TOPIC),
     ),
-    Chapter(
-        key="comparisons", title="Comparisons", topics=(comparisons.TOPIC, evidence.TOPIC)
-    ),
+    Chapter(key="comparisons", title="Comparisons", topics=(comparisons.TOPIC, evidence.TOPIC)),
     Chapter(key="pairs", title="All pairs", topics=(pairwise.TOPIC, pairwise.DIFFERENCES)),
     Chapter(key="images", title="Image by image", topics=(images.TOPIC,)),
     Chapter(
@@ -98,9 +98,7 @@ CHAPTERS: tuple[Chapter[Analysis], ...] = (
     ),
     Chapter(key="published", title="Published context", topics=(published.TOPIC,)),
     Chapter(key="cost", title="Cost", topics=(costs.TOPIC,)),
-    Chapter(
-        key="settings", title="Settings that differ", nav="Settings", topics=(settings.TOPIC,)
-    ),
+    Chapter(key="settings", title="Settings that differ", nav="Settings", topics=(settings.TOPIC,)),
     Chapter(
         key="methods",
         title="Methods, for a paper",
@@ -213,9 +211,7 @@ def _chapters(analysis: Analysis) -> tuple[Chapter[Analysis], ...]:
     """All chapters; what does not apply is named in the design box, and nowhere else."""
     built = [chapter.built(analysis) for chapter in CHAPTERS]
     absent = terms("not_applicable", "Not applicable", left_out(built))
-    box = Section(
-        key="not_applicable", title="Not applicable", tables=(absent,), show=Show.WIDE
-    )
+    box = Section(key="not_applicable", title="Not applicable", tables=(absent,), show=Show.WIDE)
     return tuple(
         replace(chapter, sections=(*chapter.sections, box)) if chapter.key == "design" else chapter
         for chapter in built
@@ -234,6 +230,7 @@ def _header(analysis: Analysis) -> Header:
         product="RefineLab report",
         lead=f"{', '.join(counts)}. Baseline: {found.baseline}.",
         identity={
+            "schema_version": SCHEMA_VERSION,
             "study": found.name,
             "baseline": found.baseline,
             "references": list(found.references),
@@ -257,6 +254,7 @@ def report_schema() -> dict[str, Any]:
         "overlap": {"type": ["number", "null"], "description": ratio},
     }
     identity = {
+        "schema_version": {"const": SCHEMA_VERSION},
         "study": text,
         "baseline": text,
         "references": {"type": "array", "items": text},

@@ -1,7 +1,7 @@
 """How a report writes numbers and names, and tables whose cells are values.
 
-A ``Table`` holds values (fractions, intervals, counts, names), never formatted text: the ``Kind`` of
-a column says how they are written, aligned, rounded for files and described in the JSON schema.
+A ``Table`` holds values (fractions, intervals, counts, names), never formatted text: the ``Kind``
+of a column says how they are written, aligned, rounded for files and described in the JSON schema.
 Renderers format kinds. Percent exists in text alone: values and files are fractions.
 """
 
@@ -105,7 +105,7 @@ class MeanScore:
 class Tally(NamedTuple):
     """So many of a total, with the names of those that can be named: "2 of 4: land, textures"."""
 
-    count: int
+    num: int
     total: int
     names: tuple[str, ...] = ()
 
@@ -166,6 +166,8 @@ class Kind(Enum):
     VARIANCE = auto()
     """In files: fractions squared, six significant digits; in text: squared points."""
     YES_NO = auto()
+    SETTINGS = auto()
+    """A mapping of names to texts."""
 
 
 class Format(NamedTuple):
@@ -200,7 +202,7 @@ def score_text(score: MeanScore) -> str:
 
 def _tally(found: Tally) -> str:
     names = f": {', '.join(found.names)}" if found.names else ""
-    return f"{found.count} of {found.total}{names}"
+    return f"{found.num} of {found.total}{names}"
 
 
 def _signed_points(value: float) -> str:
@@ -246,17 +248,23 @@ FORMATS: Mapping[Kind, Format] = {
     Kind.P: Format(p_text, rounded_p, "number"),
     Kind.VARIANCE: Format(lambda value: share_text(10_000 * value), rounded_p, "number"),
     Kind.YES_NO: Format(lambda value: "yes" if value else "no", bool, "boolean"),
+    Kind.SETTINGS: Format(
+        lambda value: "; ".join(f"{k} = {v}" for k, v in value.items()), dict, "object", words=True
+    ),
 }
 INTERVALS = (Kind.INTERVAL, Kind.NUMBER_INTERVAL)
 ESTIMATES = (Kind.ESTIMATE, Kind.NUMBER_ESTIMATE)
 
 
+def _inner(value: Any) -> Any:
+    """A value without what surrounds it on the page."""
+    value = value.value if isinstance(value, Linked) else value
+    return value.text if isinstance(value, Name) else value
+
+
 def cell_text(value: Any, kind: Kind) -> str:
     """Any value of a column as plain text; a word in place of a number stays as it is."""
-    if isinstance(value, Linked):
-        value = value.value
-    if isinstance(value, Name):
-        value = value.text
+    value = _inner(value)
     if value is None:
         return "" if kind is Kind.NOTE else NO_VALUE
     write = FORMATS[kind].text
@@ -397,8 +405,7 @@ def record(columns: Sequence[Column[Any]], row: Sequence[Any]) -> dict[str, Any]
     found: dict[str, Any] = {}
     for column, value in zip(columns, row, strict=True):
         stored = FORMATS[column.kind].stored
-        value = value.value if isinstance(value, Linked) else value
-        value = value.text if isinstance(value, Name) else value
+        value = _inner(value)
         if column.kind in ESTIMATES:
             found[column.key] = None if value is None else stored(value)
             value = None if value is None else value.interval

@@ -24,7 +24,6 @@ from analysis.sections.section import (
 )
 from analysis.stats import Estimate
 from analysis.text import (
-    ESTIMATES,
     NO_VALUE,
     Column,
     Kind,
@@ -245,7 +244,7 @@ def _linked(value: Linked, kind: Kind) -> Markup:
     if isinstance(value.value, MeanScore):
         return _score(value.value, kind, target=value.target)
     inner = cell_markup(value.value, kind)
-    style = "mono" if kind is Kind.CODE else "number"
+    style = {Kind.CODE: "mono", Kind.DIFFERENCE: "number effect"}.get(kind, "number")
     return Markup('<a class="{}" href="{}">{}</a>').format(style, value.target, inner)
 
 

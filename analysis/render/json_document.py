@@ -11,7 +11,6 @@ from typing import Any
 from analysis.sections.section import Chapter, Header, Section, Topic, cited, numbered
 from analysis.text import Show, record_schema, records
 
-SCHEMA_VERSION = 3
 DESCRIPTION = "Numbers are fractions, not percent; null is a number that does not exist."
 
 
@@ -35,7 +34,7 @@ def document(header: Header, chapters: Sequence[Chapter[Any]]) -> dict[str, Any]
                 figure.name: figure.values for section in own for figure in section.figures
             },
         }
-    return {"schema_version": SCHEMA_VERSION, **header.identity, "sections": found}
+    return {**header.identity, "sections": found}
 
 
 def _topics(chapters: Iterable[Chapter[Any]]) -> list[Topic[Any]]:
@@ -61,13 +60,7 @@ def schema(chapters: Sequence[Chapter[Any]], identity: Mapping[str, Any]) -> dic
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "RefineLab report",
         "description": DESCRIPTION,
-        **_object(
-            {
-                "schema_version": {"const": SCHEMA_VERSION},
-                **identity,
-                "sections": _object(sections),
-            }
-        ),
+        **_object({**identity, "sections": _object(sections)}),
     }
 
 

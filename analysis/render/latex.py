@@ -65,9 +65,7 @@ PREAMBLE = r"""% pdflatex report.tex, twice; references.bib has the same referen
 Item = TypeVar("Item")
 
 
-def report_latex(
-    header: Header, chapters: Sequence[Chapter[Any]], names: Sequence[str]
-) -> str:
+def report_latex(header: Header, chapters: Sequence[Chapter[Any]], names: Sequence[str]) -> str:
     """A whole document; ``names`` are those that come from outside."""
     works = cited(chapters)
     parts = [PREAMBLE, rf"\section*{{{escape(header.title)}}}", _letters([header.title, *names])]
@@ -125,9 +123,7 @@ def _letters(names: Sequence[str]) -> str:
 def _table(found: Table) -> str:
     """A table, or several where it is wider or longer than a page."""
     columns = [i for i, c in enumerate(found.columns) if c.kind is not Kind.NOTE]
-    names = list(
-        itertools.takewhile(lambda i: found.columns[i].words, columns)
-    ) or columns[:1]
+    names = list(itertools.takewhile(lambda i: found.columns[i].words, columns)) or columns[:1]
     wide, long = _even(columns[len(names) :], MAX_COLUMNS), _even(found.rows, MAX_ROWS)
     made = []
     for (w, part), (h, rows) in itertools.product(enumerate(wide, 1), enumerate(long, 1)):

@@ -58,7 +58,11 @@ def _titled(found: Table, section: Section) -> str:
     """A table below its title, where that is not the title of the section, and its notes."""
     notes = [*found.notes]
     notes += [LEGEND] if any(c.kind is Kind.SCORE for c in found.columns) else []
-    title = "" if found.title == section.title or found.terms else f"**{escape_markdown(found.title)}.**"
+    title = (
+        ""
+        if found.title == section.title or found.terms
+        else f"**{escape_markdown(found.title)}.**"
+    )
     above = " ".join(filter(None, [title, *map(escape_markdown, notes)]))
     return f"{above}\n\n{table_markdown(found)}" if above else table_markdown(found)
 

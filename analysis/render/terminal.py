@@ -26,9 +26,7 @@ def report_lines(header: Header, chapters: Sequence[Chapter[Any]], page: Path) -
     lines = [f"{header.product.removeprefix('RefineLab ').capitalize()}: {header.title}", ""]
     for chapter in chapters:
         for section in chapter.seen(Show.TERMINAL):
-            lines += [
-                f"{MARKS[s.kind]} {s.text}" for s in section.sentences if s.kind in MARKS
-            ]
+            lines += [f"{MARKS[s.kind]} {s.text}" for s in section.sentences if s.kind in MARKS]
             for table in section.tables:
                 found = table.seen(Show.TERMINAL)
                 if found is not None and not found.folded:

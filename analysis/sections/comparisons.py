@@ -381,9 +381,7 @@ COLUMNS: Columns[ComparisonRow] = (
         help="mean over datasets of variant minus reference",
     ),
     Column("interval", "95 % interval", Kind.INTERVAL, lambda r: r.c.interval, Show.TERMINAL),
-    Column(
-        "two_level", "95 % datasets like these", Kind.INTERVAL, lambda r: r.c.two_level, BRIEF
-    ),
+    Column("two_level", "95 % datasets like these", Kind.INTERVAL, lambda r: r.c.two_level, BRIEF),
     Column("seeds_only", "95 % these datasets", Kind.INTERVAL, lambda r: r.c.seeds_only, BRIEF),
     Column("t_interval", "95 % t", Kind.INTERVAL, lambda r: r.c.t_interval, Show.FILES),
     Column("t_p", "p t", Kind.P, lambda r: r.c.t_p, BESIDE),
@@ -398,7 +396,7 @@ COLUMNS: Columns[ComparisonRow] = (
         help="smallest p the exact Wilcoxon test could give on so many datasets",
     ),
     Column("smallest_holm_p", "", Kind.P, lambda r: r.c.smallest_holm_p, Show.FILES),
-    Column("smallest", "smallest attainable p", Kind.P, lambda r: r.smallest, Show.WIDE),
+    Column("smallest", "Smallest attainable p", Kind.P, lambda r: r.smallest, Show.WIDE),
     Column(
         "equivalence_p",
         "p equal, TOST",

@@ -57,9 +57,7 @@ def rank_agreement(
     table_DV = np.stack(columns, axis=1) if columns else np.zeros((len(results.datasets), 0))
     p_VV, reason = stats.conover_friedman(table_DV)
     ranks = stats.friedman(table_DV)
-    found = RankAgreement(
-        variants=tuple(compared), p_VV=p_VV, num_datasets=ranks.n, reason=reason
-    )
+    found = RankAgreement(variants=tuple(compared), p_VV=p_VV, num_datasets=ranks.n, reason=reason)
     if p_VV is None:
         return found
     disagreements = []
@@ -134,9 +132,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     )
     if found.p_VV is None:
         return [Section(key="conover", title=title, tables=tables, reason=found.reason)]
-    return [
-        Section(key="conover", title=title, sentences=plain(_sentences(found)), tables=tables)
-    ]
+    return [Section(key="conover", title=title, sentences=plain(_sentences(found)), tables=tables)]
 
 
 TOPIC = Topic(

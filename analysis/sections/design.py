@@ -26,9 +26,9 @@ from analysis.text import (
 CHOSEN_BY = (
     "the numbers of datasets, seeds and comparisons alone, never by a result. From "
     f"{MIN_DATASETS_FOR_WILCOXON} datasets on they are the sample, one mean over seeds each: exact "
-    "Wilcoxon where its smallest p times the comparisons is below alpha, otherwise the paired t. "
-    "With fewer, a paired t over seeds in every dataset: what all of them show is decided, about "
-    "them alone."
+    "Wilcoxon where its smallest attainable p times the comparisons is below alpha, otherwise the "
+    "paired t. With fewer, a paired t over seeds in every dataset: what all of them show is "
+    "decided, about them alone."
 )
 
 
@@ -106,10 +106,10 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
         ),
         (
             "Comparisons",
-            f"{sizes}, adjusted by Holm a reference and metric; alpha {options.alpha:g}",
+            f"{sizes}, adjusted by Holm per reference and metric; alpha {options.alpha:g}",
         ),
         (
-            "Smallest p",
+            "Smallest attainable p",
             f"Wilcoxon over {n} datasets cannot go below {least:.2g}" if least and n > 1 else "",
         ),
         ("Intervals", _intervals(results, options)),
@@ -243,7 +243,6 @@ def _notes(analysis: Analysis) -> Sequence[Section]:
                 table("inert", "Inert variants", INERT_COLUMNS, inert),
                 table("batch_coupled", "Batch-coupled", COUPLED_COLUMNS, results.batch_coupled),
             ),
-            reason="" if said or results.batch_coupled else "there is nothing to note",
         )
     ]
 

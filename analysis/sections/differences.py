@@ -61,9 +61,7 @@ def _by_run(analysis: Analysis) -> Sequence[Section]:
         )
         drawn = seed_scatter(info, metric=label(analysis.metric))
     return [
-        Section(
-            key="every_run", figures=(drawn,) if drawn else (), reason="" if drawn else NO_PAIR
-        )
+        Section(key="every_run", figures=(drawn,) if drawn else (), reason="" if drawn else NO_PAIR)
     ]
 
 

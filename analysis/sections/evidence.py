@@ -11,7 +11,7 @@ from analysis.sections.analysis import Analysis, Options, once, resamples
 from analysis.sections.comparisons import Block, Comparison, compared, differences
 from analysis.sections.section import Section, Topic
 from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples, TwoClaims
-from analysis.text import Column, Columns, Kind, Show, Tally, Table, label, table
+from analysis.text import Column, Columns, Kind, Show, Table, Tally, label, table
 
 DRAWS = 20_000
 IMPROVEMENT_REPS = 1000
@@ -116,9 +116,7 @@ COLUMNS: Columns[Evidence] = (
     Column("variant", "Variant", Kind.NAME, lambda e: e.comparison.variant),
     Column("metric", "Metric", Kind.TEXT, lambda e: e.comparison.metric, Show.FILES),
     Column("verdict", "Verdict", Kind.VERDICT, lambda e: e.comparison.verdict, Show.READ),
-    Column(
-        "hodges_lehmann", "Hodges-Lehmann, points", Kind.ESTIMATE, lambda e: e.hodges_lehmann
-    ),
+    Column("hodges_lehmann", "Hodges-Lehmann, points", Kind.ESTIMATE, lambda e: e.hodges_lehmann),
     Column("dz", "dz", Kind.NUMBER, lambda e: e.dz.value, Show.FILES),
     Column("hedges_g", "g", Kind.NUMBER, lambda e: e.hedges_g.value),
     Column("rank_biserial", "r", Kind.NUMBER, lambda e: e.rank_biserial.value),

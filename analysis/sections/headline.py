@@ -75,10 +75,7 @@ def _also(comparisons: Sequence[Comparison]) -> list[Sentence]:
     groups: dict[str, list[str]] = {}
     for c in comparisons:
         groups.setdefault(f"{c.verdict} than {c.reference}", []).append(c.variant)
-    return [
-        say(f"Also {what}: {', '.join(names)}.", kind="note")
-        for what, names in groups.items()
-    ]
+    return [say(f"Also {what}: {', '.join(names)}.", kind="note") for what, names in groups.items()]
 
 
 def _told(results: Results, block: Block) -> list[Comparison]:

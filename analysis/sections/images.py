@@ -33,7 +33,7 @@ from analysis.text import (
     counted,
     only_in_files,
     p_equals,
-        table,
+    table,
 )
 from core.store.record import RightImages, read_right_images
 
@@ -106,7 +106,9 @@ class ImageTests:
 Row = TypeVar("Row", ImagePair, ImageOmnibus)
 
 
-def image_tests(results: Results, study_dir: Path | None, *, most: int = MAX_IMAGE_RUNS) -> ImageTests:
+def image_tests(
+    results: Results, study_dir: Path | None, *, most: int = MAX_IMAGE_RUNS
+) -> ImageTests:
     """Read the runs of a study folder, at most ``most``, and compare them image by image."""
     blank = ImageTests(baseline=results.baseline)
     if study_dir is None or results.runs.empty:
@@ -505,12 +507,8 @@ def _omnibus_seeds_columns(alpha: float) -> Columns[OmnibusSeeds]:
         Column("seeds", "Seeds", Kind.COUNT, lambda s: len(s.tested), Show.READ),
         Column("models", "Models", Kind.COUNT, _models, Show.READ),
         Column("q", "Q", Kind.NUMBER, lambda s: s.q, Show.READ),
-        Column(
-            "differ", f"Differ, p Holm < {alpha:g}", Kind.TALLY, lambda s: s.differ, Show.READ
-        ),
-        Column(
-            "remark", "Remark", Kind.NOTE, lambda s: _reasons(s.rows), Show.READ, optional=True
-        ),
+        Column("differ", f"Differ, p Holm < {alpha:g}", Kind.TALLY, lambda s: s.differ, Show.READ),
+        Column("remark", "Remark", Kind.NOTE, lambda s: _reasons(s.rows), Show.READ, optional=True),
     )
 
 
@@ -538,10 +536,8 @@ def pair_tables(view: ImageTests, alpha: float) -> list[Table]:
     ]
 
 
-def _titled(
-    column: Column[ImagePair], baseline: str, *, seeds: bool
-) -> Column[ImagePair]:
-    """The column as it is read: with the name of the baseline, and seeds where there are several."""
+def _titled(column: Column[ImagePair], baseline: str, *, seeds: bool) -> Column[ImagePair]:
+    """The column as it is read: with the name of the baseline, and several seeds."""
     if column.key == "only_baseline":
         return replace(column, title=f"Correct, only {baseline}")
     if column.key == "seed" and seeds:

@@ -97,7 +97,7 @@ def _sentences(found: StudyModel, baseline: str) -> list[str]:
     said.append(_variances(model))
     if found.unseeded:
         names = ", ".join(found.unseeded)
-        said.append(f"Without seeds, so one score a dataset and never copies: {names}.")
+        said.append(f"Without seeds, so one score per dataset and never copies: {names}.")
     if found.shared_seeds:
         said.append(
             "One trained model per seed is scored on every dataset: what a seed does to all of "
@@ -126,14 +126,10 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     found, title = modeled(analysis), "Mixed model"
     fit = table("fit", "What was fitted", FIT_COLUMNS, [found])
     if not found.model.effects:
-        return [
-            Section(key="mixed_model", title=title, tables=(fit,), reason=found.model.reason)
-        ]
+        return [Section(key="mixed_model", title=title, tables=(fit,), reason=found.model.reason)]
     effects = table("effects", title, COLUMNS, found.model.effects)
     sentences = plain(_sentences(found, analysis.results.baseline))
     return [Section(key="mixed_model", title=title, sentences=sentences, tables=(effects, fit))]
 
 
-TOPIC = Topic(
-    key="mixed_model", build=_sections, files={"effects": COLUMNS, "fit": FIT_COLUMNS}
-)
+TOPIC = Topic(key="mixed_model", build=_sections, files={"effects": COLUMNS, "fit": FIT_COLUMNS})

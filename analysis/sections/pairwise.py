@@ -262,7 +262,9 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
             tables=(
                 table("pairs", "All pairs", PAIR_COLUMNS, [p for v in views for p in _pairs(v)]),
                 table("omnibus", "Friedman's test", OMNIBUS_COLUMNS, views),
-                table("mean_ranks", "Mean ranks", RANK_COLUMNS, [r for v in views for r in _ranks(v)]),
+                table(
+                    "mean_ranks", "Mean ranks", RANK_COLUMNS, [r for v in views for r in _ranks(v)]
+                ),
                 table("left_out", "Not ranked", LEFT_OUT_COLUMNS, found.left_out),
             ),
             figures=(drawn,) if drawn else (),

@@ -17,7 +17,8 @@ from analysis.read.results import Results
 from analysis.read.toggle_grid import find_toggle_grid
 from analysis.sections.analysis import Analysis, Options, once, resamples
 from analysis.sections.comparisons import TESTS
-from analysis.sections.section import Section, Topic, say
+from analysis.sections.section import Section, Topic, plain
+from analysis.sections.shared_tests import as_sentence
 from analysis.stats import (
     MAX_PARTS,
     Alias,
@@ -108,9 +109,7 @@ def _cell_means(
 @once
 def parts(analysis: Analysis) -> PartsView:
     """The parts of this report's study, on the metric of the headline."""
-    return parts_view(
-        analysis.results, analysis.metric, resamples(analysis), analysis.options
-    )
+    return parts_view(analysis.results, analysis.metric, resamples(analysis), analysis.options)
 
 
 def has_attribution(analysis: Analysis) -> bool:
@@ -237,18 +236,18 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
     if found is None:
         return [Section(key="attribution", tables=(outside,), reason=view.reason)]
     drawn = attribution_figure(found, metric=label(analysis.metric))
-    said = found.statement if found.statement.endswith(".") else f"{found.statement}."
+    shown: list[PartEffect | Refusal] = [*found.effects, *found.refused]
     return [
         Section(
             key="attribution",
-            sentences=(say(said),),
+            sentences=plain(as_sentence(found.statement.rstrip("."))),
             figures=(drawn,) if drawn else (),
             tables=(
                 table(
                     "shown_effects",
                     "All effects, points",
                     READ_COLUMNS,
-                    (*found.effects, *found.refused),
+                    shown,
                     notes=[EFFECTS_NOTE],
                     folded=True,
                 ),
@@ -313,9 +312,7 @@ def _variance_table(variance: Mapping[str, VarianceShares]) -> Table | None:
         return None
     columns: list[Column[Shares]] = [
         Column("dataset", "Dataset", Kind.NAME, lambda row: row[0], Show.READ),
-        *(
-            Column(s.name, s.name, Kind.POINTS, partial(_share, s), Show.READ) for s in sources
-        ),
+        *(Column(s.name, s.name, Kind.POINTS, partial(_share, s), Show.READ) for s in sources),
     ]
     title = "Where the variance comes from, percent of the variance of a dataset's runs"
     return table("shares", title, tuple(columns), rows, folded=True)

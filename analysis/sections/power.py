@@ -433,34 +433,32 @@ def _of_plan(name: str) -> Callable[[ComparisonPower], Any]:
 def columns(rope: float) -> Columns[ComparisonPower]:
     """The columns of the table, for a question about ``rope``."""
     return (
-        Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference),
         Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant),
+        Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference),
         Column("verdict", "Verdict", Kind.VERDICT, lambda r: r.c.verdict, Show.READ),
-        Column("power", f"power for {points(rope)} points", Kind.NUMBER, _of_plan("power")),
+        Column("power", f"Power for {points(rope)} points", Kind.NUMBER, _of_plan("power")),
         Column(
             "minimum_effect",
-            "found with 80 % power, points",
+            "Effect found with 80 % power, points",
             Kind.POINTS,
             _of_plan("minimum_effect"),
         ),
-        Column(
-            "seeds_needed", "seeds that would settle it", Kind.COUNT, _of_plan("seeds_needed")
-        ),
+        Column("seeds_needed", "Seeds that would settle it", Kind.COUNT, _of_plan("seeds_needed")),
         Column(
             "datasets_needed",
-            "datasets that would settle it",
+            "Datasets that would settle it",
             Kind.COUNT,
             _of_plan("datasets_needed"),
         ),
         Column(
             "spread_between",
-            "spread between datasets",
+            "Spread between datasets, points",
             Kind.POINTS,
             lambda r: r.plan and r.plan.spread.between,
         ),
         Column(
             "spread_seed",
-            "spread over seeds",
+            "Spread over seeds, points",
             Kind.POINTS,
             lambda r: r.plan and r.plan.spread.seed,
         ),

@@ -28,4 +28,6 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     return [Section(key="problems", sentences=plain([text]), tables=(found,))]
 
 
-TOPIC = Topic(key="problems", build=_sections, files={"problems": COLUMNS}, show=Show.ALL ^ Show.PAPER)
+TOPIC = Topic(
+    key="problems", build=_sections, files={"problems": COLUMNS}, show=Show.ALL ^ Show.PAPER
+)

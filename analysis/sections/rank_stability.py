@@ -54,9 +54,7 @@ def study_stability(
 @once
 def stability(analysis: Analysis) -> StudyStability:
     """Rank stability of this report."""
-    return study_stability(
-        analysis.results, scored(analysis), analysis.metric, resamples(analysis)
-    )
+    return study_stability(analysis.results, scored(analysis), analysis.metric, resamples(analysis))
 
 
 class Standing(NamedTuple):
@@ -106,9 +104,7 @@ COLUMNS: Columns[Standing] = (
         Kind.NUMBER,
         lambda s: s.first_two_on_like_these,
     ),
-    Column(
-        "best_on_these", "P(best), these datasets", Kind.NUMBER, lambda s: s.best_on_these
-    ),
+    Column("best_on_these", "P(best), these datasets", Kind.NUMBER, lambda s: s.best_on_these),
     Column(
         "first_two_on_these",
         "P(first two), these datasets",
@@ -134,9 +130,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     view, title = stability(analysis), "Rank stability"
     known = set(view.datasets)
     datasets = [
-        (d, d in known)
-        for d in analysis.results.datasets
-        if d in known or d in view.left_out
+        (d, d in known) for d in analysis.results.datasets if d in known or d in view.left_out
     ]
     files = table("datasets", "Datasets", DATASET_COLUMNS, datasets)
     if view.found is None:

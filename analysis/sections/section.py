@@ -134,13 +134,15 @@ class Topic(Generic[Source]):
 class Chapter(Generic[Source]):
     """Topics under one heading, and their sections once they are built.
 
-    ``nav`` names it in the navigation of the page where that differs from the title.
+    ``nav`` names it in the navigation of the page where that differs from the title;
+    ``side_by_side``: its sections stand beside each other where there is room.
     """
 
     key: str
     title: str
     topics: tuple[Topic[Source], ...]
     nav: str = ""
+    side_by_side: bool = False
     sections: tuple[Section, ...] = ()
 
     def built(self, source: Source) -> "Chapter[Source]":

@@ -117,9 +117,7 @@ COLUMNS: Columns[ShotTrend] = (
     ),
     Column("reason", "Remark", Kind.NOTE, lambda t: t.trend.reason, optional=True),
 )
-DATASET_COLUMNS: Columns[str] = (
-    Column("dataset", "Dataset", Kind.NAME, str, Show.FILES),
-)
+DATASET_COLUMNS: Columns[str] = (Column("dataset", "Dataset", Kind.NAME, str, Show.FILES),)
 
 
 def _rise(analysis: Analysis) -> Sequence[Section]:
@@ -166,7 +164,5 @@ def _advantage(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
-RISE = Topic(
-    key="shot_rise", build=_rise, files={"trends": COLUMNS, "left_out": DATASET_COLUMNS}
-)
+RISE = Topic(key="shot_rise", build=_rise, files={"trends": COLUMNS, "left_out": DATASET_COLUMNS})
 ADVANTAGE = Topic(key="shot_advantage", build=_advantage, files={"trends": COLUMNS})
