@@ -193,7 +193,7 @@ def diff(
     second: Annotated[Path, typer.Argument(help="Run folder")],
 ) -> None:
     """The settings in which two runs differ, and their scores side by side."""
-    from analysis.read.settings import score_rows
+    from analysis.sections.run_pair import score_rows
     from experiments.study.status import diff as differing
 
     names = [first.name, second.name]
@@ -290,7 +290,8 @@ def published(
 ) -> None:
     """What papers print, with source, regime and budget: context, never a baseline."""
     from analysis.read.published import load_published, select
-    from analysis.sections.published_views import footnotes, sheets
+    from analysis.render.terminal import rich_table
+    from analysis.sections.published import footnotes, published_tables
 
     rows = select(
         load_published(), dataset=dataset, metric=metric, protocol=protocol, method=method
@@ -298,9 +299,8 @@ def published(
     if as_json:
         _print_json([row.to_dict() for row in rows])
         return
-    for sheet in sheets(rows, metric=metric):
-        shown = table(sheet.title, sheet.columns, sheet.rows, numbers=sheet.num_figures)
-        console().print(shown)
+    for found in published_tables(rows, metric=metric):
+        console().print(rich_table(found))
     print("\n".join(footnotes(rows)))
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from analysis.sections.section import Chapter, Header
@@ -64,11 +65,12 @@ def row_notes(found: Table) -> Iterator[str]:
 
 def rich_table(found: Table) -> RichTable:
     """A table for a console, numbers to the right; names are not read as markup."""
-    made = RichTable(title=found.title, title_justify="left")
+    made = RichTable(title=found.title, title_justify="left", header_style="bold")
     for column in found.columns:
-        made.add_column(column.title, justify="left" if column.words else "right")
+        justify: Literal["left", "right"] = "left" if column.words else "right"
+        made.add_column(column.title, justify=justify, overflow="fold")
     for row in found.texts():
-        made.add_row(*(text.replace("[", r"\[") for text in row))
+        made.add_row(*map(escape, row))
     return made
 
 

@@ -361,7 +361,7 @@ PAIR_COLUMNS: Columns[ImagePair] = (
     Column("variant", "Variant", Kind.NAME, lambda p: p.variant),
     Column("dataset", "Dataset", Kind.TEXT, lambda p: p.dataset),
     Column("target", "Target", Kind.TEXT, lambda p: p.target),
-    Column("seed", "Seed", Kind.ID, lambda p: p.seed, Show.FILES),
+    Column("seed", "Seed", Kind.ID, lambda p: p.seed),
     Column("images", "Images", Kind.COUNT, lambda p: p.images),
     Column("only_variant", "Correct, only the variant", Kind.COUNT, lambda p: p.only_variant),
     Column("only_baseline", "Correct, only the baseline", Kind.COUNT, lambda p: p.only_baseline),
@@ -527,7 +527,7 @@ def pair_tables(view: ImageTests, alpha: float) -> list[Table]:
         groups.setdefault((pair.variant, pair.dataset, pair.target), []).append(pair)
     if max(map(len, groups.values()), default=0) <= FEW_SEEDS:
         several = len({pair.seed for pair in view.pairs}) > 1
-        columns = tuple(_titled(c, view.baseline, seeds=several) for c in PAIR_COLUMNS)
+        columns = tuple(_titled(c, view.baseline) for c in _with_seeds(PAIR_COLUMNS, several))
         return [table("mcnemar", title, columns, view.pairs)]
     rows = [PairSeeds(tuple(group), alpha) for group in groups.values()]
     return [
@@ -536,13 +536,17 @@ def pair_tables(view: ImageTests, alpha: float) -> list[Table]:
     ]
 
 
-def _titled(column: Column[ImagePair], baseline: str, *, seeds: bool) -> Column[ImagePair]:
-    """The column as it is read: with the name of the baseline, and several seeds."""
+def _titled(column: Column[ImagePair], baseline: str) -> Column[ImagePair]:
+    """The column as it is read, with the name of the baseline."""
     if column.key == "only_baseline":
         return replace(column, title=f"Correct, only {baseline}")
-    if column.key == "seed" and seeds:
-        return replace(column, show=Show.ALL)
     return column
+
+
+def _with_seeds(columns: Columns[Row], several: bool) -> Columns[Row]:
+    """The columns as they are read: the seed where there are several."""
+    show = Show.ALL if several else Show.FILES
+    return tuple(replace(c, show=show) if c.key == "seed" else c for c in columns)
 
 
 def omnibus_tables(view: ImageTests, alpha: float) -> list[Table]:
@@ -552,7 +556,8 @@ def omnibus_tables(view: ImageTests, alpha: float) -> list[Table]:
     for row in view.omnibus:
         groups.setdefault((row.dataset, row.target), []).append(row)
     if max(map(len, groups.values()), default=0) <= FEW_SEEDS:
-        return [table("cochran", title, OMNIBUS_COLUMNS, view.omnibus)]
+        several = len({row.seed for row in view.omnibus}) > 1
+        return [table("cochran", title, _with_seeds(OMNIBUS_COLUMNS, several), view.omnibus)]
     rows = [OmnibusSeeds(tuple(group), alpha) for group in groups.values()]
     return [
         table("cochran_seeds", title, _omnibus_seeds_columns(alpha), rows),

@@ -12,7 +12,7 @@ import pytest
 
 import experiments.study.driver
 from analysis.report import build_report
-from analysis.sections.comparisons import Options
+from analysis.sections.analysis import Options
 from core.store.record import RECORD_NAME, read_study
 from tests.helpers.paths import ROOT
 from tests.helpers.protocol_studies import GRIDS, run_all
