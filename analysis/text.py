@@ -152,7 +152,7 @@ class Kind(Enum):
     NUMBER = auto()
     """Two decimals: an effect size, a statistic, a rank, a probability."""
     MEASURE = auto()
-    """A quantity with a unit in its title, five significant digits."""
+    """A quantity of its own scale: five significant digits in text, as it is in files."""
     POINTS = auto()
     DIFFERENCE = auto()
     SCORE = auto()
@@ -233,7 +233,7 @@ FORMATS: Mapping[Kind, Format] = {
     Kind.COUNTS: Format(lambda counts: " / ".join(map(str, counts)), list, "array"),
     Kind.TALLY: Format(_tally, _tally, "string", words=True),
     Kind.NUMBER: Format(share_text, rounded, "number"),
-    Kind.MEASURE: Format("{:.5g}".format, rounded, "number"),
+    Kind.MEASURE: Format("{:.5g}".format, _same, "number"),
     Kind.POINTS: Format(points, rounded, "number"),
     Kind.DIFFERENCE: Format(_signed_points, rounded, "number"),
     Kind.SCORE: Format(score_text, lambda score: rounded(score.mean), "number"),

@@ -90,5 +90,6 @@ def _cell(value: Any, column: Column[Any]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text with backslashes before Markdown's markup characters."""
-    return "".join("\\" + c if c in "\\`*_[<|~&$" else c for c in text)
+    """Text on one line with backslashes before Markdown's markup characters."""
+    line = " ".join(text.splitlines())
+    return "".join("\\" + c if c in "\\`*_[<|~&$" else c for c in line)

@@ -40,7 +40,10 @@ def table_lines(found: Table) -> Iterator[str]:
     kept = [i for i, c in enumerate(found.columns) if c.kind is not Kind.NOTE]
     columns = [found.columns[i] for i in kept]
     titles = tuple(f"{c.group} {c.title}".strip() for c in columns)
-    texts = [titles, *(tuple(row[i] for i in kept) for row in found.texts()[:MAX_ROWS])]
+    texts = [
+        titles,
+        *(tuple(" ".join(row[i].splitlines()) for i in kept) for row in found.texts()[:MAX_ROWS]),
+    ]
     widths = [max(len(row[i]) for row in texts) for i in range(len(columns))]
     lines = [
         "  ".join(

@@ -209,7 +209,7 @@ ALIAS_COLUMNS: Columns[Confounded] = (
     Column("part", "Part", Kind.NAME, lambda c: c.alias.part, Show.FILES),
     Column("value", "On minus off", Kind.DIFFERENCE, lambda c: c.alias.value, Show.FILES),
     Column("with", "With", Kind.LIST, lambda c: c.group, Show.FILES),
-    Column("weight", "Weight", Kind.NUMBER, lambda c: c.weight, Show.FILES),
+    Column("weight", "Weight", Kind.MEASURE, lambda c: c.weight, Show.FILES),
     Column("reason", "Remark", Kind.NOTE, lambda c: c.alias.reason, Show.FILES),
 )
 OUTSIDE_COLUMNS: Columns[str] = (Column("variant", "Variant", Kind.NAME, str, Show.FILES),)
