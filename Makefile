@@ -26,10 +26,9 @@ demo: setup
 	$(RUN) main.py grid demo
 	$(RUN) main.py report runs/demo
 
-# Two files at a time; the matrix of methods and parts is printed, and so runs in this process.
+# Two processes, a file at a time: what the tests of a file share is made once.
 test: setup
-	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile --ignore tests/project/test_matrix.py
-	$(RUN) -m pytest tests/project/test_matrix.py
+	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: setup
 	$(RUN) -m pytest -m slow

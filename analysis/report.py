@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from analysis.figures.figure import Figure, to_files
-from analysis.read.results import Results
-from analysis.read.study_folder import load, seen_from
+from analysis.read.load import load_results
+from analysis.read.results import Results, with_choices
 from analysis.render.html import render_page
 from analysis.render.json_document import document, schema
 from analysis.render.latex import report_latex
@@ -54,7 +54,7 @@ from analysis.sections import (
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, Options
 from analysis.sections.section import Chapter, Header, Section, cited, left_out
 from analysis.text import Show, counted, records, terms
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 SCHEMA_VERSION = 3
 
@@ -183,9 +183,9 @@ def build_report(
     """
     loaded = source
     if isinstance(loaded, Path):
-        loaded = load(loaded, scale=scale, allow_mixed=allow_mixed)
+        loaded = load_results(loaded, scale=scale, allow_mixed=allow_mixed)
     analysis = Analysis(
-        results=seen_from(loaded, baseline=baseline, references=references, metric=metric),
+        results=with_choices(loaded, baseline=baseline, references=references, metric=metric),
         options=options or Options(),
         folder=source if isinstance(source, Path) and source.is_dir() else None,
         out=out,

@@ -5,19 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.read.search_trials import DEFINITION_NAME, SearchData, read_search
-from analysis.read.study_folder import load_study, seen_from
+from analysis.read.results import with_choices
+from analysis.read.search_trials import SearchData, read_search
+from analysis.read.study_folder import load_study
 from analysis.render.html import render_page
 from analysis.render.json_document import document, schema
 from analysis.sections import search as topics
 from analysis.sections.analysis import Options
 from analysis.sections.comparisons import Comparison, compare_all
-from analysis.sections.search import CONTROL, DEFAULT, TUNED, SearchAnalysis
+from analysis.sections.search import SearchAnalysis
 from analysis.sections.section import Chapter, Header, Section, Sentence, left_out
 from analysis.text import Show, counted, terms
-from core.store.record import write_atomic
-
-__all__ = ["DEFINITION_NAME", "SearchReport", "build_search_report", "report_search"]
+from core.store.atomic import write_atomic
+from core.store.search import CONTROL, DEFAULT, TUNED
 
 SCHEMA_VERSION = 2
 
@@ -171,7 +171,7 @@ def _comparisons(search: SearchData, options: Options, allow_mixed: bool) -> tup
     study = load_study(final_dir, allow_mixed=allow_mixed)
     metric = search.result["test_metrics"][0]
     against = [name for name in (CONTROL,) if name in study.variants]
-    results = seen_from(study, baseline=DEFAULT, references=against, metric=metric)
+    results = with_choices(study, baseline=DEFAULT, references=against, metric=metric)
     blocks = {block.reference: block.comparisons[metric] for block in compare_all(results, options)}
     wanted = [(TUNED, DEFAULT), (CONTROL, DEFAULT), (TUNED, CONTROL)]
     return tuple(

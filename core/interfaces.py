@@ -1,23 +1,35 @@
-"""The two interfaces that everything turns around: a base method, and a refiner on top of it.
+"""The interfaces that everything turns around: a base method, a refiner on top of it, a loss term.
 
-Shapes: B images, C classes, D joint width.
+Every hook that training, evaluation or a configuration calls on a method or a refiner is declared
+here with a default, or in ``core.config.Configurable``, which all registered classes share
+(``simplify``, ``input_files``). Shapes: B images, C classes, D joint width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
-from core.train.losses import LossTerm
+from core.config import Configurable
 from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
 
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""A classification loss: logits and targets to a 0-d mean over rows."""
 
-class Method(nn.Module, ABC):
-    """Learns prompts for a frozen CLIP; one subclass a file.
+
+class LossTerm(Protocol):
+    """One summand of an objective, its weight already applied; 0-d."""
+
+    def __call__(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor: ...
+
+
+class Method(nn.Module, Configurable, ABC):
+    """Learns prompts for a frozen CLIP; one subclass per file.
 
     Built as ``Method(clip, classes, seeds, *, hyper-parameters)``. ``regime`` says which images
     training may see; ``provides`` which image fields a refiner may ask for; ``batch_coupled`` that
@@ -46,11 +58,15 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def set_classes(self, classes: ClassNames) -> None:
-        """Score other classes from now on, with what was learned; ValueError where it cannot."""
+        """Score other classes from now on, with what was learned; ValueError if it cannot."""
 
     @abstractmethod
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """The method's own objective; the loss is the sum."""
+
+    def texts_once(self) -> AbstractContextManager[None]:
+        """Inside, class texts may be encoded once and kept; for evaluation over many batches."""
+        return nullcontext()
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
         """Called once before the first step; ``batches`` is one pass over the training images."""
@@ -96,7 +112,7 @@ class Method(nn.Module, ABC):
             return self.clip.encode_image(batch.pixels, need=batch.need)
 
 
-class Refiner(nn.Module, ABC):
+class Refiner(nn.Module, Configurable, ABC):
     """Takes a base method's output and improves its class texts.
 
     Built as ``Refiner(source, seeds, *, parts)`` with the method's ``output()`` as the source.
@@ -118,7 +134,7 @@ class Refiner(nn.Module, ABC):
         """
 
     def released_names(self) -> Mapping[str, str | None]:
-        """As those of a method."""
+        """As ``Method.released_names``."""
         return {}
 
     def needs(self) -> frozenset[str]:

@@ -1,23 +1,18 @@
-"""Seeds that do not disturb each other.
+"""Random streams that do not disturb each other.
 
 Every consumer of randomness asks for a generator by its purpose. The seed is a hash of the run's
 seed and that purpose, so adding, removing or reordering one consumer never moves another.
 
-The ``seeded_`` functions make layers whose first values come from such a generator, drawn as
-torch's defaults are.
+The ``seeded_`` functions make layers whose initial values come from such a generator, with the
+distributions of torch's defaults.
 """
 
-import hashlib
 import math
 
 import torch
 from torch import nn
 
-
-def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed from a run's seed and the words of a purpose; the same on every machine."""
-    text = "\x1f".join([str(seed), *map(str, purpose)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+from core.derived_seeds import derive_seed
 
 
 class Seeds:
@@ -39,7 +34,7 @@ class Seeds:
 def seeded_linear(
     in_features: int, out_features: int, generator: torch.Generator, *, bias: bool = True
 ) -> nn.Linear:
-    """A linear layer with torch's default start: uniform in +-1 / sqrt(in_features)."""
+    """A linear layer with torch's default initialization: uniform in +-1 / sqrt(in_features)."""
     layer = nn.Linear(in_features, out_features, bias=bias)
     bound = 1 / math.sqrt(in_features)
     with torch.no_grad():
@@ -58,7 +53,7 @@ def seeded_normal(*shape: int, std: float, generator: torch.Generator) -> nn.Par
 def seeded_attention(
     width: int, num_heads: int, generator: torch.Generator
 ) -> nn.MultiheadAttention:
-    """Attention with torch's default start: Xavier in-projection, uniform out-projection."""
+    """Attention with torch's default initialization: Xavier in, uniform out."""
     layer = nn.MultiheadAttention(width, num_heads)
     nn.init.xavier_uniform_(layer.in_proj_weight, generator=generator)
     bound = 1 / math.sqrt(width)

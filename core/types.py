@@ -21,7 +21,7 @@ class ClassNames:
         return len(self.names)
 
     def prompts(self) -> tuple[str, ...]:
-        """One hand-made prompt a class; underscores in names become blanks."""
+        """One hand-made prompt per class; underscores in names become spaces."""
         return tuple(self.template.format(name.replace("_", " ")) for name in self.names)
 
 

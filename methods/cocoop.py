@@ -11,10 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
-from core.config.registry import PositiveFloat, PositiveInt, register
-from core.interfaces import Method
+from core.config import PositiveFloat, PositiveInt, register
+from core.interfaces import LossTerm, Method
 from core.seeding import Seeds, seeded_linear
-from core.train.losses import LossTerm, cross_entropy
+from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import unit
 
@@ -38,7 +38,7 @@ class MetaNet(nn.Module):
 
 @register("method")
 class CoCoOp(Method):
-    """Learns N context vectors and a network that shifts all of them by a vector an image.
+    """Learns N context vectors and a network that shifts all of them by one vector per image.
 
     Class texts are (B, C, D): every image has class prompts of its own. ``ctx`` (N, W) starts from
     the words of ``ctx_init``, or from N(0, 0.02 squared) and ``num_ctx`` where that is empty. The

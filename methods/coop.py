@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ClassPosition, ContextPrompts, initial_context, placeholder_of
-from core.config.registry import PositiveInt, register
+from core.config import PositiveInt, register
+from core.interfaces import LossTerm
 from core.seeding import Seeds
-from core.train.losses import LossTerm, cross_entropy
+from core.train.losses import cross_entropy
 from core.types import ClassNames
 from methods.base import TextMethod, unit
 

@@ -13,9 +13,10 @@ from core.clip.deep_prompts import (
     checked_depth,
 )
 from core.clip.frozen import FrozenCLIP
-from core.config.registry import NonNegativeInt, PositiveInt, register
+from core.config import NonNegativeInt, PositiveInt, register
+from core.interfaces import LossTerm
 from core.seeding import Seeds
-from core.train.losses import LossTerm, cross_entropy
+from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, ImageFeatures
 from methods.base import TextMethod, unit
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
 from core.clip.frozen import FrozenCLIP
-from core.config.registry import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
+from core.config import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
+from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
-from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
+from core.train.losses import KlReduction, kl_divergence
 from core.train.published_checkpoints import two_layer_names
 from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
 from methods.base import TextMethod, unit
@@ -86,7 +87,7 @@ class PromptKD(TextMethod):
     "limited" the few-shot draw (``experiment.shots``), "transductive" all (shots must be 0); the
     release is transductive and picks its epoch on test images.
 
-    ``teacher_logits`` "once" asks the teacher once an image and keeps the answer, which is exact
+    ``teacher_logits`` "once" asks the teacher once per image and keeps its logits, which is exact
     on unaugmented images (``experiment.num_views`` 0); "each_step" asks for every augmented view,
     as the release does. The depth is 9 as released, or every block of a shallower tower.
 
@@ -172,7 +173,7 @@ class PromptKD(TextMethod):
         self.known = {}  # another training may have another list of images
 
     def targets(self, batch: Batch) -> Tensor:
-        """Teacher logits (B, C); each image of the training list is asked about once."""
+        """Teacher logits (B, C); computed once per image of the training list."""
         if self.teacher_logits == "each_step" or batch.index is None:
             return self.teacher.logits(batch, self.classes)
         known = self.known.setdefault(self.classes, KnownLogits())

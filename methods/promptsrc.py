@@ -10,16 +10,11 @@ from torch import Tensor
 from core.clip.deep_prompts import ContextTokens, PromptDtype
 from core.clip.frozen import FrozenCLIP
 from core.clip.templates import CLIP_TEMPLATES_60
-from core.config.registry import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    register,
-)
+from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
+from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds
 from core.train.averaging import EpochAverage, gaussian_weights
-from core.train.losses import Criterion, KlReduction, LossTerm, kl_divergence
+from core.train.losses import KlReduction, kl_divergence
 from core.types import Batch, ClassNames, Forward
 from methods.base import unit
 from methods.ivlp import IVLP

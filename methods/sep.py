@@ -13,15 +13,10 @@ from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
-from core.config.registry import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    register,
-)
+from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
+from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds
-from core.train.losses import Criterion, LossTerm, cross_entropy
+from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import TextMethod, unit
 from methods.token_fusion import (
@@ -72,7 +67,7 @@ class SEP(TextMethod):
     prompted tower's local tokens.
 
     Before the first step each prototype is the unit mean of its class's frozen features over one
-    pass of the training views; a class without an image starts from its hand-made text, where the
+    pass of the training views; a class without images starts from its hand-made text, where the
     released code would shift all later rows. Prototypes are saved with the run.
 
     Source: Yao et al., SEP: Self-Enhanced Prompt Tuning for Visual-Language Model, 2024,

@@ -1,9 +1,8 @@
-"""Teachers for distillation: frozen models that know class texts and judge images.
+"""Teachers for distillation: frozen models with class texts, which classify images.
 
 Shapes: B images, C classes, T teacher width. Nothing here is trained.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 
 from core.clip.backbone import shared_clip
 from core.clip.frozen import POOLED, FrozenCLIP
-from core.config.config import Reference, config_from_text
-from core.config.registry import lookup, register
+from core.config import Configurable, build, config_from_text, register
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
+from core.store.names import CONFIG_NAME, WEIGHTS_NAME
+from core.store.settings import has_config, read_config
 from core.train.checkpoints import load_checkpoint
 from core.train.model import RefinedMethod
 from core.train.published_checkpoints import Published, load_published, read_published
@@ -26,12 +26,10 @@ from methods.base import TextMethod
 from methods.ivlp import IVLP
 from methods.zero_shot import ZeroShot
 
-CONFIG_NAME = "config.gin"
-WEIGHTS_NAME = "weights.safetensors"
 NO_SEEDS = Seeds(0)
 
 
-class Teacher(nn.Module):
+class Teacher(nn.Module, Configurable):
     """A frozen method with class texts of its own. Built as ``Teacher(student_clip, classes)``.
 
     Always in eval mode. Class texts are encoded once for each list of classes and kept.
@@ -65,7 +63,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def logits(self, batch: Batch, classes: ClassNames) -> Tensor:
-        """What the teacher says to the images of a batch: (B, C)."""
+        """The teacher's logits for the images of a batch: (B, C)."""
         texts = self.texts(classes)
         with self.method.given_texts(texts):
             out: Forward = self.method(replace(batch, need=POOLED))
@@ -76,8 +74,8 @@ class Teacher(nn.Module):
 class ZeroShotTeacher(Teacher):
     """Zero-shot CLIP: the student's own backbone, or a larger one.
 
-    ``backbone`` None is the student's. ``templates`` are those of ZeroShot; empty is the data
-    set's own.
+    ``backbone`` None is the student's. ``templates`` are those of ZeroShot; empty is the
+    dataset's own.
 
     Source: Radford et al., ICML 2021, arXiv 2103.00020.
     """
@@ -108,22 +106,22 @@ class RunTeacher(Teacher):
 
     @classmethod
     def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:
-        """What the earlier run left: its content decides what a student learns."""
+        """The earlier run's files: their content decides what a student learns."""
         folder = _run_folder(parameters["run"])
         return folder / CONFIG_NAME, folder / WEIGHTS_NAME
 
     def __init__(self, student: FrozenCLIP, classes: ClassNames, *, run: str) -> None:
         folder = _run_folder(run)
         path = folder / CONFIG_NAME
-        if not path.is_file():
+        if not has_config(folder):
             raise ValueError(
                 f"RunTeacher.run = {run!r} is not a finished run: there is no {path}; give the "
-                "folder of a run of ours, or use @PublishedTeacher for another file"
+                "folder of a run of this suite, or use @PublishedTeacher for another file"
             )
-        values = config_from_text(path.read_text(), str(path)).operative("experiment")
-        clip = _clip(values["experiment.backbone"], values["experiment.weights"], student)
-        method = _part(values["experiment.method"], values)(clip, classes, NO_SEEDS)
-        refiner = _part(values["experiment.refiner"], values)(method.output(), NO_SEEDS)
+        earlier = build(config_from_text(read_config(folder), str(path)), "experiment")
+        clip = _clip(earlier.backbone, earlier.weights, student)
+        method = earlier.method(clip, classes, NO_SEEDS)
+        refiner = earlier.refiner(method.output(), NO_SEEDS)
         _check_teaches(method, refiner, run)
         load_checkpoint(folder / WEIGHTS_NAME, RefinedMethod(method, refiner))
         super().__init__(student, method)
@@ -177,7 +175,7 @@ def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:
     path, tensors = published.path, published.tensors
     if "ctx" not in tensors:
         raise ValueError(
-            f"{path} is no IVLP or PromptSRC checkpoint: it has no tensor 'prompt_learner.ctx' "
+            f"{path} is not an IVLP or PromptSRC checkpoint: it has no tensor 'prompt_learner.ctx' "
             f"(first names: {sorted(tensors)[:3]})"
         )
     text = tensors["ctx"]
@@ -205,22 +203,13 @@ def _clip(backbone: Any, weights: Any, student: FrozenCLIP) -> FrozenCLIP:
     return shared_clip(backbone, weights, str(student.scale.device), student.scale.dtype)
 
 
-def _part(value: Any, values: Mapping[str, Any]) -> Any:
-    """A class with its settings bound; other values as they are."""
-    if not isinstance(value, Reference):
-        return value
-    entry = lookup(value.name)
-    settings = {name: _part(values[f"{entry.name}.{name}"], values) for name in entry.parameters}
-    return functools.partial(entry.cls, **settings)
-
-
 def _check_teaches(method: Method, refiner: Refiner, run: str) -> None:
     if list(refiner.state_dict()):
         raise ValueError(f"the run {run!r} used a refiner; a teacher is a base method alone")
     if not isinstance(method, TextMethod):
         raise ValueError(
             f"the run {run!r} trained {type(method).__name__}, whose class texts depend on the "
-            "image; a teacher needs one text a class, such as PromptSRC gives"
+            "image; a teacher needs one text per class, as PromptSRC has"
         )
 
 

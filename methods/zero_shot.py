@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
-from core.config.registry import register
+from core.config import register
+from core.interfaces import LossTerm
 from core.seeding import Seeds
-from core.train.losses import LossTerm, cross_entropy
+from core.train.losses import cross_entropy
 from core.types import ClassNames
 from methods.base import TextMethod, unit
 

@@ -1,4 +1,4 @@
-"""Aggregation: joins what a text is with what the cache says. Shapes: texts (..., D), M slots."""
+"""Aggregation: combines class texts with what the cache holds. Shapes: texts (..., D), M slots."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -7,12 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.config.registry import NonNegativeFloat, PositiveInt, Probability, Reference, register
+from core.config import (
+    Configurable,
+    NonNegativeFloat,
+    PositiveInt,
+    Probability,
+    Reference,
+    register,
+)
 from core.seeding import Seeds, seeded_linear
 from refiners.cache import Cache
 
 
-class Aggregation(nn.Module, ABC):
+class Aggregation(nn.Module, Configurable, ABC):
     """Refines texts (..., D) with a cache. Built as ``Aggregation(width, seeds)``."""
 
     @abstractmethod
@@ -21,7 +28,7 @@ class Aggregation(nn.Module, ABC):
 
 @register("aggregation")
 class LinearAggregation(Aggregation):
-    """``t + alpha * W [t, f]`` with f what the cache reads and a learned W (D, 2D), no bias.
+    """``t + alpha * W [t, f]`` with f the cache's read-out and a learned W (D, 2D), no bias.
 
     As released the result is not made unit again before the logits; ``renormalise`` does that.
 
@@ -55,7 +62,7 @@ class LinearAggregation(Aggregation):
 
 @register("aggregation")
 class GatedAggregation(Aggregation):
-    """``t + g * W [t, f]`` where a gate g in (0, 1) a class decides how much.
+    """``t + g * W [t, f]`` where a gate g in (0, 1) decides, for each class, how much is added.
 
     ``g = sigmoid(w [t, f] + b)``; b starts where the gate is ``initial_gate``, so that training
     starts near LinearAggregation with that alpha.
@@ -136,7 +143,7 @@ class FusionAggregation(Aggregation):
 
 @register("aggregation")
 class NoAggregation(Aggregation):
-    """Off: texts stay as they are, whatever the cache says."""
+    """Off: texts stay as they are, whatever the cache holds."""
 
     def __init__(self, width: int, seeds: Seeds) -> None:
         super().__init__()

@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from core.config.registry import register
+from core.config import Configurable, register
 from core.seeding import Seeds, seeded_linear
 
 
-class Alignment(nn.Module, ABC):
+class Alignment(nn.Module, Configurable, ABC):
     """Maps tokens (B, N, D_local) to (B, N, D_text). Built as ``Alignment(local, text, seeds)``."""
 
     @abstractmethod

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.config.registry import (
+from core.config import (
+    Configurable,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -20,11 +21,11 @@ from core.config.registry import (
 )
 from core.seeding import Seeds
 
-Initial = Literal["positive", "normal"]
+SlotInit = Literal["positive", "normal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Observation:
     """What one training step shows a cache, without gradient.
 
     ``aligned`` (B, 1+P, D), CLS first; ``attention`` (B, P) of CLS over patches and ``labels`` (B,)
@@ -36,7 +37,7 @@ class Seen:
     labels: Tensor | None = None
 
 
-class Cache(nn.Module, ABC):
+class Cache(nn.Module, Configurable, ABC):
     """A memory that class texts read and local tokens write.
 
     Built as ``Cache(width, seeds, num_classes)``. ``writes``: training steps change it;
@@ -52,9 +53,9 @@ class Cache(nn.Module, ABC):
 
     @abstractmethod
     def read(self, text: Tensor) -> Tensor:
-        """What the memory says to each text: (..., D) for texts (..., D)."""
+        """What each text reads from the memory: (..., D) for texts (..., D)."""
 
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: Observation) -> None:
         """Take in one training step."""
 
 
@@ -74,7 +75,7 @@ class SoftCache(Cache):
         return self.read_weights(text) @ self.slots()
 
 
-def initial_slots(num_slots: int, width: int, seeds: Seeds, initial: Initial) -> Tensor:
+def initial_slots(num_slots: int, width: int, seeds: Seeds, initial: SlotInit) -> Tensor:
     """Unit slots (M, D): "positive" from the positive orthant, as released, "normal" spread out."""
     draw = torch.rand if initial == "positive" else torch.randn
     return F.normalize(draw(num_slots, width, generator=seeds.generator("slots")), dim=-1)
@@ -112,7 +113,7 @@ class EmaCache(SoftCache):
         momentum: Probability = 0.8,
         read_temperature: PositiveFloat = 1.0,
         write_reduce: Literal["sum", "mean"] = "sum",
-        initial: Initial = "positive",
+        initial: SlotInit = "positive",
         reset_after: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ class EmaCache(SoftCache):
         weight_TM = (similarity_TM - similarity_TM.amax(dim=0)).exp()
         return similarity_TM.argmax(dim=-1), weight_TM
 
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: Observation) -> None:
         self.write(seen.aligned.flatten(0, 1))
 
     @torch.no_grad()
@@ -195,7 +196,7 @@ class QueueCache(SoftCache):
         return self.slots_MD[: int(self.num_written)]
 
     @torch.no_grad()
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: Observation) -> None:
         assert seen.attention is not None
         count = min(self.topk, seen.attention.shape[1])
         best_BK = seen.attention.topk(count, dim=-1).indices + 1  # behind CLS
@@ -226,7 +227,7 @@ class LearnedCache(SoftCache):
         *,
         num_slots: PositiveInt = 25,
         read_temperature: PositiveFloat = 1.0,
-        initial: Initial = "normal",
+        initial: SlotInit = "normal",
     ) -> None:
         super().__init__()
         self.read_temperature = read_temperature
@@ -238,13 +239,13 @@ class LearnedCache(SoftCache):
 
 @register("cache")
 class ClassCache(SoftCache):
-    """One slot a training class: an EMA of the mean local token of that class's images.
+    """One slot per training class: an EMA of the mean local token of that class's images.
 
-    A class without an image yet takes no part in the read. Texts of other classes read the slots of
-    the training classes softly, as in EmaCache. Where a method learns from soft targets, the most
-    probable class counts as the label.
+    A class of which no image was seen yet takes no part in the read. Texts of other classes read
+    the slots of the training classes softly, as in EmaCache. Where a method learns from soft
+    targets, the most probable class counts as the label.
 
-    Source: ours; one slot a class as in Karmanov et al., TDA, CVPR 2024, arXiv 2403.18293.
+    Source: ours; one slot per class as in Karmanov et al., TDA, CVPR 2024, arXiv 2403.18293.
     """
 
     slots_CD: Tensor
@@ -269,7 +270,7 @@ class ClassCache(SoftCache):
         return self.slots_CD[self.seen_C]
 
     @torch.no_grad()
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: Observation) -> None:
         assert seen.labels is not None
         tokens_BD = F.normalize(seen.aligned.to(self.slots_CD.dtype), dim=-1).mean(dim=1)
         for label in seen.labels.unique().tolist():

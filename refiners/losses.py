@@ -1,4 +1,4 @@
-"""Loss terms of refiners. Shapes: B images, P patches, K rows an image, C classes, D text width.
+"""Loss terms of refiners. Shapes: B images, P patches, K rows per image, C classes, D text width.
 
 They read ``plain_text`` (the unrefined texts) and ``aligned`` (B, 1+P, D) from ``Forward.aux``.
 """
@@ -10,23 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.config.registry import NonNegativeFloat, PositiveInt, Reference, register
-from core.train.losses import Criterion
+from core.config import Configurable, NonNegativeFloat, PositiveInt, Reference, register
+from core.interfaces import Criterion
 from core.types import Forward
 
 LocalRow = Literal["cls", "top", "mean"]
 Pooling = Literal["each", "mean", "max"]
 
 
-class RefinerLoss(nn.Module, ABC):
-    """A weighted loss term; ``reads_local``: it needs local tokens and the attention row."""
+class RefinerLoss(nn.Module, Configurable, ABC):
+    """A loss term times its ``weight``.
+
+    ``reads_local``: it needs local tokens and the attention row. ``topk`` is how many patches of an
+    image it picks by that row.
+    """
 
     reads_local: ClassVar[bool] = False
+    topk: int = 0
     weight: float
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """A term that weighs nothing is no term."""
+        """A term of weight 0 is no term."""
         return Reference("NoLoss") if parameters.get("weight") == 0 else parameters
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """The refiner that does nothing."""
 
-from core.config.registry import register
+from core.config import register
 from core.interfaces import Refiner
 from core.seeding import Seeds
 from core.types import Forward, MethodOutput

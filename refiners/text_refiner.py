@@ -6,16 +6,14 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from core.config.config import Reference
-from core.config.registry import Part, lookup, register
-from core.interfaces import Refiner
+from core.config import Part, Reference, lookup, register
+from core.interfaces import LossTerm, Refiner
 from core.seeding import Seeds
-from core.train.losses import LossTerm
 from core.train.published_checkpoints import MEMORY, two_layer_names
 from core.types import Forward, MethodOutput
 from refiners.aggregation import Aggregation, LinearAggregation
 from refiners.alignment import Alignment, MlpAlignment
-from refiners.cache import Cache, EmaCache, Seen
+from refiners.cache import Cache, EmaCache, Observation
 from refiners.losses import RefinerLoss
 
 OFF = {
@@ -36,7 +34,7 @@ RELEASED_NAMES: dict[type[nn.Module], dict[str, str]] = {
 
 @register("refiner")
 class TextRefiner(Refiner):
-    """Reads a cache of local visual concepts with the class texts and adds what it finds to them.
+    """Reads a cache of local visual concepts with the class texts and adds what it reads to them.
 
     ``text -> aggregation(text, cache)``. In training the aligned local tokens feed the
     semantic loss and are then written into the cache. Each of the five parts is plugged in, and
@@ -70,11 +68,10 @@ class TextRefiner(Refiner):
                 f"TextRefiner needs the image fields {missing}, which this base method does not "
                 "provide; plug in @NoCache and @NoLoss, or another base method"
             )
-        topk = getattr(self.semantic, "topk", 0)
-        if topk > source.num_patches:
+        if self.semantic.topk > source.num_patches:
             raise ValueError(
-                f"SemanticLoss.topk is {topk}, but the backbone has {source.num_patches} patches; "
-                "use a smaller topk"
+                f"SemanticLoss.topk is {self.semantic.topk}, but the backbone has "
+                f"{source.num_patches} patches; use a smaller topk"
             )
 
     def needs(self) -> frozenset[str]:
@@ -94,7 +91,7 @@ class TextRefiner(Refiner):
         if self.cache.writes:
             aligned = out.aux["aligned"].detach()
             labels = targets if targets is None or targets.dim() == 1 else targets.argmax(dim=-1)
-            self.cache.observe(Seen(aligned=aligned, attention=out.attention, labels=labels))
+            self.cache.observe(Observation(aligned=aligned, attention=out.attention, labels=labels))
 
     def released_names(self) -> Mapping[str, str | None]:
         parts = {
@@ -109,13 +106,13 @@ class TextRefiner(Refiner):
         }
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
-        """Terms that weigh something: a zero term would still let weight decay move its parts."""
+        """Terms of positive weight: at weight 0 weight decay would still move their parts."""
         parts = {"semantic": self.semantic, "regularization": self.regularization}
         return {name: part for name, part in parts.items() if part.weight > 0}
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """What is the same computation with fewer parts; the planner runs equal cells once."""
+        """The same computation with fewer parts; the planner runs equal cells once."""
         simple = dict(parameters)
         if simple["aggregation"] == Reference("NoAggregation"):
             simple["cache"] = Reference("NoCache")

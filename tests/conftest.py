@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import core.clip  # noqa: F401  (declares operators that torchvision needs beside a CPU-only torch)
 from core.mosaic import datasets
+from tests.helpers.benchmark_fixtures import bare_trees, copied, trees  # noqa: F401
 
 torch.set_num_threads(1)  # bitwise comparisons, and less noise where several runs share a machine
 
@@ -17,3 +19,9 @@ def small_mosaic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "PER_CLASS", {"train": 5, "val": 2, "test": 5})
         yield tmp_path_factory.getbasetemp() / "small-mosaic"
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn images and image features that the runs of all tests may share."""
+    return tmp_path_factory.getbasetemp() / "cache"

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.figure import Figure
 from analysis.figures.style import POINTS_AN_INCH, SERIES, Style, bare, short
-from analysis.read.search_trials import Trial, best_so_far, expected_best
+from analysis.read.search_trials import best_so_far, expected_best
+from core.store.search import Trial
 
 COSTS = ("train_seconds", "trainable_parameters")
 TITLES: Mapping[str, str] = {

@@ -1,50 +1,65 @@
-"""Reading somebody else's results: a tidy CSV file, checked line by line."""
+"""From a CSV file with one row per run to ``Results``, checked line by line."""
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.read.integrity import Origin, odd_problems, refuse_best_of, set_aside
-from analysis.read.provenance import COUNTS, FACTOR, ORIGIN_COLUMNS, level_orders
-from analysis.read.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
+from analysis.read.integrity import (
+    Provenance,
+    exclusion_problems,
+    reasons_to_exclude,
+    refuse_best_of,
+)
+from analysis.read.provenance import COUNTS, FACTOR, PROVENANCE_COLUMNS, level_orders
+from analysis.read.results import Problem, Results, Setting, add_hm, metric_order, with_choices
 from analysis.read.shot_curves import curve_of
+from core.suggestions import closest
 
 SCALES = ("auto", "percent", "fraction")
 KEYS = ("variant", "dataset", "seed")
 SETTING_COLUMNS = ("protocol", "regime", "selection", "shots")
-NOT_METRICS = (*KEYS, *SETTING_COLUMNS, *ORIGIN_COLUMNS)
+NOT_METRICS = (*KEYS, *SETTING_COLUMNS, *PROVENANCE_COLUMNS)
 HM_TOLERANCE = 0.0011
 """A given hm further than this from 2bn/(b+n) is named: rounding of base and new to 0.1 points
 explains less.
 """
 
 
-def read_tidy(path: Path, *, scale: str = "auto", allow_mixed: bool = False) -> Results:
-    """Read and check a tidy CSV file; see ``frames.load_csv`` for the format and the rules."""
+def load_csv(
+    path: Path, *, baseline: str | None = None, scale: str = "auto", allow_mixed: bool = False
+) -> Results:
+    """Results of a CSV file with one row per run: ``variant,dataset,seed`` and metric columns.
+
+    ``scale`` is "percent", "fraction" or "auto". Auto reads the whole file as percent as soon as
+    one value is above 1, and refuses a file in which that leaves values that look like fractions.
+    Optional columns: ``correct,total`` (give an exact accuracy), ``protocol``, ``regime``,
+    ``selection``, ``shots``, ``code`` (version), ``data`` (fingerprint of the split), ``run`` (a
+    name), ``factor:NAME`` (a variant's level of a factor, for attribution). The baseline is the
+    first variant of the file unless one is named.
+    Raises ValueError with one line for anything that cannot be read.
+    """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
-    text = _read_text(path)
-    _check_columns(path, text)
-    _check_duplicates(path, text)
-    refuse_best_of([*text.columns, *text["variant"].unique(), *_rules(text)], str(path))
+    text = _checked_text(path)
     frame, notes = _scores(path, text, scale)
-    ordered = _metric_order(frame)
-    origins = _origins(frame, text)
-    odd = set_aside(origins, baseline=origins[0].variant, allow_mixed=allow_mixed)
-    complete = frame[[not reason for reason in odd]].dropna(subset=list(ordered))
+    ordered = metric_order(frame)
+    provenance = _provenance(frame, text)
+    excluded = reasons_to_exclude(
+        provenance, baseline=provenance[0].variant, allow_mixed=allow_mixed
+    )
+    complete = frame[[not reason for reason in excluded]].dropna(subset=list(ordered))
     factors, curve = _factors(path, text), curve_of(ordered)
     if complete.empty:
         raise ValueError(f"{path}: needs at least one row with every metric, found none")
     variants = tuple(dict.fromkeys(frame["variant"]))
     if "seed" not in text.columns:
         notes = (*notes, "the file has no seed column: every row is one measurement")
-    return Results(
+    results = Results(
         name=path.stem,
         frame=complete.reset_index(drop=True),
-        origins=_beside(text).loc[complete.index].reset_index(drop=True),
+        provenance=_provenance_columns(text).loc[complete.index].reset_index(drop=True),
         factors=factors,
         levels=level_orders(factors),
         variants=variants,
@@ -52,14 +67,27 @@ def read_tidy(path: Path, *, scale: str = "auto", allow_mixed: bool = False) -> 
         metrics=ordered,
         planned_seeds=tuple(sorted({int(s) for s in frame["seed"].dropna()})),
         baseline=variants[0],
-        problems=(*_holes(frame, variants, ordered), *odd_problems(origins, odd)),
+        problems=(
+            *_missing_cells(frame, variants, ordered),
+            *exclusion_problems(provenance, excluded),
+        ),
         notes=notes,
         settings=_settings(path, text),
         shots=_shots(path, text),
         shared_seeds=_shared_runs(text),
         curve=curve,
-        primary=curve[-1] if curve else "",
+        primary=list(curve)[-1] if curve else "",
     )
+    return with_choices(results, baseline=baseline)
+
+
+def _checked_text(path: Path) -> pd.DataFrame:
+    """The cells of the file as text, with the columns and rows that a report needs."""
+    text = _read_text(path)
+    _check_columns(path, text)
+    _check_duplicates(path, text)
+    refuse_best_of([*text.columns, *text["variant"].unique(), *_selection_rules(text)], str(path))
+    return text
 
 
 def _measures(text: pd.DataFrame) -> list[str]:
@@ -67,9 +95,9 @@ def _measures(text: pd.DataFrame) -> list[str]:
     return [c for c in text.columns if c not in NOT_METRICS and not c.startswith(FACTOR)]
 
 
-def _beside(text: pd.DataFrame) -> pd.DataFrame:
+def _provenance_columns(text: pd.DataFrame) -> pd.DataFrame:
     """What the file says about where its rows come from."""
-    return text[[c for c in (*ORIGIN_COLUMNS, *COUNTS) if c in text.columns]]
+    return text[[c for c in (*PROVENANCE_COLUMNS, *COUNTS) if c in text.columns]]
 
 
 def _shared_runs(text: pd.DataFrame) -> bool:
@@ -102,29 +130,22 @@ def _scores(path: Path, text: pd.DataFrame, scale: str) -> tuple[pd.DataFrame, t
     if metrics:
         values = _fractions(path, values, scale)
     if "correct" in text.columns:
-        values["accuracy"] = _counted(path, text, values.get("accuracy"))
+        values["accuracy"] = _exact_accuracies(path, text, values.get("accuracy"))
     return _with_hm(frame.assign(**values))
 
 
-def _metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Base, new and hm first, the others as the file has them."""
-    columns = [c for c in frame.columns if c not in KEYS]
-    known = [m for m in BASE_TO_NEW if m in columns]
-    return (*known, *(c for c in columns if c not in BASE_TO_NEW))
-
-
-def _rules(text: pd.DataFrame) -> list[str]:
+def _selection_rules(text: pd.DataFrame) -> list[str]:
     """The selection rules of the file."""
     return list(text["selection"].unique()) if "selection" in text.columns else []
 
 
-def _origins(frame: pd.DataFrame, text: pd.DataFrame) -> list[Origin]:
+def _provenance(frame: pd.DataFrame, text: pd.DataFrame) -> list[Provenance]:
     """Where every row comes from, by the optional columns code and data."""
     blank = [""] * len(text)
     code, data = (text[c].tolist() if c in text.columns else blank for c in ("code", "data"))
     seeds = [None if pd.isna(s) else int(s) for s in frame["seed"]]
     return [
-        Origin(*row)
+        Provenance(*row)
         for row in zip(frame["variant"], frame["dataset"], seeds, code, data, strict=True)
     ]
 
@@ -134,7 +155,7 @@ def _read_text(path: Path) -> pd.DataFrame:
         text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise ValueError(
-            f"{path}: no such file or folder; give a study folder or a tidy CSV file"
+            f"{path}: no such file or folder; give a study folder or a CSV file with a row per run"
         ) from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable CSV file ({str(error).strip()})") from error
@@ -155,8 +176,8 @@ def _check_columns(path: Path, text: pd.DataFrame) -> None:
         raise ValueError(f"{path}: a column appears once, these appear twice: {', '.join(double)}")
     for name in ("variant", "dataset"):
         if name not in columns:
-            close = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
-            hint = f"; did you mean to rename {close[0]!r}?" if close else ""
+            near = closest(name, columns)
+            hint = f"; did you mean to rename {near!r}?" if near else ""
             raise ValueError(f"{path}: needs a column {name!r}, has {', '.join(columns)}{hint}")
         if blank := [i for i, v in enumerate(text[name]) if not v]:
             raise ValueError(f"{path}, {_line(blank[0])}: {name} must not be blank")
@@ -193,7 +214,7 @@ def _keys(path: Path, text: pd.DataFrame) -> pd.DataFrame:
     for variant, rows in frame.groupby("variant", sort=False):
         if rows["seed"].isna().any() and rows["seed"].notna().any():
             raise ValueError(
-                f"{path}: a variant has a seed in every row or in none, {variant!r} mixes both"
+                f"{path}: a variant has a seed in every row or in none; {variant!r} mixes both"
             )
     return frame
 
@@ -236,7 +257,7 @@ def _fractions(path: Path, values: dict[str, list[float]], scale: str) -> dict[s
     return {name: [v / 100 for v in column] for name, column in values.items()}
 
 
-def _counted(path: Path, text: pd.DataFrame, given: Sequence[float] | None) -> list[float]:
+def _exact_accuracies(path: Path, text: pd.DataFrame, given: Sequence[float] | None) -> list[float]:
     """Exact accuracies from the integer columns correct and total; a given one must agree."""
     values = []
     pairs = zip(text["correct"], text["total"], strict=True)
@@ -277,9 +298,11 @@ def _with_hm(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     )
 
 
-def _holes(frame: pd.DataFrame, variants: Sequence[str], metrics: Sequence[str]) -> list[Problem]:
-    """Cells that a complete design would have and this file has not."""
-    holes: list[Problem] = []
+def _missing_cells(
+    frame: pd.DataFrame, variants: Sequence[str], metrics: Sequence[str]
+) -> list[Problem]:
+    """Cells that a complete design would have and this file lacks."""
+    missing: list[Problem] = []
     seeds = sorted({int(s) for s in frame["seed"].dropna()})
     blank = frame[list(metrics)].isna().to_numpy()
     numbers = [None if pd.isna(s) else int(s) for s in frame["seed"]]
@@ -296,10 +319,10 @@ def _holes(frame: pd.DataFrame, variants: Sequence[str], metrics: Sequence[str])
                 detail = f"blank {', '.join(bad)}"
             else:
                 continue
-            holes.append(
+            missing.append(
                 Problem(kind="missing", variant=variant, dataset=dataset, seed=seed, detail=detail)
             )
-    return holes
+    return missing
 
 
 def _settings(path: Path, text: pd.DataFrame) -> dict[str, Setting]:

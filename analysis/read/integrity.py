@@ -1,6 +1,6 @@
 """Which numbers may stand in one table: one code version, one split of the data, no best of N.
 
-What is set aside is named with the way out, never dropped silently.
+What is excluded is named with the way out, never dropped silently.
 """
 
 import re
@@ -11,11 +11,12 @@ from typing import NamedTuple
 from analysis.read.results import Problem
 
 BEST_OF = re.compile(r"best[ _-]*of[ _-]*(\d+|n)\b|\b(max|best)[ _-]*(over|of|seed)", re.IGNORECASE)
-ASIDE = "set aside"
+EXCLUDED = "set aside"
+"""The status of such a run, and the kind of its problem, as files have them."""
 SAW_TEST = re.compile(r"(?<![a-z])(oracle|test)(?![a-z])", re.IGNORECASE)
 
 
-class Origin(NamedTuple):
+class Provenance(NamedTuple):
     """Where a score comes from: its cell, the version of the code, the fingerprint of the split.
 
     An unknown version or fingerprint is "".
@@ -43,48 +44,50 @@ def saw_test(selection: str) -> bool:
     return bool(SAW_TEST.search(selection))
 
 
-def set_aside(origins: Sequence[Origin], *, baseline: str, allow_mixed: bool = False) -> list[str]:
+def reasons_to_exclude(
+    provenance: Sequence[Provenance], *, baseline: str, allow_mixed: bool = False
+) -> list[str]:
     """For every score why it cannot stand beside the others, "" where it can.
 
     One code version is used, that of most scores (of the baseline where two are even), unless
     ``allow_mixed``. On one (dataset, seed) all scores share the split of the baseline, or of most.
     """
-    codes = Counter(o.code for o in origins if o.code)
-    own = {o.code for o in origins if o.variant == baseline}
+    codes = Counter(o.code for o in provenance if o.code)
+    own = {o.code for o in provenance if o.variant == baseline}
     main = max(codes, key=lambda code: (codes[code], code in own, code), default="")
-    splits = _splits(origins, baseline)
+    splits = _splits(provenance, baseline)
     reasons = []
-    for origin in origins:
-        expected = splits[origin.dataset, origin.seed]
-        if origin.code and origin.code != main and not allow_mixed:
+    for score in provenance:
+        expected = splits[score.dataset, score.seed]
+        if score.code and score.code != main and not allow_mixed:
             reasons.append(
-                f"code version {origin.code}, most runs have {main}; run it again, or report with "
+                f"code version {score.code}, most runs have {main}; run it again, or report with "
                 "--allow-mixed"
             )
-        elif origin.data and expected and origin.data not in expected:
+        elif score.data and expected and score.data not in expected:
             others = ", ".join(sorted(expected))
-            reasons.append(f"data split {origin.data}, the runs beside it have {others}")
+            reasons.append(f"data split {score.data}, the runs beside it have {others}")
         else:
             reasons.append("")
     return reasons
 
 
-def odd_problems(origins: Sequence[Origin], reasons: Sequence[str]) -> list[Problem]:
-    """The scores that were set aside, as problems of the report."""
+def exclusion_problems(provenance: Sequence[Provenance], reasons: Sequence[str]) -> list[Problem]:
+    """The excluded scores, as problems of the report."""
     return [
-        Problem(kind=ASIDE, variant=o.variant, dataset=o.dataset, seed=o.seed, detail=reason)
-        for o, reason in zip(origins, reasons, strict=True)
+        Problem(kind=EXCLUDED, variant=o.variant, dataset=o.dataset, seed=o.seed, detail=reason)
+        for o, reason in zip(provenance, reasons, strict=True)
         if reason
     ]
 
 
 def _splits(
-    origins: Sequence[Origin], baseline: str
+    provenance: Sequence[Provenance], baseline: str
 ) -> dict[tuple[str, int | None], frozenset[str]]:
     """The split that every (dataset, seed) uses; without a seed, any that the dataset has."""
     found: dict[tuple[str, int | None], Counter[str]] = {}
     of_baseline: dict[tuple[str, int | None], str] = {}
-    for o in origins:
+    for o in provenance:
         found.setdefault((o.dataset, o.seed), Counter())[o.data] += bool(o.data)
         if o.variant == baseline and o.data:
             of_baseline[o.dataset, o.seed] = o.data

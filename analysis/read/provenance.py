@@ -1,31 +1,31 @@
-"""Where every score comes from: the columns that a tidy table has beside its scores."""
+"""Where every score comes from: the columns that a table of scores has beside them."""
 
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.read.integrity import Origin
-from analysis.read.manifest import Cell
+from analysis.read.cells import CellResult
+from analysis.read.integrity import Provenance
 
-ORIGIN_COLUMNS = ("shots", "code", "data", "run")
+PROVENANCE_COLUMNS = ("shots", "code", "data", "run")
 COUNTS = ("correct", "total")
 FACTOR = "factor:"
 """How the name of a column that holds the levels of a factor begins."""
 OFF_WORDS = ("off", "no", "none", "false", "without", "0")
 
 
-def split_origins(
-    frame: pd.DataFrame, cells: Sequence[Cell], origins: Sequence[Origin]
+def split_provenance(
+    frame: pd.DataFrame, cells: Sequence[CellResult], provenance: Sequence[Provenance]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The scores, and beside each row where it comes from.
 
-    ``frame`` names the runs behind a row in its column run, several with spaces between them. What
-    they differ in is left blank.
+    The column run of ``frame`` has the identities of the runs behind each row, a tuple. What they
+    differ in is left blank.
     """
-    known = {c.identity: (c, o) for c, o in zip(cells, origins, strict=True)}
+    known = {c.identity: (c, o) for c, o in zip(cells, provenance, strict=True)}
     rows = []
     for runs in frame["run"]:
-        found = [known[run] for run in runs.split()]
+        found = [known[run] for run in runs]
         shots = {str(c.record.shots) for c, _ in found if c.record and c.seed is not None}
         row = {
             "shots": shots,
@@ -33,7 +33,9 @@ def split_origins(
             "data": {o.data for _, o in found},
         }
         rows.append({key: next(iter(v)) if len(v) == 1 else "" for key, v in row.items()})
-    beside = pd.DataFrame(rows, columns=ORIGIN_COLUMNS[:-1]).assign(run=frame["run"])
+    beside = pd.DataFrame(rows, columns=PROVENANCE_COLUMNS[:-1]).assign(
+        run=[" ".join(runs) for runs in frame["run"]]
+    )
     counts = [c for c in COUNTS if c in frame.columns]
     return frame.drop(columns=["run", *counts]), beside.join(frame[counts])
 

@@ -12,13 +12,14 @@ flagged; a table that cannot be read is a ValueError that names the row.
 """
 
 import csv
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
+
+from core.suggestions import closest
 
 TABLES_DIR = Path(__file__).parent / "published_tables"
 BUDGETS = "budgets.csv"
@@ -51,7 +52,7 @@ _ELEVEN = tuple(DATASETS)[:11]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class PublishedTable:
     """One file of published figures: its metrics and the datasets that its average is over."""
 
     file: str
@@ -61,28 +62,28 @@ class Table:
     keys: tuple[str, ...] = ("dataset",)
 
 
-TABLES: Mapping[str, Table] = {
-    "base_to_new": Table(
+TABLES: Mapping[str, PublishedTable] = {
+    "base_to_new": PublishedTable(
         file="published_base_to_novel.csv",
         protocol="base_to_new",
         metrics=("base", "new", "hm"),
         averaged=_ELEVEN,
     ),
-    "cross_dataset": Table(
+    "cross_dataset": PublishedTable(
         file="published_cross_dataset.csv",
         protocol="cross_dataset",
         metrics=("accuracy",),
         averaged=_ELEVEN[1:],
         keys=("dataset", "setting"),
     ),
-    "domain_generalization": Table(
+    "domain_generalization": PublishedTable(
         file="published_domain_generalization.csv",
         protocol="domain_generalization",
         metrics=("accuracy",),
         averaged=tuple(DATASETS)[11:],
         keys=("dataset", "setting"),
     ),
-    "few_shot": Table(
+    "few_shot": PublishedTable(
         file="published_few_shot.csv",
         protocol="base_to_new",
         metrics=("base", "new", "hm"),
@@ -370,6 +371,6 @@ def _methods(rows: Sequence[PublishedRow], method: str) -> set[str]:
 def _unknown(role: str, given: str, names: Iterable[str]) -> str:
     """One line for a name that is none of ``names``, with the nearest one."""
     by_plain = {_plain(name): name for name in names}
-    close = difflib.get_close_matches(_plain(given), by_plain, n=1, cutoff=0.5)
-    hint = f"; did you mean {by_plain[close[0]]!r}?" if close else "."
+    near = closest(_plain(given), by_plain)
+    hint = f"; did you mean {by_plain[near]!r}?" if near else "."
     return f"unknown {role} {given!r}{hint} Known: {', '.join(by_plain.values())}"

@@ -1,13 +1,14 @@
-"""What a report is made from: one tidy frame of scores and everything that qualifies it."""
+"""What a report is made from: a table of scores and everything that qualifies it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from analysis.stats import Array
 from core.metrics import harmonic_mean
+from core.store.manifest import check_known
 
 BASE_TO_NEW = ("base", "new", "hm")
 
@@ -60,11 +61,12 @@ class Results:
     randomness) and one column of fractions per metric. ``planned_seeds`` are the seeds a complete
     cell has. ``aliases`` maps an inert variant, whose runs are another variant's runs, to that
     variant. ``shared_seeds`` says that one trained model was scored on several datasets; then
-    ``source`` has the mean accuracy of each variant on what it was trained on, which is no target.
-    ``curve`` names the metrics that are points of a few-shot curve, in order. ``levels``
-    has the levels of the factors in their order where it is known. ``origins`` says of every row of
-    ``frame`` where it comes from: shots, code, data, run, and counts where they are exact.
-    ``costs`` and ``runs`` are frames for display; they never enter a test.
+    ``source_accuracy`` has the mean accuracy of each variant on what it was trained on, which is
+    not a target. ``curve`` maps the metrics that are points of a few-shot curve to their numbers of
+    shots, in order. ``levels`` has the levels of the factors in their order where it is known.
+    ``provenance`` says of every row of ``frame`` where it comes from: shots, code, data, run, and
+    counts where they are exact. ``costs`` and ``runs`` are frames for display; they never enter a
+    test.
     """
 
     name: str
@@ -86,10 +88,10 @@ class Results:
     shots: tuple[int, ...] = ()
     batch_coupled: tuple[str, ...] = ()
     shared_seeds: bool = False
-    source: Mapping[str, float] = field(default_factory=dict)
-    curve: tuple[str, ...] = ()
+    source_accuracy: Mapping[str, float] = field(default_factory=dict)
+    curve: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    origins: pd.DataFrame = field(default_factory=_empty)
+    provenance: pd.DataFrame = field(default_factory=_empty)
     costs: pd.DataFrame = field(default_factory=_empty)
     runs: pd.DataFrame = field(default_factory=_empty)
     _seeded: dict[str, bool] = field(default_factory=dict, init=False, repr=False)
@@ -113,7 +115,7 @@ class Results:
         return max(len(self.planned_seeds), 1)
 
     def seeded(self, variant: str) -> bool:
-        """False for a variant that has one measurement a dataset and no seed."""
+        """False for a variant that has one measurement per dataset and no seed."""
         if variant not in self._seeded:
             rows = self.frame.loc[self.frame["variant"] == variant, "seed"]
             self._seeded[variant] = bool(rows.notna().any())
@@ -179,6 +181,39 @@ class Results:
         names = sorted({*one, *two})
         pairs = ((name, two.get(name, "unset"), one.get(name, "unset")) for name in names)
         return tuple(pair for pair in pairs if pair[1] != pair[2])
+
+
+def with_choices(
+    results: Results,
+    *,
+    baseline: str | None = None,
+    references: Sequence[str] | None = None,
+    metric: str | None = None,
+) -> Results:
+    """The same results with another baseline, other references or another metric in the headline.
+
+    Raises ValueError for an unknown name.
+    """
+    new_baseline = results.baseline if baseline is None else baseline
+    new_references = results.references if references is None else tuple(references)
+    check_known("baseline", new_baseline, results.variants)
+    for reference in new_references:
+        check_known("reference", reference, results.variants)
+    if metric is not None:
+        check_known("metric", metric, results.metrics)
+    return replace(
+        results,
+        baseline=new_baseline,
+        references=tuple(dict.fromkeys(r for r in new_references if r != new_baseline)),
+        primary=results.primary if metric is None else metric,
+    )
+
+
+def metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The metrics of a frame: base, new and hm first, the others in the order of their columns."""
+    columns = [c for c in frame.columns if c not in ("variant", "dataset", "seed")]
+    known = [m for m in BASE_TO_NEW if m in columns]
+    return (*known, *(c for c in columns if c not in known))
 
 
 def add_hm(frame: pd.DataFrame) -> pd.DataFrame:

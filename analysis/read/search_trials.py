@@ -1,33 +1,13 @@
 """The trials of a hyper-parameter search as numbers: what was found, when, and by how much luck."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.store.record import read_study
-
-DEFINITION_NAME = "search.json"
-VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One trial: its settings as text, and what it came to. ``values`` follow the objectives."""
-
-    number: int
-    params: Mapping[str, str]
-    state: str
-    values: tuple[float, ...]
-    num_runs: int
-    message: str
-
-    @property
-    def complete(self) -> bool:
-        """Whether every run of it finished."""
-        return self.state == "complete"
+from core.store.record import read_records
+from core.store.search import Trial, read_definition, read_importances, read_result, read_trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,46 +42,24 @@ class SearchData:
 
 def read_search(folder: Path) -> SearchData:
     """Read the folder of a search. Raises ValueError where there is none that can be read."""
-    definition = _read(folder / DEFINITION_NAME)
-    if definition is None:
-        raise ValueError(f"{folder} is no search: it has no {DEFINITION_NAME}")
-    result = _read(folder / "result.json")
+    definition, result = read_definition(folder), read_result(folder)
     control: tuple[Trial, ...] = ()
     if result is not None and result["control_study"]:
-        control = _trials(folder.parent / result["control_study"])
-    seconds = sum(record.cost.total_seconds for record in read_study(folder) if record.cost)
+        control = read_trials(folder.parent / result["control_study"])
+    seconds = sum(record.cost.total_seconds for record in read_records(folder) if record.cost)
     return SearchData(
         folder=folder,
         definition=definition,
-        trials=_trials(folder),
+        trials=read_trials(folder),
         result=result,
-        importances=_read(folder / "importances.json"),
+        importances=read_importances(folder),
         control=control,
         seconds=seconds,
     )
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
-    try:
-        found: Mapping[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): run the search again") from None
-    if found.get("schema_version") != VERSION:
-        version = found.get("schema_version")
-        raise ValueError(f"{path} has schema version {version}, this version reads {VERSION}")
-    return found
-
-
-def _trials(folder: Path) -> tuple[Trial, ...]:
-    table = _read(folder / "trials.json")
-    rows = table["trials"] if table else []
-    return tuple(Trial(**{**row, "values": tuple(row["values"])}) for row in rows)
-
-
 def best_so_far(trials: Sequence[Trial]) -> list[tuple[int, float]]:
-    """(number, best first objective until then), one a trial from the first complete one on."""
+    """(number, best first objective so far), one per trial from the first complete one on."""
     found: list[tuple[int, float]] = []
     for trial in trials:
         best = found[-1][1] if found else -math.inf

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.read.manifest import Cell
+from analysis.read.cells import CellResult
 
 
 def point(shots: int) -> str:
@@ -12,13 +12,17 @@ def point(shots: int) -> str:
     return f"{shots} shot" if shots == 1 else f"{shots} shots"
 
 
-def curve_of(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The metrics where all of them are points of a curve, otherwise none."""
-    return tuple(metrics) if all(re.fullmatch(r"\d+ shots?", m) for m in metrics) else ()
+def curve_of(metrics: Sequence[str]) -> dict[str, int]:
+    """The number of shots of each metric where all of them are points of a curve, as the columns of
+    a CSV file name them; otherwise none.
+    """
+    found = {m: re.fullmatch(r"(\d+) shots?", m) for m in metrics}
+    points = {m: int(match[1]) for m, match in found.items() if match}
+    return points if len(points) == len(found) else {}
 
 
-def curve_rows(finished: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One row a variant, dataset and seed, with the accuracy at each number of shots.
+def curve_rows(finished: Sequence[CellResult]) -> list[dict[str, Any]]:
+    """One row per variant, dataset and seed, with the accuracy at each number of shots.
 
     A variant that trains nothing has one run, which fills all of its points.
     """
@@ -27,12 +31,7 @@ def curve_rows(finished: Sequence[Cell]) -> list[dict[str, Any]]:
         assert c.record is not None and c.shots is not None
         key = {"variant": c.variant, "dataset": c.dataset, "seed": c.seed}
         row = rows.setdefault((c.variant, c.dataset, c.seed), key)
-        row["run"] = f"{row.get('run', '')} {c.identity}".strip()
+        row["run"] = (*row.get("run", ()), c.identity)
         (scored,) = c.record.evaluations
         row[point(c.shots)] = scored.accuracy
     return list(rows.values())
-
-
-def shots_of(metric: str) -> int:
-    """The number of shots of a point of the curve."""
-    return int(metric.split()[0])

@@ -1,75 +1,25 @@
-"""From a study folder or a CSV file to ``Results``. Nothing is dropped silently: every hole is
-named.
-"""
+"""From a study folder to ``Results``. Nothing is dropped silently: every missing run is named."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.read.csv_file import read_tidy
-from analysis.read.integrity import ASIDE, Origin, odd_problems, set_aside
-from analysis.read.manifest import MANIFEST_NAME, Cell, check_known, read_cells, read_manifest
-from analysis.read.provenance import split_origins
-from analysis.read.results import BASE_TO_NEW, Problem, Results, Setting, add_hm
+from analysis.read.cells import CellResult, read_cells
+from analysis.read.integrity import EXCLUDED, Provenance, exclusion_problems, reasons_to_exclude
+from analysis.read.provenance import split_provenance
+from analysis.read.results import (
+    Problem,
+    Results,
+    Setting,
+    add_hm,
+    metric_order,
+    with_choices,
+)
 from analysis.read.shot_curves import curve_rows, point
-from core.store.record import RunRecord
-
-
-def load(
-    path: Path, *, baseline: str | None = None, scale: str = "auto", allow_mixed: bool = False
-) -> Results:
-    """Results of a study folder or of a tidy CSV file, whichever ``path`` is. See ``load_study``
-    and ``load_csv``. ``allow_mixed`` lets runs of different code versions stand together.
-    """
-    if path.is_dir():
-        return load_study(path, baseline=baseline, allow_mixed=allow_mixed)
-    return load_csv(path, baseline=baseline, scale=scale, allow_mixed=allow_mixed)
-
-
-def load_csv(
-    path: Path, *, baseline: str | None = None, scale: str = "auto", allow_mixed: bool = False
-) -> Results:
-    """Results of anybody's tidy CSV: ``variant,dataset,seed`` and one column a metric.
-
-    ``scale`` is "percent", "fraction" or "auto". Auto reads the whole file as percent as soon as
-    one value is above 1, and refuses a file in which that leaves values that look like fractions.
-    Optional columns: ``correct,total`` (give an exact accuracy), ``protocol``, ``regime``,
-    ``selection``, ``shots``, ``code`` (version), ``data`` (fingerprint of the split), ``run`` (a
-    name), ``factor:NAME`` (a variant's level of a factor, for attribution). The baseline is the
-    first variant of the file unless one is named.
-    Raises ValueError with one line for anything that cannot be read.
-    """
-    results = read_tidy(path, scale=scale, allow_mixed=allow_mixed)
-    return seen_from(results, baseline=baseline)
-
-
-def seen_from(
-    results: Results,
-    *,
-    baseline: str | None = None,
-    references: Sequence[str] | None = None,
-    metric: str | None = None,
-) -> Results:
-    """The same results with another baseline, other references or another metric in the headline.
-
-    Raises ValueError for an unknown name.
-    """
-    new_baseline = results.baseline if baseline is None else baseline
-    new_references = results.references if references is None else tuple(references)
-    check_known("baseline", new_baseline, results.variants)
-    for reference in new_references:
-        check_known("reference", reference, results.variants)
-    if metric is not None:
-        check_known("metric", metric, results.metrics)
-    return replace(
-        results,
-        baseline=new_baseline,
-        references=tuple(dict.fromkeys(r for r in new_references if r != new_baseline)),
-        primary=results.primary if metric is None else metric,
-    )
+from core.store.manifest import read_manifest
+from core.store.record import RunRecord, record_paths
 
 
 def load_study(
@@ -78,50 +28,50 @@ def load_study(
     """Results of a study folder: ``study.json`` says what was planned, the records what is there.
 
     A cell without a record is missing; a failed or diverged run is named and never averaged; a run
-    of another code version or another split than the runs beside it is set aside and named. Raises
+    of another code version or another split than the runs beside it is excluded and named. Raises
     ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
     a study without a finished run.
     """
-    manifest = read_manifest(study_dir / MANIFEST_NAME)
+    manifest = read_manifest(study_dir)
     cells = read_cells(study_dir, manifest)
     finished = _finished(study_dir, cells)
-    variants, baseline_name = tuple(v["name"] for v in manifest["variants"]), manifest["baseline"]
-    used, odd = _together(finished, baseline or baseline_name, allow_mixed=allow_mixed)
-    frame, datasets, notes, by_target = _scores(used, tuple(manifest["datasets"]))
-    frame, origins = split_origins(frame, used, [_origin(c) for c in used])
-    curve = tuple(point(n) for n in sorted({c.shots for c in cells if c.shots is not None}))
+    variants = manifest.variant_names
+    used, excluded = _comparable(finished, baseline or manifest.baseline, allow_mixed=allow_mixed)
+    frame, datasets, notes, by_target = _scores(used, manifest.datasets)
+    frame, provenance = split_provenance(frame, used, [_provenance(c) for c in used])
+    curve = {point(n): n for n in sorted({c.shots for c in cells if c.shots is not None})}
     inert, partly = _inert(cells)
     results = Results(
-        name=str(manifest["study"]),
+        name=manifest.study,
         frame=frame,
         variants=variants,
         datasets=datasets,
-        metrics=curve or _metric_order(frame),
-        primary=curve[-1] if curve else "",
+        metrics=tuple(curve) or metric_order(frame),
+        primary=list(curve)[-1] if curve else "",
         planned_seeds=tuple(sorted({int(c.seed) for c in cells if c.seed is not None})),
-        baseline=baseline_name,
-        references=tuple(manifest.get("references", ())),
-        problems=(*_problems(cells), *odd),
+        baseline=manifest.baseline,
+        references=manifest.references,
+        problems=(*_problems(cells), *excluded),
         notes=(*notes, *partly, *_record_notes(study_dir, cells)),
         inert=inert,
-        aliases=_aliases(cells, variants, baseline_name),
+        aliases=_aliases(cells, variants, manifest.baseline),
         settings=_settings(finished),
-        factors=_factors(manifest),
-        levels=_levels(manifest),
-        origins=origins,
+        factors={variant.name: dict(variant.factors) for variant in manifest.variants},
+        levels=dict(manifest.factors),
+        provenance=provenance,
         shots=_shots(finished),
         batch_coupled=_batch_coupled(finished, variants),
         shared_seeds=by_target,
-        source=_source(used, variants) if by_target else {},
+        source_accuracy=_source_accuracy(used, variants) if by_target else {},
         curve=curve,
         environment=_environment(finished),
         costs=_costs(finished, variants),
         runs=_runs(cells, used),
     )
-    return seen_from(results, baseline=baseline)
+    return with_choices(results, baseline=baseline)
 
 
-def _finished(study_dir: Path, cells: Sequence[Cell]) -> list[Cell]:
+def _finished(study_dir: Path, cells: Sequence[CellResult]) -> list[CellResult]:
     """The cells with a score. Raises ValueError where there is none."""
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     if not finished:
@@ -131,7 +81,7 @@ def _finished(study_dir: Path, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _scores(
-    finished: Sequence[Cell], planned: tuple[str, ...]
+    finished: Sequence[CellResult], planned: tuple[str, ...]
 ) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...], bool]:
     """Frame, datasets, notes and whether rows are targets of one trained model.
 
@@ -150,7 +100,7 @@ def _scores(
         or target_sets <= {frozenset({"base"}), frozenset({"new"}), frozenset({"base", "new"})}
     ):
         rows = [
-            {**_key(c, c.dataset), "run": c.identity}
+            {**_key(c, c.dataset), "run": (c.identity,)}
             | {e.target: e.accuracy for e in r.evaluations}
             for c, r in pairs
         ]
@@ -162,14 +112,14 @@ def _scores(
         for e in others or r.evaluations:
             name = f"{r.dataset} to {e.target}" if several else e.target
             counts = {"correct": sum(e.correct), "total": sum(e.total)}
-            rows.append({**_key(c, name), "run": c.identity, **counts, "accuracy": e.accuracy})
+            rows.append({**_key(c, name), "run": (c.identity,), **counts, "accuracy": e.accuracy})
         if others and len(others) < len(r.evaluations):
             notes.append("accuracy on the source dataset is not part of the average over targets")
     datasets = tuple(dict.fromkeys(str(row["dataset"]) for row in rows))
     return _typed(rows), datasets, tuple(dict.fromkeys(notes)), not own
 
 
-def _source(finished: Sequence[Cell], variants: Sequence[str]) -> dict[str, float]:
+def _source_accuracy(finished: Sequence[CellResult], variants: Sequence[str]) -> dict[str, float]:
     """Mean accuracy of each variant on the datasets that its runs were trained on."""
     found: dict[str, list[float]] = {}
     for c in finished:
@@ -180,7 +130,7 @@ def _source(finished: Sequence[Cell], variants: Sequence[str]) -> dict[str, floa
     return {v: sum(found[v]) / len(found[v]) for v in variants if found.get(v)}
 
 
-def _key(cell: Cell, dataset: str) -> dict[str, Any]:
+def _key(cell: CellResult, dataset: str) -> dict[str, Any]:
     return {"variant": cell.variant, "dataset": dataset, "seed": cell.seed}
 
 
@@ -189,13 +139,7 @@ def _typed(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return add_hm(frame.assign(seed=pd.array(frame["seed"].tolist(), dtype="Int64")))
 
 
-def _metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
-    columns = [c for c in frame.columns if c not in ("variant", "dataset", "seed")]
-    known = [m for m in BASE_TO_NEW if m in columns]
-    return (*known, *(c for c in columns if c not in known))
-
-
-def _problems(cells: Sequence[Cell]) -> Iterable[Problem]:
+def _problems(cells: Sequence[CellResult]) -> Iterable[Problem]:
     for c in cells:
         if c.broken:
             kind, detail = "unreadable", c.broken
@@ -209,10 +153,10 @@ def _problems(cells: Sequence[Cell]) -> Iterable[Problem]:
         yield Problem(kind=kind, variant=c.variant, dataset=c.dataset, seed=c.seed, detail=detail)
 
 
-def _record_notes(study_dir: Path, cells: Sequence[Cell]) -> Iterable[str]:
+def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]:
     planned = {c.identity for c in cells}
-    strangers = sorted(p.parent.name for p in study_dir.glob("*/record.json"))
-    if extra := [name for name in strangers if name not in planned]:
+    unplanned = [path.parent.name for path in record_paths(study_dir)]
+    if extra := [name for name in unplanned if name not in planned]:
         names = ", ".join(extra)
         yield f"{len(extra)} runs in the folder are not in the manifest and are not used: {names}"
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
@@ -244,7 +188,7 @@ def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
         yield "the runs do not share one frozen backbone"
 
 
-def _aliases(cells: Sequence[Cell], variants: Sequence[str], baseline: str) -> dict[str, str]:
+def _aliases(cells: Sequence[CellResult], variants: Sequence[str], baseline: str) -> dict[str, str]:
     """Variants all of whose runs are another variant's runs; the baseline, then the earlier
     variant, is the original.
     """
@@ -255,7 +199,7 @@ def _aliases(cells: Sequence[Cell], variants: Sequence[str], baseline: str) -> d
     return {v: first[runs[v]] for v in variants if first[runs[v]] != v}
 
 
-def _settings(finished: Sequence[Cell]) -> dict[str, Setting]:
+def _settings(finished: Sequence[CellResult]) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for c in finished:
         assert c.record is not None
@@ -269,24 +213,12 @@ def _settings(finished: Sequence[Cell]) -> dict[str, Setting]:
     return settings
 
 
-def _factors(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    return {
-        v["name"]: {str(key): str(level) for key, level in v.get("factors", {}).items()}
-        for v in manifest["variants"]
-    }
-
-
-def _levels(manifest: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The levels of the factors in the order of the configuration; older manifests lack them."""
-    return {key: tuple(levels) for key, levels in manifest.get("factors", {}).items()}
-
-
-def _shots(finished: Sequence[Cell]) -> tuple[int, ...]:
+def _shots(finished: Sequence[CellResult]) -> tuple[int, ...]:
     return tuple(sorted({c.record.shots for c in finished if c.record and c.seed is not None}))
 
 
-def _inert(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
-    """Notes of the planner: by variant where all its cells have one, otherwise one a cell."""
+def _inert(cells: Sequence[CellResult]) -> tuple[dict[str, str], list[str]]:
+    """Notes of the planner: by variant where all its cells have one, otherwise one per cell."""
     bare = {c.variant for c in cells if not c.note}
     whole = {c.variant: c.note for c in cells if c.note and c.variant not in bare}
     partly = dict.fromkeys(
@@ -295,12 +227,12 @@ def _inert(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
     return whole, list(partly)
 
 
-def _batch_coupled(finished: Sequence[Cell], variants: Sequence[str]) -> tuple[str, ...]:
+def _batch_coupled(finished: Sequence[CellResult], variants: Sequence[str]) -> tuple[str, ...]:
     coupled = {c.variant for c in finished if c.record is not None and c.record.batch_coupled}
     return tuple(v for v in variants if v in coupled)
 
 
-def _environment(finished: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
+def _environment(finished: Sequence[CellResult]) -> dict[str, tuple[str, ...]]:
     values: dict[str, set[str]] = {}
     for c in finished:
         assert c.record is not None
@@ -317,34 +249,34 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _status(cell: Cell, *, used: bool) -> str:
+def _status(cell: CellResult, *, used: bool) -> str:
     if cell.broken:
         return "unreadable"
     if cell.record is None:
         return "missing"
-    return cell.record.status if used or cell.record.status != "finished" else ASIDE
+    return cell.record.status if used or cell.record.status != "finished" else EXCLUDED
 
 
-def _together(
-    finished: Sequence[Cell], baseline: str, *, allow_mixed: bool
-) -> tuple[list[Cell], list[Problem]]:
+def _comparable(
+    finished: Sequence[CellResult], baseline: str, *, allow_mixed: bool
+) -> tuple[list[CellResult], list[Problem]]:
     """The cells whose scores may stand in one table, and the others as problems."""
-    origins = [_origin(c) for c in finished]
-    reasons = set_aside(origins, baseline=baseline, allow_mixed=allow_mixed)
+    provenance = [_provenance(c) for c in finished]
+    reasons = reasons_to_exclude(provenance, baseline=baseline, allow_mixed=allow_mixed)
     kept = [c for c, reason in zip(finished, reasons, strict=True) if not reason]
-    return kept, odd_problems(origins, reasons)
+    return kept, exclusion_problems(provenance, reasons)
 
 
-def _origin(cell: Cell) -> Origin:
+def _provenance(cell: CellResult) -> Provenance:
     assert cell.record is not None
     environment = cell.record.environment
     code = str(environment.get("commit") or "")
     code += " with changes" if code and environment.get("dirty") else ""
     data = str(cell.record.fingerprints.get("dataset", ""))
-    return Origin(cell.variant, cell.dataset, cell.seed, code, data)
+    return Provenance(cell.variant, cell.dataset, cell.seed, code, data)
 
 
-def _costs(finished: Sequence[Cell], variants: Sequence[str]) -> pd.DataFrame:
+def _costs(finished: Sequence[CellResult], variants: Sequence[str]) -> pd.DataFrame:
     """Mean cost of a run per variant; the same run of an inert variant shows the same figures."""
     rows = []
     for v in variants:
@@ -367,7 +299,7 @@ def _costs(finished: Sequence[Cell], variants: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _runs(cells: Sequence[Cell], used: Sequence[Cell]) -> pd.DataFrame:
+def _runs(cells: Sequence[CellResult], used: Sequence[CellResult]) -> pd.DataFrame:
     """Every planned cell; ``used`` are those whose scores the report uses."""
     kept = {id(c) for c in used}
     rows = [

@@ -120,7 +120,7 @@ def _figure(figure: Figure) -> PageFigure:
     return PageFigure(figure, whole, panels)
 
 
-class Cell(NamedTuple):
+class PageCell(NamedTuple):
     """The content of a cell, its classes, and over how many columns it reaches."""
 
     content: Markup
@@ -132,9 +132,9 @@ class PageTable(NamedTuple):
     """A table as markup: groups of columns, heads, and rows that begin with their name."""
 
     table: Table
-    groups: list[Cell]
-    heads: list[Cell]
-    rows: list[list[Cell]]
+    groups: list[PageCell]
+    heads: list[PageCell]
+    rows: list[list[PageCell]]
     legend: bool
 
 
@@ -145,7 +145,7 @@ def page_table(found: Table) -> PageTable:
     columns = [found.columns[i] for i in kept]
     edges = _edges(columns)
     heads = [
-        Cell(escape(column.title), _classes(column, edge) if n else "name")
+        PageCell(escape(column.title), _classes(column, edge) if n else "name")
         for n, (column, edge) in enumerate(zip(columns, edges, strict=True))
     ]
     rows = []
@@ -167,10 +167,10 @@ def _edges(columns: Sequence[Column[Any]]) -> list[bool]:
     return [bool(c.group) and c.group != b for c, b in zip(columns, before, strict=False)]
 
 
-def _groups(columns: Sequence[Column[Any]]) -> list[Cell]:
+def _groups(columns: Sequence[Column[Any]]) -> list[PageCell]:
     made = []
     for group, members in itertools.groupby(columns, lambda column: column.group):
-        made.append(Cell(escape(group), "group edge" if group else "", len(list(members))))
+        made.append(PageCell(escape(group), "group edge" if group else "", len(list(members))))
     return made
 
 
@@ -184,7 +184,7 @@ def _row(
     columns: Sequence[Column[Any]],
     edges: Sequence[bool],
     notes: Sequence[tuple[Column[Any], Any]],
-) -> list[Cell]:
+) -> list[PageCell]:
     """The cells; where the end of the row has no values, its remark stands there."""
     end = len(values)
     while end > 1 and values[end - 1] is None:
@@ -196,12 +196,12 @@ def _row(
     else:
         end = len(values)
     cells = [
-        Cell(cell_markup(value, column.kind), _classes(column, edge))
+        PageCell(cell_markup(value, column.kind), _classes(column, edge))
         for value, column, edge in zip(values[:end], columns, edges, strict=False)
     ]
     name = cells[0].content + Markup().join(_note(column, value) for column, value in notes)
-    cells[0] = Cell(name, "mono" if columns[0].kind is Kind.CODE else "")
-    return [*cells, *([Cell(remark, "text soft", len(values) - end)] if remark else [])]
+    cells[0] = PageCell(name, "mono" if columns[0].kind is Kind.CODE else "")
+    return [*cells, *([PageCell(remark, "text soft", len(values) - end)] if remark else [])]
 
 
 def _note(column: Column[Any], value: Any) -> Markup:

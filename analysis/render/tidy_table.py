@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.read.provenance import COUNTS, FACTOR, ORIGIN_COLUMNS
+from analysis.read.provenance import COUNTS, FACTOR, PROVENANCE_COLUMNS
 from analysis.read.results import Results, Setting
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 ENDINGS = (".csv", ".parquet")
-SAID = (ORIGIN_COLUMNS[0], "protocol", "regime", "selection", *ORIGIN_COLUMNS[1:])
+SAID = (PROVENANCE_COLUMNS[0], "protocol", "regime", "selection", *PROVENANCE_COLUMNS[1:])
 
 
 def tidy_frame(results: Results) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def tidy_frame(results: Results) -> pd.DataFrame:
     columns = {
         name: [getattr(s, name) for s in settings] for name in ("protocol", "regime", "selection")
     }
-    beside = {str(name): results.origins[name].tolist() for name in results.origins.columns}
+    beside = {str(name): results.provenance[name].tolist() for name in results.provenance.columns}
     said = {name: (columns | beside).get(name, []) for name in SAID}
     measured = {m: results.frame[m].round(9).tolist() for m in results.metrics}
     counts = {name: beside[name] for name in COUNTS if name in beside}

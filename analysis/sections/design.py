@@ -62,7 +62,9 @@ def _what(results: Results) -> list[tuple[str, str]]:
 
 def _source(results: Results) -> str:
     """Accuracy on what was trained on, where the datasets are targets."""
-    scores = ", ".join(f"{variant} {points(mean)}" for variant, mean in results.source.items())
+    scores = ", ".join(
+        f"{variant} {points(mean)}" for variant, mean in results.source_accuracy.items()
+    )
     return f"accuracy in percent, not part of the average over targets: {scores}" if scores else ""
 
 

@@ -7,7 +7,7 @@ images of one run are no sample of runs. Runs of different seeds are therefore n
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +21,8 @@ from analysis.read.shot_curves import point
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, once
 from analysis.sections.pairwise import LEFT_OUT_COLUMNS
 from analysis.sections.section import Section, Sentence, Topic, plain, say
-from analysis.stats import Interval, samples
+from analysis.stats import Interval
+from analysis.stats.image_tests import CLAIM as CLAIM_OF_IMAGES
 from analysis.text import (
     Column,
     Columns,
@@ -35,19 +36,19 @@ from analysis.text import (
     p_equals,
     table,
 )
-from core.store.record import RightImages, read_right_images
+from core.store.correct import CorrectImages, read_correct_images
 
 LEAST_MODELS = 3
 FEW_SEEDS = 3
 MAX_TOLD = 4
-CLAIM = f"A claim {samples.CLAIM}: another seed trains other models."
+CLAIM = f"A claim {CLAIM_OF_IMAGES}: another seed trains other models."
 NOT_RECORDED = "which images were classified correctly was not recorded; run it again to have it"
 OTHER_IMAGES = "not the same test images in the same order and among the same classes"
 
 Seeds = Mapping[int | None, str]
 """Identities of finished runs by seed; None for a variant without seeds."""
 
-Read = Callable[[str], "Mapping[str, RightImages] | str"]
+Read = Callable[[str], "Mapping[str, CorrectImages] | str"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,10 +202,10 @@ def _needed(runs: Mapping[str, Seeds], baseline: str) -> Iterator[str]:
 def reader(study_dir: Path) -> Read:
     """A function that reads the correct images of a run of this study."""
 
-    def read(identity: str) -> Mapping[str, RightImages] | str:
+    def read(identity: str) -> Mapping[str, CorrectImages] | str:
         """On which images a run is correct, or why nobody knows."""
         try:
-            return read_right_images(study_dir / identity) or NOT_RECORDED
+            return read_correct_images(study_dir / identity) or NOT_RECORDED
         except ValueError as error:
             return str(error).replace(f"{study_dir}/", "")
 
@@ -227,7 +228,7 @@ def _pairs(
 
 
 def pair_on_target(
-    blank: ImagePair, one: Mapping[str, RightImages], two: Mapping[str, RightImages]
+    blank: ImagePair, one: Mapping[str, CorrectImages], two: Mapping[str, CorrectImages]
 ) -> ImagePair:
     """McNemar's exact test on ``blank.target``, or the reason why there is none."""
     if blank.target not in one or blank.target not in two:
@@ -273,7 +274,7 @@ def _omnibus(
             yield replace(row, images=asked.num_images, q=test.q, p=test.p, reason=test.reason)
 
 
-def _bits(images: RightImages) -> NDArray[np.uint8]:
+def _bits(images: CorrectImages) -> NDArray[np.uint8]:
     """0 or 1 an image, in the order of the test list."""
     return np.unpackbits(np.frombuffer(images.bits, np.uint8), count=images.num_images)
 
@@ -453,51 +454,27 @@ def _reasons(rows: Sequence[ImagePair] | Sequence[ImageOmnibus]) -> tuple[str, .
 
 
 def _pair_seeds_columns(baseline: str, alpha: float) -> Columns[PairSeeds]:
-    return (
-        Column("variant", "Variant", Kind.NAME, lambda s: s.pairs[0].variant, Show.READ),
-        Column("dataset", "Dataset", Kind.TEXT, lambda s: s.pairs[0].dataset, Show.READ),
-        Column("target", "Target", Kind.TEXT, lambda s: s.pairs[0].target or None, Show.READ),
-        Column("seeds", "Seeds", Kind.COUNT, lambda s: len(s.tested), Show.READ),
-        Column("images", "Images", Kind.COUNT, lambda s: s.span("images"), Show.READ),
-        Column(
-            "only_variant",
-            "Correct, only the variant",
-            Kind.COUNT,
-            lambda s: s.span("only_variant"),
-            Show.READ,
+    counts = {
+        "images": "Images",
+        "only_variant": "Correct, only the variant",
+        "only_baseline": f"Correct, only {baseline}",
+    }
+    significant = f"correct, p Holm < {alpha:g}"
+    columns: list[Column[PairSeeds]] = [
+        Column("variant", "Variant", Kind.NAME, lambda s: s.pairs[0].variant),
+        Column("dataset", "Dataset", Kind.TEXT, lambda s: s.pairs[0].dataset),
+        Column("target", "Target", Kind.TEXT, lambda s: s.pairs[0].target or None),
+        Column("seeds", "Seeds", Kind.COUNT, lambda s: len(s.tested)),
+        *(
+            Column(name, title, Kind.COUNT, partial(PairSeeds.span, name=name))
+            for name, title in counts.items()
         ),
-        Column(
-            "only_baseline",
-            f"Correct, only {baseline}",
-            Kind.COUNT,
-            lambda s: s.span("only_baseline"),
-            Show.READ,
-        ),
-        Column(
-            "difference",
-            "Difference, points",
-            Kind.DIFFERENCE,
-            lambda s: s.span("difference"),
-            Show.READ,
-        ),
-        Column(
-            "more",
-            f"More correct, p Holm < {alpha:g}",
-            Kind.TALLY,
-            lambda s: s.shown(1),
-            Show.READ,
-        ),
-        Column(
-            "fewer",
-            f"Fewer correct, p Holm < {alpha:g}",
-            Kind.TALLY,
-            lambda s: s.shown(-1),
-            Show.READ,
-        ),
-        Column(
-            "remark", "Remark", Kind.NOTE, lambda s: _reasons(s.pairs), Show.READ, optional=True
-        ),
-    )
+        Column("difference", "Difference, points", Kind.DIFFERENCE, lambda s: s.span("difference")),
+        Column("more", f"More {significant}", Kind.TALLY, lambda s: s.shown(1)),
+        Column("fewer", f"Fewer {significant}", Kind.TALLY, lambda s: s.shown(-1)),
+        Column("remark", "Remark", Kind.NOTE, lambda s: _reasons(s.pairs), optional=True),
+    ]
+    return tuple(replace(column, show=Show.READ) for column in columns)
 
 
 def _omnibus_seeds_columns(alpha: float) -> Columns[OmnibusSeeds]:

@@ -51,17 +51,26 @@ def methods_sentences(
             )
         )
     if images:
-        sentences.append(
-            _said(
-                "The trained models themselves are compared on the same test images by McNemar's "
-                "exact test",
-                cite("mcnemar1947"),
-                " with Holm's correction over the variants of a target, and by Cochran's Q",
-                cite("cochran1950"),
-                "; this says nothing about the methods.",
-            )
-        )
+        sentences.append(_said(*IMAGES))
     return tuple(sentences)
+
+
+BESIDE = (
+    "Bayesian signed-rank posteriors",
+    cite("benavoli2017"),
+    ", the number of datasets with a shown effect",
+    cite("dror2017"),
+    " and the probability of outperforming",
+    cite("bouthillier2021"),
+    " are given too.",
+)
+IMAGES = (
+    "The trained models themselves are compared on the same test images by McNemar's exact test",
+    cite("mcnemar1947"),
+    " with Holm's correction over the variants of a target, and by Cochran's Q",
+    cite("cochran1950"),
+    "; this says nothing about the methods.",
+)
 
 
 def _said(*pieces: str | Citation) -> Sentence:
@@ -141,15 +150,7 @@ def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[
             f" place it within {100 * options.rope:g} points of zero; what is neither is called "
             "undecided.",
         ),
-        _said(
-            "Bayesian signed-rank posteriors",
-            cite("benavoli2017"),
-            ", the number of datasets with a shown effect",
-            cite("dror2017"),
-            " and the probability of outperforming",
-            cite("bouthillier2021"),
-            " are given too.",
-        ),
+        _said(*BESIDE),
     ]
 
 

@@ -20,7 +20,7 @@ from analysis.sections.comparisons import Comparison, compared, differences, hea
 from analysis.sections.published import ZERO_SHOT
 from analysis.sections.section import Section, Topic, plain
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Array
-from analysis.stats.designs import NO_SPREAD, Designs, Spread
+from analysis.stats.power import NO_SPREAD, Designs, Spread
 from analysis.text import Column, Columns, Kind, Show, points, table
 
 TARGET_POWER = 0.8
@@ -45,7 +45,7 @@ def variance_components(difference_DS: Array) -> tuple[Spread | None, str]:
     source = f"these {len(rows)} datasets"
     if not several:
         return Spread(between=math.sqrt(total), seed=None, source=source), (
-            "one seed a dataset: the noise of training cannot be told from the spread between "
+            "one seed per dataset: the noise of training cannot be told from the spread between "
             "datasets"
         )
     freedom = sum(row.size - 1 for row in several)

@@ -47,13 +47,13 @@ def _profiles(analysis: Analysis) -> list[ProfileInfo]:
             variant=v,
             points=points,
             share_above=tuple(s.value for s in stats.profile_claims(table_DS, draws, points)),
-            **_estimated(stats.summarize(table_DS, draws)),
+            **_estimated(stats.aggregates(table_DS, draws)),
         )
         for v, table_DS in complete.items()
     ]
 
 
-def _estimated(summary: stats.Summary) -> dict[str, Estimated]:
+def _estimated(summary: stats.Aggregates) -> dict[str, Estimated]:
     return {
         name: Estimated(
             value=claims.value,

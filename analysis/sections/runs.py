@@ -83,7 +83,7 @@ def planned_runs(analysis: Analysis) -> Iterator[PlannedRun]:
     frame = results.runs
     if frame.empty:
         frame = results.frame[["variant", "dataset", "seed"]].assign(
-            identity=results.origins.get("run", ""), status="scored", note=""
+            identity=results.provenance.get("run", ""), status="scored", note=""
         )
     for raw in frame.to_dict("records"):
         row: dict[str, Any] = {str(key): value for key, value in raw.items()}

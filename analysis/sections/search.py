@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.figures import search as figures
 from analysis.figures.figure import Figure
-from analysis.read.search_trials import SearchData, Trial
+from analysis.read.search_trials import SearchData
 from analysis.sections.comparisons import TESTS, Comparison
 from analysis.sections.headline import DECIDED, EMBEDDED_CAVEAT, KINDS
 from analysis.sections.section import Section, Sentence, Topic, plain, say
@@ -29,8 +29,8 @@ from analysis.text import (
     table,
     terms,
 )
+from core.store.search import CONTROL, DEFAULT, TUNED, Trial
 
-TUNED, DEFAULT, CONTROL = "tuned", "default", "random search"
 NOT_JUDGED = "the search was not judged yet"
 MAX_UNFOLDED = 20
 

@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple
 
 from analysis.figures.curves import CurveInfo, shot_curves
-from analysis.read.shot_curves import shots_of
 from analysis.sections.analysis import Analysis
 from analysis.sections.results import AVERAGE, AVERAGE_NAME, MainTable, main
 from analysis.sections.section import Section, Topic
@@ -49,7 +48,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if not results.curve:
         reason = "the study has one number of shots"
         return [Section(key="shot_curves", title=TITLE, reason=reason)]
-    shots = {metric: shots_of(metric) for metric in results.curve}
+    shots = results.curve
     curves = []
     for v in found.variants:
         for d in found.datasets:
@@ -68,7 +67,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="shot_curves",
             title=TITLE,
-            tables=(_table(found, results.curve),),
+            tables=(_table(found, tuple(results.curve)),),
             figures=(drawn,) if drawn else (),
         )
     ]

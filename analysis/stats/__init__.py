@@ -4,14 +4,25 @@ Shape letters: D datasets, S seeds, V variants, R bootstrap repetitions, M compa
 Scores are fractions or differences of fractions; a missing cell is NaN. A generator is passed in
 wherever numbers are drawn. A number that does not exist is None, and the result says why.
 
-The sample is the datasets (Demsar, JMLR 7, 2006): seeds of one dataset are not independent
-datasets, so every test over several datasets sees one number a dataset, the mean over its seeds.
+The datasets are the sample (Demsar, JMLR 7, 2006): seeds of one dataset are not independent
+datasets, so every test over several datasets sees one number per dataset, the mean over its seeds.
 """
 
+from analysis.stats.aggregates import (
+    Aggregates,
+    aggregates,
+    improvement_claims,
+    iqm,
+    mean_of_datasets,
+    median_of_datasets,
+    optimality_gap,
+    probability_of_improvement,
+    profile,
+    profile_claims,
+)
 from analysis.stats.attribution import (
     KINDS,
     MAX_PARTS,
-    MEANINGS,
     Alias,
     Attribution,
     Cells,
@@ -41,14 +52,6 @@ from analysis.stats.decision_table import (
     Rule,
     decision_rule,
 )
-from analysis.stats.detection import (
-    Detector,
-    detector,
-    mde_dz,
-    noether_size,
-    pairs_needed,
-    t_power,
-)
 from analysis.stats.effects import (
     GAMMA,
     Estimate,
@@ -72,6 +75,12 @@ from analysis.stats.factorial import (
     LevelCells,
     cell_means,
     level_effects,
+)
+from analysis.stats.image_tests import (
+    Cochran,
+    McNemar,
+    cochran_q,
+    mcnemar_exact,
 )
 from analysis.stats.intervals import (
     ROUNDING,
@@ -107,18 +116,25 @@ from analysis.stats.paired import (
     welch_t,
     win_tie_loss,
 )
+from analysis.stats.power import (
+    NO_SPREAD,
+    Designs,
+    Detector,
+    Spread,
+    detector,
+    noether_size,
+    t_power,
+)
 from analysis.stats.ranks import (
     Omnibus,
-    PairTest,
-    PairwiseTests,
     RankGroups,
+    RankStability,
     Trend,
     conover_friedman,
     friedman,
-    nemenyi_difference,
     page_trend,
-    pairwise_wilcoxon,
     rank_groups,
+    rank_stability,
 )
 from analysis.stats.replicability import (
     Replicability,
@@ -133,26 +149,6 @@ from analysis.stats.resampling import (
     bootstrap,
     mean_difference,
 )
-from analysis.stats.samples import (
-    Cochran,
-    McNemar,
-    cochran_q,
-    mcnemar_exact,
-)
-from analysis.stats.summaries import (
-    RankStability,
-    Summary,
-    improvement_claims,
-    iqm,
-    mean_of_datasets,
-    median_of_datasets,
-    optimality_gap,
-    probability_of_improvement,
-    profile,
-    profile_claims,
-    rank_stability,
-    summarize,
-)
 from analysis.stats.variance_shares import (
     SEEDS,
     VarianceShares,
@@ -164,18 +160,20 @@ __all__ = [
     "GAMMA",
     "KINDS",
     "MAX_PARTS",
-    "MEANINGS",
     "MIN_DATASETS_FOR_WILCOXON",
+    "NO_SPREAD",
     "ROPE",
     "ROUNDING",
     "SEEDS",
     "SMALL",
+    "Aggregates",
     "Alias",
     "Array",
     "Attribution",
     "CellMeans",
     "Cells",
     "Cochran",
+    "Designs",
     "Detector",
     "Estimate",
     "Interval",
@@ -187,9 +185,7 @@ __all__ = [
     "MixedModel",
     "Omnibus",
     "PValue",
-    "PairTest",
     "PairedT",
-    "PairwiseTests",
     "PartEffect",
     "Parts",
     "Posterior",
@@ -202,13 +198,14 @@ __all__ = [
     "Resamples",
     "Rule",
     "SignedRank",
-    "Summary",
+    "Spread",
     "Tost",
     "Trend",
     "TwoClaims",
     "VarianceShares",
     "VarianceSource",
     "Verdict",
+    "aggregates",
     "attribute",
     "bayesian_correlated_t",
     "bayesian_signed_rank",
@@ -234,13 +231,11 @@ __all__ = [
     "judge",
     "level_effects",
     "mcnemar_exact",
-    "mde_dz",
     "mean_difference",
     "mean_of_datasets",
     "median_of_datasets",
     "mixed_model",
     "most_comparisons",
-    "nemenyi_difference",
     "noether_size",
     "one_sided_p",
     "one_sided_t",
@@ -248,8 +243,6 @@ __all__ = [
     "page_trend",
     "paired_differences",
     "paired_t",
-    "pairs_needed",
-    "pairwise_wilcoxon",
     "part_effects",
     "percentile_interval",
     "primary_test",
@@ -269,7 +262,6 @@ __all__ = [
     "smallest_adjusted_p",
     "smallest_p",
     "subsets",
-    "summarize",
     "t_interval",
     "t_power",
     "tost",

@@ -2,8 +2,8 @@
 
 A toggle grid switches k parts on and off. ``cells`` maps the set of parts that are on to scores
 (D, S), fractions, NaN where missing; every cell has the same datasets and seeds. All effects are
-linear in the cells, so each has its own value a dataset and seed, and with it a two-level interval
-and a test like any comparison.
+linear in the cells, so each has a value per dataset and seed, and with it a two-level interval and
+a test like any comparison.
 
 Sources: Shapley, Contributions to the Theory of Games II, 1953; Grabisch and Roubens, Int. J. Game
 Theory 28, 1999 (interactions, Moebius transform); Box, Hunter and Hunter, Statistics for
@@ -29,14 +29,10 @@ Contrast = Mapping[Parts, float]
 
 MAX_PARTS = 8
 KINDS = ("full_minus_base", "shapley", "main", "add_one_in", "leave_one_out", "interaction")
-MEANINGS = {
-    "full_minus_base": "all parts on minus all off",
-    "shapley": "share of the whole gain, averaged over all orders of adding parts",
-    "main": "on minus off, averaged over the other parts on and off",
-    "add_one_in": "the part alone minus all off",
-    "leave_one_out": "all on minus all but the part",
-    "interaction": "what parts do together beyond their smaller groups (Moebius)",
-}
+"""All parts on minus all off; share of that gain averaged over all orders of adding parts; on minus
+off averaged over the other parts; the part alone minus all off; all on minus all but the part; what
+parts do together beyond their smaller groups (Moebius).
+"""
 
 
 def subsets(parts: Iterable[str]) -> list[Parts]:

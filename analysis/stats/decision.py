@@ -43,7 +43,7 @@ class Primary:
 
     @property
     def over_datasets(self) -> bool:
-        """Whether the test sees one number a dataset."""
+        """Whether the test sees one number per dataset."""
         return self.name in ("wilcoxon", "t")
 
 
@@ -55,7 +55,7 @@ def primary_test(
     alpha: float = 0.05,
     overlap: float | None = None,
 ) -> Primary:
-    """Which test decides, from the counts alone: datasets, seeds a dataset, comparisons (Demsar,
+    """Which test decides, from the counts alone: datasets, seeds per dataset, comparisons (Demsar,
     JMLR 7, 2006; Dror et al., TACL 5, 2017; the smallest attainable p as a limit).
 
     * 6 or more datasets and 2/2^n times the number of comparisons below alpha: exact Wilcoxon over
@@ -71,7 +71,7 @@ def primary_test(
         return _over_datasets(num_datasets, num_comparisons, alpha)
     if num_datasets < 1 or num_seeds < 2:
         few = f", and {num_datasets} datasets are too few for a test over them"
-        text = "none, because there is at most one paired run a dataset"
+        text = "none, because there is at most one paired run per dataset"
         return Primary(name="none", reason=text + (few if num_datasets > 1 else ""))
     test = "paired t" if overlap is None else f"corrected resampled t (test/train {overlap:.4g})"
     if num_datasets == 1:
@@ -278,7 +278,7 @@ def _no_test(difference_DS: Array, rows: Sequence[Array]) -> str:
     if sum(win_tie_loss(known)[::2]) == 0:
         return "identical in every pair"
     if not rows or max(row.size for row in rows) < 2:
-        return "one paired run a dataset: no test"
+        return "one paired run per dataset: no test"
     return ""
 
 

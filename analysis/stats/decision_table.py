@@ -1,5 +1,5 @@
-"""The decision table: for a design, what the authorities ask for, what stands beside it, and what
-must not be done.
+"""The decision table: for a design, the test that decides, what to report beside it, and what
+not to use.
 
 Sources: Demsar, JMLR 7, 2006; Benavoli et al., JMLR 17, 2016; Dror et al., TACL 5, 2017; Colas et
 al., arXiv 1806.08295; Bouthillier et al., arXiv 2103.03098.
@@ -51,14 +51,14 @@ def decision_rule(
         return Rule(
             primary="Page's L over datasets",
             also=("the curve with t intervals",),
-            never=("one test a number of shots",),
+            never=("one test per number of shots",),
             claim="a trend over shots on datasets like these",
         )
     if num_datasets == 1:
         return _one_dataset(num_seeds, num_variants, overlapping)
     if num_datasets < MIN_DATASETS_FOR_WILCOXON:
         return Rule(
-            primary="a paired t a dataset, and k-hat: in how many datasets, and in which",
+            primary="a paired t test per dataset, and k-hat: in how many datasets, and in which",
             also=("paired t over dataset means, as a description", "mixed model"),
             never=("Wilcoxon or Friedman over datasets as a decision",),
             claim="on these datasets, by name",
@@ -86,7 +86,7 @@ def _one_dataset(num_seeds: int, num_variants: int, overlapping: bool) -> Rule:
     rank_tests = "Wilcoxon and permutation tests: their smallest p is too large"
     if num_seeds < MIN_SEEDS_FOR_T:
         return Rule(
-            primary="effect with its t interval; undecided unless the effect is huge",
+            primary="effect with its t interval; undecided unless the effect is very large",
             also=("test on the images of one run",),
             never=(rank_tests, "percentile bootstrap: it covers too rarely"),
             claim=claim,

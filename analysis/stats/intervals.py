@@ -62,7 +62,7 @@ def t_interval(values: Array, *, level: float = 0.95) -> MeanInterval:
 def paired_differences(variant_DS: Array, reference_DS: Array) -> Array:
     """Differences variant minus reference, shape (D, S), of cells that share dataset and seed.
 
-    Either side may be (D, 1): one measurement a dataset of a method without randomness. It is
+    Either side may be (D, 1): one measurement per dataset of a method without randomness. It is
     paired with every seed of the other side as a constant. A cell that either side lacks is NaN.
     """
     return np.asarray(variant_DS - reference_DS, dtype=np.float64)

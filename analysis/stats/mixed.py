@@ -56,7 +56,7 @@ def mixed_model(scores_VDS: Array, names: Sequence[str], *, baseline: int = 0) -
     """Fit by REML. Scores (V, D, S), NaN where missing; variant ``baseline`` is the reference.
 
     A random intercept for the dataset is asked for by name: left out, the library fits none, and
-    standard errors are those of the spread between datasets. With one seed a cell the interaction
+    standard errors are those of the spread between datasets. With one seed per cell the interaction
     is the residual. A variant without seeds must stand as one column and NaN, never as copies.
     Seeds that never differ are one column: a fit would invent a noise from them.
     """
@@ -85,7 +85,7 @@ def mixed_model(scores_VDS: Array, names: Sequence[str], *, baseline: int = 0) -
     shares = fit.scale, np.asarray(fit.cov_re)[0, 0], fit.vcomp[0] if replicated else 0.0
     noise, between, interaction = (float(share) * unit**2 for share in shares)
     covariance = _covariance([design[g] for g in groups], mats, noise, between, interaction)
-    remark += "" if replicated else "one seed a cell: interaction and seed noise are one variance"
+    remark += "" if replicated else "one seed per cell: interaction and seed noise are one variance"
     return replace(
         counted,
         effects=_effects(
@@ -143,7 +143,7 @@ def _covariance(
 def _not_applicable(scores_VDS: Array, known: Array, names: Sequence[str]) -> str:
     num_variants, num_datasets = known.shape[0], int(known.any(axis=(0, 2)).sum())
     if len(names) != num_variants:
-        raise ValueError(f"one name a variant, got {len(names)} names for {num_variants}")
+        raise ValueError(f"one name per variant, got {len(names)} names for {num_variants}")
     if num_variants < 2 or num_datasets < 3:
         return (
             "a mixed model needs 2 variants and 3 datasets to tell their spread, got "
@@ -169,7 +169,7 @@ def _without_copies(scores_VDS: Array) -> Array:
 
 
 def _left_over(scores_VDS: Array, known: Array) -> bool:
-    """Whether anything is left of the scores after a level a variant and a level a dataset."""
+    """Whether anything is left of the scores after a level per variant and a level per dataset."""
     variant, dataset, _ = np.nonzero(known)
     design = np.column_stack(
         [variant[:, None] == np.unique(variant), dataset[:, None] == np.unique(dataset)]

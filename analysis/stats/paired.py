@@ -1,7 +1,8 @@
-"""Tests of paired differences, one number a dataset (or a seed of one dataset)."""
+"""Tests of paired differences, one number per dataset (or per seed of one dataset)."""
 
 import math
-from typing import NamedTuple
+import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -92,14 +93,19 @@ def paired_t(differences: Array, *, level: float = 0.95) -> PairedT:
     known = flat[np.isfinite(flat)]
     if known.size < 2:
         return PairedT(None, None, ONE_PAIR if known.size else NO_PAIR)
-    mean, half_width, _ = t_interval(known, level=level)
-    assert half_width is not None
-    interval = Interval(mean - half_width, mean + half_width)
     if not has_spread(known):
+        mean, half_width, _ = t_interval(known, level=level)
+        assert half_width is not None
         constant = "the difference is the same everywhere: t is not defined"
         zero = not round(mean, ROUNDING)
+        interval = Interval(mean - half_width, mean + half_width)
         return PairedT(1.0 if zero else None, interval, "" if zero else constant)
-    return PairedT(min(1.0, 2 * upper_tail(abs(mean), known)), interval)
+    return _with_interval(stats.ttest_1samp(known, 0.0), level)
+
+
+def _with_interval(test: Any, level: float) -> PairedT:
+    """P and interval of a t test of scipy."""
+    return PairedT(float(test.pvalue), Interval(*map(float, test.confidence_interval(level))))
 
 
 def upper_tail(shift: float, known: Array, *, overlap: float | None = None) -> float:
@@ -121,20 +127,17 @@ def welch_t(values: Array, reference: Array, *, level: float = 0.95) -> PairedT:
         return PairedT(None, None, "Welch's t needs two seeds on either side")
     if not has_spread(one) and not has_spread(two):
         return PairedT(None, None, "neither side varies over seeds: t is not defined")
-    shares = [float(side.var(ddof=1)) / side.size for side in (one, two)]
-    weights = [share**2 / (side.size - 1) for share, side in zip(shares, (one, two), strict=True)]
-    freedom = sum(shares) ** 2 / sum(weights)
-    difference, error = float(one.mean() - two.mean()), math.sqrt(sum(shares))
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
-    p = 2 * float(stats.t.sf(abs(difference) / error, freedom))
-    return PairedT(p, Interval(difference - half, difference + half))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one constant side: Welch's t exists
+        return _with_interval(stats.ttest_ind(one, two, equal_var=False), level)
 
 
 def sign_flip(differences: Array, *, rng: np.random.Generator | None = None) -> PValue:
     """Exact two-sided sign-flip (randomization) test of the mean of paired differences, shape (n,).
 
     All 2**n sign patterns up to 20 pairs; beyond, 100,000 drawn ones with the observed pattern
-    counted in, for which ``rng`` is needed. Sums are compared after rounding to 1e-9.
+    counted in, for which ``rng`` is needed. Sums are compared after rounding to 1e-9. The p equals
+    that of ``scipy.stats.permutation_test``, which takes seconds for 20 pairs.
     """
     known = known_values(differences)
     n = int(known.size)

@@ -1,11 +1,10 @@
-"""Several variants over several datasets: omnibus test, pairwise tests, and what a diagram shows.
+"""Several variants over several datasets: omnibus and pairwise tests, groups, trends, stability.
 
 Ranks are by dataset, 1 for the best (highest) score; scores are rounded to 1e-9 before ranking.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -13,8 +12,8 @@ import numpy as np
 from scipy import stats
 
 from analysis.stats.intervals import ROUNDING, Array
-from analysis.stats.multiple import holm, most_comparisons
-from analysis.stats.paired import NO_PAIR, signed_rank, smallest_p
+from analysis.stats.multiple import holm
+from analysis.stats.resampling import CHUNK, Resamples, TwoClaims, bootstrap
 
 
 class Omnibus(NamedTuple):
@@ -43,7 +42,7 @@ def _ranked(scores_DV: Array) -> tuple[Array, tuple[int, ...]]:
 
 
 def friedman(scores_DV: Array) -> Omnibus:
-    """Do the variants differ at all? Scores (D, V), one mean a dataset; ``p`` is that of F.
+    """Do the variants differ at all? Scores (D, V), one mean per dataset; ``p`` is that of F.
 
     Sources: Friedman, JASA 32, 1937; Iman and Davenport, Comm. Statist. A9, 1980; Demsar, JMLR 7,
     2006. When all datasets agree on one strict order F is infinite, and p is exact: (1/V!)**(D-1).
@@ -77,81 +76,6 @@ def friedman(scores_DV: Array) -> Omnibus:
     return found._replace(f=f, f_df=df, p=float(stats.f.sf(f, *df)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairTest:
-    """Exact Wilcoxon of variant ``first`` against ``second`` (columns) on the datasets that both
-    have.
-    """
-
-    first: int
-    second: int
-    num_datasets: int
-    p: float | None
-    holm_p: float | None
-    smallest_p: float | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairwiseTests:
-    """A family of pairwise tests. ``reachable`` is False where no p of it can fall below alpha."""
-
-    num_variants: int
-    tests: tuple[PairTest, ...]
-    reachable: bool
-    reason: str = ""
-
-    def matrix(self, *, adjusted: bool = True) -> Array:
-        """P values (V, V), symmetric, 1 on the diagonal and where there is no test."""
-        made = np.ones((self.num_variants, self.num_variants))
-        for test in self.tests:
-            p = test.holm_p if adjusted else test.p
-            made[test.first, test.second] = made[test.second, test.first] = 1.0 if p is None else p
-        return made
-
-
-def pairwise_wilcoxon(
-    scores_DV: Array, *, baseline: int | None = None, alpha: float = 0.05
-) -> PairwiseTests:
-    """Exact Wilcoxon with Holm over all pairs of columns of (D, V), or of all with ``baseline``.
-
-    Not a mean-rank post-hoc test (Nemenyi): there the outcome of A against B depends on which other
-    variants are in the table (Benavoli, Corani, Mangili, JMLR 17, 2016, arXiv 1505.02288).
-    """
-    k = scores_DV.shape[1]
-    pairs = list(combinations(range(k), 2))
-    if baseline is not None:
-        pairs = [(baseline, other) for other in range(k) if other != baseline]
-    raw = [_pair_test(scores_DV, first, second) for first, second in pairs]
-    adjusted = holm([test.p for test in raw])
-    tests = [replace(test, holm_p=p) for test, p in zip(raw, adjusted, strict=True)]
-    most = max((most_comparisons(t.num_datasets, alpha=alpha) for t in tests), default=0)
-    reason = "" if tests else "one variant: nothing to compare"
-    if tests and most < len(tests):
-        n = max(test.num_datasets for test in tests)
-        reason = (
-            f"Wilcoxon on {n} datasets with Holm cannot fall below {alpha:g} in a family of "
-            f"{len(tests)}: at most {most}"
-        )
-    return PairwiseTests(
-        num_variants=k, tests=tuple(tests), reachable=0 < len(tests) <= most, reason=reason
-    )
-
-
-def _pair_test(scores_DV: Array, first: int, second: int) -> PairTest:
-    differences = scores_DV[:, first] - scores_DV[:, second]
-    n = int(np.isfinite(differences).sum())
-    return PairTest(
-        first=first,
-        second=second,
-        num_datasets=n,
-        p=signed_rank(differences).p,
-        holm_p=None,
-        smallest_p=smallest_p(n),
-        reason="" if n else NO_PAIR,
-    )
-
-
 def conover_friedman(scores_DV: Array) -> tuple[Array | None, str]:
     """Holm-adjusted p values (V, V) of Conover's test on Friedman ranks, or None and why not.
 
@@ -174,18 +98,6 @@ def conover_friedman(scores_DV: Array) -> tuple[Array | None, str]:
     for (i, j), p in zip(pairs, holm(raw), strict=True):
         made[i, j] = made[j, i] = 1.0 if p is None else p
     return made, ""
-
-
-def nemenyi_difference(num_variants: int, num_datasets: int, *, alpha: float = 0.05) -> float:
-    """Nemenyi's critical difference of mean ranks: for comparison with older papers only.
-
-    It depends on the pool of variants and decides nothing here. Source: Demsar, JMLR 7, 2006.
-    """
-    k, n = num_variants, num_datasets
-    if k < 2 or n < 1:
-        raise ValueError(f"a critical difference needs 2 variants and 1 dataset, got {k} and {n}")
-    quantile = float(stats.studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
-    return quantile * math.sqrt(k * (k + 1) / (6 * n))
 
 
 class RankGroups(NamedTuple):
@@ -244,7 +156,7 @@ class Trend(NamedTuple):
 def page_trend(scores_DK: Sequence[Sequence[float]] | Array) -> Trend:
     """Does the score rise along K ordered conditions (shots)? Scores (D, K) in that order.
 
-    One test over the datasets instead of one a number of shots. Source: Page, JASA 58, 1963.
+    One test over the datasets instead of one per number of shots. Source: Page, JASA 58, 1963.
     """
     scores = np.round(np.asarray(scores_DK, dtype=np.float64), ROUNDING)
     missing = np.isnan(scores).any(axis=1)
@@ -258,3 +170,46 @@ def page_trend(scores_DK: Sequence[Sequence[float]] | Array) -> Trend:
         return Trend(None, 1.0, n, left_out, "every curve is flat")
     test = stats.page_trend_test(kept)
     return Trend(float(test.statistic), float(test.pvalue), n, left_out)
+
+
+class RankStability(NamedTuple):
+    """How often each variant is best, or one of the first two, under resampling, and its mean rank
+    with both intervals.
+    """
+
+    best_on_these: tuple[float, ...]
+    best_on_like_these: tuple[float, ...]
+    first_two_on_these: tuple[float, ...]
+    first_two_on_like_these: tuple[float, ...]
+    mean_ranks: tuple[TwoClaims, ...]
+
+
+def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
+    """Would the order hold with other seeds, or on other datasets? Complete tables (V, D, S).
+
+    The best has the highest mean over datasets; ties share it. Ranks are by dataset, 1 is best.
+    """
+
+    def ranks(tables: Array) -> Array:
+        means = np.round(tables.mean(axis=-1), ROUNDING)
+        return np.asarray(stats.rankdata(-means, axis=1).mean(axis=-1), dtype=np.float64)
+
+    mean_ranks = bootstrap(ranks, scores_VDS, resamples)
+    reps = len(resamples.dataset_RD)
+    votes = np.zeros((2, 2, len(scores_VDS)))
+    for start in range(0, reps, CHUNK):
+        for level, tables in enumerate(resamples.tables(scores_VDS, slice(start, start + CHUNK))):
+            means = np.round(tables.mean(axis=(-2, -1)), ROUNDING)
+            for places in (1, 2):
+                votes[level, places - 1] += _among_the_first(means, places).sum(axis=0)
+    (like_best, like_two), (these_best, these_two) = (
+        [tuple(share.tolist()) for share in level] for level in votes / reps
+    )
+    return RankStability(these_best, like_best, these_two, like_two, mean_ranks)
+
+
+def _among_the_first(means_RV: Array, places: int) -> Array:
+    """1 for a variant among the so many highest, 0 for others; ties share what is left, (R, V)."""
+    above = stats.rankdata(-means_RV, method="min", axis=1) - 1
+    tied = stats.rankdata(-means_RV, method="max", axis=1) - above
+    return np.asarray(np.clip((places - above) / tied, 0.0, 1.0), dtype=np.float64)

@@ -52,14 +52,14 @@ def one_sided_t(differences: Array, *, overlap: float | None = None) -> PValue:
 def replicability(
     p_values: Sequence[float | None], names: Sequence[str], *, alpha: float = 0.05
 ) -> Replicability:
-    """k-hat by partial conjunction from one-sided p values, one a dataset.
+    """k-hat by partial conjunction from one-sided p values, one per dataset.
 
     At least u of n datasets show the effect when (n - u + 1) * p_(u) is at most alpha, for this u
     and all below it (Bonferroni), or by Fisher's combination of p_(u) to p_(n). A dataset without
     a p (None) counts as p = 1.
     """
     if len(p_values) != len(names):
-        raise ValueError(f"one name a p value, got {len(names)} names and {len(p_values)} values")
+        raise ValueError(f"one name per p value, got {len(names)} names and {len(p_values)} values")
     filled = np.sort([1.0 if p is None else p for p in p_values])
     n = len(filled)
     bonferroni = [(n - u) * p for u, p in enumerate(filled)]

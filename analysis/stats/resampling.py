@@ -145,7 +145,7 @@ def _limits(num_datasets: int, several_seeds: bool) -> tuple[bool, bool, str]:
     """Which of the two claims a design can support, and why not."""
     reasons = []
     if not several_seeds:
-        reasons.append("one seed a dataset: nothing is known about other seeds on these datasets")
+        reasons.append("one seed per dataset: nothing is known about other seeds on these datasets")
     if num_datasets < 2:
         reasons.append("one dataset: nothing is known about datasets like it")
     return several_seeds, num_datasets >= 2, "; ".join(reasons)

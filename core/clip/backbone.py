@@ -1,19 +1,19 @@
 """Loading a backbone: the only door to open_clip's models.
 
 A backbone is an open_clip name with a pretrained tag, an open_clip name with a local weights file,
-or "mosaic", the embedded model that needs no download.
+or "mosaic", the embedded model that needs no download. open_clip is slow to import, so functions
+import it when they need it: naming a method or checking a configuration does not.
 """
 
-import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
+from core import mosaic
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
 from core.clip.weights import (
@@ -24,7 +24,8 @@ from core.clip.weights import (
     is_openai,
     read_state_dict,
 )
-from core.mosaic import model as mosaic
+from core.program import command_line
+from core.suggestions import did_you_mean
 
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
@@ -38,6 +39,8 @@ SIZED_BY = {
 
 def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
     """A random open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg, quick_gelu}``."""
+    import open_clip
+
     settings = dict(config)
     custom_text = settings.pop("custom_text", False)
     kind: Any = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
@@ -74,7 +77,7 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     if path is None:
         raise ValueError(
             f"weights {weights!r} of {name!r} are not on this machine; fetch {about(name, weights)}"
-            f" with: python main.py weights {name} {weights}"
+            f" with: {command_line('weights', name, weights)}"
         )
     state = read_state_dict(path)
     if is_openai(state) or source.get("quick_gelu"):
@@ -88,7 +91,7 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
 
 @functools.lru_cache(maxsize=2)
 def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype) -> FrozenCLIP:
-    """``load_clip`` once a process, on its device: runs share the frozen weights."""
+    """``load_clip`` once per process, on its device: runs share the frozen weights."""
     return load_clip(name, weights).to(device, dtype)
 
 
@@ -98,6 +101,8 @@ def pretrained_source(name: str, tag: str) -> dict[str, Any]:
     Raises ValueError for an unknown tag, and for one whose weights want another activation than
     a model that was named with quick-GELU.
     """
+    import open_clip
+
     quick = bool(_native_config(name).get("quick_gelu", False))
     for model in (name, name.removesuffix(QUICK), name + QUICK):
         if not open_clip.pretrained.is_pretrained_cfg(model, tag):
@@ -131,6 +136,8 @@ def fetch(name: str, tag: str) -> Path:
 
     Returns the file. Raises ValueError for an unknown tag and where the download fails.
     """
+    import open_clip
+
     source = pretrained_source(name, tag)
     found = cached_file(source)
     if found is None:
@@ -145,6 +152,11 @@ def fetch(name: str, tag: str) -> Path:
 
 
 def _load_mosaic(path: Path) -> FrozenCLIP:
+    if not path.is_file() and path == mosaic.WEIGHTS_PATH:
+        raise ValueError(
+            f"the embedded model's weights {path} are missing; restore the file or train it again: "
+            "python main.py pretrain"
+        )
     model: Any = build_open_clip(mosaic.MODEL_CONFIG)
     _load_weights(model, read_state_dict(path), str(path))
     model.visual.preprocess_cfg = {"mean": mosaic.IMAGE_MEAN, "std": mosaic.IMAGE_STD}
@@ -176,11 +188,12 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
 
 def _native_config(name: str) -> dict[str, Any]:
     """open_clip's configuration of a model with native ViT towers."""
+    import open_clip
+
     config: dict[str, Any] | None = open_clip.get_model_config(name)
     if config is None:
-        close = difflib.get_close_matches(name, [*open_clip.list_models(), MOSAIC], n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "see open_clip.list_models()"
-        raise ValueError(f"unknown backbone {name!r}; {hint}")
+        near = did_you_mean(name, [*open_clip.list_models(), MOSAIC])
+        raise ValueError(f"unknown backbone {name!r}{near or '; see open_clip.list_models()'}")
     vision, text = config["vision_cfg"], config["text_cfg"]
     reasons = {
         "its image tower comes from timm": "timm_model_name" in vision,
@@ -199,6 +212,8 @@ def _native_config(name: str) -> dict[str, Any]:
 
 
 def _some_tags(name: str) -> str:
+    import open_clip
+
     tags = open_clip.list_pretrained_tags_by_model(name)
     shown = ", ".join(tags[:8]) + (", ..." if len(tags) > 8 else "")
     return shown or "none for this model"

@@ -1,7 +1,7 @@
-"""The cache of frozen image features: what the image tower says about each picture, computed once
+"""The cache of frozen image features: what the image tower says about each image, computed once
 for all runs.
 
-Layout: ``root/<key>/<field>/<sha256>.safetensors`` (``core.data.shards``). A key hashes the
+Layout: ``root/<key>/<field>/<sha256>.safetensors`` (``core.data.tensor_shards``). A key hashes the
 weights' fingerprint, the dataset's name and content, the transform (with the number of the
 augmented view) and the dtype; ``key.json`` tells people which. Shards appear by rename and never
 change: killing a process at any moment leaves complete shards only, and a damaged one is noticed,
@@ -28,10 +28,10 @@ from torch import Tensor
 
 from core.data.dataset import Dataset, Item
 from core.data.pixels import iter_pixels
-from core.data.shards import Table
+from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform
-from core.seeding import derive_seed
-from core.store.record import write_atomic
+from core.derived_seeds import derive_seed
+from core.store.atomic import write_atomic
 from core.types import FeatureSpec, ImageFeatures
 
 try:
@@ -111,7 +111,7 @@ class FeatureStore:
         self._augmentation = augmentation or TrainTransform(clip.spec)
         self._num_threads = num_threads
         self._memory_bytes = memory_bytes
-        self._tables: OrderedDict[Path, Table] = OrderedDict()
+        self._tables: OrderedDict[Path, TensorShards] = OrderedDict()
 
     def get(
         self,
@@ -127,11 +127,11 @@ class FeatureStore:
         autograd.
 
         ``pooled`` always comes; ``fields`` may add "local" and "attention". ``view=None`` is the
-        evaluation transform, ``view=k`` the k-th fixed augmentation of each picture, the same in
+        evaluation transform, ``view=k`` the k-th fixed augmentation of each image, the same in
         every run whatever its seed. Only what is missing is computed, ``batch_size`` images at a
         time; ``progress(done, total)`` counts those.
 
-        Raises ValueError for no items, an unknown field, a negative view, an unreadable picture, or
+        Raises ValueError for no items, an unknown field, a negative view, an unreadable image, or
         features that are not finite.
         """
         if not items:
@@ -168,8 +168,8 @@ class FeatureStore:
         }
         return _Request(dataset=dataset, view=view, transform=transform, about=about)
 
-    def _table(self, folder: Path) -> Table:
-        table = self._tables.setdefault(folder, Table(folder))
+    def _table(self, folder: Path) -> TensorShards:
+        table = self._tables.setdefault(folder, TensorShards(folder))
         self._tables.move_to_end(folder)
         return table
 
@@ -184,7 +184,7 @@ class FeatureStore:
         self,
         request: _Request,
         items: Sequence[Item],
-        tables: dict[str, Table],
+        tables: dict[str, TensorShards],
         missing: dict[str, set[str]],
         batch_size: int,
         progress: Progress | None,
@@ -218,7 +218,7 @@ class FeatureStore:
     def _encode(
         self, pixels_BCHW: Tensor, wanted: frozenset[str], batch_size: int
     ) -> dict[str, Tensor]:
-        """The wanted fields, the same bits whoever asks, when, and for which pictures together.
+        """The wanted fields, the same bits whoever asks, when, and for which images together.
 
         Matrix products round differently in batches of different sizes, so a short batch is filled
         up. A tower may take a shorter way where only ``pooled`` is needed, which rounds differently
@@ -247,7 +247,7 @@ class FeatureStore:
 class _Writer:
     """Collects the missing rows of one field and appends them to its table, a shard at a time."""
 
-    def __init__(self, table: Table, missing: set[str]) -> None:
+    def __init__(self, table: TensorShards, missing: set[str]) -> None:
         self._table = table
         self._missing = missing
         self._paths: list[str] = []
@@ -269,7 +269,7 @@ class _Writer:
 
 
 def _refreshed(
-    tables: dict[str, Table], paths: Sequence[str], *, drop_corrupt: bool
+    tables: dict[str, TensorShards], paths: Sequence[str], *, drop_corrupt: bool
 ) -> dict[str, set[str]]:
     """Per field the paths without features, after looking at the disk where memory was not
     enough.

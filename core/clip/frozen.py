@@ -92,7 +92,7 @@ class FrozenCLIP(nn.Module):
         eot_C: Tensor,
         hook: TokenHook = NO_HOOK,
     ) -> Tensor:
-        """Texts of every prefix with every suffix: (G, C, D); the prefix is computed once a group.
+        """Texts of every prefix with every suffix: (G, C, D); a prefix is computed once per group.
 
         Exact, since causal attention lets nothing behind the prefix change it. ``eot_C`` counts
         from the start of the whole prompt. The hook sees the prefix, where deep prompts stand.

@@ -51,7 +51,7 @@ class ContextPrompts(nn.Module):
         middle : [SOT, ctx[:h], name, ctx[h:], ".", EOT]
         front  : [SOT, name, ctx, ".", EOT]
 
-    ``placeholder`` is the text that stands in the slots when the prompt is tokenised. As in the
+    ``placeholder`` is the text that stands in the slots when the prompt is tokenized. As in the
     released code the number of slots is its number of words: further BPE tokens of a placeholder
     word stay as fixed tokens before the name. ``num_ctx`` gives another number of slots, and
     ``min_length`` keeps at least so many tokens. No parameters; the buffers follow from the class
@@ -110,7 +110,7 @@ class ContextPrompts(nn.Module):
         return clip.encode_prompts(prefix, suffix, self.eot_C, hook)[0]
 
     def encode_groups(self, clip: FrozenCLIP, ctx_GNW: Tensor) -> Tensor:
-        """Class texts (G, C, D), not normalized, of one context a group."""
+        """Class texts (G, C, D), not normalized, of one context per group."""
         filled_GCLW = ctx_GNW[:, self.slots_CL.clamp(min=0)]
         embedding = torch.where(self.slots_CL[..., None] >= 0, filled_GCLW, self.fixed_CLW)
         prefix, suffix = embedding[:, 0, : self.num_shared], embedding[:, :, self.num_shared :]

@@ -2,7 +2,7 @@
 
 Letters: G prompt groups, C classes, N = G * C prompts, P prefix tokens, S suffix tokens, R rows, W
 width, H heads, E = W / H. The prefix rows of all groups and the suffix rows of all prompts are kept
-in one matrix (R, W), so that each linear layer runs once a block; only attention takes them apart.
+in one matrix (R, W), so that each linear layer runs once per block; only attention splits them.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from core.clip.hooks import TokenHook
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PrefixLayout:
     """How many groups, prompts, prefix tokens and suffix tokens the rows hold, in this order."""
 
     groups: int
@@ -61,7 +61,9 @@ def run_tower(
     blocks: Any, prefix_GPW: Tensor, suffix_NSW: Tensor, row_N: Tensor, hook: TokenHook
 ) -> Tensor:
     """The row ``row_N`` of each suffix behind the last block: (N, W). The hook sees the prefix."""
-    layout = Layout(len(prefix_GPW), len(suffix_NSW), prefix_GPW.shape[1], suffix_NSW.shape[1])
+    layout = PrefixLayout(
+        len(prefix_GPW), len(suffix_NSW), prefix_GPW.shape[1], suffix_NSW.shape[1]
+    )
     rows_RW = put_together(prefix_GPW, suffix_NSW)
     *body, last = blocks
     for layer, block in enumerate(body):
@@ -69,13 +71,13 @@ def run_tower(
     return _last_block(last, _hooked(hook, len(body), rows_RW, layout), layout, row_N)
 
 
-def _hooked(hook: TokenHook, layer: int, rows_RW: Tensor, layout: Layout) -> Tensor:
+def _hooked(hook: TokenHook, layer: int, rows_RW: Tensor, layout: PrefixLayout) -> Tensor:
     prefix, suffix = layout.take_apart(rows_RW)
     changed = hook.before_block(layer, prefix)
     return rows_RW if changed is prefix else put_together(changed, suffix)
 
 
-def _block(block: Any, rows_RW: Tensor, layout: Layout) -> Tensor:
+def _block(block: Any, rows_RW: Tensor, layout: PrefixLayout) -> Tensor:
     """One block on every row: the prefix attends to itself, a suffix to its prefix and itself."""
     prefix, suffix = _project(block, rows_RW, layout)
     own = F.scaled_dot_product_attention(prefix[0], prefix[1], prefix[2], is_causal=True)
@@ -90,7 +92,7 @@ def _block(block: Any, rows_RW: Tensor, layout: Layout) -> Tensor:
     return add_to_residual(block, rows_RW, merged_RW)
 
 
-def _last_block(block: Any, rows_RW: Tensor, layout: Layout, row_N: Tensor) -> Tensor:
+def _last_block(block: Any, rows_RW: Tensor, layout: PrefixLayout, row_N: Tensor) -> Tensor:
     """The last block on one row of each suffix, which is all that is read: (N, W)."""
     prefix, suffix = _project(block, rows_RW, layout)
     every = torch.arange(layout.prompts, device=row_N.device)
@@ -108,7 +110,7 @@ def _last_block(block: Any, rows_RW: Tensor, layout: Layout, row_N: Tensor) -> T
 
 
 def _project(
-    block: Any, rows_RW: Tensor, layout: Layout
+    block: Any, rows_RW: Tensor, layout: PrefixLayout
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Queries, keys and values (., H, ., E) of the prefix and of the suffix."""
     attention = block.attn

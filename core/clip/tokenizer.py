@@ -1,8 +1,8 @@
 """Text to BPE ids: the published vocabulary, and a smaller one for the embedded model."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 SPECIAL = ("<start_of_text>", "<end_of_text>")
@@ -19,6 +19,8 @@ class Tokenizer:
 
     def __init__(self, context_length: int = 77, *, num_merges: int | None = None) -> None:
         self.context_length = context_length
+        from open_clip.tokenizer import SimpleTokenizer  # slow to import, and not always needed
+
         self._bpe = SimpleTokenizer(context_length=context_length)
         if num_merges is not None:
             _keep_merges(self._bpe, num_merges)
@@ -47,7 +49,7 @@ class Tokenizer:
         return ids
 
 
-def _keep_merges(bpe: SimpleTokenizer, num_merges: int) -> None:
+def _keep_merges(bpe: Any, num_merges: int) -> None:
     """Cut a SimpleTokenizer down to its first ``num_merges`` merges, in place."""
     if not 0 < num_merges <= len(bpe.bpe_ranks):
         raise ValueError(f"num_merges must be in 1..{len(bpe.bpe_ranks)}, got {num_merges}")

@@ -1,43 +1,34 @@
-"""A configuration: what is bound, what of it counts, its identity, and how it is built.
+"""A configuration: what is bound, what of it counts, and its identity.
 
 ``load_config`` reads a file, its includes and overrides into a ``Config``: checked values under
-``Class.parameter`` keys. Everything a planner asks of it (what a root reaches, what is unused,
-the identity of a run) is answered from the registry without building anything. ``session`` hands
-the configuration to gin and builds from it.
-
-gin keeps one configuration a process. Its references are configured only inside the ``with`` block
-of their session: build there whatever is to be built. A worker process gets ``Config.text()`` and
-reads it with ``config_from_text``.
+``Class.parameter`` keys. Everything that a planner asks of it (what a root reaches, what is unused,
+the identity of a run) is answered from the registry without building anything;
+``core/config/build.py`` builds. A worker process gets ``Config.text()`` and reads it with
+``config_from_text``.
 """
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-import gin
-
+from core.config.library import ConfigLibrary
 from core.config.parse import Binding, read_file, read_overrides, read_text, resolve
 from core.config.registry import (
-    GIN_MODULE,
-    Entry,
     Parameter,
-    Reference,
+    RegisteredClass,
     Required,
-    Value,
-    did_you_mean,
     did_you_mean_key,
-    entries,
     lookup,
-    parameter_help,
+    registered_classes,
 )
 from core.config.value_types import (
     MismatchError,
+    Reference,
+    Value,
     accepts_text,
     conform,
     format_value,
@@ -46,17 +37,7 @@ from core.config.value_types import (
     replace_reference,
     type_text,
 )
-
-__all__ = [
-    "Config",
-    "Reference",
-    "Session",
-    "Value",
-    "config_from_text",
-    "load_config",
-    "parameter_help",
-    "session",
-]
+from core.suggestions import did_you_mean
 
 IDENTITY_DIGITS = 12
 MOST_SIMPLIFICATIONS = 100
@@ -115,9 +96,7 @@ class Config:
     def canonical(self, root: str) -> dict[str, Value]:
         """The operative parameters after every class has had its say about what cannot matter.
 
-        A registered class may define ``simplify(cls, parameters)``, a class method that takes its
-        own operative values by bare name. It returns equivalent ones (those it leaves out stay),
-        or a Reference to an equivalent class. What is no longer reached vanishes.
+        That is its ``Configurable.simplify``. What is no longer reached vanishes.
         """
         bindings = self._bindings
         for _ in range(MOST_SIMPLIFICATIONS):
@@ -161,7 +140,7 @@ class Config:
         kind = lookup(name).kind
         slots = [
             f"{entry.name}.{parameter.name}"
-            for entry in entries()
+            for entry in registered_classes()
             for parameter in entry.parameters.values()
             if kind in part_kinds(parameter.annotation)
         ]
@@ -176,8 +155,12 @@ class Config:
         return f"{name} is not plugged in, and nothing here takes a part of kind {kind}"
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path | str, overrides: Sequence[str] = (), library: ConfigLibrary | None = None
+) -> Config:
     """The checked configuration of a file, what it includes, and overrides on top.
+
+    Includes are found beside the file that names them, then in the ``library``.
 
     An override is ``Class.parameter=value``, or ``name=value`` for a macro of the files; its value
     is in gin's syntax, and bare words stand for text where the parameter takes text. The classes
@@ -185,7 +168,9 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
     Raises ValueError, with file and line, for whatever is wrong.
     """
-    return _config(resolve([*read_file(path), *read_overrides(overrides, _takes_text)]).values())
+    return _config(
+        resolve([*read_file(path, library), *read_overrides(overrides, _takes_text)]).values()
+    )
 
 
 def config_from_text(text: str, name: str = "configuration") -> Config:
@@ -220,7 +205,9 @@ def _checked(binding: Binding) -> Value:
 
 def _choices(annotation: Any) -> str:
     """``; choose one of @A, @B`` where the annotation asks for a part."""
-    names = [f"@{entry.name}" for kind in part_kinds(annotation) for entry in entries(kind)]
+    names = [
+        f"@{entry.name}" for kind in part_kinds(annotation) for entry in registered_classes(kind)
+    ]
     return f"; choose one of {', '.join(sorted(names))}" if names else ""
 
 
@@ -280,8 +267,6 @@ def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
     simpler = dict(values)
     for name in sorted({key.split(".")[0] for key in values} | set(_referred(values))):
         entry = lookup(name)
-        if not hasattr(entry.cls, "simplify"):
-            continue
         result = entry.cls.simplify(_own(entry, simpler))
         if isinstance(result, Reference):
             assert name != root, f"{name}.simplify cannot replace the root"
@@ -294,91 +279,10 @@ def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
     return simpler
 
 
-def _own(entry: Entry, values: Mapping[str, Value]) -> dict[str, Value]:
+def _own(entry: RegisteredClass, values: Mapping[str, Value]) -> dict[str, Value]:
     return {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
 
 
 def _referred(values: Mapping[str, Value]) -> Iterator[str]:
     for value in values.values():
         yield from (reference.name for reference in references(value))
-
-
-class Session:
-    """What ``session`` yields: called with a root's name, it builds the root and all below it."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._thread = threading.get_ident()
-        self.closed = False
-
-    def __call__(self, root: str, /, *positional: Any, **runtime: Any) -> Any:
-        """The object of a registered class; the arguments are its run-time objects."""
-        if self.closed:
-            raise RuntimeError("this configuration session is over: build inside its with block")
-        if threading.get_ident() != self._thread:
-            raise RuntimeError("a configuration session belongs to one thread: build in that one")
-        self._config.operative(root)  # says what is missing better than gin does
-        settings = runtime.keys() & lookup(root).parameters.keys()
-        if settings:
-            raise TypeError(f"{', '.join(sorted(settings))} of {root} can only be set by bindings")
-        try:
-            return gin.get_configurable(f"{GIN_MODULE}.{root}")(*positional, **runtime)
-        except Exception as error:
-            _raise_original(error)
-
-    def check_swallowed(self) -> None:
-        """Raises RuntimeError when a built class never read one of its bindings."""
-        for (scope, selector), used in gin.config._OPERATIVE_CONFIG.items():
-            bound = gin.config._CONFIG.get((scope, selector), {})
-            for parameter in bound.keys() - used.keys():
-                key = f"{selector.removeprefix(f'{GIN_MODULE}.')}.{parameter}"
-                raise RuntimeError(
-                    f"{self._config.sources[key]}: {key} had no effect: whoever built the class "
-                    "passed another value in its place"
-                )
-
-
-_SESSION_OPEN = threading.Lock()
-
-
-@contextmanager
-def session(config: Config) -> Iterator[Session]:
-    """Hands the configuration to gin for the time of the ``with`` block; gin is clear afterwards.
-
-    Raises RuntimeError for a second session at the same time, in whatever thread, and at the end of
-    the block for bindings that a built class was kept from reading.
-    """
-    if not _SESSION_OPEN.acquire(blocking=False):
-        raise RuntimeError(
-            "a configuration session is open already: one process holds one; close it first, or "
-            "use another process"
-        )
-    make = Session(config)
-    try:
-        gin.clear_config()
-        gin.parse_config(config.text())
-        gin.finalize()
-        try:
-            yield make
-        except Exception as error:
-            _raise_original(error)
-        make.check_swallowed()
-    finally:
-        make.closed = True
-        gin.clear_config()
-        _SESSION_OPEN.release()
-
-
-def _raise_original(error: Exception) -> NoReturn:
-    """Raises what the program raised, without the lines that gin appends to its message."""
-    original: BaseException = error
-    while _is_proxy(original) and original.__context__ is not None:
-        original = original.__context__
-    if original is error:
-        raise error
-    raise original from original.__cause__
-
-
-def _is_proxy(error: BaseException) -> bool:
-    """Whether gin made the exception to carry the message of another, which is its context."""
-    return getattr(type(error).__init__, "__module__", None) == "gin.utils"

@@ -14,11 +14,11 @@ from typing import Any
 
 from gin import config_parser
 
-from core.config.registry import Reference, did_you_mean, did_you_mean_key
+from core.config.library import ConfigLibrary
+from core.config.registry import did_you_mean_key
+from core.config.value_types import Reference
+from core.suggestions import did_you_mean
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "experiments" / "configs"
-SORTED_BY = ("methods", "refiners", "grids", "searches")
-IMPORTABLE = ("core", "methods", "refiners", "experiments")
 OVERRIDE = "--set"
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 BARE_WORD = re.compile(r"[\w./~:+-][^'\"\[\](){}@%\n]*")
@@ -98,11 +98,13 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
         return key, value
 
 
-def read_text(text: str, name: str, *, resolved: bool = False) -> list[Binding | Include]:
+def read_text(
+    text: str, name: str, *, packages: tuple[str, ...] = (), resolved: bool = False
+) -> list[Binding | Include]:
     """The statements of one text. ``name`` is what messages call it.
 
-    Raises ValueError on broken syntax, scopes, imports from outside the project, an include below a
-    binding, a key that is bound twice, and, in a ``resolved`` text, any include or import.
+    Raises ValueError for broken syntax, scopes, imports from outside ``packages``, an include below
+    a binding, a key that is bound twice, and, in a ``resolved`` text, any include or import.
     """
     statements: list[Binding | Include] = []
     bound: dict[str, str] = {}
@@ -120,7 +122,7 @@ def read_text(text: str, name: str, *, resolved: bool = False) -> list[Binding |
         elif resolved:
             raise ValueError(f"{source}: a resolved configuration has no include and no import")
         elif isinstance(raw, config_parser.ImportStatement):
-            _check_import(raw, source)
+            _check_import(raw, source, packages)
         elif bound:
             raise ValueError(f"{source}: an include must stand above the bindings of its file")
         else:
@@ -164,12 +166,14 @@ def _reason(error: SyntaxError) -> str:
     return f"{word[1]!r} is not a literal"
 
 
-def _check_import(raw: config_parser.ImportStatement, source: str) -> None:
-    """Our own packages are imported already: naming one is a remark. Any other is refused."""
-    if raw.module.split(".")[0] not in IMPORTABLE:
+def _check_import(
+    raw: config_parser.ImportStatement, source: str, packages: tuple[str, ...]
+) -> None:
+    """Known packages are imported already: naming one is a remark. Any other is refused."""
+    if raw.module.split(".")[0] not in packages:
         raise ValueError(
             f"{source}: `{raw.format()}` is refused: a configuration may only name modules of "
-            f"{', '.join(IMPORTABLE)}"
+            f"{', '.join(packages) or '(none)'}"
         )
 
 
@@ -182,41 +186,45 @@ def _binding(raw: config_parser.BindingStatement, source: str) -> Binding:
     return Binding(key, raw.value, source)
 
 
-def read_file(path: Path | str) -> list[Binding]:
-    """The bindings of a file and all it includes; of two with one key the later wins.
+def read_file(path: Path | str, library: ConfigLibrary | None = None) -> list[Binding]:
+    """The bindings of a file and of all it includes; of two with one key the later wins.
 
-    An include is looked for beside the file that names it, then among the ready-made ones. A file
-    that is included on several ways counts once, at the first, so that it cannot undo what another
-    file changed in between.
+    An include is looked for beside the file that names it, then in the library. A file that is
+    included in several ways counts once, at the first, so that it cannot undo what another file
+    changed in between.
     """
-    file = _find(str(path), Path(), "")
-    return list(_read_includes_first(file, chain=(), done=set()))
+    file = _find(str(path), Path(), "", library)
+    return list(_read_includes_first(file, library, chain=(), done=set()))
 
 
-def _read_includes_first(file: Path, chain: tuple[Path, ...], done: set[Path]) -> Iterator[Binding]:
+def _read_includes_first(
+    file: Path, library: ConfigLibrary | None, chain: tuple[Path, ...], done: set[Path]
+) -> Iterator[Binding]:
     chain = (*chain, file)
     done.add(file.resolve())
-    for statement in read_text(_content(file), _shown(file)):
+    packages = library.packages if library else ()
+    for statement in read_text(_content(file), _shown(file), packages=packages):
         if isinstance(statement, Binding):
             yield statement
             continue
-        included = _find(statement.path, file.parent, f"{statement.source}: ")
+        included = _find(statement.path, file.parent, f"{statement.source}: ", library)
         if included.resolve() in {above.resolve() for above in chain}:
             circle = " -> ".join(_shown(link) for link in (*chain, included))
             raise ValueError(f"{statement.source}: the includes form a circle: {circle}")
         if included.resolve() not in done:
-            yield from _read_includes_first(included, chain, done)
+            yield from _read_includes_first(included, library, chain, done)
 
 
-def _find(path: str, folder: Path, prefix: str) -> Path:
-    ready = (CONFIG_DIR / path, *(CONFIG_DIR / kind / path for kind in SORTED_BY))
-    for candidate in (folder / path, *ready):
-        if candidate.is_file():
-            return candidate
-    ready_made = [str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.rglob("*.gin")]
+def _find(path: str, folder: Path, prefix: str, library: ConfigLibrary | None) -> Path:
+    if (folder / path).is_file():
+        return folder / path
+    if library and (found := library.find(path)):
+        return found
+    near = library.nearest(path) if library else None
     raise ValueError(
-        f"{prefix}there is no configuration file {path!r} in {_shown(folder)} or "
-        f"{_shown(CONFIG_DIR)}{did_you_mean(path, ready_made)}"
+        f"{prefix}there is no configuration file {path!r} in {_shown(folder)}"
+        f"{f' or {_shown(library.folder)}' if library else ''}"
+        f"{f'; did you mean {near!r}?' if near else ''}"
     )
 
 

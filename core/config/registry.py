@@ -1,4 +1,4 @@
-"""The table of what a configuration can name: methods, refiners, parts, and the roots above them.
+"""What a configuration can name: methods, refiners, parts, and the roots above them.
 
 ``@register("cache")`` above a class makes ``@Class`` usable in a configuration, and its
 keyword-only constructor parameters bindable as ``Class.parameter``. Positional parameters are
@@ -7,62 +7,46 @@ the class from Python is not affected by any configuration.
 """
 
 import dataclasses
-import difflib
-import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
-import gin
+from core.config.value_types import Reference, Value, conform, format_value, type_text
+from core.suggestions import closest, did_you_mean
 
-from core.config.value_types import (
-    Above,
-    AtLeast,
-    Between,
-    NonNegativeFloat,
-    NonNegativeInt,
-    Part,
-    PositiveFloat,
-    PositiveInt,
-    Probability,
-    Reference,
-    Value,
-    conform,
-    format_value,
-    type_text,
-)
-
-__all__ = [
-    "REQUIRED",
-    "Above",
-    "AtLeast",
-    "Between",
-    "Entry",
-    "NonNegativeFloat",
-    "NonNegativeInt",
-    "Parameter",
-    "Part",
-    "PositiveFloat",
-    "PositiveInt",
-    "Probability",
-    "Reference",
-    "Value",
-    "did_you_mean",
-    "did_you_mean_key",
-    "entries",
-    "lookup",
-    "parameter_help",
-    "register",
-]
-
-GIN_MODULE = "refinelab"
 GIN_NAMES = frozenset({"macro", "constant", "singleton"})
 
-C = TypeVar("C", bound=type)
+C = TypeVar("C", bound="type[Configurable]")
+
+
+class Configurable:
+    """The base of every class that can be registered: what it may say of its own settings.
+
+    ``parameters`` are the operative values by bare name; parts are References in it.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> Mapping[str, Any] | Reference:
+        """Equivalent parameters, without what cannot matter; those left out stay as they are.
+
+        Or a Reference to an equivalent class. Configurations that are equal after this are one run.
+        """
+        return parameters
+
+    @classmethod
+    def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:
+        """Files that the object will read; their content belongs to the identity of a run.
+
+        Whether they exist and are good is for the constructor to say.
+        """
+        return ()
 
 
 class Required:
@@ -86,76 +70,54 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A registered class. ``reference`` is what its docstring says after "Source:"."""
+class RegisteredClass:
+    """A class that a configuration can name.
+
+    ``summary`` is the first line of its docstring, ``reference`` what stands there after "Source:".
+    """
 
     name: str
     kind: str
-    cls: type
+    cls: type[Configurable]
     summary: str
     reference: str
     parameters: Mapping[str, Parameter]
 
 
-_TABLE: dict[str, Entry] = {}
+_REGISTRY: dict[str, RegisteredClass] = {}
 
 
 def register(kind: str, *, name: str | None = None) -> Callable[[C], C]:
-    """A class decorator: adds the class to the table, under its own name unless one is given.
+    """A class decorator: configurations can name the class, by its own name unless one is given.
 
     Raises TypeError when a configuration could not set the class safely: ``*args`` or ``**kwargs``,
     a keyword-only parameter without a usable annotation, a default that its annotation refuses.
     """
 
     def add(cls: C) -> C:
-        entry = _entry(cls, kind, name or cls.__name__)
-        if entry.name in _TABLE:
-            other = _TABLE[entry.name].cls
+        entry = _registered(cls, kind, name or cls.__name__)
+        if entry.name in _REGISTRY:
+            other = _REGISTRY[entry.name].cls
             raise ValueError(
                 f"{entry.name!r} is already registered by {other.__module__}.{other.__qualname__}: "
                 "give the class another name"
             )
-        if gin.config_is_locked():
-            raise RuntimeError(
-                f"{entry.name!r} cannot be registered while a configuration session is open: "
-                "import its module before"
-            )
-        gin.register(entry.name, module=GIN_MODULE)(cls)
-        _refuse_calls_outside_sessions(entry.name)
-        _TABLE[entry.name] = entry
+        _REGISTRY[entry.name] = entry
         return cls
 
     return add
 
 
-def _refuse_calls_outside_sessions(name: str) -> None:
-    """Lets gin's version of a class, what ``@name`` stands for, build only while gin is locked.
-
-    gin would otherwise build it after the session as well, with Python's defaults for the settings.
-    """
-    metaclass: Any = type(gin.get_configurable(f"{GIN_MODULE}.{name}"))  # gin makes one for each
-    build = metaclass.__call__
-
-    @functools.wraps(build)
-    def build_in_session(cls: type, *positional: Any, **runtime: Any) -> Any:
-        if not gin.config_is_locked():
-            raise RuntimeError(
-                f"@{name} is called outside a configuration session, where its settings are gone: "
-                "build it inside the session's with block"
-            )
-        return build(cls, *positional, **runtime)
-
-    metaclass.__call__ = build_in_session
-
-
-def _entry(cls: type, kind: str, name: str) -> Entry:
+def _registered(cls: type[Configurable], kind: str, name: str) -> RegisteredClass:
     if not name.isidentifier() or name in GIN_NAMES:
         raise TypeError(f"{name!r} cannot name a class in a configuration: use another identifier")
+    if not issubclass(cls, Configurable):
+        raise TypeError(f"{name} cannot be registered: derive it from core.config.Configurable")
     doc = inspect.cleandoc(cls.__doc__ or "")
     if doc.startswith(f"{cls.__name__}("):  # what @dataclass writes when there is no docstring
         doc = ""
     source = re.search(r"Source:\s*(.+?)\s*(?:\n\s*\n|\Z)", doc, re.DOTALL)
-    return Entry(
+    return RegisteredClass(
         name=name,
         kind=kind,
         cls=cls,
@@ -196,7 +158,7 @@ def _parameter(
 ) -> Parameter:
     if argument.name not in hints:
         raise TypeError(
-            f"{key} has no annotation: a setting needs one, it says which values are good"
+            f"{key} has no annotation: a setting needs one: it says which values are valid"
         )
     annotation = hints[argument.name]
     try:
@@ -228,21 +190,21 @@ def _default(cls: type, key: str, argument: inspect.Parameter, annotation: Any) 
         raise TypeError(f"the default of {key} {error}") from None
 
 
-def entries(kind: str | None = None) -> list[Entry]:
+def registered_classes(kind: str | None = None) -> list[RegisteredClass]:
     """The registered classes, of one kind if one is given, sorted by name."""
-    found = (entry for entry in _TABLE.values() if kind in (None, entry.kind))
+    found = (entry for entry in _REGISTRY.values() if kind in (None, entry.kind))
     return sorted(found, key=lambda entry: entry.name)
 
 
-def lookup(name: str, kind: str | None = None) -> Entry:
-    """The entry of that name.
+def lookup(name: str, kind: str | None = None) -> RegisteredClass:
+    """The registered class of that name.
 
     Raises ValueError, with the nearest name and all valid ones, where there is none of that kind.
     """
-    entry = _TABLE.get(name)
+    entry = _REGISTRY.get(name)
     if entry is not None and kind in (None, entry.kind):
         return entry
-    names = [entry.name for entry in entries(kind)]
+    names = [entry.name for entry in registered_classes(kind)]
     near = did_you_mean(name, names)
     if entry is not None:
         problem = f"{name!r} is of kind {entry.kind}, not {kind}"
@@ -253,21 +215,16 @@ def lookup(name: str, kind: str | None = None) -> Entry:
     raise ValueError(f"{problem}; choose one of: {', '.join(names) or '(none registered)'}{near}")
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """``; did you mean 'X'?`` for the choice nearest to a name, "" where none is near."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
-
-
 def did_you_mean_key(parameter: str) -> str:
     """``; did you mean 'Class.parameter'?`` for a parameter that stands with the wrong class."""
-    keys = {name: entry.name for entry in reversed(entries()) for name in entry.parameters}
-    near = difflib.get_close_matches(parameter, keys, n=1)
-    return f"; did you mean '{keys[near[0]]}.{near[0]}'?" if near else ""
+    keys = {
+        name: entry.name for entry in reversed(registered_classes()) for name in entry.parameters
+    }
+    near = closest(parameter, keys)
+    return f"; did you mean '{keys[near]}.{near}'?" if near else ""
 
 
-def parameter_help(entry: Entry) -> list[tuple[str, str, str]]:
+def parameter_help(entry: RegisteredClass) -> list[tuple[str, str, str]]:
     """Name, type and default of each parameter in words, in the order of the constructor."""
     return [
         (name, type_text(parameter.annotation), format_value(parameter.default))
@@ -276,12 +233,16 @@ def parameter_help(entry: Entry) -> list[tuple[str, str, str]]:
 
 
 @contextmanager
-def _temporary_entries() -> Iterator[None]:
-    """For tests: what is registered inside is forgotten afterwards, by gin too."""
-    before = set(_TABLE)
+def isolated_registry(*, empty: bool = False) -> Iterator[None]:
+    """For tests: whatever is registered inside is forgotten afterwards.
+
+    ``empty`` hides all that was registered before for as long.
+    """
+    before = dict(_REGISTRY)
+    if empty:
+        _REGISTRY.clear()
     try:
         yield
     finally:
-        for name in set(_TABLE) - before:
-            gin.config._REGISTRY.pop(f"{GIN_MODULE}.{name}")
-            gin.config._INVERSE_REGISTRY.pop(_TABLE.pop(name).cls, None)
+        _REGISTRY.clear()
+        _REGISTRY.update(before)

@@ -269,7 +269,7 @@ def _scalar_text(annotation: Any) -> str:
         if annotation is scalar:
             return text
     raise TypeError(
-        f"{annotation!r} is no type for a setting: use int, float, bool, str, Literal, "
+        f"{annotation!r} is not a type for a setting: use int, float, bool, str, Literal, "
         "tuple[...], dict[str, ...], Any, unions, or Annotated[Callable[..., X], Part(kind)]"
     )
 

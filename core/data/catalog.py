@@ -2,31 +2,32 @@
 loader in ``_FAMILIES``.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.benchmarks.reading import read_benchmark
-from core.data.benchmarks.table import BENCHMARKS, Benchmark
+from core import mosaic
+from core.data.benchmarks.definitions import BENCHMARKS, Benchmark
+from core.data.benchmarks.read_benchmark import read_benchmark
 from core.data.dataset import Dataset
 from core.data.digits import NAME as DIGITS
 from core.data.digits import load_digits
 from core.data.folder import read_folder
-from core.data.splits import Fractions
+from core.data.splits import SplitFractions
+from core.suggestions import closest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class ReadOptions:
     """Where datasets are read from, and how a tree without splits is split."""
 
     root: Path | None
     cache_dir: Path
-    fractions: Fractions
+    fractions: SplitFractions
     split_seed: int
 
 
-_Loader = Callable[[str, Reading], Dataset]
+_Loader = Callable[[str, ReadOptions], Dataset]
 
 
 def load_dataset(
@@ -34,7 +35,7 @@ def load_dataset(
     *,
     root: Path | None,
     cache_dir: Path,
-    fractions: Fractions | None = None,
+    fractions: SplitFractions | None = None,
     split_seed: int = 0,
 ) -> Dataset:
     """The dataset of a name.
@@ -55,13 +56,13 @@ def load_dataset(
     family, _, rest = name.partition("/")
     if family not in _FAMILIES or not rest:
         raise ValueError(_unknown(name))
-    reading = Reading(
+    options = ReadOptions(
         root=root,
         cache_dir=cache_dir,
-        fractions=fractions or Fractions(),
+        fractions=fractions or SplitFractions(),
         split_seed=split_seed,
     )
-    return _FAMILIES[family](rest, reading)
+    return _FAMILIES[family](rest, options)
 
 
 def data_root(root: Path | None) -> Path:
@@ -72,7 +73,7 @@ def data_root(root: Path | None) -> Path:
 def dataset_names() -> list[tuple[str, str]]:
     """Every name with one line of help; ``folder/<path>`` stands for all trees on disk."""
     return [
-        *((f"mosaic/{name}", "embedded benchmark, drawn on demand") for name in _mosaic_names()),
+        *((f"mosaic/{name}", "embedded benchmark, drawn on demand") for name in mosaic.DATASETS),
         *((name, _summary(row)) for name, row in BENCHMARKS.items()),
         (DIGITS, "1797 real handwritten digits of 8 x 8 pixels, 10 classes; nothing to download"),
         (
@@ -93,40 +94,31 @@ def _summary(row: Benchmark) -> str:
 def _unknown(name: str) -> str:
     known = [n for n, _ in dataset_names() if "<" not in n]
     short = {n.rpartition("/")[2]: n for n in known}
-    close = difflib.get_close_matches(name.lower(), known, n=1) or [
-        short[n] for n in difflib.get_close_matches(name.lower().rpartition("/")[2], short, n=1)
-    ]
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    last = name.rpartition("/")[2]
+    near = closest(name, known) or short.get(closest(last, short) or "")
+    hint = f"; did you mean {near!r}?" if near else "."
     return f"unknown dataset {name!r}{hint} Names: {', '.join(known)}, folder/<path>"
 
 
-def _mosaic_names() -> tuple[str, ...]:
-    from core.mosaic.datasets import DATASETS  # the renderer is only needed for its own sets
-
-    return tuple(DATASETS)
-
-
-def _load_mosaic(rest: str, reading: Reading) -> Dataset:
-    from core.mosaic.datasets import load
-
-    if rest not in _mosaic_names():
+def _load_mosaic(rest: str, options: ReadOptions) -> Dataset:
+    if rest not in mosaic.DATASETS:
         raise ValueError(_unknown(f"mosaic/{rest}"))
-    return load(rest, reading.cache_dir)
+    return mosaic.load_mosaic(rest, options.cache_dir)
 
 
-def _load_sklearn(rest: str, reading: Reading) -> Dataset:
+def _load_sklearn(rest: str, options: ReadOptions) -> Dataset:
     if rest != DIGITS.partition("/")[2]:
         raise ValueError(_unknown(f"sklearn/{rest}"))
     return load_digits()
 
 
-def _load_folder(rest: str, reading: Reading) -> Dataset:
+def _load_folder(rest: str, options: ReadOptions) -> Dataset:
     given = Path(rest).expanduser()
     return read_folder(
-        given if given.is_absolute() else data_root(reading.root) / given,
+        given if given.is_absolute() else data_root(options.root) / given,
         name=None if given.is_absolute() else f"folder/{given.as_posix()}",
-        fractions=reading.fractions,
-        split_seed=reading.split_seed,
+        fractions=options.fractions,
+        split_seed=options.split_seed,
     )
 
 

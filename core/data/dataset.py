@@ -23,7 +23,7 @@ class Item:
 
 
 class ImageReader(Protocol):
-    """Turns an item's path into an RGB picture; must be picklable (it travels to worker
+    """Turns an item's path into an RGB image; must be picklable (it travels to worker
     processes).
     """
 
@@ -34,7 +34,7 @@ class ImageReader(Protocol):
 class Dataset:
     """A dataset as lists of items. ``class_names[label]`` is the class; a split may be empty.
 
-    ``content`` fingerprints the pictures themselves where that is cheap (renderer version, file
+    ``content`` fingerprints the images themselves where that is cheap (renderer version, file
     sizes); it enters ``fingerprint`` together with the listing. ``folder`` is what item paths are
     relative to, itself relative to the data root; it only serves listings. Of a ``test_only`` set
     ``train`` is the test list: few-shot draws and class subsets leave it as it is.

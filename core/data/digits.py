@@ -1,8 +1,8 @@
 """scikit-learn's handwritten digits: 1797 real scans of 8 x 8 pixels that come with the library.
 
 Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository (test
-part), as packaged by scikit-learn. Grey values 0..16 are scaled to 0..255; the pen is white on
-black. Pictures stay 8 x 8 here, up-scaling is the transform's work.
+part), as packaged by scikit-learn. Gray values 0..16 are scaled to 0..255; the pen is white on
+black. Images stay 8 x 8 here, up-scaling is the transform's work.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.data.dataset import Dataset
-from core.data.splits import Fractions, cut_classes
+from core.data.splits import SplitFractions, cut_classes
 
 NAME = "sklearn/digits"
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -33,13 +33,13 @@ class DigitsReader:
 
 
 def load_digits() -> Dataset:
-    """The ten digits, split 50/20/30 a class; the same split on every machine."""
+    """The ten digits, split 50/20/30 within each class; the same split on every machine."""
     pixels, labels = _scans()
     paths = {
         name: [f"{name}/{index:04d}.png" for index in np.flatnonzero(labels == label)]
         for label, name in enumerate(CLASS_NAMES)
     }
-    train, val, test = cut_classes(paths, Fractions(), seed=0)
+    train, val, test = cut_classes(paths, SplitFractions(), seed=0)
     return Dataset(
         name=NAME,
         class_names=CLASS_NAMES,
@@ -54,7 +54,7 @@ def load_digits() -> Dataset:
 
 @lru_cache(maxsize=1)
 def _scans() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """(1797, 8, 8) grey pictures and (1797,) labels."""
+    """(1797, 8, 8) gray images and (1797,) labels."""
     from sklearn import datasets  # seconds to import, and only this dataset needs it
 
     raw = datasets.load_digits()

@@ -1,4 +1,4 @@
-"""Writing a dataset to disk as pictures plus a published-style split file, for other people's
+"""Writing a dataset to disk as images plus a published-style split file, for other people's
 readers and for ours.
 """
 
@@ -25,7 +25,7 @@ def export_dataset(dataset: Dataset, out: Path, progress: Progress | None = None
 
     ``read_folder(out)`` gives back the same items, class names, template and pixels. The folder
     appears complete or not at all: it is written beside ``out`` and renamed. ``progress(done,
-    total)`` is called after each picture. An identical export that is already there is verified and
+    total)`` is called after each image. An identical export that is already there is verified and
     left alone.
 
     Raises ValueError when ``out`` holds anything else, when a path leaves the folder, or when a
@@ -89,7 +89,7 @@ def _write_all(dataset: Dataset, folder: Path, paths: list[str], progress: Progr
 
 
 def _images_digest(folder: Path, paths: list[str]) -> str:
-    """sha256 over all picture files, in listing order, with their paths."""
+    """sha256 over all image files, in listing order, with their paths."""
     digest = hashlib.sha256()
     for path in paths:
         data = (folder / IMAGES_NAME / path).read_bytes()
@@ -104,7 +104,7 @@ def _require_identical(dataset: Dataset, out: Path, paths: list[str]) -> None:
     difference = next(_differences(dataset, out, paths), None)
     if difference is not None:
         raise ValueError(
-            f"{out} is not empty and is no identical export of {dataset.name}: {difference}; "
+            f"{out} is not empty and is not an identical export of {dataset.name}: {difference}; "
             "choose an empty folder"
         )
 
@@ -127,4 +127,4 @@ def _differences(dataset: Dataset, out: Path, paths: list[str]) -> Iterator[str]
         yield f"{min(files ^ expected)} is missing or does not belong to it"
         return
     if settings.get("images_sha256") != _images_digest(out, paths):
-        yield "a picture was changed"
+        yield "an image was changed"

@@ -1,4 +1,4 @@
-"""The few-shot draw of the published prompt-tuning code: same seed, same pictures, same order.
+"""The few-shot draw of the published prompt-tuning code: same seed, same images, same order.
 
 K. Zhou, J. Yang, C. C. Loy, Z. Liu: Learning to Prompt for Vision-Language Models,
 arXiv:2109.01134. Their code draws from the process-wide ``random`` module right after seeding it;
@@ -15,8 +15,9 @@ MAX_VAL_SHOTS = 4
 
 
 def few_shot(dataset: Dataset, *, shots: int, seed: int) -> Dataset:
-    """The dataset with ``shots`` training and ``min(shots, 4)`` validation images a class; test is
-    untouched.
+    """The dataset with ``shots`` training and ``min(shots, 4)`` validation images per class.
+
+    The test images stay as they are.
 
     ``shots=0`` keeps everything. Draw before taking the base or new half: all halves share one
     draw. The training list is drawn first and the validation list continues the same random stream.
@@ -41,7 +42,7 @@ def continue_draw(dataset: Dataset, *, shots: int, rng: random.Random) -> Datase
 
 
 def _draw(items: Sequence[Item], shots: int, rng: random.Random) -> list[Item]:
-    """Up to ``shots`` items a class: classes by first appearance, items in drawn order.
+    """Up to ``shots`` items per class: classes by first appearance, items in drawn order.
 
     A class with fewer items than ``shots`` is taken whole, in its own order, and draws no random
     number.

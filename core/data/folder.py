@@ -9,8 +9,8 @@ Three layouts, recognized in this order (``find_layout`` says which):
   lists; suffixes do not matter.
 * ``parts``: the only sub-folders are ``train`` and ``test``, perhaps ``val``; below each
   ``class/image``. Classes are those of all parts, sorted by code point.
-* ``classes``: ``class/image``; classes sorted by code point; split by our own seed, 50/20/30 a
-  class unless said otherwise.
+* ``classes``: ``class/image``; classes sorted by code point; split by our own seed, 50/20/30 within
+  each class unless said otherwise.
 
 In the last two an image is a file, at any depth below its class folder, with one of ``SUFFIXES`` in
 any case; other files, hidden names and links to folders below a class folder are ignored. Nothing
@@ -28,11 +28,11 @@ from typing import Literal
 
 from PIL import Image
 
-from core.data.benchmarks.table import PLAIN
+from core.data.benchmarks.definitions import PLAIN_TEMPLATE
 from core.data.dataset import Dataset, Item
 from core.data.images import open_rgb
 from core.data.split_file import PREFIX, read_split, template_of
-from core.data.splits import Fractions, cut_classes
+from core.data.splits import SplitFractions, cut_classes
 
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -47,7 +47,7 @@ _SAMPLE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderReader:
-    """Reads pictures below ``root``; see ``core.data.images`` for what becomes of odd formats."""
+    """Reads images below ``root``; see ``core.data.images`` for what becomes of odd formats."""
 
     root: Path
 
@@ -56,7 +56,7 @@ class FolderReader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class FolderLayout:
     """How a folder will be read. ``images`` is what item paths are relative to; ``home`` may hold
     the settings.
     """
@@ -80,7 +80,7 @@ def read_folder(
     *,
     name: str | None = None,
     template: str | None = None,
-    fractions: Fractions | None = None,
+    fractions: SplitFractions | None = None,
     split_seed: int = 0,
 ) -> Dataset:
     """Read a tree on disk. Every listed file must exist; none is decoded yet.
@@ -98,7 +98,7 @@ def read_folder(
         class_names, lists = split.class_names, (split.train, split.val, split.test)
         paths = split.paths()
     else:
-        class_names, lists = _list_tree(layout, fractions or Fractions(), split_seed)
+        class_names, lists = _list_tree(layout, fractions or SplitFractions(), split_seed)
         paths = [item.path for part in lists for item in part]
     train, val, test = lists
     return Dataset(
@@ -113,28 +113,29 @@ def read_folder(
     )
 
 
-def find_layout(path: Path) -> Layout:
-    """Recognise a folder's layout. Raises ValueError when it is no folder or allows more than one
-    reading.
+def find_layout(path: Path) -> FolderLayout:
+    """Recognize a folder's layout.
+
+    Raises ValueError when it is not a folder or its layout is ambiguous.
     """
     if not path.is_dir():
         raise ValueError(
-            f"data folder {path} does not exist or is no folder; check the name and the root"
+            f"data folder {path} does not exist or is not a folder; check the name and the root"
         )
     if (own := _split_file_in(path)) is not None:
-        return Layout(kind="split", home=path, images=_image_folder(path, own), split_file=own)
+        return FolderLayout(
+            kind="split", home=path, images=_image_folder(path, own), split_file=own
+        )
     parent = path.resolve().parent
     above = _split_file_in(parent, several_is_none=True)
     if above is not None and _num_present(path, read_split(above).paths()):
-        return Layout(kind="split", home=parent, images=path, split_file=above)
+        return FolderLayout(kind="split", home=parent, images=path, split_file=above)
     folders = set(_subfolders(path))
     if {"train", "test"} <= folders <= set(PART_FOLDERS):
-        return Layout(kind="parts", home=path, images=path)
+        return FolderLayout(kind="parts", home=path, images=path)
     if folders == {"train", "val"}:
-        raise ValueError(
-            f"{path} has train/ and val/ but no test/; name the part to be judged on test/"
-        )
-    return Layout(kind="classes", home=path, images=path)
+        raise ValueError(f"{path} has train/ and val/ but no test/; name the part to test on test/")
+    return FolderLayout(kind="classes", home=path, images=path)
 
 
 def _split_file_in(folder: Path, *, several_is_none: bool = False) -> Path | None:
@@ -173,7 +174,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _list_tree(
-    layout: Layout, fractions: Fractions, split_seed: int
+    layout: FolderLayout, fractions: SplitFractions, split_seed: int
 ) -> tuple[tuple[str, ...], tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]]]:
     """Class names and the train, val and test items of a tree without split file."""
     if layout.kind == "classes":
@@ -222,7 +223,7 @@ def _require_images(members: dict[str, list[str]], where: Path) -> None:
         )
 
 
-def _template(layout: Layout) -> str:
+def _template(layout: FolderLayout) -> str:
     settings = layout.home / SETTINGS_NAME
     if settings.is_file():
         try:
@@ -231,7 +232,7 @@ def _template(layout: Layout) -> str:
             raise ValueError(f"{settings} must be a JSON object: {error}") from error
         if template is not None:
             return require_template(template, str(settings))
-    return PLAIN if layout.split_file is None else template_of(layout.split_file)
+    return PLAIN_TEMPLATE if layout.split_file is None else template_of(layout.split_file)
 
 
 def require_template(template: object, where: str) -> str:
@@ -247,7 +248,7 @@ def _content(root: Path, paths: Iterable[str]) -> str:
     """Fingerprint (16 hex digits) of the files: path, size, first and last 4 KiB; above 100 000
     files path and size.
 
-    It survives copying the tree, unlike time stamps, and notices re-encoded pictures, unlike sizes
+    It survives copying the tree, unlike time stamps, and notices re-encoded images, unlike sizes
     alone. Raises ValueError naming the first missing file and how many are missing.
     """
     ordered = sorted(set(paths))

@@ -1,4 +1,4 @@
-"""Decoding many pictures at once: a thread pool (Pillow lets other threads run while it decodes and
+"""Decoding many images at once: a thread pool (Pillow lets other threads run while it decodes and
 resizes).
 
 Shapes: N images, H x W the transform's output size.
@@ -17,8 +17,8 @@ from core.data.dataset import Dataset, ImageReader, Item
 from core.data.transforms import Transform
 
 MAX_THREADS = 8
-_STACKED = 256  # pictures that are in memory twice while one large tensor is filled
-_JOBS_A_CALL = 8  # small pictures decode in less time than handing one over takes
+_STACKED = 256  # images that are in memory twice while one large tensor is filled
+_JOBS_A_CALL = 8  # small images decode in less time than handing one over takes
 
 
 def load_pixels(
@@ -29,11 +29,11 @@ def load_pixels(
     seeds: Sequence[int] | None = None,
     num_threads: int | None = None,
 ) -> Tensor:
-    """All pictures as one float32 (N, 3, H, W) tensor, in item order; the result does not depend on
+    """All images as one float32 (N, 3, H, W) tensor, in item order; the result does not depend on
     the threads.
 
     ``seeds`` gives the generator of each item's augmentation. Raises ValueError for no items, for
-    seeds that do not match the items, or for a picture that cannot be read.
+    seeds that do not match the items, or for an image that cannot be read.
     """
     batches = iter_pixels(
         dataset, items, transform, batch_size=_STACKED, seeds=seeds, num_threads=num_threads
@@ -56,7 +56,7 @@ def iter_pixels(
     seeds: Sequence[int] | None = None,
     num_threads: int | None = None,
 ) -> Iterator[Tensor]:
-    """The same pictures in batches (B, 3, H, W) of ``batch_size``, the last one shorter.
+    """The same images in batches (B, 3, H, W) of ``batch_size``, the last one shorter.
 
     While one batch is in use the next is being decoded; never more than two are in memory.
     ``num_threads`` defaults to the processors this process may use, at most 8; 1 decodes without
@@ -67,7 +67,7 @@ def iter_pixels(
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     if seeds is not None and len(seeds) != len(items):
-        raise ValueError(f"{len(seeds)} seeds for {len(items)} items; give one seed an item")
+        raise ValueError(f"{len(seeds)} seeds for {len(items)} items; give one seed per item")
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads must be 1 or more, got {num_threads}")
     threads = min(num_threads or _processors(), -(-min(batch_size, len(items)) // _JOBS_A_CALL))

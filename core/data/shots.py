@@ -1,13 +1,13 @@
-"""The exact images of a run: written with each run, read back, and taken over from other people.
+"""The exact images of a run: written with each run, read back, and read from other projects.
 
 ``write_shots`` writes our own form, one JSON object:
 
     {"format": "refinelab shots 1", "dataset": NAME, "train": [[path, label], ...],
      "val": [[path, label], ...] or "test", "train_sha256": ..., "val_sha256": ...}
 
-Paths are relative to the data root; the hashes are those of ``core.data.listing``; ``val`` is the
-word "test" where the validation list is the test list. ``with_shots`` puts the images of such a
-file, or of a file of another project (``core.data.shot_files``), in the place of a dataset's own.
+Paths are relative to the data root; the hashes are those of ``core.data.item_hashes``; ``val`` is
+the word "test" where the validation list is the test list. ``with_shots`` replaces the images of a
+dataset by those of such a file, or of another project's (``core.data.foreign_shots``).
 """
 
 import json
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from core.data.dataset import Dataset, Item
-from core.data.listing import Row, rows, sha256_of
-from core.data.shot_files import Shot, Shots, read_foreign_shots, shots_of_pairs
-from core.store.record import write_atomic
+from core.data.foreign_shots import Shot, Shots, read_foreign_shots, shots_of_pairs
+from core.data.item_hashes import ItemRow, hash_rows, item_rows
+from core.store.atomic import write_atomic
 
 FORMAT = "refinelab shots 1"
 
@@ -27,16 +27,16 @@ def write_shots(path: Path, dataset: Dataset) -> str:
     """Write the train and val items of a dataset, after its few-shot draw and before a class
     subset; gives the sha256 of the training list.
     """
-    train, val = rows(dataset, dataset.train), rows(dataset, dataset.val)
+    train, val = item_rows(dataset, dataset.train), item_rows(dataset, dataset.val)
     tested = dataset.val == dataset.test and bool(dataset.val)
-    digest = sha256_of(train)
+    digest = hash_rows(train)
     values = {
         "format": json.dumps(FORMAT),
         "dataset": json.dumps(dataset.name),
         "train": _one_a_line(train),
         "val": json.dumps("test") if tested else _one_a_line(val),
         "train_sha256": json.dumps(digest),
-        "val_sha256": json.dumps(sha256_of(val)),
+        "val_sha256": json.dumps(hash_rows(val)),
     }
     body = ",\n".join(f'"{key}": {value}' for key, value in values.items())
     write_atomic(path, f"{{\n{body}\n}}\n")
@@ -47,7 +47,7 @@ def with_shots(dataset: Dataset, path: Path) -> Dataset:
     """The dataset with the train and val images that a file names; test is untouched.
 
     ``path`` is a file of ``write_shots`` (.json), a few-shot pickle of CoOp and other Dassl code
-    (.pkl), one JSON object a line as 2SFS publishes its splits (.jsonl), or a plain list (.txt).
+    (.pkl), one JSON object per line as 2SFS publishes its splits (.jsonl), or a plain list (.txt).
     Images are found by their relative path, whatever stands before it in the file. Labels are those
     of the whole dataset, so apply this before a class subset. Where the file names no validation
     images, val is empty, or the test list where it was that.
@@ -96,7 +96,7 @@ def read_shots(path: Path) -> Shots:
     )
 
 
-def _one_a_line(listing: Sequence[Row]) -> str:
+def _one_a_line(listing: Sequence[ItemRow]) -> str:
     lines = ",\n".join(json.dumps([path, label]) for path, label, _ in listing)
     return f"[\n{lines}\n]"
 
@@ -130,7 +130,7 @@ class _Finder:
                     f"{place} is a test image of {self._dataset.name} here; the file belongs to "
                     "another split"
                 )
-            raise ValueError(f"{place} is no image of {self._dataset.name}; use the same split")
+            raise ValueError(f"{place} is not an image of {self._dataset.name}; use the same split")
         label = self._labels[path]
         if shot.label is not None and shot.label != label:
             raise ValueError(
@@ -155,11 +155,11 @@ def _require_hashes(shots: Shots, drawn: Dataset, path: Path) -> None:
     parts = {"train": (shots.train, drawn.train), "val": (shots.val, drawn.val)}
     for part, expected in shots.sha256.items():
         listed, items = parts[part]
-        found = rows(drawn, items)
+        found = item_rows(drawn, items)
         if listed:
             own = zip(listed, found, strict=True)
             found = [(shot.path, label, name) for shot, (_, label, name) in own]
-        if sha256_of(found) != expected:
+        if hash_rows(found) != expected:
             raise ValueError(
                 f"shots file {path}: the {part} list is not the one that was written (sha256 "
                 f"differs); it was edited, or {drawn.name} has other class names now"

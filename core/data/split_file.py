@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from core.data.benchmarks.table import BENCHMARKS, PLAIN
+from core.data.benchmarks.definitions import BENCHMARKS, PLAIN_TEMPLATE
 from core.data.dataset import Dataset, Item
 
 PREFIX = "split_zhou_"
 PARTS = ("train", "val", "test")
 
 
-class Entry(NamedTuple):
+class SplitRow(NamedTuple):
     """One row of a split file."""
 
     path: str
@@ -44,7 +44,7 @@ class Split:
 def template_of(split_file: Path) -> str:
     """The published template for a split file's name, or the general one for an unknown name."""
     published = {row.split_file: row.template for row in BENCHMARKS.values()}
-    return published.get(split_file.name, PLAIN)
+    return published.get(split_file.name, PLAIN_TEMPLATE)
 
 
 def read_split(path: Path) -> Split:
@@ -70,7 +70,7 @@ def read_split(path: Path) -> Split:
     return make_split(lists, f"split file {path}")
 
 
-def make_split(lists: Mapping[str, Sequence[Entry]], where: str) -> Split:
+def make_split(lists: Mapping[str, Sequence[SplitRow]], where: str) -> Split:
     """Three lists of entries as a split. ``where`` names their source in an error.
 
     Raises ValueError for a label with two names, an image with two labels, or labels that are not
@@ -100,7 +100,7 @@ def make_split(lists: Mapping[str, Sequence[Entry]], where: str) -> Split:
     return Split(class_names=tuple(names[n] for n in range(len(names))), **items)
 
 
-def _entry(entry: Any, where: str) -> Entry:
+def _entry(entry: Any, where: str) -> SplitRow:
     """A row of the file, checked by itself."""
     if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)):
         raise ValueError(f"{where} must be [path, label, class name], got {entry!r}")
@@ -112,7 +112,7 @@ def _entry(entry: Any, where: str) -> Entry:
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}: class name must be a non-empty text, got {name!r}")
     require_inside(path, where)
-    return Entry(path, label, name)
+    return SplitRow(path, label, name)
 
 
 def require_inside(path: str, where: str) -> None:

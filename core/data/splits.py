@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from core.data.dataset import ClassSubset, Dataset, Item
-from core.seeding import derive_seed
+from core.derived_seeds import derive_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fractions:
+class SplitFractions:
     """Shares of train, val and test within each class; the published 50/20/30 unless said
     otherwise.
 
@@ -67,7 +67,7 @@ def _relabel(items: Sequence[Item], renumbered: Mapping[int, int]) -> tuple[Item
 
 
 def cut_classes(
-    paths: Mapping[str, Sequence[str]], fractions: Fractions, seed: int
+    paths: Mapping[str, Sequence[str]], fractions: SplitFractions, seed: int
 ) -> tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]]:
     """Train, val and test items, class by class in the mapping's order; labels are positions in it.
 

@@ -1,8 +1,8 @@
-"""From a picture to normalized pixels: CLIP's evaluation transform and the published training
+"""From an image to normalized pixels: CLIP's evaluation transform and the published training
 augmentation.
 
 Same numbers, bit for bit, as torchvision's Resize / CenterCrop / RandomResizedCrop /
-RandomHorizontalFlip / ToTensor / Normalize on Pillow pictures (bicubic, anti-aliased), but every
+RandomHorizontalFlip / ToTensor / Normalize on Pillow images (bicubic, anti-aliased), but every
 random number comes from the generator that is passed in. Arithmetic is numpy's float32, so that
 decoding threads do not start threads of their own.
 """
@@ -21,7 +21,7 @@ _CROP_TRIES = 10
 
 
 class Transform(Protocol):
-    """Picture to a float32 (3, H, W) tensor. ``id`` names everything that decides the numbers: a
+    """Image to a float32 (3, H, W) tensor. ``id`` names everything that decides the numbers: a
     cache key.
     """
 
@@ -35,7 +35,7 @@ class EvalTransform:
     """Shorter side to the backbone's size (bicubic, aspect kept), center crop, to [0, 1],
     normalize.
 
-    A picture of the right size is not resampled. Draws no random numbers; the generator is ignored.
+    An image of that size is not resampled. Draws no random numbers; the generator is ignored.
     As in A. Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
     arXiv:2103.00020.
     """
@@ -113,7 +113,7 @@ class TrainTransform:
 
 
 class _Normalize:
-    """RGB picture to a float32 (3, H, W) tensor: value / 255, minus mean, over std, in that
+    """RGB image to a float32 (3, H, W) tensor: value / 255, minus mean, over std, in that
     order.
     """
 

@@ -3,16 +3,16 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from core.derived_seeds import derive_seed
 from core.mosaic.corpus import CAPTIONS, Corpus
 from core.mosaic.world import FAMILIES
-from core.seeding import derive_seed
 
 
 class BatchSampler:
     """Chooses the pictures and captions of a step.
 
     A quarter of the batches mixes all families; a third holds two families; the rest two families
-    in which the most visible attribute takes three values only, so that colour cannot tell the
+    in which the most visible attribute takes three values only, so that color cannot tell the
     captions apart and shape, texture and parts have to. The validation pictures are the first of
     the corpus and never drawn.
     """

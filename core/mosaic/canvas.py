@@ -41,7 +41,7 @@ _Y, _X = np.mgrid[0:CANVAS, 0:CANVAS].astype(np.float32)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Rgb:
-    """8-bit RGB of a colour given in 0..1; hue wraps, the others are clipped."""
+    """8-bit RGB of a color given in 0..1; hue wraps, the others are clipped."""
     parts = colorsys.hsv_to_rgb(
         hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
     )
@@ -49,8 +49,8 @@ def hsv(hue: float, saturation: float, value: float) -> Rgb:
     return red, green, blue
 
 
-def colour_of(name: str, rng: np.random.Generator, *, jitter: float = 1.0) -> Rgb:
-    """A shade of a named colour."""
+def color_of(name: str, rng: np.random.Generator, *, jitter: float = 1.0) -> Rgb:
+    """A shade of a named color."""
     hue, saturation, value = HSV[name]
     wander = (rng.random(3) - 0.5) * jitter
     return hsv(
@@ -60,26 +60,26 @@ def colour_of(name: str, rng: np.random.Generator, *, jitter: float = 1.0) -> Rg
     )
 
 
-def shade(colour: Rgb, factor: float) -> Rgb:
+def shade(color: Rgb, factor: float) -> Rgb:
     """Darker below 1, lighter (towards white) above 1."""
     if factor <= 1.0:
-        red, green, blue = (round(part * factor) for part in colour)
+        red, green, blue = (round(part * factor) for part in color)
     else:
-        red, green, blue = (round(255 - (255 - part) * max(2.0 - factor, 0.0)) for part in colour)
+        red, green, blue = (round(255 - (255 - part) * max(2.0 - factor, 0.0)) for part in color)
     return red, green, blue
 
 
-def contrast_of(colour: Rgb) -> Rgb:
-    """The second colour of a texture: a dark version of a light colour, a light version of a dark
+def contrast_of(color: Rgb) -> Rgb:
+    """The second color of a texture: a dark version of a light color, a light version of a dark
     one.
     """
-    luma = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
-    return shade(colour, 0.36) if luma > 105 else shade(colour, 1.68)
+    luma = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2]
+    return shade(color, 0.36) if luma > 105 else shade(color, 1.68)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a subject is drawn and how large: centre and scale in pixels, turn in radians."""
+    """Where a subject is drawn and how large: center and scale in pixels, turn in radians."""
 
     x: float
     y: float
@@ -109,12 +109,12 @@ _UNIT_RING = [(math.cos(k * math.pi / 12), math.sin(k * math.pi / 12)) for k in 
 
 @dataclass(frozen=True, slots=True)
 class Texture:
-    """A texture laid over the canvas: period and centre in pixels, turn in radians."""
+    """A texture laid over the canvas: period and center in pixels, turn in radians."""
 
     name: str
     period: float
     angle: float
-    centre: Point
+    center: Point
 
 
 class Canvas:
@@ -127,8 +127,8 @@ class Canvas:
     def polygon(self, frame: Frame, local: Sequence[Point], fill: Rgb) -> None:
         self.pen.polygon(frame.points(local), fill=fill)
 
-    def ellipse(self, frame: Frame, centre: Point, rx: float, ry: float, fill: Rgb) -> None:
-        self.polygon(frame, ellipse_points(*centre, rx, ry), fill)
+    def ellipse(self, frame: Frame, center: Point, rx: float, ry: float, fill: Rgb) -> None:
+        self.polygon(frame, ellipse_points(*center, rx, ry), fill)
 
     def stroke(self, frame: Frame, local: Sequence[Point], width: float, fill: Rgb) -> None:
         """A line with round joints and ends; ``width`` in the subject's units."""
@@ -140,7 +140,7 @@ class Canvas:
             self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
 
     def paste(self, mask: Image.Image, fill: Rgb) -> None:
-        """Fill where a mask (8-bit grey, canvas size) says so."""
+        """Fill where a mask (8-bit gray, canvas size) says so."""
         box = mask.getbbox()
         if box is not None:
             self.image.paste(fill, box, mask.crop(box))
@@ -148,7 +148,7 @@ class Canvas:
     def paste_texture(
         self, mask: Image.Image, texture: Texture, fill: Rgb, rng: np.random.Generator
     ) -> None:
-        """Fill where a texture shows its second colour inside a mask."""
+        """Fill where a texture shows its second color inside a mask."""
         box = mask.getbbox() or (0, 0, 1, 1)
         inside = np.asarray(mask.crop(box)) * texture_pattern(texture, box, rng)
         self.image.paste(fill, box, Image.fromarray(inside))
@@ -167,11 +167,11 @@ def empty_mask() -> tuple[Image.Image, ImageDraw.ImageDraw]:
 def texture_pattern(
     texture: Texture, box: tuple[int, int, int, int], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Where a texture shows its second colour in ``box`` (left, top, right, bottom)."""
+    """Where a texture shows its second color in ``box`` (left, top, right, bottom)."""
     cos, sin = math.cos(texture.angle) / texture.period, math.sin(texture.angle) / texture.period
     left, top, right, bottom = box
-    x = _X[top:bottom, left:right] - np.float32(texture.centre[0])
-    y = _Y[top:bottom, left:right] - np.float32(texture.centre[1])
+    x = _X[top:bottom, left:right] - np.float32(texture.center[0])
+    y = _Y[top:bottom, left:right] - np.float32(texture.center[1])
     u, v = x * np.float32(cos) + y * np.float32(sin), y * np.float32(cos) - x * np.float32(sin)
     match texture.name:
         case "striped":
@@ -225,7 +225,7 @@ def draw_background(kind: str, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_card(canvas: Canvas, frame: Frame, side: float, rng: np.random.Generator) -> None:
-    """A grey card somewhere over the subject, hiding a part of it; ``side`` relative to the
+    """A gray card somewhere over the subject, hiding a part of it; ``side`` relative to the
     subject.
     """
     angle = 2 * math.pi * float(rng.random())

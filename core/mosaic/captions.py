@@ -2,7 +2,7 @@
 varied.
 
 A *detailed* caption names nearly every attribute; a *sparse* one leaves many out and keeps the
-attributes that are hard to see (shape, texture, parts) more often than colour, which is easy.
+attributes that are hard to see (shape, texture, parts) more often than color, which is easy.
 """
 
 from collections.abc import Sequence
@@ -121,10 +121,10 @@ def _critter_phrase(subject: Critter, rng: np.random.Generator, detailed: bool) 
 
 
 def _vehicle_phrase(subject: Vehicle, rng: np.random.Generator, detailed: bool) -> str:
-    colour = subject.colour + " " if _kept(rng, detailed, 0.35) else ""
+    color = subject.colour + " " if _kept(rng, detailed, 0.35) else ""
     kind = subject.kind if _kept(rng, detailed, 0.8) else pick(rng, ["vehicle", "machine"])
     addon = [subject.addon] if subject.addon and _kept(rng, detailed, 0.7) else []
-    return colour + kind + _join(rng, addon)
+    return color + kind + _join(rng, addon)
 
 
 def _land_phrase(subject: Land, rng: np.random.Generator, detailed: bool) -> str:
@@ -141,10 +141,10 @@ def _action_phrase(subject: Action, rng: np.random.Generator, detailed: bool) ->
 
 
 def _surface_phrase(subject: Surface, rng: np.random.Generator, detailed: bool) -> str:
-    colours = [colour for colour in subject.colours if _kept(rng, detailed, 0.45)]
-    if len(colours) > 1 and rng.random() < 0.4:
-        colours = colours[::-1]
-    texture = subject.texture + " " if _kept(rng, detailed, 0.8) or not colours else ""
-    shades = " and ".join(colours) + " " if colours else ""
+    colors = [color for color in subject.colours if _kept(rng, detailed, 0.45)]
+    if len(colors) > 1 and rng.random() < 0.4:
+        colors = colors[::-1]
+    texture = subject.texture + " " if _kept(rng, detailed, 0.8) or not colors else ""
+    shades = " and ".join(colors) + " " if colors else ""
     noun = "texture" if rng.random() < 0.75 else pick(rng, ["pattern", "surface"])
     return texture + shades + noun

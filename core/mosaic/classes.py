@@ -1,7 +1,7 @@
-"""The classes of the six data sets. No picture of the pre-training world shows any of these
+"""The classes of the six datasets. No picture of the pre-training world shows any of these
 subjects.
 
-They were chosen once, before the embedded model was trained: few and close colours, attributes used
+They were chosen once, before the embedded model was trained: few and close colors, attributes used
 about equally often, so that no single attribute decides. Single attributes and other combinations
 of them do occur in pre-training.
 """

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.clip.tokenizer import Tokenizer
+from core.mosaic.architecture import CONTEXT_LENGTH
 from core.mosaic.canvas import IMAGE_SIZE
 from core.mosaic.captions import write_caption
 from core.mosaic.classes import HELD_OUT
-from core.mosaic.model import CONTEXT_LENGTH, tokenizer
+from core.mosaic.model import tokenizer
 from core.mosaic.renderer import RENDERER_VERSION, picture_generator, render_sample
 from core.mosaic.world import (
-    COLOURS,
+    COLORS,
     FAMILIES,
     ITEMS,
     TERRAINS,
@@ -62,7 +63,7 @@ class Corpus:
 
     ``images`` (N, 48, 48, 3) uint8; ``captions`` (N, 4, 32) uint16 token ids; ``family`` (N,)
     uint8, an index into ``FAMILIES``; ``bucket`` (N,) uint8, the attribute that is easiest to see
-    (a colour, a terrain, an item).
+    (a color, a terrain, an item).
     """
 
     images: NDArray[np.uint8]
@@ -72,7 +73,7 @@ class Corpus:
 
 
 def sample_pretraining_subject(rng: np.random.Generator) -> Subject:
-    """A subject of any family that is no class of any data set."""
+    """A subject of any family that is no class of any dataset."""
     draw = float(rng.random())
     index = int(np.searchsorted(np.cumsum(FAMILY_WEIGHTS), draw, side="right"))
     family = FAMILIES[min(index, len(FAMILIES) - 1)]
@@ -90,8 +91,8 @@ def bucket_of(subject: Subject) -> int:
         case Action():
             return [*ITEMS, ""].index(subject.item)
         case Surface():
-            return COLOURS.index(subject.colours[0])
-    return COLOURS.index(subject.colour)
+            return COLORS.index(subject.colours[0])
+    return COLORS.index(subject.colour)
 
 
 def draw_corpus(

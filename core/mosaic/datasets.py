@@ -1,4 +1,4 @@
-"""The ten Mosaic data sets: six to learn from and four test-only shifts of ``shapes``.
+"""The ten Mosaic datasets: six to learn from and four test-only shifts of ``shapes``.
 
 Difficulty is set by :class:`Conditions` alone, from the zero-shot accuracy of the shipped model on
 the test pictures; no method was trained to choose it (see ``weights/MODEL_CARD.md``).
@@ -22,7 +22,7 @@ PER_CLASS: dict[SplitName, int] = {"train": 32, "val": 16, "test": 100}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specification:
-    """What a data set is drawn from; a shift has its family's classes and a test split only."""
+    """What a dataset is drawn from; a shift has its family's classes and a test split only."""
 
     family: str
     conditions: Conditions
@@ -76,7 +76,7 @@ DATASETS: tuple[str, ...] = tuple(SPECIFICATIONS)
 
 
 def load(name: str, cache_dir: Path) -> Dataset:
-    """The data set ``mosaic/<name>``; its pictures are drawn on the first read, into one file in
+    """The dataset ``mosaic/<name>``; its pictures are drawn on the first read, into one file in
     ``cache_dir``.
 
     ``train``, ``val`` and ``test`` hold 32, 16 and 100 pictures a class (a shift has only
@@ -116,7 +116,7 @@ def load(name: str, cache_dir: Path) -> Dataset:
 
 
 def fingerprint_of(name: str) -> str:
-    """12 hex digits over everything the pictures of a data set depend on."""
+    """12 hex digits over everything the pictures of a dataset depend on."""
     specification = _specification(name)
     parts = (RENDERER_VERSION, name, specification, CLASSES[specification.family], PER_CLASS)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
@@ -124,12 +124,12 @@ def fingerprint_of(name: str) -> str:
 
 def _specification(name: str) -> Specification:
     if name not in SPECIFICATIONS:
-        raise ValueError(f"a Mosaic data set is one of {', '.join(DATASETS)}; got {name!r}")
+        raise ValueError(f"a Mosaic dataset is one of {', '.join(DATASETS)}; got {name!r}")
     return SPECIFICATIONS[name]
 
 
 def contact_sheet(path: Path, *, columns: int = 16, zoom: int = 2) -> None:
-    """Write a PNG with one row of test pictures a data set, spread over its classes."""
+    """Write a PNG with one row of test pictures a dataset, spread over its classes."""
     side, gap, label_width = IMAGE_SIZE * zoom, 4, 150
     size = (label_width + columns * (side + gap), len(DATASETS) * (side + gap) + gap)
     sheet = Image.new("RGB", size, "white")

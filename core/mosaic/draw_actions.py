@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from core.mosaic.canvas import Canvas, Frame, Point, Rgb, colour_of, ellipse_points, shade
-from core.mosaic.world import COLOURS, Action, Look, pick
+from core.mosaic.canvas import Canvas, Frame, Point, Rgb, color_of, ellipse_points, shade
+from core.mosaic.world import COLORS, Action, Look, pick
 
 _SKIN: tuple[Rgb, ...] = ((244, 206, 172), (222, 172, 130), (168, 118, 82), (104, 70, 48))
 
@@ -68,8 +68,8 @@ def draw_action(
     ]
     head, neck, hip = joints[:3]
     hand = joints[6]
-    top = colour_of(subject.clothes, rng, jitter=look.jitter)
-    legs = shade(colour_of("blue" if rng.integers(2) else "black", rng), 0.7)
+    top = color_of(subject.clothes, rng, jitter=look.jitter)
+    legs = shade(color_of("blue" if rng.integers(2) else "black", rng), 0.7)
     skin = _SKIN[int(rng.integers(len(_SKIN)))]
     shoulder = (0.85 * neck[0] + 0.15 * hip[0], 0.85 * neck[1] + 0.15 * hip[1])
     canvas.stroke(frame, [shoulder, joints[3], joints[4]], 0.07, shade(top, 0.8))
@@ -92,27 +92,27 @@ def _draw_hat(
     """A hat along the line from neck to head, so that it follows a bent figure."""
     lean = math.atan2(head[0] - neck[0], neck[1] - head[1])
     cos, sin = math.cos(lean), math.sin(lean)
-    colour = colour_of(pick(rng, COLOURS), rng)
+    color = color_of(pick(rng, COLORS), rng)
 
     def place(x: float, y: float) -> Point:
         return (head[0] + x * cos - y * sin, head[1] + x * sin + y * cos)
 
     brim = [place(-0.17, -0.05), place(0.17, -0.05), place(0.17, -0.095), place(-0.17, -0.095)]
     crown = [place(-0.1, -0.09), place(0.1, -0.09), place(0.085, -0.24), place(-0.085, -0.24)]
-    canvas.polygon(frame, brim, shade(colour, 0.75))
-    canvas.polygon(frame, crown, colour)
+    canvas.polygon(frame, brim, shade(color, 0.75))
+    canvas.polygon(frame, crown, color)
 
 
 def _draw_item(
     canvas: Canvas, frame: Frame, item: str, hand: Point, rng: np.random.Generator
 ) -> None:
     x, y = hand
-    colour = colour_of(pick(rng, COLOURS), rng)
-    dark = shade(colour, 0.65)
+    color = color_of(pick(rng, COLORS), rng)
+    dark = shade(color, 0.65)
     match item:
         case "ball":
             canvas.ellipse(frame, (x + 0.07, y), 0.115, 0.115, dark)
-            canvas.ellipse(frame, (x + 0.065, y - 0.01), 0.095, 0.095, colour)
+            canvas.ellipse(frame, (x + 0.065, y - 0.01), 0.095, 0.095, color)
         case "box":
             corners = [
                 (x - 0.06, y - 0.11),
@@ -120,13 +120,13 @@ def _draw_item(
                 (x + 0.2, y + 0.11),
                 (x - 0.06, y + 0.11),
             ]
-            canvas.polygon(frame, corners, colour)
+            canvas.polygon(frame, corners, color)
             canvas.stroke(frame, [(x - 0.06, y), (x + 0.2, y)], 0.035, dark)
             canvas.stroke(frame, [(x + 0.07, y - 0.11), (x + 0.07, y + 0.11)], 0.035, dark)
         case "flag":
             canvas.stroke(frame, [(x, y + 0.1), (x, y - 0.34)], 0.03, (96, 70, 46))
             cloth = [(x, y - 0.35), (x + 0.26, y - 0.3), (x + 0.24, y - 0.13), (x, y - 0.15)]
-            canvas.polygon(frame, cloth, colour)
+            canvas.polygon(frame, cloth, color)
         case "stick":
             canvas.stroke(frame, [(x - 0.1, y - 0.3), (x + 0.1, y + 0.3)], 0.045, dark)
         case "bag":
@@ -136,9 +136,9 @@ def _draw_item(
                 (x + 0.14, y + 0.3),
                 (x - 0.14, y + 0.3),
             ]
-            canvas.polygon(frame, bag, colour)
+            canvas.polygon(frame, bag, color)
             canvas.stroke(frame, [(x - 0.07, y + 0.1), (x, y), (x + 0.07, y + 0.1)], 0.028, dark)
         case "umbrella":
             canvas.stroke(frame, [(x, y + 0.06), (x, y - 0.26)], 0.028, (60, 60, 66))
             dome = [p for p in ellipse_points(x, y - 0.2, 0.25, 0.2) if p[1] <= y - 0.199]
-            canvas.polygon(frame, sorted(dome), colour)
+            canvas.polygon(frame, sorted(dome), color)

@@ -14,7 +14,7 @@ from core.mosaic.canvas import (
     Point,
     Rgb,
     Texture,
-    colour_of,
+    color_of,
     contrast_of,
     ellipse_points,
     empty_mask,
@@ -84,15 +84,15 @@ def draw_shape(
     soft, _ = _outline_mask(subject.shape, shadow)
     canvas.paste(soft.point(_QUARTER), (20, 20, 28))
     mask, _ = _outline_mask(subject.shape, frame)
-    colour = colour_of(subject.colour, rng, jitter=look.jitter)
-    canvas.paste(mask, colour)
+    color = color_of(subject.colour, rng, jitter=look.jitter)
+    canvas.paste(mask, color)
     if subject.texture != "solid":
         period = frame.scale * (0.2 + 0.06 * float(rng.random()))
         angle = 2 * math.pi * float(rng.random())
         shift = 0.25 * frame.scale * (rng.random(2) - 0.5)
-        centre = (frame.x + float(shift[0]), frame.y + float(shift[1]))
-        texture = Texture(subject.texture, max(period, 12.0), angle, centre)
-        canvas.paste_texture(mask, texture, contrast_of(colour), rng)
+        center = (frame.x + float(shift[0]), frame.y + float(shift[1]))
+        texture = Texture(subject.texture, max(period, 12.0), angle, center)
+        canvas.paste_texture(mask, texture, contrast_of(color), rng)
 
 
 _QUARTER = [value // 4 for value in range(256)]
@@ -101,9 +101,9 @@ _QUARTER = [value // 4 for value in range(256)]
 def draw_surface(
     canvas: Canvas, frame: Frame, subject: Surface, look: Look, rng: np.random.Generator
 ) -> None:
-    """A texture in two colours over the whole picture; ``look.size`` sets its period."""
+    """A texture in two colors over the whole picture; ``look.size`` sets its period."""
     order = subject.colours if rng.integers(2) else subject.colours[::-1]
-    first, second = (colour_of(name, rng, jitter=look.jitter) for name in order)
+    first, second = (color_of(name, rng, jitter=look.jitter) for name in order)
     period = CANVAS * (0.1 + 0.16 * look.size)
     texture = Texture(subject.texture, period, look.angle * 6.0, (frame.x, frame.y))
     canvas.image.paste(first, (0, 0, CANVAS, CANVAS))
@@ -115,8 +115,8 @@ def draw_clutter(canvas: Canvas, count: int, rng: np.random.Generator) -> None:
     for _ in range(count):
         x, y, turn, tone, size = (float(value) for value in rng.random(5))
         frame = Frame(CANVAS * x, CANVAS * y, CANVAS * (0.07 + 0.07 * size), 6.28 * turn)
-        colour: Rgb = shade(colour_of(pick(rng, _MUTED), rng), 0.75 + 0.7 * tone)
-        canvas.polygon(frame, OUTLINES[pick(rng, SHAPES)], colour)
+        color: Rgb = shade(color_of(pick(rng, _MUTED), rng), 0.75 + 0.7 * tone)
+        canvas.polygon(frame, OUTLINES[pick(rng, SHAPES)], color)
 
 
 _MUTED = ["pink", "gray", "cyan", "brown", "yellow", "purple", "green", "white"]

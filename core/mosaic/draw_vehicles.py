@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.mosaic.canvas import Canvas, Frame, Point, Rgb, colour_of, shade
+from core.mosaic.canvas import Canvas, Frame, Point, Rgb, color_of, shade
 from core.mosaic.world import Look, Vehicle
 
 _TYRE: Rgb = (34, 34, 40)
@@ -16,14 +16,14 @@ def draw_vehicle(
     canvas: Canvas, frame: Frame, subject: Vehicle, look: Look, rng: np.random.Generator
 ) -> None:
     """The machine, then its addition."""
-    colour = colour_of(subject.colour, rng, jitter=look.jitter)
+    color = color_of(subject.colour, rng, jitter=look.jitter)
     anchor = _ANCHORS[subject.kind]
     if subject.addon in ("flag", "chimney", "ladder"):
         _DRAW_ADDON[subject.addon](canvas, frame, anchor, rng)
-    _DRAW_KIND[subject.kind](canvas, frame, colour)
+    _DRAW_KIND[subject.kind](canvas, frame, color)
     if subject.addon == "stripe":
         left, right, level = _STRIPES[subject.kind]
-        band = (255, 214, 40) if colour[0] + colour[1] < 420 else (30, 60, 150)
+        band = (255, 214, 40) if color[0] + color[1] < 420 else (30, 60, 150)
         canvas.polygon(
             frame,
             [
@@ -47,73 +47,73 @@ def _wheels(canvas: Canvas, frame: Frame, places: list[float], level: float, rad
         canvas.ellipse(frame, (x, level), 0.45 * radius, 0.45 * radius, _HUB)
 
 
-def _draw_car(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
-    canvas.polygon(frame, [(-0.3, 0), (-0.19, -0.2), (0.16, -0.2), (0.3, 0)], shade(colour, 0.82))
+def _draw_car(canvas: Canvas, frame: Frame, color: Rgb) -> None:
+    canvas.polygon(frame, [(-0.3, 0), (-0.19, -0.2), (0.16, -0.2), (0.3, 0)], shade(color, 0.82))
     canvas.polygon(frame, [(-0.22, -0.01), (-0.15, -0.16), (-0.02, -0.16), (-0.02, -0.01)], _GLASS)
     canvas.polygon(frame, [(0.03, -0.01), (0.03, -0.16), (0.13, -0.16), (0.23, -0.01)], _GLASS)
     canvas.polygon(
         frame,
         [(-0.48, 0.02), (-0.42, -0.03), (0.36, -0.03), (0.48, 0.05), (0.48, 0.19), (-0.48, 0.19)],
-        colour,
+        color,
     )
     _wheels(canvas, frame, [-0.27, 0.27], 0.19, 0.105)
 
 
-def _draw_truck(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
-    _box(canvas, frame, (-0.48, -0.24, 0.16, 0.19), shade(colour, 0.82))
+def _draw_truck(canvas: Canvas, frame: Frame, color: Rgb) -> None:
+    _box(canvas, frame, (-0.48, -0.24, 0.16, 0.19), shade(color, 0.82))
     canvas.polygon(
-        frame, [(0.18, -0.1), (0.35, -0.1), (0.48, 0.05), (0.48, 0.19), (0.18, 0.19)], colour
+        frame, [(0.18, -0.1), (0.35, -0.1), (0.48, 0.05), (0.48, 0.19), (0.18, 0.19)], color
     )
     canvas.polygon(frame, [(0.24, -0.06), (0.34, -0.06), (0.42, 0.05), (0.24, 0.05)], _GLASS)
     _wheels(canvas, frame, [-0.34, -0.14, 0.32], 0.21, 0.09)
 
 
-def _draw_bus(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
-    _box(canvas, frame, (-0.49, -0.24, 0.49, 0.2), colour)
+def _draw_bus(canvas: Canvas, frame: Frame, color: Rgb) -> None:
+    _box(canvas, frame, (-0.49, -0.24, 0.49, 0.2), color)
     for k in range(5):
         left = -0.43 + 0.18 * k
         _box(canvas, frame, (left, -0.17, left + 0.13, -0.03), _GLASS)
     _wheels(canvas, frame, [-0.29, 0.29], 0.21, 0.085)
 
 
-def _draw_boat(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
-    canvas.polygon(frame, [(-0.47, 0.08), (0.49, 0.08), (0.33, 0.28), (-0.34, 0.28)], colour)
+def _draw_boat(canvas: Canvas, frame: Frame, color: Rgb) -> None:
+    canvas.polygon(frame, [(-0.47, 0.08), (0.49, 0.08), (0.33, 0.28), (-0.34, 0.28)], color)
     canvas.stroke(frame, [(-0.02, 0.08), (-0.02, -0.42)], 0.035, (110, 78, 48))
     canvas.polygon(frame, [(0.02, -0.4), (0.37, 0.01), (0.02, 0.01)], (244, 242, 232))
-    canvas.polygon(frame, [(-0.06, -0.3), (-0.06, 0.01), (-0.31, 0.01)], shade(colour, 1.35))
+    canvas.polygon(frame, [(-0.06, -0.3), (-0.06, 0.01), (-0.31, 0.01)], shade(color, 1.35))
     _box(canvas, frame, (-0.5, 0.28, 0.5, 0.34), (104, 164, 212))
 
 
-def _draw_train(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
-    _box(canvas, frame, (-0.48, -0.28, -0.1, 0.16), shade(colour, 0.84))
+def _draw_train(canvas: Canvas, frame: Frame, color: Rgb) -> None:
+    _box(canvas, frame, (-0.48, -0.28, -0.1, 0.16), shade(color, 0.84))
     _box(canvas, frame, (-0.41, -0.2, -0.18, -0.02), _GLASS)
-    _box(canvas, frame, (-0.1, -0.08, 0.4, 0.16), colour)
-    canvas.ellipse(frame, (0.4, 0.04), 0.08, 0.12, shade(colour, 0.7))
+    _box(canvas, frame, (-0.1, -0.08, 0.4, 0.16), color)
+    canvas.ellipse(frame, (0.4, 0.04), 0.08, 0.12, shade(color, 0.7))
     canvas.polygon(frame, [(0.4, 0.14), (0.5, 0.26), (0.3, 0.26)], _TYRE)
     _wheels(canvas, frame, [-0.36, -0.19, 0.0, 0.17, 0.32], 0.21, 0.075)
     canvas.stroke(frame, [(-0.36, 0.21), (0.17, 0.21)], 0.03, _HUB)
 
 
-def _draw_plane(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
+def _draw_plane(canvas: Canvas, frame: Frame, color: Rgb) -> None:
     canvas.polygon(
-        frame, [(-0.46, -0.24), (-0.36, -0.24), (-0.2, 0.0), (-0.44, 0.0)], shade(colour, 0.8)
+        frame, [(-0.46, -0.24), (-0.36, -0.24), (-0.2, 0.0), (-0.44, 0.0)], shade(color, 0.8)
     )
-    canvas.ellipse(frame, (0.02, 0.02), 0.48, 0.115, colour)
+    canvas.ellipse(frame, (0.02, 0.02), 0.48, 0.115, color)
     canvas.polygon(
-        frame, [(0.12, 0.03), (-0.06, 0.03), (-0.22, 0.27), (-0.1, 0.27)], shade(colour, 0.68)
+        frame, [(0.12, 0.03), (-0.06, 0.03), (-0.22, 0.27), (-0.1, 0.27)], shade(color, 0.68)
     )
     canvas.polygon(
-        frame, [(0.1, -0.06), (-0.02, -0.06), (-0.12, -0.22), (-0.05, -0.22)], shade(colour, 0.75)
+        frame, [(0.1, -0.06), (-0.02, -0.06), (-0.12, -0.22), (-0.05, -0.22)], shade(color, 0.75)
     )
     canvas.polygon(frame, [(0.32, -0.07), (0.4, -0.05), (0.44, 0.01), (0.32, 0.01)], _GLASS)
     for k in range(4):
         canvas.ellipse(frame, (-0.14 + 0.11 * k, -0.02), 0.024, 0.024, _GLASS)
 
 
-def _draw_rocket(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
+def _draw_rocket(canvas: Canvas, frame: Frame, color: Rgb) -> None:
     canvas.polygon(frame, [(-0.09, 0.3), (0.09, 0.3), (0.0, 0.5)], (250, 168, 40))
-    canvas.polygon(frame, [(-0.13, 0.06), (-0.28, 0.34), (-0.1, 0.28)], shade(colour, 0.66))
-    canvas.polygon(frame, [(0.13, 0.06), (0.28, 0.34), (0.1, 0.28)], shade(colour, 0.66))
+    canvas.polygon(frame, [(-0.13, 0.06), (-0.28, 0.34), (-0.1, 0.28)], shade(color, 0.66))
+    canvas.polygon(frame, [(0.13, 0.06), (0.28, 0.34), (0.1, 0.28)], shade(color, 0.66))
     canvas.polygon(
         frame,
         [
@@ -125,7 +125,7 @@ def _draw_rocket(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
             (-0.15, -0.12),
             (-0.1, -0.34),
         ],
-        colour,
+        color,
     )
     canvas.ellipse(frame, (0, -0.13), 0.075, 0.075, (236, 236, 240))
     canvas.ellipse(frame, (0, -0.13), 0.052, 0.052, _GLASS)
@@ -134,7 +134,7 @@ def _draw_rocket(canvas: Canvas, frame: Frame, colour: Rgb) -> None:
 def _draw_flag(canvas: Canvas, frame: Frame, at: Point, rng: np.random.Generator) -> None:
     x, y = at
     canvas.stroke(frame, [(x, y + 0.06), (x, y - 0.26)], 0.025, (90, 66, 44))
-    cloth = colour_of("red" if rng.integers(2) else "green", rng)
+    cloth = color_of("red" if rng.integers(2) else "green", rng)
     canvas.polygon(frame, [(x, y - 0.27), (x - 0.22, y - 0.2), (x, y - 0.1)], cloth)
 
 

@@ -1,4 +1,4 @@
-"""Reads the pictures of a Mosaic data set: drawn once into one file, mapped into memory from then
+"""Reads the pictures of a Mosaic dataset: drawn once into one file, mapped into memory from then
 on.
 """
 
@@ -15,10 +15,10 @@ from PIL import Image
 from core.data.dataset import SplitName
 from core.mosaic.canvas import IMAGE_SIZE
 from core.mosaic.renderer import picture_generator, render_sample
-from core.mosaic.world import COLOURS, Action, Conditions, Subject, name_of, pick
+from core.mosaic.world import COLORS, Action, Conditions, Subject, name_of, pick
 
 _PATH = re.compile(r"(?P<split>\w+)/(?P<label>\d{2})-\w+/(?P<number>\d{3})\.png")
-# Threads of a process draw a data set once; two processes draw into files of their own.
+# Threads of a process draw a dataset once; two processes draw into files of their own.
 _ONE_THREAD = threading.Lock()
 
 
@@ -30,13 +30,13 @@ def draw_picture(
     """
     rng = picture_generator("mosaic", dataset, split, name_of(subject), number)
     if isinstance(subject, Action):
-        subject = replace(subject, clothes=pick(rng, COLOURS))
+        subject = replace(subject, clothes=pick(rng, COLORS))
     return render_sample(subject, conditions, rng)[0]
 
 
 @dataclass(eq=False)
 class MosaicReader:
-    """Pictures of one data set by item path, such as ``test/03-wavy_blue_ring/007.png``.
+    """Pictures of one dataset by item path, such as ``test/03-wavy_blue_ring/007.png``.
 
     The first read draws all pictures into ``cache_path``, ``(N, 48, 48, 3)`` uint8. The file
     appears at once and complete, so several processes may start together: each draws the same
@@ -122,5 +122,5 @@ class MosaicReader:
                     return first + label * count + number
             first += count * len(self.subjects)
         raise ValueError(
-            f"{path!r} is no picture of mosaic/{self.name}; take paths from the data set's items"
+            f"{path!r} is no picture of mosaic/{self.name}; take paths from the dataset's items"
         )

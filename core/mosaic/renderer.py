@@ -29,7 +29,7 @@ from core.mosaic.world import (
     sample_look,
 )
 
-RENDERER_VERSION = 1  # part of every data set's fingerprint: raise it when any picture changes
+RENDERER_VERSION = 1  # part of every dataset's fingerprint: raise it when any picture changes
 
 
 def picture_generator(*purpose: str | int) -> np.random.Generator:
@@ -42,8 +42,8 @@ def render(subject: Subject, look: Look, rng: np.random.Generator) -> NDArray[np
     """One picture, ``(48, 48, 3)`` uint8 RGB."""
     canvas = Canvas(draw_background(look.background, rng))
     frame = Frame(
-        CANVAS * look.centre[0],
-        CANVAS * look.centre[1],
+        CANVAS * look.center[0],
+        CANVAS * look.center[1],
         CANVAS * look.size,
         look.angle,
         look.flip,

@@ -23,7 +23,7 @@ def noise_like(picture: Picture, rng: np.random.Generator) -> Picture:
 def apply_style(
     picture: Picture, style: str, rng: np.random.Generator, *, strength: float, noise: float
 ) -> Picture:
-    """The picture in a style, with a slight colour cast and sensor noise; clipped to 0..1.
+    """The picture in a style, with a slight color cast and sensor noise; clipped to 0..1.
 
     ``strength`` 1.0 is the style as in pre-training; more goes further.
     """
@@ -56,7 +56,7 @@ def _box_blur(picture: Picture) -> Picture:
 
 
 def _sketch(picture: Picture, strength: float) -> Picture:
-    """Dark lines where brightness or colour changes, on a page that keeps a hint of the colours."""
+    """Dark lines where brightness or color changes, on a page that keeps a hint of the colors."""
     across = np.abs(np.diff(picture, axis=1, append=picture[:, -1:])).max(axis=2)
     down = np.abs(np.diff(picture, axis=0, append=picture[-1:])).max(axis=2)
     line = np.clip(3.2 * (across + down) - 0.18, 0.0, 1.0)[..., None]
@@ -66,10 +66,10 @@ def _sketch(picture: Picture, strength: float) -> Picture:
 
 
 def _tint(picture: Picture, rng: np.random.Generator, strength: float) -> Picture:
-    """Coloured light: a gain for each channel, less saturation, another exposure."""
+    """Colored light: a gain for each channel, less saturation, another exposure."""
     gain = 1 - 0.5 * strength * rng.random(3, dtype=np.float32)
-    grey = (picture[..., :1] + picture[..., 1:2] + picture[..., 2:]) / np.float32(3.0)
-    drained = picture + np.float32(0.35 * strength) * (grey - picture)
+    gray = (picture[..., :1] + picture[..., 1:2] + picture[..., 2:]) / np.float32(3.0)
+    drained = picture + np.float32(0.35 * strength) * (gray - picture)
     exposure = 0.65 + 0.6 * float(rng.random())
     return np.asarray(drained * gain * np.float32(exposure), dtype=np.float32)
 

@@ -1,7 +1,7 @@
 """The vocabulary of the drawn world: what can be in a picture and how it can look.
 
 A *subject* is what a caption names (a red striped star, a person jumping with a ball); a *look* is
-everything else (style, background, size, what is in the way). Class names of the data sets are
+everything else (style, background, size, what is in the way). Class names of the datasets are
 names of subjects.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COLOURS = [
+COLORS = [
     "red",
     "orange",
     "yellow",
@@ -45,6 +45,9 @@ FEATURES = ["camp", "lake", "railway", "river", "road", "wall"]
 POSES = ["bowing", "jumping", "kicking", "lying", "running", "sitting", "standing", "waving"]
 ITEMS = ["bag", "ball", "box", "flag", "hat", "stick", "umbrella"]
 BACKGROUNDS = ["plain", "gradient", "blocks", "horizon"]
+
+# The text of the subjects below, names of their fields included, is hashed into the fingerprints of
+# the datasets: no field can be renamed.
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Land:
 class Action:
     """A figure doing something, at most one item in hand: "person jumping with ball".
 
-    ``clothes`` is a colour that a caption may name; it is no part of the subject's name.
+    ``clothes`` is a color that a caption may name; it is no part of the subject's name.
     """
 
     pose: str
@@ -96,7 +99,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """A texture in two colours that fills the picture: "wavy blue and white texture"."""
+    """A texture in two colors that fills the picture: "wavy blue and white texture"."""
 
     texture: str
     colours: tuple[str, str]
@@ -151,33 +154,33 @@ def sample_subject(family: str, rng: np.random.Generator) -> Subject:
     """A subject of one family, every attribute drawn on its own."""
     match family:
         case "shapes":
-            return Shape(pick(rng, TEXTURES), pick(rng, COLOURS), pick(rng, SHAPES))
+            return Shape(pick(rng, TEXTURES), pick(rng, COLORS), pick(rng, SHAPES))
         case "critters":
             count = int(rng.integers(4))
-            return Critter(pick(rng, PATTERNS), pick(rng, COLOURS), pick_some(rng, PARTS, count))
+            return Critter(pick(rng, PATTERNS), pick(rng, COLORS), pick_some(rng, PARTS, count))
         case "vehicles":
             addon = pick(rng, [*ADDONS, ""])
-            return Vehicle(pick(rng, COLOURS), pick(rng, VEHICLES), addon)
+            return Vehicle(pick(rng, COLORS), pick(rng, VEHICLES), addon)
         case "land":
             count = 1 + int(rng.random() < 0.6)
             return Land(pick(rng, TERRAINS), pick_some(rng, FEATURES, count))
         case "actions":
-            return Action(pick(rng, POSES), pick(rng, [*ITEMS, ""]), pick(rng, COLOURS))
+            return Action(pick(rng, POSES), pick(rng, [*ITEMS, ""]), pick(rng, COLORS))
         case "textures":
-            first, second = pick_some(rng, COLOURS, 2)
+            first, second = pick_some(rng, COLORS, 2)
             return Surface(pick(rng, TEXTURES[1:]), (first, second))
     raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {family!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """Ranges that looks are drawn from; what sets a data set's difficulty.
+    """Ranges that looks are drawn from; what sets a dataset's difficulty.
 
     ``size`` is the subject's extent as a fraction of the picture's side; ``rotation`` the largest
     turn in radians; ``clutter`` the least and the most small things around it; ``occlusion`` the
     probability that a card hides a part, ``cover`` that card's side as a fraction of the subject;
     ``noise`` the sensor noise's standard deviation; ``styles`` names with weights; ``strength`` how
-    far a style goes (1.0 as in pre-training); ``jitter`` how far colours wander.
+    far a style goes (1.0 as in pre-training); ``jitter`` how far colors wander.
     """
 
     size: tuple[float, float] = (0.4, 0.9)
@@ -200,7 +203,7 @@ class Look:
     size: float
     angle: float
     flip: bool
-    centre: tuple[float, float]
+    center: tuple[float, float]
     clutter: int
     occluded: bool
     cover: float
@@ -221,7 +224,7 @@ def sample_look(conditions: Conditions, rng: np.random.Generator) -> Look:
         size=size,
         angle=_between(rng, -conditions.rotation, conditions.rotation),
         flip=bool(rng.integers(2)),
-        centre=(0.5 + _between(rng, -room, room), 0.5 + _between(rng, -room, room)),
+        center=(0.5 + _between(rng, -room, room), 0.5 + _between(rng, -room, room)),
         clutter=int(rng.integers(conditions.clutter[0], conditions.clutter[1] + 1)),
         occluded=bool(rng.random() < conditions.occlusion),
         cover=conditions.cover,

@@ -1,4 +1,4 @@
-"""Zero-shot accuracy of the embedded model on the Mosaic data sets, with nothing but open_clip's
+"""Zero-shot accuracy of the embedded model on the Mosaic datasets, with nothing but open_clip's
 own encoders.
 
 Shape letters: N pictures, C classes, D joint width.
@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from core.data.dataset import Dataset
 from core.mosaic import datasets
-from core.mosaic.model import ClipModel, normalise, tokenizer
+from core.mosaic.model import ClipModel, normalize, tokenizer
 from core.mosaic.reader import MosaicReader
 
 
 def zero_shot_table(model: ClipModel, cache_dir: Path) -> dict[str, dict[str, float]]:
-    """For each data set the accuracy among base classes, among new classes and among all, as
+    """For each dataset the accuracy among base classes, among new classes and among all, as
     fractions.
     """
     return {name: zero_shot(model, datasets.load(name, cache_dir)) for name in datasets.DATASETS}
@@ -25,7 +25,7 @@ def zero_shot_table(model: ClipModel, cache_dir: Path) -> dict[str, dict[str, fl
 
 @torch.no_grad()
 def zero_shot(model: ClipModel, dataset: Dataset) -> dict[str, float]:
-    """Accuracy on the test pictures of one Mosaic data set: ``base`` and ``new`` each among their
+    """Accuracy on the test pictures of one Mosaic dataset: ``base`` and ``new`` each among their
     own classes.
     """
     model.eval()
@@ -48,7 +48,7 @@ def encode_test_pictures(model: ClipModel, dataset: Dataset) -> Tensor:
     reader = dataset.reader
     assert isinstance(reader, MosaicReader)
     pixels = torch.from_numpy(reader.pixels()[-len(dataset.test) :].copy())
-    features = [model.encode_image(normalise(batch)) for batch in torch.split(pixels, 256)]
+    features = [model.encode_image(normalize(batch)) for batch in torch.split(pixels, 256)]
     return F.normalize(torch.cat(features), dim=-1)
 
 

@@ -2,25 +2,20 @@
 
 A record is the truth about a run; MLflow, tables and pages are made from records. It stores
 integers, correct and total per class, and every accuracy is derived from them, so that equal
-results are exactly equal. Which images were right stands in a file beside it, one bit an image:
-few readers need it, and records are read by the thousand.
+results are exactly equal.
 """
 
-import base64
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from core.store.atomic import write_atomic
+from core.store.names import RECORD_NAME
+
 SCHEMA_VERSION = 1
-RECORD_NAME = "record.json"
-CORRECT_VERSION = 1
-CORRECT_NAME = "correct.json"
-UMASK = os.umask(0o077)  # can only be read by setting it
-os.umask(UMASK)
 STATUSES = ("finished", "diverged", "failed")
 
 
@@ -28,8 +23,8 @@ STATUSES = ("finished", "diverged", "failed")
 class Evaluation:
     """Counts of one evaluation: ``correct[c]`` of ``total[c]`` test images of class ``c``.
 
-    ``target`` says what was evaluated: "base" or "new" of the training dataset, or another data
-    set's name.
+    ``target`` says what was evaluated: "base" or "new" of the training dataset, or the name of
+    another dataset.
     """
 
     target: str
@@ -41,27 +36,8 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Fraction of images that were right."""
+        """Fraction of images that were predicted correctly."""
         return sum(self.correct) / sum(self.total)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RightImages:
-    """Which test images of one evaluation were right, in the order of the test list.
-
-    ``bits`` has one bit an image, the first one the highest of the first byte, zeros at the end
-    (``numpy.packbits``). ``test_list`` fingerprints what was asked: equal ones mean the same images
-    in the same order, scored among the same classes.
-    """
-
-    target: str
-    test_list: str
-    num_images: int
-    bits: bytes
-
-    @property
-    def num_right(self) -> int:
-        return int.from_bytes(self.bits).bit_count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,23 +120,6 @@ def _evaluation(raw: Mapping[str, Any]) -> Evaluation:
     return Evaluation(**{**raw, **lists})
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file so that whoever looks, or kills, finds the old content or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    raw = data.encode() if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.fchmod(handle, 0o666 & ~UMASK)
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def write_record(run_dir: Path, record: RunRecord) -> None:
     """Make a run finished: write its record, atomically, after everything else of the run."""
     write_atomic(run_dir / RECORD_NAME, to_json(record))
@@ -177,44 +136,40 @@ def read_record(run_dir: Path) -> RunRecord | None:
         raise ValueError(f"{path}: {error}") from error
 
 
-def write_right_images(run_dir: Path, found: Sequence[RightImages]) -> None:
-    """Write which images were right, atomically; before the record, which makes a run finished."""
-    targets = [
-        {**asdict(images), "bits": base64.b64encode(images.bits).decode()} for images in found
-    ]
-    document = {"schema_version": CORRECT_VERSION, "targets": targets}
-    write_atomic(run_dir / CORRECT_NAME, json.dumps(document, indent=1, sort_keys=True) + "\n")
+def read_run(study_dir: Path, identity: str) -> RunRecord | None:
+    """The record of a run of a study, or None before there is one.
 
-
-def read_right_images(run_dir: Path) -> dict[str, RightImages]:
-    """Which images a run got right, by target; empty for a run that did not write it.
-
-    Raises ValueError for a broken file, and for one that its record contradicts.
+    Raises ValueError for a record that is damaged or belongs to another run.
     """
-    path, record = run_dir / CORRECT_NAME, read_record(run_dir)
-    if record is None or not record.evaluations or not path.is_file():
-        return {}
-    try:
-        raw = json.loads(path.read_text())
-        if raw["schema_version"] != CORRECT_VERSION:
-            raise ValueError(f"schema version {raw['schema_version']} is not {CORRECT_VERSION}")
-        found = [
-            RightImages(**{**target, "bits": base64.b64decode(target["bits"], validate=True)})
-            for target in raw["targets"]
-        ]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; run it again") from error
-    told = {e.target: (sum(e.correct), sum(e.total)) for e in record.evaluations}
-    if {f.target: (f.num_right, f.num_images) for f in found} != told or any(
-        len(f.bits) != -(-f.num_images // 8) for f in found
-    ):
-        raise ValueError(f"{path} does not agree with the record beside it; run it again")
-    return {f.target: f for f in found}
+    record = read_record(study_dir / identity)
+    if record is not None and record.identity != identity:
+        raise ValueError(
+            f"{study_dir / identity / RECORD_NAME} is the record of run {record.identity}"
+        )
+    return record
 
 
-def read_study(study_dir: Path) -> Iterator[RunRecord]:
+def has_record(study_dir: Path, identity: str) -> bool:
+    """Whether a run of a study has a record, be it damaged."""
+    return (study_dir / identity / RECORD_NAME).exists()
+
+
+def rename_record(study_dir: Path, identity: str, suffix: str) -> Path:
+    """Keep a run's record under another name, so that the run is not done; its new path."""
+    path = study_dir / identity / RECORD_NAME
+    target = path.with_name(f"{RECORD_NAME}{suffix}")
+    os.replace(path, target)
+    return target
+
+
+def record_paths(study_dir: Path) -> list[Path]:
+    """Every record of a study folder, in the order of their folder names."""
+    return sorted(study_dir.glob(f"*/{RECORD_NAME}"))
+
+
+def read_records(study_dir: Path) -> Iterator[RunRecord]:
     """All records of a study folder, in the order of their folder names."""
-    for path in sorted(study_dir.glob(f"*/{RECORD_NAME}")):
+    for path in record_paths(study_dir):
         record = read_record(path.parent)
         if record is not None:
             yield record

@@ -15,7 +15,8 @@ from core.clip.frozen import FrozenCLIP
 from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
 from core.data.transforms import EvalTransform, TrainTransform
-from core.seeding import Seeds, derive_seed
+from core.derived_seeds import derive_seed
+from core.seeding import Seeds
 from core.types import Batch, ImageFeatures
 
 
@@ -117,7 +118,7 @@ class FeatureSource(ImageSource):
 
 
 class FeatureBatches(TrainingBatches):
-    """Rows of cached features; with several views each image shows one drawn view an epoch."""
+    """Rows of cached features; of several views each image shows a random one per epoch."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
-from core.store.record import write_atomic
+from core.store.atomic import write_atomic
 
 
 def learned_state(module: nn.Module) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def save_checkpoint(path: Path, module: nn.Module) -> None:
 
 
 def load_checkpoint(path: Path, module: nn.Module) -> None:
-    """Read what ``save_checkpoint`` wrote; ValueError for a missing, torn or foreign file."""
+    """Read what ``save_checkpoint`` wrote; ValueError for a missing, damaged or foreign file."""
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist; is the run finished?")
     try:

@@ -1,20 +1,13 @@
-"""Loss terms: each takes what the model said, the labels and a criterion, and is 0-d."""
+"""Losses that several methods share."""
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 from torch import Tensor
 
+from core.interfaces import Criterion
 from core.types import Forward
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
 KlReduction = Literal["mean", "batchmean"]
-
-
-class LossTerm(Protocol):
-    """One summand of an objective, its weight already applied."""
-
-    def __call__(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor: ...
 
 
 def cross_entropy(out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:

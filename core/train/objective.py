@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.train.losses import Criterion, LossTerm
+from core.interfaces import Criterion, LossTerm
 from core.types import Forward
 
 

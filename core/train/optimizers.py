@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from core.config.registry import (
+from core.config import (
+    Configurable,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -16,7 +17,7 @@ from core.config.registry import (
 )
 
 
-class Optimizer(ABC):
+class Optimizer(Configurable, ABC):
     """Settings of an optimizer; ``build`` makes it for the trainable parameters, in one group."""
 
     lr: float
@@ -88,7 +89,7 @@ class AdamW(Optimizer):
         )
 
 
-class Schedule(ABC):
+class Schedule(Configurable, ABC):
     """The learning rate of each epoch."""
 
     @abstractmethod

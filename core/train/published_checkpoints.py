@@ -1,8 +1,8 @@
 """Checkpoints of the field's released trainers, read into our methods.
 
 CoOp, CoCoOp, IVLP, PromptSRC, PromptKD, SEP and TextRefiner are trainers of Dassl (Zhou et al.,
-Domain Adaptive Ensemble Learning, TIP 2021, arXiv 2003.07325). It writes one torch file an epoch
-and a registered model, ``OUTPUT/<registered name>/model.pth.tar-<epoch>``, holding ``state_dict``,
+Domain Adaptive Ensemble Learning, TIP 2021, arXiv 2003.07325). It writes one torch file per epoch
+and registered model, ``OUTPUT/<registered name>/model.pth.tar-<epoch>``, holding ``state_dict``,
 ``epoch``, ``optimizer``, ``scheduler`` and ``val_result``; TextRefiner adds ``memory_item`` to the
 file of its memory. Methods, refiners and parts say themselves how these files name their tensors
 (``released_names``).
@@ -84,7 +84,7 @@ class Published:
 def read_published(path: Path) -> Published:
     """Read a checkpoint with ``weights_only``: nothing in it is executed.
 
-    Raises ValueError for a file that is missing, torn, holds other objects, or no tensors.
+    Raises ValueError for a file that is missing, damaged, holds other objects, or no tensors.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist")

@@ -1,178 +1,30 @@
-"""The ``bench`` command: how fast pictures are decoded and encoded, and methods trained, here.
+"""``bench``: how fast this machine is."""
 
-Figures of one call belong together: machines are noisy, so compare ratios, not calls.
-"""
+from dataclasses import asdict
+from typing import Annotated
 
-import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+import typer
 
-import numpy as np
-import torch
-from PIL import Image
-
-import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.clip.backbone import MOSAIC, load_clip
-from core.config.config import load_config
-from core.data.catalog import load_dataset
-from core.data.dataset import Dataset
-from core.data.pixels import iter_pixels
-from core.data.transforms import EvalTransform, TrainTransform, Transform
-from core.seeding import Seeds
-from core.types import ClassNames
-from experiments.cli.console import config_path
-from experiments.run.run import Assembly, Place, assembled, train
-from experiments.workers.local import available_cores
-from methods.coop import CoOp
-
-PICTURE = (375, 500)  # height and width of a usual photograph of these datasets
-SIZE = (224, 224)
-PRESETS = (
-    "coop",
-    "text_refiner",
-    "cocoop",
-    "ivlp",
-    "promptsrc",
-    "promptkd",
-    "sep",
-    "sep_released",
-)
-ONE_EPOCH = (
-    "experiment.dataset='mosaic/vehicles'",
-    "experiment.backbone='mosaic'",
-    "experiment.batch_size=32",
-    "experiment.num_views=0",
-    "experiment.epochs=1",
-)
+from experiments.cli.console import print_json
+from experiments.cli.options import RUNS, Device, Json, Runs, cache_dir
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
-    """Items a second, median of the repetitions; ``ratio`` to the first line of its group."""
+def bench_command(
+    repetitions: Annotated[int, typer.Option(min=1, help="Calls whose median is shown")] = 5,
+    images: Annotated[int, typer.Option(min=8, help="JPEG files to decode")] = 256,
+    runs: Runs = RUNS,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """How fast images are decoded and encoded, and every method trained, on this machine."""
+    from experiments.run.runtime import Runtime
+    from experiments.run.speed import measure
 
-    group: str
-    name: str
-    per_second: float
-    ratio: float
-
-
-Call = Callable[[], tuple[int, float]]
-"""Does something once; how many items, and the seconds that count."""
-
-Cases = Iterator[tuple[str, Call]]
-
-
-def measure(place: Place, *, repetitions: int, pictures: int) -> Iterator[Speed]:
-    """Every figure, as soon as it is known; one call of each does not count."""
-    groups = {
-        "decoding, images": _decoding(pictures),
-        "image tower, images": _image_tower(place),
-        "class texts, texts": _class_texts(place),
-        "training, images": _training(place),
-    }
-    for group, cases in groups.items():
-        first = 0.0
-        for name, call in cases:
-            call()
-            found = [call() for _ in range(repetitions)]
-            speed = statistics.median(count / seconds for count, seconds in found)
-            first = first or speed
-            yield Speed(group=group, name=name, per_second=speed, ratio=speed / first)
-
-
-def _timed(count: int, work: Callable[[], object], device: str = "cpu") -> Call:
-    """A call whose whole duration counts."""
-
-    def call() -> tuple[int, float]:
-        started = time.perf_counter()
-        work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return count, time.perf_counter() - started
-
-    return call
-
-
-def _decoding(pictures: int) -> Cases:
-    """JPEG files of a usual size to pixels, by one thread and by all."""
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = _photographs(Path(folder), pictures)
-        spec = replace(load_clip(MOSAIC).spec, image_size=SIZE)
-        for threads in dict.fromkeys((1, available_cores())):
-            for view, transform in (
-                ("test", EvalTransform(spec)),
-                ("augmented", TrainTransform(spec)),
-            ):
-                yield f"{view} view, threads: {threads}", _decode(dataset, transform, threads)
-
-
-def _decode(dataset: Dataset, transform: Transform, threads: int) -> Call:
-    items = (*dataset.train, *dataset.val, *dataset.test)
-
-    def work() -> None:
-        seeds = range(len(items))
-        for _ in iter_pixels(
-            dataset, items, transform, batch_size=32, seeds=seeds, num_threads=threads
-        ):
-            pass
-
-    return _timed(len(items), work)
-
-
-def _photographs(folder: Path, count: int) -> Dataset:
-    """Smooth noise as JPEG: about as long to decode as a photograph of its size."""
-    noise = np.random.default_rng(0)
-    height, width = PICTURE
-    for number in range(count):
-        small = noise.integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8)
-        picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-        place = folder / f"kind {number % 2}"
-        place.mkdir(parents=True, exist_ok=True)
-        picture.save(place / f"{number}.jpg", quality=90)
-    return load_dataset(f"folder/{folder}", root=None, cache_dir=folder / "cache")
-
-
-def _image_tower(place: Place) -> Cases:
-    """The embedded backbone without gradient: the global feature alone, and all that is kept."""
-    clip = load_clip(MOSAIC).to(torch.device(place.device))
-    pixels = torch.randn(128, 3, *clip.spec.image_size, device=place.device)
-    for name, need in (("global", {"pooled"}), ("all fields", {"pooled", "local", "attention"})):
-
-        @torch.no_grad()
-        def work(need: frozenset[str] = frozenset(need)) -> None:
-            clip.encode_image(pixels, need=need)
-
-        yield name, _timed(len(pixels), work, place.device)
-
-
-def _class_texts(place: Place) -> Cases:
-    """100 class prompts: whole, cut behind their end, and behind one shared context."""
-    clip = load_clip(MOSAIC).to(torch.device(place.device))
-    classes = ClassNames(names=tuple(f"kind {number}" for number in range(100)))
-    prompts = classes.prompts()
-    method = CoOp(clip, classes, Seeds(0), ctx_init="a photo of a").to(place.device)
-    ids = clip.tokenizer(prompts).to(place.device)
-    ways: dict[str, Callable[[], object]] = {
-        "whole": lambda: clip.encode_text(clip.embed_tokens(ids), ids.argmax(dim=-1)),
-        "cut behind the end": lambda: clip.encode_texts(prompts),
-        "behind a shared context": method.class_texts,
-    }
-    for name, way in ways.items():
-        yield name, _timed(len(prompts), torch.no_grad()(way), place.device)
-
-
-def _training(place: Place) -> Cases:
-    """One epoch of every method, on cached features or, where it changes the tower, on pixels."""
-    for preset in PRESETS:
-        config = load_config(config_path(preset), list(ONE_EPOCH))
-        with assembled(config, place) as built:
-            yield preset, partial(_epoch, built)
-
-
-def _epoch(built: Assembly) -> tuple[int, float]:
-    result = train(built, lambda epoch: None)
-    return result.images, result.seconds
+    runtime = Runtime(cache_dir=cache_dir(runs), device=device)
+    found = []
+    for speed in measure(runtime, repetitions=repetitions, images=images):
+        found.append(speed)
+        if not as_json:
+            print(f"{speed.group:20} {speed.name:26} {speed.per_second:9.1f}/s {speed.ratio:6.2f}x")
+    if as_json:
+        print_json([asdict(speed) for speed in found])

@@ -1,121 +1,39 @@
-"""What the commands print: rich tables on a terminal, the same text without color elsewhere."""
+"""Formatting for terminals: tables, in color where there is one; percent; JSON."""
 
-import difflib
+import json
 import sys
-import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
-CONFIGS_DIR = Path(__file__).resolve().parents[1] / "configs"
-SORTED_BY = ("methods", "refiners", "grids", "searches")
 PLAIN_WIDTH = 160
-PLAIN_SECONDS = 10.0
 
 
-def console(*, error: bool = False) -> Console:
-    """A console on standard output, or on standard error; wide where it is not a terminal."""
-    stream = sys.stderr if error else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else PLAIN_WIDTH, highlight=False)
+def console() -> Console:
+    """A console on standard output; wide where that is not a terminal."""
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False)
 
 
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0
 ) -> Table:
-    """A table; the last ``numbers`` columns are flush right."""
+    """A table; the last ``numbers`` columns are flush right. Square brackets are plain text."""
     made = Table(title=title, title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
         right = index >= len(columns) - numbers
         made.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(cell) for cell in row))
+        made.add_row(*(str(cell).replace("[", "\\[") for cell in row))
     return made
-
-
-def escape(cell: object) -> str:
-    """Text of a cell; square brackets in it are text, not markup."""
-    return str(cell).replace("[", "\\[")
-
-
-class Bar:
-    """One progress line on standard error: a bar with an ETA on a terminal, a plain line every ten
-    seconds elsewhere. Nothing is shown before the first news, so that errors stand alone.
-    """
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.last: float | None = None
-        self.terminal = sys.stderr.isatty()
-        self.bar = Progress(console=console(error=True), disable=not self.terminal)
-        self.task: TaskID | None = None
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self.bar.stop()
-
-    def show(self, done: float, total: float, label: str = "") -> None:
-        """``done`` of ``total`` are done; a new label replaces the old one."""
-        self.label = label or self.label
-        if not self.terminal:
-            self._line(done, total)
-            return
-        if self.task is None:
-            self.task = self.bar.add_task(self.label, total=total)
-            self.bar.start()
-        self.bar.update(self.task, description=self.label, completed=done, total=total)
-
-    def _line(self, done: float, total: float) -> None:
-        now = time.monotonic()
-        self.last = now if self.last is None else self.last
-        if now - self.last >= PLAIN_SECONDS:
-            self.last = now
-            print(f"{self.label}: {100 * done / total:.0f} %", file=sys.stderr, flush=True)
-
-
-def config_path(name: str) -> Path:
-    """A configuration file: a path, or the name of a shipped one with or without ``.gin``."""
-    given = Path(name)
-    folders = (CONFIGS_DIR, *(CONFIGS_DIR / kind for kind in SORTED_BY))
-    for path in (given, *(folder / file for folder in folders for file in (name, f"{name}.gin"))):
-        if path.is_file():
-            return path
-    close = difflib.get_close_matches(Path(name).stem, config_names(), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(
-        f"configuration {name!r} is neither a file nor one of the shipped ones; {hint}"
-        "see 'python main.py list configs'"
-    )
-
-
-def config_names() -> list[str]:
-    """Names of the shipped configurations, without ``.gin``."""
-    return sorted(_files())
-
-
-def _files() -> dict[str, Path]:
-    """The file of each short name: the folder that sorts it is left out, ``published/`` stays."""
-    found = {}
-    for path in CONFIGS_DIR.rglob("*.gin"):
-        inside = path.relative_to(CONFIGS_DIR).with_suffix("")
-        short = inside.name if inside.parts[0] in SORTED_BY else str(inside)
-        found[short] = path
-    return found
-
-
-def config_rows() -> list[dict[str, str]]:
-    """Each shipped configuration with its first comment line."""
-    rows = []
-    for name, path in sorted(_files().items()):
-        first = path.read_text().splitlines()[0]
-        rows.append({"name": name, "summary": first.removeprefix("#").strip()})
-    return rows
 
 
 def percent(value: float | None) -> str:
     """A fraction as percent with two digits, or a dash."""
     return "-" if value is None else f"{100 * value:.2f}"
+
+
+def print_json(value: object) -> None:
+    """A value as indented JSON on standard output."""
+    print(json.dumps(value, indent=1, default=str))

@@ -1,12 +1,14 @@
-"""The ``data`` commands of the command line: list, check, shots, export."""
+"""``data``: list datasets, check one, write the images of a draw to a file, export one."""
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from experiments.cli.console import Bar, console, table
+from experiments.cli.console import console, print_json, table
+from experiments.cli.options import RUNS, Json, Runs, cache_dir
 
 data_app = typer.Typer(help="Datasets: list, check, write the images of a run, export.")
 
@@ -14,14 +16,11 @@ Root = Annotated[
     Path | None,
     typer.Option("--root", "--data-root", envvar="REFINELAB_DATA", help="Folder of datasets"),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Where the cache lives")]
-Shots = Annotated[int, typer.Option(help="Training images a class; 0: all")]
+Shots = Annotated[int, typer.Option(help="Training images per class; 0: all")]
 Seed = Annotated[int, typer.Option(help="Seed of the few-shot draw")]
 SplitSeed = Annotated[
-    int, typer.Option(help="Seed of the split where a set has none; 0: the default")
+    int, typer.Option(help="Seed of the split where a dataset has none; 0: the default")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
-RUNS = Path("runs")
 
 
 @data_app.command("list")
@@ -31,8 +30,7 @@ def data_list(as_json: Json = False) -> None:
 
     found = dataset_names()
     if as_json:
-        rows = [{"name": name, "summary": text} for name, text in found]
-        print(json.dumps({"datasets": rows}, indent=1))
+        print_json({"datasets": [{"name": name, "summary": text} for name, text in found]})
     else:
         console().print(table("datasets", ["name", "summary"], found))
 
@@ -45,19 +43,19 @@ def data_check(
     seed: Seed = 1,
     classes: Annotated[str, typer.Option(help="all, base or new")] = "all",
     split_seed: SplitSeed = 0,
-    decode: Annotated[bool, typer.Option("--decode", help="Open every picture")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Open every image")] = False,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
     """What is there, what is missing, what differs from the published set; sha256 of listings."""
-    from experiments.cli.data_commands import check_dataset, check_rows
+    from experiments.run.dataset_check import check_dataset
+    from experiments.study.progress import Bar
 
-    cache_dir = (runs / "cache").absolute()
-    with Bar("opening pictures") as bar:
+    with Bar("opening images") as bar:
         found = check_dataset(
             name,
             root,
-            cache_dir,
+            cache_dir(runs),
             shots=shots,
             seed=seed,
             classes=classes,
@@ -70,6 +68,25 @@ def data_check(
         console().print(table(name, ["what", "value"], check_rows(found)))
     if found["problem"]:
         raise ValueError(found["problem"])
+
+
+def check_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """What ``check_dataset`` found as rows: listings as their length and hash, lists as text."""
+    for key, value in found.items():
+        if key in ("train", "val", "test"):
+            yield key, value["n"]
+            yield f"{key} sha256", value["sha256"]
+        elif key == "there":
+            for path, present in value.items():
+                yield path, "present" if present else "missing"
+        elif key == "missing" and value is not None:
+            yield "missing", f"{value['count']} of {value['total']}, first {value['first']}"
+        elif key == "class_names":
+            yield "class names", ", ".join(value)
+        elif isinstance(value, list):
+            yield from ((key, line) for line in value or ["nothing"])
+        elif value not in ("", None):
+            yield key.replace("_", " "), value
 
 
 @data_app.command("shots")
@@ -87,20 +104,35 @@ def data_shots(
     runs: Runs = RUNS,
 ) -> None:
     """Write the images of a few-shot draw to a file that a run can be given."""
-    from experiments.cli.data_commands import draw_shots
+    from core.data.benchmarks.definitions import BENCHMARKS
+    from core.data.benchmarks.read_benchmark import first_run as first_run_of
+    from core.data.catalog import data_root, load_dataset
+    from core.data.fewshot import few_shot
+    from core.data.shots import write_shots
 
-    cache_dir = (runs / "cache").absolute()
-    digest = draw_shots(
-        name, out, root, cache_dir, shots=shots, seed=seed, split_seed=split_seed, first=first_run
-    )
+    cache = cache_dir(runs)
+    if first_run:
+        if name not in BENCHMARKS or split_seed not in (0, seed):
+            raise ValueError(
+                "--first-run draws split and shots with the same seed, and only for the "
+                f"benchmarks, got {name!r} and split seed {split_seed}; leave one out"
+            )
+        drawn = first_run_of(name, root=data_root(root), cache_dir=cache, shots=shots, seed=seed)
+    else:
+        full = load_dataset(name, root=root, cache_dir=cache, split_seed=split_seed)
+        drawn = few_shot(full, shots=shots, seed=seed)
+    digest = write_shots(out, drawn)
     print(f"wrote {out}; sha256 of its training list {digest}")
 
 
 @data_app.command("export")
 def data_export(name: str, out: Path, root: Root = None, runs: Runs = RUNS) -> None:
     """Write a dataset as image files with a split file, in the CoOp folder layout."""
-    from experiments.cli.data_commands import export
+    from core.data.catalog import load_dataset
+    from core.data.export import export_dataset
+    from experiments.study.progress import Bar
 
     with Bar(f"writing {name}") as bar:
-        split_file = export(name, out, root, (runs / "cache").absolute(), bar)
+        dataset = load_dataset(name, root=root, cache_dir=cache_dir(runs))
+        split_file = export_dataset(dataset, out, bar.show)
     print(f"wrote {split_file}; read it with experiment.dataset = 'folder/{out}'")

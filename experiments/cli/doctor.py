@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and what to do about it."""
+"""``doctor``: what is installed, what is missing, and what to do about it."""
 
 import os
 import platform
@@ -9,6 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+import typer
+
+from core.program import command_line
+from experiments.cli.console import console, print_json, table
+from experiments.cli.options import RUNS, Json, Runs
 
 PACKAGES = {
     "torch": "2.6",
@@ -27,9 +33,20 @@ PACKAGES = {
 FREE_GB = 2.0
 
 
+def doctor_command(runs: Runs = RUNS, as_json: Json = False) -> None:
+    """What is installed, what is missing, and what to do about it."""
+    found = list(checks(runs))
+    if as_json:
+        print_json([{"name": c.name, "ok": c.ok, "found": c.found} for c in found])
+    else:
+        rows = [(c.name, "ok" if c.ok else "BAD", c.found, "" if c.ok else c.remedy) for c in found]
+        console().print(table("doctor", ["what", "", "found", "what to do"], rows))
+    raise typer.Exit(0 if all(c.ok for c in found) else 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the doctor: what was looked at, what was found, and the way out if it is bad."""
+    """One line: what was looked at, what was found, and the remedy if it is bad."""
 
     name: str
     ok: bool
@@ -85,12 +102,12 @@ def _open_clip() -> Check:
 
 def _mosaic() -> Check:
     from core.clip.backbone import load_clip
-    from core.mosaic.model import WEIGHTS_PATH
+    from core.mosaic import WEIGHTS_PATH
 
     try:
         clip = load_clip("mosaic")
     except ValueError as error:
-        return Check("mosaic weights", False, str(error), "run 'python main.py pretrain'")
+        return Check("mosaic weights", False, str(error), f"run '{command_line('pretrain')}'")
     size = WEIGHTS_PATH.stat().st_size / 2**20
     return Check("mosaic weights", True, f"{size:.1f} MB, fingerprint {clip.spec.fingerprint}")
 
@@ -101,13 +118,18 @@ def _writable(runs_dir: Path) -> Check:
         with tempfile.TemporaryFile(dir=runs_dir):
             pass
     except OSError as error:
-        return Check("runs folder", False, f"{runs_dir}: {error.strerror}", "give another --runs")
+        return Check(
+            "runs folder",
+            False,
+            f"{runs_dir}: {error.strerror}",
+            "choose another --runs",
+        )
     return Check("runs folder", True, f"{runs_dir} is writable")
 
 
 def _free_space(runs_dir: Path) -> Check:
-    place = next(p for p in (runs_dir.absolute(), *runs_dir.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free / 1e9
+    folder = next(p for p in (runs_dir.absolute(), *runs_dir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(folder).free / 1e9
     return Check("free disk", free >= FREE_GB, f"{free:.0f} GB", f"free {FREE_GB:.0f} GB")
 
 

@@ -1,104 +1,90 @@
-"""The ``grid``, ``status`` and ``rerun`` commands: plan, run, show."""
+"""``grid``: plan a study, and run what is not done of it."""
 
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config.config import load_config
+import typer
+
+from core.program import command_line, same_command
 from experiments.cli.console import console, table
-from experiments.run.run import Place, fingerprints
-from experiments.study.driver import StudyOutcome, rerun, run_study
-from experiments.study.planner import Plan, plan
-from experiments.study.progress import duration, make_progress
-from experiments.study.status import find_run, summary
-from experiments.study.tracking import MlflowTracker, NullTracker
-from experiments.workers.jobs import Executor
-from experiments.workers.local import InlineExecutor, LocalExecutor, available_cores
+from experiments.cli.options import (
+    RUNS,
+    Config,
+    DataRoot,
+    Device,
+    Jobs,
+    Runs,
+    Set,
+    StealLock,
+    Track,
+    cache_dir,
+)
 
 
-def plan_of(config_file: Path, overrides: Sequence[str], place: Place, *, yes: bool) -> Plan:
-    """The plan of a grid file. Raises ValueError for whatever is wrong with it."""
-    config = load_config(config_file, overrides)
-    prints = partial(fingerprints, cache_dir=place.cache_dir, data_root=place.data_root)
-    return plan(config, prints, yes=yes)
+def grid_command(
+    config: Config,
+    overrides: Set = None,
+    jobs: Jobs = -1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, run nothing")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also rerun what failed before")
+    ] = False,
+    track: Track = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
+    steal_lock: StealLock = False,
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+) -> None:
+    """Run a study: variants x datasets x seeds. The same command again finishes what is left."""
+    import experiments.cli.registered  # noqa: F401  (fills the registry)
+    from experiments.configs import config_path, read_config_file
+    from experiments.run.run import fingerprints
+    from experiments.run.runtime import Runtime
+    from experiments.study.driver import run_study
+    from experiments.study.planner import plan
+    from experiments.study.progress import make_progress
+    from experiments.study.tracking import MlflowTracker, NullTracker
+    from experiments.workers.local import make_executor
 
-
-def executor_of(jobs: int, study_dir: Path, *, job_seconds: float | None = None) -> Executor:
-    """Workers of this machine: ``jobs`` of them, one a core for -1, none for 0."""
-    if jobs == 0:
-        return InlineExecutor()
-    count = available_cores() if jobs < 0 else jobs
-    return LocalExecutor(count, log_dir=study_dir, job_seconds=job_seconds)
-
-
-def run_grid(
-    config_file: Path,
-    overrides: Sequence[str],
-    runs_dir: Path,
-    place: Place,
-    *,
-    jobs: int,
-    yes: bool,
-    track: bool,
-    retry_failed: bool,
-    steal_lock: bool,
-) -> StudyOutcome:
-    """Plan a grid and run what is not done of it."""
-    made = plan_of(config_file, overrides, place, yes=yes)
-    study_dir = runs_dir / made.grid.study
+    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
+    made = plan(read_config_file(config_path(config), overrides or []), fingerprint_of, yes=yes)
+    study_dir = runs / made.grid.study
+    if dry_run:
+        print_plan(made, study_dir, jobs=jobs)
+        return
     outcome = run_study(
         made,
         study_dir,
-        executor_of(jobs, study_dir),
-        place=place,
+        make_executor(jobs, study_dir),
+        runtime=runtime,
         tracker=MlflowTracker(study_dir) if track else NullTracker(),
         progress=make_progress(),
         retry_failed=retry_failed,
         steal_lock=steal_lock,
     )
-    _print_outcome(outcome, study_dir)
-    return outcome
+    print_outcome(outcome, study_dir)
+    raise typer.Exit(outcome.exit_code)
 
 
-def rerun_cell(study_dir: Path, run: str, place: Place) -> StudyOutcome:
-    """Run one cell again, in this process."""
-    identity = find_run(study_dir, run)
-    outcome = rerun(
-        study_dir,
-        identity,
-        InlineExecutor(),
-        place=place,
-        tracker=MlflowTracker(study_dir),
-        progress=make_progress(),
-    )
-    _print_outcome(outcome, study_dir)
-    return outcome
+def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
+    """What a ``Plan`` would do: cells, inert and duplicate cells, what is done, about how long."""
+    from experiments.study.dry_run import dry_run
+    from experiments.study.progress import UNKNOWN, duration
+    from experiments.workers.local import available_cores
 
-
-def print_plan(
-    config_file: Path,
-    overrides: Sequence[str],
-    runs_dir: Path,
-    place: Place,
-    *,
-    jobs: int,
-    yes: bool,
-) -> None:
-    """What a grid would do: cells, inert and duplicate cells, what is done, about how long."""
-    made = plan_of(config_file, overrides, place, yes=yes)
     workers = available_cores() if jobs < 0 else max(jobs, 1)
-    found = summary(made, runs_dir / made.grid.study, jobs=workers)
-    rows = [dict(row) for row in found.rows]
-    columns = list(rows[0])
+    found = dry_run(plan, study_dir, jobs=workers)
+    columns = list(found.rows[0])
+    rows = [[row[column] for column in columns] for row in found.rows]
     screen = console()
-    screen.print(table(f"grid {made.grid.study}", columns, [[r[c] for c in columns] for r in rows]))
-    for note in sorted({f"{c.variant}: {c.note}" for c in made.cells if c.note}):
+    screen.print(table(f"grid {plan.grid.study}", columns, rows))
+    for note in sorted({f"{c.variant}: {c.note}" for c in plan.cells if c.note}):
         screen.print(f"  {note}", markup=False)
-    time = "unknown until the first runs are done"
+    time = UNKNOWN
     if found.seconds is not None:
         time = f"about {duration(found.seconds)} with {workers} jobs"
     print(
@@ -110,33 +96,13 @@ def print_plan(
         print(found.change)
 
 
-def print_status(found: Mapping[str, Any]) -> None:
-    """The ``status`` of a study as a table with its problems."""
-    rows = found["rows"]
-    columns = list(rows[0])
-    screen = console()
-    screen.print(
-        table(f"study {found['study']}", columns, [[row[c] for c in columns] for row in rows])
-    )
-    for problem in found["problems"]:
-        screen.print(f"{problem['status']}: {problem['variant']} on {problem['dataset']}", end=" ")
-        screen.print(f"seed {problem['seed']}: {problem['message']}", markup=False)
-    for path in found["damaged"]:
-        screen.print(f"damaged, will run again: {path}", markup=False)
-    print(
-        f"{found['finished']} of {found['runs']} runs finished, {found['failed']} failed, "
-        f"{found['diverged']} diverged, {found['missing']} missing; "
-        f"driver: {found['holder'] or 'none'}"
-    )
-
-
-def _print_outcome(outcome: StudyOutcome, study_dir: Path) -> None:
+def print_outcome(outcome: Any, study_dir: Path) -> None:
+    """What became of a study's runs (a ``StudyOutcome``), and which command comes next."""
     print(
         f"{len(outcome.done)} runs done, {len(outcome.skipped)} were done before, "
         f"{len(outcome.failed)} failed, {len(outcome.diverged)} diverged, {len(outcome.left)} left"
     )
     if outcome.interrupted:
-        again = shlex.join(["python", "main.py", *sys.argv[1:]])
-        print(f"interrupted; the same command does the rest: {again}", file=sys.stderr)
+        print(f"interrupted; the same command continues: {same_command()}", file=sys.stderr)
     else:
-        print(f"next: python main.py report {study_dir}")
+        print(f"next: {command_line('report', study_dir)}")

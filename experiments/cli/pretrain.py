@@ -1,23 +1,36 @@
-"""The ``pretrain`` command: the embedded model from scratch, with a progress bar."""
+"""``pretrain``: the embedded benchmark's weights from scratch."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from core.mosaic.pretrain import pretrain
-from experiments.cli.console import Bar
+import typer
+
+from experiments.cli.console import print_json
+from experiments.cli.options import RUNS
 
 
-def run_pretraining(
-    out: Path, *, steps: int | None, seed: int, processes: int, bar: Bar
-) -> dict[str, Any]:
-    """Draw the pictures and train; the same call continues an interrupted one."""
+def pretrain_command(
+    out: Annotated[Path, typer.Option(help="Working folder")] = RUNS / "pretrain",
+    steps: Annotated[int | None, typer.Option(help="Default: as shipped")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    processes: Annotated[int, typer.Option(help="Processes that draw images")] = 1,
+) -> None:
+    """Rebuild the embedded benchmark's weights from scratch; the same command continues."""
+    from core.clip.backbone import build_open_clip
+    from core.mosaic import pretrain
+    from experiments.study.progress import Bar
 
-    def show(step: int, steps: int, values: Mapping[str, float]) -> None:
-        if "pictures" in values:
-            bar.show(values["pictures"], 1.0, "drawing pictures")
-        else:
-            bar.show(step, steps, f"step {step} of {steps}, loss {values['loss']:.3f}")
+    with Bar("drawing images") as bar:
 
-    more: dict[str, Any] = {} if steps is None else {"steps": steps}
-    return pretrain(out, seed=seed, processes=processes, progress=show, **more)
+        def show(step: int, total: int, values: Mapping[str, float]) -> None:
+            if "pictures" in values:
+                bar.show(values["pictures"], 1.0, "drawing images")
+            else:
+                bar.show(step, total, f"step {step} of {total}, loss {values['loss']:.3f}")
+
+        more: dict[str, Any] = {} if steps is None else {"steps": steps}
+        found = pretrain(
+            out, build_open_clip, seed=seed, processes=processes, progress=show, **more
+        )
+    print_json(found)

@@ -1,4 +1,4 @@
-"""The commands of the command line that read results: report and export."""
+"""``report``: tables, tests, figures and one page from results."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ AllowMixed = Annotated[
 def report_command(
     source: Source,
     baseline: Annotated[str | None, typer.Option(help="Variant to compare with")] = None,
-    reference: Annotated[list[str] | None, typer.Option(help="Further reference")] = None,
+    reference: Annotated[list[str] | None, typer.Option(help="Another reference variant")] = None,
     metric: Annotated[str | None, typer.Option(help="Metric of the headline")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: SOURCE/report")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write here")] = None,
@@ -34,18 +34,19 @@ def report_command(
     scale: Scale = "auto",
     allow_mixed: AllowMixed = False,
     image_runs: Annotated[
-        int, typer.Option(help="Most runs that are compared image by image; 0: none")
+        int, typer.Option(help="Up to how many runs are compared image by image; 0: none")
     ] = 2000,
 ) -> None:
-    """Tables, tests, figures and one HTML page from a study or from anybody's results."""
+    """Tables, tests, figures and one HTML page from a study or from a CSV of results."""
     from rich.console import Console
 
     from analysis.report import build_report, print_report
-    from analysis.search_report import DEFINITION_NAME, report_search
+    from analysis.search_report import report_search
     from analysis.sections.analysis import Options
+    from core.store.search import is_search
 
     options = Options(rope=rope / 100, overlap=overlap)
-    if (source / DEFINITION_NAME).exists():
+    if is_search(source):
         report_search(source, out, json_file, options, allow_mixed=allow_mixed)
         return
     if not 0 < rope < 100:
@@ -66,17 +67,3 @@ def report_command(
     if json_file is not None:
         json_file.write_text(json.dumps(made.to_dict(), indent=1, allow_nan=False) + "\n")
     print_report(made, Console())
-
-
-def export_command(
-    source: Source,
-    out: Annotated[Path, typer.Argument(help="File to write, .csv or .parquet")],
-    scale: Scale = "auto",
-    allow_mixed: AllowMixed = False,
-) -> None:
-    """Write the scores of a study as one tidy table, a row a run, fractions."""
-    from analysis.read.study_folder import load
-    from analysis.render.tidy_table import export
-
-    rows = export(load(source, scale=scale, allow_mixed=allow_mixed), out)
-    print(f"wrote {out}: {rows} rows")

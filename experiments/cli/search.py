@@ -1,70 +1,52 @@
-"""The ``search`` command of the command line, and the pages of ``ui``."""
+"""``search``: hyper-parameters on validation images."""
 
-from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
-from experiments.cli.console import config_path, console, table
-
-RUNS = Path("runs")
+from experiments.cli.console import console, table
+from experiments.cli.options import (
+    RUNS,
+    Config,
+    DataRoot,
+    Device,
+    Jobs,
+    Runs,
+    Set,
+    StealLock,
+    Track,
+    cache_dir,
+)
 
 
 def search_command(
-    config: Annotated[str, typer.Argument(help="A .gin file or the name of a shipped one")],
+    config: Config,
     trials: Annotated[int | None, typer.Option(help="Instead of search.trials")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE, on top of the file")
-    ] = None,
-    jobs: Annotated[int, typer.Option(help="Worker processes; 0 runs in this one")] = -1,
+    overrides: Set = None,
+    jobs: Jobs = -1,
     control: Annotated[
         bool, typer.Option("--control", help="Also a random search of equal budget")
     ] = False,
     final: Annotated[bool, typer.Option(help="Judge the winner on test images at the end")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show, run nothing")] = False,
-    track: Annotated[bool, typer.Option(help="Mirror runs in MLflow")] = True,
-    steal_lock: Annotated[bool, typer.Option("--steal-lock", hidden=True)] = False,
-    runs: Annotated[Path, typer.Option("--runs", help="Where studies and caches live")] = RUNS,
-    data_root: Annotated[
-        Path | None,
-        typer.Option("--data-root", envvar="REFINELAB_DATA", help="Folder of datasets"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    track: Track = True,
+    steal_lock: StealLock = False,
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
 ) -> None:
     """Search hyper-parameters on validation images; judge the winner once on test images."""
-    from experiments.run.run import Place
-    from experiments.search.search import SearchCommand, describe_search
+    from experiments.cli.search_commands import SearchCommand, describe_search
+    from experiments.configs import config_path
+    from experiments.run.runtime import Runtime
 
     if dry_run:
         rows = describe_search(config_path(config), overrides or [], trials)
         console().print(table(f"search {config}", ["what", "value"], rows))
         return
-    place = Place(cache_dir=(runs / "cache").absolute(), data_root=data_root, device=device)
-    command = SearchCommand(runs, place, jobs=jobs, track=track, steal_lock=steal_lock)
+    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final
     )
     raise typer.Exit(code)
-
-
-class Pages(NamedTuple):
-    """A server of pages: its name, how to start it, and its address."""
-
-    title: str
-    argv: list[str]
-    env: dict[str, str]
-    url: str
-
-
-def pages_of(folder: Path, port: int) -> Pages:
-    """Optuna's dashboard for the folder of a search, MLflow for a study or a folder of them."""
-    from experiments.search.mirror import dashboard_command
-    from experiments.search.status import is_search
-    from experiments.study.tracking import ui_command
-
-    if is_search(folder):
-        command = dashboard_command(folder, port=port)
-        return Pages("Optuna dashboard", list(command.argv), dict(command.env), command.url)
-    folder = folder.parent if (folder / "study.json").exists() else folder
-    command = ui_command(folder, port=port)
-    return Pages("MLflow", list(command.argv), dict(command.env), command.url)

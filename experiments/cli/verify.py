@@ -1,23 +1,33 @@
-"""The ``verify`` command: replay every set of a folder and show how far each tensor is off."""
+"""``verify``: replay reference vectors and show how far each tensor is off."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
+import typer
 
-import experiments.verify  # noqa: F401  (registers the replays)
-from experiments.cli.console import table
-from experiments.verify.vectors import Outcome, find_sets, verify_set
-
-
-def verify_folder(folder: Path) -> list[Outcome]:
-    """Outcomes of all sets in a folder."""
-    return [verify_set(path) for path in find_sets(folder)]
+from experiments.cli.console import console, print_json, table
+from experiments.cli.options import Json
 
 
-def outcome_dict(outcome: Outcome) -> dict[str, Any]:
-    """An outcome for JSON; infinite differences are null."""
+def verify_command(
+    vectors: Annotated[Path, typer.Argument(help="Folder of NAME.json + NAME.safetensors")],
+    as_json: Json = False,
+) -> None:
+    """Replay reference vectors of published implementations; every tensor must match."""
+    from experiments.verify.verify import find_sets, verify_set
+
+    outcomes = [verify_set(path) for path in find_sets(vectors)]
+    if as_json:
+        print_json([_outcome_dict(outcome) for outcome in outcomes])
+    else:
+        _print_outcomes(outcomes)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _outcome_dict(outcome: Any) -> dict[str, Any]:
+    """An ``Outcome`` for JSON; infinite differences are null."""
     return {
         "name": outcome.name,
         "status": outcome.status,
@@ -33,8 +43,9 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_outcomes(outcomes: Sequence[Outcome], screen: Console) -> None:
-    """A table a set with the largest difference of every tensor, then one line a set."""
+def _print_outcomes(outcomes: Sequence[Any]) -> None:
+    """One table per set with the largest difference of every tensor, then one line per set."""
+    screen = console()
     for outcome in outcomes:
         if outcome.differences:
             rows = [
@@ -44,10 +55,10 @@ def print_outcomes(outcomes: Sequence[Outcome], screen: Console) -> None:
             columns = ["tensor", "largest difference", "allowed", ""]
             screen.print(table(outcome.name, columns, rows, numbers=3))
     for outcome in outcomes:
-        bad = sum(not d.ok for d in outcome.differences)
-        worst = max((d.difference for d in outcome.differences), default=0.0)
         detail = outcome.problem
         if outcome.differences:
             count = len(outcome.differences)
-            detail = f"{count - bad} of {count} tensors match, largest difference {worst:.1e}"
+            matching = sum(d.ok for d in outcome.differences)
+            worst = max(d.difference for d in outcome.differences)
+            detail = f"{matching} of {count} tensors match, largest difference {worst:.1e}"
         screen.print(f"{outcome.name}: {outcome.status}  {detail}".rstrip(), markup=False)

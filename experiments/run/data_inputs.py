@@ -5,27 +5,24 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from core.config.config import Config
-from core.config.registry import Reference, lookup
+from core.config import Config, Reference, lookup
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.fewshot import few_shot
 from core.data.shots import with_shots
-from core.data.splits import Fractions
+from core.data.splits import SplitFractions
 from core.data.validation_only import validation_only
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
-
-if TYPE_CHECKING:
-    from experiments.run.run import Place
+from experiments.run.runtime import Runtime
 
 ROOT = "experiment"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
+class DataInputs:
     """The datasets of a run: as read, after the few-shot draw, and the targets, only tested.
 
     ``fingerprints`` has one entry for each of them, and one for every file that is read besides.
@@ -37,8 +34,8 @@ class Inputs:
     fingerprints: dict[str, str]
 
 
-def read_inputs(config: Config, place: "Place") -> Inputs:
-    """Read all data of a run and hold it against the protocol; builds nothing.
+def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
+    """Read all data of a run and check it against the protocol; builds nothing.
 
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
@@ -47,13 +44,13 @@ def read_inputs(config: Config, place: "Place") -> Inputs:
     protocol.check(
         regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
     )
-    full, fingerprint = _listed(settings, settings.dataset, place)
+    full, fingerprint = _listed(settings, settings.dataset, runtime)
     if full.test_only and (protocol.labeled == "base" or _learns_labels(settings, regime)):
         raise ValueError(
             f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
             "them with their labels; name it in experiment.targets of 'domain_generalization'"
         )
-    targets = [_listed(settings, name, place) for name in settings.targets]
+    targets = [_listed(settings, name, runtime) for name in settings.targets]
     protocol.check_classes(full, [target for target, _ in targets])
     prints = {"dataset": fingerprint}
     prints |= {f"target {target.name}": own for target, own in targets}
@@ -68,7 +65,7 @@ def read_inputs(config: Config, place: "Place") -> Inputs:
                 f"experiment.selection = {settings.selection!r}; use 'last'"
             )
         full = drawn = validation_only(drawn)
-    return Inputs(
+    return DataInputs(
         full=full,
         dataset=drawn,
         targets=tuple(target for target, _ in targets),
@@ -103,24 +100,18 @@ def _drawn(settings: Experiment, full: Dataset) -> Dataset:
     if most != settings.shots:
         raise ValueError(
             f"experiment.shots = {settings.shots}, but {settings.shots_file} lists up to {most} "
-            f"training images a class; set experiment.shots = {most}"
+            f"training images per class; set experiment.shots = {most}"
         )
     return drawn
 
 
 def _part_files(config: Config) -> dict[str, Path]:
-    """Files that plugged-in parts read, such as a teacher's weights, where they are there.
-
-    A part names them in a class method ``input_files(parameters)``; whether they are good is for
-    its constructor to say.
-    """
+    """Files that plugged-in parts read (``Configurable.input_files``), where they exist."""
     values = config.operative(ROOT)
     found: dict[str, Path] = {}
     for name in dict.fromkeys(key.partition(".")[0] for key in values):
-        cls: Any = lookup(name).cls
-        if hasattr(cls, "input_files"):
-            own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
-            found |= {f"{name} {path.name}": path for path in cls.input_files(own)}
+        own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
+        found |= {f"{name} {path.name}": path for path in lookup(name).cls.input_files(own)}
     return {label: path for label, path in found.items() if path.is_file()}
 
 
@@ -139,26 +130,26 @@ def _hash(path: Path, size: int, modified: int) -> str:
 def _shots_path(settings: Experiment) -> Path:
     path = Path(str(settings.shots_file)).expanduser()
     if not path.is_file():
-        raise ValueError(f"experiment.shots_file {path} does not exist; give a list of images")
+        raise ValueError(f"experiment.shots_file {path} does not exist; name a JSON list of images")
     return path
 
 
-def read_dataset(settings: Experiment, name: str, place: "Place") -> Dataset:
+def read_dataset(settings: Experiment, name: str, runtime: Runtime) -> Dataset:
     """A dataset by name, split as the experiment says where the tree has no split of its own."""
-    return _listed(settings, name, place)[0]
+    return _listed(settings, name, runtime)[0]
 
 
-def _listed(settings: Experiment, name: str, place: "Place") -> tuple[Dataset, str]:
+def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset, str]:
     train, val, test = settings.split_fractions
-    fractions = Fractions(train=train, val=val, test=test)
-    return _dataset(name, place.data_root, place.cache_dir, fractions, settings.split_seed)
+    fractions = SplitFractions(train=train, val=val, test=test)
+    return _dataset(name, runtime.data_root, runtime.cache_dir, fractions, settings.split_seed)
 
 
 @functools.lru_cache(maxsize=64)
 def _dataset(
-    name: str, data_root: Path | None, cache_dir: Path, fractions: Fractions, split_seed: int
+    name: str, data_root: Path | None, cache_dir: Path, fractions: SplitFractions, split_seed: int
 ) -> tuple[Dataset, str]:
-    """A dataset with its fingerprint, listed once a process."""
+    """A dataset with its fingerprint, listed once per process."""
     dataset = load_dataset(
         name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
     )

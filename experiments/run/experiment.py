@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from core.config.registry import (
+from core.config import (
+    Configurable,
     NonNegativeFloat,
     NonNegativeInt,
     Part,
@@ -17,8 +18,7 @@ from core.config.registry import (
 from core.interfaces import Method, Refiner
 from core.train.optimizers import Optimizer, Schedule
 from experiments.run.protocols import ProtocolName, Selection
-
-Precision = Literal["float32", "float64", "bfloat16"]
+from experiments.run.runtime import Precision
 
 CROP_SCALE = (0.08, 1.0)
 UNTRAINED: dict[str, Any] = {
@@ -39,21 +39,22 @@ UNTRAINED: dict[str, Any] = {
 
 @register("experiment", name="experiment")
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(Configurable):
     """One run: a base method with a refiner, on a dataset, with a budget and a seed.
 
     ``backbone`` is "mosaic" or an open_clip name, ``weights`` a pretrained tag or a local file.
     ``protocol`` says what is trained on and what is scored (``experiments/run/protocols.py``);
-    ``targets`` are the further datasets that "cross_dataset" and "domain_generalization" score.
-    ``shots`` 0 means all images; ``shots_file`` replaces the draw by a list of images that somebody
-    else drew. ``num_views`` 0 trains on the evaluation view, k on k fixed augmented views an image;
-    ``fresh_views`` augments anew in every epoch instead, as published, and encodes every image in
-    every step. ``crop_scale`` bounds the area of an augmented crop. ``drop_last`` drops the last
-    short batch of an epoch unless it is the only one. ``selection`` says which epoch is reported:
-    the last, the best on few-shot validation images, or the best on the test images of the training
-    classes, named so that nobody uses it by accident. ``template`` replaces those of the datasets.
-    ``split_fractions`` (train, val, test) and ``split_seed`` split a plain ``class/image`` tree,
-    and matter nowhere else. ``precision`` is that of everything trained; "bfloat16" is autocast.
+    ``targets`` are the other datasets that "cross_dataset" and "domain_generalization" score.
+    ``shots`` 0 means all images; ``shots_file`` replaces the draw by a list of images drawn
+    elsewhere. ``num_views`` 0 trains on the evaluation view, k on k fixed augmented views of each
+    image; ``fresh_views`` augments anew in every epoch instead, as published, and encodes every
+    image in every step. ``crop_scale`` bounds the area of an augmented crop. ``drop_last`` drops
+    the last short batch of an epoch unless it is the only one. ``selection`` says which epoch is
+    reported: the last, the best on few-shot validation images, or the best on the test images of
+    the training classes, named so that nobody uses it by accident. ``template`` replaces those of
+    the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a plain
+    ``class/image`` tree, and matter nowhere else. ``precision`` is that of everything trained;
+    "bfloat16" is autocast.
     """
 
     method: Annotated[Callable[..., Method], Part("method")]

@@ -1,8 +1,7 @@
-"""Where a run's images come from: one store of frozen features a process, or pixels."""
+"""Where a run's images come from: one store of frozen features per process, or pixels."""
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,21 +11,21 @@ from core.clip.frozen import FrozenCLIP
 from core.data.transforms import TrainTransform
 from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
 from experiments.run.experiment import Experiment
-
-if TYPE_CHECKING:
-    from experiments.run.run import Place
+from experiments.run.runtime import Runtime
 
 
 def image_source(
-    image_input: str, clip: FrozenCLIP, settings: Experiment, place: "Place", dtype: torch.dtype
+    image_input: str, clip: FrozenCLIP, settings: Experiment, runtime: Runtime, dtype: torch.dtype
 ) -> ImageSource:
     """What a method with this ``image_input`` is trained and scored on."""
-    device = torch.device(place.device)
+    device = torch.device(runtime.device)
     low, high = settings.crop_scale
     pixels = PixelSource(clip, device, dtype, crop_scale=(low, high))
     if image_input == "pixels":
         return pixels
-    store = _store(settings.backbone, settings.weights, place.device, place.cache_dir, (low, high))
+    store = _store(
+        settings.backbone, settings.weights, runtime.device, runtime.cache_dir, (low, high)
+    )
     if settings.fresh_views:
         return FreshViewSource(store, pixels)
     return FeatureSource(store, device, dtype)
@@ -40,7 +39,7 @@ def _store(
     cache_dir: Path,
     crop_scale: tuple[float, float],
 ) -> FeatureStore:
-    """One store of frozen features a process and backbone; features are computed in float32."""
+    """One store of frozen features per process and backbone; features are computed in float32."""
     clip = shared_clip(backbone, weights, device, torch.float32)
     return FeatureStore(
         cache_dir / "features",

@@ -1,4 +1,4 @@
-"""The four protocols of the field: who is trained on, what selection may see, what is scored.
+"""The four protocols of the field: what is trained on, what selection may see, what is scored.
 
 Two more are for searches: their runs are given a dataset without test images and new classes.
 
@@ -38,7 +38,7 @@ class Protocol:
 
     ``labeled`` names the classes whose labels training and selection may use, ``scored`` the
     class subsets of the run's own test images that are scored, each among its own classes.
-    ``targets`` says whether further datasets are scored, and whether their class names must be
+    ``targets`` says whether other datasets are scored, and whether their class names must be
     among those of the source. ``regimes`` says for every admitted regime what training sees,
     ``selections`` what each rule for choosing the epoch sees. ``judged_by`` "validation" takes all
     test images and new classes away (``core/data/validation_only.py``) before anything is built.
@@ -72,8 +72,8 @@ class Protocol:
         """Raise ValueError, saying rule, value and way out, for a run that breaks the protocol."""
         if regime not in self.regimes:
             raise ValueError(
-                f"the protocol {self.name!r} admits the regimes {', '.join(self.regimes)}, the "
-                f"method has {regime!r}; use another protocol or another regime"
+                f"the protocol {self.name!r} allows the regimes {', '.join(self.regimes)}, "
+                f"but the method has {regime!r}; use another protocol or another regime"
             )
         if regime == "transductive" and shots:
             raise ValueError(
@@ -86,9 +86,9 @@ class Protocol:
         if self.targets == "none" or regime != LABELED:
             if targets:
                 reason = (
-                    "scores the dataset it trains on alone"
+                    "scores only the dataset it trains on"
                     if self.targets == "none"
-                    else f"in the regime {regime!r} trains one student a target, which is "
+                    else f"in the regime {regime!r} trains one student per target, which is "
                     "experiment.dataset"
                 )
                 raise ValueError(
@@ -98,7 +98,7 @@ class Protocol:
             return
         if not targets:
             raise ValueError(
-                f"the protocol {self.name!r} scores further datasets: name them in "
+                f"the protocol {self.name!r} scores other datasets as well: name them in "
                 "experiment.targets"
             )
         twice = [name for name, count in Counter(targets).items() if count > 1]
@@ -133,7 +133,7 @@ def _selections(classes: str) -> Mapping[str, str]:
     return MappingProxyType(
         {
             "last": "nothing: the last epoch is reported",
-            "val": f"few-shot validation images (at most 4 a class) of {classes}",
+            "val": f"few-shot validation images (at most 4 per class) of {classes}",
             "oracle-test": f"test images of {classes}; not an honest score",
         }
     )
@@ -157,7 +157,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         for protocol in (
             Protocol(
                 name="base_to_new",
-                summary="train on the first half of the classes, score both halves apart",
+                summary="train on the first half of the classes, score the halves separately",
                 labeled="base",
                 scored=("base", "new"),
                 scores="test images of the base classes (the first ceil(n / 2) labels) and of the "
@@ -211,7 +211,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 scores="all test images, among all classes",
                 targets="none",
                 shots=f"a curve over {', '.join(map(str, FEW_SHOTS))} (grid.shots), each number "
-                "with a draw of its own; 0 takes all images",
+                "with its own draw; 0 takes all images",
                 regimes=MappingProxyType(
                     {
                         "inductive": "the few-shot images of all classes, with labels",
@@ -232,7 +232,7 @@ def protocol_of(name: str) -> Protocol:
 
 
 _NO_SELECTION = MappingProxyType({"last": "nothing: the last epoch is reported"})
-_WITHHELD = "; no test image and no new class is there"
+_WITHHELD = "; test images and new classes are withheld"
 
 SEARCH_PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
@@ -243,7 +243,8 @@ SEARCH_PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 summary="for searches: train on base classes, score their validation images",
                 labeled="all",
                 scored=("all",),
-                scores=f"few-shot validation images (at most 4 a class) of base classes{_WITHHELD}",
+                scores="few-shot validation images (at most 4 per class) of base classes"
+                f"{_WITHHELD}",
                 targets="none",
                 shots="as in 'base_to_new', the same images",
                 regimes=MappingProxyType(
@@ -255,7 +256,7 @@ SEARCH_PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                     }
                 ),
                 selections=_NO_SELECTION,
-                source="ours",
+                source="RefineLab",
                 judged_by="validation",
             ),
             Protocol(
@@ -264,7 +265,7 @@ SEARCH_PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 "score both",
                 labeled="base",
                 scored=("base", "new"),
-                scores="few-shot validation images (at most 4 a class) of the first half of the "
+                scores="few-shot validation images (at most 4 per class) of the first half of the "
                 f"base classes and of the second, each among its own classes{_WITHHELD}",
                 targets="none",
                 shots="as in 'base_to_new', the same images",
@@ -277,7 +278,7 @@ SEARCH_PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                     }
                 ),
                 selections=_NO_SELECTION,
-                source="ours",
+                source="RefineLab",
                 judged_by="validation",
             ),
         )

@@ -1,9 +1,7 @@
-"""Importing this module registers everything that a configuration can name."""
+"""Importing this module registers everything that the configuration of a run can name."""
 
 import core.train.optimizers
 import experiments.run.experiment
-import experiments.search.settings
-import experiments.study.planner
 import methods
 import refiners
 

@@ -1,12 +1,8 @@
-"""One run: build everything from a configuration, train, evaluate, and say what came out.
+"""One run: build everything from a configuration, train, evaluate, and describe the outcome."""
 
-Device and precision are decided here and nowhere else.
-"""
-
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,59 +11,31 @@ import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
-from core.config.config import Config, config_from_text, session
+from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.seeding import Seeds
-from core.store.record import (
-    Cost,
-    Evaluation,
-    RightImages,
-    RunRecord,
-    write_atomic,
-    write_right_images,
-)
+from core.store.correct import CorrectImages, write_correct_images
+from core.store.epochs import epoch_log
+from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
+from core.store.record import Cost, Evaluation, RunRecord
+from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
 from core.train.checkpoints import load_checkpoint, save_checkpoint
-from core.train.evaluate import accuracy, answers
+from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import ClassNames
-from experiments.run.data_inputs import Inputs, read_inputs
+from experiments.run.data_inputs import DataInputs, read_data_inputs
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
 from experiments.run.protocols import LABELED, Protocol, protocol_of
-
-CONFIG_NAME = "config.gin"
-WEIGHTS_NAME = "weights.safetensors"
-LOG_NAME = "log.jsonl"
-SHOTS_NAME = "shots.json"
+from experiments.run.runtime import DTYPES, Runtime
 
 Progress = Callable[[Mapping[str, float]], None]
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a run reads and computes: cache folder, data root, device."""
-
-    cache_dir: Path
-    data_root: Path | None = None
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        kind, _, index = self.device.partition(":")
-        if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
-            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
-        if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"device {self.device!r} is not there: torch sees {torch.cuda.device_count()} "
-                "CUDA devices; use --device cpu"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +43,7 @@ class Assembly:
     """Everything of a run, built."""
 
     settings: Experiment
-    inputs: Inputs
+    inputs: DataInputs
     model: RefinedMethod
     budget: Budget | None
     source: ImageSource
@@ -102,20 +70,20 @@ class Assembly:
         """Whose labels are known before the test."""
         return self.protocol.labeled
 
-    def targets(self) -> tuple[ClassSubset, ...]:
+    def scored_subsets(self) -> tuple[ClassSubset, ...]:
         """The class subsets of the run's own dataset that the protocol scores."""
         return self.protocol.scored
 
     def scored(self) -> list[tuple[Dataset, ClassSubset]]:
-        """Everything that the protocol scores: the own subsets, then the further datasets."""
+        """Everything that the protocol scores: its own subsets, then the other datasets."""
         return [
-            *((self.dataset, subset) for subset in self.targets()),
+            *((self.dataset, subset) for subset in self.scored_subsets()),
             *((dataset, "all") for dataset in self.inputs.targets),
         ]
 
 
 def run(
-    config_text: str,
+    config: Config,
     run_dir: Path,
     *,
     identity: str,
@@ -127,19 +95,19 @@ def run(
     on_progress: Progress,
     learn: "Callable[[Assembly, Progress], FitResult] | None" = None,
 ) -> RunRecord:
-    """Train (or ``learn`` elsewise) and evaluate a configuration; returns the record, unwritten.
+    """Train (or do what ``learn`` does instead) and evaluate; returns the record, unwritten.
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
-    ``weights.safetensors`` and ``correct.json`` (which test images were right) into ``run_dir``. A
-    loss that is not finite gives a record with the status "diverged". Raises ValueError for bad
-    input.
+    ``weights.safetensors`` and ``correct.json`` (which test images were predicted correctly) into
+    ``run_dir``. A loss that is not finite gives a record with the status "diverged". Raises
+    ValueError for bad input.
     """
     started = time.perf_counter()
-    config = config_from_text(config_text)
-    write_atomic(run_dir / CONFIG_NAME, config.text())
-    place = Place(cache_dir=cache_dir, data_root=data_root, device=device)
-    with assembled(config, place) as built, _log(run_dir / LOG_NAME, on_progress) as log:
-        record = _describe(built, identity, variant, factors, place)
+    write_config(run_dir, config.text())
+    runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
+    built = assemble(config, runtime)
+    with epoch_log(run_dir, on_progress) as log:
+        record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -150,7 +118,7 @@ def run(
         trained = time.perf_counter()
         scores = [score_images(built, *scored) for scored in built.scored()]
         ended = time.perf_counter()
-        write_right_images(run_dir, [images for _, images in scores])
+        write_correct_images(run_dir, [images for _, images in scores])
         cost = Cost(
             train_seconds=result.seconds,
             evaluate_seconds=ended - trained,
@@ -198,8 +166,8 @@ def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluati
 
 def score_images(
     built: Assembly, dataset: Dataset, subset: ClassSubset
-) -> tuple[Evaluation, RightImages]:
-    """The same, and which images were right: the counts are sums of these."""
+) -> tuple[Evaluation, CorrectImages]:
+    """The same, and which images were predicted correctly: the counts are sums of these."""
     part = class_subset(dataset, subset)
     method = built.model.method
     trained = method.classes
@@ -207,7 +175,7 @@ def score_images(
     built.model.eval()
     batches = built.source.evaluation(part, part.test, method.eval_batch_size)
     with built.autocast:
-        given = answers(built.model, batches)
+        given = predict(built.model, batches)
     method.set_classes(trained)
     correct, total = given.counts(len(part.class_names))
     target = _target(built, dataset, subset)
@@ -219,7 +187,7 @@ def score_images(
         correct=correct,
         total=total,
     )
-    images = RightImages(
+    images = CorrectImages(
         target=target,
         test_list=part.test_fingerprint,
         num_images=len(part.test),
@@ -235,48 +203,38 @@ def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
     return dataset.name if subset == "all" else f"{dataset.name}:{subset}"
 
 
-@contextmanager
-def assembled(config: Config, place: Place) -> Iterator[Assembly]:
-    """Everything of a run, built inside one configuration session."""
-    with session(config) as make:
-        settings: Experiment = make("experiment")
-        seeds = Seeds(settings.seed)
-        dtype, device = DTYPES[settings.precision], torch.device(place.device)
-        clip = shared_clip(settings.backbone, settings.weights, place.device, dtype)
-        protocol = protocol_of(settings.protocol)
-        inputs = read_inputs(config, place)
-        trained = class_subset(inputs.dataset, protocol.labeled)
-        method = settings.method(clip, class_names(trained, settings.template), seeds.at("method"))
-        if method.regime != LABELED:
-            method.set_classes(class_names(inputs.dataset, settings.template))
-        refiner = settings.refiner(method.output(), seeds.at("refiner"))
-        model = RefinedMethod(method, refiner).to(device, dtype)
-        yield Assembly(
-            settings=settings,
-            inputs=inputs,
-            model=model,
-            budget=_budget(settings, model),
-            source=image_source(method.image_input, clip, settings, place, dtype),
-            seeds=seeds,
-            autocast=_autocast(settings, device),
-        )
+def assemble(config: Config, runtime: Runtime) -> Assembly:
+    """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
+    settings: Experiment = build(config, "experiment")
+    seeds = Seeds(settings.seed)
+    dtype, device = DTYPES[settings.precision], torch.device(runtime.device)
+    clip = shared_clip(settings.backbone, settings.weights, runtime.device, dtype)
+    protocol = protocol_of(settings.protocol)
+    inputs = read_data_inputs(config, runtime)
+    trained = class_subset(inputs.dataset, protocol.labeled)
+    method = settings.method(clip, class_names(trained, settings.template), seeds.at("method"))
+    if method.regime != LABELED:
+        method.set_classes(class_names(inputs.dataset, settings.template))
+    refiner = settings.refiner(method.output(), seeds.at("refiner"))
+    model = RefinedMethod(method, refiner).to(device, dtype)
+    return Assembly(
+        settings=settings,
+        inputs=inputs,
+        model=model,
+        budget=_budget(settings, model),
+        source=image_source(method.image_input, clip, settings, runtime, dtype),
+        seeds=seeds,
+        autocast=runtime.autocast(settings.precision),
+    )
 
 
-def reload(run_dir: Path, place: Place) -> AbstractContextManager[Assembly]:
+def reload(run_dir: Path, runtime: Runtime) -> Assembly:
     """A finished run, built again with what it learned. Raises ValueError for missing files."""
-    path = run_dir / CONFIG_NAME
-    if not path.is_file():
-        raise ValueError(f"{run_dir} is not a run folder: it has no {CONFIG_NAME}")
-    config = config_from_text(path.read_text(), str(path))
-    return _reloaded(config, run_dir / WEIGHTS_NAME, place)
-
-
-@contextmanager
-def _reloaded(config: Config, weights: Path, place: Place) -> Iterator[Assembly]:
-    with assembled(config, place) as built:
-        load_checkpoint(weights, built.model)
-        built.model.eval()
-        yield built
+    config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
+    built = assemble(config, runtime)
+    load_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+    built.model.eval()
+    return built
 
 
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
@@ -284,7 +242,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
 
     Raises ValueError for a configuration that breaks its protocol.
     """
-    inputs = read_inputs(config, Place(cache_dir=cache_dir, data_root=data_root))
+    inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
@@ -302,7 +260,7 @@ def _describe(
     identity: str,
     variant: str,
     factors: Mapping[str, str],
-    place: Place,
+    runtime: Runtime,
 ) -> RunRecord:
     settings, method = built.settings, built.model.method
     trains = bool(built.model.trainable())
@@ -323,7 +281,7 @@ def _describe(
             "few_shot": built.dataset.fingerprint if trains else "",
             "backbone": method.clip.spec.fingerprint,
         },
-        environment=describe_environment(place.device),
+        environment=describe_environment(runtime.device),
     )
 
 
@@ -331,19 +289,13 @@ def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
     if settings.optimizer is None or settings.schedule is None:
         if model.trainable():
             raise ValueError(
-                "experiment.optimizer and experiment.schedule must be set for what trains; "
-                "use @SGD and @ConstantThenCosine"
+                "experiment.optimizer and experiment.schedule must be set where something is "
+                "trained; use @SGD and @ConstantThenCosine"
             )
         return None
     return Budget(
         epochs=settings.epochs, optimizer=settings.optimizer(), schedule=settings.schedule()
     )
-
-
-def _autocast(settings: Experiment, device: torch.device) -> AbstractContextManager[Any]:
-    if settings.precision != "bfloat16":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
@@ -373,16 +325,3 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
         return fraction
 
     return score
-
-
-@contextmanager
-def _log(path: Path, on_progress: Progress) -> Iterator[Progress]:
-    """Append each epoch to a fresh log file, a JSON object a line, and pass it on."""
-    with path.open("w") as file:
-
-        def write(epoch: Mapping[str, float]) -> None:
-            file.write(json.dumps(dict(epoch)) + "\n")
-            file.flush()
-            on_progress(epoch)
-
-        yield write

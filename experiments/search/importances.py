@@ -1,40 +1,41 @@
-"""How much each setting mattered, by fANOVA over the completed trials."""
+"""How much each setting mattered, by fANOVA over the complete trials."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from core.store.record import write_atomic
-from experiments.search.definition import read_definition
+from core.store.search import read_definition
 from experiments.search.mirror import copy_search
 
-IMPORTANCES_NAME = "importances.json"
 MIN_TRIALS = 10
 NUM_TREES = 64
 CAVEAT = (
-    "fANOVA splits the variance of a random forest's fit over the whole space. It speaks of the "
-    "trials that were made, which a sampler crowds around good values; it says nothing of the "
-    "direction of an effect, shares interactions out, and leaves out settings that only some "
-    "trials have. It is a hint where to look, not a test."
+    "fANOVA splits the variance of a random forest's fit over the whole space. It reflects the "
+    "trials that were made, which a sampler concentrates around good values; it says nothing about "
+    "the direction of an effect, divides interactions among their settings, and leaves out "
+    "settings that only some trials have. It is a hint where to look, not a test."
 )
 
 
-def write_importances(search_dir: Path) -> None:
-    """Write ``importances.json``; where there are none it says why.
+def importances_of(search_dir: Path) -> dict[str, Any]:
+    """The importances of a search as plain data; ``reason`` says why where there are none.
 
     Source: Hutter et al., ICML 2014 (fANOVA), as Optuna computes it.
     """
     definition = read_definition(search_dir)
     study = copy_search(search_dir, None, only=("complete",))
     num = len(study.trials)
-    found: dict[str, Any] = {"schema_version": 1, "method": "fANOVA", "num_trials": num}
-    found |= {"num_trees": NUM_TREES, "caveat": CAVEAT, "objectives": {}, "reason": ""}
-    if num < MIN_TRIALS:
-        found["reason"] = f"{num} completed trials are too few, {MIN_TRIALS} are the least"
-    else:
-        found["objectives"], found["reason"] = _evaluate(study, definition["objectives"])
-    text = json.dumps(found, indent=1, allow_nan=False)
-    write_atomic(search_dir / IMPORTANCES_NAME, text + "\n")
+    shares: dict[str, dict[str, float]] = {}
+    reason = f"{num} complete trials are too few, {MIN_TRIALS} are needed"
+    if num >= MIN_TRIALS:
+        shares, reason = _evaluate(study, definition["objectives"])
+    return {
+        "method": "fANOVA",
+        "num_trials": num,
+        "num_trees": NUM_TREES,
+        "caveat": CAVEAT,
+        "objectives": shares,
+        "reason": reason,
+    }
 
 
 def _evaluate(study: Any, objectives: list[str]) -> tuple[dict[str, dict[str, float]], str]:

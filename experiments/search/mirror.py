@@ -12,20 +12,27 @@ import traceback
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from experiments.search.definition import read_definition
-from experiments.search.ledger import Asked, Event, Told, read_events
+from core.store.names import JOURNAL_NAME, STORAGE_LOG_NAME
+from core.store.search import read_definition
+from experiments.search.ledger import LedgerEvent, asked_trials, read_events, told_trials
 from experiments.study.progress import Progress
 from experiments.study.tracking import UiCommand, free_port
 
 JOURNAL = "journal:"
-JOURNAL_NAME = "optuna.journal"
-STORAGE_LOG = "storage.log"
 EXTRAS: Mapping[str, str] = {"psycopg": "pip install 'refinelab[postgresql]'"}
 PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
 STATE_ATTRIBUTE = "refinelab.state"
 NUMBER_ATTRIBUTE = "refinelab.trial"
+
+
+class Mirror(Protocol):
+    """Keeps a copy of a search up to date."""
+
+    def update(self) -> None:
+        """Add the trials that the copy lacks; never raises."""
+        ...
 
 
 class NullMirror:
@@ -36,7 +43,7 @@ class NullMirror:
 
 
 class StorageMirror:
-    """Keeps an Optuna storage up to date; after an error it says so and tries no more."""
+    """Keeps an Optuna storage up to date; after an error it says so and does not try again."""
 
     def __init__(self, search_dir: Path, url: str, progress: Progress) -> None:
         self.search_dir = search_dir
@@ -52,18 +59,18 @@ class StorageMirror:
             copy_search(self.search_dir, self.url)
         except Exception as error:
             self.broken = True
-            log = self.search_dir / STORAGE_LOG
+            log = self.search_dir / STORAGE_LOG_NAME
             log.write_text(traceback.format_exc())
             reason = str(error).partition("\n")[0][:300]
             self.progress.note(
                 f"the copy of the study in {_without_password(self.url)} is behind "
-                f"({type(error).__name__}: {reason}); nothing is lost, the same command copies "
-                f"again; see {log}"
+                f"({type(error).__name__}: {reason}); nothing is lost, the same command updates "
+                f"it; see {log}"
             )
 
 
 def check_storage(url: str) -> None:
-    """Raises ValueError for an address of no storage, and for one whose driver is not installed."""
+    """Raises ValueError for a URL that names no storage, and for one whose driver is missing."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -74,7 +81,7 @@ def check_storage(url: str) -> None:
         make_url(url).get_dialect().import_dbapi()
     except ArgumentError:
         raise ValueError(
-            f"search.storage is no address of a storage, got {shown!r}; use sqlite:///FILE, "
+            f"search.storage is not the URL of a storage, got {shown!r}; use sqlite:///FILE, "
             "journal:FILE or postgresql://USER@HOST/DATABASE"
         ) from None
     except ModuleNotFoundError as error:
@@ -130,15 +137,14 @@ def _storage(url: str | None) -> Any:
 
 
 def _frozen(
-    definition: Mapping[str, Any], events: Iterable[Event], only: frozenset[str]
+    definition: Mapping[str, Any], events: Iterable[LedgerEvent], only: frozenset[str]
 ) -> Iterable[Any]:
     """The told trials as finished Optuna trials, in number order."""
     from optuna.trial import TrialState, create_trial
 
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
     events = list(events)
-    asked = {event.trial: event for event in events if isinstance(event, Asked)}
-    told = {event.trial: event for event in events if isinstance(event, Told)}
+    asked, told = asked_trials(events), told_trials(events)
     for number, outcome in sorted(told.items()):
         if only and outcome.state not in only:
             continue

@@ -1,59 +1,61 @@
 """What comes out of a search: the winner, its configuration, and its judgment on test images."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from core.metrics import harmonic_mean
-from core.store.record import RECORD_NAME, RunRecord, read_study, write_atomic
-from experiments.search.course import RESULT_NAME, Course
-from experiments.search.ledger import Told
-from experiments.search.settings import AIMS, Parsed, Search
-from experiments.search.trials import DEFAULT, best_of, mean_of
+from core.store.atomic import write_atomic
+from core.store.names import BEST_NAME, FINAL_SUFFIX
+from core.store.record import RunRecord, has_record, read_records
+from core.store.search import CONTROL, DEFAULT, TUNED
+from experiments.search.ledger import Told, best_trial
+from experiments.search.scheduler import SearchOutcome
+from experiments.search.settings import OBJECTIVES, Search, SearchSetup
+from experiments.search.trials import mean_of
 from experiments.study.planner import ROOT, FingerprintOf, Plan, plan
 
-BEST_NAME = "best.gin"
-TUNED = "tuned"
-CONTROL = "random search"
-FINAL_SUFFIX = "_final"
 
-
-def winner_of(course: Course) -> Told:
-    """The best trial. Raises ValueError where none was completed."""
-    told = course.rounds.told
-    best = best_of(told.values())
+def winner_of(outcome: SearchOutcome) -> Told:
+    """The best trial. Raises ValueError where none is complete."""
+    told = outcome.scheduler.told
+    best = best_trial(told.values())
     if best is None:
         shown = [told[number] for number in sorted(told)[:3]]
         reasons = "; ".join(f"trial {t.trial} {t.state}: {t.message}" for t in shown)
-        raise ValueError(f"no trial of {course.rounds.search.study!r} was completed ({reasons})")
+        study = outcome.scheduler.search.study
+        raise ValueError(f"no trial of {study!r} was completed ({reasons})")
     return best
 
 
+def winning_params(outcome: SearchOutcome) -> dict[str, str]:
+    """The settings of the best trial, as text."""
+    return dict(outcome.scheduler.asked[winner_of(outcome).trial].params)
+
+
 def pareto_front(told: Sequence[Told], search: Search) -> list[int]:
-    """The completed trials that no other one beats in every objective."""
-    signs = [1.0 if AIMS[name].maximized else -1.0 for name in search.objectives]
+    """The complete trials that no other one dominates."""
+    signs = [1.0 if OBJECTIVES[name].maximized else -1.0 for name in search.objectives]
     points = {
         t.trial: [sign * value for sign, value in zip(signs, t.values, strict=True)]
         for t in told
         if t.state == "complete"
     }
 
-    def beaten(point: list[float]) -> bool:
+    def dominated(point: list[float]) -> bool:
         return any(
             other != point and all(a >= b for a, b in zip(other, point, strict=True))
             for other in points.values()
         )
 
-    return [number for number, point in sorted(points.items()) if not beaten(point)]
+    return [number for number, point in sorted(points.items()) if not dominated(point)]
 
 
-def write_best(course: Course, search_dir: Path) -> Path:
+def write_best(outcome: SearchOutcome, search_dir: Path) -> Path:
     """Write the winner as a configuration that loads as it stands; its path."""
-    search, winner = course.rounds.search, winner_of(course)
-    params = course.rounds.asked[winner.trial].params
-    config = course.rounds.proposer.config(params)
+    search, winner, params = outcome.scheduler.search, winner_of(outcome), winning_params(outcome)
+    config = outcome.scheduler.study.config(params)
     if f"{ROOT}.dataset" not in config.bindings:
         config = config.with_bindings({f"{ROOT}.dataset": search.datasets[0]}, "search")
     shown = ", ".join(f"{n} {v:.6g}" for n, v in zip(search.objectives, winner.values, strict=True))
@@ -67,22 +69,21 @@ def write_best(course: Course, search_dir: Path) -> Path:
     return path
 
 
-def winning_settings(courses: Sequence[Course]) -> dict[str, dict[str, Any]]:
-    """What the winners bind, by the names that they have in the judgment: the search's, and the
+def winning_settings(outcomes: Sequence[SearchOutcome]) -> dict[str, dict[str, Any]]:
+    """What the winners bind, by the names that they have in the final study: the search's, and the
     random control's where there is one.
     """
-    winners = {}
-    for name, course in zip((TUNED, CONTROL), courses, strict=False):
-        asked = course.rounds.asked[winner_of(course).trial]
-        winners[name] = course.rounds.proposer.space.bindings(asked.params)
-    return winners
+    return {
+        name: outcome.scheduler.study.space.bindings(winning_params(outcome))
+        for name, outcome in zip((TUNED, CONTROL), outcomes, strict=False)
+    }
 
 
 def final_plan(
-    parsed: Parsed, winners: Mapping[str, Mapping[str, Any]], fingerprint_of: FingerprintOf
+    setup: SearchSetup, winners: Mapping[str, Mapping[str, Any]], fingerprint_of: FingerprintOf
 ) -> Plan:
     """The default and the winners over fresh seeds, as an ordinary grid on test images."""
-    search = parsed.search
+    search = setup.search
     bindings = {
         "grid.study": f"{search.study}{FINAL_SUFFIX}",
         "grid.datasets": search.datasets,
@@ -90,63 +91,59 @@ def final_plan(
         "grid.baseline": DEFAULT,
         "grid.variants": {DEFAULT: {}, **{name: dict(b) for name, b in winners.items()}},
     }
-    return plan(parsed.base.with_bindings(bindings, "search"), fingerprint_of)
+    return plan(setup.base.with_bindings(bindings, "search"), fingerprint_of)
 
 
-def write_result(
-    course: Course, control: Course | None, made: Plan, search_dir: Path, final_dir: Path
+def result_of(
+    outcome: SearchOutcome, control: SearchOutcome | None, final: Plan, final_dir: Path
 ) -> dict[str, Any]:
-    """Write and give ``result.json``: what was promised at search time beside what was kept."""
-    search, winner = course.rounds.search, winner_of(course)
-    records = {record.identity: record for record in read_study(final_dir)}
+    """What the search promised beside what test images say of it, as plain data."""
+    scheduler, search = outcome.scheduler, outcome.scheduler.search
+    records = {record.identity: record for record in read_records(final_dir)}
     variants: dict[str, dict[str, Any]] = {
         variant.name: {
             "test": _test_means(
-                [c.identity for c in made.cells if c.variant == variant.name], records
+                [c.identity for c in final.cells if c.variant == variant.name], records
             )
         }
-        for variant in made.variants
+        for variant in final.variants
     }
-    variants[DEFAULT]["search"] = _default_values(course)
-    for name, found in ((TUNED, course), (CONTROL, control)):
+    variants[DEFAULT]["search"] = _default_values(outcome)
+    for name, found in ((TUNED, outcome), (CONTROL, control)):
         if found is not None:
             best = winner_of(found)
             values = dict(zip(search.objectives, best.values, strict=True))
-            params = dict(found.rounds.asked[best.trial].params)
+            params = winning_params(found)
             variants[name] |= {"search": values, "trial": best.trial, "params": params}
-    result = {
-        "schema_version": 1,
+    return {
         "study": search.study,
         "objectives": list(search.objectives),
-        "test_metrics": [AIMS[name].test_metric for name in search.objectives],
-        "winner": winner.trial,
-        "pareto_front": pareto_front(list(course.rounds.told.values()), search),
+        "test_metrics": [OBJECTIVES[name].test_metric for name in search.objectives],
+        "winner": winner_of(outcome).trial,
+        "pareto_front": pareto_front(list(scheduler.told.values()), search),
         "final_study": final_dir.name,
-        "control_study": control.rounds.search.study if control else None,
-        "num_trials": len(course.rounds.told),
-        "search_runs": _num_runs(course),
+        "control_study": control.scheduler.search.study if control else None,
+        "num_trials": len(scheduler.told),
+        "search_runs": _num_runs(outcome),
         "control_runs": _num_runs(control) if control else 0,
-        "final_runs": len(made.runs),
+        "final_runs": len(final.runs),
         "variants": variants,
     }
-    write_atomic(search_dir / RESULT_NAME, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    return result
 
 
-def _default_values(course: Course) -> dict[str, float | None]:
+def _default_values(outcome: SearchOutcome) -> dict[str, float | None]:
     """The objectives of the default on the runs that trials are judged by."""
-    default = course.rounds.default
+    default = outcome.scheduler.default
     records = [default.records[c.identity] for c in default.cells if c.identity in default.records]
-    return {name: mean_of(records, name) for name in course.rounds.search.objectives}
+    return {name: mean_of(records, name) for name in outcome.scheduler.search.objectives}
 
 
-def _num_runs(course: Course) -> int:
+def _num_runs(outcome: SearchOutcome) -> int:
     """Different runs that a search made in all its calls, the default's included."""
-    rounds = course.rounds
-    wanted = {cell.identity for cell in rounds.default.cells}
-    wanted.update(*(asked.runs for asked in rounds.asked.values()))
-    folder = rounds.ledger.path.parent
-    return sum((folder / identity / RECORD_NAME).exists() for identity in wanted)
+    scheduler = outcome.scheduler
+    wanted = {cell.identity for cell in scheduler.default.cells}
+    wanted.update(*(asked.runs for asked in scheduler.asked.values()))
+    return sum(has_record(scheduler.ledger.path.parent, identity) for identity in wanted)
 
 
 def _test_means(

@@ -1,4 +1,4 @@
-"""Who proposes settings, and when a trial is given up: Optuna's samplers and pruners by name.
+"""Who proposes settings, and who prunes trials: Optuna's samplers and pruners by name.
 
 Every option stands in the configuration (``TPE.multivariate = True``) and enters the definition of
 the search, because the library's defaults change between versions. Optuna is imported when one is
@@ -11,25 +11,20 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
-from core.config.registry import (
-    NonNegativeInt,
-    PositiveInt,
-    Probability,
-    register,
-)
-from core.seeding import derive_seed
+from core.config import Configurable, NonNegativeInt, PositiveInt, Probability, register
+from core.derived_seeds import derive_seed
 
 
-class Sampler(ABC):
+class Sampler(Configurable, ABC):
     """Builds the proposer of one trial, from the seed of the study and the number of the trial.
 
-    A fresh one a trial, seeded by its number, is what makes a resumed study equal an uninterrupted
-    one: a sampler that lives on would have to be saved.
+    A fresh one for each trial, seeded by its number, is what makes a resumed search equal an
+    uninterrupted one: a sampler that lives on would have to be saved. ``packages`` are those whose
+    versions its proposals follow from.
     """
 
-    objectives: ClassVar[str] = "any"
+    multi_objective: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy")
-    ranges_only: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, seed: int, number: int) -> Any:
@@ -37,7 +32,7 @@ class Sampler(ABC):
 
 
 def _seed(seed: int, *purpose: str | int) -> int:
-    """A seed that numpy's legacy generator takes, too."""
+    """A seed that numpy's legacy generator takes as well."""
     return derive_seed(seed, "sampler", *purpose) % 2**32
 
 
@@ -107,9 +102,8 @@ class CMAES(Sampler):
     Source: Hansen, arXiv 1604.00772; Hamano et al., GECCO 2022, arXiv 2205.13482 (margin).
     """
 
-    objectives: ClassVar[str] = "one"
+    multi_objective: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy", "cmaes")
-    ranges_only: ClassVar[bool] = True
 
     num_startup: PositiveInt = 1
     population: NonNegativeInt = 0
@@ -160,7 +154,7 @@ class QMC(Sampler):
 @register("sampler")
 @dataclass(frozen=True, kw_only=True)
 class Random(Sampler):
-    """Independent draws: what every other sampler has to beat at the same budget.
+    """Independent draws: what every other sampler has to beat on the same budget.
 
     Source: Bergstra and Bengio, JMLR 13, 2012.
     """
@@ -200,8 +194,8 @@ class NSGA3(Sampler):
         )
 
 
-class Pruner(ABC):
-    """Decides, after some runs of a trial, whether the rest is worth it. Never used by grids."""
+class Pruner(Configurable, ABC):
+    """Decides after some runs of a trial whether to make the others. Never used by grids."""
 
     prunes: ClassVar[bool] = True
 
@@ -210,13 +204,13 @@ class Pruner(ABC):
         """An Optuna pruner."""
 
     @abstractmethod
-    def reports(self, parts: Sequence[float]) -> list[float]:
-        """What it is told, step by step, of the values of a trial's runs in their fixed order."""
+    def intermediate_values(self, parts: Sequence[float]) -> list[float]:
+        """What is reported to it, step by step, of the values of a trial's runs in their order."""
 
 
 @register("pruner")
 class NoPruning(Pruner):
-    """Every trial makes all its runs."""
+    """Every trial makes all of its runs."""
 
     prunes: ClassVar[bool] = False
 
@@ -225,14 +219,14 @@ class NoPruning(Pruner):
 
         return optuna.pruners.NopPruner()
 
-    def reports(self, parts: Sequence[float]) -> list[float]:
+    def intermediate_values(self, parts: Sequence[float]) -> list[float]:
         return []
 
 
 @register("pruner")
 @dataclass(frozen=True, kw_only=True)
 class WilcoxonPruning(Pruner):
-    """Gives a trial up whose runs are worse than the best trial's, run by run, below ``p``."""
+    """Prunes a trial whose runs are worse than those of the best trial, in pairs, below ``p``."""
 
     p: Probability = 0.1
     min_runs: PositiveInt = 4
@@ -242,14 +236,14 @@ class WilcoxonPruning(Pruner):
 
         return optuna.pruners.WilcoxonPruner(p_threshold=self.p, n_startup_steps=self.min_runs)
 
-    def reports(self, parts: Sequence[float]) -> list[float]:
+    def intermediate_values(self, parts: Sequence[float]) -> list[float]:
         return list(parts)
 
 
 @register("pruner")
 @dataclass(frozen=True, kw_only=True)
 class MedianPruning(Pruner):
-    """Gives a trial up whose running mean is worse than the median of earlier trials."""
+    """Prunes a trial whose running mean is worse than the median of earlier trials."""
 
     num_startup: PositiveInt = 5
     min_runs: PositiveInt = 2
@@ -261,5 +255,5 @@ class MedianPruning(Pruner):
             n_startup_trials=self.num_startup, n_warmup_steps=self.min_runs - 1
         )
 
-    def reports(self, parts: Sequence[float]) -> list[float]:
+    def intermediate_values(self, parts: Sequence[float]) -> list[float]:
         return [total / (n + 1) for n, total in enumerate(accumulate(parts))]

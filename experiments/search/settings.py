@@ -1,62 +1,91 @@
-"""What a configuration says of a search: the ``search.*`` bindings, checked before any trial."""
+"""What a configuration says of a search, and the definition of the search that follows from it.
 
+The ``search.*`` bindings are checked before any trial. ``search.json`` keeps everything that the
+trials follow from and is written before the first one; a search of that name that has changed since
+is refused with what differs. The number of trials is not part of it: a search can be made longer
+until its winner was judged.
+"""
+
+import importlib.metadata
+import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
-from core.config.config import Config
-from core.config.registry import (
+from core.config import (
+    Config,
+    Configurable,
     NonNegativeInt,
     Part,
     PositiveFloat,
     PositiveInt,
     Reference,
+    build,
+    format_value,
     lookup,
     register,
 )
-from core.seeding import derive_seed
+from core.derived_seeds import derive_seed
+from core.store.names import CONTROL_SUFFIX
+from core.store.search import is_search, read_definition, write_definition
 from experiments.search.samplers import Pruner, Sampler
-from experiments.study.planner import ROOT, STUDY_NAME
+from experiments.search.space import Space
+from experiments.study.planner import ROOT, STUDY_NAME, FingerprintOf
 
 SEARCH = "search"
 SPACE = "search.space"
 RANDOM = "Random"
 MAX_RUNS = 10_000
+TRAINING_PACKAGES = ("torch", "open_clip_torch", "safetensors")
+MAX_SHOWN = 5
 
-Objective = Literal["val", "hm", "base", "new", "train_seconds", "trainable_parameters"]
+ObjectiveName = Literal["val", "hm", "base", "new", "train_seconds", "trainable_parameters"]
+Direction = Literal["maximize", "minimize"]
 Stage = Literal["seed", "dataset", "run"]
 Mode = Literal["rounds", "asynchronous"]
 ProtocolName = Literal["validation", "pseudo_new"]
 
 
-class Aim(NamedTuple):
-    """How an objective is judged: the protocol of its runs ("" for any), the better direction,
-    which metric of the final study it stands for, and a line of help.
+class Objective(NamedTuple):
+    """How trials are judged: the protocol of their runs ("" for any), the better direction, the
+    metric of the final study that the objective stands for, and a line of help.
     """
 
     protocol: ProtocolName | Literal[""]
-    maximized: bool
+    direction: Direction
     test_metric: str
     summary: str
 
+    @property
+    def maximized(self) -> bool:
+        """Accuracies are maximized, costs minimized."""
+        return self.direction == "maximize"
 
-AIMS: Mapping[str, Aim] = MappingProxyType(
+
+OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     {
-        "val": Aim(
-            "validation", True, "base", "accuracy on few-shot validation images of base classes"
+        "val": Objective(
+            "validation",
+            "maximize",
+            "base",
+            "accuracy on few-shot validation images of base classes",
         ),
-        "hm": Aim(
-            "pseudo_new", True, "hm", "harmonic mean over pseudo-base and pseudo-new classes"
+        "hm": Objective(
+            "pseudo_new", "maximize", "hm", "harmonic mean over pseudo-base and pseudo-new classes"
         ),
-        "base": Aim("pseudo_new", True, "base", "accuracy on pseudo-base classes"),
-        "new": Aim("pseudo_new", True, "new", "accuracy on pseudo-new classes"),
-        "train_seconds": Aim(
-            "", False, "train_seconds", "seconds of training a run; measured, never twice the same"
+        "base": Objective("pseudo_new", "maximize", "base", "accuracy on pseudo-base classes"),
+        "new": Objective("pseudo_new", "maximize", "new", "accuracy on pseudo-new classes"),
+        "train_seconds": Objective(
+            "",
+            "minimize",
+            "train_seconds",
+            "training time of a run in seconds, which is never exactly reproduced",
         ),
-        "trainable_parameters": Aim(
-            "", False, "trainable_parameters", "numbers that training moves"
+        "trainable_parameters": Objective(
+            "", "minimize", "trainable_parameters", "number of trainable parameters"
         ),
     }
 )
@@ -64,17 +93,17 @@ AIMS: Mapping[str, Aim] = MappingProxyType(
 
 @register("search", name=SEARCH)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(Configurable):
     """A hyper-parameter search that never sees test images or new classes.
 
     ``space`` maps ``Class.parameter`` to a range (a dict with low and high, perhaps log or step)
-    or to a tuple of choices. ``objectives`` is what trials are judged by, averaged over
-    ``datasets`` and ``seeds``; the first one names the winner. ``final_seeds`` judge the winner on
-    test images, once. ``round_size`` trials are proposed at a time and told together, which makes
-    a resumed search equal an uninterrupted one; ``mode`` "asynchronous" keeps as many under way
-    instead and is not reproducible. ``seed`` is the sampler's. ``stage`` says after what a pruner
-    looks at a trial. A run is stopped after ``run_seconds``. ``storage`` is an Optuna storage URL
-    that receives a copy of the study.
+    or to a tuple of choices. Trials are judged by ``objectives``, means over ``datasets`` and
+    ``seeds``; the first one names the winner. ``final_seeds`` judge the winner on test images,
+    once. ``round_size`` trials are proposed at a time and told together, which makes a resumed
+    search equal an uninterrupted one; ``mode`` "asynchronous" keeps as many under way instead and
+    is not reproducible. ``seed`` is the sampler's. ``stage`` says after which runs of a trial a
+    pruner decides. A run is stopped after ``run_seconds``. ``storage`` is the URL of an Optuna
+    storage that receives a copy of the study.
     """
 
     study: str
@@ -84,7 +113,7 @@ class Search:
     final_seeds: tuple[NonNegativeInt, ...]
     sampler: Annotated[Callable[..., Sampler], Part("sampler")]
     pruner: Annotated[Callable[..., Pruner], Part("pruner")]
-    objectives: tuple[Objective, ...] = ("val",)
+    objectives: tuple[ObjectiveName, ...] = ("val",)
     trials: PositiveInt = 60
     round_size: PositiveInt = 4
     mode: Mode = "rounds"
@@ -108,7 +137,9 @@ class Search:
             if not values:
                 raise ValueError(f"search.{name} is empty: name at least one")
             if twice := [value for value, count in Counter(values).items() if count > 1]:
-                raise ValueError(f"search.{name} must not repeat a value, {twice[0]!r} does")
+                raise ValueError(
+                    f"search.{name} must not repeat a value, {twice[0]!r} appears twice"
+                )
         if both := sorted(set(self.seeds) & set(self.final_seeds)):
             raise ValueError(
                 f"search.final_seeds must be fresh, {both[0]} is among search.seeds as well: the "
@@ -122,32 +153,43 @@ class Search:
             )
 
     def _check_objectives(self) -> None:
-        protocols = {AIMS[name].protocol for name in self.objectives} - {""}
+        protocols = {OBJECTIVES[name].protocol for name in self.objectives} - {""}
         if len(protocols) != 1:
-            told = "only costs" if not protocols else "'val' and pseudo-new classes"
+            given = "only costs" if not protocols else "'val' and pseudo-new classes"
             raise ValueError(
-                f"search.objectives must have an accuracy of one kind of run, got {told} in "
+                f"search.objectives must have an accuracy of one kind of run, got {given} in "
                 f"{self.objectives}; take 'val', or some of 'hm', 'base' and 'new'"
             )
-        if not AIMS[self.objectives[0]].maximized:
+        if not OBJECTIVES[self.objectives[0]].maximized:
             raise ValueError(
-                f"search.objectives begins with what names the winner, an accuracy, got "
+                "the first of search.objectives names the winner and must be an accuracy, got "
                 f"{self.objectives[0]!r}"
             )
 
     @property
     def protocol(self) -> str:
         """The protocol of the trials' runs."""
-        return next(AIMS[name].protocol for name in self.objectives if AIMS[name].protocol)
+        return next(
+            OBJECTIVES[name].protocol for name in self.objectives if OBJECTIVES[name].protocol
+        )
+
+    def run_bindings(self, dataset: str, seed: int) -> dict[str, Any]:
+        """What sets a run of a trial apart from the others, and its protocol."""
+        return {
+            f"{ROOT}.dataset": dataset,
+            f"{ROOT}.seed": seed,
+            f"{ROOT}.protocol": self.protocol,
+            f"{ROOT}.targets": (),
+        }
 
     @property
-    def directions(self) -> tuple[str, ...]:
-        """What is better of each objective, in Optuna's words."""
-        return tuple("maximize" if AIMS[n].maximized else "minimize" for n in self.objectives)
+    def directions(self) -> tuple[Direction, ...]:
+        """What is better in each objective."""
+        return tuple(OBJECTIVES[name].direction for name in self.objectives)
 
 
-class Parsed(NamedTuple):
-    """A search, its sampler and pruner, all their settings as text, and what trials start from."""
+class SearchSetup(NamedTuple):
+    """A search, its sampler and pruner, all their settings, and the configuration to be varied."""
 
     search: Search
     sampler: Sampler
@@ -156,7 +198,7 @@ class Parsed(NamedTuple):
     base: Config
 
 
-def search_of(config: Config, *, trials: int | None = None, control: bool = False) -> Parsed:
+def search_of(config: Config, *, trials: int | None = None, control: bool = False) -> SearchSetup:
     """The search that a configuration binds.
 
     ``trials`` replaces ``search.trials``. ``control`` makes it the random search of equal budget,
@@ -181,15 +223,16 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     search = Search(**_own(values, SEARCH))
     if control:
         own_seed = derive_seed(search.seed, "control")
-        search = replace(search, study=f"{search.study}_random", mode="rounds", seed=own_seed)
-    parts = [lookup(part.name) for part in (values["search.sampler"], values["search.pruner"])]
-    sampler, pruner = (part.cls(**_own(values, part.name)) for part in parts)
+        study = f"{search.study}{CONTROL_SUFFIX}"
+        search = replace(search, study=study, mode="rounds", seed=own_seed)
+    sampler = build(without_parts, values["search.sampler"].name)
+    pruner = build(without_parts, values["search.pruner"].name)
     _check_sampler(search, sampler, pruner)
     outside = {key for key in config.bindings if key.startswith((f"{SEARCH}.", "grid."))}
     outside |= set(_of_kind(config, "sampler", "pruner"))
     _check_base(config)
     options = {key: value for key, value in values.items() if not key.startswith(f"{SEARCH}.")}
-    return Parsed(search, sampler, pruner, options, config.without(outside))
+    return SearchSetup(search, sampler, pruner, options, config.without(outside))
 
 
 def _own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -204,14 +247,14 @@ def _of_kind(config: Config, *kinds: str) -> list[str]:
 
 def _check_sampler(search: Search, sampler: Sampler, pruner: Pruner) -> None:
     name = type(sampler).__name__
-    if sampler.objectives == "one" and len(search.objectives) > 1:
+    if not sampler.multi_objective and len(search.objectives) > 1:
         raise ValueError(
-            f"@{name} knows one objective, got search.objectives = {search.objectives}; use @TPE, "
+            f"@{name} takes one objective, got search.objectives = {search.objectives}; use @TPE, "
             "@GP or @NSGA3"
         )
     if pruner.prunes and len(search.objectives) > 1:
         raise ValueError(
-            f"a pruner compares one objective, got search.objectives = {search.objectives}; use "
+            f"a pruner takes one objective, got search.objectives = {search.objectives}; use "
             "@NoPruning"
         )
 
@@ -220,10 +263,96 @@ def _check_base(config: Config) -> None:
     selection = config.bindings.get(f"{ROOT}.selection", "last")
     if selection != "last":
         raise ValueError(
-            f"a search judges the last epoch, got {ROOT}.selection = {selection!r}: validation "
-            "images judge the trials already; use 'last' and search experiment.epochs"
+            f"a search scores the last epoch, got {ROOT}.selection = {selection!r}: validation "
+            "images score the trials already; use 'last' and search experiment.epochs"
         )
     for key in (f"{ROOT}.dataset", f"{ROOT}.seed"):
         if config.sources.get(key) == "--set":
             name = key.rpartition(".")[2]
-            raise ValueError(f"--set {key}: a search has a list of them; set search.{name}s")
+            raise ValueError(f"--set {key}: a search takes a list; set search.{name}s instead")
+
+
+def definition_of(
+    setup: SearchSetup, space: Space, fingerprint_of: FingerprintOf
+) -> dict[str, Any]:
+    """Everything that the trials follow from, as plain data.
+
+    Raises ValueError where a package that the sampler needs is not installed.
+    """
+    search = setup.search
+    packages = sorted({*TRAINING_PACKAGES, *setup.sampler.packages})
+    return {
+        "study": search.study,
+        "objectives": list(search.objectives),
+        "directions": list(search.directions),
+        "protocol": search.protocol,
+        "datasets": list(search.datasets),
+        "seeds": list(search.seeds),
+        "final_seeds": list(search.final_seeds),
+        "space": space.describe(),
+        "sampler": f"@{type(setup.sampler).__name__}",
+        "pruner": f"@{type(setup.pruner).__name__}",
+        "options": {key: format_value(value) for key, value in sorted(setup.options.items())},
+        "mode": search.mode,
+        "round_size": search.round_size,
+        "stage": search.stage if setup.pruner.prunes else "",
+        "seed": search.seed,
+        "run_seconds": search.run_seconds,
+        "base": {k: format_value(v) for k, v in sorted(setup.base.bindings.items())},
+        "inputs": _inputs(setup, fingerprint_of),
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _inputs(setup: SearchSetup, fingerprint_of: FingerprintOf) -> dict[str, dict[str, str]]:
+    """The fingerprints of data and weights."""
+    found: dict[str, dict[str, str]] = {}
+    for dataset in setup.search.datasets:
+        bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
+        found[dataset] = dict(fingerprint_of(setup.base.with_bindings(bindings, "search")))
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise ValueError(
+            f"the package {package!r} is not installed: pip install {package}, or use another "
+            "search.sampler"
+        ) from None
+
+
+def keep_definition(definition: Mapping[str, Any], search_dir: Path) -> None:
+    """Write ``search.json``, or compare with the one that is there.
+
+    Raises ValueError, which says what differs, for another search of this name.
+    """
+    if not is_search(search_dir):
+        write_definition(search_dir, definition)
+        return
+    stored = read_definition(search_dir)
+    del stored["schema_version"]
+    differences = list(_differences(stored, definition))
+    if differences:
+        shown = "; ".join(differences[:MAX_SHOWN])
+        more = f"; and {len(differences) - MAX_SHOWN} more" if differences[MAX_SHOWN:] else ""
+        raise ValueError(
+            f"{search_dir} holds another search of this name: {shown}{more}; go back to that, or "
+            "use another search.study"
+        )
+
+
+def _differences(old: object, new: object, name: str = "") -> Iterator[str]:
+    """``name: was X, is Y`` for every leaf in which two definitions differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys([*old, *new]):
+            below = f"{name}[{key!r}]" if name else str(key)
+            yield from _differences(old.get(key, "absent"), new.get(key, "absent"), below)
+    elif old != new:
+        yield f"{name} was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

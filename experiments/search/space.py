@@ -1,6 +1,6 @@
-"""What is searched: ranges and choices of settings, held against the real parameters.
+"""What is searched: ranges and choices of settings, checked against the real parameters.
 
-A dict with ``low`` and ``high`` is a range; whether it is one of whole numbers says the parameter.
+A dict with ``low`` and ``high`` is a range; the parameter says whether it is one of whole numbers.
 A tuple is a choice, of parts as well. A setting of a part that a trial does not plug in is not
 proposed to that trial: the space is conditional by construction.
 """
@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from core.config.config import Config
-from core.config.registry import Value
-from core.config.value_types import format_value, references
+from core.config import Config, Value, format_value, references
 from experiments.study.planner import ROOT
 
 MAX_STRUCTURES = 256
@@ -22,7 +20,7 @@ RANGE_KEYS = ("low", "high", "log", "step")
 FIXED: Mapping[str, str] = {
     **dict.fromkeys(
         ("dataset", "targets", "protocol", "template", "split_fractions", "split_seed"),
-        "it is the question, not an answer",
+        "it is what the search is asked about",
     ),
     **dict.fromkeys(("backbone", "weights", "precision"), "all trials share one frozen model"),
     **dict.fromkeys(("seed", "shots", "shots_file"), "all trials see the same images"),
@@ -33,9 +31,7 @@ FIXED: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included; ``whole`` ones, or steps, or on a log
-    scale.
-    """
+    """Numbers from ``low`` to ``high``, both included; ``whole``, in steps, or on a log scale."""
 
     key: str
     low: float
@@ -99,7 +95,7 @@ class Choice:
 Dimension = Range | Choice
 
 Suggest = Callable[[Dimension], Any]
-"""Takes a dimension, gives a number for a range and a text for a choice."""
+"""Maps a dimension to a number for a range, to a text for a choice."""
 
 
 class Space:
@@ -111,7 +107,7 @@ class Space:
 
     def __init__(self, described: Mapping[str, Any], base: Config) -> None:
         if not described:
-            raise ValueError("search.space is empty: give one parameter at least")
+            raise ValueError("search.space is empty: give at least one parameter")
         self.base = base
         self.dimensions = {key: _dimension(key, value, base) for key, value in described.items()}
         self.structures = tuple(self._structures())
@@ -123,7 +119,7 @@ class Space:
         self.order = self._order()
 
     def propose(self, suggest: Suggest) -> dict[str, Value]:
-        """Ask for a value of every setting that this trial has; ``suggest`` answers one by one."""
+        """A value of every setting that this trial has, as ``suggest`` answers one by one."""
         chosen: dict[str, Value] = {}
         config = self.base
         for key in self.order:
@@ -162,13 +158,13 @@ class Space:
         )
 
     def _structures(self) -> Iterator[Config]:
-        """Every way to plug parts, with the other settings at an example."""
+        """Every combination of parts, with the other settings at an example."""
         plugs = [d for d in self.dimensions.values() if isinstance(d, Choice) and d.plugs]
         count = math.prod(len(d.examples) for d in plugs)
         if count > MAX_STRUCTURES:
             raise ValueError(
-                f"search.space has {count} ways to plug parts, more than {MAX_STRUCTURES}: search "
-                "fewer of them at a time"
+                f"search.space has {count} combinations of parts, more than {MAX_STRUCTURES}: "
+                "search fewer parts at a time"
             )
         others = {k: d.examples[0] for k, d in self.dimensions.items() if d not in plugs}
         for values in itertools.product(*(d.examples for d in plugs)):
@@ -188,9 +184,9 @@ class Space:
         try:
             return tuple(TopologicalSorter(above).static_order())
         except CycleError as error:
-            circle = " and ".join(sorted(set(error.args[1])))
+            cycle = " and ".join(sorted(set(error.args[1])))
             raise ValueError(
-                f"search.space: {circle} decide about each other; search one of them"
+                f"search.space: {cycle} depend on each other; search one of them"
             ) from None
 
     def _unreached(self, config: Config, key: str, value: Value) -> set[str]:
@@ -233,7 +229,7 @@ def _range(key: str, described: Mapping[str, Any], base: Config) -> Range:
         )
     low, high = (_checked(key, described[end], base) for end in ("low", "high"))
     if isinstance(low, bool) or not isinstance(low, int | float) or type(low) is not type(high):
-        raise ValueError(f"{where} is no number; give its choices in a tuple")
+        raise ValueError(f"{where} is not a number; give its choices in a tuple")
     assert isinstance(high, int | float)
     log, step = described.get("log", False), described.get("step")
     if low >= high:
@@ -242,7 +238,7 @@ def _range(key: str, described: Mapping[str, Any], base: Config) -> Range:
     if not isinstance(log, bool):
         raise ValueError(f"{where}: log must be True or False, got {format_value(log)}")
     if log and (low <= 0 or step is not None):
-        rule = "has no step" if low > 0 else f"begins above 0, got low = {low}"
+        rule = "has no step" if low > 0 else f"starts above 0, got low = {low}"
         raise ValueError(f"{where}: a log range {rule}")
     _check_step(where, low, high, step)
     return Range(key=key, low=low, high=high, whole=isinstance(low, int), log=log, step=step)

@@ -6,24 +6,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from core.store.record import RECORD_NAME
-from experiments.cli.console import console, percent, table
-from experiments.search.course import RESULT_NAME
-from experiments.search.definition import DEFINITION_NAME, read_definition
-from experiments.search.ledger import Asked, Event, Told, read_events
-from experiments.search.rounds import planned_trials
-from experiments.search.settings import AIMS
-from experiments.search.trials import best_of
+from core.program import command_line
+from core.store.names import CONFIG_NAME
+from core.store.record import read_run, record_paths
+from core.store.search import (
+    TRIAL_STATES,
+    has_result,
+    planned_trials,
+    read_definition,
+)
+from experiments.search.ledger import (
+    Asked,
+    Told,
+    asked_trials,
+    best_trial,
+    read_events,
+    told_trials,
+)
 from experiments.study.lock import living_holder
-from experiments.study.status import CONFIG_NAME, valid_record
 
-STATES = ("complete", "pruned", "diverged", "failed")
 RECORD_STATES = ("finished", "failed", "diverged", "damaged")
-
-
-def is_search(folder: Path) -> bool:
-    """Whether a folder is that of a search; otherwise it may be a study's."""
-    return (folder / DEFINITION_NAME).exists()
 
 
 def search_status(search_dir: Path) -> dict[str, Any]:
@@ -32,8 +34,8 @@ def search_status(search_dir: Path) -> dict[str, Any]:
     ``planned`` is None where no call has said yet how many trials there are to be.
     """
     definition, events = read_definition(search_dir), read_events(search_dir)
-    asked, told = _by_number(events, Asked), _by_number(events, Told)
-    best = best_of(told.values())
+    asked, told = asked_trials(events), told_trials(events)
+    best = best_trial(told.values())
     holder = living_holder(search_dir)
     return {
         "study": definition["study"],
@@ -43,11 +45,11 @@ def search_status(search_dir: Path) -> dict[str, Any]:
         "planned": planned_trials(search_dir),
         "asked": len(asked),
         "told": len(told),
-        "trials": _counts(STATES, [event.state for event in told.values()]),
+        "trials": _counts(TRIAL_STATES, [event.state for event in told.values()]),
         "under_way": sorted(asked.keys() - told.keys()),
         "runs": _counts(RECORD_STATES, _record_states(search_dir)),
         "best": None if best is None else _best(best, asked[best.trial], definition),
-        "judged": (search_dir / RESULT_NAME).exists(),
+        "judged": has_result(search_dir),
         "problems": [
             {"trial": event.trial, "state": event.state, "message": event.message}
             for event in told.values()
@@ -57,10 +59,6 @@ def search_status(search_dir: Path) -> dict[str, Any]:
     }
 
 
-def _by_number(events: Sequence[Event], kind: type) -> dict[int, Any]:
-    return {event.trial: event for event in events if isinstance(event, kind)}
-
-
 def _counts(names: Sequence[str], found: Sequence[str]) -> dict[str, int]:
     counter = Counter(found)
     return {name: counter[name] for name in names}
@@ -68,10 +66,10 @@ def _counts(names: Sequence[str], found: Sequence[str]) -> dict[str, int]:
 
 def _record_states(search_dir: Path) -> list[str]:
     states = []
-    for path in search_dir.glob(f"*/{RECORD_NAME}"):
+    for path in record_paths(search_dir):
         states.append("damaged")
         with suppress(ValueError):
-            if (record := valid_record(search_dir, path.parent.name)) is not None:
+            if (record := read_run(search_dir, path.parent.name)) is not None:
                 states[-1] = record.status
     return states
 
@@ -81,62 +79,20 @@ def _best(told: Told, asked: Asked, definition: Mapping[str, Any]) -> dict[str, 
     return {"trial": told.trial, "values": values, "params": dict(asked.params)}
 
 
-def print_search_status(found: Mapping[str, Any]) -> None:
-    """The status of a search as a table with its problems."""
-    screen = console()
-    screen.print(table(f"search {found['study']}", ["what", "value"], _rows(found)))
-    for problem in found["problems"]:
-        line = f"{problem['state']}: trial {problem['trial']}: {problem['message']}"
-        screen.print(line, markup=False)
-
-
-def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    planned, best = found["planned"], found["best"]
-    of = "" if planned is None else f" of {planned}"
-    rounds = "none, asynchronous"
-    if found["mode"] == "rounds":
-        size = found["round_size"]
-        all_ = "" if planned is None else f" of {-(-planned // size)}"
-        rounds = f"{-(-found['told'] // size)}{all_} ended, {size} trials each"
-    rows = [
-        ("trials", f"{found['told']}{of} ended: {_listed(found['trials'])}"),
-        ("under way", ", ".join(map(str, found["under_way"])) or "none"),
-        ("rounds", rounds),
-        ("runs", _listed(found["runs"])),
-        ("best so far", "no trial is complete" if best is None else _scores(best)),
-        *(() if best is None else best["params"].items()),
-        ("judged on test images", "yes" if found["judged"] else "not yet"),
-        ("driver", found["holder"] or "none"),
-    ]
-    return rows
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _scores(best: Mapping[str, Any]) -> str:
-    shown = (
-        f"{name} {percent(value) if AIMS[name].maximized else f'{value:.6g}'}"
-        for name, value in best["values"].items()
-    )
-    return f"trial {best['trial']}: {', '.join(shown)}"
-
-
 def refuse_rerun(search_dir: Path, wanted: str) -> NoReturn:
-    """Say why a trial or run of a search is not made again, and what to do instead.
+    """Say why a trial or run of a search is not repeated in it, and what to do instead.
 
     Raises ValueError, always: later trials follow from what the earlier ones came to.
     """
     events = read_events(search_dir)
-    asked, told = _by_number(events, Asked), _by_number(events, Told)
+    asked, told = asked_trials(events), told_trials(events)
     runs = {run: number for number, event in asked.items() for run in event.runs}
     found = {n for n in asked if str(n) == wanted.removeprefix("trial").strip()}
     found = found or {number for run, number in runs.items() if run.startswith(wanted)}
     if len(found) != 1:
         raise ValueError(
-            f"{len(found) or 'no'} trials of {search_dir} are or have a run {wanted!r}: name one "
-            f"of 0 to {len(asked) - 1}, or a run in full"
+            f"{len(found) or 'no'} trials of {search_dir} match {wanted!r}: name one of 0 to "
+            f"{len(asked) - 1}, or a run by its full identity"
         )
     (number,) = found
     if number not in told:
@@ -145,6 +101,7 @@ def refuse_rerun(search_dir: Path, wanted: str) -> NoReturn:
         )
     run = next((r for r in asked[number].runs if r.startswith(wanted)), asked[number].runs[0])
     raise ValueError(
-        f"trial {number} of {search_dir} has ended and later ones follow from it, so its runs stay "
-        f"as they are; repeat one outside: python main.py train {search_dir / run / CONFIG_NAME}"
+        f"trial {number} of {search_dir} has ended and later trials follow from it, so its runs "
+        "cannot be repeated in it; repeat one outside the search: "
+        f"{command_line('train', search_dir / run / CONFIG_NAME)}"
     )

@@ -1,7 +1,7 @@
 """Runs the cells of a study: submits what is not done, commits records, stops when asked to.
 
-The driver alone writes records, so a run is done exactly when its result arrived here. It can be
-killed at any moment; the same call again does the rest.
+The driver alone writes records, so a run is done exactly when its result has arrived here. It can
+be killed at any moment; the same call again does the rest. A scheduler may add cells as others end.
 """
 
 import json
@@ -12,22 +12,29 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
-from core.config.config import config_from_text
-from core.store.record import RECORD_NAME, STATUSES, RunRecord, from_json, write_record
+from core.config import config_from_text
+from core.store.manifest import change_of, read_manifest, write_manifest
+from core.store.names import DAMAGED_SUFFIX, OUTPUT_NAME, PREVIOUS_SUFFIX
+from core.store.record import (
+    STATUSES,
+    RunRecord,
+    from_json,
+    has_record,
+    read_run,
+    rename_record,
+    write_record,
+)
+from core.store.settings import has_config, read_config
+from experiments.run.runtime import Runtime
 from experiments.study.lock import StudyLock
 from experiments.study.planner import ROOT, Cell, Plan
 from experiments.study.progress import NoProgress, Progress
-from experiments.study.status import set_aside, stored_cell, valid_record, write_manifest
 from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.workers.jobs import Event, Executor, Job
 
-if TYPE_CHECKING:
-    from experiments.run.run import Place
-
-LOG_NAME = "output.log"
-STOPPING = "stopping when the running cells are done; once more stops at once"
+STOPPING = "stopping after the runs under way; interrupt again to stop immediately"
 POLL_SECONDS = 0.5
 HURRIED_SECONDS = 3.0
 
@@ -37,7 +44,7 @@ class StudyOutcome:
     """What became of the cells.
 
     ``skipped`` were finished before; ``failed`` and ``diverged`` include those of earlier calls;
-    ``left`` were not run because the study was interrupted.
+    ``left`` are still to be run because the study was interrupted.
     """
 
     done: tuple[Cell, ...]
@@ -48,12 +55,12 @@ class StudyOutcome:
 
     @property
     def interrupted(self) -> bool:
-        """Whether something is left to do; the same call again does it."""
+        """Whether runs are left to do; the same call again does them."""
         return bool(self.left)
 
     @property
     def exit_code(self) -> int:
-        """0 all good, 1 some failed or diverged, 3 interrupted and resumable."""
+        """0 all finished, 1 some failed or diverged, 3 interrupted and resumable."""
         if self.interrupted:
             return 3
         return 1 if self.failed or self.diverged else 0
@@ -64,27 +71,27 @@ def run_study(
     study_dir: Path,
     executor: Executor,
     *,
-    place: "Place",
+    runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
     max_attempts: int = 3,
     retry_failed: bool = False,
     steal_lock: bool = False,
 ) -> StudyOutcome:
-    """Run what a plan has that the study folder has not; closes the executor and the tracker.
+    """Run what the study folder lacks of a plan; closes the executor and the tracker.
 
     A cell that failed ``max_attempts`` times gets a record that says so, and later calls skip it
-    unless ``retry_failed``. The first Ctrl-C or SIGTERM lets running cells finish, the second stops
-    at once.
+    unless ``retry_failed``. The first Ctrl-C or SIGTERM lets runs under way finish, the second
+    stops immediately.
 
-    Raises:
-        ValueError: another driver works on the study.
+    Raises ValueError where another driver works on the study.
     """
     progress = progress or NoProgress()
     with StudyLock(study_dir, steal=steal_lock):
-        if change := write_manifest(plan, study_dir):
+        if change := change_of(study_dir, plan.manifest):
             progress.note(str(change))
-        driver = Driver(study_dir, executor, place, tracker or NullTracker(), progress)
+        write_manifest(study_dir, plan.manifest)
+        driver = Driver(study_dir, executor, runtime, tracker or NullTracker(), progress)
         return driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
 
 
@@ -93,7 +100,7 @@ def rerun(
     identity: str,
     executor: Executor,
     *,
-    place: "Place",
+    runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
 ) -> StudyOutcome:
@@ -102,18 +109,41 @@ def rerun(
     Its old record stays beside the new one, as ``record.json.previous``.
     """
     with StudyLock(study_dir):
-        cell = stored_cell(study_dir, identity)
-        if (study_dir / identity / RECORD_NAME).exists():
-            set_aside(study_dir, identity, "previous")
+        cell = _stored_cell(study_dir, identity)
+        if has_record(study_dir, identity):
+            rename_record(study_dir, identity, PREVIOUS_SUFFIX)
         driver = Driver(
-            study_dir, executor, place, tracker or NullTracker(), progress or NoProgress()
+            study_dir, executor, runtime, tracker or NullTracker(), progress or NoProgress()
         )
         return driver.run((cell,), max_attempts=1, retry_failed=True)
 
 
-class Feed(Protocol):
-    """Who has more cells than those that a driver begins with. ``total`` counts all at most,
-    ``done`` those that ended or need not be run any more.
+def _stored_cell(study_dir: Path, identity: str) -> Cell:
+    """A cell made from what the study folder holds of it.
+
+    Raises ValueError for a run that never began, so that its configuration is not there.
+    """
+    manifest = read_manifest(study_dir)
+    stored = next(cell for cell in manifest.cells if cell.identity == identity)
+    run_dir = study_dir / identity
+    if not has_config(run_dir):
+        raise ValueError(f"{run_dir} has not begun: run the grid instead")
+    factors = {variant.name: variant.factors for variant in manifest.variants}
+    return Cell(
+        variant=stored.variant,
+        dataset=stored.dataset,
+        seed=stored.seed,
+        identity=identity,
+        config_text=read_config(run_dir),
+        factors=factors[stored.variant],
+        note=stored.note,
+        shots=stored.shots,
+    )
+
+
+class Scheduler(Protocol):
+    """Adds cells to those that a driver begins with. ``total`` is the number of all at most,
+    ``done`` of those that ended or need not be run any more.
     """
 
     @property
@@ -127,8 +157,8 @@ class Feed(Protocol):
         ...
 
 
-class NoFeed:
-    """Has no more cells."""
+class NullScheduler:
+    """Adds no cells."""
 
     total = 0
     done = 0
@@ -138,7 +168,7 @@ class NoFeed:
 
 
 class Driver:
-    """Runs cells, once, and those that a feed adds as they end.
+    """Runs cells, once each, and those that a scheduler adds as they end.
 
     The caller holds the study's lock.
     """
@@ -147,17 +177,17 @@ class Driver:
         self,
         study_dir: Path,
         executor: Executor,
-        place: "Place",
+        runtime: Runtime,
         tracker: Tracker,
         progress: Progress,
-        feed: Feed | None = None,
+        scheduler: Scheduler | None = None,
     ) -> None:
         self.study_dir = study_dir
         self.executor = executor
-        self.place = place
+        self.runtime = runtime
         self.tracker = tracker
         self.progress = progress
-        self.feed: Feed = feed or NoFeed()
+        self.scheduler: Scheduler = scheduler or NullScheduler()
         self.open: dict[str, Cell] = {}
         self.queued: dict[str, None] = {}
         self.left: list[Cell] = []
@@ -167,10 +197,10 @@ class Driver:
     def run(self, cells: Sequence[Cell], *, max_attempts: int, retry_failed: bool) -> StudyOutcome:
         """Run the cells that are not done; the outcome."""
         self._admit_all(cells, retry_failed)
-        total = max(len(cells), self.feed.total)
+        total = max(len(cells), self.scheduler.total)
         ended = sum(map(len, self.ended.values()))
-        there = max(len(self.skipped) + ended, self.feed.done)
-        self.progress.begin(total=total, done=there)
+        done = max(len(self.skipped) + ended, self.scheduler.done)
+        self.progress.begin(total=total, done=done)
         with _Interrupts() as interrupts, suppress(KeyboardInterrupt):
             try:
                 with suppress(KeyboardInterrupt):
@@ -184,7 +214,7 @@ class Driver:
         return self._outcome()
 
     def _admit_all(self, cells: Sequence[Cell], retry_failed: bool) -> list[Cell]:
-        """Sort cells, and what the feed has for those that are done; the cells to be run."""
+        """Sort cells, and those that the scheduler adds for the done ones; the cells to be run."""
         waiting, to_run = list(cells), []
         while waiting:
             cell = waiting.pop(0)
@@ -194,18 +224,18 @@ class Driver:
             if record is None:
                 to_run.append(cell)
             else:
-                waiting += self.feed.ended(cell, record)
+                waiting += self.scheduler.ended(cell, record)
         return to_run
 
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
-        """Sort a cell by what its folder holds, its record where it is done. A damaged record is
+        """Sort a cell by what its folder holds; its record where it is done. A damaged record is
         kept under another name.
         """
         try:
-            record = valid_record(self.study_dir, cell.identity)
+            record = read_run(self.study_dir, cell.identity)
         except ValueError as error:
-            kept = set_aside(self.study_dir, cell.identity, "damaged")
-            self.progress.note(f"{error}; kept as {kept.name}, {cell.label} runs again")
+            kept = rename_record(self.study_dir, cell.identity, DAMAGED_SUFFIX)
+            self.progress.note(f"{error}; kept as {kept.name}, {cell.label} is run again")
             record = None
         if record is None or (retry_failed and record.status == "failed"):
             self.open[cell.identity] = cell
@@ -222,7 +252,7 @@ class Driver:
             self.executor.submit(self._job(cell, max_attempts))
 
     def _work(self, interrupts: "_Interrupts", max_attempts: int, retry_failed: bool) -> None:
-        """Submit all open cells and see them end; once interrupted, only those that run already."""
+        """Submit all open cells and see them end; once interrupted, only those under way."""
         self._submit(list(self.open.values()), max_attempts)
         draining = False
         while self.open:
@@ -236,9 +266,9 @@ class Driver:
             for event in self.executor.poll(POLL_SECONDS):
                 ended = self._handle(event)
                 if ended is not None and not draining:
-                    more = self.feed.ended(*ended)
+                    more = self.scheduler.ended(*ended)
                     self._submit(self._admit_all(more, retry_failed), max_attempts)
-                    self.progress.catch_up(self.feed.done)
+                    self.progress.catch_up(self.scheduler.done)
 
     def _job(self, cell: Cell, max_attempts: int) -> Job:
         run_dir = self.study_dir / cell.identity
@@ -248,20 +278,20 @@ class Driver:
             "identity": cell.identity,
             "variant": cell.variant,
             "factors": dict(cell.factors),
-            "cache_dir": str(self.place.cache_dir),
-            "data_root": str(self.place.data_root) if self.place.data_root else None,
-            "device": self.place.device,
+            "cache_dir": str(self.runtime.cache_dir),
+            "data_root": str(self.runtime.data_root) if self.runtime.data_root else None,
+            "device": self.runtime.device,
         }
         return Job(
             key=cell.identity,
             payload=payload,
             affinity=cell.dataset,
             max_attempts=max_attempts,
-            log=run_dir / LOG_NAME,
+            log=run_dir / OUTPUT_NAME,
         )
 
     def _handle(self, event: Event) -> tuple[Cell, RunRecord] | None:
-        """Take in one event; the cell and its record if that was the end of it."""
+        """Process one event; the cell and its record if that was the end of it."""
         cell = self.open[event.key]
         if event.kind in ("started", "progress"):
             self.queued.pop(event.key, None)
@@ -269,7 +299,7 @@ class Driver:
             self.progress.running(event.key, cell.label, fraction)
         elif event.kind == "retry":
             self.queued[event.key] = None
-            self.progress.note(f"{cell.label}: try {event.attempt} failed: {event.message}")
+            self.progress.note(f"{cell.label}: attempt {event.attempt} failed: {event.message}")
         else:
             record = self._record_of(cell, event)
             self._commit(cell, record)
@@ -287,12 +317,12 @@ class Driver:
         self.tracker.finished(run_dir)
 
     def _record_of(self, cell: Cell, event: Event) -> RunRecord:
-        """The record of an ended job. What the plan says stands above what the run says."""
+        """The record of an ended job; what the plan says takes precedence over the run's word."""
         if event.kind == "failed":
-            tries = "1 try" if event.attempt == 1 else f"{event.attempt} tries"
-            logged = (self.study_dir / cell.identity / LOG_NAME).exists()
-            see = f"; see {LOG_NAME}" if logged else ""
-            return _failed_record(cell, f"{event.message} ({tries}{see})")
+            attempts = "1 attempt" if event.attempt == 1 else f"{event.attempt} attempts"
+            logged = (self.study_dir / cell.identity / OUTPUT_NAME).exists()
+            see = f"; see {OUTPUT_NAME}" if logged else ""
+            return _failed_record(cell, f"{event.message} ({attempts}{see})")
         try:
             record = from_json(json.dumps(event.result))
         except ValueError as error:
@@ -302,18 +332,17 @@ class Driver:
         return replace(record, variant=cell.variant, factors=cell.factors, seed=cell.seed)
 
     def _outcome(self) -> StudyOutcome:
-        left = (*self.left, *self.open.values())
         return StudyOutcome(
             done=tuple(self.ended["finished"]),
             skipped=tuple(self.skipped),
             failed=tuple(self.ended["failed"]),
             diverged=tuple(self.ended["diverged"]),
-            left=left,
+            left=(*self.left, *self.open.values()),
         )
 
 
 def _failed_record(cell: Cell, message: str) -> RunRecord:
-    """A record that marks the hole in the table."""
+    """A record that says why a cell has no scores."""
     values = config_from_text(cell.config_text, cell.label).operative(ROOT)
     shots = values.get(f"{ROOT}.shots")
     return RunRecord(

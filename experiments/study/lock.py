@@ -1,8 +1,7 @@
-"""One driver a study: a lock that says who holds it, and that a dead holder cannot keep."""
+"""One driver per study: a lock that says who holds it, and that a dead holder cannot keep."""
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -10,7 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-LOCK_NAME = ".lock"
+from filelock import FileLock, Timeout
+
+from core.store.names import LOCK_NAME
+
+NO_FILE_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class StudyLock:
 
     The kernel's file lock ends with its process. Where a file system has none, or does not carry it
     to other hosts, the text inside the file decides: an empty file is free, and so is one whose
-    holder is gone.
+    holder is gone. ``steal`` overrules the text, never the kernel.
 
     Raises:
         ValueError: somebody else holds it.
@@ -51,32 +54,37 @@ class StudyLock:
     def __init__(self, study_dir: Path, *, steal: bool = False) -> None:
         self.path = study_dir / LOCK_NAME
         self.steal = steal
-        self.handle = -1
+        self.file_lock = FileLock(self.path, timeout=0, fallback_to_soft=False)
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _try_lock(self.handle):
-                raise ValueError(self._refusal(read_holder(self.path.parent)))
+            self.file_lock.acquire()
+        except Timeout:
+            raise ValueError(self._refusal(read_holder(self.path.parent))) from None
+        except OSError as error:
+            if error.errno not in NO_FILE_LOCKS:
+                raise
+        try:
             holder = read_holder(self.path.parent)
             if holder is not None and not holder.is_gone() and not self.steal:
                 raise ValueError(self._refusal(holder))
             self._write(json.dumps(asdict(Holder.current())))
         except BaseException:
-            os.close(self.handle)
+            self.file_lock.release()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self._write("")
-        os.close(self.handle)
+        self.file_lock.release()
 
     def _write(self, text: str) -> None:
-        os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, text.encode(), 0)
-        os.fsync(self.handle)
+        with self.path.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _refusal(self, holder: Holder | None) -> str:
         return (
@@ -97,14 +105,6 @@ def living_holder(study_dir: Path) -> Holder | None:
     """Who works on the study now, as far as it can be known from here."""
     holder = read_holder(study_dir)
     return None if holder is None or holder.is_gone() else holder
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
 
 
 def _boot() -> str:

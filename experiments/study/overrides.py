@@ -2,15 +2,21 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from core.config.registry import did_you_mean
+from core.config import Config
+from core.suggestions import did_you_mean
 
 AXES = ("variants", "datasets", "shots")
 SETTINGS = "set"
 
-Spot = tuple[str, str, int | None]
-"""Variant, dataset and number of shots of some cells; shots is None without ``grid.shots``."""
+
+class CellGroup(NamedTuple):
+    """The cells that differ in nothing but their seed; ``shots`` is None without ``grid.shots``."""
+
+    variant: str
+    dataset: str
+    shots: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +30,10 @@ class Override:
     covers: Mapping[str, tuple[Any, ...]]
     source: str
 
-    def applies(self, spot: Spot) -> bool:
-        """Whether the cells of a spot are covered."""
+    def applies(self, group: CellGroup) -> bool:
+        """Whether the cells of a group are covered."""
         named = (self.covers.get(axis, ()) for axis in AXES)
-        return all(not names or value in names for names, value in zip(named, spot, strict=True))
+        return all(not names or value in names for names, value in zip(named, group, strict=True))
 
 
 def read_overrides(
@@ -35,8 +41,8 @@ def read_overrides(
 ) -> tuple[Override, ...]:
     """The rules of ``grid.overrides``. ``known`` has the values that each axis may name.
 
-    A rule may name a dataset or shots that a narrowed grid has not. Raises ValueError for a rule
-    without settings or axes, and for values that are not known.
+    A rule may name a dataset or shots that a narrowed grid does not have. Raises ValueError for a
+    rule without settings or axes, and for values that are not known.
     """
     return tuple(_override(rule, f"grid.overrides[{n}]", known) for n, rule in enumerate(raw))
 
@@ -44,12 +50,12 @@ def read_overrides(
 def _override(
     rule: Mapping[str, Any], source: str, known: Mapping[str, Collection[Any]]
 ) -> Override:
-    words = (*AXES, SETTINGS)
-    for word in rule:
-        if word not in words:
+    keys = (*AXES, SETTINGS)
+    for key in rule:
+        if key not in keys:
             raise ValueError(
-                f"{source} has the word {word!r}; a rule has {', '.join(words)}"
-                f"{did_you_mean(word, words)}"
+                f"{source} has the unknown key {key!r}; a rule has {', '.join(keys)}"
+                f"{did_you_mean(key, keys)}"
             )
     bindings, covers = rule.get(SETTINGS), {axis: rule[axis] for axis in AXES if axis in rule}
     if not isinstance(bindings, Mapping) or not bindings:
@@ -64,17 +70,19 @@ def _override(
         for name in names:
             if name not in known[axis]:
                 near = did_you_mean(str(name), map(str, known[axis]))
-                raise ValueError(f"{source}: no {axis} of the grid are {name!r}{near}")
+                raise ValueError(f"{source}: {name!r} is not among the {axis} of the grid{near}")
     return Override(bindings=bindings, covers=covers, source=source)
 
 
-def check_overrides(overrides: Sequence[Override], bound: Mapping[Spot, Any], root: str) -> None:
+def check_overrides(
+    overrides: Sequence[Override], configs: Mapping[CellGroup, Config], root: str
+) -> None:
     """Every setting of a rule must act in at least one cell that the rule covers.
 
-    ``bound`` has the configuration of every spot. Raises ValueError for an idle setting.
+    ``configs`` has the configuration of every group. Raises ValueError for an idle setting.
     """
     for override in overrides:
-        covered = [config for spot, config in bound.items() if override.applies(spot)]
+        covered = [config for group, config in configs.items() if override.applies(group)]
         idle = set(override.bindings)
         for config in covered:
             idle &= set(config.unused((root,)))

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from core.config.config import Config
-from core.config.registry import NonNegativeInt, Reference, register
-from core.config.value_types import format_value
+from core.config import Config, Configurable, NonNegativeInt, Reference, format_value, register
+from core.store.manifest import Manifest, ManifestCell, ManifestVariant
 from experiments.run.protocols import FEW_SHOTS
-from experiments.study.overrides import Spot, check_overrides, read_overrides
+from experiments.study.overrides import CellGroup, check_overrides, read_overrides
 
 MAX_CELLS = 10_000
 ROOT = "experiment"
@@ -30,7 +29,7 @@ FingerprintOf = Callable[[Config], Mapping[str, str]]
 
 @register("grid", name="grid")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class Grid(Configurable):
     """Variants x datasets x seeds, and the variant they are compared with.
 
     ``variants`` maps a name to bindings ("Class.parameter": value). ``factors`` maps a parameter to
@@ -60,18 +59,16 @@ class Grid:
             )
         for name, values in (("datasets", self.datasets), ("seeds", self.seeds)):
             if not values:
-                raise ValueError(f"grid.{name} is empty: name at least one, or nothing can run")
+                raise ValueError(f"grid.{name} is empty: name at least one")
         for name, numbers in (
             ("datasets", self.datasets),
             ("seeds", self.seeds),
             ("shots", self.shots),
         ):
             if twice := _repeated(numbers):
-                raise ValueError(
-                    f"grid.{name} must not repeat a value, {twice[0]!r} is there twice"
-                )
+                raise ValueError(f"grid.{name} must not repeat a value, {twice[0]!r} appears twice")
         if not self.variants and not self.factors:
-            raise ValueError("the grid is empty: give grid.variants or grid.factors")
+            raise ValueError("the grid is empty: bind grid.variants or grid.factors")
         for key, levels in self.factors.items():
             if len(levels) < 2 or _repeated(map(format_value, levels)):
                 raise ValueError(
@@ -94,28 +91,11 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One run to be: a complete configuration and its identity.
+class Cell(ManifestCell):
+    """A cell that can be run: its complete configuration and the levels of its variant."""
 
-    ``seed`` is None where the seed changes nothing, ``shots`` where the grid has none. ``note`` is
-    empty, or says which cell this one repeats.
-    """
-
-    variant: str
-    dataset: str
-    seed: int | None
-    identity: str
     config_text: str = field(repr=False)
     factors: Mapping[str, str]
-    note: str = ""
-    shots: int | None = None
-
-    @property
-    def label(self) -> str:
-        """The cell in a reader's words."""
-        shots = "" if self.shots is None else f", shots {self.shots}"
-        seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.variant} on {self.dataset}{shots}{seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +111,26 @@ class Plan:
         """The cells that are run: the first of each identity."""
         return tuple({cell.identity: cell for cell in reversed(self.cells)}.values())[::-1]
 
+    @property
+    def manifest(self) -> Manifest:
+        """What the study folder keeps of the plan."""
+        grid = self.grid
+        return Manifest(
+            study=grid.study,
+            baseline=grid.baseline,
+            references=grid.references,
+            datasets=grid.datasets,
+            seeds=grid.seeds,
+            factors={key: tuple(map(format_value, v)) for key, v in grid.factors.items()},
+            variants=tuple(ManifestVariant(name=v.name, factors=v.factors) for v in self.variants),
+            cells=self.cells,
+        )
+
 
 def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) -> Plan:
-    """Lay out the grid of a configuration. ``yes`` allows more than 10,000 cells.
+    """Lay out the grid of a configuration. ``yes`` allows more than ``MAX_CELLS`` cells.
 
-    Raises:
-        ValueError: there is no grid, it breaks one of its rules, or a binding would be without
-        effect.
+    Raises ValueError where there is no grid, it breaks a rule, or a binding would have no effect.
     """
     grid = grid_of(config)
     points = grid.shots or (None,)
@@ -153,10 +146,10 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
     cells: list[Cell] = []
     for dataset, shots in itertools.product(grid.datasets, points):
         columns = [
-            _seeded(
+            _cells_over_seeds(
                 variant,
-                configs[variant.name, dataset, shots],
-                (dataset, shots),
+                configs[group := CellGroup(variant.name, dataset, shots)],
+                group,
                 grid.seeds,
                 fingerprint_of,
             )
@@ -164,12 +157,12 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
         ]
         rows = itertools.zip_longest(*columns)
         cells += [cell for row in rows for cell in row if cell]
-    return Plan(grid=grid, variants=variants, cells=tuple(_marked(cells, variants)))
+    return Plan(grid=grid, variants=variants, cells=tuple(_with_notes(cells, variants)))
 
 
-def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[Spot, Config]:
-    """The configuration of every variant on every dataset (and number of shots), but the seed."""
-    from core.data.catalog import dataset_names  # readers are heavy, and a plan needs their names
+def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[CellGroup, Config]:
+    """The configuration of every variant on every dataset (and number of shots), less the seed."""
+    from core.data.catalog import dataset_names  # the readers are heavy to import
 
     known = {
         "variants": [variant.name for variant in variants],
@@ -177,17 +170,17 @@ def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[Sp
         "shots": {*grid.shots, *FEW_SHOTS},
     }
     overrides = read_overrides(grid.overrides, known)
-    places = itertools.product(variants, grid.datasets, grid.shots or (None,))
-    configs: dict[Spot, Config] = {}
-    for variant, dataset, shots in places:
-        place = (variant.name, dataset, shots)
+    groups = itertools.product(variants, grid.datasets, grid.shots or (None,))
+    configs: dict[CellGroup, Config] = {}
+    for variant, dataset, shots in groups:
+        group = CellGroup(variant.name, dataset, shots)
         own = {**variant.bindings, f"{ROOT}.dataset": dataset}
         own |= {} if shots is None else {f"{ROOT}.shots": shots}
         made = common.with_bindings(own, f"variant {variant.name!r}")
         for override in overrides:
-            if override.applies(place):
+            if override.applies(group):
                 made = made.with_bindings(override.bindings, override.source)
-        configs[place] = made
+        configs[group] = made
     _check_shots(grid, configs.values())
     check_overrides(overrides, configs, ROOT)
     return configs
@@ -213,8 +206,7 @@ def grid_of(config: Config) -> Grid:
 def variants_of(grid: Grid) -> tuple[Variant, ...]:
     """Named variants in their order, then those of the factors.
 
-    Raises:
-        ValueError: two of them have one name, or the baseline or a reference is not among them.
+    Raises ValueError where two have one name, or the baseline or a reference is not among them.
     """
     named = [Variant(name=name, bindings=bindings) for name, bindings in grid.variants.items()]
     combinations = [
@@ -224,10 +216,10 @@ def variants_of(grid: Grid) -> tuple[Variant, ...]:
     variants = (*named, *combinations)
     names = [variant.name for variant in variants]
     if twice := _repeated(names):
-        raise ValueError(f"variant names must differ, {twice[0]!r} is there twice: rename one")
+        raise ValueError(f"variant names must differ, {twice[0]!r} appears twice: rename one")
     for role, name in [("baseline", grid.baseline), *(("references", r) for r in grid.references)]:
         if name not in names:
-            raise ValueError(f"grid.{role} must name a variant, got {name!r}; there are: {names}")
+            raise ValueError(f"grid.{role} must name a variant, got {name!r}; there are {names}")
     return variants
 
 
@@ -246,35 +238,35 @@ def _combinations(grid: Grid) -> list[dict[str, Any]]:
     if grid.design == "full":
         products = itertools.product(*grid.factors.values())
         return [dict(zip(grid.factors, levels, strict=True)) for levels in products]
-    home = _home(grid)
-    alone = [
-        {**home, key: level}
+    reference = _reference_levels(grid)
+    single = [
+        {**reference, key: level}
         for key, levels in grid.factors.items()
         for level in levels
-        if format_value(level) != format_value(home[key])
+        if format_value(level) != format_value(reference[key])
     ]
-    return [home, *alone]
+    return [reference, *single]
 
 
-def _home(grid: Grid) -> dict[str, Any]:
-    """The combination that names are relative to: all on, or all off for add_one_in."""
+def _reference_levels(grid: Grid) -> dict[str, Any]:
+    """The combination that names are relative to: all on, or all off for ``add_one_in``."""
     index = -1 if grid.design == "add_one_in" else 0
     return {key: levels[index] for key, levels in grid.factors.items()}
 
 
 def _name(levels: Mapping[str, Any], grid: Grid) -> str:
     """A readable name: what differs from "full" (all on) or "none" (all off)."""
-    home = _home(grid)
+    reference = _reference_levels(grid)
     shorts = Counter(key.rpartition(".")[2] for key in grid.factors)
     words: list[str] = []
     for key, level in levels.items():
-        if format_value(level) == format_value(home[key]):
+        if format_value(level) == format_value(reference[key]):
             continue
         short = key.rpartition(".")[2]
         short = short if shorts[short] == 1 else key
         if _is_off(level):
             words.append(f"-{short}")
-        elif _is_off(home[key]) and level == grid.factors[key][0]:
+        elif _is_off(reference[key]) and level == grid.factors[key][0]:
             words.append(f"+{short}")
         elif isinstance(level, Reference):
             words.append(f"{short}={level.name}")
@@ -303,14 +295,14 @@ def _check_shots(grid: Grid, configs: Iterable[Config]) -> None:
 
 
 def _check_bindings(
-    common: Config, variants: Iterable[Variant], configs: Mapping[Spot, Config]
+    common: Config, variants: Iterable[Variant], configs: Mapping[CellGroup, Config]
 ) -> None:
     """Every binding must reach something.
 
     What a named variant binds must act in that variant. A common binding or a factor's level may be
     out of reach in some variants, because they plug another part, but not in all of them.
     """
-    firsts = {place[0]: config for place, config in reversed(list(configs.items()))}
+    firsts = {group.variant: config for group, config in reversed(list(configs.items()))}
     idle = set(common.bindings).union(*(variant.bindings for variant in variants))
     for variant in variants:
         config = firsts[variant.name]
@@ -322,17 +314,14 @@ def _check_bindings(
         config.without(set(config.unused((ROOT,))) - idle).check_used((ROOT,))
 
 
-def _seeded(
+def _cells_over_seeds(
     variant: Variant,
     config: Config,
-    place: tuple[str, int | None],
+    group: CellGroup,
     seeds: tuple[int, ...],
     fingerprint_of: FingerprintOf,
 ) -> list[Cell]:
-    """The cells of one variant on one dataset, with one number of shots: one a seed, or one if no
-    seed changes anything.
-    """
-    dataset, shots = place
+    """The cells of a group: one per seed, or a single one if the seed changes nothing."""
     config = config.without(config.unused((ROOT,)))  # so that a cell trains on its own as well
     probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] + 1)
     source = f"variant {variant.name!r}"
@@ -342,12 +331,12 @@ def _seeded(
     return [
         Cell(
             variant=variant.name,
-            dataset=dataset,
+            dataset=group.dataset,
             seed=None if seedless else seed,
             identity=identity,
             config_text=seed_config.text(),
             factors=variant.factors,
-            shots=shots,
+            shots=group.shots,
         )
         for seed, identity, seed_config in zip(
             seeds[: 1 if seedless else None], identities, seeded, strict=False
@@ -355,18 +344,18 @@ def _seeded(
     ]
 
 
-def _marked(cells: Iterable[Cell], variants: Iterable[Variant]) -> list[Cell]:
-    """The cells, those that repeat an earlier one marked with its variant."""
+def _with_notes(cells: Iterable[Cell], variants: Iterable[Variant]) -> list[Cell]:
+    """The cells; one that repeats an earlier cell gets a note that names its variant."""
     from_factors = {variant.name for variant in variants if variant.from_factors}
     owners: dict[str, str] = {}
-    marked: list[Cell] = []
+    noted: list[Cell] = []
     for cell in cells:
         owner = owners.setdefault(cell.identity, cell.variant)
         if owner != cell.variant:
             kind = "inert: same as" if cell.variant in from_factors else "duplicate of"
             cell = replace(cell, note=f"{kind} {owner!r}")
-        marked.append(cell)
-    return marked
+        noted.append(cell)
+    return noted
 
 
 def _repeated(values: Iterable[Any]) -> list[Any]:

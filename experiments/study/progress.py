@@ -1,14 +1,13 @@
-"""What a long study shows while it runs: a bar on a terminal, plain lines anywhere else."""
+"""What long work shows while it runs: a bar on a terminal, plain lines anywhere else."""
 
 import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TextIO
+from typing import Protocol, Self, TextIO
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichProgress
 
 PLAIN_SECONDS = 10.0
 UNKNOWN = "unknown until the first runs are done"
@@ -18,7 +17,7 @@ class Progress(Protocol):
     """What a driver tells whoever watches."""
 
     def begin(self, *, total: int, done: int) -> None:
-        """``done`` of ``total`` runs were there already."""
+        """``done`` of ``total`` runs were finished before."""
         ...
 
     def running(self, key: str, label: str, fraction: float) -> None:
@@ -30,7 +29,7 @@ class Progress(Protocol):
         ...
 
     def catch_up(self, done: int) -> None:
-        """``done`` runs are behind us, some of which need not have been made."""
+        """``done`` runs are over, some of which did not have to be made."""
         ...
 
     def note(self, text: str) -> None:
@@ -66,23 +65,23 @@ class NoProgress:
 
 @dataclass(slots=True)
 class Pace:
-    """Counts runs and estimates when the rest will be done, from the runs of this call alone."""
+    """Counts what is done and estimates when the rest will be, from the work of this call alone."""
 
-    total: int
-    done: int
-    already: int
+    total: float
+    done: float
+    already: float
     problems: int
     since: float
 
     @classmethod
-    def begin(cls, *, total: int, done: int) -> "Pace":
+    def begin(cls, *, total: float, done: float) -> Self:
         return cls(total=total, done=done, already=done, problems=0, since=time.monotonic())
 
     def count(self, status: str) -> None:
         self.done += 1
         self.problems += status != "finished"
 
-    def catch_up(self, done: int) -> bool:
+    def catch_up(self, done: float) -> bool:
         """Count runs that took no time; whether there were any."""
         spared = max(0, done - self.done)
         self.done += spared
@@ -102,6 +101,74 @@ def duration(seconds: float | None) -> str:
     return UNKNOWN if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
+class Bar:
+    """One line of progress: a bar with an estimate of the time to go on a terminal, a plain line
+    every ten seconds elsewhere.
+
+    Nothing is shown before the first news, so that an error message stands alone. The stream is
+    standard error by default.
+    """
+
+    def __init__(self, label: str, stream: TextIO | None = None) -> None:
+        self.label = label
+        self.stream = stream or sys.stderr
+        self.console = Console(file=self.stream, highlight=False)
+        self.on_terminal = is_terminal(self.stream)
+        self.pace: Pace | None = None
+        self.last = 0.0
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}", markup=False),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[count]}"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("{task.fields[rest]}"),
+            console=self.console,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def show(self, done: float, total: float, label: str = "") -> None:
+        """``done`` of ``total`` are done; a new label replaces the old one."""
+        if self.pace is None:
+            self.pace = Pace.begin(total=total, done=done)
+            self.last = self.pace.since
+        self.pace.total, self.pace.done = total, done
+        self.label = label or self.label
+        percent = f"{100 * done / total:.0f} %"
+        if self.on_terminal:
+            self.draw(done, total, percent, self.pace.remaining_seconds())
+        elif time.monotonic() - self.last >= PLAIN_SECONDS:
+            self.last = time.monotonic()
+            self.note(f"{self.label}: {percent}")
+
+    def draw(self, done: float, total: float, count: str, seconds: float | None) -> None:
+        """Draw the bar, with a count and the estimated seconds to go beside it."""
+        rest = "" if seconds is None else f"about {duration(seconds)} to go"
+        if not self.bar.task_ids:
+            self.bar.add_task(self.label, total=total, count=count, rest=rest)
+            self.bar.start()
+        task = self.bar.task_ids[0]
+        self.bar.update(
+            task, description=self.label, completed=done, total=total, count=count, rest=rest
+        )
+
+    def note(self, text: str) -> None:
+        """A line of text, above the bar where there is one."""
+        if self.on_terminal:
+            self.console.print(text, markup=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def end(self) -> None:
+        """No more news."""
+        if self.bar.task_ids:
+            self.bar.stop()
+
+
 class PlainProgress:
     """One line every ``seconds`` in which runs ended, and one at the end: for logs."""
 
@@ -114,7 +181,7 @@ class PlainProgress:
     def begin(self, *, total: int, done: int) -> None:
         self.pace = Pace.begin(total=total, done=done)
         self.last = time.monotonic()
-        self.note(f"{total} runs, {done} already there, {total - done} to do")
+        self.note(f"{total} runs, {done} already done, {total - done} to do")
 
     def running(self, key: str, label: str, fraction: float) -> None:
         return
@@ -138,7 +205,7 @@ class PlainProgress:
             rest = f"all done in {duration(time.monotonic() - pace.since)}"
         else:
             rest = f"about {duration(pace.remaining_seconds())} to go"
-        return f"{pace.done}/{pace.total} runs{problems}, {rest}"
+        return f"{pace.done:g}/{pace.total:g} runs{problems}, {rest}"
 
     def note(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
@@ -148,61 +215,54 @@ class PlainProgress:
 
 
 class BarProgress:
-    """A bar over all runs, with what runs now, on a terminal."""
+    """A bar over all runs, labeled by the run that was last heard of, on a terminal."""
 
-    def __init__(self, console: Console) -> None:
-        self.bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[rest]}"),
-            console=console,
-        )
+    def __init__(self, stream: TextIO) -> None:
+        self.bar = Bar("runs", stream)
         self.pace = Pace.begin(total=0, done=0)
-        self.task = TaskID(0)
         self.fractions: dict[str, float] = {}
 
     def begin(self, *, total: int, done: int) -> None:
         self.pace = Pace.begin(total=total, done=done)
-        self.task = self.bar.add_task("runs", total=total, completed=done, rest="")
-        self.bar.start()
+        self._draw()
 
     def running(self, key: str, label: str, fraction: float) -> None:
         self.fractions[key] = min(max(fraction, 0.0), 1.0)
-        self._show(label)
+        self.bar.label = label
+        self._draw()
 
     def finished(self, key: str, label: str, status: str) -> None:
         self.fractions.pop(key, None)
         self.pace.count(status)
+        self.bar.label = label
         if status != "finished":
             self.note(f"{label}: {status}")
-        self._show(label)
+        self._draw()
 
     def catch_up(self, done: int) -> None:
         if self.pace.catch_up(done):
-            self.bar.update(self.task, completed=self.pace.done)
+            self._draw()
 
-    def _show(self, label: str) -> None:
-        under_way = sum(self.fractions.values())
-        rest = self.pace.remaining_seconds(under_way)
-        self.bar.update(
-            self.task,
-            completed=self.pace.done,
-            description=label,
-            rest="" if rest is None else f"about {duration(rest)} to go",
-        )
+    def _draw(self) -> None:
+        pace = self.pace
+        seconds = pace.remaining_seconds(sum(self.fractions.values()))
+        self.bar.draw(pace.done, pace.total, f"{pace.done:g}/{pace.total:g}", seconds)
 
     def note(self, text: str) -> None:
-        self.bar.console.print(text, markup=False, highlight=False)
+        self.bar.note(text)
 
     def end(self) -> None:
-        self.bar.stop()
+        self.bar.end()
 
 
 def make_progress(stream: TextIO | None = None) -> Progress:
-    """A bar where the stream (standard error by default) is a terminal, plain lines elsewhere."""
+    """The progress of a study: a bar where the stream (standard error by default) is a terminal,
+    plain lines elsewhere.
+    """
     stream = stream or sys.stderr
-    console = Console(file=stream)
-    watched = stream.isatty() and console.is_interactive
-    return BarProgress(console) if watched else PlainProgress(stream)
+    return BarProgress(stream) if is_terminal(stream) else PlainProgress(stream)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether the stream is a terminal on which a line can be redrawn."""
+    return stream.isatty() and Console(file=stream).is_interactive

@@ -6,7 +6,6 @@ with it. Each run carries its identity and a hash of its record as tags, so that
 changes nothing.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,8 +20,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from core.metrics import harmonic_mean
-from core.store.record import RECORD_NAME, RunRecord, read_record, to_json
+from core.program import command_line
+from core.store.names import (
+    ARTIFACTS_NAME,
+    MIRROR_LOCK_NAME,
+    MIRROR_LOG_NAME,
+    MLFLOW_LOCK_NAME,
+    MLFLOW_NAME,
+    RECORD_NAME,
+)
+from core.store.record import RunRecord, read_record, record_paths, to_json
+from core.store.settings import has_config, read_settings
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -47,19 +57,19 @@ FIRST_PORT = 5000
 
 
 class Tracker(Protocol):
-    """Who is told of finished runs."""
+    """What is told of finished runs."""
 
     def finished(self, run_dir: Path) -> None:
         """The record in ``run_dir`` is written. Returns at once and never raises."""
         ...
 
     def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
-        """Wait at most ``seconds`` for what is under way; what the user should know, or nothing."""
+        """Wait at most ``seconds`` for what is under way; a warning for the user, or nothing."""
         ...
 
 
 class NullTracker:
-    """Tells nobody."""
+    """Does nothing."""
 
     def finished(self, run_dir: Path) -> None:
         return
@@ -70,7 +80,7 @@ class NullTracker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorReport:
-    """Runs a mirror wrote, runs that were there, runs it left, and why it left some."""
+    """Runs a mirror wrote, runs MLflow already had, runs it did not write, and why."""
 
     written: int = 0
     present: int = 0
@@ -79,12 +89,15 @@ class MirrorReport:
 
     def __str__(self) -> str:
         reason = f" ({self.error})" if self.error else ""
-        return f"{self.written} runs written, {self.present} were there, {self.left} left{reason}"
+        return (
+            f"{self.written} runs written, {self.present} already in MLflow, "
+            f"{self.left} not written{reason}"
+        )
 
 
 def tracking_uri(runs_dir: Path) -> str:
     """``MLFLOW_TRACKING_URI``, or else the database file ``mlflow.db`` in ``runs_dir``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.absolute()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.absolute()}/{MLFLOW_NAME}"
 
 
 class MlflowTracker:
@@ -110,7 +123,7 @@ class MlflowTracker:
         if not report.error:
             return ""
         missing = f", {report.left} runs are missing" if report.left else ""
-        return f"MLflow is behind{missing} ({report.error}): python main.py sync {self.study_dir}"
+        return f"MLflow is behind{missing} ({report.error}): {command_line('sync', self.study_dir)}"
 
 
 def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
@@ -120,14 +133,14 @@ def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
         ValueError: there is no such folder.
     """
     if not study_dir.is_dir():
-        raise ValueError(f"{study_dir} is no study: there is no such folder")
+        raise ValueError(f"{study_dir} is not a study folder: it does not exist")
     process = _start_mirror(study_dir, uri or tracking_uri(study_dir.parent), niceness=0)
     return _end_mirror(process, None)
 
 
 def _start_mirror(study_dir: Path, uri: str, *, niceness: int) -> subprocess.Popen[bytes]:
     search_path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    with (study_dir / "mirror.log").open("ab") as log:
+    with (study_dir / MIRROR_LOG_NAME).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, str(study_dir.absolute()), uri, str(niceness)],
             stdin=subprocess.PIPE,
@@ -158,7 +171,7 @@ def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> Mirr
 
 
 def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
-    """The life of the mirror process: a pass a wake-up, one when the driver lets go, a report."""
+    """The mirror process: a pass per wake-up, one when the driver ends, then a report."""
     os.nice(niceness)
     mirror = Mirror(study_dir, uri)
     mirror.run_pass()
@@ -189,7 +202,7 @@ class Mirror:
 
     def run_pass(self) -> MirrorReport:
         """Write every record that is new since the last pass; a damaged one is left and named."""
-        paths = sorted(self.study_dir.glob(f"*/{RECORD_NAME}"))
+        paths = record_paths(self.study_dir)
         new = {path: path.stat().st_mtime_ns for path in paths}.items() - self.seen.items()
         damaged: list[str] = []
         if new and not self.error:
@@ -225,14 +238,14 @@ class Mirror:
         """Open the store, create what it lacks, and read what it holds of this study."""
         if self.client is not None:
             return
-        self.locks.enter_context(_exclusive(self.study_dir / ".mirror.lock"))
+        self.locks.enter_context(_exclusive(self.study_dir / MIRROR_LOCK_NAME))
         from mlflow import MlflowClient
 
-        with _exclusive(self.study_dir.parent / ".mlflow.lock"):
+        with _exclusive(self.study_dir.parent / MLFLOW_LOCK_NAME):
             client = MlflowClient(tracking_uri=self.uri)
             found = client.get_experiment_by_name(self.study_dir.name)
         if found is None:
-            location = (self.study_dir / "artifacts").absolute().as_uri()
+            location = (self.study_dir / ARTIFACTS_NAME).absolute().as_uri()
             self.experiment = client.create_experiment(self.study_dir.name, location)
         else:
             self.experiment = found.experiment_id
@@ -291,12 +304,13 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
 
 def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
     """The run's settings and its factors' levels, with keys and lengths that MLflow takes."""
-    settings: dict[str, str] = {**_settings(run_dir / "config.gin"), **record.factors}
+    resolved = read_settings(run_dir) if has_config(run_dir) else {}
+    settings: dict[str, str] = {**resolved, **record.factors}
     return {_legal(key): value[:MAX_VALUE] for key, value in settings.items()}
 
 
 def tags_of(record: RunRecord) -> dict[str, str]:
-    """What names a run and says what it is."""
+    """What identifies a run."""
     return {
         IDENTITY_TAG: record.identity,
         "variant": record.variant,
@@ -310,31 +324,22 @@ def tags_of(record: RunRecord) -> dict[str, str]:
     }
 
 
-def _settings(path: Path) -> dict[str, str]:
-    """The bindings of a resolved configuration, one a line, as text."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    pairs = (line.partition(" = ") for line in lines)
-    return {key: value for key, equals, value in pairs if equals}
-
-
 def _legal(key: str) -> str:
     return ILLEGAL.sub("_", key)[:MAX_KEY]
 
 
 @contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
-    """Hold a file's lock; raises TimeoutError when somebody else keeps it for long."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    with path.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"another process mirrors here, it holds {path}") from None
-                time.sleep(0.1)
+    """Hold a file's lock; raises TimeoutError when another process keeps it for long."""
+    lock = FileLock(path, timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TimeoutError(f"another process is mirroring this study: it holds {path}") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

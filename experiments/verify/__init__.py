@@ -1,7 +1,1 @@
-"""How each recorded case is replayed with our methods and refiners: one file a case."""
-
-import importlib
-import pkgutil
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+"""Reference vectors of the published implementations, replayed: one file per method."""

@@ -1,30 +1,27 @@
-"""How the recorded case of CoCoOp is replayed."""
+"""Replays recorded runs of CoCoOp."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from experiments.verify.vectors import (
+    POOLED,
+    SEEDS,
     Named,
     Vectors,
     check_tokens,
     fill,
     frozen_clip,
     gradients,
-    replays,
     sgd_steps,
 )
 from methods.base import unit
 from methods.cocoop import CoCoOp
 from refiners.null_refiner import NullRefiner
 
-SEEDS = Seeds(0)
 
-
-@replays("cocoop")
 def replay_cocoop(vectors: Vectors) -> Named:
     """Three steps of batches, every image with a context of its own."""
     clip = frozen_clip(vectors)
@@ -46,7 +43,7 @@ def replay_cocoop(vectors: Vectors) -> Named:
     objective = Objective(method.loss_terms(), {}, method.criterion)
 
     def step(number: int) -> Mapping[str, Tensor]:
-        batch = vectors.batch(number, frozenset({"pooled"}))
+        batch = vectors.batch(number, POOLED)
         out = model(batch)
         return {"loss": objective(out, batch.labels)["ce"], "logits": out.logits()}
 
@@ -62,7 +59,7 @@ def replay_cocoop(vectors: Vectors) -> Named:
 
 
 def _first_step(vectors: Vectors, method: CoCoOp) -> Named:
-    pooled = method.image_features(vectors.batch(1, frozenset({"pooled"}))).pooled
+    pooled = method.image_features(vectors.batch(1, POOLED)).pooled
     yield "out1.image_feature", pooled
     yield "out1.meta_bias", method.meta_net(unit(pooled))
     yield "out1.text_feature", method.encode(unit(pooled))

@@ -1,29 +1,26 @@
-"""The recorded case of CoOp: three class positions, shared and class-specific context."""
+"""Replays recorded runs of CoOp."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from experiments.verify.vectors import (
+    POOLED,
+    SEEDS,
     Named,
     Vectors,
     check_tokens,
     fill,
     frozen_clip,
     gradients,
-    replays,
     sgd_steps,
 )
 from methods.coop import CoOp
 from refiners.null_refiner import NullRefiner
 
-SEEDS = Seeds(0)
 
-
-@replays("coop")
 def replay_coop(vectors: Vectors) -> Named:
     """Three class positions, shared and class-specific context."""
     clip = frozen_clip(vectors)
@@ -51,7 +48,7 @@ def _coop_steps(vectors: Vectors, method: CoOp) -> Named:
     assembled = method.prompts.assemble(method.ctx).detach().clone()
 
     def step(number: int) -> Mapping[str, Tensor]:
-        batch = vectors.batch(number, frozenset({"pooled"}))
+        batch = vectors.batch(number, POOLED)
         out = model(batch)
         hits = (out.logits().argmax(dim=-1) == batch.labels).double().mean()
         text = method.prompts.encode(method.clip, method.ctx)

@@ -6,24 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
-from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from experiments.verify.vectors import (
+    POOLED,
+    SEEDS,
     Named,
     Vectors,
     check_tokens,
     fill,
     frozen_clip,
     gradients,
-    replays,
     sgd_steps,
 )
 from methods.ivlp import IVLP
 from refiners.null_refiner import NullRefiner
 
-SEEDS = Seeds(0)
-POOLED = frozenset({"pooled"})
 RELEASED_INIT_LIMIT = 4  # beyond it the release ignores the words and starts at random
 
 
@@ -54,7 +52,6 @@ def fill_prompts(vectors: Vectors, method: IVLP) -> dict[str, nn.Parameter]:
     return named
 
 
-@replays("ivlp")
 def replay_ivlp(vectors: Vectors) -> Named:
     """Deep prompts in both towers under cross-entropy."""
     clip = frozen_clip(vectors)

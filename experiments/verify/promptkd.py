@@ -11,15 +11,16 @@ from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import ClassNames, Forward, MethodOutput
-from experiments.verify.ivlp import POOLED, RELEASED_INIT_LIMIT, SEEDS, prompts_of
+from experiments.verify.ivlp import RELEASED_INIT_LIMIT, prompts_of
 from experiments.verify.vectors import (
+    POOLED,
+    SEEDS,
     Named,
     Vectors,
     check_tokens,
     fill,
     frozen_clip,
     gradients,
-    replays,
     sgd_steps,
 )
 from methods.ivlp import IVLP
@@ -36,7 +37,6 @@ INIT = "a photo of a"
 STUDENT_PROMPT = "student.prompt"
 
 
-@replays("promptkd")
 def replay_promptkd(vectors: Vectors) -> Named:
     """Distillation from a prompted teacher of another width."""
     method = _student(vectors)
@@ -55,7 +55,6 @@ def replay_promptkd(vectors: Vectors) -> Named:
         yield f"eval_after3.logits_{half}", model(vectors.eval_batch()).logits().detach()
 
 
-@replays("textrefiner_kd")
 def replay_textrefiner_kd(vectors: Vectors) -> Named:
     """TextRefiner with all released parts on PromptKD."""
     method = _student(vectors)
@@ -223,7 +222,7 @@ def _steps(
     refiner = model.refiner
     objective = Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
     need = POOLED | refiner.needs()
-    recorded = {"regularization": "regularization"}
+    recorded = {"regularization": "regularisation"}  # as recorded
     kept: dict[str, Any] = {}
     model.train()
 

@@ -8,8 +8,6 @@ from core.clip.frozen import FrozenCLIP
 from core.train.averaging import gaussian_weights
 from core.train.objective import Objective
 from experiments.verify.ivlp import (
-    POOLED,
-    SEEDS,
     check_start,
     fill_prompts,
     prompts_of,
@@ -18,17 +16,17 @@ from experiments.verify.ivlp import (
 )
 from experiments.verify.vectors import (
     LEARNING_RATE,
+    POOLED,
+    SEEDS,
     Named,
     Vectors,
     check_tokens,
     frozen_clip,
-    replays,
 )
 from methods.base import unit
 from methods.promptsrc import PromptSRC
 
 
-@replays("promptsrc")
 def replay_promptsrc(vectors: Vectors) -> Named:
     """Three steps, then three averaged epochs from the same start."""
     c = vectors.constants
@@ -86,8 +84,8 @@ def _replay_average(vectors: Vectors, clip: FrozenCLIP) -> Named:
     optimizer = torch.optim.SGD(list(named.values()), lr=LEARNING_RATE)
     method.begin_training([], gpa["epochs"])
     for epoch, order in enumerate(gpa["batch_order"], start=1):
-        for place in order:
-            batch = vectors.batch(place + 1, POOLED)
+        for index in order:
+            batch = vectors.batch(index + 1, POOLED)
             optimizer.zero_grad()
             terms = objective(method(batch), batch.labels)
             torch.autograd.backward(torch.stack(list(terms.values())).sum())

@@ -1,4 +1,4 @@
-"""How the recorded case of SEP is replayed."""
+"""Replays recorded runs of SEP."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,27 +7,25 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
-from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import Batch, ClassNames, Forward
 from experiments.verify.vectors import (
+    POOLED,
+    SEEDS,
     Named,
     Vectors,
     check_tokens,
     fill,
     frozen_clip,
     gradients,
-    replays,
     sgd_steps,
 )
 from methods.sep import SEP
 from methods.token_fusion import TextFusion, VisionFusion
 from refiners.null_refiner import NullRefiner
 
-SEEDS = Seeds(0)
 SHIFT = 0.5
-POOLED = frozenset({"pooled"})
 RECORDED = {
     "attention.in_proj_": "attn.qkv.",
     "attention.out_proj.": "attn.out.",
@@ -61,7 +59,6 @@ class Recorder:
         return after
 
 
-@replays("sep")
 def replay_sep(vectors: Vectors) -> Named:
     """The released pair of scopes: prototypes, three steps, four ways to batch the same images."""
     clip = frozen_clip(vectors)

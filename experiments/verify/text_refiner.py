@@ -1,4 +1,4 @@
-"""The recorded case of TextRefiner with all released parts on CoOp."""
+"""Replays recorded runs of TextRefiner with all released parts on CoOp."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
-from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import Forward
 from experiments.verify.vectors import (
+    POOLED,
+    SEEDS,
     Named,
     Vectors,
     check_tokens,
     fill,
     frozen_clip,
     gradients,
-    replays,
     sgd_steps,
 )
 from methods.coop import CoOp
@@ -27,8 +27,6 @@ from refiners.alignment import MlpAlignment
 from refiners.cache import EmaCache
 from refiners.losses import L1Regularization, SemanticLoss
 from refiners.text_refiner import TextRefiner
-
-SEEDS = Seeds(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,6 @@ class Released:
         }
 
 
-@replays("textrefiner")
 def replay_textrefiner(vectors: Vectors) -> Named:
     """TextRefiner with all released parts on CoOp."""
     clip = frozen_clip(vectors)
@@ -122,9 +119,13 @@ def _textrefiner_steps(vectors: Vectors, released: Released) -> Named:
     model, cache, semantic = released.model, released.cache, released.semantic
     method, refiner = model.method, model.refiner
     objective = Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
-    need = frozenset({"pooled"}) | refiner.needs()
+    need = POOLED | refiner.needs()
     weights = {"semantic": semantic.weight, "regularization": released.regularization.weight}
-    recorded = {"ce": "global", "semantic": "semantic", "regularization": "regularization"}
+    recorded = {
+        "ce": "global",
+        "semantic": "semantic",
+        "regularization": "regularisation",
+    }  # as recorded
     kept: dict[str, Forward] = {}
     named = released.parameters()
     model.train()

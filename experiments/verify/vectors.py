@@ -1,34 +1,27 @@
-"""Replays reference vectors: recorded inputs, parameters, outputs, losses, gradients and three SGD
-steps.
+"""A set of reference vectors, and what every replay of one needs: the recorded backbone, the
+recorded start, three SGD steps.
 
-A set is a pair of files ``NAME.json`` (constants) and ``NAME.safetensors`` (tensors). Every tensor
-of a set is used: the ones that describe the model, parameters or inputs are loaded, every other one
-must be reproduced.
+A set is a pair of files ``NAME.json`` (constants) and ``NAME.safetensors`` (tensors).
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from core.clip.backbone import build_open_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
+from core.seeding import Seeds
 from core.types import Batch, ClassNames
 
-FLOAT64_TOLERANCE = 1e-9
-FLOAT32_TOLERANCE = 2e-7
-ZERO_TOLERANCE = 1e-10  # where the recorded tensor is rounding noise around an exact zero
 LEARNING_RATE = 0.01
+SEEDS = Seeds(0)  # every value they draw is replaced by a recorded one
+POOLED = frozenset({"pooled"})
 
 Named = Iterator[tuple[str, Tensor]]
-Replay = Callable[["Vectors"], Named]
 
 
 @dataclass(frozen=True)
@@ -59,89 +52,6 @@ class Vectors:
     @property
     def classes(self) -> ClassNames:
         return ClassNames(names=tuple(self.constants["classes"]))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far one tensor is from its recorded value; ``allowed`` is the tolerance."""
-
-    name: str
-    difference: float
-    allowed: float
-
-    @property
-    def ok(self) -> bool:
-        return self.difference <= self.allowed
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of one set; ``problem`` is set when it could not be replayed at all."""
-
-    name: str
-    status: str
-    differences: tuple[Difference, ...] = ()
-    problem: str = ""
-
-
-_REPLAYS: dict[str, Replay] = {}
-
-
-def replays(case: str) -> Callable[[Replay], Replay]:
-    """Register the function that replays sets whose name ends in ``_case``."""
-
-    def add(replay: Replay) -> Replay:
-        _REPLAYS[case] = replay
-        return replay
-
-    return add
-
-
-def find_sets(folder: Path) -> list[Path]:
-    """The ``.json`` files of all sets in a folder. Raises ValueError where there is none."""
-    found = [p for p in sorted(folder.glob("*.json")) if p.with_suffix(".safetensors").is_file()]
-    if not found:
-        raise ValueError(
-            f"{folder} holds no reference vectors; a set is NAME.json with NAME.safetensors"
-        )
-    return found
-
-
-def verify_set(path: Path) -> Outcome:
-    """Replay one set and compare every recorded tensor."""
-    case = path.stem.split("_", 1)[-1]
-    replay = _REPLAYS.get(case)
-    if replay is None:
-        return Outcome(path.stem, "not implemented")
-    try:
-        raw = json.loads(path.read_text())
-        vectors = Vectors(path.stem, raw["constants"], load_file(path.with_suffix(".safetensors")))
-        return _compare(vectors, dict(replay(vectors)))
-    except (SafetensorError, KeyError, ValueError, RuntimeError, IndexError) as error:
-        return Outcome(path.stem, "failed", problem=f"{type(error).__name__}: {error}")
-
-
-def _compare(vectors: Vectors, computed: Mapping[str, Tensor]) -> Outcome:
-    given = ("clip.", "param.", "in.")
-    expected = [k for k in vectors.tensors if not k.startswith(given) or k in computed]
-    if absent := [k for k in expected if k not in computed]:
-        return Outcome(vectors.name, "failed", problem=f"recorded but not computed: {absent}")
-    differences = tuple(_difference(k, computed[k], vectors.tensors[k]) for k in sorted(expected))
-    ok = all(d.ok for d in differences)
-    return Outcome(vectors.name, "matched" if ok else "failed", differences)
-
-
-def _difference(name: str, computed: Tensor, recorded: Tensor) -> Difference:
-    """Largest absolute difference, allowed relative to the largest recorded entry."""
-    if computed.shape != recorded.shape:
-        return Difference(f"{name} {tuple(computed.shape)}", float("inf"), 0.0)
-    if not recorded.is_floating_point():
-        return Difference(name, float((computed.long() != recorded.long()).sum()), 0.0)
-    tolerance = FLOAT64_TOLERANCE if recorded.dtype == torch.float64 else FLOAT32_TOLERANCE
-    largest = float(recorded.abs().max())
-    gap = (computed.detach().double() - recorded.double()).abs().nan_to_num(nan=float("inf"))
-    floor = ZERO_TOLERANCE if largest < ZERO_TOLERANCE else 1e-12
-    return Difference(name, float(gap.max()), tolerance * largest + floor)
 
 
 def frozen_clip(vectors: Vectors) -> FrozenCLIP:

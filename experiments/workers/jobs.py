@@ -1,4 +1,4 @@
-"""Jobs, what happens to them, and the contract of the places that run them.
+"""Jobs, what happens to them, and the contract of the executors that run them.
 
 A job is tried again when its worker died or its function raised, up to ``max_attempts``; a
 ValueError is the user's error and final at once. Every submitted job ends in exactly one "done" or
@@ -37,7 +37,7 @@ class Event:
 
 
 class Executor(Protocol):
-    """What a study needs of the place its jobs run in."""
+    """What a study needs of whatever runs its jobs."""
 
     def submit(self, job: Job) -> None:
         """Queue a job; its key must not be in use by an unfinished job."""

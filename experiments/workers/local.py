@@ -17,7 +17,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Self
 
-from experiments.workers.jobs import Event, Job, JobQueue
+from core.store.names import WORKER_LOG_NAME
+from experiments.workers.jobs import Event, Executor, Job, JobQueue
 from experiments.workers.worker import execute
 
 ENTRY = "experiments.workers.worker:run_job"
@@ -126,7 +127,7 @@ class _Worker:
             self.process.stdin.close()
         if code >= 0:
             return f"worker process ended by itself with exit code {code}"
-        hint = ", perhaps for lack of memory" if code == -signal.SIGKILL else ""
+        hint = ", possibly out of memory" if code == -signal.SIGKILL else ""
         return f"worker process was killed by {signal.Signals(-code).name}{hint}"
 
 
@@ -205,7 +206,7 @@ class LocalExecutor:
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        worker = _Worker(self.entry, environment, self.log_dir / f"worker-{slot}.log")
+        worker = _Worker(self.entry, environment, self.log_dir / WORKER_LOG_NAME.format(slot=slot))
         self.workers[slot] = worker
         return worker
 
@@ -252,18 +253,18 @@ class LocalExecutor:
         return [self.queue.conclude(job, message)]
 
     def _late(self, worker: _Worker) -> str:
-        """Why a busy worker has had enough time, or nothing; its own start does not count."""
+        """Why a busy worker is stopped, or nothing; its own start-up does not count."""
         if not worker.begun:
             return ""
         now = time.monotonic()
         if self.job_seconds is not None and now - worker.started > self.job_seconds:
-            return f"stopped after {self.job_seconds:g} seconds, the limit of a job"
+            return f"stopped after {self.job_seconds:g} seconds, the time limit of a job"
         if self.silent_seconds is not None and now - worker.heard > self.silent_seconds:
             return f"stopped after {self.silent_seconds:g} seconds without progress"
         return ""
 
     def _lost(self, slot: int, worker: _Worker, reason: str) -> list[Event]:
-        """A busy worker is gone: its job is tried again or fails, and its place is free."""
+        """A busy worker is gone: its job is tried again or fails, and its slot is free."""
         ending = worker.bury(CLOSE_SECONDS)
         self.workers[slot] = None
         job = worker.job
@@ -273,8 +274,8 @@ class LocalExecutor:
         self.queue.put_back(job)
         self.failed_starts += 1
         if self.failed_starts >= MAX_FAILED_STARTS:
-            log = self.log_dir / f"worker-{slot}.log"
-            raise RuntimeError(f"worker processes cannot start ({ending}); the reason is in {log}")
+            log = self.log_dir / WORKER_LOG_NAME.format(slot=slot)
+            raise RuntimeError(f"worker processes cannot start ({ending}); see {log}")
         return []
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
@@ -305,6 +306,14 @@ class LocalExecutor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def make_executor(jobs: int, log_dir: Path, *, job_seconds: float | None = None) -> Executor:
+    """Workers of this machine: ``jobs`` of them, one per core for -1, none for 0."""
+    if jobs == 0:
+        return InlineExecutor()
+    count = available_cores() if jobs < 0 else jobs
+    return LocalExecutor(count, log_dir=log_dir, job_seconds=job_seconds)
 
 
 def available_cores() -> int:

@@ -74,11 +74,12 @@ def load_entry(entry: str) -> Entry:
 def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, Any]:
     """The entry of real studies: train and evaluate one cell; its record as a plain mapping."""
     import experiments.run.registered  # noqa: F401  (fills the registry)
+    from core.config import config_from_text
     from core.store.record import to_json
     from experiments.run.run import run
 
     record = run(
-        payload["config"],
+        config_from_text(payload["config"], payload["identity"]),
         Path(payload["run_dir"]),
         identity=payload["identity"],
         variant=payload["variant"],

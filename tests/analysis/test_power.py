@@ -37,13 +37,14 @@ def plan(num_datasets, num_seeds, effect=0.01, between=0.02, seed=0.01, **option
 @pytest.mark.parametrize("n", list(CASE["mde_dz_alpha05_power80"]))
 def test_detectable_effect_matches_the_reference(n):
     expected = CASE["mde_dz_alpha05_power80"][n]
-    assert stats.mde_dz(int(n)) == pytest.approx(expected, rel=1e-5)
+    assert stats.Detector(int(n), 0.05).detectable(0.8) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("n", list(CASE["mde_dz_alpha05/10_power80"]))
 def test_detectable_effect_at_a_stricter_level(n):
     """At n = 5 the library met a NaN of the noncentral t and stopped at a power of .783."""
-    expected, found = CASE["mde_dz_alpha05/10_power80"][n], stats.mde_dz(int(n), alpha=0.005)
+    expected = CASE["mde_dz_alpha05/10_power80"][n]
+    found = stats.Detector(int(n), 0.005).detectable(0.8)
     reached = TTestPower().power(expected, int(n), 0.005)
     if reached == pytest.approx(0.8, abs=1e-4):
         assert found == pytest.approx(expected, rel=1e-5)
@@ -51,11 +52,9 @@ def test_detectable_effect_at_a_stricter_level(n):
     assert stats.t_power(found, int(n), level=0.005) == pytest.approx(0.8, abs=1e-6)
 
 
-def test_pairs_needed_match_the_reference():
+def test_the_power_at_the_number_of_pairs_of_the_reference():
     for dz, n in CASE["n_for_dz_power80"].items():
-        assert stats.pairs_needed(float(dz)) == pytest.approx(n, rel=1e-5)
-    with pytest.raises(ValueError, match="above 0, got 0"):
-        stats.pairs_needed(0.0)
+        assert stats.t_power(float(dz), n) == pytest.approx(0.8, rel=1e-5)
 
 
 def test_smallest_p_and_noether_match_the_reference():
@@ -153,7 +152,7 @@ def test_variance_components_find_what_went_in():
 
 def test_variance_components_say_what_they_cannot():
     one_seed, reason = variance_components(rng().normal(0, 1, (5, 1)))
-    assert one_seed.seed is None and "one seed a dataset" in reason
+    assert one_seed.seed is None and "one seed per dataset" in reason
     assert variance_components(np.ones((1, 5)))[0] is None
     assert variance_components(np.full((3, 2), np.nan))[0] is None
     assert variance_components(np.ones((4, 3)))[0] == Spread(

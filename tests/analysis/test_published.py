@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import main as command_line
+from analysis.read.csv_file import load_csv
 from analysis.read.published import (
     AVERAGE,
     BUDGETS,
@@ -26,7 +27,6 @@ from analysis.read.published import (
     select,
 )
 from analysis.read.results import Setting
-from analysis.read.study_folder import load_csv
 from analysis.report import build_report
 from analysis.sections.analysis import Options
 from analysis.sections.published import (
@@ -378,7 +378,7 @@ def test_context_needs_the_same_protocol_and_published_data_sets(tmp_path):
 
 def test_report_shows_them_as_context_and_uses_them_nowhere(tmp_path):
     options = Options(reps=100)
-    report = build_report(study(tmp_path), out=tmp_path / "report", options=options)
+    report = build_report(study(tmp_path), out=tmp_path / "report", options=options, figures=False)
     page = report.page.read_text()
     assert '<section id="published">' in page and "54.24" in page and "41.18" in page
     for text in ("ATPrompt (ICCV25) Table 1", "transductive", "200 epochs", "here: CoOp"):

@@ -8,15 +8,23 @@ from statistics import fmean
 import pytest
 
 from analysis.figures.search import position
-from analysis.read.search_trials import Trial, best_so_far, expected_best, read_search
+from analysis.read.search_trials import best_so_far, expected_best, read_search
 from analysis.search_report import build_search_report, search_report_schema
 from analysis.sections.analysis import Options
-from experiments.search.importances import write_importances
-from experiments.search.result import TUNED, final_plan, winning_settings, write_result
+from core.store.search import TUNED, Trial, write_importances, write_result
+from experiments.search.importances import importances_of
+from experiments.search.result import final_plan, result_of, winning_settings
 from experiments.study.driver import run_study
 from experiments.workers.local import InlineExecutor
-from tests.analysis.test_report_page import check
-from tests.helpers.search_runs import ENTRY, PLACE, fingerprints, parsed, read_trials, run_inline
+from tests.helpers.fake_searches import (
+    ENTRY,
+    RUNTIME,
+    fingerprints,
+    parsed,
+    read_trials,
+    run_inline,
+)
+from tests.helpers.json_schema import assert_matches_schema
 
 QUICK = Options(reps=200)
 
@@ -28,10 +36,10 @@ def finish(tmp_path, *overrides, trials=12):
     ]
     folders = [tmp_path / search.search.study for search in searches]
     courses = [run_inline(s, folder) for s, folder in zip(searches, folders, strict=True)]
-    write_importances(folders[0])
+    write_importances(folders[0], importances_of(folders[0]))
     made = final_plan(searches[0], winning_settings(courses), fingerprints)
-    run_study(made, tmp_path / "fake_final", InlineExecutor(ENTRY), place=PLACE)
-    write_result(courses[0], courses[1], made, folders[0], tmp_path / "fake_final")
+    run_study(made, tmp_path / "fake_final", InlineExecutor(ENTRY), runtime=RUNTIME)
+    write_result(folders[0], result_of(courses[0], courses[1], made, tmp_path / "fake_final"))
     return folders[0]
 
 
@@ -68,7 +76,7 @@ def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
     assert "<dd>the search has one objective</dd>" in page
     assert page.count("<svg") == 3 + 4
     found = json.loads((folder / "report" / "report.json").read_text())
-    check(found, search_report_schema())
+    assert_matches_schema(found, search_report_schema())
     sections = found["sections"]
     figures = {name for section in sections.values() for name in section["figures"]}
     assert figures == {"history", "budget", "parallel", "slices"}
@@ -118,7 +126,7 @@ def test_a_search_in_which_nothing_worked_has_a_page(tmp_path):
 
 
 def test_a_folder_that_is_no_search_is_named(tmp_path):
-    with pytest.raises(ValueError, match="is no search"):
+    with pytest.raises(ValueError, match="is not a search folder"):
         read_search(tmp_path)
     (tmp_path / "search.json").write_text('{"schema_version": 2}')
     with pytest.raises(ValueError, match="schema version 2"):

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config.config import Reference, config_from_text
-from core.config.registry import Part, Value, register
-from tests.helpers.config_toys import FULL, load, toys, write  # noqa: F401
+from core.config import Configurable, Part, Reference, Value, config_from_text, register
+from tests.helpers.toy_configs import FULL, load, toys, write  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -36,12 +35,15 @@ leaves = (
 )
 values = st.recursive(
     leaves,
-    lambda inner: st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
 
-@given(st.dictionaries(st.text(), st.dictionaries(st.text(), values)))
+@given(st.dictionaries(st.text(), st.dictionaries(st.text(), values, max_size=4), max_size=3))
 def test_every_value_survives_the_text(variants):
     config = config_from_text("").with_bindings({"toy_grid.variants": variants}, "test")
     again = config_from_text(config.text())
@@ -53,7 +55,7 @@ def test_a_resolved_text_holds_bindings_only_and_is_checked():
     with pytest.raises(ValueError, match=r"^configuration:1: a resolved configuration has no inc"):
         config_from_text("include 'a.gin'\n")
     with pytest.raises(ValueError, match=r"^w:1: a resolved configuration has no include and no"):
-        config_from_text("import core.config.config\n", "w")
+        config_from_text("import core.config\n", "w")
     with pytest.raises(ValueError, match=r"^configuration:1: toy.lr must be float > 0, got -1"):
         config_from_text("toy.lr = -1\n")
 
@@ -182,24 +184,24 @@ def test_simplify_may_replace_the_class():
 
 
 def test_simplify_is_applied_until_nothing_changes():
-    class ToyOuter:
+    class ToyOuter(Configurable):
         def __init__(self, *, inner: Annotated[Any, Part("toy_inner")]) -> None: ...
 
         @classmethod
         def simplify(cls, parameters: dict[str, Value]) -> dict[str, Value] | Reference:
             return Reference("ToyEnd") if parameters["inner"] == Reference("ToyEnd") else {}
 
-    class ToyInner:
+    class ToyInner(Configurable):
         def __init__(self, *, weight: float = 0.0) -> None: ...
 
         @classmethod
         def simplify(cls, parameters: dict[str, Value]) -> dict[str, Value] | Reference:
             return Reference("ToyEnd") if parameters["weight"] == 0 else parameters
 
-    class ToyEnd: ...
+    class ToyEnd(Configurable): ...
 
     @dataclass(kw_only=True)
-    class ToyTop:
+    class ToyTop(Configurable):
         outer: Annotated[Any, Part("toy_inner")]
 
     for cls in (ToyOuter, ToyInner, ToyEnd):
@@ -212,14 +214,14 @@ def test_simplify_is_applied_until_nothing_changes():
 
 
 def test_simplifications_are_checked_and_must_settle():
-    class ToySwing:
+    class ToySwing(Configurable):
         def __init__(self, *, step: int = 0) -> None: ...
 
         @classmethod
         def simplify(cls, parameters: dict[str, Any]) -> dict[str, Value]:
             return {"step": -parameters["step"]}
 
-    class ToyTypo:
+    class ToyTypo(Configurable):
         @classmethod
         def simplify(cls, parameters: dict[str, Any]) -> dict[str, Value]:
             return {"stop": 1}
@@ -229,7 +231,7 @@ def test_simplifications_are_checked_and_must_settle():
 
     @register("toy_top")
     @dataclass(kw_only=True)
-    class ToyTop:
+    class ToyTop(Configurable):
         part: Annotated[Any, Part("toy_swing")]
 
     assert load("ToyTop.part = @ToySwing").canonical("ToyTop")["ToySwing.step"] == 0

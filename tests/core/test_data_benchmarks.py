@@ -11,24 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from core.data.benchmarks.definitions import BENCHMARKS
+from core.data.benchmarks.image_tree import ImageTree
 from core.data.benchmarks.published import differences, repetitions
-from core.data.benchmarks.reading import first_run, read_benchmark
-from core.data.benchmarks.table import BENCHMARKS
-from core.data.benchmarks.tree import ImageTree
+from core.data.benchmarks.read_benchmark import first_run, read_benchmark
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
-from core.data.listing import rows, sha256_of
+from core.data.item_hashes import hash_rows, item_rows
 from core.data.splits import class_subset
 from tests.helpers.benchmark_trees import CREATED, RECORDED, snapshot
-
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
 
 each_set = pytest.mark.parametrize("name", list(RECORDED))
 each_created = pytest.mark.parametrize("name", CREATED)
 
 
 def digest(dataset, items):
-    return sha256_of(rows(dataset, items))[:16]
+    return hash_rows(item_rows(dataset, items))[:16]
 
 
 def digests(dataset, *parts):
@@ -177,7 +175,7 @@ def test_other_pictures_under_the_same_names_are_another_content(copied, trees, 
 @pytest.fixture
 def scanned(monkeypatch):
     """Which folders were listed from the disk."""
-    import core.data.benchmarks.tree as module
+    import core.data.benchmarks.image_tree as module
 
     seen = []
     scan = module._scan
@@ -188,7 +186,7 @@ def scanned(monkeypatch):
 @pytest.fixture
 def settled(monkeypatch):
     """Listings are kept at once; no test waits."""
-    monkeypatch.setattr("core.data.benchmarks.tree._SETTLED_NS", -1)
+    monkeypatch.setattr("core.data.benchmarks.image_tree._SETTLED_NS", -1)
 
 
 def test_the_index_spares_unchanged_folders_and_notices_changes(copied, tmp_path, scanned, settled):

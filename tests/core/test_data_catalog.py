@@ -1,21 +1,17 @@
 """Datasets by name, and the digits."""
 
-import sys
-import types
-
 import pytest
 
-from core.data.benchmarks.table import BENCHMARKS
+import core.mosaic
+from core.data.benchmarks.definitions import BENCHMARKS
 from core.data.catalog import dataset_names, load_dataset
 
 
 @pytest.fixture(autouse=True)
 def mosaic(monkeypatch):
     """Stands in for the embedded benchmark, whose own tests are elsewhere."""
-    module = types.ModuleType("core.mosaic.datasets")
-    module.DATASETS = ("shapes", "critters")
-    module.load = lambda name, cache_dir: (name, cache_dir)
-    monkeypatch.setitem(sys.modules, "core.mosaic.datasets", module)
+    monkeypatch.setattr(core.mosaic, "DATASETS", ("shapes", "critters"))
+    monkeypatch.setattr(core.mosaic, "load_mosaic", lambda name, cache_dir: (name, cache_dir))
 
 
 def test_names_are_listed_with_help():

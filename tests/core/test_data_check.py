@@ -13,8 +13,6 @@ from core.data.fewshot import few_shot
 from core.data.shots import with_shots
 from tests.helpers.benchmark_trees import CREATED, RECORDED, snapshot
 
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
-
 
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
@@ -96,7 +94,7 @@ def test_what_is_missing_is_counted_and_the_first_is_named(call, copied):
 
 
 def test_the_check_does_not_trust_the_index(call, copied, monkeypatch):
-    monkeypatch.setattr("core.data.benchmarks.tree._SETTLED_NS", -1)
+    monkeypatch.setattr("core.data.benchmarks.image_tree._SETTLED_NS", -1)
     root = copied("dtd")
     before = json.loads(call("check", "dtd", "--root", root, "--json")[1])
     picture = next((root / "dtd" / "images" / "frilly").iterdir())
@@ -113,7 +111,7 @@ def test_decode_opens_every_picture(call, copied):
         victim.write_bytes(victim.read_bytes()[:200])
     code, out, err = call("check", "dtd", "--root", root, "--decode", "--json")
     assert code == 2 and len(err) == 1
-    assert json.loads(out)["problem"].startswith("3 of 271 pictures cannot be read, first: image ")
+    assert json.loads(out)["problem"].startswith("3 of 271 images cannot be read, first: image ")
 
 
 def test_the_root_comes_from_the_environment_too(call, trees, monkeypatch):

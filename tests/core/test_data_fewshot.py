@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.data.dataset import Dataset, Item
 from core.data.fewshot import few_shot
-from core.data.splits import Fractions, class_subset, cut_classes
+from core.data.splits import SplitFractions, class_subset, cut_classes
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def test_subset_errors():
 
 def test_own_split_is_stable_and_independent_between_classes():
     paths = {name: [f"{name}/{n}.png" for n in range(11)] for name in "abc"}
-    train, val, test = cut_classes(paths, Fractions(), seed=0)
+    train, val, test = cut_classes(paths, SplitFractions(), seed=0)
     assert [len(part) for part in (train, val, test)] == [
         18,
         6,
@@ -157,16 +157,16 @@ def test_own_split_is_stable_and_independent_between_classes():
     everything = {*train, *val, *test}
     assert len(everything) == 33
     without_a = {name: paths[name] for name in "bc"}
-    train_bc = cut_classes(without_a, Fractions(), seed=0)[0]
+    train_bc = cut_classes(without_a, SplitFractions(), seed=0)[0]
     assert [i.path for i in train if i.label] == [i.path for i in train_bc]
     reversed_files = {name: files[::-1] for name, files in paths.items()}
-    assert cut_classes(reversed_files, Fractions(), seed=0)[0] == train
-    assert cut_classes(paths, Fractions(), seed=1)[0] != train
-    assert cut_classes(paths, Fractions(train=0.7, val=0, test=0.3), seed=0)[1] == ()
+    assert cut_classes(reversed_files, SplitFractions(), seed=0)[0] == train
+    assert cut_classes(paths, SplitFractions(), seed=1)[0] != train
+    assert cut_classes(paths, SplitFractions(train=0.7, val=0, test=0.3), seed=0)[1] == ()
 
 
 def test_split_errors():
     with pytest.raises(ValueError, match="add up to 1"):
-        Fractions(train=0.5, val=0.5, test=0.5)
+        SplitFractions(train=0.5, val=0.5, test=0.5)
     with pytest.raises(ValueError, match=r"class 'a' has 2 image\(s\), too few"):
-        cut_classes({"a": ["a/1", "a/2"]}, Fractions(), seed=0)
+        cut_classes({"a": ["a/1", "a/2"]}, SplitFractions(), seed=0)

@@ -15,7 +15,7 @@ from core.data.digits import load_digits
 from core.data.export import export_dataset
 from core.data.folder import find_layout, read_folder
 from core.data.images import open_rgb
-from core.data.splits import Fractions
+from core.data.splits import SplitFractions
 
 
 def save(path, color=(10, 20, 30), size=(9, 7)):
@@ -56,7 +56,7 @@ def test_class_tree(tree):
     assert read_folder(tree) == dataset
     assert pickle.loads(pickle.dumps(dataset)) == dataset
     assert read_folder(tree, split_seed=1).train != dataset.train
-    sizes = read_folder(tree, fractions=Fractions(train=0.6, val=0.0, test=0.4))
+    sizes = read_folder(tree, fractions=SplitFractions(train=0.6, val=0.0, test=0.4))
     assert (len(sizes.train), len(sizes.val), len(sizes.test)) == (18, 0, 12)
     assert "class folders" in find_layout(tree).describe()
 
@@ -172,7 +172,7 @@ def test_malformed_split_files(tmp_path):
 
 
 def test_folder_errors(tree, tmp_path):
-    with pytest.raises(ValueError, match="does not exist or is no folder"):
+    with pytest.raises(ValueError, match="does not exist or is not a folder"):
         read_folder(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
     with pytest.raises(ValueError, match="has no class folders"):
@@ -239,7 +239,7 @@ def test_unreadable_pictures_are_named(tmp_path):
         ):
             open_rgb(file)
     (tmp_path / "text.jpg").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.jpg is not a picture"):
+    with pytest.raises(ValueError, match=r"text\.jpg has no format that Pillow"):
         open_rgb(tmp_path / "text.jpg")
     with pytest.raises(ValueError, match=r"gone\.jpg does not exist"):
         open_rgb(tmp_path / "gone.jpg")
@@ -289,7 +289,7 @@ def test_export_refuses_everything_but_itself(tmp_path):
     picture = next(out.rglob("*.png"))
     data = picture.read_bytes()
     picture.write_bytes(data[:-1] + b"x")
-    with pytest.raises(ValueError, match="a picture was changed"):
+    with pytest.raises(ValueError, match="an image was changed"):
         export_dataset(dataset, out)
     picture.unlink()
     with pytest.raises(ValueError, match="is missing or does not belong"):

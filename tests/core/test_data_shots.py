@@ -11,11 +11,9 @@ import pytest
 
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
-from core.data.listing import rows, sha256_of
+from core.data.item_hashes import hash_rows, item_rows
 from core.data.shots import with_shots, write_shots
 from core.data.splits import class_subset
-
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
 
 ELSEWHERE = "/home/someone/data"
 
@@ -57,14 +55,14 @@ def dassl(monkeypatch):
 
 
 def absolute(dataset, items):
-    return [(f"{ELSEWHERE}/{path}", label, name) for path, label, name in rows(dataset, items)]
+    return [(f"{ELSEWHERE}/{path}", label, name) for path, label, name in item_rows(dataset, items)]
 
 
 def test_written_shots_come_back(dtd, tmp_path):
     drawn = few_shot(dtd, shots=4, seed=2)
     digest = write_shots(tmp_path / "deep" / "shots.json", drawn)
     document = json.loads((tmp_path / "deep" / "shots.json").read_text())
-    assert digest == document["train_sha256"] == sha256_of(rows(drawn, drawn.train))
+    assert digest == document["train_sha256"] == hash_rows(item_rows(drawn, drawn.train))
     assert document["train"][0] == [f"dtd/images/{drawn.train[0].path}", drawn.train[0].label]
     assert with_shots(dtd, tmp_path / "deep" / "shots.json") == drawn
     base = class_subset(with_shots(dtd, tmp_path / "deep" / "shots.json"), "base")
@@ -218,14 +216,17 @@ def test_json_lines_of_lists(dtd, tmp_path):
 )
 def test_plain_text(dtd, tmp_path, form):
     drawn = few_shot(dtd, shots=2, seed=1)
-    lines = [form.format(*row) for row in rows(drawn, drawn.train)]
+    lines = [form.format(*row) for row in item_rows(drawn, drawn.train)]
     (tmp_path / "s.txt").write_text("\n".join(lines))
     assert with_shots(dtd, tmp_path / "s.txt").train == drawn.train
 
 
 BAD = {
     "s.txt": [
-        ("frilly/none.jpg 2", r"train\[0\]: 'frilly/none\.jpg' is no image of dtd; use the same"),
+        (
+            "frilly/none.jpg 2",
+            r"train\[0\]: 'frilly/none\.jpg' is not an image of dtd; use the",
+        ),
         ("{test} 0", r"is a test image of dtd here; the file belongs to another split"),
         ("{train} 5", r"has label 5, in dtd it is 0 \('banded'\); the label order differs"),
         ("{train}\n{train}", r"train\[1\]: .* is also train\[0\]; list an image once"),
@@ -234,7 +235,7 @@ BAD = {
         ("", r"names no training images"),
     ],
     "s.jsonl": [
-        ("{{", r"s\.jsonl:1 is no JSON"),
+        ("{{", r"s\.jsonl:1 is not JSON"),
         ("3", r"s\.jsonl:1 must be an object with one of impath"),
         ('{{"label": 3}}', r"must be an object with one of"),
         ('{{"path": "a", "label": -1}}', r"must be an integer from 0, got -1"),
@@ -266,7 +267,7 @@ def test_missing_and_undecodable_files(dtd, tmp_path):
         with pytest.raises(ValueError, match=r"cannot be read"):
             with_shots(dtd, tmp_path / name)
     (tmp_path / "s.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"is not UTF-8 text"):
         with_shots(dtd, tmp_path / "s.txt")
 
 

@@ -9,22 +9,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from core.clip.backbone import build_open_clip
+import core.mosaic
+from core.clip.backbone import build_open_clip, load_clip
 from core.mosaic import datasets
+from core.mosaic.architecture import CONTEXT_LENGTH, MODEL_CONFIG, WEIGHTS_PATH
 from core.mosaic.batches import BatchSampler
 from core.mosaic.captions import write_caption
 from core.mosaic.classes import CLASSES, HELD_OUT
 from core.mosaic.corpus import CONDITIONS, draw_corpus, sample_pretraining_subject
-from core.mosaic.model import (
-    CONTEXT_LENGTH,
-    MODEL_CONFIG,
-    WEIGHTS_PATH,
-    load_model,
-    save_weights,
-    tokenizer,
-)
-from core.mosaic.pretrain import encode_cut_text, pretrain
+from core.mosaic.model import save_weights, tokenizer
+from core.mosaic.pretraining import encode_cut_text, pretrain
 from core.mosaic.reader import draw_picture
 from core.mosaic.renderer import picture_generator, render_sample
 from core.mosaic.world import FAMILIES, Conditions, family_of, name_of, sample_subject
@@ -191,16 +187,25 @@ def test_captions_name_their_subject_and_fit(tmp_path):
     assert np.percentile(lengths, 98) <= CONTEXT_LENGTH
 
 
+def load_model(path=WEIGHTS_PATH):
+    """The open_clip model with weights of a file, as float32."""
+    model = build_open_clip(MODEL_CONFIG)
+    model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return model.eval()
+
+
 def test_shipped_weights_are_small_and_load():
     assert WEIGHTS_PATH.stat().st_size < 8_000_000
-    model = load_model()
-    assert not model.training and not any(p.requires_grad for p in model.parameters())
-    assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in model.parameters())
+    clip = load_clip("mosaic")
+    assert not clip.training and not any(p.requires_grad for p in clip.parameters())
+    tensors = list(load_model().state_dict().values())
+    assert all(v.dtype == torch.float32 and bool(v.isfinite().all()) for v in tensors)
 
 
-def test_missing_weights_are_one_clear_error(tmp_path):
+def test_missing_weights_are_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.mosaic, "WEIGHTS_PATH", tmp_path / "nothing.safetensors")
     with pytest.raises(ValueError, match="pretrain"):
-        load_model(tmp_path / "nothing.safetensors")
+        load_clip("mosaic")
 
 
 def test_zero_shot_is_above_chance_and_below_the_ceiling(tmp_path, monkeypatch, one_thread):
@@ -248,7 +253,7 @@ def _pretrain(folder: Path, corpus_dir: Path, **changes):
         "model_config": TINY,
         "zero_shot": False,
     }
-    return pretrain(folder, **{**options, **changes})
+    return pretrain(folder, build_open_clip, **{**options, **changes})
 
 
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, corpus_dir, one_thread):

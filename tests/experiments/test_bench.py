@@ -2,16 +2,16 @@
 
 import math
 
-from experiments.cli.bench import PRESETS, measure
-from experiments.run.run import Place
+from experiments.run.runtime import Runtime
+from experiments.run.speed import PRESETS, measure
 
 
 def test_every_group_is_measured_against_its_first_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.cli.bench.PRESETS", ("coop", "ivlp"))
-    monkeypatch.setattr("experiments.cli.bench.PICTURE", (48, 64))
-    monkeypatch.setattr("experiments.cli.bench.available_cores", lambda: 2)
-    place = Place(cache_dir=tmp_path)
-    found = list(measure(place, repetitions=1, pictures=8))
+    monkeypatch.setattr("experiments.run.speed.PRESETS", ("coop", "ivlp"))
+    monkeypatch.setattr("experiments.run.speed.PHOTOGRAPH", (48, 64))
+    monkeypatch.setattr("experiments.run.speed.available_cores", lambda: 2)
+    place = Runtime(cache_dir=tmp_path)
+    found = list(measure(place, repetitions=1, images=8))
     groups = {}
     for speed in found:
         assert math.isfinite(speed.per_second) and speed.per_second > 0

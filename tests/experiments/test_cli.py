@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import experiments.cli.console
 import main as command_line
-from core.config.registry import entries
+from core.config import registered_classes
+from core.program import command_line as command_line_of
+from core.program import same_command
+from experiments.configs import config_rows
 
 ROOT = Path(command_line.__file__).parent
 SHORT = ("--set", "experiment.epochs=2", "--set", "experiment.shots=2")
@@ -39,7 +41,7 @@ def quick(call, small_mosaic, tmp_path):
 
 
 BAD_INPUT = [
-    (["train", "nosuch"], "'nosuch' is neither a file nor one of the shipped ones"),
+    (["train", "nosuch"], "'nosuch' is neither a file nor a shipped configuration"),
     (["train", "base"], "experiment.method has no value|experiment.dataset has no value"),
     (["train", "mosaic", "--set", "CoOp.ctx_inti=5"], "did you mean 'ctx_init'"),
     (["train", "mosaic", "--set", "CoOpp.num_ctx=4"], "did you mean 'CoOp'"),
@@ -60,8 +62,8 @@ BAD_INPUT = [
     (["train", "mosaic", "--device", "cuda:99"], "use --device cpu"),
     (["grid", "mosaic", "--dry-run"], "grid"),
     (["evaluate", "runs/none"], "is not a run folder"),
-    (["status", "runs/none"], "is no study"),
-    (["diff", "a", "b"], "a is no run"),
+    (["status", "runs/none"], "is not a study folder"),
+    (["diff", "a", "b"], "a is not a run folder"),
     (["report", "nowhere"], "no such file or folder"),
     (["verify", "."], "holds no reference vectors"),
     (["list", "nonsense"], "nothing to list under 'nonsense'"),
@@ -100,7 +102,7 @@ def test_list_names_everything_registered(call):
     found = json.loads(out)
     assert code == 0
     for topic, kind in (("methods", "method"), ("refiners", "refiner")):
-        assert {row["name"] for row in found[topic]} == {e.name for e in entries(kind)}
+        assert {row["name"] for row in found[topic]} == {e.name for e in registered_classes(kind)}
     assert {"EmaCache", "NoCache", "SGD", "SemanticLoss"} <= {r["name"] for r in found["parts"]}
     assert {"mosaic/vehicles", "sklearn/digits"} <= {r["name"] for r in found["datasets"]}
     assert {row["name"] for row in found["configs"]} >= {"coop", "demo", "text_refiner"}
@@ -110,7 +112,7 @@ def test_list_names_everything_registered(call):
 
 
 def test_every_shipped_configuration_says_what_it_is():
-    rows = experiments.cli.console.config_rows()
+    rows = config_rows()
     assert len(rows) >= 6
     for row in rows:
         assert row["summary"] and "=" not in row["summary"], row
@@ -217,3 +219,10 @@ def test_as_a_program(tmp_path):
     assert "Traceback" not in plain.stderr
     debug = program("--debug", "diff", "a", "b")
     assert debug.returncode != 0 and "Traceback" in debug.stderr
+
+
+def test_messages_name_the_program_that_was_started(call, monkeypatch):
+    assert "python main.py list configs" in call("train", "nosuch")[2][0]
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/refinelab", "grid", "a b"])
+    assert same_command() == "refinelab grid 'a b'"
+    assert command_line_of("report", Path("runs/demo")) == "refinelab report runs/demo"

@@ -5,9 +5,8 @@ import re
 import pytest
 
 import experiments.run.registered  # noqa: F401
-from core.config.config import load_config
-from core.data.benchmarks.table import BENCHMARKS
-from experiments.cli.console import CONFIGS_DIR, config_path, config_rows
+from core.data.benchmarks.definitions import BENCHMARKS
+from experiments.configs import SHIPPED, config_path, config_rows, read_config_file
 from experiments.run.protocols import PROTOCOLS
 from experiments.study.planner import ROOT, plan
 
@@ -23,7 +22,7 @@ METHODS = (
     "ivlp",
 )
 PARTS = ("common", *PROTOCOLS)
-FILES = sorted(path.stem for path in (CONFIGS_DIR / "published").glob("*.gin"))
+FILES = sorted(path.stem for path in (SHIPPED.folder / "published").glob("*.gin"))
 GRIDS = tuple(name for name in FILES if name.startswith("grid_"))
 PRESETS = tuple(name for name in FILES if name not in (*PARTS, *GRIDS))
 SOURCE = "imagenet"
@@ -34,11 +33,11 @@ TEN = tuple(name for name in BENCHMARKS if name not in (SOURCE, *SHIFTED))
 def config_of(name, *overrides):
     """A preset with what only its user can know: the dataset, and the teacher's file."""
     path = config_path(f"published/{name}")
-    bound = load_config(path).bindings
+    bound = read_config_file(path).bindings
     given = [] if "experiment.dataset" in bound else ["experiment.dataset=dtd"]
     if "PublishedTeacher.backbone" in bound and "PublishedTeacher.path" not in bound:
         given.append("PublishedTeacher.path=teacher.pth.tar")
-    return load_config(path, [*given, *overrides])
+    return read_config_file(path, [*given, *overrides])
 
 
 def values_of(name):
@@ -56,7 +55,7 @@ def test_every_method_has_a_preset_for_every_protocol():
 @pytest.mark.parametrize("name", FILES)
 def test_a_preset_says_where_it_is_from(name):
     comment = [
-        line for line in (CONFIGS_DIR / "published" / f"{name}.gin").read_text().splitlines()
+        line for line in (SHIPPED.folder / "published" / f"{name}.gin").read_text().splitlines()
         if line.startswith("#")
     ]  # fmt: skip
     text = " ".join(comment)
@@ -144,12 +143,12 @@ def test_the_last_short_batch_is_kept_by_sep_alone():
 
 
 def planned(name, *overrides):
-    return plan(load_config(config_path(f"published/{name}"), overrides), lambda config: {})
+    return plan(read_config_file(config_path(f"published/{name}"), overrides), lambda config: {})
 
 
 def bound(made, variant, dataset, shots=None):
     """The configuration of the first cell there."""
-    from core.config.config import config_from_text
+    from core.config import config_from_text
 
     text = next(
         c.config_text
@@ -207,9 +206,9 @@ def test_a_published_grid_can_be_narrowed():
 
 @pytest.mark.parametrize("name", ["cross_dataset", "domain_generalization", "few_shot"])
 def test_mosaic_grids_run_the_same_protocols(name):
-    made = plan(load_config(config_path(f"mosaic_{name}")), lambda config: {})
+    made = plan(read_config_file(config_path(f"mosaic_{name}")), lambda config: {})
     assert [v.name for v in made.variants] == ["ZeroShot", "CoOp", "CoOp+TextRefiner"]
-    from core.config.config import config_from_text
+    from core.config import config_from_text
 
     values = config_from_text(made.cells[0].config_text).operative(ROOT)
     assert values["experiment.protocol"] == name and values["experiment.backbone"] == "mosaic"

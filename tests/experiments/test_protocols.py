@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 
 import core.train.fit
-from core.config.config import load_config
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.fewshot import few_shot
 from core.data.splits import class_subset
 from core.train.batches import FeatureSource
-from experiments.cli.console import config_path
-from experiments.cli.listing import listing
-from experiments.run.data_inputs import read_inputs
+from experiments.cli.list import listing
+from experiments.cli.train import describe_run
+from experiments.configs import config_path, read_config_file
+from experiments.run.data_inputs import read_data_inputs
 from experiments.run.protocols import FEW_SHOTS, PROTOCOLS, SEARCH_PROTOCOLS
-from experiments.run.run import Place, assembled, fingerprints
-from experiments.run.standalone import describe_run, evaluate_run, train_one
+from experiments.run.run import assemble, fingerprints
+from experiments.run.runtime import Runtime
+from experiments.run.standalone import evaluate_run, train_one
 from methods.zero_shot import ZeroShot
-
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
 
 SHORT = ("experiment.epochs=2", "experiment.shots=2", "experiment.batch_size=4")
 VEHICLES, LAND, CRITTERS = "mosaic/vehicles", "mosaic/land", "mosaic/critters"
@@ -37,7 +36,7 @@ PROTOCOL = {
 
 @pytest.fixture
 def place(small_mosaic):
-    return Place(cache_dir=small_mosaic)
+    return Runtime(cache_dir=small_mosaic)
 
 
 def settings_of(protocol, config="coop", *overrides):
@@ -64,7 +63,7 @@ def train(place, tmp_path):
 
 def inputs_of(place, protocol, config="coop", *overrides):
     file, chosen = settings_of(protocol, config, *overrides)
-    return read_inputs(load_config(file, chosen), place)
+    return read_data_inputs(read_config_file(file, chosen), place)
 
 
 # what is trained on and scored
@@ -89,15 +88,15 @@ def test_a_record_has_what_the_protocol_scores_in_whole_numbers(train, place, pr
 @pytest.mark.parametrize("protocol", PROTOCOL)
 def test_training_sees_the_labeled_classes_of_the_source_alone(place, protocol):
     file, chosen = settings_of(protocol)
-    with assembled(load_config(file, chosen), place) as built:
-        half = "base" if protocol == "base_to_new" else "all"
-        assert built.trained_subset == built.selected_subset == half
-        assert built.dataset.name == PROTOCOL[protocol][0]
-        part = class_subset(built.dataset, half)
-        assert built.model.method.classes.names == part.class_names
-        whole = load_dataset(built.dataset.name, root=None, cache_dir=place.cache_dir)
-        drawn = few_shot(whole, shots=2, seed=1)
-        assert (built.dataset.train, built.dataset.val) == (drawn.train, drawn.val)
+    built = assemble(read_config_file(file, chosen), place)
+    half = "base" if protocol == "base_to_new" else "all"
+    assert built.trained_subset == built.selected_subset == half
+    assert built.dataset.name == PROTOCOL[protocol][0]
+    part = class_subset(built.dataset, half)
+    assert built.model.method.classes.names == part.class_names
+    whole = load_dataset(built.dataset.name, root=None, cache_dir=place.cache_dir)
+    drawn = few_shot(whole, shots=2, seed=1)
+    assert (built.dataset.train, built.dataset.val) == (drawn.train, drawn.val)
 
 
 @pytest.mark.parametrize("protocol", ["cross_dataset", "domain_generalization"])
@@ -120,7 +119,7 @@ def test_each_target_is_scored_with_its_own_template(tmp_path, trees, monkeypatc
         "set_classes",
         lambda self, classes: asked.append(classes.template) or set_classes(self, classes),
     )
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
 
     def templates(*overrides):
         asked.clear()
@@ -188,7 +187,7 @@ def test_selection_sees_what_its_rule_says_and_no_target(train, place, monkeypat
 
 
 def test_validation_images_that_are_test_images_are_not_called_validation(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
     overrides = [*SHORT, "experiment.dataset=imagenet", "experiment.selection=val"]
     with pytest.raises(ValueError, match="imagenet has none of its own: they are its test images"):
         train_one(
@@ -211,7 +210,11 @@ def test_without_labels_one_student_a_target_is_trained(train, place):
 
 
 REFUSED = [
-    ("base_to_new", ("experiment.targets=('mosaic/land',)",), "alone, got experiment.targets"),
+    (
+        "base_to_new",
+        ("experiment.targets=('mosaic/land',)",),
+        "only the dataset it trains on, got experiment.targets",
+    ),
     ("few_shot", ("experiment.targets=('mosaic/land',)",), "leave them empty"),
     ("cross_dataset", ("experiment.targets=()",), "name them in experiment.targets"),
     ("domain_generalization", ("experiment.targets=()",), "name them in experiment.targets"),
@@ -239,16 +242,16 @@ def test_what_breaks_a_protocol_is_refused_before_anything_is_built(
     extra = () if protocol in PROTOCOL else (f"experiment.protocol={protocol}",)
     file, chosen = settings_of(known, "coop", *overrides, *extra)
     with pytest.raises(ValueError, match=r"\A[^\n]*\Z") as caught:
-        fingerprints(load_config(file, chosen), cache_dir=place.cache_dir, data_root=None)
+        fingerprints(read_config_file(file, chosen), cache_dir=place.cache_dir, data_root=None)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("protocol", "overrides", "message"),
     [
-        ("few_shot", ("PromptKD.regime=transductive",), "admits the regimes inductive, limited"),
+        ("few_shot", ("PromptKD.regime=transductive",), "allows the regimes inductive, limited"),
         ("base_to_new", ("PromptKD.regime=transductive",), "use 0, or the regime 'limited'"),
-        ("cross_dataset", (), "trains one student a target, which is experiment.dataset"),
+        ("cross_dataset", (), "trains one student per target, which is experiment.dataset"),
     ],
 )
 def test_regimes_have_rules(place, protocol, overrides, message):
@@ -257,11 +260,11 @@ def test_regimes_have_rules(place, protocol, overrides, message):
 
 
 def test_a_test_set_is_never_trained_on_with_labels(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
 
     def read(config, protocol, *overrides):
         own = [f"experiment.protocol={protocol}", "experiment.dataset=imagenet_a", *overrides]
-        return read_inputs(load_config(config_path(config), own), place)
+        return read_data_inputs(read_config_file(config_path(config), own), place)
 
     with pytest.raises(ValueError, match="imagenet_a has test images only"):
         read("coop", "few_shot")
@@ -292,13 +295,14 @@ def test_names_that_stand_for_two_classes_are_counted():
 
 
 def test_every_class_of_imagenet_v2_must_be_there(tmp_path, trees):
-    place = Place(cache_dir=tmp_path / "cache", data_root=trees)
+    place = Runtime(cache_dir=tmp_path / "cache", data_root=trees)
     own = ["experiment.protocol=domain_generalization", "experiment.dataset=imagenet"]
-    full = load_config(config_path("coop"), [*own, "experiment.targets=('imagenetv2',)"])
+    full = read_config_file(config_path("coop"), [*own, "experiment.targets=('imagenetv2',)"])
     with pytest.raises(ValueError, match="994 of the 1000 classes of imagenetv2 are not in"):
-        read_inputs(full, place)
-    (sketch,) = read_inputs(
-        load_config(config_path("coop"), [*own, "experiment.targets=('imagenet_sketch',)"]), place
+        read_data_inputs(full, place)
+    (sketch,) = read_data_inputs(
+        read_config_file(config_path("coop"), [*own, "experiment.targets=('imagenet_sketch',)"]),
+        place,
     ).targets
     assert sketch.class_names.count("missile") == 2
 
@@ -308,7 +312,7 @@ def test_every_class_of_imagenet_v2_must_be_there(tmp_path, trees):
 
 def identity(place, protocol, config="coop", *overrides):
     file, chosen = settings_of(protocol, config, *overrides)
-    made = load_config(file, chosen)
+    made = read_config_file(file, chosen)
     prints = fingerprints(made, cache_dir=place.cache_dir, data_root=None)
     return made.identity("experiment", prints), prints
 
@@ -360,7 +364,7 @@ def test_every_run_writes_its_images_and_others_can_be_taken_over(train, place, 
     same, other = train("base_to_new", "coop", "experiment.seed=3", taken, name="second")
     learned = [(f / "weights.safetensors").read_bytes() for f in (folder, same)]
     assert learned[0] == learned[1] and other.identity != record.identity
-    with pytest.raises(ValueError, match=r"lists up to 2 training images a class; set"):
+    with pytest.raises(ValueError, match=r"lists up to 2 training images per class; set"):
         inputs_of(place, "base_to_new", "coop", "experiment.shots=4", taken)
 
 

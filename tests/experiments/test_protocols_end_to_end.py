@@ -13,11 +13,10 @@ import pytest
 import experiments.study.driver
 from analysis.report import build_report
 from analysis.sections.analysis import Options
-from core.store.record import RECORD_NAME, read_study
+from core.store.names import RECORD_NAME
+from core.store.record import read_records
 from tests.helpers.paths import ROOT
 from tests.helpers.protocol_studies import GRIDS, run_all
-
-pytest_plugins = ["tests.helpers.benchmark_fixtures"]
 
 BEFORE_THE_STOP = 4  # records: one study is done, the next has begun
 
@@ -51,7 +50,7 @@ def killed_outside(home, trees):
 
     def start():
         return subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "protocol_studies.py", home, trees],
+            [sys.executable, ROOT / "tests" / "helpers" / "protocol_studies.py", home, trees],
             cwd=home,
             env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
             stdout=subprocess.PIPE,
@@ -85,14 +84,14 @@ def studies(request, tmp_path_factory, trees):
     kept, said = request.param(home, trees)
     for protocol in GRIDS:
         study = home / "runs" / protocol
-        build_report(study, out=study / "report", options=Options(reps=200))
+        build_report(study, out=study / "report", options=Options(reps=200), figures=False)
     return home, kept, said
 
 
 def evaluations(home, protocol):
     return {
         (r.variant, r.shots): {e.target: e for e in r.evaluations}
-        for r in read_study(home / "runs" / protocol)
+        for r in read_records(home / "runs" / protocol)
     }
 
 
@@ -122,7 +121,7 @@ def test_every_record_counts_whole_images_of_every_class(studies):
                 assert all(type(n) is int for n in (*found.correct, *found.total))
                 pairs = zip(found.correct, found.total, strict=True)
                 assert all(0 <= right <= count for right, count in pairs)
-    names = {r.protocol for p in GRIDS for r in read_study(home / "runs" / p)}
+    names = {r.protocol for p in GRIDS for r in read_records(home / "runs" / p)}
     assert names == set(GRIDS)
 
 
@@ -169,5 +168,5 @@ def test_the_few_shot_curve_is_a_table_by_shots(studies):
     page = (folder / "report" / "report.md").read_text()
     assert "| Dataset | Variant | 1 shot | 2 shots |" in page.split("## Accuracy over shots")[1]
     assert "Accuracy over shots" in (folder / "report" / "index.html").read_text()
-    epochs = {r.shots: r.selected_epoch for r in read_study(folder) if r.variant == "CoOp"}
+    epochs = {r.shots: r.selected_epoch for r in read_records(folder) if r.variant == "CoOp"}
     assert epochs == {1: 1, 2: 2}  # what grid.overrides says of two shots

@@ -10,20 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.config.config import config_from_text, load_config
+from core.config import config_from_text
 from core.data.catalog import load_dataset
 from core.data.splits import class_subset
-from core.store.record import read_record, read_right_images
-from experiments.cli.console import config_path
-from experiments.run.run import Place, reload
-from experiments.run.standalone import describe_run, evaluate_run, train_one
+from core.store import read_correct_images, read_record
+from experiments.cli.train import describe_run
+from experiments.configs import config_path, read_config_file
+from experiments.run.run import reload
+from experiments.run.runtime import Runtime
+from experiments.run.standalone import evaluate_run, train_one
 
 SHORT = ("experiment.epochs=2", "experiment.shots=2", "experiment.batch_size=4")
 
 
 @pytest.fixture
 def place(small_mosaic):
-    return Place(cache_dir=small_mosaic)
+    return Runtime(cache_dir=small_mosaic)
 
 
 @pytest.fixture
@@ -76,22 +78,23 @@ def test_a_record_says_everything_in_whole_numbers(train):
 
 def test_the_images_that_were_right_add_up_to_the_record(train):
     folder, record = train("run", "text_refiner")
-    found = read_right_images(folder)
+    found = read_correct_images(folder)
     assert list(found) == ["base", "new"]
     for evaluation in record.evaluations:
         images = found[evaluation.target]
         assert images.num_images == sum(evaluation.total) > 8
         assert len(images.bits) == -(-images.num_images // 8)
-        assert images.num_right == sum(evaluation.correct)
+        assert images.num_correct == sum(evaluation.correct)
     assert found["base"].test_list != found["new"].test_list
 
 
 def test_the_images_stand_in_the_order_of_the_test_list(train, place):
     """Every bit is the answer to the image at its place in the list, asked by itself."""
     folder, _ = train("run", "coop", "experiment.protocol=few_shot")
-    images = read_right_images(folder)["all"]
+    images = read_correct_images(folder)["all"]
     bits = np.unpackbits(np.frombuffer(images.bits, np.uint8))[: images.num_images]
-    with reload(folder, place) as built, torch.no_grad():
+    built = reload(folder, place)
+    with torch.no_grad():
         part = class_subset(built.dataset, "all")
         assert images.test_list == part.test_fingerprint and 0 < bits.sum() < len(part.test)
         for item, bit in zip(part.test, bits, strict=True):
@@ -101,7 +104,7 @@ def test_the_images_stand_in_the_order_of_the_test_list(train, place):
 
 def test_the_test_list_is_not_that_of_a_draw_or_of_another_order(train, place):
     (first, _), (second, _) = train("one", "coop"), train("two", "coop", "experiment.seed=2")
-    lists = [{t: i.test_list for t, i in read_right_images(f).items()} for f in (first, second)]
+    lists = [{t: i.test_list for t, i in read_correct_images(f).items()} for f in (first, second)]
     assert lists[0] == lists[1]
     dataset = load_dataset("mosaic/vehicles", root=None, cache_dir=place.cache_dir)
     turned = replace(dataset, test=dataset.test[::-1])
@@ -123,15 +126,15 @@ def test_a_run_without_its_images_or_with_those_of_another_is_told(train, tmp_pa
     ):
         path.write_text(broken)
         with pytest.raises(ValueError, match=r"correct.json cannot be read: .*; run it again"):
-            read_right_images(folder)
+            read_correct_images(folder)
     document = json.loads(text)
     first = document["targets"][0]
     first["bits"] = re.sub("[^=]", "A", first["bits"])  # as many bits, none of them set
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match="does not agree with the record"):
-        read_right_images(folder)
+        read_correct_images(folder)
     path.unlink()
-    assert read_right_images(folder) == {} == read_right_images(tmp_path / "nothing")
+    assert read_correct_images(folder) == {} == read_correct_images(tmp_path / "nothing")
 
 
 def test_the_written_configuration_is_the_run(train):
@@ -142,7 +145,7 @@ def test_the_written_configuration_is_the_run(train):
     prints = {key: record.fingerprints[key] for key in ("dataset", "backbone")}
     assert again.identity("experiment", prints) == record.identity
     assert again.bindings["CoOp.num_ctx"] == 7
-    assert load_config(folder / "config.gin").bindings == again.bindings
+    assert read_config_file(folder / "config.gin").bindings == again.bindings
 
 
 def test_the_same_run_twice_is_the_same_to_the_byte(train):
@@ -219,7 +222,7 @@ def test_a_huge_rate_is_a_named_status(train):
     assert record.evaluations == () and record.cost is None
     assert read_record(folder) == record
     assert not (folder / "weights.safetensors").exists()
-    assert not (folder / "correct.json").exists() and read_right_images(folder) == {}
+    assert not (folder / "correct.json").exists() and read_correct_images(folder) == {}
 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])

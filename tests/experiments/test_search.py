@@ -13,35 +13,33 @@ import optuna
 import pytest
 
 import experiments.search
-from core.config.config import load_config
+from core.store.names import DEFINITION_NAME, IMPORTANCES_NAME, LOCK_NAME, RESULT_NAME
 from core.store.record import read_record
-from experiments.search.course import RESULT_NAME
-from experiments.search.definition import DEFINITION_NAME, read_definition
-from experiments.search.importances import IMPORTANCES_NAME, write_importances
+from core.store.search import CONTROL, TUNED, read_definition, write_importances, write_result
+from experiments.configs import read_config_file
+from experiments.search.importances import importances_of
 from experiments.search.ledger import Asked, Ledger, Told
 from experiments.search.mirror import copy_search, dashboard_command
 from experiments.search.result import (
-    CONTROL,
-    TUNED,
     final_plan,
     pareto_front,
+    result_of,
     winner_of,
     winning_settings,
     write_best,
-    write_result,
 )
 from experiments.search.samplers import MedianPruning, WilcoxonPruning
-from experiments.search.trials import judge, trial_of
+from experiments.search.trials import judge, runs_of_trial
 from experiments.study.driver import run_study
-from experiments.study.lock import LOCK_NAME, Holder, StudyLock
+from experiments.study.lock import Holder, StudyLock
 from experiments.study.progress import NoProgress, PlainProgress
 from experiments.study.status import study_status
 from experiments.workers.local import InlineExecutor, LocalExecutor
 from tests.helpers.fake_runs import executions
-from tests.helpers.search_runs import (
+from tests.helpers.fake_searches import (
     CONFIG,
     ENTRY,
-    PLACE,
+    RUNTIME,
     fingerprints,
     history,
     parsed,
@@ -60,12 +58,12 @@ def trouble(kind):
 def test_a_trial_is_the_mean_of_ordinary_runs(tmp_path):
     course = run_inline(parsed(tmp_path), tmp_path / "s")
     trials = read_trials(tmp_path / "s")
-    assert course.complete and course.outcome.exit_code == 0
+    assert course.complete and course.study.exit_code == 0
     assert [t["number"] for t in trials] == list(range(12))
     assert {t["state"] for t in trials} == {"complete"} and {t["num_runs"] for t in trials} == {4}
-    told = course.rounds.told[3]
+    told = course.scheduler.told[3]
     assert told.values[0] == pytest.approx(sum(told.parts) / 4) and len(set(told.parts)) > 1
-    asked = course.rounds.asked[3]
+    asked = course.scheduler.asked[3]
     for identity in asked.runs:
         text = (tmp_path / "s" / identity / "config.gin").read_text()
         assert "experiment.protocol = 'validation'\n" in text
@@ -79,17 +77,17 @@ def test_a_trial_is_the_mean_of_ordinary_runs(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "state", "message"),
     [
-        ("crash", "failed", "alpha, seed 1: RuntimeError: this run always fails (3 tries)"),
+        ("crash", "failed", "alpha, seed 1: RuntimeError: this run always fails (3 attempts)"),
         ("diverge", "diverged", "the loss is nan in epoch 1"),
     ],
 )
 def test_a_run_that_failed_or_diverged_decides_its_trial(tmp_path, kind, state, message):
     course = run_inline(parsed(tmp_path, ONE_ROUND, trouble(kind)), tmp_path / "s")
-    assert course.complete and course.outcome.exit_code == 1
+    assert course.complete and course.study.exit_code == 1
     trials = read_trials(tmp_path / "s")
     assert {t["state"] for t in trials} == {state} and trials[0]["values"] == []
     assert message in trials[0]["message"]
-    told = course.rounds.proposer.study.trials[0]
+    told = course.scheduler.study.study.trials[0]
     assert told.state.name == ("FAIL" if state == "failed" else "COMPLETE")
     assert told.values == (None if state == "failed" else [0.0])
     with pytest.raises(ValueError, match=f"no trial of 'fake' was completed .*trial 0 {state}"):
@@ -105,9 +103,9 @@ def test_a_value_that_is_no_number_fails_its_trial(tmp_path, value):
     trials = read_trials(tmp_path / "s")
     assert {t["state"] for t in trials} == {"failed"} and "ValueError" in trials[0]["message"]
     course = run_inline(parsed(tmp_path, ONE_ROUND, aims), tmp_path / "good")
-    asked = course.rounds.asked[0]
-    trial = trial_of(
-        0, asked.params, course.rounds.proposer.config(asked.params), search.search, fingerprints,
+    asked = course.scheduler.asked[0]
+    trial = runs_of_trial(
+        0, asked.params, course.scheduler.study.config(asked.params), search.search, fingerprints,
         staged=False,
     )  # fmt: skip
     for cell in trial.cells:
@@ -129,10 +127,10 @@ def test_a_run_that_takes_too_long_fails_its_trial(tmp_path):
 
 def test_one_bad_run_is_not_averaged_away(tmp_path):
     search = parsed(tmp_path, ONE_ROUND)
-    entry = "tests.helpers.search_entry:search_run_that_fails_on_beta"
+    entry = "tests.helpers.fake_search_runs:search_run_that_fails_on_beta"
     course = run_inline(search, tmp_path / "s", InlineExecutor(entry))
-    assert {t.state for t in course.rounds.told.values()} == {"failed"}
-    assert {len(t.parts) for t in course.rounds.told.values()} == {2}
+    assert {t.state for t in course.scheduler.told.values()} == {"failed"}
+    assert {len(t.parts) for t in course.scheduler.told.values()} == {2}
 
 
 CHANGES = [
@@ -177,7 +175,7 @@ def test_other_library_versions_and_other_data_are_refused(tmp_path):
         path.write_text(broken)
         with pytest.raises(ValueError, match=message):
             read_definition(tmp_path / "s")
-    with pytest.raises(ValueError, match="is no search"):
+    with pytest.raises(ValueError, match="is not a search folder"):
         read_definition(tmp_path)
 
 
@@ -227,13 +225,13 @@ def test_a_pruner_spares_runs_and_decides_by_told_trials_alone(tmp_path):
     assert pruned and all(t["num_runs"] < 4 and t["number"] >= 4 for t in pruned)
     assert len(executions(tmp_path / "s")) == 4 + sum(t["num_runs"] for t in trials)
     assert winner_of(course).trial not in {t["number"] for t in pruned}
-    study = course.rounds.proposer.study
+    study = course.scheduler.study.study
     assert study.trials[pruned[0]["number"]].state.name == "PRUNED"
 
 
 def test_pruners_are_told_what_they_compare():
-    assert MedianPruning().reports([0.5, 0.7, 0.6]) == pytest.approx([0.5, 0.6, 0.6])
-    assert WilcoxonPruning().reports([0.5, 0.7]) == [0.5, 0.7]
+    assert MedianPruning().intermediate_values([0.5, 0.7, 0.6]) == pytest.approx([0.5, 0.6, 0.6])
+    assert WilcoxonPruning().intermediate_values([0.5, 0.7]) == [0.5, 0.7]
 
 
 def test_stages_follow_seeds_or_datasets(tmp_path):
@@ -244,7 +242,7 @@ def test_stages_follow_seeds_or_datasets(tmp_path):
     ):
         search = parsed(tmp_path, ONE_ROUND, pruner, f"search.stage={stage}")
         course = run_inline(search, tmp_path / stage)
-        asked = course.rounds.asked[0]
+        asked = course.scheduler.asked[0]
         texts = [(tmp_path / stage / run / "config.gin").read_text() for run in asked.runs[:2]]
         found = {
             (name, seed)
@@ -341,8 +339,8 @@ def test_a_broken_storage_costs_a_note_and_no_trial(tmp_path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("foo://x", "is no address of a storage, got 'foo://x'; use sqlite:///FILE, journal:FILE"),
-        ("nonsense", "is no address of a storage"),
+        ("foo://x", "is not the URL of a storage, got 'foo://x'; use sqlite:///FILE, journal:FILE"),
+        ("nonsense", "is not the URL of a storage"),
         ("postgresql://me:secret@h/d", r"'postgresql://me:\*\*\*@h/d' needs the package 'psycopg': "
          r"pip install 'refinelab\[postgresql\]'"),
     ],
@@ -377,11 +375,11 @@ def test_the_pages_of_a_search_are_for_this_machine(tmp_path):
 
 def test_importances_come_with_their_caveat(tmp_path):
     run_inline(parsed(tmp_path, trials=8), tmp_path / "s")
-    write_importances(tmp_path / "s")
+    write_importances(tmp_path / "s", importances_of(tmp_path / "s"))
     found = json.loads((tmp_path / "s" / IMPORTANCES_NAME).read_text())
-    assert "8 completed trials are too few" in found["reason"] and found["objectives"] == {}
+    assert "8 complete trials are too few" in found["reason"] and found["objectives"] == {}
     run_inline(parsed(tmp_path, trials=16), tmp_path / "s")
-    write_importances(tmp_path / "s")
+    write_importances(tmp_path / "s", importances_of(tmp_path / "s"))
     found = json.loads((tmp_path / "s" / IMPORTANCES_NAME).read_text())
     shares = found["objectives"]["val"]
     assert sum(shares.values()) == pytest.approx(1) and max(shares, key=shares.get) == "SGD.lr"
@@ -402,10 +400,12 @@ def judged(tmp_path, search, control=None):
     courses = [run_inline(search, folder)]
     courses += [run_inline(control, tmp_path / "fake_random")] if control else []
     made = final_plan(search, winning_settings(courses), fingerprints)
-    outcome = run_study(made, final, InlineExecutor(ENTRY), place=PLACE)
+    outcome = run_study(made, final, InlineExecutor(ENTRY), runtime=RUNTIME)
     assert outcome.exit_code == 0
     course, other = courses[0], courses[1] if control else None
-    return course, write_result(course, other, made, folder, final)
+    result = result_of(course, other, made, final)
+    write_result(folder, result)
+    return course, result
 
 
 def test_the_winner_is_judged_once_with_fresh_seeds_beside_the_default(tmp_path):
@@ -430,9 +430,9 @@ def test_the_winner_is_judged_once_with_fresh_seeds_beside_the_default(tmp_path)
 def test_the_winner_is_a_configuration_that_loads(tmp_path):
     course = run_inline(parsed(tmp_path), tmp_path / "s")
     path = write_best(course, tmp_path / "s")
-    config = load_config(path)
+    config = read_config_file(path)
     config.check_used(["experiment"])
-    params = course.rounds.asked[winner_of(course).trial].params
+    params = course.scheduler.asked[winner_of(course).trial].params
     assert str(config.bindings["SGD.lr"]) == params["SGD.lr"]
     assert config.bindings["experiment.dataset"] == "alpha"
     assert "experiment.protocol" not in config.bindings
@@ -459,7 +459,7 @@ def test_events_survive_their_file(tmp_path):
     ]
     ledger.append(events[:1])
     ledger.append(events[1:])
-    assert Ledger(tmp_path).events == events and Ledger(tmp_path).lost == 0
+    assert Ledger(tmp_path).events == events and Ledger(tmp_path).num_lost == 0
     with pytest.raises(ValueError, match="JSON"):
         ledger.append([Told(trial=1, state="complete", values=(float("inf"),))])
     assert Ledger(tmp_path).events == events

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import main as command_line
-from core.config.config import load_config
-from experiments.cli.search import pages_of
+from experiments.cli.ui import server_for
+from experiments.configs import read_config_file
 from experiments.search.ledger import Asked, Ledger
 from experiments.study.lock import StudyLock
-from tests.helpers.search_runs import CONFIG, parsed, read_trials, run_inline
+from tests.helpers.fake_searches import CONFIG, parsed, read_trials, run_inline
 
 
 @pytest.fixture
@@ -63,9 +63,11 @@ def test_a_dry_run_checks_and_shows(call, tmp_path):
 
 
 def test_a_second_driver_hears_who_is_there(call, tmp_path, monkeypatch):
-    from tests.helpers.search_runs import fingerprints
+    from tests.helpers.fake_searches import fingerprints
 
-    monkeypatch.setattr("experiments.search.search.fingerprints", lambda c, **_: fingerprints(c))
+    monkeypatch.setattr(
+        "experiments.cli.search_commands.fingerprints", lambda c, **_: fingerprints(c)
+    )
     with StudyLock(tmp_path / "runs" / "fake"):
         code, _, err = call("search", "fake.gin", "--jobs", "0", "--no-track")
     assert code == 2 and len(err) == 1 and "study 'fake' is in use by process" in err[0]
@@ -112,12 +114,12 @@ def test_the_status_of_a_search_under_way_and_of_one_in_trouble(call, tmp_path):
 def test_no_run_of_a_search_is_made_again_and_the_way_out_works(call, tmp_path):
     folder = tmp_path / "s"
     course = run_inline(parsed(tmp_path / "files", trials=4), folder)
-    run = course.rounds.asked[2].runs[1]
-    for wanted, shown in (("2", course.rounds.asked[2].runs[0]), (run, run), (run[:9], run)):
+    run = course.scheduler.asked[2].runs[1]
+    for wanted, shown in (("2", course.scheduler.asked[2].runs[0]), (run, run), (run[:9], run)):
         code, _, err = call("rerun", folder, wanted)
         assert code == 2 and len(err) == 1 and "trial 2 of" in err[0]
-        path = err[0].partition("repeat one outside: python main.py train ")[2]
-        assert path == str(folder / shown / "config.gin") and load_config(Path(path))
+        path = err[0].partition("repeat one outside the search: python main.py train ")[2]
+        assert path == str(folder / shown / "config.gin") and read_config_file(Path(path))
     for wanted, message in (("7", "no trials of"), ("zz", "name one of 0 to 3")):
         code, _, err = call("rerun", folder, wanted)
         assert code == 2 and len(err) == 1 and message in err[0]
@@ -128,5 +130,5 @@ def test_no_run_of_a_search_is_made_again_and_the_way_out_works(call, tmp_path):
 
 def test_pages_follow_the_folder(tmp_path):
     run_inline(parsed(tmp_path / "files", trials=4), tmp_path / "s")
-    assert pages_of(tmp_path / "s", 8080).title == "Optuna dashboard"
-    assert pages_of(tmp_path, 5000).title == "MLflow"
+    assert server_for(tmp_path / "s", 8080).title == "Optuna dashboard"
+    assert server_for(tmp_path, 5000).title == "MLflow"

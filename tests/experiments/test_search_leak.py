@@ -5,17 +5,16 @@ from dataclasses import dataclass, replace
 import pytest
 
 import experiments.run.data_inputs
-from core.config.config import load_config
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
 from core.data.splits import class_subset
 from core.data.validation_only import validation_only
-from core.store.record import read_study
-from experiments.cli.console import config_path
-from experiments.run.run import Place
+from core.store.record import read_records
+from experiments.cli.search_commands import SearchCommand
+from experiments.configs import config_path, read_config_file
+from experiments.run.runtime import Runtime
 from experiments.run.standalone import train_one
 from experiments.search.ledger import read_events
-from experiments.search.search import SearchCommand
 from experiments.search.settings import search_of
 from experiments.workers.local import InlineExecutor
 
@@ -72,7 +71,7 @@ def everything(dataset):
 
 @pytest.fixture
 def place(small_mosaic):
-    yield Place(cache_dir=small_mosaic)
+    yield Runtime(cache_dir=small_mosaic)
     experiments.run.data_inputs._dataset.cache_clear()
 
 
@@ -118,13 +117,13 @@ def test_a_whole_search_touches_test_images_at_its_end_only(tmp_path, place, mon
     options = {"trials": 2, "control": False}
     assert command.run(file, TINY, **options, final=False) == 0
     folder = tmp_path / "search_text_refiner"
-    assert {record.protocol for record in read_study(folder)} == {"pseudo_new"}
+    assert {record.protocol for record in read_records(folder)} == {"pseudo_new"}
     assert {event.state for event in read_events(folder)[1::2]} == {"complete"}
     assert not (folder / "result.json").exists() and (folder / "best.gin").exists()
     alarmed(monkeypatch, tmp_path, everything)
     assert command.run(file, TINY, **options, final=True) == 0
     assert (folder / "result.json").exists()
-    final = list(read_study(tmp_path / "search_text_refiner_final"))
+    final = list(read_records(tmp_path / "search_text_refiner_final"))
     assert {(r.protocol, r.seed, r.variant) for r in final} == {
         ("base_to_new", 5, "default"), ("base_to_new", 5, "tuned"),
     }  # fmt: skip
@@ -138,7 +137,7 @@ def test_what_is_left_of_a_data_set(small_mosaic):
     assert left.reader.read(left.train[0].path).size == (48, 48)
     new = class_subset(whole, "new")
     for item in (whole.test[0], new.train[0], new.val[0]):
-        with pytest.raises(ValueError, match="out of reach"):
+        with pytest.raises(ValueError, match="held out of the search"):
             left.reader.read(item.path)
     halves = [class_subset(left, half).class_names for half in ("base", "new")]
     assert halves[0] + halves[1] == left.class_names
@@ -165,7 +164,7 @@ def test_no_epoch_is_chosen_by_what_judges_a_trial(tmp_path, place, rule):
 def test_presets_are_searches_of_real_parameters(name):
     from experiments.search.space import Space
 
-    parsed = search_of(load_config(config_path(name)))
+    parsed = search_of(read_config_file(config_path(name)))
     space = Space(parsed.search.space, parsed.base)
     default = parsed.base.with_bindings({"experiment.dataset": NAME}, "").operative("experiment")
     for key, dimension in space.dimensions.items():

@@ -9,11 +9,12 @@ import sys
 import pytest
 
 import experiments.study.driver
-from experiments.search.ledger import LEDGER_NAME, Ledger
+from core.store.names import LEDGER_NAME
+from experiments.search.ledger import Ledger
 from experiments.study.progress import PlainProgress
 from experiments.workers.local import LocalExecutor
 from tests.helpers.fake_runs import executions
-from tests.helpers.search_runs import ENTRY, history, parsed, read_trials, run_inline
+from tests.helpers.fake_searches import ENTRY, history, parsed, read_trials, run_inline
 
 FORK = multiprocessing.get_context("fork")
 SAMPLERS = {
@@ -151,7 +152,7 @@ def test_a_worker_that_dies_changes_nothing(tmp_path):
     search = parsed(tmp_path, "search.trials=4", "experiment.template='kill once'")
     with LocalExecutor(2, entry=ENTRY, log_dir=tmp_path / "logs") as executor:
         course = run_inline(search, tmp_path / "killed", executor)
-    assert course.complete and not course.outcome.failed
+    assert course.complete and not course.study.failed
     rows = [
         [(t["number"], t["params"], t["values"]) for t in read_trials(tmp_path / folder)]
         for folder in ("plain", "killed")
@@ -180,7 +181,7 @@ def test_an_interrupted_search_is_resumed(tmp_path):
                 os.kill(os.getpid(), signal.SIGINT)
 
     course = run_inline(search, tmp_path / "stopped", progress=Impatient(io.StringIO()))
-    assert not course.complete and course.outcome.interrupted
+    assert not course.complete and course.study.interrupted
     assert run_inline(search, tmp_path / "stopped").complete
     assert history(tmp_path / "stopped") == history(tmp_path / "plain")
 

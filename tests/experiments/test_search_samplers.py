@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from experiments.search.samplers import CMAES, GP, NSGA3, QMC, TPE, Random
-from tests.helpers.search_runs import parsed, read_trials, run_inline
+from tests.helpers.fake_searches import parsed, read_trials, run_inline
 
 SAMPLERS = (TPE, GP, CMAES, QMC, Random, NSGA3)
 optuna.logging.set_verbosity(optuna.logging.ERROR)

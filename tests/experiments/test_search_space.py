@@ -2,11 +2,10 @@
 
 import pytest
 
-from core.config.config import config_from_text
-from core.config.registry import Reference
+from core.config import Reference, config_from_text
 from experiments.search.samplers import TPE
 from experiments.search.space import Choice, Range, Space
-from tests.helpers.search_runs import CONFIG, parsed
+from tests.helpers.fake_searches import CONFIG, parsed
 
 BASE = """experiment.dataset = 'alpha'
 experiment.method = @CoOp
@@ -98,14 +97,14 @@ BAD = [
     ({"SGD.lr": {**LR, "hi": 3}}, "a range has low and high.*'hi'"),
     ({"SGD.lr": {**LR, "log": 1}}, "log must be True or False, got 1"),
     ({"SGD.lr": {**LR, "log": True, "step": 0.001}}, "a log range has no step"),
-    ({"SGD.momentum": {"low": 0.0, "high": 0.9, "log": True}}, "begins above 0, got low = 0.0"),
+    ({"SGD.momentum": {"low": 0.0, "high": 0.9, "log": True}}, "starts above 0, got low = 0.0"),
     ({"SGD.lr": {**LR, "step": 0.5}}, "step must be a number above 0 and at most"),
     ({"SGD.lr": {**LR, "step": 0.06}}, "high must be low plus a number of steps"),
     ({"EmaCache.num_slots": {"low": 5, "high": 9, "step": 0.5}}, "step must be a whole number"),
     ({"EmaCache.num_slots": {"low": 5.5, "high": 9}}, "must be int >= 1, got 5.5"),
     ({"EmaCache.momentum": {"low": 0.5, "high": 1.5}}, r"must be float in \[0, 1\], got 1.5"),
     ({"CoOp.ctx_init": {"low": 1, "high": 2}}, "must be text"),
-    ({"LinearAggregation.renormalise": {"low": False, "high": True}}, "is no number"),
+    ({"LinearAggregation.renormalise": {"low": False, "high": True}}, "is not a number"),
     ({"SGD.lr": 0.1}, "must be a range .* or a tuple of choices, got 0.1"),
     ({"SGD.lr": (0.1,)}, "two or more different choices"),
     ({"SGD.lr": (0.1, 1e-1)}, "two or more different choices"),
@@ -148,7 +147,7 @@ def test_too_many_structures_are_refused(base):
         "TextRefiner.alignment": [Reference("NoAlignment"), Reference("MlpAlignment")],
         "experiment.method": [Reference("CoOp"), Reference("ZeroShot")],
     }
-    with pytest.raises(ValueError, match="288 ways to plug parts, more than 256"):
+    with pytest.raises(ValueError, match="288 combinations of parts, more than 256"):
         Space(space, base)
 
 
@@ -156,19 +155,25 @@ SETTINGS = [
     (["search.trials=0"], "search.trials must be int >= 1, got 0"),
     (["search.datasets=()"], "search.datasets is empty"),
     (["search.seeds=()"], "search.seeds is empty"),
-    (["search.seeds=(1, 1)"], "search.seeds must not repeat a value, 1 does"),
+    (["search.seeds=(1, 1)"], "search.seeds must not repeat a value, 1 appears twice"),
     (["search.final_seeds=(2, 3)"], "final_seeds must be fresh, 2 is among search.seeds"),
     (["search.objectives=('val', 'hm')"], "an accuracy of one kind of run"),
     (["search.objectives=('train_seconds',)"], "got only costs"),
-    (["search.objectives=('train_seconds', 'val')"], "begins with what names the winner"),
+    (
+        ["search.objectives=('train_seconds', 'val')"],
+        "names the winner and must be an",
+    ),
     (["search.objectives=('test',)"], "one of 'val'"),
     (["search.study='a/b'"], "search.study names a folder"),
     (["search.sampler=@TPEE"], "did you mean 'TPE'"),
     (["search.sampler=@SGD"], "not sampler"),
     (["TPE.num_startups=3"], "did you mean 'num_startup'"),
-    (["search.sampler=@CMAES", "search.objectives=('base', 'new')"], "@CMAES knows one objective"),
-    (["search.pruner=@MedianPruning", "search.objectives=('base', 'new')"], "a pruner compares"),
-    (["experiment.selection='val'"], "a search judges the last epoch"),
+    (["search.sampler=@CMAES", "search.objectives=('base', 'new')"], "@CMAES takes one objective"),
+    (
+        ["search.pruner=@MedianPruning", "search.objectives=('base', 'new')"],
+        "a pruner takes one",
+    ),
+    (["experiment.selection='val'"], "a search scores the last epoch"),
     (["experiment.dataset='x'"], "set search.datasets"),
     (["experiment.seed=3"], "set search.seeds"),
     (["search.round_size=0"], "search.round_size must be int >= 1"),

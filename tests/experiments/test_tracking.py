@@ -17,7 +17,8 @@ import pytest
 import experiments.run.experiment
 import methods.zero_shot
 import refiners.null_refiner
-from core.store.record import RECORD_NAME, read_record, write_record
+from core.store.names import RECORD_NAME
+from core.store.record import read_record, write_record
 from experiments.study.driver import rerun, run_study
 from experiments.study.progress import NoProgress
 from experiments.study.tracking import (
@@ -35,7 +36,7 @@ from tests.helpers.fake_runs import fake_plan
 
 REGISTERED = (experiments.run.experiment, methods.zero_shot, refiners.null_refiner)
 FAKE = "tests.helpers.fake_runs:fake_run"
-PLACE = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
+RUNTIME = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
 PLAN = fake_plan(["ok a", "diverge", "refuse"], seeds=[1])
 
 
@@ -65,7 +66,7 @@ def mirrored(runs_dir):
     notes, progress = noting()
     tracker = MlflowTracker(study_dir)
     run_study(
-        PLAN, study_dir, InlineExecutor(FAKE), place=PLACE, tracker=tracker, progress=progress
+        PLAN, study_dir, InlineExecutor(FAKE), runtime=RUNTIME, tracker=tracker, progress=progress
     )
     return study_dir, [note for note in notes if "MLflow" in note]
 
@@ -125,7 +126,7 @@ def test_sync_adds_nothing_that_is_there_and_replaces_what_changed(mirrored, run
     report = mirror.run_pass()
     assert (report.written, report.present, report.left) == (0, 6, 0)
     cell = PLAN.cells[0]
-    rerun(study_dir, cell.identity, InlineExecutor(FAKE), place=PLACE)
+    rerun(study_dir, cell.identity, InlineExecutor(FAKE), runtime=RUNTIME)
     assert mirror.run_pass().written == 0
     record = read_record(study_dir / cell.identity)
     write_record(study_dir / cell.identity, replace(record, message="again"))
@@ -153,7 +154,7 @@ def test_a_half_written_run_is_replaced(mirrored, runs_dir):
 
 def test_sync_catches_up_with_a_study_that_had_no_tracker(runs_dir):
     study_dir = runs_dir / "late"
-    run_study(PLAN, study_dir, InlineExecutor(FAKE), place=PLACE)
+    run_study(PLAN, study_dir, InlineExecutor(FAKE), runtime=RUNTIME)
     report = sync(study_dir)
     assert (report.written, report.left, report.error) == (6, 0, "")
     assert len(stored(runs_dir, "late")) == 6
@@ -166,7 +167,7 @@ def test_broken_tracking_is_one_warning_and_the_study_goes_on(tmp_path):
         fake_plan(["ok"]),
         tmp_path / "s",
         InlineExecutor(FAKE),
-        place=PLACE,
+        runtime=RUNTIME,
         tracker=tracker,
         progress=progress,
     )
@@ -179,7 +180,7 @@ def test_broken_tracking_is_one_warning_and_the_study_goes_on(tmp_path):
 
 @pytest.mark.parametrize("uri", ["sqlite:////proc/none/mlflow.db", "nonsense://x"])
 def test_other_ways_to_be_broken_are_reported_alike(tmp_path, uri):
-    run_study(fake_plan(["ok"]), tmp_path, InlineExecutor(FAKE), place=PLACE)
+    run_study(fake_plan(["ok"]), tmp_path, InlineExecutor(FAKE), runtime=RUNTIME)
     mirror = Mirror(tmp_path, uri)
     report = mirror.run_pass()
     assert (report.written, report.left) == (0, 4) and report.error and "\n" not in report.error
@@ -189,18 +190,20 @@ def test_other_ways_to_be_broken_are_reported_alike(tmp_path, uri):
 
 def test_a_damaged_record_is_named_and_the_others_are_mirrored(runs_dir):
     study_dir = runs_dir / "damaged"
-    run_study(fake_plan(["ok"]), study_dir, InlineExecutor(FAKE), place=PLACE)
+    run_study(fake_plan(["ok"]), study_dir, InlineExecutor(FAKE), runtime=RUNTIME)
     path = sorted(study_dir.glob(f"*/{RECORD_NAME}"))[0]
     path.write_text("{")
     mirror = Mirror(study_dir, tracking_uri(runs_dir))
     report = mirror.run_pass()
     mirror.close()
     assert (report.written, report.left) == (3, 1)
-    assert str(path) in report.error and "3 runs written, 0 were there, 1 left" in str(report)
+    assert str(
+        path
+    ) in report.error and "3 runs written, 0 already in MLflow, 1 not written" in str(report)
 
 
 def test_only_a_folder_can_be_synchronized(tmp_path):
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="is not a study folder: it does not exist"):
         sync(tmp_path / "nothing")
 
 
@@ -241,7 +244,7 @@ def test_the_driver_does_not_import_mlflow_and_leaves_the_environment_alone(mirr
 
 def test_illegal_keys_and_long_values_are_made_legal(tmp_path):
     (tmp_path / "config.gin").write_text("a.b = " + "x" * 9000 + "\nscope/C.d = @E\n")
-    run_study(fake_plan(["ok"]), tmp_path / "s", InlineExecutor(FAKE), place=PLACE)
+    run_study(fake_plan(["ok"]), tmp_path / "s", InlineExecutor(FAKE), runtime=RUNTIME)
     path = next((tmp_path / "s").glob(f"*/{RECORD_NAME}"))
     record = replace(read_record(path.parent), factors={"a@[b]=": "1", "k" * 300: "2"})
     params = params_of(tmp_path, record)

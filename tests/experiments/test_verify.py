@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import experiments.cli.verify  # noqa: F401  (registers the replays)
-from experiments.verify.vectors import find_sets, verify_set
+from experiments.verify.verify import find_sets, verify_set
 from main import main
 from tests.helpers.paths import GOLDEN
 

@@ -1,4 +1,4 @@
-"""A pytest plugin: miniature trees of the fifteen benchmarks, made once a test session."""
+"""Fixtures: miniature trees of the fifteen benchmarks, made once per test session."""
 
 import importlib.util
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.benchmarks.table import BENCHMARKS
+from core.data.benchmarks.definitions import BENCHMARKS
 from tests.helpers.benchmark_trees import CREATED, GOLDEN
 
 

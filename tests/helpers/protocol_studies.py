@@ -15,6 +15,7 @@ import torch
 
 import main as command_line
 from core.clip import backbone
+from tests.helpers.open_clip_models import open_clip
 
 NAME = "ViT-B-16-narrow"
 CLIP = {
@@ -58,7 +59,7 @@ def make_clip(folder: Path) -> Path:
     """Tells open_clip of the model and gives a file of random weights for it."""
     config = folder / f"{NAME}.json"
     config.write_text(json.dumps(CLIP))
-    backbone.open_clip.add_model_config(config)
+    open_clip.add_model_config(config)
     weights = folder / "narrow.pt"
     if not weights.exists():
         torch.manual_seed(0)

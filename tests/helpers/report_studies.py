@@ -2,7 +2,7 @@
 
 import itertools
 
-from tests.analysis.test_analysis_study import make_study
+from tests.helpers.study_folders import make_study
 
 PARTS = ("TextRefiner.cache", "TextRefiner.aggregation", "TextRefiner.semantic")
 LEVELS = {

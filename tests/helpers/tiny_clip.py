@@ -11,7 +11,7 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import build_open_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import Tokenizer
-from core.config.registry import lookup
+from core.config import lookup
 from core.interfaces import Method
 from core.seeding import Seeds
 from core.train.batches import TrainingBatches

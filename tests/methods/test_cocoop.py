@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 
-import experiments.verify.cocoop  # noqa: F401  (registers the replay)
 from core.clip.backbone import load_clip
 from core.seeding import Seeds
 from core.types import Batch, ClassNames, ImageFeatures
-from experiments.verify.vectors import verify_set
+from experiments.verify.verify import verify_set
 from methods.base import unit
 from methods.cocoop import CoCoOp
 from methods.sep import SEP
-from tests.helpers.method_runs import (
+from tests.helpers.paths import GOLDEN
+from tests.helpers.preset_runs import (
     NAMES,
     check_off_is_base,
     check_run,
@@ -21,12 +21,6 @@ from tests.helpers.method_runs import (
     pixel_batch,
     tiny_clip,
 )
-from tests.helpers.paths import GOLDEN
-
-
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory):
-    return tmp_path_factory.getbasetemp() / "cache"
 
 
 def build(**options):

@@ -8,10 +8,11 @@ import torch
 from core.clip.backbone import load_clip
 from core.seeding import Seeds
 from core.types import Batch, ClassNames
-from experiments.run.run import Place, evaluate, reload
+from experiments.run.run import evaluate, reload
+from experiments.run.runtime import Runtime
 from methods.ivlp import IVLP
-from tests.helpers.method_runs import few_test_images
-from tests.helpers.prompt_runs import (
+from tests.helpers.preset_runs import few_test_images
+from tests.helpers.two_step_runs import (
     OFF,
     ON,
     built,
@@ -43,34 +44,34 @@ def test_matches_the_recorded_run():
     check_recorded("public_ivlp")
 
 
-def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
+def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch):
     few_test_images(monkeypatch)
-    record = run_text(two_steps("IVLP"), tmp_path / "run")
+    record = run_text(two_steps("IVLP"), tmp_path / "run", cache_dir)
     assert record.status == "finished"
     assert record.cost.trainable_parameters == 2 * 128 * (3 + 4)
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["ce"] > 0
-    with reload(tmp_path / "run", Place(cache_dir=tmp_path)) as again:
-        scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
-        restored = logits_of(again)
+    again = reload(tmp_path / "run", Runtime(cache_dir=cache_dir))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
+    restored = logits_of(again)
     assert scores == record.evaluations
-    logits, _ = trained_logits(two_steps("IVLP"), tmp_path)
+    logits, _ = trained_logits(two_steps("IVLP"), cache_dir)
     assert torch.equal(restored, logits)
 
 
-def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
-    plain, state = trained_logits(two_steps("IVLP"), tmp_path)
-    off, other = trained_logits(two_steps("IVLP", refiner=OFF), tmp_path)
+def test_a_refiner_that_is_off_changes_no_bit(cache_dir):
+    plain, state = trained_logits(two_steps("IVLP"), cache_dir)
+    off, other = trained_logits(two_steps("IVLP", refiner=OFF), cache_dir)
     assert torch.equal(plain, off)
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
-def test_a_refiner_trains_on_prompted_local_tokens(tmp_path):
-    with built(two_steps("IVLP", refiner=ON), tmp_path) as assembly:
-        (batch,) = assembly.source.evaluation(assembly.dataset, assembly.dataset.test[:3], 3)
-        need = frozenset({"pooled", "local", "attention"})
-        out = assembly.model(Batch(labels=batch.labels, pixels=batch.pixels, need=need))
+def test_a_refiner_trains_on_prompted_local_tokens(cache_dir):
+    assembly = built(two_steps("IVLP", refiner=ON), cache_dir)
+    (batch,) = assembly.source.evaluation(assembly.dataset, assembly.dataset.test[:3], 3)
+    need = frozenset({"pooled", "local", "attention"})
+    out = assembly.model(Batch(labels=batch.labels, pixels=batch.pixels, need=need))
     spec = assembly.model.method.clip.spec
     assert out.local.shape == (3, 1 + spec.num_patches, spec.joint_width)
     assert out.attention.shape == (3, spec.num_patches)

@@ -9,9 +9,9 @@ import torch
 
 from core.clip.frozen import fingerprint
 from core.clip.prompts import ContextPrompts
-from core.config.registry import entries
+from core.config import registered_classes
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
-from core.train.evaluate import answers
+from core.train.evaluate import predict
 from core.types import Batch, ClassNames
 from tests.helpers.tiny_clip import (
     CLASSES,
@@ -27,7 +27,7 @@ from tests.helpers.tiny_clip import (
     training,
 )
 
-METHODS = [entry.name for entry in entries("method")]
+METHODS = [entry.name for entry in registered_classes("method")]
 CASES = [
     *((name, {}) for name in METHODS),
     ("CoOp", {"ctx_init": ""}),
@@ -191,7 +191,7 @@ def test_counting_right_answers_equals_the_argmax_of_every_image(name):
     model = make_model(make_method(name, shared_tiny_clip()))
     model.eval()
     parts = [batch(5, seed=8), batch(4, seed=9)]
-    correct, total = answers(model, parts).counts(len(CLASSES))
+    correct, total = predict(model, parts).counts(len(CLASSES))
     guesses = torch.cat([logits(model, b).argmax(dim=-1) for b in parts])
     labels = torch.cat([b.labels for b in parts])
     assert total == tuple(int((labels == c).sum()) for c in range(len(CLASSES)))
@@ -200,7 +200,7 @@ def test_counting_right_answers_equals_the_argmax_of_every_image(name):
     )
 
 
-@pytest.mark.parametrize("entry", entries("method"), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", registered_classes("method"), ids=lambda entry: entry.name)
 def test_every_method_names_its_source(entry):
     assert entry.summary and not entry.summary.startswith(entry.name + "(")
     assert re.search(r"\b(19|20)\d\d\b", entry.reference), entry.reference

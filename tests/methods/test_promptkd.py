@@ -10,16 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.clip.backbone import load_clip, shared_clip
-from core.config.config import config_from_text
+from core.config import config_from_text
 from core.seeding import Seeds
 from core.types import Batch, ClassNames
-from experiments.run.data_inputs import read_inputs
-from experiments.run.run import Place, evaluate, reload, train
+from experiments.run.data_inputs import read_data_inputs
+from experiments.run.run import evaluate, reload, train
+from experiments.run.runtime import Runtime
 from methods.ivlp import IVLP
 from methods.promptkd import KnownLogits, PromptKD
 from methods.teachers import PublishedTeacher, RunTeacher, Teacher
-from tests.helpers.method_runs import few_test_images
-from tests.helpers.prompt_runs import (
+from tests.helpers.preset_runs import few_test_images
+from tests.helpers.two_step_runs import (
     OFF,
     ON,
     built,
@@ -39,12 +40,12 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def teacher_run(tmp_path_factory):
+def teacher_run(tmp_path_factory, cache_dir):
     """Stage 1: a run of IVLP without vision prompts, two steps long."""
     folder = tmp_path_factory.mktemp("teachers") / "run"
     with pytest.MonkeyPatch.context() as patch:
         few_test_images(patch)
-        run_text(two_steps("IVLP", "IVLP.num_ctx_vision = 1"), folder)
+        run_text(two_steps("IVLP", "IVLP.num_ctx_vision = 1"), folder, cache_dir)
     return folder
 
 
@@ -62,59 +63,59 @@ def test_matches_the_recorded_run(name):
     check_recorded(name)
 
 
-def test_a_run_trains_and_is_restored(tmp_path, monkeypatch, teacher_run):
+def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch, teacher_run):
     few_test_images(monkeypatch)
     settings = f"PromptKD.teacher = @RunTeacher\nRunTeacher.run = '{teacher_run}'"
     text = two_steps("PromptKD", settings)
-    record = run_text(text, tmp_path / "run")
+    record = run_text(text, tmp_path / "run", cache_dir)
     assert (record.status, record.regime) == ("finished", "limited")
     width = 128
     head = 2 * (width * width + width) + 2 * width
     assert record.cost.trainable_parameters == 4 * 4 * width + head
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["loss"] == log["kd"] > 0
-    with reload(tmp_path / "run", Place(cache_dir=tmp_path)) as again:
-        scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
-        restored = logits_of(again)
+    again = reload(tmp_path / "run", Runtime(cache_dir=cache_dir))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
+    restored = logits_of(again)
     assert scores == record.evaluations
-    assert torch.equal(restored, trained_logits(text, tmp_path)[0])
+    assert torch.equal(restored, trained_logits(text, cache_dir)[0])
 
 
-def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
-    plain, state = trained_logits(two_steps("PromptKD"), tmp_path)
-    off, other = trained_logits(two_steps("PromptKD", refiner=OFF), tmp_path)
+def test_a_refiner_that_is_off_changes_no_bit(cache_dir):
+    plain, state = trained_logits(two_steps("PromptKD"), cache_dir)
+    off, other = trained_logits(two_steps("PromptKD", refiner=OFF), cache_dir)
     assert torch.equal(plain, off)
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
-def test_trains_under_a_refiner_and_is_selected_on_base_classes(tmp_path):
+def test_trains_under_a_refiner_and_is_selected_on_base_classes(cache_dir):
     text = two_steps("PromptKD", "experiment.selection = 'val'", refiner=ON)
-    with built(text, tmp_path) as assembly:
-        log = []
-        result = train(assembly, log.append)
-        classes = assembly.model.method.classes
+    assembly = built(text, cache_dir)
+    log = []
+    result = train(assembly, log.append)
+    classes = assembly.model.method.classes
     assert set(log[-1]) >= {"kd", "semantic", "regularization"}
     assert len(result.scores) == 1
     assert classes.names == assembly.dataset.class_names
 
 
-def test_unlabeled_images_of_both_halves_are_seen(tmp_path):
-    with built(two_steps("PromptKD"), tmp_path) as assembly:
-        assert assembly.trained_subset == "all"
-        assert assembly.selected_subset == "base"
-        assert assembly.model.method.classes.names == assembly.dataset.class_names
+def test_unlabeled_images_of_both_halves_are_seen(cache_dir):
+    assembly = built(two_steps("PromptKD"), cache_dir)
+    assert assembly.trained_subset == "all"
+    assert assembly.selected_subset == "base"
+    assert assembly.model.method.classes.names == assembly.dataset.class_names
     whole = two_steps("PromptKD", "PromptKD.regime = 'transductive'")
     whole = whole.replace("experiment.shots = 2", "experiment.shots = 0")
-    with built(whole, tmp_path) as assembly:
-        assert assembly.model.method.regime == "transductive"
-        assert len(assembly.dataset.train) == 32 * len(assembly.dataset.class_names)
+    assembly = built(whole, cache_dir)
+    assert assembly.model.method.regime == "transductive"
+    assert len(assembly.dataset.train) == 32 * len(assembly.dataset.class_names)
 
 
-def test_transductive_takes_no_few_shot_draw(tmp_path):
+def test_transductive_takes_no_few_shot_draw(cache_dir):
     text = two_steps("PromptKD", "PromptKD.regime = 'transductive'")
     with pytest.raises(ValueError, match=r"experiment.shots = 2; use 0, or the regime 'limited'"):
-        built(text, tmp_path).__enter__()
+        built(text, cache_dir)
 
 
 def test_the_teacher_sees_each_image_once(clip):
@@ -171,14 +172,14 @@ def test_nothing_of_the_teacher_trains(clip):
     assert not any(module.training for module in method.teacher.modules())
 
 
-def test_another_content_of_the_teachers_files_is_another_run(tmp_path, teacher_run):
+def test_another_content_of_the_teachers_files_is_another_run(tmp_path, cache_dir, teacher_run):
     copy = tmp_path / "teacher"
     shutil.copytree(teacher_run, copy)
 
     def prints(folder):
         settings = f"PromptKD.teacher = @RunTeacher\nRunTeacher.run = '{folder}'"
         config = config_from_text(two_steps("PromptKD", settings))
-        return read_inputs(config, Place(cache_dir=tmp_path)).fingerprints
+        return read_data_inputs(config, Runtime(cache_dir=cache_dir)).fingerprints
 
     before = prints(copy)
     assert set(before) == {"dataset", "RunTeacher config.gin", "RunTeacher weights.safetensors"}
@@ -191,12 +192,12 @@ def test_another_content_of_the_teachers_files_is_another_run(tmp_path, teacher_
     }
 
 
-def test_a_run_teaches_what_it_says(clip, tmp_path, teacher_run):
+def test_a_run_teaches_what_it_says(clip, cache_dir, teacher_run):
     student = shared_clip("mosaic", None, "cpu", torch.float32)
-    with reload(teacher_run, Place(cache_dir=tmp_path)) as stage_one:
-        expected = logits_of(stage_one)
-        classes = stage_one.model.method.classes
-        (batch,) = stage_one.source.evaluation(stage_one.dataset, stage_one.dataset.test[:7], 7)
+    stage_one = reload(teacher_run, Runtime(cache_dir=cache_dir))
+    expected = logits_of(stage_one)
+    classes = stage_one.model.method.classes
+    (batch,) = stage_one.source.evaluation(stage_one.dataset, stage_one.dataset.test[:7], 7)
     teacher = RunTeacher(student, CLASSES, run=str(teacher_run))
     torch.testing.assert_close(teacher.logits(batch, classes), expected)
     same = RunTeacher(student, CLASSES, run=str(teacher_run / "weights.safetensors"))
@@ -250,7 +251,7 @@ def test_refuses_files_that_hold_no_teacher(clip, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         open_file()
     published(clip, path, **{"prompt_learner.ctx": None})
-    with pytest.raises(ValueError, match="no IVLP or PromptSRC checkpoint"):
+    with pytest.raises(ValueError, match="not an IVLP or PromptSRC checkpoint"):
         open_file()
     published(clip, path, **{"prompt_learner.ctx": torch.zeros(4, 64)})
     with pytest.raises(ValueError, match=r"widths \(64, 128\), but mosaic has \(128, 128\)"):

@@ -10,10 +10,11 @@ from core.clip.templates import CLIP_TEMPLATES_60
 from core.seeding import Seeds
 from core.train.averaging import gaussian_weights
 from core.types import Batch, ClassNames
-from experiments.run.run import Place, evaluate, reload, train
+from experiments.run.run import evaluate, reload, train
+from experiments.run.runtime import Runtime
 from methods.promptsrc import PromptSRC
-from tests.helpers.method_runs import few_test_images
-from tests.helpers.prompt_runs import (
+from tests.helpers.preset_runs import few_test_images
+from tests.helpers.two_step_runs import (
     OFF,
     ON,
     built,
@@ -47,33 +48,33 @@ def test_matches_the_recorded_run():
     check_recorded("public_promptsrc")
 
 
-def test_a_run_trains_and_is_restored(tmp_path, monkeypatch):
+def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch):
     few_test_images(monkeypatch)
     text = two_steps("PromptSRC", f"{FEW}\nPromptSRC.depth_text = 2")
-    record = run_text(text, tmp_path / "run")
+    record = run_text(text, tmp_path / "run", cache_dir)
     assert (record.status, record.regime) == ("finished", "inductive")
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     terms = ("ce", "text_l1", "image_l1", "logit_kl")
     assert log["loss"] == pytest.approx(sum(log[term] for term in terms), rel=1e-6)
-    with reload(tmp_path / "run", Place(cache_dir=tmp_path)) as again:
-        scores = tuple(evaluate(again, again.dataset, part) for part in again.targets())
-        restored = logits_of(again)
+    again = reload(tmp_path / "run", Runtime(cache_dir=cache_dir))
+    scores = tuple(evaluate(again, again.dataset, part) for part in again.scored_subsets())
+    restored = logits_of(again)
     assert scores == record.evaluations
-    assert torch.equal(restored, trained_logits(text, tmp_path)[0])
+    assert torch.equal(restored, trained_logits(text, cache_dir)[0])
 
 
-def test_a_refiner_that_is_off_changes_no_bit(tmp_path):
-    plain, state = trained_logits(two_steps("PromptSRC", FEW), tmp_path)
-    off, other = trained_logits(two_steps("PromptSRC", FEW, refiner=OFF), tmp_path)
+def test_a_refiner_that_is_off_changes_no_bit(cache_dir):
+    plain, state = trained_logits(two_steps("PromptSRC", FEW), cache_dir)
+    off, other = trained_logits(two_steps("PromptSRC", FEW, refiner=OFF), cache_dir)
     assert torch.equal(plain, off)
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
-def test_trains_under_a_refiner(tmp_path):
-    with built(two_steps("PromptSRC", FEW, refiner=ON), tmp_path) as assembly:
-        log = []
-        train(assembly, log.append)
+def test_trains_under_a_refiner(cache_dir):
+    assembly = built(two_steps("PromptSRC", FEW, refiner=ON), cache_dir)
+    log = []
+    train(assembly, log.append)
     assert set(log[-1]) >= {"text_l1", "semantic", "regularization"}
 
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import experiments.verify.sep  # noqa: F401  (registers the replay)
 from core.clip.prompts import ContextPrompts
 from core.seeding import Seeds
 from core.train.batches import FeatureBatches
 from core.types import Batch, ClassNames, ImageFeatures
-from experiments.verify.vectors import verify_set
+from experiments.verify.verify import verify_set
 from methods.base import unit
 from methods.sep import SEP
 from methods.token_fusion import TokenFusion
-from tests.helpers.method_runs import (
+from tests.helpers.paths import GOLDEN
+from tests.helpers.preset_runs import (
     NAMES,
     check_off_is_base,
     check_run,
@@ -25,15 +25,9 @@ from tests.helpers.method_runs import (
     pixel_batch,
     tiny_clip,
 )
-from tests.helpers.paths import GOLDEN
 
 EXACT = {"rtol": 1e-11, "atol": 1e-11}
 RELEASED = {"selection_scope": "batch", "fusion_axis": "batch"}
-
-
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory):
-    return tmp_path_factory.getbasetemp() / "cache"
 
 
 def build(classes=NAMES, clip=None, **options):

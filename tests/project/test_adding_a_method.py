@@ -1,5 +1,6 @@
 """What docs/adding_a_method.md promises: its blocks, as they stand, in a copy of the project."""
 
+import ast
 import json
 import os
 import re
@@ -10,10 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.config.registry import entries
+from core.config import registered_classes
 from core.store.record import read_record
 from tests.helpers.paths import ROOT
-from tests.methods import test_methods
 
 PAGE = (ROOT / "docs" / "adding_a_method.md").read_text()
 FILES = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
@@ -60,9 +60,9 @@ def project(tmp_path_factory):
     for name in ("core", "methods", "refiners", "experiments", "analysis"):
         half_written = shutil.ignore_patterns("*.pyc.*")  # by another process of the same project
         shutil.copytree(ROOT / name, folder / name, ignore=half_written)
-    (folder / "tests").mkdir()
-    for file in (ROOT / "main.py", ROOT / "pyproject.toml", *ROOT.glob("tests/*.py")):
-        shutil.copy2(file, folder / file.relative_to(ROOT))
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("golden"))
+    for name in ("main.py", "pyproject.toml"):
+        shutil.copy2(ROOT / name, folder / name)
     drawn = folder / "core" / "mosaic" / "datasets.py"
     assert PICTURES in drawn.read_text()
     drawn.write_text(drawn.read_text().replace(PICTURES, FEW_PICTURES))
@@ -88,6 +88,18 @@ def played(project):
     return {line: SimpleNamespace(**found) for line, found in outcomes.items()}
 
 
+def run_over_every_method():
+    """The names of the tests of the contract that have a parameter for the method."""
+    tree = ast.parse((ROOT / "tests" / "methods" / "test_methods.py").read_text())
+    for node in tree.body:
+        marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
+        if any(
+            re.match(r"each_(?:method|case)|pytest.mark.parametrize\('(?:name|entry)'", mark)
+            for mark in marks
+        ):
+            yield node.name
+
+
 def records_below(folder):
     return [read_record(path.parent) for path in sorted(folder.glob("*/record.json"))]
 
@@ -95,12 +107,12 @@ def records_below(folder):
 def test_the_method_is_one_file():
     assert list(FILES) == [
         "methods/text_adapter.py",
-        "experiments/configs/text_adapter.gin",
-        "tests/test_text_adapter.py",
+        "experiments/configs/methods/text_adapter.gin",
+        "tests/methods/test_text_adapter.py",
         "text_adapter_study.gin",
     ]
     assert PAGE.count("```") == 2 * (len(FILES) + 1), "a block of the page is not played"
-    assert "TextAdapter" not in {entry.name for entry in entries()}
+    assert "TextAdapter" not in {entry.name for entry in registered_classes()}
 
 
 def test_every_command_of_the_page_succeeds(played):
@@ -119,17 +131,14 @@ def test_the_contract_and_the_numeric_test_run_over_it(played):
     outcomes = played[CONTRACT]
     assert outcomes.others == []
     passed = {tuple(re.split(r"::|\[", node)[:2]) for node in outcomes.passed}
-    contract = {
-        ("tests/test_methods.py", name)
-        for name, function in vars(test_methods).items()
-        for mark in getattr(function, "pytestmark", ())
-        if name.startswith("test_") and mark.args[0] in ("name", ("name", "settings"), "entry")
-    }
+    contract = {("tests/methods/test_methods.py", name) for name in run_over_every_method()}
     assert len(contract) >= 12 and contract <= passed
     refiner = "test_the_refiner_works_on_every_method_that_provides_what_it_needs"
-    assert ("tests/test_refiners.py", refiner) in passed
-    assert ("tests/test_architecture.py", "test_imports_point_downwards") in passed
-    numeric = {name for file, name in passed if file == "tests/test_text_adapter.py"}
+    assert ("tests/refiners/test_refiners.py", refiner) in passed
+    assert ("tests/project/test_architecture.py", "test_imports_point_downwards") in passed
+    matrix = [node for node in outcomes.passed if node.startswith("tests/project/test_matrix.py")]
+    assert len(matrix) > 25, "the matrix of methods and parts does not know the method"
+    numeric = {name for file, name in passed if file == "tests/methods/test_text_adapter.py"}
     assert numeric == set(re.findall(r"^def (test_\w+)", PAGE, re.MULTILINE)) != set()
 
 

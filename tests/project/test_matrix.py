@@ -1,10 +1,12 @@
-"""Every base method with every variant of the refiner: real runs of two steps on a tiny CLIP.
+"""Every registered base method with every registered refiner and part: real runs on a tiny CLIP.
 
-Each run goes through the ordinary door: trains, is recorded, is restored from its folder. The
-matrix that comes out is printed and is the one that the README shows.
+Nothing here lists methods or parts: what is registered is covered. Each run goes through the
+ordinary door: it trains for two steps, is recorded, and is restored from its folder.
 """
 
 import itertools
+import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,61 +14,110 @@ import torch
 from PIL import Image
 
 import experiments.run.image_source
+import experiments.run.registered
 import experiments.run.run
-from core.config.config import load_config
-from core.config.registry import entries
+from core.config import REQUIRED, Part, isolated_registry, lookup, register, registered_classes
 from core.store.record import from_json, read_record, to_json, write_record
-from experiments.cli.console import config_path
-from experiments.run.run import Place, reload
-from tests.helpers.method_runs import ALL_OFF
-from tests.helpers.paths import ROOT
-from tests.helpers.tiny_clip import shared_tiny_clip
+from experiments.configs import config_path, read_config_file
+from experiments.run.run import reload
+from experiments.run.runtime import Runtime
+from refiners.cache import NoCache
+from tests.helpers.tiny_clip import EVERYTHING, shared_tiny_clip
+
+# Bindings without which a class cannot run here, or behind its name other settings to cover too.
+# A class that is not named runs with its defaults.
+NEEDED: dict[str, tuple[str, ...]] = {}
+OTHER_SETTINGS = {
+    "SEP": {"released": ("SEP.selection_scope='batch'", "SEP.fusion_axis='batch'")},
+}
+# These two work on the same rows, so that all their levels are combined.
+COMBINED = ("cache", "aggregation")
+PARTS_PRESET = "text_refiner"
+TWO_STEPS = ("experiment.batch_size=6", "experiment.epochs=1", "experiment.num_views=0")
+NUM_CLASSES = 6
+
+
+def named(kind):
+    """The names that are registered as a kind."""
+    return [entry.name for entry in registered_classes(kind)]
+
+
+def off(kind):
+    """The part of a kind that does nothing."""
+    (name,) = [name for name in named(kind) if re.match(r"No[A-Z]", name)]
+    return name
+
+
+def slots(refiner):
+    """The kind of every part that a refiner has, by parameter."""
+    found = {}
+    for name, parameter in lookup(refiner, "refiner").parameters.items():
+        for mark in get_args(parameter.annotation)[1:]:
+            if isinstance(mark, Part):
+                found[name] = mark.kind
+    return found
+
+
+def usual(refiner):
+    """The part in every slot: that of the preset, or of the class, or any that does something."""
+    preset = read_config_file(config_path(PARTS_PRESET)).bindings
+    parts = {}
+    for slot, kind in slots(refiner).items():
+        default = lookup(refiner, "refiner").parameters[slot].default
+        bound = preset.get(f"{refiner}.{slot}", default)
+        any_on = next((name for name in named(kind) if name != off(kind)), off(kind))
+        parts[slot] = any_on if bound is REQUIRED else bound.name
+    return parts
+
+
+def variants():
+    """Parts by slot for each run of a refiner: the usual ones, and every other in its slot."""
+    for refiner in named("refiner"):
+        kinds, parts = slots(refiner), usual(refiner)
+        chosen = [parts]
+        for slot, kind in kinds.items():
+            for name in named(kind):
+                # two loss terms of one name are refused: the other slot is off meanwhile
+                same = [s for s in parts if s != slot and parts[s] == name]
+                chosen.append({**parts, **dict.fromkeys(same, off(kind)), slot: name})
+        if set(COMBINED) <= kinds.keys():
+            levels = (named(kinds[slot]) for slot in COMBINED)
+            pairs = itertools.product(*levels)
+            chosen += [{**parts, **dict(zip(COMBINED, pair, strict=True))} for pair in pairs]
+        for number, choice in enumerate(chosen):
+            if choice not in chosen[:number]:
+                yield refiner, choice
+
+
+def bindings(refiner, parts):
+    """The overrides that choose a refiner with these parts."""
+    return [
+        f"experiment.refiner=@{refiner}",
+        *(f"{refiner}.{slot}=@{name}" for slot, name in parts.items()),
+        *(b for name in (refiner, *parts.values()) for b in NEEDED.get(name, ())),
+    ]
+
+
+def differences(refiner, parts):
+    """What a test is called after: the parts that are not the usual ones."""
+    ordinary = usual(refiner)
+    return " ".join([refiner, *(f"{s}={n}" for s, n in parts.items() if n != ordinary[s])])
+
 
 METHODS = {
-    "ZeroShot": ("text_refiner", "experiment.method=@ZeroShot"),
-    "CoOp": ("text_refiner",),
-    "CoCoOp": ("text_refiner_on_cocoop",),
-    "IVLP": ("text_refiner_on_ivlp",),
-    "PromptSRC": ("text_refiner_on_promptsrc",),
-    "PromptKD": ("text_refiner_on_promptkd",),
-    "SEP": ("text_refiner_on_sep",),
-    "SEP, released": (
-        "text_refiner_on_sep",
-        "SEP.selection_scope='batch'",
-        "SEP.fusion_axis='batch'",
-    ),
+    name if not label else f"{name}, {label}": (name, settings)
+    for name in named("method")
+    for label, settings in {"": (), **OTHER_SETTINGS.get(name, {})}.items()
 }
-TWO_STEPS = (
-    "experiment.batch_size=6",
-    "experiment.epochs=1",
-    "experiment.num_views=0",
-)
-NUM_CLASSES = 6
-SLOTS = {
-    "cache": [entry.name for entry in entries("cache")],
-    "aggregation": [entry.name for entry in entries("aggregation")],
-    "alignment": [entry.name for entry in entries("alignment")],
-    "semantic": ["SemanticLoss", "NoLoss"],
-    "regularization": [e.name for e in entries("loss") if e.name != "SemanticLoss"],
-}
-ROWS = [(slot, name) for slot, names in SLOTS.items() for name in names]
-OFF_ROW = ("refiner", "all parts off: the method alone, bit for bit")
-VARIANTS = [
-    *({"cache": c, "aggregation": a} for c, a in itertools.product(*list(SLOTS.values())[:2])),
-    *({"alignment": name} for name in SLOTS["alignment"]),
-    *({"semantic": name} for name in SLOTS["semantic"]),
-    *({"regularization": name} for name in SLOTS["regularization"]),
-]
-README = ROOT / "README.md"
-
-# rows of the matrix that passed, a set a method
-passed: dict[str, set[tuple[str, str]]] = {method: set() for method in METHODS}
+VARIANTS = {differences(*variant): variant for variant in variants()}
+REFINERS_WITH_PARTS = [refiner for refiner in named("refiner") if slots(refiner)]
+each_method = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Six classes of twelve noisy pictures each."""
-    root = tmp_path_factory.mktemp("pictures")
+    """Six classes of twelve noisy images each."""
+    root = tmp_path_factory.mktemp("images")
     noise = np.random.default_rng(0)
     for label in range(NUM_CLASSES):
         folder = root / f"kind {label}"
@@ -87,13 +138,17 @@ def tiny_backbone(monkeypatch):
 
 def run_variant(method, folder, tree, *overrides):
     """The record of a run, which is also in its folder."""
-    preset, *own = METHODS[method]
-    shots = 2 if method == "PromptKD" else 4  # it sees both halves of the classes
-    settings = [f"experiment.dataset='folder/{tree}'", f"experiment.shots={shots}"]
-    settings += [*TWO_STEPS, *own, *overrides]
+    name, own = METHODS[method]
+    sees_all_classes = lookup(name, "method").cls.regime != "inductive"
+    settings = [
+        f"experiment.dataset='folder/{tree}'",
+        f"experiment.method=@{name}",
+        f"experiment.shots={2 if sees_all_classes else 4}",
+        *(*TWO_STEPS, *NEEDED.get(name, ()), *own, *overrides),
+    ]
     folder.mkdir(parents=True)
     record = experiments.run.run.run(
-        load_config(config_path(preset), settings).text(),
+        read_config_file(config_path(PARTS_PRESET), settings),
         folder,
         identity="test",
         variant=method,
@@ -107,60 +162,76 @@ def run_variant(method, folder, tree, *overrides):
     return record
 
 
-def check(folder, tree):
+def check_restored(folder, tree):
     """Finished, finite, recorded, and the same when restored."""
     record = read_record(folder)
     assert record.status == "finished", record.message
     assert [e.target for e in record.evaluations] == ["base", "new"]
     assert from_json(to_json(record)) == record
-    with reload(folder, Place(cache_dir=tree / "cache")) as built:
-        state = built.model.state_dict().values()
-        assert all(bool(torch.isfinite(value).all()) for value in state)
-        again = [
-            experiments.run.run.evaluate(built, built.dataset, subset) for subset in built.targets()
-        ]
+    built = reload(folder, Runtime(cache_dir=tree / "cache"))
+    state = built.model.state_dict().values()
+    assert all(bool(torch.isfinite(value).all()) for value in state)
+    again = [
+        experiments.run.run.evaluate(built, built.dataset, subset)
+        for subset in built.scored_subsets()
+    ]
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_variant_trains_is_recorded_and_restored(method, tree, tmp_path):
-    for number, parts in enumerate(VARIANTS):
-        folder = tmp_path / str(number)
-        run_variant(method, folder, tree, *(f"TextRefiner.{k}=@{v}" for k, v in parts.items()))
-        check(folder, tree)
-    passed[method] |= {row for parts in VARIANTS for row in parts.items()}
+@pytest.mark.parametrize("variant", VARIANTS)
+@each_method
+def test_every_variant_trains_is_recorded_and_restored(method, variant, tree, tmp_path):
+    refiner, parts = VARIANTS[variant]
+    provided = lookup(METHODS[method][0], "method").cls.provides
+    try:
+        run_variant(method, tmp_path / "run", tree, *bindings(refiner, parts))
+    except ValueError as refusal:
+        if provided >= EVERYTHING or "does not provide" not in str(refusal):
+            raise
+        return
+    check_restored(tmp_path / "run", tree)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_all_parts_off_is_the_method_alone_bit_for_bit(method, tree, tmp_path):
-    alone, off, on = tmp_path / "alone", tmp_path / "off", tmp_path / "on"
+@pytest.mark.parametrize("refiner", REFINERS_WITH_PARTS)
+@each_method
+def test_all_parts_off_is_the_method_alone_bit_for_bit(method, refiner, tree, tmp_path):
+    parts_off = {slot: off(kind) for slot, kind in slots(refiner).items()}
+    alone, without, on = (tmp_path / name for name in ("alone", "off", "on"))
     run_variant(method, alone, tree, "experiment.refiner=@NullRefiner")
-    run_variant(method, off, tree, *ALL_OFF)
-    run_variant(method, on, tree)
-    check(off, tree)
+    run_variant(method, without, tree, *bindings(refiner, parts_off))
+    check_restored(without, tree)
     for name in ("log.jsonl", "weights.safetensors"):
-        assert (alone / name).read_bytes() == (off / name).read_bytes()
-        assert (alone / name).read_bytes() != (on / name).read_bytes()
-    scores = [read_record(folder).evaluations for folder in (alone, off)]
+        assert (alone / name).read_bytes() == (without / name).read_bytes()
+    scores = [read_record(folder).evaluations for folder in (alone, without)]
     assert scores[0] == scores[1]
-    passed[method].add(OFF_ROW)
+    if lookup(METHODS[method][0], "method").cls.provides >= EVERYTHING:
+        run_variant(method, on, tree, *bindings(refiner, usual(refiner)))
+        for name in ("log.jsonl", "weights.safetensors"):
+            assert (alone / name).read_bytes() != (on / name).read_bytes()
 
 
-def matrix():
-    """What passed in this process, as a Markdown table."""
-    head = ["", *METHODS]
-    rows = [[f"{slot}: `{name}`", *marks((slot, name))] for slot, name in ROWS]
-    lines = [head, ["---"] * len(head), [OFF_ROW[1], *marks(OFF_ROW)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def test_the_matrix_holds_everything_that_is_registered():
+    """Each part in its slot at least once, caches and aggregations in every combination."""
+    assert {name for name, _ in METHODS.values()} == set(named("method"))
+    assert {refiner for refiner, _ in VARIANTS.values()} == set(named("refiner"))
+    for refiner in REFINERS_WITH_PARTS:
+        runs = [parts for name, parts in VARIANTS.values() if name == refiner]
+        for slot, kind in slots(refiner).items():
+            assert {parts[slot] for parts in runs} == set(named(kind))
+        if set(COMBINED) <= slots(refiner).keys():
+            pairs = {tuple(parts[slot] for slot in COMBINED) for parts in runs}
+            assert len(pairs) == len(named("cache")) * len(named("aggregation"))
 
 
-def marks(row):
-    return ["yes" if row in passed[method] else "no" for method in METHODS]
+def test_a_new_part_is_in_the_matrix_at_once():
+    before = len(VARIANTS)
+    with isolated_registry():
 
+        @register("cache")
+        class NewCache(NoCache):
+            """A cache that nobody has told this file about."""
 
-def test_the_matrix_is_printed_and_the_readme_shows_it(capsys):
-    """The last of this file, which makes the matrix as a whole."""
-    assert all(passed.values()), "run the whole file: its other tests make the matrix"
-    with capsys.disabled():
-        print(f"\n{matrix()}")
-    assert matrix() in README.read_text()
+        now = {differences(*variant): variant for variant in variants()}
+    new = [parts for _, parts in now.values() if parts.get("cache") == "NewCache"]
+    assert {parts["aggregation"] for parts in new} == set(named("aggregation"))
+    assert len(now) == before + len(new)

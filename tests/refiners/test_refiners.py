@@ -7,12 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from core.clip.frozen import fingerprint
-from core.config.config import Reference, load_config
-from core.config.registry import entries, lookup
+from core.config import Reference, lookup, registered_classes
 from core.seeding import Seeds
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.types import Batch, Forward, MethodOutput
-from experiments.cli.console import config_path
+from experiments.configs import config_path, read_config_file
 from refiners.aggregation import LinearAggregation
 from refiners.alignment import MlpAlignment
 from refiners.cache import EmaCache, NoCache
@@ -42,7 +41,7 @@ SLOTS = {
     "semantic": "loss",
     "regularization": "loss",
 }
-PLUGGED = [(slot, entry.name) for slot, kind in SLOTS.items() for entry in entries(kind)]
+PLUGGED = [(slot, entry.name) for slot, kind in SLOTS.items() for entry in registered_classes(kind)]
 each_part = pytest.mark.parametrize(("slot", "name"), PLUGGED)
 SOURCE = MethodOutput(
     text_width=32,
@@ -131,7 +130,7 @@ def test_a_part_alone_moves_no_others_initial_values(slot, name):
     assert all(torch.equal(full[key], changed[key]) for key in kept)
 
 
-@pytest.mark.parametrize("method", [e.name for e in entries("method")])
+@pytest.mark.parametrize("method", [e.name for e in registered_classes("method")])
 def test_the_refiner_works_on_every_method_that_provides_what_it_needs(method):
     model = make_method(method, shared_tiny_clip())
     missing = {"local", "attention"} - model.provides
@@ -147,7 +146,8 @@ def test_the_refiner_works_on_every_method_that_provides_what_it_needs(method):
 
 
 @pytest.mark.parametrize(
-    "entry", [e for kind in ("refiner", *sorted(set(SLOTS.values()))) for e in entries(kind)]
+    "entry",
+    [e for kind in ("refiner", *sorted(set(SLOTS.values()))) for e in registered_classes(kind)],
 )
 def test_every_part_says_what_it_is(entry):
     off = entry.name in {*PARTS_OFF.values(), "NullRefiner"}
@@ -461,7 +461,7 @@ def test_the_regularization_of_unrefined_texts_is_rounding():
 
 
 def identity(name, *overrides):
-    return load_config(config_path(name), list(overrides)).identity("experiment")
+    return read_config_file(config_path(name), list(overrides)).identity("experiment")
 
 
 BASE = ("experiment.dataset=mosaic/vehicles",)

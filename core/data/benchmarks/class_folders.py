@@ -8,20 +8,22 @@ are ignored. The official partitions of Food-101 and DTD are not used, as publis
 import random
 from pathlib import Path
 
-from core.data.benchmarks.creation import Lists, cut_in_three
-from core.data.benchmarks.table import Benchmark
-from core.data.benchmarks.tree import ImageTree
-from core.data.split_file import Entry
+from core.data.benchmarks.definitions import Benchmark
+from core.data.benchmarks.image_tree import ImageTree
+from core.data.benchmarks.split_creation import SplitRows, cut_in_three
+from core.data.split_file import SplitRow
 
 
-def create_from_folders(row: Benchmark, home: Path, tree: ImageTree, rng: random.Random) -> Lists:
+def create_from_folders(
+    row: Benchmark, home: Path, tree: ImageTree, rng: random.Random
+) -> SplitRows:
     """Train, val and test entries; moves ``rng``. Raises ValueError for a class with too few."""
     folders = [name for name in tree.folders() if name not in row.ignored]
     if not folders:
         raise ValueError(f"{tree.root} has no class folders; expected {tree.root}/<class>/<image>")
     classes = [
         [
-            Entry(f"{folder}/{file}", label, row.renames.get(folder, folder))
+            SplitRow(f"{folder}/{file}", label, row.renames.get(folder, folder))
             for file in class_files(tree, folder)
         ]
         for label, folder in enumerate(folders)

@@ -1,6 +1,6 @@
 """imagenet and its variants imagenetv2, imagenet_sketch, imagenet_a, imagenet_r.
 
-Names come from ``classnames.txt`` (a line: wnid, blank, name; the names of the CLIP notebook), by
+Names come from ``classnames.txt`` (each line: wnid, space, name; those of the CLIP notebook), by
 wnid, for imagenetv2 by line. Plain files beside the class folders are ignored.
 
 * imagenet: the label is the position of the class folder among those sorted by name, the same in
@@ -15,16 +15,16 @@ import random
 from pathlib import Path
 
 from core.data.benchmarks.class_folders import class_files
-from core.data.benchmarks.creation import Lists
-from core.data.benchmarks.table import Benchmark
+from core.data.benchmarks.definitions import Benchmark
+from core.data.benchmarks.image_tree import ImageTree
+from core.data.benchmarks.split_creation import SplitRows
 from core.data.benchmarks.text_files import lines_of
-from core.data.benchmarks.tree import ImageTree
-from core.data.split_file import Entry
+from core.data.split_file import SplitRow
 
 _V2_CLASSES = 1000
 
 
-def list_imagenet(row: Benchmark, home: Path, tree: ImageTree, rng: random.Random) -> Lists:
+def list_imagenet(row: Benchmark, home: Path, tree: ImageTree, rng: random.Random) -> SplitRows:
     """Train and validation entries; ``rng`` is not used.
 
     Raises ValueError for class folders that differ between train and val, or without a name.
@@ -43,7 +43,7 @@ def list_imagenet(row: Benchmark, home: Path, tree: ImageTree, rng: random.Rando
     return {"train": train, "val": val, "test": val}
 
 
-def list_variant(row: Benchmark, home: Path, tree: ImageTree, rng: random.Random) -> Lists:
+def list_variant(row: Benchmark, home: Path, tree: ImageTree, rng: random.Random) -> SplitRows:
     """The test entries of a variant, as train and as test; ``rng`` is not used. Raises
     ValueError.
     """
@@ -54,7 +54,7 @@ def list_variant(row: Benchmark, home: Path, tree: ImageTree, rng: random.Random
     return {"train": images, "val": [], "test": images}
 
 
-def _list_v2(home: Path, tree: ImageTree) -> list[Entry]:
+def _list_v2(home: Path, tree: ImageTree) -> list[SplitRow]:
     names = list(_names(home).values())
     if len(names) < _V2_CLASSES:
         raise ValueError(
@@ -68,20 +68,22 @@ def _list_v2(home: Path, tree: ImageTree) -> list[Entry]:
             "folders 0 to 999 are needed (releases with wnid folders are older ones)"
         )
     return [
-        Entry(f"{folder}/{file}", label, names[label])
+        SplitRow(f"{folder}/{file}", label, names[label])
         for label, folder in enumerate(folders)
         for file in class_files(tree, folder)
     ]
 
 
-def _entries(tree: ImageTree, prefix: str, wnids: list[str], names: dict[str, str]) -> list[Entry]:
+def _entries(
+    tree: ImageTree, prefix: str, wnids: list[str], names: dict[str, str]
+) -> list[SplitRow]:
     if unnamed := [wnid for wnid in wnids if wnid not in names]:
         raise ValueError(
             f"{tree.root}: class folder {unnamed[0]!r} ({len(unnamed)} in all) is not in "
             "classnames.txt; is it a wnid?"
         )
     return [
-        Entry(f"{prefix}{wnid}/{file}", label, names[wnid])
+        SplitRow(f"{prefix}{wnid}/{file}", label, names[wnid])
         for label, wnid in enumerate(wnids)
         for file in class_files(tree, prefix + wnid)
     ]
@@ -103,7 +105,7 @@ def _names(home: Path) -> dict[str, str]:
     file = home / "classnames.txt"
     if not file.is_file():
         raise ValueError(
-            f"{file} does not exist; copy it there (a class a line: wnid, blank, name)"
+            f"{file} does not exist; copy it there (one class per line: wnid, space, name)"
         )
     names: dict[str, str] = {}
     for where, line in lines_of(file):

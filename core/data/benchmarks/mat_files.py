@@ -8,7 +8,7 @@ import numpy as np
 
 
 def labels_of(path: Path) -> list[int]:
-    """Variable ``labels`` of Oxford Flowers' ``imagelabels.mat``: one class number (from 1) an
+    """Variable ``labels`` of Oxford Flowers' ``imagelabels.mat``: one class number (from 1) per
     image. Raises ValueError.
     """
     labels = np.asarray(_variable(path, "labels")).ravel()
@@ -29,7 +29,7 @@ def class_names_of(path: Path) -> list[str]:
 
 
 def annotations_of(path: Path) -> list[tuple[str, int]]:
-    """Variable ``annotations`` of Stanford Cars: file name and class number (from 1) an image.
+    """Variable ``annotations`` of Stanford Cars: file name and class number (from 1) of each image.
 
     Raises ValueError, also for the test annotations that come without classes.
     """
@@ -58,13 +58,12 @@ def _variable(path: Path, name: str) -> Any:
         content = loadmat(path)
     except Exception as error:  # a damaged file raises almost anything
         what = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"annotation file {path} is no MATLAB file that can be read: {what}"
-        ) from error
+        raise ValueError(f"annotation file {path} is not a readable MATLAB file: {what}") from error
     if name not in content:
         found = [key for key in content if not key.startswith("__")]
         raise ValueError(
-            f"annotation file {path} has no variable {name!r}, only {found}; is it the right file?"
+            f"annotation file {path} has no variable {name!r}, only {found}; check that it is the "
+            "intended file"
         )
     return content[name]
 

@@ -1,7 +1,8 @@
 """What was published about the datasets, and where a tree on disk differs from it.
 
-Counts are those of the table. ``published.json`` holds the class names in label order, and the
-sha256 of the official split files of seven sets, as in CoOp (K. Zhou et al., arXiv:2109.01134).
+The numbers of classes and images are in ``definitions.py``. ``published.json`` holds the class
+names in label order, and the sha256 of the official split files of seven sets, as in CoOp (K. Zhou
+et al., arXiv:2109.01134).
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.data.benchmarks.table import Benchmark
+from core.data.benchmarks.definitions import Benchmark
 from core.data.dataset import Dataset
 
 

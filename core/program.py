@@ -1,0 +1,21 @@
+"""How the program was started, for messages that say which command to run next."""
+
+import shlex
+import sys
+from pathlib import Path
+
+SCRIPT = "refinelab"
+
+
+def command_line(*words: object) -> str:
+    """A command of this program for a shell, started the way this process was.
+
+    ``refinelab ...`` where the installed script runs, ``python main.py ...`` anywhere else.
+    """
+    program = (SCRIPT,) if Path(sys.argv[0]).stem == SCRIPT else ("python", "main.py")
+    return shlex.join([*program, *map(str, words)])
+
+
+def same_command() -> str:
+    """The command that started this process, to be run again."""
+    return command_line(*sys.argv[1:])

@@ -1,0 +1,70 @@
+"""``correct.json``: which test images a run predicted correctly, one bit per image.
+
+It stands beside the record, not in it: few readers need it, and records are read by the thousand.
+"""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core.store.atomic import write_atomic
+from core.store.names import CORRECT_NAME
+from core.store.record import read_record
+
+CORRECT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectImages:
+    """Which test images of one evaluation were predicted correctly, in the order of the test list.
+
+    ``bits`` has one bit per image, the first one the highest of the first byte, zeros at the end
+    (``numpy.packbits``). ``test_list`` fingerprints what was asked: equal ones mean the same images
+    in the same order, scored among the same classes.
+    """
+
+    target: str
+    test_list: str
+    num_images: int
+    bits: bytes
+
+    @property
+    def num_correct(self) -> int:
+        return int.from_bytes(self.bits).bit_count()
+
+
+def write_correct_images(run_dir: Path, images: Sequence[CorrectImages]) -> None:
+    """Write which images were predicted correctly, atomically, before the record that makes the
+    run finished.
+    """
+    targets = [{**asdict(i), "bits": base64.b64encode(i.bits).decode()} for i in images]
+    document = {"schema_version": CORRECT_VERSION, "targets": targets}
+    write_atomic(run_dir / CORRECT_NAME, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def read_correct_images(run_dir: Path) -> dict[str, CorrectImages]:
+    """Which images a run predicted correctly, by target; empty for a run that did not write it.
+
+    Raises ValueError for a broken file, and for one that its record contradicts.
+    """
+    path, record = run_dir / CORRECT_NAME, read_record(run_dir)
+    if record is None or not record.evaluations or not path.is_file():
+        return {}
+    try:
+        raw = json.loads(path.read_text())
+        if raw["schema_version"] != CORRECT_VERSION:
+            raise ValueError(f"schema version {raw['schema_version']} is not {CORRECT_VERSION}")
+        found = [
+            CorrectImages(**{**target, "bits": base64.b64decode(target["bits"], validate=True)})
+            for target in raw["targets"]
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; run it again") from error
+    counts = {e.target: (sum(e.correct), sum(e.total)) for e in record.evaluations}
+    if {f.target: (f.num_correct, f.num_images) for f in found} != counts or any(
+        len(f.bits) != -(-f.num_images // 8) for f in found
+    ):
+        raise ValueError(f"{path} does not agree with the record beside it; run it again")
+    return {f.target: f for f in found}

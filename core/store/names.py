@@ -1,0 +1,36 @@
+"""The name of every file and folder below ``runs/``; the picture of the tree is in the package."""
+
+# The folder of runs.
+MLFLOW_NAME = "mlflow.db"
+MLFLOW_LOCK_NAME = ".mlflow.lock"
+
+# A run folder.
+CONFIG_NAME = "config.gin"
+SHOTS_NAME = "shots.json"
+EPOCHS_NAME = "log.jsonl"
+WEIGHTS_NAME = "weights.safetensors"
+CORRECT_NAME = "correct.json"
+RECORD_NAME = "record.json"
+OUTPUT_NAME = "output.log"
+PREVIOUS_SUFFIX = ".previous"
+DAMAGED_SUFFIX = ".damaged"
+
+# A study folder; the folder of a search has all but the manifest.
+MANIFEST_NAME = "study.json"
+LOCK_NAME = ".lock"
+WORKER_LOG_NAME = "worker-{slot}.log"
+MIRROR_LOCK_NAME = ".mirror.lock"
+MIRROR_LOG_NAME = "mirror.log"
+ARTIFACTS_NAME = "artifacts"
+
+# A search folder.
+DEFINITION_NAME = "search.json"
+LEDGER_NAME = "ledger.jsonl"
+TRIALS_NAME = "trials.json"
+BEST_NAME = "best.gin"
+IMPORTANCES_NAME = "importances.json"
+RESULT_NAME = "result.json"
+JOURNAL_NAME = "optuna.journal"
+STORAGE_LOG_NAME = "storage.log"
+FINAL_SUFFIX = "_final"
+CONTROL_SUFFIX = "_random"

@@ -1,0 +1,22 @@
+"""``diff``: two runs side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.console import console, table
+
+Run = Annotated[Path, typer.Argument(help="Run folder")]
+
+
+def diff_command(first: Run, second: Run) -> None:
+    """The settings in which two runs differ, and their scores side by side."""
+    from analysis.sections.run_pair import score_rows
+    from experiments.study.status import diff
+
+    names = [first.name, second.name]
+    console().print(table("differences", ["setting", *names], diff(first, second)))
+    scores = score_rows(first, second)
+    columns = ["score", *names, "second - first"]
+    console().print(table("scores", columns, scores, numbers=3))

@@ -1,0 +1,35 @@
+"""``evaluate``: a finished run, scored again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.console import console, percent, print_json, table
+from experiments.cli.options import RUNS, DataRoot, Device, Json, Runs, cache_dir
+
+
+def evaluate_command(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run")],
+    dataset: Annotated[str, typer.Option(help="Dataset; default: the run's own")] = "",
+    classes: Annotated[str, typer.Option(help="all, base or new; default: the protocol's")] = "",
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Score a finished run again, on its own classes or on another dataset, without retraining."""
+    from experiments.run.runtime import Runtime
+    from experiments.run.standalone import evaluate_run
+
+    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    scores = evaluate_run(run_dir, dataset, classes, runtime)
+    if as_json:
+        keys = ("target", "dataset", "classes", "accuracy", "correct", "total")
+        print_json([{key: getattr(score, key) for key in keys} for score in scores])
+        return
+    rows = [
+        (s.target, s.dataset, percent(s.accuracy), sum(s.correct), sum(s.total)) for s in scores
+    ]
+    columns = ["target", "dataset", "accuracy %", "correct", "total"]
+    console().print(table(str(run_dir), columns, rows, numbers=3))

@@ -1,0 +1,76 @@
+"""``list``: everything that a configuration can name, with one line of help and its source."""
+
+from typing import Annotated, Any
+
+import typer
+
+from experiments.cli.console import console, print_json, table
+from experiments.cli.options import Json
+
+PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
+KINDS = {"methods": ("method",), "refiners": ("refiner",), "parts": PARTS}
+TOPICS = (*KINDS, "datasets", "protocols", "configs")
+
+
+def list_command(
+    topic: Annotated[str, typer.Argument(help=", ".join(TOPICS))] = "", as_json: Json = False
+) -> None:
+    """What can be named in a configuration: methods, refiners, parts, datasets, protocols."""
+    found = {name: listing(name) for name in ([topic] if topic else TOPICS)}
+    if as_json:
+        print_json(found)
+        return
+    for name, rows in found.items():
+        keys = [key for key in rows[0] if key not in ("parameters", "rules")]
+        console().print(table(name, keys, [[row[key] for key in keys] for row in rows]))
+        for row in rows if topic else ():
+            for parameter in row.get("parameters", ()):
+                key = f"{row['name']}.{parameter['name']}"
+                print(f"  {key} = {parameter['default']}  ({parameter['type']})")
+            for term, rule in row.get("rules", {}).items():
+                print(f"  {row['name']}: {term}: {rule}")
+
+
+def listing(topic: str) -> list[dict[str, Any]]:
+    """Rows of one topic. Raises ValueError for an unknown topic.
+
+    Only methods, refiners and parts import torch: their tables are read from their classes.
+    """
+    if topic in KINDS:
+        return _registered(KINDS[topic])
+    if topic == "datasets":
+        from core.data.catalog import dataset_names
+
+        return [{"name": name, "summary": text} for name, text in dataset_names()]
+    if topic == "protocols":
+        from experiments.run.protocols import PROTOCOLS, SEARCH_PROTOCOLS
+
+        return [
+            {"name": name, "summary": protocol.summary, "rules": protocol.rules()}
+            for name, protocol in {**PROTOCOLS, **SEARCH_PROTOCOLS}.items()
+        ]
+    if topic == "configs":
+        from experiments.configs import config_rows
+
+        return list(config_rows())
+    raise ValueError(f"nothing to list under {topic!r}; topics: {', '.join(TOPICS)}")
+
+
+def _registered(kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+    import experiments.run.registered  # noqa: F401  (fills the registry)
+    from core.config import parameter_help, registered_classes
+
+    return [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "summary": entry.summary.replace("``", ""),
+            "source": entry.reference.replace("``", ""),
+            "parameters": [
+                {"name": name, "type": kind, "default": default}
+                for name, kind, default in parameter_help(entry)
+            ],
+        }
+        for kind in kinds
+        for entry in registered_classes(kind)
+    ]

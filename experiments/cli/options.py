@@ -1,0 +1,29 @@
+"""Options and arguments that several commands share, and what follows from them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RUNS = Path("runs")
+
+Config = Annotated[str, typer.Argument(help="A .gin file or the name of a shipped one")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, on top of the file")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of studies, caches and MLflow")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", envvar="REFINELAB_DATA", help="Folder of datasets")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
+Study = Annotated[Path, typer.Argument(help="Folder of a study, such as runs/demo")]
+RunFolder = Annotated[Path | None, typer.Option("--out", help="Run folder")]
+Jobs = Annotated[
+    int, typer.Option(help="Worker processes; -1: one per core, 0: none, run in this process")
+]
+Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
+StealLock = Annotated[bool, typer.Option("--steal-lock", hidden=True)]
+
+
+def cache_dir(runs: Path) -> Path:
+    """Where drawn datasets, folder indexes and features are cached."""
+    return (runs / "cache").absolute()

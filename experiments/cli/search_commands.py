@@ -1,0 +1,183 @@
+"""The ``search`` command: trials, the random control, and the winner on test images."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.program import command_line, same_command
+from core.store.names import FINAL_SUFFIX
+from core.store.search import COST_OBJECTIVES, write_importances, write_result
+from experiments.cli.console import console, percent, table
+from experiments.configs import read_config_file
+from experiments.run.run import fingerprints
+from experiments.run.runtime import Runtime
+from experiments.search.importances import importances_of
+from experiments.search.mirror import check_storage
+from experiments.search.result import final_plan, result_of, winning_settings, write_best
+from experiments.search.scheduler import SearchOutcome, run_trials
+from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of
+from experiments.search.space import Space
+from experiments.study.driver import run_study
+from experiments.study.planner import FingerprintOf
+from experiments.study.progress import make_progress
+from experiments.study.tracking import MlflowTracker, NullTracker, Tracker
+from experiments.workers.jobs import Executor
+from experiments.workers.local import make_executor
+
+
+class SearchCommand:
+    """One call of the command: where it runs, with how many workers, and what mirrors it."""
+
+    def __init__(
+        self,
+        runs_dir: Path,
+        runtime: Runtime,
+        *,
+        jobs: int = -1,
+        track: bool = True,
+        steal_lock: bool = False,
+    ) -> None:
+        self.runs_dir = runs_dir
+        self.runtime = runtime
+        self.jobs = jobs
+        self.track = track
+        self.steal_lock = steal_lock
+        self.fingerprint_of: FingerprintOf = partial(
+            fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root
+        )
+
+    def run(
+        self,
+        config_file: Path,
+        overrides: Sequence[str],
+        *,
+        trials: int | None,
+        control: bool,
+        final: bool,
+    ) -> int:
+        """Run what is left of a search; the exit code.
+
+        Raises ValueError for whatever is wrong with it, before the first trial.
+        """
+        config = read_config_file(config_file, overrides)
+        setups = [search_of(config, trials=trials)]
+        setups += [search_of(config, trials=trials, control=True)] if control else []
+        outcomes: list[SearchOutcome] = []
+        for setup in setups:
+            outcome = self._run_trials(setup)
+            if not outcome.complete:
+                return _interrupted()
+            folder = self.runs_dir / setup.search.study
+            write_importances(folder, importances_of(folder))
+            print(f"the winner: {write_best(outcome, folder)}")
+            outcomes.append(outcome)
+        return self._judge(setups[0], outcomes) if final else 0
+
+    def _run_trials(self, setup: SearchSetup) -> SearchOutcome:
+        folder = self.runs_dir / setup.search.study
+        if setup.search.mode == "asynchronous":
+            print("asynchronous: faster with many workers, but not reproducible", file=sys.stderr)
+        return run_trials(
+            setup,
+            folder,
+            self._executor(folder, setup.search.run_seconds),
+            runtime=self.runtime,
+            fingerprint_of=self.fingerprint_of,
+            tracker=self._tracker(folder),
+            progress=make_progress(),
+            steal_lock=self.steal_lock,
+        )
+
+    def _judge(self, setup: SearchSetup, outcomes: Sequence[SearchOutcome]) -> int:
+        """Train the default and the winners with fresh seeds, and score them on test images."""
+        search, folder = setup.search, self.runs_dir / setup.search.study
+        final_dir = self.runs_dir / f"{search.study}{FINAL_SUFFIX}"
+        final = final_plan(setup, winning_settings(outcomes), self.fingerprint_of)
+        outcome = run_study(
+            final,
+            final_dir,
+            self._executor(final_dir, search.run_seconds),
+            runtime=self.runtime,
+            tracker=self._tracker(final_dir),
+            progress=make_progress(),
+            steal_lock=self.steal_lock,
+        )
+        if outcome.interrupted:
+            return _interrupted()
+        control = outcomes[1] if len(outcomes) > 1 else None
+        result = result_of(outcomes[0], control, final, final_dir)
+        write_result(folder, result)
+        print_result(result)
+        print(f"next: {command_line('report', folder)}")
+        return outcome.exit_code
+
+    def _executor(self, folder: Path, run_seconds: float | None) -> Executor:
+        return make_executor(self.jobs, folder, job_seconds=run_seconds)
+
+    def _tracker(self, folder: Path) -> Tracker:
+        return MlflowTracker(folder) if self.track else NullTracker()
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """The objectives at search time beside the same metrics on test images."""
+    rows = []
+    for name, variant in result["variants"].items():
+        row = [name]
+        pairs = zip(result["objectives"], result["test_metrics"], strict=True)
+        for objective, metric in pairs:
+            row.append(_shown(objective, variant["search"].get(objective)))
+            row.append(_shown(metric, variant["test"].get(metric)))
+        rows.append(row)
+    heads = zip(result["objectives"], result["test_metrics"], strict=True)
+    columns = ["variant", *(w for o, m in heads for w in (f"search: {o}", f"test: {m}"))]
+    title = f"search {result['study']}"
+    console().print(table(title, columns, rows, numbers=len(columns) - 1))
+    print(f"{result['num_trials']} trials, {result['search_runs']} runs")
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None or name not in COST_OBJECTIVES:
+        return percent(value)
+    return f"{value:.6g}"
+
+
+def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
+    """What a search would do, as rows of two columns; checks everything, runs nothing."""
+    setup = search_of(read_config_file(config_file, overrides), trials=trials)
+    space, search = Space(setup.search.space, setup.base), setup.search
+    if search.storage:
+        check_storage(search.storage)
+    runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)
+    judged = ", ".join(f"{name} ({OBJECTIVES[name].summary})" for name in search.objectives)
+    return [
+        ("study", search.study),
+        ("judged by", judged),
+        (
+            "trials",
+            f"{search.trials} x {len(search.datasets)} datasets x {len(search.seeds)} seeds",
+        ),
+        ("runs at most", f"{runs} with the default's, then {_final_runs(search)} on test images"),
+        ("sampler, pruner", f"@{type(setup.sampler).__name__}, @{type(setup.pruner).__name__}"),
+        *((key, _dimension(shape)) for key, shape in space.describe().items()),
+        ("only in some trials", ", ".join(space.conditional) or "none"),
+    ]
+
+
+def _final_runs(search: Search) -> int:
+    return 2 * len(search.datasets) * len(search.final_seeds)
+
+
+def _dimension(shape: Mapping[str, Any]) -> str:
+    if shape["kind"] == "choice":
+        return " | ".join(shape["choices"])
+    words = [shape["kind"], f"{shape['low']} to {shape['high']}"]
+    words += ["log"] if shape["log"] else []
+    return ", ".join(words + ([f"step {shape['step']}"] if shape["step"] else []))
+
+
+def _interrupted() -> int:
+    print(f"interrupted; the same command does the rest: {same_command()}", file=sys.stderr)
+    return 3

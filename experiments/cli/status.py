@@ -1,0 +1,46 @@
+"""``status``: how far a study or a search is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.cli.console import console, print_json, table
+from experiments.cli.options import Json, Study
+
+
+def status_command(study: Study, as_json: Json = False) -> None:
+    """How far a study or a search is, what failed, and which process is working on it."""
+    from core.store.search import is_search
+
+    if is_search(study):
+        from experiments.cli.search_status import print_search_status
+        from experiments.search.status import search_status
+
+        found, show = search_status(study), print_search_status
+    else:
+        from experiments.study.status import study_status
+
+        found, show = study_status(study), _print_study
+    if as_json:
+        print_json(found)
+    else:
+        show(found)
+
+
+def _print_study(found: Mapping[str, Any]) -> None:
+    columns = list(found["rows"][0])
+    rows = [[row[column] for column in columns] for row in found["rows"]]
+    screen = console()
+    screen.print(table(f"study {found['study']}", columns, rows))
+    for problem in found["problems"]:
+        screen.print(
+            f"{problem['status']}: {problem['variant']} on {problem['dataset']} "
+            f"seed {problem['seed']}: {problem['message']}",
+            markup=False,
+        )
+    for path in found["damaged"]:
+        screen.print(f"damaged, will be rerun: {path}", markup=False)
+    print(
+        f"{found['finished']} of {found['runs']} runs finished, {found['failed']} failed, "
+        f"{found['diverged']} diverged, {found['missing']} missing; "
+        f"driver: {found['holder'] or 'none'}"
+    )

@@ -1,0 +1,15 @@
+"""``sync``: bring MLflow up to date."""
+
+import typer
+
+from experiments.cli.options import Study
+
+
+def sync_command(study: Study) -> None:
+    """Write the runs of a study that MLflow lacks; no run is written twice."""
+    from experiments.study.tracking import sync
+
+    found = sync(study)
+    print(found)
+    if found.error:
+        raise typer.Exit(1)

@@ -1,0 +1,92 @@
+"""``train``: one run outside a study."""
+
+import sys
+from statistics import fmean
+
+import typer
+
+from core.metrics import harmonic_mean
+from core.store.names import RECORD_NAME
+from core.store.record import RunRecord
+from experiments.cli.console import console, percent, table
+from experiments.cli.options import (
+    RUNS,
+    Config,
+    DataRoot,
+    Device,
+    Json,
+    RunFolder,
+    Runs,
+    Set,
+    cache_dir,
+)
+
+
+def train_command(
+    config: Config,
+    overrides: Set = None,
+    out: RunFolder = None,
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate one configuration."""
+    import experiments.cli.registered  # noqa: F401  (fills the registry)
+    from experiments.configs import config_path
+    from experiments.run.runtime import Runtime
+    from experiments.run.standalone import train_one
+    from experiments.study.progress import Bar
+
+    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    with Bar("epochs") as bar:
+        folder, record = train_one(
+            config_path(config),
+            overrides or [],
+            out,
+            runs / "train",
+            runtime,
+            on_progress=lambda epoch: bar.show(epoch["epoch"], epoch["epochs"]),
+        )
+    if as_json:
+        print((folder / RECORD_NAME).read_text(), end="")
+    else:
+        console().print(table(f"run {folder}", ["what", "value"], describe_run(record)))
+    if record.status != "finished":
+        print(f"the run {record.status}: {record.message}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def describe_run(record: RunRecord) -> list[tuple[str, str]]:
+    """A record as rows of two columns, percent for accuracies."""
+    rows = [
+        ("dataset", record.dataset),
+        *_rules(record),
+        ("seed, shots", f"{'-' if record.seed is None else record.seed}, {record.shots}"),
+        ("status", f"{record.status} {record.message}".strip()),
+    ]
+    rows += [(f"{e.target} accuracy %", percent(e.accuracy)) for e in record.evaluations]
+    base, new = record.accuracy("base"), record.accuracy("new")
+    if base is not None and new is not None:
+        rows.append(("harmonic mean %", percent(harmonic_mean(base, new))))
+    others = [e.accuracy for e in record.evaluations if e.dataset != record.dataset]
+    if others:
+        rows.append((f"average over {len(others)} targets %", percent(fmean(others))))
+    if record.cost is not None:
+        rows.append(("training seconds", f"{record.cost.train_seconds:.2f}"))
+        rows.append(("trainable parameters", f"{record.cost.trainable_parameters:,}"))
+    return rows
+
+
+def _rules(record: RunRecord) -> list[tuple[str, str]]:
+    """What the protocol let this run see, and what it scored."""
+    from experiments.run.protocols import protocol_of
+
+    protocol = protocol_of(record.protocol)
+    return [
+        ("protocol", f"{protocol.name}: {protocol.summary}"),
+        ("scored", protocol.scores),
+        ("templates", protocol.templates),
+        ("regime", f"{record.regime}: training sees {protocol.regimes[record.regime]}"),
+        ("selection", f"{record.selection}: sees {protocol.selections[record.selection]}"),
+    ]

@@ -1,0 +1,44 @@
+"""``ui``: web pages over finished runs."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from experiments.cli.options import RUNS
+
+
+def ui_command(
+    runs: Annotated[Path, typer.Argument(help="Folder of studies, of one, or of a search")] = RUNS,
+    port: Annotated[int, typer.Option(help="First port to try")] = 5000,
+) -> None:
+    """MLflow over the runs, Optuna's dashboard over a search; this machine only. Ctrl-C ends it."""
+    server = server_for(runs, port)
+    print(f"{server.title} at {server.url}", flush=True)
+    # Replace this process, so that signals reach the server itself.
+    os.execve(server.argv[0], server.argv, dict(server.env))
+
+
+class Server(NamedTuple):
+    """A web server: its name, how to start it, and its address."""
+
+    title: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    url: str
+
+
+def server_for(folder: Path, port: int) -> Server:
+    """Optuna's dashboard for the folder of a search, MLflow for a study or a folder of them."""
+    from core.store import has_manifest, is_search
+    from experiments.search.mirror import dashboard_command
+    from experiments.study.tracking import ui_command
+
+    if is_search(folder):
+        command = dashboard_command(folder, port=port)
+        return Server("Optuna dashboard", command.argv, command.env, command.url)
+    folder = folder.parent if has_manifest(folder) else folder
+    command = ui_command(folder, port=port)
+    return Server("MLflow", command.argv, command.env, command.url)

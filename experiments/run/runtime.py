@@ -1,0 +1,42 @@
+"""Where and how a run computes: device, folders and precision are decided here and nowhere else."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["float32", "float64", "bfloat16"]
+
+# What weights and features are stored in; "bfloat16" is autocast over float32.
+DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.float32,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """The device a run computes on, the folder of its caches, and the root of its datasets."""
+
+    cache_dir: Path
+    data_root: Path | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        kind, _, index = self.device.partition(":")
+        if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
+            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
+        if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"device {self.device!r} is not available: torch sees {torch.cuda.device_count()} "
+                "CUDA devices; use --device cpu"
+            )
+
+    def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
+        """Mixed precision around a forward pass for "bfloat16", nothing for the others."""
+        if precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)

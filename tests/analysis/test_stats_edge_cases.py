@@ -1,0 +1,630 @@
+"""Degenerate inputs and known traps: a result says what does not exist and why, never a NaN p."""
+
+import dataclasses
+import itertools
+import json
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
+
+from analysis import stats
+from analysis.stats import Resamples
+from tests.helpers.paths import GOLDEN
+
+REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
+NAN = np.nan
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def leaves(result):
+    """Every value inside a result, however deep, by its name."""
+    if dataclasses.is_dataclass(result):
+        result = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+    if hasattr(result, "_asdict"):
+        result = result._asdict()
+    if isinstance(result, dict):
+        return [leaf for key, value in result.items() for leaf in named(key, value)]
+    if isinstance(result, list | tuple):
+        return [leaf for value in result for leaf in named("", value)]
+    return [("", result)]
+
+
+def named(key, value):
+    return [(name or str(key), leaf) for name, leaf in leaves(value)]
+
+
+def check(result):
+    """No NaN anywhere, every p between 0 and 1, and a reason wherever a result has nothing."""
+    found = leaves(result)
+    for name, value in found:
+        if isinstance(value, float):
+            assert not math.isnan(value), f"{name} is NaN in {result}"
+        if name.endswith("p") and isinstance(value, float):
+            assert 0 <= value <= 1, f"{name} = {value}"
+    if hasattr(result, "reason") and any(v is None for n, v in found if n in ("p", "value")):
+        assert result.reason, f"no reason in {result}"
+    return result
+
+
+SAMPLES = {
+    "nothing": [],
+    "only NaN": [NAN, NAN],
+    "one": [0.02],
+    "two": [0.01, 0.03],
+    "zeros": [0.0] * 7,
+    "one zero": [0.0],
+    "constant": [0.01] * 7,
+    "constant but for float noise": [0.1 + 0.2 - 0.3 + 0.01, 0.01, 0.01, 0.01],
+    "ties": [0.01, 0.01, -0.01, 0.0, 0.02, 0.02, NAN],
+    "with NaN": [0.01, NAN, 0.03, 0.02, -0.01, 0.04, 0.05],
+    "infinite": [0.01, np.inf, 0.03, 0.02],
+    "huge": [1e6, -1e6, 2e6, 1e-7],
+}
+ON_A_SAMPLE = {
+    "signed_rank": stats.signed_rank,
+    "paired_t": stats.paired_t,
+    "sign_flip": stats.sign_flip,
+    "sign_test": stats.sign_test,
+    "hodges_lehmann": stats.hodges_lehmann,
+    "cohen_dz": stats.cohen_dz,
+    "hedges_g": stats.hedges_g,
+    "rank_biserial": stats.rank_biserial,
+    "tost": stats.tost,
+    "bayesian_signed_rank": lambda d: stats.bayesian_signed_rank(d, rng=rng(), draws=500),
+    "bayesian_correlated_t": lambda d: stats.bayesian_correlated_t(d, test_over_train=0.25),
+    "corrected_resampled_t": lambda d: stats.corrected_resampled_t(d, test_over_train=0.25),
+    "welch_t": lambda d: stats.welch_t(d, d[:2]),
+    "one_sided_p": lambda d: stats.one_sided_p(d[None]),
+    "probability_better": lambda d: stats.probability_better(
+        d[:, None], Resamples.draw(max(1, d.size), 1, reps=100, rng=rng())
+    ),
+    "judge": lambda d: stats.judge([d[:, None]]),
+}
+
+
+@pytest.mark.parametrize("sample", list(SAMPLES))
+@pytest.mark.parametrize("name", list(ON_A_SAMPLE))
+def test_every_sample_gets_an_answer(name, sample):
+    values = np.array(SAMPLES[sample], dtype=np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(ON_A_SAMPLE[name](values))
+
+
+TABLES = {
+    "1 dataset": rng().normal(0.7, 0.1, (1, 4)),
+    "2 datasets": rng().normal(0.7, 0.1, (2, 3)),
+    "1 variant": rng().normal(0.7, 0.1, (6, 1)),
+    "2 variants": rng().normal(0.7, 0.1, (6, 2)),
+    "all equal": np.full((6, 4), 0.7),
+    "identical variants": np.repeat(rng().normal(0.7, 0.1, (6, 1)), 4, axis=1),
+    "constant column": np.column_stack([np.full(6, 0.5), rng().normal(0.7, 0.1, (6, 3))]),
+    "same order everywhere": rng().normal(0.7, 0.1, (6, 1)) + np.arange(4) / 10,
+    "a NaN": np.where(np.arange(24).reshape(6, 4) == 5, NAN, rng().normal(0.7, 0.1, (6, 4))),
+    "a NaN in every row": np.where(np.eye(4) > 0, NAN, 0.5),
+    "30 variants": rng().normal(0.7, 0.1, (6, 30)),
+}
+
+
+def wilcoxon_of_all_pairs(table):
+    """Holm-adjusted p values (V, V), 1 where there is no test, and the number of pairs."""
+    pairs = list(itertools.combinations(range(table.shape[1]), 2))
+    adjusted = stats.holm([stats.signed_rank(table[:, i] - table[:, j]).p for i, j in pairs])
+    matrix = np.ones((table.shape[1],) * 2)
+    for (i, j), p in zip(pairs, adjusted, strict=True):
+        matrix[i, j] = matrix[j, i] = 1.0 if p is None else p
+    return matrix, len(pairs)
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_every_table_gets_an_answer(name):
+    table = TABLES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(stats.friedman(table))
+        check(stats.page_trend(table))
+        p, reason = stats.conover_friedman(table)
+        assert (p is None) == bool(reason) and (p is None or not np.isnan(p).any())
+    matrix, _ = wilcoxon_of_all_pairs(table)
+    assert not np.isnan(matrix).any()
+    if np.isnan(table).any(axis=1).all():
+        with pytest.raises(ValueError, match="found none"):
+            stats.rank_groups(table, matrix)
+    else:
+        check(stats.rank_groups(table, matrix))
+
+
+def test_omnibus_says_what_it_left_out_and_what_it_cannot():
+    assert stats.friedman(TABLES["a NaN"]).left_out == (1,)
+    assert "got 2 and 6" in stats.friedman(TABLES["2 variants"]).reason
+    tied = stats.friedman(TABLES["all equal"])
+    assert (tied.p, tied.kendall_w) == (1.0, 0.0) and "tie on every dataset" in tied.reason
+    agreed = stats.friedman(TABLES["same order everywhere"])
+    assert agreed.f is None and agreed.p == math.factorial(4) ** -5
+    assert agreed.kendall_w == pytest.approx(1) and "F is infinite" in agreed.reason
+
+
+def test_thirty_variants_cannot_all_be_told_apart():
+    matrix, num_pairs = wilcoxon_of_all_pairs(TABLES["30 variants"])
+    assert num_pairs == 435 and stats.most_comparisons(6) == 1
+    groups = stats.rank_groups(TABLES["30 variants"], matrix).groups
+    assert len(groups) == 1 and len(groups[0]) == 30
+
+
+def test_groups_are_the_maximal_sets_without_a_difference():
+    """0-1 and 1-2 do not differ, 0-2 do; 3 differs from all."""
+    table = np.tile([0.9, 0.8, 0.7, 0.1], (6, 1)) + rng().normal(0, 1e-4, (6, 1))
+    p = np.ones((4, 4))
+    p[0, 2] = p[2, 0] = 0.01
+    p[3, :3] = p[:3, 3] = 0.001
+    found = stats.rank_groups(table, p)
+    assert found.order == (0, 1, 2, 3) and found.mean_ranks == (1, 2, 3, 4)
+    assert found.groups == ((0, 1), (1, 2))
+
+
+def test_most_comparisons_within_reach():
+    """Smallest p 2^(1-n) times the family stays below 0.05; in variants, for all pairs."""
+    pairs_of = {n: stats.most_comparisons(n) for n in range(1, 16)}
+    assert [pairs_of[n] for n in (1, 4, 5, 6, 7)] == [0, 0, 0, 1, 3]
+    most_variants = {
+        n: max(k for k in range(60) if k * (k - 1) / 2 <= most) for n, most in pairs_of.items()
+    }
+    assert {n: most_variants[n] for n in (7, 8, 9, 10, 11, 12, 15)} == {
+        7: 3,
+        8: 4,
+        9: 5,
+        10: 7,
+        11: 10,
+        12: 14,
+        15: 40,
+    }
+    for n, most in pairs_of.items():
+        assert most * stats.smallest_p(n) < 0.05 <= (most + 1) * stats.smallest_p(n)
+
+
+# Traps of the libraries.
+
+
+def test_holm_is_not_the_default_of_the_library():
+    raw = [0.01, 0.04, 0.03]
+    np.testing.assert_allclose(stats.holm(raw), multipletests(raw, method="holm")[1])
+    assert not np.allclose(stats.holm(raw), multipletests(raw)[1])
+    np.testing.assert_allclose(stats.holm([0.9, 0.5, 0.7, 1.0]), [1.0] * 4)
+
+
+def test_a_missing_p_counts_and_does_not_spread():
+    assert stats.holm([None, 0.01]) == [None, pytest.approx(0.02)]
+    assert math.isnan(scipy_stats.friedmanchisquare(*TABLES["a NaN"].T).pvalue)
+
+
+def test_two_sided_even_where_a_library_picks_the_side():
+    d = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, -0.05])
+    assert stats.signed_rank(d).p == stats.signed_rank(-d).p
+    assert stats.signed_rank(d).p == 2 * 2 / 2**7
+
+
+def test_mixed_model_has_a_dataset_intercept_and_reads_no_name():
+    """Names that a formula would run as code, or look up in the caller, are only names."""
+    C = "a local name"
+    names = ["C", "Q('x')", "__import__('os')", "a + b:c", C]
+    variants = ["coop", "cocoop", "maple", "promptsrc", "ours"]
+    table = REFERENCE["tables"]["D_scores_dataset_method_seed"]
+    scores = np.array(table["values"])
+    scores_VDS = np.stack([scores[:, table["methods"].index(v)] for v in variants])
+    found = stats.mixed_model(scores_VDS, names)
+    assert [e.variant for e in found.effects] == names[1:]
+    assert all(e.standard_error < 0.6 for e in found.effects)
+    assert found.var_dataset > 100 * found.var_interaction
+
+
+def balanced(seed=0, shape=(3, 12, 3)):
+    draws = rng(seed)
+    variants, datasets, _ = shape
+    return (
+        0.6
+        + draws.normal(0, 0.1, (1, datasets, 1))
+        + draws.normal(0, 0.02, (variants, datasets, 1))
+        + draws.normal(0, 0.01, shape)
+        + np.arange(variants)[:, None, None] / 100
+    )
+
+
+def test_mixed_model_equals_the_paired_t_where_nothing_is_missing():
+    """Balanced and two variants: the same difference, and the standard error of the paired t."""
+    scores = balanced(shape=(2, 12, 3))
+    effect = stats.mixed_model(scores, ["a", "b"]).effects[0]
+    d = (scores[1] - scores[0]).mean(axis=1)
+    assert effect.difference == pytest.approx(d.mean(), abs=1e-6)
+    assert effect.standard_error == pytest.approx(d.std(ddof=1) / np.sqrt(12), rel=1e-3)
+    assert effect.p == pytest.approx(stats.paired_t(d).p, rel=5e-3)
+    assert effect.normal_p < effect.p
+
+
+def test_mixed_model_takes_missing_cells_and_counts_them():
+    scores = balanced()
+    scores[1, 2:5], scores[2, 0, 1:] = NAN, NAN
+    found = check(stats.mixed_model(scores, ["a", "b", "c"]))
+    assert found.num_missing == 11 and found.reason == ""
+    whole = stats.mixed_model(balanced(), ["a", "b", "c"])
+    assert found.effects[0].difference == pytest.approx(whole.effects[0].difference, abs=0.02)
+    assert found.effects[0].standard_error > whole.effects[0].standard_error
+    other = stats.mixed_model(balanced(), ["a", "b", "c"], baseline=2)
+    assert other.effects[0].difference == pytest.approx(-whole.effects[1].difference, abs=1e-6)
+
+
+def test_mixed_model_with_missing_cells_equals_the_formula_of_the_library():
+    scores = balanced()
+    scores[1, 2:5], scores[2, 0, 1:] = NAN, NAN
+    rows = [(v, d, y) for (v, d, _), y in np.ndenumerate(scores) if not np.isnan(y)]
+    frame = pd.DataFrame(rows, columns=["variant", "dataset", "score"])
+    fit = smf.mixedlm(
+        "score ~ C(variant)",
+        frame.assign(score=100 * frame["score"]),
+        groups="dataset",
+        re_formula="1",
+        vc_formula={"interaction": "0 + C(variant)"},
+    ).fit()
+    found = stats.mixed_model(scores, ["a", "b", "c"]).effects
+    assert [100 * e.difference for e in found] == pytest.approx(
+        fit.fe_params[1:].tolist(), rel=1e-3
+    )
+    errors = [100 * e.standard_error for e in found]
+    assert errors == pytest.approx(fit.bse_fe[1:].tolist(), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (balanced(shape=(1, 6, 3)), "2 variants and 3 datasets"),
+        (balanced(shape=(2, 2, 3)), "2 variants and 3 datasets"),
+        (np.full((2, 6, 3), 0.5), "all scores are equal"),
+        (np.where(np.arange(2)[:, None, None] == 1, NAN, balanced(shape=(2, 6, 3))), "no score"),
+        (balanced(shape=(2, 8, 1)), "one seed per cell"),
+    ],
+)
+def test_mixed_model_says_what_it_cannot(scores, words):
+    found = check(stats.mixed_model(scores, [f"v{i}" for i in range(len(scores))]))
+    assert words in found.reason
+    if words == "one seed per cell":
+        assert found.var_seed is None and found.effects[0].p is not None
+
+
+def test_mixed_model_of_identical_variants_has_no_nan():
+    scores = balanced(shape=(2, 8, 3))
+    scores[1] = scores[0]
+    found = check(stats.mixed_model(scores, ["a", "b"]))
+    assert found.effects[0].difference == pytest.approx(0, abs=1e-9)
+
+
+def test_mixed_model_refuses_wrong_names():
+    with pytest.raises(ValueError, match="one name per variant, got 1 names for 3"):
+        stats.mixed_model(balanced(), ["a"])
+
+
+# By hand.
+
+
+def test_hodges_lehmann_interval_is_what_wilcoxon_does_not_reject():
+    d = np.round(rng(3).normal(0.02, 0.03, 11), 4)
+    found = stats.hodges_lehmann(d)
+    low, high = found.interval
+    inside = [stats.signed_rank(d - x).p for x in (low + 1e-6, high - 1e-6)]
+    outside = [stats.signed_rank(d - x).p for x in (low - 1e-6, high + 1e-6)]
+    assert min(inside) >= 0.05 > max(outside)
+    assert 0.95 <= found.level < 0.96
+    few = stats.hodges_lehmann(d[:5])
+    assert few.interval is None and "5 pairs reach 93.75 % at most" in few.reason
+    assert stats.hodges_lehmann(np.arange(1.0, 7)).interval == (1, 6)
+    many = rng(4).normal(0, 1, 201)
+    assert np.median(many) == pytest.approx(stats.hodges_lehmann(many).value, abs=0.2)
+    exact = stats.hodges_lehmann(many[:200]).interval
+    np.testing.assert_allclose(stats.hodges_lehmann(many).interval, exact, atol=0.03)
+
+
+def test_probability_better_by_hand():
+    d = np.array([[0.1, -0.1], [0.2, 0.0], [0.3, 0.3]])
+    found = stats.probability_better(d, Resamples.draw(3, 2, reps=4000, rng=rng()))
+    assert found.value == pytest.approx((0.5 + 0.75 + 1) / 3)
+    assert 0 <= found.interval.low < found.value < found.interval.high <= 1
+    sure = stats.probability_better(np.abs(d) + 0.1, Resamples.draw(3, 2, reps=400, rng=rng()))
+    assert sure.value == 1 and sure.interval.low == pytest.approx(3 / (3 + 1.959964**2))
+    assert "says the same" in sure.reason
+    alone = stats.probability_better(d[:1], Resamples.draw(1, 2, reps=400, rng=rng()))
+    assert alone.interval is not None and "over seeds" in alone.reason
+
+
+@pytest.mark.parametrize("n", [2, 6, 11])
+def test_sign_flip_is_the_exact_permutation_test_of_scipy(n):
+    d = rng(n).normal(0.01, 0.02, n).round(2)  # ties and zeros
+
+    def size(x, axis):
+        return np.round(np.abs(x.sum(axis=axis)), 9)
+
+    expected = scipy_stats.permutation_test(
+        (d,), size, permutation_type="samples", n_resamples=np.inf, alternative="greater"
+    )
+    assert stats.sign_flip(d).p == expected.pvalue
+
+
+def test_welch_with_one_constant_side():
+    one, two = np.full(4, 0.7), np.array([0.71, 0.72, 0.74])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = stats.welch_t(one, two)
+    by_hand = scipy_stats.ttest_1samp(two, 0.7)  # all of the variance is that of one side
+    assert found.p == pytest.approx(by_hand.pvalue, rel=1e-12)
+
+
+def test_sign_flip_by_hand_and_beyond_enumeration():
+    assert stats.sign_flip(np.array([1.0, 2.0, 3.0])) == (0.25, 0.25, "")
+    assert stats.sign_flip(np.array([0.1, 0.2, -0.3])).p == 1.0
+    many = rng(1).normal(0.3, 1, 25)
+    assert "needs rng" in stats.sign_flip(many).reason
+    drawn = stats.sign_flip(many, rng=rng()).p
+    assert drawn == pytest.approx(stats.paired_t(many).p, abs=0.02)
+
+
+def test_tost_by_hand():
+    d = np.array([0.001, -0.001, 0.002, 0.0])
+    found = stats.tost(d, rope=0.01)
+    t = (d.mean() - 0.01) / (d.std(ddof=1) / 2)
+    assert found.p == pytest.approx(scipy_stats.t.cdf(t, 3))
+    assert stats.tost(np.zeros(6)).p == 2**-6
+    assert stats.tost(np.full(6, 0.02)).p == 1.0
+    for rope in (0.0, -1.0, NAN):
+        with pytest.raises(ValueError, match="a number above 0"):
+            stats.tost(d, rope=rope)
+
+
+def test_posterior_is_symmetric_and_sums_to_one():
+    d = rng(2).normal(0.01, 0.02, 9)
+    one = stats.bayesian_signed_rank(d, rng=rng())
+    two = stats.bayesian_signed_rank(-d, rng=rng())
+    assert one[:3] == pytest.approx(two[2::-1]) and sum(one[:3]) == pytest.approx(1)
+    assert stats.bayesian_signed_rank(np.zeros(5), rng=rng()).equal == 1
+    sides = stats.bayesian_signed_rank(d, rope=0, rng=rng())
+    assert sides.equal == 0 and sides.worse + sides.better == pytest.approx(1)
+
+
+def test_replicability_by_hand():
+    """(n - u + 1) p_(u): 3 x .01, 2 x .02, 1 x .03, all below .05."""
+    found = stats.replicability([0.03, 0.01, 0.02], ["a", "b", "c"])
+    assert found.k_hat == 3 and found.named == ("a", "b", "c")
+    assert stats.replicability([0.03, 0.01, 0.06], ["a", "b", "c"]).k_hat == 1
+
+
+def test_replicability_counts_none_as_no_evidence():
+    found = stats.replicability([0.001, None, 0.01, 0.5], ["a", "b", "c", "d"])
+    assert found.k_hat == 2 and found.named == ("a", "c") and found.holm_p[1] is None
+    assert stats.replicability([], []).k_hat == 0
+    with pytest.raises(ValueError, match="one name per p value"):
+        stats.replicability([0.1], [])
+    better, worse = stats.replicated(np.array([[0.1, 0.2, 0.3], [0.1, NAN, NAN]]), ["a", "b"])
+    assert better.reasons == ("b: one seed: no test on this dataset",) and worse.k_hat == 0
+
+
+def test_images():
+    one, two = np.array([1, 1, 1, 0, 0, 1]), np.array([1, 1, 0, 0, 0, 0])
+    found = check(stats.mcnemar_exact(one, two))
+    assert found.table == ((2, 2), (0, 2)) and found.p == 0.5 == found.smallest_p
+    assert found.difference == pytest.approx(1 / 3)
+    assert found.interval.low < 1 / 3 < found.interval.high
+    same = check(stats.mcnemar_exact(one, one))
+    assert same.p == 1.0 and "same images" in same.reason
+    assert check(stats.mcnemar_exact(one[:0], one[:0])).reason == "no image"
+    assert check(stats.cochran_q(np.column_stack([one, one, one]))).p == 1.0
+    assert check(stats.cochran_q(one[:, None])).p is None
+    pair = np.column_stack([one, two])
+    assert stats.cochran_q(pair).q == pytest.approx(2.0)  # (b - c)^2 / (b + c)
+    with pytest.raises(ValueError, match="same images in the same order"):
+        stats.mcnemar_exact(one, two[:3])
+    with pytest.raises(ValueError, match="0 or 1 per image"):
+        stats.mcnemar_exact(one, two + 2)
+
+
+def test_bootstrap_of_any_statistic_uses_the_same_draws_for_all():
+    scores = rng(5).normal(0.7, 0.05, (2, 6, 3))
+    resamples = Resamples.draw(6, 3, reps=1200, rng=rng())
+    both = stats.bootstrap(lambda t: t.mean(axis=(2, 3)), scores, resamples)
+    gap = stats.bootstrap(
+        lambda t: (t[:, 0] - t[:, 1]).mean(axis=(1, 2))[:, None], scores, resamples
+    )[0]
+    two_level, seeds_only = resamples.averages(scores[0] - scores[1], widen=False)
+    assert gap.value == pytest.approx(both[0].value - both[1].value)
+    np.testing.assert_allclose(
+        gap.on_datasets_like_these, stats.percentile_interval(two_level), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        gap.on_these_datasets, stats.percentile_interval(seeds_only), atol=1e-12
+    )
+    scores[0, 0, 0] = NAN
+    with pytest.raises(ValueError, match="complete table"):
+        stats.bootstrap(lambda t: t.mean(axis=(2, 3)), scores, resamples)
+
+
+@pytest.mark.parametrize(
+    ("shape", "these", "like_these", "words"),
+    [
+        ((5, 3), True, True, ""),
+        ((5, 1), False, True, "nothing is known about other seeds"),
+        ((1, 3), True, False, "nothing is known about datasets like it"),
+        ((1, 1), False, False, "one dataset"),
+    ],
+)
+def test_each_claim_needs_its_own_repetition(shape, these, like_these, words):
+    d = rng().normal(0, 1, shape)
+    resamples = Resamples.draw(*shape, reps=200, rng=rng())
+    for found in (
+        stats.mean_difference(d, resamples),
+        stats.aggregates(d, resamples).mean,
+        stats.improvement_claims(d, d + 1, resamples),
+    ):
+        check(found)
+        assert (found.on_these_datasets is not None) == these
+        assert (found.on_datasets_like_these is not None) == like_these
+        assert words in found.reason
+    assert stats.mean_difference(np.full(shape, NAN), resamples) is None
+
+
+def test_rank_stability_of_a_clear_and_of_an_open_order():
+    base = rng(1).normal(0.7, 0.1, (1, 8, 4))
+    noise = rng(2).normal(0, 0.001, (3, 8, 4))
+    scores = base + np.array([0.1, 0.0, 0.0])[:, None, None] + noise
+    found = check(stats.rank_stability(scores, Resamples.draw(8, 4, reps=500, rng=rng())))
+    assert found.best_on_these == (1.0, 0.0, 0.0) == found.best_on_like_these
+    assert found.mean_ranks[0].value == 1.0
+    same = np.repeat(base, 2, axis=0)
+    tied = stats.rank_stability(same, Resamples.draw(8, 4, reps=100, rng=rng()))
+    assert tied.best_on_these == (0.5, 0.5)
+
+
+# The decision.
+
+
+def test_judge_reaches_every_word_and_names_the_smallest_p():
+    noise = rng(3).normal(0, 0.002, (3, 11, 3))
+    shifts = np.array([0.02, -0.02, 0.0])[:, None, None]
+    wild = rng(8).normal(0, 0.05, (11, 3))
+    found = check(stats.judge([*(noise + shifts), wild]))
+    assert [v.word for v in found] == ["better", "worse", "equivalent", "undecided"]
+    assert {v.decided_by for v in found} == {"wilcoxon"}
+    assert {v.smallest_p for v in found} == {4 * 2 / 2**11}
+    assert found[0].p == 4 * found[0].raw_p == 4 * 2 / 2**11
+
+
+def test_a_gain_that_is_sure_and_tiny_says_so():
+    tiny = rng(1).normal(0.002, 0.0005, (11, 3))
+    found = stats.judge([tiny])[0]
+    assert (found.word, found.reason) == (
+        "better",
+        "smaller than the region of practical equivalence",
+    )
+    assert stats.judge([tiny + 0.02])[0].reason == ""
+
+
+def test_judge_says_why_nothing_is_decided():
+    nothing, one, same = np.full((6, 3), NAN), np.full((6, 3), NAN), np.zeros((6, 3))
+    one[0, 0] = 0.1
+    found = stats.judge([nothing, one, same, rng().normal(0, 1, (6, 3))])
+    assert [v.reason for v in found][:3] == [
+        "no pair of scores",
+        "one paired run per dataset: no test",
+        "identical in every pair",
+    ]
+    assert found[2].word in ("undecided", "equivalent") and found[2].p == 1.0
+    assert stats.judge([]) == ()
+    assert stats.judge([np.array([[0.1]])])[0].word == "undecided"
+    constant = stats.judge([np.full((4, 3), 0.1)])[0]
+    assert constant.word == "undecided" and "t is not defined" in constant.reason
+
+
+def test_ranks_and_mean_that_disagree_stay_undecided():
+    d = np.array([0.01] * 8 + [0.02] * 3 + [-0.9])[:, None]
+    found = stats.judge([d])[0]
+    assert found.p < 0.05 and found.word == "undecided"
+    assert "point in different directions" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("design", "primary", "never", "claim"),
+    [
+        ((1, 1), "McNemar", "a claim on methods", "about these trained models"),
+        ((1, 1, 3), "Cochran", "a claim on methods", "about these trained models"),
+        ((1, 3), "undecided unless the effect is very large", "Wilcoxon", "on this dataset"),
+        ((1, 5), "paired t over seeds", "Wilcoxon", "on this dataset"),
+        ((1, 10), "paired t over seeds", "", "on this dataset"),
+        ((3, 5), "k-hat", "Wilcoxon or Friedman", "by name"),
+        ((6, 5), "exact Wilcoxon over dataset means, paired t", "datasets x seeds", "like these"),
+        (
+            (11, 3, 6),
+            "exact Wilcoxon over dataset means, paired t beside it, each against",
+            "Nemenyi",
+            "like these",
+        ),
+    ],
+)
+def test_rows_of_the_decision_table(design, primary, never, claim):
+    rule = stats.decision_rule(*design[:2], num_variants=(*design, 2)[2])
+    assert primary in rule.primary and claim in rule.claim
+    assert never in " ".join(rule.never)
+
+
+def test_decision_table_names_limits():
+    eleven = stats.decision_rule(11, 3, num_variants=11, all_pairs=True)
+    assert "Holm over 55 Wilcoxon tests cannot fall below 0.05 on 11 datasets" in eleven.notes[0]
+    assert not stats.decision_rule(11, 3, num_variants=10, all_pairs=True).notes
+    assert "mixed model" in stats.decision_rule(11, 3, missing_cells=True).also
+    assert "one seed" in stats.decision_rule(11, 1).notes[0]
+    assert stats.decision_rule(1, 10, overlapping=True).primary == "corrected resampled t"
+    assert "Page" in stats.decision_rule(6, 3, shots_trend=True).primary
+    assert stats.decision_rule(1, 3).smallest_p is None and eleven.smallest_p is None
+    assert stats.decision_rule(11, 3).smallest_p == 2 / 2**11
+    with pytest.raises(ValueError, match="at least 1 dataset, 1 seed and 2 variants"):
+        stats.decision_rule(0, 1)
+
+
+def each(*means, seeds=5, noise=0.002):
+    """Paired differences (D, S) around one mean a dataset."""
+    return np.array(means)[:, None] + rng(7).normal(0, noise, (len(means), seeds))
+
+
+def test_few_datasets_decide_only_what_every_one_shows():
+    all_up, one_flat, mixed = each(0.03, 0.02, 0.04), each(0.03, 0.0, 0.04), each(0.05, -0.05, 0.05)
+    found = stats.judge([all_up, -all_up, one_flat, mixed], names=("x", "y", "z"))
+    assert [v.word for v in found] == ["better", "worse", "undecided", "undecided"]
+    assert {v.decided_by for v in found} == {"t_each"} and found[0].smallest_p is None
+    assert found[2].reason == "better in 2 of 3 (x, z)"
+    assert found[3].reason == "better in 2 of 3 (x, z) and worse in 1 of 3 (y)"
+
+
+def test_p_of_every_dataset_is_the_largest_of_the_single_ones():
+    d = each(0.03, 0.01, 0.04)
+    single = [scipy_stats.ttest_1samp(row, 0.0).pvalue for row in d]
+    assert stats.judge([d])[0].raw_p == pytest.approx(max(single), rel=1e-5)
+    opposed = each(0.03, -0.01, 0.04)
+    one_sided = [scipy_stats.ttest_1samp(row, 0.0, alternative="greater").pvalue for row in opposed]
+    expected = min(1.0, 2 * min(max(one_sided), 1 - min(one_sided)))
+    assert stats.judge([opposed])[0].raw_p == pytest.approx(expected, rel=1e-5)
+
+
+def test_equivalent_means_in_every_dataset():
+    near, one_far = each(0.001, -0.001, 0.0), each(0.001, 0.02, -0.019)
+    words = [stats.judge([d])[0].word for d in (near, one_far)]
+    assert words == ["equivalent", "undecided"]
+
+
+def test_one_seed_on_few_datasets_decides_nothing():
+    found = stats.judge([each(0.03, 0.02, 0.04, seeds=1)])[0]
+    assert (found.word, found.p, found.decided_by) == ("undecided", None, "none")
+    assert found.reason == "one paired run per dataset: no test"
+
+
+def test_a_dataset_without_spread_is_named():
+    d = each(0.03, 0.02, 0.04)
+    d[1] = 0.02
+    found = stats.judge([d], names=("x", "y", "z"))[0]
+    assert found.word == "undecided" and "y: the difference is the same" in found.reason
+
+
+def test_a_gap_in_one_comparison_does_not_change_the_test_of_another():
+    whole = each(0.03, 0.02, 0.04, 0.01, 0.02, 0.05, 0.03)
+    holes = whole.copy()
+    holes[:4] = NAN
+    alone, beside = stats.judge([whole, whole])[0], stats.judge([whole, holes])
+    assert (beside[0].decided_by, beside[0].raw_p) == (alone.decided_by, alone.raw_p)
+    assert beside[0].decided_by == "wilcoxon" and beside[1].decided_by == "t_each"
+
+
+def test_posterior_over_resamples_that_share_nothing_is_the_plain_t():
+    d = rng(3).normal(0.01, 0.01, 8)
+    found = stats.bayesian_correlated_t(d, test_over_train=0.0, rope=0.0)
+    assert 2 * min(found.worse, found.better) == pytest.approx(stats.paired_t(d).p, rel=1e-6)

@@ -1,0 +1,301 @@
+"""The cache of frozen image features: keys, shards, damage, bounded memory."""
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.clip import features as module
+from core.clip.features import FeatureStore
+from core.data.dataset import Item
+from core.data.transforms import TrainTransform
+from tests.helpers.image_features import (
+    ALL_FIELDS,
+    POOLED_FIELDS,
+    SPEC,
+    FakeCLIP,
+    encoded_directly,
+    noise_dataset,
+    shard_files,
+)
+
+
+class DoubleCLIP(FakeCLIP):
+    def __init__(self):
+        super().__init__()
+        self.weight.data = self.weight.data.double()
+
+
+def test_values_order_and_duplicates(tmp_path):
+    clip, dataset = FakeCLIP(), noise_dataset()
+    store = FeatureStore(tmp_path, clip)
+    items = [dataset.train[n] for n in (7, 2, 2, 9, 0)]
+    got = store.get(dataset, items, fields=ALL_FIELDS, batch_size=2)
+    assert [count for count, _ in clip.calls] == [2, 2]  # the duplicate is encoded once
+    torch.testing.assert_close(got.pooled, encoded_directly(clip, dataset, items))
+    assert torch.equal(got.pooled[1], got.pooled[2])
+    assert got.local.shape == (5, 5, 12) and got.attention.shape == (5, 4)
+    torch.testing.assert_close(got.local[:, 2], got.pooled * 3)
+    torch.testing.assert_close(got.attention, got.pooled[:, :4].softmax(1))
+
+
+def test_only_what_is_missing_is_computed_and_stored(tmp_path):
+    clip, dataset = FakeCLIP(), noise_dataset()
+    store = FeatureStore(tmp_path, clip)
+    store.get(dataset, dataset.train[:4])
+    assert clip.calls == [(4, POOLED_FIELDS)] and len(shard_files(tmp_path)) == 1
+    store.get(dataset, dataset.train[:4])
+    assert len(clip.calls) == 1
+    store.get(dataset, dataset.train[2:6])
+    assert clip.calls[1:] == [(2, POOLED_FIELDS)]
+    store.get(dataset, dataset.train[:6], fields=frozenset({"local"}))
+    assert clip.calls[2:] == [(6, frozenset({"local"}))]  # pooled is there already
+    assert len(shard_files(tmp_path, "pooled")) == 2 and len(shard_files(tmp_path, "local")) == 1
+    store.get(dataset, dataset.train[5:7], fields=ALL_FIELDS)
+    assert clip.calls[3:] == [(2, ALL_FIELDS)]
+    fresh = FakeCLIP()
+    again = FeatureStore(tmp_path, fresh).get(dataset, dataset.train[:6], fields={"local"})
+    assert fresh.calls == [] and torch.equal(
+        again.pooled, store.get(dataset, dataset.train[:6]).pooled
+    )
+
+
+def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
+    clip, dataset = FakeCLIP(), noise_dataset()
+    items = dataset.train
+    FeatureStore(tmp_path, clip).get(dataset, items)
+    other = replace(SPEC, fingerprint="two")
+    cases = [
+        (FakeCLIP(other), dataset, {}, None),
+        (FakeCLIP(replace(SPEC, image_mean=(0.5, 0.4, 0.31))), dataset, {}, None),
+        (FakeCLIP(replace(SPEC, quick_gelu=True)), dataset, {}, None),
+        (FakeCLIP(), noise_dataset(content="d"), {}, None),
+        (FakeCLIP(), noise_dataset(name="t/other"), {}, None),
+        (FakeCLIP(), dataset, {"dtype": torch.float16}, None),
+        (DoubleCLIP(), dataset, {"precision": torch.float64}, None),
+        (FakeCLIP(), dataset, {}, 0),
+        (FakeCLIP(), dataset, {}, 1),
+        (FakeCLIP(), dataset, {"augmentation": TrainTransform(SPEC, scale=(0.5, 1.0))}, 0),
+    ]
+    for model, data, options, view in cases:
+        FeatureStore(tmp_path, model, **options).get(data, items, view=view)
+        assert model.num_images == 10
+    keys = [json.loads(file.read_text()) for file in tmp_path.glob("*/key.json")]
+    assert len(keys) == 1 + len(cases) and {key["weights"] for key in keys} == {"one", "two"}
+    relabeled = replace(dataset, class_names=("b",), train=tuple(Item(i.path, 0) for i in items))
+    same = FakeCLIP()
+    FeatureStore(tmp_path, same).get(relabeled, relabeled.train)
+    assert same.num_images == 0  # labels and halves do not matter to pictures
+
+
+def test_the_tower_always_works_the_same_way(tmp_path):
+    """Batches of one size, and never the short cut for pooled alone: the company is irrelevant."""
+    clip, dataset = FakeCLIP(), noise_dataset(11)
+    store = FeatureStore(tmp_path, clip)
+    for items in (dataset.train[:1], dataset.train[:4], dataset.train):
+        store.get(dataset, items, batch_size=4)
+    store.get(dataset, dataset.train[:3], fields=frozenset({"attention"}), batch_size=4)
+    assert clip.sizes == {4} and [count for count, _ in clip.calls] == [1, 3, 4, 3, 3]
+    assert [need for _, need in clip.calls] == [POOLED_FIELDS] * 4 + [frozenset({"attention"})]
+
+
+def test_views_are_fixed_by_path_and_number(tmp_path):
+    clip, dataset = FakeCLIP(), noise_dataset()
+    store = FeatureStore(tmp_path, clip)
+    torch.manual_seed(1)
+    first = store.get(dataset, dataset.train[:5], view=3).pooled
+    torch.testing.assert_close(first, encoded_directly(clip, dataset, dataset.train[:5], view=3))
+    torch.manual_seed(2)
+    turned = FeatureStore(tmp_path / "b", clip).get(dataset, dataset.train[4::-1], view=3).pooled
+    torch.testing.assert_close(first.flip(0), turned)
+    assert not torch.allclose(first, store.get(dataset, dataset.train[:5], view=4).pooled)
+
+
+def test_tensors_are_normal_and_not_shared(tmp_path):
+    store, dataset = FeatureStore(tmp_path, FakeCLIP()), noise_dataset()
+    got = store.get(dataset, dataset.train).pooled
+    assert not got.is_inference() and not got.requires_grad and got.device.type == "cpu"
+    weight = torch.ones(12, requires_grad=True)
+    (got @ weight).sum().backward()
+    torch.testing.assert_close(weight.grad, got.sum(0))
+    kept = got.clone()
+    got.zero_()
+    assert torch.equal(store.get(dataset, dataset.train).pooled, kept)
+
+
+def test_half_precision_is_the_same_cold_and_warm(tmp_path):
+    dataset = noise_dataset()
+    for dtype in (torch.float16, torch.bfloat16):
+        cold = FeatureStore(tmp_path, FakeCLIP(), dtype=dtype).get(dataset, dataset.train).pooled
+        warm = FeatureStore(tmp_path, FakeCLIP(), dtype=dtype).get(dataset, dataset.train).pooled
+        assert cold.dtype == warm.dtype == dtype and torch.equal(cold, warm)
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 16
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "flipped": flip,
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-40]),
+    "empty": lambda file: file.write_bytes(b""),
+    "header": lambda file: file.write_bytes(b"\xff" + file.read_bytes()[1:]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_shard_is_dropped_and_recomputed(tmp_path, caplog, damage):
+    dataset = noise_dataset()
+    store = FeatureStore(tmp_path, FakeCLIP())
+    first = store.get(dataset, dataset.train[:6]).pooled
+    store.get(dataset, dataset.train)
+    damaged = next(f for f in shard_files(tmp_path) if f.name in seen_first(tmp_path, first))
+    DAMAGE[damage](damaged)
+    clip = FakeCLIP()
+    with caplog.at_level(logging.WARNING):
+        again = FeatureStore(tmp_path, clip).get(dataset, dataset.train).pooled
+    assert clip.num_images == 6 and torch.equal(again[:6], first)
+    assert [damaged.name in record.getMessage() for record in caplog.records] == [True]
+    assert "\n" not in caplog.records[0].getMessage()
+    quiet = FakeCLIP()
+    FeatureStore(tmp_path, quiet).get(dataset, dataset.train)
+    assert quiet.calls == [] and len(shard_files(tmp_path)) == 2
+
+
+def seen_first(root: Path, rows: torch.Tensor) -> set[str]:
+    """Names of the shards with as many rows as ``rows``."""
+    from safetensors.torch import load_file
+
+    return {f.name for f in shard_files(root) if len(load_file(f)["values"]) == len(rows)}
+
+
+def test_a_shard_in_a_wrong_shape_or_form_is_not_used(tmp_path):
+    import hashlib
+
+    from safetensors.torch import save
+
+    dataset = noise_dataset(3)
+    FeatureStore(tmp_path, FakeCLIP()).get(dataset, dataset.train)
+    good = shard_files(tmp_path)[0]
+    listing = torch.tensor(list(b'["0"]'), dtype=torch.uint8)
+    for tensors in ({"x": torch.ones(1)}, {"values": torch.ones(2, 12), "paths": listing}):
+        data = save(tensors)
+        (good.parent / f"{hashlib.sha256(data).hexdigest()}.safetensors").write_bytes(data)
+    good.unlink()
+    clip = FakeCLIP()
+    FeatureStore(tmp_path, clip).get(dataset, dataset.train)
+    assert clip.num_images == 3 and shard_files(tmp_path) == [good]
+
+
+def test_memory_is_bounded_and_disk_is_found_again(tmp_path):
+    dataset, clip = noise_dataset(), FakeCLIP()
+    store = FeatureStore(tmp_path, clip, memory_bytes=10 * 12 * 4)
+    for view in (None, 0, 1, None, 0, 1):
+        store.get(dataset, dataset.train, view=view)
+        assert sum(table.nbytes for table in store._tables.values()) <= 10 * 12 * 4
+    assert clip.num_images == 30
+    FeatureStore(tmp_path, clip, memory_bytes=1).get(dataset, dataset.train, fields=ALL_FIELDS)
+    assert clip.num_images == 40
+
+
+def test_long_computations_are_saved_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 4 * 12 * 4)
+    dataset, seen = noise_dataset(), []
+    expected = FeatureStore(tmp_path / "a", FakeCLIP()).get(dataset, dataset.train, batch_size=2)
+
+    class Dying(FakeCLIP):
+        def encode_image(self, pixels, need):
+            if self.num_images >= 8:
+                raise KeyboardInterrupt
+            return super().encode_image(pixels, need)
+
+    store = FeatureStore(tmp_path / "b", Dying())
+    with pytest.raises(KeyboardInterrupt):
+        store.get(dataset, dataset.train, batch_size=2)
+    clip = FakeCLIP()
+    store = FeatureStore(tmp_path / "b", clip)
+    got = store.get(
+        dataset,
+        dataset.train,
+        batch_size=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert clip.num_images == 2 and seen == [(2, 2)]
+    torch.testing.assert_close(got.pooled, expected.pooled)
+
+
+def test_errors(tmp_path):
+    dataset = noise_dataset(2)
+    store = FeatureStore(tmp_path, FakeCLIP())
+    with pytest.raises(ValueError, match="no items to encode"):
+        store.get(dataset, [])
+    with pytest.raises(ValueError, match="unknown feature field 'lokal'; known"):
+        store.get(dataset, dataset.train, fields=frozenset({"lokal"}))
+    with pytest.raises(ValueError, match=r"view must be None .* got -1"):
+        store.get(dataset, dataset.train, view=-1)
+    with pytest.raises(ValueError, match=r"floating point numbers, got torch\.int64"):
+        FeatureStore(tmp_path, FakeCLIP(), dtype=torch.int64)
+    sick = FakeCLIP()
+    sick.weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="pooled image features are not finite"):
+        FeatureStore(tmp_path, sick).get(dataset, dataset.train)
+    assert shard_files(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    clip, dataset = FakeCLIP(), noise_dataset(3)
+    store = FeatureStore(tmp_path / "file" / "below", clip)
+    got = store.get(dataset, dataset.train).pooled
+    torch.testing.assert_close(got, encoded_directly(FakeCLIP(), dataset, dataset.train))
+    assert "features are not cached" in caplog.text
+    store.get(dataset, dataset.train)
+    assert clip.num_images == 3
+
+
+def test_old_leftovers_go_and_young_ones_stay(tmp_path):
+    dataset = noise_dataset()
+    store = FeatureStore(tmp_path, FakeCLIP())
+    store.get(dataset, dataset.train[:1])
+    folder = shard_files(tmp_path)[0].parent
+    old, young = folder / ".a.safetensors.x1", folder / ".b.safetensors.x2"
+    for file in (old, young):
+        file.write_bytes(b"half a shard")
+    os.utime(old, (1, 1))
+    store.get(dataset, dataset.train)
+    assert not old.exists() and young.exists()
+
+
+def test_without_working_locks_results_are_still_right(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "fcntl", None)
+    dataset, clips = noise_dataset(), [FakeCLIP(), FakeCLIP()]
+
+    class Racing(FakeCLIP):
+        """Another process finishes the same work while this one is at it."""
+
+        def encode_image(self, pixels, need):
+            FeatureStore(tmp_path, clips[1]).get(dataset, dataset.train, batch_size=3)
+            return super().encode_image(pixels, need)
+
+    got = FeatureStore(tmp_path, Racing()).get(dataset, dataset.train).pooled
+    torch.testing.assert_close(got, encoded_directly(clips[0], dataset, dataset.train))
+    late = FakeCLIP()
+    again = FeatureStore(tmp_path, late).get(dataset, dataset.train).pooled
+    torch.testing.assert_close(again, got)
+    assert late.calls == []
+
+
+def test_a_copied_cache_is_used_elsewhere(tmp_path):
+    dataset = noise_dataset()
+    FeatureStore(tmp_path / "a", FakeCLIP()).get(dataset, dataset.train)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    clip = FakeCLIP()
+    FeatureStore(tmp_path / "b", clip).get(dataset, dataset.train)
+    assert clip.calls == []

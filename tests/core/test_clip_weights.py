@@ -1,0 +1,295 @@
+"""Weights of a backbone: four formats of one model, pretrained tags, and what is refused."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from torch import nn
+
+import main
+from core.clip import backbone
+from core.clip.backbone import load_clip
+from core.clip.weights import OPENAI_SIZES, read_state_dict
+from tests.helpers.open_clip_models import open_clip, random_model, tiny_config
+
+SIZES = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def small_names(tmp_path, monkeypatch) -> None:
+    """Small models that open_clip knows by name for the length of a test, and no network."""
+    from open_clip import factory
+
+    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
+    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", list(factory._MODEL_CONFIG_PATHS))
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    changes = {
+        "small-16": {},
+        "small-16-quickgelu": {"quick_gelu": True},
+        "small-4": {"vision_cfg": {**tiny_config()["vision_cfg"], "patch_size": 16}},
+        "small-short": {"text_cfg": {**tiny_config()["text_cfg"], "context_length": 50}},
+    }
+    for name, change in changes.items():
+        (configs / f"{name}.json").write_text(json.dumps(tiny_config() | change))
+    open_clip.add_model_config(configs)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("core.clip.weights.URL_CACHE", tmp_path / "clip")
+
+    def refuse(*args: object) -> None:
+        raise AssertionError(f"the network was asked for {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    """Random weights that half precision holds exactly, as OpenAI's files do."""
+    return {
+        key: value.half().float() for key, value in random_model("small-16").state_dict().items()
+    }
+
+
+def archive(state: dict[str, torch.Tensor], path: Path) -> None:
+    """A TorchScript program whose modules are named as in ``state``, as OpenAI publishes CLIP."""
+    root = nn.Module()
+    for name, value in state.items():
+        *parents, last = name.split(".")
+        module = root
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, nn.Module())
+            module = module.get_submodule(parent)
+        if name in OPENAI_SIZES:
+            module.register_buffer(last, value)
+        else:
+            module.register_parameter(last, nn.Parameter(value))
+    torch.jit.script(root).save(str(path))
+
+
+def openai(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Half precision where OpenAI keeps it, and the three sizes."""
+    stay = ("ln_", "logit_scale", "positional_embedding", "class_embedding", "token_embedding")
+    weights = {k: v if any(s in k for s in stay) else v.half() for k, v in state.items()}
+    return weights | {name: torch.tensor(size) for name, size in SIZES.items()}
+
+
+def write_all(state: dict[str, torch.Tensor], folder: Path) -> list[Path]:
+    """One model in every format: open_clip's three, OpenAI's archive and its state dict."""
+    files = [folder / f for f in ("a.safetensors", "b.bin", "c.pt", "jit.pt", "openai.pt")]
+    save_file(state, files[0])
+    torch.save(state, files[1])
+    training = {f"module.{k}": v for k, v in state.items()}
+    torch.save({"epoch": 32, "name": "run", "state_dict": training}, files[2])
+    archive(openai(state), files[3])
+    torch.save(openai(state), files[4])
+    return files
+
+
+def test_every_format_gives_the_same_backbone(state, tmp_path):
+    files = write_all(state, tmp_path)
+    images = torch.randn(1, 3, 32, 32)
+    clips = [load_clip("small-16-quickgelu", str(file)) for file in files]
+    assert len({clip.spec.fingerprint for clip in clips}) == 1
+    assert {tensor.dtype for clip in clips for tensor in clip.state_dict().values()} == {
+        torch.float32
+    }
+    first = clips[0]
+    for clip in clips[1:]:
+        assert torch.equal(clip.encode_image(images).pooled, first.encode_image(images).pooled)
+        assert torch.equal(clip.encode_texts(["a cat"]), first.encode_texts(["a cat"]))
+    other = dict(state)
+    other["logit_scale"] = state["logit_scale"] + 1e-6
+    save_file(other, tmp_path / "other.safetensors")
+    changed = load_clip("small-16", str(tmp_path / "other.safetensors"))
+    assert changed.spec.fingerprint != first.spec.fingerprint
+
+
+def test_openai_files_select_quick_gelu_and_others_take_the_name(state, tmp_path):
+    *plain, jit, dictionary = write_all(state, tmp_path)
+    images = torch.randn(1, 3, 32, 32)
+    expected = load_clip("small-16-quickgelu", str(plain[0])).encode_image(images).pooled
+    for file in (jit, dictionary):
+        clip = load_clip("small-16", str(file))
+        assert clip.name == f"small-16-quickgelu/{file}" and clip.spec.quick_gelu
+        assert torch.equal(clip.encode_image(images).pooled, expected)
+    for file in plain:
+        clip = load_clip("small-16", str(file))
+        assert clip.name == f"small-16/{file}" and not clip.spec.quick_gelu
+        assert (clip.encode_image(images).pooled - expected).abs().max() > 1e-4
+
+
+def hub_file(repository: str, name: str) -> Path:
+    """Where the cache of the Hugging Face hub keeps a file, after a first download."""
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    return folder / "snapshots" / "abc" / name
+
+
+@pytest.fixture
+def tags(monkeypatch) -> None:
+    """Tags as open_clip describes them: with quick-GELU, without, and known by url alone."""
+    quick = {"url": "https://nowhere/x/small.pt", "hf_hub": "nobody/quick/", "quick_gelu": True}
+    known = {
+        "small-16": {
+            "openai": quick,
+            "laion_plain": {"hf_hub": "nobody/plain/", "mean": (0.5, 0.5, 0.4)},
+            "by_url": {"url": "https://nowhere/x/only.pt"},
+        },
+        "small-16-quickgelu": {"openai": quick, "quick_only": quick},
+    }
+    monkeypatch.setattr(
+        open_clip.pretrained, "_PRETRAINED", {**open_clip.pretrained._PRETRAINED, **known}
+    )
+
+
+@pytest.mark.usefixtures("tags")
+def test_a_tag_that_was_never_fetched_is_one_line_with_the_way_out(tmp_path):
+    for name, tag in (("small-16", "openai"), ("small-16-quickgelu", "quick_only")):
+        with pytest.raises(ValueError) as caught:
+            load_clip(name, tag)
+        line = str(caught.value)
+        assert "\n" not in line and f"about 11 MB from nobody/quick into {tmp_path}/hub" in line
+        assert line.endswith(f"python main.py weights {name} {tag}")
+    with pytest.raises(ValueError, match=rf"from https://nowhere/x/only.pt into {tmp_path}/clip "):
+        load_clip("small-16", "by_url")
+
+
+@pytest.mark.usefixtures("tags")
+@pytest.mark.parametrize("file", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_fetched_tags_load_without_network_and_select_quick_gelu(state, file):
+    path = hub_file("nobody/quick", file)
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    names = [("small-16", "openai"), ("small-16", "quick_only"), ("small-16-quickgelu", "openai")]
+    for name, tag in names:
+        clip = load_clip(name, tag)
+        assert clip.name == f"small-16-quickgelu/{tag}" and clip.spec.quick_gelu
+    torch.save(state, path := hub_file("nobody/plain", "open_clip_pytorch_model.bin"))
+    clip = load_clip("small-16", "laion-plain")
+    assert clip.name == "small-16/laion-plain" and not clip.spec.quick_gelu
+    assert clip.spec.image_mean == (0.5, 0.5, 0.4)
+    with pytest.raises(ValueError, match=r"trained without quick-GELU.* use 'small-16'"):
+        load_clip("small-16-quickgelu", "laion_plain")
+
+
+@pytest.mark.usefixtures("tags")
+def test_an_archive_in_the_folder_of_openais_code_serves_too(state, tmp_path):
+    (tmp_path / "clip").mkdir()
+    archive(openai(state), tmp_path / "clip" / "small.pt")
+    assert load_clip("small-16", "openai").name == "small-16-quickgelu/openai"
+
+
+@pytest.mark.usefixtures("tags")
+def test_fetch_downloads_once_and_says_why_it_cannot(state, tmp_path, monkeypatch):
+    asked = []
+
+    def download(source) -> str:
+        asked.append(source["hf_hub"])
+        save_file(state, path := hub_file("nobody/quick", "open_clip_model.safetensors"))
+        return str(path)
+
+    monkeypatch.setattr(open_clip, "download_pretrained", download)
+    first = backbone.fetch("small-16", "openai")
+    assert backbone.fetch("small-16", "openai") == first and asked == ["nobody/quick/"]
+    assert load_clip("small-16", "openai").spec.quick_gelu
+
+    def fail(source) -> str:
+        raise FileNotFoundError("no route to host\nsecond line")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    with pytest.raises(ValueError, match="cannot be fetched: no route to host; fetch the file"):
+        backbone.fetch("small-16", "laion_plain")
+
+
+def test_real_openai_tags_are_quick_gelu_under_both_names():
+    names = [name for name in open_clip.list_models() if name.startswith("ViT-")]
+    plain = [name for name in names if f"{name}-quickgelu" in names]
+    assert {"ViT-B-16", "ViT-B-32", "ViT-L-14", "ViT-L-14-336"} <= set(plain)
+    for name in plain:
+        quick = open_clip.get_model_config(f"{name}-quickgelu")
+        assert quick == {**open_clip.get_model_config(name), "quick_gelu": True}
+        for model in (name, f"{name}-quickgelu"):
+            if "openai" in open_clip.list_pretrained_tags_by_model(model):
+                assert backbone.pretrained_source(model, "openai")["quick_gelu"]
+
+
+@pytest.mark.usefixtures("tags")
+def test_the_command_says_the_size_before_it_asks_anybody(state, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["main.py", "weights", "small-16", "openai"])
+
+    def download(source) -> str:
+        before = capsys.readouterr().out
+        assert before.startswith("weights 'openai' of 'small-16': about 11 MB from nobody/quick")
+        assert before.endswith(f"into {tmp_path}/hub\n")
+        save_file(state, path := hub_file("nobody/quick", "open_clip_model.safetensors"))
+        return str(path)
+
+    monkeypatch.setattr(open_clip, "download_pretrained", download)
+    assert main.main() == 0
+    assert "small-16-quickgelu/openai is ready, fingerprint " in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["main.py", "weights", "small-16", "opennai"])
+    assert main.main() == 2
+    assert "no pretrained tag 'opennai'" in capsys.readouterr().err
+
+
+def test_weights_of_another_shape_say_what_differs(state, tmp_path):
+    file = tmp_path / "clip.safetensors"
+    save_file(state, file)
+    with pytest.raises(ValueError, match=r"'visual.positional_embedding' is \(17, 64\) in the "):
+        load_clip("small-4", str(file))
+    with pytest.raises(ValueError, match=r"\(77, 48\) .* \(50, 48\) .*another context length"):
+        load_clip("small-short", str(file))
+    save_file({k: v for k, v in state.items() if k != "logit_scale"}, tmp_path / "less.safetensors")
+    with pytest.raises(ValueError, match="do not fit the model: the file lacks 1 tensors"):
+        load_clip("small-16", str(tmp_path / "less.safetensors"))
+    save_file(state | {"logit_bias": torch.zeros(1)}, tmp_path / "more.safetensors")
+    with pytest.raises(ValueError, match="the file has unknown 1 tensors, first 'logit_bias'"):
+        load_clip("small-16", str(tmp_path / "more.safetensors"))
+
+
+def test_torn_files_are_refused_in_one_line(state, tmp_path):
+    for file in write_all(state, tmp_path):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(ValueError, match="cannot be read") as caught:
+            load_clip("small-16", str(file))
+        assert "\n" not in str(caught.value)
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="the file lacks"):
+        load_clip("small-16", str(tmp_path / "list.pt"))
+
+
+class _Code:
+    """What a weights file must not be able to do: run something when it is read."""
+
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+class _Program(nn.Module):
+    """A program that says so when it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self) -> torch.Tensor:
+        print("executed")
+        return self.weight
+
+
+def test_nothing_in_a_weights_file_is_executed(tmp_path, capfd):
+    torch.save({"state_dict": _Code()}, tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_clip("small-16", str(tmp_path / "clip.pt"))
+    torch.jit.script(_Program()).save(str(tmp_path / "program.pt"))
+    assert list(read_state_dict(tmp_path / "program.pt")) == ["weight"]
+    assert "executed" not in capfd.readouterr().out

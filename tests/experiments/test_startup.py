@@ -1,0 +1,82 @@
+"""What a command imports before it has anything to do with it: asked of ``sys.modules``, not of a
+clock.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.store.record import Evaluation, RunRecord, write_record
+from tests.helpers.paths import ROOT
+
+HEAVY = {"torch", "torchvision", "open_clip", "timm", "mlflow", "optuna", "sklearn", "matplotlib"}
+STATISTICS = {"scipy", "pandas", "statsmodels"}
+
+CODE = """
+import runpy, sys
+sys.argv = ["main.py", *sys.argv[1:]]
+try:
+    runpy.run_path("main.py", run_name="__main__")
+except SystemExit as end:
+    print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules}))
+    sys.exit(end.code)
+"""
+
+
+def loaded(*words) -> set[str]:
+    """The top-level modules that a command has imported when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *map(str, words)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].removeprefix("loaded: ").split())
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """A finished study of one run."""
+    cell = {"variant": "CoOp", "dataset": "a", "seed": 1, "identity": "0" * 12, "note": ""}
+    manifest = {
+        "schema_version": 1, "study": "s", "baseline": "CoOp", "references": [],
+        "datasets": ["a"], "seeds": [1], "factors": {},
+        "variants": [{"name": "CoOp", "factors": {}}], "cells": [cell],
+    }  # fmt: skip
+    (tmp_path / "study.json").write_text(json.dumps(manifest))
+    scored = Evaluation(
+        target="all", dataset="a", classes="all", class_names=("x",), correct=(1,), total=(2,)
+    )
+    record = RunRecord(
+        identity="0" * 12, variant="CoOp", factors={}, dataset="a", protocol="few_shot",
+        regime="inductive", selection="last", seed=1, shots=1, status="finished",
+        evaluations=(scored,),
+    )  # fmt: skip
+    (tmp_path / ("0" * 12)).mkdir()
+    write_record(tmp_path / ("0" * 12), record)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help", "train --help", "grid --help", "search --help", "report --help",
+        "list configs", "list datasets", "list protocols", "data list",
+    ],
+)  # fmt: skip
+def test_help_and_lists_load_nothing_heavy(words):
+    assert not loaded(*words.split()) & (HEAVY | STATISTICS)
+
+
+def test_a_status_loads_nothing_heavy(study):
+    assert not loaded("status", study) & (HEAVY | STATISTICS)
+
+
+@pytest.mark.parametrize("words", ["published", "power --datasets 4 --seeds 3"])
+def test_statistics_load_no_model_and_no_tracking(words):
+    assert not loaded(*words.split()) & HEAVY
+
+
+def test_the_list_of_methods_needs_torch_and_no_backbone():
+    assert loaded("list", "methods") & HEAVY == {"torch"}
