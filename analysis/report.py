@@ -1,90 +1,159 @@
-"""The report of a study: tables, comparisons, figures and one page, made from records or a CSV
-file.
+"""The report of a study: one page, tables, figures and data, from records or a CSV file.
+
+``CHAPTERS`` is the order of the report. Each topic is a file of ``analysis/sections``, each format
+one of ``analysis/render``.
 """
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from rich.console import Console
 
-from analysis.figures.figure import to_files
+from analysis.figures.figure import Figure, to_files
 from analysis.read.load import load_results
 from analysis.read.results import Results, with_choices
-from analysis.read.settings import SettingTable, differing_settings
 from analysis.render.html import render_page
-from analysis.render.json_document import document
+from analysis.render.json_document import document, schema
 from analysis.render.latex import report_latex
 from analysis.render.markdown import report_markdown
+from analysis.render.terminal import print_lines, report_lines
 from analysis.render.tidy_table import tidy_frame
-from analysis.sections.comparisons import Block, Options, compare_all
-from analysis.sections.design import Fact, design_facts
-from analysis.sections.evidence import Evidence, evidence, evidence_records
-from analysis.sections.further import Further, further_tests, rule_facts
-from analysis.sections.further_text import boxes
-from analysis.sections.headline import Sentence, headline
-from analysis.sections.images import MOST_RUNS, ImagesView, images_view
-from analysis.sections.images_text import image_sentences, images_markdown
-from analysis.sections.methods_paragraph import MethodsText, methods_text
-from analysis.sections.pairwise import Pairwise, all_pairs
-from analysis.sections.parts import PartsView, parts_view, variance_text
-from analysis.sections.pictures import Gallery, Material, gallery
-from analysis.sections.tables import (
-    AVERAGE,
-    MainTable,
-    comparison_brief,
-    comparison_records,
-    main_records,
-    main_table,
-    main_text,
-    to_csv,
+from analysis.sections import (
+    base_to_new,
+    comparisons,
+    conover,
+    costs,
+    design,
+    differences,
+    evidence,
+    headline,
+    images,
+    methods_paragraph,
+    mixed_model,
+    overlapping_resamples,
+    pairwise,
+    parts,
+    power,
+    problems,
+    profiles,
+    published,
+    rank_stability,
+    results,
+    runs,
+    settings,
+    shared_tests,
+    shot_curves,
+    shot_trends,
+    versions,
 )
-from analysis.stats import Resamples
+from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, Options
+from analysis.sections.section import Chapter, Header, Section, cited, left_out
+from analysis.text import Show, counted, records, terms
 from core.store.atomic import write_atomic
 
-PARTS_REPS = 4000
+SCHEMA_VERSION = 3
+
+CHAPTERS: tuple[Chapter[Analysis], ...] = (
+    Chapter(key="headline", title="", topics=(headline.TOPIC,)),
+    Chapter(
+        key="results",
+        title="Results",
+        topics=(results.TOPIC, shot_curves.TOPIC, differences.BY_DATASET, base_to_new.TOPIC),
+    ),
+    Chapter(key="comparisons", title="Comparisons", topics=(comparisons.TOPIC, evidence.TOPIC)),
+    Chapter(key="pairs", title="All pairs", topics=(pairwise.TOPIC, pairwise.DIFFERENCES)),
+    Chapter(key="images", title="Image by image", topics=(images.TOPIC,)),
+    Chapter(
+        key="further",
+        title="Further tests",
+        topics=(
+            shared_tests.TOPIC,
+            mixed_model.TOPIC,
+            conover.TOPIC,
+            rank_stability.TOPIC,
+            shot_trends.RISE,
+            shot_trends.ADVANTAGE,
+            overlapping_resamples.TOPIC,
+        ),
+    ),
+    Chapter(
+        key="parts",
+        title="What every part is worth",
+        nav="Parts",
+        topics=(parts.ATTRIBUTION, parts.VARIANCE, parts.LEVELS, parts.INTERACTIONS),
+    ),
+    Chapter(key="spread", title="Every run", topics=(differences.BY_RUN, profiles.TOPIC)),
+    Chapter(key="power", title="Power", topics=(power.TOPIC,)),
+    Chapter(key="design", title="Design", topics=(design.TOPIC, design.NOTES)),
+    Chapter(
+        key="problems",
+        title="Cells without a score",
+        nav="Missing cells",
+        topics=(problems.TOPIC,),
+    ),
+    Chapter(key="published", title="Published context", topics=(published.TOPIC,)),
+    Chapter(key="cost", title="Cost", topics=(costs.TOPIC,)),
+    Chapter(key="settings", title="Settings that differ", nav="Settings", topics=(settings.TOPIC,)),
+    Chapter(
+        key="methods",
+        title="Methods, for a paper",
+        nav="Methods",
+        topics=(methods_paragraph.TOPIC,),
+    ),
+    Chapter(key="runs", title="Runs", topics=(runs.TOPIC,)),
+    Chapter(key="versions", title="Versions", topics=(versions.TOPIC,)),
+)
+
+FILES = (
+    "report.md",
+    "report.tex",
+    "references.bib",
+    "report.json",
+    "results.csv",
+    "comparisons.csv",
+    "evidence.csv",
+    "scores.csv",
+)
+POWER_IN_EVIDENCE = ("power", "minimum_effect", "seeds_needed", "datasets_needed", "power_note")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A built report: its numbers and where its files are. ``page`` is the file to open.
+    """A built report: what it says and where its files are. ``page`` is the file to open."""
 
-    ``pairwise`` has all pairs by metric; ``source`` is the study folder, None for other sources.
-    """
-
-    results: Results
-    options: Options
-    table: MainTable
-    blocks: tuple[Block, ...]
-    evidence: tuple[Evidence, ...]
-    pairwise: Mapping[str, Pairwise]
-    further: Further
-    images: ImagesView
-    parts: PartsView
-    gallery: Gallery
-    methods: MethodsText
-    settings: SettingTable
-    headline: tuple[Sentence, ...]
-    design: tuple[Fact, ...]
-    source: Path | None
+    analysis: Analysis
+    header: Header
+    chapters: tuple[Chapter[Analysis], ...]
     out: Path
     page: Path
 
+    @property
+    def results(self) -> Results:
+        """The results that the report is about."""
+        return self.analysis.results
+
+    @property
+    def sections(self) -> list[Section]:
+        """All sections in the order of the page, those that do not apply among them."""
+        return [section for chapter in self.chapters for section in chapter.sections]
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """All figures by the names of their files, in the order of the page."""
+        return {figure.name: figure for s in self.sections for figure in s.figures}
+
+    def section(self, key: str) -> Section:
+        """The first section of a topic."""
+        return next(section for section in self.sections if section.key == key)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything the report says, JSON-able, see ``document``."""
-        return document(self)
-
-    def standing(self, variant: str, metric: str) -> str:
-        """The mark of an average: † significantly worse than the best, ≈ practically equal to it,
-        "" otherwise, by Holm over all pairs.
-        """
-        pairs = self.pairwise.get(metric)
-        if pairs is None or pairs.best is None:
-            return ""
-        word = pairs.word(self.results.aliases.get(variant, variant), pairs.variants[pairs.best])
-        return {"worse": "†", "equivalent": "≈"}.get(word, "")
+        return document(self.header, self.chapters)
 
 
 def build_report(
@@ -98,7 +167,7 @@ def build_report(
     options: Options | None = None,
     figures: bool = True,
     allow_mixed: bool = False,
-    image_runs: int = MOST_RUNS,
+    image_runs: int = MAX_IMAGE_RUNS,
 ) -> Report:
     """Build the report of a study folder, a tidy CSV file or loaded results, and write its files
     into ``out``.
@@ -112,165 +181,157 @@ def build_report(
     All but index.html, cost.csv and the figure of costs depend on scores and images alone. Raises
     ValueError for anything that cannot be read or does not exist.
     """
-    options = options or Options()
     loaded = source
     if isinstance(loaded, Path):
         loaded = load_results(loaded, scale=scale, allow_mixed=allow_mixed)
-    results = with_choices(loaded, baseline=baseline, references=references, metric=metric)
-    folder = source if isinstance(source, Path) and source.is_dir() else None
-    images = images_view(results, folder, most=image_runs)
-    report = _report(results, images, options, folder, out)
+    analysis = Analysis(
+        results=with_choices(loaded, baseline=baseline, references=references, metric=metric),
+        options=options or Options(),
+        folder=source if isinstance(source, Path) and source.is_dir() else None,
+        out=out,
+        image_runs=image_runs,
+    )
+    report = Report(
+        analysis=analysis,
+        header=_header(analysis),
+        chapters=_chapters(analysis),
+        out=out,
+        page=out / "index.html",
+    )
     for name, content in _files(report).items():
         write_atomic(out / name, content)
     if figures:
-        for figure in report.gallery.all():
+        for figure in report.figures.values():
             for ending, raw in to_files(figure).items():
                 write_atomic(out / "figures" / f"{figure.name}.{ending}", raw)
     return report
 
 
-def _report(
-    results: Results, images: ImagesView, options: Options, folder: Path | None, out: Path
-) -> Report:
-    """All numbers of a report; nothing is written."""
-    table = main_table(results)
-    blocks = compare_all(results, options)
-    draws = _resamples(results, options)
-    pairwise = {m: all_pairs(results, m, options) for m in results.metrics}
-    further = further_tests(results, pairwise[results.primary_metric], options, draws)
-    parts = parts_view(results, results.primary_metric, draws, options)
-    drawn = gallery(
-        Material(
-            results=results,
-            table=table,
-            blocks=blocks,
-            pairwise=pairwise[results.primary_metric],
-            parts=parts,
-            options=options,
-        )
-    )
-    return Report(
-        results=results,
-        options=options,
-        table=table,
-        blocks=blocks,
-        evidence=tuple(e for b in blocks for e in evidence(results, b, options, draws)),
-        pairwise=pairwise,
-        further=further,
-        images=images,
-        parts=parts,
-        gallery=drawn,
-        methods=_methods(results, blocks, options, drawn, images),
-        settings=differing_settings(results, folder),
-        headline=(*headline(results, blocks), *image_sentences(images, options.alpha)),
-        design=(*design_facts(results, blocks, options), *rule_facts(further)),
-        source=folder,
-        out=out,
-        page=out / "index.html",
+def _chapters(analysis: Analysis) -> tuple[Chapter[Analysis], ...]:
+    """All chapters; what does not apply is named in the design box, and nowhere else."""
+    built = [chapter.built(analysis) for chapter in CHAPTERS]
+    absent = terms("not_applicable", "Not applicable", left_out(built))
+    box = Section(key="not_applicable", title="Not applicable", tables=(absent,), show=Show.WIDE)
+    return tuple(
+        replace(chapter, sections=(*chapter.sections, box)) if chapter.key == "design" else chapter
+        for chapter in built
     )
 
 
-def _methods(
-    results: Results, blocks: Sequence[Block], options: Options, drawn: Gallery, images: ImagesView
-) -> MethodsText:
-    """What the methods paragraph says of the boxes that this report has."""
-    return methods_text(
-        results,
-        blocks,
-        options,
-        attribution="attribution" in drawn.figures,
-        profiles="profiles" in drawn.figures,
-        images=images.only_test,
+def _header(analysis: Analysis) -> Header:
+    found = analysis.results
+    counts = (
+        counted(len(found.variants), "variant"),
+        counted(len(found.datasets), "dataset"),
+        counted(len(found.planned_seeds) or 1, "seed"),
+    )
+    return Header(
+        title=found.name,
+        product="RefineLab report",
+        lead=f"{', '.join(counts)}. Baseline: {found.baseline}.",
+        identity={
+            "schema_version": SCHEMA_VERSION,
+            "study": found.name,
+            "baseline": found.baseline,
+            "references": list(found.references),
+            "primary_metric": found.primary_metric,
+            "options": asdict(analysis.options),
+        },
+        closing="Figures as PNG and PDF are in the folder figures.",
+        links=(*FILES, *(() if found.costs.empty else ("cost.csv",))),
     )
 
 
-def _resamples(results: Results, options: Options) -> Resamples:
-    return Resamples.draw(
-        len(results.datasets),
-        results.num_seeds,
-        reps=min(options.reps, PARTS_REPS),
-        rng=np.random.default_rng(options.rng_seed),
-        shared_seeds=results.shared_seeds,
-        overlap=options.overlap,
-    )
+def report_schema() -> dict[str, Any]:
+    """The JSON schema of report.json."""
+    text, number = {"type": "string"}, {"type": "number"}
+    ratio = "test over training images of overlapping resamples; null where seeds share nothing"
+    options = {
+        "alpha": number,
+        "reps": {"type": "integer"},
+        "rng_seed": {"type": "integer"},
+        "rope": number,
+        "overlap": {"type": ["number", "null"], "description": ratio},
+    }
+    identity = {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "study": text,
+        "baseline": text,
+        "references": {"type": "array", "items": text},
+        "primary_metric": text,
+        "options": {"type": "object", "properties": options, "required": list(options)},
+    }
+    return schema(CHAPTERS, identity)
 
 
 def _files(report: Report) -> dict[str, str | bytes]:
-    results = report.results
+    found, header, chapters = report.results, report.header, report.chapters
+    names = (*found.variants, *found.datasets)
     text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-    scores = tidy_frame(results)
     files: dict[str, str | bytes] = {
         "report.json": text + "\n",
-        "results.csv": to_csv(main_records(report.table)),
-        "comparisons.csv": to_csv(comparison_records(report.blocks)),
-        "evidence.csv": to_csv(evidence_records(report.evidence)),
-        "scores.csv": scores.to_csv(index=False, lineterminator="\n"),
-        "report.md": report_markdown(
-            results,
-            report.table,
-            report.blocks,
-            boxes(report.further),
-            report.headline,
-            report.design,
-            report.methods,
-            report.standing,
-            images=images_markdown(report.images, report.options.alpha),
-            variance=variance_text(report.parts),
-        ),
-        "report.tex": report_latex(
-            results,
-            report.table,
-            report.blocks,
-            boxes(report.further),
-            report.headline,
-            report.methods,
-            report.gallery.all(),
-            report.standing,
-        ),
-        "references.bib": "\n".join(r.bibtex for r in report.methods.references),
-        "index.html": render_page(report),
+        "results.csv": _csv(_rows(report, "results", "results")),
+        "comparisons.csv": _csv(_comparison_rows(report)),
+        "evidence.csv": _csv(_evidence_rows(report)),
+        "scores.csv": tidy_frame(found).to_csv(index=False, lineterminator="\n"),
+        "report.md": report_markdown(header, chapters),
+        "report.tex": report_latex(header, chapters, names),
+        "references.bib": "\n".join(work.bibtex for work in cited(chapters)),
+        "index.html": render_page(header, chapters),
     }
-    if not results.costs.empty:
-        files["cost.csv"] = results.costs.round(6).to_csv(index=False, lineterminator="\n")
+    if not found.costs.empty:
+        files["cost.csv"] = found.costs.round(6).to_csv(index=False, lineterminator="\n")
     return files
 
 
+def _rows(report: Report, section: str, table: str) -> list[dict[str, Any]]:
+    """The records of all tables of one key."""
+    return [
+        row
+        for s in report.sections
+        if s.key == section
+        for t in s.tables
+        if t.key == table
+        for row in records(t)
+    ]
+
+
+def _comparison_rows(report: Report) -> list[dict[str, Any]]:
+    """All comparisons, by reference and metric as the results have them."""
+    order = {metric: i for i, metric in enumerate(report.results.metrics)}
+    rows = _rows(report, "comparisons", "comparisons")
+    names = list(dict.fromkeys(row["reference"] for row in rows))
+    return sorted(
+        rows, key=lambda row: (names.index(row["reference"]), order.get(row["metric"], len(order)))
+    )
+
+
+def _evidence_rows(report: Report) -> list[dict[str, Any]]:
+    """The evidence of every comparison with what the design could have found in it."""
+    found, power_rows = _rows(report, "evidence", "evidence"), _rows(report, "power", "power")
+    return [
+        row | {name: planned[name] for name in POWER_IN_EVIDENCE}
+        for row, planned in zip(found, power_rows, strict=True)
+    ]
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Records as CSV text with a header; None is an empty field, a list its entries."""
+    if not rows:
+        return ""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: " ".join(v) if isinstance(v, list) else v for k, v in row.items()})
+    return buffer.getvalue()
+
+
 def summary_lines(report: Report) -> list[str]:
-    """The report for a terminal: headline, averages, comparisons of the primary metric, problems,
-    where the page is.
-    """
-    results = report.results
-    first = AVERAGE if AVERAGE in report.table.datasets else report.table.datasets[0]
-    shown = None if results.shared_seeds else (first,)  # of targets, one short column each
-    lines = [f"Study {results.name}", ""]
-    lines += [f"{MARKS.get(s.kind, ' ')} {s.text}" for s in report.headline]
-    lines += ["", *main_text(report.table, datasets=shown).to_text().splitlines()]
-    for block in report.blocks:
-        if block.comparisons[results.primary_metric]:
-            table = comparison_brief(block, results.primary_metric)
-            lines += ["", *table.to_text().splitlines()]
-            remarks = [c for c in block.comparisons[results.primary_metric] if c.reason]
-            lines += [f"  {c.variant}: {c.reason}" for c in remarks]
-    if results.problems:
-        lines += ["", f"Planned cells without a score: {len(results.problems)}"]
-        lines += [f"  {p}" for p in results.problems[:10]]
-        lines += [f"  and {len(results.problems) - 10} more"] if len(results.problems) > 10 else []
-    return [*lines, "", f"Report: {report.page}"]
+    """The report for a terminal."""
+    return report_lines(report.header, report.chapters, report.page)
 
 
-MARKS: Mapping[str, str] = {
-    "better": "+",
-    "worse": "-",
-    "equivalent": "=",
-    "undecided": "?",
-    "flag": "⚑",
-    "note": "!",
-}
-
-
-def print_report(report: Report, console: Any) -> None:
-    """Print the summary to a rich console: wide tables are not wrapped, names are not read as
-    markup.
-    """
-    for line in summary_lines(report):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def print_report(report: Report, console: Console) -> None:
+    """Print the summary to a rich console."""
+    print_lines(summary_lines(report), console)

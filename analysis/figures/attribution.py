@@ -93,6 +93,7 @@ def attribution_figure(found: Attribution, *, metric: str) -> Figure | None:
         info=info,
         draw=partial(_draw, info, tuple(shown)),
         panels=panels,
+        shared_rows=True,
     )
 
 

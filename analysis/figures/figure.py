@@ -26,8 +26,9 @@ class Figure:
     """A figure of the report. ``info`` is what it shows; ``draw`` makes it in a style.
 
     ``name`` is the stem of its files. ``panels`` are the same numbers as separate small figures for
-    narrow screens; a figure without panels is shown whole. The numbers of an ``exact`` figure are
-    written to files without rounding.
+    narrow screens; a figure without panels is shown whole, and so are, where there is room, panels
+    that have ``shared_rows``. The numbers of an ``exact`` figure are written to files without
+    rounding.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Figure:
     draw: Callable[[Style], Canvas]
     panels: tuple["Figure", ...] = ()
     exact: bool = False
+    shared_rows: bool = False
 
     @property
     def values(self) -> Any:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.read.cells import CellResult
-from analysis.read.results import Results
-from analysis.sections.tables import MainTable, TextTable, cell_text
 
 
 def point(shots: int) -> str:
@@ -37,18 +35,3 @@ def curve_rows(finished: Sequence[CellResult]) -> list[dict[str, Any]]:
         (scored,) = c.record.evaluations
         row[point(c.shots)] = scored.accuracy
     return list(rows.values())
-
-
-def curve_text(results: Results, table: MainTable) -> TextTable | None:
-    """The curves with a row a dataset and variant and a column a number of shots, the average over
-    datasets first; None for other studies.
-    """
-    if not results.curve:
-        return None
-    rows = tuple(
-        (dataset, variant, *(cell_text(table.cells[variant, dataset, m]) for m in results.curve))
-        for dataset in table.datasets
-        for variant in table.variants
-    )
-    header = ("Dataset", "Variant", *results.curve)
-    return TextTable(title="Accuracy over shots", header=header, rows=rows)

@@ -1,304 +1,310 @@
 """The page of a report: one HTML file without scripts, requests or outside files."""
 
-import importlib.metadata
-import os
-import platform
+import functools
+import itertools
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-import pandas as pd
-from markupsafe import Markup
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from analysis.figures.figure import Figure, to_svg
-from analysis.read.integrity import saw_test
-from analysis.read.results import Results
-from analysis.read.shot_curves import curve_text, point
-from analysis.render.page_templates import page_templates
-from analysis.sections.comparisons import TESTS, Block
-from analysis.sections.further_text import boxes
-from analysis.sections.images_text import page_tables
-from analysis.sections.pairwise import Pairwise
-from analysis.sections.power import plan_rows
-from analysis.sections.published_views import published_context
-from analysis.sections.tables import AVERAGE, least_text, seeds_text
-from analysis.text import HM_OF_MEANS, counted, label, p_text
-from core.program import command_line
-
-if TYPE_CHECKING:
-    from analysis.report import Report
-
-PACKAGES = ("numpy", "scipy", "statsmodels", "pandas", "matplotlib", "seaborn", "jinja2")
-FILES = (
-    "report.md",
-    "report.tex",
-    "references.bib",
-    "report.json",
-    "results.csv",
-    "comparisons.csv",
-    "evidence.csv",
-    "scores.csv",
+from analysis.sections.section import (
+    FINDINGS,
+    Chapter,
+    Citation,
+    Header,
+    Section,
+    Sentence,
+    cited,
+    numbered,
 )
-KIND_NAMES = {
-    "full_minus_base": "all on minus all off",
-    "shapley": "share (Shapley)",
-    "main": "main effect",
-    "add_one_in": "alone (add one in)",
-    "leave_one_out": "in the whole (leave one out)",
-    "interaction": "interaction",
-    "level": "level",
-}
+from analysis.stats import Estimate
+from analysis.text import (
+    NO_VALUE,
+    Column,
+    Kind,
+    Linked,
+    MeanScore,
+    Name,
+    Show,
+    Table,
+    cell_text,
+    points,
+)
+
+CHIPS = ("better", "worse", "equivalent")
+MIN_SPAN = 3
+"""So many cells without a value at the end of a row hold the remark of the row instead."""
+CELL_CLASSES = {Kind.VERDICT: "chips", Kind.CODE: "text mono"}
 
 
-def render_page(report: "Report") -> str:
+def render_page(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
     """The page as text."""
-    environment = page_templates()
-    environment.filters |= {
-        "label": label,
-        "minus": _minus,
-        "typeset": _typeset,
-        "share": _share,
-        "least": least_text,
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["typeset"] = typeset
+    works, ids = cited(chapters), Counter[str]()
+    shown = [(c, [_section(s, works, ids) for s in c.seen(Show.PAGE)]) for c in chapters]
+    visible = [(c, [s for s in sections if s.visible]) for c, sections in shown]
+    return environment.get_template("page.html").render(
+        header=header,
+        chapters=[(chapter, sections) for chapter, sections in visible if sections],
+        findings=FINDINGS,
+    )
+
+
+class PageSection(NamedTuple):
+    """What the page shows of a section; its sentences by the way they are said."""
+
+    id: str
+    section: Section
+    said: list[tuple[str, list[tuple[str, str]]]]
+    references: list[tuple[int, Citation]]
+    figures: list["PageFigure"]
+    tables: list["PageTable"]
+
+    @property
+    def visible(self) -> bool:
+        """Whether there is anything to see."""
+        return bool(self.said or self.figures or self.tables)
+
+
+def _section(section: Section, works: Sequence[Citation], ids: Counter[str]) -> PageSection:
+    ids[section.key] += 1
+    number = ids[section.key]
+    said = [
+        (way, [(s.kind, numbered(s, works)) for s in group])
+        for way, group in itertools.groupby(section.sentences, _way)
+    ]
+    own = {work for sentence in section.sentences for work in sentence.citations}
+    return PageSection(
+        id=f"section-{section.key}" + (f"-{number}" if number > 1 else ""),
+        section=section,
+        said=said,
+        references=[(i, work) for i, work in enumerate(works, 1) if work in own],
+        figures=[_figure(figure) for figure in section.figures],
+        tables=[page_table(f) for t in section.tables if (f := t.seen(Show.PAGE))],
+    )
+
+
+def _way(sentence: Sentence) -> str:
+    """How a sentence is shown: as a finding, or as its kind says."""
+    return "finding" if sentence.kind in FINDINGS else sentence.kind
+
+
+class PageFigure(NamedTuple):
+    """A figure as inline SVG: whole, as panels beside each other, or either, by the width."""
+
+    figure: Figure
+    whole: Markup
+    panels: list[Markup]
+
+
+def _figure(figure: Figure) -> PageFigure:
+    panels = [
+        Markup(to_svg(panel, prefix=f"p-{figure.name}-{i}"))
+        for i, panel in enumerate(figure.panels)
+    ]
+    whole = Markup()
+    if not panels or figure.shared_rows:
+        whole = Markup(to_svg(figure, prefix=f"f-{figure.name}"))
+    return PageFigure(figure, whole, panels)
+
+
+class PageCell(NamedTuple):
+    """The content of a cell, its classes, and over how many columns it reaches."""
+
+    content: Markup
+    classes: str
+    columns: int = 1
+
+
+class PageTable(NamedTuple):
+    """A table as markup: groups of columns, heads, and rows that begin with their name."""
+
+    table: Table
+    groups: list[PageCell]
+    heads: list[PageCell]
+    rows: list[list[PageCell]]
+    legend: bool
+
+
+def page_table(found: Table) -> PageTable:
+    """A table of which the notes on rows stand below the names of the rows."""
+    notes = [i for i, c in enumerate(found.columns) if c.kind is Kind.NOTE]
+    kept = [i for i in range(len(found.columns)) if i not in notes]
+    columns = [found.columns[i] for i in kept]
+    edges = _edges(columns)
+    heads = [
+        PageCell(escape(column.title), _classes(column, edge) if n else "name")
+        for n, (column, edge) in enumerate(zip(columns, edges, strict=True))
+    ]
+    rows = []
+    for row in found.rows:
+        small = [(found.columns[i], row[i]) for i in notes if row[i]]
+        rows.append(_row([row[i] for i in kept], columns, edges, small))
+    return PageTable(
+        table=found,
+        groups=_groups(columns) if any(c.group for c in columns) else [],
+        heads=heads,
+        rows=rows,
+        legend=any(c.kind is Kind.SCORE and c.group for c in columns),
+    )
+
+
+def _edges(columns: Sequence[Column[Any]]) -> list[bool]:
+    """Whether a column is the first of its group."""
+    before = ["", *(column.group for column in columns)]
+    return [bool(c.group) and c.group != b for c, b in zip(columns, before, strict=False)]
+
+
+def _groups(columns: Sequence[Column[Any]]) -> list[PageCell]:
+    made = []
+    for group, members in itertools.groupby(columns, lambda column: column.group):
+        made.append(PageCell(escape(group), "group edge" if group else "", len(list(members))))
+    return made
+
+
+def _classes(column: Column[Any], edge: bool) -> str:
+    own = CELL_CLASSES.get(column.kind, "text" if column.words else "")
+    return f"{own} edge".strip() if edge else own
+
+
+def _row(
+    values: Sequence[Any],
+    columns: Sequence[Column[Any]],
+    edges: Sequence[bool],
+    notes: Sequence[tuple[Column[Any], Any]],
+) -> list[PageCell]:
+    """The cells; where the end of the row has no values, its remark stands there."""
+    end = len(values)
+    while end > 1 and values[end - 1] is None:
+        end -= 1
+    remark = Markup()
+    if notes and len(values) - end >= MIN_SPAN:
+        *notes, (_, last) = notes
+        remark = escape(cell_text(last, Kind.NOTE))
+    else:
+        end = len(values)
+    cells = [
+        PageCell(cell_markup(value, column.kind), _classes(column, edge))
+        for value, column, edge in zip(values[:end], columns, edges, strict=False)
+    ]
+    name = cells[0].content + Markup().join(_note(column, value) for column, value in notes)
+    cells[0] = PageCell(name, "mono" if columns[0].kind is Kind.CODE else "")
+    return [*cells, *([PageCell(remark, "text soft", len(values) - end)] if remark else [])]
+
+
+def _note(column: Column[Any], value: Any) -> Markup:
+    """Small lines below the name of the row; remarks are set apart from facts."""
+    kind = "" if column.key in ("changes", "notes") else "remark"
+    lines = [value] if isinstance(value, str) else value
+    return Markup().join(
+        Markup('<small class="{}">{}</small>').format(kind, line) for line in lines
+    )
+
+
+def cell_markup(value: Any, kind: Kind) -> Markup:
+    """One cell as markup."""
+    if value is None:
+        return Markup("–")
+    special: Mapping[type, Callable[[Any, Kind], Markup]] = {
+        Linked: _linked,
+        Name: _name,
+        MeanScore: _score,
+        Estimate: _estimate,
     }
-    return environment.get_template("index.html").render(**_context(report))
+    if write := special.get(type(value)):
+        return write(value, kind)
+    if kind is Kind.VERDICT:
+        return _chip(value)
+    if kind is Kind.CODE:
+        return Markup("<code>{}</code>").format(value) if value else Markup()
+    return number_markup(value, kind)
 
 
-def _context(report: "Report") -> dict[str, Any]:
-    results = report.results
-    anchors = _Anchors(results)
-    return {
-        "report": report,
-        "results": results,
-        "table": report.table,
-        "blocks": [_page_block(report, b) for b in report.blocks],
-        "average": AVERAGE,
-        "hm_of_means": HM_OF_MEANS,
-        "seeds": {v: seeds_text(report.table, v) for v in results.variants},
-        "planned": {
-            v: len(results.planned_seeds) if results.seeded(v) else 1 for v in results.variants
-        },
-        "tags": {v: _tags(results, v) for v in results.variants},
-        "flagged": [v for v in results.variants if _saw_test(results, v)],
-        "anchors": anchors,
-        "curve": curve_text(results, report.table),
-        "figure": _Figures(report),
-        "absent": report.gallery.absent,
-        "pairs": report.pairwise[results.primary_metric],
-        "pairs_line": _omnibus_line(report.pairwise[results.primary_metric]),
-        "boxes": boxes(report.further),
-        "images": page_tables(report.images, report.options.alpha),
-        "kind_names": KIND_NAMES,
-        "tests": TESTS,
-        "plans": _plans(report),
-        "costs": results.costs.to_dict("records"),
-        "published": published_context(results),
-        "runs": _runs(report, anchors),
-        "versions": _versions(),
-        "files": [*FILES, *(["cost.csv"] if not results.costs.empty else [])],
-    }
+def number_markup(value: Any, kind: Kind) -> Markup:
+    """A value of a kind with typographic minus signs where it is a number."""
+    text = cell_text(value, kind)
+    if text == NO_VALUE and not isinstance(value, str):
+        return Markup("–")
+    return escape(text if isinstance(value, str) else text.replace("-", "−"))
 
 
-class _Figures:
-    """Inline figures by name, each drawn when the page asks for it."""
-
-    def __init__(self, report: "Report") -> None:
-        self._figures = report.gallery.figures
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._figures
-
-    def __getitem__(self, name: str) -> Figure:
-        return self._figures[name]
-
-    def svg(self, name: str) -> Markup:
-        """A whole figure."""
-        return Markup(to_svg(self._figures[name], prefix=f"f-{name}"))
-
-    def panels(self, name: str) -> list[Markup]:
-        """A figure as its small panels; the whole where it has none."""
-        panels = self._figures[name].panels or (self._figures[name],)
-        return [Markup(to_svg(p, prefix=f"p-{name}-{i}")) for i, p in enumerate(panels)]
-
-    def block(self, reference: str) -> list[Markup]:
-        """The forest plots against one reference."""
-        if "forest" not in self._figures:
-            return []
-        panels = enumerate(self._figures["forest"].panels)
-        chosen = [(i, p) for i, p in panels if p.info.reference == reference]
-        return [Markup(to_svg(p, prefix=f"forest-{i}")) for i, p in chosen]
+def _linked(value: Linked, kind: Kind) -> Markup:
+    if isinstance(value.value, MeanScore):
+        return _score(value.value, kind, target=value.target)
+    inner = cell_markup(value.value, kind)
+    style = {Kind.CODE: "mono", Kind.DIFFERENCE: "number effect"}.get(kind, "number")
+    return Markup('<a class="{}" href="{}">{}</a>').format(style, value.target, inner)
 
 
-class _Anchors:
-    """Where on the page the runs behind a number are."""
-
-    def __init__(self, results: Results) -> None:
-        self._variants = {v: i for i, v in enumerate(results.variants)}
-        frame = results.runs if not results.runs.empty else results.frame
-        names = dict.fromkeys(str(d) for d in frame["dataset"])
-        self._datasets = {d: i for i, d in enumerate(names)}
-
-    def cell(self, variant: str, dataset: str) -> str:
-        """The id of the runs of one cell; of the variant where the dataset has no runs itself."""
-        if dataset not in self._datasets:
-            return self.variant(variant)
-        return f"c{self._variants[variant]}-{self._datasets[dataset]}"
-
-    def variant(self, variant: str) -> str:
-        """The id of the first run of a variant."""
-        return f"v{self._variants[variant]}"
+def _name(value: Name, kind: Kind) -> Markup:
+    ids = Markup().join(Markup('<span id="{}"></span>').format(i) for i in value.ids)
+    tags = Markup().join(Markup(' <span class="tag">{}</span>').format(t) for t in value.tags)
+    if value.warning:
+        tags += Markup(' <span class="tag flag">⚑ {}</span>').format(value.warning)
+    return ids + escape(value.text) + tags
 
 
-def _minus(text: str) -> str:
-    """Typographic minus signs for a page."""
-    return text.replace("-", "−")
+def _score(score: MeanScore, kind: Kind, *, target: str = "") -> Markup:
+    """The mean with its marks, and small beside it what qualifies it."""
+    if score.mean is None:
+        return Markup("–")
+    text = Markup('<span class="{}">{}</span>').format(score.mark, points(score.mean))
+    if target:
+        number = Markup('<a class="number {}" href="{}">{}</a>')
+        text = number.format(score.mark, target, points(score.mean))
+    if score.standing:
+        text += Markup('<span class="standing">{}</span>').format(score.standing)
+    if score.flagged:
+        text += Markup('<span class="flag">⚑</span>')
+    if score.half_width is not None:
+        text += Markup(" <small>± {}</small>").format(points(score.half_width))
+    if score.partial:
+        text += Markup(" <small>n={}</small>").format(score.n)
+    return text
 
 
-def _share(value: float | None) -> str:
-    """A probability with two decimals, "-" for None."""
-    return "-" if value is None else f"{value:.2f}"
+def _estimate(found: Estimate, kind: Kind) -> Markup:
+    if found.value is None:
+        return Markup("–")
+    number = number_markup(found._replace(interval=None), kind)
+    if found.interval is None:
+        return number
+    ends = {Kind.ESTIMATE: Kind.INTERVAL, Kind.NUMBER_ESTIMATE: Kind.NUMBER_INTERVAL}[kind]
+    return number + Markup(" <small>{}</small>").format(number_markup(found.interval, ends))
 
 
-def _typeset(text: str) -> str:
+def _chip(word: str) -> Markup:
+    style = word if word in CHIPS else ""
+    chip = Markup('<span class="chip {}">{} {}</span>')
+    return chip.format(style, FINDINGS.get(word, "–"), word)
+
+
+@functools.cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    return (
+        (re.compile(r"(?<=[ \[])-(?=\d)"), "−"),
+        (re.compile(r"(\[[^\[\], ]+,) (?=[^\[\], ]+\])"), "\\1\u00a0"),
+        (re.compile(r"p ([<=]) (?=\d)"), "p\u00a0\\1\u00a0"),
+    )
+
+
+def typeset(text: str) -> str:
     """Typographic minus signs before numbers, and no line break inside an interval or a p.
 
     Names keep their hyphens.
     """
-    text = re.sub(r"(?<=[ \[])-(?=\d)", "−", text)
-    text = re.sub(r"(\[[^\[\], ]+,) (?=[^\[\], ]+\])", "\\1\u00a0", text)
-    return re.sub(r"p ([<=]) (?=\d)", "p\u00a0\\1\u00a0", text)
-
-
-def _page_block(report: "Report", block: Block) -> dict[str, Any]:
-    """What the page shows of one block: forest plots, evidence, and one table a metric, the primary
-    one first.
-    """
-    results = report.results
-    metrics = [
-        results.primary_metric,
-        *(m for m in block.comparisons if m != results.primary_metric),
-    ]
-    return {
-        "reference": block.reference,
-        "evidence": [e for e in report.evidence if e.comparison.reference == block.reference],
-        "families": [
-            {
-                "metric": m,
-                "rows": [
-                    (c, _changes(results, c.variant, c.reference)) for c in block.comparisons[m]
-                ],
-                "primary": block.primary[m].reason if m in block.primary else "",
-            }
-            for m in metrics
-        ],
-    }
-
-
-def _changes(results: Results, variant: str, reference: str) -> list[str]:
-    """The factors that differ where they are one or two, otherwise how many they are."""
-    changes = results.what_differs(variant, reference)
-    if len(changes) > 2:
-        return [f"differs in {len(changes)} factors"]
-    return [f"{name}: {old} → {new}" for name, old, new in changes]
-
-
-def _saw_test(results: Results, variant: str) -> bool:
-    setting = results.settings.get(variant)
-    return setting is not None and saw_test(setting.selection)
-
-
-def _tags(results: Results, variant: str) -> list[str]:
-    tags = ["baseline"] if variant == results.baseline else []
-    tags += ["reference"] if variant in results.references else []
-    tags += [results.inert[variant]] if variant in results.inert else []
-    tags += ["batch-coupled"] if variant in results.batch_coupled else []
-    tags += [] if results.seeded(variant) or not results.planned_seeds else ["no randomness"]
-    if reason := results.not_comparable(variant, results.baseline):
-        tags.append(f"not ranked: {reason}")
-    return tags
-
-
-def _omnibus_line(pairs: Pairwise) -> str:
-    """Friedman's test in a sentence, or why there is none."""
-    found = pairs.omnibus
-    if found.p is None or found.kendall_w is None:
-        return f"No omnibus test: {found.reason or 'nothing to compare'}."
-    statistic = "F is infinite" if found.f is None else f"F = {found.f:.2f}"
-    p = p_text(found.p)
-    p = f"< {p[1:]}" if p.startswith("<") else f"= {p}"
-    return (
-        f"Do the variants differ at all? Iman-Davenport {statistic}, p {p}, Kendall's W = "
-        f"{found.kendall_w:.2f} over {counted(found.n, 'complete dataset')}."
-    )
-
-
-def _plans(report: "Report") -> list[dict[str, Any]]:
-    """The power box: one line a comparison with the baseline, and the whole plan of the first."""
-    found = []
-    for e in report.evidence:
-        rows = plan_rows(e.plan) if e.plan is not None else []
-        found.append({"c": e.comparison, "plan": e.plan, "rows": rows, "reason": e.plan_reason})
-    return found
-
-
-def _runs(report: "Report", anchors: _Anchors) -> list[dict[str, Any]]:
-    """Every planned run with its score, its folder and the command that makes it again."""
-    results = report.results
-    scores = _run_scores(results)
-    frame = results.runs
-    if frame.empty:
-        frame = results.frame[["variant", "dataset", "seed"]].assign(
-            identity=results.provenance.get("run", ""), status="scored", note=""
-        )
-    rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for raw in frame.to_dict("records"):
-        row = {str(key): value for key, value in raw.items()}
-        seed = row["seed"] if isinstance(row["seed"], int) else None
-        shots = row["shots"] if isinstance(row.get("shots"), int) else None
-        metric = results.primary_metric if shots is None else point(shots)
-        ids = (anchors.variant(row["variant"]), anchors.cell(row["variant"], row["dataset"]))
-        fresh = [i for i in dict.fromkeys(ids) if i not in seen]
-        seen |= set(fresh)
-        rows.append(
-            {
-                **row,
-                "ids": fresh,
-                "seed": "-" if seed is None else str(seed),
-                "shots": shots,
-                "score": scores.get((row["variant"], row["dataset"], seed, metric)),
-                **_whereabouts(report, row),
-            }
-        )
-    return rows
-
-
-def _run_scores(results: Results) -> Mapping[tuple[str, str, int | None, str], float]:
-    """The score of (variant, dataset, seed, metric): the headline's, or those of a curve."""
-    frame = results.frame
-    keys = [
-        (str(v), str(d), None if pd.isna(s) else int(s))
-        for v, d, s in zip(frame["variant"], frame["dataset"], frame["seed"], strict=True)
-    ]
-    return {
-        (*key, metric): float(score)
-        for metric in results.curve or (results.primary_metric,)
-        for key, score in zip(keys, frame[metric], strict=True)
-        if not pd.isna(score)
-    }
-
-
-def _whereabouts(report: "Report", row: Mapping[str, Any]) -> dict[str, str]:
-    if report.source is None:
-        return {"link": "", "rerun": ""}
-    identity = str(row["identity"])
-    rerun = command_line("rerun", report.source, identity)
-    if row["status"] == "missing":
-        return {"link": "", "rerun": ""}
-    folder = os.path.relpath(report.source / identity, report.out)
-    return {"link": Path(folder).as_posix() + "/", "rerun": rerun}
-
-
-def _versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **versions}
+    for pattern, replacement in _patterns():
+        text = pattern.sub(replacement, text)
+    return text

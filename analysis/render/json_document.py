@@ -1,140 +1,95 @@
-"""The report as one JSON document: every number of the page, fractions, in a documented schema.
+"""The report as one JSON document and its JSON schema, both from the sections.
 
-The schema is ``templates/report.schema.json``. Costs, times, paths and versions of packages are
-left out, except in the figure about costs, so that equal scores give equal bytes.
+Numbers are fractions, not percent; null is a number that does not exist. What depends on times,
+paths or versions of packages is in no section that files show, so that equal scores give equal
+bytes.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
+from analysis.sections.section import Chapter, Header, Section, Topic, cited, numbered
+from analysis.text import Show, record_schema, records
 
-from analysis.sections.evidence import evidence_records
-from analysis.sections.further_records import further_record
-from analysis.sections.images_text import image_record
-from analysis.sections.pairwise import Pairwise
-from analysis.sections.parts import effect_record
-from analysis.sections.tables import comparison_records, main_records
-from analysis.stats import VarianceShares
-from analysis.text import rounded, rounded_p
-
-if TYPE_CHECKING:
-    from analysis.report import Report
-
-SCHEMA_VERSION = 2
-SCHEMA_PATH = Path(__file__).parent / "templates" / "report.schema.json"
-WITH_COSTS = ("cost",)
+DESCRIPTION = "Numbers are fractions, not percent; null is a number that does not exist."
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of the document."""
-    found: dict[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
-    return found
+def document(header: Header, chapters: Sequence[Chapter[Any]]) -> dict[str, Any]:
+    """Everything the report says, JSON-able, by the key of the section."""
+    topics = {topic.key: topic for topic in _topics(chapters)}
+    sections = [s for chapter in chapters for s in chapter.sections if s.key in topics]
+    works = cited(chapters)
+    found: dict[str, Any] = {}
+    for key, topic in topics.items():
+        own = [section for section in sections if section.key == key]
+        found[key] = {
+            "reason": "; ".join(dict.fromkeys(s.reason for s in own if s.reason)),
+            "sentences": [
+                {"kind": sentence.kind, "text": numbered(sentence, works)}
+                for section in own
+                for sentence in section.sentences
+            ],
+            "tables": {name: _rows(own, name) for name in topic.files},
+            "figures": {
+                figure.name: figure.values for section in own for figure in section.figures
+            },
+        }
+    return {**header.identity, "sections": found}
 
 
-def document(report: "Report") -> dict[str, Any]:
-    """Everything the report says, JSON-able.
+def _topics(chapters: Iterable[Chapter[Any]]) -> list[Topic[Any]]:
+    """What files show."""
+    return [t for chapter in chapters for t in chapter.topics if Show.FILES in t.show]
 
-    Equal records give equal bytes, whatever order or machine they came from.
-    """
-    results = report.results
+
+def _rows(sections: Iterable[Section], key: str) -> list[dict[str, Any]]:
+    """The records of all tables of this key."""
+    return [
+        row
+        for section in sections
+        for table in section.tables
+        if table.key == key
+        for row in records(table)
+    ]
+
+
+def schema(chapters: Sequence[Chapter[Any]], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of the document; ``identity`` has the schemas of what it begins with."""
+    sections = {topic.key: _section_schema(topic) for topic in _topics(chapters)}
     return {
-        "schema_version": SCHEMA_VERSION,
-        "study": results.name,
-        "baseline": results.baseline,
-        "references": list(results.references),
-        "primary_metric": results.primary_metric,
-        "options": asdict(report.options),
-        "headline": [{"kind": s.kind, "text": s.text} for s in report.headline],
-        "design": {fact.term: fact.text for fact in report.design},
-        "results": main_records(report.table),
-        "comparisons": comparison_records(report.blocks),
-        "evidence": evidence_records(report.evidence),
-        "pairwise": {m: _pairwise(p) for m, p in report.pairwise.items()},
-        "further": further_record(report.further),
-        "images": image_record(report.images),
-        "parts": _parts(report),
-        "figures": {
-            name: figure.values
-            for name, figure in report.gallery.figures.items()
-            if name not in WITH_COSTS
-        },
-        "figures_absent": dict(report.gallery.absent),
-        "methods": {
-            "paragraph": report.methods.paragraph,
-            "references": [r.text for r in report.methods.references],
-        },
-        "problems": [asdict(problem) for problem in results.problems],
-        "inert": dict(results.inert),
-        "batch_coupled": list(results.batch_coupled),
-        "notes": list(results.notes),
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "RefineLab report",
+        "description": DESCRIPTION,
+        **_object({**identity, "sections": _object(sections)}),
     }
 
 
-def _pairwise(found: Pairwise) -> dict[str, Any]:
-    omnibus = found.omnibus
-    return {
-        "variants": list(found.variants),
-        "difference": _matrix(found.difference_VV),
-        "holm_p": _matrix(found.p_VV),
-        "verdicts": [list(row) for row in found.words_VV],
-        "left_out": dict(found.left_out),
-        "omnibus": {
-            "datasets": omnibus.n,
-            "mean_ranks": [rounded(r) for r in omnibus.mean_ranks],
-            "friedman_chi2": rounded(omnibus.chi2),
-            "iman_davenport_f": rounded(omnibus.f),
-            "p": rounded_p(omnibus.p),
-            "kendall_w": rounded(omnibus.kendall_w),
-            "reason": omnibus.reason,
-        },
+def _section_schema(topic: Topic[Any]) -> dict[str, Any]:
+    sentence = _object({"kind": {"type": "string"}, "text": {"type": "string"}})
+    tables = {
+        key: {"type": "array", "items": record_schema(columns)}
+        for key, columns in topic.files.items()
     }
+    return _object(
+        {
+            "reason": {
+                "type": "string",
+                "description": "why the section does not apply; blank where it does",
+            },
+            "sentences": {"type": "array", "items": sentence},
+            "tables": _object(tables),
+            "figures": {
+                "type": "object",
+                "description": "what every figure shows, by the name of its files",
+            },
+        }
+    )
 
 
-def _matrix(values: "np.ndarray[Any, Any]") -> list[list[float | None]]:
-    return [[rounded(float(v)) if np.isfinite(v) else None for v in row] for row in values]
-
-
-def _parts(report: "Report") -> Mapping[str, Any]:
-    view = report.parts
-    found: dict[str, Any] = {
-        "reason": view.reason,
-        "outside": list(view.outside),
-        "levels": [effect_record(e) for e in view.levels],
-    }
-    if view.attribution is None:
-        names = ("effects", "refused", "aliases", "variance")
-        return {**found, "statement": "", **{name: [] for name in names}}
-    attribution = view.attribution
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **found,
-        "statement": attribution.statement,
-        "effects": [effect_record(e) for e in attribution.effects],
-        "refused": [
-            {"kind": r.kind, "parts": list(r.parts), "reason": r.reason}
-            for r in attribution.refused
-        ],
-        "aliases": [
-            {
-                "part": a.part,
-                "value": rounded(a.value),
-                "with": {" x ".join(group): weight for group, weight in a.with_effects.items()},
-                "reason": a.reason,
-            }
-            for a in attribution.aliases
-        ],
-        "variance": [_variance(d, found) for d, found in view.variance.items()],
-    }
-
-
-def _variance(dataset: str, found: VarianceShares) -> dict[str, Any]:
-    shares = (found.shares or {}).items()
-    return {
-        "dataset": dataset,
-        "shares": [{"parts": list(parts), "share": rounded(share)} for parts, share in shares],
-        "seeds": rounded(found.seeds),
-        "reason": found.reason,
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
     }

@@ -6,23 +6,39 @@ such as ``50% of_A & \input{x}`` prints as it is written.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from analysis.figures.figure import Figure
-from analysis.read.results import Results
 from analysis.render.latex_text import breakable, escape, unknown_letters
-from analysis.sections.comparisons import Block, Comparison
-from analysis.sections.further_text import Box
-from analysis.sections.headline import Sentence
-from analysis.sections.methods_paragraph import MethodsText
-from analysis.sections.tables import AVERAGE, Cell, MainTable
-from analysis.text import interval_text, label, p_text, points
+from analysis.render.terminal import row_notes
+from analysis.sections.section import (
+    FINDINGS,
+    Chapter,
+    Citation,
+    Header,
+    Section,
+    Sentence,
+    cited,
+)
+from analysis.text import (
+    NO_VALUE,
+    Column,
+    Kind,
+    Linked,
+    MeanScore,
+    Name,
+    Show,
+    Table,
+    cell_text,
+    points,
+)
 
 MAX_COLUMNS = 8
-"""Datasets beside each other at most: more go into a second table."""
+"""Columns of numbers beside each other at most: more go into a second table."""
 MAX_ROWS = 45
-"""Variants below each other at most, so that a table fits on a page."""
+"""Rows below each other at most, so that a table fits on a page."""
+LEGEND = "Bold: highest, underlined: second."
 
 PREAMBLE = r"""% pdflatex report.tex, twice; references.bib has the same references for BibTeX
 \documentclass{article}
@@ -46,47 +62,56 @@ PREAMBLE = r"""% pdflatex report.tex, twice; references.bib has the same referen
 \begin{document}
 """
 
-Standing = Callable[[str, str], str]
 Item = TypeVar("Item")
 
 
-def report_latex(
-    results: Results,
-    table: MainTable,
-    blocks: Sequence[Block],
-    boxes: Sequence[Box],
-    sentences: Sequence[Sentence],
-    methods: MethodsText,
-    figures: Iterable[Figure],
-    standing: Standing,
-) -> str:
-    """A whole document: headline, main table, comparisons, further tests, methods, figures,
-    references.
+def report_latex(header: Header, chapters: Sequence[Chapter[Any]], names: Sequence[str]) -> str:
+    """A whole document; ``names`` are those that come from outside."""
+    works = cited(chapters)
+    parts = [PREAMBLE, rf"\section*{{{escape(header.title)}}}", _letters([header.title, *names])]
+    for chapter in chapters:
+        sections = [text for s in chapter.seen(Show.PAPER) if (text := _section(s))]
+        if sections:
+            parts += [rf"\section*{{{escape(chapter.title)}}}"] if chapter.title else []
+            parts += [*sections, r"\clearpage" if r"\begin{table}" in "".join(sections) else ""]
+    parts.append(_bibliography(works))
+    return "\n".join(part for part in parts if part) + "\\end{document}\n"
 
-    ``standing`` gives the mark of (variant, metric) in the average column.
-    """
-    parts = [PREAMBLE, rf"\section*{{{escape(results.name)}}}"]
-    parts.append(_items(s.text for s in sentences))
-    parts.append(_letters(results))
-    parts.append(main_latex(table, standing))
-    parts += [comparison_latex(b, m) for b in blocks for m in b.comparisons if b.comparisons[m]]
-    parts.append(r"\clearpage")
-    parts.append(r"\section*{Further tests}" + "\n" + _items(map(_box, boxes)))
-    parts.append(r"\section*{Methods}" + "\n" + _cited(methods) + "\n")
-    parts += [_figure(p) for p in figures]
-    parts.append(r"\clearpage")
-    parts.append(_bibliography(methods))
-    return "\n".join(parts) + "\\end{document}\n"
+
+def _section(section: Section) -> str:
+    """What a section says, its tables and figures; "" where nothing of it is for paper."""
+    parts = []
+    for listed, group in itertools.groupby(section.sentences, _is_listed):
+        texts = [_sentence(sentence) for sentence in group]
+        parts.append(_items(texts) if listed else " ".join(texts) + "\n")
+    parts += [_table(found) for t in section.tables if (found := t.seen(Show.PAPER))]
+    parts += [_figure(figure) for figure in section.figures]
+    if not parts:
+        return ""
+    heading = [rf"\subsection*{{{escape(section.title)}}}"] if section.title else []
+    return "\n".join([*heading, *parts])
+
+
+def _is_listed(sentence: Sentence) -> bool:
+    """Whether it is an item of a list and not running text."""
+    return sentence.kind in FINDINGS or sentence.kind == "item"
+
+
+def _sentence(sentence: Sentence) -> str:
+    return "".join(
+        breakable(piece) if isinstance(piece, str) else rf"~\cite{{{piece.key}}}"
+        for piece in sentence.pieces
+    )
 
 
 def _items(texts: Iterable[str]) -> str:
-    lines = [rf"\item {breakable(t)}" for t in texts]
-    return "\n".join([r"\begin{itemize}", *lines, r"\end{itemize}"]) if lines else ""
+    lines = [rf"\item {text}" for text in texts]
+    return "\n".join([r"\begin{itemize}", *lines, r"\end{itemize}"])
 
 
-def _letters(results: Results) -> str:
+def _letters(names: Sequence[str]) -> str:
     """Says which letters of the names are written as code points, where there are such."""
-    unknown = unknown_letters((results.name, *results.variants, *results.datasets))
+    unknown = unknown_letters(names)
     if not unknown:
         return ""
     codes = ", ".join(f"[U+{ord(letter):04X}]" for letter in unknown)
@@ -95,47 +120,24 @@ def _letters(results: Results) -> str:
     )
 
 
-def _box(box: Box) -> str:
-    """A further test in sentences; its table is on the page and in report.md."""
-    says = [f"not applicable: {box.reason}."] if box.reason else box.sentences
-    return f"{box.title.removesuffix('?')}: {' '.join(says)}"
-
-
-def _cited(methods: MethodsText) -> str:
-    text = escape(methods.latex)
-    for reference in methods.references:
-        command = escape(rf"~\cite{{{reference.key}}}")
-        text = text.replace(command, rf"~\cite{{{reference.key}}}")
-    return text
-
-
-def main_latex(table: MainTable, standing: Standing) -> str:
-    """One booktabs table a metric: rows variants, columns datasets, the average first."""
-    metrics = dict.fromkeys(m for _, m in table.columns)
-    return "\n".join(_metric_table(table, metric, standing) for metric in metrics)
-
-
-def _metric_table(table: MainTable, metric: str, standing: Standing) -> str:
-    """One table, or several where it is wider than a page."""
-    known = [d for d in table.datasets if metric in table.metrics[d]]
-    caption = (
-        f"{label(metric)}, accuracy in percent, mean ± half width of the 95 % t interval over "
-        "seeds. Bold: highest, underlined: second. † significantly worse than the best, ≈ "
-        "practically equal to it, on average over datasets."
-    )
+def _table(found: Table) -> str:
+    """A table, or several where it is wider or longer than a page."""
+    columns = [i for i, c in enumerate(found.columns) if c.kind is not Kind.NOTE]
+    names = list(itertools.takewhile(lambda i: found.columns[i].words, columns)) or columns[:1]
+    wide, long = _even(columns[len(names) :], MAX_COLUMNS), _even(found.rows, MAX_ROWS)
     made = []
-    groups = _even(known, MAX_COLUMNS)
-    for number, datasets in enumerate(groups, start=1):
-        rows = []
-        for v in table.variants:
-            marks = [standing(v, metric) if d == AVERAGE else "" for d in datasets]
-            cells = [
-                _cell(table.cells[v, d, metric], m) for d, m in zip(datasets, marks, strict=True)
-            ]
-            rows.append([escape(v), *cells])
-        which = f" Datasets: {number} of {len(groups)}." if len(groups) > 1 else ""
-        made.append(_table(["Variant", *map(escape, datasets)], rows, caption + which))
-    return "\n".join(made)
+    for (w, part), (h, rows) in itertools.product(enumerate(wide, 1), enumerate(long, 1)):
+        which = f" Columns, part {w} of {len(wide)}." if len(wide) > 1 else ""
+        which += f" Rows, part {h} of {len(long)}." if len(long) > 1 else ""
+        made.append(_page_table(found, [*names, *part], rows, _caption(found) + which))
+    notes = [breakable(note.strip()) for note in row_notes(found)]
+    return "\n".join([*made, *([_items(notes)] if notes else [])])
+
+
+def _caption(found: Table) -> str:
+    title = found.title if found.title.endswith((".", "?", "!")) else f"{found.title}."
+    legend = [LEGEND] if any(c.kind is Kind.SCORE for c in found.columns) else []
+    return " ".join([title, *legend, *found.notes])
 
 
 def _even(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
@@ -145,72 +147,50 @@ def _even(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
     return [items[a:b] for a, b in itertools.pairwise(ends)]
 
 
-def _cell(cell: Cell, mark: str) -> str:
-    if cell.mean is None:
-        return "--"
-    text = points(cell.mean)
-    text = {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}"}.get(cell.mark, text)
-    width = "" if cell.half_width is None else rf" {{\scriptsize$\pm${points(cell.half_width)}}}"
-    return text + escape(mark) + width
-
-
-def comparison_latex(block: Block, metric: str) -> str:
-    """Differences from one reference on one metric."""
-    head = ["Variant", "Difference", "95 \\% like these", "95 \\% these", "$p$ Holm", "W/T/L"]
-    rows = [_comparison(c) for c in block.comparisons[metric]]
-    caption = (
-        f"{label(metric)}: difference from {block.reference} in points, with 95 % intervals for "
-        "datasets like these and for these datasets, and the verdict."
-    )
-    return _table([*head, "Verdict"], rows, caption)
-
-
-def _comparison(c: Comparison) -> list[str]:
-    if c.difference is None:
-        return [escape(c.variant), *["--"] * 5, escape(c.reason or c.verdict)]
-    return [
-        escape(c.variant),
-        _minus(points(c.difference, sign=True)),
-        _minus(interval_text(c.two_level)),
-        _minus(interval_text(c.seeds_only)),
-        escape(p_text(c.holm_p)),
-        f"{c.wins}/{c.ties}/{c.losses}",
-        escape(c.verdict),
-    ]
-
-
-def _minus(text: str) -> str:
-    return "--" if text == "-" else text.replace("-", "$-$")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A table that shrinks to the width of the text where it is wider, or several where it is
-    longer than a page.
-    """
-    groups = _even(rows, MAX_ROWS)
-    return "\n".join(
-        _page_table(head, group, caption + (f" Rows, part {i} of {len(groups)}." if i else ""))
-        for i, group in enumerate(groups, start=1 if len(groups) > 1 else 0)
-    )
-
-
-def _page_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    columns = "l" + "r" * (len(head) - 1)
+def _page_table(
+    found: Table, kept: Sequence[int], rows: Sequence[tuple[Any, ...]], caption: str
+) -> str:
+    """A table that shrinks to the width of the text where it is wider."""
+    columns = [found.columns[i] for i in kept]
+    head = [escape(f"{c.group} {c.title}".strip()) for c in columns]
+    body = [[_cell(row[i], found.columns[i]) for i in kept] for row in rows]
     lines = [
         r"\begin{table}[htbp]",
         r"\centering\small",
         rf"\caption{{{escape(caption)}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{columns}}}",
+        rf"\begin{{tabular}}{{{''.join('l' if c.words else 'r' for c in columns)}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
         r"\midrule",
-        *(" & ".join(row) + r" \\" for row in rows),
+        *(" & ".join(row) + r" \\" for row in body),
         r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any, column: Column[Any]) -> str:
+    value = value.value if isinstance(value, Linked) else value
+    if isinstance(value, MeanScore):
+        return _score(value)
+    text = cell_text(value, column.kind)
+    if text == NO_VALUE and not isinstance(value, str | Name):
+        return "--"
+    if column.words or isinstance(value, str):
+        return escape(text)
+    return escape(text.replace("-", "−"))
+
+
+def _score(score: MeanScore) -> str:
+    if score.mean is None:
+        return "--"
+    text = points(score.mean)
+    text = {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}"}.get(score.mark, text)
+    half = score.half_width
+    width = "" if half is None else rf" {{\scriptsize$\pm${points(half)}}}"
+    return text + escape(score.standing) + width
 
 
 def _figure(figure: Figure) -> str:
@@ -226,8 +206,8 @@ def _figure(figure: Figure) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _bibliography(methods: MethodsText) -> str:
-    entries = [rf"\bibitem{{{r.key}}} {escape(r.text)}" for r in methods.references]
+def _bibliography(works: Sequence[Citation]) -> str:
+    entries = [rf"\bibitem{{{work.key}}} {escape(work.text)}" for work in works]
     if not entries:
         return ""
     return "\n".join([r"\begin{thebibliography}{99}", *entries, r"\end{thebibliography}"]) + "\n"

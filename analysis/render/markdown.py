@@ -1,110 +1,95 @@
-"""The report as Markdown, for a pull request or an appendix. Depends on the scores alone, never on
-costs.
-"""
+"""The report as Markdown, for a pull request or an appendix."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
 
-from analysis.read.results import Results
-from analysis.read.shot_curves import curve_text
-from analysis.sections.comparisons import Block
-from analysis.sections.design import Fact
-from analysis.sections.further_text import Box
-from analysis.sections.headline import Sentence
-from analysis.sections.methods_paragraph import MethodsText
-from analysis.sections.tables import (
-    AVERAGE,
-    MainTable,
-    TextTable,
-    cell_text,
-    comparison_text,
-    escape_markdown,
-    main_text,
+from analysis.sections.section import (
+    FINDINGS,
+    Chapter,
+    Citation,
+    Header,
+    Section,
+    Sentence,
+    cited,
+    numbered,
 )
+from analysis.text import Column, Kind, Linked, MeanScore, Show, Table, cell_text, score_text
 
-Standing = Callable[[str, str], str]
-MARKS = "† significantly worse than the best, ≈ practically equal to it, on average over datasets."
+MARKS = {"best": "**", "second": "*"}
+LEGEND = "Best in bold, second in italics."
 
 
-def report_markdown(
-    results: Results,
-    table: MainTable,
-    blocks: Sequence[Block],
-    boxes: Sequence[Box],
-    sentences: Sequence[Sentence],
-    design: Sequence[Fact],
-    methods: MethodsText,
-    standing: Standing,
-    *,
-    images: str,
-    variance: TextTable | None,
-) -> str:
-    """Headline, design, main table, comparisons, further tests, problems, notes and methods.
-
-    ``standing`` gives the mark of (variant, metric) in the average columns, ``images`` is the
-    section about single images, ``variance`` the shares of variance of a toggle grid.
-    """
-    parts = [f"# {escape_markdown(results.name)}\n"]
-    parts.append("".join(f"* {escape_markdown(s.text)}\n" for s in sentences))
-    parts.append("## Design\n")
-    rows = tuple((f.term, f.text) for f in design)
-    parts.append(_left(TextTable(title="", header=("What", "How"), rows=rows).to_markdown()))
-    parts.append(
-        f"## Results\n\n{main_text(table).title}. Best in bold, second in italics. {MARKS}\n"
-    )
-    parts.append(_main_markdown(table, standing))
-    if curve := curve_text(results, table):
-        parts.append(f"## {curve.title}\n\n{curve.to_markdown()}")
-    for block in blocks:
-        parts.append(f"## Against {escape_markdown(block.reference)}\n")
-        parts.extend(_family(block, metric) for metric in block.comparisons)
-    parts.append(images)
-    parts.append("## Further tests\n\nNo verdict rests on them.\n")
-    parts.extend(_box(box) for box in boxes)
-    if variance:
-        parts.append(f"## {variance.title}\n\n{variance.to_markdown()}")
-    if results.problems:
-        parts.append("## Cells without a score\n")
-        parts.append("".join(f"* {escape_markdown(str(p))}\n" for p in results.problems))
-    notes = [*(f"{v}: {text}" for v, text in results.inert.items()), *results.notes]
-    if notes:
-        parts.append("## Notes\n")
-        parts.append("".join(f"* {escape_markdown(n)}\n" for n in notes))
-    references = "".join(f"{i}. {r.text}\n" for i, r in enumerate(methods.references, start=1))
-    parts.append(f"## Methods\n\n{escape_markdown(methods.paragraph)}\n\n{references}")
+def report_markdown(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
+    """Every section that applies: what it says and its tables."""
+    works = cited(chapters)
+    parts = [f"# {escape_markdown(header.title)}\n"]
+    for chapter in chapters:
+        sections = [_section(s, works) for s in chapter.seen(Show.MARKDOWN)]
+        if any(sections):
+            parts += [f"## {escape_markdown(chapter.title)}\n"] if chapter.title else []
+            parts += [text for text in sections if text]
     return "\n".join(parts)
 
 
-def _left(markdown: str) -> str:
-    return markdown.replace("--:|", ":--|")
+def _section(section: Section, works: Sequence[Citation]) -> str:
+    """A section, "" where there is nothing to show."""
+    parts = []
+    for listed, sentences in groupby(section.sentences, _is_listed):
+        texts = [escape_markdown(numbered(s, works)) for s in sentences]
+        parts.append("".join(f"* {t}\n" for t in texts) if listed else " ".join(texts) + "\n")
+    tables = [found for t in section.tables if (found := t.seen(Show.MARKDOWN))]
+    parts += [_titled(found, section) for found in tables]
+    own = [work for work in works if any(work in s.citations for s in section.sentences)]
+    if own:
+        parts.append("".join(f"{works.index(w) + 1}. {escape_markdown(w.text)}\n" for w in own))
+    if not parts:
+        return ""
+    heading = [f"### {escape_markdown(section.title)}\n"] if section.title else []
+    return "\n".join([*heading, *parts])
 
 
-def _box(box: Box) -> str:
-    says = [f"Not applicable: {box.reason}."] if box.reason else [*box.sentences]
-    text = f"**{escape_markdown(box.title)}** {escape_markdown(' '.join(says))}\n"
-    return text if box.table is None else f"{text}\n{box.table.to_markdown()}"
+def _is_listed(sentence: Sentence) -> bool:
+    """Whether it is a line of a list and not running text."""
+    return sentence.kind in FINDINGS or sentence.kind == "item"
 
 
-def _family(block: Block, metric: str) -> str:
-    if not block.comparisons[metric]:
-        return "No other variant.\n"
-    text = comparison_text(block, metric)
-    decides = ""
-    if metric in block.primary:
-        decides = f" Test that decides: {escape_markdown(block.primary[metric].reason)}."
-    return f"**{escape_markdown(text.title)}.**{decides}\n\n{text.to_markdown()}"
+def _titled(found: Table, section: Section) -> str:
+    """A table below its title, where that is not the title of the section, and its notes."""
+    notes = [*found.notes]
+    notes += [LEGEND] if any(c.kind is Kind.SCORE for c in found.columns) else []
+    title = (
+        ""
+        if found.title == section.title or found.terms
+        else f"**{escape_markdown(found.title)}.**"
+    )
+    above = " ".join(filter(None, [title, *map(escape_markdown, notes)]))
+    return f"{above}\n\n{table_markdown(found)}" if above else table_markdown(found)
 
 
-def _main_markdown(table: MainTable, standing: Standing) -> str:
-    """The main table with its marks, which escaping must not touch."""
-    plain = main_text(table).to_markdown().splitlines()
-    lines = plain[:2]
-    for variant, line in zip(table.variants, plain[2:], strict=True):
-        head = line.split(" | ")[:2]
-        cells = []
-        for dataset, metric in table.columns:
-            cell = table.cells[variant, dataset, metric]
-            mark = {"best": "**", "second": "*"}.get(cell.mark, "")
-            stands = standing(variant, metric) if dataset == AVERAGE else ""
-            cells.append(f"{mark}{cell_text(cell)}{mark}{stands}")
-        lines.append(" | ".join([*head, *cells]) + " |")
-    return "\n".join(lines) + "\n"
+def table_markdown(found: Table) -> str:
+    """A pipe table with everything escaped that Markdown would read as markup."""
+    titles = [f"{c.group} {c.title}" if c.group else c.title for c in found.columns]
+    align = [":--" if c.words else "--:" for c in found.columns]
+    rows = [
+        [_cell(value, column) for value, column in zip(row, found.columns, strict=True)]
+        for row in found.rows
+    ]
+    lines = [list(map(escape_markdown, titles)), *rows]
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([text[0], "|" + "|".join(align) + "|", *text[1:]]) + "\n"
+
+
+def _cell(value: Any, column: Column[Any]) -> str:
+    value = value.value if isinstance(value, Linked) else value
+    if isinstance(value, MeanScore):
+        mark = MARKS.get(value.mark, "")
+        flag = " ⚑" if value.flagged and value.mean is not None else ""
+        return f"{mark}{score_text(value)}{mark}{value.standing}{flag}"
+    return escape_markdown(cell_text(value, column.kind))
+
+
+def escape_markdown(text: str) -> str:
+    """Text on one line with backslashes before Markdown's markup characters."""
+    line = " ".join(text.splitlines())
+    return "".join("\\" + c if c in "\\`*_[<|~&$" else c for c in line)

@@ -1,15 +1,34 @@
 """Every variant against a reference, metric by metric: differences, intervals, tests, verdicts."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from analysis import stats
+from analysis.figures.figure import Figure
+from analysis.figures.forest import ForestInfo, ForestRow, forests
 from analysis.read.results import Results
-from analysis.stats import Array, Interval, Primary, Resamples, Verdict
-from analysis.text import HM_OF_MEANS
+from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.runs import anchors
+from analysis.sections.section import Section, Sentence, Topic, say
+from analysis.stats import SMALL, Array, Interval, Primary, Resamples, Verdict
+from analysis.text import (
+    HM_OF_MEANS,
+    Column,
+    Columns,
+    Kind,
+    Linked,
+    Show,
+    Table,
+    interval_text,
+    label,
+    p_equals,
+    points,
+    share_text,
+    table,
+)
 from core.metrics import harmonic_mean
 
 TESTS = {
@@ -25,35 +44,6 @@ NO_TEST = "none, because the harmonic mean of two averages has no value per data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How the comparisons are made. ``rng_seed`` seeds what is drawn (bootstrap, posterior, power);
-    ``rope`` is half the width of the region that counts as practically equal, a fraction;
-    ``overlap`` the test images for each training image, where seeds are resamples of one dataset
-    that share data (None: they share nothing).
-    """
-
-    alpha: float = 0.05
-    reps: int = 10_000
-    rng_seed: int = 0
-    rope: float = stats.ROPE
-    overlap: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
-        if self.reps < 100:
-            raise ValueError(f"reps must be at least 100 for a 95 % interval, got {self.reps}")
-        if not 0 < self.rope < 1:
-            raise ValueError(f"rope must be a fraction between 0 and 1, got {self.rope}")
-        if self.overlap is not None and not 0 < self.overlap < math.inf:
-            raise ValueError(
-                "overlap is the number of test images over that of training images of a resample, "
-                f"above 0, such as 0.111 for ten-fold cross-validation, got {self.overlap}; leave "
-                "it out for seeds that share no data"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """One variant against one reference on one metric; differences are fractions, variant minus
     reference.
@@ -63,6 +53,8 @@ class Comparison:
     says why. ``per_dataset`` follows the results' datasets, None where the pair is missing.
     ``decided_by`` is the test behind ``holm_p`` and ``verdict``; ``equivalence_p`` is TOST's,
     adjusted by Holm; ``smallest_holm_p`` is the smallest adjusted p that the design could give.
+    ``shown_in`` says in which datasets an undecided difference is shown; ``negligible``: it is
+    decided, and smaller than the region of practical equivalence.
     """
 
     reference: str
@@ -89,6 +81,8 @@ class Comparison:
     losses: int = 0
     per_dataset: tuple[float | None, ...] = ()
     left_out: tuple[str, ...] = ()
+    shown_in: str = ""
+    negligible: bool = False
 
     @property
     def interval(self) -> Interval | None:
@@ -185,11 +179,12 @@ def _unpaired(one_DS: Array, two_DS: Array) -> str:
     found = stats.welch_t(one, two)
     if found.p is None or found.interval is None:
         return ""
-    low, high = (100 * edge for edge in found.interval)
     better = stats.probability_better_unpaired(one, two).value
+    assert better is not None
     return (
-        f"; unpaired, Welch's t: {100 * (one.mean() - two.mean()):+.2f} points "
-        f"[{low:+.2f}, {high:+.2f}], p {found.p:.3g}, P(better run) {better:.2f}"
+        f"; unpaired, Welch's t: {points(float(one.mean() - two.mean()), sign=True)} points "
+        f"{interval_text(found.interval)}, p {p_equals(found.p)}, P(better run) "
+        f"{share_text(better)}"
     )
 
 
@@ -262,6 +257,8 @@ def _decide(
             smallest_holm_p=v.smallest_p,
             family_size=len(family),
             decided_by=v.decided_by,
+            shown_in=v.shown_in,
+            negligible=v.reason == SMALL,
             reason="; ".join(filter(None, (_without(c), _other_test(v, primary), v.reason))),
         )
         for c, v in zip(family, found, strict=True)
@@ -320,3 +317,193 @@ def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resample
 def _harmonic(base_R: Array, new_R: Array) -> Array:
     total = base_R + new_R
     return np.where(total > 0, 2 * base_R * new_R / np.where(total > 0, total, 1.0), 0.0)
+
+
+@once
+def compared(analysis: Analysis) -> tuple[Block, ...]:
+    """All comparisons of this report."""
+    return compare_all(analysis.results, analysis.options)
+
+
+def headline_family(analysis: Analysis, block: Block) -> tuple[Comparison, ...]:
+    """The comparisons of a block on the metric of the headline that have a number."""
+    return tuple(c for c in block.comparisons[analysis.metric] if c.difference is not None)
+
+
+class ComparisonRow(NamedTuple):
+    """A row of the table: ``changes`` are the factors in which the two differ."""
+
+    c: Comparison
+    changes: tuple[str, ...]
+    runs: str
+
+    @property
+    def smallest(self) -> float | str | None:
+        """The smallest adjusted p that the design could have given; a t test has no such limit."""
+        no_limit = self.c.smallest_holm_p is None and self.c.decided_by.startswith("t")
+        return "no limit" if no_limit else self.c.smallest_holm_p
+
+    @property
+    def record(self) -> tuple[int, int, int] | None:
+        """Datasets won, tied and lost."""
+        c = self.c
+        return None if c.difference is None else (c.wins, c.ties, c.losses)
+
+
+BRIEF = Show.ALL ^ Show.TERMINAL
+BESIDE = Show.WIDE | Show.FILES
+"""Beside the verdict: too much for a terminal and for paper."""
+
+COLUMNS: Columns[ComparisonRow] = (
+    Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference, Show.FILES),
+    Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant),
+    Column("changes", "Changes", Kind.NOTE, lambda r: r.changes, Show.PAGE, optional=True),
+    Column("metric", "Metric", Kind.TEXT, lambda r: r.c.metric, Show.FILES),
+    Column(
+        "verdict",
+        "Verdict",
+        Kind.VERDICT,
+        lambda r: r.c.verdict,
+        help="better, worse, equivalent, undecided, no test or not compared",
+    ),
+    Column(
+        "decided_by",
+        "Decided by",
+        Kind.TEXT,
+        lambda r: TESTS.get(r.c.decided_by, "none"),
+        Show.FILES,
+    ),
+    Column(
+        "difference",
+        "Difference",
+        Kind.DIFFERENCE,
+        lambda r: r.c.difference if r.c.difference is None else Linked(r.c.difference, r.runs),
+        help="mean over datasets of variant minus reference",
+    ),
+    Column("interval", "95 % interval", Kind.INTERVAL, lambda r: r.c.interval, Show.TERMINAL),
+    Column("two_level", "95 % datasets like these", Kind.INTERVAL, lambda r: r.c.two_level, BRIEF),
+    Column("seeds_only", "95 % these datasets", Kind.INTERVAL, lambda r: r.c.seeds_only, BRIEF),
+    Column("t_interval", "95 % t", Kind.INTERVAL, lambda r: r.c.t_interval, Show.FILES),
+    Column("t_p", "p t", Kind.P, lambda r: r.c.t_p, BESIDE),
+    Column("wilcoxon_p", "p Wilcoxon", Kind.P, lambda r: r.c.wilcoxon_p, BESIDE),
+    Column("holm_p", "p Holm", Kind.P, lambda r: r.c.holm_p),
+    Column(
+        "smallest_p",
+        "smallest p",
+        Kind.P,
+        lambda r: r.c.smallest_p,
+        Show.FILES,
+        help="smallest p the exact Wilcoxon test could give on so many datasets",
+    ),
+    Column("smallest_holm_p", "", Kind.P, lambda r: r.c.smallest_holm_p, Show.FILES),
+    Column("smallest", "Smallest attainable p", Kind.P, lambda r: r.smallest, Show.WIDE),
+    Column(
+        "equivalence_p",
+        "p equal, TOST",
+        Kind.P,
+        lambda r: r.c.equivalence_p,
+        BESIDE,
+        help="TOST, adjusted by Holm",
+    ),
+    Column("family_size", "Family", Kind.COUNT, lambda r: r.c.family_size, Show.FILES),
+    Column("wins", "Wins", Kind.COUNT, lambda r: r.c.wins, Show.FILES),
+    Column("ties", "Ties", Kind.COUNT, lambda r: r.c.ties, Show.FILES),
+    Column("losses", "Losses", Kind.COUNT, lambda r: r.c.losses, Show.FILES),
+    Column("record", "win / tie / loss", Kind.COUNTS, lambda r: r.record, Show.READ),
+    Column("num_datasets", "Datasets", Kind.COUNT, lambda r: r.c.num_datasets, Show.FILES),
+    Column("num_pairs", "Pairs", Kind.COUNT, lambda r: r.c.num_pairs, Show.FILES),
+    Column("remark", "Remark", Kind.NOTE, lambda r: r.c.reason, optional=True),
+)
+
+
+def _changes(results: Results, c: Comparison) -> tuple[str, ...]:
+    """The factors that differ where they are one or two, otherwise how many they are."""
+    changes = results.what_differs(c.variant, c.reference)
+    if len(changes) > 2:
+        return (f"differs in {len(changes)} factors",)
+    return tuple(f"{name}: {old} → {new}" for name, old, new in changes)
+
+
+def _table(analysis: Analysis, block: Block, metric: str) -> Table:
+    results, where = analysis.results, anchors(analysis)
+    rows = [
+        ComparisonRow(c, _changes(results, c), f"#{where.variant(c.variant)}")
+        for c in block.comparisons[metric]
+    ]
+    decides = block.primary[metric].reason if metric in block.primary else ""
+    return table(
+        "comparisons",
+        f"{label(metric)}: difference from {block.reference}, points",
+        COLUMNS,
+        rows,
+        notes=[f"Test that decides: {decides}."] if decides else [],
+        folded=metric != results.primary_metric,
+    )
+
+
+def forest_metrics(results: Results) -> tuple[str, ...]:
+    """Metrics that get a forest plot: all three of base-to-new, otherwise at most four, the primary
+    one among them.
+    """
+    return results.metrics[-4:] if results.curve else results.metrics[:4]
+
+
+def _forest_panel(block: Block, metric: str, rope: float) -> ForestInfo:
+    """What the forest plot of one metric shows."""
+    return ForestInfo(
+        reference=block.reference,
+        metric=metric,
+        rope=rope,
+        rows=tuple(
+            ForestRow(
+                variant=c.variant,
+                verdict=c.verdict,
+                difference=c.difference,
+                on_these_datasets=c.seeds_only,
+                on_datasets_like_these=c.two_level,
+                per_dataset=c.per_dataset,
+                fallback=c.t_interval,
+            )
+            for c in block.comparisons.get(metric, ())
+            if c.difference is not None
+        ),
+    )
+
+
+def _forest(analysis: Analysis, block: Block, name: str) -> Figure | None:
+    metrics = forest_metrics(analysis.results)
+    panels = [_forest_panel(block, metric, analysis.options.rope) for metric in metrics]
+    drawn = forests([panels], name=name)
+    colors = " Blue ▲ better, orange ▼ worse, green ■ equivalent, hollow gray undecided."
+    return replace(drawn, caption=drawn.caption + colors) if drawn else None
+
+
+def _section(analysis: Analysis, block: Block, forest_name: str) -> Section:
+    """The comparisons with one reference, the metric of the headline first."""
+    title = f"Against {block.reference}"
+    if not block.comparisons[analysis.metric]:
+        return Section(key="comparisons", title=title, reason="only one variant to report")
+    metrics = dict.fromkeys((analysis.metric, *block.comparisons))
+    drawn = _forest(analysis, block, forest_name)
+    sentences: tuple[Sentence, ...] = ()
+    if drawn is None:
+        sentences = (
+            say(f"No variant can be compared with {block.reference}; the table says why."),
+        )
+    return Section(
+        key="comparisons",
+        title=title,
+        sentences=sentences,
+        tables=tuple(_table(analysis, block, metric) for metric in metrics),
+        figures=(drawn,) if drawn else (),
+    )
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    return [
+        _section(analysis, block, "forest" if i == 1 else f"forest_{i}")
+        for i, block in enumerate(compared(analysis), start=1)
+    ]
+
+
+TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS}, show=Show.ALL)

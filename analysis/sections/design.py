@@ -1,35 +1,43 @@
 """The design box: what was planned, what is there, and by which rules the verdicts were reached."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+from analysis import stats
 from analysis.read.results import Results
-from analysis.sections.comparisons import Block, Options
-from analysis.stats import MIN_DATASETS_FOR_WILCOXON, smallest_p
-from analysis.text import label, points
+from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.comparisons import Block, compared
+from analysis.sections.mixed_model import modeled
+from analysis.sections.section import Section, Topic, say
+from analysis.sections.shared_tests import scored
+from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Rule, smallest_p
+from analysis.text import (
+    TERM_COLUMNS,
+    Column,
+    Columns,
+    Kind,
+    Show,
+    label,
+    points,
+    table,
+    terms,
+)
 
 CHOSEN_BY = (
     "the numbers of datasets, seeds and comparisons alone, never by a result. From "
     f"{MIN_DATASETS_FOR_WILCOXON} datasets on they are the sample, one mean over seeds each: exact "
-    "Wilcoxon where its smallest p times the comparisons is below alpha, otherwise the paired t. "
-    "With fewer, a paired t over seeds in every dataset: what all of them show is decided, about "
-    "them alone."
+    "Wilcoxon where its smallest attainable p times the comparisons is below alpha, otherwise the "
+    "paired t. With fewer, a paired t over seeds in every dataset: what all of them show is "
+    "decided, about them alone."
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """One line of the design box."""
-
-    term: str
-    text: str
-
-
-def design_facts(results: Results, blocks: Sequence[Block], options: Options) -> tuple[Fact, ...]:
-    """All facts in the order in which a reader asks for them."""
-    facts = [*_what(results), *_how(results, blocks, options)]
-    return tuple(Fact(term=term, text=text) for term, text in facts if text)
+def design_terms(
+    results: Results, blocks: Sequence[Block], options: Options
+) -> list[tuple[str, str]]:
+    """All lines in the order in which a reader asks for them."""
+    lines = [*_what(results), *_how(results, blocks, options)]
+    return [(term, text) for term, text in lines if text]
 
 
 def _what(results: Results) -> list[tuple[str, str]]:
@@ -37,7 +45,7 @@ def _what(results: Results) -> list[tuple[str, str]]:
     unseeded = [v for v in results.variants if not results.seeded(v)]
     seeds = ", ".join(map(str, results.planned_seeds)) or "none"
     if unseeded and results.planned_seeds:
-        seeds += f" ({', '.join(unseeded)}: one measurement a dataset, paired as a constant)"
+        seeds += f" ({', '.join(unseeded)}: one measurement per dataset, paired as a constant)"
     return [
         ("Variants", f"{len(results.variants)}, baseline {results.baseline}"),
         ("Datasets", f"{len(results.datasets)}: {', '.join(results.datasets)}"),
@@ -100,10 +108,10 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
         ),
         (
             "Comparisons",
-            f"{sizes}, adjusted by Holm a reference and metric; alpha {options.alpha:g}",
+            f"{sizes}, adjusted by Holm per reference and metric; alpha {options.alpha:g}",
         ),
         (
-            "Smallest p",
+            "Smallest attainable p",
             f"Wilcoxon over {n} datasets cannot go below {least:.2g}" if least and n > 1 else "",
         ),
         ("Intervals", _intervals(results, options)),
@@ -140,3 +148,110 @@ def _intervals(results: Results, options: Options) -> str:
             "is in comparisons.csv"
         )
     return text
+
+
+def decision_rules(
+    results: Results, num_variants: int, options: Options, *, missing_cells: bool
+) -> tuple[Rule, ...]:
+    """The recommended test for this design, and for a few-shot study that of trends."""
+    if num_variants < 2:
+        return ()
+    datasets, seeds = len(results.datasets), results.num_seeds
+    row = stats.decision_rule(
+        datasets,
+        seeds,
+        num_variants=num_variants,
+        overlapping=options.overlap is not None,
+        missing_cells=missing_cells,
+        alpha=options.alpha,
+    )
+    trend = stats.decision_rule(datasets, seeds, num_variants=num_variants, shots_trend=True)
+    return (row, trend) if results.curve else (row,)
+
+
+@once
+def rules(analysis: Analysis) -> tuple[Rule, ...]:
+    """The rows of the decision table that this report follows."""
+    return decision_rules(
+        analysis.results,
+        len(scored(analysis)),
+        analysis.options,
+        missing_cells=modeled(analysis).num_missing > 0,
+    )
+
+
+def rule_terms(found: Sequence[Rule]) -> Iterator[tuple[str, str]]:
+    """What the decision table recommends at these counts, as lines of the design box."""
+    for rule, name in zip(found, ("Decision table", "Decision table, shots"), strict=False):
+        least = "" if rule.smallest_p is None else f"smallest attainable p: {rule.smallest_p:.2g}"
+        lines = [
+            ("recommended test", "; ".join(filter(None, (rule.primary, least)))),
+            ("beside it", "; ".join(rule.also)),
+            ("never", "; ".join(rule.never)),
+            ("the claim", rule.claim),
+            ("to note", "; ".join(rule.notes)),
+        ]
+        yield from ((f"{name}: {what}", text) for what, text in lines if text)
+
+
+RULE_COLUMNS: Columns[Rule] = (
+    Column("primary", "Recommended test", Kind.TEXT, lambda r: r.primary, Show.FILES),
+    Column("also", "Beside it", Kind.LIST, lambda r: r.also, Show.FILES),
+    Column("never", "Never", Kind.LIST, lambda r: r.never, Show.FILES),
+    Column("claim", "Claim", Kind.TEXT, lambda r: r.claim, Show.FILES),
+    Column("notes", "Notes", Kind.LIST, lambda r: r.notes, Show.FILES),
+    Column("smallest_p", "Smallest attainable p", Kind.P, lambda r: r.smallest_p, Show.FILES),
+)
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    lines = design_terms(analysis.results, compared(analysis), analysis.options)
+    return [
+        Section(
+            key="design",
+            tables=(
+                terms("design", "Design", [*lines, *rule_terms(rules(analysis))]),
+                table("decision_table", "Decision table", RULE_COLUMNS, rules(analysis)),
+            ),
+        )
+    ]
+
+
+TOPIC = Topic(
+    key="design",
+    build=_sections,
+    files={"design": TERM_COLUMNS, "decision_table": RULE_COLUMNS},
+    show=Show.WIDE | Show.FILES,
+)
+
+INERT_COLUMNS: Columns[tuple[str, str]] = (
+    Column("variant", "Variant", Kind.NAME, lambda pair: pair[0], Show.FILES),
+    Column("note", "Note", Kind.TEXT, lambda pair: pair[1], Show.FILES),
+)
+COUPLED_COLUMNS: Columns[str] = (Column("variant", "Variant", Kind.NAME, str, Show.FILES),)
+
+
+def _notes(analysis: Analysis) -> Sequence[Section]:
+    """What was noticed while reading: inert variants, runs that differ in what they should not."""
+    results = analysis.results
+    inert = [(v, text) for v, text in results.inert.items()]
+    said = [*(f"{v}: {text}" for v, text in inert), *results.notes]
+    return [
+        Section(
+            key="notes",
+            title="Notes",
+            sentences=tuple(say(text, kind="item") for text in said),
+            tables=(
+                table("inert", "Inert variants", INERT_COLUMNS, inert),
+                table("batch_coupled", "Batch-coupled", COUPLED_COLUMNS, results.batch_coupled),
+            ),
+        )
+    ]
+
+
+NOTES = Topic(
+    key="notes",
+    build=_notes,
+    files={"inert": INERT_COLUMNS, "batch_coupled": COUPLED_COLUMNS},
+    show=Show.WIDE | Show.FILES,
+)

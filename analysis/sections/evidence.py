@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from analysis import stats
 from analysis.read.results import Results
-from analysis.sections.comparisons import Block, Comparison, Options, differences
-from analysis.sections.power import Plan, study_power
+from analysis.sections.analysis import Analysis, Options, once, resamples
+from analysis.sections.comparisons import Block, Comparison, compared, differences
+from analysis.sections.section import Section, Topic
 from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples, TwoClaims
-from analysis.text import rounded
+from analysis.text import Column, Columns, Kind, Show, Table, Tally, label, table
 
 DRAWS = 20_000
 IMPROVEMENT_REPS = 1000
@@ -26,7 +26,6 @@ class Evidence:
     ``sign_test`` are exact p values beside those of the test that decides: of the mean under random
     signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in how many datasets
     the effect is shown, and which.
-    ``plan`` is what the design could have found; None with ``plan_reason``.
     """
 
     comparison: Comparison
@@ -41,8 +40,6 @@ class Evidence:
     posterior: Posterior
     better_in: Replicability
     worse_in: Replicability
-    plan: Plan | None
-    plan_reason: str = ""
 
 
 def evidence(
@@ -61,7 +58,6 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
     better_in, worse_in = stats.replicated(
         values_DS, results.datasets, alpha=level, overlap=options.overlap
     )
-    plan, why = _plan(values_DS, c, options)
     return Evidence(
         comparison=c,
         hodges_lehmann=stats.hodges_lehmann(sample),
@@ -75,8 +71,6 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
         posterior=_posterior(values_DS, c, options),
         better_in=better_in,
         worse_in=worse_in,
-        plan=plan,
-        plan_reason=why,
     )
 
 
@@ -98,66 +92,91 @@ def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
     return stats.bayesian_signed_rank(means, rng=rng, rope=options.rope, draws=DRAWS)
 
 
-def _plan(values_DS: Array, c: Comparison, options: Options) -> tuple[Plan | None, str]:
-    if options.overlap is not None and c.num_datasets == 1:
-        return None, "resamples that share data: more of them add little, so none are planned"
-    return study_power(
-        values_DS,
-        effect=options.rope,
-        comparisons=max(c.family_size, 1),
-        alpha=options.alpha,
-        rng=np.random.default_rng(options.rng_seed),
+@once
+def evidenced(analysis: Analysis) -> tuple[tuple[Evidence, ...], ...]:
+    """The evidence of this report, a tuple a reference."""
+    results, options = analysis.results, analysis.options
+    return tuple(
+        evidence(results, block, options, resamples(analysis)) for block in compared(analysis)
     )
 
 
-def evidence_records(found: Sequence[Evidence]) -> list[dict[str, Any]]:
-    """One record a comparison, fractions; None where a number does not exist."""
-    return [_record(e) for e in found]
+def _improvement_estimate(e: Evidence) -> Estimate | None:
+    if e.improvement is None:
+        return None
+    return Estimate(e.improvement.value, e.improvement.on_datasets_like_these)
 
 
-def _record(e: Evidence) -> dict[str, Any]:
-    c = e.comparison
-    record: dict[str, Any] = {"reference": c.reference, "variant": c.variant, "metric": c.metric}
-    for name in ("hodges_lehmann", "dz", "hedges_g", "rank_biserial", "probability_better"):
-        estimate: Estimate = getattr(e, name)
-        record[name] = rounded(estimate.value)
-        if name in ("hodges_lehmann", "probability_better"):
-            interval = estimate.interval
-            record[f"{name}_low"] = rounded(interval.low) if interval else None
-            record[f"{name}_high"] = rounded(interval.high) if interval else None
-    record |= {
-        **_improvement_record(e.improvement),
-        "sign_flip_p": rounded(e.sign_flip.p),
-        "sign_test_p": rounded(e.sign_test.p),
-        "p_worse": rounded(e.posterior.worse),
-        "p_equal": rounded(e.posterior.equal),
-        "p_better": rounded(e.posterior.better),
-        "k_hat_better": e.better_in.k_hat,
-        "better_in": " ".join(e.better_in.named),
-        "k_hat_worse": e.worse_in.k_hat,
-        "worse_in": " ".join(e.worse_in.named),
-    }
-    return record | _power_record(e)
+def _k_hat(found: Replicability) -> Tally:
+    return Tally(found.k_hat, found.num_datasets, found.named)
 
 
-def _improvement_record(found: TwoClaims | None) -> dict[str, Any]:
-    interval = found.on_datasets_like_these if found else None
-    return {
-        "improvement": rounded(found.value) if found else None,
-        "improvement_low": rounded(interval.low) if interval else None,
-        "improvement_high": rounded(interval.high) if interval else None,
-    }
+COLUMNS: Columns[Evidence] = (
+    Column("reference", "Against", Kind.TEXT, lambda e: e.comparison.reference, Show.FILES),
+    Column("variant", "Variant", Kind.NAME, lambda e: e.comparison.variant),
+    Column("metric", "Metric", Kind.TEXT, lambda e: e.comparison.metric, Show.FILES),
+    Column("verdict", "Verdict", Kind.VERDICT, lambda e: e.comparison.verdict, Show.READ),
+    Column("hodges_lehmann", "Hodges-Lehmann, points", Kind.ESTIMATE, lambda e: e.hodges_lehmann),
+    Column("dz", "dz", Kind.NUMBER, lambda e: e.dz.value, Show.FILES),
+    Column("hedges_g", "g", Kind.NUMBER, lambda e: e.hedges_g.value),
+    Column("rank_biserial", "r", Kind.NUMBER, lambda e: e.rank_biserial.value),
+    Column(
+        "probability_better",
+        "P(better run)",
+        Kind.NUMBER_ESTIMATE,
+        lambda e: e.probability_better,
+    ),
+    Column("improvement", "P(improvement)", Kind.NUMBER_ESTIMATE, _improvement_estimate),
+    Column("sign_flip_p", "p sign-flip", Kind.P, lambda e: e.sign_flip.p),
+    Column("sign_test_p", "p signs", Kind.P, lambda e: e.sign_test.p),
+    Column("p_worse", "P−", Kind.NUMBER, lambda e: e.posterior.worse),
+    Column("p_equal", "P=", Kind.NUMBER, lambda e: e.posterior.equal),
+    Column("p_better", "P+", Kind.NUMBER, lambda e: e.posterior.better),
+    Column("k_hat_better", "", Kind.COUNT, lambda e: e.better_in.k_hat, Show.FILES),
+    Column("better_in", "", Kind.LIST, lambda e: e.better_in.named, Show.FILES),
+    Column("shown_better", "k-hat better", Kind.TALLY, lambda e: _k_hat(e.better_in), Show.READ),
+    Column("k_hat_worse", "", Kind.COUNT, lambda e: e.worse_in.k_hat, Show.FILES),
+    Column("worse_in", "", Kind.LIST, lambda e: e.worse_in.named, Show.FILES),
+    Column("shown_worse", "k-hat worse", Kind.TALLY, lambda e: _k_hat(e.worse_in), Show.READ),
+)
 
 
-def _power_record(e: Evidence) -> dict[str, Any]:
-    plan = e.plan
-    if plan is None:
-        empty = ("power", "minimum_effect", "seeds_needed", "datasets_needed")
-        return {**dict.fromkeys(empty), "power_note": e.plan_reason}
-    return {
-        "power": rounded(plan.power),
-        "minimum_effect": rounded(plan.minimum_effect),
-        "seeds_needed": plan.seeds_needed,
-        "datasets_needed": plan.datasets_needed,
-        "power_note": "; ".join(filter(None, (*plan.notes, e.plan_reason))),
-    }
+def _note(options: Options) -> str:
+    posterior = "Bayesian signed-rank"
+    if options.overlap is not None:
+        posterior = "Bayesian signed-rank over datasets, correlated t on one"
+    return (
+        "Hodges-Lehmann: median of pairwise averages, robust to one odd dataset. g: difference in "
+        "standard deviations of the differences. r: matched-pairs rank-biserial, −1 to 1. P(better "
+        "run): share of pairs that win. P(improvement): the same over all runs of a dataset "
+        "against all runs of the other side, mean over datasets. p sign-flip and p signs: exact "
+        "tests of the mean under random signs, and of the number of wins; they decide nothing "
+        "here. P−, P=, P+: posterior that it is worse, practically equal, better "
+        f"({posterior}). k-hat: in how many datasets the effect is shown; those that can be named "
+        "are listed."
+    )
+
+
+def _table(analysis: Analysis, block: Block, found: Sequence[Evidence]) -> Table:
+    metric = label(analysis.metric)
+    return table(
+        "evidence",
+        f"{metric} against {block.reference}: how large, how often, how sure",
+        COLUMNS,
+        found,
+        notes=[_note(analysis.options)],
+        folded=True,
+    )
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    blocks = zip(compared(analysis), evidenced(analysis), strict=True)
+    tables = tuple(_table(analysis, block, found) for block, found in blocks if found)
+    title = "How large, how often, how sure"
+    if not tables:
+        reason = "no variant can be compared with a reference"
+        return [Section(key="evidence", title=title, reason=reason)]
+    return [Section(key="evidence", title=title, tables=tables)]
+
+
+TOPIC = Topic(key="evidence", build=_sections, files={"evidence": COLUMNS})

@@ -3,13 +3,15 @@ alone.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from analysis.read.integrity import saw_test
 from analysis.read.results import Results
-from analysis.sections.comparisons import Block, Comparison
+from analysis.sections.analysis import Analysis
+from analysis.sections.comparisons import Block, Comparison, compared
+from analysis.sections.images import compared_images, image_sentences
+from analysis.sections.section import Section, Sentence, Topic, say
 from analysis.stats import SMALL
-from analysis.text import counted, interval_text, p_text, phrase, points
+from analysis.text import Show, counted, interval_text, p_equals, phrase, points
 
 OFF_PREFIXES = ("@No", "@Null")
 MAX_OTHERS = 6
@@ -18,15 +20,6 @@ REFERENCE, PART, OTHER = range(3)
 LEAST_SEEDS = 5
 DECIDED = ("better", "worse")
 KINDS = {"wilcoxon": "bootstrap", "t_each": "seeds-only bootstrap"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sentence:
-    """``kind``: better, worse, equivalent, undecided, flag or note; it chooses the color."""
-
-    kind: str
-    text: str
-
 
 EMBEDDED_CAVEAT = (
     "Results on the embedded benchmark show that the machinery works, "
@@ -44,7 +37,7 @@ def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
     """
     if len(results.variants) < 2:
         text = "One variant only: nothing to compare. Add a second one."
-        return (Sentence(kind="note", text=text),)
+        return (say(text, kind="note"),)
     told = [c for block in blocks for c in _told(results, block)]
     decided = sorted(
         (c for c in told if c.verdict in DECIDED),
@@ -65,15 +58,15 @@ def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
             c.reason for b in blocks for c in b.comparisons[results.primary_metric] if c.reason
         )
         text = f"Nothing can be compared with {names}: {'; '.join(why)}."
-        sentences.append(Sentence(kind="note", text=text))
+        sentences.append(say(text, kind="note"))
     if seen := [v for v, s in results.settings.items() if saw_test(s.selection)]:
         text = f"Selection saw test data, so these numbers are too high: {', '.join(seen)}."
-        sentences.insert(0, Sentence(kind="flag", text=text))
+        sentences.insert(0, say(text, kind="flag"))
     if results.problems:
         text = f"{counted(len(results.problems), 'planned cell')} without a score; see the list."
-        sentences.append(Sentence(kind="note", text=text))
+        sentences.append(say(text, kind="note"))
     if all(name.startswith("mosaic/") for name in results.datasets):
-        sentences.append(Sentence(kind="note", text=EMBEDDED_CAVEAT))
+        sentences.append(say(EMBEDDED_CAVEAT, kind="note"))
     return tuple(sentences)
 
 
@@ -82,10 +75,7 @@ def _also(comparisons: Sequence[Comparison]) -> list[Sentence]:
     groups: dict[str, list[str]] = {}
     for c in comparisons:
         groups.setdefault(f"{c.verdict} than {c.reference}", []).append(c.variant)
-    return [
-        Sentence(kind="note", text=f"Also {what}: {', '.join(names)}.")
-        for what, names in groups.items()
-    ]
+    return [say(f"Also {what}: {', '.join(names)}.", kind="note") for what, names in groups.items()]
 
 
 def _told(results: Results, block: Block) -> list[Comparison]:
@@ -111,14 +101,14 @@ def _unsettled(c: Comparison) -> Sentence:
         f"{c.variant} against {c.reference}: {points(c.difference, sign=True)} points "
         f"{phrase(c.metric)}, undecided ({'; '.join(seen)})."
     )
-    return Sentence(kind="undecided", text=text)
+    return say(text, kind="undecided")
 
 
 def _decided(results: Results, c: Comparison) -> Sentence:
     assert c.difference is not None
     size = points(abs(c.difference))
     interval = f"95 % {KINDS.get(c.decided_by, 't')} interval {interval_text(c.interval)}"
-    certainty = f"{interval}, Holm-adjusted p {_equals(c.holm_p)}"
+    certainty = f"{interval}, Holm-adjusted p {p_equals(c.holm_p)}"
     if part := removed_part(results, c):
         kind, helps, moves = (
             ("better", "helps", "loses") if c.difference < 0 else ("worse", "hurts", "gains")
@@ -133,9 +123,9 @@ def _decided(results: Results, c: Comparison) -> Sentence:
             f"{c.variant} is {c.verdict} than {c.reference} by {size} points {phrase(c.metric)} "
             f"({certainty})."
         )
-    if SMALL in c.reason:
+    if c.negligible:
         text += f" It is {SMALL}."
-    return Sentence(kind=kind, text=text + _scope(c))
+    return say(text + _scope(c), kind=kind)
 
 
 def _scope(c: Comparison) -> str:
@@ -151,14 +141,14 @@ def _equivalent(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
     if not family:
         return []
     shown = _listed(
-        f"{c.variant} {points(c.difference, sign=True)} (p {_equals(c.equivalence_p)})"
+        f"{c.variant} {points(c.difference, sign=True)} (p {p_equals(c.equivalence_p)})"
         for c in family
     )
     text = (
         f"Practically equal to {reference}, in points {phrase(family[0].metric)} with the "
         f"Holm-adjusted p of two one-sided tests: {shown}.{_scope(family[0])}"
     )
-    return [Sentence(kind="equivalent", text=text)]
+    return [say(text, kind="equivalent")]
 
 
 def _listed(texts: Iterable[str]) -> str:
@@ -179,7 +169,7 @@ def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
     shown = _listed(
         f"{c.variant} {points(c.difference, sign=True)}"
         + (f" {interval_text(c.interval)}" if c.interval else "")
-        + (f", {c.reason}" if c.reason.startswith(DECIDED) else "")
+        + (f", {c.shown_in}" if c.shown_in else "")
         for c in _largest_first(family)
     )
     each = any(c.decided_by == "t_each" for c in family)
@@ -188,7 +178,7 @@ def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
         f"{' (not shown in every dataset)' if each else ''}: {shown}. "
         "This is not evidence of no difference."
     )
-    return [Sentence(kind="undecided", text=text), *_beyond_seeds(reference, family)]
+    return [say(text, kind="undecided"), *_beyond_seeds(reference, family)]
 
 
 def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sentence]:
@@ -216,7 +206,7 @@ def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sente
         f"{reference} (seeds-only 95 % interval, not adjusted): {shown}. "
         "No claim about other datasets."
     )
-    return [Sentence(kind="note", text=text)]
+    return [say(text, kind="note")]
 
 
 def removed_part(results: Results, c: Comparison) -> str:
@@ -231,6 +221,10 @@ def removed_part(results: Results, c: Comparison) -> str:
     return name if off and not old.startswith(OFF_PREFIXES) else ""
 
 
-def _equals(p: float | None) -> str:
-    text = p_text(p)
-    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    said = headline(analysis.results, compared(analysis))
+    images = image_sentences(compared_images(analysis), analysis.options.alpha)
+    return [Section(key="headline", sentences=(*said, *images))]
+
+
+TOPIC = Topic(key="headline", build=_sections, show=Show.ALL)

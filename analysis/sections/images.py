@@ -1,4 +1,4 @@
-"""Image by image: the test images that only one of two trained models gets right.
+"""Image by image: the test images on which only one of two trained models is correct.
 
 McNemar's exact test of every variant against the baseline and Cochran's Q over all of them, always
 one run of each on the same images. The claim is about these trained models, not about the methods:
@@ -7,9 +7,9 @@ images of one run are no sample of runs. Runs of different seeds are therefore n
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,16 +18,31 @@ from numpy.typing import NDArray
 from analysis import stats
 from analysis.read.results import Results
 from analysis.read.shot_curves import point
+from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, once
+from analysis.sections.pairwise import LEFT_OUT_COLUMNS
+from analysis.sections.section import Section, Sentence, Topic, plain, say
 from analysis.stats import Interval
-from analysis.text import counted, p_text
+from analysis.stats.image_tests import CLAIM as CLAIM_OF_IMAGES
+from analysis.text import (
+    Column,
+    Columns,
+    Kind,
+    Show,
+    Span,
+    Table,
+    Tally,
+    counted,
+    only_in_files,
+    p_equals,
+    table,
+)
 from core.store.correct import CorrectImages, read_correct_images
 
-MOST_RUNS = 2000
-"""So many runs are read in a few seconds; a study of ten thousand would wait for minutes."""
-
 LEAST_MODELS = 3
-NOT_KNOWN = "-"
-NOT_RECORDED = "which images were right was not recorded; run it again to have it"
+FEW_SEEDS = 3
+MAX_TOLD = 4
+CLAIM = f"A claim {CLAIM_OF_IMAGES}: another seed trains other models."
+NOT_RECORDED = "which images were classified correctly was not recorded; run it again to have it"
 OTHER_IMAGES = "not the same test images in the same order and among the same classes"
 
 Seeds = Mapping[int | None, str]
@@ -76,7 +91,7 @@ class ImageOmnibus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImagesView:
+class ImageTests:
     """All tests on images. ``only_test`` says that the study has one seed and too few datasets for
     any other test, see ``stats.primary_test``; ``reason`` says why there is none at all.
     """
@@ -92,9 +107,11 @@ class ImagesView:
 Row = TypeVar("Row", ImagePair, ImageOmnibus)
 
 
-def images_view(results: Results, study_dir: Path | None, *, most: int = MOST_RUNS) -> ImagesView:
+def image_tests(
+    results: Results, study_dir: Path | None, *, most: int = MAX_IMAGE_RUNS
+) -> ImageTests:
     """Read the runs of a study folder, at most ``most``, and compare them image by image."""
-    blank = ImagesView(baseline=results.baseline)
+    blank = ImageTests(baseline=results.baseline)
     if study_dir is None or results.runs.empty:
         return replace(blank, reason="this needs the images: give a study folder")
     compared, left_out = _compared(results)
@@ -112,7 +129,7 @@ def images_view(results: Results, study_dir: Path | None, *, most: int = MOST_RU
     pairs: list[ImagePair] = []
     omnibus: list[ImageOmnibus] = []
     for dataset, runs in groups.items():
-        read = cache(_reader(study_dir))
+        read = cache(reader(study_dir))
         pairs += _pairs(dataset, runs, results.baseline, read)
         omnibus += _omnibus(dataset, runs, results.baseline, read)
     if all(pair.p is None for pair in pairs):
@@ -130,23 +147,6 @@ def images_view(results: Results, study_dir: Path | None, *, most: int = MOST_RU
 def _no_other_test(results: Results) -> bool:
     few = len(results.datasets) < stats.MIN_DATASETS_FOR_WILCOXON
     return few and len(results.planned_seeds) <= 1
-
-
-def image_rows(first_dir: Path, second_dir: Path) -> list[tuple[str, str, str, str]]:
-    """How many images only one of two runs gets right, by target: what, first, second, exact p."""
-    what = "images that only it gets right"
-    one, two = (_reader(folder.parent)(folder.name) for folder in (first_dir, second_dir))
-    if isinstance(one, str) or isinstance(two, str):
-        folder, why = (first_dir, one) if isinstance(one, str) else (second_dir, two)
-        return [(what, NOT_KNOWN, NOT_KNOWN, f"n/a, {folder.name}: {why}")]
-    rows = []
-    for target in dict.fromkeys((*one, *two)):
-        pair = _pair(ImagePair(variant="", dataset="", target=target, seed=None), one, two)
-        p = f"n/a: {pair.reason}" if pair.p is None else f"McNemar's exact p {p_text(pair.p)}"
-        counts = (pair.only_variant, pair.only_baseline)
-        first, second = (NOT_KNOWN if count is None else str(count) for count in counts)
-        rows.append((f"{target}: {what}", first, second, p))
-    return rows
 
 
 def _compared(results: Results) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -199,9 +199,11 @@ def _needed(runs: Mapping[str, Seeds], baseline: str) -> Iterator[str]:
             yield _run_of(runs[baseline], seed)
 
 
-def _reader(study_dir: Path) -> Read:
+def reader(study_dir: Path) -> Read:
+    """A function that reads the correct images of a run of this study."""
+
     def read(identity: str) -> Mapping[str, CorrectImages] | str:
-        """What a run got right, or why nobody knows."""
+        """On which images a run is correct, or why nobody knows."""
         try:
             return read_correct_images(study_dir / identity) or NOT_RECORDED
         except ValueError as error:
@@ -222,10 +224,10 @@ def _pairs(
                 continue
             one, two = (side for side in found if not isinstance(side, str))
             for target in dict.fromkeys((*two, *one)):
-                yield _pair(replace(blank, target=target), one, two)
+                yield pair_on_target(replace(blank, target=target), one, two)
 
 
-def _pair(
+def pair_on_target(
     blank: ImagePair, one: Mapping[str, CorrectImages], two: Mapping[str, CorrectImages]
 ) -> ImagePair:
     """McNemar's exact test on ``blank.target``, or the reason why there is none."""
@@ -303,3 +305,286 @@ def _holm_by_family(rows: Sequence[Row]) -> Iterator[tuple[Row, float | None, in
         adjusted = iter(stats.holm(tested))
         for row in family:
             yield row, None if row.p is None else next(adjusted), len(tested)
+
+
+@once
+def compared_images(analysis: Analysis) -> ImageTests:
+    """The tests on images of this report."""
+    return image_tests(analysis.results, analysis.folder, most=analysis.image_runs)
+
+
+def claim(view: ImageTests) -> str:
+    """What the tests speak about, and what is left open where they are the only ones."""
+    if not view.only_test:
+        return CLAIM
+    return f"{CLAIM} With one seed no other test exists, so the methods stay undecided."
+
+
+def _adjusted_over(view: ImageTests) -> str:
+    """What Holm's adjustment counts as one family."""
+    if view.only_test:
+        return "p Holm is adjusted over the variants of a dataset and target."
+    return (
+        "p Holm is adjusted over all variants and seeds of a dataset and target. Seeds stand side "
+        "by side and are never added up: they answer the same images."
+    )
+
+
+def image_sentences(view: ImageTests, alpha: float) -> tuple[Sentence, ...]:
+    """What the images say of two trained models where nothing else can be tested."""
+    tested = [pair for pair in view.pairs if pair.holm_p is not None]
+    if not view.only_test or not tested:
+        return ()
+    shown = [pair for pair in tested if pair.holm_p is not None and pair.holm_p < alpha]
+    if shown:
+        several = len({pair.dataset for pair in tested}) > 1
+        told = "; ".join(_told(pair, view.baseline, several) for pair in shown[:MAX_TOLD])
+        more = len(shown) - MAX_TOLD
+        told += f"; and {counted(more, 'more test')} below {alpha:g}" if more > 0 else ""
+    else:
+        told = (
+            f"no trained model is shown to differ from that of {view.baseline} on any target, "
+            "which is no evidence that they are equal"
+        )
+    text = f"Image by image (McNemar's exact test, Holm): {told}. {claim(view)}"
+    return (say(text, kind="note"),)
+
+
+def _told(pair: ImagePair, baseline: str, several: bool) -> str:
+    where = f"{pair.target} of {pair.dataset}" if several else pair.target
+    return (
+        f"on {where}, {pair.variant} alone is correct on {pair.only_variant} of {pair.images} "
+        f"images, {baseline} alone on {pair.only_baseline} (p {p_equals(pair.holm_p)})"
+    )
+
+
+PAIR_COLUMNS: Columns[ImagePair] = (
+    Column("variant", "Variant", Kind.NAME, lambda p: p.variant),
+    Column("dataset", "Dataset", Kind.TEXT, lambda p: p.dataset),
+    Column("target", "Target", Kind.TEXT, lambda p: p.target),
+    Column("seed", "Seed", Kind.ID, lambda p: p.seed),
+    Column("images", "Images", Kind.COUNT, lambda p: p.images),
+    Column("only_variant", "Correct, only the variant", Kind.COUNT, lambda p: p.only_variant),
+    Column("only_baseline", "Correct, only the baseline", Kind.COUNT, lambda p: p.only_baseline),
+    Column(
+        "difference",
+        "Difference, points",
+        Kind.DIFFERENCE,
+        lambda p: p.difference,
+        help="accuracy of the variant minus that of the baseline",
+    ),
+    Column("interval", "95 % interval", Kind.INTERVAL, lambda p: p.interval),
+    Column("p", "p", Kind.P, lambda p: p.p),
+    Column(
+        "holm_p",
+        "p Holm",
+        Kind.P,
+        lambda p: p.holm_p,
+        help="adjusted over all variants and seeds of the dataset and target",
+    ),
+    Column("smallest_holm_p", "smallest attainable p", Kind.P, lambda p: p.smallest_holm_p),
+    Column("reason", "Remark", Kind.NOTE, lambda p: p.reason, optional=True),
+)
+OMNIBUS_COLUMNS: Columns[ImageOmnibus] = (
+    Column("dataset", "Dataset", Kind.NAME, lambda o: o.dataset),
+    Column("target", "Target", Kind.TEXT, lambda o: o.target),
+    Column("seed", "Seed", Kind.ID, lambda o: o.seed),
+    Column("variants", "Models", Kind.LIST, lambda o: o.variants, Show.FILES),
+    Column("models", "Models", Kind.COUNT, lambda o: len(o.variants), Show.READ),
+    Column("images", "Images", Kind.COUNT, lambda o: o.images),
+    Column("q", "Q", Kind.NUMBER, lambda o: o.q),
+    Column("p", "p", Kind.P, lambda o: o.p),
+    Column("holm_p", "p Holm", Kind.P, lambda o: o.holm_p, help="adjusted over the seeds"),
+    Column("reason", "Remark", Kind.NOTE, lambda o: o.reason, optional=True),
+)
+
+
+class PairSeeds(NamedTuple):
+    """The tests of one variant, dataset and target over its seeds, which are side by side and
+    never added up: their images are the same ones.
+    """
+
+    pairs: tuple[ImagePair, ...]
+    alpha: float
+
+    @property
+    def tested(self) -> list[ImagePair]:
+        """The seeds with a test."""
+        return [pair for pair in self.pairs if pair.p is not None]
+
+    def span(self, name: str) -> Span | None:
+        """From the smallest to the largest of a number over the seeds."""
+        found = [value for p in self.tested if (value := getattr(p, name)) is not None]
+        return Span(min(found), max(found)) if found else None
+
+    def shown(self, sign: int) -> Tally | None:
+        """In how many seeds the variant is correct more often (1) or less often (-1)."""
+        significant = [p for p in self.tested if p.holm_p is not None and p.holm_p < self.alpha]
+        count = sum((p.difference or 0.0) * sign > 0 for p in significant)
+        return Tally(count, len(self.tested)) if self.tested else None
+
+
+class OmnibusSeeds(NamedTuple):
+    """Cochran's Q of one dataset and target over its seeds."""
+
+    rows: tuple[ImageOmnibus, ...]
+    alpha: float
+
+    @property
+    def tested(self) -> list[ImageOmnibus]:
+        """The seeds with a test."""
+        return [row for row in self.rows if row.p is not None]
+
+    @property
+    def q(self) -> Span | None:
+        """From the smallest to the largest statistic."""
+        found = [row.q for row in self.tested if row.q is not None]
+        return Span(min(found), max(found)) if found else None
+
+    @property
+    def differ(self) -> Tally | None:
+        """In how many seeds the models differ."""
+        count = sum(row.holm_p is not None and row.holm_p < self.alpha for row in self.tested)
+        return Tally(count, len(self.tested)) if self.tested else None
+
+
+def _reasons(rows: Sequence[ImagePair] | Sequence[ImageOmnibus]) -> tuple[str, ...]:
+    """Why there is no test, each reason once."""
+    return tuple(dict.fromkeys(row.reason for row in rows if row.p is None))
+
+
+def _pair_seeds_columns(baseline: str, alpha: float) -> Columns[PairSeeds]:
+    counts = {
+        "images": "Images",
+        "only_variant": "Correct, only the variant",
+        "only_baseline": f"Correct, only {baseline}",
+    }
+    significant = f"correct, p Holm < {alpha:g}"
+    columns: list[Column[PairSeeds]] = [
+        Column("variant", "Variant", Kind.NAME, lambda s: s.pairs[0].variant),
+        Column("dataset", "Dataset", Kind.TEXT, lambda s: s.pairs[0].dataset),
+        Column("target", "Target", Kind.TEXT, lambda s: s.pairs[0].target or None),
+        Column("seeds", "Seeds", Kind.COUNT, lambda s: len(s.tested)),
+        *(
+            Column(name, title, Kind.COUNT, partial(PairSeeds.span, name=name))
+            for name, title in counts.items()
+        ),
+        Column("difference", "Difference, points", Kind.DIFFERENCE, lambda s: s.span("difference")),
+        Column("more", f"More {significant}", Kind.TALLY, lambda s: s.shown(1)),
+        Column("fewer", f"Fewer {significant}", Kind.TALLY, lambda s: s.shown(-1)),
+        Column("remark", "Remark", Kind.NOTE, lambda s: _reasons(s.pairs), optional=True),
+    ]
+    return tuple(replace(column, show=Show.READ) for column in columns)
+
+
+def _omnibus_seeds_columns(alpha: float) -> Columns[OmnibusSeeds]:
+    return (
+        Column("dataset", "Dataset", Kind.NAME, lambda s: s.rows[0].dataset, Show.READ),
+        Column("target", "Target", Kind.TEXT, lambda s: s.rows[0].target, Show.READ),
+        Column("seeds", "Seeds", Kind.COUNT, lambda s: len(s.tested), Show.READ),
+        Column("models", "Models", Kind.COUNT, _models, Show.READ),
+        Column("q", "Q", Kind.NUMBER, lambda s: s.q, Show.READ),
+        Column("differ", f"Differ, p Holm < {alpha:g}", Kind.TALLY, lambda s: s.differ, Show.READ),
+        Column("remark", "Remark", Kind.NOTE, lambda s: _reasons(s.rows), Show.READ, optional=True),
+    )
+
+
+def _models(found: OmnibusSeeds) -> Span:
+    counts = [len(row.variants) for row in found.rows]
+    return Span(min(counts), max(counts))
+
+
+def pair_tables(view: ImageTests, alpha: float) -> list[Table]:
+    """A row a comparison, dataset and target: of each seed where they are few, otherwise in how
+    many seeds the test finds a difference.
+    """
+    title = f"McNemar's exact test against {view.baseline}, image by image"
+    groups: dict[tuple[str, str, str], list[ImagePair]] = {}
+    for pair in view.pairs:
+        groups.setdefault((pair.variant, pair.dataset, pair.target), []).append(pair)
+    if max(map(len, groups.values()), default=0) <= FEW_SEEDS:
+        several = len({pair.seed for pair in view.pairs}) > 1
+        columns = tuple(_titled(c, view.baseline) for c in _with_seeds(PAIR_COLUMNS, several))
+        return [table("mcnemar", title, columns, view.pairs)]
+    rows = [PairSeeds(tuple(group), alpha) for group in groups.values()]
+    return [
+        table("mcnemar_seeds", title, _pair_seeds_columns(view.baseline, alpha), rows),
+        table("mcnemar", title, only_in_files(PAIR_COLUMNS), view.pairs),
+    ]
+
+
+def _titled(column: Column[ImagePair], baseline: str) -> Column[ImagePair]:
+    """The column as it is read, with the name of the baseline."""
+    if column.key == "only_baseline":
+        return replace(column, title=f"Correct, only {baseline}")
+    return column
+
+
+def _with_seeds(columns: Columns[Row], several: bool) -> Columns[Row]:
+    """The columns as they are read: the seed where there are several."""
+    show = Show.ALL if several else Show.FILES
+    return tuple(replace(c, show=show) if c.key == "seed" else c for c in columns)
+
+
+def omnibus_tables(view: ImageTests, alpha: float) -> list[Table]:
+    """Cochran's Q, in the same two forms."""
+    title = "Cochran's Q: are all models equally often correct on the same images?"
+    groups: dict[tuple[str, str], list[ImageOmnibus]] = {}
+    for row in view.omnibus:
+        groups.setdefault((row.dataset, row.target), []).append(row)
+    if max(map(len, groups.values()), default=0) <= FEW_SEEDS:
+        several = len({row.seed for row in view.omnibus}) > 1
+        return [table("cochran", title, _with_seeds(OMNIBUS_COLUMNS, several), view.omnibus)]
+    rows = [OmnibusSeeds(tuple(group), alpha) for group in groups.values()]
+    return [
+        table("cochran_seeds", title, _omnibus_seeds_columns(alpha), rows),
+        table("cochran", title, only_in_files(OMNIBUS_COLUMNS), view.omnibus),
+    ]
+
+
+SCOPE_COLUMNS: Columns[ImageTests] = (
+    Column("claim", "Claim", Kind.TEXT, claim, Show.FILES),
+    Column(
+        "only_test",
+        "Only test",
+        Kind.YES_NO,
+        lambda v: v.only_test,
+        Show.FILES,
+        help="one seed and too few datasets: no other test exists",
+    ),
+)
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    view, alpha = compared_images(analysis), analysis.options.alpha
+    tables = [*pair_tables(view, alpha), *omnibus_tables(view, alpha)]
+    if not view.only_test:
+        tables = [replace(t, folded=True) for t in tables]
+    left_out = (f"{v} is not tested: {reason}" for v, reason in view.left_out)
+    return [
+        Section(
+            key="images",
+            sentences=(
+                *plain([f"{claim(view)} {_adjusted_over(view)}"]),
+                *(say(text, kind="item") for text in left_out),
+            ),
+            tables=(
+                *tables,
+                table("left_out", "Not tested", LEFT_OUT_COLUMNS, view.left_out),
+                table("scope", "Scope", SCOPE_COLUMNS, [view]),
+            ),
+            reason=view.reason,
+        )
+    ]
+
+
+TOPIC = Topic(
+    key="images",
+    build=_sections,
+    files={
+        "mcnemar": PAIR_COLUMNS,
+        "cochran": OMNIBUS_COLUMNS,
+        "left_out": LEFT_OUT_COLUMNS,
+        "scope": SCOPE_COLUMNS,
+    },
+)

@@ -1,62 +1,18 @@
-"""A methods paragraph for a paper, made from what the report did, and its references."""
+"""A methods paragraph for a paper, made from what the report did, with its citations."""
 
-import functools
-import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 from analysis.read.results import Results
-from analysis.sections.comparisons import Block, Options
-from analysis.text import counted, label
-
-BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "render" / "templates" / "references.bib"
-
-
-class Reference(NamedTuple):
-    """A citation: its key, its text, and the BibTeX entry."""
-
-    key: str
-    text: str
-    bibtex: str
+from analysis.sections.analysis import Analysis, Options
+from analysis.sections.comparisons import Block, compared
+from analysis.sections.images import compared_images
+from analysis.sections.parts import has_attribution
+from analysis.sections.profiles import has_profiles
+from analysis.sections.section import Citation, Section, Sentence, Topic, cite, say
+from analysis.text import Column, Columns, Kind, Show, counted, label, table
 
 
-class MethodsText(NamedTuple):
-    """Sentences with keys in brackets, such as [demsar2006], and the references they cite."""
-
-    sentences: tuple[str, ...]
-    references: tuple[Reference, ...]
-
-    @property
-    def paragraph(self) -> str:
-        """The sentences as one paragraph with numbers for keys."""
-        text = " ".join(self.sentences)
-        for number, reference in enumerate(self.references, start=1):
-            text = text.replace(f"[{reference.key}]", f"[{number}]")
-        return text
-
-    @property
-    def latex(self) -> str:
-        r"""The sentences with \cite commands; nothing else is escaped yet."""
-        return re.sub(r" \[([a-z]+\d{4})\]", r"~\\cite{\1}", " ".join(self.sentences))
-
-
-@functools.cache
-def known_references() -> dict[str, Reference]:
-    """Every entry of references.bib by its key."""
-    found = {}
-    for entry in BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n"):
-        match = re.match(r"@\w+\{(\w+),", entry.strip())
-        assert match is not None, entry
-        fields = dict(re.findall(r"(\w+) = \{+(.*?)\}+,?\n", entry))
-        where = fields.get("journal") or fields["booktitle"]
-        authors = fields["author"].replace(" and ", ", ").replace(", others", " et al.")
-        text = f"{authors}. {fields['title'].rstrip('?.')}. {where}, {fields['year']}."
-        found[match[1]] = Reference(match[1], text, entry.strip() + "\n")
-    return found
-
-
-def methods_text(
+def methods_sentences(
     results: Results,
     blocks: Sequence[Block],
     options: Options,
@@ -64,34 +20,61 @@ def methods_text(
     attribution: bool,
     profiles: bool,
     images: bool,
-) -> MethodsText:
+) -> tuple[Sentence, ...]:
     """What was measured, how it was compared, and what was not claimed."""
-    sentences = [_design(results), *_tests(results, blocks, options), _intervals(options)]
+    sentences = [_said(_design(results)), *_tests(results, blocks, options), _intervals(options)]
     if {"base", "new"} <= set(results.metrics):
         sentences.append(
-            "HM is the harmonic mean of base and new accuracy of each run [xian2017]; the harmonic "
-            "mean of the average accuracies is given beside it."
+            _said(
+                "HM is the harmonic mean of base and new accuracy of each run",
+                cite("xian2017"),
+                "; the harmonic mean of the average accuracies is given beside it.",
+            )
         )
     if attribution:
         sentences.append(
-            "The gain of the full model over the model with all parts off is divided among the "
-            "parts by exact Shapley values [shapley1953]; interactions are Möbius coefficients "
-            "[grabisch1999]."
+            _said(
+                "The gain of the full model over the model with all parts off is divided among the "
+                "parts by exact Shapley values",
+                cite("shapley1953"),
+                "; interactions are Möbius coefficients",
+                cite("grabisch1999"),
+                ".",
+            )
         )
     if profiles:
         sentences.append(
-            "Interquartile means and performance profiles follow Agarwal et al. [agarwal2021]."
+            _said(
+                "Interquartile means and performance profiles follow Agarwal et al.",
+                cite("agarwal2021"),
+                ".",
+            )
         )
     if images:
-        sentences.append(
-            "The trained models themselves are compared on the same test images by McNemar's exact "
-            "test [mcnemar1947] with Holm's correction over the variants of a target, and by "
-            "Cochran's Q [cochran1950]; this says nothing about the methods."
-        )
-    text = " ".join(sentences)
-    keys = dict.fromkeys(re.findall(r"\[([a-z]+\d{4})\]", text))
-    known = known_references()
-    return MethodsText(tuple(sentences), tuple(known[key] for key in keys))
+        sentences.append(_said(*IMAGES))
+    return tuple(sentences)
+
+
+BESIDE = (
+    "Bayesian signed-rank posteriors",
+    cite("benavoli2017"),
+    ", the number of datasets with a shown effect",
+    cite("dror2017"),
+    " and the probability of outperforming",
+    cite("bouthillier2021"),
+    " are given too.",
+)
+IMAGES = (
+    "The trained models themselves are compared on the same test images by McNemar's exact test",
+    cite("mcnemar1947"),
+    " with Holm's correction over the variants of a target, and by Cochran's Q",
+    cite("cochran1950"),
+    "; this says nothing about the methods.",
+)
+
+
+def _said(*pieces: str | Citation) -> Sentence:
+    return say(*pieces, kind="paper")
 
 
 def _design(results: Results) -> str:
@@ -118,55 +101,107 @@ def _design(results: Results) -> str:
     )
 
 
-def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[str]:
+TEST_NAMES: dict[str, tuple[str | Citation, ...]] = {
+    "t": ("a paired t test over dataset means",),
+    "t_corrected": ("a corrected resampled t test over the resamples of the one dataset",),
+    "t_each": (
+        "a paired t test over seeds in every dataset, an effect being decided where all datasets "
+        "show it",
+        cite("dror2017"),
+    ),
+    "t_seeds": ("a paired t test over the seeds of the one dataset",),
+    "wilcoxon": (
+        "an exact Wilcoxon signed-rank test with Pratt's zeros over dataset means",
+        cite("wilcoxon1945"),
+        cite("pratt1959"),
+    ),
+}
+
+
+def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[Sentence]:
     metric = results.primary_metric
-    names = {b.primary[metric].name for b in blocks if metric in b.primary}
-    texts = {
-        "wilcoxon": "an exact Wilcoxon signed-rank test with Pratt's zeros over dataset means "
-        "[wilcoxon1945] [pratt1959]",
-        "t": "a paired t test over dataset means",
-        "t_each": "a paired t test over seeds in every dataset, an effect being decided where all "
-        "datasets show it [dror2017]",
-        "t_seeds": "a paired t test over the seeds of the one dataset",
-        "t_corrected": "a corrected resampled t test over the resamples of the one dataset",
-    }
-    tests = " and ".join(texts[name] for name in sorted(names) if name in texts)
-    if not tests:
-        return ["No test is made: there is at most one paired run."]
-    if names & {"wilcoxon", "t"}:
-        scope = "The sample are the datasets, not the seeds [demsar2006]."
-    elif "t_each" in names:
-        scope = "Claims are about these datasets alone, which are too few for a wider one."
-    else:
-        scope = "There is one dataset: claims are about it alone."
+    names = {b.primary[metric].name for b in blocks if metric in b.primary} & set(TEST_NAMES)
+    if not names:
+        return [_said("No test is made: there is at most one paired run.")]
+    tests: list[str | Citation] = []
+    for name in sorted(names):
+        tests += [*([" and "] if tests else []), *TEST_NAMES[name]]
     return [
-        scope,
-        f"The test was chosen from the numbers of datasets, seeds and comparisons before any score "
-        f"was seen: {tests}, on {label(metric)}, two-sided, with Holm's correction over all "
-        f"comparisons with a reference [holm1979] at alpha {options.alpha:g}.",
+        _scope(names),
+        _said(
+            "The test was chosen from the numbers of datasets, seeds and comparisons before any "
+            "score was seen: ",
+            *tests,
+            f", on {label(metric)}, two-sided, with Holm's correction over all comparisons with a "
+            "reference",
+            cite("holm1979"),
+            f" at alpha {options.alpha:g}.",
+        ),
         *_overlap(options),
-        "Pairs are never compared by mean ranks, which depend on the other methods in the table "
-        "[benavoli2016].",
-        f"A difference is called equivalent when two one-sided tests [schuirmann1987] place it "
-        f"within {100 * options.rope:g} points of zero; what is neither is called undecided.",
-        "Bayesian signed-rank posteriors [benavoli2017], the number of datasets with a shown "
-        "effect [dror2017] and the probability of outperforming [bouthillier2021] are given too.",
+        _said(
+            "Pairs are never compared by mean ranks, which depend on the other methods in the "
+            "table",
+            cite("benavoli2016"),
+            ".",
+        ),
+        _said(
+            "A difference is called equivalent when two one-sided tests",
+            cite("schuirmann1987"),
+            f" place it within {100 * options.rope:g} points of zero; what is neither is called "
+            "undecided.",
+        ),
+        _said(*BESIDE),
     ]
 
 
-def _overlap(options: Options) -> list[str]:
+def _scope(names: set[str]) -> Sentence:
+    """What the claims are about."""
+    if names & {"wilcoxon", "t"}:
+        return _said("The datasets are the sample, not the seeds", cite("demsar2006"), ".")
+    if "t_each" in names:
+        return _said("Claims are about these datasets alone, which are too few for a wider one.")
+    return _said("There is one dataset: claims are about it alone.")
+
+
+def _overlap(options: Options) -> list[Sentence]:
     if options.overlap is None:
         return []
     return [
-        f"The seeds are resamples that share data ({options.overlap:.4g} test images for each "
-        "training image): tests over seeds use the variance factor 1/n + test/train "
-        "[nadeau2003]."
+        _said(
+            f"The seeds are resamples that share data ({options.overlap:.4g} test images for each "
+            "training image): tests over seeds use the variance factor 1/n + test/train",
+            cite("nadeau2003"),
+            ".",
+        )
     ]
 
 
-def _intervals(options: Options) -> str:
-    return (
+def _intervals(options: Options) -> Sentence:
+    return _said(
         f"Intervals are 95 % paired bootstrap intervals ({options.reps:,} repetitions, generator "
         f"seed {options.rng_seed}): over seeds for claims on these datasets, over datasets and "
         "seeds for claims on datasets like these."
     )
+
+
+COLUMNS: Columns[Citation] = (
+    Column("key", "Key", Kind.CODE, lambda c: c.key, Show.FILES),
+    Column("text", "Reference", Kind.TEXT, lambda c: c.text, Show.FILES),
+)
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    sentences = methods_sentences(
+        analysis.results,
+        compared(analysis),
+        analysis.options,
+        attribution=has_attribution(analysis),
+        profiles=has_profiles(analysis),
+        images=compared_images(analysis).only_test,
+    )
+    works = dict.fromkeys(work for sentence in sentences for work in sentence.citations)
+    tables = (table("references", "References", COLUMNS, works),)
+    return [Section(key="methods", sentences=sentences, tables=tables)]
+
+
+TOPIC = Topic(key="methods", build=_sections, files={"references": COLUMNS})

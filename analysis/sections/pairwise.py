@@ -3,15 +3,21 @@
 The pairs are one family for Holm, so that a best variant that was picked by looking is covered.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
 from analysis import stats
+from analysis.figures.critical_difference import RankInfo, critical_difference
+from analysis.figures.heatmap import PairwiseInfo, pairwise_heatmap
 from analysis.read.results import Results
-from analysis.sections.comparisons import Options
+from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.section import Section, Sentence, Topic, say
 from analysis.stats import Array, Omnibus, Primary, RankGroups, Verdict
+from analysis.text import Column, Columns, Kind, Show, counted, label, p_equals, share_text, table
 
 MAX_VARIANTS = 40
 
@@ -114,3 +120,187 @@ def _rank_groups(table_DV: Array, p_VV: Array, options: Options) -> tuple[RankGr
             f"this study has {complete}"
         )
     return stats.rank_groups(table_DV, p_VV, alpha=options.alpha), ""
+
+
+@once
+def paired(analysis: Analysis) -> Mapping[str, Pairwise]:
+    """All pairs of this report, by metric."""
+    results, options = analysis.results, analysis.options
+    return {metric: all_pairs(results, metric, options) for metric in results.metrics}
+
+
+def standing(analysis: Analysis, variant: str, metric: str) -> str:
+    """The mark of an average: † significantly worse than the best, ≈ practically equal to it,
+    "" otherwise, by Holm over all pairs.
+    """
+    pairs = paired(analysis).get(metric)
+    if pairs is None or pairs.best is None:
+        return ""
+    original = analysis.results.aliases.get(variant, variant)
+    word = pairs.word(original, pairs.variants[pairs.best])
+    return {"worse": "†", "equivalent": "≈"}.get(word, "")
+
+
+class Pair(NamedTuple):
+    """Two variants on one metric: ``variant`` minus ``other``."""
+
+    metric: str
+    variant: str
+    other: str
+    difference: float | None
+    holm_p: float
+    verdict: str
+
+
+PAIR_COLUMNS: Columns[Pair] = (
+    Column("metric", "Metric", Kind.TEXT, lambda p: p.metric, Show.FILES),
+    Column("variant", "Variant", Kind.NAME, lambda p: p.variant, Show.FILES),
+    Column("other", "Against", Kind.NAME, lambda p: p.other, Show.FILES),
+    Column("difference", "Difference", Kind.DIFFERENCE, lambda p: p.difference, Show.FILES),
+    Column(
+        "holm_p",
+        "p Holm",
+        Kind.P,
+        lambda p: p.holm_p,
+        Show.FILES,
+        help="adjusted over all pairs; 1 where there is no test",
+    ),
+    Column("verdict", "Verdict", Kind.VERDICT, lambda p: p.verdict, Show.FILES),
+)
+OMNIBUS_COLUMNS: Columns[Pairwise] = (
+    Column("metric", "Metric", Kind.TEXT, lambda p: p.metric, Show.FILES),
+    Column("datasets", "Datasets", Kind.COUNT, lambda p: p.omnibus.n, Show.FILES),
+    Column("friedman_chi2", "chi2", Kind.NUMBER, lambda p: p.omnibus.chi2, Show.FILES),
+    Column("iman_davenport_f", "F", Kind.NUMBER, lambda p: p.omnibus.f, Show.FILES),
+    Column("p", "p", Kind.P, lambda p: p.omnibus.p, Show.FILES),
+    Column("kendall_w", "W", Kind.NUMBER, lambda p: p.omnibus.kendall_w, Show.FILES),
+    Column("reason", "Remark", Kind.NOTE, lambda p: p.omnibus.reason, Show.FILES),
+)
+
+
+class MeanRank(NamedTuple):
+    """A variant's mean rank over datasets, 1 is best."""
+
+    metric: str
+    variant: str
+    rank: float
+
+
+RANK_COLUMNS: Columns[MeanRank] = (
+    Column("metric", "Metric", Kind.TEXT, lambda r: r.metric, Show.FILES),
+    Column("variant", "Variant", Kind.NAME, lambda r: r.variant, Show.FILES),
+    Column("mean_rank", "Mean rank", Kind.NUMBER, lambda r: r.rank, Show.FILES),
+)
+LEFT_OUT_COLUMNS: Columns[tuple[str, str]] = (
+    Column("variant", "Variant", Kind.NAME, lambda pair: pair[0], Show.FILES),
+    Column("reason", "Reason", Kind.TEXT, lambda pair: pair[1], Show.FILES),
+)
+
+
+def _pairs(found: Pairwise) -> Iterator[Pair]:
+    for i, j in combinations(range(len(found.variants)), 2):
+        gap = float(found.difference_VV[i, j])
+        yield Pair(
+            metric=found.metric,
+            variant=found.variants[i],
+            other=found.variants[j],
+            difference=gap if np.isfinite(gap) else None,
+            holm_p=float(found.p_VV[i, j]),
+            verdict=found.words_VV[i][j],
+        )
+
+
+def _ranks(found: Pairwise) -> Iterator[MeanRank]:
+    for variant, rank in zip(found.variants, found.omnibus.mean_ranks, strict=False):
+        yield MeanRank(found.metric, variant, rank)
+
+
+def _omnibus_sentence(found: Omnibus) -> str:
+    """Friedman's test in a sentence, or why there is none."""
+    if found.p is None or found.kendall_w is None:
+        return f"No omnibus test: {found.reason or 'nothing to compare'}."
+    statistic = "F is infinite" if found.f is None else f"F = {share_text(found.f)}"
+    return (
+        f"Do the variants differ at all? Iman-Davenport {statistic}, p {p_equals(found.p)}, "
+        f"Kendall's W = {share_text(found.kendall_w)} over "
+        f"{counted(found.n, 'complete dataset')}."
+    )
+
+
+def _sentences(found: Pairwise) -> tuple[Sentence, ...]:
+    return (
+        say(
+            f"{_omnibus_sentence(found.omnibus)} Pairs: {found.primary.reason}; "
+            f"{label(found.metric)}."
+        ),
+        *(say(f"{v} is not ranked: {reason}", kind="item") for v, reason in found.left_out),
+    )
+
+
+def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
+    """The omnibus test, all pairs, and the critical-difference diagram."""
+    every = paired(analysis)
+    found = every[analysis.metric]
+    if len(found.variants) < 2:
+        return [Section(key="pairwise", reason=ONE_VARIANT)]
+    sentences, drawn = _sentences(found), None
+    if found.ranks is None:
+        sentences = (*sentences, say(f"No diagram: {found.reason}."))
+    else:
+        ranks, variants = found.ranks, found.variants
+        info = RankInfo(
+            variants=tuple(variants[v] for v in ranks.order),
+            mean_ranks=ranks.mean_ranks,
+            groups=tuple(tuple(variants[v] for v in group) for group in ranks.groups),
+        )
+        drawn = critical_difference(info, alpha=analysis.options.alpha, test=found.primary.test)
+    views = list(every.values())
+    return [
+        Section(
+            key="pairwise",
+            sentences=sentences,
+            tables=(
+                table("pairs", "All pairs", PAIR_COLUMNS, [p for v in views for p in _pairs(v)]),
+                table("omnibus", "Friedman's test", OMNIBUS_COLUMNS, views),
+                table(
+                    "mean_ranks", "Mean ranks", RANK_COLUMNS, [r for v in views for r in _ranks(v)]
+                ),
+                table("left_out", "Not ranked", LEFT_OUT_COLUMNS, found.left_out),
+            ),
+            figures=(drawn,) if drawn else (),
+        )
+    ]
+
+
+ONE_VARIANT = "only one variant: nothing to compare"
+
+
+def _row_minus_column(analysis: Analysis) -> Sequence[Section]:
+    found = paired(analysis)[analysis.metric]
+    info = PairwiseInfo(
+        rows=found.variants,
+        columns=found.variants,
+        difference=found.difference_VV,
+        verdicts=found.words_VV,
+    )
+    drawn = pairwise_heatmap(info, metric=label(found.metric))
+    section = Section(
+        key="pair_differences",
+        title="Row minus column",
+        figures=(drawn,) if drawn else (),
+        reason="" if drawn else ONE_VARIANT,
+    )
+    return [section]
+
+
+TOPIC = Topic(
+    key="pairwise",
+    build=_mean_ranks,
+    files={
+        "pairs": PAIR_COLUMNS,
+        "omnibus": OMNIBUS_COLUMNS,
+        "mean_ranks": RANK_COLUMNS,
+        "left_out": LEFT_OUT_COLUMNS,
+    },
+)
+DIFFERENCES = Topic(key="pair_differences", build=_row_minus_column)

@@ -3,31 +3,40 @@
 Which variant switches what is read from the factors alone, see ``toggle_grid``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
+from analysis.figures.attribution import attribution_figure
+from analysis.figures.interaction import interaction_figure
+from analysis.figures.levels import level_figure
+from analysis.figures.variance import variance_figure
 from analysis.read.results import Results
 from analysis.read.toggle_grid import find_toggle_grid
-from analysis.sections.comparisons import Options
-from analysis.sections.tables import TextTable
+from analysis.sections.analysis import Analysis, Options, once, resamples
+from analysis.sections.comparisons import TESTS
+from analysis.sections.section import Section, Topic, plain
+from analysis.sections.shared_tests import as_sentence
 from analysis.stats import (
     MAX_PARTS,
+    Alias,
     Attribution,
     CellMeans,
     LevelCells,
     PartEffect,
+    Refusal,
     Resamples,
     VarianceShares,
+    VarianceSource,
     attribute,
     cell_means,
     level_effects,
     variance_shares,
 )
 from analysis.stats import judge as judge_family
-from analysis.text import rounded, rounded_ends, rounded_p
+from analysis.text import Column, Columns, Kind, Show, Table, label, table
 
 NO_REFINER = {"experiment.refiner": "@NullRefiner"}
 MAX_PAIRS = 6
@@ -48,7 +57,7 @@ class PartsView:
     variance: Mapping[str, VarianceShares] = field(default_factory=dict)
 
 
-def parts_view(results: Results, metric: str, resamples: Resamples, options: Options) -> PartsView:
+def parts_view(results: Results, metric: str, draws: Resamples, options: Options) -> PartsView:
     """Attribution where parts are switched on and off, effects by level where there are more."""
     if not any(results.factors.values()):
         return PartsView(reason="the variants come without factors: nothing says what they switch")
@@ -62,7 +71,7 @@ def parts_view(results: Results, metric: str, resamples: Resamples, options: Opt
         overlap=options.overlap,
     )
     by_level = {levels: tables[v] for levels, v in grid.by_level.items()}
-    levels = level_effects(by_level, grid.factors, resamples, judge=judge) if by_level else ()
+    levels = level_effects(by_level, grid.factors, draws, judge=judge) if by_level else ()
     whole = len(by_level) == prod(len(levels) for levels in grid.factors.values())
     pairs = _cell_means(by_level, grid.factors) if by_level and whole else ()
     if not 1 < len(grid.parts) <= MAX_PARTS:
@@ -70,26 +79,12 @@ def parts_view(results: Results, metric: str, resamples: Resamples, options: Opt
         return PartsView(levels=levels, pairs=pairs, reason=reason, outside=grid.outside)
     cells = {cell: tables[v] for cell, v in grid.cells.items()}
     return PartsView(
-        attribution=attribute(cells, grid.parts, resamples, judge=judge),
+        attribution=attribute(cells, grid.parts, draws, judge=judge),
         levels=levels,
         pairs=pairs,
         outside=grid.outside,
         variance=dict(zip(results.datasets, variance_shares(cells, grid.parts), strict=True)),
     )
-
-
-def variance_text(view: PartsView) -> TextTable | None:
-    """Shares of variance in percent, a row a dataset; None where no dataset has any."""
-    shares = {dataset: found.by_source for dataset, found in view.variance.items()}
-    sources = next((tuple(found) for found in shares.values() if found), None)
-    if sources is None:
-        return None
-    rows = tuple(
-        (dataset, *(f"{100 * found[n]:.1f}" if found else "-" for n in sources))
-        for dataset, found in shares.items()
-    )
-    title = "Where the variance comes from, percent of a dataset's runs"
-    return TextTable(title=title, header=("Dataset", *(s.name for s in sources)), rows=rows)
 
 
 def _bare(results: Results) -> str:
@@ -111,17 +106,280 @@ def _cell_means(
     )
 
 
-def effect_record(effect: PartEffect) -> dict[str, Any]:
-    """One effect for files."""
-    return {
-        "kind": effect.kind,
-        "parts": list(effect.parts),
-        "value": rounded(effect.value),
-        "on_these_datasets": rounded_ends(effect.on_these_datasets),
-        "on_datasets_like_these": rounded_ends(effect.on_datasets_like_these),
-        "p": rounded_p(effect.p),
-        "holm_p": rounded_p(effect.holm_p),
-        "verdict": effect.verdict,
-        "decided_by": effect.decided_by,
-        "reason": effect.reason,
-    }
+@once
+def parts(analysis: Analysis) -> PartsView:
+    """The parts of this report's study, on the metric of the headline."""
+    return parts_view(analysis.results, analysis.metric, resamples(analysis), analysis.options)
+
+
+def has_attribution(analysis: Analysis) -> bool:
+    """Whether the parts are worth something that can be shown."""
+    return any(section.figures for section in _attribution(analysis))
+
+
+KIND_NAMES = {
+    "full_minus_base": "all on minus all off",
+    "shapley": "share (Shapley)",
+    "main": "main effect",
+    "add_one_in": "alone (add one in)",
+    "leave_one_out": "in the full set (leave one out)",
+    "interaction": "interaction",
+    "level": "level",
+}
+
+
+def _joined(parts: tuple[str, ...]) -> str:
+    return " × ".join(parts) or "all"
+
+
+def _of_effect(name: str) -> Callable[[PartEffect | Refusal], Any]:
+    """A field of an effect; a refused one has none."""
+    return lambda effect: getattr(effect, name) if isinstance(effect, PartEffect) else None
+
+
+EFFECT_COLUMNS: Columns[PartEffect] = (
+    Column("kind", "Kind", Kind.TEXT, lambda e: e.kind, Show.FILES),
+    Column("parts", "Parts", Kind.LIST, lambda e: e.parts, Show.FILES),
+    Column("value", "Points", Kind.DIFFERENCE, lambda e: e.value, Show.FILES),
+    Column(
+        "on_these_datasets",
+        "95 % these datasets",
+        Kind.INTERVAL,
+        lambda e: e.on_these_datasets,
+        Show.FILES,
+    ),
+    Column(
+        "on_datasets_like_these",
+        "95 % datasets like these",
+        Kind.INTERVAL,
+        lambda e: e.on_datasets_like_these,
+        Show.FILES,
+    ),
+    Column("p", "p", Kind.P, lambda e: e.p, Show.FILES),
+    Column("holm_p", "p Holm", Kind.P, lambda e: e.holm_p, Show.FILES),
+    Column("verdict", "Verdict", Kind.VERDICT, lambda e: e.verdict, Show.FILES),
+    Column("decided_by", "Decided by", Kind.TEXT, lambda e: e.decided_by, Show.FILES),
+    Column("reason", "Remark", Kind.NOTE, lambda e: e.reason, Show.FILES),
+)
+READ_COLUMNS: Columns[PartEffect | Refusal] = (
+    Column("parts", "Parts", Kind.NAME, lambda e: _joined(e.parts), Show.READ),
+    Column("kind", "Effect", Kind.TEXT, lambda e: KIND_NAMES.get(e.kind, e.kind), Show.READ),
+    Column("verdict", "Verdict", Kind.VERDICT, _of_effect("verdict"), Show.READ),
+    Column("value", "Points", Kind.DIFFERENCE, _of_effect("value"), Show.READ),
+    Column(
+        "on_datasets_like_these",
+        "95 % datasets like these",
+        Kind.INTERVAL,
+        _of_effect("on_datasets_like_these"),
+        Show.READ,
+    ),
+    Column(
+        "on_these_datasets",
+        "95 % these datasets",
+        Kind.INTERVAL,
+        _of_effect("on_these_datasets"),
+        Show.READ,
+    ),
+    Column("holm_p", "p Holm", Kind.P, _of_effect("holm_p"), Show.READ),
+    Column(
+        "decided_by",
+        "Decided by",
+        Kind.TEXT,
+        lambda e: TESTS.get(e.decided_by, "none") if isinstance(e, PartEffect) else None,
+        Show.READ,
+    ),
+    Column("remark", "Remark", Kind.NOTE, lambda e: e.reason, Show.READ, optional=True),
+)
+REFUSED_COLUMNS: Columns[Refusal] = (
+    Column("kind", "Kind", Kind.TEXT, lambda r: r.kind, Show.FILES),
+    Column("parts", "Parts", Kind.LIST, lambda r: r.parts, Show.FILES),
+    Column("reason", "Reason", Kind.TEXT, lambda r: r.reason, Show.FILES),
+)
+
+
+class Confounded(NamedTuple):
+    """An effect that an incomplete grid cannot tell from that of a part, and with which weight."""
+
+    alias: Alias
+    group: tuple[str, ...]
+    weight: float | None
+
+
+ALIAS_COLUMNS: Columns[Confounded] = (
+    Column("part", "Part", Kind.NAME, lambda c: c.alias.part, Show.FILES),
+    Column("value", "On minus off", Kind.DIFFERENCE, lambda c: c.alias.value, Show.FILES),
+    Column("with", "With", Kind.LIST, lambda c: c.group, Show.FILES),
+    Column("weight", "Weight", Kind.MEASURE, lambda c: c.weight, Show.FILES),
+    Column("reason", "Remark", Kind.NOTE, lambda c: c.alias.reason, Show.FILES),
+)
+OUTSIDE_COLUMNS: Columns[str] = (Column("variant", "Variant", Kind.NAME, str, Show.FILES),)
+
+
+def _confounded(alias: Alias) -> list[Confounded]:
+    """A row a group; one without a group for a part that is not aliased."""
+    rows = [Confounded(alias, group, weight) for group, weight in alias.with_effects.items()]
+    return rows or [Confounded(alias, (), None)]
+
+
+EFFECTS_NOTE = (
+    "Each kind of effect is a family of its own for Holm, and its numbers choose its test as "
+    "everywhere. The table of comparisons is another family, so the same difference can have "
+    "another p there."
+)
+
+
+def _attribution(analysis: Analysis) -> Sequence[Section]:
+    """What each part is worth."""
+    view = parts(analysis)
+    outside = table("outside", "Outside of the grid", OUTSIDE_COLUMNS, view.outside)
+    found = view.attribution
+    if found is None:
+        return [Section(key="attribution", tables=(outside,), reason=view.reason)]
+    drawn = attribution_figure(found, metric=label(analysis.metric))
+    shown: list[PartEffect | Refusal] = [*found.effects, *found.refused]
+    return [
+        Section(
+            key="attribution",
+            sentences=plain(as_sentence(found.statement.rstrip("."))),
+            figures=(drawn,) if drawn else (),
+            tables=(
+                table(
+                    "shown_effects",
+                    "All effects, points",
+                    READ_COLUMNS,
+                    shown,
+                    notes=[EFFECTS_NOTE],
+                    folded=True,
+                ),
+                table("effects", "Effects", EFFECT_COLUMNS, found.effects),
+                table("refused", "Refused", REFUSED_COLUMNS, found.refused),
+                table(
+                    "aliases",
+                    "Aliases",
+                    ALIAS_COLUMNS,
+                    [row for alias in found.aliases for row in _confounded(alias)],
+                ),
+                outside,
+            ),
+        )
+    ]
+
+
+class VarianceRow(NamedTuple):
+    """The share of variance of one dataset that one group of parts explains."""
+
+    dataset: str
+    parts: tuple[str, ...]
+    share: float | None
+    seeds: float | None
+    reason: str
+
+
+VARIANCE_COLUMNS: Columns[VarianceRow] = (
+    Column("dataset", "Dataset", Kind.NAME, lambda r: r.dataset, Show.FILES),
+    Column("parts", "Parts", Kind.LIST, lambda r: r.parts, Show.FILES),
+    Column("share", "Share", Kind.POINTS, lambda r: r.share, Show.FILES),
+    Column(
+        "seeds",
+        "Seeds",
+        Kind.POINTS,
+        lambda r: r.seeds,
+        Show.FILES,
+        help="the share of the dataset that is left to seeds",
+    ),
+    Column("reason", "Remark", Kind.NOTE, lambda r: r.reason, Show.FILES),
+)
+
+
+def _variance_rows(dataset: str, found: VarianceShares) -> list[VarianceRow]:
+    shares = (found.shares or {}).items()
+    rows = [VarianceRow(dataset, p, share, found.seeds, found.reason) for p, share in shares]
+    return rows or [VarianceRow(dataset, (), None, found.seeds, found.reason)]
+
+
+Shares = tuple[str, Mapping[VarianceSource, float]]
+
+
+def _share(source: VarianceSource, row: Shares) -> float | None:
+    return row[1].get(source)
+
+
+def _variance_table(variance: Mapping[str, VarianceShares]) -> Table | None:
+    """A row a dataset and a column a source; None where no dataset has shares."""
+    rows = [(dataset, found.by_source) for dataset, found in variance.items()]
+    sources = next((tuple(shares) for _, shares in rows if shares), None)
+    if sources is None:
+        return None
+    columns: list[Column[Shares]] = [
+        Column("dataset", "Dataset", Kind.NAME, lambda row: row[0], Show.READ),
+        *(Column(s.name, s.name, Kind.POINTS, partial(_share, s), Show.READ) for s in sources),
+    ]
+    title = "Where the variance comes from, percent of the variance of a dataset's runs"
+    return table("shares", title, tuple(columns), rows, folded=True)
+
+
+def _variance(analysis: Analysis) -> Sequence[Section]:
+    """Where the variance of the runs comes from."""
+    view, title = parts(analysis), "Where the variance comes from"
+    rows = [row for d, found in view.variance.items() for row in _variance_rows(d, found)]
+    files = table("variance", title, VARIANCE_COLUMNS, rows)
+    if view.attribution is None:
+        return [Section(key="variance", title=title, tables=(files,), reason=view.reason)]
+    metric, shown = label(analysis.metric), _variance_table(view.variance)
+    drawn = variance_figure(view.variance, view.attribution.parts, metric=metric)
+    if drawn is None or shown is None:
+        reason = next(found.reason for found in view.variance.values())
+        return [Section(key="variance", title=title, tables=(files,), reason=reason)]
+    return [Section(key="variance", title=title, tables=(shown, files), figures=(drawn,))]
+
+
+def _levels(analysis: Analysis) -> Sequence[Section]:
+    """Effects by level, where a factor has more levels than on and off."""
+    view, title = parts(analysis), "Effects by level"
+    files = table("levels", title, EFFECT_COLUMNS, view.levels)
+    drawn = None
+    if view.attribution is None:
+        drawn = level_figure(view.levels, metric=label(analysis.metric))
+    return [
+        Section(
+            key="levels",
+            title=title,
+            tables=(files,),
+            figures=(drawn,) if drawn else (),
+            reason="" if drawn else "no factor of a grid has more than two levels",
+        )
+    ]
+
+
+NO_INTERACTION = (
+    "it needs every combination of two factors or more: in a part of them an interaction cannot be "
+    "told from the effect of another factor"
+)
+
+
+def _interactions(analysis: Analysis) -> Sequence[Section]:
+    """Does the effect of one factor depend on the level of another?"""
+    drawn = interaction_figure(parts(analysis).pairs, metric=label(analysis.metric))
+    return [
+        Section(
+            key="interactions",
+            title="Interactions",
+            figures=(drawn,) if drawn else (),
+            reason="" if drawn else NO_INTERACTION,
+        )
+    ]
+
+
+ATTRIBUTION = Topic(
+    key="attribution",
+    build=_attribution,
+    files={
+        "effects": EFFECT_COLUMNS,
+        "refused": REFUSED_COLUMNS,
+        "aliases": ALIAS_COLUMNS,
+        "outside": OUTSIDE_COLUMNS,
+    },
+)
+VARIANCE = Topic(key="variance", build=_variance, files={"variance": VARIANCE_COLUMNS})
+LEVELS = Topic(key="levels", build=_levels, files={"levels": EFFECT_COLUMNS})
+INTERACTIONS = Topic(key="interactions", build=_interactions)

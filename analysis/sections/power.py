@@ -9,15 +9,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from analysis import stats
 from analysis.read.published import TABLES, PublishedRow, load_published
-from analysis.sections.published_views import ZERO_SHOT
+from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.comparisons import Comparison, compared, differences, headline_family
+from analysis.sections.published import ZERO_SHOT
+from analysis.sections.section import Section, Topic, plain
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Array
 from analysis.stats.power import NO_SPREAD, Designs, Spread
+from analysis.text import Column, Columns, Kind, Show, points, table
 
 TARGET_POWER = 0.8
 MOST_SEEDS, MOST_DATASETS = 1000, 10_000
@@ -104,7 +108,7 @@ def _complete_series(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DesignPower:
     """What a design can do. Effects are fractions; None where there is no number, with a note.
 
     ``seeds_needed`` and ``datasets_needed`` settle ``effect`` with the target power when only that
@@ -142,7 +146,7 @@ def plan_study(
     alpha: float = 0.05,
     target_power: float = TARGET_POWER,
     rng: np.random.Generator,
-) -> Plan:
+) -> DesignPower:
     """Power for a true mean difference ``effect``, the smallest detectable one, and what would
     settle it. Normal differences are assumed; ``rng`` draws the simulated studies of Wilcoxon.
     """
@@ -154,7 +158,7 @@ def plan_study(
     seeds, datasets, notes = _settled(designs, effect, own, power, target_power)
     few = 1 < num_datasets < MIN_DATASETS_FOR_WILCOXON
     notes += [f"{primary.claim}: no claim on others"] if few and primary.claim else []
-    return Plan(
+    return DesignPower(
         num_datasets=num_datasets,
         num_seeds=num_seeds,
         comparisons=comparisons,
@@ -228,7 +232,7 @@ def _seeds_needed(
         return None, f"more than {MOST_SEEDS} seeds would be needed"
     return None, (
         f"more seeds do not settle it: with {num_datasets} datasets their spread alone hides "
-        f"effects below {100 * least:.2f} points"
+        f"effects below {points(least)} points"
     )
 
 
@@ -263,7 +267,7 @@ def study_power(
     comparisons: int = 1,
     alpha: float = 0.05,
     rng: np.random.Generator,
-) -> tuple[Plan | None, str]:
+) -> tuple[DesignPower | None, str]:
     """The plan for a study's own paired differences (D, S): its design and its measured spread.
 
     ``effect`` is what one would want to see, one point by default, not the difference observed:
@@ -291,7 +295,7 @@ def study_power(
 
 def _power_on_one(
     difference_DS: Array, effect: float, comparisons: int, alpha: float, rng: np.random.Generator
-) -> Plan:
+) -> DesignPower:
     """The plan of a study on one dataset; of others nothing is known."""
     values = difference_DS[np.isfinite(difference_DS)]
     spread = Spread(between=0.0, seed=float(values.std(ddof=1)), source="the seeds of this dataset")
@@ -313,7 +317,7 @@ def plan_in_points(
     *,
     comparisons: int = 1,
     alpha: float = 0.05,
-) -> Plan:
+) -> DesignPower:
     """``plan_study`` as the command line gives it: effect and spreads in points, the published
     spread of ``metric`` where none is given. Draws are those of seed 0: the same call, the same
     answer.
@@ -339,36 +343,29 @@ def plan_in_points(
     )
 
 
-def plan_rows(plan: Plan) -> list[tuple[str, str]]:
-    """The plan as lines of a table, in points and percent."""
+def plan_rows(plan: DesignPower) -> list[tuple[str, str]]:
+    """The power of a design as lines of a table, in points and percent."""
 
-    def points(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.2f} points"
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{points(value)} points"
 
-    needed = [
-        "-" if count is None else f"{count} instead of {have}" if count > have else f"{have} do"
-        for count, have in (
-            (plan.seeds_needed, plan.num_seeds),
-            (plan.datasets_needed, plan.num_datasets),
-        )
-    ]
     return [
         ("design", f"{plan.num_datasets} datasets, {plan.num_seeds} seeds"),
         ("comparisons (Holm)", f"{plan.comparisons} at alpha {plan.alpha:g}"),
         ("test that decides", plan.test),
         (
-            "smallest p, adjusted",
+            "smallest attainable p, adjusted",
             "no limit" if plan.smallest_p is None else f"{plan.smallest_p:.3g}",
         ),
-        (f"effect found with {100 * plan.target_power:g} % power", points(plan.minimum_effect)),
+        (f"effect found with {100 * plan.target_power:g} % power", shown(plan.minimum_effect)),
         (
-            f"power for {points(plan.effect)}",
+            f"power for {shown(plan.effect)}",
             "-" if plan.power is None else f"{100 * plan.power:.0f} %",
         ),
-        ("to settle it: seeds", needed[0]),
-        ("to settle it: datasets", needed[1]),
-        ("spread between datasets", points(plan.spread.between)),
-        ("spread over seeds", points(plan.spread.seed)),
+        ("seeds needed", _needed(plan.seeds_needed, plan.num_seeds, "seeds")),
+        ("datasets needed", _needed(plan.datasets_needed, plan.num_datasets, "datasets")),
+        ("spread between datasets", shown(plan.spread.between)),
+        ("spread over seeds", shown(plan.spread.seed)),
         ("spread from", plan.spread.source),
         (
             f"to show P(better run) > 1/2 if it is {stats.GAMMA:g}",
@@ -376,3 +373,110 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         ),
         *(("note", note) for note in plan.notes),
     ]
+
+
+def _needed(count: int | None, own: int, what: str) -> str:
+    """How many would settle the question, beside how many the design has."""
+    if count is None:
+        return "-"
+    return f"{count} {what} would suffice" + (f", instead of {own}" if count > own else "")
+
+
+class ComparisonPower(NamedTuple):
+    """What the design could find in one comparison; ``plan`` is None with the ``reason``."""
+
+    c: Comparison
+    plan: DesignPower | None
+    reason: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know beside the numbers."""
+        return tuple(filter(None, (*(self.plan.notes if self.plan else ()), self.reason)))
+
+
+def comparison_power(c: Comparison, difference_DS: Array, options: Options) -> ComparisonPower:
+    """The power of one comparison, from its own paired differences (D, S)."""
+    if options.overlap is not None and c.num_datasets == 1:
+        reason = "resamples that share data: more of them add little, so none are planned"
+        return ComparisonPower(c, None, reason)
+    plan, reason = study_power(
+        difference_DS,
+        effect=options.rope,
+        comparisons=max(c.family_size, 1),
+        alpha=options.alpha,
+        rng=np.random.default_rng(options.rng_seed),
+    )
+    return ComparisonPower(c, plan, reason)
+
+
+@once
+def powers(analysis: Analysis) -> tuple[ComparisonPower, ...]:
+    """The power of every comparison of the headline's metric."""
+    results = analysis.results
+    return tuple(
+        comparison_power(
+            c, differences(results, c.variant, c.reference, c.metric), analysis.options
+        )
+        for block in compared(analysis)
+        for c in headline_family(analysis, block)
+    )
+
+
+def _of_plan(name: str) -> Callable[[ComparisonPower], Any]:
+    def value(row: ComparisonPower) -> Any:
+        return None if row.plan is None else getattr(row.plan, name)
+
+    return value
+
+
+def columns(rope: float) -> Columns[ComparisonPower]:
+    """The columns of the table, for a question about ``rope``."""
+    return (
+        Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant),
+        Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference),
+        Column("verdict", "Verdict", Kind.VERDICT, lambda r: r.c.verdict, Show.READ),
+        Column("power", f"Power for {points(rope)} points", Kind.NUMBER, _of_plan("power")),
+        Column(
+            "minimum_effect",
+            "Effect found with 80 % power, points",
+            Kind.POINTS,
+            _of_plan("minimum_effect"),
+        ),
+        Column("seeds_needed", "Seeds that would settle it", Kind.COUNT, _of_plan("seeds_needed")),
+        Column(
+            "datasets_needed",
+            "Datasets that would settle it",
+            Kind.COUNT,
+            _of_plan("datasets_needed"),
+        ),
+        Column(
+            "spread_between",
+            "Spread between datasets, points",
+            Kind.POINTS,
+            lambda r: r.plan and r.plan.spread.between,
+        ),
+        Column(
+            "spread_seed",
+            "Spread over seeds, points",
+            Kind.POINTS,
+            lambda r: r.plan and r.plan.spread.seed,
+        ),
+        Column("power_note", "Note", Kind.NOTE, lambda r: r.notes),
+    )
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    found, rope = powers(analysis), analysis.options.rope
+    if not found:
+        return [Section(key="power", reason="no variant can be compared with a reference")]
+    text = (
+        "What this design could find, and what would settle a question about "
+        f"{points(rope)} points. The spread is measured in this study; power at the observed "
+        "difference is not given, since it only restates p."
+    )
+    made = table("power", "Power", columns(rope), found)
+    return [Section(key="power", sentences=plain([text]), tables=(made,))]
+
+
+TOPIC = Topic(key="power", build=_sections, files={"power": columns(stats.ROPE)})

@@ -32,12 +32,14 @@ class Primary:
     """The test that decides, chosen before any score is looked at.
 
     ``name``: wilcoxon, t, t_each (of every dataset), t_seeds, t_corrected (seeds that share data)
-    or none. ``claim`` is what a decision speaks about.
+    or none. ``test`` says it in words, ``reason`` also why; ``claim`` is what a decision speaks
+    about.
     """
 
     name: str
     reason: str
     claim: str = ""
+    test: str = "none"
 
     @property
     def over_datasets(self) -> bool:
@@ -77,6 +79,7 @@ def primary_test(
             name="t_seeds" if overlap is None else "t_corrected",
             reason=f"{test} over {num_seeds} seeds of one dataset: a claim about it alone",
             claim="on this dataset",
+            test=f"{test} over {num_seeds} seeds of one dataset",
         )
     return Primary(
         name="t_each",
@@ -85,6 +88,7 @@ def primary_test(
         f"{MIN_DATASETS_FOR_WILCOXON} datasets cannot support a claim on datasets like these "
         f"(smallest Wilcoxon p: {smallest_p(num_datasets):.3g})",
         claim="in each of these datasets",
+        test=f"{test} over seeds in each of {num_datasets} datasets",
     )
 
 
@@ -93,13 +97,14 @@ def _over_datasets(num_datasets: int, num_comparisons: int, alpha: float) -> Pri
     assert least is not None
     if least * num_comparisons < alpha:
         text = f"exact Wilcoxon signed-rank over {num_datasets} dataset means"
-        return Primary(name="wilcoxon", reason=text, claim=claim)
+        return Primary(name="wilcoxon", reason=text, claim=claim, test=text)
     return Primary(
         name="t",
         reason=f"paired t over {num_datasets} dataset means, because Wilcoxon with Holm over "
         f"{num_comparisons} comparisons could never fall below {alpha:g} "
         f"(smallest p: {least:.3g} × {num_comparisons})",
         claim=claim,
+        test=f"paired t over {num_datasets} dataset means",
     )
 
 
@@ -159,8 +164,8 @@ class Verdict(NamedTuple):
     """The word for one comparison with the p values behind it, adjusted by Holm but for ``raw_p``.
 
     ``smallest_p`` is the smallest adjusted p that the design could have given; None for t tests,
-    which have no lower limit. ``reason`` says why a word was not
-    reached, or what to know beside it.
+    which have no lower limit. ``reason`` says why a word was not reached, or what to know beside
+    it; ``shown_in`` in which datasets an undecided effect is shown, "" for none.
     """
 
     word: str
@@ -170,6 +175,7 @@ class Verdict(NamedTuple):
     decided_by: str
     reason: str = ""
     raw_p: float | None = None
+    shown_in: str = ""
 
 
 def smallest_adjusted_p(primary: Primary, num_datasets: int, num_comparisons: int) -> float | None:
@@ -210,9 +216,10 @@ def judge(
         least = smallest_adjusted_p(test, rows[0].size, family) if rows else None
         by = test.name if np.isfinite(d).any() else "none"
         reason = _no_test(d, rows) or _remark(rows, word, p, same_p, alpha)
+        shown_in = ""
         if not reason and test.name == "t_each" and word == "undecided":
-            reason = _where_shown(d, names, alpha / family, ratio)
-        found.append(Verdict(word, p, same_p, least, by, reason, raw_p))
+            shown_in, reason = _where_shown(d, names, alpha / family, ratio)
+        found.append(Verdict(word, p, same_p, least, by, reason, raw_p, shown_in))
     return tuple(found)
 
 
@@ -289,8 +296,10 @@ def _remark(
 
 def _where_shown(
     difference_DS: Array, names: Sequence[str], level: float, overlap: float | None
-) -> str:
-    """In which datasets an effect is shown, where not all show it (k-hat at ``level``)."""
+) -> tuple[str, str]:
+    """In which datasets an effect is shown, where not all show it (k-hat at ``level``), "" for
+    none; and the same with all that is to be known about it.
+    """
     labels = names or [f"dataset {d + 1}" for d in range(len(difference_DS))]
     have = [d for d, row in enumerate(difference_DS) if np.isfinite(row).any()]
     both = replicated(
@@ -303,4 +312,5 @@ def _where_shown(
         if found.k_hat
     ]
     reasons = dict.fromkeys(r for found in both for r in found.reasons if "identical" not in r)
-    return "; ".join([" and ".join(shown) or "shown in none of these datasets", *reasons])
+    where = " and ".join(shown)
+    return where, "; ".join([where or "shown in none of these datasets", *reasons])

@@ -4,7 +4,6 @@ resizes).
 Shapes: N images, H x W the transform's output size.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from core.data.dataset import Dataset, ImageReader, Item
 from core.data.transforms import Transform
+from core.machine import available_cores
 
 MAX_THREADS = 8
 _STACKED = 256  # images that are in memory twice while one large tensor is filled
@@ -70,7 +70,10 @@ def iter_pixels(
         raise ValueError(f"{len(seeds)} seeds for {len(items)} items; give one seed per item")
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads must be 1 or more, got {num_threads}")
-    threads = min(num_threads or _processors(), -(-min(batch_size, len(items)) // _JOBS_A_CALL))
+    threads = min(
+        num_threads or min(MAX_THREADS, available_cores()),
+        -(-min(batch_size, len(items)) // _JOBS_A_CALL),
+    )
     jobs = [(item.path, None if seeds is None else seeds[n]) for n, item in enumerate(items)]
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
     return _decode(dataset.reader, transform, batches, threads)
@@ -112,10 +115,3 @@ def _one(reader: ImageReader, transform: Transform, job: _Job) -> Tensor:
     path, seed = job
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     return transform(reader.read(path), generator)
-
-
-def _processors() -> int:
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return min(MAX_THREADS, available)

@@ -12,7 +12,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder")]
 
 def diff_command(first: Run, second: Run) -> None:
     """The settings in which two runs differ, and their scores side by side."""
-    from analysis.read.settings import score_rows
+    from analysis.sections.run_pair import score_rows
     from experiments.study.status import diff
 
     names = [first.name, second.name]

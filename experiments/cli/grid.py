@@ -72,9 +72,9 @@ def grid_command(
 
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     """What a ``Plan`` would do: cells, inert and duplicate cells, what is done, about how long."""
+    from core.machine import available_cores
     from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
-    from experiments.workers.local import available_cores
 
     workers = available_cores() if jobs < 0 else max(jobs, 1)
     found = dry_run(plan, study_dir, jobs=workers)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.console import console, print_json, table
+from experiments.cli.console import console, print_json
 from experiments.cli.options import Json
 
 
@@ -17,7 +17,8 @@ def published_command(
 ) -> None:
     """What papers print, with source, regime and budget: context, never a baseline."""
     from analysis.read.published import load_published, select
-    from analysis.sections.published_views import footnotes, sheets
+    from analysis.render.terminal import rich_table
+    from analysis.sections.published import footnotes, published_tables
 
     rows = select(
         load_published(), dataset=dataset, metric=metric, protocol=protocol, method=method
@@ -25,7 +26,6 @@ def published_command(
     if as_json:
         print_json([row.to_dict() for row in rows])
         return
-    for sheet in sheets(rows, metric=metric):
-        shown = table(sheet.title, sheet.columns, sheet.rows, numbers=sheet.num_figures)
-        console().print(shown)
+    for found in published_tables(rows, metric=metric):
+        console().print(rich_table(found))
     print("\n".join(footnotes(rows)))

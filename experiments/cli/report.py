@@ -42,7 +42,7 @@ def report_command(
 
     from analysis.report import build_report, print_report
     from analysis.search_report import report_search
-    from analysis.sections.comparisons import Options
+    from analysis.sections.analysis import Options
     from core.store.search import is_search
 
     options = Options(rope=rope / 100, overlap=overlap)

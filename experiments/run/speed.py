@@ -21,12 +21,12 @@ from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.pixels import iter_pixels
 from core.data.transforms import EvalTransform, TrainTransform, Transform
+from core.machine import available_cores
 from core.seeding import Seeds
 from core.types import ClassNames
 from experiments.configs import config_path, read_config_file
 from experiments.run.run import Assembly, assemble, train
 from experiments.run.runtime import Runtime
-from experiments.workers.local import available_cores
 from methods.coop import CoOp
 
 PHOTOGRAPH = (375, 500)  # usual height and width in these datasets

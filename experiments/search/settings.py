@@ -49,7 +49,7 @@ Mode = Literal["rounds", "asynchronous"]
 ProtocolName = Literal["validation", "pseudo_new"]
 
 
-class Objective(NamedTuple):
+class SearchObjective(NamedTuple):
     """How trials are judged: the protocol of their runs ("" for any), the better direction, the
     metric of the final study that the objective stands for, and a line of help.
     """
@@ -65,26 +65,28 @@ class Objective(NamedTuple):
         return self.direction == "maximize"
 
 
-OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
+OBJECTIVES: Mapping[str, SearchObjective] = MappingProxyType(
     {
-        "val": Objective(
+        "val": SearchObjective(
             "validation",
             "maximize",
             "base",
             "accuracy on few-shot validation images of base classes",
         ),
-        "hm": Objective(
+        "hm": SearchObjective(
             "pseudo_new", "maximize", "hm", "harmonic mean over pseudo-base and pseudo-new classes"
         ),
-        "base": Objective("pseudo_new", "maximize", "base", "accuracy on pseudo-base classes"),
-        "new": Objective("pseudo_new", "maximize", "new", "accuracy on pseudo-new classes"),
-        "train_seconds": Objective(
+        "base": SearchObjective(
+            "pseudo_new", "maximize", "base", "accuracy on pseudo-base classes"
+        ),
+        "new": SearchObjective("pseudo_new", "maximize", "new", "accuracy on pseudo-new classes"),
+        "train_seconds": SearchObjective(
             "",
             "minimize",
             "train_seconds",
             "training time of a run in seconds, which is never exactly reproduced",
         ),
-        "trainable_parameters": Objective(
+        "trainable_parameters": SearchObjective(
             "", "minimize", "trainable_parameters", "number of trainable parameters"
         ),
     }

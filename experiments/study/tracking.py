@@ -173,7 +173,7 @@ def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> Mirr
 def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
     """The mirror process: a pass per wake-up, one when the driver ends, then a report."""
     os.nice(niceness)
-    mirror = Mirror(study_dir, uri)
+    mirror = MlflowMirror(study_dir, uri)
     mirror.run_pass()
     while os.read(0, 65536):
         mirror.run_pass()
@@ -182,7 +182,7 @@ def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
     print(json.dumps(asdict(report)), flush=True)
 
 
-class Mirror:
+class MlflowMirror:
     """Writes the records of one study folder to MLflow; imports mlflow with the first one.
 
     The experiment has the study's name. A run that MLflow holds with other content, or only in part

@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Self
 
+from core.machine import available_cores
 from core.store.names import WORKER_LOG_NAME
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
 from experiments.workers.worker import execute
@@ -314,10 +315,3 @@ def make_executor(jobs: int, log_dir: Path, *, job_seconds: float | None = None)
         return InlineExecutor()
     count = available_cores() if jobs < 0 else jobs
     return LocalExecutor(count, log_dir=log_dir, job_seconds=job_seconds)
-
-
-def available_cores() -> int:
-    """Processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

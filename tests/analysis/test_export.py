@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 import main
 from analysis.read.csv_file import load_csv
 from analysis.read.results import with_choices
-from analysis.read.settings import differing_settings, score_rows
+from analysis.read.settings import differing_settings
 from analysis.read.study_folder import load_study
 from analysis.render.tidy_table import export, tidy_frame
 from analysis.report import build_report
-from analysis.sections.comparisons import Options
+from analysis.sections.analysis import Options
+from analysis.sections.parts import parts
+from analysis.sections.run_pair import score_rows
 from tests.helpers.report_studies import PARTS, toggle_study
 from tests.helpers.study_folders import make_study
 
@@ -78,6 +80,11 @@ def test_the_commands(study, tmp_path):
     assert done.exit_code == 0 and "SGD.lr" in done.output and "accuracy on new" in done.output
 
 
+def effects_of(report):
+    """The effects of parts as report.json holds them."""
+    return report.to_dict()["sections"]["attribution"]["tables"]["effects"]
+
+
 def same_report(one, two, *metrics):
     """Two results give the same scores and are held together by the same rules."""
     assert (one.variants, one.datasets, one.metrics) == (two.variants, two.datasets, two.metrics)
@@ -110,9 +117,7 @@ def test_a_base_to_new_study_reads_back_with_its_rules_and_parts(tmp_path):
         made = build_report(
             source, out=tmp_path / source.stem, options=Options(reps=200), figures=False
         )
-        effects.append(
-            {(e["kind"], *e["parts"]): e["value"] for e in made.to_dict()["parts"]["effects"]}
-        )
+        effects.append({(e["kind"], *e["parts"]): e["value"] for e in effects_of(made)})
     assert len(effects[0]) > 15 and effects[1] == pytest.approx(effects[0], abs=1e-6)
 
 
@@ -158,7 +163,7 @@ def test_parts_from_a_csv_with_factor_columns(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(rows) + "\n")
     made = build_report(path, out=tmp_path / "o", options=Options(reps=200), figures=False)
-    worth = {e.parts: e.value for e in made.parts.attribution.of("shapley")}
+    worth = {e.parts: e.value for e in parts(made.analysis).attribution.of("shapley")}
     assert worth == {("cache",): pytest.approx(0.03), ("loss",): pytest.approx(0.01)}
     path.write_text("\n".join([*rows, "cache on loss yes,d9,1,50,off,yes"]) + "\n")
     with pytest.raises(ValueError, match="line 26: a variant has one level of every factor"):

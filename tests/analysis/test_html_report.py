@@ -9,9 +9,11 @@ import pytest
 
 from analysis.read.csv_file import load_csv
 from analysis.read.study_folder import load_study
-from analysis.render.json_document import schema
-from analysis.report import build_report
-from analysis.sections.comparisons import Options, compare_all
+from analysis.report import CHAPTERS, build_report, report_schema
+from analysis.sections.analysis import Options
+from analysis.sections.comparisons import compare_all
+from analysis.sections.pairwise import paired, standing
+from analysis.sections.parts import parts
 from tests.helpers.json_schema import assert_matches_schema
 from tests.helpers.report_studies import EVIL, TOGETHER, WORTH, evil_study, toggle_study
 from tests.helpers.study_folders import make_study
@@ -22,6 +24,11 @@ SECTIONS = (
     "results", "comparisons", "pairs", "further", "parts", "spread", "power", "design", "cost",
     "settings", "methods", "runs", "versions",
 )  # fmt: skip
+
+
+def absent(report):
+    """Why sections do not apply, by their keys."""
+    return {section.key: section.reason for section in report.sections if section.reason}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,8 @@ def test_every_box_is_there_and_nothing_comes_from_outside(toggle):
 
 def test_every_number_of_the_main_table_leads_to_its_runs(toggle):
     page = toggle.page.read_text()
-    table = page[page.index('aria-label="Main table"') : page.index("Where the differences are")]
+    start = page.index('aria-label="Accuracy in percent')
+    table = page[start : page.index("Where the differences are")]
     numbers = re.findall(r'<a class="number [^"]*" href="#([^"]+)">[\d.]+</a>', table)
     assert len(numbers) == 8 * (4 + 6 * 3)
     variant = toggle.results.variants.index("full")
@@ -64,26 +72,26 @@ def test_every_figure_is_a_png_and_a_pdf(tmp_path):
     folder = make_study(tmp_path / "s", {"CoOp": (0, 0), "Full": (8, 8)}, datasets=1, seeds=2)
     report = build_report(folder, out=tmp_path / "out", options=QUICK)
     written = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    assert written == {f"{n}.{end}" for n in report.gallery.figures for end in ("png", "pdf")}
+    assert written == {f"{n}.{end}" for n in report.figures for end in ("png", "pdf")}
     for path in (tmp_path / "out" / "figures").iterdir():
         assert path.read_bytes().startswith(b"%PDF" if path.suffix == ".pdf" else b"\x89PNG")
 
 
 def test_the_figures_are_in_the_page_or_say_why_not(toggle):
-    names = {"base_new", "forest", "difference_heatmap", "pairwise_heatmap", "critical_difference",
-             "attribution", "variance_shares", "interaction", "seed_scatter", "profiles",
-             "cost"}  # fmt: skip
-    assert set(toggle.gallery.figures) == names
-    assert toggle.gallery.absent["curves"] == "the study has one number of shots"
+    names = {"base_new", "forest", "forest_2", "difference_heatmap", "pairwise_heatmap",
+             "critical_difference", "attribution", "variance_shares", "interaction",
+             "seed_scatter", "profiles", "cost"}  # fmt: skip
+    assert set(toggle.figures) == names
+    assert absent(toggle)["shot_curves"] == "the study has one number of shots"
     page = toggle.page.read_text()
-    for name in names - {"forest"}:
+    for name in names:
         assert f'id="figure-{name}"' in page
     svgs = re.findall(r"<svg .*?</svg>", page, re.S)
     assert len(svgs) >= 18 and all("#010203" not in svg for svg in svgs)
 
 
 def test_attribution_adds_up_and_finds_what_was_put_in(toggle):
-    shares = toggle.parts.attribution
+    shares = parts(toggle.analysis).attribution
     values = {e.parts[0]: e.value for e in shares.of("shapley")}
     assert sum(values.values()) == pytest.approx(shares.full - shares.base)
     for part, worth in zip(("cache", "aggregation", "semantic"), WORTH, strict=True):
@@ -94,20 +102,32 @@ def test_attribution_adds_up_and_finds_what_was_put_in(toggle):
 
 
 def test_marks_say_how_a_variant_stands_to_the_best(toggle):
-    best = toggle.pairwise["hm"].variants[toggle.pairwise["hm"].best]
-    assert best == "-semantic" and toggle.standing(best, "hm") == ""
-    assert toggle.standing("none", "hm") == "†"
+    pairs = paired(toggle.analysis)["hm"]
+    best = pairs.variants[pairs.best]
+    assert best == "-semantic" and standing(toggle.analysis, best, "hm") == ""
+    assert standing(toggle.analysis, "none", "hm") == "†"
     assert '<span class="standing">†</span>' in toggle.page.read_text()
 
 
 def test_the_json_follows_its_schema_and_holds_every_figure(toggle, evil):
     for report in (toggle, evil):
         raw = json.loads((report.out / "report.json").read_text())
-        assert_matches_schema(raw, schema())
-        assert set(raw["figures"]) == set(report.gallery.figures) - {"cost"}
-        assert set(raw["figures_absent"]) == set(report.gallery.absent)
+        assert_matches_schema(raw, report_schema())
+        figures = [name for s in raw["sections"].values() for name in s["figures"]]
+        assert set(figures) == set(report.figures) - {"cost"} and len(set(figures)) == len(figures)
+        reasons = {key: s["reason"] for key, s in raw["sections"].items() if s["reason"]}
+        assert reasons.items() <= absent(report).items()
     with pytest.raises(AssertionError, match="not documented"):
-        assert_matches_schema({**raw, "more": 1}, schema())
+        assert_matches_schema({**raw, "more": 1}, report_schema())
+
+
+def test_every_column_of_the_files_says_what_it_is():
+    """The schema has a rule for every key, and topics have keys of their own."""
+    topics = [topic for chapter in CHAPTERS for topic in chapter.topics]
+    assert len({topic.key for topic in topics}) == len(topics)
+    for section in report_schema()["properties"]["sections"]["properties"].values():
+        for rule in section["properties"]["tables"]["properties"].values():
+            assert rule["items"]["required"] == list(rule["items"]["properties"])
 
 
 def test_names_that_are_markup_stay_text(evil):
@@ -134,8 +154,10 @@ def test_small_studies_say_what_is_not_applicable(tmp_path, case):
     for path in (tmp_path / "out").iterdir():
         assert not re.search(r"\b(nan|inf|NaN|Infinity|None)\b", path.read_text()), path.name
     page = report.page.read_text()
-    assert "No attribution: " in page and page.count("Not applicable: ") >= 1
-    if report.pairwise["hm"].ranks is None:
+    assert absent(report)["attribution"] and len(absent(report)) > 5
+    for reason in absent(report).values():
+        assert f"<dd>{reason}</dd>" in html.unescape(page), reason
+    if paired(report.analysis)["hm"].ranks is None:
         assert "mean ranks need two datasets" in page
 
 
@@ -148,8 +170,8 @@ def test_thirty_variants_and_a_file_without_seeds(tmp_path):
     path.write_text("variant,dataset,accuracy\n" + "\n".join(lines) + "\n")
     report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
     page = report.page.read_text()
-    assert report.gallery.absent["cost"] == "the source has no costs"
-    assert "method_29" in page and "Not applicable: the source has no costs." in page
+    assert absent(report)["cost"] == "the source has no costs"
+    assert "method_29" in page and "<dd>the source has no costs</dd>" in page
     assert not re.search(r"\bnan\b", page) and "main.py rerun" not in page
 
 
@@ -169,7 +191,7 @@ def test_verdicts_have_four_words_and_the_smallest_p(tmp_path):
 def test_the_same_numbers_give_the_same_figures(toggle, tmp_path):
     from analysis.figures.figure import to_files, to_svg
 
-    figure = toggle.gallery.figures["attribution"]
+    figure = toggle.figures["attribution"]
     assert to_svg(figure, prefix="a") == to_svg(figure, prefix="a")
     assert to_files(figure) == to_files(figure)
     assert load_csv(toggle.out / "scores.csv").variants == toggle.results.variants

@@ -14,16 +14,22 @@ from typer.testing import CliRunner
 import main
 from analysis.read.csv_file import load_csv
 from analysis.read.results import with_choices
-from analysis.read.settings import score_rows
 from analysis.read.study_folder import load_study
-from analysis.render.json_document import schema
-from analysis.report import build_report
+from analysis.report import build_report, report_schema
 from analysis.sections import images
-from analysis.sections.comparisons import Options, compare_all
-from analysis.sections.images import MOST_RUNS, images_view
-from analysis.sections.images_text import image_record, image_sentences, omnibus_table, pair_table
+from analysis.sections.analysis import MAX_IMAGE_RUNS, Options
+from analysis.sections.comparisons import compare_all, compared
+from analysis.sections.images import (
+    compared_images,
+    image_sentences,
+    image_tests,
+    omnibus_tables,
+    pair_tables,
+)
+from analysis.sections.run_pair import score_rows
 from core.store import CorrectImages, read_correct_images, read_record, write_correct_images
 from experiments.cli.report import report_command
+from tests.helpers.json_schema import assert_matches_schema
 from tests.helpers.report_studies import EVIL
 from tests.helpers.study_folders import make_study
 
@@ -65,7 +71,7 @@ def right(folder, identity, target):
 
 
 def view_of(folder, **options):
-    return images_view(load_study(folder), folder, **options)
+    return image_tests(load_study(folder), folder, **options)
 
 
 @pytest.fixture(scope="module")
@@ -151,20 +157,20 @@ def test_runs_on_other_images_are_refused_with_the_reason(tmp_path):
     assert all(p.holm_p == p.p for p in view.pairs if p.variant == "B")  # a family of one test
     assert all(row.variants == ("CoOp", "B") and row.q is None for row in view.omnibus)
     rows = {row[0]: row[1:] for row in score_rows(folder / "000001", folder / "010001")}
-    assert rows["base: images that only it gets right"][:2] == ("-", "-")
-    assert "not the same test images" in rows["base: images that only it gets right"][2]
+    assert rows["base: images on which only it is correct"][:2] == ("-", "-")
+    assert "not the same test images" in rows["base: images on which only it is correct"][2]
 
 
 def test_old_folders_are_read_and_say_that_nothing_was_recorded(tmp_path):
     folder = make_study(tmp_path / "s", {"CoOp": (0, 0), "A": (9, 9)}, datasets=1, seeds=1)
     report = build_report(folder, out=tmp_path / "out", options=QUICK, figures=False)
-    assert "was not recorded; run it again" in report.images.reason
+    assert "was not recorded; run it again" in report.section("images").reason
     for name in ("index.html", "report.md"):
         assert (
-            "Not applicable: which images were right was not recorded"
+            "which images were classified correctly was not recorded"
             in (tmp_path / "out" / name).read_text()
         )
-    (row,) = (r for r in score_rows(folder / "000001", folder / "010001") if "images that" in r[0])
+    (row,) = (r for r in score_rows(folder / "000001", folder / "010001") if "images on" in r[0])
     assert row[1:3] == ("-", "-") and row[3].startswith("n/a, 000001: which images")
     with_images(folder, skip=("010001",))
     assert "was not recorded" in view_of(folder).reason
@@ -182,13 +188,14 @@ def test_a_damaged_file_is_a_reason_and_not_the_end_of_the_report(tmp_path):
 
 def test_one_run_each_is_the_test_that_is_shown_and_the_methods_stay_undecided(one):
     report = build_report(one, out=one / "report", options=QUICK, figures=False)
-    assert report.images.only_test
-    c = next(c for c in report.blocks[0].comparisons["base"] if c.variant == "A")
+    assert compared_images(report.analysis).only_test
+    c = next(c for c in compared(report.analysis)[0].comparisons["base"] if c.variant == "A")
     assert c.verdict == "undecided" and c.holm_p is None
-    told = report.headline[-1].text
-    a = next(p for p in report.images.pairs if (p.variant, p.target) == ("A", "base"))
+    told = report.section("headline").sentences[-1].text
+    pairs = compared_images(report.analysis).pairs
+    a = next(p for p in pairs if (p.variant, p.target) == ("A", "base"))
     assert a.holm_p < 0.05
-    assert f"A alone is right on {a.only_variant} of 400 images, CoOp alone on" in told
+    assert f"A alone is correct on {a.only_variant} of 400 images, CoOp alone on" in told
     assert "not about the methods" in told and "stay undecided" in told
     assert "B alone" not in told
     page = report.page.read_text()
@@ -203,7 +210,7 @@ def test_nothing_to_tell_is_no_claim_of_equality(tmp_path):
     shape = {"datasets": 1, "seeds": 1, "noise": 0}
     folder = with_images(make_study(tmp_path / "s", {"CoOp": (0, 0), "A": (1, 1)}, **shape))
     report = build_report(folder, out=tmp_path / "out", options=QUICK, figures=False)
-    told = report.headline[-1].text
+    told = report.section("headline").sentences[-1].text
     assert "no trained model is shown to differ from that of CoOp on any target" in told
     assert "no evidence that they are equal" in told
 
@@ -213,34 +220,36 @@ def test_one_seed_on_a_few_data_sets_has_no_other_test_either(tmp_path):
         effects = {"CoOp": (0, 0), "A": (40, 2)}
         folder = make_study(tmp_path / str(datasets), effects, datasets=datasets, seeds=1)
         results = load_study(with_images(folder))
-        view = images_view(results, folder)
+        view = image_tests(results, folder)
         assert view.only_test is only and len(view.pairs) == 2 * datasets
         assert bool(image_sentences(view, 0.05)) is only
         (primary,) = {b.primary["hm"].name for b in compare_all(results, QUICK)}
         assert (primary == "none") is only
     folder = tmp_path / "3"
     (told,) = image_sentences(view_of(folder), 0.05)
-    assert "on base of data/set0, A alone is right on" in told.text
+    assert "on base of data/set0, A alone is correct on" in told.text
 
 
 def test_other_designs_fold_it_and_count_seeds_without_pooling(many):
     report = build_report(many, out=many / "report", options=QUICK, figures=False)
-    assert not report.images.only_test
-    assert not any("Image by image" in s.text for s in report.headline)
-    table = pair_table(report.images, 0.05)
-    assert len(table.rows) == 2 * 2 * 2 and "Seeds" in table.header
-    row = next(r for r in table.rows if r[:3] == ("A", "data/set0", "base"))
-    pairs = [p for p in report.images.pairs if (p.variant, p.dataset, p.target) == row[:3]]
+    assert not compared_images(report.analysis).only_test
+    assert not any("Image by image" in s.text for s in report.section("headline").sentences)
+    view = compared_images(report.analysis)
+    table = pair_tables(view, 0.05)[0]
+    header = [column.title for column in table.columns]
+    assert len(table.rows) == 2 * 2 * 2 and "Seeds" in header
+    row = next(r for r in table.texts() if r[:3] == ("A", "data/set0", "base"))
+    pairs = [p for p in view.pairs if (p.variant, p.dataset, p.target) == row[:3]]
     more = sum(p.holm_p < 0.05 and p.difference > 0 for p in pairs)
-    values = dict(zip(table.header, row, strict=True))
-    assert values["More right, p Holm < 0.05"] == f"{more} of 5" and more > 0
-    assert values["Fewer right, p Holm < 0.05"] == "0 of 5"
-    low, _, high = values["Right, only it"].partition(" to ")
+    values = dict(zip(header, row, strict=True))
+    assert values["More correct, p Holm < 0.05"] == f"{more} of 5" and more > 0
+    assert values["Fewer correct, p Holm < 0.05"] == "0 of 5"
+    low, _, high = values["Correct, only the variant"].partition(" to ")
     assert (int(low), int(high)) == (
         min(p.only_variant for p in pairs),
         max(p.only_variant for p in pairs),
     )
-    assert len(omnibus_table(report.images, 0.05).rows) == 4
+    assert len(omnibus_tables(view, 0.05)[0].rows) == 4
     page = report.page.read_text()
     box = page[page.index('<section id="images">') :].partition("</section>")[0]
     assert "<details>" in box and "stay undecided" not in box
@@ -249,8 +258,9 @@ def test_other_designs_fold_it_and_count_seeds_without_pooling(many):
 
 def test_few_seeds_have_a_row_each(tmp_path):
     folder = make_study(tmp_path / "s", {"CoOp": (0, 0), "A": (9, 9)}, datasets=2, seeds=3)
-    table = pair_table(view_of(with_images(folder)), 0.05)
-    assert [row[table.header.index("Seed")] for row in table.rows] == ["1", "2", "3"] * 4
+    (table,) = pair_tables(view_of(with_images(folder)), 0.05)
+    place = [column.key for column in table.columns].index("seed")
+    assert [row[place] for row in table.rows] == [1, 2, 3] * 4
 
 
 def test_a_variant_without_seeds_meets_every_seed_once(tmp_path):
@@ -260,7 +270,7 @@ def test_a_variant_without_seeds_meets_every_seed_once(tmp_path):
     assert [(p.variant, p.seed) for p in view_of(folder).pairs if p.target == "base"] == [
         ("Zero", 1), ("Zero", 2), ("Also", 1), ("Also", 2),
     ]  # fmt: skip
-    turned = images_view(with_choices(load_study(folder), baseline="Zero"), folder)
+    turned = image_tests(with_choices(load_study(folder), baseline="Zero"), folder)
     assert [(p.variant, p.seed) for p in turned.pairs if p.target == "base"] == [
         ("CoOp", 1), ("CoOp", 2), ("Also", None),
     ]  # fmt: skip
@@ -290,18 +300,18 @@ def test_a_large_study_is_not_read_and_says_how_to_get_it(many, monkeypatch):
     assert "--image-runs 30" in view.reason
     assert view_of(many, most=30).reason == "" and len(read) == len(set(read)) == 30
     default = inspect.signature(report_command).parameters["image_runs"].default
-    assert default == MOST_RUNS
+    assert default == MAX_IMAGE_RUNS
     done = CliRunner().invoke(
         main.app,
         ["report", str(many), "--out", str(many / "few"), "--no-figures", "--image-runs", "0"],
     )
     assert done.exit_code == 0
-    assert "Not applicable: 30 runs would have" in (many / "few" / "report.md").read_text()
+    assert "30 runs would have" in (many / "few" / "report.md").read_text()
 
 
 def test_a_csv_has_no_images(tmp_path):
     (tmp_path / "x.csv").write_text("variant,dataset,seed,hm\na,d,1,70\nb,d,1,71\n")
-    view = images_view(load_csv(tmp_path / "x.csv"), None)
+    view = image_tests(load_csv(tmp_path / "x.csv"), None)
     assert view.reason == "this needs the images: give a study folder"
 
 
@@ -309,13 +319,14 @@ def test_the_json_has_every_test_and_names_stay_text(tmp_path):
     effects = {name: (4 * i, 4 * i) for i, name in enumerate(EVIL)}
     folder = with_images(make_study(tmp_path / "s", effects, datasets=1, seeds=1))
     report = build_report(folder, out=tmp_path / "out", options=QUICK, figures=False)
-    raw = json.loads((tmp_path / "out" / "report.json").read_text())["images"]
-    assert raw == json.loads(json.dumps(image_record(report.images)))
-    known = schema()["properties"]["images"]["properties"]
-    assert set(raw) == set(known)
-    assert set(raw["mcnemar"][0]) == set(known["mcnemar"]["items"]["properties"])
-    assert set(raw["cochran"][0]) == set(known["cochran"]["items"]["properties"])
-    assert len(raw["mcnemar"]) == 6 and len(raw["cochran"]) == 2
+    raw = json.loads((tmp_path / "out" / "report.json").read_text())["sections"]["images"]
+    assert_matches_schema(raw, report_schema()["properties"]["sections"]["properties"]["images"])
+    tables, view = raw["tables"], compared_images(report.analysis)
+    assert len(tables["mcnemar"]) == 6 and len(tables["cochran"]) == 2
+    assert [row["p"] for row in tables["mcnemar"]] == pytest.approx(
+        [p.p for p in view.pairs], rel=1e-5
+    )
+    assert tables["scope"][0]["only_test"] is True
     page = report.page.read_text()
     assert "<script" not in page.lower() and "&lt;script&gt;" in page
 
@@ -323,7 +334,7 @@ def test_the_json_has_every_test_and_names_stay_text(tmp_path):
 def test_two_runs_side_by_side(one):
     rows = {row[0]: row[1:] for row in score_rows(one / "000001", one / "010001")}
     pair = next(p for p in view_of(one).pairs if (p.variant, p.target) == ("A", "base"))
-    first, second, p = rows["base: images that only it gets right"]
+    first, second, p = rows["base: images on which only it is correct"]
     assert (int(first), int(second)) == (pair.only_baseline, pair.only_variant)
     assert p.startswith("McNemar's exact p ")
     for name in ("000001", "010001"):

@@ -10,9 +10,13 @@ from analysis.read.csv_file import load_csv
 from analysis.read.integrity import Provenance, reasons_to_exclude, saw_test
 from analysis.read.load import load_results
 from analysis.read.study_folder import load_study
-from analysis.render.html import _saw_test, _tags
 from analysis.report import build_report
-from analysis.sections.comparisons import Options, compare_all
+from analysis.sections.analysis import Options
+from analysis.sections.comparisons import compare_all, compared
+from analysis.sections.evidence import evidenced
+from analysis.sections.power import powers
+from analysis.sections.results import flagged, tags
+from analysis.text import p_equals
 from core.store.record import read_record, write_record
 from tests.helpers.study_folders import make_study
 
@@ -105,10 +109,10 @@ def test_selection_on_test_data_carries_a_flag(tmp_path):
     path.write_text("variant,dataset,seed,accuracy,selection\n" + "\n".join(rows) + "\n")
     report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
     page = report.page.read_text()
-    assert _saw_test(report.results, "B") and not _saw_test(report.results, "A")
+    assert flagged(report.results, "B") and not flagged(report.results, "A")
     assert "Selection saw test data, so these numbers are too high: B." in page
     assert page.count('<span class="flag">⚑</span>') == 3
-    assert any(t.startswith("not ranked: selection") for t in _tags(report.results, "B"))
+    assert any(t.startswith("not ranked: selection") for t in tags(report.results, "B"))
     assert saw_test("best test epoch") and not saw_test("val")
 
 
@@ -119,20 +123,21 @@ def test_seeds_without_a_partner_on_one_dataset_get_an_unpaired_remark(tmp_path)
     rows += [f"B,x,{s + 10},{v}" for s, v in enumerate(two)]
     path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
     found = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
-    pair = found.blocks[0].comparisons["accuracy"][0]
+    pair = compared(found.analysis)[0].comparisons["accuracy"][0]
     p = scipy.stats.ttest_ind(two, one, equal_var=False).pvalue
     assert pair.verdict == "not compared" and pair.difference is None
     assert (
-        "Welch's t: +4.83 points" in pair.reason and f"p {p:.3g}, P(better run) 1.00" in pair.reason
+        "Welch's t: +4.83 points" in pair.reason
+        and f"p {p_equals(p)}, P(better run) 1.00" in pair.reason
     )
 
 
 @pytest.mark.parametrize(
-    ("selection", "flagged"),
+    ("selection", "seen"),
     [("latest", False), ("fastest", False), ("oracle-test", True), ("best_test", True)],
 )
-def test_only_rules_that_name_test_data_are_flagged(selection, flagged):
-    assert saw_test(selection) == flagged
+def test_only_rules_that_name_test_data_are_flagged(selection, seen):
+    assert saw_test(selection) == seen
 
 
 def test_the_flag_and_seeds_as_pandas_writes_them(tmp_path):
@@ -141,7 +146,10 @@ def test_the_flag_and_seeds_as_pandas_writes_them(tmp_path):
             for s in (1, 2, 4)]  # fmt: skip
     path.write_text("variant,dataset,seed,accuracy,selection\n" + "\n".join(rows) + "\n")
     report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
-    assert report.results.planned_seeds == (1, 2, 4) and report.headline[0].kind == "flag"
+    assert (
+        report.results.planned_seeds == (1, 2, 4)
+        and report.section("headline").sentences[0].kind == "flag"
+    )
     for name in ("report.md", "report.tex", "report.json"):
         assert "Selection saw test data" in (tmp_path / "out" / name).read_text()
 
@@ -152,13 +160,13 @@ def test_one_dataset_has_t_intervals_and_a_posterior_over_its_seeds(tmp_path):
     rows = [f"{v},x,{s},{x}" for v, xs in values.items() for s, x in enumerate(xs)]
     path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
     report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
-    found = report.evidence[0]
+    found, planned = evidenced(report.analysis)[0][0], powers(report.analysis)[0].plan
     assert found.comparison.seeds_only == found.comparison.t_interval
     d = np.subtract(values["B"], values["A"])
     scale = d.std(ddof=1) / 2
     expected = scipy.stats.t.sf(0.01, 3, loc=d.mean(), scale=scale)
     assert found.posterior.better == pytest.approx(expected, rel=1e-6)
-    assert found.plan.datasets_needed is None and found.plan.power is not None
+    assert planned.datasets_needed is None and planned.power is not None
 
 
 def test_half_a_grid_has_no_interaction_plot(tmp_path):
@@ -170,5 +178,5 @@ def test_half_a_grid_has_no_interaction_plot(tmp_path):
         head = "variant,dataset,seed,accuracy,factor:a,factor:b\n"
         path.write_text(head + "\n".join(rows) + "\n")
         report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
-        assert ("interaction" in report.gallery.figures) == (len(kept) == 4)
+        assert ("interaction" in report.figures) == (len(kept) == 4)
         assert ("cannot be told from the effect" in report.page.read_text()) == (len(kept) < 4)

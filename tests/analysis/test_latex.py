@@ -8,8 +8,8 @@ import pytest
 
 from analysis.render.latex_text import SPECIAL, breakable, escape, unknown_letters
 from analysis.report import build_report
-from analysis.sections.comparisons import Options
-from analysis.sections.methods_paragraph import known_references
+from analysis.sections.analysis import Options
+from analysis.sections.section import known_citations
 from tests.helpers.report_studies import EVIL, evil_study
 from tests.helpers.study_folders import make_study
 
@@ -19,7 +19,7 @@ OURS = {
     "textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar",
     "textquotedbl", "textasciigrave", "pm", "approx", "dag", "rightarrow", "times", "alpha",
     "ldots", "cdot", "geq", "bigtriangleup", "bigtriangledown", "leq", "documentclass",
-    "usepackage", "begin", "end", "section", "item", "caption",
+    "usepackage", "begin", "end", "section", "subsection", "item", "rule", "caption",
     "centering", "small", "scriptsize", "resizebox", "ifdim", "width", "linewidth", "else", "fi",
     "toprule", "midrule", "bottomrule", "textbf", "underline", "includegraphics", "IfFileExists",
     "cite", "bibitem", "allowbreak", "noindent", "normalsize", "clearpage", "emergencystretch",
@@ -77,9 +77,10 @@ def test_marks_methods_and_references(tmp_path):
     cited = set(re.findall(r"\\cite\{(\w+)\}", text))
     assert cited == set(re.findall(r"\\bibitem\{(\w+)\}", text)) and "demsar2006" in cited
     bib = (tmp_path / "out" / "references.bib").read_text()
-    assert cited == set(re.findall(r"@\w+\{(\w+),", bib)) <= set(known_references())
-    assert "[demsar2006]" not in made.methods.paragraph and "[1]" in made.methods.paragraph
-    assert "exact Wilcoxon" in made.methods.paragraph and "6 datasets" in made.methods.paragraph
+    assert cited == set(re.findall(r"@\w+\{(\w+),", bib)) <= set(known_citations())
+    markdown, paragraph = (tmp_path / "out" / "report.md").read_text(), made.section("methods").text
+    assert "demsar2006" not in markdown and "\\[1]" in markdown
+    assert "exact Wilcoxon" in paragraph and "6 datasets" in paragraph
 
 
 WILD = (
@@ -107,9 +108,10 @@ def test_wide_and_long_tables_become_several(wide):
     tables = re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.S)
     assert max(len(columns) for columns, _ in tables) <= 9
     assert max(body.count("\\\\\n") for _, body in tables) <= 46
+    results = text.partition(r"\section*{Results}")[2].partition(r"\section*{Comparisons}")[0]
     for name in WILD:
-        assert text.count(escape(name) + " & ") == 2 + (name != WILD[0])  # twice 8 columns, once p
-    assert "Datasets: 2 of 2. Rows, part 2 of 2." in text
+        assert results.count(escape(name) + " & ") == 2  # twice 8 columns
+    assert "Columns, part 2 of 2. Rows, part 2 of 2." in text
     assert "fonts lack: {[}U+0127{]}, {[}U+6570{]}, {[}U+1F600{]}." in text
 
 

@@ -9,7 +9,10 @@ import pytest
 from analysis.figures.style import PRINT, shown_names, text_width
 from analysis.read.study_folder import load_study
 from analysis.report import build_report
-from analysis.sections.comparisons import Options
+from analysis.sections.analysis import Options
+from analysis.sections.comparisons import compared
+from analysis.sections.pairwise import paired
+from analysis.sections.parts import parts
 from core.store.names import MANIFEST_NAME
 from tests.helpers.planned_grids import COMMON, NAMED, TOGGLES, planned
 from tests.helpers.study_folders import edit_manifest, make_study
@@ -29,8 +32,8 @@ def sizes_study(folder):
 
 def shapley(folder):
     made = build_report(folder, out=folder / "report", options=QUICK, figures=False)
-    assert made.parts.attribution is not None
-    return {e.parts[0]: e.value for e in made.parts.attribution.of("shapley")}
+    assert parts(made.analysis).attribution is not None
+    return {e.parts[0]: e.value for e in parts(made.analysis).attribution.of("shapley")}
 
 
 def test_the_manifest_says_which_level_is_on(tmp_path):
@@ -74,11 +77,14 @@ def many(tmp_path_factory):
 
 
 def test_thirty_variants_are_attributed_and_judged(many):
-    assert many.parts.attribution is not None and len(many.parts.attribution.of("shapley")) == 5
-    (block,) = many.blocks
+    assert (
+        parts(many.analysis).attribution is not None
+        and len(parts(many.analysis).attribution.of("shapley")) == 5
+    )
+    (block,) = compared(many.analysis)
     assert len(block.comparisons["hm"]) == 31
     assert {c.family_size for c in block.comparisons["hm"]} == {31}
-    found = many.pairwise["hm"]
+    found = paired(many.analysis)["hm"]
     p = found.p_VV[np.triu_indices(32, 1)]
     assert len(found.variants) == 32 and np.isfinite(p).all()
     page = many.page.read_text()
@@ -89,13 +95,13 @@ def test_thirty_variants_are_attributed_and_judged(many):
 
 def test_what_holm_leaves_possible_is_stated(many):
     """Exact Wilcoxon on 6 datasets times 31 could never reach alpha; the test that is used can."""
-    assert many.blocks[0].primary["hm"].name == "t"
-    assert "Holm" in many.blocks[0].primary["hm"].reason + many.methods.paragraph
+    assert compared(many.analysis)[0].primary["hm"].name == "t"
+    assert "Holm" in compared(many.analysis)[0].primary["hm"].reason + many.section("methods").text
 
 
 def test_nothing_of_the_figures_is_cut_off(many):
     for name in ("critical_difference", "attribution", "forest", "pairwise_heatmap"):
-        figure = many.gallery.figures[name].draw(PRINT)
+        figure = many.figures[name].draw(PRINT)
         assert outside(figure) == [], name
 
 

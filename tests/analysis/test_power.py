@@ -257,7 +257,7 @@ def test_rows_have_no_number_where_there_is_none():
     rows = dict(plan_rows(plan(1, 1)))
     assert rows["effect found with 80 % power"] == "-"
     assert rows["power for 1.00 points"] == "-"
-    assert dict(plan_rows(plan(11, 3, effect=0.2)))["to settle it: seeds"] == "3 do"
+    assert dict(plan_rows(plan(11, 3, effect=0.2)))["seeds needed"] == "3 seeds would suffice"
 
 
 def test_few_datasets_need_every_one_to_show_it():

@@ -28,8 +28,13 @@ from analysis.read.published import (
 )
 from analysis.read.results import Setting
 from analysis.report import build_report
-from analysis.sections.comparisons import Options
-from analysis.sections.published_views import CONTEXT_NOTE, footnotes, published_context, sheets
+from analysis.sections.analysis import Options
+from analysis.sections.published import (
+    CONTEXT_NOTE,
+    footnotes,
+    published_context,
+    published_tables,
+)
 
 ROWS = load_published()
 BASE_TO_NEW = TABLES["base_to_new"].file
@@ -259,21 +264,22 @@ def test_filters():
             select(ROWS, **filters)
 
 
-def test_sheets_are_in_percent_and_flag_what_is_off():
+def test_tables_are_in_percent_and_flag_what_is_off():
     rows = select(ROWS, dataset="ucf101", method="PromptKD")
-    base_to_new, cross = sheets(rows)
-    assert base_to_new.columns[1:7] == (
-        "dataset", "source", "backbone", "shots", "regime", "budget",
-    )  # fmt: skip
-    assert base_to_new.rows[0][-4:] == ("89.71", "82.27", "86.10", "!")
-    assert base_to_new.rows[0][2] == "paper: ATPrompt [1]" and base_to_new.rows[1][-1] == ""
-    assert cross.columns[-2:] == ("accuracy", "") and cross.rows[0][4] == "-"
+    base_to_new, cross = published_tables(rows)
+    titles = [[column.title for column in found.columns] for found in (base_to_new, cross)]
+    assert titles[0][1:7] == ["dataset", "source", "backbone", "shots", "regime", "budget"]
+    assert base_to_new.texts()[0][-4:] == ("89.71", "82.27", "86.10", "!")
+    assert base_to_new.texts()[0][2] == "paper: ATPrompt [1]" and base_to_new.texts()[1][-1] == ""
+    assert titles[1][-2:] == ["accuracy", ""] and cross.texts()[0][4] == "-"
     notes = footnotes(rows)
     assert notes[0].startswith("! PromptKD, ucf101, paper: hm 86.10 is printed")
     assert notes[1].startswith("[1] paper: ATPrompt (ICCV25) Table 1 = ")
     assert notes[-1] == CONTEXT_NOTE
-    (only,) = sheets(select(ROWS, dataset="average", metric="hm", protocol="few_shot"), metric="hm")
-    assert only.columns[-2:] == ("HM", "") and "dataset" not in only.columns
+    fitting = select(ROWS, dataset="average", metric="hm", protocol="few_shot")
+    (only,) = published_tables(fitting, metric="hm")
+    titles = [column.title for column in only.columns]
+    assert titles[-2:] == ["HM", ""] and "dataset" not in titles
 
 
 @pytest.fixture
@@ -383,10 +389,8 @@ def test_report_shows_them_as_context_and_uses_them_nowhere(tmp_path):
     for name in ("report.json", "report.md", "results.csv", "comparisons.csv", "scores.csv"):
         assert "ATPrompt" not in (tmp_path / "report" / name).read_text()
     plain = study(tmp_path, datasets=("first", "second"))
-    page = build_report(
-        plain, out=tmp_path / "plain", options=options, figures=False
-    ).page.read_text()
-    assert "Published context" not in page and "#published" not in page
+    page = build_report(plain, out=tmp_path / "plain", options=options).page.read_text()
+    assert '<section id="published">' not in page and "#published" not in page
     renamed = (tmp_path / "plain" / "comparisons.csv").read_text()
     for dataset, name in (("oxford_pets", "first"), ("dtd", "second")):
         renamed = renamed.replace(f"{name}:", f"{dataset}:")

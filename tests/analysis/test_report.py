@@ -11,11 +11,13 @@ import pytest
 
 from analysis.read.csv_file import load_csv
 from analysis.read.study_folder import load_study
+from analysis.render.markdown import escape_markdown
 from analysis.report import build_report, print_report, summary_lines
-from analysis.sections.comparisons import Options, compare_all
+from analysis.sections.analysis import Options
+from analysis.sections.comparisons import TESTS, compare_all
 from analysis.sections.headline import EMBEDDED_CAVEAT, headline
-from analysis.sections.tables import AVERAGE, TESTS, cell_text, escape_markdown, main_table
-from analysis.text import HM_OF_MEANS, p_text, points
+from analysis.sections.results import AVERAGE, main_table
+from analysis.text import HM_OF_MEANS, p_text, points, score_text
 from core.metrics import harmonic_mean
 from core.store.record import read_record, write_record
 from tests.helpers.study_folders import FULL, cross_dataset, edit_manifest, make_study
@@ -81,7 +83,7 @@ def test_missing_cells_are_compared_on_common_pairs(study):
     assert c.decided_by == "t_each"
     table = main_table(results)
     assert table.cells["Full", AVERAGE, "hm"].mean is None
-    assert cell_text(table.cells["Full", "data/set0", "hm"]) == "-"
+    assert score_text(table.cells["Full", "data/set0", "hm"]) == "-"
     assert table.cells["CoOp", "data/set1", "hm"].n == 4
     assert table.cells["CoOp", AVERAGE, "hm"].n == 4
     means = [np.nanmean(row) for row in results.scores("CoOp", "hm")]
@@ -283,8 +285,9 @@ def test_json_and_csv_hold_fractions_and_the_scores_can_be_read_again(study):
     folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, datasets=3)
     report = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     raw = json.loads((folder / "report" / "report.json").read_text())
-    assert raw == report.to_dict() and raw["schema_version"] == 2
-    row = next(r for r in raw["comparisons"] if r["metric"] == "hm")
+    assert raw == report.to_dict() and raw["schema_version"] == 3
+    told = raw["sections"]["comparisons"]["tables"]["comparisons"]
+    row = next(r for r in told if r["metric"] == "hm")
     assert (
         row["variant"] == "Full"
         and row["decided_by"] == TESTS["t_each"]
@@ -305,12 +308,12 @@ def test_cross_dataset_and_single_variant_reports(study, tmp_path):
     report = build_report(
         cross_dataset(study), out=tmp_path / "cross", options=QUICK, figures=False
     )
-    assert "Full is better" in report.headline[0].text or "Undecided" in report.headline[0].text
+    assert re.match("Full is better|Undecided", report.section("headline").sentences[0].text)
     assert report.results.primary_metric == "accuracy"
     folder = make_study(tmp_path / "one", {"CoOp": (0, 0)}, datasets=2, seeds=2)
     lonely = build_report(folder, out=folder / "report", options=QUICK, figures=False)
-    assert lonely.headline[0].text.startswith("One variant only")
-    assert "forest" not in lonely.gallery.figures
+    assert lonely.section("headline").text.startswith("One variant only")
+    assert "forest" not in lonely.figures
 
 
 def test_terminal_summary(study, capsys):

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from analysis.report import build_report
-from analysis.sections.comparisons import Options
+from analysis.sections.analysis import Options
 from tests.helpers.report_studies import toggle_study
 
 CHROMIUM = next(

@@ -9,8 +9,8 @@ import pytest
 
 from analysis.figures.search import position
 from analysis.read.search_trials import best_so_far, expected_best, read_search
-from analysis.search_report import build_search_report
-from analysis.sections.comparisons import Options
+from analysis.search_report import build_search_report, search_report_schema
+from analysis.sections.analysis import Options
 from core.store.search import TUNED, Trial, write_importances, write_result
 from experiments.search.importances import importances_of
 from experiments.search.result import final_plan, result_of, winning_settings
@@ -24,6 +24,7 @@ from tests.helpers.fake_searches import (
     read_trials,
     run_inline,
 )
+from tests.helpers.json_schema import assert_matches_schema
 
 QUICK = Options(reps=200)
 
@@ -49,7 +50,7 @@ def folder(tmp_path_factory):
 
 def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
     report = build_search_report(folder, options=QUICK)
-    kinds, texts = zip(*report.findings, strict=True)
+    kinds, texts = zip(*((s.kind, s.text) for s in report.findings), strict=True)
     result = json.loads((folder / "result.json").read_text())
     tuned, default = (result["variants"][name] for name in (TUNED, "default"))
     gain = 100 * (tuned["test"]["base"] - default["test"]["base"])
@@ -72,12 +73,16 @@ def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
         assert f'<section id="{section}">' in page
     for title in ("History", "Expected best", "Parallel coordinates", "Slices"):
         assert title in page
-    assert "Not applicable: the search has one objective." in page
+    assert "<dd>the search has one objective</dd>" in page
     assert page.count("<svg") == 3 + 4
     found = json.loads((folder / "report" / "report.json").read_text())
-    assert set(found["figures"]) == {"history", "budget", "parallel", "slices"}
-    assert found["figures_absent"] == {"front": "the search has one objective"}
-    assert len(found["figures"]["slices"]["slice-SGD.lr"]) == 12
+    assert_matches_schema(found, search_report_schema())
+    sections = found["sections"]
+    figures = {name for section in sections.values() for name in section["figures"]}
+    assert figures == {"history", "budget", "parallel", "slices"}
+    reasons = {key: section["reason"] for key, section in sections.items() if section["reason"]}
+    assert reasons == {"front": "the search has one objective"}
+    assert len(sections["slices"]["figures"]["slices"]["slice-SGD.lr"]) == 12
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     best = max(t["values"][0] for t in read_trials(folder))
     assert f"{100 * best:.2f}" in page
@@ -107,16 +112,16 @@ def test_several_objectives_have_a_front_and_a_cost_is_no_percentage(tmp_path):
 def test_a_search_without_a_judgment_says_so(tmp_path):
     run_inline(parsed(tmp_path, trials=4), tmp_path / "s")
     report = build_search_report(tmp_path / "s", options=QUICK)
-    assert report.findings == (
-        ("note", "Not judged yet: 4 of 4 trials complete, test images untouched."),
-    )
+    (finding,) = report.findings
+    assert finding.kind == "note"
+    assert finding.text == "Not judged yet: 4 of 4 trials complete, test images untouched."
     assert '<section id="judgment">' not in report.page.read_text()
 
 
 def test_a_search_in_which_nothing_worked_has_a_page(tmp_path):
     run_inline(parsed(tmp_path, "experiment.template='crash'", trials=4), tmp_path / "s")
     page = build_search_report(tmp_path / "s", options=QUICK).page.read_text()
-    assert page.count("Not applicable: 0 trials complete.") == 4
+    assert page.count("<dd>0 trials complete</dd>") == 4
     assert "this run always fails" in page
 
 

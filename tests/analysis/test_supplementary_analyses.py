@@ -17,15 +17,28 @@ from analysis import stats
 from analysis.figures.variance import variance_figure
 from analysis.read.csv_file import load_csv
 from analysis.read.study_folder import load_study
-from analysis.render.json_document import schema
-from analysis.report import build_report
-from analysis.sections.comparisons import Options, compare_all, differences
-from analysis.sections.evidence import evidence
-from analysis.sections.further import further_tests, rule_facts
-from analysis.sections.further_records import further_record
-from analysis.sections.further_text import boxes
-from analysis.sections.pairwise import all_pairs
+from analysis.render.json_document import document
+from analysis.report import CHAPTERS, build_report, report_schema
+from analysis.sections import (
+    conover,
+    mixed_model,
+    overlapping_resamples,
+    rank_stability,
+    shared_tests,
+    shot_trends,
+)
+from analysis.sections import parts as parts_topic
+from analysis.sections.analysis import Analysis, Options
+from analysis.sections.comparisons import compare_all, compared, differences
+from analysis.sections.conover import agreement
+from analysis.sections.design import rule_terms, rules
+from analysis.sections.evidence import evidence, evidenced
+from analysis.sections.mixed_model import modeled
+from analysis.sections.pairwise import all_pairs, paired
 from analysis.sections.parts import parts_view
+from analysis.sections.rank_stability import stability
+from analysis.sections.section import Header
+from analysis.sections.shot_trends import trends
 from analysis.stats import Resamples, variance_shares
 from analysis.text import interval_text, p_text, points
 from tests.helpers.json_schema import assert_matches_schema
@@ -44,19 +57,39 @@ def made(source, out, options=QUICK):
 
 
 def computed(results, options=QUICK):
-    """The further tests alone, without a page."""
-    draws = Resamples.draw(
-        len(results.datasets),
-        max(len(results.planned_seeds), 1),
-        reps=options.reps,
-        rng=np.random.default_rng(options.rng_seed),
-    )
-    pairs = all_pairs(results, results.primary_metric, options)
-    return further_tests(results, pairs, options, draws)
+    """What the further tests are made from, without a page."""
+    return Analysis(results=results, options=options)
 
 
-def box(further, key):
-    (found,) = (b for b in boxes(further) if b.key == key)
+TOPICS = {
+    "mixed": mixed_model.TOPIC,
+    "conover": conover.TOPIC,
+    "stability": rank_stability.TOPIC,
+    "rise": shot_trends.RISE,
+    "advantage": shot_trends.ADVANTAGE,
+    "overlap": overlapping_resamples.TOPIC,
+}
+
+
+def box(analysis, key):
+    """The section of one further test."""
+    (found,) = TOPICS[key].build(analysis)
+    return found
+
+
+def shown(analysis, key):
+    """The first table of a further test as text."""
+    return box(analysis, key).tables[0].texts()
+
+
+def record(analysis):
+    """What report.json says of the further tests; it follows the schema."""
+    (chapter,) = (c for c in CHAPTERS if c.key == "further")
+    header = Header(title="", product="", lead="", identity={}, closing="")
+    found = document(header, [chapter.built(analysis)])["sections"]
+    rules_of = report_schema()["properties"]["sections"]["properties"]
+    for key, value in found.items():
+        assert_matches_schema(json.loads(json.dumps(value, allow_nan=False)), rules_of[key])
     return found
 
 
@@ -66,8 +99,8 @@ def section(report):
 
 
 def rows(report, key):
-    """Cells of the table of a box as they stand on the page."""
-    part = section(report).split(f'id="further-{key}"')[1].split("<h3")[0]
+    """Cells of the table of a further test as they stand on the page."""
+    part = section(report).split(f'id="section-{TOPICS[key].key}"')[1].split("<h3")[0]
     found = re.findall(r"<tr><th scope.*?</tr>", part)
     return [
         [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
@@ -127,21 +160,22 @@ def test_the_mixed_model_on_the_page_is_that_of_the_statistics(toggle):
     results = toggle.results
     scores = np.stack([results.scores(v, "hm") for v in results.variants])
     found = stats.mixed_model(scores, results.variants, baseline=0)
-    assert toggle.further.mixed.model == found and found.num_missing == 0
+    assert modeled(toggle.analysis).model == found and found.num_missing == 0
     expected = [
         [e.variant, points(e.difference, sign=True), interval_text(e.interval), p_text(e.p)]
         for e in found.effects
     ]
-    shown = [[cell.replace("−", "-") for cell in row[:4]] for row in rows(toggle, "mixed")]
-    assert shown == expected and len(shown) == 7
-    raw = json.loads((toggle.out / "report.json").read_text())["further"]["mixed_model"]
+    cells = [[cell.replace("−", "-") for cell in row[:4]] for row in rows(toggle, "mixed")]
+    assert cells == expected and len(cells) == 7
+    raw = json.loads((toggle.out / "report.json").read_text())["sections"]["mixed_model"]["tables"]
     assert raw["effects"][2]["difference"] == pytest.approx(found.effects[2].difference, abs=1e-6)
-    assert raw["variance_seed"] == pytest.approx(found.var_seed, rel=1e-5)
-    assert f"seeds {10_000 * found.var_seed:.2f}" in box(toggle.further, "mixed").sentences[1]
+    assert raw["fit"][0]["variance_seed"] == pytest.approx(found.var_seed, rel=1e-5)
+    told = box(toggle.analysis, "mixed").sentences[1].text
+    assert f"seeds {10_000 * found.var_seed:.2f}" in told
 
 
 def test_missing_cells_have_the_mixed_model_as_their_answer(holes):
-    view = holes.further.mixed
+    view = modeled(holes.analysis)
     assert (view.num_missing, view.num_planned) == (2, 8 * 3 + 8 + 8 * 3)
     assert view.unseeded == ("Zero",) and view.model.num_scores == 24 + 8 + 22
     results = holes.results
@@ -151,9 +185,9 @@ def test_missing_cells_have_the_mixed_model_as_their_answer(holes):
     assert view.model == stats.mixed_model(scores, ["CoOp", "Zero", "Full"])
     text = section(holes)
     assert "2 of 56 planned scores are missing: for an incomplete table this model is" in text
-    assert "one score a dataset and never copies: Zero." in text
+    assert "one score per dataset and never copies: Zero." in text
     assert "Other is in none of them: regime &#39;transductive&#39;" in text
-    assert holes.further.stability.left_out == ("data/set1", "data/set4")
+    assert stability(holes.analysis).left_out == ("data/set1", "data/set4")
     assert "Without data/set1, data/set4: cells are missing." in text
     assert "6 datasets, 3 seeds" in text
     for name in ("report.md", "report.tex"):
@@ -162,7 +196,8 @@ def test_missing_cells_have_the_mixed_model_as_their_answer(holes):
 
 def test_conover_agrees_or_names_the_pairs(tmp_path):
     far = computed(load_csv(write_csv(tmp_path / "far.csv", named(noisy(4, 8, 3, step=0)))))
-    assert box(far, "conover").sentences[1] == "It agrees with the tests of pairs in all 6 pairs."
+    agrees = box(far, "conover").sentences[1].text
+    assert agrees == "It agrees with the tests of pairs in all 6 pairs."
     results = load_csv(write_csv(tmp_path / "near.csv", named(noisy(5, 5, 3, step=0.8))))
     near, pairs = computed(results), all_pairs(results, "accuracy", QUICK)
     table = [stats.dataset_means(results.scores(v, "accuracy")) for v in results.variants]
@@ -173,16 +208,17 @@ def test_conover_agrees_or_names_the_pairs(tmp_path):
         for j in range(i + 1, 5)
         if (p_VV[i, j] < 0.05) != (pairs.words_VV[i][j] in ("better", "worse"))
     ]
-    assert expected and [(d.variant, d.other) for d in near.conover.disagreements] == expected
-    shown = box(near, "conover")
-    assert [row[:2] for row in shown.table.rows] == expected
-    assert shown.sentences[1].startswith("On 5 datasets this describes them")
-    raw = further_record(near)["conover"]
-    assert raw["holm_p"][0][1] == pytest.approx(p_VV[0, 1], rel=1e-5) and raw["pairs"] == 10
+    disagreements = agreement(near).disagreements
+    assert expected and [(d.variant, d.other) for d in disagreements] == expected
+    assert [row[:2] for row in shown(near, "conover")] == expected
+    assert box(near, "conover").sentences[1].text.startswith("On 5 datasets this describes them")
+    raw = record(near)["conover"]["tables"]
+    assert raw["pairs"][0]["holm_p"] == pytest.approx(p_VV[0, 1], rel=1e-5)
+    assert raw["fit"][0]["pairs"] == 10 == len(raw["pairs"])
 
 
 def test_rank_stability_counts_places_over_the_same_draws(toggle):
-    view, results = toggle.further.stability, toggle.results
+    view, results = stability(toggle.analysis), toggle.results
     scores = np.stack([results.scores(v, "hm") for v in results.variants])
     draws = Resamples.draw(6, 3, reps=300, rng=np.random.default_rng(0))
     assert view.found == stats.rank_stability(scores, draws)
@@ -192,10 +228,10 @@ def test_rank_stability_counts_places_over_the_same_draws(toggle):
     assert view.found.first_two_on_like_these == pytest.approx(first)
     assert sum(view.found.best_on_these) == pytest.approx(1)
     assert sum(view.found.first_two_on_like_these) == pytest.approx(2)
-    shown = rows(toggle, "stability")
+    cells = rows(toggle, "stability")
     best = int(np.argmax(view.found.best_on_like_these))
-    assert shown[best][1] == f"{view.found.best_on_like_these[best]:.2f}"
-    assert shown[best][5] == f"{view.found.mean_ranks[best].value:.2f}"
+    assert cells[best][1] == f"{view.found.best_on_like_these[best]:.2f}"
+    assert cells[best][5] == f"{view.found.mean_ranks[best].value:.2f}"
 
 
 def test_ties_share_their_places():
@@ -236,7 +272,7 @@ def test_trends_over_shots_rise_grow_and_shrink(tmp_path):
     slopes = {"CoOp": 1.0, "Zero": 0.0, "Fast": 3.0, "Slow": 0.2, "Twin": 1.0}
     results = curve(tmp_path, slopes)
     further = computed(results)
-    view = further.trends
+    view = trends(further)
     words = {t.variant: t.word for t in view.advantage}
     assert words == {"Zero": "shrinks", "Fast": "grows", "Slow": "shrinks", "Twin": "undecided"}
     assert [t.variant for t in view.rise] == ["CoOp", "Fast", "Slow", "Twin"]
@@ -250,37 +286,36 @@ def test_trends_over_shots_rise_grow_and_shrink(tmp_path):
     assert slow.p == pytest.approx(2 * scipy.stats.page_trend_test(-np.stack(apart, axis=1)).pvalue)
     for family in (view.rise, view.advantage):
         assert [t.holm_p for t in family] == stats.holm([t.p for t in family])
-    shown = {row[0]: row for row in box(further, "advantage").table.rows}
-    assert shown["Fast"][5] == "grows" and shown["Slow"][3] == p_text(slow.p)
-    assert "Trained on nothing, so without a curve: Zero." in box(further, "rise").sentences
-    facts = {f.term: f.text for f in rule_facts(further)}
-    assert facts["Decision table, shots: what decides"] == "Page's L over datasets"
-    raw = further_record(further)
-    assert_matches_schema(raw, schema()["properties"]["further"])
-    assert raw["shot_trends"]["advantage"][1]["trend"] == "grows"
+    cells = {row[0]: row for row in shown(further, "advantage")}
+    assert cells["Fast"][5] == "grows" and cells["Slow"][3] == p_text(slow.p)
+    assert "Trained on nothing, so without a curve: Zero." in box(further, "rise").text
+    lines = dict(rule_terms(rules(further)))
+    assert lines["Decision table, shots: recommended test"] == "Page's L over datasets"
+    assert record(further)["shot_advantage"]["tables"]["trends"][1]["trend"] == "grows"
 
 
 def test_trends_that_cannot_be_told_say_why(toggle, tmp_path):
-    assert box(toggle.further, "rise").reason == "the study has one number of shots"
+    assert box(toggle.analysis, "rise").reason == "the study has one number of shots"
     two = computed(curve(tmp_path, {"CoOp": 1, "Fast": 3}, shots=SHOTS[:2]))
-    assert "needs 2 complete datasets and 3 points, got 6 and 2" in two.trends.rise[0].trend.reason
-    assert all(t.word == "undecided" and t.p is None for t in two.trends.advantage)
+    assert "needs 2 complete datasets and 3 points, got 6 and 2" in trends(two).rise[0].trend.reason
+    assert all(t.word == "undecided" and t.p is None for t in trends(two).advantage)
     hole = computed(curve(tmp_path, {"CoOp": 1, "Fast": 3}, hole=True))
-    assert hole.trends.left_out == ("d0",)
-    assert [t.trend.n for t in hole.trends.rise] == [6, 5]
-    assert "Without d0: cells are missing." in box(hole, "rise").sentences
+    assert trends(hole).left_out == ("d0",)
+    assert [t.trend.n for t in trends(hole).rise] == [6, 5]
+    assert "Without d0: cells are missing." in box(hole, "rise").text
 
 
 def test_the_decision_table_is_in_the_design_box(toggle, holes):
-    facts = {f.term: f.text for f in toggle.design}
+    facts = dict(toggle.section("design").table("design").rows)
     rule = stats.decision_rule(6, 3, num_variants=8)
-    assert facts["Decision table: what decides"].startswith(rule.primary)
+    assert facts["Decision table: recommended test"].startswith(rule.primary)
     assert facts["Decision table: never"] == "; ".join(rule.never)
     assert facts["Decision table: to note"] == "; ".join(rule.notes) != ""
     assert html.escape(rule.claim) in toggle.page.read_text()
-    assert "mixed model" in {f.term: f.text for f in holes.design}["Decision table: beside it"]
-    raw = json.loads((toggle.out / "report.json").read_text())["further"]["decision_table"]
-    assert [row["primary"] for row in raw] == [rule.primary]
+    lines = dict(holes.section("design").table("design").rows)
+    assert "mixed model" in lines["Decision table: beside it"]
+    raw = json.loads((toggle.out / "report.json").read_text())["sections"]["design"]["tables"]
+    assert [row["primary"] for row in raw["decision_table"]] == [rule.primary]
 
 
 def resamples_file(path, *, datasets=1, scale=1.0):
@@ -295,25 +330,25 @@ def test_overlapping_resamples_are_decided_by_the_corrected_t(tmp_path):
     source = resamples_file(tmp_path / "cv.csv")
     options = Options(reps=300, overlap=1 / 9, rope=0.005)
     report = made(source, tmp_path / "out", options)
-    (c,) = report.blocks[0].comparisons["accuracy"]
-    assert (
-        c.decided_by == "t_corrected" and "corrected" in report.blocks[0].primary["accuracy"].reason
-    )
+    (block,) = compared(report.analysis)
+    (c,) = block.comparisons["accuracy"]
+    assert c.decided_by == "t_corrected" and "corrected" in block.primary["accuracy"].reason
     assert (c.t_p, c.holm_p) == pytest.approx((p, p), rel=1e-5)
-    assert report.pairwise["accuracy"].p_VV[0, 1] == pytest.approx(p, rel=1e-5)
-    (row,) = report.further.overlap.tests
+    assert paired(report.analysis)["accuracy"].p_VV[0, 1] == pytest.approx(p, rel=1e-5)
+    (row,) = overlapping_resamples.tests(report.analysis)
     assert (row.test.t, row.plain_p) == pytest.approx(
         (t, RESAMPLED["uncorrected ttest_1samp"][1]), rel=1e-5
     )
     assert list(row.posterior[:3]) == pytest.approx(RESAMPLED["baycomp rope=.5"], rel=1e-5)
-    assert report.evidence[0].posterior == pytest.approx(row.posterior)
+    assert evidenced(report.analysis)[0][0].posterior == pytest.approx(row.posterior)
     assert rows(report, "overlap")[0][5:10] == ["0.226", "<0.001", "0.00", "0.65", "0.34"]
     raw = json.loads((report.out / "report.json").read_text())
-    assert_matches_schema(raw, schema())
+    assert_matches_schema(raw, report_schema())
     assert raw["options"]["overlap"] == 1 / 9
-    assert raw["comparisons"][0]["decided_by"] == "corrected resampled t"
-    assert raw["further"]["overlap"]["tests"][0]["p"] == pytest.approx(p, rel=1e-4)
-    assert "corrected resampled t" in report.methods.paragraph
+    tables = {key: section["tables"] for key, section in raw["sections"].items()}
+    assert tables["comparisons"]["comparisons"][0]["decided_by"] == "corrected resampled t"
+    assert tables["overlapping_resamples"]["tests"][0]["p"] == pytest.approx(p, rel=1e-4)
+    assert "corrected resampled t" in report.section("methods").text
 
 
 def test_without_overlap_the_same_file_is_judged_as_independent(tmp_path):
@@ -347,7 +382,7 @@ def test_overlap_reaches_every_t_over_seeds(tmp_path):
     draws = Resamples.draw(3, 100, reps=100, rng=np.random.default_rng(0))
     assert evidence(results, block, options, draws)[0].better_in.k_hat == 0
     assert evidence(results, block, QUICK, draws)[0].better_in.k_hat == 3
-    assert len(computed(results, options).overlap.tests) == 3
+    assert len(overlapping_resamples.tests(computed(results, options))) == 3
     means = np.random.default_rng(0).normal(0.01, 0.01, (8, 3))
     assert stats.judge([means], overlap=1.0) == stats.judge([means])
 
@@ -363,8 +398,8 @@ def test_a_bad_ratio_is_one_clear_line(tmp_path, monkeypatch, capsys, ratio):
 
 
 def test_shares_of_variance_are_on_the_page_and_add_up(toggle):
-    results, parts = toggle.results, toggle.parts.attribution.parts
-    values = toggle.gallery.figures["variance_shares"].values
+    results, parts = toggle.results, parts_topic.parts(toggle.analysis).attribution.parts
+    values = toggle.figures["variance_shares"].values
     assert [row["dataset"] for row in values] == list(results.datasets)
     assert list(values[0]["shares"]) == [*parts, "two together", "three together", "seeds"]
     for row in values:
@@ -377,15 +412,14 @@ def test_shares_of_variance_are_on_the_page_and_add_up(toggle):
         )
     }
     found = variance_shares(cells, parts)
-    assert tuple(toggle.parts.variance.values()) == found
+    assert tuple(parts_topic.parts(toggle.analysis).variance.values()) == found
     by_name = {source.name: share for source, share in found[2].by_source.items()}
     assert values[2]["shares"] == pytest.approx(by_name, abs=1e-6)
-    raw = json.loads((toggle.out / "report.json").read_text())["parts"]["variance"][2]
-    assert {tuple(s["parts"]): s["share"] for s in raw["shares"]} == pytest.approx(
-        dict(found[2].shares), abs=1e-6
-    )
+    raw = json.loads((toggle.out / "report.json").read_text())["sections"]["variance"]["tables"]
+    shares = {tuple(s["parts"]): s["share"] for s in raw["variance"] if s["dataset"] == "data/set2"}
+    assert shares == pytest.approx(dict(found[2].shares), abs=1e-6)
     assert 'id="figure-variance_shares"' in toggle.page.read_text()
-    line = f"| data/set2 | {100 * found[2].shares[(parts[0],)]:.1f} |"
+    line = f"| data/set2 | {100 * found[2].shares[(parts[0],)]:.2f} |"
     assert line in (toggle.out / "report.md").read_text()
 
 
@@ -398,8 +432,8 @@ def test_shares_of_variance_say_why_they_are_not_there(tmp_path):
     assert "data/set1: one seed: noise is inside the shares." in caption
     none = toggle_study(tmp_path / "none", datasets=1, seeds=1, skip=(("full", "data/set0", 1),))
     report = made(none, tmp_path / "out")
-    assert report.gallery.absent["variance_shares"] == "no seed has every cell"
-    assert "Not applicable: no seed has every cell." in report.page.read_text()
+    assert report.section("variance").reason == "no seed has every cell"
+    assert "<dd>no seed has every cell</dd>" in report.page.read_text()
 
 
 def constant_columns():
@@ -437,12 +471,12 @@ DEGENERATE = {
 def test_small_and_odd_studies_have_numbers_or_reasons(tmp_path, case, overlap):
     results = load_csv(write_csv(tmp_path / "s.csv", DEGENERATE[case]()))
     found = computed(results, Options(reps=200, overlap=overlap))
-    for shown in boxes(found):
-        assert bool(shown.reason) != bool(shown.sentences)
-        table = shown.table.to_text() if shown.table else ""
-        assert not NO_NUMBER.search(" ".join((shown.reason, *shown.sentences, table)))
-    text = json.dumps(further_record(found), allow_nan=False)
-    assert_matches_schema(json.loads(text), schema()["properties"]["further"])
+    for key in TOPICS:
+        told = box(found, key)
+        assert bool(told.reason) != bool(told.sentences)
+        cells = [cell for table in told.tables for row in table.texts() for cell in row]
+        assert not NO_NUMBER.search(" ".join((told.reason, told.text, *cells)))
+    record(found)
 
 
 PAGES = {"one of each": 0.25, "missing cells": None,
@@ -455,19 +489,22 @@ def test_pages_of_odd_studies_have_no_nan(tmp_path, case):
     report = made(source, tmp_path / "out", Options(reps=200, overlap=PAGES[case]))
     for path in (tmp_path / "out").iterdir():
         assert not NO_NUMBER.search(path.read_text()), path.name
-    assert_matches_schema(json.loads((tmp_path / "out" / "report.json").read_text()), schema())
-    text = html.unescape(section(report))
+    assert_matches_schema(
+        json.loads((tmp_path / "out" / "report.json").read_text()), report_schema()
+    )
+    text = html.unescape(report.page.read_text())
     assert "<script" not in section(report)
-    for found in boxes(report.further):
-        assert (f"Not applicable: {found.reason}." if found.reason else found.sentences[0]) in text
+    for key in TOPICS:
+        found = box(report.analysis, key)
+        assert (f"<dd>{found.reason}</dd>" if found.reason else found.sentences[0].text) in text
 
 
 def test_thirty_variants(tmp_path):
     tables = noisy(30, 4, 2, step=0.1)
     found = computed(load_csv(write_csv(tmp_path / "s.csv", named(tables))))
-    assert len(box(found, "stability").table.rows) == 30 and found.conover.num_pairs == 435
-    assert len(found.mixed.model.effects) == 29
-    assert sum(found.stability.found.best_on_like_these) == pytest.approx(1)
+    assert len(shown(found, "stability")) == 30 and agreement(found).num_pairs == 435
+    assert len(modeled(found).model.effects) == 29
+    assert sum(stability(found).found.best_on_like_these) == pytest.approx(1)
 
 
 def test_reasons_of_what_is_not_applicable(tmp_path):
@@ -534,7 +571,7 @@ def test_a_study_whose_baseline_has_no_score(tmp_path):
         tmp_path / "s", {"CoOp": (0, 0), "Full": (8, 8)}, datasets=3, seeds=2, skip=cells
     )
     found = computed(load_study(folder), Options(reps=200, overlap=0.1))
-    assert ("CoOp", "it has no score") in found.left_out
+    assert ("CoOp", "it has no score") in shared_tests.unscored(found)
     assert "the baseline CoOp has no score" in box(found, "mixed").reason
     assert box(found, "overlap").reason == "no pair of resamples to compare"
 
@@ -550,6 +587,6 @@ def test_probability_of_improvement_counts_all_pairs_of_runs(tmp_path):
     ]
     path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
     report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
-    record = report.to_dict()["evidence"][0]
+    record = report.to_dict()["sections"]["evidence"]["tables"]["evidence"][0]
     assert record["improvement"] == pytest.approx(((3 / 4) + (1.5 / 4)) / 2)
     assert record["improvement_low"] <= record["improvement"] <= record["improvement_high"]

@@ -12,7 +12,7 @@ import pytest
 
 import experiments.study.driver
 from analysis.report import build_report
-from analysis.sections.comparisons import Options
+from analysis.sections.analysis import Options
 from core.store.names import RECORD_NAME
 from core.store.record import read_records
 from tests.helpers.paths import ROOT

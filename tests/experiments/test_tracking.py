@@ -23,7 +23,7 @@ from experiments.study.driver import rerun, run_study
 from experiments.study.progress import NoProgress
 from experiments.study.tracking import (
     IDENTITY_TAG,
-    Mirror,
+    MlflowMirror,
     MlflowTracker,
     metrics_of,
     params_of,
@@ -122,7 +122,7 @@ def test_every_run_is_mirrored_with_what_it_is(mirrored, runs_dir):
 
 def test_sync_adds_nothing_that_is_there_and_replaces_what_changed(mirrored, runs_dir):
     study_dir, _ = mirrored
-    mirror = Mirror(study_dir, tracking_uri(runs_dir))
+    mirror = MlflowMirror(study_dir, tracking_uri(runs_dir))
     report = mirror.run_pass()
     assert (report.written, report.present, report.left) == (0, 6, 0)
     cell = PLAN.cells[0]
@@ -145,7 +145,7 @@ def test_a_half_written_run_is_replaced(mirrored, runs_dir):
             "(select run_uuid from tags where key = ? and value = ?)",
             (IDENTITY_TAG, PLAN.cells[1].identity),
         )
-    mirror = Mirror(study_dir, tracking_uri(runs_dir))
+    mirror = MlflowMirror(study_dir, tracking_uri(runs_dir))
     report = mirror.run_pass()
     mirror.close()
     assert (report.written, report.present) == (1, 5)
@@ -181,7 +181,7 @@ def test_broken_tracking_is_one_warning_and_the_study_goes_on(tmp_path):
 @pytest.mark.parametrize("uri", ["sqlite:////proc/none/mlflow.db", "nonsense://x"])
 def test_other_ways_to_be_broken_are_reported_alike(tmp_path, uri):
     run_study(fake_plan(["ok"]), tmp_path, InlineExecutor(FAKE), runtime=RUNTIME)
-    mirror = Mirror(tmp_path, uri)
+    mirror = MlflowMirror(tmp_path, uri)
     report = mirror.run_pass()
     assert (report.written, report.left) == (0, 4) and report.error and "\n" not in report.error
     assert mirror.run_pass() == report
@@ -193,7 +193,7 @@ def test_a_damaged_record_is_named_and_the_others_are_mirrored(runs_dir):
     run_study(fake_plan(["ok"]), study_dir, InlineExecutor(FAKE), runtime=RUNTIME)
     path = sorted(study_dir.glob(f"*/{RECORD_NAME}"))[0]
     path.write_text("{")
-    mirror = Mirror(study_dir, tracking_uri(runs_dir))
+    mirror = MlflowMirror(study_dir, tracking_uri(runs_dir))
     report = mirror.run_pass()
     mirror.close()
     assert (report.written, report.left) == (3, 1)

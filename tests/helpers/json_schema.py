@@ -14,11 +14,11 @@ def assert_matches_schema(value, rule, where="report"):
     if isinstance(value, dict):
         assert set(rule.get("required", ())) <= set(value), where
         known = rule.get("properties", {})
-        if known and "additionalProperties" not in rule:
+        if known and not rule.get("additionalProperties"):
             assert set(value) <= set(known), f"{where}: {set(value) - set(known)} not documented"
         for key, item in value.items():
             assert_matches_schema(
-                item, known.get(key, rule.get("additionalProperties", {})), f"{where}.{key}"
+                item, known.get(key, rule.get("additionalProperties") or {}), f"{where}.{key}"
             )
     if isinstance(value, list):
         for index, item in enumerate(value):

@@ -1,0 +1,81 @@
+"""What a run of each variant costs, and whether a gain is bought with it.
+
+Times depend on the machine: nothing of this is in report.json or report.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.figures.cost import CostInfo, cost_figure
+from analysis.figures.figure import Figure
+from analysis.sections.analysis import Analysis
+from analysis.sections.results import main
+from analysis.sections.section import Section, Topic
+from analysis.text import Column, Columns, Kind, Show, label, table
+
+COLUMNS: Columns[Mapping[Any, Any]] = (
+    Column("variant", "Variant", Kind.NAME, lambda c: c["variant"], Show.PAGE),
+    Column("runs", "Runs", Kind.COUNT, lambda c: c["runs"], Show.PAGE),
+    Column(
+        "trainable_parameters",
+        "Trainable parameters",
+        Kind.COUNT,
+        lambda c: c["trainable_parameters"],
+        Show.PAGE,
+    ),
+    Column("train_seconds", "Training, s", Kind.NUMBER, lambda c: c["train_seconds"], Show.PAGE),
+    Column(
+        "evaluate_seconds", "Evaluation, s", Kind.NUMBER, lambda c: c["evaluate_seconds"], Show.PAGE
+    ),
+    Column(
+        "images_per_second",
+        "Images per s",
+        Kind.COUNT,
+        lambda c: c["images_per_second"],
+        Show.PAGE,
+    ),
+    Column(
+        "peak_memory_mb", "Peak memory, MB", Kind.COUNT, lambda c: c["peak_memory_mb"], Show.PAGE
+    ),
+)
+
+
+def _figure(analysis: Analysis) -> Figure | None:
+    """Average scores against costs."""
+    results, found = analysis.results, main(analysis)
+    known = {str(row["variant"]): row for row in results.costs.to_dict("records")}
+    priced = []
+    for variant in results.variants:
+        cell = found.cells[variant, found.datasets[0], analysis.metric]
+        costs = known.get(variant, {})
+        priced.append(
+            CostInfo(
+                variant=variant,
+                score=cell.mean,
+                half_width=cell.half_width,
+                costs={str(k): float(v) for k, v in costs.items() if k != "variant"},
+            )
+        )
+    return cost_figure(priced, metric=label(analysis.metric))
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    costs = analysis.results.costs
+    if costs.empty:
+        return [Section(key="cost", reason="the source has no costs")]
+    drawn = _figure(analysis)
+    note = (
+        "Means over finished runs; memory and parameters are the largest. Times depend on the "
+        "machine and on what else ran there."
+    )
+    rows = costs.to_dict("records")
+    return [
+        Section(
+            key="cost",
+            tables=(table("costs", "Cost of a run", COLUMNS, rows, notes=[note]),),
+            figures=(drawn,) if drawn else (),
+        )
+    ]
+
+
+TOPIC = Topic(key="cost", build=_sections, show=Show.PAGE | Show.PAPER)

@@ -1,0 +1,318 @@
+"""The main table: means over seeds per dataset and their average over datasets, fractions.
+
+Nothing here depends on the clock, the machine or the order in which runs finished.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from analysis.read.integrity import saw_test
+from analysis.read.results import Results
+from analysis.sections.analysis import Analysis, once
+from analysis.sections.pairwise import standing
+from analysis.sections.runs import anchors
+from analysis.sections.section import Section, Topic
+from analysis.stats import Array, dataset_means, t_interval
+from analysis.text import (
+    HM_OF_MEANS,
+    Column,
+    Columns,
+    Kind,
+    Linked,
+    MeanScore,
+    Name,
+    Show,
+    Span,
+    Table,
+    label,
+    points,
+    table,
+)
+from core.metrics import harmonic_mean
+
+AVERAGE = None
+"""Stands for a dataset where the average over all of them is meant: any name could be one."""
+AVERAGE_NAME = "average"
+
+Place = tuple[str, str | None, str]
+"""Variant, dataset or ``AVERAGE``, metric."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainTable:
+    """Cells by (variant, dataset, metric). ``datasets`` begins with the average where there are
+    several.
+    """
+
+    variants: tuple[str, ...]
+    datasets: tuple[str | None, ...]
+    metrics: Mapping[str | None, tuple[str, ...]]
+    cells: Mapping[Place, MeanScore]
+
+    @property
+    def columns(self) -> list[tuple[str | None, str]]:
+        """All (dataset, metric) columns in order."""
+        return [(d, m) for d in self.datasets for m in self.metrics[d]]
+
+
+def main_table(results: Results) -> MainTable:
+    """Means over seeds per dataset and their average over datasets, with t-based 95 % half widths.
+
+    The half width of an average is over seeds, each averaged over all datasets: it speaks about
+    these datasets. Two summaries of base and new are given: hm averages the harmonic means of the
+    runs (mean of HMs), hm_of_means is the harmonic mean of the two averages (the field's
+    convention). A variant that lacks a dataset has no average.
+    """
+    averages = results.metrics
+    if {"base", "new"} <= set(averages):
+        averages = (*averages, HM_OF_MEANS)
+    cells: dict[Place, MeanScore] = {}
+    for variant in results.variants:
+        scores = {metric: results.scores(variant, metric) for metric in results.metrics}
+        for metric, values_DS in scores.items():
+            cells[variant, AVERAGE, metric] = _average(values_DS)
+            for dataset, row in zip(results.datasets, values_DS, strict=True):
+                cells[variant, dataset, metric] = _cell(row)
+        if HM_OF_MEANS in averages:
+            cells[variant, AVERAGE, HM_OF_MEANS] = _hm_of_means(scores["base"], scores["new"])
+    several = len(results.datasets) > 1
+    found = MainTable(
+        variants=results.variants,
+        datasets=(AVERAGE, *results.datasets) if several else results.datasets,
+        metrics={AVERAGE: averages, **dict.fromkeys(results.datasets, results.metrics)},
+        cells=cells,
+    )
+    return replace(found, cells=_marked(found, results))
+
+
+def _cell(row: Array) -> MeanScore:
+    if np.isnan(row).all():
+        return MeanScore()
+    return MeanScore(**t_interval(row)._asdict())
+
+
+def _per_seed(values_DS: Array) -> Array:
+    """Average over datasets of every seed that is complete, shape (n,)."""
+    complete = ~np.isnan(values_DS).any(axis=0)
+    return np.asarray(values_DS[:, complete].mean(axis=0), dtype=np.float64)
+
+
+def _average(values_DS: Array) -> MeanScore:
+    means = dataset_means(values_DS)
+    if np.isnan(means).any():
+        return MeanScore()
+    return _centered(float(means.mean()), _per_seed(values_DS))
+
+
+def _hm_of_means(base_DS: Array, new_DS: Array) -> MeanScore:
+    base, new = dataset_means(base_DS), dataset_means(new_DS)
+    if np.isnan(base).any() or np.isnan(new).any():
+        return MeanScore()
+    pairs = zip(_per_seed(base_DS), _per_seed(new_DS), strict=True)
+    per_seed = np.array([harmonic_mean(float(b), float(n)) for b, n in pairs])
+    return _centered(harmonic_mean(float(base.mean()), float(new.mean())), per_seed)
+
+
+def _centered(mean: float, per_seed: Array) -> MeanScore:
+    spread = t_interval(per_seed) if per_seed.size else None
+    return MeanScore(
+        mean=mean,
+        half_width=spread.half_width if spread else None,
+        n=spread.n if spread else 0,
+    )
+
+
+def _marked(found: MainTable, results: Results) -> Mapping[Place, MeanScore]:
+    """Best and second of each column among the variants that may be ranked with the baseline."""
+    ranked = [v for v in found.variants if not results.not_comparable(v, results.baseline)]
+    cells = dict(found.cells)
+    for dataset, metric in found.columns:
+        means = {
+            v: round(m, 9) for v in ranked if (m := cells[v, dataset, metric].mean) is not None
+        }
+        highest = sorted(set(means.values()), reverse=True) if len(means) > 1 else []
+        for mark, value in zip(("best", "second"), highest, strict=False):
+            for variant in (v for v, mean in means.items() if mean == value):
+                place = (variant, dataset, metric)
+                cells[place] = replace(cells[place], mark=mark)
+    return cells
+
+
+@once
+def main(analysis: Analysis) -> MainTable:
+    """The main table of this report."""
+    return main_table(analysis.results)
+
+
+def flagged(results: Results, variant: str) -> bool:
+    """Whether the weights of a variant were selected on test data."""
+    setting = results.settings.get(variant)
+    return setting is not None and saw_test(setting.selection)
+
+
+def tags(results: Results, variant: str) -> tuple[str, ...]:
+    """What qualifies a variant wherever it is ranked."""
+    found = ["baseline"] if variant == results.baseline else []
+    found += ["reference"] if variant in results.references else []
+    found += [results.inert[variant]] if variant in results.inert else []
+    found += ["batch-coupled"] if variant in results.batch_coupled else []
+    found += [] if results.seeded(variant) or not results.planned_seeds else ["no randomness"]
+    if reason := results.not_comparable(variant, results.baseline):
+        found.append(f"not ranked: {reason}")
+    return tuple(found)
+
+
+def num_seeds(found: MainTable, variant: str) -> int | Span:
+    """Number of seeds behind a row, or the range where cells differ."""
+    counts = {found.cells[variant, d, m].n for d, m in found.columns if d is not AVERAGE}
+    return min(counts) if len(counts) == 1 else Span(min(counts), max(counts))
+
+
+class ResultRow(NamedTuple):
+    """One cell of the main table as files hold it."""
+
+    variant: str
+    dataset: str
+    metric: str
+    cell: MeanScore
+
+
+FILE_COLUMNS: Columns[ResultRow] = (
+    Column("variant", "Variant", Kind.NAME, lambda r: r.variant, Show.FILES),
+    Column(
+        "dataset",
+        "Dataset",
+        Kind.TEXT,
+        lambda r: r.dataset,
+        Show.FILES,
+        help="average for the average over all datasets",
+    ),
+    Column("metric", "Metric", Kind.TEXT, lambda r: r.metric, Show.FILES),
+    Column("mean", "Mean", Kind.POINTS, lambda r: r.cell.mean, Show.FILES),
+    Column(
+        "half_width_95",
+        "Half width",
+        Kind.POINTS,
+        lambda r: r.cell.half_width,
+        Show.FILES,
+        help="of the 95 % t interval over seeds",
+    ),
+    Column("n", "n", Kind.COUNT, lambda r: r.cell.n, Show.FILES, help="number of seeds"),
+)
+
+
+def _file_rows(found: MainTable) -> list[ResultRow]:
+    return [
+        ResultRow(v, AVERAGE_NAME if d is AVERAGE else d, m, found.cells[v, d, m])
+        for v in found.variants
+        for d, m in found.columns
+    ]
+
+
+TITLE = "Accuracy in percent, mean ± half width of the 95 % t interval over n seeds"
+
+
+def _page_table(analysis: Analysis) -> Table:
+    """All metrics of a dataset side by side, each number with a link to its runs."""
+    results, found = analysis.results, main(analysis)
+    columns: list[Column[str]] = [
+        Column("variant", "Variant", Kind.NAME, partial(_name, results), Show.READ ^ Show.PAPER),
+        Column("n", "n", Kind.COUNT, partial(num_seeds, found), Show.READ ^ Show.PAPER),
+    ]
+    for dataset, metric in found.columns:
+        brief = dataset == found.datasets[0] or results.shared_seeds
+        columns.append(
+            Column(
+                metric,
+                label(metric),
+                Kind.SCORE,
+                partial(_linked, analysis, dataset, metric),
+                Show.WIDE | Show.TERMINAL if brief else Show.WIDE,
+                group=AVERAGE_NAME if dataset is AVERAGE else dataset,
+            )
+        )
+    return table("main", TITLE, tuple(columns), found.variants, notes=_notes(analysis))
+
+
+def _name(results: Results, variant: str) -> Name:
+    warning = "selection saw test data" if flagged(results, variant) else ""
+    return Name(variant, tags(results, variant), warning)
+
+
+def _shown(analysis: Analysis, dataset: str | None, metric: str, variant: str) -> MeanScore:
+    """A cell with what a reader must know about it."""
+    results, found = analysis.results, main(analysis)
+    cell = found.cells[variant, dataset, metric]
+    planned = len(results.planned_seeds) if results.seeded(variant) else 1
+    return replace(
+        cell,
+        standing=standing(analysis, variant, metric) if dataset == found.datasets[0] else "",
+        flagged=flagged(results, variant),
+        partial=cell.n < planned,
+    )
+
+
+def _linked(analysis: Analysis, dataset: str | None, metric: str, variant: str) -> Linked:
+    where = anchors(analysis)
+    place = where.variant(variant) if dataset is AVERAGE else where.cell(variant, dataset)
+    return Linked(_shown(analysis, dataset, metric, variant), f"#{place}")
+
+
+def _notes(analysis: Analysis) -> list[str]:
+    found = main(analysis)
+    said = [
+        "† significantly worse than the best (Holm over all pairs), ≈ practically equal to it "
+        f"(within {points(analysis.options.rope)} points), both in the first group of columns; no "
+        "mark means undecided."
+    ]
+    if HM_OF_MEANS in found.metrics[found.datasets[0]]:
+        said.append(
+            "HM is the mean of the harmonic means of the runs; HM of means is the harmonic mean of "
+            "the two averages, which most papers print."
+        )
+    return said
+
+
+def _paper_tables(analysis: Analysis) -> list[Table]:
+    """One table a metric, with a column a dataset."""
+    found = main(analysis)
+    made = []
+    for metric in dict.fromkeys(metric for _, metric in found.columns):
+        columns: list[Column[str]] = [
+            Column("variant", "Variant", Kind.NAME, str, Show.PAPER),
+            *(
+                Column(
+                    metric,
+                    AVERAGE_NAME if dataset is AVERAGE else dataset,
+                    Kind.SCORE,
+                    partial(_shown, analysis, dataset, metric),
+                    Show.PAPER,
+                )
+                for dataset in found.datasets
+                if metric in found.metrics[dataset]
+            ),
+        ]
+        title = f"{label(metric)}, accuracy in percent, mean ± half width of the 95 % t interval"
+        made.append(
+            table(metric, f"{title} over seeds", tuple(columns), found.variants, notes=LEGEND)
+        )
+    return made
+
+
+LEGEND = ("† significantly worse than the best, ≈ practically equal to it, on average.",)
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    tables = (
+        _page_table(analysis),
+        *_paper_tables(analysis),
+        table("results", TITLE, FILE_COLUMNS, _file_rows(main(analysis))),
+    )
+    return [Section(key="results", tables=tables)]
+
+
+TOPIC = Topic(key="results", build=_sections, files={"results": FILE_COLUMNS}, show=Show.ALL)

@@ -1,0 +1,150 @@
+"""Every planned run: its score, its folder, and the command that repeats it."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.read.results import Results
+from analysis.read.shot_curves import point
+from analysis.sections.analysis import Analysis, once
+from analysis.sections.section import Section, Topic
+from analysis.text import Column, Columns, Kind, Linked, Name, Show, counted, label, table
+from core.program import command_line
+
+
+class RunAnchors:
+    """Where on the page the runs behind a number are: the ids of rows of the table of runs."""
+
+    def __init__(self, results: Results) -> None:
+        self._variants = {v: i for i, v in enumerate(results.variants)}
+        frame = results.runs if not results.runs.empty else results.frame
+        names = dict.fromkeys(str(d) for d in frame["dataset"])
+        self._datasets = {d: i for i, d in enumerate(names)}
+
+    def cell(self, variant: str, dataset: str) -> str:
+        """The id of the runs of one cell; of the variant where the dataset has no runs itself."""
+        if dataset not in self._datasets:
+            return self.variant(variant)
+        return f"c{self._variants[variant]}-{self._datasets[dataset]}"
+
+    def variant(self, variant: str) -> str:
+        """The id of the first run of a variant."""
+        return f"v{self._variants[variant]}"
+
+
+@once
+def anchors(analysis: Analysis) -> RunAnchors:
+    """The ids of the runs of this report."""
+    return RunAnchors(analysis.results)
+
+
+class PlannedRun(NamedTuple):
+    """One row: ``folder`` is relative to the report, blank without a study folder."""
+
+    variant: Name
+    dataset: str
+    shots: int | None
+    seed: int | None
+    score: float | None
+    status: str
+    identity: str
+    folder: str
+    command: str
+    note: str
+
+
+def _columns(curve: bool, metric: str) -> Columns[PlannedRun]:
+    shots: Columns[PlannedRun] = (Column("shots", "Shots", Kind.COUNT, lambda r: r.shots),)
+    return (
+        Column("variant", "Variant", Kind.NAME, lambda r: r.variant),
+        Column("dataset", "Dataset", Kind.TEXT, lambda r: r.dataset),
+        *(shots if curve else ()),
+        Column("seed", "Seed", Kind.ID, lambda r: r.seed),
+        Column("score", metric, Kind.POINTS, lambda r: r.score),
+        Column("status", "State", Kind.TEXT, lambda r: r.status),
+        Column(
+            "run",
+            "Run",
+            Kind.CODE,
+            lambda r: Linked(r.identity, r.folder) if r.folder else r.identity,
+        ),
+        Column("command", "Repeat it", Kind.CODE, lambda r: r.command, optional=True),
+        Column("note", "Note", Kind.TEXT, lambda r: r.note, optional=True),
+    )
+
+
+def planned_runs(analysis: Analysis) -> Iterator[PlannedRun]:
+    """Every planned run; the first one of a variant or a cell bears its id."""
+    results, where = analysis.results, anchors(analysis)
+    scores, seen = _run_scores(results), set[str]()
+    frame = results.runs
+    if frame.empty:
+        frame = results.frame[["variant", "dataset", "seed"]].assign(
+            identity=results.provenance.get("run", ""), status="scored", note=""
+        )
+    for raw in frame.to_dict("records"):
+        row: dict[str, Any] = {str(key): value for key, value in raw.items()}
+        seed = row["seed"] if isinstance(row["seed"], int) else None
+        shots = row["shots"] if isinstance(row.get("shots"), int) else None
+        metric = results.primary_metric if shots is None else point(shots)
+        ids = (where.variant(row["variant"]), where.cell(row["variant"], row["dataset"]))
+        fresh = tuple(i for i in dict.fromkeys(ids) if i not in seen)
+        seen |= set(fresh)
+        folder, command = _whereabouts(analysis, str(row["identity"]), row["status"])
+        yield PlannedRun(
+            variant=Name(row["variant"], ids=fresh),
+            dataset=row["dataset"],
+            shots=shots,
+            seed=seed,
+            score=scores.get((row["variant"], row["dataset"], seed, metric)),
+            status=row["status"],
+            identity=str(row["identity"]),
+            folder=folder,
+            command=command,
+            note=row["note"],
+        )
+
+
+def _run_scores(results: Results) -> Mapping[tuple[str, str, int | None, str], float]:
+    """The score of (variant, dataset, seed, metric): the headline's, or those of a curve."""
+    frame = results.frame
+    keys = [
+        (str(v), str(d), None if pd.isna(s) else int(s))
+        for v, d, s in zip(frame["variant"], frame["dataset"], frame["seed"], strict=True)
+    ]
+    return {
+        (*key, metric): float(score)
+        for metric in results.curve or (results.primary_metric,)
+        for key, score in zip(keys, frame[metric], strict=True)
+        if not pd.isna(score)
+    }
+
+
+def _whereabouts(analysis: Analysis, identity: str, status: str) -> tuple[str, str]:
+    """The folder of a run as the report sees it, and the command that repeats the run."""
+    if analysis.folder is None or status == "missing":
+        return "", ""
+    folder = os.path.relpath(analysis.folder / identity, analysis.out)
+    command = command_line("rerun", analysis.folder, identity)
+    return Path(folder).as_posix() + "/", command
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    results = analysis.results
+    metric = "Accuracy" if results.curve else label(results.primary_metric)
+    rows = list(planned_runs(analysis))
+    found = table(
+        "runs",
+        "Runs",
+        _columns(bool(results.curve), metric),
+        rows,
+        folded=True,
+        summary=counted(len(rows), "planned cell"),
+    )
+    return [Section(key="runs", tables=(found,))]
+
+
+TOPIC = Topic(key="runs", build=_sections, show=Show.PAGE)

@@ -1,0 +1,202 @@
+"""What a report consists of: chapters of sections, and a section is everything about one topic.
+
+A file of this folder computes the numbers of one topic and says them: sentences, typed tables,
+figures. It declares a ``Topic``; ``analysis/report.py`` has the one list that orders topics. A new
+statistic is a function in ``stats/`` and such a file.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from analysis.figures.figure import Figure
+from analysis.text import Column, Show, Table
+
+BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
+
+FINDINGS: Mapping[str, str] = {
+    "better": "▲",
+    "worse": "▼",
+    "equivalent": "≈",
+    "undecided": "○",
+    "flag": "⚑",
+    "note": "!",
+}
+"""The kinds of sentences that are findings, with their marks."""
+
+
+class Citation(NamedTuple):
+    """A work that a sentence cites: its key, its text, and the BibTeX entry."""
+
+    key: str
+    text: str
+    bibtex: str
+
+
+@functools.cache
+def known_citations() -> Mapping[str, Citation]:
+    """Every entry of references.bib by its key."""
+    found = {}
+    for entry in BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n"):
+        match = re.match(r"@\w+\{(\w+),", entry.strip())
+        assert match is not None, entry
+        fields = dict(re.findall(r"(\w+) = \{+(.*?)\}+,?\n", entry))
+        where = fields.get("journal") or fields["booktitle"]
+        authors = fields["author"].replace(" and ", ", ").replace(", others", " et al.")
+        text = f"{authors}. {fields['title'].rstrip('?.')}. {where}, {fields['year']}."
+        found[match[1]] = Citation(match[1], text, entry.strip() + "\n")
+    return found
+
+
+def cite(key: str) -> Citation:
+    """A work by its key in references.bib."""
+    return known_citations()[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """What a section says, in pieces: text, and the works that it cites where they stand.
+
+    ``kind``: one of ``FINDINGS``, plain (running text), item (a line of a list) or paper (a part of
+    the methods paragraph).
+    """
+
+    pieces: tuple[str | Citation, ...]
+    kind: str = "plain"
+
+    @property
+    def text(self) -> str:
+        """The sentence without its citations."""
+        return "".join(piece for piece in self.pieces if isinstance(piece, str))
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """The works that it cites, in order."""
+        return tuple(piece for piece in self.pieces if isinstance(piece, Citation))
+
+
+def say(*pieces: str | Citation, kind: str = "plain") -> Sentence:
+    """A sentence of these pieces."""
+    return Sentence(pieces, kind)
+
+
+def plain(texts: Iterable[str]) -> tuple[Sentence, ...]:
+    """Texts as running text."""
+    return tuple(Sentence((text,)) for text in texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Everything that a report says about one topic.
+
+    ``reason`` says why there is nothing to say: the section does not apply. ``title`` is blank for
+    what follows the heading of its chapter directly.
+    """
+
+    key: str
+    title: str = ""
+    sentences: tuple[Sentence, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    reason: str = ""
+    show: Show = Show.ALL
+
+    def table(self, key: str) -> Table:
+        """The first table of this key."""
+        return next(table for table in self.tables if table.key == key)
+
+    @property
+    def text(self) -> str:
+        """All sentences as one paragraph."""
+        return " ".join(sentence.text for sentence in self.sentences)
+
+
+Source = TypeVar("Source")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic(Generic[Source]):
+    """A kind of section: what makes it, and the columns of its tables in files.
+
+    ``build`` makes its sections from what the report is about: one, or one a reference.
+    """
+
+    key: str
+    build: Callable[[Source], Sequence[Section]]
+    files: Mapping[str, tuple[Column[Any], ...]] = field(default_factory=dict)
+    show: Show = Show.ALL ^ Show.TERMINAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chapter(Generic[Source]):
+    """Topics under one heading, and their sections once they are built.
+
+    ``nav`` names it in the navigation of the page where that differs from the title;
+    ``side_by_side``: its sections stand beside each other where there is room.
+    """
+
+    key: str
+    title: str
+    topics: tuple[Topic[Source], ...]
+    nav: str = ""
+    side_by_side: bool = False
+    sections: tuple[Section, ...] = ()
+
+    def built(self, source: Source) -> "Chapter[Source]":
+        """The chapter with its sections."""
+        sections = [
+            replace(section, show=topic.show)
+            for topic in self.topics
+            for section in topic.build(source)
+        ]
+        return replace(self, sections=tuple(sections))
+
+    def seen(self, where: Show) -> tuple[Section, ...]:
+        """The sections that apply and are shown there."""
+        return tuple(s for s in self.sections if where in s.show and not s.reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What stands above the chapters: ``identity`` is what report.json begins with."""
+
+    title: str
+    product: str
+    lead: str
+    identity: Mapping[str, Any]
+    closing: str
+    links: tuple[str, ...] = ()
+
+
+def left_out(chapters: Iterable[Chapter[Any]]) -> list[tuple[str, str]]:
+    """Title and reason of every section that does not apply."""
+    return [
+        (section.title or chapter.title, section.reason)
+        for chapter in chapters
+        for section in chapter.sections
+        if section.reason
+    ]
+
+
+def cited(chapters: Iterable[Chapter[Any]]) -> tuple[Citation, ...]:
+    """Every work that is cited, once, in the order of the report: its number is its place."""
+    return tuple(
+        dict.fromkeys(
+            citation
+            for chapter in chapters
+            for section in chapter.sections
+            for sentence in section.sentences
+            for citation in sentence.citations
+        )
+    )
+
+
+def numbered(sentence: Sentence, citations: Sequence[Citation]) -> str:
+    """The sentence with the numbers of the works that it cites in brackets."""
+    return "".join(
+        piece if isinstance(piece, str) else f" [{citations.index(piece) + 1}]"
+        for piece in sentence.pieces
+    )

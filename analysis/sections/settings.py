@@ -1,0 +1,41 @@
+"""The settings in which the variants differ."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from analysis.read.settings import differing_settings
+from analysis.sections.analysis import Analysis
+from analysis.sections.section import Section, Topic
+from analysis.text import Column, Kind, Show, counted, table
+
+SettingRow = tuple[str, tuple[str, ...]]
+
+
+def _value(place: int, row: SettingRow) -> str:
+    return row[1][place]
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    found = differing_settings(analysis.results, analysis.folder)
+    if not found.rows:
+        return [Section(key="settings", reason="the source says nothing about settings")]
+    columns: list[Column[SettingRow]] = [
+        Column("setting", "Setting", Kind.CODE, lambda row: row[0], Show.PAGE),
+        *(
+            Column(variant, variant, Kind.CODE, partial(_value, place), Show.PAGE)
+            for place, variant in enumerate(found.variants)
+        ),
+    ]
+    made = table(
+        "settings",
+        "Settings that differ",
+        tuple(columns),
+        found.rows,
+        notes=[f"From {found.source}; a dash: not set."],
+        folded=True,
+        summary=f"{counted(len(found.rows), 'setting')} in which the variants differ",
+    )
+    return [Section(key="settings", tables=(made,))]
+
+
+TOPIC = Topic(key="settings", build=_sections, show=Show.PAGE)

@@ -1,0 +1,73 @@
+"""What the tests beside the verdicts have in common: their variants, and what limits their claims.
+
+The mixed model, Conover's test, rank stability, trends over shots and overlapping resamples stand
+beside the verdicts, on the headline's metric; no verdict rests on them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.sections.analysis import Analysis, once
+from analysis.sections.pairwise import LEFT_OUT_COLUMNS, paired
+from analysis.sections.section import Section, Topic, say
+from analysis.stats import MIN_DATASETS_FOR_WILCOXON
+from analysis.text import label, table
+
+MAX_NAMED = 10
+
+
+def scored(analysis: Analysis) -> tuple[str, ...]:
+    """The variants that may be ranked together and have a score."""
+    lacking = dict(unscored(analysis))
+    return tuple(v for v in paired(analysis)[analysis.metric].variants if v not in lacking)
+
+
+@once
+def unscored(analysis: Analysis) -> tuple[tuple[str, str], ...]:
+    """The variants that might be ranked and have no score, with that as the reason."""
+    results, metric = analysis.results, analysis.metric
+    return tuple(
+        (v, "it has no score")
+        for v in paired(analysis)[metric].variants
+        if not np.isfinite(results.scores(v, metric)).any()
+    )
+
+
+def few_datasets(num_datasets: int) -> list[str]:
+    """What a test over datasets is worth where they are too few for a claim on others."""
+    if num_datasets >= MIN_DATASETS_FOR_WILCOXON:
+        return []
+    return [f"On {num_datasets} datasets this describes them and supports no claim on others."]
+
+
+def without(datasets: Sequence[str]) -> list[str]:
+    """The datasets that a test lacks."""
+    if not datasets:
+        return []
+    shown = ", ".join(datasets[:MAX_NAMED])
+    more = len(datasets) - MAX_NAMED
+    return [f"Without {shown}{f' and {more} more' if more > 0 else ''}: cells are missing."]
+
+
+def as_sentence(text: str) -> list[str]:
+    """A remark as a sentence of its own."""
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    found = (*paired(analysis)[analysis.metric].left_out, *unscored(analysis))
+    start = f"Beside the verdicts, on {label(analysis.metric)}; no verdict rests on them."
+    return [
+        Section(
+            key="beside_the_verdicts",
+            sentences=(
+                say(start),
+                *(say(f"{v} is in none of them: {reason}", kind="item") for v, reason in found),
+            ),
+            tables=(table("left_out", "In none of them", LEFT_OUT_COLUMNS, found),),
+        )
+    ]
+
+
+TOPIC = Topic(key="beside_the_verdicts", build=_sections, files={"left_out": LEFT_OUT_COLUMNS})

@@ -1,0 +1,76 @@
+"""Few-shot curves: accuracy over the number of shots."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from analysis.figures.curves import CurveInfo, shot_curves
+from analysis.sections.analysis import Analysis
+from analysis.sections.results import AVERAGE, AVERAGE_NAME, MainTable, main
+from analysis.sections.section import Section, Topic
+from analysis.text import Column, Kind, MeanScore, Show, Table, table
+
+TITLE = "Accuracy over shots"
+
+
+class CurveRow(NamedTuple):
+    """One curve; the dataset is ``AVERAGE`` for the average over all."""
+
+    dataset: str | None
+    variant: str
+
+
+def dataset_name(dataset: str | None) -> str:
+    """A dataset, or the average over all of them, in words."""
+    return AVERAGE_NAME if dataset is AVERAGE else dataset
+
+
+def _score(found: MainTable, metric: str, row: CurveRow) -> MeanScore:
+    return found.cells[row.variant, row.dataset, metric]
+
+
+def _table(found: MainTable, curve: Sequence[str]) -> Table:
+    """A row a dataset and variant and a column a number of shots."""
+    columns: list[Column[CurveRow]] = [
+        Column("dataset", "Dataset", Kind.NAME, lambda r: dataset_name(r.dataset), Show.READ),
+        Column("variant", "Variant", Kind.TEXT, lambda r: r.variant, Show.READ),
+        *(
+            Column(metric, metric, Kind.SCORE, partial(_score, found, metric), Show.READ)
+            for metric in curve
+        ),
+    ]
+    rows = [CurveRow(dataset, v) for dataset in found.datasets for v in found.variants]
+    return table("curves", TITLE, tuple(columns), rows)
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    results, found = analysis.results, main(analysis)
+    if not results.curve:
+        reason = "the study has one number of shots"
+        return [Section(key="shot_curves", title=TITLE, reason=reason)]
+    shots = results.curve
+    curves = []
+    for v in found.variants:
+        for d in found.datasets:
+            cells = [found.cells[v, d, metric] for metric in shots]
+            curves.append(
+                CurveInfo(
+                    variant=v,
+                    dataset=dataset_name(d),
+                    shots=tuple(shots.values()),
+                    mean=tuple(cell.mean for cell in cells),
+                    half_width=tuple(cell.half_width for cell in cells),
+                )
+            )
+    drawn = shot_curves(curves)
+    return [
+        Section(
+            key="shot_curves",
+            title=TITLE,
+            tables=(_table(found, tuple(results.curve)),),
+            figures=(drawn,) if drawn else (),
+        )
+    ]
+
+
+TOPIC = Topic(key="shot_curves", build=_sections)
