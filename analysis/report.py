@@ -21,8 +21,8 @@ from analysis.render.html import render_page
 from analysis.render.json_document import document, schema
 from analysis.render.latex import report_latex
 from analysis.render.markdown import report_markdown
+from analysis.render.scores_table import scores_frame
 from analysis.render.terminal import print_lines, report_lines
-from analysis.render.tidy_table import tidy_frame
 from analysis.sections import (
     base_to_new,
     comparisons,
@@ -114,6 +114,7 @@ FILES = (
     "report.tex",
     "references.bib",
     "report.json",
+    "report.schema.json",
     "results.csv",
     "comparisons.csv",
     "evidence.csv",
@@ -270,10 +271,11 @@ def _files(report: Report) -> dict[str, str | bytes]:
     text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     files: dict[str, str | bytes] = {
         "report.json": text + "\n",
+        "report.schema.json": json.dumps(report_schema(), indent=1) + "\n",
         "results.csv": _csv(_rows(report, "results", "results")),
         "comparisons.csv": _csv(_comparison_rows(report)),
         "evidence.csv": _csv(_evidence_rows(report)),
-        "scores.csv": tidy_frame(found).to_csv(index=False, lineterminator="\n"),
+        "scores.csv": scores_frame(found).to_csv(index=False, lineterminator="\n"),
         "report.md": report_markdown(header, chapters),
         "report.tex": report_latex(header, chapters, names),
         "references.bib": "\n".join(work.bibtex for work in cited(chapters)),

@@ -1,6 +1,7 @@
 """The report of a search: one page and its JSON document. ``CHAPTERS`` is the order of the page."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,14 @@ def build_search_report(
         chapters=_chapters(analysis),
         page=out / "index.html",
     )
-    write_atomic(out / "report.json", _json(report))
+    write_atomic(out / "report.json", _json(report.to_dict()))
+    write_atomic(out / "report.schema.json", _json(search_report_schema()))
     write_atomic(report.page, render_page(report.header, report.chapters))
     return report
 
 
-def _json(report: SearchReport) -> str:
-    return json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _chapters(analysis: SearchAnalysis) -> tuple[Chapter[SearchAnalysis], ...]:
@@ -155,7 +157,7 @@ def report_search(
     """Build the report of a search, print its findings, and say which page to open."""
     report = build_search_report(folder, out=out, options=options, allow_mixed=allow_mixed)
     if json_file is not None:
-        write_atomic(json_file, _json(report))
+        write_atomic(json_file, _json(report.to_dict()))
     for finding in report.findings:
         print(f"* {finding.text}")
     print(f"page: {report.page}")

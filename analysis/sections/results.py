@@ -38,7 +38,7 @@ AVERAGE = None
 """Stands for a dataset where the average over all of them is meant: any name could be one."""
 AVERAGE_NAME = "average"
 
-Place = tuple[str, str | None, str]
+CellAddress = tuple[str, str | None, str]
 """Variant, dataset or ``AVERAGE``, metric."""
 
 
@@ -51,7 +51,7 @@ class MainTable:
     variants: tuple[str, ...]
     datasets: tuple[str | None, ...]
     metrics: Mapping[str | None, tuple[str, ...]]
-    cells: Mapping[Place, MeanScore]
+    cells: Mapping[CellAddress, MeanScore]
 
     @property
     def columns(self) -> list[tuple[str | None, str]]:
@@ -70,7 +70,7 @@ def main_table(results: Results) -> MainTable:
     averages = results.metrics
     if {"base", "new"} <= set(averages):
         averages = (*averages, HM_OF_MEANS)
-    cells: dict[Place, MeanScore] = {}
+    cells: dict[CellAddress, MeanScore] = {}
     for variant in results.variants:
         scores = {metric: results.scores(variant, metric) for metric in results.metrics}
         for metric, values_DS in scores.items():
@@ -126,7 +126,7 @@ def _centered(mean: float, per_seed: Array) -> MeanScore:
     )
 
 
-def _marked(found: MainTable, results: Results) -> Mapping[Place, MeanScore]:
+def _marked(found: MainTable, results: Results) -> Mapping[CellAddress, MeanScore]:
     """Best and second of each column among the variants that may be ranked with the baseline."""
     ranked = [v for v in found.variants if not results.not_comparable(v, results.baseline)]
     cells = dict(found.cells)

@@ -16,7 +16,7 @@ def export_command(
 ) -> None:
     """Write the scores of a study as one tidy table, one row per run, as fractions."""
     from analysis.read.load import load_results
-    from analysis.render.tidy_table import export
+    from analysis.render.scores_table import export
 
     rows = export(load_results(source, scale=scale, allow_mixed=allow_mixed), out)
     print(f"wrote {out}: {rows} rows")

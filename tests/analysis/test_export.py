@@ -12,7 +12,7 @@ from analysis.read.csv_file import load_csv
 from analysis.read.results import with_choices
 from analysis.read.settings import differing_settings
 from analysis.read.study_folder import load_study
-from analysis.render.tidy_table import export, tidy_frame
+from analysis.render.scores_table import export, scores_frame
 from analysis.report import build_report
 from analysis.sections.analysis import Options
 from analysis.sections.parts import parts
@@ -35,7 +35,7 @@ def study(tmp_path):
 
 def test_the_csv_reads_back_as_the_same_scores(study, tmp_path):
     results = load_study(study)
-    assert export(results, tmp_path / "t.csv") == 6 == len(tidy_frame(results))
+    assert export(results, tmp_path / "t.csv") == 6 == len(scores_frame(results))
     again = load_csv(tmp_path / "t.csv")
     for variant in results.variants:
         for metric in ("base", "new", "hm"):
@@ -47,7 +47,7 @@ def test_parquet_holds_the_same_table(study, tmp_path):
     results = load_study(study)
     export(results, tmp_path / "t.parquet")
     read = pd.read_parquet(tmp_path / "t.parquet")
-    assert list(read.columns) == list(tidy_frame(results).columns) and len(read) == 6
+    assert list(read.columns) == list(scores_frame(results).columns) and len(read) == 6
     assert read["seed"].isna().sum() == 2
     with pytest.raises(ValueError, match=r"must end in \.csv or \.parquet, got 't\.xlsx'"):
         export(results, tmp_path / "t.xlsx")
@@ -100,7 +100,7 @@ def same_report(one, two, *metrics):
 def test_a_base_to_new_study_reads_back_with_its_rules_and_parts(tmp_path):
     folder = toggle_study(tmp_path / "grid", datasets=3, seeds=2)
     results = load_study(folder)
-    frame = tidy_frame(results)
+    frame = scores_frame(results)
     assert list(frame.columns[:10]) == [
         "variant", "dataset", "seed", "shots", "protocol", "regime", "selection", "code", "run",
         "base",
@@ -129,7 +129,7 @@ def test_targets_of_one_model_keep_their_counts_and_their_shared_seeds(tmp_path)
             evaluation["dataset"] = evaluation["target"] = target
         path.write_text(json.dumps(record))
     results = load_study(folder)
-    frame = tidy_frame(results)
+    frame = scores_frame(results)
     assert (frame["correct"] / frame["total"]).tolist() == pytest.approx(frame["accuracy"].tolist())
     assert results.shared_seeds and len(frame) == 12 and frame["run"].nunique() == 6
     export(results, tmp_path / "t.csv")

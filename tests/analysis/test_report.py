@@ -246,8 +246,9 @@ def test_report_is_complete_escaped_and_offline(study, capsys):
     assert escape_markdown("x<b>y</b>") in markdown and "train_seconds" not in markdown
     written = {p.name for p in (folder / "report").iterdir()}
     assert written == {
-        "index.html", "report.md", "report.tex", "references.bib", "report.json", "results.csv",
-        "comparisons.csv", "evidence.csv", "scores.csv", "cost.csv",
+        "index.html", "report.md", "report.tex", "references.bib", "report.json",
+        "report.schema.json",
+        "results.csv", "comparisons.csv", "evidence.csv", "scores.csv", "cost.csv",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A study as one tidy table, CSV or Parquet: a row a run, in the format that a report reads."""
+"""The scores of a study as one long table, CSV or Parquet: one row per run; a report reads it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ENDINGS = (".csv", ".parquet")
 SAID = (PROVENANCE_COLUMNS[0], "protocol", "regime", "selection", *PROVENANCE_COLUMNS[1:])
 
 
-def tidy_frame(results: Results) -> pd.DataFrame:
+def scores_frame(results: Results) -> pd.DataFrame:
     """variant, dataset, seed; shots, protocol, regime, selection, code, data, run; one column a
     metric (fractions), correct and total where they are exact; factor:NAME with the levels.
 
@@ -49,7 +49,7 @@ def export(results: Results, path: Path) -> int:
     if path.suffix not in ENDINGS:
         endings = " or ".join(ENDINGS)
         raise ValueError(f"the file to export to must end in {endings}, got {path.name!r}")
-    frame = tidy_frame(results)
+    frame = scores_frame(results)
     if path.suffix == ".csv":
         write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
         return len(frame)
