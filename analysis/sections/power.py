@@ -33,7 +33,7 @@ def variance_components(difference_DS: Array) -> tuple[Spread | None, str]:
     """The spread in paired differences (D, S) by the method of moments; None and why where it
     cannot be told.
 
-    With one seed a dataset the two parts cannot be told apart: all of it counts as ``between``.
+    With one seed per dataset the two parts cannot be told apart: all of it counts as ``between``.
     """
     rows = [row[np.isfinite(row)] for row in np.atleast_2d(difference_DS)]
     rows = [row for row in rows if row.size]
