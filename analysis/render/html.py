@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from analysis.sections.power import plan_rows
 from analysis.sections.published_views import published_context
 from analysis.sections.tables import AVERAGE, least_text, seeds_text
 from analysis.text import HM_OF_MEANS, counted, label, p_text
+from core.program import command_line
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -292,7 +292,7 @@ def _whereabouts(report: "Report", row: Mapping[str, Any]) -> dict[str, str]:
     if report.source is None:
         return {"link": "", "rerun": ""}
     identity = str(row["identity"])
-    rerun = f"python main.py rerun {shlex.quote(str(report.source))} {identity}"
+    rerun = command_line("rerun", report.source, identity)
     if row["status"] == "missing":
         return {"link": "", "rerun": ""}
     folder = os.path.relpath(report.source / identity, report.out)

@@ -155,7 +155,7 @@ def _load_mosaic(path: Path) -> FrozenCLIP:
     if not path.is_file() and path == mosaic.WEIGHTS_PATH:
         raise ValueError(
             f"the embedded model's weights {path} are missing; restore the file or train it again: "
-            "python main.py pretrain"
+            f"{command_line('pretrain')}"
         )
     model: Any = build_open_clip(mosaic.MODEL_CONFIG)
     _load_weights(model, read_state_dict(path), str(path))

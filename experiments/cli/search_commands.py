@@ -179,5 +179,5 @@ def _dimension(shape: Mapping[str, Any]) -> str:
 
 
 def _interrupted() -> int:
-    print(f"interrupted; the same command does the rest: {same_command()}", file=sys.stderr)
+    print(f"interrupted; the same command continues: {same_command()}", file=sys.stderr)
     return 3

@@ -36,10 +36,12 @@ MAX_FUNCTION = 40
 # workers -> run -> methods, refiners -> core, and cli -> report -> render -> sections -> figures
 # -> read -> stats, text. A room may import everything below it.
 RUN = {"methods", "refiners", "core", "experiments.configs"}
-READ = {"analysis.stats", "analysis.text", "core.store", "core.metrics", "core.suggestions"}
+BELOW = {"core.store", "core.metrics", "core.suggestions", "core.program"}
+READ = {"analysis.stats", "analysis.text", *BELOW}
 MAY_IMPORT = {
     "core.metrics": set(),
     "core.suggestions": set(),
+    "core.program": set(),
     "core.store": {"core.metrics", "core.suggestions"},
     "core": set(),
     "methods": {"core"},
