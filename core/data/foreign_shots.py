@@ -16,32 +16,16 @@ Blank lines are ignored in the last two.
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from core.store.shots import Shot, Shots, checked_shot
 
 PATH_KEYS = ("impath", "path", "image_path", "img_path", "image", "filepath", "file", "filename")
 LABEL_KEYS = ("label", "class_id", "class_idx", "target")
 PART_KEYS = ("split", "part", "subset")
 KNOWN_CLASS = ("dassl.data.datasets.base_dataset", "Datum")
 MAX_PICKLE_BYTES = 64 * 2**20  # 16 shots of ImageNet take 3 MiB
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """One image of a list: its path as written, and its label where the list has one."""
-
-    path: str
-    label: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shots:
-    """The images of a file. ``sha256`` holds the hash of each part where the file has one."""
-
-    train: tuple[Shot, ...]
-    val: tuple[Shot, ...] = ()
-    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_foreign_shots(path: Path) -> Shots:
@@ -59,26 +43,6 @@ def read_foreign_shots(path: Path) -> Shots:
     if not shots.train:
         raise ValueError(f"shots file {path} names no training images")
     return shots
-
-
-def shots_of_pairs(value: object, where: str) -> tuple[Shot, ...]:
-    """Checked ``[[path, label], ...]``. Raises ValueError."""
-    if not isinstance(value, list):
-        raise ValueError(f"{where} must be a list of [path, label]")
-    made = []
-    for n, pair in enumerate(value):
-        if not isinstance(pair, list) or len(pair) < 2:
-            raise ValueError(f"{where}[{n}] must be [path, label], got {pair!r}")
-        made.append(_shot(pair[0], pair[1], f"{where}[{n}]"))
-    return tuple(made)
-
-
-def _shot(path: object, label: object, where: str) -> Shot:
-    if not isinstance(path, str) or not path:
-        raise ValueError(f"{where}: the path must be a text, got {path!r}")
-    if label is not None and (not isinstance(label, int) or isinstance(label, bool) or label < 0):
-        raise ValueError(f"{where}: the label must be an integer from 0, got {label!r}")
-    return Shot(path, label)
 
 
 class _Datum:
@@ -123,7 +87,7 @@ def _data(items: object, where: str) -> tuple[Shot, ...]:
     if not isinstance(items, list) or not all(type(item) is _Datum for item in items):
         raise ValueError(f"{where} must be a list of Dassl items")
     return tuple(
-        _shot(getattr(item, "path", None), getattr(item, "label", None), f"{where}[{n}]")
+        checked_shot(getattr(item, "path", None), getattr(item, "label", None), f"{where}[{n}]")
         for n, item in enumerate(items)
     )
 
@@ -146,14 +110,14 @@ def _read_json_lines(path: Path) -> Shots:
         except ValueError as error:
             raise ValueError(f"{where} is not JSON: {error}") from error
         if isinstance(entry, list) and len(entry) >= 2:
-            parts["train"].append(_shot(entry[0], entry[1], where))
+            parts["train"].append(checked_shot(entry[0], entry[1], where))
             continue
         if not isinstance(entry, dict) or _first(entry, PATH_KEYS) is None:
             raise ValueError(f"{where} must be an object with one of {', '.join(PATH_KEYS)}")
         part = _first(entry, PART_KEYS) or "train"
         if part not in parts:
             raise ValueError(f"{where}: a part is train or val, got {part!r}")
-        shot = _shot(_first(entry, PATH_KEYS), _first(entry, LABEL_KEYS), where)
+        shot = checked_shot(_first(entry, PATH_KEYS), _first(entry, LABEL_KEYS), where)
         parts[part].append(shot)
     return Shots(train=tuple(parts["train"]), val=tuple(parts["val"]))
 
@@ -173,5 +137,5 @@ def _read_text(path: Path) -> Shots:
                 name, label = line, ""
         if label and not label.isdecimal():
             raise ValueError(f"{where}: the label must be an integer from 0, got {label!r}")
-        train.append(_shot(name.strip(), int(label) if label else None, where))
+        train.append(checked_shot(name.strip(), int(label) if label else None, where))
     return Shots(train=tuple(train))

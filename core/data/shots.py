@@ -1,26 +1,17 @@
 """The exact images of a run: written with each run, read back, and read from other projects.
 
-``write_shots`` writes our own form, one JSON object:
-
-    {"format": "refinelab shots 1", "dataset": NAME, "train": [[path, label], ...],
-     "val": [[path, label], ...] or "test", "train_sha256": ..., "val_sha256": ...}
-
-Paths are relative to the data root; the hashes are those of ``core.data.item_hashes``; ``val`` is
-the word "test" where the validation list is the test list. ``with_shots`` replaces the images of a
-dataset by those of such a file, or of another project's (``core.data.foreign_shots``).
+``write_shots`` writes our own form (``core.store.shots``); ``with_shots`` replaces the images of a
+dataset by those of such a file, or of another project's (``core.data.foreign_shots``). Paths are
+relative to the data root.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from core.data.dataset import Dataset, Item
-from core.data.foreign_shots import Shot, Shots, read_foreign_shots, shots_of_pairs
-from core.data.item_hashes import ItemRow, hash_rows, item_rows
-from core.store.atomic import write_atomic
-
-FORMAT = "refinelab shots 1"
+from core.data.foreign_shots import read_foreign_shots
+from core.data.item_hashes import hash_rows, item_rows
+from core.store.shots import Shot, Shots, read_shot_file, write_shot_file
 
 
 def write_shots(path: Path, dataset: Dataset) -> str:
@@ -29,18 +20,15 @@ def write_shots(path: Path, dataset: Dataset) -> str:
     """
     train, val = item_rows(dataset, dataset.train), item_rows(dataset, dataset.val)
     tested = dataset.val == dataset.test and bool(dataset.val)
-    digest = hash_rows(train)
-    values = {
-        "format": json.dumps(FORMAT),
-        "dataset": json.dumps(dataset.name),
-        "train": _one_a_line(train),
-        "val": json.dumps("test") if tested else _one_a_line(val),
-        "train_sha256": json.dumps(digest),
-        "val_sha256": json.dumps(hash_rows(val)),
-    }
-    body = ",\n".join(f'"{key}": {value}' for key, value in values.items())
-    write_atomic(path, f"{{\n{body}\n}}\n")
-    return digest
+    hashes = {"train": hash_rows(train), "val": hash_rows(val)}
+    write_shot_file(
+        path,
+        dataset.name,
+        train=[row[:2] for row in train],
+        val=None if tested else [row[:2] for row in val],
+        hashes=hashes,
+    )
+    return hashes["train"]
 
 
 def with_shots(dataset: Dataset, path: Path) -> Dataset:
@@ -58,7 +46,7 @@ def with_shots(dataset: Dataset, path: Path) -> Dataset:
     """
     if dataset.test_only:
         raise ValueError(f"{dataset.name} is a test set, it takes no shots; name a set that trains")
-    shots = read_shots(path)
+    shots = read_shot_file(path) if path.suffix == ".json" else read_foreign_shots(path)
     finder = _Finder(dataset, path)
     train = finder.find(shots.train, "train")
     tested = bool(dataset.val) and dataset.val == dataset.test
@@ -73,36 +61,6 @@ def with_shots(dataset: Dataset, path: Path) -> Dataset:
     drawn = dataset.with_splits(train=train, val=val)
     _require_hashes(shots, drawn, path)
     return drawn
-
-
-def read_shots(path: Path) -> Shots:
-    """The images that a file names. Raises ValueError for a file that cannot be read."""
-    if path.suffix != ".json":
-        return read_foreign_shots(path)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"shots file {path} cannot be read: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(
-            f'shots file {path} must be a JSON object with "format": "{FORMAT}"; lists of other '
-            "projects are .pkl, .jsonl or .txt"
-        )
-    hashes = {part: document.get(f"{part}_sha256") for part in ("train", "val")}
-    return Shots(
-        train=_pairs(document, "train", path),
-        val=() if document.get("val") == "test" else _pairs(document, "val", path),
-        sha256={part: value for part, value in hashes.items() if isinstance(value, str)},
-    )
-
-
-def _one_a_line(listing: Sequence[ItemRow]) -> str:
-    lines = ",\n".join(json.dumps([path, label]) for path, label, _ in listing)
-    return f"[\n{lines}\n]"
-
-
-def _pairs(document: Mapping[str, Any], part: str, path: Path) -> tuple[Shot, ...]:
-    return shots_of_pairs(document.get(part), f"shots file {path}: {part}")
 
 
 class _Finder:

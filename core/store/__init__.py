@@ -19,7 +19,7 @@ file is written atomically, or line by line.
     |   |-- report/               what the report command made
     |   `-- IDENTITY/             a run folder, named by the identity of its run
     |       |-- config.gin        the resolved configuration, written first  (settings.py)
-    |       |-- shots.json        the few-shot images
+    |       |-- shots.json        the few-shot images  (shots.py)
     |       |-- log.jsonl         one line per epoch  (epochs.py)
     |       |-- output.log        what the run printed
     |       |-- weights.safetensors   what was learned
