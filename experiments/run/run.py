@@ -33,7 +33,7 @@ from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
 from experiments.run.protocols import LABELED, Protocol, protocol_of
-from experiments.run.runtime import DTYPES, Runtime
+from experiments.run.runtime import STORED_AS, Runtime
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -207,7 +207,7 @@ def assemble(config: Config, runtime: Runtime) -> Assembly:
     """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
     settings: Experiment = build(config, "experiment")
     seeds = Seeds(settings.seed)
-    dtype, device = DTYPES[settings.precision], torch.device(runtime.device)
+    dtype, device = getattr(torch, STORED_AS[settings.precision]), torch.device(runtime.device)
     clip = shared_clip(settings.backbone, settings.weights, runtime.device, dtype)
     protocol = protocol_of(settings.protocol)
     inputs = read_data_inputs(config, runtime)

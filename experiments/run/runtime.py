@@ -1,19 +1,20 @@
-"""Where and how a run computes: device, folders and precision are decided here and nowhere else."""
+"""Where and how a run computes: device, folders and precision are decided here and nowhere else.
+
+Drivers of studies import this module and train nothing: torch is imported where it is used.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 Precision = Literal["float32", "float64", "bfloat16"]
 
-# What weights and features are stored in; "bfloat16" is autocast over float32.
-DTYPES: dict[Precision, torch.dtype] = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.float32,
+# What weights and features are stored in, as torch calls it; "bfloat16" is autocast over float32.
+STORED_AS: dict[Precision, str] = {
+    "float32": "float32",
+    "float64": "float64",
+    "bfloat16": "float32",
 }
 
 
@@ -29,14 +30,19 @@ class Runtime:
         kind, _, index = self.device.partition(":")
         if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
             raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
-        if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"device {self.device!r} is not available: torch sees {torch.cuda.device_count()} "
-                "CUDA devices; use --device cpu"
-            )
+        if kind == "cuda":
+            import torch
+
+            if int(index or 0) >= (count := torch.cuda.device_count()):
+                raise ValueError(
+                    f"device {self.device!r} is not available: torch sees {count} CUDA devices; "
+                    "use --device cpu"
+                )
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
         """Mixed precision around a forward pass for "bfloat16", nothing for the others."""
         if precision != "bfloat16":
             return nullcontext()
+        import torch
+
         return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
