@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from analysis.figures.figure import Figure, to_files
+from analysis.figures.drawing import to_files
+from analysis.figures.figure import Figure
 from analysis.read.load import load_results
 from analysis.read.results import Results, with_choices
 from analysis.render.html import render_page

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import SERIES, Style, bare, label_room, plain, shown_names, signed
+from analysis.figures.style import bare, label_room, plain, shown_names, signed
 from analysis.stats import Array, Attribution, PartEffect
 
 ROW = 0.46

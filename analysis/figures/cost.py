@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import Style, bare, label_room, series_legend, series_style
+from analysis.figures.style import bare, label_room, series_legend, series_style
 
 PANEL, HEIGHT = 2.9, 2.9
 LOG_FROM = 20.0

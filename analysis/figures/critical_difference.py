@@ -13,8 +13,9 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import POINTS_AN_INCH, Style, shown_names, text_width
+from analysis.figures.style import POINTS_AN_INCH, shown_names, text_width
 
 LINE = 0.27
 BAR = 0.13

@@ -8,8 +8,9 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import Style, bare, label_room, series_legend, series_style, short
+from analysis.figures.style import bare, label_room, series_legend, series_style, short
 
 PANEL, HEIGHT, COLUMNS = 2.9, 2.7, 3
 MAX_PANELS = 18

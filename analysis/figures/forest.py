@@ -7,10 +7,10 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
 from analysis.figures.style import (
     POINTS_AN_INCH,
-    Style,
     bare,
     label_room,
     name_rows,

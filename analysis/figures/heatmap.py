@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
 from analysis.figures.style import (
     POINTS_AN_INCH,
-    Style,
     label_room,
     plain,
     shown_names,

@@ -9,8 +9,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import Style, bare, plain, series_style, short
+from analysis.figures.style import bare, plain, series_style, short
 from analysis.stats import CellMeans
 
 PANEL, HEIGHT, COLUMNS = 3.6, 3.1, 3

@@ -5,8 +5,9 @@ from functools import partial
 
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import Style, bare, label_room, name_rows, signed
+from analysis.figures.style import bare, label_room, name_rows, signed
 from analysis.stats import PartEffect
 
 ROW, WIDTH = 0.32, 3.4

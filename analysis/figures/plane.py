@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import Style, bare, series_legend, series_style
+from analysis.figures.style import bare, series_legend, series_style
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,16 +7,9 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Estimated, Figure
-from analysis.figures.style import (
-    Style,
-    bare,
-    label_room,
-    name_rows,
-    plain,
-    series_legend,
-    series_style,
-)
+from analysis.figures.style import bare, label_room, name_rows, plain, series_legend, series_style
 
 ROW, PANEL = 0.3, 1.9
 ABOVE, BELOW = 0.4, 0.55

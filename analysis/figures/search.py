@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import POINTS_AN_INCH, SERIES, Style, bare, short
+from analysis.figures.style import POINTS_AN_INCH, bare, short
 from analysis.read.search_trials import best_so_far, expected_best
 from core.store.search import Trial
 

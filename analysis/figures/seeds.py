@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import Style, bare, label_room, name_rows, plain, short
+from analysis.figures.style import bare, label_room, name_rows, plain, short
 from analysis.stats import Array
 
 ROW, PANEL, COLUMNS = 0.27, 2.55, 4

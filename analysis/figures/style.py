@@ -9,7 +9,6 @@ alone.
 import functools
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import seaborn
@@ -17,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
+
+from analysis.figures.colors import SERIES, Style
 
 warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
 # A letter that the font lacks is drawn as a box; tables and the page have it.
@@ -28,52 +29,6 @@ MAX_LABEL_POINTS = 140.0
 POINTS_AN_INCH = 72
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
 ELLIPSIS = "…"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
-    """Colors of one medium."""
-
-    ink: str
-    rule: str
-    soft: str
-    paper: str
-    better: str = "#0173b2"
-    worse: str = "#d55e00"
-    equivalent: str = "#029e73"
-    undecided: str = "#8b9096"
-
-    def of(self, verdict: str) -> str:
-        """The color of a verdict word; that of undecided for any other text."""
-        known = {"better": self.better, "worse": self.worse, "equivalent": self.equivalent}
-        return known.get(verdict, self.undecided)
-
-
-PAGE = Style(ink="#010203", rule="#040506", soft="#070809", paper="#fdfcfb")
-PRINT = Style(ink="#1d2328", rule="#d5d9dd", soft="#5b656e", paper="#ffffff")
-
-SERIES = (
-    "#0173b2",
-    "#de8f05",
-    "#029e73",
-    "#d55e00",
-    "#cc78bc",
-    "#ca9161",
-    "#949494",
-    "#56b4e9",
-)
-"""seaborn's color-blind palette without the two that vanish on white paper."""
-
-PAGE_VARIABLES = {
-    PAGE.ink: "currentColor",
-    PAGE.rule: "var(--rule)",
-    PAGE.soft: "var(--soft)",
-    PAGE.paper: "var(--paper)",
-    PAGE.better: "var(--mark-better)",
-    PAGE.worse: "var(--mark-worse)",
-    PAGE.equivalent: "var(--mark-equivalent)",
-    PAGE.undecided: "var(--mark-undecided)",
-}
 
 
 def series_style(index: int) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 
+from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import SERIES, Style, bare, label_room, name_rows, plain, short
+from analysis.figures.style import bare, label_room, name_rows, plain, short
 from analysis.stats import SEEDS, VarianceShares, VarianceSource
 
 ROW, WIDTH = 0.34, 5.4

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.figures.figure import Figure, to_svg
+from analysis.figures.drawing import to_svg
+from analysis.figures.figure import Figure
 from analysis.sections.section import (
     FINDINGS,
     Chapter,

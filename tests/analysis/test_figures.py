@@ -7,10 +7,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from analysis.figures.attribution import attribution_figure
+from analysis.figures.colors import PAGE, PRINT, SERIES
 from analysis.figures.cost import CostInfo, _front, cost_figure
 from analysis.figures.critical_difference import RankInfo, critical_difference
 from analysis.figures.curves import CurveInfo, shot_curves
-from analysis.figures.figure import Estimated, to_svg
+from analysis.figures.drawing import to_svg
+from analysis.figures.figure import Estimated
 from analysis.figures.forest import ForestInfo, ForestRow, forests
 from analysis.figures.heatmap import MatrixInfo, PairwiseInfo, difference_heatmap, pairwise_heatmap
 from analysis.figures.interaction import interaction_figure
@@ -18,7 +20,7 @@ from analysis.figures.levels import level_figure
 from analysis.figures.plane import BaseNewInfo, base_new_figure
 from analysis.figures.profiles import ProfileInfo, profile_figure
 from analysis.figures.seeds import SeedInfo, seed_scatter
-from analysis.figures.style import PAGE, PRINT, SERIES, settings, short, text_width
+from analysis.figures.style import settings, short, text_width
 from analysis.stats import CellMeans, Interval, MeanInterval, Resamples, attribute, subsets
 
 NAMES = (

@@ -189,7 +189,7 @@ def test_verdicts_have_four_words_and_the_smallest_p(tmp_path):
 
 
 def test_the_same_numbers_give_the_same_figures(toggle, tmp_path):
-    from analysis.figures.figure import to_files, to_svg
+    from analysis.figures.drawing import to_files, to_svg
 
     figure = toggle.figures["attribution"]
     assert to_svg(figure, prefix="a") == to_svg(figure, prefix="a")

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from analysis.figures.style import PRINT, shown_names, text_width
+from analysis.figures.colors import PRINT
+from analysis.figures.style import shown_names, text_width
 from analysis.read.study_folder import load_study
 from analysis.report import build_report
 from analysis.sections.analysis import Options

@@ -97,7 +97,8 @@ def evaluations(home, protocol):
 
 def columns(home, protocol):
     report = json.loads((home / "runs" / protocol / "report" / "report.json").read_text())
-    return {(row["dataset"], row["metric"]) for row in report["results"]}
+    rows = report["sections"]["results"]["tables"]["results"]
+    return {(row["dataset"], row["metric"]) for row in rows}
 
 
 def test_what_was_done_before_the_stop_is_kept(studies):
