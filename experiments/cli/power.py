@@ -24,7 +24,7 @@ def power_command(
     as_json: Json = False,
 ) -> None:
     """What a study could detect, before it is run, and what would settle an effect."""
-    from analysis.sections.power import plan_in_points, plan_rows
+    from analysis.sections.design_power import plan_in_points, plan_rows
 
     found = plan_in_points(
         datasets, seeds, effect, metric, spread, seed_spread, comparisons=comparisons, alpha=alpha

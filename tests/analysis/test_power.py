@@ -9,7 +9,7 @@ from statsmodels.stats.power import TTestPower
 
 from analysis import stats
 from analysis.read.published import TABLES, load_published
-from analysis.sections.power import (
+from analysis.sections.design_power import (
     Spread,
     plan_in_points,
     plan_rows,
