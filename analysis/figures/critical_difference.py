@@ -52,8 +52,8 @@ def critical_difference(info: RankInfo, *, alpha: float, test: str) -> Figure | 
 
 def _draw(info: RankInfo, style: Style) -> Canvas:
     names, ranks = info.variants, info.mean_ranks
-    place = {name: i for i, name in enumerate(names)}
-    groups = [sorted(place[name] for name in group) for group in info.groups]
+    index_of = {name: i for i, name in enumerate(names)}
+    groups = [sorted(index_of[name] for name in group) for group in info.groups]
     half = math.ceil(len(names) / 2)
     shown = shown_names(names)
     widest = max(map(text_width, map(_numbered, shown, ranks)))

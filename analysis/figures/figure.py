@@ -1,8 +1,8 @@
 """A figure: an info record with what it shows, and a function that draws it in a style.
 
 Each file of this folder defines the info records of one topic and a function that makes the figure
-from them; whoever has the numbers fills the records. What report.json says about a figure follows
-from its record alone.
+from them; the sections fill the records. What report.json says about a figure follows from its
+record alone.
 """
 
 import io
@@ -42,7 +42,7 @@ class Figure:
 
     @property
     def values(self) -> Any:
-        """What the figure shows, JSON-able, see ``values_of``."""
+        """What the figure shows, as JSON values, see ``values_of``."""
         return values_of(self.info, exact=self.exact)
 
 
@@ -94,7 +94,7 @@ def _object(info: Any, exact: bool) -> dict[str, Any]:
 
 
 def _saved(figure: Figure, style: Style, **how: Any) -> bytes:
-    """The figure drawn and saved with our settings; matplotlib's own are back afterwards."""
+    """The figure drawn and saved with our settings; matplotlib's own are restored afterwards."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(settings(style)):
         figure.draw(style).savefig(buffer, **how)

@@ -27,9 +27,9 @@ ABOVE, BELOW = 0.35, 0.55
 NUMBER_ROOM = 0.68
 SMALL = 7.5
 CAPTION = (
-    "Point: mean paired difference. Thick bar: 95 % on these datasets (seeds resampled). "
-    "Thin line: 95 % on datasets like these (datasets and seeds resampled). Small dots: single "
-    "datasets. Gray band: differences that count as practically equivalent."
+    "Point: mean paired difference. Thick bar: 95 % interval for these datasets (seeds resampled). "
+    "Thin line: 95 % interval for datasets like these (datasets and seeds resampled). Small dots: "
+    "single datasets. Gray band: differences that count as practically equivalent."
 )
 MARKER = {"better": "^", "worse": "v", "equivalent": "s"}
 
@@ -160,5 +160,5 @@ def _row(axes: Axes, y: int, row: ForestRow, style: Style) -> None:
     face = color if marker != "o" else style.paper
     mean = [100 * row.difference]
     axes.plot(mean, [y], marker, color=color, markerfacecolor=face, markersize=6.5)
-    place, text = axes.get_yaxis_transform(), signed(row.difference)
-    axes.text(1.03, y, text, transform=place, va="center", color=style.ink, clip_on=False)
+    beside, text = axes.get_yaxis_transform(), signed(row.difference)
+    axes.text(1.03, y, text, transform=beside, va="center", color=style.ink, clip_on=False)

@@ -50,7 +50,7 @@ def interaction_figure(pairs: Sequence[CellMeans], *, metric: str) -> Figure | N
         name="interaction",
         title="Interaction plots",
         caption="Mean over datasets, other factors and seeds, with 95 % t intervals over seeds. "
-        "Parallel lines mean no interaction.",
+        "Parallel lines mean that the factors do not interact.",
         info=infos,
         draw=partial(_draw, infos, metric),
         panels=panels,

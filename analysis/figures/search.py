@@ -1,4 +1,4 @@
-"""Figures of a hyper-parameter search: history, slices, parallel coordinates, Pareto front."""
+"""Figures of a hyperparameter search: history, slices, parallel coordinates, Pareto front."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def axis_label(objective: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryInfo:
-    """(number, value) of every complete trial, and the best value until each trial."""
+    """(number, value) of every complete trial, and the best value up to each trial."""
 
     trials: tuple[tuple[int, float], ...]
     best_so_far: tuple[tuple[int, float], ...]
@@ -177,7 +177,7 @@ def _draw_slice(
 
 
 def position(shape: Mapping[str, Any], text: str) -> float:
-    """Where a setting stands on its axis, from 0 (first or lowest) to 1."""
+    """Where a setting lies on its axis, from 0 (first or lowest) to 1."""
     if shape["kind"] == "choice":
         choices = shape["choices"]
         return choices.index(text) / max(len(choices) - 1, 1)  # type: ignore[no-any-return]
@@ -236,10 +236,14 @@ def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, styl
     for order, trial in enumerate(trials):
         ys = [position(shapes[k], trial.params[k]) if k in trial.params else math.nan for k in keys]
         ys.append((trial.values[0] - low) / (high - low) if high > low else 1.0)
-        told = order >= best
-        color = SERIES[0] if told else style.undecided
-        weight: dict[str, Any] = {"linewidth": 1.7 if told else 0.8, "alpha": 0.9 if told else 0.4}
-        axes.plot(range(len(ys)), ys, "-", color=color, marker="." if told else "", **weight)
+        highlighted = order >= best
+        color = SERIES[0] if highlighted else style.undecided
+        weight: dict[str, Any] = {
+            "linewidth": 1.7 if highlighted else 0.8,
+            "alpha": 0.9 if highlighted else 0.4,
+        }
+        marker = "." if highlighted else ""
+        axes.plot(range(len(ys)), ys, "-", color=color, marker=marker, **weight)
     scale = scale_of(objective)
     for index, key in enumerate(keys):
         for y, word in _marks(shapes[key]):

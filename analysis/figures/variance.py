@@ -51,7 +51,7 @@ def variance_figure(
         name="variance_shares",
         title=f"Where the variance of {metric} comes from",
         caption="Over the runs of each dataset on the whole grid: the share of their variance that "
-        "each part explains alone, that two or more parts explain only together, and that is left "
+        "each part explains alone, that two or more parts explain only jointly, and that is left "
         "to seeds. A description, not a test: with few seeds, part of every share is noise."
         + _notes(found),
         info=[

@@ -14,10 +14,20 @@ from analysis.sections.section import (
     cited,
     numbered,
 )
-from analysis.text import Column, Kind, Linked, MeanScore, Show, Table, cell_text, score_text
+from analysis.text import (
+    Column,
+    Kind,
+    Linked,
+    MeanScore,
+    Show,
+    Table,
+    cell_text,
+    closed,
+    score_text,
+)
 
 MARKS = {"best": "**", "second": "*"}
-LEGEND = "Best in bold, second in italics."
+LEGEND = "Best in bold, second best in italics."
 
 
 def report_markdown(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
@@ -61,7 +71,7 @@ def _titled(found: Table, section: Section) -> str:
     title = (
         ""
         if found.title == section.title or found.terms
-        else f"**{escape_markdown(found.title)}.**"
+        else f"**{escape_markdown(closed(found.title))}**"
     )
     above = " ".join(filter(None, [title, *map(escape_markdown, notes)]))
     return f"{above}\n\n{table_markdown(found)}" if above else table_markdown(found)

@@ -59,7 +59,7 @@ def table_lines(found: Table) -> Iterator[str]:
 
 
 def row_notes(found: Table) -> Iterator[str]:
-    """What belongs to single rows, behind their names."""
+    """The notes on single rows, after their names."""
     notes = [i for i, c in enumerate(found.columns) if c.kind is Kind.NOTE]
     for row in found.rows:
         if text := "; ".join(filter(None, (cell_text(row[i], Kind.NOTE) for i in notes))):

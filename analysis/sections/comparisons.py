@@ -48,7 +48,7 @@ class Comparison:
     """One variant against one reference on one metric; differences are fractions, variant minus
     reference.
 
-    ``two_level`` speaks about datasets like these, ``seeds_only`` about these datasets,
+    ``two_level`` is about datasets like these, ``seeds_only`` about these datasets,
     ``t_interval`` belongs to the paired t test. A number that does not exist is None and ``reason``
     says why. ``per_dataset`` follows the results' datasets, None where the pair is missing.
     ``decided_by`` is the test behind ``holm_p`` and ``verdict``; ``equivalence_p`` is TOST's,
@@ -86,7 +86,7 @@ class Comparison:
 
     @property
     def interval(self) -> Interval | None:
-        """The interval that goes with the test that decides."""
+        """The interval that goes with the primary test."""
         by_test = {"wilcoxon": self.two_level, "t_each": self.seeds_only}
         return by_test.get(self.decided_by, self.t_interval)
 
@@ -159,7 +159,9 @@ def _compare(
     if original == results.aliases.get(reference, reference):
         return replace(blank, reason=f"inert: the same runs as {reference}")
     if original != variant:
-        return replace(blank, reason=f"inert: the same runs as {original}, counted there")
+        return replace(
+            blank, reason=f"inert: the same runs as {original}, which is counted instead"
+        )
     if reason := results.not_comparable(variant, reference):
         return replace(blank, reason=reason)
     difference_DS = differences(results, variant, reference, metric)
@@ -224,7 +226,7 @@ def _effect(
 def _seeds_only(
     draws: Array, t_interval: Interval | None, one_dataset: bool, several_seeds: bool
 ) -> Interval | None:
-    """On one dataset the t interval: a bootstrap over a handful of seeds covers too rarely."""
+    """On one dataset the t interval: the coverage of a bootstrap over a few seeds is too low."""
     if one_dataset:
         return t_interval
     return stats.percentile_interval(draws) if several_seeds else None
@@ -236,7 +238,7 @@ def _decide(
     options: Options,
     names: Sequence[str],
 ) -> tuple[tuple[Comparison, ...], Primary]:
-    """The verdicts of a family, by the test that the counts call for.
+    """The verdicts of a family, by the test that follows from the counts.
 
     ``samples`` are the paired differences (D, S) by variant, ``names`` those of the datasets.
     """
@@ -271,10 +273,10 @@ def _without(c: Comparison) -> str:
 
 
 def _other_test(v: Verdict, primary: Primary) -> str:
-    """What decides where fewer datasets or seeds call for another test than the design does."""
+    """The test that decides where it differs from the design's for lack of datasets or seeds."""
     if v.decided_by in (primary.name, "none"):
         return ""
-    return f"decided by {TESTS[v.decided_by]}, for its own numbers of datasets and seeds"
+    return f"decided by {TESTS[v.decided_by]}, given its own numbers of datasets and seeds"
 
 
 def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resamples) -> Comparison:
@@ -351,8 +353,8 @@ class ComparisonRow(NamedTuple):
 
 
 BRIEF = Show.ALL ^ Show.TERMINAL
-BESIDE = Show.WIDE | Show.FILES
-"""Beside the verdict: too much for a terminal and for paper."""
+DETAILS = Show.WIDE | Show.FILES
+"""Details beyond the verdict, too wide for a terminal and for paper."""
 
 COLUMNS: Columns[ComparisonRow] = (
     Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference, Show.FILES),
@@ -384,8 +386,8 @@ COLUMNS: Columns[ComparisonRow] = (
     Column("two_level", "95 % datasets like these", Kind.INTERVAL, lambda r: r.c.two_level, BRIEF),
     Column("seeds_only", "95 % these datasets", Kind.INTERVAL, lambda r: r.c.seeds_only, BRIEF),
     Column("t_interval", "95 % t", Kind.INTERVAL, lambda r: r.c.t_interval, Show.FILES),
-    Column("t_p", "p t", Kind.P, lambda r: r.c.t_p, BESIDE),
-    Column("wilcoxon_p", "p Wilcoxon", Kind.P, lambda r: r.c.wilcoxon_p, BESIDE),
+    Column("t_p", "p t", Kind.P, lambda r: r.c.t_p, DETAILS),
+    Column("wilcoxon_p", "p Wilcoxon", Kind.P, lambda r: r.c.wilcoxon_p, DETAILS),
     Column("holm_p", "p Holm", Kind.P, lambda r: r.c.holm_p),
     Column(
         "smallest_p",
@@ -393,16 +395,16 @@ COLUMNS: Columns[ComparisonRow] = (
         Kind.P,
         lambda r: r.c.smallest_p,
         Show.FILES,
-        help="smallest p the exact Wilcoxon test could give on so many datasets",
+        help="smallest p that the exact Wilcoxon test can attain on this many datasets",
     ),
     Column("smallest_holm_p", "", Kind.P, lambda r: r.c.smallest_holm_p, Show.FILES),
     Column("smallest", "Smallest attainable p", Kind.P, lambda r: r.smallest, Show.WIDE),
     Column(
         "equivalence_p",
-        "p equal, TOST",
+        "p equivalent, TOST",
         Kind.P,
         lambda r: r.c.equivalence_p,
-        BESIDE,
+        DETAILS,
         help="TOST, adjusted by Holm",
     ),
     Column("family_size", "Family", Kind.COUNT, lambda r: r.c.family_size, Show.FILES),
@@ -436,7 +438,7 @@ def _table(analysis: Analysis, block: Block, metric: str) -> Table:
         f"{label(metric)}: difference from {block.reference}, points",
         COLUMNS,
         rows,
-        notes=[f"Test that decides: {decides}."] if decides else [],
+        notes=[f"Primary test: {decides}."] if decides else [],
         folded=metric != results.primary_metric,
     )
 
@@ -474,7 +476,7 @@ def _forest(analysis: Analysis, block: Block, name: str) -> Figure | None:
     metrics = forest_metrics(analysis.results)
     panels = [_forest_panel(block, metric, analysis.options.rope) for metric in metrics]
     drawn = forests([panels], name=name)
-    colors = " Blue ▲ better, orange ▼ worse, green ■ equivalent, hollow gray undecided."
+    colors = " Blue ▲: better; orange ▼: worse; green ■: equivalent; hollow gray: undecided."
     return replace(drawn, caption=drawn.caption + colors) if drawn else None
 
 

@@ -11,7 +11,7 @@ COLUMNS: Columns[Problem] = (
     Column("variant", "Variant", Kind.NAME, lambda p: p.variant),
     Column("dataset", "Dataset", Kind.TEXT, lambda p: p.dataset),
     Column("seed", "Seed", Kind.ID, lambda p: p.seed),
-    Column("kind", "State", Kind.TEXT, lambda p: p.kind),
+    Column("kind", "Status", Kind.TEXT, lambda p: p.kind),
     Column("detail", "Reason", Kind.TEXT, lambda p: p.detail),
 )
 
@@ -21,8 +21,8 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if not problems:
         return [Section(key="problems", reason="every planned cell has a score")]
     text = (
-        "They enter no mean and no test. A comparison uses the datasets and seeds that both sides "
-        "have."
+        "These cells enter no mean and no test. A comparison uses the datasets and seeds that both "
+        "sides have."
     )
     found = table("problems", f"Planned cells without a score: {len(problems)}", COLUMNS, problems)
     return [Section(key="problems", sentences=plain([text]), tables=(found,))]

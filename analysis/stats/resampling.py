@@ -1,4 +1,4 @@
-"""Two-level paired bootstrap: datasets, then seeds inside, the same draws for every variant.
+"""Two-level paired bootstrap: datasets, then seeds within them, with the same draws for all.
 
 Two claims come from one set of draws and are never mixed: "on these datasets" resamples seeds
 only, "on datasets like these" resamples datasets and then seeds.
@@ -27,7 +27,7 @@ class Resamples:
 
     ``dataset_RD`` picks the dataset of a slot, ``seed_RDS`` the seeds inside that slot.
     ``overlap`` is n_test / n_train where the seeds are resamples that share data. ``weights``
-    remembers what the draws come to for a pattern of cells.
+    caches the weights that the draws give for a pattern of cells.
     """
 
     dataset_RD: Array
@@ -91,7 +91,7 @@ class Resamples:
     def _weights(self, sizes: tuple[int, ...]) -> tuple[Array, Array]:
         """Weight of each of N = datasets x max(sizes) padded values in every repetition's average.
 
-        They depend on the numbers of seeds alone, so complete designs need them once.
+        They depend on the numbers of seeds alone, so that complete designs compute them once.
         """
         if sizes not in self.weights:
             if len(self.weights) >= MAX_CACHED_WEIGHTS:
