@@ -94,7 +94,7 @@ class MeanScore:
     """Mean, t half width and number of seeds; ``mean`` is None where there is no finished run.
 
     ``mark`` is "best" or "second" of its column among variants that may be ranked together;
-    ``standing`` the mark beside an average, † or ≈. ``flagged``: the selection saw test data;
+    ``standing`` the mark of an average, † or ≈. ``flagged``: the selection used test data;
     ``partial``: fewer seeds than planned.
     """
 
@@ -108,7 +108,7 @@ class MeanScore:
 
 
 class Tally(NamedTuple):
-    """A number out of a total, with the names of those that can be named: "2 of 4: land, textures"."""
+    """A number out of a total, with the names that are known: "2 of 4: land, textures"."""
 
     num: int
     total: int
@@ -345,7 +345,7 @@ class Table:
     summary: str = ""
     terms: bool = False
 
-    def seen(self, where: Show) -> "Table | None":
+    def visible_in(self, where: Show) -> "Table | None":
         """The table as one kind of reader sees it; None where nothing of it is shown there."""
         kept = [
             i

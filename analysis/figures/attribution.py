@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from analysis.figures.figure import Figure
-from analysis.figures.style import SERIES, Style, bare, label_room, plain, shown_names, signed
+from analysis.figures.style import SERIES, Style, bare, label_room, literal, shown_names, signed
 from analysis.stats import Array, Attribution, PartEffect
 
 ROW = 0.46
@@ -123,7 +123,7 @@ def _draw(info: AttributionInfo, shown: Sequence[str], style: Style) -> Canvas:
         axes.set_yticks(range(rows))
         ends = ("all off", "all on") if "steps" in shown else ("", " ")
         ticks = [ends[0], *parts, ends[1]]
-        plain(axes.set_yticklabels(shown_names(ticks) if index == 0 else [""] * rows))
+        literal(axes.set_yticklabels(shown_names(ticks) if index == 0 else [""] * rows))
         axes.tick_params(axis="y", length=0)
         x += widths[name] + GAP
     return canvas

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.figure import Figure
-from analysis.figures.style import POINTS_AN_INCH, Style, shown_names, text_width
+from analysis.figures.style import POINTS_PER_INCH, Style, shown_names, text_width
 
 LINE = 0.27
 BAR = 0.13
@@ -57,7 +57,7 @@ def _draw(info: RankInfo, style: Style) -> Canvas:
     half = math.ceil(len(names) / 2)
     shown = shown_names(names)
     widest = max(map(text_width, map(_numbered, shown, ranks)))
-    room = 1.06 * widest / POINTS_AN_INCH + MARGIN
+    room = 1.06 * widest / POINTS_PER_INCH + MARGIN
     bars = 0.2 + BAR * len(groups)
     height = 0.5 + bars + LINE * half + 0.2
     width = MIDDLE + 2 * room

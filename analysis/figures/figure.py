@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from analysis.figures.style import PAGE, PAGE_VARIABLES, POINTS_AN_INCH, PRINT, Style, settings
+from analysis.figures.style import PAGE, PAGE_VARIABLES, POINTS_PER_INCH, PRINT, Style, settings
 from analysis.stats import Interval
 from analysis.text import rounded, rounded_ends, rounded_p
 
@@ -142,7 +142,7 @@ def to_svg(figure: Figure, *, prefix: str) -> str:
 def _opening(title: str, box: str) -> str:
     """The tag; width is natural size at most, so that a small figure is not blown up."""
     name = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    width = float(box.split()[2]) * 96 / POINTS_AN_INCH
+    width = float(box.split()[2]) * 96 / POINTS_PER_INCH
     return (
         f'<svg viewBox="{box}" role="img" aria-label="{name}" '
         f'style="width:{width:.0f}px;max-width:100%">'

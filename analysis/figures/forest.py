@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.figure import Figure
 from analysis.figures.style import (
-    POINTS_AN_INCH,
+    POINTS_PER_INCH,
     Style,
     bare,
     label_room,
@@ -123,11 +123,11 @@ def _draw_grid(grid: Sequence[Sequence[ForestInfo]], style: Style) -> Canvas:
             )
             _axes(canvas.add_axes(box), info, style)
             title = f"{label(info.metric)} against {info.reference}"
-            text = short(title, room=POINTS_AN_INCH * (PANEL_WIDTH - 0.2))
+            text = short(title, room=POINTS_PER_INCH * (PANEL_WIDTH - 0.2))
             place = (column * PANEL_WIDTH + 0.1) / width, (top - ABOVE + 0.1) / total
             canvas.text(*place, text, fontsize=10, color=style.ink, parse_math=False)
         top -= height
-    text = wrapped(CAPTION, room=POINTS_AN_INCH * (width - 0.2), size=SMALL)
+    text = wrapped(CAPTION, room=POINTS_PER_INCH * (width - 0.2), size=SMALL)
     canvas.text(0.1 / width, 0.06 / total, text, fontsize=SMALL, color=style.ink, va="bottom")
     return canvas
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.figure import Figure
-from analysis.figures.style import Style, bare, plain, series_style, short
+from analysis.figures.style import Style, bare, literal, series_style, short
 from analysis.stats import CellMeans
 
 PANEL, HEIGHT, COLUMNS = 3.6, 3.1, 3
@@ -112,7 +112,7 @@ def _panel(axes: Axes, pair: InteractionInfo, metric: str, style: Style, *, slan
     axes.set_xticks(range(len(pair.first_levels)))
     names = [short(level, room=84, size=8.5) for level in pair.first_levels]
     turn: dict[str, Any] = {"rotation": 30, "ha": "right"} if slanted else {}
-    plain(axes.set_xticklabels(names, fontsize=8.5, **turn))
+    literal(axes.set_xticklabels(names, fontsize=8.5, **turn))
     axes.set_xlim(-0.35, len(pair.first_levels) - 0.65)
     axes.set_xlabel(short(pair.first, room=170), parse_math=False)
     axes.set_ylabel(f"{metric}, %", parse_math=False)
@@ -127,5 +127,5 @@ def _panel(axes: Axes, pair: InteractionInfo, metric: str, style: Style, *, slan
         labelspacing=0.2,
         labelcolor=style.ink,
     )
-    plain([*legend.get_texts(), legend.get_title()])
+    literal([*legend.get_texts(), legend.get_title()])
     bare(axes, style, keep=("left", "bottom"), grid="y")

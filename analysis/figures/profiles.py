@@ -12,8 +12,8 @@ from analysis.figures.style import (
     Style,
     bare,
     label_room,
+    literal,
     name_rows,
-    plain,
     series_legend,
     series_style,
 )
@@ -82,7 +82,7 @@ def _draw(profiles: Sequence[ProfileInfo], metric: str, style: Style) -> Canvas:
         axes.set_title(label, loc="left", fontsize=9.5)
         name_rows(axes, names, size=9)
         if index:
-            plain(axes.set_yticklabels([""] * len(names)))
+            literal(axes.set_yticklabels([""] * len(names)))
     x = left + PANEL * len(AGGREGATES) + 0.5
     box = (x / width, BELOW / height, CURVES / width, 1 - (ABOVE + BELOW) / height)
     _curves(canvas.add_axes(box), profiles, metric, style)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.figure import Figure
-from analysis.figures.style import POINTS_AN_INCH, SERIES, Style, bare, short
+from analysis.figures.style import POINTS_PER_INCH, SERIES, Style, bare, short
 from analysis.read.search_trials import best_so_far, expected_best
 from core.store.search import Trial
 
@@ -48,7 +48,7 @@ class HistoryInfo:
 
 
 def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Figure | None:
-    """Values in the order of trials with the best so far, beside the random control's."""
+    """Values in the order of trials with the best so far, and those of the random control."""
     if not any(trial.complete for trial in trials):
         return None
     rows = {"search": trials, "random search": control}
@@ -164,7 +164,7 @@ def _draw_slice(
             shade = 0.25 + 0.65 * order / max(len(trials) - 1, 1)
             axes.plot([x], [y], "o", color=SERIES[0], alpha=shade, markersize=4)
     marks = _marks(shape)
-    room = SLICE_WIDTH * 0.75 * POINTS_AN_INCH / len(marks)
+    room = SLICE_WIDTH * 0.75 * POINTS_PER_INCH / len(marks)
     words = [short(word, room=room, size=8) for _, word in marks]
     for text in axes.set_xticks([x for x, _ in marks], words):
         text.label1.set_parse_math(False)
@@ -219,7 +219,7 @@ def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Figure 
         name="parallel",
         title=TITLES["parallel"],
         caption="One line per complete trial, first choice or lowest value at the bottom; the best "
-        "tenth of the trials is colored. A gap is a setting that the trial did not have.",
+        "tenth of the trials is colored. A gap means that the trial does not have the setting.",
         info=[ParallelInfo(trial=t.number, params=t.params, value=t.values[0]) for t in done],
         exact=True,
         draw=partial(_draw_parallel, done, shapes, objective),
@@ -262,20 +262,20 @@ def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, styl
 
 def _axis_name(key: str) -> str:
     """``Class.parameter`` in two lines."""
-    room = 0.92 * AXIS * POINTS_AN_INCH
+    room = 0.92 * AXIS * POINTS_PER_INCH
     owner, _, name = key.rpartition(".")
     return f"{short(owner, room=room, size=8)}\n{short(name, room=room, size=8)}"
 
 
 def _word(axes: Axes, x: float, y: float, word: str, style: Style) -> None:
-    """A value beside its axis: the ends outside of the lines, others on a patch of paper."""
+    """A value next to its axis: the ends outside the lines, others on a patch of paper."""
     inside = 0.0 < y < 1.0
     place = {0.0: ("top", -0.04), 1.0: ("bottom", 1.035)}.get(y, ("center", y))
     box = {"facecolor": style.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
     axes.text(
         x,
         place[1],
-        short(word, room=0.9 * AXIS * POINTS_AN_INCH, size=7.5),
+        short(word, room=0.9 * AXIS * POINTS_PER_INCH, size=7.5),
         ha="center",
         va=place[0],
         fontsize=7.5,

@@ -25,7 +25,7 @@ Grid = Literal["x", "y", "both", ""]
 FONT_SIZE = 10.0
 FONT = FontProperties(family="DejaVu Sans", size=FONT_SIZE)
 MAX_LABEL_POINTS = 140.0
-POINTS_AN_INCH = 72
+POINTS_PER_INCH = 72
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
 ELLIPSIS = "…"
 
@@ -182,10 +182,10 @@ def label_room(
     """Inches that the longest of the shortened names needs beside an axis."""
     shown = shown_names(names, size=size, room=room)
     widest = max((text_width(n, size=size) for n in shown), default=0.0)
-    return (1.06 * widest + 12) / POINTS_AN_INCH
+    return (1.06 * widest + 12) / POINTS_PER_INCH
 
 
-def plain(texts: Iterable[Text]) -> None:
+def literal(texts: Iterable[Text]) -> None:
     """Never read these texts as mathematics."""
     for text in texts:
         text.set_parse_math(False)
@@ -202,7 +202,7 @@ def name_rows(
     axes.set_yticks(range(len(names)))
     shown = shown_names(names, size=size, room=room)
     labels = axes.set_yticklabels(shown, fontsize=size)
-    plain(labels)
+    literal(labels)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
 
@@ -241,4 +241,4 @@ def series_legend(
         labelcolor=style.ink,
         borderaxespad=0.0,
     )
-    plain(legend.get_texts())
+    literal(legend.get_texts())

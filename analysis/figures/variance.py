@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 
 from analysis.figures.figure import Figure
-from analysis.figures.style import SERIES, Style, bare, label_room, name_rows, plain, short
+from analysis.figures.style import SERIES, Style, bare, label_room, literal, name_rows, short
 from analysis.stats import SEEDS, VarianceShares, VarianceSource
 
 ROW, WIDTH = 0.34, 5.4
@@ -126,7 +126,7 @@ def _draw(
         fontsize=9,
         borderaxespad=0.0,
     )
-    plain(legend.get_texts())
+    literal(legend.get_texts())
     return canvas
 
 

@@ -47,7 +47,7 @@ def saw_test(selection: str) -> bool:
 def reasons_to_exclude(
     provenance: Sequence[Provenance], *, baseline: str, allow_mixed: bool = False
 ) -> list[str]:
-    """For every score why it cannot stand beside the others, "" where it can.
+    """For every score why it cannot be compared with the others, "" where it can.
 
     One code version is used, that of most scores (of the baseline where two are even), unless
     ``allow_mixed``. On one (dataset, seed) all scores share the split of the baseline, or of most.

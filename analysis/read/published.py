@@ -5,7 +5,7 @@ was read (an "index file id" is the number of a public text that has no better a
 ``budgets.csv``: backbone, shots, regime and training budget of each group of rows, with where that
 is known from. The first line of ``budgets.csv`` that fits a row counts; a blank table, method or
 source fits everything, and a source fits by its beginning. Budgets are those of the settings that
-the authors released, since papers rarely print them beside the figure.
+the authors released, since papers rarely print them with the figures.
 
 Loading checks every row. What the source itself prints inconsistently is kept as printed and
 flagged; a table that cannot be read is a ValueError that names the row.
@@ -180,7 +180,7 @@ def _read(path: Path, columns: Sequence[str]) -> _Lines:
     for line, raw in lines:
         if None in raw or None in raw.values():
             raise ValueError(
-                f"{path.name}, line {line}: a row has {len(names)} columns; quote fields with commas"
+                f"{path.name}, line {line}: a row has {len(names)} columns; quote commas"
             )
     if not lines:
         raise ValueError(f"{path.name}: needs at least one row below its header, found none")

@@ -28,7 +28,7 @@ def load_study(
     """Results of a study folder: ``study.json`` says what was planned, the records what was run.
 
     A cell without a record is missing; a failed or diverged run is named and never averaged; a run
-    of another code version or another split than the runs beside it is excluded and named. Raises
+    of another code version or another split than its peers is excluded and named. Raises
     ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
     a study without a finished run.
     """
@@ -160,7 +160,7 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
     unplanned = [path.parent.name for path in record_paths(study_dir)]
     if extra := [name for name in unplanned if name not in planned]:
         names = ", ".join(extra)
-        yield f"runs in the folder that are not in the manifest are not used ({len(extra)}): {names}"
+        yield f"runs in the folder but not in the manifest are not used ({len(extra)}): {names}"
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     for key, values in _environment(finished).items():
         if len(values) > 1:
@@ -180,7 +180,7 @@ def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
     for dataset in dict.fromkeys(dataset for dataset, _ in by_seed):
         seeds = {seed: splits for (name, seed), splits in by_seed.items() if name == dataset}
         if any(len(splits) > 1 for splits in seeds.values()):
-            yield f"the runs on {dataset} differ in their split, so their differences are not paired"
+            yield f"the runs on {dataset} differ in split, so their differences are not paired"
         elif None in seeds and len(set().union(*seeds.values())) > 1:
             yield (
                 f"{dataset} has a split of its own for every seed, but a variant without seeds was "

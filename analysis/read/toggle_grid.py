@@ -14,7 +14,7 @@ from analysis.stats import Parts
 
 OFF = re.compile(r"@?(No|Null)[A-Z]")
 NONE_NAME = "none"
-"""The name of the reference variant of an add-one-in grid, which lists its levels from off to on."""
+"""The name of the reference variant of an add-one-in grid, which lists levels from off to on."""
 
 Factors = Mapping[str, Mapping[str, str]]
 

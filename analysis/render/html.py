@@ -53,7 +53,7 @@ def render_page(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
     )
     environment.filters["typeset"] = typeset
     works, ids = cited(chapters), Counter[str]()
-    shown = [(c, [_section(s, works, ids) for s in c.seen(Show.PAGE)]) for c in chapters]
+    shown = [(c, [_section(s, works, ids) for s in c.visible_in(Show.PAGE)]) for c in chapters]
     visible = [(c, [s for s in sections if s.visible]) for c, sections in shown]
     return environment.get_template("page.html").render(
         header=header,
@@ -92,7 +92,7 @@ def _section(section: Section, works: Sequence[Citation], ids: Counter[str]) -> 
         said=said,
         references=[(i, work) for i, work in enumerate(works, 1) if work in own],
         figures=[_figure(figure) for figure in section.figures],
-        tables=[page_table(f) for t in section.tables if (f := t.seen(Show.PAGE))],
+        tables=[page_table(f) for t in section.tables if (f := t.visible_in(Show.PAGE))],
     )
 
 

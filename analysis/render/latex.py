@@ -71,7 +71,7 @@ def report_latex(header: Header, chapters: Sequence[Chapter[Any]], names: Sequen
     works = cited(chapters)
     parts = [PREAMBLE, rf"\section*{{{escape(header.title)}}}", _letters([header.title, *names])]
     for chapter in chapters:
-        sections = [text for s in chapter.seen(Show.PAPER) if (text := _section(s))]
+        sections = [text for s in chapter.visible_in(Show.PAPER) if (text := _section(s))]
         if sections:
             parts += [rf"\section*{{{escape(chapter.title)}}}"] if chapter.title else []
             parts += [*sections, r"\clearpage" if r"\begin{table}" in "".join(sections) else ""]
@@ -85,7 +85,7 @@ def _section(section: Section) -> str:
     for listed, group in itertools.groupby(section.sentences, _is_listed):
         texts = [_sentence(sentence) for sentence in group]
         parts.append(_items(texts) if listed else " ".join(texts) + "\n")
-    parts += [_table(found) for t in section.tables if (found := t.seen(Show.PAPER))]
+    parts += [_table(found) for t in section.tables if (found := t.visible_in(Show.PAPER))]
     parts += [_figure(figure) for figure in section.figures]
     if not parts:
         return ""

@@ -35,7 +35,7 @@ def report_markdown(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
     works = cited(chapters)
     parts = [f"# {escape_markdown(header.title)}\n"]
     for chapter in chapters:
-        sections = [_section(s, works) for s in chapter.seen(Show.MARKDOWN)]
+        sections = [_section(s, works) for s in chapter.visible_in(Show.MARKDOWN)]
         if any(sections):
             parts += [f"## {escape_markdown(chapter.title)}\n"] if chapter.title else []
             parts += [text for text in sections if text]
@@ -48,7 +48,7 @@ def _section(section: Section, works: Sequence[Citation]) -> str:
     for listed, sentences in groupby(section.sentences, _is_listed):
         texts = [escape_markdown(numbered(s, works)) for s in sentences]
         parts.append("".join(f"* {t}\n" for t in texts) if listed else " ".join(texts) + "\n")
-    tables = [found for t in section.tables if (found := t.seen(Show.MARKDOWN))]
+    tables = [found for t in section.tables if (found := t.visible_in(Show.MARKDOWN))]
     parts += [_titled(found, section) for found in tables]
     own = [work for work in works if any(work in s.citations for s in section.sentences)]
     if own:

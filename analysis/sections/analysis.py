@@ -22,8 +22,8 @@ MAX_IMAGE_RUNS = 2000
 class Options:
     """How the comparisons are made. ``rng_seed`` seeds what is drawn (bootstrap, posterior, power);
     ``rope`` is half the width of the region that counts as practically equal, a fraction;
-    ``overlap`` is the number of test images per training image, where seeds are resamples of one dataset
-    that share data (None: they share nothing).
+    ``overlap`` is the number of test images per training image, where seeds are resamples of one
+    dataset that share data (None: they share nothing).
     """
 
     alpha: float = 0.05

@@ -12,7 +12,7 @@ from analysis.figures.forest import ForestInfo, ForestRow, forests
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.runs import anchors
-from analysis.sections.section import Section, Sentence, Topic, say
+from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.stats import SMALL, Array, Interval, Primary, Resamples, Verdict
 from analysis.text import (
     HM_OF_MEANS,
@@ -126,8 +126,8 @@ def compare_all(results: Results, options: Options) -> tuple[Block, ...]:
 def _block(results: Results, reference: str, options: Options, resamples: Resamples) -> Block:
     families: dict[str, tuple[Comparison, ...]] = {}
     primary: dict[str, Primary] = {}
+    others = [v for v in results.variants if v != reference]
     for metric in results.metrics:
-        others = _others(results, reference)
         pairs = [_compare(results, v, reference, metric, resamples) for v in others]
         samples = {v: differences(results, v, reference, metric) for v in others}
         families[metric], primary[metric] = _decide(pairs, samples, options, results.datasets)
@@ -137,10 +137,6 @@ def _block(results: Results, reference: str, options: Options, resamples: Resamp
             _compare_hm_of_means(results, c, resamples) for c in families["base"]
         )
     return Block(reference=reference, comparisons=families, primary=primary)
-
-
-def _others(results: Results, reference: str) -> list[str]:
-    return [v for v in results.variants if v != reference]
 
 
 def differences(results: Results, variant: str, reference: str, metric: str) -> Array:
@@ -435,7 +431,7 @@ def _table(analysis: Analysis, block: Block, metric: str) -> Table:
     decides = block.primary[metric].reason if metric in block.primary else ""
     return table(
         "comparisons",
-        f"{label(metric)}: difference from {block.reference}, points",
+        f"{label(metric)}: difference from {block.reference} in points",
         COLUMNS,
         rows,
         notes=[f"Primary test: {decides}."] if decides else [],
@@ -490,7 +486,9 @@ def _section(analysis: Analysis, block: Block, forest_name: str) -> Section:
     sentences: tuple[Sentence, ...] = ()
     if drawn is None:
         sentences = (
-            say(f"No variant can be compared with {block.reference}; the table says why."),
+            make_sentence(
+                f"No variant can be compared with {block.reference}; the table says why."
+            ),
         )
     return Section(
         key="comparisons",

@@ -11,7 +11,7 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.pairwise import Pairwise, paired
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import few_datasets, scored
 from analysis.stats import Array
 from analysis.text import Column, Columns, Kind, Show, counted, table
@@ -33,7 +33,7 @@ class Disagreement(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankAgreement:
-    """Conover's test beside the pairwise verdicts. ``p_VV`` follows ``variants``; None with the
+    """Conover's test and the pairwise verdicts. ``p_VV`` follows ``variants``; None with the
     reason.
     """
 
@@ -52,7 +52,7 @@ class RankAgreement:
 def rank_agreement(
     results: Results, compared: Sequence[str], pairs: Pairwise, options: Options
 ) -> RankAgreement:
-    """Conover's test on the ranks of these variants, and where it differs from the pairwise tests."""
+    """Conover's test on the ranks of these variants, and its differences from the pairs."""
     columns = [stats.dataset_means(results.scores(v, pairs.metric)) for v in compared]
     table_DV = np.stack(columns, axis=1) if columns else np.zeros((len(results.datasets), 0))
     p_VV, reason = stats.conover_friedman(table_DV)
@@ -136,7 +136,11 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     )
     if found.p_VV is None:
         return [Section(key="conover", title=title, tables=tables, reason=found.reason)]
-    return [Section(key="conover", title=title, sentences=plain(_sentences(found)), tables=tables)]
+    return [
+        Section(
+            key="conover", title=title, sentences=running_text(_sentences(found)), tables=tables
+        )
+    ]
 
 
 TOPIC = Topic(

@@ -8,7 +8,7 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import Block, compared
 from analysis.sections.mixed_model import modeled
-from analysis.sections.section import Section, Topic, say
+from analysis.sections.section import Section, Topic, make_sentence
 from analysis.sections.shared_tests import scored
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Rule, smallest_p
 from analysis.text import (
@@ -243,7 +243,7 @@ def _notes(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="notes",
             title="Notes",
-            sentences=tuple(say(text, kind="item") for text in said),
+            sentences=tuple(make_sentence(text, kind="item") for text in said),
             tables=(
                 table("inert", "Inert variants", INERT_COLUMNS, inert),
                 table("batch_coupled", "Batch-coupled", COUPLED_COLUMNS, results.batch_coupled),

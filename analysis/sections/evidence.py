@@ -24,8 +24,8 @@ class Evidence:
     ``improvement`` compares all runs of a dataset with all runs of the other side, unpaired
     (Agarwal et al., NeurIPS 2021); None where no dataset is complete. ``sign_flip`` and
     ``sign_test`` are exact p values in addition to those of the primary test: of the mean under
-    random signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in how many datasets
-    the effect is shown, and which.
+    random signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in
+    how many datasets the effect is shown, and in which.
     """
 
     comparison: Comparison

@@ -20,7 +20,7 @@ from analysis.read.results import Results
 from analysis.read.shot_curves import point
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, once
 from analysis.sections.pairwise import LEFT_OUT_COLUMNS
-from analysis.sections.section import Section, Sentence, Topic, plain, say
+from analysis.sections.section import Section, Sentence, Topic, make_sentence, running_text
 from analysis.stats import Interval
 from analysis.stats.image_tests import CLAIM as CLAIM_OF_IMAGES
 from analysis.text import (
@@ -40,8 +40,8 @@ from core.store.correct import CorrectImages, read_correct_images
 
 LEAST_MODELS = 3
 FEW_SEEDS = 3
-MAX_TOLD = 4
-CLAIM = f"These tests support claims {CLAIM_OF_IMAGES}: another seed trains another model."
+MAX_QUOTED = 4
+CLAIM = f"These tests support claims {CLAIM_OF_IMAGES}: another seed yields another model."
 NOT_RECORDED = "the correctly classified images were not recorded; rerun to record them"
 OTHER_IMAGES = "not the same test images in the same order and among the same classes"
 
@@ -56,8 +56,8 @@ class ImagePair:
     """A run of a variant against the baseline's run of the same seed, on one target.
 
     ``difference`` and ``interval`` are of the accuracies, variant minus baseline. ``holm_p`` and
-    the smallest p attainable with that many disagreements are adjusted over all variants and seeds of
-    the dataset and target. ``reason`` says why there is no test.
+    the smallest p attainable with that many disagreements are adjusted over all variants and seeds
+    of the dataset and target. ``reason`` says why there is no test.
     """
 
     variant: str
@@ -136,17 +136,13 @@ def image_tests(
         first, *others = dict.fromkeys(pair.reason for pair in pairs)
         more = f" (and {counted(len(others), 'other reason')})" if others else ""
         return replace(blank, reason=f"{first}{more}")
+    few_datasets = len(results.datasets) < stats.MIN_DATASETS_FOR_WILCOXON
     return replace(
         blank,
-        only_test=_no_other_test(results),
+        only_test=few_datasets and len(results.planned_seeds) <= 1,
         pairs=_adjusted_pairs(pairs),
         omnibus=_adjusted_omnibus(omnibus),
     )
-
-
-def _no_other_test(results: Results) -> bool:
-    few = len(results.datasets) < stats.MIN_DATASETS_FOR_WILCOXON
-    return few and len(results.planned_seeds) <= 1
 
 
 def _compared(results: Results) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -317,7 +313,7 @@ def claim(view: ImageTests) -> str:
     """What the tests support claims about, and what stays open where they are the only ones."""
     if not view.only_test:
         return CLAIM
-    return f"{CLAIM} With one seed no other test exists, so the verdicts on the methods stay undecided."
+    return f"{CLAIM} With one seed no other test exists, so the methods remain undecided."
 
 
 def _adjusted_over(view: ImageTests) -> str:
@@ -338,19 +334,21 @@ def image_sentences(view: ImageTests, alpha: float) -> tuple[Sentence, ...]:
     shown = [pair for pair in tested if pair.holm_p is not None and pair.holm_p < alpha]
     if shown:
         several = len({pair.dataset for pair in tested}) > 1
-        told = "; ".join(_told(pair, view.baseline, several) for pair in shown[:MAX_TOLD])
-        more = len(shown) - MAX_TOLD
-        told += f"; and {counted(more, 'more test')} below {alpha:g}" if more > 0 else ""
+        findings = "; ".join(
+            _pair_text(pair, view.baseline, several) for pair in shown[:MAX_QUOTED]
+        )
+        more = len(shown) - MAX_QUOTED
+        findings += f"; and {counted(more, 'more test')} below {alpha:g}" if more > 0 else ""
     else:
-        told = (
+        findings = (
             f"no trained model is shown to differ from that of {view.baseline} on any target, "
             "which is not evidence that they are equal"
         )
-    text = f"Image by image (McNemar's exact test, Holm): {told}. {claim(view)}"
-    return (say(text, kind="note"),)
+    text = f"Image by image (McNemar's exact test, Holm): {findings}. {claim(view)}"
+    return (make_sentence(text, kind="note"),)
 
 
-def _told(pair: ImagePair, baseline: str, several: bool) -> str:
+def _pair_text(pair: ImagePair, baseline: str, several: bool) -> str:
     where = f"{pair.target} of {pair.dataset}" if several else pair.target
     return (
         f"on {where}, {pair.variant} alone is correct on {pair.only_variant} of {pair.images} "
@@ -571,8 +569,8 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="images",
             sentences=(
-                *plain([f"{claim(view)} {_adjusted_over(view)}"]),
-                *(say(text, kind="item") for text in left_out),
+                *running_text([f"{claim(view)} {_adjusted_over(view)}"]),
+                *(make_sentence(text, kind="item") for text in left_out),
             ),
             tables=(
                 *tables,

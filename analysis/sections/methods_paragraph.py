@@ -8,7 +8,7 @@ from analysis.sections.comparisons import Block, compared
 from analysis.sections.images import compared_images
 from analysis.sections.parts import has_attribution
 from analysis.sections.profiles import has_profiles
-from analysis.sections.section import Citation, Section, Sentence, Topic, cite, say
+from analysis.sections.section import Citation, Section, Sentence, Topic, cite, make_sentence
 from analysis.text import Column, Columns, Kind, Show, counted, label, table
 
 
@@ -55,7 +55,7 @@ def methods_sentences(
     return tuple(sentences)
 
 
-BESIDE = (
+ALSO_REPORTED = (
     "Bayesian signed-rank posteriors",
     cite("benavoli2017"),
     ", the number of datasets in which an effect is shown",
@@ -74,7 +74,7 @@ IMAGES = (
 
 
 def _said(*pieces: str | Citation) -> Sentence:
-    return say(*pieces, kind="paper")
+    return make_sentence(*pieces, kind="paper")
 
 
 def _design(results: Results) -> str:
@@ -88,7 +88,7 @@ def _design(results: Results) -> str:
         shots = ", ".join(map(str, results.shots))
         text += f" and {shots} training images per class"
     ends = sorted({s.selection for s in results.settings.values() if s.selection})
-    text += f"; the weights reported are those selected by: {', '.join(ends)}" if ends else ""
+    text += f"; the reported weights follow the selection rule {' or '.join(ends)}" if ends else ""
     missing = len(results.problems)
     gap = (
         f" {counted(missing, 'planned cell')} without a usable score "
@@ -151,7 +151,7 @@ def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[
             f" place their difference within {_percentage_points(options.rope)} of zero; a "
             "difference that is neither significant nor equivalent is called undecided.",
         ),
-        _said(*BESIDE),
+        _said(*ALSO_REPORTED),
     ]
 
 
@@ -187,8 +187,8 @@ def _overlap(options: Options) -> list[Sentence]:
 def _intervals(options: Options) -> Sentence:
     return _said(
         f"Intervals are 95 % paired bootstrap intervals ({options.reps:,} repetitions, random "
-        f"seed {options.rng_seed}): over seeds for claims on these datasets, over datasets and "
-        "seeds for claims on datasets like these."
+        f"seed {options.rng_seed}): over seeds for claims about these datasets, over "
+        "datasets and seeds for claims about datasets like these."
     )
 
 

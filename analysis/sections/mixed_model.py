@@ -8,7 +8,7 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence, few_datasets, scored
 from analysis.stats import MixedEffect, MixedModel
 from analysis.text import Column, Columns, Kind, Show, counted, points, share_text, table
@@ -130,7 +130,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if not found.model.effects:
         return [Section(key="mixed_model", title=title, tables=(fit,), reason=found.model.reason)]
     effects = table("effects", title, COLUMNS, found.model.effects)
-    sentences = plain(_sentences(found, analysis.results.baseline))
+    sentences = running_text(_sentences(found, analysis.results.baseline))
     return [Section(key="mixed_model", title=title, sentences=sentences, tables=(effects, fit))]
 
 

@@ -9,7 +9,7 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import differences
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import scored
 from analysis.stats import Posterior, ResampledT
 from analysis.text import Column, Columns, Kind, table
@@ -95,7 +95,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="overlapping_resamples",
             title=title,
-            sentences=plain([text]),
+            sentences=running_text([text]),
             tables=(table("tests", title, COLUMNS, found),),
         )
     ]

@@ -15,7 +15,7 @@ from analysis.figures.critical_difference import RankInfo, critical_difference
 from analysis.figures.heatmap import PairwiseInfo, pairwise_heatmap
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
-from analysis.sections.section import Section, Sentence, Topic, say
+from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.stats import Array, Omnibus, Primary, RankGroups, Verdict
 from analysis.text import Column, Columns, Kind, Show, counted, label, p_equals, share_text, table
 
@@ -229,11 +229,14 @@ def _omnibus_sentence(found: Omnibus) -> str:
 
 def _sentences(found: Pairwise) -> tuple[Sentence, ...]:
     return (
-        say(
+        make_sentence(
             f"{_omnibus_sentence(found.omnibus)} Pairwise tests on {label(found.metric)}: "
             f"{found.primary.reason}."
         ),
-        *(say(f"{v} is not ranked: {reason}", kind="item") for v, reason in found.left_out),
+        *(
+            make_sentence(f"{v} is not ranked: {reason}", kind="item")
+            for v, reason in found.left_out
+        ),
     )
 
 
@@ -245,7 +248,7 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
         return [Section(key="pairwise", reason=ONE_VARIANT)]
     sentences, drawn = _sentences(found), None
     if found.ranks is None:
-        sentences = (*sentences, say(f"No critical-difference diagram: {found.reason}."))
+        sentences = (*sentences, make_sentence(f"No critical-difference diagram: {found.reason}."))
     else:
         ranks, variants = found.ranks, found.variants
         info = RankInfo(

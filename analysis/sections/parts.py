@@ -17,7 +17,7 @@ from analysis.read.results import Results
 from analysis.read.toggle_grid import find_toggle_grid
 from analysis.sections.analysis import Analysis, Options, once, resamples
 from analysis.sections.comparisons import TESTS
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence
 from analysis.stats import (
     MAX_PARTS,
@@ -130,10 +130,6 @@ KIND_NAMES = {
 }
 
 
-def _joined(parts: tuple[str, ...]) -> str:
-    return " × ".join(parts) or "all"
-
-
 def _of_effect(name: str) -> Callable[[PartEffect | Refusal], Any]:
     """A field of an effect; a refused one has none."""
     return lambda effect: getattr(effect, name) if isinstance(effect, PartEffect) else None
@@ -164,7 +160,7 @@ EFFECT_COLUMNS: Columns[PartEffect] = (
     Column("reason", "Remark", Kind.NOTE, lambda e: e.reason, Show.FILES),
 )
 READ_COLUMNS: Columns[PartEffect | Refusal] = (
-    Column("parts", "Parts", Kind.NAME, lambda e: _joined(e.parts), Show.READ),
+    Column("parts", "Parts", Kind.NAME, lambda e: " × ".join(e.parts) or "all", Show.READ),
     Column("kind", "Effect", Kind.TEXT, lambda e: KIND_NAMES.get(e.kind, e.kind), Show.READ),
     Column("verdict", "Verdict", Kind.VERDICT, _of_effect("verdict"), Show.READ),
     Column("value", "Points", Kind.DIFFERENCE, _of_effect("value"), Show.READ),
@@ -242,12 +238,12 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
     return [
         Section(
             key="attribution",
-            sentences=plain(as_sentence(found.statement.rstrip("."))),
+            sentences=running_text(as_sentence(found.statement.rstrip("."))),
             figures=(drawn,) if drawn else (),
             tables=(
                 table(
                     "shown_effects",
-                    "All effects, points",
+                    "All effects in points",
                     READ_COLUMNS,
                     shown,
                     notes=[EFFECTS_NOTE],

@@ -18,7 +18,7 @@ from analysis.read.published import TABLES, PublishedRow, load_published
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import Comparison, compared, differences, headline_family
 from analysis.sections.published import ZERO_SHOT
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Array
 from analysis.stats.power import NO_SPREAD, Designs, Spread
 from analysis.text import Column, Columns, Kind, Show, points, table
@@ -383,7 +383,7 @@ def plan_rows(plan: DesignPower) -> list[tuple[str, str]]:
 
 
 def _needed(count: int | None, own: int, what: str) -> str:
-    """How many would settle the question, beside how many the design has."""
+    """How many would settle the question, compared with how many the design has."""
     if count is None:
         return "-"
     return f"{count} {what} would suffice" + (f", instead of {own}" if count > own else "")
@@ -483,7 +483,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         "difference is not reported, since it only restates p."
     )
     made = table("power", "Power", columns(rope), found)
-    return [Section(key="power", sentences=plain([text]), tables=(made,))]
+    return [Section(key="power", sentences=running_text([text]), tables=(made,))]
 
 
 TOPIC = Topic(key="power", build=_sections, files={"power": columns(stats.ROPE)})

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from analysis.read.results import Problem
 from analysis.sections.analysis import Analysis
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.text import Column, Columns, Kind, Show, table
 
 COLUMNS: Columns[Problem] = (
@@ -25,7 +25,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         "sides have."
     )
     found = table("problems", f"Planned cells without a score: {len(problems)}", COLUMNS, problems)
-    return [Section(key="problems", sentences=plain([text]), tables=(found,))]
+    return [Section(key="problems", sentences=running_text([text]), tables=(found,))]
 
 
 TOPIC = Topic(

@@ -107,7 +107,7 @@ class PublishedLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedContext:
-    """Published lines beside a study; ``numbers`` are those of the sources."""
+    """Published rows as context for a study; ``numbers`` are those of the sources."""
 
     datasets: tuple[str, ...]
     metrics: tuple[str, ...]

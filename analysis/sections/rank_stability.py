@@ -9,7 +9,7 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once, resamples
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence, scored, without
 from analysis.stats import Interval, RankStability, Resamples
 from analysis.text import Column, Columns, Kind, Show, counted, table
@@ -138,14 +138,15 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     text = (
         "How often each variant ranks first by its mean over datasets when datasets and seeds are "
         "resampled, with the same draws for all variants "
-        f"({counted(len(view.datasets), 'dataset')}, {counted(view.num_seeds, 'seed')}). A mean rank of 1 is best."
+        f"({counted(len(view.datasets), 'dataset')}, {counted(view.num_seeds, 'seed')}). "
+        "A mean rank of 1 is best."
     )
     limits = as_sentence(view.found.mean_ranks[0].reason)
     return [
         Section(
             key="rank_stability",
             title=title,
-            sentences=plain([text, *without(view.left_out), *limits]),
+            sentences=running_text([text, *without(view.left_out), *limits]),
             tables=(table("variants", title, COLUMNS, standings(view)), files),
         )
     ]

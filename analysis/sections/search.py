@@ -12,7 +12,7 @@ from analysis.figures.figure import Figure
 from analysis.read.search_trials import SearchData
 from analysis.sections.comparisons import TESTS, Comparison
 from analysis.sections.headline import DECIDED, EMBEDDED_CAVEAT, KINDS, NO_WIDER_CLAIM
-from analysis.sections.section import Section, Sentence, Topic, plain, say
+from analysis.sections.section import Section, Sentence, Topic, make_sentence, running_text
 from analysis.text import (
     TERM_COLUMNS,
     Column,
@@ -61,9 +61,9 @@ def findings(analysis: SearchAnalysis) -> tuple[Sentence, ...]:
             f"Not judged yet: {len(search.complete)} of {counted(len(search.trials), 'trial')} are "
             "complete, and no test image has been used."
         )
-        return (say(text, kind="note"),)
+        return (make_sentence(text, kind="note"),)
     found = [_gain(search, comparison) for comparison in analysis.comparisons]
-    found += [say(text, kind="note") for text in _remarks(search)]
+    found += [make_sentence(text, kind="note") for text in _remarks(search)]
     return tuple(found)
 
 
@@ -93,7 +93,7 @@ def _gain(search: SearchData, c: Comparison) -> Sentence:
     assert search.result is not None
     if c.difference is None:
         text = f"{c.variant} against {c.reference}: {c.reason or 'not comparable'}."
-        return say(text, kind="note")
+        return make_sentence(text, kind="note")
     runs = search.result["search_runs" if c.variant == TUNED else "control_runs"]
     who = {TUNED: "Tuning", CONTROL: "Random search of equal budget"}[c.variant]
     verb = "gained" if c.difference >= 0 else "lost"
@@ -106,7 +106,9 @@ def _gain(search: SearchData, c: Comparison) -> Sentence:
     if c.reference == DEFAULT:
         text += f", at a cost of {counted(runs, 'run')}"
         text += f" and {search.seconds / 60:.1f} minutes of compute" if c.variant == TUNED else ""
-    return say(f"{text}.{_scope(c)}", kind=c.verdict if c.verdict in DECIDED else "undecided")
+    return make_sentence(
+        f"{text}.{_scope(c)}", kind=c.verdict if c.verdict in DECIDED else "undecided"
+    )
 
 
 def _scope(c: Comparison) -> str:
@@ -160,7 +162,7 @@ def _value(when: str, name: str) -> Callable[[Judged], float | None]:
 
 
 def _judgment_table(search: SearchData, result: Mapping[str, Any]) -> Table:
-    """Values at search time beside those on test images."""
+    """Values at search time next to those on test images."""
     columns: list[Column[Judged]] = [
         Column("variant", "Variant", Kind.NAME, lambda row: row[0], Show.READ)
     ]
@@ -205,7 +207,7 @@ def _judgment(analysis: SearchAnalysis) -> Sequence[Section]:
     return [
         Section(
             key="judgment",
-            sentences=plain([text]),
+            sentences=running_text([text]),
             tables=(_judgment_table(search, search.result),),
         )
     ]
@@ -220,7 +222,9 @@ def _fresh_seeds(analysis: SearchAnalysis) -> Sequence[Section]:
         "tables, tests and seeds."
     )
     found = table("comparisons", title, COMPARISON_COLUMNS, analysis.comparisons)
-    return [Section(key="comparisons", title=title, sentences=plain([text]), tables=(found,))]
+    return [
+        Section(key="comparisons", title=title, sentences=running_text([text]), tables=(found,))
+    ]
 
 
 def _winner(analysis: SearchAnalysis) -> Sequence[Section]:
@@ -236,7 +240,7 @@ def _winner(analysis: SearchAnalysis) -> Sequence[Section]:
     return [
         Section(
             key="winner",
-            sentences=plain([text]),
+            sentences=running_text([text]),
             tables=(terms("winner", "Winner", lines),),
         )
     ]
@@ -322,7 +326,7 @@ def _importances(analysis: SearchAnalysis) -> Sequence[Section]:
     ]
     settings = found["objectives"].get(analysis.objective, ())
     made = table("importances", "Importances", tuple(columns), settings)
-    return [Section(key="importances", sentences=plain([text]), tables=(made,))]
+    return [Section(key="importances", sentences=running_text([text]), tables=(made,))]
 
 
 FILE_COLUMNS: Columns[Trial] = (

@@ -78,12 +78,12 @@ class Sentence:
         return tuple(piece for piece in self.pieces if isinstance(piece, Citation))
 
 
-def say(*pieces: str | Citation, kind: str = "plain") -> Sentence:
+def make_sentence(*pieces: str | Citation, kind: str = "plain") -> Sentence:
     """A sentence of these pieces."""
     return Sentence(pieces, kind)
 
 
-def plain(texts: Iterable[str]) -> tuple[Sentence, ...]:
+def running_text(texts: Iterable[str]) -> tuple[Sentence, ...]:
     """Texts as running text."""
     return tuple(Sentence((text,)) for text in texts)
 
@@ -154,7 +154,7 @@ class Chapter(Generic[Source]):
         ]
         return replace(self, sections=tuple(sections))
 
-    def seen(self, where: Show) -> tuple[Section, ...]:
+    def visible_in(self, where: Show) -> tuple[Section, ...]:
         """The sections that apply and are shown there."""
         return tuple(s for s in self.sections if where in s.show and not s.reason)
 

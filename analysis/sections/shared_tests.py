@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.pairwise import LEFT_OUT_COLUMNS, paired
-from analysis.sections.section import Section, Topic, say
+from analysis.sections.section import Section, Topic, make_sentence
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON
 from analysis.text import label, table
 
@@ -66,9 +66,9 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="beside_the_verdicts",
             sentences=(
-                say(start),
+                make_sentence(start),
                 *(
-                    say(f"{v} is excluded from all of them: {reason}", kind="item")
+                    make_sentence(f"{v} is excluded from all of them: {reason}", kind="item")
                     for v, reason in found
                 ),
             ),

@@ -10,7 +10,7 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import differences
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import scored, without
 from analysis.stats import Array, Trend
 from analysis.text import Column, Columns, Kind, Show, table
@@ -135,7 +135,7 @@ def _rise(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="shot_rise",
             title=title,
-            sentences=plain([text, *flat, *without(view.left_out)]),
+            sentences=running_text([text, *flat, *without(view.left_out)]),
             tables=(
                 table("trends", title, COLUMNS, view.rise),
                 table("left_out", "Datasets with gaps", DATASET_COLUMNS, view.left_out),
@@ -159,7 +159,7 @@ def _advantage(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="shot_advantage",
             title=title,
-            sentences=plain([text, *without(view.left_out)]),
+            sentences=running_text([text, *without(view.left_out)]),
             tables=(table("trends", title, COLUMNS, view.advantage),),
         )
     ]

@@ -164,7 +164,7 @@ class Verdict(NamedTuple):
     """The word for one comparison with the p values behind it, adjusted by Holm but for ``raw_p``.
 
     ``smallest_p`` is the smallest adjusted p that the design could have given; None for t tests,
-    which have no lower limit. ``reason`` says why a word was not reached, or what to know beside
+    which have no lower limit. ``reason`` says why a word was not reached, or what to know about
     it; ``shown_in`` in which datasets an undecided effect is shown, "" for none.
     """
 

@@ -156,7 +156,7 @@ def _not_applicable(scores_VDS: Array, known: Array, names: Sequence[str]) -> st
     if not has_spread(scores_VDS[known.astype(bool)]):
         return "all scores are equal, so there is nothing to model"
     if not _left_over(scores_VDS, known):
-        return "the differences are the same on every dataset, so there is no noise to compare them with"
+        return "the differences are the same on every dataset, so no noise is left to compare with"
     return ""
 
 

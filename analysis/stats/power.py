@@ -156,8 +156,8 @@ class Spread:
 class Designs:
     """Designs under one spread and one family of comparisons.
 
-    ``rng`` draws the simulated studies of Wilcoxon, once per number of datasets, so that designs are
-    compared on the same draws.
+    ``rng`` draws the simulated studies of Wilcoxon, once per number of datasets, so that designs
+    are compared on the same draws.
     """
 
     spread: Spread
@@ -199,7 +199,7 @@ class Designs:
         return high
 
     def floor(self, target: float, num_datasets: int) -> float | None:
-        """Smallest effect that any number of seeds could decide, given the spread between datasets."""
+        """Smallest effect that any number of seeds could decide, given how datasets differ."""
         between = self.spread.between
         if num_datasets == 1:
             return 0.0

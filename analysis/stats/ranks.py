@@ -79,7 +79,7 @@ def friedman(scores_DV: Array) -> Omnibus:
 def conover_friedman(scores_DV: Array) -> tuple[Array | None, str]:
     """Holm-adjusted p values (V, V) of Conover's test on Friedman ranks, or None and why not.
 
-    A sensitivity check beside the Wilcoxon matrix, never a decision: it uses mean ranks. Source:
+    A sensitivity check of the Wilcoxon matrix, never a decision: it uses mean ranks. Source:
     Conover, Practical Nonparametric Statistics, 3rd edition, 1999.
     """
     ranks, _ = _ranked(scores_DV)

@@ -68,7 +68,7 @@ class Resamples:
         (a bootstrap of n values has variance (n-1)/n of the unbiased one) by stretching deviations
         by sqrt(n/(n-1)), over datasets or over seeds. In our simulation the seeds-only coverage at
         3 seeds rises from .85 to .92, the two-level one at 11 datasets from .92 to .93; at 6
-        datasets it is about .90 and at 3 about .85, so read the t interval beside it there. Seeds
+        datasets it is about .90 and at 3 about .85, where the t interval is the better guide. Seeds
         that overlap are stretched further, by the factor of ``corrected_resampled_t``.
         """
         rows = [row[~np.isnan(row)] for row in values_DS]
