@@ -19,6 +19,7 @@ from analysis.stats.intervals import Array, Interval, has_spread
 from analysis.stats.multiple import holm
 
 MAX_STEPS = 2000
+INSEPARABLE = "with one seed per cell, interaction and seed noise are one variance"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +86,7 @@ def mixed_model(scores_VDS: Array, names: Sequence[str], *, baseline: int = 0) -
     shares = fit.scale, np.asarray(fit.cov_re)[0, 0], fit.vcomp[0] if replicated else 0.0
     noise, between, interaction = (float(share) * unit**2 for share in shares)
     covariance = _covariance([design[g] for g in groups], mats, noise, between, interaction)
-    remark += (
-        "" if replicated else "with one seed per cell, interaction and seed noise are one variance"
-    )
+    remark += "" if replicated else INSEPARABLE
     return replace(
         counted,
         effects=_effects(
