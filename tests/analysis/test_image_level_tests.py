@@ -173,10 +173,12 @@ def test_old_folders_are_read_and_say_that_nothing_was_recorded(tmp_path):
             "the correctly classified images were not recorded"
             in (tmp_path / "out" / name).read_text()
         )
-    (row,) = (r for r in score_rows(folder / "000001", folder / "010001") if "images on" in r[0])
-    assert row[1:3] == ("-", "-") and row[3].startswith("n/a, 000001: which images")
+    (row,) = (r for r in score_rows(folder / "000001", folder / "010001") if "images that" in r[0])
+    assert row[1:3] == ("-", "-") and row[3].startswith(
+        "n/a, 000001: the correctly classified images"
+    )
     with_images(folder, skip=("010001",))
-    assert "was not recorded" in view_of(folder).reason
+    assert "were not recorded" in view_of(folder).reason
 
 
 def test_a_damaged_file_is_a_reason_and_not_the_end_of_the_report(tmp_path):
