@@ -84,7 +84,7 @@ CHAPTERS: tuple[Chapter[Analysis], ...] = (
     ),
     Chapter(
         key="parts",
-        title="What every part is worth",
+        title="What each part is worth",
         nav="Parts",
         topics=(parts.ATTRIBUTION, parts.VARIANCE, parts.LEVELS, parts.INTERACTIONS),
     ),
@@ -102,7 +102,7 @@ CHAPTERS: tuple[Chapter[Analysis], ...] = (
     Chapter(key="settings", title="Settings that differ", nav="Settings", topics=(settings.TOPIC,)),
     Chapter(
         key="methods",
-        title="Methods, for a paper",
+        title="Methods paragraph for a paper",
         nav="Methods",
         topics=(methods_paragraph.TOPIC,),
     ),
@@ -154,7 +154,7 @@ class Report:
         return next(section for section in self.sections if section.key == key)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the report says, JSON-able, see ``document``."""
+        """Everything the report says, as JSON values, see ``document``."""
         return document(self.header, self.chapters)
 
 
@@ -210,12 +210,14 @@ def build_report(
 
 
 def _chapters(analysis: Analysis) -> tuple[Chapter[Analysis], ...]:
-    """All chapters; what does not apply is named in the design box, and nowhere else."""
+    """All chapters; what does not apply is named in the design chapter, and nowhere else."""
     built = [chapter.built(analysis) for chapter in CHAPTERS]
     absent = terms("not_applicable", "Not applicable", left_out(built))
-    box = Section(key="not_applicable", title="Not applicable", tables=(absent,), show=Show.WIDE)
+    names = Section(key="not_applicable", title="Not applicable", tables=(absent,), show=Show.WIDE)
     return tuple(
-        replace(chapter, sections=(*chapter.sections, box)) if chapter.key == "design" else chapter
+        replace(chapter, sections=(*chapter.sections, names))
+        if chapter.key == "design"
+        else chapter
         for chapter in built
     )
 
@@ -239,7 +241,7 @@ def _header(analysis: Analysis) -> Header:
             "primary_metric": found.primary_metric,
             "options": asdict(analysis.options),
         },
-        closing="Figures as PNG and PDF are in the folder figures.",
+        closing="The folder figures holds every figure as PNG and PDF.",
         links=(*FILES, *(() if found.costs.empty else ("cost.csv",))),
     )
 
@@ -247,7 +249,7 @@ def _header(analysis: Analysis) -> Header:
 def report_schema() -> dict[str, Any]:
     """The JSON schema of report.json."""
     text, number = {"type": "string"}, {"type": "number"}
-    ratio = "test over training images of overlapping resamples; null where seeds share nothing"
+    ratio = "test images per training image of overlapping resamples; null without overlap"
     options = {
         "alpha": number,
         "reps": {"type": "integer"},
@@ -310,7 +312,7 @@ def _comparison_rows(report: Report) -> list[dict[str, Any]]:
 
 
 def _evidence_rows(report: Report) -> list[dict[str, Any]]:
-    """The evidence of every comparison with what the design could have found in it."""
+    """The evidence of every comparison, with the power of the design."""
     found, power_rows = _rows(report, "evidence", "evidence"), _rows(report, "power", "power")
     return [
         row | {name: planned[name] for name in POWER_IN_EVIDENCE}

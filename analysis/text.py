@@ -28,13 +28,18 @@ def label(metric: str) -> str:
 
 
 def phrase(metric: str) -> str:
-    """A metric behind the word points: "of HM", "at 16 shots"."""
+    """A metric after the word points: "of HM", "at 16 shots"."""
     return f"{'at' if metric.endswith((' shot', ' shots')) else 'of'} {label(metric)}"
 
 
 def counted(number: int, noun: str) -> str:
     """A number with its noun: "1 dataset", "2 datasets"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def closed(title: str) -> str:
+    """A title with a full stop, unless it ends with a mark of its own."""
+    return title if title.endswith((".", "?", "!")) else f"{title}."
 
 
 def points(value: float | None, *, sign: bool = False) -> str:
@@ -60,7 +65,7 @@ def p_text(p: float | None) -> str:
 
 
 def p_equals(p: float | None) -> str:
-    """A p value behind the letter p in a sentence: "= 0.040", "< 0.001"."""
+    """A p value after the letter p in a sentence: "= 0.040", "< 0.001"."""
     return "< 0.001" if p is not None and p < 0.001 else f"= {p_text(p)}"
 
 
@@ -89,7 +94,7 @@ class MeanScore:
     """Mean, t half width and number of seeds; ``mean`` is None where there is no finished run.
 
     ``mark`` is "best" or "second" of its column among variants that may be ranked together;
-    ``standing`` the mark beside an average, † or ≈. ``flagged``: the selection saw test data;
+    ``standing`` the mark of an average, † or ≈. ``flagged``: the selection used test data;
     ``partial``: fewer seeds than planned.
     """
 
@@ -103,7 +108,7 @@ class MeanScore:
 
 
 class Tally(NamedTuple):
-    """So many of a total, with the names of those that can be named: "2 of 4: land, textures"."""
+    """A number out of a total, with the names that are known: "2 of 4: land, textures"."""
 
     num: int
     total: int
@@ -118,7 +123,7 @@ class Span(NamedTuple):
 
 
 class Linked(NamedTuple):
-    """A value that leads to a row of the page (``#`` and its id) or to a folder."""
+    """A value that links to a row of the page (``#`` and its id) or to a folder."""
 
     value: Any
     target: str
@@ -257,7 +262,7 @@ ESTIMATES = (Kind.ESTIMATE, Kind.NUMBER_ESTIMATE)
 
 
 def _inner(value: Any) -> Any:
-    """A value without what surrounds it on the page."""
+    """A value without its link, tags and ids."""
     value = value.value if isinstance(value, Linked) else value
     return value.text if isinstance(value, Name) else value
 
@@ -318,7 +323,7 @@ Columns = tuple[Column[Row], ...]
 
 
 def only_in_files(columns: Columns[Row]) -> Columns[Row]:
-    """The columns that files hold, which nobody reads on the page."""
+    """The columns that files hold, shown nowhere else."""
     return tuple(replace(c, show=Show.FILES) for c in columns if Show.FILES in c.show)
 
 
@@ -328,7 +333,7 @@ class Table:
     one list in files.
 
     ``notes`` are sentences that belong to it. ``folded``: the page shows it on demand, under
-    ``summary`` or its title. ``terms``: two columns, a term and what there is to say about it.
+    ``summary`` or its title. ``terms``: two columns, a term and its description.
     """
 
     key: str
@@ -340,7 +345,7 @@ class Table:
     summary: str = ""
     terms: bool = False
 
-    def seen(self, where: Show) -> "Table | None":
+    def visible_in(self, where: Show) -> "Table | None":
         """The table as one kind of reader sees it; None where nothing of it is shown there."""
         kept = [
             i
@@ -376,7 +381,7 @@ def table(
     folded: bool = False,
     summary: str = "",
 ) -> Table:
-    """A table with one row an item."""
+    """A table with one row per item."""
     rows = tuple(tuple(column.of(item) for column in columns) for item in items)
     return Table(
         key=key,
@@ -390,13 +395,13 @@ def table(
 
 
 TERM_COLUMNS: Columns[tuple[str, str]] = (
-    Column("term", "What", Kind.NAME, lambda pair: pair[0]),
-    Column("text", "How", Kind.TEXT, lambda pair: pair[1]),
+    Column("term", "Item", Kind.NAME, lambda pair: pair[0]),
+    Column("text", "Description", Kind.TEXT, lambda pair: pair[1]),
 )
 
 
 def terms(key: str, title: str, pairs: Iterable[tuple[str, str]]) -> Table:
-    """What there is to say, by term."""
+    """A table of terms and their descriptions."""
     return replace(table(key, title, TERM_COLUMNS, pairs), terms=True)
 
 

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import bare, label_room, plain, shown_names, signed
+from analysis.figures.style import bare, label_room, literal, shown_names, signed
 from analysis.stats import Array, Attribution, PartEffect
 
 ROW = 0.46
@@ -30,15 +30,15 @@ GAP = 0.35
 PANELS = ("steps", "marks", "pairs")
 MARK_STYLE = {
     "add_one_in": ("o", SERIES[1], -0.24, "alone (add one in)"),
-    "shapley": ("D", "", 0.0, "share (Shapley)"),
+    "shapley": ("D", "", 0.0, "Shapley value"),
     "leave_one_out": ("s", SERIES[2], 0.24, "in the full set (leave one out)"),
 }
 CAPTIONS = {
     "steps": "From all off to all on: each step is the Shapley value of a part; pale steps are "
     "undecided.",
     "marks": "Circle: the part alone; diamond: its Shapley value; square: what the full set loses "
-    "without it. Where they lie apart, the part's worth depends on the others. Thick bar: 95 % on "
-    "these datasets; thin line: on datasets like these.",
+    "without it. Where they lie apart, the part's worth depends on the others. Thick bar: 95 % "
+    "interval for these datasets; thin line: for datasets like these.",
     "pairs": "Beyond the sum: what two parts add together beyond their separate effects, with the "
     "others off.",
 }
@@ -65,7 +65,7 @@ class AttributionInfo:
 
 
 def attribution_figure(found: Attribution, *, metric: str) -> Figure | None:
-    """The figure for a toggle grid; panels without numbers are left out, None without any."""
+    """The figure of a toggle grid; panels without numbers are left out, None without any."""
     info = AttributionInfo(
         metric=metric,
         parts=found.by_value,
@@ -124,7 +124,7 @@ def _draw(info: AttributionInfo, shown: Sequence[str], style: Style) -> Canvas:
         axes.set_yticks(range(rows))
         ends = ("all off", "all on") if "steps" in shown else ("", " ")
         ticks = [ends[0], *parts, ends[1]]
-        plain(axes.set_yticklabels(shown_names(ticks) if index == 0 else [""] * rows))
+        literal(axes.set_yticklabels(shown_names(ticks) if index == 0 else [""] * rows))
         axes.tick_params(axis="y", length=0)
         x += widths[name] + GAP
     return canvas
@@ -184,7 +184,7 @@ def _steps(axes: Axes, info: AttributionInfo, style: Style) -> None:
 
 
 def _end(axes: Axes, value: float, row: int, more: str) -> None:
-    """The score of all off or all on, written towards the middle of the panel."""
+    """The score of all off or all on, written toward the middle of the panel."""
     right = 100 * value > sum(axes.get_xlim()) / 2
     text, shift = f"{100 * value:.2f}{more}", -8 if right else 8
     axes.annotate(
@@ -216,11 +216,11 @@ def _marks(axes: Axes, info: AttributionInfo, style: Style) -> None:
             axes.plot(*zip(*ends, strict=True), color=style.soft, linewidth=0.9, zorder=1)
         best = known["shapley"].get((part,)) or known["leave_one_out"].get((part,))
         if best is not None:
-            place = axes.get_yaxis_transform()
-            axes.text(1.03, row, signed(best[1]), transform=place, va="center", color=style.ink)
+            beside = axes.get_yaxis_transform()
+            axes.text(1.03, row, signed(best[1]), transform=beside, va="center", color=style.ink)
     axes.set_xlabel(f"{info.metric}, points", parse_math=False)
     several = len(used) > 1
-    _title(axes, "Alone, shared, in the full set" if several else "What a part is worth", style)
+    _title(axes, "Alone, averaged, in the full set" if several else "What a part is worth", style)
     handles = [_handle(kind, style) for kind in used]
     axes.legend(
         handles,

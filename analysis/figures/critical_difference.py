@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import POINTS_AN_INCH, shown_names, text_width
+from analysis.figures.style import POINTS_PER_INCH, shown_names, text_width
 
 LINE = 0.27
 BAR = 0.13
@@ -53,12 +53,12 @@ def critical_difference(info: RankInfo, *, alpha: float, test: str) -> Figure | 
 
 def _draw(info: RankInfo, style: Style) -> Canvas:
     names, ranks = info.variants, info.mean_ranks
-    place = {name: i for i, name in enumerate(names)}
-    groups = [sorted(place[name] for name in group) for group in info.groups]
+    index_of = {name: i for i, name in enumerate(names)}
+    groups = [sorted(index_of[name] for name in group) for group in info.groups]
     half = math.ceil(len(names) / 2)
     shown = shown_names(names)
     widest = max(map(text_width, map(_numbered, shown, ranks)))
-    room = 1.06 * widest / POINTS_AN_INCH + MARGIN
+    room = 1.06 * widest / POINTS_PER_INCH + MARGIN
     bars = 0.2 + BAR * len(groups)
     height = 0.5 + bars + LINE * half + 0.2
     width = MIDDLE + 2 * room

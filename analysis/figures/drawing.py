@@ -9,11 +9,11 @@ import matplotlib
 
 from analysis.figures.colors import PAGE, PAGE_VARIABLES, PRINT, Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import POINTS_AN_INCH, settings
+from analysis.figures.style import POINTS_PER_INCH, settings
 
 
 def _saved(figure: Figure, style: Style, **how: Any) -> bytes:
-    """The figure drawn and saved with our settings; matplotlib's own are back afterwards."""
+    """The figure drawn and saved with our settings; matplotlib's own are restored afterwards."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(settings(style)):
         figure.draw(style).savefig(buffer, **how)
@@ -61,7 +61,7 @@ def to_svg(figure: Figure, *, prefix: str) -> str:
 def _opening(title: str, box: str) -> str:
     """The tag; width is natural size at most, so that a small figure is not blown up."""
     name = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    width = float(box.split()[2]) * 96 / POINTS_AN_INCH
+    width = float(box.split()[2]) * 96 / POINTS_PER_INCH
     return (
         f'<svg viewBox="{box}" role="img" aria-label="{name}" '
         f'style="width:{width:.0f}px;max-width:100%">'

@@ -1,8 +1,8 @@
 """A figure: an info record with what it shows, and a function that draws it in a style.
 
 Each file of this folder defines the info records of one topic and a function that makes the figure
-from them; whoever has the numbers fills the records. What report.json says about a figure follows
-from its record alone.
+from them; the sections fill the records. What report.json says about a figure follows from its
+record alone.
 """
 
 import math
@@ -38,7 +38,7 @@ class Figure:
 
     @property
     def values(self) -> Any:
-        """What the figure shows, JSON-able, see ``values_of``."""
+        """What the figure shows, as JSON values, see ``values_of``."""
         return values_of(self.info, exact=self.exact)
 
 

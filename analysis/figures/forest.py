@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
 from analysis.figures.style import (
-    POINTS_AN_INCH,
+    POINTS_PER_INCH,
     bare,
     label_room,
     name_rows,
@@ -27,9 +27,9 @@ ABOVE, BELOW = 0.35, 0.55
 NUMBER_ROOM = 0.68
 SMALL = 7.5
 CAPTION = (
-    "Point: mean paired difference. Thick bar: 95 % on these datasets (seeds resampled). "
-    "Thin line: 95 % on datasets like these (datasets and seeds resampled). Small dots: single "
-    "datasets. Gray band: differences that count as practically equivalent."
+    "Point: mean paired difference. Thick bar: 95 % interval for these datasets (seeds resampled). "
+    "Thin line: 95 % interval for datasets like these (datasets and seeds resampled). Small dots: "
+    "single datasets. Gray band: differences that count as practically equivalent."
 )
 MARKER = {"better": "^", "worse": "v", "equivalent": "s"}
 
@@ -123,11 +123,11 @@ def _draw_grid(grid: Sequence[Sequence[ForestInfo]], style: Style) -> Canvas:
             )
             _axes(canvas.add_axes(box), info, style)
             title = f"{label(info.metric)} against {info.reference}"
-            text = short(title, room=POINTS_AN_INCH * (PANEL_WIDTH - 0.2))
+            text = short(title, room=POINTS_PER_INCH * (PANEL_WIDTH - 0.2))
             place = (column * PANEL_WIDTH + 0.1) / width, (top - ABOVE + 0.1) / total
             canvas.text(*place, text, fontsize=10, color=style.ink, parse_math=False)
         top -= height
-    text = wrapped(CAPTION, room=POINTS_AN_INCH * (width - 0.2), size=SMALL)
+    text = wrapped(CAPTION, room=POINTS_PER_INCH * (width - 0.2), size=SMALL)
     canvas.text(0.1 / width, 0.06 / total, text, fontsize=SMALL, color=style.ink, va="bottom")
     return canvas
 
@@ -160,5 +160,5 @@ def _row(axes: Axes, y: int, row: ForestRow, style: Style) -> None:
     face = color if marker != "o" else style.paper
     mean = [100 * row.difference]
     axes.plot(mean, [y], marker, color=color, markerfacecolor=face, markersize=6.5)
-    place, text = axes.get_yaxis_transform(), signed(row.difference)
-    axes.text(1.03, y, text, transform=place, va="center", color=style.ink, clip_on=False)
+    beside, text = axes.get_yaxis_transform(), signed(row.difference)
+    axes.text(1.03, y, text, transform=beside, va="center", color=style.ink, clip_on=False)

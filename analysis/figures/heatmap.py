@@ -14,9 +14,9 @@ from matplotlib.figure import Figure as Canvas
 from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
 from analysis.figures.style import (
-    POINTS_AN_INCH,
+    POINTS_PER_INCH,
     label_room,
-    plain,
+    literal,
     shown_names,
     signed,
     text_width,
@@ -140,9 +140,9 @@ def _draw(info: MatrixInfo, words: Sequence[Sequence[str]] | None, style: Style)
     left = label_room(rows)
     shown = shown_names(columns, room=MAX_COLUMN_POINTS, size=SMALL)
     longest = max(text_width(c, size=SMALL) for c in shown)
-    slanted = longest > CELL_WIDTH * POINTS_AN_INCH - 4
-    above = (0.75 * longest + 16) / POINTS_AN_INCH if slanted else 0.32
-    beside = 0.75 * longest / POINTS_AN_INCH if slanted else 0.1
+    slanted = longest > CELL_WIDTH * POINTS_PER_INCH - 4
+    above = (0.75 * longest + 16) / POINTS_PER_INCH if slanted else 0.32
+    beside = 0.75 * longest / POINTS_PER_INCH if slanted else 0.1
     width = left + CELL_WIDTH * len(columns) + beside + 0.1
     height = above + CELL_HEIGHT * len(rows) + 0.08
     canvas = Canvas(figsize=(width, height))
@@ -155,11 +155,11 @@ def _draw(info: MatrixInfo, words: Sequence[Sequence[str]] | None, style: Style)
     axes = canvas.add_axes(box)
     paint(axes, info.difference, _texts(info.difference, words), style)
     axes.set_yticks([i + 0.5 for i in range(len(rows))])
-    plain(axes.set_yticklabels(shown_names(rows), rotation=0))
+    literal(axes.set_yticklabels(shown_names(rows), rotation=0))
     axes.xaxis.tick_top()
     axes.set_xticks([i + 0.5 for i in range(len(columns))])
     tick_style: dict[str, Any] = {"fontsize": SMALL}
     tick_style |= {"rotation": 42, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
-    plain(axes.set_xticklabels(shown, **tick_style))
+    literal(axes.set_xticklabels(shown, **tick_style))
     axes.tick_params(length=0)
     return canvas

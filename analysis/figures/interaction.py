@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import bare, plain, series_style, short
+from analysis.figures.style import bare, literal, series_style, short
 from analysis.stats import CellMeans
 
 PANEL, HEIGHT, COLUMNS = 3.6, 3.1, 3
@@ -51,7 +51,7 @@ def interaction_figure(pairs: Sequence[CellMeans], *, metric: str) -> Figure | N
         name="interaction",
         title="Interaction plots",
         caption="Mean over datasets, other factors and seeds, with 95 % t intervals over seeds. "
-        "Parallel lines mean no interaction.",
+        "Parallel lines mean that the factors do not interact.",
         info=infos,
         draw=partial(_draw, infos, metric),
         panels=panels,
@@ -113,7 +113,7 @@ def _panel(axes: Axes, pair: InteractionInfo, metric: str, style: Style, *, slan
     axes.set_xticks(range(len(pair.first_levels)))
     names = [short(level, room=84, size=8.5) for level in pair.first_levels]
     turn: dict[str, Any] = {"rotation": 30, "ha": "right"} if slanted else {}
-    plain(axes.set_xticklabels(names, fontsize=8.5, **turn))
+    literal(axes.set_xticklabels(names, fontsize=8.5, **turn))
     axes.set_xlim(-0.35, len(pair.first_levels) - 0.65)
     axes.set_xlabel(short(pair.first, room=170), parse_math=False)
     axes.set_ylabel(f"{metric}, %", parse_math=False)
@@ -128,5 +128,5 @@ def _panel(axes: Axes, pair: InteractionInfo, metric: str, style: Style, *, slan
         labelspacing=0.2,
         labelcolor=style.ink,
     )
-    plain([*legend.get_texts(), legend.get_title()])
+    literal([*legend.get_texts(), legend.get_title()])
     bare(axes, style, keep=("left", "bottom"), grid="y")

@@ -1,4 +1,4 @@
-"""Effects by level: what another level of a factor does, over the levels of all other factors."""
+"""Effects by level: the effect of another level of a factor, over the levels of all others."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,8 +25,8 @@ def level_figure(effects: Sequence[PartEffect], *, metric: str) -> Figure | None
         name="levels",
         title=f"Effects by level, in points of {metric}",
         caption="Each level minus the first of its factor, over the combinations of the other "
-        "factors that have both. Thick bar: 95 % on these datasets; thin line: on datasets like "
-        "these; filled: significant after Holm within the factor.",
+        "factors that have both. Thick bar: 95 % interval for these datasets; thin line: for "
+        "datasets like these; filled: significant after Holm within the factor.",
         info=tuple(effects),
         draw=partial(_draw, shown, metric),
     )

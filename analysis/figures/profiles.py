@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.colors import Style
 from analysis.figures.figure import Estimated, Figure
-from analysis.figures.style import bare, label_room, name_rows, plain, series_legend, series_style
+from analysis.figures.style import bare, label_room, literal, name_rows, series_legend, series_style
 
 ROW, PANEL = 0.3, 1.9
 ABOVE, BELOW = 0.4, 0.55
@@ -75,7 +75,7 @@ def _draw(profiles: Sequence[ProfileInfo], metric: str, style: Style) -> Canvas:
         axes.set_title(label, loc="left", fontsize=9.5)
         name_rows(axes, names, size=9)
         if index:
-            plain(axes.set_yticklabels([""] * len(names)))
+            literal(axes.set_yticklabels([""] * len(names)))
     x = left + PANEL * len(AGGREGATES) + 0.5
     box = (x / width, BELOW / height, CURVES / width, 1 - (ABOVE + BELOW) / height)
     _curves(canvas.add_axes(box), profiles, metric, style)

@@ -1,4 +1,4 @@
-"""Figures of a hyper-parameter search: history, slices, parallel coordinates, Pareto front."""
+"""Figures of a hyperparameter search: history, slices, parallel coordinates, Pareto front."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import POINTS_AN_INCH, bare, short
+from analysis.figures.style import POINTS_PER_INCH, bare, short
 from analysis.read.search_trials import best_so_far, expected_best
 from core.store.search import Trial
 
@@ -42,14 +42,14 @@ def axis_label(objective: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryInfo:
-    """(number, value) of every complete trial, and the best value until each trial."""
+    """(number, value) of every complete trial, and the best value up to each trial."""
 
     trials: tuple[tuple[int, float], ...]
     best_so_far: tuple[tuple[int, float], ...]
 
 
 def history(trials: Sequence[Trial], control: Sequence[Trial], objective: str) -> Figure | None:
-    """Values in the order of trials with the best so far, beside the random control's."""
+    """Values in the order of trials with the best so far, and those of the random control."""
     if not any(trial.complete for trial in trials):
         return None
     rows = {"search": trials, "random search": control}
@@ -165,7 +165,7 @@ def _draw_slice(
             shade = 0.25 + 0.65 * order / max(len(trials) - 1, 1)
             axes.plot([x], [y], "o", color=SERIES[0], alpha=shade, markersize=4)
     marks = _marks(shape)
-    room = SLICE_WIDTH * 0.75 * POINTS_AN_INCH / len(marks)
+    room = SLICE_WIDTH * 0.75 * POINTS_PER_INCH / len(marks)
     words = [short(word, room=room, size=8) for _, word in marks]
     for text in axes.set_xticks([x for x, _ in marks], words):
         text.label1.set_parse_math(False)
@@ -178,7 +178,7 @@ def _draw_slice(
 
 
 def position(shape: Mapping[str, Any], text: str) -> float:
-    """Where a setting stands on its axis, from 0 (first or lowest) to 1."""
+    """Where a setting lies on its axis, from 0 (first or lowest) to 1."""
     if shape["kind"] == "choice":
         choices = shape["choices"]
         return choices.index(text) / max(len(choices) - 1, 1)  # type: ignore[no-any-return]
@@ -220,7 +220,7 @@ def parallel(trials: Sequence[Trial], shapes: Shapes, objective: str) -> Figure 
         name="parallel",
         title=TITLES["parallel"],
         caption="One line per complete trial, first choice or lowest value at the bottom; the best "
-        "tenth of the trials is colored. A gap is a setting that the trial did not have.",
+        "tenth of the trials is colored. A gap means that the trial does not have the setting.",
         info=[ParallelInfo(trial=t.number, params=t.params, value=t.values[0]) for t in done],
         exact=True,
         draw=partial(_draw_parallel, done, shapes, objective),
@@ -237,10 +237,14 @@ def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, styl
     for order, trial in enumerate(trials):
         ys = [position(shapes[k], trial.params[k]) if k in trial.params else math.nan for k in keys]
         ys.append((trial.values[0] - low) / (high - low) if high > low else 1.0)
-        told = order >= best
-        color = SERIES[0] if told else style.undecided
-        weight: dict[str, Any] = {"linewidth": 1.7 if told else 0.8, "alpha": 0.9 if told else 0.4}
-        axes.plot(range(len(ys)), ys, "-", color=color, marker="." if told else "", **weight)
+        highlighted = order >= best
+        color = SERIES[0] if highlighted else style.undecided
+        weight: dict[str, Any] = {
+            "linewidth": 1.7 if highlighted else 0.8,
+            "alpha": 0.9 if highlighted else 0.4,
+        }
+        marker = "." if highlighted else ""
+        axes.plot(range(len(ys)), ys, "-", color=color, marker=marker, **weight)
     scale = scale_of(objective)
     for index, key in enumerate(keys):
         for y, word in _marks(shapes[key]):
@@ -259,20 +263,20 @@ def _draw_parallel(trials: Sequence[Trial], shapes: Shapes, objective: str, styl
 
 def _axis_name(key: str) -> str:
     """``Class.parameter`` in two lines."""
-    room = 0.92 * AXIS * POINTS_AN_INCH
+    room = 0.92 * AXIS * POINTS_PER_INCH
     owner, _, name = key.rpartition(".")
     return f"{short(owner, room=room, size=8)}\n{short(name, room=room, size=8)}"
 
 
 def _word(axes: Axes, x: float, y: float, word: str, style: Style) -> None:
-    """A value beside its axis: the ends outside of the lines, others on a patch of paper."""
+    """A value next to its axis: the ends outside the lines, others on a patch of paper."""
     inside = 0.0 < y < 1.0
     place = {0.0: ("top", -0.04), 1.0: ("bottom", 1.035)}.get(y, ("center", y))
     box = {"facecolor": style.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
     axes.text(
         x,
         place[1],
-        short(word, room=0.9 * AXIS * POINTS_AN_INCH, size=7.5),
+        short(word, room=0.9 * AXIS * POINTS_PER_INCH, size=7.5),
         ha="center",
         va=place[0],
         fontsize=7.5,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import bare, label_room, name_rows, plain, short
+from analysis.figures.style import bare, label_room, literal, name_rows, short
 from analysis.stats import Array
 
 ROW, PANEL, COLUMNS = 0.27, 2.55, 4
@@ -93,7 +93,7 @@ def _panel(
         axes.plot([mean, mean], [row - 0.34, row + 0.34], color=style.ink, linewidth=1.6)
     name_rows(axes, variants, size=9)
     if not named:
-        plain(axes.set_yticklabels([""] * len(variants)))
+        literal(axes.set_yticklabels([""] * len(variants)))
     axes.set_xlim(-limit, limit)
     axes.set_xlabel("points", fontsize=8.5)
     axes.tick_params(axis="x", labelsize=8.5)

@@ -2,7 +2,7 @@
 
 A figure is drawn in one of two styles. ``PAGE`` uses stand-ins that inline SVG swaps for the page's
 own colors, so that one drawing is readable in light and in dark; ``PRINT`` is for paper. Colors are
-safe for color-blind readers, and no meaning hangs on color alone. The bytes depend on the numbers
+safe for color-blind readers, and no meaning rests on color alone. The bytes depend on the numbers
 alone.
 """
 
@@ -26,7 +26,7 @@ Grid = Literal["x", "y", "both", ""]
 FONT_SIZE = 10.0
 FONT = FontProperties(family="DejaVu Sans", size=FONT_SIZE)
 MAX_LABEL_POINTS = 140.0
-POINTS_AN_INCH = 72
+POINTS_PER_INCH = 72
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
 ELLIPSIS = "…"
 
@@ -38,7 +38,7 @@ def series_style(index: int) -> dict[str, Any]:
 
 
 def settings(style: Style) -> dict[str, Any]:
-    """What matplotlib is told while a figure is drawn."""
+    """The settings of matplotlib while a figure is drawn."""
     return {
         **seaborn.axes_style("ticks"),
         "svg.fonttype": "none",
@@ -76,7 +76,7 @@ def short(name: str, *, room: float = MAX_LABEL_POINTS, size: float = FONT_SIZE)
 
 
 def _cut(name: str, kept: int) -> str:
-    """The name with so many of its characters, half of them from its end."""
+    """The name cut to ``kept`` characters, half of them from its end."""
     tail = (kept + 1) // 2
     return name[: kept - tail] + ELLIPSIS + (name[-tail:] if tail else "")
 
@@ -108,7 +108,7 @@ def _short_words(name: str, *, room: float, size: float) -> str:
 
 
 def _cut_word(word: str, kept: int) -> str:
-    """The word with so many of its characters: its beginning, and its value where it has one."""
+    """The word cut to ``kept`` characters: its beginning, and its value where it has one."""
     if len(word) <= kept + 1:
         return word
     setting, equals, value = word.partition("=")
@@ -137,11 +137,11 @@ def label_room(
     """Inches that the longest of the shortened names needs beside an axis."""
     shown = shown_names(names, size=size, room=room)
     widest = max((text_width(n, size=size) for n in shown), default=0.0)
-    return (1.06 * widest + 12) / POINTS_AN_INCH
+    return (1.06 * widest + 12) / POINTS_PER_INCH
 
 
-def plain(texts: Iterable[Text]) -> None:
-    """Never read names as mathematics."""
+def literal(texts: Iterable[Text]) -> None:
+    """Never read these texts as mathematics."""
     for text in texts:
         text.set_parse_math(False)
 
@@ -153,11 +153,11 @@ def name_rows(
     size: float = FONT_SIZE,
     room: float = MAX_LABEL_POINTS,
 ) -> None:
-    """One row a name, the first on top, names left of the axis."""
+    """One row per name, the first on top, names left of the axis."""
     axes.set_yticks(range(len(names)))
     shown = shown_names(names, size=size, room=room)
     labels = axes.set_yticklabels(shown, fontsize=size)
-    plain(labels)
+    literal(labels)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
 
@@ -196,4 +196,4 @@ def series_legend(
         labelcolor=style.ink,
         borderaxespad=0.0,
     )
-    plain(legend.get_texts())
+    literal(legend.get_texts())

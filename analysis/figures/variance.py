@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import bare, label_room, name_rows, plain, short
+from analysis.figures.style import bare, label_room, literal, name_rows, short
 from analysis.stats import SEEDS, VarianceShares, VarianceSource
 
 ROW, WIDTH = 0.34, 5.4
@@ -52,7 +52,7 @@ def variance_figure(
         name="variance_shares",
         title=f"Where the variance of {metric} comes from",
         caption="Over the runs of each dataset on the whole grid: the share of their variance that "
-        "each part explains alone, that two or more parts explain only together, and that is left "
+        "each part explains alone, that two or more parts explain only jointly, and that is left "
         "to seeds. A description, not a test: with few seeds, part of every share is noise."
         + _notes(found),
         info=[
@@ -127,7 +127,7 @@ def _draw(
         fontsize=9,
         borderaxespad=0.0,
     )
-    plain(legend.get_texts())
+    literal(legend.get_texts())
     return canvas
 
 

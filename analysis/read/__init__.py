@@ -1,1 +1,1 @@
-"""Reading."""
+"""Readers of study folders, CSV files, published tables and searches."""

@@ -1,4 +1,4 @@
-"""From a CSV file with one row per run to ``Results``, checked line by line."""
+"""``Results`` of a CSV file with one row per run, checked line by line."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ KEYS = ("variant", "dataset", "seed")
 SETTING_COLUMNS = ("protocol", "regime", "selection", "shots")
 NOT_METRICS = (*KEYS, *SETTING_COLUMNS, *PROVENANCE_COLUMNS)
 HM_TOLERANCE = 0.0011
-"""A given hm further than this from 2bn/(b+n) is named: rounding of base and new to 0.1 points
-explains less.
+"""A given hm farther than this from 2bn/(b+n) is reported: more than the rounding of base and new
+to 0.1 points explains.
 """
 
 
@@ -55,7 +55,7 @@ def load_csv(
         raise ValueError(f"{path}: needs at least one row with every metric, found none")
     variants = tuple(dict.fromkeys(frame["variant"]))
     if "seed" not in text.columns:
-        notes = (*notes, "the file has no seed column: every row is one measurement")
+        notes = (*notes, "the file has no seed column, so every row is one measurement")
     results = Results(
         name=path.stem,
         frame=complete.reset_index(drop=True),
@@ -116,7 +116,7 @@ def _factors(path: Path, text: pd.DataFrame) -> dict[str, dict[str, str]]:
         bound = {c.removeprefix(FACTOR): str(row[c]) for c in columns if row[c]}
         if bound != found.setdefault(str(row["variant"]), bound):
             raise ValueError(
-                f"{path}, {_line(index)}: a variant has one level of every factor, "
+                f"{path}, {_line(index)}: a variant has one level of every factor, but "
                 f"{row['variant']!r} mixes two; give each its own variant name"
             )
     return found
@@ -173,7 +173,9 @@ def _line(index: int) -> str:
 def _check_columns(path: Path, text: pd.DataFrame) -> None:
     columns = list(text.columns)
     if double := sorted({c for c in columns if columns.count(c) > 1 or c.endswith(".1")}):
-        raise ValueError(f"{path}: a column appears once, these appear twice: {', '.join(double)}")
+        raise ValueError(
+            f"{path}: every column must be unique, but these repeat: {', '.join(double)}"
+        )
     for name in ("variant", "dataset"):
         if name not in columns:
             near = closest(name, columns)
@@ -182,7 +184,9 @@ def _check_columns(path: Path, text: pd.DataFrame) -> None:
         if blank := [i for i, v in enumerate(text[name]) if not v]:
             raise ValueError(f"{path}, {_line(blank[0])}: {name} must not be blank")
     if ("correct" in columns) != ("total" in columns):
-        raise ValueError(f"{path}: columns correct and total come together, found only one of them")
+        raise ValueError(
+            f"{path}: columns correct and total belong together, found only one of them"
+        )
     if not _measures(text):
         raise ValueError(f"{path}: needs at least one metric column besides {', '.join(columns)}")
 
@@ -194,7 +198,7 @@ def _check_duplicates(path: Path, text: pd.DataFrame) -> None:
         index = int(double.to_numpy().argmax())
         row = ", ".join(text[c].iloc[index] or "(blank)" for c in keys)
         raise ValueError(
-            f"{path}, {_line(index)}: one row per {', '.join(keys)}, but {row} was there before; "
+            f"{path}, {_line(index)}: one row per {', '.join(keys)}, but {row} appeared before; "
             "remove one of the rows or tell them apart by seed"
         )
 
@@ -333,7 +337,7 @@ def _settings(path: Path, text: pd.DataFrame) -> dict[str, Setting]:
         variant = str(row["variant"])
         if different := setting.differs(settings.setdefault(variant, setting)):
             raise ValueError(
-                f"{path}, {_line(index)}: a variant has one protocol, regime and selection, "
+                f"{path}, {_line(index)}: a variant has one protocol, regime and selection, but "
                 f"{variant!r} mixes {different}; give each its own variant name"
             )
     return settings

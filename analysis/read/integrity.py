@@ -35,7 +35,7 @@ def refuse_best_of(texts: Iterable[str], where: str) -> None:
         if BEST_OF.search(text):
             raise ValueError(
                 f"{where}: {text!r} is the best of several runs, which lies above their mean by "
-                "luck alone; give every run with its seed instead"
+                "chance alone; give every run with its seed instead"
             )
 
 
@@ -47,7 +47,7 @@ def saw_test(selection: str) -> bool:
 def reasons_to_exclude(
     provenance: Sequence[Provenance], *, baseline: str, allow_mixed: bool = False
 ) -> list[str]:
-    """For every score why it cannot stand beside the others, "" where it can.
+    """For every score why it cannot be compared with the others, "" where it can.
 
     One code version is used, that of most scores (of the baseline where two are even), unless
     ``allow_mixed``. On one (dataset, seed) all scores share the split of the baseline, or of most.
@@ -61,12 +61,12 @@ def reasons_to_exclude(
         expected = splits[score.dataset, score.seed]
         if score.code and score.code != main and not allow_mixed:
             reasons.append(
-                f"code version {score.code}, most runs have {main}; run it again, or report with "
+                f"code version {score.code}, while most runs have {main}; rerun it, or report with "
                 "--allow-mixed"
             )
         elif score.data and expected and score.data not in expected:
             others = ", ".join(sorted(expected))
-            reasons.append(f"data split {score.data}, the runs beside it have {others}")
+            reasons.append(f"data split {score.data}, while the runs paired with it have {others}")
         else:
             reasons.append("")
     return reasons

@@ -1,4 +1,4 @@
-"""From whatever a person names, a study folder or a CSV file, to ``Results``."""
+"""``Results`` of a path, a study folder or a CSV file."""
 
 from pathlib import Path
 

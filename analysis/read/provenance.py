@@ -1,4 +1,4 @@
-"""Where every score comes from: the columns that a table of scores has beside them."""
+"""Where every score comes from: the columns that accompany a table of scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ OFF_WORDS = ("off", "no", "none", "false", "without", "0")
 def split_provenance(
     frame: pd.DataFrame, cells: Sequence[CellResult], provenance: Sequence[Provenance]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The scores, and beside each row where it comes from.
+    """The scores, and for each row where it comes from.
 
     The column run of ``frame`` has the identities of the runs behind each row, a tuple. What they
     differ in is left blank.

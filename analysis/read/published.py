@@ -1,11 +1,11 @@
-"""Figures that papers print, with their source, regime and budget: context, never a baseline.
+"""Published results with their source, regime and budget: context, never a baseline.
 
 ``published_tables/`` holds four tables as they were collected, each row with the place where it
 was read (an "index file id" is the number of a public text that has no better address), and
 ``budgets.csv``: backbone, shots, regime and training budget of each group of rows, with where that
 is known from. The first line of ``budgets.csv`` that fits a row counts; a blank table, method or
 source fits everything, and a source fits by its beginning. Budgets are those of the settings that
-the authors released, since papers rarely print them beside the figure.
+the authors released, since papers rarely print them with the figures.
 
 Loading checks every row. What the source itself prints inconsistently is kept as printed and
 flagged; a table that cannot be read is a ValueError that names the row.
@@ -132,15 +132,15 @@ class PublishedRow:
         return self.table, self.method, self.source, self.shots
 
     def to_dict(self) -> dict[str, Any]:
-        """The row, JSON-able."""
+        """The row, as JSON values."""
         return {**asdict(self), "origin": self.origin}
 
 
 def load_published(tables_dir: Path = TABLES_DIR) -> tuple[PublishedRow, ...]:
     """Every published row, checked, in the order of the files.
 
-    Raises ValueError, one line that names file and row, for a missing column, a value that is no
-    number from 0 to 100, an unknown dataset or regime, or a row that is there twice.
+    Raises ValueError, one line that names file and row, for a missing column, a value that is
+    not a number from 0 to 100, an unknown dataset or regime, or a repeated row.
     """
     budgets = _read(tables_dir / BUDGETS, ("table", "method", "source", *_BUDGET_COLUMNS))
     rows: list[PublishedRow] = []
@@ -154,7 +154,7 @@ def load_published(tables_dir: Path = TABLES_DIR) -> tuple[PublishedRow, ...]:
             row, figures = _row(name, raw, where, budgets)
             key = (*row.series, row.dataset)
             if key in found:
-                raise ValueError(f"{where}: one row a figure, {found[key]} is the same")
+                raise ValueError(f"{where}: every row must be unique, but {found[key]} is the same")
             found[key] = f"line {line}"
             printed.append((row, figures))
         rows += _flagged(printed)
@@ -180,7 +180,7 @@ def _read(path: Path, columns: Sequence[str]) -> _Lines:
     for line, raw in lines:
         if None in raw or None in raw.values():
             raise ValueError(
-                f"{path.name}, line {line}: {len(names)} columns make a row; quote commas"
+                f"{path.name}, line {line}: a row has {len(names)} columns; quote commas"
             )
     if not lines:
         raise ValueError(f"{path.name}: needs at least one row below its header, found none")
@@ -282,7 +282,7 @@ def _hm_flags(
     if cells and not list(_average_flags({"hm": hm}, cells)):
         return
     exact = _harmonic(base, new)
-    yield f"hm {hm} is printed, the harmonic mean of {base} and {new} is {exact:.2f}"
+    yield f"hm {hm} is printed, but the harmonic mean of {base} and {new} is {exact:.2f}"
 
 
 def _harmonic(base: Decimal, new: Decimal) -> Decimal:
@@ -301,7 +301,7 @@ def _average_flags(
         mean = sum(each, Decimal(0)) / len(each)
         slack = sum(map(_half_unit, each), Decimal(0)) / len(each) + _half_unit(value)
         if abs(mean - value) > slack:
-            yield f"{metric} {value} is printed, the mean of the {len(each)} rows is {mean:.2f}"
+            yield f"{metric} {value} is printed, but the mean of the {len(each)} rows is {mean:.2f}"
 
 
 def _plain(text: str) -> str:
@@ -355,7 +355,7 @@ def select(
     if not found:
         given = {"dataset": dataset, "metric": metric, "protocol": protocol, "method": method}
         text = ", ".join(f"{what} {value!r}" for what, value in given.items() if value)
-        raise ValueError(f"no published figure has {text}; leave one out, or take dataset 'all'")
+        raise ValueError(f"no published result has {text}; leave one out, or take dataset 'all'")
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""The trials of a hyper-parameter search as numbers: what was found, when, and by how much luck."""
+"""The trials of a hyperparameter search as numbers: the best value, when, and its expectation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class SearchData:
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """What trials are judged by; the first names the winner."""
+        """What trials are judged by; the first determines the winner."""
         return tuple(self.definition["objectives"])
 
     @property
@@ -72,7 +72,7 @@ def best_so_far(trials: Sequence[Trial]) -> list[tuple[int, float]]:
 def expected_best(values: Sequence[float]) -> list[float]:
     """Expected maximum of b = 1 .. n of n values drawn without replacement.
 
-    What a search of b trials would have found on average, had its trials come in any other order.
+    What a search of b trials would have found on average over all orders of its trials.
     Exact for random search; the trials of a sampler that learns are not exchangeable. After Dodge
     et al., EMNLP 2019, arXiv 1909.03004, who draw with replacement.
     """

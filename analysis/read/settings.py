@@ -22,8 +22,8 @@ class SettingTable:
 
 
 def differing_settings(results: Results, study_dir: Path | None) -> SettingTable:
-    """What the variants were run with, from one run of each; from their factors where no
-    configuration is there.
+    """The settings of the variants, from one run of each; from their factors where there is no
+    configuration.
     """
     found: dict[str, Mapping[str, str]] = {}
     if study_dir is not None and not results.runs.empty:

@@ -1,4 +1,4 @@
-"""From a study folder to ``Results``. Nothing is dropped silently: every missing run is named."""
+"""``Results`` of a study folder. Nothing is dropped silently: every missing run is named."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,10 +25,10 @@ from core.store.record import RunRecord, record_paths
 def load_study(
     study_dir: Path, *, baseline: str | None = None, allow_mixed: bool = False
 ) -> Results:
-    """Results of a study folder: ``study.json`` says what was planned, the records what is there.
+    """Results of a study folder: ``study.json`` says what was planned, the records what was run.
 
     A cell without a record is missing; a failed or diverged run is named and never averaged; a run
-    of another code version or another split than the runs beside it is excluded and named. Raises
+    of another code version or another split than its peers is excluded and named. Raises
     ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
     a study without a finished run.
     """
@@ -76,7 +76,9 @@ def _finished(study_dir: Path, cells: Sequence[CellResult]) -> list[CellResult]:
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     if not finished:
         rule = f"{study_dir}: a report needs at least one finished run"
-        raise ValueError(f"{rule}, none of the {len(cells)} planned cells has one; run it first")
+        raise ValueError(
+            f"{rule}, but none of the {len(cells)} planned cells has one; run it first"
+        )
     return finished
 
 
@@ -158,7 +160,7 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
     unplanned = [path.parent.name for path in record_paths(study_dir)]
     if extra := [name for name in unplanned if name not in planned]:
         names = ", ".join(extra)
-        yield f"{len(extra)} runs in the folder are not in the manifest and are not used: {names}"
+        yield f"runs in the folder but not in the manifest are not used ({len(extra)}): {names}"
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     for key, values in _environment(finished).items():
         if len(values) > 1:
@@ -178,11 +180,11 @@ def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:
     for dataset in dict.fromkeys(dataset for dataset, _ in by_seed):
         seeds = {seed: splits for (name, seed), splits in by_seed.items() if name == dataset}
         if any(len(splits) > 1 for splits in seeds.values()):
-            yield f"the runs on {dataset} did not use one split: their differences are not paired"
+            yield f"the runs on {dataset} differ in split, so their differences are not paired"
         elif None in seeds and len(set().union(*seeds.values())) > 1:
             yield (
                 f"{dataset} has a split of its own for every seed, but a variant without seeds was "
-                "measured on one of them: its differences are not paired"
+                "measured on one of them, so its differences are not paired"
             )
     if len({record.fingerprints.get("backbone", "") for record in records}) > 1:
         yield "the runs do not share one frozen backbone"
@@ -207,7 +209,7 @@ def _settings(finished: Sequence[CellResult]) -> dict[str, Setting]:
         setting = Setting(protocol=r.protocol, regime=r.regime, selection=r.selection)
         if different := setting.differs(settings.setdefault(c.variant, setting)):
             raise ValueError(
-                f"a variant has one protocol, regime and selection, {c.variant!r} mixes "
+                f"a variant has one protocol, regime and selection, but {c.variant!r} mixes "
                 f"{different}; give each its own variant"
             )
     return settings

@@ -14,7 +14,7 @@ from analysis.stats import Parts
 
 OFF = re.compile(r"@?(No|Null)[A-Z]")
 NONE_NAME = "none"
-"""The name of the home variant of an add-one-in grid, which lists its levels from off to on."""
+"""The name of the reference variant of an add-one-in grid, which lists levels from off to on."""
 
 Factors = Mapping[str, Mapping[str, str]]
 
@@ -80,8 +80,8 @@ def _from_factors(factors: Factors, known: Mapping[str, Sequence[str]]) -> Toggl
             outside=outside,
             factors=everything,
             by_level=by_level,
-            reason=f"not a toggle grid: {', '.join(more)} has other than two levels; only effects "
-            "by level are given",
+            reason=f"not a toggle grid, because {', '.join(more)} has other than two levels; only "
+            "effects by level are given",
         )
     both = {names[k]: _on_off(order[k]) for k in keys}
     cells = {
@@ -116,7 +116,7 @@ def _from_named(factors: Factors) -> ToggleGrid:
     ]
     keys = tuple(dict.fromkeys(k for bound in switched for k in bound if not _whole(k)))
     if not keys:
-        return ToggleGrid(reason="not a toggle grid: no variants that only switch parts off or on")
+        return ToggleGrid(reason="not a toggle grid: no variant only switches parts off or on")
     names = part_names(keys)
     cells: dict[Parts, str] = {}
     outside = []

@@ -1,1 +1,1 @@
-"""Rendering."""
+"""Renderers of a report: HTML, LaTeX, Markdown, JSON and the terminal."""

@@ -39,7 +39,7 @@ from analysis.text import (
 
 CHIPS = ("better", "worse", "equivalent")
 MIN_SPAN = 3
-"""So many cells without a value at the end of a row hold the remark of the row instead."""
+"""From this many cells without a value on, the end of a row holds the remark of the row instead."""
 CELL_CLASSES = {Kind.VERDICT: "chips", Kind.CODE: "text mono"}
 
 
@@ -54,7 +54,7 @@ def render_page(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
     )
     environment.filters["typeset"] = typeset
     works, ids = cited(chapters), Counter[str]()
-    shown = [(c, [_section(s, works, ids) for s in c.seen(Show.PAGE)]) for c in chapters]
+    shown = [(c, [_section(s, works, ids) for s in c.visible_in(Show.PAGE)]) for c in chapters]
     visible = [(c, [s for s in sections if s.visible]) for c, sections in shown]
     return environment.get_template("page.html").render(
         header=header,
@@ -64,7 +64,7 @@ def render_page(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
 
 
 class PageSection(NamedTuple):
-    """What the page shows of a section; its sentences by the way they are said."""
+    """What the page shows of a section, with its sentences grouped by how they are shown."""
 
     id: str
     section: Section
@@ -93,7 +93,7 @@ def _section(section: Section, works: Sequence[Citation], ids: Counter[str]) -> 
         said=said,
         references=[(i, work) for i, work in enumerate(works, 1) if work in own],
         figures=[_figure(figure) for figure in section.figures],
-        tables=[page_table(f) for t in section.tables if (f := t.seen(Show.PAGE))],
+        tables=[page_table(f) for t in section.tables if (f := t.visible_in(Show.PAGE))],
     )
 
 
@@ -103,7 +103,7 @@ def _way(sentence: Sentence) -> str:
 
 
 class PageFigure(NamedTuple):
-    """A figure as inline SVG: whole, as panels beside each other, or either, by the width."""
+    """A figure as inline SVG: whole, as panels side by side, or either, depending on the width."""
 
     figure: Figure
     whole: Markup
@@ -122,7 +122,7 @@ def _figure(figure: Figure) -> PageFigure:
 
 
 class PageCell(NamedTuple):
-    """The content of a cell, its classes, and over how many columns it reaches."""
+    """The content of a cell, its classes, and how many columns it spans."""
 
     content: Markup
     classes: str
@@ -140,7 +140,7 @@ class PageTable(NamedTuple):
 
 
 def page_table(found: Table) -> PageTable:
-    """A table of which the notes on rows stand below the names of the rows."""
+    """A table with the notes on rows below the names of the rows."""
     notes = [i for i, c in enumerate(found.columns) if c.kind is Kind.NOTE]
     kept = [i for i in range(len(found.columns)) if i not in notes]
     columns = [found.columns[i] for i in kept]
@@ -186,7 +186,7 @@ def _row(
     edges: Sequence[bool],
     notes: Sequence[tuple[Column[Any], Any]],
 ) -> list[PageCell]:
-    """The cells; where the end of the row has no values, its remark stands there."""
+    """The cells; the remark of the row takes the place of missing values at its end."""
     end = len(values)
     while end > 1 and values[end - 1] is None:
         end -= 1
@@ -258,7 +258,7 @@ def _name(value: Name, kind: Kind) -> Markup:
 
 
 def _score(score: MeanScore, kind: Kind, *, target: str = "") -> Markup:
-    """The mean with its marks, and small beside it what qualifies it."""
+    """The mean with its marks, and in small print what qualifies it."""
     if score.mean is None:
         return Markup("–")
     text = Markup('<span class="{}">{}</span>').format(score.mark, points(score.mean))

@@ -1,8 +1,7 @@
 """The report as one JSON document and its JSON schema, both from the sections.
 
-Numbers are fractions, not percent; null is a number that does not exist. What depends on times,
-paths or versions of packages is in no section that files show, so that equal scores give equal
-bytes.
+Numbers are fractions, not percent; null stands for a number that does not exist. Nothing in it
+depends on times, paths or versions of packages, so that equal scores give equal bytes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +10,11 @@ from typing import Any
 from analysis.sections.section import Chapter, Header, Section, Topic, cited, numbered
 from analysis.text import Show, record_schema, records
 
-DESCRIPTION = "Numbers are fractions, not percent; null is a number that does not exist."
+DESCRIPTION = "Numbers are fractions, not percent; null stands for a number that does not exist."
 
 
 def document(header: Header, chapters: Sequence[Chapter[Any]]) -> dict[str, Any]:
-    """Everything the report says, JSON-able, by the key of the section."""
+    """Everything the report says, as JSON values, by the key of the section."""
     topics = {topic.key: topic for topic in _topics(chapters)}
     sections = [s for chapter in chapters for s in chapter.sections if s.key in topics]
     works = cited(chapters)
@@ -38,7 +37,7 @@ def document(header: Header, chapters: Sequence[Chapter[Any]]) -> dict[str, Any]
 
 
 def _topics(chapters: Iterable[Chapter[Any]]) -> list[Topic[Any]]:
-    """What files show."""
+    """The topics that files hold."""
     return [t for chapter in chapters for t in chapter.topics if Show.FILES in t.show]
 
 

@@ -31,14 +31,15 @@ from analysis.text import (
     Show,
     Table,
     cell_text,
+    closed,
     points,
 )
 
 MAX_COLUMNS = 8
-"""Columns of numbers beside each other at most: more go into a second table."""
+"""Most columns of numbers in one table: more go into a second one."""
 MAX_ROWS = 45
-"""Rows below each other at most, so that a table fits on a page."""
-LEGEND = "Bold: highest, underlined: second."
+"""Most rows in one table, so that it fits on a page."""
+LEGEND = "Bold: highest; underlined: second highest."
 
 PREAMBLE = r"""% pdflatex report.tex, twice; references.bib has the same references for BibTeX
 \documentclass{article}
@@ -70,7 +71,7 @@ def report_latex(header: Header, chapters: Sequence[Chapter[Any]], names: Sequen
     works = cited(chapters)
     parts = [PREAMBLE, rf"\section*{{{escape(header.title)}}}", _letters([header.title, *names])]
     for chapter in chapters:
-        sections = [text for s in chapter.seen(Show.PAPER) if (text := _section(s))]
+        sections = [text for s in chapter.visible_in(Show.PAPER) if (text := _section(s))]
         if sections:
             parts += [rf"\section*{{{escape(chapter.title)}}}"] if chapter.title else []
             parts += [*sections, r"\clearpage" if r"\begin{table}" in "".join(sections) else ""]
@@ -84,7 +85,7 @@ def _section(section: Section) -> str:
     for listed, group in itertools.groupby(section.sentences, _is_listed):
         texts = [_sentence(sentence) for sentence in group]
         parts.append(_items(texts) if listed else " ".join(texts) + "\n")
-    parts += [_table(found) for t in section.tables if (found := t.seen(Show.PAPER))]
+    parts += [_table(found) for t in section.tables if (found := t.visible_in(Show.PAPER))]
     parts += [_figure(figure) for figure in section.figures]
     if not parts:
         return ""
@@ -110,7 +111,7 @@ def _items(texts: Iterable[str]) -> str:
 
 
 def _letters(names: Sequence[str]) -> str:
-    """Says which letters of the names are written as code points, where there are such."""
+    """States which letters of the names are written as code points, if any."""
     unknown = unknown_letters(names)
     if not unknown:
         return ""
@@ -135,13 +136,12 @@ def _table(found: Table) -> str:
 
 
 def _caption(found: Table) -> str:
-    title = found.title if found.title.endswith((".", "?", "!")) else f"{found.title}."
     legend = [LEGEND] if any(c.kind is Kind.SCORE for c in found.columns) else []
-    return " ".join([title, *legend, *found.notes])
+    return " ".join([closed(found.title), *legend, *found.notes])
 
 
 def _even(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
-    """The items in as few groups of at most ``most`` as can be, of about one size."""
+    """The items in as few groups of at most ``most`` as possible, of similar size."""
     num = max(1, -(-len(items) // most))
     ends = [len(items) * i // num for i in range(num + 1)]
     return [items[a:b] for a, b in itertools.pairwise(ends)]
@@ -194,7 +194,7 @@ def _score(score: MeanScore) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    """The PDF beside the document; the document compiles without it too."""
+    """The PDF next to the document, which also compiles without it."""
     path = f"figures/{figure.name}.pdf"
     lines = [
         r"\begin{figure}[htbp]",

@@ -1,7 +1,7 @@
 """Any text as LaTeX prints it: nothing is a command, and no letter stops the compilation.
 
 What the usual Latin fonts lack, and no symbol stands for, is written as its code point, such as
-[U+65E5]; ``unknown_letters`` says which letters that befalls.
+[U+65E5]; ``unknown_letters`` says which letters are affected.
 """
 
 import re

@@ -14,10 +14,20 @@ from analysis.sections.section import (
     cited,
     numbered,
 )
-from analysis.text import Column, Kind, Linked, MeanScore, Show, Table, cell_text, score_text
+from analysis.text import (
+    Column,
+    Kind,
+    Linked,
+    MeanScore,
+    Show,
+    Table,
+    cell_text,
+    closed,
+    score_text,
+)
 
 MARKS = {"best": "**", "second": "*"}
-LEGEND = "Best in bold, second in italics."
+LEGEND = "Best in bold, second best in italics."
 
 
 def report_markdown(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
@@ -25,7 +35,7 @@ def report_markdown(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
     works = cited(chapters)
     parts = [f"# {escape_markdown(header.title)}\n"]
     for chapter in chapters:
-        sections = [_section(s, works) for s in chapter.seen(Show.MARKDOWN)]
+        sections = [_section(s, works) for s in chapter.visible_in(Show.MARKDOWN)]
         if any(sections):
             parts += [f"## {escape_markdown(chapter.title)}\n"] if chapter.title else []
             parts += [text for text in sections if text]
@@ -38,7 +48,7 @@ def _section(section: Section, works: Sequence[Citation]) -> str:
     for listed, sentences in groupby(section.sentences, _is_listed):
         texts = [escape_markdown(numbered(s, works)) for s in sentences]
         parts.append("".join(f"* {t}\n" for t in texts) if listed else " ".join(texts) + "\n")
-    tables = [found for t in section.tables if (found := t.seen(Show.MARKDOWN))]
+    tables = [found for t in section.tables if (found := t.visible_in(Show.MARKDOWN))]
     parts += [_titled(found, section) for found in tables]
     own = [work for work in works if any(work in s.citations for s in section.sentences)]
     if own:
@@ -61,7 +71,7 @@ def _titled(found: Table, section: Section) -> str:
     title = (
         ""
         if found.title == section.title or found.terms
-        else f"**{escape_markdown(found.title)}.**"
+        else f"**{escape_markdown(closed(found.title))}**"
     )
     above = " ".join(filter(None, [title, *map(escape_markdown, notes)]))
     return f"{above}\n\n{table_markdown(found)}" if above else table_markdown(found)

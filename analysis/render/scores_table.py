@@ -13,7 +13,7 @@ SAID = (PROVENANCE_COLUMNS[0], "protocol", "regime", "selection", *PROVENANCE_CO
 
 
 def scores_frame(results: Results) -> pd.DataFrame:
-    """variant, dataset, seed; shots, protocol, regime, selection, code, data, run; one column a
+    """variant, dataset, seed; shots, protocol, regime, selection, code, data, run; one column per
     metric (fractions), correct and total where they are exact; factor:NAME with the levels.
 
     A column without any value is left out. The baseline comes first: a report on the table compares
@@ -42,7 +42,7 @@ def scores_frame(results: Results) -> pd.DataFrame:
 
 
 def export(results: Results, path: Path) -> int:
-    """Write the table to ``path``, in the format of its ending; how many rows it has.
+    """Write the table to ``path``, in the format of its ending, and return its number of rows.
 
     Raises ValueError for another ending.
     """

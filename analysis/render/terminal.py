@@ -26,10 +26,10 @@ def report_lines(header: Header, chapters: Sequence[Chapter[Any]], page: Path) -
     """The report as lines: findings first, the page to open last."""
     lines = [f"{header.product.removeprefix('RefineLab ').capitalize()}: {header.title}", ""]
     for chapter in chapters:
-        for section in chapter.seen(Show.TERMINAL):
+        for section in chapter.visible_in(Show.TERMINAL):
             lines += [f"{MARKS[s.kind]} {s.text}" for s in section.sentences if s.kind in MARKS]
             for table in section.tables:
-                found = table.seen(Show.TERMINAL)
+                found = table.visible_in(Show.TERMINAL)
                 if found is not None and not found.folded:
                     lines += ["", *table_lines(found)]
     return [*lines, "", f"Page: {page}"]
@@ -59,7 +59,7 @@ def table_lines(found: Table) -> Iterator[str]:
 
 
 def row_notes(found: Table) -> Iterator[str]:
-    """What belongs to single rows, behind their names."""
+    """The notes on single rows, after their names."""
     notes = [i for i, c in enumerate(found.columns) if c.kind is Kind.NOTE]
     for row in found.rows:
         if text := "; ".join(filter(None, (cell_text(row[i], Kind.NOTE) for i in notes))):

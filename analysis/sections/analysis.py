@@ -1,4 +1,4 @@
-"""What the sections of a study's report are computed from, and the memory of what was computed."""
+"""The input of the sections of a study's report, and a cache of what they have computed."""
 
 import functools
 import math
@@ -15,15 +15,15 @@ from analysis.stats import Resamples
 
 MAX_SECTION_REPS = 4000
 MAX_IMAGE_RUNS = 2000
-"""So many runs are read in a few seconds; a study of ten thousand would wait for minutes."""
+"""This many runs are read in a few seconds; ten thousand would take minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How the comparisons are made. ``rng_seed`` seeds what is drawn (bootstrap, posterior, power);
     ``rope`` is half the width of the region that counts as practically equal, a fraction;
-    ``overlap`` the test images for each training image, where seeds are resamples of one dataset
-    that share data (None: they share nothing).
+    ``overlap`` is the number of test images per training image, where seeds are resamples of one
+    dataset that share data (None: they share nothing).
     """
 
     alpha: float = 0.05
@@ -41,7 +41,7 @@ class Options:
             raise ValueError(f"rope must be a fraction between 0 and 1, got {self.rope}")
         if self.overlap is not None and not 0 < self.overlap < math.inf:
             raise ValueError(
-                "overlap is the number of test images over that of training images of a resample, "
+                "overlap is the ratio of test images to training images of a resample, "
                 f"above 0, such as 0.111 for ten-fold cross-validation, got {self.overlap}; leave "
                 "it out for seeds that share no data"
             )
@@ -52,8 +52,8 @@ class Analysis:
     """The results of a study and how to judge them.
 
     ``folder`` is the study folder, None for other sources; ``out`` where the report is written;
-    ``image_runs`` the largest number of runs that are compared image by image. ``computed`` holds
-    what ``once`` remembers.
+    ``image_runs`` the largest number of runs that are compared image by image. ``computed`` is
+    the cache of ``once``.
     """
 
     results: Results
@@ -73,7 +73,7 @@ Number = TypeVar("Number")
 
 
 def once(compute: Callable[[Analysis], Number]) -> Callable[[Analysis], Number]:
-    """``compute``, at most once an analysis, whichever section asks first."""
+    """``compute``, at most once per analysis, whichever section needs it first."""
 
     @functools.wraps(compute)
     def remembered(analysis: Analysis) -> Number:

@@ -1,4 +1,4 @@
-"""Base against new accuracy: which variant buys the one with the other."""
+"""Base against new accuracy: which variants trade one for the other."""
 
 from collections.abc import Sequence
 

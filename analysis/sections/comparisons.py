@@ -12,7 +12,7 @@ from analysis.figures.forest import ForestInfo, ForestRow, forests
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.runs import anchors
-from analysis.sections.section import Section, Sentence, Topic, say
+from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.stats import SMALL, Array, Interval, Primary, Resamples, Verdict
 from analysis.text import (
     HM_OF_MEANS,
@@ -48,7 +48,7 @@ class Comparison:
     """One variant against one reference on one metric; differences are fractions, variant minus
     reference.
 
-    ``two_level`` speaks about datasets like these, ``seeds_only`` about these datasets,
+    ``two_level`` is about datasets like these, ``seeds_only`` about these datasets,
     ``t_interval`` belongs to the paired t test. A number that does not exist is None and ``reason``
     says why. ``per_dataset`` follows the results' datasets, None where the pair is missing.
     ``decided_by`` is the test behind ``holm_p`` and ``verdict``; ``equivalence_p`` is TOST's,
@@ -86,7 +86,7 @@ class Comparison:
 
     @property
     def interval(self) -> Interval | None:
-        """The interval that goes with the test that decides."""
+        """The interval that goes with the primary test."""
         by_test = {"wilcoxon": self.two_level, "t_each": self.seeds_only}
         return by_test.get(self.decided_by, self.t_interval)
 
@@ -126,8 +126,8 @@ def compare_all(results: Results, options: Options) -> tuple[Block, ...]:
 def _block(results: Results, reference: str, options: Options, resamples: Resamples) -> Block:
     families: dict[str, tuple[Comparison, ...]] = {}
     primary: dict[str, Primary] = {}
+    others = [v for v in results.variants if v != reference]
     for metric in results.metrics:
-        others = _others(results, reference)
         pairs = [_compare(results, v, reference, metric, resamples) for v in others]
         samples = {v: differences(results, v, reference, metric) for v in others}
         families[metric], primary[metric] = _decide(pairs, samples, options, results.datasets)
@@ -137,10 +137,6 @@ def _block(results: Results, reference: str, options: Options, resamples: Resamp
             _compare_hm_of_means(results, c, resamples) for c in families["base"]
         )
     return Block(reference=reference, comparisons=families, primary=primary)
-
-
-def _others(results: Results, reference: str) -> list[str]:
-    return [v for v in results.variants if v != reference]
 
 
 def differences(results: Results, variant: str, reference: str, metric: str) -> Array:
@@ -159,7 +155,9 @@ def _compare(
     if original == results.aliases.get(reference, reference):
         return replace(blank, reason=f"inert: the same runs as {reference}")
     if original != variant:
-        return replace(blank, reason=f"inert: the same runs as {original}, counted there")
+        return replace(
+            blank, reason=f"inert: the same runs as {original}, which is counted instead"
+        )
     if reason := results.not_comparable(variant, reference):
         return replace(blank, reason=reason)
     difference_DS = differences(results, variant, reference, metric)
@@ -224,7 +222,7 @@ def _effect(
 def _seeds_only(
     draws: Array, t_interval: Interval | None, one_dataset: bool, several_seeds: bool
 ) -> Interval | None:
-    """On one dataset the t interval: a bootstrap over a handful of seeds covers too rarely."""
+    """On one dataset the t interval: the coverage of a bootstrap over a few seeds is too low."""
     if one_dataset:
         return t_interval
     return stats.percentile_interval(draws) if several_seeds else None
@@ -236,7 +234,7 @@ def _decide(
     options: Options,
     names: Sequence[str],
 ) -> tuple[tuple[Comparison, ...], Primary]:
-    """The verdicts of a family, by the test that the counts call for.
+    """The verdicts of a family, by the test that follows from the counts.
 
     ``samples`` are the paired differences (D, S) by variant, ``names`` those of the datasets.
     """
@@ -271,10 +269,10 @@ def _without(c: Comparison) -> str:
 
 
 def _other_test(v: Verdict, primary: Primary) -> str:
-    """What decides where fewer datasets or seeds call for another test than the design does."""
+    """The test that decides where it differs from the design's for lack of datasets or seeds."""
     if v.decided_by in (primary.name, "none"):
         return ""
-    return f"decided by {TESTS[v.decided_by]}, for its own numbers of datasets and seeds"
+    return f"decided by {TESTS[v.decided_by]}, given its own numbers of datasets and seeds"
 
 
 def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resamples) -> Comparison:
@@ -351,8 +349,8 @@ class ComparisonRow(NamedTuple):
 
 
 BRIEF = Show.ALL ^ Show.TERMINAL
-BESIDE = Show.WIDE | Show.FILES
-"""Beside the verdict: too much for a terminal and for paper."""
+DETAILS = Show.WIDE | Show.FILES
+"""Details beyond the verdict, too wide for a terminal and for paper."""
 
 COLUMNS: Columns[ComparisonRow] = (
     Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference, Show.FILES),
@@ -384,8 +382,8 @@ COLUMNS: Columns[ComparisonRow] = (
     Column("two_level", "95 % datasets like these", Kind.INTERVAL, lambda r: r.c.two_level, BRIEF),
     Column("seeds_only", "95 % these datasets", Kind.INTERVAL, lambda r: r.c.seeds_only, BRIEF),
     Column("t_interval", "95 % t", Kind.INTERVAL, lambda r: r.c.t_interval, Show.FILES),
-    Column("t_p", "p t", Kind.P, lambda r: r.c.t_p, BESIDE),
-    Column("wilcoxon_p", "p Wilcoxon", Kind.P, lambda r: r.c.wilcoxon_p, BESIDE),
+    Column("t_p", "p t", Kind.P, lambda r: r.c.t_p, DETAILS),
+    Column("wilcoxon_p", "p Wilcoxon", Kind.P, lambda r: r.c.wilcoxon_p, DETAILS),
     Column("holm_p", "p Holm", Kind.P, lambda r: r.c.holm_p),
     Column(
         "smallest_p",
@@ -393,16 +391,16 @@ COLUMNS: Columns[ComparisonRow] = (
         Kind.P,
         lambda r: r.c.smallest_p,
         Show.FILES,
-        help="smallest p the exact Wilcoxon test could give on so many datasets",
+        help="smallest p that the exact Wilcoxon test can attain on this many datasets",
     ),
     Column("smallest_holm_p", "", Kind.P, lambda r: r.c.smallest_holm_p, Show.FILES),
     Column("smallest", "Smallest attainable p", Kind.P, lambda r: r.smallest, Show.WIDE),
     Column(
         "equivalence_p",
-        "p equal, TOST",
+        "p equivalent, TOST",
         Kind.P,
         lambda r: r.c.equivalence_p,
-        BESIDE,
+        DETAILS,
         help="TOST, adjusted by Holm",
     ),
     Column("family_size", "Family", Kind.COUNT, lambda r: r.c.family_size, Show.FILES),
@@ -433,10 +431,10 @@ def _table(analysis: Analysis, block: Block, metric: str) -> Table:
     decides = block.primary[metric].reason if metric in block.primary else ""
     return table(
         "comparisons",
-        f"{label(metric)}: difference from {block.reference}, points",
+        f"{label(metric)}: difference from {block.reference} in points",
         COLUMNS,
         rows,
-        notes=[f"Test that decides: {decides}."] if decides else [],
+        notes=[f"Primary test: {decides}."] if decides else [],
         folded=metric != results.primary_metric,
     )
 
@@ -474,7 +472,7 @@ def _forest(analysis: Analysis, block: Block, name: str) -> Figure | None:
     metrics = forest_metrics(analysis.results)
     panels = [_forest_panel(block, metric, analysis.options.rope) for metric in metrics]
     drawn = forests([panels], name=name)
-    colors = " Blue ▲ better, orange ▼ worse, green ■ equivalent, hollow gray undecided."
+    colors = " Blue ▲: better; orange ▼: worse; green ■: equivalent; hollow gray: undecided."
     return replace(drawn, caption=drawn.caption + colors) if drawn else None
 
 
@@ -488,7 +486,9 @@ def _section(analysis: Analysis, block: Block, forest_name: str) -> Section:
     sentences: tuple[Sentence, ...] = ()
     if drawn is None:
         sentences = (
-            say(f"No variant can be compared with {block.reference}; the table says why."),
+            make_sentence(
+                f"No variant can be compared with {block.reference}; the table says why."
+            ),
         )
     return Section(
         key="comparisons",

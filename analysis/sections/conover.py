@@ -1,4 +1,4 @@
-"""Conover's test on ranks, a sensitivity check of the tests of pairs."""
+"""Conover's test on ranks, a sensitivity check of the pairwise tests."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.pairwise import Pairwise, paired
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import few_datasets, scored
 from analysis.stats import Array
 from analysis.text import Column, Columns, Kind, Show, counted, table
@@ -33,7 +33,7 @@ class Disagreement(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankAgreement:
-    """Conover's test beside the pairwise verdicts. ``p_VV`` follows ``variants``; None with the
+    """Conover's test and the pairwise verdicts. ``p_VV`` follows ``variants``; None with the
     reason.
     """
 
@@ -52,7 +52,7 @@ class RankAgreement:
 def rank_agreement(
     results: Results, compared: Sequence[str], pairs: Pairwise, options: Options
 ) -> RankAgreement:
-    """Conover's test on the ranks of these variants, and where it differs from the pairs."""
+    """Conover's test on the ranks of these variants, and its differences from the pairs."""
     columns = [stats.dataset_means(results.scores(v, pairs.metric)) for v in compared]
     table_DV = np.stack(columns, axis=1) if columns else np.zeros((len(results.datasets), 0))
     p_VV, reason = stats.conover_friedman(table_DV)
@@ -82,7 +82,7 @@ COLUMNS: Columns[Disagreement] = (
     Column("other", "Against", Kind.TEXT, lambda d: d.other),
     Column("holm_p", "p Holm, Conover", Kind.P, lambda d: d.p),
     Column("conover", "Conover", Kind.TEXT, lambda d: d.conover),
-    Column("pairwise", "Test of the pair", Kind.TEXT, lambda d: d.pairwise),
+    Column("pairwise", "Pairwise test", Kind.TEXT, lambda d: d.pairwise),
 )
 
 
@@ -113,14 +113,18 @@ def _pairs(found: RankAgreement) -> Iterator[ConoverPair]:
 
 def _sentences(found: RankAgreement) -> list[str]:
     start = (
-        f"Conover's test on the ranks of {counted(found.num_datasets, 'complete dataset')}, with "
-        "Holm over all pairs. It decides nothing: it depends on which other variants are in the "
-        "table."
+        "Conover's test compares all pairs by their ranks on "
+        f"{counted(found.num_datasets, 'complete dataset')}, adjusted by Holm. It decides nothing, "
+        "because its result depends on the other variants in the table."
     )
     pairs, few = counted(found.num_pairs, "pair"), few_datasets(found.num_datasets)
     if not found.disagreements:
-        return [start, f"It agrees with the tests of pairs in all {pairs}.", *few]
-    return [start, *few, f"It disagrees in {len(found.disagreements)} of {pairs}."]
+        return [start, f"It agrees with the pairwise tests on all {pairs}.", *few]
+    return [
+        start,
+        *few,
+        f"It disagrees with the pairwise tests on {len(found.disagreements)} of {pairs}.",
+    ]
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
@@ -132,7 +136,11 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     )
     if found.p_VV is None:
         return [Section(key="conover", title=title, tables=tables, reason=found.reason)]
-    return [Section(key="conover", title=title, sentences=plain(_sentences(found)), tables=tables)]
+    return [
+        Section(
+            key="conover", title=title, sentences=running_text(_sentences(found)), tables=tables
+        )
+    ]
 
 
 TOPIC = Topic(

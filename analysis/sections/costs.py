@@ -1,6 +1,6 @@
-"""What a run of each variant costs, and whether a gain is bought with it.
+"""What a run of each variant costs, and whether gains come at that cost.
 
-Times depend on the machine: nothing of this is in report.json or report.md.
+Times depend on the machine, so none of this is in report.json or report.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,11 +44,11 @@ def _figure(analysis: Analysis) -> Figure | None:
     """Average scores against costs."""
     results, found = analysis.results, main(analysis)
     known = {str(row["variant"]): row for row in results.costs.to_dict("records")}
-    priced = []
+    infos = []
     for variant in results.variants:
         cell = found.cells[variant, found.datasets[0], analysis.metric]
         costs = known.get(variant, {})
-        priced.append(
+        infos.append(
             CostInfo(
                 variant=variant,
                 score=cell.mean,
@@ -56,17 +56,17 @@ def _figure(analysis: Analysis) -> Figure | None:
                 costs={str(k): float(v) for k, v in costs.items() if k != "variant"},
             )
         )
-    return cost_figure(priced, metric=label(analysis.metric))
+    return cost_figure(infos, metric=label(analysis.metric))
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
     costs = analysis.results.costs
     if costs.empty:
-        return [Section(key="cost", reason="the source has no costs")]
+        return [Section(key="cost", reason="the source does not record costs")]
     drawn = _figure(analysis)
     note = (
-        "Means over finished runs; memory and parameters are the largest. Times depend on the "
-        "machine and on what else ran there."
+        "Means over finished runs; for memory and parameters, the maximum. Times depend on the "
+        "machine and its load."
     )
     rows = costs.to_dict("records")
     return [

@@ -1,4 +1,4 @@
-"""The design box: what was planned, what is there, and by which rules the verdicts were reached."""
+"""The design: what was planned, what was run, and by which rules the verdicts were reached."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import Block, compared
 from analysis.sections.mixed_model import modeled
-from analysis.sections.section import Section, Topic, say
+from analysis.sections.section import Section, Topic, make_sentence
 from analysis.sections.shared_tests import scored
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Rule, smallest_p
 from analysis.text import (
@@ -24,18 +24,19 @@ from analysis.text import (
 )
 
 CHOSEN_BY = (
-    "the numbers of datasets, seeds and comparisons alone, never by a result. From "
-    f"{MIN_DATASETS_FOR_WILCOXON} datasets on they are the sample, one mean over seeds each: exact "
-    "Wilcoxon where its smallest attainable p times the comparisons is below alpha, otherwise the "
-    "paired t. With fewer, a paired t over seeds in every dataset: what all of them show is "
-    "decided, about them alone."
+    "the numbers of datasets, seeds and comparisons alone, never the results. With "
+    f"{MIN_DATASETS_FOR_WILCOXON} or more datasets, the datasets are the sample, each represented "
+    "by its mean over seeds, and the test is the exact Wilcoxon test if its smallest attainable p "
+    "times the number of comparisons is below alpha, otherwise the paired t test. With fewer, a "
+    "paired t test over seeds is made in every dataset; what all of them show is decided, for "
+    "these datasets alone."
 )
 
 
 def design_terms(
     results: Results, blocks: Sequence[Block], options: Options
 ) -> list[tuple[str, str]]:
-    """All lines in the order in which a reader asks for them."""
+    """All lines, in the order in which a reader needs them."""
     lines = [*_what(results), *_how(results, blocks, options)]
     return [(term, text) for term, text in lines if text]
 
@@ -85,7 +86,7 @@ def _cells(results: Results) -> str:
 def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tuple[str, str]]:
     metric = results.primary_metric
     if len(results.variants) < 2:
-        return [("Tests", "none: one variant")]
+        return [("Tests", "none, because there is only one variant")]
     n = len(results.datasets)
     tests = "; ".join(
         f"against {b.reference}: {b.primary[metric].reason}" for b in blocks if metric in b.primary
@@ -96,15 +97,15 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
     )
     least = smallest_p(n)
     return [
-        ("Headline metric", f"{label(metric)}; the other metrics are families of their own"),
-        ("Test that decides", tests),
+        ("Headline metric", f"{label(metric)}; every other metric is a family of its own"),
+        ("Primary test", tests),
         ("Chosen by", CHOSEN_BY),
         (
             "Verdict",
             f"better or worse when the Holm-adjusted p is below {options.alpha:g} and test and "
             "mean agree in direction; equivalent when two one-sided tests, adjusted by Holm, place "
             f"the difference within {points(options.rope)} points of zero; otherwise undecided, "
-            "never no difference",
+            "which does not mean that there is no difference",
         ),
         (
             "Comparisons",
@@ -112,7 +113,9 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
         ),
         (
             "Smallest attainable p",
-            f"Wilcoxon over {n} datasets cannot go below {least:.2g}" if least and n > 1 else "",
+            f"the Wilcoxon test over {n} datasets cannot go below {least:.2g}"
+            if least and n > 1
+            else "",
         ),
         ("Intervals", _intervals(results, options)),
         ("Overlap", _overlap(options)),
@@ -124,27 +127,27 @@ def _overlap(options: Options) -> str:
     if options.overlap is None:
         return ""
     return (
-        f"seeds are resamples that share data, {options.overlap:.4g} test images for each training "
-        "image: t tests and TOST over seeds, k-hat and the intervals for these datasets take the "
+        f"seeds are resamples that share data, {options.overlap:.4g} test images per training "
+        "image: t tests and TOST over seeds, k-hat and the intervals for these datasets use the "
         "variance factor 1/n + test/train. The ± of the main table, Hodges-Lehmann, P(better run), "
-        "profiles and rank stability do not and are too sure"
+        "profiles and rank stability do not, and overstate certainty"
     )
 
 
 def _intervals(results: Results, options: Options) -> str:
     text = (
-        f"95 % paired bootstrap, {options.reps:,} repetitions, seed {options.rng_seed}: seeds only "
-        "(these datasets), or datasets and then seeds (datasets like these), widened for small "
-        "samples; "
-        "± in the main table is the t interval over seeds"
+        f"95 % paired bootstrap intervals with {options.reps:,} repetitions and seed "
+        f"{options.rng_seed}, over seeds only (these datasets) or over datasets and then seeds "
+        "(datasets like these), widened for small samples; ± in the main table is the half width "
+        "of the t interval over seeds"
     )
     if len(results.datasets) == 1:
-        return f"{text}. On one dataset the seeds-only interval is the t interval"
+        return f"{text}. On one dataset, the seeds-only interval is the t interval"
     if len(results.datasets) < 10:
         text += (
-            f". With {len(results.datasets)} datasets the interval over datasets is still too "
-            "narrow (measured coverage: .85 at 3, .90 at 6, .93 at 11 datasets), and that over "
-            "seeds where these are two (.86 at 3 datasets x 2 seeds, .94 at 3 x 5); the t interval "
+            f". With {len(results.datasets)} datasets, the interval over datasets is still too "
+            "narrow (simulated coverage: .85 at 3, .90 at 6, .93 at 11 datasets), and so is the "
+            "interval over two seeds (.86 at 3 datasets x 2 seeds, .94 at 3 x 5); the t interval "
             "is in comparisons.csv"
         )
     return text
@@ -181,22 +184,22 @@ def rules(analysis: Analysis) -> tuple[Rule, ...]:
 
 
 def rule_terms(found: Sequence[Rule]) -> Iterator[tuple[str, str]]:
-    """What the decision table recommends at these counts, as lines of the design box."""
+    """What the decision table recommends at these counts, as lines of the design section."""
     for rule, name in zip(found, ("Decision table", "Decision table, shots"), strict=False):
         least = "" if rule.smallest_p is None else f"smallest attainable p: {rule.smallest_p:.2g}"
         lines = [
             ("recommended test", "; ".join(filter(None, (rule.primary, least)))),
-            ("beside it", "; ".join(rule.also)),
+            ("in addition", "; ".join(rule.also)),
             ("never", "; ".join(rule.never)),
-            ("the claim", rule.claim),
-            ("to note", "; ".join(rule.notes)),
+            ("scope of the claim", rule.claim),
+            ("notes", "; ".join(rule.notes)),
         ]
         yield from ((f"{name}: {what}", text) for what, text in lines if text)
 
 
 RULE_COLUMNS: Columns[Rule] = (
     Column("primary", "Recommended test", Kind.TEXT, lambda r: r.primary, Show.FILES),
-    Column("also", "Beside it", Kind.LIST, lambda r: r.also, Show.FILES),
+    Column("also", "In addition", Kind.LIST, lambda r: r.also, Show.FILES),
     Column("never", "Never", Kind.LIST, lambda r: r.never, Show.FILES),
     Column("claim", "Claim", Kind.TEXT, lambda r: r.claim, Show.FILES),
     Column("notes", "Notes", Kind.LIST, lambda r: r.notes, Show.FILES),
@@ -240,7 +243,7 @@ def _notes(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="notes",
             title="Notes",
-            sentences=tuple(say(text, kind="item") for text in said),
+            sentences=tuple(make_sentence(text, kind="item") for text in said),
             tables=(
                 table("inert", "Inert variants", INERT_COLUMNS, inert),
                 table("batch_coupled", "Batch-coupled", COUPLED_COLUMNS, results.batch_coupled),

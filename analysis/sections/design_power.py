@@ -1,4 +1,4 @@
-"""What could this design detect, and what would settle the question: more seeds or more datasets?
+"""What can this design detect, and what would settle the question: more seeds or more datasets?
 
 Effects and spreads are fractions, like scores. D datasets, S seeds, R simulated studies. The sample
 is the datasets: the mean difference on a dataset varies by how much the effect differs between
@@ -35,14 +35,14 @@ def variance_components(difference_DS: Array) -> tuple[Spread | None, str]:
     rows = [row[np.isfinite(row)] for row in np.atleast_2d(difference_DS)]
     rows = [row for row in rows if row.size]
     if len(rows) < 2:
-        return None, "the spread between datasets needs two of them"
+        return None, "the spread between datasets cannot be estimated from fewer than two"
     means = np.array([row.mean() for row in rows])
     several = [row for row in rows if row.size > 1]
     total = float(means.var(ddof=1))
     source = f"these {len(rows)} datasets"
     if not several:
         return Spread(between=math.sqrt(total), seed=None, source=source), (
-            "one seed per dataset: the noise of training cannot be told from the spread between "
+            "with one seed per dataset, training noise cannot be separated from the spread between "
             "datasets"
         )
     freedom = sum(row.size - 1 for row in several)
@@ -129,7 +129,7 @@ class DesignPower:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan, JSON-able."""
+        """The plan, as JSON values."""
         return asdict(self)
 
 
@@ -154,7 +154,11 @@ def plan_study(
     power = designs.power(effect, *own)
     seeds, datasets, notes = _settled(designs, effect, own, power, target_power)
     few = 1 < num_datasets < MIN_DATASETS_FOR_WILCOXON
-    notes += [f"{primary.claim}: no claim on others"] if few and primary.claim else []
+    notes += (
+        [f"a decision holds {primary.claim}, without a claim about others"]
+        if few and primary.claim
+        else []
+    )
     return DesignPower(
         num_datasets=num_datasets,
         num_seeds=num_seeds,
@@ -213,9 +217,12 @@ def _check(
 def _seeds_needed(
     designs: Designs, effect: float, num_datasets: int, target: float
 ) -> tuple[int | None, str]:
-    """Fewest seeds on the same datasets, or None and why no number does it."""
+    """Fewest seeds on the same datasets, or None and why no number suffices."""
     if designs.spread.seed is None:
-        return None, "more seeds: the noise of training is unknown, measure it with two seeds"
+        return (
+            None,
+            "seeds needed are unknown: training noise has to be measured with two seeds first",
+        )
     few = num_datasets < MIN_DATASETS_FOR_WILCOXON
     needed = _first(
         lambda seeds: (designs.power(effect, num_datasets, seeds) or 0.0) >= target,
@@ -228,8 +235,8 @@ def _seeds_needed(
     if least is None or least < effect:
         return None, f"more than {MOST_SEEDS} seeds would be needed"
     return None, (
-        f"more seeds do not settle it: with {num_datasets} datasets their spread alone hides "
-        f"effects below {points(least)} points"
+        f"more seeds do not suffice: with {num_datasets} datasets, the spread between them alone "
+        f"hides effects below {points(least)} points"
     )
 
 
@@ -293,14 +300,14 @@ def study_power(
 def _power_on_one(
     difference_DS: Array, effect: float, comparisons: int, alpha: float, rng: np.random.Generator
 ) -> DesignPower:
-    """The plan of a study on one dataset; of others nothing is known."""
+    """The plan of a study on one dataset; nothing is known about others."""
     values = difference_DS[np.isfinite(difference_DS)]
     spread = Spread(between=0.0, seed=float(values.std(ddof=1)), source="the seeds of this dataset")
     plan = plan_study(
         1, values.size, effect=effect, spread=spread, comparisons=comparisons, alpha=alpha, rng=rng
     )
     notes = tuple(note for note in plan.notes if "datasets" not in note)
-    unknown = "the spread between datasets needs two of them, so nothing is said about more"
+    unknown = "datasets needed are unknown: their spread cannot be estimated from one dataset"
     return replace(plan, datasets_needed=None, notes=(*notes, unknown))
 
 
@@ -316,8 +323,8 @@ def plan_in_points(
     alpha: float = 0.05,
 ) -> DesignPower:
     """``plan_study`` as the command line gives it: effect and spreads in points, the published
-    spread of ``metric`` where none is given. Draws are those of seed 0: the same call, the same
-    answer.
+    spread of ``metric`` where none is given. Draws are those of seed 0, so that the same call
+    gives the same answer.
     """
     if spread is not None and seed_spread is not None:
         assumed = Spread(between=spread / 100, seed=seed_spread / 100, source="given")
@@ -349,12 +356,12 @@ def plan_rows(plan: DesignPower) -> list[tuple[str, str]]:
     return [
         ("design", f"{plan.num_datasets} datasets, {plan.num_seeds} seeds"),
         ("comparisons (Holm)", f"{plan.comparisons} at alpha {plan.alpha:g}"),
-        ("test that decides", plan.test),
+        ("primary test", plan.test),
         (
             "smallest attainable p, adjusted",
             "no limit" if plan.smallest_p is None else f"{plan.smallest_p:.3g}",
         ),
-        (f"effect found with {100 * plan.target_power:g} % power", shown(plan.minimum_effect)),
+        (f"effect detectable with {100 * plan.target_power:g} % power", shown(plan.minimum_effect)),
         (
             f"power for {shown(plan.effect)}",
             "-" if plan.power is None else f"{100 * plan.power:.0f} %",
@@ -363,17 +370,17 @@ def plan_rows(plan: DesignPower) -> list[tuple[str, str]]:
         ("datasets needed", _needed(plan.datasets_needed, plan.num_datasets, "datasets")),
         ("spread between datasets", shown(plan.spread.between)),
         ("spread over seeds", shown(plan.spread.seed)),
-        ("spread from", plan.spread.source),
+        ("source of the spread", plan.spread.source),
         (
             f"to show P(better run) > 1/2 if it is {stats.GAMMA:g}",
-            f"{stats.noether_size()} paired runs of one dataset",
+            f"{stats.noether_size()} paired runs on one dataset",
         ),
         *(("note", note) for note in plan.notes),
     ]
 
 
 def _needed(count: int | None, own: int, what: str) -> str:
-    """How many would settle the question, beside how many the design has."""
+    """How many would settle the question, compared with how many the design has."""
     if count is None:
         return "-"
     return f"{count} {what} would suffice" + (f", instead of {own}" if count > own else "")

@@ -1,4 +1,4 @@
-"""How large, how often, how sure: effect sizes and posteriors of the headline's comparisons."""
+"""Effect sizes and posterior probabilities of the headline's comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ IMPROVEMENT_REPS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What stands beside a verdict. Differences are variant minus reference, fractions.
+    """What accompanies a verdict. Differences are variant minus reference, fractions.
 
     ``improvement`` compares all runs of a dataset with all runs of the other side, unpaired
     (Agarwal et al., NeurIPS 2021); None where no dataset is complete. ``sign_flip`` and
-    ``sign_test`` are exact p values beside those of the test that decides: of the mean under random
-    signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in how many datasets
-    the effect is shown, and which.
+    ``sign_test`` are exact p values in addition to those of the primary test: of the mean under
+    random signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in
+    how many datasets the effect is shown, and in which.
     """
 
     comparison: Comparison
@@ -45,7 +45,7 @@ class Evidence:
 def evidence(
     results: Results, block: Block, options: Options, resamples: Resamples
 ) -> tuple[Evidence, ...]:
-    """Evidence for every comparison of the headline's metric that has a number."""
+    """Evidence for every comparison of the headline's metric that has a value."""
     family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
     return tuple(_of(results, c, options, resamples) for c in family)
 
@@ -94,7 +94,7 @@ def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
 
 @once
 def evidenced(analysis: Analysis) -> tuple[tuple[Evidence, ...], ...]:
-    """The evidence of this report, a tuple a reference."""
+    """The evidence of this report, one tuple per reference."""
     results, options = analysis.results, analysis.options
     return tuple(
         evidence(results, block, options, resamples(analysis)) for block in compared(analysis)
@@ -128,7 +128,7 @@ COLUMNS: Columns[Evidence] = (
     ),
     Column("improvement", "P(improvement)", Kind.NUMBER_ESTIMATE, _improvement_estimate),
     Column("sign_flip_p", "p sign-flip", Kind.P, lambda e: e.sign_flip.p),
-    Column("sign_test_p", "p signs", Kind.P, lambda e: e.sign_test.p),
+    Column("sign_test_p", "p sign test", Kind.P, lambda e: e.sign_test.p),
     Column("p_worse", "P−", Kind.NUMBER, lambda e: e.posterior.worse),
     Column("p_equal", "P=", Kind.NUMBER, lambda e: e.posterior.equal),
     Column("p_better", "P+", Kind.NUMBER, lambda e: e.posterior.better),
@@ -144,16 +144,17 @@ COLUMNS: Columns[Evidence] = (
 def _note(options: Options) -> str:
     posterior = "Bayesian signed-rank"
     if options.overlap is not None:
-        posterior = "Bayesian signed-rank over datasets, correlated t on one"
+        posterior = "Bayesian signed-rank over datasets, correlated t on one dataset"
     return (
-        "Hodges-Lehmann: median of pairwise averages, robust to one odd dataset. g: difference in "
-        "standard deviations of the differences. r: matched-pairs rank-biserial, −1 to 1. P(better "
-        "run): share of pairs that win. P(improvement): the same over all runs of a dataset "
-        "against all runs of the other side, mean over datasets. p sign-flip and p signs: exact "
-        "tests of the mean under random signs, and of the number of wins; they decide nothing "
-        "here. P−, P=, P+: posterior that it is worse, practically equal, better "
-        f"({posterior}). k-hat: in how many datasets the effect is shown; those that can be named "
-        "are listed."
+        "Hodges-Lehmann is the median of the pairwise averages, which is robust to one unusual "
+        "dataset. g is the difference in standard deviations of the differences (Hedges). r is the "
+        "matched-pairs rank-biserial correlation, from −1 to 1. P(better run) is the share of "
+        "paired runs that the variant wins; P(improvement) is the same share over all runs of a "
+        "dataset against all runs of the reference, averaged over datasets. p sign-flip and p sign "
+        "test are exact tests of the mean under random signs and of the number of wins; they "
+        "decide nothing here. P−, P= and P+ are the posterior probabilities that the variant is "
+        f"worse, practically equal and better ({posterior}). k-hat is the number of datasets in "
+        "which the effect is shown; those that can be named are listed."
     )
 
 
@@ -161,7 +162,7 @@ def _table(analysis: Analysis, block: Block, found: Sequence[Evidence]) -> Table
     metric = label(analysis.metric)
     return table(
         "evidence",
-        f"{metric} against {block.reference}: how large, how often, how sure",
+        f"{metric} against {block.reference}: effect sizes and posterior probabilities",
         COLUMNS,
         found,
         notes=[_note(analysis.options)],
@@ -172,7 +173,7 @@ def _table(analysis: Analysis, block: Block, found: Sequence[Evidence]) -> Table
 def _sections(analysis: Analysis) -> Sequence[Section]:
     blocks = zip(compared(analysis), evidenced(analysis), strict=True)
     tables = tuple(_table(analysis, block, found) for block, found in blocks if found)
-    title = "How large, how often, how sure"
+    title = "Effect sizes and posterior probabilities"
     if not tables:
         reason = "no variant can be compared with a reference"
         return [Section(key="evidence", title=title, reason=reason)]

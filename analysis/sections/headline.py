@@ -1,4 +1,4 @@
-"""Sentences that say which part helped, by how much and with what certainty, made from the numbers
+"""Sentences that state which part helped, by how much and how certainly, derived from the numbers
 alone.
 """
 
@@ -9,7 +9,7 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis
 from analysis.sections.comparisons import Block, Comparison, compared
 from analysis.sections.images import compared_images, image_sentences
-from analysis.sections.section import Section, Sentence, Topic, say
+from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.stats import SMALL
 from analysis.text import Show, counted, interval_text, p_equals, phrase, points
 
@@ -19,11 +19,12 @@ MAX_LISTED = 8
 REFERENCE, PART, OTHER = range(3)
 LEAST_SEEDS = 5
 DECIDED = ("better", "worse")
+NO_WIDER_CLAIM = "No claim is made about other datasets."
 KINDS = {"wilcoxon": "bootstrap", "t_each": "seeds-only bootstrap"}
 
 EMBEDDED_CAVEAT = (
-    "Results on the embedded benchmark show that the machinery works, "
-    "not that a method is good on photographs."
+    "Results on the embedded benchmark show that the implementation works, "
+    "not that a method performs well on photographs."
 )
 
 
@@ -32,54 +33,59 @@ def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
 
     The order: the references (a full method) against the baseline, what taking single parts out of
     a reference does, other decided variants by size, what is undecided, caveats. Against a further
-    reference only its parts are told where any variant takes one out; everything else is in the
-    tables.
+    reference, only variants that remove one of its parts are reported where there are any;
+    everything else is in the tables.
     """
     if len(results.variants) < 2:
-        text = "One variant only: nothing to compare. Add a second one."
-        return (say(text, kind="note"),)
-    told = [c for block in blocks for c in _told(results, block)]
+        text = "There is only one variant, so there is nothing to compare. Add a second one."
+        return (make_sentence(text, kind="note"),)
+    reported = [c for block in blocks for c in _reported(results, block)]
     decided = sorted(
-        (c for c in told if c.verdict in DECIDED),
+        (c for c in reported if c.verdict in DECIDED),
         key=lambda c: (_rank(results, c), -abs(c.difference or 0.0), c.reference, c.variant),
     )
     main = [c for c in decided if _rank(results, c) < OTHER]
     others = [c for c in decided if _rank(results, c) == OTHER]
-    unsettled = [c for c in told if c.verdict == "undecided" and _rank(results, c) == REFERENCE]
+    unsettled = [c for c in reported if c.verdict == "undecided" and _rank(results, c) == REFERENCE]
     sentences = [_unsettled(c) for c in unsettled]
     sentences += [_decided(results, c) for c in [*main, *others[:MAX_OTHERS]]]
     sentences += _also(others[MAX_OTHERS:])
     for block in blocks:
-        own = [c for c in told if c.reference == block.reference and c not in unsettled]
+        own = [c for c in reported if c.reference == block.reference and c not in unsettled]
         sentences += [*_undecided(block.reference, own), *_equivalent(block.reference, own)]
-    if not told:
+    if not reported:
         names = ", ".join(b.reference for b in blocks)
         why = dict.fromkeys(
             c.reason for b in blocks for c in b.comparisons[results.primary_metric] if c.reason
         )
-        text = f"Nothing can be compared with {names}: {'; '.join(why)}."
-        sentences.append(say(text, kind="note"))
+        text = f"No variant can be compared with {names}: {'; '.join(why)}."
+        sentences.append(make_sentence(text, kind="note"))
     if seen := [v for v, s in results.settings.items() if saw_test(s.selection)]:
-        text = f"Selection saw test data, so these numbers are too high: {', '.join(seen)}."
-        sentences.insert(0, say(text, kind="flag"))
+        text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
+        sentences.insert(0, make_sentence(text, kind="flag"))
     if results.problems:
-        text = f"{counted(len(results.problems), 'planned cell')} without a score; see the list."
-        sentences.append(say(text, kind="note"))
+        missing = len(results.problems)
+        verb = "has" if missing == 1 else "have"
+        text = f"{counted(missing, 'planned cell')} {verb} no score; see the list."
+        sentences.append(make_sentence(text, kind="note"))
     if all(name.startswith("mosaic/") for name in results.datasets):
-        sentences.append(say(EMBEDDED_CAVEAT, kind="note"))
+        sentences.append(make_sentence(EMBEDDED_CAVEAT, kind="note"))
     return tuple(sentences)
 
 
 def _also(comparisons: Sequence[Comparison]) -> list[Sentence]:
-    """One line for decided variants that get no sentence of their own, grouped by what they are."""
+    """One line for decided variants that get no sentence of their own, grouped by verdict."""
     groups: dict[str, list[str]] = {}
     for c in comparisons:
         groups.setdefault(f"{c.verdict} than {c.reference}", []).append(c.variant)
-    return [say(f"Also {what}: {', '.join(names)}.", kind="note") for what, names in groups.items()]
+    return [
+        make_sentence(f"Also {what}: {', '.join(names)}.", kind="note")
+        for what, names in groups.items()
+    ]
 
 
-def _told(results: Results, block: Block) -> list[Comparison]:
-    """The comparisons of a block that the headline speaks about."""
+def _reported(results: Results, block: Block) -> list[Comparison]:
+    """The comparisons of a block that the headline reports."""
     family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
     if block.reference == results.baseline:
         return family
@@ -101,7 +107,7 @@ def _unsettled(c: Comparison) -> Sentence:
         f"{c.variant} against {c.reference}: {points(c.difference, sign=True)} points "
         f"{phrase(c.metric)}, undecided ({'; '.join(seen)})."
     )
-    return say(text, kind="undecided")
+    return make_sentence(text, kind="undecided")
 
 
 def _decided(results: Results, c: Comparison) -> Sentence:
@@ -124,20 +130,20 @@ def _decided(results: Results, c: Comparison) -> Sentence:
             f"({certainty})."
         )
     if c.negligible:
-        text += f" It is {SMALL}."
-    return say(text + _scope(c), kind=kind)
+        text += f" The difference is {SMALL}."
+    return make_sentence(text + _scope(c), kind=kind)
 
 
 def _scope(c: Comparison) -> str:
     if c.decided_by in ("t_seeds", "t_corrected"):
-        return " One dataset: the claim is about that dataset alone."
+        return " The claim is about this one dataset alone."
     if c.decided_by == "t_each":
-        return f" Shown in each of the {c.num_datasets} datasets; no claim about other datasets."
+        return f" This is shown in each of the {c.num_datasets} datasets. {NO_WIDER_CLAIM}"
     return ""
 
 
-def _equivalent(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
-    family = [c for c in told if c.verdict == "equivalent"]
+def _equivalent(reference: str, reported: Sequence[Comparison]) -> list[Sentence]:
+    family = [c for c in reported if c.verdict == "equivalent"]
     if not family:
         return []
     shown = _listed(
@@ -148,7 +154,7 @@ def _equivalent(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
         f"Practically equal to {reference}, in points {phrase(family[0].metric)} with the "
         f"Holm-adjusted p of two one-sided tests: {shown}.{_scope(family[0])}"
     )
-    return [say(text, kind="equivalent")]
+    return [make_sentence(text, kind="equivalent")]
 
 
 def _listed(texts: Iterable[str]) -> str:
@@ -162,8 +168,8 @@ def _largest_first(family: Sequence[Comparison]) -> list[Comparison]:
     return sorted(family, key=lambda c: -abs(c.difference or 0.0))
 
 
-def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
-    family = [c for c in told if c.verdict == "undecided"]
+def _undecided(reference: str, reported: Sequence[Comparison]) -> list[Sentence]:
+    family = [c for c in reported if c.verdict == "undecided"]
     if not family:
         return []
     shown = _listed(
@@ -178,14 +184,14 @@ def _undecided(reference: str, told: Sequence[Comparison]) -> list[Sentence]:
         f"{' (not shown in every dataset)' if each else ''}: {shown}. "
         "This is not evidence of no difference."
     )
-    return [say(text, kind="undecided"), *_beyond_seeds(reference, family)]
+    return [make_sentence(text, kind="undecided"), *_beyond_seeds(reference, family)]
 
 
 def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sentence]:
-    """What seeds alone do not explain on these datasets, where datasets are too few to decide.
+    """Differences beyond seed variation on these datasets, where datasets are too few to decide.
 
-    Only from two datasets and ``LEAST_SEEDS`` paired runs a dataset on: a bootstrap over fewer
-    covers too little to be spoken of.
+    Only from two datasets and ``LEAST_SEEDS`` paired runs per dataset on: the coverage of a
+    bootstrap over fewer runs is too low to report.
     """
     clear = [
         c
@@ -202,11 +208,10 @@ def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sente
         for c in _largest_first(clear)
     )
     text = (
-        f"On these {clear[0].num_datasets} datasets alone, more than seeds explain against "
-        f"{reference} (seeds-only 95 % interval, not adjusted): {shown}. "
-        "No claim about other datasets."
+        f"On these {clear[0].num_datasets} datasets alone, differences from {reference} beyond "
+        f"seed variation (seeds-only 95 % intervals, not adjusted): {shown}. {NO_WIDER_CLAIM}"
     )
-    return [say(text, kind="note")]
+    return [make_sentence(text, kind="note")]
 
 
 def removed_part(results: Results, c: Comparison) -> str:

@@ -2,7 +2,7 @@
 
 McNemar's exact test of every variant against the baseline and Cochran's Q over all of them, always
 one run of each on the same images. The claim is about these trained models, not about the methods:
-images of one run are no sample of runs. Runs of different seeds are therefore never pooled.
+the images of one run are not a sample of runs. Runs of different seeds are therefore never pooled.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from analysis.read.results import Results
 from analysis.read.shot_curves import point
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, once
 from analysis.sections.pairwise import LEFT_OUT_COLUMNS
-from analysis.sections.section import Section, Sentence, Topic, plain, say
+from analysis.sections.section import Section, Sentence, Topic, make_sentence, running_text
 from analysis.stats import Interval
 from analysis.stats.image_tests import CLAIM as CLAIM_OF_IMAGES
 from analysis.text import (
@@ -40,9 +40,9 @@ from core.store.correct import CorrectImages, read_correct_images
 
 LEAST_MODELS = 3
 FEW_SEEDS = 3
-MAX_TOLD = 4
-CLAIM = f"A claim {CLAIM_OF_IMAGES}: another seed trains other models."
-NOT_RECORDED = "which images were classified correctly was not recorded; run it again to have it"
+MAX_QUOTED = 4
+CLAIM = f"These tests support claims {CLAIM_OF_IMAGES}: another seed yields another model."
+NOT_RECORDED = "the correctly classified images were not recorded; rerun to record them"
 OTHER_IMAGES = "not the same test images in the same order and among the same classes"
 
 Seeds = Mapping[int | None, str]
@@ -56,8 +56,8 @@ class ImagePair:
     """A run of a variant against the baseline's run of the same seed, on one target.
 
     ``difference`` and ``interval`` are of the accuracies, variant minus baseline. ``holm_p`` and
-    the smallest p that so many disagreements could give are adjusted over all variants and seeds of
-    the dataset and target. ``reason`` says why there is no test.
+    the smallest p attainable with that many disagreements are adjusted over all variants and seeds
+    of the dataset and target. ``reason`` says why there is no test.
     """
 
     variant: str
@@ -113,7 +113,7 @@ def image_tests(
     """Read the runs of a study folder, at most ``most``, and compare them image by image."""
     blank = ImageTests(baseline=results.baseline)
     if study_dir is None or results.runs.empty:
-        return replace(blank, reason="this needs the images: give a study folder")
+        return replace(blank, reason="tests on images need a study folder, which records them")
     compared, left_out = _compared(results)
     blank = replace(blank, left_out=left_out)
     groups = _groups(results, (results.baseline, *compared))
@@ -122,7 +122,7 @@ def image_tests(
         return replace(blank, reason="no finished pair of runs with the same dataset and seed")
     if len(needed) > most:
         reason = (
-            f"{len(needed):,} runs would have to be read, and at most {most:,} are; report with "
+            f"{len(needed):,} runs would have to be read, and the limit is {most:,}; report with "
             f"--image-runs {len(needed)}, or report a study of fewer variants or one dataset"
         )
         return replace(blank, reason=reason)
@@ -136,17 +136,13 @@ def image_tests(
         first, *others = dict.fromkeys(pair.reason for pair in pairs)
         more = f" (and {counted(len(others), 'other reason')})" if others else ""
         return replace(blank, reason=f"{first}{more}")
+    few_datasets = len(results.datasets) < stats.MIN_DATASETS_FOR_WILCOXON
     return replace(
         blank,
-        only_test=_no_other_test(results),
+        only_test=few_datasets and len(results.planned_seeds) <= 1,
         pairs=_adjusted_pairs(pairs),
         omnibus=_adjusted_omnibus(omnibus),
     )
-
-
-def _no_other_test(results: Results) -> bool:
-    few = len(results.datasets) < stats.MIN_DATASETS_FOR_WILCOXON
-    return few and len(results.planned_seeds) <= 1
 
 
 def _compared(results: Results) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -179,7 +175,7 @@ def _groups(results: Results, variants: Sequence[str]) -> dict[str, dict[str, di
 
 
 def _shared(one: Seeds, two: Seeds) -> Sequence[int | None]:
-    """Seeds that both have; what has none is one measurement, held against every seed."""
+    """Seeds that both have; what has none is one measurement, compared with every seed."""
     if None in one and None in two:
         return [None]
     if None in one or None in two:
@@ -203,7 +199,7 @@ def reader(study_dir: Path) -> Read:
     """A function that reads the correct images of a run of this study."""
 
     def read(identity: str) -> Mapping[str, CorrectImages] | str:
-        """On which images a run is correct, or why nobody knows."""
+        """On which images a run is correct, or why that is unknown."""
         try:
             return read_correct_images(study_dir / identity) or NOT_RECORDED
         except ValueError as error:
@@ -232,7 +228,7 @@ def pair_on_target(
 ) -> ImagePair:
     """McNemar's exact test on ``blank.target``, or the reason why there is none."""
     if blank.target not in one or blank.target not in two:
-        return replace(blank, reason="scored for one of the two alone")
+        return replace(blank, reason="scored in only one of the two runs")
     mine, other = one[blank.target], two[blank.target]
     if mine.test_list != other.test_list:
         return replace(blank, reason=OTHER_IMAGES)
@@ -275,7 +271,7 @@ def _omnibus(
 
 
 def _bits(images: CorrectImages) -> NDArray[np.uint8]:
-    """0 or 1 an image, in the order of the test list."""
+    """One 0 or 1 per image, in the order of the test list."""
     return np.unpackbits(np.frombuffer(images.bits, np.uint8), count=images.num_images)
 
 
@@ -314,10 +310,10 @@ def compared_images(analysis: Analysis) -> ImageTests:
 
 
 def claim(view: ImageTests) -> str:
-    """What the tests speak about, and what is left open where they are the only ones."""
+    """What the tests support claims about, and what stays open where they are the only ones."""
     if not view.only_test:
         return CLAIM
-    return f"{CLAIM} With one seed no other test exists, so the methods stay undecided."
+    return f"{CLAIM} With one seed no other test exists, so the methods remain undecided."
 
 
 def _adjusted_over(view: ImageTests) -> str:
@@ -325,8 +321,8 @@ def _adjusted_over(view: ImageTests) -> str:
     if view.only_test:
         return "p Holm is adjusted over the variants of a dataset and target."
     return (
-        "p Holm is adjusted over all variants and seeds of a dataset and target. Seeds stand side "
-        "by side and are never added up: they answer the same images."
+        "p Holm is adjusted over all variants and seeds of a dataset and target. Seeds are shown "
+        "side by side and never pooled, because they predict the same images."
     )
 
 
@@ -338,19 +334,21 @@ def image_sentences(view: ImageTests, alpha: float) -> tuple[Sentence, ...]:
     shown = [pair for pair in tested if pair.holm_p is not None and pair.holm_p < alpha]
     if shown:
         several = len({pair.dataset for pair in tested}) > 1
-        told = "; ".join(_told(pair, view.baseline, several) for pair in shown[:MAX_TOLD])
-        more = len(shown) - MAX_TOLD
-        told += f"; and {counted(more, 'more test')} below {alpha:g}" if more > 0 else ""
-    else:
-        told = (
-            f"no trained model is shown to differ from that of {view.baseline} on any target, "
-            "which is no evidence that they are equal"
+        findings = "; ".join(
+            _pair_text(pair, view.baseline, several) for pair in shown[:MAX_QUOTED]
         )
-    text = f"Image by image (McNemar's exact test, Holm): {told}. {claim(view)}"
-    return (say(text, kind="note"),)
+        more = len(shown) - MAX_QUOTED
+        findings += f"; and {counted(more, 'more test')} below {alpha:g}" if more > 0 else ""
+    else:
+        findings = (
+            f"no trained model is shown to differ from that of {view.baseline} on any target, "
+            "which is not evidence that they are equal"
+        )
+    text = f"Image by image (McNemar's exact test, Holm): {findings}. {claim(view)}"
+    return (make_sentence(text, kind="note"),)
 
 
-def _told(pair: ImagePair, baseline: str, several: bool) -> str:
+def _pair_text(pair: ImagePair, baseline: str, several: bool) -> str:
     where = f"{pair.target} of {pair.dataset}" if several else pair.target
     return (
         f"on {where}, {pair.variant} alone is correct on {pair.only_variant} of {pair.images} "
@@ -364,8 +362,8 @@ PAIR_COLUMNS: Columns[ImagePair] = (
     Column("target", "Target", Kind.TEXT, lambda p: p.target),
     Column("seed", "Seed", Kind.ID, lambda p: p.seed),
     Column("images", "Images", Kind.COUNT, lambda p: p.images),
-    Column("only_variant", "Correct, only the variant", Kind.COUNT, lambda p: p.only_variant),
-    Column("only_baseline", "Correct, only the baseline", Kind.COUNT, lambda p: p.only_baseline),
+    Column("only_variant", "Only the variant correct", Kind.COUNT, lambda p: p.only_variant),
+    Column("only_baseline", "Only the baseline correct", Kind.COUNT, lambda p: p.only_baseline),
     Column(
         "difference",
         "Difference, points",
@@ -382,7 +380,7 @@ PAIR_COLUMNS: Columns[ImagePair] = (
         lambda p: p.holm_p,
         help="adjusted over all variants and seeds of the dataset and target",
     ),
-    Column("smallest_holm_p", "smallest attainable p", Kind.P, lambda p: p.smallest_holm_p),
+    Column("smallest_holm_p", "Smallest attainable p", Kind.P, lambda p: p.smallest_holm_p),
     Column("reason", "Remark", Kind.NOTE, lambda p: p.reason, optional=True),
 )
 OMNIBUS_COLUMNS: Columns[ImageOmnibus] = (
@@ -400,8 +398,8 @@ OMNIBUS_COLUMNS: Columns[ImageOmnibus] = (
 
 
 class PairSeeds(NamedTuple):
-    """The tests of one variant, dataset and target over its seeds, which are side by side and
-    never added up: their images are the same ones.
+    """The tests of one variant, dataset and target over its seeds, which are reported side
+    by side and never pooled: they predict the same images.
     """
 
     pairs: tuple[ImagePair, ...]
@@ -456,8 +454,8 @@ def _reasons(rows: Sequence[ImagePair] | Sequence[ImageOmnibus]) -> tuple[str, .
 def _pair_seeds_columns(baseline: str, alpha: float) -> Columns[PairSeeds]:
     counts = {
         "images": "Images",
-        "only_variant": "Correct, only the variant",
-        "only_baseline": f"Correct, only {baseline}",
+        "only_variant": "Only the variant correct",
+        "only_baseline": f"Only {baseline} correct",
     }
     significant = f"correct, p Holm < {alpha:g}"
     columns: list[Column[PairSeeds]] = [
@@ -484,7 +482,13 @@ def _omnibus_seeds_columns(alpha: float) -> Columns[OmnibusSeeds]:
         Column("seeds", "Seeds", Kind.COUNT, lambda s: len(s.tested), Show.READ),
         Column("models", "Models", Kind.COUNT, _models, Show.READ),
         Column("q", "Q", Kind.NUMBER, lambda s: s.q, Show.READ),
-        Column("differ", f"Differ, p Holm < {alpha:g}", Kind.TALLY, lambda s: s.differ, Show.READ),
+        Column(
+            "differ",
+            f"Models differ, p Holm < {alpha:g}",
+            Kind.TALLY,
+            lambda s: s.differ,
+            Show.READ,
+        ),
         Column("remark", "Remark", Kind.NOTE, lambda s: _reasons(s.rows), Show.READ, optional=True),
     )
 
@@ -495,8 +499,8 @@ def _models(found: OmnibusSeeds) -> Span:
 
 
 def pair_tables(view: ImageTests, alpha: float) -> list[Table]:
-    """A row a comparison, dataset and target: of each seed where they are few, otherwise in how
-    many seeds the test finds a difference.
+    """One row per comparison, dataset and target: each seed where they are few, otherwise the
+    number of seeds in which the test finds a difference.
     """
     title = f"McNemar's exact test against {view.baseline}, image by image"
     groups: dict[tuple[str, str, str], list[ImagePair]] = {}
@@ -514,14 +518,14 @@ def pair_tables(view: ImageTests, alpha: float) -> list[Table]:
 
 
 def _titled(column: Column[ImagePair], baseline: str) -> Column[ImagePair]:
-    """The column as it is read, with the name of the baseline."""
+    """The column as printed, with the name of the baseline."""
     if column.key == "only_baseline":
-        return replace(column, title=f"Correct, only {baseline}")
+        return replace(column, title=f"Only {baseline} correct")
     return column
 
 
 def _with_seeds(columns: Columns[Row], several: bool) -> Columns[Row]:
-    """The columns as they are read: the seed where there are several."""
+    """The columns as printed, with the seed where there are several."""
     show = Show.ALL if several else Show.FILES
     return tuple(replace(c, show=show) if c.key == "seed" else c for c in columns)
 
@@ -565,8 +569,8 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         Section(
             key="images",
             sentences=(
-                *plain([f"{claim(view)} {_adjusted_over(view)}"]),
-                *(say(text, kind="item") for text in left_out),
+                *running_text([f"{claim(view)} {_adjusted_over(view)}"]),
+                *(make_sentence(text, kind="item") for text in left_out),
             ),
             tables=(
                 *tables,

@@ -8,7 +8,7 @@ from analysis.sections.comparisons import Block, compared
 from analysis.sections.images import compared_images
 from analysis.sections.parts import has_attribution
 from analysis.sections.profiles import has_profiles
-from analysis.sections.section import Citation, Section, Sentence, Topic, cite, say
+from analysis.sections.section import Citation, Section, Sentence, Topic, cite, make_sentence
 from analysis.text import Column, Columns, Kind, Show, counted, label, table
 
 
@@ -21,14 +21,14 @@ def methods_sentences(
     profiles: bool,
     images: bool,
 ) -> tuple[Sentence, ...]:
-    """What was measured, how it was compared, and what was not claimed."""
+    """What was measured, how it was compared, and what is not claimed."""
     sentences = [_said(_design(results)), *_tests(results, blocks, options), _intervals(options)]
     if {"base", "new"} <= set(results.metrics):
         sentences.append(
             _said(
                 "HM is the harmonic mean of base and new accuracy of each run",
                 cite("xian2017"),
-                "; the harmonic mean of the average accuracies is given beside it.",
+                "; the harmonic mean of the average accuracies is also reported.",
             )
         )
     if attribution:
@@ -55,26 +55,26 @@ def methods_sentences(
     return tuple(sentences)
 
 
-BESIDE = (
+ALSO_REPORTED = (
     "Bayesian signed-rank posteriors",
     cite("benavoli2017"),
-    ", the number of datasets with a shown effect",
+    ", the number of datasets in which an effect is shown",
     cite("dror2017"),
     " and the probability of outperforming",
     cite("bouthillier2021"),
-    " are given too.",
+    " are also reported.",
 )
 IMAGES = (
     "The trained models themselves are compared on the same test images by McNemar's exact test",
     cite("mcnemar1947"),
     " with Holm's correction over the variants of a target, and by Cochran's Q",
     cite("cochran1950"),
-    "; this says nothing about the methods.",
+    "; these tests support no claim about the methods.",
 )
 
 
 def _said(*pieces: str | Citation) -> Sentence:
-    return say(*pieces, kind="paper")
+    return make_sentence(*pieces, kind="paper")
 
 
 def _design(results: Results) -> str:
@@ -88,16 +88,17 @@ def _design(results: Results) -> str:
         shots = ", ".join(map(str, results.shots))
         text += f" and {shots} training images per class"
     ends = sorted({s.selection for s in results.settings.values() if s.selection})
-    text += f"; reported weights: {', '.join(ends)}" if ends else ""
+    text += f"; the reported weights follow the selection rule {' or '.join(ends)}" if ends else ""
     missing = len(results.problems)
     gap = (
-        f" {counted(missing, 'planned cell')} had no usable score and enter no mean."
+        f" {counted(missing, 'planned cell')} without a usable score "
+        f"{'was' if missing == 1 else 'were'} excluded from all means."
         if missing
         else ""
     )
     return (
-        f"{text}. Runs with the same dataset and seed are paired: they share training images, "
-        f"their order and the initialization as far as the runs were made that way.{gap}"
+        f"{text}. Runs with the same dataset and seed are paired: they share the training "
+        f"images, their order and the initialization, as far as the runs were set up that way.{gap}"
     )
 
 
@@ -105,13 +106,13 @@ TEST_NAMES: dict[str, tuple[str | Citation, ...]] = {
     "t": ("a paired t test over dataset means",),
     "t_corrected": ("a corrected resampled t test over the resamples of the one dataset",),
     "t_each": (
-        "a paired t test over seeds in every dataset, an effect being decided where all datasets "
-        "show it",
+        "a paired t test over seeds in every dataset, in which an effect is decided if all "
+        "datasets show it",
         cite("dror2017"),
     ),
     "t_seeds": ("a paired t test over the seeds of the one dataset",),
     "wilcoxon": (
-        "an exact Wilcoxon signed-rank test with Pratt's zeros over dataset means",
+        "an exact Wilcoxon signed-rank test over dataset means with Pratt's treatment of zeros",
         cite("wilcoxon1945"),
         cite("pratt1959"),
     ),
@@ -122,20 +123,20 @@ def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[
     metric = results.primary_metric
     names = {b.primary[metric].name for b in blocks if metric in b.primary} & set(TEST_NAMES)
     if not names:
-        return [_said("No test is made: there is at most one paired run.")]
+        return [_said("No test is made, because there is at most one paired run.")]
     tests: list[str | Citation] = []
     for name in sorted(names):
         tests += [*([" and "] if tests else []), *TEST_NAMES[name]]
     return [
         _scope(names),
         _said(
-            "The test was chosen from the numbers of datasets, seeds and comparisons before any "
+            "The test was determined by the numbers of datasets, seeds and comparisons before any "
             "score was seen: ",
             *tests,
-            f", on {label(metric)}, two-sided, with Holm's correction over all comparisons with a "
-            "reference",
+            f", on {label(metric)}, two-sided, with Holm's correction over all comparisons with "
+            "the same reference",
             cite("holm1979"),
-            f" at alpha {options.alpha:g}.",
+            f" at a significance level of {options.alpha:g}.",
         ),
         *_overlap(options),
         _said(
@@ -145,22 +146,29 @@ def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[
             ".",
         ),
         _said(
-            "A difference is called equivalent when two one-sided tests",
+            "Two variants are called equivalent when two one-sided tests",
             cite("schuirmann1987"),
-            f" place it within {100 * options.rope:g} points of zero; what is neither is called "
-            "undecided.",
+            f" place their difference within {_percentage_points(options.rope)} of zero; a "
+            "difference that is neither significant nor equivalent is called undecided.",
         ),
-        _said(*BESIDE),
+        _said(*ALSO_REPORTED),
     ]
+
+
+def _percentage_points(fraction: float) -> str:
+    amount = f"{100 * fraction:g}"
+    return f"{amount} percentage point{'' if amount == '1' else 's'}"
 
 
 def _scope(names: set[str]) -> Sentence:
     """What the claims are about."""
     if names & {"wilcoxon", "t"}:
-        return _said("The datasets are the sample, not the seeds", cite("demsar2006"), ".")
+        return _said("The datasets, not the seeds, are the sample", cite("demsar2006"), ".")
     if "t_each" in names:
-        return _said("Claims are about these datasets alone, which are too few for a wider one.")
-    return _said("There is one dataset: claims are about it alone.")
+        return _said(
+            "Claims are limited to these datasets, which are too few to support a wider claim."
+        )
+    return _said("There is one dataset, to which all claims are limited.")
 
 
 def _overlap(options: Options) -> list[Sentence]:
@@ -168,7 +176,7 @@ def _overlap(options: Options) -> list[Sentence]:
         return []
     return [
         _said(
-            f"The seeds are resamples that share data ({options.overlap:.4g} test images for each "
+            f"The seeds are resamples that share data ({options.overlap:.4g} test images per "
             "training image): tests over seeds use the variance factor 1/n + test/train",
             cite("nadeau2003"),
             ".",
@@ -178,9 +186,9 @@ def _overlap(options: Options) -> list[Sentence]:
 
 def _intervals(options: Options) -> Sentence:
     return _said(
-        f"Intervals are 95 % paired bootstrap intervals ({options.reps:,} repetitions, generator "
-        f"seed {options.rng_seed}): over seeds for claims on these datasets, over datasets and "
-        "seeds for claims on datasets like these."
+        f"Intervals are 95 % paired bootstrap intervals ({options.reps:,} repetitions, random "
+        f"seed {options.rng_seed}): over seeds for claims about these datasets, over "
+        "datasets and seeds for claims about datasets like these."
     )
 
 

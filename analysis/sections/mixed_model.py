@@ -1,4 +1,4 @@
-"""A mixed model of all scores: what it says of each variant, and where the variance lies."""
+"""A mixed model of all scores: the effect of each variant, and where the variance lies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence, few_datasets, scored
 from analysis.stats import MixedEffect, MixedModel
 from analysis.text import Column, Columns, Kind, Show, counted, points, share_text, table
@@ -16,9 +16,9 @@ from analysis.text import Column, Columns, Kind, Show, counted, points, share_te
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyModel:
-    """The mixed model against the baseline. ``num_missing`` of ``num_planned`` scores are not
-    there; ``unseeded`` variants stand as one column. ``shared_seeds``: one trained model a seed was
-    scored on every dataset, which the model does not know.
+    """The mixed model against the baseline. ``num_missing`` of ``num_planned`` scores are
+    missing; ``unseeded`` variants stand as one column. ``shared_seeds``: one trained model per seed
+    was scored on every dataset, which the model does not know.
     """
 
     model: MixedModel
@@ -36,8 +36,8 @@ def study_model(results: Results, compared: Sequence[str], metric: str) -> Study
         model = MixedModel(reason=f"the baseline {results.baseline} has no score to compare with")
     else:
         scores_VDS = results.cube(compared, metric, repeat_unseeded=False)
-        place = compared.index(results.baseline)
-        model = stats.mixed_model(scores_VDS, compared, baseline=place)
+        index = compared.index(results.baseline)
+        model = stats.mixed_model(scores_VDS, compared, baseline=index)
     has_score = [np.isfinite(table).any(axis=1) for table in tables]
     return StudyModel(
         model=model,
@@ -84,24 +84,26 @@ def _sentences(found: StudyModel, baseline: str) -> list[str]:
     """What was fitted, to what, and what a reader must know about it."""
     model = found.model
     said = [
-        "score ~ variant + (1 | dataset) + (1 | dataset × variant), fitted by REML to "
-        f"{counted(model.num_scores, 'score')}; differences from {baseline}, with t of (datasets "
-        "− 1)(variants − 1) degrees of freedom."
+        "The model score ~ variant + (1 | dataset) + (1 | dataset × variant) is fitted by REML to "
+        f"{counted(model.num_scores, 'score')}. Differences are from {baseline}; t has (datasets − "
+        "1)(variants − 1) degrees of freedom."
     ]
     if found.num_missing:
         said.append(
             f"{found.num_missing} of {counted(found.num_planned, 'planned score')} "
-            f"{'is' if found.num_missing == 1 else 'are'} missing: for an incomplete table this "
-            "model is the answer, because it uses every score that is there."
+            f"{'is' if found.num_missing == 1 else 'are'} missing. For an incomplete table, this "
+            "is the analysis to read, because it uses every score that exists."
         )
     said.append(_variances(model))
     if found.unseeded:
         names = ", ".join(found.unseeded)
-        said.append(f"Without seeds, so one score per dataset and never copies: {names}.")
+        said.append(
+            f"Variants without seeds enter with one score per dataset, never as copies: {names}."
+        )
     if found.shared_seeds:
         said.append(
-            "One trained model per seed is scored on every dataset: what a seed does to all of "
-            "them together is not in this model."
+            "One trained model per seed is scored on every dataset; the effect of a seed on all of "
+            "them together is not part of this model."
         )
     return [*said, *few_datasets(found.num_datasets), *as_sentence(model.reason)]
 
@@ -119,7 +121,7 @@ def _variances(model: MixedModel) -> str:
         for name, value in parts.items()
         if value is not None
     )
-    return f"Variance between, in squared points, and its root in points: {shown}."
+    return f"Variances in squared points (standard deviations in points): {shown}."
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
@@ -128,7 +130,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if not found.model.effects:
         return [Section(key="mixed_model", title=title, tables=(fit,), reason=found.model.reason)]
     effects = table("effects", title, COLUMNS, found.model.effects)
-    sentences = plain(_sentences(found, analysis.results.baseline))
+    sentences = running_text(_sentences(found, analysis.results.baseline))
     return [Section(key="mixed_model", title=title, sentences=sentences, tables=(effects, fit))]
 
 

@@ -9,7 +9,7 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import differences
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import scored
 from analysis.stats import Posterior, ResampledT
 from analysis.text import Column, Columns, Kind, table
@@ -18,7 +18,7 @@ from analysis.text import Column, Columns, Kind, table
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResampleTest:
     """A variant minus the baseline over the overlapping resamples of one dataset. ``plain_p`` is
-    what a t test would say that takes them as independent.
+    that of a t test that treats them as independent.
     """
 
     variant: str
@@ -85,16 +85,17 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
             reason = "without --overlap, seeds are draws that share no data"
         return [Section(key="overlapping_resamples", title=title, reason=reason)]
     text = (
-        f"The seeds are resamples that share data, with {ratio:.4g} test images for each training "
-        "image. The corrected resampled t uses the variance factor 1/n + test/train, the plain t "
-        f"1/n, which is too sure. Differences from {analysis.results.baseline}, not adjusted; P−, "
-        "P=, P+: worse, practically equal, better by the Bayesian correlated t."
+        f"The seeds are resamples that share data, with {ratio:.4g} test images per training "
+        "image. The corrected resampled t uses the variance factor 1/n + test/train; the plain t "
+        "uses 1/n, which overstates certainty. Differences are from "
+        f"{analysis.results.baseline}, and p is not adjusted. P−, P= and P+ are the probabilities "
+        "of worse, practically equal and better by the Bayesian correlated t."
     )
     return [
         Section(
             key="overlapping_resamples",
             title=title,
-            sentences=plain([text]),
+            sentences=running_text([text]),
             tables=(table("tests", title, COLUMNS, found),),
         )
     ]

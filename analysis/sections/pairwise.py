@@ -1,6 +1,6 @@
 """Every variant against every other one on one metric: verdicts, ranks, and what is best.
 
-The pairs are one family for Holm, so that a best variant that was picked by looking is covered.
+All pairs form one family for Holm, which also covers a best variant picked after seeing the scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from analysis.figures.critical_difference import RankInfo, critical_difference
 from analysis.figures.heatmap import PairwiseInfo, pairwise_heatmap
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
-from analysis.sections.section import Section, Sentence, Topic, say
+from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.stats import Array, Omnibus, Primary, RankGroups, Verdict
 from analysis.text import Column, Columns, Kind, Show, counted, label, p_equals, share_text, table
 
@@ -74,7 +74,7 @@ def all_pairs(results: Results, metric: str, options: Options) -> Pairwise:
         difference = float(known.mean()) if known.size else np.nan
         difference_VV[i, j], difference_VV[j, i] = difference, -difference
         p_VV[i, j] = p_VV[j, i] = 1.0 if verdict.p is None else verdict.p
-        words[i][j], words[j][i] = verdict.word, _turned(verdict)
+        words[i][j], words[j][i] = verdict.word, _reversed(verdict)
     table_DV = stats.dataset_means(results.cube(ranked, metric)).T
     ranks, reason = _rank_groups(table_DV, p_VV, options)
     return Pairwise(
@@ -100,13 +100,13 @@ def _ranked(results: Results) -> tuple[list[str], tuple[tuple[str, str], ...]]:
         elif reason := results.not_comparable(variant, results.baseline):
             left_out.append((variant, reason))
         elif len(ranked) >= MAX_VARIANTS:
-            left_out.append((variant, f"all pairs are made of {MAX_VARIANTS} variants at most"))
+            left_out.append((variant, f"at most {MAX_VARIANTS} variants are compared in pairs"))
         else:
             ranked.append(variant)
     return ranked, tuple(left_out)
 
 
-def _turned(verdict: Verdict) -> str:
+def _reversed(verdict: Verdict) -> str:
     return {"better": "worse", "worse": "better"}.get(verdict.word, verdict.word)
 
 
@@ -117,7 +117,7 @@ def _rank_groups(table_DV: Array, p_VV: Array, options: Options) -> tuple[RankGr
     if complete < 2:
         return None, (
             "mean ranks need two datasets on which every variant has a score, "
-            f"this study has {complete}"
+            f"and this study has {complete}"
         )
     return stats.rank_groups(table_DV, p_VV, alpha=options.alpha), ""
 
@@ -221,7 +221,7 @@ def _omnibus_sentence(found: Omnibus) -> str:
         return f"No omnibus test: {found.reason or 'nothing to compare'}."
     statistic = "F is infinite" if found.f is None else f"F = {share_text(found.f)}"
     return (
-        f"Do the variants differ at all? Iman-Davenport {statistic}, p {p_equals(found.p)}, "
+        f"Omnibus test of any difference: Iman-Davenport {statistic}, p {p_equals(found.p)}, "
         f"Kendall's W = {share_text(found.kendall_w)} over "
         f"{counted(found.n, 'complete dataset')}."
     )
@@ -229,11 +229,14 @@ def _omnibus_sentence(found: Omnibus) -> str:
 
 def _sentences(found: Pairwise) -> tuple[Sentence, ...]:
     return (
-        say(
-            f"{_omnibus_sentence(found.omnibus)} Pairs: {found.primary.reason}; "
-            f"{label(found.metric)}."
+        make_sentence(
+            f"{_omnibus_sentence(found.omnibus)} Pairwise tests on {label(found.metric)}: "
+            f"{found.primary.reason}."
         ),
-        *(say(f"{v} is not ranked: {reason}", kind="item") for v, reason in found.left_out),
+        *(
+            make_sentence(f"{v} is not ranked: {reason}", kind="item")
+            for v, reason in found.left_out
+        ),
     )
 
 
@@ -245,7 +248,7 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
         return [Section(key="pairwise", reason=ONE_VARIANT)]
     sentences, drawn = _sentences(found), None
     if found.ranks is None:
-        sentences = (*sentences, say(f"No diagram: {found.reason}."))
+        sentences = (*sentences, make_sentence(f"No critical-difference diagram: {found.reason}."))
     else:
         ranks, variants = found.ranks, found.variants
         info = RankInfo(
@@ -272,7 +275,7 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
-ONE_VARIANT = "only one variant: nothing to compare"
+ONE_VARIANT = "there is only one variant, so there is nothing to compare"
 
 
 def _row_minus_column(analysis: Analysis) -> Sequence[Section]:

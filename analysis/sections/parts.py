@@ -17,7 +17,7 @@ from analysis.read.results import Results
 from analysis.read.toggle_grid import find_toggle_grid
 from analysis.sections.analysis import Analysis, Options, once, resamples
 from analysis.sections.comparisons import TESTS
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence
 from analysis.stats import (
     MAX_PARTS,
@@ -44,7 +44,7 @@ MAX_PAIRS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartsView:
-    """What a study says about its parts on one metric. What does not exist is None or empty, and
+    """The results on the parts of a study for one metric. What does not exist is None or empty, and
     ``reason`` says why. ``levels`` are effects of (factor, first level, level); ``variance`` has
     the shares of variance by dataset.
     """
@@ -60,7 +60,9 @@ class PartsView:
 def parts_view(results: Results, metric: str, draws: Resamples, options: Options) -> PartsView:
     """Attribution where parts are switched on and off, effects by level where there are more."""
     if not any(results.factors.values()):
-        return PartsView(reason="the variants come without factors: nothing says what they switch")
+        return PartsView(
+            reason="the variants have no factors, so the parts they switch are unknown"
+        )
     grid = find_toggle_grid(results.factors, levels=results.levels, base=_bare(results))
     tables = dict(zip(results.variants, results.cube(results.variants, metric), strict=True))
     judge = partial(
@@ -95,7 +97,7 @@ def _bare(results: Results) -> str:
 def _cell_means(
     by_level: LevelCells, factors: Mapping[str, tuple[str, ...]]
 ) -> tuple[CellMeans, ...]:
-    """The ``MAX_PAIRS`` pairs of factors that interact most, with levels as people read them."""
+    """The ``MAX_PAIRS`` pairs of factors that interact most, with levels as they are printed."""
     return tuple(
         replace(
             pair,
@@ -113,23 +115,19 @@ def parts(analysis: Analysis) -> PartsView:
 
 
 def has_attribution(analysis: Analysis) -> bool:
-    """Whether the parts are worth something that can be shown."""
+    """Whether the attribution can be shown."""
     return any(section.figures for section in _attribution(analysis))
 
 
 KIND_NAMES = {
     "full_minus_base": "all on minus all off",
-    "shapley": "share (Shapley)",
+    "shapley": "Shapley value",
     "main": "main effect",
     "add_one_in": "alone (add one in)",
     "leave_one_out": "in the full set (leave one out)",
     "interaction": "interaction",
     "level": "level",
 }
-
-
-def _joined(parts: tuple[str, ...]) -> str:
-    return " × ".join(parts) or "all"
 
 
 def _of_effect(name: str) -> Callable[[PartEffect | Refusal], Any]:
@@ -162,7 +160,7 @@ EFFECT_COLUMNS: Columns[PartEffect] = (
     Column("reason", "Remark", Kind.NOTE, lambda e: e.reason, Show.FILES),
 )
 READ_COLUMNS: Columns[PartEffect | Refusal] = (
-    Column("parts", "Parts", Kind.NAME, lambda e: _joined(e.parts), Show.READ),
+    Column("parts", "Parts", Kind.NAME, lambda e: " × ".join(e.parts) or "all", Show.READ),
     Column("kind", "Effect", Kind.TEXT, lambda e: KIND_NAMES.get(e.kind, e.kind), Show.READ),
     Column("verdict", "Verdict", Kind.VERDICT, _of_effect("verdict"), Show.READ),
     Column("value", "Points", Kind.DIFFERENCE, _of_effect("value"), Show.READ),
@@ -216,22 +214,22 @@ OUTSIDE_COLUMNS: Columns[str] = (Column("variant", "Variant", Kind.NAME, str, Sh
 
 
 def _confounded(alias: Alias) -> list[Confounded]:
-    """A row a group; one without a group for a part that is not aliased."""
+    """One row per group; a row without a group for a part that is not aliased."""
     rows = [Confounded(alias, group, weight) for group, weight in alias.with_effects.items()]
     return rows or [Confounded(alias, (), None)]
 
 
 EFFECTS_NOTE = (
-    "Each kind of effect is a family of its own for Holm, and its numbers choose its test as "
-    "everywhere. The table of comparisons is another family, so the same difference can have "
-    "another p there."
+    "Each kind of effect is a family of its own for Holm's adjustment, and its test follows from "
+    "its own numbers of datasets and seeds. The table of comparisons is another family, so the "
+    "same difference can have a different p there."
 )
 
 
 def _attribution(analysis: Analysis) -> Sequence[Section]:
     """What each part is worth."""
     view = parts(analysis)
-    outside = table("outside", "Outside of the grid", OUTSIDE_COLUMNS, view.outside)
+    outside = table("outside", "Outside the grid", OUTSIDE_COLUMNS, view.outside)
     found = view.attribution
     if found is None:
         return [Section(key="attribution", tables=(outside,), reason=view.reason)]
@@ -240,12 +238,12 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
     return [
         Section(
             key="attribution",
-            sentences=plain(as_sentence(found.statement.rstrip("."))),
+            sentences=running_text(as_sentence(found.statement.rstrip("."))),
             figures=(drawn,) if drawn else (),
             tables=(
                 table(
                     "shown_effects",
-                    "All effects, points",
+                    "All effects in points",
                     READ_COLUMNS,
                     shown,
                     notes=[EFFECTS_NOTE],
@@ -285,7 +283,7 @@ VARIANCE_COLUMNS: Columns[VarianceRow] = (
         Kind.POINTS,
         lambda r: r.seeds,
         Show.FILES,
-        help="the share of the dataset that is left to seeds",
+        help="the share of the dataset's variance that is left to seeds",
     ),
     Column("reason", "Remark", Kind.NOTE, lambda r: r.reason, Show.FILES),
 )
@@ -305,7 +303,7 @@ def _share(source: VarianceSource, row: Shares) -> float | None:
 
 
 def _variance_table(variance: Mapping[str, VarianceShares]) -> Table | None:
-    """A row a dataset and a column a source; None where no dataset has shares."""
+    """One row per dataset, one column per source; None where no dataset has shares."""
     rows = [(dataset, found.by_source) for dataset, found in variance.items()]
     sources = next((tuple(shares) for _, shares in rows if shares), None)
     if sources is None:
@@ -314,7 +312,7 @@ def _variance_table(variance: Mapping[str, VarianceShares]) -> Table | None:
         Column("dataset", "Dataset", Kind.NAME, lambda row: row[0], Show.READ),
         *(Column(s.name, s.name, Kind.POINTS, partial(_share, s), Show.READ) for s in sources),
     ]
-    title = "Where the variance comes from, percent of the variance of a dataset's runs"
+    title = "Where the variance comes from, in percent of the variance of each dataset's runs"
     return table("shares", title, tuple(columns), rows, folded=True)
 
 
@@ -346,14 +344,14 @@ def _levels(analysis: Analysis) -> Sequence[Section]:
             title=title,
             tables=(files,),
             figures=(drawn,) if drawn else (),
-            reason="" if drawn else "no factor of a grid has more than two levels",
+            reason="" if drawn else "no factor of the grid has more than two levels",
         )
     ]
 
 
 NO_INTERACTION = (
-    "it needs every combination of two factors or more: in a part of them an interaction cannot be "
-    "told from the effect of another factor"
+    "interactions need every combination of two or more factors: in an incomplete grid, an "
+    "interaction is confounded with the effect of another factor"
 )
 
 

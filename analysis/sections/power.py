@@ -1,4 +1,4 @@
-"""What could this study have found in each comparison, and what would settle it?"""
+"""What could this study have detected in each comparison, and what would settle it?"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ import numpy as np
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import Comparison, compared, differences, headline_family
 from analysis.sections.design_power import DesignPower, study_power
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.stats import ROPE, Array
 from analysis.text import Column, Columns, Kind, Show, points, table
 
 
 class ComparisonPower(NamedTuple):
-    """What the design could find in one comparison; ``plan`` is None with the ``reason``."""
+    """What the design can detect in one comparison; without a ``plan``, ``reason`` says why."""
 
     c: Comparison
     plan: DesignPower | None
@@ -22,14 +22,14 @@ class ComparisonPower(NamedTuple):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know beside the numbers."""
+        """What to know in addition to the numbers."""
         return tuple(filter(None, (*(self.plan.notes if self.plan else ()), self.reason)))
 
 
 def comparison_power(c: Comparison, difference_DS: Array, options: Options) -> ComparisonPower:
     """The power of one comparison, from its own paired differences (D, S)."""
     if options.overlap is not None and c.num_datasets == 1:
-        reason = "resamples that share data: more of them add little, so none are planned"
+        reason = "the seeds share data, so that more of them would add little: none are planned"
         return ComparisonPower(c, None, reason)
     plan, reason = study_power(
         difference_DS,
@@ -70,14 +70,14 @@ def columns(rope: float) -> Columns[ComparisonPower]:
         Column("power", f"Power for {points(rope)} points", Kind.NUMBER, _of_plan("power")),
         Column(
             "minimum_effect",
-            "Effect found with 80 % power, points",
+            "Detectable with 80 % power, points",
             Kind.POINTS,
             _of_plan("minimum_effect"),
         ),
-        Column("seeds_needed", "Seeds that would settle it", Kind.COUNT, _of_plan("seeds_needed")),
+        Column("seeds_needed", "Seeds required", Kind.COUNT, _of_plan("seeds_needed")),
         Column(
             "datasets_needed",
-            "Datasets that would settle it",
+            "Datasets required",
             Kind.COUNT,
             _of_plan("datasets_needed"),
         ),
@@ -102,12 +102,12 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if not found:
         return [Section(key="power", reason="no variant can be compared with a reference")]
     text = (
-        "What this design could find, and what would settle a question about "
+        "What this design can detect, and how many seeds or datasets it would take to detect "
         f"{points(rope)} points. The spread is measured in this study; power at the observed "
-        "difference is not given, since it only restates p."
+        "difference is not reported, since it only restates p."
     )
     made = table("power", "Power", columns(rope), found)
-    return [Section(key="power", sentences=plain([text]), tables=(made,))]
+    return [Section(key="power", sentences=running_text([text]), tables=(made,))]
 
 
 TOPIC = Topic(key="power", build=_sections, files={"power": columns(ROPE)})

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from analysis.read.results import Problem
 from analysis.sections.analysis import Analysis
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.text import Column, Columns, Kind, Show, table
 
 COLUMNS: Columns[Problem] = (
     Column("variant", "Variant", Kind.NAME, lambda p: p.variant),
     Column("dataset", "Dataset", Kind.TEXT, lambda p: p.dataset),
     Column("seed", "Seed", Kind.ID, lambda p: p.seed),
-    Column("kind", "State", Kind.TEXT, lambda p: p.kind),
+    Column("kind", "Status", Kind.TEXT, lambda p: p.kind),
     Column("detail", "Reason", Kind.TEXT, lambda p: p.detail),
 )
 
@@ -21,11 +21,11 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if not problems:
         return [Section(key="problems", reason="every planned cell has a score")]
     text = (
-        "They enter no mean and no test. A comparison uses the datasets and seeds that both sides "
-        "have."
+        "These cells enter no mean and no test. A comparison uses the datasets and seeds that both "
+        "sides have."
     )
     found = table("problems", f"Planned cells without a score: {len(problems)}", COLUMNS, problems)
-    return [Section(key="problems", sentences=plain([text]), tables=(found,))]
+    return [Section(key="problems", sentences=running_text([text]), tables=(found,))]
 
 
 TOPIC = Topic(

@@ -14,7 +14,7 @@ from analysis.text import label
 
 MAX_REPS = 2000
 NUM_POINTS = 41
-INCOMPLETE = "aggregates need a variant without missing cells"
+INCOMPLETE = "aggregates need at least one variant without missing cells"
 
 
 def has_profiles(analysis: Analysis) -> bool:

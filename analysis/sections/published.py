@@ -1,4 +1,4 @@
-"""Published figures: beside a study's own as context, and as tables for a terminal."""
+"""Published results: as context for a study's own, and as tables for a terminal."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,16 @@ from analysis.sections.section import Section, Topic
 from analysis.text import Column, Kind, Show, Table, counted, label, table
 
 CONTEXT_NOTE = (
-    "Other people's runs with other code, read from the named source. They are context only: they "
-    "enter no mean, no ranking and no test, and are never the baseline of a comparison. Accuracy "
-    "in percent as printed; budgets are those of the settings that the authors released."
+    "Results of other authors with other code, taken from the named sources. They are context "
+    "only: they enter no mean, no ranking and no test, and are never the baseline of a comparison. "
+    "Accuracy is in percent, as printed; budgets are those of the settings that the authors "
+    "released."
 )
 TITLES: Mapping[str, str] = {
-    "base_to_new": "Base to new",
+    "base_to_new": "Base-to-new",
     "cross_dataset": "Cross-dataset: trained on ImageNet",
     "domain_generalization": "Domain generalization: trained on ImageNet",
-    "few_shot": "Base to new at several shots",
+    "few_shot": "Base-to-new at several numbers of shots",
 }
 ZERO_SHOT = "CLIP (zero-shot)"
 ZERO_SHOT_NAMES = ("ZeroShot", "zero shot", "CLIP")
@@ -35,8 +36,8 @@ JOINING_WORDS = {"on", "with", "and"}
 
 
 def published_tables(rows: Sequence[PublishedRow], *, metric: str = "") -> list[Table]:
-    """One table a protocol, in the order of the rows: never ranked, since regimes and budgets
-    differ. A "!" stands beside what ``footnotes`` flags.
+    """One table per protocol, in the order of the rows: never ranked, since regimes and budgets
+    differ. A "!" marks what ``footnotes`` flags.
     """
     numbers = _source_numbers(rows)
     made = []
@@ -61,7 +62,7 @@ def published_tables(rows: Sequence[PublishedRow], *, metric: str = "") -> list[
 
 
 def footnotes(rows: Sequence[PublishedRow]) -> list[str]:
-    """What is flagged, the sources by their numbers, and what the figures are for."""
+    """The flags, the numbered sources, and how the results may be used."""
     flags = [f"! {r.method}, {r.dataset}, {r.origin}: {text}" for r in rows for text in r.flags]
     return [*flags, *_sources(_source_numbers(rows)), CONTEXT_NOTE]
 
@@ -99,14 +100,14 @@ class PublishedLine:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What belongs to the line as a whole."""
+        """What applies to the line as a whole."""
         here = (f"here: {', '.join(self.here)}",) if self.here else ()
         return (*here, *self.flags)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedContext:
-    """Published lines beside a study; ``numbers`` are those of the sources."""
+    """Published rows as context for a study; ``numbers`` are those of the sources."""
 
     datasets: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -118,8 +119,8 @@ def published_context(results: Results) -> PublishedContext | None:
     """Published lines of the study's protocol on its datasets, variants' namesakes first; None
     where there are none.
 
-    Without a stated protocol only base and new tell what was measured: an accuracy alone could be
-    of any protocol.
+    Without a stated protocol, only base and new identify what was measured: an accuracy alone
+    could belong to any protocol.
     """
     names = {d: known_dataset(re.split(r"/| to ", d)[-1]) for d in results.datasets}
     metrics = tuple(m for m in METRICS if m in results.metrics)
@@ -191,8 +192,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z0-9]+", text.lower())) - JOINING_WORDS
 
 
-def _figure_of(place: tuple[str, str], line: PublishedLine) -> float | None:
-    return line.figures[place]
+def _figure_of(key: tuple[str, str], line: PublishedLine) -> float | None:
+    return line.figures[key]
 
 
 def _context_table(found: PublishedContext) -> Table:
@@ -216,7 +217,7 @@ def _context_table(found: PublishedContext) -> Table:
             for m in found.metrics
         ),
     ]
-    lines, datasets = counted(len(found.lines), "published line"), len(found.datasets)
+    lines, datasets = counted(len(found.lines), "published row"), len(found.datasets)
     return table(
         "published",
         "Published context",
@@ -231,7 +232,7 @@ def _context_table(found: PublishedContext) -> Table:
 def _sections(analysis: Analysis) -> Sequence[Section]:
     found = published_context(analysis.results)
     if found is None:
-        reason = "no published figure has the protocol and a dataset of this study"
+        reason = "no published result matches the protocol and a dataset of this study"
         return [Section(key="published", reason=reason)]
     return [Section(key="published", tables=(_context_table(found),))]
 

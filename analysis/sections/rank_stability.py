@@ -9,7 +9,7 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once, resamples
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence, scored, without
 from analysis.stats import Interval, RankStability, Resamples
 from analysis.text import Column, Columns, Kind, Show, counted, table
@@ -33,14 +33,14 @@ def study_stability(
     """On the datasets on which every variant has all of its seeds, with the same draws for all."""
     variants = tuple(compared)
     if len(variants) < 2:
-        reason = "one variant is first whatever is drawn"
+        reason = "a single variant always ranks first"
         return StudyStability(variants=variants, found=None, reason=reason)
     scores_VDS = results.cube(variants, metric)
     complete = np.asarray(~np.isnan(scores_VDS).any(axis=(0, 2)), dtype=bool)
     used = tuple(d for d, whole in zip(results.datasets, complete, strict=True) if whole)
     left_out = tuple(d for d in results.datasets if d not in used)
     if not used:
-        reason = "no dataset on which every variant has all of its seeds"
+        reason = "there is no dataset on which every variant has all of its seeds"
         return StudyStability(variants=variants, found=None, left_out=left_out, reason=reason)
     return StudyStability(
         variants=variants,
@@ -96,18 +96,18 @@ COLUMNS: Columns[Standing] = (
         "P(best), datasets like these",
         Kind.NUMBER,
         lambda s: s.best_on_like_these,
-        help="share of the draws in which it is first",
+        help="share of the draws in which the variant ranks first",
     ),
     Column(
         "first_two_on_like_these",
-        "P(first two), datasets like these",
+        "P(top two), datasets like these",
         Kind.NUMBER,
         lambda s: s.first_two_on_like_these,
     ),
     Column("best_on_these", "P(best), these datasets", Kind.NUMBER, lambda s: s.best_on_these),
     Column(
         "first_two_on_these",
-        "P(first two), these datasets",
+        "P(top two), these datasets",
         Kind.NUMBER,
         lambda s: s.first_two_on_these,
     ),
@@ -136,16 +136,17 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if view.found is None:
         return [Section(key="rank_stability", title=title, tables=(files,), reason=view.reason)]
     text = (
-        "How often each variant is first by its mean over datasets when datasets and seeds are "
-        f"drawn again, the same for all variants; {counted(len(view.datasets), 'dataset')}, "
-        f"{counted(view.num_seeds, 'seed')}. Mean rank: 1 is best."
+        "How often each variant ranks first by its mean over datasets when datasets and seeds are "
+        "resampled, with the same draws for all variants "
+        f"({counted(len(view.datasets), 'dataset')}, {counted(view.num_seeds, 'seed')}). "
+        "A mean rank of 1 is best."
     )
     limits = as_sentence(view.found.mean_ranks[0].reason)
     return [
         Section(
             key="rank_stability",
             title=title,
-            sentences=plain([text, *without(view.left_out), *limits]),
+            sentences=running_text([text, *without(view.left_out), *limits]),
             tables=(table("variants", title, COLUMNS, standings(view)), files),
         )
     ]

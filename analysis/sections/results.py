@@ -35,7 +35,7 @@ from analysis.text import (
 from core.metrics import harmonic_mean
 
 AVERAGE = None
-"""Stands for a dataset where the average over all of them is meant: any name could be one."""
+"""Takes the place of a dataset for the average over all: no name would do, as any may be taken."""
 AVERAGE_NAME = "average"
 
 CellAddress = tuple[str, str | None, str]
@@ -137,8 +137,8 @@ def _marked(found: MainTable, results: Results) -> Mapping[CellAddress, MeanScor
         highest = sorted(set(means.values()), reverse=True) if len(means) > 1 else []
         for mark, value in zip(("best", "second"), highest, strict=False):
             for variant in (v for v, mean in means.items() if mean == value):
-                place = (variant, dataset, metric)
-                cells[place] = replace(cells[place], mark=mark)
+                address = (variant, dataset, metric)
+                cells[address] = replace(cells[address], mark=mark)
     return cells
 
 
@@ -189,7 +189,7 @@ FILE_COLUMNS: Columns[ResultRow] = (
         Kind.TEXT,
         lambda r: r.dataset,
         Show.FILES,
-        help="average for the average over all datasets",
+        help="the word average for the average over all datasets",
     ),
     Column("metric", "Metric", Kind.TEXT, lambda r: r.metric, Show.FILES),
     Column("mean", "Mean", Kind.POINTS, lambda r: r.cell.mean, Show.FILES),
@@ -239,7 +239,7 @@ def _page_table(analysis: Analysis) -> Table:
 
 
 def _name(results: Results, variant: str) -> Name:
-    warning = "selection saw test data" if flagged(results, variant) else ""
+    warning = "selection used test data" if flagged(results, variant) else ""
     return Name(variant, tags(results, variant), warning)
 
 
@@ -258,27 +258,27 @@ def _shown(analysis: Analysis, dataset: str | None, metric: str, variant: str) -
 
 def _linked(analysis: Analysis, dataset: str | None, metric: str, variant: str) -> Linked:
     where = anchors(analysis)
-    place = where.variant(variant) if dataset is AVERAGE else where.cell(variant, dataset)
-    return Linked(_shown(analysis, dataset, metric, variant), f"#{place}")
+    row_id = where.variant(variant) if dataset is AVERAGE else where.cell(variant, dataset)
+    return Linked(_shown(analysis, dataset, metric, variant), f"#{row_id}")
 
 
 def _notes(analysis: Analysis) -> list[str]:
     found = main(analysis)
     said = [
-        "† significantly worse than the best (Holm over all pairs), ≈ practically equal to it "
-        f"(within {points(analysis.options.rope)} points), both in the first group of columns; no "
-        "mark means undecided."
+        "In the first group of columns, † marks a mean that is significantly worse than the best "
+        "(Holm over all pairs) and ≈ one that is practically equal to it (within "
+        f"{points(analysis.options.rope)} points); no mark means undecided."
     ]
     if HM_OF_MEANS in found.metrics[found.datasets[0]]:
         said.append(
             "HM is the mean of the harmonic means of the runs; HM of means is the harmonic mean of "
-            "the two averages, which most papers print."
+            "the two averages, which most papers report."
         )
     return said
 
 
 def _paper_tables(analysis: Analysis) -> list[Table]:
-    """One table a metric, with a column a dataset."""
+    """One table per metric, with one column per dataset."""
     found = main(analysis)
     made = []
     for metric in dict.fromkeys(metric for _, metric in found.columns):
@@ -303,7 +303,7 @@ def _paper_tables(analysis: Analysis) -> list[Table]:
     return made
 
 
-LEGEND = ("† significantly worse than the best, ≈ practically equal to it, on average.",)
+LEGEND = ("†: significantly worse than the best on average; ≈: practically equal to it.",)
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:

@@ -46,7 +46,7 @@ def _texts(values: Sequence[float | None], digits: int) -> tuple[str, str, str]:
 
 def _image_rows(first_dir: Path, second_dir: Path) -> list[PairRow]:
     """On how many images only one of two runs is correct, by target."""
-    what = "images on which only it is correct"
+    what = "images that only this run classifies correctly"
     one, two = (reader(folder.parent)(folder.name) for folder in (first_dir, second_dir))
     if isinstance(one, str) or isinstance(two, str):
         folder, why = (first_dir, one) if isinstance(one, str) else (second_dir, two)

@@ -1,4 +1,4 @@
-"""Every planned run: its score, its folder, and the command that repeats it."""
+"""Every planned run: its score, its folder, and the command that reruns it."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from core.program import command_line
 
 
 class RunAnchors:
-    """Where on the page the runs behind a number are: the ids of rows of the table of runs."""
+    """Links to the runs behind a number: the ids of rows in the table of runs."""
 
     def __init__(self, results: Results) -> None:
         self._variants = {v: i for i, v in enumerate(results.variants)}
@@ -64,14 +64,14 @@ def _columns(curve: bool, metric: str) -> Columns[PlannedRun]:
         *(shots if curve else ()),
         Column("seed", "Seed", Kind.ID, lambda r: r.seed),
         Column("score", metric, Kind.POINTS, lambda r: r.score),
-        Column("status", "State", Kind.TEXT, lambda r: r.status),
+        Column("status", "Status", Kind.TEXT, lambda r: r.status),
         Column(
             "run",
             "Run",
             Kind.CODE,
             lambda r: Linked(r.identity, r.folder) if r.folder else r.identity,
         ),
-        Column("command", "Repeat it", Kind.CODE, lambda r: r.command, optional=True),
+        Column("command", "Command to rerun", Kind.CODE, lambda r: r.command, optional=True),
         Column("note", "Note", Kind.TEXT, lambda r: r.note, optional=True),
     )
 
@@ -93,7 +93,7 @@ def planned_runs(analysis: Analysis) -> Iterator[PlannedRun]:
         ids = (where.variant(row["variant"]), where.cell(row["variant"], row["dataset"]))
         fresh = tuple(i for i in dict.fromkeys(ids) if i not in seen)
         seen |= set(fresh)
-        folder, command = _whereabouts(analysis, str(row["identity"]), row["status"])
+        folder, command = _folder_and_command(analysis, str(row["identity"]), row["status"])
         yield PlannedRun(
             variant=Name(row["variant"], ids=fresh),
             dataset=row["dataset"],
@@ -123,8 +123,8 @@ def _run_scores(results: Results) -> Mapping[tuple[str, str, int | None, str], f
     }
 
 
-def _whereabouts(analysis: Analysis, identity: str, status: str) -> tuple[str, str]:
-    """The folder of a run as the report sees it, and the command that repeats the run."""
+def _folder_and_command(analysis: Analysis, identity: str, status: str) -> tuple[str, str]:
+    """The folder of a run as the report sees it, and the command that reruns it."""
     if analysis.folder is None or status == "missing":
         return "", ""
     folder = os.path.relpath(analysis.folder / identity, analysis.out)

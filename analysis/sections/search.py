@@ -11,8 +11,8 @@ from analysis.figures import search as figures
 from analysis.figures.figure import Figure
 from analysis.read.search_trials import SearchData
 from analysis.sections.comparisons import TESTS, Comparison
-from analysis.sections.headline import DECIDED, EMBEDDED_CAVEAT, KINDS
-from analysis.sections.section import Section, Sentence, Topic, plain, say
+from analysis.sections.headline import DECIDED, EMBEDDED_CAVEAT, KINDS, NO_WIDER_CLAIM
+from analysis.sections.section import Section, Sentence, Topic, make_sentence, running_text
 from analysis.text import (
     TERM_COLUMNS,
     Column,
@@ -31,20 +31,20 @@ from analysis.text import (
 )
 from core.store.search import CONTROL, DEFAULT, TUNED, Trial
 
-NOT_JUDGED = "the search was not judged yet"
+NOT_JUDGED = "the search has not been judged yet"
 MAX_UNFOLDED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchAnalysis:
-    """A search and the comparisons on fresh seeds, once it was judged."""
+    """A search and the comparisons on fresh seeds, once it has been judged."""
 
     search: SearchData
     comparisons: tuple[Comparison, ...] = ()
 
     @property
     def objective(self) -> str:
-        """What names the winner."""
+        """The objective that determines the winner."""
         return self.search.objectives[0]
 
 
@@ -58,12 +58,12 @@ def findings(analysis: SearchAnalysis) -> tuple[Sentence, ...]:
     search = analysis.search
     if search.result is None:
         text = (
-            f"Not judged yet: {len(search.complete)} of {counted(len(search.trials), 'trial')} "
-            "complete, test images untouched."
+            f"Not judged yet: {len(search.complete)} of {counted(len(search.trials), 'trial')} are "
+            "complete, and no test image has been used."
         )
-        return (say(text, kind="note"),)
+        return (make_sentence(text, kind="note"),)
     found = [_gain(search, comparison) for comparison in analysis.comparisons]
-    found += [say(text, kind="note") for text in _remarks(search)]
+    found += [make_sentence(text, kind="note") for text in _remarks(search)]
     return tuple(found)
 
 
@@ -71,7 +71,7 @@ def _remarks(search: SearchData) -> list[str]:
     said = [_optimism(search)]
     if not search.control:
         said.append(
-            "Not compared with a random search of equal budget: none was run; --control adds it."
+            "There is no comparison with a random search of equal budget; --control adds one."
         )
     if bad := [t for t in search.trials if not t.complete]:
         states = ", ".join(
@@ -81,8 +81,8 @@ def _remarks(search: SearchData) -> list[str]:
         said.append(f"Trials without a value: {states}; see the table.")
     if search.definition["mode"] == "asynchronous":
         said.append(
-            "Asynchronous: the order of the trials depended on timing, so a second search will "
-            "differ."
+            "The search ran asynchronously: the order of its trials depended on timing, so a "
+            "second search will differ."
         )
     if all(name.startswith("mosaic/") for name in search.definition["datasets"]):
         said.append(EMBEDDED_CAVEAT)
@@ -93,7 +93,7 @@ def _gain(search: SearchData, c: Comparison) -> Sentence:
     assert search.result is not None
     if c.difference is None:
         text = f"{c.variant} against {c.reference}: {c.reason or 'not comparable'}."
-        return say(text, kind="note")
+        return make_sentence(text, kind="note")
     runs = search.result["search_runs" if c.variant == TUNED else "control_runs"]
     who = {TUNED: "Tuning", CONTROL: "Random search of equal budget"}[c.variant]
     verb = "gained" if c.difference >= 0 else "lost"
@@ -104,21 +104,23 @@ def _gain(search: SearchData, c: Comparison) -> Sentence:
         f"{c.verdict})"
     )
     if c.reference == DEFAULT:
-        text += f", cost {counted(runs, 'run')}"
+        text += f", at a cost of {counted(runs, 'run')}"
         text += f" and {search.seconds / 60:.1f} minutes of compute" if c.variant == TUNED else ""
-    return say(f"{text}.{_scope(c)}", kind=c.verdict if c.verdict in DECIDED else "undecided")
+    return make_sentence(
+        f"{text}.{_scope(c)}", kind=c.verdict if c.verdict in DECIDED else "undecided"
+    )
 
 
 def _scope(c: Comparison) -> str:
-    """What a verdict reaches where datasets are too few to stand for others."""
+    """The scope of a verdict where datasets are too few to represent others."""
     if c.decided_by != "t_each":
         return ""
     if c.verdict in (*DECIDED, "equivalent"):
-        found = f"Shown in each of the {c.num_datasets} datasets"
+        found = f"This is shown in each of the {c.num_datasets} datasets"
     else:
-        found = f"Not shown in each of the {c.num_datasets} datasets"
+        found = f"This is not shown in each of the {c.num_datasets} datasets"
         found += f" ({c.reason})" if c.reason else ""
-    return f" {found}; no claim about other datasets."
+    return f" {found}. {NO_WIDER_CLAIM}"
 
 
 def _optimism(search: SearchData) -> str:
@@ -129,11 +131,11 @@ def _optimism(search: SearchData) -> str:
     promised = _difference(variants, "search", objective)
     kept = _difference(variants, "test", metric)
     if promised is None or kept is None:
-        return "The default or the winner has a run without a score: optimism is unknown."
+        return "The default or the winner has a run without a score, so the optimism is unknown."
     return (
-        f"Promised at search time: {points(promised, sign=True)} points of {objective} over the "
-        f"default. Kept on test images with fresh seeds: {points(kept, sign=True)} points of "
-        f"{metric}. The difference of {points(promised - kept, sign=True)} points is the optimism "
+        f"The gain over the default was {points(promised, sign=True)} points of {objective} at "
+        f"search time and {points(kept, sign=True)} points of {metric} on test images with fresh "
+        f"seeds. The difference of {points(promised - kept, sign=True)} points is the optimism "
         f"of choosing the best of {counted(len(search.trials), 'trial')}."
     )
 
@@ -160,7 +162,7 @@ def _value(when: str, name: str) -> Callable[[Judged], float | None]:
 
 
 def _judgment_table(search: SearchData, result: Mapping[str, Any]) -> Table:
-    """Values at search time beside those on test images."""
+    """Values at search time next to those on test images."""
     columns: list[Column[Judged]] = [
         Column("variant", "Variant", Kind.NAME, lambda row: row[0], Show.READ)
     ]
@@ -175,7 +177,9 @@ def _judgment_table(search: SearchData, result: Mapping[str, Any]) -> Table:
     columns.append(
         Column("runs", "test runs", Kind.COUNT, lambda row: row[1]["test"]["runs"], Show.READ)
     )
-    return table("judgment", "Promised and kept", tuple(columns), result["variants"].items())
+    return table(
+        "judgment", "Search-time and test values", tuple(columns), result["variants"].items()
+    )
 
 
 COMPARISON_COLUMNS: Columns[Comparison] = (
@@ -196,29 +200,31 @@ def _judgment(analysis: SearchAnalysis) -> Sequence[Section]:
     if search.result is None:
         return [Section(key="judgment", reason=NOT_JUDGED)]
     text = (
-        "Search-time values are on validation images of base classes, with the seeds that chose "
-        "the winner. Test values are on test images, with fresh seeds, and were computed once. "
-        "Accuracy in percent."
+        "Search-time values come from validation images of base classes and from the seeds that "
+        "chose the winner. Test values come from test images and fresh seeds, and were computed "
+        "once. Accuracy is in percent."
     )
     return [
         Section(
             key="judgment",
-            sentences=plain([text]),
+            sentences=running_text([text]),
             tables=(_judgment_table(search, search.result),),
         )
     ]
 
 
 def _fresh_seeds(analysis: SearchAnalysis) -> Sequence[Section]:
-    result, title = analysis.search.result, "Over fresh seeds, paired"
+    result, title = analysis.search.result, "Paired comparisons over fresh seeds"
     if result is None:
         return [Section(key="comparisons", title=title, reason=NOT_JUDGED)]
     text = (
-        f"The runs are the study {result['final_study']}; its own report has all tables, tests and "
-        "seeds."
+        f"The runs are those of the study {result['final_study']}, whose own report has all "
+        "tables, tests and seeds."
     )
     found = table("comparisons", title, COMPARISON_COLUMNS, analysis.comparisons)
-    return [Section(key="comparisons", title=title, sentences=plain([text]), tables=(found,))]
+    return [
+        Section(key="comparisons", title=title, sentences=running_text([text]), tables=(found,))
+    ]
 
 
 def _winner(analysis: SearchAnalysis) -> Sequence[Section]:
@@ -230,11 +236,11 @@ def _winner(analysis: SearchAnalysis) -> Sequence[Section]:
     for objective, value in zip(search.objectives, best.values, strict=True):
         shown = points(value) if kind_of(objective) is Kind.POINTS else f"{value:.5g}"
         lines.append((f"{objective}, search time", shown))
-    text = "best.gin in the folder of the search is its whole configuration."
+    text = "The file best.gin in the folder of the search holds its whole configuration."
     return [
         Section(
             key="winner",
-            sentences=plain([text]),
+            sentences=running_text([text]),
             tables=(terms("winner", "Winner", lines),),
         )
     ]
@@ -252,7 +258,7 @@ def _drawn(key: str, figure: Figure | None, reason: str) -> Sequence[Section]:
 
 
 def _few(search: SearchData) -> str:
-    return f"{counted(len(search.complete), 'trial')} complete"
+    return f"too few complete trials: {len(search.complete)}"
 
 
 def _history(analysis: SearchAnalysis) -> Sequence[Section]:
@@ -282,7 +288,7 @@ def _parallel(analysis: SearchAnalysis) -> Sequence[Section]:
 
 
 def _slices(analysis: SearchAnalysis) -> Sequence[Section]:
-    """One small figure a setting."""
+    """One small figure per setting."""
     search = analysis.search
     panels = figures.slices(search.trials, search.definition["space"], analysis.objective)
     drawn = None
@@ -308,7 +314,7 @@ def _importances(analysis: SearchAnalysis) -> Sequence[Section]:
     """How much of the spread of the values each setting explains."""
     found = analysis.search.importances
     if not found or found["reason"]:
-        reason = "they are computed when the trials are through"
+        reason = "they are computed once all trials have ended"
         return [Section(key="importances", reason=found["reason"] if found else reason)]
     text = f"{counted(found['num_trials'], 'complete trial')}. {found['caveat']}"
     columns: list[Column[str]] = [
@@ -320,7 +326,7 @@ def _importances(analysis: SearchAnalysis) -> Sequence[Section]:
     ]
     settings = found["objectives"].get(analysis.objective, ())
     made = table("importances", "Importances", tuple(columns), settings)
-    return [Section(key="importances", sentences=plain([text]), tables=(made,))]
+    return [Section(key="importances", sentences=running_text([text]), tables=(made,))]
 
 
 FILE_COLUMNS: Columns[Trial] = (
@@ -333,13 +339,13 @@ FILE_COLUMNS: Columns[Trial] = (
         Kind.LIST,
         lambda t: t.values,
         Show.FILES,
-        help="one an objective, in their order",
+        help="one per objective, in their order",
     ),
 )
 
 
-def _objective_value(place: int, trial: Trial) -> float | None:
-    return trial.values[place] if trial.complete else None
+def _objective_value(index: int, trial: Trial) -> float | None:
+    return trial.values[index] if trial.complete else None
 
 
 def _setting(key: str, trial: Trial) -> str | None:
@@ -353,8 +359,8 @@ def _trials(analysis: SearchAnalysis) -> Sequence[Section]:
         Column("trial", "Trial", Kind.ID, lambda t: str(t.number), Show.READ),
         Column("message", "Message", Kind.NOTE, lambda t: t.message, Show.READ, optional=True),
         *(
-            Column(name, name, kind_of(name), partial(_objective_value, place), Show.READ)
-            for place, name in enumerate(search.objectives)
+            Column(name, name, kind_of(name), partial(_objective_value, index), Show.READ)
+            for index, name in enumerate(search.objectives)
         ),
         Column("state", "State", Kind.TEXT, lambda t: t.state, Show.READ),
         *(
@@ -379,19 +385,19 @@ def _trials(analysis: SearchAnalysis) -> Sequence[Section]:
 def _definition(analysis: SearchAnalysis) -> Sequence[Section]:
     found = analysis.search.definition
     options = ", ".join(f"{key} = {text}" for key, text in found["options"].items())
-    seen = (
+    data = (
         "few-shot training images and few-shot validation images of base classes (protocol "
         f"{found['protocol']}); no test image and no new class"
     )
     seeds, final = (", ".join(map(str, found[name])) for name in ("seeds", "final_seeds"))
     lines = [
-        ("Trials see", seen),
+        ("Data used by trials", data),
         ("Datasets", ", ".join(found["datasets"])),
-        ("Seeds", f"{seeds} to search, {final} to judge"),
+        ("Seeds", f"{seeds} for the search, {final} for the final study"),
         ("Sampler", ", ".join(filter(None, (found["sampler"], options)))),
         ("Pruner", found["pruner"]),
         (
-            "Course",
+            "Schedule",
             f"{found['mode']}, {found['round_size']} trials at a time, sampler seed "
             f"{found['seed']}",
         ),

@@ -1,8 +1,8 @@
-"""What a report consists of: chapters of sections, and a section is everything about one topic.
+"""The structure of a report: chapters of sections, where a section covers one topic.
 
-A file of this folder computes the numbers of one topic and says them: sentences, typed tables,
-figures. It declares a ``Topic``; ``analysis/report.py`` has the one list that orders topics. A new
-statistic is a function in ``stats/`` and such a file.
+Each file of this folder computes the numbers of one topic and presents them as sentences, typed
+tables and figures. It declares a ``Topic``; ``analysis/report.py`` holds the list that orders the
+topics. A new statistic is a function in ``stats/`` and one such file.
 """
 
 import functools
@@ -46,7 +46,7 @@ def known_citations() -> Mapping[str, Citation]:
         fields = dict(re.findall(r"(\w+) = \{+(.*?)\}+,?\n", entry))
         where = fields.get("journal") or fields["booktitle"]
         authors = fields["author"].replace(" and ", ", ").replace(", others", " et al.")
-        text = f"{authors}. {fields['title'].rstrip('?.')}. {where}, {fields['year']}."
+        text = f"{authors.rstrip('.')}. {fields['title'].rstrip('?.')}. {where}, {fields['year']}."
         found[match[1]] = Citation(match[1], text, entry.strip() + "\n")
     return found
 
@@ -58,7 +58,7 @@ def cite(key: str) -> Citation:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What a section says, in pieces: text, and the works that it cites where they stand.
+    """A sentence of a section, in pieces of text and the works cited between them.
 
     ``kind``: one of ``FINDINGS``, plain (running text), item (a line of a list) or paper (a part of
     the methods paragraph).
@@ -78,12 +78,12 @@ class Sentence:
         return tuple(piece for piece in self.pieces if isinstance(piece, Citation))
 
 
-def say(*pieces: str | Citation, kind: str = "plain") -> Sentence:
+def make_sentence(*pieces: str | Citation, kind: str = "plain") -> Sentence:
     """A sentence of these pieces."""
     return Sentence(pieces, kind)
 
 
-def plain(texts: Iterable[str]) -> tuple[Sentence, ...]:
+def running_text(texts: Iterable[str]) -> tuple[Sentence, ...]:
     """Texts as running text."""
     return tuple(Sentence((text,)) for text in texts)
 
@@ -92,8 +92,8 @@ def plain(texts: Iterable[str]) -> tuple[Sentence, ...]:
 class Section:
     """Everything that a report says about one topic.
 
-    ``reason`` says why there is nothing to say: the section does not apply. ``title`` is blank for
-    what follows the heading of its chapter directly.
+    ``reason`` says why the section does not apply, and is blank where it does. ``title`` is blank
+    for a section that directly follows the heading of its chapter.
     """
 
     key: str
@@ -119,9 +119,9 @@ Source = TypeVar("Source")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic(Generic[Source]):
-    """A kind of section: what makes it, and the columns of its tables in files.
+    """A kind of section: the function that builds it, and the columns of its tables in files.
 
-    ``build`` makes its sections from what the report is about: one, or one a reference.
+    ``build`` makes its sections from what the report is about: one, or one per reference.
     """
 
     key: str
@@ -135,7 +135,7 @@ class Chapter(Generic[Source]):
     """Topics under one heading, and their sections once they are built.
 
     ``nav`` names it in the navigation of the page where that differs from the title;
-    ``side_by_side``: its sections stand beside each other where there is room.
+    ``side_by_side``: its sections are placed next to each other where there is room.
     """
 
     key: str
@@ -154,14 +154,14 @@ class Chapter(Generic[Source]):
         ]
         return replace(self, sections=tuple(sections))
 
-    def seen(self, where: Show) -> tuple[Section, ...]:
+    def visible_in(self, where: Show) -> tuple[Section, ...]:
         """The sections that apply and are shown there."""
         return tuple(s for s in self.sections if where in s.show and not s.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What stands above the chapters: ``identity`` is what report.json begins with."""
+    """What precedes the chapters; ``identity`` is the beginning of report.json."""
 
     title: str
     product: str
@@ -182,7 +182,7 @@ def left_out(chapters: Iterable[Chapter[Any]]) -> list[tuple[str, str]]:
 
 
 def cited(chapters: Iterable[Chapter[Any]]) -> tuple[Citation, ...]:
-    """Every work that is cited, once, in the order of the report: its number is its place."""
+    """Every cited work once, in the order of first citation, which numbers the works."""
     return tuple(
         dict.fromkeys(
             citation

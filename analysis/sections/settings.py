@@ -11,19 +11,19 @@ from analysis.text import Column, Kind, Show, counted, table
 SettingRow = tuple[str, tuple[str, ...]]
 
 
-def _value(place: int, row: SettingRow) -> str:
-    return row[1][place]
+def _value(index: int, row: SettingRow) -> str:
+    return row[1][index]
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
     found = differing_settings(analysis.results, analysis.folder)
     if not found.rows:
-        return [Section(key="settings", reason="the source says nothing about settings")]
+        return [Section(key="settings", reason="the source does not record settings")]
     columns: list[Column[SettingRow]] = [
         Column("setting", "Setting", Kind.CODE, lambda row: row[0], Show.PAGE),
         *(
-            Column(variant, variant, Kind.CODE, partial(_value, place), Show.PAGE)
-            for place, variant in enumerate(found.variants)
+            Column(variant, variant, Kind.CODE, partial(_value, index), Show.PAGE)
+            for index, variant in enumerate(found.variants)
         ),
     ]
     made = table(
@@ -31,7 +31,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         "Settings that differ",
         tuple(columns),
         found.rows,
-        notes=[f"From {found.source}; a dash: not set."],
+        notes=[f"From {found.source}. A dash means that a setting is not set."],
         folded=True,
         summary=f"{counted(len(found.rows), 'setting')} in which the variants differ",
     )

@@ -1,7 +1,7 @@
-"""What the tests beside the verdicts have in common: their variants, and what limits their claims.
+"""What the further tests have in common: their variants, and the limits of their claims.
 
-The mixed model, Conover's test, rank stability, trends over shots and overlapping resamples stand
-beside the verdicts, on the headline's metric; no verdict rests on them.
+The mixed model, Conover's test, rank stability, trends over shots and overlapping resamples
+accompany the verdicts, on the headline's metric; no verdict rests on them.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.pairwise import LEFT_OUT_COLUMNS, paired
-from analysis.sections.section import Section, Topic, say
+from analysis.sections.section import Section, Topic, make_sentence
 from analysis.stats import MIN_DATASETS_FOR_WILCOXON
 from analysis.text import label, table
 
@@ -25,7 +25,7 @@ def scored(analysis: Analysis) -> tuple[str, ...]:
 
 @once
 def unscored(analysis: Analysis) -> tuple[tuple[str, str], ...]:
-    """The variants that might be ranked and have no score, with that as the reason."""
+    """The variants that could be ranked but have no score, with that as the reason."""
     results, metric = analysis.results, analysis.metric
     return tuple(
         (v, "it has no score")
@@ -38,16 +38,20 @@ def few_datasets(num_datasets: int) -> list[str]:
     """What a test over datasets is worth where they are too few for a claim on others."""
     if num_datasets >= MIN_DATASETS_FOR_WILCOXON:
         return []
-    return [f"On {num_datasets} datasets this describes them and supports no claim on others."]
+    return [
+        f"With {num_datasets} datasets, this describes them and supports no claim about others."
+    ]
 
 
 def without(datasets: Sequence[str]) -> list[str]:
-    """The datasets that a test lacks."""
+    """Names the datasets that a test leaves out."""
     if not datasets:
         return []
     shown = ", ".join(datasets[:MAX_NAMED])
     more = len(datasets) - MAX_NAMED
-    return [f"Without {shown}{f' and {more} more' if more > 0 else ''}: cells are missing."]
+    return [
+        f"Left out because cells are missing: {shown}{f' and {more} more' if more > 0 else ''}."
+    ]
 
 
 def as_sentence(text: str) -> list[str]:
@@ -57,15 +61,18 @@ def as_sentence(text: str) -> list[str]:
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
     found = (*paired(analysis)[analysis.metric].left_out, *unscored(analysis))
-    start = f"Beside the verdicts, on {label(analysis.metric)}; no verdict rests on them."
+    start = f"These tests are made on {label(analysis.metric)}; no verdict rests on them."
     return [
         Section(
             key="beside_the_verdicts",
             sentences=(
-                say(start),
-                *(say(f"{v} is in none of them: {reason}", kind="item") for v, reason in found),
+                make_sentence(start),
+                *(
+                    make_sentence(f"{v} is excluded from all of them: {reason}", kind="item")
+                    for v, reason in found
+                ),
             ),
-            tables=(table("left_out", "In none of them", LEFT_OUT_COLUMNS, found),),
+            tables=(table("left_out", "Excluded", LEFT_OUT_COLUMNS, found),),
         )
     ]
 

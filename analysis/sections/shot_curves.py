@@ -30,7 +30,7 @@ def _score(found: MainTable, metric: str, row: CurveRow) -> MeanScore:
 
 
 def _table(found: MainTable, curve: Sequence[str]) -> Table:
-    """A row a dataset and variant and a column a number of shots."""
+    """One row per dataset and variant, one column per number of shots."""
     columns: list[Column[CurveRow]] = [
         Column("dataset", "Dataset", Kind.NAME, lambda r: dataset_name(r.dataset), Show.READ),
         Column("variant", "Variant", Kind.TEXT, lambda r: r.variant, Show.READ),
@@ -46,7 +46,7 @@ def _table(found: MainTable, curve: Sequence[str]) -> Table:
 def _sections(analysis: Analysis) -> Sequence[Section]:
     results, found = analysis.results, main(analysis)
     if not results.curve:
-        reason = "the study has one number of shots"
+        reason = "the study has a single number of shots"
         return [Section(key="shot_curves", title=TITLE, reason=reason)]
     shots = results.curve
     curves = []

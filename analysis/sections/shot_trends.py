@@ -10,7 +10,7 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import differences
-from analysis.sections.section import Section, Topic, plain
+from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import scored, without
 from analysis.stats import Array, Trend
 from analysis.text import Column, Columns, Kind, Show, table
@@ -42,7 +42,7 @@ class ShotTrends:
 def shot_trends(results: Results, compared: Sequence[str], options: Options) -> ShotTrends:
     """Page's L of every variant over the points of the curve."""
     if not results.curve:
-        return ShotTrends(reason="the study has one number of shots")
+        return ShotTrends(reason="the study has a single number of shots")
     trained = [v for v in compared if results.seeded(v)]
     curves = {
         v: np.stack([stats.dataset_means(results.scores(v, m)) for m in results.curve], axis=1)
@@ -82,7 +82,7 @@ def _two_sided(table_DK: Array) -> tuple[Trend, str]:
 
 
 def _with_holm(found: Sequence[tuple[str, Trend, str]], alpha: float) -> tuple[ShotTrend, ...]:
-    """One family: all variants, the one question."""
+    """All variants form one family."""
     adjusted = stats.holm([trend.p for _, trend, _ in found])
     return tuple(
         ShotTrend(
@@ -123,19 +123,19 @@ DATASET_COLUMNS: Columns[str] = (Column("dataset", "Dataset", Kind.NAME, str, Sh
 def _rise(analysis: Analysis) -> Sequence[Section]:
     view, title = trends(analysis), "Does accuracy rise with shots?"
     if not view.rise:
-        reason = view.reason or "no variant is trained on shots"
+        reason = view.reason or "no variant is trained"
         return [Section(key="shot_rise", title=title, reason=reason)]
     text = (
-        "Page's L over datasets: one test a variant for the whole curve instead of one per number "
-        "of shots; p is one-sided, with Holm over variants."
+        "Page's L over datasets tests the whole curve of a variant at once instead of each number "
+        "of shots separately; p is one-sided and adjusted by Holm over variants."
     )
     named = ", ".join(view.unseeded)
-    flat = [f"Trained on nothing, so without a curve: {named}."] if named else []
+    flat = [f"Not trained, and therefore without a curve: {named}."] if named else []
     return [
         Section(
             key="shot_rise",
             title=title,
-            sentences=plain([text, *flat, *without(view.left_out)]),
+            sentences=running_text([text, *flat, *without(view.left_out)]),
             tables=(
                 table("trends", title, COLUMNS, view.rise),
                 table("left_out", "Datasets with gaps", DATASET_COLUMNS, view.left_out),
@@ -151,14 +151,15 @@ def _advantage(analysis: Analysis) -> Sequence[Section]:
         reason = view.reason or f"no variant has scores to compare with {baseline}"
         return [Section(key="shot_advantage", title=title, reason=reason)]
     text = (
-        f"Page's L of the difference from {baseline}, two-sided: it grows where more shots move it "
-        "up, it shrinks where they move it down; Holm over variants."
+        f"Page's L of the difference from {baseline}; p is two-sided and adjusted by Holm over "
+        "variants. The advantage grows if the difference rises with the number of shots, and "
+        "shrinks if it falls."
     )
     return [
         Section(
             key="shot_advantage",
             title=title,
-            sentences=plain([text, *without(view.left_out)]),
+            sentences=running_text([text, *without(view.left_out)]),
             tables=(table("trends", title, COLUMNS, view.advantage),),
         )
     ]

@@ -13,12 +13,12 @@ PACKAGES = ("numpy", "scipy", "statsmodels", "pandas", "matplotlib", "seaborn", 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    mine = ", ".join(
+    own = ", ".join(
         f"{name} {version}"
         for name, version in {"python": platform.python_version(), **versions}.items()
     )
     runs = [(f"Runs: {k}", " | ".join(v)) for k, v in analysis.results.environment.items()]
-    found = terms("versions", "Versions", [("This report", mine), *runs])
+    found = terms("versions", "Versions", [("This report", own), *runs])
     return [Section(key="versions", tables=(found,))]
 
 

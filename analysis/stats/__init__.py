@@ -2,7 +2,7 @@
 
 Shape letters: D datasets, S seeds, V variants, R bootstrap repetitions, M comparisons, N images.
 Scores are fractions or differences of fractions; a missing cell is NaN. A generator is passed in
-wherever numbers are drawn. A number that does not exist is None, and the result says why.
+wherever numbers are drawn. A number that does not exist is None, and the result gives the reason.
 
 The datasets are the sample (Demsar, JMLR 7, 2006): seeds of one dataset are not independent
 datasets, so every test over several datasets sees one number per dataset, the mean over its seeds.

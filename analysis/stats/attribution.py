@@ -1,4 +1,4 @@
-"""Which part is worth how much? Main effects, interactions and Shapley values of toggle grids.
+"""What is each part worth? Main effects, interactions and Shapley values of toggle grids.
 
 A toggle grid switches k parts on and off. ``cells`` maps the set of parts that are on to scores
 (D, S), fractions, NaN where missing; every cell has the same datasets and seeds. All effects are
@@ -107,7 +107,7 @@ class Alias:
     """On minus off over the observed cells of one part, and what it is mixed with.
 
     ``with_effects`` maps groups of parts to the weight with which their (coded) interaction enters:
-    the number is the part's main effect only where all of these are zero. Empty: it is clean.
+    the number is the part's main effect only where all of these are zero. Empty: it is not aliased.
     """
 
     part: str
@@ -153,7 +153,7 @@ class Attribution:
 def attribute(
     cells: Cells, parts: Sequence[str], resamples: Resamples, *, judge: Judge = default_judge
 ) -> Attribution:
-    """Everything that the observed cells say about the parts, with intervals and Holm's p.
+    """All effects that the observed cells determine, with intervals and Holm's p.
 
     An effect is given where all cells that it needs have scores; otherwise it is refused by name.
     All effects use the runs (dataset and seed) that every observed cell has, so that they add up.
@@ -203,15 +203,15 @@ def _common(observed: Cells) -> tuple[dict[Parts, Array], str]:
     if (lost := int((some & ~every).sum())) == 0:
         return kept, ""
     return kept, (
-        f"; {lost} of {int(some.sum())} pairs of dataset and seed are left out, because a run is "
-        "missing in a cell"
+        f"; {lost} of {int(some.sum())} pairs of dataset and seed are left out, because a cell "
+        "lacks a run"
     )
 
 
 def check_cells(cells: Cells, parts: Sequence[str]) -> None:
     """Raise ValueError for no or too many parts, unknown ones, or cells of different shapes."""
     if not parts or len(set(parts)) < len(parts):
-        raise ValueError(f"attribution needs different parts to switch, got {list(parts)}")
+        raise ValueError(f"attribution needs distinct parts to switch, got {list(parts)}")
     if len(parts) > MAX_PARTS:
         raise ValueError(
             f"attribution takes {MAX_PARTS} parts or fewer ({2**MAX_PARTS} cells), got {len(parts)}"
@@ -219,7 +219,7 @@ def check_cells(cells: Cells, parts: Sequence[str]) -> None:
     if not cells:
         raise ValueError("attribution needs a cell with scores, found none")
     if unknown := sorted({p for cell in cells for p in cell} - set(parts)):
-        raise ValueError(f"cells switch {', '.join(unknown)}, the parts are {', '.join(parts)}")
+        raise ValueError(f"cells switch {', '.join(unknown)}, but the parts are {', '.join(parts)}")
     if len({np.shape(scores) for scores in cells.values()}) > 1:
         raise ValueError(
             "every cell needs the same datasets and seeds, NaN where a score is missing"
@@ -258,7 +258,7 @@ def _effect(
     kind: str, names: tuple[str, ...], values_DS: Array, word: Verdict, resamples: Resamples
 ) -> PartEffect:
     claims = mean_difference(values_DS, resamples)
-    why = claims.reason if claims else "no dataset and seed has all the cells it needs"
+    why = claims.reason if claims else "no pair of dataset and seed has all the cells needed"
     means = dataset_means(values_DS)
     return PartEffect(
         kind=kind,
@@ -295,7 +295,7 @@ def _statement(
     lost = ", ".join(dict.fromkeys(_kind_text(r.kind) for r in refused))
     return (
         f"{_design(cells, parts)}: {len(cells)} of {total} cells have scores. Estimable without "
-        f"assumptions: {given}. Not estimable for every part: {lost}."
+        f"assumptions: {given}. Not estimable for all parts: {lost}."
     )
 
 
@@ -336,7 +336,9 @@ def aliases(cells: Cells, parts: Sequence[str]) -> tuple[Alias, ...]:
                 if i != row and abs(resolution[row, i]) > 1e-9
             ]
             reason = (
-                f"moves only together with {', '.join(mixed)}" if mixed else "is never switched"
+                f"is switched only together with {', '.join(mixed)}"
+                if mixed
+                else "is never switched"
             )
             made.append(Alias(part=part, value=None, with_effects={}, reason=f"{part} {reason}"))
             continue

@@ -22,7 +22,7 @@ from analysis.stats.paired import (
 )
 from analysis.stats.replicability import one_sided_t, replicated
 
-SMALL = "smaller than the region of practical equivalence"
+SMALL = "within the region of practical equivalence"
 MIN_DATASETS_FOR_WILCOXON = 6
 """Below it a two-sided signed-rank p cannot be under 0.05, whatever the data."""
 
@@ -32,7 +32,7 @@ class Primary:
     """The test that decides, chosen before any score is looked at.
 
     ``name``: wilcoxon, t, t_each (of every dataset), t_seeds, t_corrected (seeds that share data)
-    or none. ``test`` says it in words, ``reason`` also why; ``claim`` is what a decision speaks
+    or none. ``test`` says it in words, ``reason`` also why; ``claim`` is what a decision is
     about.
     """
 
@@ -77,16 +77,16 @@ def primary_test(
     if num_datasets == 1:
         return Primary(
             name="t_seeds" if overlap is None else "t_corrected",
-            reason=f"{test} over {num_seeds} seeds of one dataset: a claim about it alone",
+            reason=f"{test} over {num_seeds} seeds of one dataset, a claim about it alone",
             claim="on this dataset",
             test=f"{test} over {num_seeds} seeds of one dataset",
         )
     return Primary(
         name="t_each",
         reason=f"{test} over seeds in each of {num_datasets} datasets, decided where all of them "
-        "show it; the t over dataset means only describes, because fewer than "
-        f"{MIN_DATASETS_FOR_WILCOXON} datasets cannot support a claim on datasets like these "
-        f"(smallest Wilcoxon p: {smallest_p(num_datasets):.3g})",
+        "show the effect; the t over dataset means is only descriptive, because fewer than "
+        f"{MIN_DATASETS_FOR_WILCOXON} datasets cannot support a claim about datasets like these "
+        f"(smallest attainable Wilcoxon p: {smallest_p(num_datasets):.3g})",
         claim="in each of these datasets",
         test=f"{test} over seeds in each of {num_datasets} datasets",
     )
@@ -102,7 +102,7 @@ def _over_datasets(num_datasets: int, num_comparisons: int, alpha: float) -> Pri
         name="t",
         reason=f"paired t over {num_datasets} dataset means, because Wilcoxon with Holm over "
         f"{num_comparisons} comparisons could never fall below {alpha:g} "
-        f"(smallest p: {least:.3g} × {num_comparisons})",
+        f"(smallest attainable p: {least:.3g} × {num_comparisons})",
         claim=claim,
         test=f"paired t over {num_datasets} dataset means",
     )
@@ -164,7 +164,7 @@ class Verdict(NamedTuple):
     """The word for one comparison with the p values behind it, adjusted by Holm but for ``raw_p``.
 
     ``smallest_p`` is the smallest adjusted p that the design could have given; None for t tests,
-    which have no lower limit. ``reason`` says why a word was not reached, or what to know beside
+    which have no lower limit. ``reason`` says why a word was not reached, or what to know about
     it; ``shown_in`` in which datasets an undecided effect is shown, "" for none.
     """
 
@@ -298,7 +298,7 @@ def _where_shown(
     difference_DS: Array, names: Sequence[str], level: float, overlap: float | None
 ) -> tuple[str, str]:
     """In which datasets an effect is shown, where not all show it (k-hat at ``level``), "" for
-    none; and the same with all that is to be known about it.
+    none; and the same with the reasons for missing tests.
     """
     labels = names or [f"dataset {d + 1}" for d in range(len(difference_DS))]
     have = [d for d, row in enumerate(difference_DS) if np.isfinite(row).any()]
@@ -306,7 +306,7 @@ def _where_shown(
         difference_DS[have], [labels[d] for d in have], alpha=level / 2, overlap=overlap
     )
     shown = [
-        f"{word} in {found.k_hat} of {len(have)}"
+        f"{word} in {found.k_hat} of {len(have)} datasets"
         + (f" ({', '.join(found.named)})" if found.named else "")
         for word, found in zip(("better", "worse"), both, strict=True)
         if found.k_hat

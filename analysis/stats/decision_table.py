@@ -1,5 +1,5 @@
-"""The decision table: for a design, the test that decides, what to report beside it, and what
-not to use.
+"""The decision table: for a design, the primary test, what to report in addition, and what not
+to use.
 
 Sources: Demsar, JMLR 7, 2006; Benavoli et al., JMLR 17, 2016; Dror et al., TACL 5, 2017; Colas et
 al., arXiv 1806.08295; Bouthillier et al., arXiv 2103.03098.
@@ -17,7 +17,7 @@ MIN_SEEDS_FOR_T = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A row of the decision table: what decides, what stands beside it, and what must not."""
+    """A row of the decision table: what decides, what accompanies it, and what must not be used."""
 
     primary: str
     also: tuple[str, ...]
@@ -60,7 +60,7 @@ def decision_rule(
         return Rule(
             primary="a paired t test per dataset, and k-hat: in how many datasets, and in which",
             also=("paired t over dataset means, as a description", "mixed model"),
-            never=("Wilcoxon or Friedman over datasets as a decision",),
+            never=("a decision by Wilcoxon or Friedman over datasets",),
             claim="on these datasets, by name",
         )
     return _many_datasets(num_datasets, num_seeds, num_variants, all_pairs, missing_cells, alpha)
@@ -73,29 +73,29 @@ def _one_dataset(num_seeds: int, num_variants: int, overlapping: bool) -> Rule:
         return Rule(
             primary=f"{test} on the images",
             also=("interval of the accuracy difference",),
-            never=("a claim on methods",),
+            never=("a claim about methods",),
             claim="about these trained models",
         )
     if overlapping:
         return Rule(
             primary="corrected resampled t",
             also=("Bayesian correlated t",),
-            never=("a plain t test: resamples share data",),
+            never=("a plain t test, because resamples share data",),
             claim=claim,
         )
-    rank_tests = "Wilcoxon and permutation tests: their smallest p is too large"
+    rank_tests = "Wilcoxon and permutation tests, whose smallest attainable p is too large"
     if num_seeds < MIN_SEEDS_FOR_T:
         return Rule(
             primary="effect with its t interval; undecided unless the effect is very large",
             also=("test on the images of one run",),
-            never=(rank_tests, "percentile bootstrap: it covers too rarely"),
+            never=(rank_tests, "percentile bootstrap, whose coverage is too low"),
             claim=claim,
         )
     also: tuple[str, ...] = ("P(A > B)",)
     if num_seeds >= MIN_SEEDS_FOR_WILCOXON:
         also = ("exact Wilcoxon over seeds", "P(A > B) with its interval")
     return Rule(
-        primary="paired t over seeds; Welch's t where seeds share nothing",
+        primary="paired t over seeds; Welch's t where runs are not paired",
         also=also,
         never=(rank_tests,) if num_seeds < MIN_DATASETS_FOR_WILCOXON else (),
         claim=claim,
@@ -111,7 +111,7 @@ def _many_datasets(
     alpha: float,
 ) -> Rule:
     family = num_variants * (num_variants - 1) // 2 if all_pairs else num_variants - 1
-    test = "exact Wilcoxon over dataset means, paired t beside it"
+    test = "exact Wilcoxon over dataset means, with the paired t in addition"
     if num_variants > 2:
         which = "all pairs" if all_pairs else "each against the baseline"
         test = f"{test}, {which}, with Holm; Iman and Davenport's F over all of them"
@@ -119,13 +119,13 @@ def _many_datasets(
     notes = []
     if family > most:
         notes.append(
-            f"Holm over {family} Wilcoxon tests cannot fall below {alpha:g} on {num_datasets} "
-            f"datasets (at most {most}): the paired t decides"
+            f"p Holm over {family} Wilcoxon tests cannot fall below {alpha:g} on {num_datasets} "
+            f"datasets (it can for {most} at most), so the paired t decides"
         )
     if missing_cells:
-        notes.append("cells are missing: name them, then a mixed model or the common datasets")
+        notes.append("cells are missing: name them, and use a mixed model or the common datasets")
     if num_seeds == 1:
-        notes.append("one seed: nothing is known about the noise of training")
+        notes.append("with one seed, nothing is known about training noise")
     return Rule(
         primary=test,
         also=(
@@ -136,7 +136,7 @@ def _many_datasets(
             *(("mixed model",) if missing_cells else ()),
             *(("Conover's test as a sensitivity check",) if num_variants > 2 else ()),
         ),
-        never=("a test over datasets x seeds as if all were independent", "Nemenyi's test"),
+        never=("a test over datasets × seeds as if all were independent", "Nemenyi's test"),
         claim="on datasets like these",
         smallest_p=None if family > most else (smallest_p(num_datasets) or 1.0) * family,
         notes=tuple(notes),

@@ -1,4 +1,4 @@
-"""Effect sizes of paired differences: how large, how sure in sign, how often."""
+"""Effect sizes of paired differences: their magnitude, consistency and frequency."""
 
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ def cohen_dz(differences: Array) -> Estimate:
     if known.size < 2:
         return Estimate(None, reason="a standard deviation needs two pairs")
     if not has_spread(known):
-        reason = "the difference is the same everywhere: no standard deviation to divide by"
+        reason = "the difference is the same everywhere, so its standard deviation is zero"
         return Estimate(None, reason=reason)
     return Estimate(float(known.mean() / known.std(ddof=1)))
 
@@ -99,7 +99,7 @@ def rank_biserial(differences: Array) -> Estimate:
     known = known_values(differences)
     known = known[known != 0]
     if known.size == 0:
-        return Estimate(None, reason="no difference from zero: no ranks to compare")
+        return Estimate(None, reason="all differences are zero: there are no ranks to compare")
     ranks = stats.rankdata(np.abs(known))
     return Estimate(float((np.sign(known) * ranks).sum() / ranks.sum()))
 
@@ -114,7 +114,7 @@ def probability_better(difference_DS: Array, resamples: Resamples) -> Estimate:
     """P(A > B) + P(A = B) / 2 over paired runs, mean over datasets, of differences (D, S).
 
     The interval resamples datasets and then seeds; on one dataset it is Wilson's over seeds. Where
-    all datasets say the same a bootstrap has no width, and Wilson's interval over datasets stands
+    all datasets agree, a bootstrap has no width, and Wilson's interval over datasets stands
     in. Source: Bouthillier et al., MLSys 2021, arXiv 2103.03098: significant and meaningful when
     the interval is above 1/2 and reaches beyond ``GAMMA``.
     """
@@ -131,7 +131,7 @@ def probability_better(difference_DS: Array, resamples: Resamples) -> Estimate:
         return Estimate(value, wilson_interval(value, num), reason="Wilson's interval over seeds")
     two_level, _ = resamples.averages(share_DS, widen=False)
     if not has_spread(two_level):
-        reason = "every dataset says the same: Wilson's interval over datasets"
+        reason = "all datasets agree: Wilson's interval over datasets"
         return Estimate(value, wilson_interval(value, int(means.size)), reason=reason)
     return Estimate(value, percentile_interval(two_level))
 

@@ -1,6 +1,6 @@
-"""Practically the same? Tests and posteriors with a region of practical equivalence (ROPE).
+"""Tests and posteriors with a region of practical equivalence (ROPE).
 
-A large p never means "no difference"; these say it where the data can.
+A large p never means "no difference"; these can show equivalence where the data support it.
 """
 
 import math
@@ -52,7 +52,7 @@ def tost(differences: Array, *, rope: float = ROPE, overlap: float | None = None
     if not has_spread(known):
         least = 0.5**n
         low, high = (least if inside > 0 else 1.0 for inside in (known[0] + rope, rope - known[0]))
-        reason = "the difference is the same everywhere: exact sign-flip version"
+        reason = "the difference is the same everywhere, so the exact sign-flip version is used"
         return Tost(max(low, high), low, high, smallest_p=least, reason=reason)
     mean = float(known.mean())
     low, high = (upper_tail(s, known, overlap=overlap) for s in (mean + rope, rope - mean))

@@ -32,14 +32,14 @@ def level_effects(
     """
     made: list[PartEffect] = []
     known = {c: s for c, s in cells.items() if np.isfinite(s).any()}
-    for place, (name, levels) in enumerate(factors.items()):
+    for index, (name, levels) in enumerate(factors.items()):
         found = []
         for level in levels[1:]:
             pairs = [
                 (known[c], known[first])
                 for c in known
-                if c[place] == level
-                and (first := (*c[:place], levels[0], *c[place + 1 :])) in known
+                if c[index] == level
+                and (first := (*c[:index], levels[0], *c[index + 1 :])) in known
             ]
             if pairs:
                 differences = [paired_differences(a, b) for a, b in pairs]

@@ -21,7 +21,7 @@ class McNemar(NamedTuple):
     """Images that only one of two models predicts correctly, exact p, and the accuracy difference.
 
     ``table`` is ((both correct, only the first), (only the second, both wrong)). ``smallest_p`` is
-    what so many disagreements could have given.
+    the smallest attainable with that many disagreements.
     """
 
     table: tuple[tuple[int, int], tuple[int, int]]
@@ -87,7 +87,9 @@ def cochran_q(correct_NV: Correct) -> Cochran:
     """
     values = _checked(correct_NV)
     if values.ndim != 2 or values.shape[1] < 2 or values.shape[0] < 1:
-        return Cochran(None, None, f"Cochran's Q needs images x 2 models, got {values.shape}")
+        return Cochran(
+            None, None, f"Cochran's Q needs images and 2 models or more, got shape {values.shape}"
+        )
     if not np.any(values != values[:, :1]):
         return Cochran(0.0, 1.0, "all models are correct on the same images")
     test = cochrans_q(values.astype(int))

@@ -19,6 +19,7 @@ from analysis.stats.intervals import Array, Interval, has_spread
 from analysis.stats.multiple import holm
 
 MAX_STEPS = 2000
+INSEPARABLE = "with one seed per cell, interaction and seed noise are one variance"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class MixedModel:
 def mixed_model(scores_VDS: Array, names: Sequence[str], *, baseline: int = 0) -> MixedModel:
     """Fit by REML. Scores (V, D, S), NaN where missing; variant ``baseline`` is the reference.
 
-    A random intercept for the dataset is asked for by name: left out, the library fits none, and
+    A random intercept for the dataset is requested explicitly: otherwise the library fits none, and
     standard errors are those of the spread between datasets. With one seed per cell the interaction
     is the residual. A variant without seeds must stand as one column and NaN, never as copies.
     Seeds that never differ are one column: a fit would invent a noise from them.
@@ -85,7 +86,7 @@ def mixed_model(scores_VDS: Array, names: Sequence[str], *, baseline: int = 0) -
     shares = fit.scale, np.asarray(fit.cov_re)[0, 0], fit.vcomp[0] if replicated else 0.0
     noise, between, interaction = (float(share) * unit**2 for share in shares)
     covariance = _covariance([design[g] for g in groups], mats, noise, between, interaction)
-    remark += "" if replicated else "one seed per cell: interaction and seed noise are one variance"
+    remark += "" if replicated else INSEPARABLE
     return replace(
         counted,
         effects=_effects(
@@ -117,7 +118,7 @@ def _fitted(model: MixedLM) -> tuple[Any, str]:
         warnings.simplefilter("always")
         fit = model.fit(reml=True, method="nm", maxiter=MAX_STEPS)
     doubtful = not fit.converged or any("converge" in str(w.message) for w in said)
-    return fit, "the fit did not converge: read with care; " if doubtful else ""
+    return fit, "the fit did not converge, so read it with care; " if doubtful else ""
 
 
 def _covariance(
@@ -146,15 +147,15 @@ def _not_applicable(scores_VDS: Array, known: Array, names: Sequence[str]) -> st
         raise ValueError(f"one name per variant, got {len(names)} names for {num_variants}")
     if num_variants < 2 or num_datasets < 3:
         return (
-            "a mixed model needs 2 variants and 3 datasets to tell their spread, got "
+            "a mixed model needs at least 2 variants and 3 datasets, got "
             f"{num_variants} and {num_datasets}"
         )
     if empty := [names[v] for v in range(num_variants) if not known[v].any()]:
-        return f"no score at all for {', '.join(empty)}"
+        return f"there is no score for {', '.join(empty)}"
     if not has_spread(scores_VDS[known.astype(bool)]):
-        return "all scores are equal: nothing to model"
+        return "all scores are equal, so there is nothing to model"
     if not _left_over(scores_VDS, known):
-        return "the differences are the same on every dataset: no noise to compare them with"
+        return "the differences are the same on every dataset, so no noise is left to compare with"
     return ""
 
 

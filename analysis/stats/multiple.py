@@ -1,4 +1,4 @@
-"""Many comparisons at once: Holm's adjustment and what it leaves within reach."""
+"""Multiple comparisons: Holm's adjustment, and the largest family for which it leaves power."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def most_comparisons(num_pairs: int, *, alpha: float = 0.05) -> int:
     """Largest family in which an exact Wilcoxon test on n pairs can still fall below ``alpha``
-    after Holm's adjustment; 0 where it cannot even alone.
+    after Holm's adjustment; 0 where not even a single test can.
     """
     least = smallest_p(num_pairs)
     if least is None:

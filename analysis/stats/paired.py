@@ -17,7 +17,7 @@ from analysis.stats.intervals import (
 )
 
 MAX_ENUMERATED = 20
-"""Up to so many pairs all sign patterns are enumerated."""
+"""All sign patterns are enumerated up to this many pairs."""
 
 NUM_SIGN_DRAWS = 100_000
 NO_PAIR = "no pair of scores"
@@ -83,7 +83,7 @@ def signed_rank(differences: Array) -> SignedRank:
 
 
 def paired_t(differences: Array, *, level: float = 0.95) -> PairedT:
-    """Student's t test of the mean of paired differences, shape (n,). Assumes they are about
+    """Student's t test of the mean of paired differences, shape (n,). Assumes that they are roughly
     normal.
 
     Fewer than two values: neither p nor interval. No spread: p = 1 when all are zero, otherwise no
@@ -118,7 +118,7 @@ def upper_tail(shift: float, known: Array, *, overlap: float | None = None) -> f
 
 
 def welch_t(values: Array, reference: Array, *, level: float = 0.95) -> PairedT:
-    """Welch's t test of two unpaired samples of one dataset, for seeds that share nothing.
+    """Welch's t test of two unpaired samples of one dataset.
 
     Source: Welch, Biometrika 34, 1947; recommended for few seeds by Colas et al., arXiv 1806.08295.
     """
@@ -203,8 +203,8 @@ def corrected_resampled_t(
     """
     if not test_over_train >= 0:
         raise ValueError(
-            f"test_over_train is the size of a test part over its training part, or 0 where "
-            f"resamples share nothing, got {test_over_train}"
+            f"test_over_train is the ratio of test to training images, or 0 where resamples share "
+            f"no data, got {test_over_train}"
         )
     known = known_values(differences)
     if known.size < 2:

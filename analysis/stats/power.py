@@ -1,4 +1,4 @@
-"""Power: what effect does the test that decides find, for so many datasets and seeds?
+"""Power: which effects the primary test detects with a given number of datasets and seeds.
 
 ``Detector`` is a test as a function of the standardized effect; ``Designs`` are designs under one
 spread of paired differences. Effects and spreads are fractions, like scores; differences are taken
@@ -20,7 +20,7 @@ from analysis.stats.paired import sign_sum_counts
 
 REPS = 10_000
 MAX_SIMULATED = 30
-"""Up to so many datasets the power of Wilcoxon is simulated; beyond, it is that of t on 3/pi of
+"""Up to this many datasets the power of Wilcoxon is simulated; beyond, it is that of t on 3/pi of
 them, its efficiency under normal differences.
 """
 
@@ -29,7 +29,7 @@ HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 LARGEST_DZ = 1e3
 LARGEST_EFFECT = 1.0
 HALVINGS = 24
-NO_SPREAD = "no spread is known or assumed, so no power"
+NO_SPREAD = "no spread is known or assumed, so there is no power"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def t_power(dz: float, n: float, *, level: float = 0.05, one_sided: bool = False
     """Power of the two-sided paired t test on n pairs: the mean over the sample's own spread.
 
     ``one_sided`` counts only decisions in the direction of positive effects. An integral
-    over the chi distribution. The libraries' noncentral t gives NaN at places.
+    over the chi distribution, since the noncentral t of the libraries is NaN for some arguments.
     """
     bound, density = _bounds(n - 1, level)
     center = dz * math.sqrt(n)
@@ -143,10 +143,12 @@ class Spread:
     def __post_init__(self) -> None:
         for name, value in (("between", self.between), ("seed", self.seed)):
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"a spread is a standard deviation of 0 or more, {name}: {value}")
+                raise ValueError(
+                    f"a spread is a standard deviation of 0 or more, got {value} for {name}"
+                )
 
     def of_dataset_mean(self, num_seeds: int) -> float:
-        """Standard deviation of a dataset's mean difference over so many seeds."""
+        """Standard deviation of a dataset's mean difference over ``num_seeds`` seeds."""
         return math.sqrt(self.between**2 + (self.seed or 0.0) ** 2 / num_seeds)
 
 
@@ -154,8 +156,8 @@ class Spread:
 class Designs:
     """Designs under one spread and one family of comparisons.
 
-    ``rng`` draws the simulated studies of Wilcoxon, once a number of datasets, so that designs are
-    compared on the same draws.
+    ``rng`` draws the simulated studies of Wilcoxon, once per number of datasets, so that designs
+    are compared on the same draws.
     """
 
     spread: Spread
@@ -197,7 +199,7 @@ class Designs:
         return high
 
     def floor(self, target: float, num_datasets: int) -> float | None:
-        """Smallest effect that any number of seeds could decide: datasets differ by themselves."""
+        """Smallest effect that any number of seeds could decide, given how datasets differ."""
         between = self.spread.between
         if num_datasets == 1:
             return 0.0
@@ -210,7 +212,7 @@ class Designs:
     def why_no_power(self, num_datasets: int, num_seeds: int) -> str:
         """Why ``power`` is None."""
         if self._test(num_datasets, num_seeds) is None:
-            return "one paired run per dataset: there is no test, so no power"
+            return "with one paired run per dataset there is no test, so there is no power"
         return NO_SPREAD
 
     def _test(self, num_datasets: int, num_seeds: int) -> Detector | None:

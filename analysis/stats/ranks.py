@@ -70,7 +70,7 @@ def friedman(scores_DV: Array) -> Omnibus:
     rest = n * (k - 1) - chi2
     if rest <= 1e-9:
         exact = math.factorial(k) ** (1 - n) if tied == 0 else None
-        return found._replace(p=exact, reason="all datasets agree on the order: F is infinite")
+        return found._replace(p=exact, reason="all datasets agree on the order, so F is infinite")
     f = (n - 1) * chi2 / rest
     df = (k - 1, (k - 1) * (n - 1))
     return found._replace(f=f, f_df=df, p=float(stats.f.sf(f, *df)))
@@ -79,7 +79,7 @@ def friedman(scores_DV: Array) -> Omnibus:
 def conover_friedman(scores_DV: Array) -> tuple[Array | None, str]:
     """Holm-adjusted p values (V, V) of Conover's test on Friedman ranks, or None and why not.
 
-    A sensitivity check beside the Wilcoxon matrix, never a decision: it uses mean ranks. Source:
+    A sensitivity check of the Wilcoxon matrix, never a decision: it uses mean ranks. Source:
     Conover, Practical Nonparametric Statistics, 3rd edition, 1999.
     """
     ranks, _ = _ranked(scores_DV)
@@ -91,7 +91,7 @@ def conover_friedman(scores_DV: Array) -> tuple[Array | None, str]:
     square = float((ranks**2).sum())
     spread = 2 * (n * square - float((sums**2).sum())) / df
     if spread <= 1e-9:
-        return None, "all datasets agree on the order: nothing to estimate the noise from"
+        return None, "all datasets agree on the order, so the noise cannot be estimated"
     pairs = list(combinations(range(k), 2))
     raw = [2 * float(stats.t.sf(abs(sums[i] - sums[j]) / math.sqrt(spread), df)) for i, j in pairs]
     made = np.ones((k, k))
@@ -121,9 +121,10 @@ def rank_groups(scores_DV: Array, p_matrix: Array, *, alpha: float = 0.05) -> Ra
     means = ranks.mean(axis=0)
     order = tuple(int(v) for v in np.argsort(means, kind="stable"))
     near = {v: {o for o in order if o != v and p_matrix[v, o] >= alpha} for v in order}
-    place = {v: i for i, v in enumerate(order)}
+    position = {v: i for i, v in enumerate(order)}
     cliques = sorted(
-        sorted(place[v] for v in clique) for clique in _maximal_cliques([], set(order), set(), near)
+        sorted(position[v] for v in clique)
+        for clique in _maximal_cliques([], set(order), set(), near)
     )
     groups = tuple(tuple(order[i] for i in clique) for clique in cliques if len(clique) > 1)
     return RankGroups(order, tuple(means[list(order)].tolist()), groups)
@@ -209,7 +210,7 @@ def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
 
 
 def _among_the_first(means_RV: Array, places: int) -> Array:
-    """1 for a variant among the so many highest, 0 for others; ties share what is left, (R, V)."""
+    """1 for a variant among the ``places`` highest, 0 for others; ties share the rest, (R, V)."""
     above = stats.rankdata(-means_RV, method="min", axis=1) - 1
     tied = stats.rankdata(-means_RV, method="max", axis=1) - above
     return np.asarray(np.clip((places - above) / tied, 0.0, 1.0), dtype=np.float64)

@@ -13,7 +13,7 @@ from analysis.stats.paired import NO_PAIR, PValue, upper_tail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicability:
-    """``k_hat`` of ``num_datasets`` datasets show the effect, at level alpha for the number.
+    """``k_hat`` of ``num_datasets`` datasets show the effect; the number holds at level alpha.
 
     ``named`` are those that can be named, by Holm. ``k_hat_fisher`` assumes that the datasets are
     independent, ``k_hat`` does not. ``reasons`` says which datasets have no p, and why.

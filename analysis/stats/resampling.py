@@ -1,4 +1,4 @@
-"""Two-level paired bootstrap: datasets, then seeds inside, the same draws for every variant.
+"""Two-level paired bootstrap: datasets, then seeds within them, with the same draws for all.
 
 Two claims come from one set of draws and are never mixed: "on these datasets" resamples seeds
 only, "on datasets like these" resamples datasets and then seeds.
@@ -27,7 +27,7 @@ class Resamples:
 
     ``dataset_RD`` picks the dataset of a slot, ``seed_RDS`` the seeds inside that slot.
     ``overlap`` is n_test / n_train where the seeds are resamples that share data. ``weights``
-    remembers what the draws come to for a pattern of cells.
+    caches the weights that the draws give for a pattern of cells.
     """
 
     dataset_RD: Array
@@ -68,7 +68,7 @@ class Resamples:
         (a bootstrap of n values has variance (n-1)/n of the unbiased one) by stretching deviations
         by sqrt(n/(n-1)), over datasets or over seeds. In our simulation the seeds-only coverage at
         3 seeds rises from .85 to .92, the two-level one at 11 datasets from .92 to .93; at 6
-        datasets it is about .90 and at 3 about .85, so read the t interval beside it there. Seeds
+        datasets it is about .90 and at 3 about .85, where the t interval is the better guide. Seeds
         that overlap are stretched further, by the factor of ``corrected_resampled_t``.
         """
         rows = [row[~np.isnan(row)] for row in values_DS]
@@ -91,7 +91,7 @@ class Resamples:
     def _weights(self, sizes: tuple[int, ...]) -> tuple[Array, Array]:
         """Weight of each of N = datasets x max(sizes) padded values in every repetition's average.
 
-        They depend on the numbers of seeds alone, so complete designs need them once.
+        They depend on the numbers of seeds alone, so that complete designs compute them once.
         """
         if sizes not in self.weights:
             if len(self.weights) >= MAX_CACHED_WEIGHTS:

@@ -224,7 +224,7 @@ def test_parts_that_move_together_or_never_have_no_main_effect():
     parts, cells = random_cells(3)
     together = {c: s for c, s in cells.items() if ("a" in c) == ("b" in c) and "c" not in c}
     found = {alias.part: alias for alias in aliases(together, parts)}
-    assert found["a"].value is None and found["a"].reason == "a moves only together with b"
+    assert found["a"].value is None and found["a"].reason == "a is switched only together with b"
     assert found["c"].value is None and found["c"].reason == "c is never switched"
 
 
@@ -269,8 +269,8 @@ def test_identical_cells_have_no_effect():
 def test_what_cannot_be_attributed_is_refused_in_one_line():
     parts, cells = random_cells(2)
     for wrong, match in (
-        (((), cells), "different parts"),
-        ((("a", "a"), cells), "different parts"),
+        (((), cells), "distinct parts"),
+        ((("a", "a"), cells), "distinct parts"),
         ((tuple(range(MAX_PARTS + 1)), cells), "8 parts or fewer"),
         ((("a",), cells), "cells switch b"),
         ((parts, {}), "found none"),
@@ -341,7 +341,10 @@ def test_named_variants_that_switch_parts_off_are_a_leave_one_out_design():
 def test_more_than_two_levels_are_no_toggle_and_give_effects_by_level():
     levels = {"T.cache": ("@A", "@B", "@NoCache"), "T.k": ("1", "2")}
     found = find_toggle_grid(full_factorial(levels))
-    assert not found.parts and "not a toggle grid: cache has other than two levels" in found.reason
+    assert (
+        not found.parts
+        and "not a toggle grid, because cache has other than two levels" in found.reason
+    )
     assert found.factors == {"cache": ("@A", "@B", "@NoCache"), "k": ("1", "2")}
     rng = np.random.default_rng(0)
     scores = {key: rng.normal(0.6, 0.05, (4, 3)) for key in found.by_level}
@@ -395,5 +398,5 @@ def test_effects_add_up_where_runs_are_missing():
     total = found.of("full_minus_base")[0].value
     assert sum(e.value for e in found.of("shapley")) == pytest.approx(total, abs=1e-12)
     assert found.statement.endswith(
-        "5 of 24 pairs of dataset and seed are left out, because a run is missing in a cell"
+        "5 of 24 pairs of dataset and seed are left out, because a cell lacks a run"
     )

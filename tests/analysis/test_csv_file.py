@@ -60,7 +60,7 @@ def test_rows_without_a_seed_are_one_measurement(tmp_path):
     results = load_csv(write(tmp_path, text), baseline="A")
     assert results.scores("Zero", "acc").shape == (1, 1) and not results.problems
     results = load_csv(write(tmp_path, "variant,dataset,acc\nA,d,71\nB,d,72\n"))
-    assert results.notes == ("the file has no seed column: every row is one measurement",)
+    assert results.notes == ("the file has no seed column, so every row is one measurement",)
 
 
 def test_given_hm_is_checked(tmp_path):
@@ -103,8 +103,8 @@ def test_settings_columns_keep_regimes_apart(tmp_path):
         (HEADER + "A,d,1,nan,60\n", "line 2: base must be an accuracy"),
         (HEADER + "A,d,1,inf,60\n", "line 2: base must be an accuracy"),
         (HEADER + "A,d,1,,60\n", "needs at least one row with every metric"),
-        ("variant,dataset,seed,acc,acc\nA,d,1,2,2\n", "a column appears once"),
-        ("variant,dataset,seed,correct\nA,d,1,2\n", "correct and total come together"),
+        ("variant,dataset,seed,acc,acc\nA,d,1,2,2\n", "every column must be unique"),
+        ("variant,dataset,seed,correct\nA,d,1,2\n", "correct and total belong together"),
         (
             "variant,dataset,seed,correct,total\nA,d,1,4,3\n",
             "line 2: correct and total must be whole",

@@ -82,7 +82,7 @@ def test_the_figures_are_in_the_page_or_say_why_not(toggle):
              "critical_difference", "attribution", "variance_shares", "interaction",
              "seed_scatter", "profiles", "cost"}  # fmt: skip
     assert set(toggle.figures) == names
-    assert absent(toggle)["shot_curves"] == "the study has one number of shots"
+    assert absent(toggle)["shot_curves"] == "the study has a single number of shots"
     page = toggle.page.read_text()
     for name in names:
         assert f'id="figure-{name}"' in page
@@ -170,8 +170,8 @@ def test_thirty_variants_and_a_file_without_seeds(tmp_path):
     path.write_text("variant,dataset,accuracy\n" + "\n".join(lines) + "\n")
     report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
     page = report.page.read_text()
-    assert absent(report)["cost"] == "the source has no costs"
-    assert "method_29" in page and "<dd>the source has no costs</dd>" in page
+    assert absent(report)["cost"] == "the source does not record costs"
+    assert "method_29" in page and "<dd>the source does not record costs</dd>" in page
     assert not re.search(r"\bnan\b", page) and "main.py rerun" not in page
 
 

@@ -42,7 +42,7 @@ def test_runs_of_another_code_version_are_set_aside_by_name(study):
     results = load_study(study)
     assert [p.kind for p in results.problems] == ["set aside"] * 3
     assert results.problems[0].detail == (
-        "code version new with changes, most runs have abc; run it again, or report with "
+        "code version new with changes, while most runs have abc; rerun it, or report with "
         "--allow-mixed"
     )
     assert set(results.runs["status"]) == {"finished", "set aside"}
@@ -65,7 +65,7 @@ def test_runs_on_another_split_are_set_aside(study):
     change(study, "Full", (1, 2), fingerprints={"dataset": "one"})
     change(study, "Full", (3,), fingerprints={"dataset": "two"})
     details = [p.detail for p in load_study(study).problems]
-    assert details == ["data split two, the runs beside it have one"] * 3
+    assert details == ["data split two, while the runs paired with it have one"] * 3
 
 
 def test_a_run_without_a_seed_may_have_any_split_of_its_dataset():
@@ -110,7 +110,7 @@ def test_selection_on_test_data_carries_a_flag(tmp_path):
     report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
     page = report.page.read_text()
     assert flagged(report.results, "B") and not flagged(report.results, "A")
-    assert "Selection saw test data, so these numbers are too high: B." in page
+    assert "Selection used test data, so these numbers are too high: B." in page
     assert page.count('<span class="flag">⚑</span>') == 3
     assert any(t.startswith("not ranked: selection") for t in tags(report.results, "B"))
     assert saw_test("best test epoch") and not saw_test("val")
@@ -151,7 +151,7 @@ def test_the_flag_and_seeds_as_pandas_writes_them(tmp_path):
         and report.section("headline").sentences[0].kind == "flag"
     )
     for name in ("report.md", "report.tex", "report.json"):
-        assert "Selection saw test data" in (tmp_path / "out" / name).read_text()
+        assert "Selection used test data" in (tmp_path / "out" / name).read_text()
 
 
 def test_one_dataset_has_t_intervals_and_a_posterior_over_its_seeds(tmp_path):
@@ -179,4 +179,4 @@ def test_half_a_grid_has_no_interaction_plot(tmp_path):
         path.write_text(head + "\n".join(rows) + "\n")
         report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
         assert ("interaction" in report.figures) == (len(kept) == 4)
-        assert ("cannot be told from the effect" in report.page.read_text()) == (len(kept) < 4)
+        assert ("is confounded with the effect" in report.page.read_text()) == (len(kept) < 4)

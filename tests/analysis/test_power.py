@@ -167,7 +167,7 @@ def test_more_seeds_settle_seed_noise_and_more_datasets_settle_spread():
     assert again.power >= 0.795 and again.seeds_needed == noisy.seeds_needed
     wide = plan(11, 3, effect=0.01, between=0.02, seed=0.001)
     assert wide.seeds_needed is None and wide.datasets_needed > 30
-    assert "more seeds do not settle it: with 11 datasets" in wide.notes[0]
+    assert "more seeds do not suffice: with 11 datasets" in wide.notes[0]
     enough = plan(wide.datasets_needed, 3, effect=0.01, between=0.02, seed=0.001)
     assert enough.power >= 0.8 > plan(wide.datasets_needed - 2, 3, between=0.02, seed=0.001).power
     done = plan(11, 3, effect=0.2)
@@ -183,7 +183,7 @@ def test_comparisons_cost_power():
 def test_small_designs_say_what_they_cannot():
     single = plan(1, 1)
     assert single.power is None and single.minimum_effect is None
-    assert "there is no test, so no power" in single.notes[-1]
+    assert "there is no test, so there is no power" in single.notes[-1]
     few = plan(4, 5)
     assert few.claim in few.notes[-1] and "in each of 4 datasets" in few.test
     seeds = plan(1, 5, effect=0.01, seed=0.02)
@@ -191,7 +191,7 @@ def test_small_designs_say_what_they_cannot():
     least = stats.t_power(0.5, seeds.seeds_needed), stats.t_power(0.5, seeds.seeds_needed - 1)
     assert least[0] >= 0.8 > least[1]
     unknown = plan(11, 1, seed=None)
-    assert unknown.seeds_needed is None and "noise of training is unknown" in unknown.notes[0]
+    assert unknown.seeds_needed is None and "training noise has to be measured" in unknown.notes[0]
     flat = plan(11, 3, between=0.0, seed=0.0)
     assert flat.power is None and flat.minimum_effect is None and "no spread" in flat.notes[-1]
 
@@ -255,7 +255,7 @@ def test_the_command_refuses_in_one_line(monkeypatch, capsys):
 
 def test_rows_have_no_number_where_there_is_none():
     rows = dict(plan_rows(plan(1, 1)))
-    assert rows["effect found with 80 % power"] == "-"
+    assert rows["effect detectable with 80 % power"] == "-"
     assert rows["power for 1.00 points"] == "-"
     assert dict(plan_rows(plan(11, 3, effect=0.2)))["seeds needed"] == "3 seeds would suffice"
 
@@ -276,6 +276,8 @@ def test_few_datasets_need_every_one_to_show_it():
     assert more.power >= 0.8 > less.power
     assert found.datasets_needed >= 6
     wide = plan(3, 5, effect=0.01, between=0.02, seed=noise)
-    assert wide.seeds_needed is None and "their spread alone hides effects" in wide.notes[0]
+    assert (
+        wide.seeds_needed is None and "the spread between them alone hides effects" in wide.notes[0]
+    )
     one_seed = plan(3, 1)
     assert one_seed.power is None and "there is no test" in one_seed.notes[-1]

@@ -121,11 +121,11 @@ def test_what_the_sources_print_inconsistently_is_flagged_and_nothing_else():
         ("few_shot", "CoOp", "average", "rerun", 8),
     }
     kd = flagged["base_to_new", "PromptKD", "ucf101", "paper", None]
-    assert kd == ("hm 86.10 is printed, the harmonic mean of 89.71 and 82.27 is 85.83",)
+    assert kd == ("hm 86.10 is printed, but the harmonic mean of 89.71 and 82.27 is 85.83",)
     coop = flagged["base_to_new", "CoOp", "average", "rerun", 16]
     assert coop == (
-        "base 81.50 is printed, the mean of the 11 rows is 81.59",
-        "new 69.77 is printed, the mean of the 11 rows is 69.99",
+        "base 81.50 is printed, but the mean of the 11 rows is 81.59",
+        "new 69.77 is printed, but the mean of the 11 rows is 69.99",
     )
 
 
@@ -167,7 +167,7 @@ def test_what_rounding_cannot_explain_is_flagged(tmp_path):
 def test_an_average_of_accuracies_is_over_the_targets_alone(tables):
     folder = tables(CROSS, "CoOp,Average,63.88", "CoOp,Average,63.90")
     row = one(load_published(folder), table="cross_dataset", accuracy=0.639)
-    assert row.flags == ("accuracy 63.90 is printed, the mean of the 10 rows is 63.88",)
+    assert row.flags == ("accuracy 63.90 is printed, but the mean of the 10 rows is 63.88",)
 
 
 BROKEN = [
@@ -182,14 +182,24 @@ BROKEN = [
     (BASE_TO_NEW, "98.00,89.81", "980.0,89.81", "from 0 to 100, got '980.0'"),
     (BASE_TO_NEW, "98.00,89.81", "nan,89.81", "base must be a number from 0 to 100, got 'nan'"),
     (BASE_TO_NEW, "98.00,89.81", ",89.81", "base must be a number from 0 to 100, got ''"),
-    (BASE_TO_NEW, "98.00,89.81,", "", "line 16: 6 columns make a row"),
-    (BASE_TO_NEW, "98.00,89.81", "98.00,1,89.81", "line 16: 6 columns make a row"),
-    (BASE_TO_NEW, "CoOp,Caltech101", "CoOp,ImageNet", "one row a figure, line 15 is the same"),
+    (BASE_TO_NEW, "98.00,89.81,", "", "line 16: a row has 6 columns"),
+    (BASE_TO_NEW, "98.00,89.81", "98.00,1,89.81", "line 16: a row has 6 columns"),
+    (
+        BASE_TO_NEW,
+        "CoOp,Caltech101",
+        "CoOp,ImageNet",
+        "every row must be unique, but line 15 is the same",
+    ),
     (BASE_TO_NEW, "CoOp,Caltech101", "CoOp,Caltch101", "did you mean 'Caltech101'?"),
     (BASE_TO_NEW, "CoOp,Caltech101", ",Caltech101", "line 16 (, Caltech101): method must not be"),
     (CROSS, "inductive", "inductiv", "unknown regime 'inductiv'; did you mean 'inductive'?"),
     (TABLES["few_shot"].file, "CoOp,4", "CoOp,four", "shots must be a whole number, got 'four'"),
-    (TABLES["few_shot"].file, "CoOp,8", "CoOp,4", "one row a figure, line 2 is the same"),
+    (
+        TABLES["few_shot"].file,
+        "CoOp,8",
+        "CoOp,4",
+        "every row must be unique, but line 2 is the same",
+    ),
     (BUDGETS, "backbone,shots", "spine,shots", "needs a column 'backbone'"),
 ]
 
@@ -254,7 +264,7 @@ def test_filters():
         "metric 'hmm'; did you mean 'hm'": {"metric": "hmm"},
         "protocol 'cross_datasets'; did you mean 'cross_dataset'": {"protocol": "cross_datasets"},
         "method 'MaPel'; did you mean 'MaPLe'": {"method": "MaPel"},
-        "no published figure has dataset 'imagenet_a', metric 'hm'; leave one out": {
+        "no published result has dataset 'imagenet_a', metric 'hm'; leave one out": {
             "dataset": "imagenet_a",
             "metric": "hm",
         },

@@ -111,7 +111,7 @@ def test_inert_copies_and_other_regimes_do_not_enlarge_the_family(study):
     blocks = compare_all(results, QUICK)
     assert comparison(blocks, "Full").family_size == 1
     reasons = {c.variant: c.reason for c in blocks[0].comparisons["hm"]}
-    assert reasons["Copy"] == "inert: the same runs as Full, counted there"
+    assert reasons["Copy"] == "inert: the same runs as Full, which is counted instead"
     assert reasons["CoOpCopy"] == "inert: the same runs as CoOp"
     assert reasons["KD"] == "regime 'transductive' against 'inductive'"
     table = main_table(results)
@@ -178,9 +178,12 @@ def test_headline_says_what_seeds_do_not_explain_where_datasets_are_too_few(stud
     assert (
         texts[0].startswith("Undecided against CoOp") and "(not shown in every dataset)" in texts[0]
     )
-    assert "better in 1 of 2 (data/set0)" in texts[0]
-    assert texts[1].startswith("On these 2 datasets alone, more than seeds explain against CoOp")
-    assert "Some +0.8" in texts[1] and texts[1].endswith("No claim about other datasets.")
+    assert "better in 1 of 2 datasets (data/set0)" in texts[0]
+    assert texts[1].startswith(
+        "On these 2 datasets alone, differences from CoOp beyond seed variation"
+    )
+    assert "Some +0.8" in texts[1]
+    assert texts[1].endswith("No claim is made about other datasets.")
     for effects, seeds in (({"Same": (0, 0)}, 5), ({"Some": (2, 3)}, 4), ({"Big": (8, 12)}, 5)):
         folder = make_study(study, {"CoOp": (0, 0)} | effects, datasets=2, seeds=seeds)
         results = load_study(folder)
@@ -313,7 +316,7 @@ def test_cross_dataset_and_single_variant_reports(study, tmp_path):
     assert report.results.primary_metric == "accuracy"
     folder = make_study(tmp_path / "one", {"CoOp": (0, 0)}, datasets=2, seeds=2)
     lonely = build_report(folder, out=folder / "report", options=QUICK, figures=False)
-    assert lonely.section("headline").text.startswith("One variant only")
+    assert lonely.section("headline").text.startswith("There is only one variant")
     assert "forest" not in lonely.figures
 
 

@@ -59,7 +59,7 @@ def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
     assert re.search(
         r"95 % [\w-]+( bootstrap)? interval \[.+\], Holm-adjusted p .+: \w+\)", texts[0]
     )
-    assert "), cost 52 runs and 1.3 minutes of compute." in texts[0]
+    assert "), at a cost of 52 runs and 1.3 minutes of compute." in texts[0]
     assert texts[1].startswith("Random search of equal budget")
     assert "against the random search on fresh seeds" in texts[2]
     promised = 100 * (tuned["search"]["val"] - default["search"]["val"])
@@ -114,14 +114,17 @@ def test_a_search_without_a_judgment_says_so(tmp_path):
     report = build_search_report(tmp_path / "s", options=QUICK)
     (finding,) = report.findings
     assert finding.kind == "note"
-    assert finding.text == "Not judged yet: 4 of 4 trials complete, test images untouched."
+    assert (
+        finding.text
+        == "Not judged yet: 4 of 4 trials are complete, and no test image has been used."
+    )
     assert '<section id="judgment">' not in report.page.read_text()
 
 
 def test_a_search_in_which_nothing_worked_has_a_page(tmp_path):
     run_inline(parsed(tmp_path, "experiment.template='crash'", trials=4), tmp_path / "s")
     page = build_search_report(tmp_path / "s", options=QUICK).page.read_text()
-    assert page.count("<dd>0 trials complete</dd>") == 4
+    assert page.count("<dd>too few complete trials: 0</dd>") == 4
     assert "this run always fails" in page
 
 

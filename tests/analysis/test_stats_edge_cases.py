@@ -337,7 +337,7 @@ def test_probability_better_by_hand():
     assert 0 <= found.interval.low < found.value < found.interval.high <= 1
     sure = stats.probability_better(np.abs(d) + 0.1, Resamples.draw(3, 2, reps=400, rng=rng()))
     assert sure.value == 1 and sure.interval.low == pytest.approx(3 / (3 + 1.959964**2))
-    assert "says the same" in sure.reason
+    assert "datasets agree" in sure.reason
     alone = stats.probability_better(d[:1], Resamples.draw(1, 2, reps=400, rng=rng()))
     assert alone.interval is not None and "over seeds" in alone.reason
 
@@ -506,7 +506,7 @@ def test_a_gain_that_is_sure_and_tiny_says_so():
     found = stats.judge([tiny])[0]
     assert (found.word, found.reason) == (
         "better",
-        "smaller than the region of practical equivalence",
+        "within the region of practical equivalence",
     )
     assert stats.judge([tiny + 0.02])[0].reason == ""
 
@@ -537,16 +537,21 @@ def test_ranks_and_mean_that_disagree_stay_undecided():
 @pytest.mark.parametrize(
     ("design", "primary", "never", "claim"),
     [
-        ((1, 1), "McNemar", "a claim on methods", "about these trained models"),
-        ((1, 1, 3), "Cochran", "a claim on methods", "about these trained models"),
+        ((1, 1), "McNemar", "a claim about methods", "about these trained models"),
+        ((1, 1, 3), "Cochran", "a claim about methods", "about these trained models"),
         ((1, 3), "undecided unless the effect is very large", "Wilcoxon", "on this dataset"),
         ((1, 5), "paired t over seeds", "Wilcoxon", "on this dataset"),
         ((1, 10), "paired t over seeds", "", "on this dataset"),
         ((3, 5), "k-hat", "Wilcoxon or Friedman", "by name"),
-        ((6, 5), "exact Wilcoxon over dataset means, paired t", "datasets x seeds", "like these"),
+        (
+            (6, 5),
+            "exact Wilcoxon over dataset means, with the paired t",
+            "datasets × seeds",
+            "like these",
+        ),
         (
             (11, 3, 6),
-            "exact Wilcoxon over dataset means, paired t beside it, each against",
+            "exact Wilcoxon over dataset means, with the paired t in addition, each against",
             "Nemenyi",
             "like these",
         ),
@@ -582,8 +587,8 @@ def test_few_datasets_decide_only_what_every_one_shows():
     found = stats.judge([all_up, -all_up, one_flat, mixed], names=("x", "y", "z"))
     assert [v.word for v in found] == ["better", "worse", "undecided", "undecided"]
     assert {v.decided_by for v in found} == {"t_each"} and found[0].smallest_p is None
-    assert found[2].reason == "better in 2 of 3 (x, z)"
-    assert found[3].reason == "better in 2 of 3 (x, z) and worse in 1 of 3 (y)"
+    assert found[2].reason == "better in 2 of 3 datasets (x, z)"
+    assert found[3].reason == "better in 2 of 3 datasets (x, z) and worse in 1 of 3 datasets (y)"
 
 
 def test_p_of_every_dataset_is_the_largest_of_the_single_ones():

@@ -113,9 +113,9 @@ def test_differing_splits_backbones_and_environments_are_noted(study):
     stray = RunRecord(**{**FIELDS, "identity": "stray"})
     write_record(folder / "stray", stray)
     assert load_study(folder).notes == (
-        "1 runs in the folder are not in the manifest and are not used: stray",
+        "runs in the folder but not in the manifest are not used (1): stray",
         "the runs differ in commit: abc, def",
-        "the runs on data/set0 did not use one split: their differences are not paired",
+        "the runs on data/set0 differ in split, so their differences are not paired",
         "the runs do not share one frozen backbone",
     )
 

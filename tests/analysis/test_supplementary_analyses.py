@@ -184,11 +184,11 @@ def test_missing_cells_have_the_mixed_model_as_their_answer(holes):
     scores = np.stack([results.scores("CoOp", "hm"), padded, results.scores("Full", "hm")])
     assert view.model == stats.mixed_model(scores, ["CoOp", "Zero", "Full"])
     text = section(holes)
-    assert "2 of 56 planned scores are missing: for an incomplete table this model is" in text
-    assert "one score per dataset and never copies: Zero." in text
-    assert "Other is in none of them: regime &#39;transductive&#39;" in text
+    assert "2 of 56 planned scores are missing. For an incomplete table, this is" in text
+    assert "one score per dataset, never as copies: Zero." in text
+    assert "Other is excluded from all of them: regime &#39;transductive&#39;" in text
     assert stability(holes.analysis).left_out == ("data/set1", "data/set4")
-    assert "Without data/set1, data/set4: cells are missing." in text
+    assert "Left out because cells are missing: data/set1, data/set4." in text
     assert "6 datasets, 3 seeds" in text
     for name in ("report.md", "report.tex"):
         assert "2 of 56 planned scores are missing" in (holes.out / name).read_text()
@@ -197,7 +197,7 @@ def test_missing_cells_have_the_mixed_model_as_their_answer(holes):
 def test_conover_agrees_or_names_the_pairs(tmp_path):
     far = computed(load_csv(write_csv(tmp_path / "far.csv", named(noisy(4, 8, 3, step=0)))))
     agrees = box(far, "conover").sentences[1].text
-    assert agrees == "It agrees with the tests of pairs in all 6 pairs."
+    assert agrees == "It agrees with the pairwise tests on all 6 pairs."
     results = load_csv(write_csv(tmp_path / "near.csv", named(noisy(5, 5, 3, step=0.8))))
     near, pairs = computed(results), all_pairs(results, "accuracy", QUICK)
     table = [stats.dataset_means(results.scores(v, "accuracy")) for v in results.variants]
@@ -211,7 +211,7 @@ def test_conover_agrees_or_names_the_pairs(tmp_path):
     disagreements = agreement(near).disagreements
     assert expected and [(d.variant, d.other) for d in disagreements] == expected
     assert [row[:2] for row in shown(near, "conover")] == expected
-    assert box(near, "conover").sentences[1].text.startswith("On 5 datasets this describes them")
+    assert box(near, "conover").sentences[1].text.startswith("With 5 datasets, this describes them")
     raw = record(near)["conover"]["tables"]
     assert raw["pairs"][0]["holm_p"] == pytest.approx(p_VV[0, 1], rel=1e-5)
     assert raw["fit"][0]["pairs"] == 10 == len(raw["pairs"])
@@ -288,21 +288,21 @@ def test_trends_over_shots_rise_grow_and_shrink(tmp_path):
         assert [t.holm_p for t in family] == stats.holm([t.p for t in family])
     cells = {row[0]: row for row in shown(further, "advantage")}
     assert cells["Fast"][5] == "grows" and cells["Slow"][3] == p_text(slow.p)
-    assert "Trained on nothing, so without a curve: Zero." in box(further, "rise").text
+    assert "Not trained, and therefore without a curve: Zero." in box(further, "rise").text
     lines = dict(rule_terms(rules(further)))
     assert lines["Decision table, shots: recommended test"] == "Page's L over datasets"
     assert record(further)["shot_advantage"]["tables"]["trends"][1]["trend"] == "grows"
 
 
 def test_trends_that_cannot_be_told_say_why(toggle, tmp_path):
-    assert box(toggle.analysis, "rise").reason == "the study has one number of shots"
+    assert box(toggle.analysis, "rise").reason == "the study has a single number of shots"
     two = computed(curve(tmp_path, {"CoOp": 1, "Fast": 3}, shots=SHOTS[:2]))
     assert "needs 2 complete datasets and 3 points, got 6 and 2" in trends(two).rise[0].trend.reason
     assert all(t.word == "undecided" and t.p is None for t in trends(two).advantage)
     hole = computed(curve(tmp_path, {"CoOp": 1, "Fast": 3}, hole=True))
     assert trends(hole).left_out == ("d0",)
     assert [t.trend.n for t in trends(hole).rise] == [6, 5]
-    assert "Without d0: cells are missing." in box(hole, "rise").text
+    assert "Left out because cells are missing: d0." in box(hole, "rise").text
 
 
 def test_the_decision_table_is_in_the_design_box(toggle, holes):
@@ -310,10 +310,10 @@ def test_the_decision_table_is_in_the_design_box(toggle, holes):
     rule = stats.decision_rule(6, 3, num_variants=8)
     assert facts["Decision table: recommended test"].startswith(rule.primary)
     assert facts["Decision table: never"] == "; ".join(rule.never)
-    assert facts["Decision table: to note"] == "; ".join(rule.notes) != ""
+    assert facts["Decision table: notes"] == "; ".join(rule.notes) != ""
     assert html.escape(rule.claim) in toggle.page.read_text()
     lines = dict(holes.section("design").table("design").rows)
-    assert "mixed model" in lines["Decision table: beside it"]
+    assert "mixed model" in lines["Decision table: in addition"]
     raw = json.loads((toggle.out / "report.json").read_text())["sections"]["design"]["tables"]
     assert [row["primary"] for row in raw["decision_table"]] == [rule.primary]
 
@@ -393,7 +393,7 @@ def test_a_bad_ratio_is_one_clear_line(tmp_path, monkeypatch, capsys, ratio):
     monkeypatch.setattr(sys, "argv", ["main.py", "report", str(source), "--overlap", ratio])
     assert command_line.main() == 2
     said = capsys.readouterr()
-    assert "overlap is the number of test images over that of training images" in said.err
+    assert "overlap is the ratio of test images to training images" in said.err
     assert len(said.err.strip().splitlines()) == 1 and not said.out
 
 
@@ -512,10 +512,10 @@ def test_reasons_of_what_is_not_applicable(tmp_path):
         source = write_csv(tmp_path / "s.csv", DEGENERATE[case]())
         return box(computed(load_csv(source)), key).reason
 
-    assert "needs 2 variants and 3 datasets" in reason("one dataset", "mixed")
+    assert "needs at least 2 variants and 3 datasets" in reason("one dataset", "mixed")
     assert "needs 3 variants and 2 complete datasets" in reason("one of each", "conover")
-    assert reason("one variant", "stability") == "one variant is first whatever is drawn"
-    assert "the same on every dataset: no noise" in reason("constant", "mixed")
+    assert reason("one variant", "stability") == "a single variant always ranks first"
+    assert "the same on every dataset, so no noise" in reason("constant", "mixed")
     assert "agree on the order" in reason("constant", "conover")
     assert "no dataset on which every variant" in reason("missing cells", "stability")
 
