@@ -231,14 +231,14 @@ class DefaultIsReference(Configurable):
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
-        (TakesKwargs, "TakesKwargs.__init__ takes .*rest: int, which swallows misspelled settings"),
-        (TakesArgs, "TakesArgs.__init__ takes .*rest: int, which swallows misspelled settings"),
+        (TakesKwargs, "TakesKwargs.__init__ takes .*rest: int, which accepts misspelled settings"),
+        (TakesArgs, "TakesArgs.__init__ takes .*rest: int, which accepts misspelled settings"),
         (OnlyKwargs, "OnlyKwargs.__init__ takes .*rest"),
         (NoAnnotation, "NoAnnotation.width has no annotation"),
         (UnknownName, "annotations of UnknownName.__init__ cannot be read .*Nowhere"),
         (ObjectAnnotation, "ObjectAnnotation.width: .*object.* is not a type for a setting"),
         (PlainDict, "PlainDict.width: .* is not a type for a setting"),
-        (RuleOnText, "RuleOnText.width: the rule >= 1 stands on .*str"),
+        (RuleOnText, "RuleOnText.width: the rule >= 1 cannot apply to .*str"),
         (DefaultBreaksRule, "default of DefaultBreaksRule.width must be int >= 1, got 0"),
         (DefaultBreaksType, "default of DefaultBreaksType.width must be int, got True"),
         (DefaultIsClass, "DefaultIsClass.cache has .*NoConstructor.* as its default.*leave the"),
