@@ -40,4 +40,4 @@ def power_command(
     if as_json:
         print_json(found.to_dict())
     else:
-        console().print(table("power", ["what", "value"], plan_rows(found)))
+        console().print(table("power", ["item", "value"], plan_rows(found)))

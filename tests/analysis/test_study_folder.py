@@ -159,7 +159,7 @@ def test_one_target_of_all_classes_is_a_metric(study):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 9}, "schema version 9, this version reads 1"),
+        ({"schema_version": 9}, "schema version 9, but this version reads 1"),
         ({"cells": []}, "lacks cells"),
         (
             {"baseline": "Coop"},

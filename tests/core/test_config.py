@@ -181,7 +181,10 @@ def test_one_key_stands_once_in_a_dict():
         ("toy.lr = 1\ntoy.name = 'x\n", "a.gin:2: "),
         ("toy.lr = 1\n  toy.lr = 1\n toy.lr = 1\n", "a.gin:3: unindent does not match"),
         ("toy.lr =", "a.gin:1: the value is missing, or not a literal"),
-        ("toy.lr = 1e-3 * 2", "a.gin:1: something follows the value: one literal is all"),
+        (
+            "toy.lr = 1e-3 * 2",
+            "a.gin:1: unexpected text after the value: a value is a single literal",
+        ),
         ("toy.lr 3", "a.gin:1: Couldn't parse statement, expected ':' or '='; a line is"),
         ("@toy = 3", "a.gin:1: this is not `Class.parameter = value`"),
         ("toy.seeds = {1, 2}", "a.gin:1: Expected ':'; a line is `Class.parameter = value`"),

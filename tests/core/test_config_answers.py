@@ -57,7 +57,7 @@ def test_a_resolved_text_holds_bindings_only_and_is_checked():
     ):
         config_from_text("include 'a.gin'\n")
     with pytest.raises(
-        ValueError, match=r"^w:1: a resolved configuration must not have an include and no"
+        ValueError, match=r"^w:1: a resolved configuration must not have an include or import"
     ):
         config_from_text("import core.config\n", "w")
     with pytest.raises(ValueError, match=r"^configuration:1: toy.lr must be float > 0, got -1"):

@@ -241,7 +241,7 @@ class DefaultIsReference(Configurable):
         (RuleOnText, "RuleOnText.width: the rule >= 1 cannot apply to .*str"),
         (DefaultBreaksRule, "default of DefaultBreaksRule.width must be int >= 1, got 0"),
         (DefaultBreaksType, "default of DefaultBreaksType.width must be int, got True"),
-        (DefaultIsClass, "DefaultIsClass.cache has .*NoConstructor.* as its default.*leave the"),
+        (DefaultIsClass, "DefaultIsClass.cache has .*NoConstructor.* as its default.*omit the"),
         (DefaultIsPartial, "DefaultIsPartial.cache has .* as its default"),
         (DefaultIsReference, "DefaultIsReference.cache has .* as its default"),
     ],

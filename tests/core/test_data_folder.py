@@ -282,7 +282,7 @@ def test_export_refuses_everything_but_itself(tmp_path):
     stamp = {f: f.stat().st_mtime_ns for f in out.rglob("*")}
     assert export_dataset(dataset, out) == out
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*")} == stamp
-    with pytest.raises(ValueError, match="other data"):
+    with pytest.raises(ValueError, match="different data"):
         export_dataset(replace(dataset, test=dataset.test[1:]), out)
     with pytest.raises(ValueError, match="listing or template"):
         export_dataset(replace(dataset, template="{}"), out)

@@ -228,7 +228,7 @@ BAD = {
             r"train\[0\]: 'frilly/none\.jpg' is not an image of dtd; use the",
         ),
         ("{test} 0", r"is a test image of dtd here; the file belongs to another split"),
-        ("{train} 5", r"has label 5, in dtd it is 0 \('banded'\); the label order differs"),
+        ("{train} 5", r"has label 5, but in dtd it is 0 \('banded'\); the label order differs"),
         ("{train}\n{train}", r"train\[1\]: .* is also train\[0\]; list an image once"),
         ("{train}", r"6 of 7 classes of dtd have no training image, first 'cobwebbed'"),
         ("{train}\tx", r"s\.txt:1: the label must be an integer of at least 0, got 'x'"),

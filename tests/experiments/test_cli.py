@@ -87,7 +87,7 @@ def test_bad_input_is_one_line_and_2(call, words, message):
 
 
 def test_debug_shows_where_it_came_from(call):
-    with pytest.raises(ValueError, match="nothing to list"):
+    with pytest.raises(ValueError, match="unknown topic"):
         call("list", "nonsense", "--debug")
 
 

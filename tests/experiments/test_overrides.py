@@ -109,7 +109,7 @@ def test_rules_that_cannot_act_are_refused(rule, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (NAMED + "grid.shots = (1, 2)", "curve of the protocol 'few_shot', got .*'base_to_new'"),
+        (NAMED + "grid.shots = (1, 2)", "only for the protocol 'few_shot', got .*'base_to_new'"),
         (FEW + "grid.shots = (1, 1)", r"grid\.shots must not repeat a value, but 1"),
         (FEW + "grid.shots = (-1,)", "int >= 0"),
         (

@@ -357,7 +357,7 @@ def test_a_note_about_a_storage_hides_the_password(tmp_path):
     url = "sqlite:////no/such/folder/me:secret@x.db"
     search = parsed(tmp_path, ONE_ROUND, f"search.storage={url!r}")
     assert run_inline(search, tmp_path / "s", progress=PlainProgress(lines)).complete
-    assert "me:***@x.db is behind (OperationalError" in lines.getvalue()
+    assert "me:***@x.db is out of date (OperationalError" in lines.getvalue()
     assert (
         "secret" not in lines.getvalue()
         and "Traceback" in (tmp_path / "s" / "storage.log").read_text()

@@ -108,7 +108,7 @@ def test_the_status_of_a_search_under_way_and_of_one_in_trouble(call, tmp_path):
     assert code == 0 and "no complete trial yet" in out
     assert "failed: trial 0: alpha, seed 1: RuntimeError: this run always fails" in out
     assert f"process {os.getpid()} on" in out and "4 failed" in out and "20 failed" in out
-    assert any(line.split() == ["│", "under", "way", "│", "4", "│"] for line in out.splitlines())
+    assert any(line.split() == ["│", "running", "│", "4", "│"] for line in out.splitlines())
 
 
 def test_no_run_of_a_search_is_made_again_and_the_way_out_works(call, tmp_path):
