@@ -1,4 +1,4 @@
-"""RefineLab from a checkout: ``python main.py`` is what ``refinelab`` is when installed."""
+"""Run RefineLab from a checkout: ``python main.py`` is the installed ``refinelab`` command."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""What everything stands on: types, configuration, records, frozen model, data, training."""
+"""The foundation: types, configuration, stored files, frozen model, data, training."""

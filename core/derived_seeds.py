@@ -1,4 +1,4 @@
-"""Seeds that follow from a run's seed and a purpose. Needs the standard library only."""
+"""Seeds derived from a run's seed and a purpose. Needs the standard library only."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""The interfaces that everything turns around: a base method, a refiner on top of it, a loss term.
+"""The central interfaces: a base method, a refiner on top of it, a loss term.
 
 Every hook that training, evaluation or a configuration calls on a method or a refiner is declared
 here with a default, or in ``core.config.Configurable``, which all registered classes share
@@ -31,12 +31,12 @@ class LossTerm(Protocol):
 class Method(nn.Module, Configurable, ABC):
     """Learns prompts for a frozen CLIP; one subclass per file.
 
-    Built as ``Method(clip, classes, seeds, *, hyper-parameters)``. ``regime`` says which images
-    training may see; ``provides`` which image fields a refiner may ask for; ``batch_coupled`` that
+    Built as ``Method(clip, classes, seeds, *, hyper-parameters)``. ``regime`` states which images
+    training may see; ``provides`` which image fields a refiner may request; ``batch_coupled`` that
     a prediction depends on the other images of its batch; ``image_input`` whether training can run
     on cached frozen features or must see pixels; ``trains`` that there is something to learn;
     ``eval_batch_size`` bounds an evaluation batch; ``released_unused`` are patterns of names in the
-    authors' checkpoints that nothing needs.
+    authors' checkpoints that are not needed.
     """
 
     regime: str = "inductive"
@@ -58,14 +58,14 @@ class Method(nn.Module, Configurable, ABC):
 
     @abstractmethod
     def set_classes(self, classes: ClassNames) -> None:
-        """Score other classes from now on, with what was learned; ValueError if it cannot."""
+        """Score other classes from now on, with what was learned; ValueError if not possible."""
 
     @abstractmethod
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """The method's own objective; the loss is the sum."""
 
     def texts_once(self) -> AbstractContextManager[None]:
-        """Inside, class texts may be encoded once and kept; for evaluation over many batches."""
+        """A context in which class texts may be encoded once and kept, for evaluation."""
         return nullcontext()
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
@@ -78,22 +78,23 @@ class Method(nn.Module, Configurable, ABC):
         """Called once after the last epoch, before the epoch to report is chosen."""
 
     def released_names(self) -> Mapping[str, str | None]:
-        """What was learned: our name -> the name in the authors' checkpoints, where they exist.
+        """Learned tensors: name here -> name in the authors' checkpoints, where they exist.
 
-        None for what a reader leaves as it starts. See ``core/train/published_checkpoints.py``.
+        None marks a tensor that keeps its initial value on import. See
+        ``core/train/published_checkpoints.py``.
         """
         return {}
 
     def targets(self, batch: Batch) -> Tensor:
-        """What ``criterion`` compares logits with; the labels unless a method says otherwise."""
+        """What ``criterion`` compares logits with; the labels unless a method overrides this."""
         return batch.labels
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The classification loss that a refiner's semantic term re-uses; mean over rows."""
+        """The classification loss, reused by a refiner's semantic term; mean over rows."""
         return F.cross_entropy(logits, targets)
 
     def output(self) -> MethodOutput:
-        """Widths and counts of what ``forward`` returns, for whoever refines it."""
+        """Widths and counts of what ``forward`` returns, for a refiner."""
         spec = self.clip.spec
         return MethodOutput(
             text_width=spec.joint_width,
@@ -116,8 +117,8 @@ class Refiner(nn.Module, Configurable, ABC):
     """Takes a base method's output and improves its class texts.
 
     Built as ``Refiner(source, seeds, *, parts)`` with the method's ``output()`` as the source.
-    ``released_file`` is the folder of its own checkpoint file, where the authors write one beside
-    the method's.
+    ``released_file`` is the folder of its own checkpoint file, if the authors write one beside the
+    method's.
     """
 
     released_file: ClassVar[str] = ""
@@ -129,8 +130,8 @@ class Refiner(nn.Module, Configurable, ABC):
     def observe(self, out: Forward, targets: Tensor | None = None) -> None:
         """State change of one training step, such as a cache write.
 
-        Gets what ``forward`` returned and what the method's criterion compares logits with: labels
-        (B,), or (B, C) where the method learns from a teacher.
+        Receives the output of ``forward`` and the targets of the method's criterion: labels (B,),
+        or (B, C) where the method learns from a teacher.
         """
 
     def released_names(self) -> Mapping[str, str | None]:

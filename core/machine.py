@@ -1,10 +1,10 @@
-"""What this machine offers. Needs the standard library only."""
+"""Resources of this machine. Needs the standard library only."""
 
 import os
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

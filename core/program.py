@@ -1,4 +1,4 @@
-"""How the program was started, for messages that say which command to run next."""
+"""How the program was started, for messages that suggest a command to run."""
 
 import shlex
 import sys
@@ -8,7 +8,7 @@ SCRIPT = "refinelab"
 
 
 def command_line(*words: object) -> str:
-    """A command of this program for a shell, started the way this process was.
+    """A command of this program as shell text, started the way this process was.
 
     ``refinelab ...`` where the installed script runs, ``python main.py ...`` anywhere else.
     """

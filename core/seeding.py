@@ -1,9 +1,9 @@
-"""Random streams that do not disturb each other.
+"""Independent random streams.
 
-Every consumer of randomness asks for a generator by its purpose. The seed is a hash of the run's
-seed and that purpose, so adding, removing or reordering one consumer never moves another.
+Every consumer of randomness requests a generator by its purpose. The seed is a hash of the run's
+seed and that purpose, so adding, removing or reordering one consumer never affects another.
 
-The ``seeded_`` functions make layers whose initial values come from such a generator, with the
+The ``seeded_`` functions create layers whose initial values come from such a generator, with the
 distributions of torch's defaults.
 """
 
@@ -23,7 +23,7 @@ class Seeds:
         self.scope = scope
 
     def at(self, *purpose: str | int) -> "Seeds":
-        """The streams below one purpose, to hand to a part."""
+        """The streams below one purpose, to pass to a part."""
         return Seeds(self.seed, *self.scope, *purpose)
 
     def generator(self, *purpose: str | int) -> torch.Generator:

@@ -1,6 +1,7 @@
-"""The values that travel between the parts. Shapes: B images, C classes, P patches, D joint width.
+"""The values that are passed between the parts. Shapes: B images, C classes, P patches, D joint
+width.
 
-Frozen dataclasses with no behavior beyond what follows from their fields.
+Frozen dataclasses without behavior beyond what follows from their fields.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ class FeatureSpec:
     """The dimensions of a backbone.
 
     ``grid`` counts patches (rows, columns); ``fingerprint`` hashes the weights; ``quick_gelu`` is
-    the activation, which the weights do not tell.
+    the activation, which cannot be inferred from the weights.
     """
 
     joint_width: int
@@ -53,12 +54,12 @@ class FeatureSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFeatures:
-    """What the frozen image tower says about images; none of it is normalized.
+    """The outputs of the frozen image tower; none of them is normalized.
 
     ``pooled`` (B, D) is the global feature. ``local`` (B, 1+P, D) are the last block's tokens
     projected like the global one, CLS first. ``attention`` (B, P) is the CLS row of the last
-    block's attention, mean over heads, without the CLS column. The last two are None unless they
-    were asked for.
+    block's attention, mean over heads, without the CLS column. The last two are None unless
+    requested.
     """
 
     pooled: Tensor
@@ -87,9 +88,9 @@ class ImageFeatures:
 class Batch:
     """Images of one step: ``pixels`` (B, 3, H, W), already normalized, or cached ``features``.
 
-    ``labels`` (B,) int64. Exactly one of the two image inputs is given, whichever the method asked
-    for. ``need`` names the fields of ImageFeatures that this step uses. ``index`` (B,) int64 are
-    the images' places in the training list, where there is one.
+    ``labels`` (B,) int64. Exactly one of the two image inputs is given, the one that the method
+    requires. ``need`` names the fields of ImageFeatures that this step uses. ``index`` (B,) int64
+    are the images' positions in the training list, if there is one.
     """
 
     labels: Tensor
@@ -104,7 +105,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodOutput:
-    """What a refiner gets from a base method: widths, counts, and the image fields it provides."""
+    """What a refiner receives from a base method: widths, counts, and the provided image fields."""
 
     text_width: int
     local_width: int
@@ -115,7 +116,7 @@ class MethodOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """What a base method, or a refiner on top of it, says about a batch.
+    """The output of a base method, or of a refiner on top of it, for a batch.
 
     ``image`` (B, D) unit norm; ``text`` (C, D), or (B, C, D) when conditioned on the image;
     ``logit_scale`` (); ``local`` (B, 1+P, D) and ``attention`` (B, P) as in ImageFeatures, prompt

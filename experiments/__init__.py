@@ -1,1 +1,1 @@
-"""Runs, grids, searches, executors, tracking and protocols."""
+"""Single runs, studies, searches, worker processes and the command line."""

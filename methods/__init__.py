@@ -1,4 +1,4 @@
-"""Base methods, one file each. Importing this package registers them all."""
+"""Base methods, one file per method. Importing this package registers all of them."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""What base methods share. Shapes: B images, C classes, D joint width."""
+"""Code shared by base methods. Shapes: B images, C classes, D joint width."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 class TextMethod(Method):
-    """A method whose class texts do not depend on the image: it has ``class_texts`` to write."""
+    """A method whose class texts do not depend on the image; subclasses write ``class_texts``."""
 
     _texts: Tensor | None = None
 
@@ -38,7 +38,7 @@ class TextMethod(Method):
 
     @contextmanager
     def texts_once(self) -> Iterator[None]:
-        """Inside, class texts are encoded once and kept; for evaluation over many batches."""
+        """A context in which class texts are encoded once and kept, for evaluation."""
         with torch.no_grad():
             texts = self.class_texts()
         with self.given_texts(texts):
@@ -46,7 +46,7 @@ class TextMethod(Method):
 
     @contextmanager
     def given_texts(self, texts_CD: Tensor) -> Iterator[None]:
-        """Inside, these stand for the class texts."""
+        """A context in which these tensors replace the class texts."""
         self._texts = texts_CD
         try:
             yield

@@ -18,7 +18,8 @@ from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import unit
 
-# Text widths a token needs in one block: 6 to 9 are kept for the backward pass, the rest passes by.
+# Memory per token in one block, in text widths: 6 to 9 stay for the backward pass, the rest is
+# temporary.
 VALUES_PER_TOKEN = 12
 KINDS = ("weight", "bias")
 
@@ -41,12 +42,12 @@ class CoCoOp(Method):
     """Learns N context vectors and a network that shifts all of them by one vector per image.
 
     Class texts are (B, C, D): every image has class prompts of its own. ``ctx`` (N, W) starts from
-    the words of ``ctx_init``, or from N(0, 0.02 squared) and ``num_ctx`` where that is empty. The
-    network's hidden width is the joint width over ``meta_reduction``.
+    the words of ``ctx_init``, or from N(0, 0.02 squared) with ``num_ctx`` vectors if that is empty.
+    The network's hidden width is the joint width over ``meta_reduction``.
 
     All prompts of a batch are encoded together, in chunks of images: ``max_text_memory_mb`` bounds
     what one chunk keeps for the backward pass (the prompts of one image are never split). With
-    several chunks each is computed again in the backward pass, so the bound holds for the step.
+    several chunks, each is recomputed in the backward pass, so that the bound holds for the step.
     The released code loops over images, which limits it to batches of one.
 
     Source: Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022,
@@ -71,7 +72,7 @@ class CoCoOp(Method):
         if meta_reduction > spec.joint_width:
             raise ValueError(
                 f"CoCoOp.meta_reduction is {meta_reduction}, but the backbone's joint width is "
-                f"{spec.joint_width}, which leaves no hidden unit; use a smaller meta_reduction"
+                f"{spec.joint_width}, which leaves no hidden units; use a smaller meta_reduction"
             )
         self.max_text_memory_mb = max_text_memory_mb
         self.placeholder = placeholder_of(ctx_init, num_ctx)

@@ -19,9 +19,9 @@ class CoOp(TextMethod):
     """Learns N context vectors in front of, around or behind every class name.
 
     ``ctx`` is (N, W), shared by all classes, or (C, N, W) when ``class_specific``. It starts from
-    the words of ``ctx_init``, or from N(0, 0.02 squared) where that is empty. With words their
-    number is N, and ``num_ctx`` is not used. The released code ignores class-specific context
-    silently when words are given; here every class starts from the same words.
+    the words of ``ctx_init``, or from N(0, 0.02 squared) if that is empty. With words, N is their
+    number and ``num_ctx`` is not used. The released code silently ignores class-specific context if
+    words are given; here every class starts from the same words.
 
     Source: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022, arXiv 2109.01134.
     """

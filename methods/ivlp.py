@@ -27,14 +27,14 @@ class IVLP(TextMethod):
 
     ``text_prompts`` hold ``depth_text`` prompts (``num_ctx_text``, W_text), the first one in front
     of the class names; ``vision_prompts`` hold ``depth_vision`` prompts (``num_ctx_vision``,
-    W_vision) behind the patches. Depth counts blocks: 1 is the input alone, a vision depth of 0 is
-    no vision prompt, None is every block. Two settings were published under this name: 2 + 2
-    tokens in all 12 blocks (the defaults here) and 4 + 4 tokens in 9 blocks.
+    W_vision) behind the patches. Depth counts blocks: 1 is the input alone, a vision depth of 0
+    means no vision prompts, None means every block. Two settings were published under this name: 2
+    + 2 tokens in all 12 blocks (the defaults here) and 4 + 4 tokens in 9 blocks.
 
     ``ctx_init`` gives the first ``num_ctx_text`` tokens of the context ("all" of them with
-    ``ctx_init_tokens``); further ones stay fixed before the name. The release falls back to a
-    random context silently beyond 4 tokens, and overwrites class names where the words are fewer
-    than the tokens; here the first takes an empty ``ctx_init`` and the second is an error.
+    ``ctx_init_tokens``); further ones stay fixed before the name. Beyond 4 tokens the release
+    silently falls back to a random context, and it overwrites class names if there are fewer words
+    than tokens; here the former requires an empty ``ctx_init`` and the latter is an error.
     ``prompt_dtype`` "float16" rounds the deep prompts at every use, as the release does even in an
     fp32 run; the default does not.
 
@@ -94,7 +94,7 @@ class IVLP(TextMethod):
         return unit(self.text_prompts.encode(self.clip))
 
     def image_features(self, batch: Batch) -> ImageFeatures:
-        """Features of the prompted image tower; frozen ones where there is no vision prompt."""
+        """Features of the prompted image tower; frozen ones if there are no vision prompts."""
         if not len(self.vision_prompts.prompts):
             return super().image_features(batch)
         assert batch.pixels is not None, "vision prompts need pixels"
@@ -109,13 +109,13 @@ class IVLP(TextMethod):
 
 
 def released_text_prompts(depth: int) -> dict[str, str | None]:
-    """Published names of the text prompts of ``depth`` blocks, by ours."""
+    """Published names of the text prompts of ``depth`` blocks, by name here."""
     later = {i: f"text_encoder.transformer.resblocks.{i}.VPT_shallow" for i in range(1, depth)}
     return {f"text_prompts.prompts.{i}": name for i, name in ({0: "ctx"} | later).items()}
 
 
 def released_vision_prompts(depth: int) -> dict[str, str | None]:
-    """Published names of the vision prompts of ``depth`` blocks, by ours; none for depth 0."""
+    """Published names of the vision prompts of ``depth`` blocks, by name here; none for depth 0."""
     later = {i: f"image_encoder.transformer.resblocks.{i}.VPT_shallow" for i in range(1, depth)}
     first = {0: "image_encoder.VPT"} if depth else {}
     return {f"vision_prompts.prompts.{i}": name for i, name in (first | later).items()}

@@ -25,7 +25,7 @@ RELEASED_DEPTH = 9
 class Projector(nn.Module):
     """From the student's width to the teacher's: two layers with batch norm and ReLU between.
 
-    (B, D) to (B, T). In training the norm is that of the batch, which must have two images.
+    (B, D) to (B, T). In training, batch statistics are used, so a batch needs at least two images.
     """
 
     def __init__(self, width: int, teacher_width: int, seeds: Seeds) -> None:
@@ -45,14 +45,14 @@ class Projector(nn.Module):
 
 
 class KnownLogits:
-    """Teacher logits by the images' places in the training list, as far as they were asked for."""
+    """Teacher logits by position in the training list, as far as they were computed."""
 
     def __init__(self) -> None:
         self.rows_NC = torch.empty(0, 0)
         self.known_N = torch.zeros(0, dtype=torch.bool)
 
     def missing(self, index_B: Tensor) -> Tensor:
-        """Which images of a batch are not known yet: (B,) bool."""
+        """Which images of a batch have no stored logits yet: (B,) bool."""
         places = int(index_B.max()) + 1 - len(self.known_N)
         if places > 0:
             grown = torch.zeros(places, dtype=torch.bool, device=index_B.device)
@@ -60,7 +60,7 @@ class KnownLogits:
         return ~self.known_N[index_B]
 
     def learn(self, index_K: Tensor, logits_KC: Tensor) -> None:
-        """Keep logits of images that were missing."""
+        """Store the logits of images that were missing."""
         short = len(self.known_N) - len(self.rows_NC)
         if short > 0:
             empty = logits_KC.new_zeros(short, logits_KC.shape[1])
@@ -80,18 +80,18 @@ class PromptKD(TextMethod):
 
     as released the mean over all B * C entries (``kl_reduction`` "batchmean": over images), hence
     the large weight (1000; the paper's 200 for Aircraft, Flowers and DTD is only a comment in the
-    release). A refiner gets the same KL as its criterion.
+    release). A refiner receives the same KL as its criterion.
 
     ``teacher`` is @RunTeacher, @PublishedTeacher or @ZeroShotTeacher; None is the student's own
     frozen CLIP. ``regime`` says which unlabeled images are seen, of both halves of the classes:
     "limited" the few-shot draw (``experiment.shots``), "transductive" all (shots must be 0); the
     release is transductive and picks its epoch on test images.
 
-    ``teacher_logits`` "once" asks the teacher once per image and keeps its logits, which is exact
-    on unaugmented images (``experiment.num_views`` 0); "each_step" asks for every augmented view,
-    as the release does. The depth is 9 as released, or every block of a shallower tower.
+    ``teacher_logits`` "once" runs the teacher once per image and keeps its logits, which is exact
+    for unaugmented images (``experiment.num_views`` 0); "each_step" runs it on every augmented
+    view, as the release does. The depth is 9 as released, or every block of a shallower tower.
 
-    The released code runs in fp16 alone, and only with a teacher path derived from the dataset.
+    The released code runs only in fp16, and only with a teacher path derived from the dataset.
 
     Source: Li et al., PromptKD: Unsupervised Prompt Distillation for Vision-Language Models,
     CVPR 2024, arXiv 2403.02781.
@@ -152,7 +152,7 @@ class PromptKD(TextMethod):
         return self.teacher.texts(self.classes)
 
     def image_features(self, batch: Batch) -> ImageFeatures:
-        """Features of the prompted image tower, in the student's width; no norm."""
+        """Features of the prompted image tower, in the student's width; not normalized."""
         if not len(self.vision_prompts.prompts):
             return super().image_features(batch)
         assert batch.pixels is not None, "vision prompts need pixels"
@@ -170,7 +170,7 @@ class PromptKD(TextMethod):
         )
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
-        self.known = {}  # another training may have another list of images
+        self.known = {}  # another training may have a different list of images
 
     def targets(self, batch: Batch) -> Tensor:
         """Teacher logits (B, C); computed once per image of the training list."""

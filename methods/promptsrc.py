@@ -29,21 +29,21 @@ class PromptSRC(IVLP):
         ce + text_weight * mean|t - F| + image_weight * mean|v - z| + kl_weight * KL(p0 || p)
 
     where ``p0 = softmax(s z F')`` and ``p = softmax(logits)``. The L1 terms are means over all
-    entries, dimensions too; the KL is as well with ``kl_reduction`` "mean", as released, so that it
-    fades with the number of classes; "batchmean" is the mean over images.
+    entries, including dimensions; so is the KL with ``kl_reduction`` "mean", as released, so that
+    it shrinks with the number of classes; "batchmean" is the mean over images.
 
     F (C, D) is the unit mean of the raw text features of ``templates`` ("clip60": the released
     list, "dataset": the dataset's own, or strings with one ``{}``); ``template_average`` "unit"
-    makes each template's features unit first. The depths are 9 as released, or every block of a
+    normalizes each template's features first. The depths are 9 as released, or every block of a
     shallower tower.
 
     With ``average`` "gaussian" the reported weights are the sum over epochs e of w_e times the
     state at the end of e, w_e proportional to a Gaussian of ``average_mean`` and ``average_std``,
     from epoch ``average_starts_at`` on. The release averages the whole model, whose frozen tensors
-    fp16 rounds; here it is what trains. Where an epoch is selected on validation images, what
-    counts is that epoch's state, not the average.
+    fp16 rounds; here only trained parameters are averaged. If an epoch is selected on validation
+    images, the state of that epoch is used, not the average.
 
-    The released code runs in fp16 alone: amp fails on a tuple, fp32 mixes precisions.
+    The released code runs only in fp16: amp fails on a tuple, fp32 mixes precisions.
 
     Source: Khattak et al., Self-regulating Prompts: Foundational Model Adaptation without
     Forgetting, ICCV 2023, arXiv 2307.06948.
@@ -102,7 +102,7 @@ class PromptSRC(IVLP):
         self.frozen_text_CD = None
 
     def forward(self, batch: Batch) -> Forward:
-        """What IVLP says; ``aux`` holds ``own_text``, ``frozen_text`` and ``frozen_image``.
+        """The output of IVLP; ``aux`` holds ``own_text``, ``frozen_text`` and ``frozen_image``.
 
         Inside ``texts_once``, where nothing trains, ``aux`` stays empty.
         """
@@ -184,7 +184,7 @@ class PromptSRC(IVLP):
 
 
 def _checked_templates(templates: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The templates by name or as given; empty stands for the dataset's own."""
+    """The templates by name or as given; empty means the dataset's own."""
     if isinstance(templates, str):
         return CLIP_TEMPLATES_60 if templates == "clip60" else ()
     for template in templates:

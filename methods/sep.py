@@ -30,7 +30,7 @@ from methods.token_fusion import (
 )
 
 COSINE_EPS = 1e-7
-# A fusion's modules by their names in released checkpoints.
+# The modules of a fusion by their names in released checkpoints.
 RELEASED_MODULES = {
     "attention": "promt_attention_visual",
     "norm1": "ln_pa_1_visual",
@@ -44,11 +44,11 @@ RELEASED_MODULES = {
 
 @register("method")
 class SEP(TextMethod):
-    """Deep prompts in both towers that are renewed, layer by layer, from the tower's own tokens.
+    """Deep prompts in both towers that are updated, layer by layer, from the tower's own tokens.
 
-    Trainable: context ``ctx`` (N, W), visual prompts, a ``TokenFusion`` a fused layer and tower,
-    and class prototypes (C, D). With f the frozen and g the prompted unit image feature, and t_h
-    the unit text of the hand-made prompt::
+    Trainable: context ``ctx`` (N, W), visual prompts, one ``TokenFusion`` per fused layer and
+    tower, and class prototypes (C, D). With f the frozen and g the prompted unit image feature, and
+    t_h the unit text of the hand-made prompt::
 
         v = n(g + f),  t = n(n(prompted text) + t_h)
         ce               = CE(s v t')
@@ -57,14 +57,14 @@ class SEP(TextMethod):
         prototypes       = prototype_weight / 2 (CE(z v n(V)') + CE(z f n(V)')), z = prototype_scale
 
     ``text_layers`` and ``vision_layers`` count blocks from 0; None means every block but the first,
-    as released. ``selection_scope`` says over what the power of an image token is averaged, one
+    as released. ``selection_scope`` sets whether the power of an image token is averaged over one
     image or the whole batch; ``fusion_axis`` whether the fusion attends over the tokens of a
     sequence or over the batch (images in the vision tower, class names in the text tower). The
     defaults "image" and "token" make a prediction independent of its batch; the released pair is
-    "batch" and "batch", and declares ``batch_coupled``. ``fusion_init`` "shared" starts the
-    fusions of a tower from the same values, as released. ``ctx_init`` gives the context by its
-    words, empty means N(0, 0.02 squared) and ``num_ctx`` vectors. A refiner gets v, t and the
-    prompted tower's local tokens.
+    "batch" and "batch", and declares ``batch_coupled``. ``fusion_init`` "shared" starts the fusions
+    of a tower from the same values, as released. ``ctx_init`` gives the words of the context; empty
+    means ``num_ctx`` vectors from N(0, 0.02 squared). A refiner receives v, t and the prompted
+    tower's local tokens.
 
     Before the first step each prototype is the unit mean of its class's frozen features over one
     pass of the training views; a class without images starts from its hand-made text, where the
@@ -80,7 +80,7 @@ class SEP(TextMethod):
     eval_batch_size = 500
     released_unused = (
         r"(visual_)?meta_net_\..*",  # what the modules of each tower were copied from
-        r"(prompt_projections|visual_prompts)\..*",  # as many as blocks, however few are fused
+        r"(prompt_projections|visual_prompts)\..*",  # one per block, even if fewer are fused
         r"VPT_fc\.weight",  # the prototypes
     )
 
@@ -180,8 +180,8 @@ class SEP(TextMethod):
         return self.clip.encode_text(self.prompts.assemble(self.ctx), self.prompts.eot_C, self.text)
 
     def released_names(self) -> Mapping[str, str | None]:
-        """Module k of a released list serves the k-th fused layer. Prototypes serve training alone;
-        the released code drops them too.
+        """Module k of a released list belongs to the k-th fused layer. Prototypes are used only in
+        training; the released code drops them too.
         """
         names: dict[str, str | None] = {"ctx": "ctx", "vision.ctx": "ctx_visual"}
         for tower, released in (("text", "prompt_projections"), ("vision", "visual_prompts")):
@@ -247,17 +247,17 @@ def _fused_layers(tower: str, layers: tuple[int, ...] | None, depth: int) -> tup
     if layers != tuple(sorted(set(layers))) or any(layer >= depth for layer in layers):
         raise ValueError(
             f"SEP.{tower}_layers is {layers}, but the {tower} tower has {depth} blocks, 0 to "
-            f"{depth - 1}; give each fused block once, in ascending order"
+            f"{depth - 1}; list each fused block once, in ascending order"
         )
     return layers
 
 
 def _check_counts(clip: FrozenCLIP, num_ctx: int, num_ctx_vision: int) -> None:
-    """Raise ValueError where a tower has too few tokens to fuse the prompts with."""
+    """Raise ValueError if a tower has too few tokens to fuse with the prompts."""
     length, num_tokens = clip.spec.context_length, 1 + clip.spec.num_patches
     if 1 + 2 * num_ctx > length:
         raise ValueError(
-            f"SEP fuses its {num_ctx} context tokens with as many behind them, but the text tower "
+            f"SEP fuses its {num_ctx} context tokens with as many after them, but the text tower "
             f"takes {length} tokens; use SEP.num_ctx of at most {(length - 1) // 2}"
         )
     if num_ctx_vision > num_tokens:

@@ -1,4 +1,4 @@
-"""Teachers for distillation: frozen models with class texts, which classify images.
+"""Teachers for distillation: frozen models with class texts that classify images.
 
 Shapes: B images, C classes, T teacher width. Nothing here is trained.
 """
@@ -74,7 +74,7 @@ class Teacher(nn.Module, Configurable):
 class ZeroShotTeacher(Teacher):
     """Zero-shot CLIP: the student's own backbone, or a larger one.
 
-    ``backbone`` None is the student's. ``templates`` are those of ZeroShot; empty is the
+    ``backbone`` None means the student's. ``templates`` are as in ZeroShot; empty means the
     dataset's own.
 
     Source: Radford et al., ICML 2021, arXiv 2103.00020.
@@ -95,18 +95,18 @@ class ZeroShotTeacher(Teacher):
 
 @register("teacher")
 class RunTeacher(Teacher):
-    """What an earlier run of ours learned, such as stage 1 of PromptKD: PromptSRC on a large CLIP.
+    """An earlier run of this suite, such as stage 1 of PromptKD: PromptSRC on a large CLIP.
 
     ``run`` is the run's folder, or the weights file in it. Any method whose class texts do not
-    depend on the image can teach, without a refiner. Which images the earlier run saw is the
-    user's to choose: for base-to-new it should have been trained on the base classes.
+    depend on the image can teach, without a refiner. The user chooses which images the earlier run
+    saw: for base-to-new it should have been trained on the base classes.
 
     Source: stage 1 of Li et al., PromptKD, CVPR 2024, arXiv 2403.02781.
     """
 
     @classmethod
     def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:
-        """The earlier run's files: their content decides what a student learns."""
+        """The earlier run's files: their content determines what a student learns."""
         folder = _run_folder(parameters["run"])
         return folder / CONFIG_NAME, folder / WEIGHTS_NAME
 
@@ -115,7 +115,7 @@ class RunTeacher(Teacher):
         path = folder / CONFIG_NAME
         if not has_config(folder):
             raise ValueError(
-                f"RunTeacher.run = {run!r} is not a finished run: there is no {path}; give the "
+                f"RunTeacher.run = {run!r} is not a finished run: {path} does not exist; give the "
                 "folder of a run of this suite, or use @PublishedTeacher for another file"
             )
         earlier = build(config_from_text(read_config(folder), str(path)), "experiment")
@@ -133,9 +133,9 @@ class PublishedTeacher(Teacher):
 
     ``path`` is a torch file, read without executing anything in it, whose ``state_dict`` holds the
     prompts: ``prompt_learner.ctx``, ``image_encoder.VPT`` and a ``VPT_shallow`` for each later
-    block. Numbers and depths follow from it; ``ctx_init`` must be the one it was trained with.
+    block. Numbers and depths are derived from it; ``ctx_init`` must be the one it was trained with.
     Only the prompts are taken. The file's CLIP tensors, which the release averages in fp16 and so
-    changes by up to 7e-4 relative, are left alone in favor of ``backbone`` with ``weights``.
+    changes by up to 7e-4 relative, are ignored in favor of ``backbone`` with ``weights``.
 
     Source: Li et al., PromptKD: Unsupervised Prompt Distillation for Vision-Language Models,
     CVPR 2024, arXiv 2403.02781.
@@ -199,13 +199,15 @@ def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:
 
 
 def _clip(backbone: Any, weights: Any, student: FrozenCLIP) -> FrozenCLIP:
-    """A teacher's backbone, where the student's is and as precise."""
+    """A teacher's backbone, on the device and in the precision of the student's."""
     return shared_clip(backbone, weights, str(student.scale.device), student.scale.dtype)
 
 
 def _check_teaches(method: Method, refiner: Refiner, run: str) -> None:
     if list(refiner.state_dict()):
-        raise ValueError(f"the run {run!r} used a refiner; a teacher is a base method alone")
+        raise ValueError(
+            f"the run {run!r} used a refiner; a teacher must be a base method without refiner"
+        )
     if not isinstance(method, TextMethod):
         raise ValueError(
             f"the run {run!r} trained {type(method).__name__}, whose class texts depend on the "
@@ -214,7 +216,7 @@ def _check_teaches(method: Method, refiner: Refiner, run: str) -> None:
 
 
 def _check_same_images(student: FrozenCLIP, teacher: FrozenCLIP) -> None:
-    """Raise ValueError unless one batch of pixels serves both."""
+    """Raise ValueError unless the same batch of pixels is valid for both."""
 
     def seen(clip: FrozenCLIP) -> tuple[Any, ...]:
         return clip.spec.image_size, clip.spec.image_mean, clip.spec.image_std
@@ -222,5 +224,5 @@ def _check_same_images(student: FrozenCLIP, teacher: FrozenCLIP) -> None:
     if seen(student) != seen(teacher):
         raise ValueError(
             f"teacher {teacher.name} and student {student.name} see images of different size or "
-            f"normalization: {seen(teacher)} and {seen(student)}; use a teacher with the same"
+            f"normalization: {seen(teacher)} and {seen(student)}; use a teacher with the same input"
         )

@@ -1,4 +1,4 @@
-"""Token fusion: hooks that renew the prompt tokens of a tower from its other tokens.
+"""Token fusion: hooks that update the prompt tokens of a tower from its other tokens.
 
 Shapes: B sequences (images, or classes), L tokens, T frozen tokens (1 + patches), n prompt tokens,
 W tower width.
@@ -21,7 +21,7 @@ FIRST_SCALE = 0.75
 
 
 class TokenFusion(nn.Module):
-    """New prompt tokens (B, n, W) out of as many other tokens and the prompt tokens so far.
+    """New prompt tokens (B, n, W) from as many other tokens and the current prompt tokens.
 
     With tokens u and prompts p::
 
@@ -58,7 +58,7 @@ class TokenFusion(nn.Module):
         return fused
 
     def _attend(self, query: Tensor, key: Tensor) -> Tensor:
-        """Attention over the first axis of what the module gets: sequences, or tokens."""
+        """Attention over the first axis of the input: sequences, or tokens."""
         attended: Tensor
         if self.axis == "batch":
             attended, _ = self.attention(query, key, key, need_weights=False)
@@ -84,8 +84,8 @@ def fusions_of(
 class TextFusion(nn.Module):
     """Text hook: before each fused block tokens 1..n become the fusion of 1..n and n+1..2n.
 
-    Positions 1..n then know of positions up to 2n, which breaks causality: a prompt must keep at
-    least 1 + 2n tokens, and there is no prefix that all classes share.
+    Positions 1..n then depend on positions up to 2n, which breaks causality: a prompt must keep at
+    least 1 + 2n tokens, and the classes share no prefix.
     """
 
     def __init__(self, fusions: nn.ModuleDict, num_ctx: int) -> None:
@@ -94,7 +94,7 @@ class TextFusion(nn.Module):
         self.num_ctx = num_ctx
 
     def parts(self, x_BLW: Tensor) -> tuple[Tensor, Tensor]:
-        """The n tokens right of the context, whatever they are, and the context: (B, n, W) each."""
+        """The n tokens after the context and the context itself: (B, n, W) each."""
         start, stop = 1 + self.num_ctx, 1 + 2 * self.num_ctx
         return x_BLW[:, start:stop], x_BLW[:, 1:start]
 
@@ -109,7 +109,7 @@ class TextFusion(nn.Module):
 
 
 class VisionFusion(nn.Module):
-    """Vision hook: prompts ``ctx`` (n, W) behind the patches, renewed from the strongest tokens.
+    """Vision hook: prompts ``ctx`` (n, W) after the patches, updated from the strongest tokens.
 
     Before each fused block the n of the T frozen tokens with the largest mean square, in descending
     order, are fused with the trailing prompts. ``scope`` "image" takes the mean over the channels
@@ -139,7 +139,7 @@ class VisionFusion(nn.Module):
         return power_BT if self.scope == "image" else power_BT.mean(dim=0, keepdim=True)
 
     def select(self, x_BLW: Tensor) -> Tensor:
-        """The strongest tokens, 0 is CLS: (B, n) in descending order."""
+        """Indices of the strongest tokens (0 is CLS): (B, n) in descending order."""
         chosen = self.power(x_BLW).topk(len(self.ctx), dim=-1).indices
         return chosen.expand(len(x_BLW), -1)
 

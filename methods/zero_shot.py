@@ -19,7 +19,7 @@ class ZeroShot(TextMethod):
     """Class texts from hand-made prompts: one template, or the mean over several.
 
     ``templates`` are strings with one ``{}``; empty means the dataset's own template. The unit
-    features of the templates are averaged and made unit again. No parameters.
+    features of the templates are averaged and normalized again. No parameters.
 
     Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
     ICML 2021, arXiv 2103.00020.

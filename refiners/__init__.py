@@ -1,4 +1,4 @@
-"""Refiners and their parts, one file a kind of part. Importing this package registers them all."""
+"""Refiners and their parts, one file per kind of part. Importing this registers them all."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""Aggregation: combines class texts with what the cache holds. Shapes: texts (..., D), M slots."""
+"""Aggregation: combines class texts with the cache. Shapes: texts (..., D), M slots."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -30,7 +30,7 @@ class Aggregation(nn.Module, Configurable, ABC):
 class LinearAggregation(Aggregation):
     """``t + alpha * W [t, f]`` with f the cache's read-out and a learned W (D, 2D), no bias.
 
-    As released the result is not made unit again before the logits; ``renormalise`` does that.
+    As released, the result is not normalized again before the logits; ``renormalise`` does that.
 
     Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176.
     """
@@ -55,16 +55,16 @@ class LinearAggregation(Aggregation):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """Nothing is added with ``alpha`` 0."""
+        """With ``alpha`` 0 nothing is added."""
         nothing = parameters.get("alpha") == 0 and not parameters.get("renormalise")
         return Reference("NoAggregation") if nothing else parameters
 
 
 @register("aggregation")
 class GatedAggregation(Aggregation):
-    """``t + g * W [t, f]`` where a gate g in (0, 1) decides, for each class, how much is added.
+    """``t + g * W [t, f]``; a gate g in (0, 1) controls how much is added for each class.
 
-    ``g = sigmoid(w [t, f] + b)``; b starts where the gate is ``initial_gate``, so that training
+    ``g = sigmoid(w [t, f] + b)``; b starts such that the gate is ``initial_gate``, so that training
     starts near LinearAggregation with that alpha.
 
     Source: ours; gating as in Srivastava et al., Highway Networks, 2015, arXiv 1505.00387.
@@ -143,7 +143,7 @@ class FusionAggregation(Aggregation):
 
 @register("aggregation")
 class NoAggregation(Aggregation):
-    """Off: texts stay as they are, whatever the cache holds."""
+    """Off: texts are unchanged, regardless of the cache."""
 
     def __init__(self, width: int, seeds: Seeds) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ class MlpAlignment(Alignment):
     """Two 1x1 layers with batch norm and ReLU between them, over all B * N rows.
 
     The released refiner's alignment. Its output is not normalized. The first layer's bias gets no
-    gradient (batch norm follows), and the running statistics serve no released computation.
+    gradient (batch norm follows), and no released computation uses the running statistics.
 
     Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176.
     """
@@ -39,7 +39,7 @@ class MlpAlignment(Alignment):
 
 @register("alignment")
 class LinearAlignment(Alignment):
-    """One linear layer, with bias.
+    """One linear layer with bias.
 
     Source: ours; the smallest map between widths.
     """
@@ -55,13 +55,13 @@ class LinearAlignment(Alignment):
 
 @register("alignment")
 class NoAlignment(Alignment):
-    """Off: tokens as the image tower projects them."""
+    """Off: tokens as projected by the image tower."""
 
     def __init__(self, local_width: int, text_width: int, seeds: Seeds) -> None:
         super().__init__()
         if local_width != text_width:
             raise ValueError(
-                f"NoAlignment needs local and text features of one width, got {local_width} and "
+                f"NoAlignment needs local and text features of equal width, got {local_width} and "
                 f"{text_width}; use @MlpAlignment, which maps widths"
             )
 

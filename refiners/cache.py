@@ -1,4 +1,4 @@
-"""Local caches of fine visual concepts.
+"""Local caches of fine-grained visual concepts.
 
 Shapes: B images, P patches, M slots, T tokens, C classes, D text width.
 """
@@ -26,10 +26,10 @@ SlotInit = Literal["positive", "normal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What one training step shows a cache, without gradient.
+    """The input of a cache in one training step, without gradient.
 
     ``aligned`` (B, 1+P, D), CLS first; ``attention`` (B, P) of CLS over patches and ``labels`` (B,)
-    int64 only for caches that ask for them.
+    int64 only for caches that request them.
     """
 
     aligned: Tensor
@@ -38,10 +38,10 @@ class Observation:
 
 
 class Cache(nn.Module, Configurable, ABC):
-    """A memory that class texts read and local tokens write.
+    """A memory that is read by class texts and written by local tokens.
 
     Built as ``Cache(width, seeds, num_classes)``. ``writes``: training steps change it;
-    ``reads_attention``: it needs the attention row of an image for that.
+    ``reads_attention``: writing needs the attention row of an image.
     """
 
     writes: ClassVar[bool] = True
@@ -56,11 +56,11 @@ class Cache(nn.Module, Configurable, ABC):
         """What each text reads from the memory: (..., D) for texts (..., D)."""
 
     def observe(self, seen: Observation) -> None:
-        """Take in one training step."""
+        """Update the memory after one training step."""
 
 
 class SoftCache(Cache):
-    """A cache that is read by a softmax over its slots: ``softmax(n(t) M' / temperature) M``."""
+    """A cache read with a softmax over its slots: ``softmax(n(t) M' / temperature) M``."""
 
     read_temperature: float = 1.0
 
@@ -87,13 +87,15 @@ class EmaCache(SoftCache):
 
     Read: ``softmax(n(t) M' / read_temperature) M``. Write: ``x = n(tokens)``, ``S = x M'``; each
     token goes to its best slot j with the weight ``exp(S_ij - max_i S_ij)``; a slot with tokens
-    becomes ``momentum * M_j + (1 - momentum) * reduce(weight * x)``; all slots are made unit again.
+    becomes ``momentum * M_j + (1 - momentum) * reduce(weight * x)``; all slots are normalized
+    again.
 
     Released values are the defaults. ``read_temperature = 1`` leaves the read weights almost
-    uniform, since cosines lie in [-1, 1]; ``write_reduce = "sum"`` lets a busy slot forget far more
-    than ``momentum`` says. ``initial = "positive"`` draws slots from the positive orthant (cosine
-    about 0.75 among them); "normal" spreads them. ``reset_after`` steps without a token a slot
-    takes the token that its own slot explains worst; 0, as released, never does that.
+    uniform, since cosines lie in [-1, 1]; with ``write_reduce = "sum"`` a busy slot forgets far
+    more than ``momentum`` suggests. ``initial = "positive"`` draws slots from the positive orthant
+    (cosine about 0.75 among them); "normal" spreads them. After ``reset_after`` steps without a
+    token, a slot takes the token that is least similar to its own best slot; 0, as released,
+    disables this.
 
     The cache is a buffer, saved with the run; the released code loses it on resume.
 
@@ -139,7 +141,7 @@ class EmaCache(SoftCache):
     @torch.no_grad()
     def write(self, tokens_TD: Tensor) -> None:
         """Move the slots towards the tokens of one step."""
-        tokens_TD = tokens_TD.to(self.slots_MD.dtype)  # autocast hands over half precision
+        tokens_TD = tokens_TD.to(self.slots_MD.dtype)  # autocast passes half precision
         slot_T, weight_TM = self.write_weights(tokens_TD)
         chosen_TM = F.one_hot(slot_T, len(self.slots_MD)).to(tokens_TD.dtype)
         taken_M1 = chosen_TM.sum(dim=0)[:, None]
@@ -154,7 +156,7 @@ class EmaCache(SoftCache):
             self._reset_idle(F.normalize(tokens_TD, dim=-1))
 
     def _reset_idle(self, tokens_TD: Tensor) -> None:
-        """Give slots that were idle too long the tokens that no slot explains well."""
+        """Reset slots that were idle too long to the tokens least similar to any slot."""
         idle = (self.idle_M >= self.reset_after).nonzero()[:, 0][: len(tokens_TD)]
         explained_T = (tokens_TD @ self.slots_MD.t()).amax(dim=-1)
         worst = explained_T.argsort(stable=True)[: len(idle)]
@@ -166,7 +168,8 @@ class EmaCache(SoftCache):
 class QueueCache(SoftCache):
     """First in, first out: the tokens of the ``topk`` patches that CLS attends to most.
 
-    Read softly as EmaCache; only filled slots take part. Nothing is averaged: a slot is one token.
+    Read softly like EmaCache; only filled slots take part. Nothing is averaged: a slot is one
+    token.
 
     Source: ours; a queue as in He et al., MoCo, CVPR 2020, arXiv 1911.05722.
     """
@@ -199,7 +202,7 @@ class QueueCache(SoftCache):
     def observe(self, seen: Observation) -> None:
         assert seen.attention is not None
         count = min(self.topk, seen.attention.shape[1])
-        best_BK = seen.attention.topk(count, dim=-1).indices + 1  # behind CLS
+        best_BK = seen.attention.topk(count, dim=-1).indices + 1  # after CLS
         chosen = seen.aligned.gather(1, best_BK[..., None].expand(-1, -1, seen.aligned.shape[-1]))
         newest = F.normalize(chosen.flatten(0, 1).to(self.slots_MD.dtype), dim=-1)
         kept = torch.cat([newest, self.slots()])[: len(self.slots_MD)]
@@ -211,7 +214,7 @@ class QueueCache(SoftCache):
 class LearnedCache(SoftCache):
     """Slots are parameters, learned by gradient; nothing is written.
 
-    The control that tells whether what a cache holds must come from image tokens.
+    A control that shows whether the content of a cache must come from image tokens.
 
     Source: ours; slots as in Sukhbaatar et al., End-To-End Memory Networks, NeurIPS 2015,
     arXiv 1503.08895.
@@ -241,7 +244,7 @@ class LearnedCache(SoftCache):
 class ClassCache(SoftCache):
     """One slot per training class: an EMA of the mean local token of that class's images.
 
-    A class of which no image was seen yet takes no part in the read. Texts of other classes read
+    A class without any image so far takes no part in the read. Texts of other classes read
     the slots of the training classes softly, as in EmaCache. Where a method learns from soft
     targets, the most probable class counts as the label.
 

@@ -21,8 +21,8 @@ Pooling = Literal["each", "mean", "max"]
 class RefinerLoss(nn.Module, Configurable, ABC):
     """A loss term times its ``weight``.
 
-    ``reads_local``: it needs local tokens and the attention row. ``topk`` is how many patches of an
-    image it picks by that row.
+    ``reads_local``: it needs local tokens and the attention row. ``topk`` is the number of patches
+    per image that it selects by that row.
     """
 
     reads_local: ClassVar[bool] = False
@@ -31,7 +31,7 @@ class RefinerLoss(nn.Module, Configurable, ABC):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """A term of weight 0 is no term."""
+        """A term of weight 0 equals no term."""
         return Reference("NoLoss") if parameters.get("weight") == 0 else parameters
 
     @abstractmethod
@@ -43,10 +43,10 @@ class SemanticLoss(RefinerLoss):
     """The method's criterion on local rows against the unrefined texts, times ``weight``.
 
     ``local_rows`` are the rows of an image: "cls", its token; "top", the ``topk`` patches that CLS
-    attends to most; "mean", the mean of all 1 + P tokens. As released all three, not normalized;
-    ``normalise_rows`` does that. ``pooling`` "each", as released, scores every row alone and takes
-    the mean; "mean" scores the mean of an image's row logits; "max" scores each class by its best
-    row, so that one row may speak for one class and another for the next.
+    attends to most; "mean", the mean of all 1 + P tokens. The release uses all three, not
+    normalized; ``normalise_rows`` normalizes them. ``pooling`` "each", as released, scores every
+    row alone and takes the mean; "mean" scores the mean of an image's row logits; "max" scores each
+    class by its best row, so that different rows may support different classes.
 
     Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176 (released weight 1/50).
     """
@@ -86,7 +86,7 @@ class SemanticLoss(RefinerLoss):
         if "cls" in self.local_rows:
             parts.append(aligned_BND[:, :1])
         if "top" in self.local_rows:
-            best_BK = self.top_patches(out) + 1  # behind CLS
+            best_BK = self.top_patches(out) + 1  # after CLS
             index_BKD = best_BK[..., None].expand(-1, -1, aligned_BND.shape[-1])
             parts.append(aligned_BND.gather(1, index_BKD))
         if "mean" in self.local_rows:
@@ -113,7 +113,7 @@ class SemanticLoss(RefinerLoss):
 class L1Regularization(RefinerLoss):
     """``weight`` times the mean of ``|n(r) - t|``: refined texts stay near the unrefined ones.
 
-    Both sides carry gradient.
+    Gradients flow through both sides.
 
     Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176 (released weight 20).
     """
@@ -146,7 +146,7 @@ class CosineRegularization(RefinerLoss):
 
 @register("loss")
 class L1CosineRegularization(RefinerLoss):
-    """Both: the L1 term and the cosine term, each with its weight.
+    """The sum of the L1 term and the cosine term, each with its weight.
 
     Source: ours; the sum of L1Regularization (arXiv 2412.08176) and CosineRegularization.
     """
@@ -171,7 +171,7 @@ class L1CosineRegularization(RefinerLoss):
 
 @register("loss")
 class NoLoss(RefinerLoss):
-    """Off: no term at all."""
+    """Off: no loss term."""
 
     weight = 0.0
 

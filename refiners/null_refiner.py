@@ -8,7 +8,7 @@ from core.types import Forward, MethodOutput
 
 @register("refiner")
 class NullRefiner(Refiner):
-    """No refiner: the base method as it is."""
+    """No refiner: the base method unchanged."""
 
     def __init__(self, source: MethodOutput, seeds: Seeds) -> None:
         super().__init__()

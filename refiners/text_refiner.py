@@ -1,4 +1,4 @@
-"""TextRefiner: class texts refined by a local cache of fine visual concepts, part by part."""
+"""TextRefiner: class texts refined by a local cache of fine-grained visual concepts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,7 +24,7 @@ OFF = {
     "regularization": Reference("NoLoss"),
 }
 
-# The released parts' tensors by their names in released checkpoints; other parts have none.
+# Tensors of the released parts by their names in released checkpoints; other parts have none.
 RELEASED_NAMES: dict[type[nn.Module], dict[str, str]] = {
     MlpAlignment: two_layer_names("mid_image_trans"),
     EmaCache: {"slots_MD": MEMORY},
@@ -34,7 +34,7 @@ RELEASED_NAMES: dict[type[nn.Module], dict[str, str]] = {
 
 @register("refiner")
 class TextRefiner(Refiner):
-    """Reads a cache of local visual concepts with the class texts and adds what it reads to them.
+    """Reads a cache of local visual concepts with the class texts and adds the result to them.
 
     ``text -> aggregation(text, cache)``. In training the aligned local tokens feed the
     semantic loss and are then written into the cache. Each of the five parts is plugged in, and
@@ -66,7 +66,7 @@ class TextRefiner(Refiner):
         if missing := sorted(self.needs() - source.provides):
             raise ValueError(
                 f"TextRefiner needs the image fields {missing}, which this base method does not "
-                "provide; plug in @NoCache and @NoLoss, or another base method"
+                "provide; use @NoCache and @NoLoss, or another base method"
             )
         if self.semantic.topk > source.num_patches:
             raise ValueError(
@@ -106,13 +106,13 @@ class TextRefiner(Refiner):
         }
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
-        """Terms of positive weight: at weight 0 weight decay would still move their parts."""
+        """Terms of positive weight: with weight 0, weight decay would still change their parts."""
         parts = {"semantic": self.semantic, "regularization": self.regularization}
         return {name: part for name, part in parts.items() if part.weight > 0}
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """The same computation with fewer parts; the planner runs equal cells once."""
+        """An equivalent computation with fewer parts; the planner runs equal cells once."""
         simple = dict(parameters)
         if simple["aggregation"] == Reference("NoAggregation"):
             simple["cache"] = Reference("NoCache")

@@ -1,4 +1,4 @@
-"""Loading a backbone: the only door to open_clip's models.
+"""Loading a backbone; the only module that uses open_clip's models.
 
 A backbone is an open_clip name with a pretrained tag, an open_clip name with a local weights file,
 or "mosaic", the embedded model that needs no download. open_clip is slow to import, so functions
@@ -30,15 +30,17 @@ from core.suggestions import did_you_mean
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
 
-# What another size of these says about the file.
+# What a different size of these tensors implies about the file.
 SIZED_BY = {
-    "visual.positional_embedding": "another image size or patch size",
-    "positional_embedding": "another context length",
+    "visual.positional_embedding": "a different image size or patch size",
+    "positional_embedding": "a different context length",
 }
 
 
 def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
-    """A random open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg, quick_gelu}``."""
+    """A randomly initialized open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg,
+    quick_gelu}``.
+    """
     import open_clip
 
     settings = dict(config)
@@ -49,17 +51,17 @@ def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
 
 
 def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
-    """A frozen backbone, float32 on the CPU. Never downloads: ``fetch`` does, when asked.
+    """A frozen backbone, float32 on the CPU. Never downloads; only ``fetch`` does.
 
     ``weights`` is a pretrained tag of open_clip that was fetched before, or the path of a local
     file in one of the formats of ``core/clip/weights.py``. For "mosaic" it may be None (the shipped
-    file). OpenAI's files, and tags that open_clip knows to be trained with quick-GELU, select the
-    model with it; the clip's ``name`` says so. About other files nothing is known: ``name`` is
-    taken as it is.
+    file). OpenAI's files, and tags that open_clip lists as trained with quick-GELU, select the
+    quick-GELU model, as the clip's ``name`` shows. For other files the activation is unknown:
+    ``name`` is used as given.
 
     Raises ValueError for an unknown name or tag, a file that is missing or does not fit, a tower
-    that is not a native ViT, and a tag without quick-GELU in a model with it, which would only
-    lower accuracy silently.
+    that is not a native ViT, and a tag without quick-GELU for a model with it, which would silently
+    lower accuracy.
     """
     if name == MOSAIC:
         return _load_mosaic(Path(weights) if weights else mosaic.WEIGHTS_PATH)
@@ -67,7 +69,7 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     if weights is None:
         raise ValueError(
             f"backbone {name!r} needs weights: a pretrained tag ({_some_tags(name)}) "
-            "or the path of a file"
+            "or the path to a file"
         )
     source: Mapping[str, Any] = {}
     path: Path | None = Path(weights)
@@ -96,10 +98,10 @@ def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype)
 
 
 def pretrained_source(name: str, tag: str) -> dict[str, Any]:
-    """What open_clip knows about a tag: ``hf_hub`` or ``url``, ``mean``, ``std``, ``quick_gelu``.
+    """open_clip's metadata of a tag: ``hf_hub`` or ``url``, ``mean``, ``std``, ``quick_gelu``.
 
-    Raises ValueError for an unknown tag, and for one whose weights want another activation than
-    a model that was named with quick-GELU.
+    Raises ValueError for an unknown tag, and for weights without quick-GELU in a model whose name
+    requests it.
     """
     import open_clip
 
@@ -111,18 +113,18 @@ def pretrained_source(name: str, tag: str) -> dict[str, Any]:
         source["quick_gelu"] = bool(source.get("quick_gelu", False))
         if quick and not source["quick_gelu"]:
             raise ValueError(
-                f"weights {tag!r} were trained without quick-GELU, the model {name!r} is built "
+                f"weights {tag!r} were trained without quick-GELU, but the model {name!r} is built "
                 f"with it; use {name.removesuffix(QUICK)!r}"
             )
         return source
     raise ValueError(
         f"backbone {name!r} has no pretrained tag {tag!r}; known tags: {_some_tags(name)}; "
-        "a local file is given by its path, with a suffix"
+        "to use a local file, give its path including the suffix"
     )
 
 
 def about(name: str, tag: str) -> str:
-    """The size of a tag's weights, where they come from and where they would lie, for a message."""
+    """The size of a tag's weights, their origin and their destination, for a message."""
     source = pretrained_source(name, tag)
     with torch.device("meta"):
         model = build_open_clip(_native_config(name))
@@ -132,7 +134,7 @@ def about(name: str, tag: str) -> str:
 
 
 def fetch(name: str, tag: str) -> Path:
-    """Download a tag's weights unless they are there: the only thing here that uses the network.
+    """Download a tag's weights unless they are present: the only function that uses the network.
 
     Returns the file. Raises ValueError for an unknown tag and where the download fails.
     """
@@ -145,8 +147,8 @@ def fetch(name: str, tag: str) -> Path:
             found = Path(open_clip.download_pretrained(source))
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"weights {tag!r} of {name!r} cannot be fetched: {first_line(error)}; "
-                "fetch the file elsewhere and give its path"
+                f"weights {tag!r} of {name!r} cannot be downloaded: {first_line(error)}; "
+                "download the file elsewhere and give its path"
             ) from error
     return found
 
@@ -154,7 +156,7 @@ def fetch(name: str, tag: str) -> Path:
 def _load_mosaic(path: Path) -> FrozenCLIP:
     if not path.is_file() and path == mosaic.WEIGHTS_PATH:
         raise ValueError(
-            f"the embedded model's weights {path} are missing; restore the file or train it again: "
+            f"the embedded model's weights {path} are missing; restore the file or retrain it: "
             f"{command_line('pretrain')}"
         )
     model: Any = build_open_clip(mosaic.MODEL_CONFIG)
@@ -167,14 +169,14 @@ def _load_mosaic(path: Path) -> FrozenCLIP:
 
 
 def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy a state dict into a model, in its float32; every tensor must be there and fit."""
+    """Copy a state dict into a float32 model; every tensor must be present and fit."""
     own = model.state_dict()
     wrong = [key for key in own if key in state and own[key].shape != state[key].shape]
     for key in sorted(wrong, key=lambda key: key not in SIZED_BY):
-        reason = SIZED_BY.get(key, "another model")
+        reason = SIZED_BY.get(key, "a different model")
         raise ValueError(
             f"weights {source} do not fit the model: {key!r} is {tuple(state[key].shape)} in the "
-            f"file and {tuple(own[key].shape)} in the model, {reason}; check the model name"
+            f"file and {tuple(own[key].shape)} in the model ({reason}); check the model name"
         )
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     for problem, keys in (("lacks", missing), ("has unknown", unknown)):

@@ -1,4 +1,4 @@
-"""One transformer block of open_clip, row by row: only the rows that somebody reads are computed.
+"""One transformer block of open_clip, row by row: only the rows that are read are computed.
 
 Letters: B sequences, Q query rows, K key rows, W tower width, H heads. The weights stay in
 open_clip's modules; these functions only decide which rows go through them.
@@ -35,7 +35,7 @@ def finish(block: Any, x_BQW: Tensor, attended_BHQE: Tensor) -> Tensor:
 
 
 def add_to_residual(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a block: rows ``x`` (..., W), and what they attended to with heads joined."""
+    """The rest of a block, given rows ``x`` (..., W) and their attention output, heads joined."""
     x = x + block.ls_1(block.attn.out_proj(attended))
     out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return out
@@ -49,7 +49,7 @@ def full_block(block: Any, x_BLW: Tensor, *, causal: bool) -> Tensor:
 
 
 def row_block(block: Any, x_BLW: Tensor, row_B: Tensor) -> Tensor:
-    """The causal block on one row a sequence: (B, W). Exact where only that row is read later."""
+    """The causal block on one row per sequence: (B, W). Exact if only that row is read later."""
     every = torch.arange(len(x_BLW), device=x_BLW.device)
     x_B1W = x_BLW[every, row_B][:, None]
     (query,) = project(block, x_B1W, "q")

@@ -55,9 +55,9 @@ class TrailingPrompts:
 class VisionPrompts(nn.Module):
     """``depth`` prompts of N tokens for the image tower, drawn from N(0, 0.02 squared).
 
-    Prompt 0 stands behind the patches, gets no position and goes through the first norm; later
-    blocks keep what came through. The feature never pools over prompts. ``prompt_dtype`` "float16"
-    rounds every prompt where it is used, as the released code does.
+    Prompt 0 follows the patches, has no position embedding and passes through the first norm;
+    blocks without a prompt of their own keep its output. The feature never pools over prompts.
+    ``prompt_dtype`` "float16" rounds every prompt where it is used, as the released code does.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class VisionPrompts(nn.Module):
         )
 
     def hook(self) -> TokenHook:
-        """What to hand to ``encode_image``; nothing at all where there are no prompts."""
+        """The hook for ``encode_image``; one without effect if there are no prompts."""
         if not len(self.prompts):
             return NO_HOOK
         return TrailingPrompts([_as_used(prompt, self.prompt_dtype) for prompt in self.prompts])
@@ -87,11 +87,11 @@ class VisionPrompts(nn.Module):
 class TextPrompts(nn.Module):
     """``depth`` prompts of N tokens for the text tower, in front of the class names.
 
-    Prompt 0 stands at positions 1..N of the input and starts from the first N tokens of
-    ``ctx_init`` (all of them, whatever ``num_ctx`` says, where ``ctx_init_tokens`` is "all"), or
-    from N(0, 0.02 squared) where that is empty; the later prompts are drawn. The prompt string is
-    ``ctx_init name.``, so that init tokens beyond N stay as fixed tokens before the name.
-    ``owner`` is whom error messages name. ``prompt_dtype`` "float16" rounds the prompts of later
+    Prompt 0 is at positions 1..N of the input and starts from the first N tokens of ``ctx_init``
+    (from all of them, regardless of ``num_ctx``, if ``ctx_init_tokens`` is "all"), or from N(0,
+    0.02 squared) if that is empty; the later prompts are drawn at random. The prompt string is
+    ``ctx_init name.``, so that init tokens beyond N stay as fixed tokens before the name. ``owner``
+    is the class that error messages name. ``prompt_dtype`` "float16" rounds the prompts of later
     blocks where they are used, as the released code does.
     """
 
@@ -134,7 +134,7 @@ class TextPrompts(nn.Module):
         self.set_classes(clip, classes)
 
     def set_classes(self, clip: FrozenCLIP, classes: ClassNames) -> None:
-        """Put the prompts in front of other class names."""
+        """Place the prompts in front of other class names."""
         self.classes = ContextPrompts(
             clip, classes, placeholder=self.placeholder, num_ctx=self.num_ctx
         )
@@ -153,7 +153,7 @@ class TextPrompts(nn.Module):
 def checked_depth(
     owner: str, setting: str, depth: int | None, *, tower_depth: int, default: int | None
 ) -> int:
-    """How many blocks get a prompt; None is ``default``, or all where the tower has fewer.
+    """The number of blocks with a prompt; None is ``default``, or all blocks of a smaller tower.
 
     Raises ValueError, naming the setting, where the tower has fewer blocks than asked for.
     """
@@ -162,13 +162,13 @@ def checked_depth(
     if depth > tower_depth:
         raise ValueError(
             f"{owner}.{setting} is {depth}, but this tower of the backbone has {tower_depth} "
-            f"blocks; use at most {tower_depth}, or None for what the tower allows"
+            f"blocks; use at most {tower_depth}, or None for the default"
         )
     return depth
 
 
 def _generator(seeds: Seeds, layer: int) -> torch.Generator:
-    """Prompt 0 is the context of the other methods: it starts from the same draw."""
+    """Prompt 0 corresponds to the context of the other methods and starts from the same draw."""
     return seeds.generator("context") if layer == 0 else seeds.generator("text", layer)
 
 

@@ -1,12 +1,12 @@
-"""The cache of frozen image features: what the image tower says about each image, computed once
-for all runs.
+"""The cache of frozen image features: the image tower's output for each image, computed once for
+all runs.
 
 Layout: ``root/<key>/<field>/<sha256>.safetensors`` (``core.data.tensor_shards``). A key hashes the
 weights' fingerprint, the dataset's name and content, the transform (with the number of the
-augmented view) and the dtype; ``key.json`` tells people which. Shards appear by rename and never
-change: killing a process at any moment leaves complete shards only, and a damaged one is noticed,
-dropped and recomputed. A lock per key keeps processes from computing the same thing twice; where
-locks do not work they only waste time.
+augmented view) and the dtype; ``key.json`` lists them in readable form. Shards appear by rename and
+never change: killing a process at any moment leaves complete shards only, and a damaged one is
+detected, dropped and recomputed. A lock per key keeps processes from computing the same thing
+twice; where locks do not work, the only cost is duplicate work.
 
 Frozen towers give the same features for every method and every run, hence the cache. The fixed
 augmented views make augmented training cacheable too, and pair all runs by construction. Shapes: B
@@ -58,7 +58,7 @@ class ImageEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """One dataset seen through one transform. ``about`` says in clear what ``key`` hashes."""
+    """One dataset under one transform. ``about`` states in readable form what ``key`` hashes."""
 
     dataset: Dataset
     view: int | None
@@ -77,11 +77,11 @@ class _Request:
 
 
 class FeatureStore:
-    """Frozen features of a model, from memory, from disk, or computed now and kept.
+    """Frozen features of a model, from memory, from disk, or computed and stored.
 
     One store belongs to one thread of one process; any number of processes may share ``root``.
     ``clip`` runs on ``device`` and takes pixels of dtype ``precision`` (both are part of the key);
-    features are kept and returned as ``dtype``. ``augmentation`` makes the augmented views
+    features are kept and returned as ``dtype``. ``augmentation`` creates the augmented views
     (default: the published random resized crop and flip). At most ``memory_bytes`` of features stay
     in memory between calls.
 
@@ -123,11 +123,11 @@ class FeatureStore:
         batch_size: int = 64,
         progress: Progress | None = None,
     ) -> ImageFeatures:
-        """Features of ``items`` in order, on the CPU, in the store's dtype; fresh tensors, good for
-        autograd.
+        """Features of ``items`` in order, on the CPU, in the store's dtype; new tensors, usable
+        with autograd.
 
-        ``pooled`` always comes; ``fields`` may add "local" and "attention". ``view=None`` is the
-        evaluation transform, ``view=k`` the k-th fixed augmentation of each image, the same in
+        ``pooled`` is always included; ``fields`` may add "local" and "attention". ``view=None`` is
+        the evaluation transform, ``view=k`` the k-th fixed augmentation of each image, the same in
         every run whatever its seed. Only what is missing is computed, ``batch_size`` images at a
         time; ``progress(done, total)`` counts those.
 
@@ -139,7 +139,7 @@ class FeatureStore:
         if unknown := sorted(fields - FIELDS):
             raise ValueError(f"unknown feature field {unknown[0]!r}; known: {sorted(FIELDS)}")
         if view is not None and view < 0:
-            raise ValueError(f"view must be None (evaluation) or 0 and more, got {view}")
+            raise ValueError(f"view must be None (evaluation) or at least 0, got {view}")
         request = self._request(dataset, view)
         folder = self.root / request.key
         tables = {field: self._table(folder / field) for field in sorted(fields | {"pooled"})}
@@ -174,7 +174,7 @@ class FeatureStore:
         return table
 
     def _evict(self) -> None:
-        """Forget the tables that were not used for longest until the rest fits."""
+        """Drop the least recently used tables until the rest fits."""
         total = sum(table.nbytes for table in self._tables.values())
         while total > self._memory_bytes:
             _, table = self._tables.popitem(last=False)
@@ -189,7 +189,7 @@ class FeatureStore:
         batch_size: int,
         progress: Progress | None,
     ) -> None:
-        """Encode every item that misses a field, and append the missing rows of each field."""
+        """Encode every item that lacks a field, and append the missing rows of each field."""
         wanted = set[str]().union(*missing.values())
         todo = list({item.path: item for item in items if item.path in wanted}.values())
         for table in tables.values():
@@ -218,11 +218,11 @@ class FeatureStore:
     def _encode(
         self, pixels_BCHW: Tensor, wanted: frozenset[str], batch_size: int
     ) -> dict[str, Tensor]:
-        """The wanted fields, the same bits whoever asks, when, and for which images together.
+        """The requested fields, bitwise independent of the caller and of the grouping into batches.
 
-        Matrix products round differently in batches of different sizes, so a short batch is filled
-        up. A tower may take a shorter way where only ``pooled`` is needed, which rounds differently
-        too, so ``pooled`` is always computed along with ``local``.
+        Matrix products round differently in batches of different sizes, so a short batch is padded.
+        A tower may take a shortcut if only ``pooled`` is needed, which also rounds differently, so
+        ``pooled`` is always computed together with ``local``.
         """
         need = wanted | {"local"} if "pooled" in wanted else wanted
         num_images = len(pixels_BCHW)
@@ -271,9 +271,7 @@ class _Writer:
 def _refreshed(
     tables: dict[str, TensorShards], paths: Sequence[str], *, drop_corrupt: bool
 ) -> dict[str, set[str]]:
-    """Per field the paths without features, after looking at the disk where memory was not
-    enough.
-    """
+    """The paths without features per field, after reading the disk if memory does not have all."""
     missing: dict[str, set[str]] = {}
     for field, table in tables.items():
         if not table.missing(paths):
@@ -285,7 +283,7 @@ def _refreshed(
 
 
 def _write_key(folder: Path, request: _Request) -> None:
-    """Say in clear what the folder holds."""
+    """Describe in readable form what the folder holds."""
     try:
         if not (folder / "key.json").exists():
             write_atomic(folder / "key.json", json.dumps(request.about, indent=1) + "\n")
@@ -295,13 +293,11 @@ def _write_key(folder: Path, request: _Request) -> None:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the system releases it when its holder dies,
-    however it dies.
-    """
+    """Hold an exclusive lock between processes; the system releases it whenever its holder dies."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = open(file, "ab")  # noqa: SIM115
-    except OSError:  # a read-only folder: work without the lock
+    except OSError:  # a read-only folder: proceed without the lock
         yield
         return
     with handle:

@@ -54,7 +54,7 @@ class FrozenCLIP(nn.Module):
     ) -> ImageFeatures:
         """Features of normalized images; ``need`` names the fields beyond ``pooled``.
 
-        Where only ``pooled`` is needed the last block runs for the CLS row alone, which is exact.
+        If only ``pooled`` is needed, the last block runs on the CLS row alone, which is exact.
         """
         x = self._embed_image(image_BCHW, hook)
         *body, last = self.visual.transformer.resblocks
@@ -74,9 +74,10 @@ class FrozenCLIP(nn.Module):
     def encode_text(
         self, embedding_CLW: Tensor, eot_C: Tensor, hook: TokenHook = NO_HOOK
     ) -> Tensor:
-        """Texts from token embeddings without positions: (C, D). L may be any length > max(eot).
+        """Text features from token embeddings without positions: (C, D). L may be any length >
+        max(eot).
 
-        Attention is causal, so everything behind the longest EOT may be cut off beforehand.
+        Attention is causal, so everything after the last EOT may be cut off beforehand.
         """
         x = hook.enter(embedding_CLW + self.text.positional_embedding[: embedding_CLW.shape[1]])
         *body, last = self.text.transformer.resblocks
@@ -92,9 +93,9 @@ class FrozenCLIP(nn.Module):
         eot_C: Tensor,
         hook: TokenHook = NO_HOOK,
     ) -> Tensor:
-        """Texts of every prefix with every suffix: (G, C, D); a prefix is computed once per group.
+        """Text features of every prefix with every suffix: (G, C, D), each prefix computed once.
 
-        Exact, since causal attention lets nothing behind the prefix change it. ``eot_C`` counts
+        Exact, since under causal attention nothing after the prefix can change it. ``eot_C`` counts
         from the start of the whole prompt. The hook sees the prefix, where deep prompts stand.
         ``suffix_CSW`` may also be (G, C, S, W).
         """
@@ -180,7 +181,7 @@ def _spec(model: Any, text: Any) -> FeatureSpec:
 
 
 def _has_quick_gelu(visual: Any) -> bool:
-    """The class is open_clip's, which is known by name only outside ``backbone.py``."""
+    """Checked by class name, because only ``backbone.py`` imports open_clip's models."""
     block = visual.transformer.resblocks[0]
     return any(type(layer).__name__ == "QuickGELU" for layer in block.mlp)
 

@@ -1,7 +1,7 @@
-"""Token hooks: how deep prompts get into a frozen tower without a forked backbone.
+"""Token hooks: how deep prompts enter a frozen tower without a forked backbone.
 
-A hook is pure in (layer, tokens): it returns the tokens that go on. Letters: B sequences, L tokens,
-W tower width.
+A hook is pure in (layer, tokens): it returns the tokens that continue. Letters: B sequences, L
+tokens, W tower width.
 """
 
 from typing import Protocol

@@ -18,7 +18,7 @@ ClassPosition = Literal["end", "middle", "front"]
 
 
 def words_of(text: str) -> list[str]:
-    """The words of an initial context; underscores count as blanks."""
+    """The words of an initial context; underscores count as spaces."""
     return text.replace("_", " ").split(" ")
 
 
@@ -26,9 +26,10 @@ def words_of(text: str) -> list[str]:
 def initial_context(
     clip: FrozenCLIP, words: str, num_ctx: int, generator: torch.Generator
 ) -> Tensor:
-    """A first context (N, W): token embeddings of ``words``, or N(0, 0.02 squared) without words.
+    """An initial context (N, W): token embeddings of ``words``, or N(0, 0.02 squared) without
+    words.
 
-    As in the released code N is the number of words; only the first N BPE tokens count.
+    As in the released code, N is the number of words, and only the first N BPE tokens are used.
     """
     if not words.replace("_", " ").strip():
         return seeded_normal(num_ctx, clip.spec.text_width, std=0.02, generator=generator).detach()
@@ -51,11 +52,11 @@ class ContextPrompts(nn.Module):
         middle : [SOT, ctx[:h], name, ctx[h:], ".", EOT]
         front  : [SOT, name, ctx, ".", EOT]
 
-    ``placeholder`` is the text that stands in the slots when the prompt is tokenized. As in the
-    released code the number of slots is its number of words: further BPE tokens of a placeholder
-    word stay as fixed tokens before the name. ``num_ctx`` gives another number of slots, and
-    ``min_length`` keeps at least so many tokens. No parameters; the buffers follow from the class
-    names and are not saved.
+    ``placeholder`` is the text that fills the slots when the prompt is tokenized. As in the
+    released code, the number of slots is its number of words: further BPE tokens of a placeholder
+    word stay as fixed tokens before the name. ``num_ctx`` sets another number of slots, and
+    ``min_length`` keeps at least that many tokens. There are no parameters; the buffers are derived
+    from the class names and are not saved.
     """
 
     fixed_CLW: Tensor
@@ -120,7 +121,7 @@ class ContextPrompts(nn.Module):
 def _arrange(
     length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition
 ) -> tuple[Tensor, Tensor]:
-    """For each place of each prompt: its place in the 'end' layout, and its slot or -1.
+    """For each position of each prompt: its position in the 'end' layout, and its slot or -1.
 
     Both (C, L) int64.
     """

@@ -1,4 +1,4 @@
-"""Many prompts that begin alike, through a causal tower: what they share is computed once.
+"""Prompts with a shared prefix in a causal tower: the prefix is computed once.
 
 Letters: G prompt groups, C classes, N = G * C prompts, P prefix tokens, S suffix tokens, R rows, W
 width, H heads, E = W / H. The prefix rows of all groups and the suffix rows of all prompts are kept
@@ -18,7 +18,7 @@ from core.clip.hooks import TokenHook
 
 @dataclass(frozen=True, slots=True)
 class PrefixLayout:
-    """How many groups, prompts, prefix tokens and suffix tokens the rows hold, in this order."""
+    """Counts of groups, prompts, prefix tokens and suffix tokens in the rows, in this order."""
 
     groups: int
     prompts: int
@@ -38,9 +38,10 @@ class PrefixLayout:
         )
 
     def mask(self, like: Tensor) -> Tensor:
-        """(S, P + S) to add to scores: a suffix token sees the prefix and the suffix up to itself.
+        """(S, P + S) to add to scores: a suffix token attends to the prefix and the suffix up to
+        itself.
 
-        Added numbers, since attention converts a boolean mask to numbers in every call.
+        Additive, since attention would convert a boolean mask to numbers in every call.
         """
         hidden = like.new_full((self.suffix, self.prefix + self.suffix), float("-inf"))
         return hidden.triu(self.prefix + 1)
@@ -60,7 +61,7 @@ def put_together(prefix: Tensor, suffix: Tensor) -> Tensor:
 def run_tower(
     blocks: Any, prefix_GPW: Tensor, suffix_NSW: Tensor, row_N: Tensor, hook: TokenHook
 ) -> Tensor:
-    """The row ``row_N`` of each suffix behind the last block: (N, W). The hook sees the prefix."""
+    """The row ``row_N`` of each suffix after the last block: (N, W). The hook sees the prefix."""
     layout = PrefixLayout(
         len(prefix_GPW), len(suffix_NSW), prefix_GPW.shape[1], suffix_NSW.shape[1]
     )

@@ -1,7 +1,7 @@
 """Prompt templates that several methods average over.
 
 Source: the first 60 of the 80 ImageNet templates published with CLIP (Radford et al., ICML 2021,
-arXiv 2103.00020), with the plain one in front, as PromptSRC and PromptKD use them.
+arXiv 2103.00020), preceded by the plain one, as PromptSRC and PromptKD use them.
 """
 
 CLIP_TEMPLATES_60 = (

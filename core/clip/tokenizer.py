@@ -12,14 +12,14 @@ class Tokenizer:
     """CLIP's byte-pair tokenizer over a chosen number of merges.
 
     ``num_merges=None`` is the published vocabulary of 49408 ids. With fewer merges the ids are
-    renumbered, the two special tokens stay the largest ids, so that pooling at the largest id keeps
-    working. Source: Radford et al., ICML 2021 (arXiv 2103.00020); Sennrich et al., ACL 2016 (arXiv
+    renumbered; the two special tokens keep the largest ids, so that pooling at the largest id still
+    works. Source: Radford et al., ICML 2021 (arXiv 2103.00020); Sennrich et al., ACL 2016 (arXiv
     1508.07909).
     """
 
     def __init__(self, context_length: int = 77, *, num_merges: int | None = None) -> None:
         self.context_length = context_length
-        from open_clip.tokenizer import SimpleTokenizer  # slow to import, and not always needed
+        from open_clip.tokenizer import SimpleTokenizer  # slow to import and not always needed
 
         self._bpe = SimpleTokenizer(context_length=context_length)
         if num_merges is not None:

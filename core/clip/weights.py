@@ -1,7 +1,7 @@
-"""Files with a backbone's weights: where downloads of open_clip lie, and what a file holds.
+"""Weight files of a backbone: the location of open_clip's downloads, and the file formats.
 
-Formats, told apart by what is in the file: safetensors; a torch file of tensors, alone or under
-"state_dict"; OpenAI's TorchScript archive, and the state dict taken from one.
+The format is recognized from the content of a file: safetensors; a torch file of tensors, alone or
+under "state_dict"; OpenAI's TorchScript archive, and the state dict taken from one.
 """
 
 import zipfile
@@ -14,7 +14,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor
 
-# OpenAI's archives keep these numbers as tensors beside the weights; no other format does.
+# OpenAI's archives store these numbers as tensors beside the weights; no other format does.
 OPENAI_SIZES = frozenset({"input_resolution", "context_length", "vocab_size"})
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 URL_CACHE = Path("~/.cache/clip")
@@ -23,9 +23,9 @@ URL_CACHE = Path("~/.cache/clip")
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Named tensors of a local file, on the CPU. Raises ValueError for a missing or unsafe file.
 
-    Torch files are read with ``weights_only``: no code of theirs runs. A TorchScript archive cannot
-    be read that way. ``torch.jit.load`` unpickles no Python class, but what it loads is a program;
-    only the program's tensors are taken, and nothing of it is called.
+    Torch files are read with ``weights_only``, so no code in them runs. A TorchScript archive
+    cannot be read that way. ``torch.jit.load`` unpickles no Python class, but what it loads is a
+    program; only the program's tensors are used, and none of its code is called.
     """
     if not path.is_file():
         raise ValueError(f"weights file {path} does not exist; give a file or a pretrained tag")
@@ -51,7 +51,7 @@ def load_torch(path: Path) -> Any:
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict, without the prefix that training on several devices adds."""
+    """The tensors of a state dict, without the prefix added by training on several devices."""
     named = {str(key).removeprefix("module."): value for key, value in state.items()}
     return {k: torch.as_tensor(v) for k, v in named.items() if isinstance(v, Tensor | int)}
 
@@ -62,10 +62,10 @@ def is_openai(state: Mapping[str, Tensor]) -> bool:
 
 
 def cached_file(source: Mapping[str, Any]) -> Path | None:
-    """The downloaded file of a pretrained tag, or None; asks nobody.
+    """The downloaded file of a pretrained tag, or None; does not use the network.
 
-    ``source`` is open_clip's description of the tag. Looked for in the cache of the Hugging Face
-    hub, where open_clip prefers to keep it, and in the folder that OpenAI's own code uses.
+    ``source`` is open_clip's description of the tag. The file is looked up in the cache of the
+    Hugging Face hub, which open_clip prefers, and in the folder that OpenAI's own code uses.
     """
     repository, _, file = source.get("hf_hub", "").rpartition("/")
     names = (file.rsplit(".", 1)[0] + ".safetensors", file) if file else HUB_FILES
@@ -85,7 +85,7 @@ def cache_folder(source: Mapping[str, Any]) -> Path:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Both TorchScript and ``torch.save`` write a zip file; only the first holds code."""
+    """Both TorchScript and ``torch.save`` write a zip file; only the former contains code."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -93,7 +93,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, for a message of one line."""
+    """The first line of an error's text, for a one-line message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,5 @@
-"""Configurations: gin's syntax, checked settings, objects built from them. The one public door.
+"""Configurations: gin's syntax, checked settings, objects built from them. The public interface of
+the package.
 
 A class becomes configurable by ``@register(kind)``; a text becomes a ``Config`` by ``load_config``
 or ``config_from_text``; a ``Config`` becomes objects by ``build``.

@@ -1,6 +1,7 @@
-"""From a configuration to objects: the classes that it names, with the settings that it gives.
+"""From a configuration to objects: instances of the classes it names, with its settings.
 
-Nothing here is global: several configurations can be built from in one process, in any thread.
+There is no global state: objects of several configurations can be built in one process, in any
+thread.
 """
 
 import functools
@@ -15,11 +16,11 @@ from core.config.value_types import Reference, Value
 class Factory(functools.partial[Any]):
     """A registered class with all its settings; call it with the run-time objects.
 
-    What ``@Class`` in a configuration becomes for whoever owns the part. It can be pickled.
+    ``@Class`` in a configuration becomes a Factory for the owner of the part. It can be pickled.
     """
 
     def __call__(self, /, *runtime: Any, **named_runtime: Any) -> Any:
-        """The object. Raises TypeError for a setting: only the configuration gives those."""
+        """Build the object. Raises TypeError for a setting: only the configuration sets those."""
         if settings := sorted(named_runtime.keys() & self.keywords.keys()):
             raise TypeError(
                 f"{', '.join(settings)} of {self.func.__name__} can only be set by bindings"
@@ -28,10 +29,10 @@ class Factory(functools.partial[Any]):
 
 
 def build(config: Config, root: str, /, *runtime: Any, **named_runtime: Any) -> Any:
-    """The object of a registered class, from its settings and its run-time objects.
+    """An instance of a registered class, from its settings and its run-time objects.
 
     The settings are exactly ``config.operative(root)``, in which every reference becomes a
-    ``Factory``. Raises ValueError for a setting that has no value, and for a class that holds
+    ``Factory``. Raises ValueError for a setting that has no value, and for a class that contains
     itself.
     """
     return _factory(root, config.operative(root), ())(*runtime, **named_runtime)
@@ -50,7 +51,7 @@ def _factory(name: str, values: Mapping[str, Value], holders: tuple[str, ...]) -
 
 
 def _built(value: Value, values: Mapping[str, Value], holders: tuple[str, ...]) -> Any:
-    """The value with a factory in the place of every reference."""
+    """The value with every reference replaced by a factory."""
     if isinstance(value, Reference):
         return _factory(value.name, values, holders)
     if isinstance(value, tuple):

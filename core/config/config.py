@@ -1,9 +1,9 @@
-"""A configuration: what is bound, what of it counts, and its identity.
+"""A configuration: its bindings, which of them have an effect, and its identity.
 
 ``load_config`` reads a file, its includes and overrides into a ``Config``: checked values under
-``Class.parameter`` keys. Everything that a planner asks of it (what a root reaches, what is unused,
-the identity of a run) is answered from the registry without building anything;
-``core/config/build.py`` builds. A worker process gets ``Config.text()`` and reads it with
+``Class.parameter`` keys. Everything that a planner needs to know (what a root reaches, what is
+unused, the identity of a run) is derived from the registry without building anything;
+``core/config/build.py`` builds. A worker process receives ``Config.text()`` and reads it with
 ``config_from_text``.
 """
 
@@ -45,19 +45,19 @@ MOST_SIMPLIFICATIONS = 100
 
 @dataclass(frozen=True)
 class Config:
-    """Checked bindings and where each came from. Two are equal when their bindings are."""
+    """Checked bindings and the source of each. Two are equal if their bindings are."""
 
     _bindings: dict[str, Value]
     _sources: dict[str, str] = field(compare=False)
 
     @property
     def bindings(self) -> Mapping[str, Value]:
-        """What is bound, by ``Class.parameter``."""
+        """The bindings, by ``Class.parameter``."""
         return MappingProxyType(self._bindings)
 
     @property
     def sources(self) -> Mapping[str, str]:
-        """Where each binding came from: ``file:line`` or ``--set``."""
+        """The source of each binding: ``file:line`` or ``--set``."""
         return MappingProxyType(self._sources)
 
     def text(self) -> str:
@@ -66,7 +66,7 @@ class Config:
         return "".join(lines)
 
     def with_bindings(self, bindings: Mapping[str, object], source: str) -> "Config":
-        """A configuration with these on top, checked likewise; ``source`` says who wants them."""
+        """A configuration with these bindings on top, also checked; ``source`` is their origin."""
         added = {key: Binding(key, value, source) for key, value in bindings.items()}
         return Config(
             self._bindings | {key: _checked(binding) for key, binding in added.items()},
@@ -74,7 +74,7 @@ class Config:
         )
 
     def without(self, keys: Iterable[str]) -> "Config":
-        """A configuration in which none of these is bound."""
+        """A configuration without the bindings of these keys."""
         left = self._bindings.keys() - set(keys)
         return Config(
             {key: value for key, value in self._bindings.items() if key in left},
@@ -94,9 +94,9 @@ class Config:
         return {key: value for key, value in reached.items() if not isinstance(value, Required)}
 
     def canonical(self, root: str) -> dict[str, Value]:
-        """The operative parameters after every class has had its say about what cannot matter.
+        """The operative parameters after every class has removed what cannot matter.
 
-        That is its ``Configurable.simplify``. What is no longer reached vanishes.
+        See ``Configurable.simplify``. Parameters that are no longer reached are dropped.
         """
         bindings = self._bindings
         for _ in range(MOST_SIMPLIFICATIONS):
@@ -106,11 +106,11 @@ class Config:
                 return values
             bindings = bindings | simpler
         raise RuntimeError(
-            f"the simplifications below {root!r} never settle: {format_value(simpler)}"
+            f"the simplifications below {root!r} do not converge: {format_value(simpler)}"
         )
 
     def identity(self, root: str, extra: Mapping[str, str] = MappingProxyType({})) -> str:
-        """12 hex digits that agree exactly when the canonical parameters and ``extra`` do."""
+        """12 hex digits that agree exactly if the canonical parameters and ``extra`` do."""
         values = self.canonical(root)
         parameters = {key: format_value(value, sort_keys=True) for key, value in values.items()}
         content = {"root": root, "parameters": parameters, "extra": dict(extra)}
@@ -123,7 +123,7 @@ class Config:
         return tuple(sorted(self._bindings.keys() - reached))
 
     def check_used(self, roots: Sequence[str]) -> None:
-        """Raises ValueError that says, for every unused binding, where it stands and why."""
+        """Raises ValueError that states, for every unused binding, its source and the reason."""
         unused = self.unused(roots)
         if unused:
             reached = {key: v for root in roots for key, v in _reach(root, self._bindings).items()}
@@ -131,12 +131,14 @@ class Config:
                 f"{self._sources[key]}: {key}: {self._why_unused(key.split('.')[0], reached, ())}"
                 for key in unused
             ]
-            raise ValueError(f"{'; '.join(reasons)}; remove what has no effect, or plug it in")
+            raise ValueError(
+                f"{'; '.join(reasons)}; remove bindings without effect, or use the class"
+            )
 
     def _why_unused(
         self, name: str, reached: Mapping[str, Value | Required], seen: tuple[str, ...]
     ) -> str:
-        """Why nothing reaches a class: what is plugged in instead, or who would hold it."""
+        """Why a class is not reached: what is used instead of it, or which class would hold it."""
         kind = lookup(name).kind
         slots = [
             f"{entry.name}.{parameter.name}"
@@ -152,7 +154,7 @@ class Config:
             if holder not in (name, *seen):
                 reason = self._why_unused(holder, reached, (*seen, name))
                 return f"{name} belongs in {key}, but {reason}"
-        return f"{name} is not plugged in, and nothing here takes a part of kind {kind}"
+        return f"{name} is not plugged in, and no class in use takes a part of kind {kind}"
 
 
 def load_config(
@@ -160,13 +162,14 @@ def load_config(
 ) -> Config:
     """The checked configuration of a file, what it includes, and overrides on top.
 
-    Includes are found beside the file that names them, then in the ``library``.
+    Includes are looked up beside the file that names them, then in the ``library``.
 
     An override is ``Class.parameter=value``, or ``name=value`` for a macro of the files; its value
-    is in gin's syntax, and bare words stand for text where the parameter takes text. The classes
-    that the file names must be registered, that is imported, before. Nothing in a file is executed.
+    is in gin's syntax, and bare words stand for text if the parameter accepts text. The classes
+    that the file names must already be registered, that is, imported. Nothing in a file is
+    executed.
 
-    Raises ValueError, with file and line, for whatever is wrong.
+    Raises ValueError, with file and line, for any error.
     """
     return _config(
         resolve([*read_file(path, library), *read_overrides(overrides, _takes_text)]).values()
@@ -176,7 +179,7 @@ def load_config(
 def config_from_text(text: str, name: str = "configuration") -> Config:
     """The checked configuration of a resolved text, as ``Config.text`` writes it.
 
-    ``name`` is what messages call it. Raises ValueError as ``load_config`` does, and for includes
+    ``name`` is its name in messages. Raises ValueError as ``load_config`` does, and for includes
     and imports.
     """
     bindings = [item for item in read_text(text, name, resolved=True) if isinstance(item, Binding)]
@@ -204,7 +207,7 @@ def _checked(binding: Binding) -> Value:
 
 
 def _choices(annotation: Any) -> str:
-    """``; choose one of @A, @B`` where the annotation asks for a part."""
+    """``; choose one of @A, @B`` if the annotation requires a part."""
     names = [
         f"@{entry.name}" for kind in part_kinds(annotation) for entry in registered_classes(kind)
     ]

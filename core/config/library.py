@@ -1,4 +1,4 @@
-"""A folder of ready-made configurations: short names for people, and where includes are found."""
+"""A folder of ready-made configurations with short names, in which includes are looked up."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,9 @@ from core.suggestions import closest
 class ConfigLibrary:
     """The ``.gin`` files below ``folder``.
 
-    The name of a file is its path without ``.gin``; the subfolders in ``sorted_by`` only sort and
-    are left out of it. ``packages`` are those whose modules a file may name in an ``import``.
+    The name of a file is its path without ``.gin``; the subfolders in ``sorted_by`` only group
+    files and are omitted from the name. ``packages`` are those whose modules a file may name in an
+    ``import``.
     """
 
     folder: Path
@@ -36,5 +37,5 @@ class ConfigLibrary:
         return None
 
     def nearest(self, name: str) -> str | None:
-        """The name that looks most like one that is not there."""
+        """The existing name that is most similar to an unknown one."""
         return closest(Path(name).with_suffix("").as_posix(), self.files())

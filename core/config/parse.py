@@ -1,8 +1,8 @@
 """Reads configuration files in gin's syntax, without importing, calling or building anything.
 
-A .gin file is code to gin itself: it can import any module and call what it finds there. Here gin's
-parser only takes the text apart; whatever a configuration of ours does not need is refused, with
-the file and the line. What is left of a file and its includes is one table of raw bindings.
+To gin itself, a .gin file is code: it can import any module and call its contents. Here gin's
+parser only parses the text; syntax that configurations of this suite do not need is refused, with
+file and line. The result of a file and its includes is one table of raw bindings.
 """
 
 import re
@@ -24,16 +24,16 @@ KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 BARE_WORD = re.compile(r"[\w./~:+-][^'\"\[\](){}@%\n]*")
 
 CLEARER = {
-    "Expected newline.": "something follows the value: one literal is all, nothing is computed",
+    "Expected newline.": "unexpected text after the value: a value is a single literal",
     "Unable to parse value.": "the value is missing, or not a literal",
     "Unexpected token.": "this is not `Class.parameter = value`",
 }
-"""What gin's parser says, and what a user can do something with."""
+"""Messages of gin's parser, and more helpful ones in their place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Macro:
-    """``%name`` in a value: the value that ``name = ...`` gives elsewhere."""
+    """``%name`` in a value: the value defined elsewhere by ``name = ...``."""
 
     name: str
 
@@ -56,16 +56,16 @@ class Include:
 
 
 class _RefusedError(SyntaxError):
-    """Syntax that gin knows and we refuse, in our own words."""
+    """Syntax that gin accepts but this suite refuses."""
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
-    """Turns references and macros into plain values instead of looking anything up."""
+    """Turns references and macros into plain values without looking anything up."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         name = scoped_configurable_name
         if evaluate:
-            raise _RefusedError(f"'@{name}()' would build an object on the spot; write '@{name}'")
+            raise _RefusedError(f"'@{name}()' would build an object immediately; write '@{name}'")
         if "/" in name:
             raise _RefusedError(f"'@{name}' has a scope, and scopes are not supported")
         return Reference(name)
@@ -75,7 +75,7 @@ class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
 
 
 class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
-    """gin's parser, but a dict key that stands twice is an error, not the last one's victory."""
+    """gin's parser, except that a repeated dict key is an error instead of silently overriding."""
 
     def __init__(self, text: str) -> None:
         self._keys: list[str] = []
@@ -91,9 +91,9 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
         location = self._current_location()
         key, value = super()._parse_dict_item()
         if not isinstance(key, str):
-            raise _RefusedError(f"the dict key {key!r} is not text in quotes", location)
+            raise _RefusedError(f"the dict key {key!r} must be text in quotes", location)
         if key in self._keys:
-            raise _RefusedError(f"the key {key!r} stands twice in one dict", location)
+            raise _RefusedError(f"the key {key!r} appears twice in one dict", location)
         self._keys.append(key)
         return key, value
 
@@ -101,10 +101,10 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
 def read_text(
     text: str, name: str, *, packages: tuple[str, ...] = (), resolved: bool = False
 ) -> list[Binding | Include]:
-    """The statements of one text. ``name`` is what messages call it.
+    """The statements of one text. ``name`` is its name in messages.
 
-    Raises ValueError for broken syntax, scopes, imports from outside ``packages``, an include below
-    a binding, a key that is bound twice, and, in a ``resolved`` text, any include or import.
+    Raises ValueError for invalid syntax, scopes, imports from outside ``packages``, an include
+    below a binding, a key that is bound twice, and, in a ``resolved`` text, any include or import.
     """
     statements: list[Binding | Include] = []
     bound: dict[str, str] = {}
@@ -118,13 +118,15 @@ def read_text(
             bound[binding.key] = source
             statements.append(binding)
         elif isinstance(raw, config_parser.BlockDeclaration):
-            continue  # its bindings follow as statements of their own
+            continue  # its bindings follow as separate statements
         elif resolved:
-            raise ValueError(f"{source}: a resolved configuration has no include and no import")
+            raise ValueError(
+                f"{source}: a resolved configuration must not have an include or import"
+            )
         elif isinstance(raw, config_parser.ImportStatement):
             _check_import(raw, source, packages)
         elif bound:
-            raise ValueError(f"{source}: an include must stand above the bindings of its file")
+            raise ValueError(f"{source}: an include must precede the bindings of its file")
         else:
             statements.append(Include(raw.filename, source))
     return statements
@@ -148,7 +150,7 @@ def _raw_statements(text: str, name: str) -> Iterator[Any]:
 
 
 def _reason(error: SyntaxError) -> str:
-    """One line that says what to write instead, where the parser's own words would not."""
+    """A one-line message that says what to write instead, where the parser's own would not."""
     message = str(error.msg)
     if isinstance(error, _RefusedError):
         return message
@@ -169,7 +171,7 @@ def _reason(error: SyntaxError) -> str:
 def _check_import(
     raw: config_parser.ImportStatement, source: str, packages: tuple[str, ...]
 ) -> None:
-    """Known packages are imported already: naming one is a remark. Any other is refused."""
+    """Accept an import of a known package, which is already loaded; refuse any other."""
     if raw.module.split(".")[0] not in packages:
         raise ValueError(
             f"{source}: `{raw.format()}` is refused: a configuration may only name modules of "
@@ -187,11 +189,11 @@ def _binding(raw: config_parser.BindingStatement, source: str) -> Binding:
 
 
 def read_file(path: Path | str, library: ConfigLibrary | None = None) -> list[Binding]:
-    """The bindings of a file and of all it includes; of two with one key the later wins.
+    """The bindings of a file and its includes; of two with the same key, the later one wins.
 
-    An include is looked for beside the file that names it, then in the library. A file that is
-    included in several ways counts once, at the first, so that it cannot undo what another file
-    changed in between.
+    An include is looked up beside the file that names it, then in the library. A file that is
+    included several times is read once, at the first, so that it cannot undo changes made by
+    another file in between.
     """
     file = _find(str(path), Path(), "", library)
     return list(_read_includes_first(file, library, chain=(), done=set()))
@@ -246,7 +248,7 @@ def _shown(path: Path) -> str:
 def read_overrides(overrides: Sequence[str], accepts_text: Callable[[str], bool]) -> list[Binding]:
     """The bindings of ``key=value`` strings from a command line.
 
-    A bare word stands for text where ``accepts_text(key)``. Raises ValueError, naming the override.
+    A bare word stands for text if ``accepts_text(key)``. Raises ValueError, naming the override.
     """
     bindings: dict[str, Binding] = {}
     for text in overrides:
@@ -273,10 +275,10 @@ def _read_override(text: str, accepts_text: Callable[[str], bool]) -> Binding:
 
 
 def resolve(bindings: Sequence[Binding]) -> dict[str, Binding]:
-    """The binding that counts for every key, with the values of macros in place of their names.
+    """The effective binding of every key, with macros replaced by their values.
 
     Raises ValueError on macros that are undefined, circular or never used. A macro set by an
-    override must reach a binding that counts; one defined in a file may have been overridden.
+    override must be used by an effective binding; one defined in a file may have been overridden.
     """
     macros = {binding.key: binding for binding in bindings if "." not in binding.key}
     settings = {binding.key: binding for binding in bindings if "." in binding.key}
@@ -306,7 +308,7 @@ def _expand(
         return value
     if value.name not in macros:
         raise ValueError(
-            f"{source}: the macro %{value.name} is not defined; define it by a line "
+            f"{source}: the macro %{value.name} is not defined; define it with a line "
             f"`{value.name} = ...`{did_you_mean(value.name, macros)}"
         )
     chain = (*chain, value.name)

@@ -1,4 +1,4 @@
-"""What a configuration can name: methods, refiners, parts, and the roots above them.
+"""The registry of what a configuration can name: methods, refiners, parts, and the roots.
 
 ``@register("cache")`` above a class makes ``@Class`` usable in a configuration, and its
 keyword-only constructor parameters bindable as ``Class.parameter``. Positional parameters are
@@ -25,18 +25,18 @@ C = TypeVar("C", bound="type[Configurable]")
 
 
 class Configurable:
-    """The base of every class that can be registered: what it may say of its own settings.
+    """The base of every class that can be registered, with hooks for its own settings.
 
-    ``parameters`` are the operative values by bare name; parts are References in it.
+    ``parameters`` are the operative values by bare name; parts appear as References.
     """
 
     __slots__ = ()
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> Mapping[str, Any] | Reference:
-        """Equivalent parameters, without what cannot matter; those left out stay as they are.
+        """Equivalent parameters without those that cannot matter; omitted ones stay unchanged.
 
-        Or a Reference to an equivalent class. Configurations that are equal after this are one run.
+        Or a Reference to an equivalent class. Configurations that are equal afterwards are one run.
         """
         return parameters
 
@@ -44,7 +44,7 @@ class Configurable:
     def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:
         """Files that the object will read; their content belongs to the identity of a run.
 
-        Whether they exist and are good is for the constructor to say.
+        The constructor checks whether they exist and are valid.
         """
         return ()
 
@@ -73,7 +73,7 @@ class Parameter:
 class RegisteredClass:
     """A class that a configuration can name.
 
-    ``summary`` is the first line of its docstring, ``reference`` what stands there after "Source:".
+    ``summary`` is the first line of its docstring, ``reference`` the text after "Source:".
     """
 
     name: str
@@ -88,10 +88,11 @@ _REGISTRY: dict[str, RegisteredClass] = {}
 
 
 def register(kind: str, *, name: str | None = None) -> Callable[[C], C]:
-    """A class decorator: configurations can name the class, by its own name unless one is given.
+    """A class decorator: makes a class usable in configurations, by its own name or ``name``.
 
-    Raises TypeError when a configuration could not set the class safely: ``*args`` or ``**kwargs``,
-    a keyword-only parameter without a usable annotation, a default that its annotation refuses.
+    Raises TypeError if a configuration could not set the class safely: for ``*args`` or
+    ``**kwargs``, a keyword-only parameter without a usable annotation, or a default that violates
+    its annotation.
     """
 
     def add(cls: C) -> C:
@@ -110,7 +111,7 @@ def register(kind: str, *, name: str | None = None) -> Callable[[C], C]:
 
 def _registered(cls: type[Configurable], kind: str, name: str) -> RegisteredClass:
     if not name.isidentifier() or name in GIN_NAMES:
-        raise TypeError(f"{name!r} cannot name a class in a configuration: use another identifier")
+        raise TypeError(f"{name!r} cannot name a class in a configuration: use an identifier")
     if not issubclass(cls, Configurable):
         raise TypeError(f"{name} cannot be registered: derive it from core.config.Configurable")
     doc = inspect.cleandoc(cls.__doc__ or "")
@@ -135,7 +136,7 @@ def _parameters(cls: type, name: str) -> dict[str, Parameter]:
         return {}  # object's, Protocol's or torch's own constructor: nothing to configure
     if variadic:
         raise TypeError(
-            f"{name}.__init__ takes {' and '.join(map(str, variadic))}, which swallows misspelled "
+            f"{name}.__init__ takes {' and '.join(map(str, variadic))}, which accepts misspelled "
             "settings: name every parameter"
         )
     hints = _hints(cls, name)
@@ -158,7 +159,7 @@ def _parameter(
 ) -> Parameter:
     if argument.name not in hints:
         raise TypeError(
-            f"{key} has no annotation: a setting needs one: it says which values are valid"
+            f"{key} has no annotation, but a setting needs one to define its valid values"
         )
     annotation = hints[argument.name]
     try:
@@ -181,8 +182,8 @@ def _default(cls: type, key: str, argument: inspect.Parameter, annotation: Any) 
             default = factory()
     if isinstance(default, Reference) or callable(default):
         raise TypeError(
-            f"{key} has {default!r} as its default, and a class as a Python default ignores its "
-            "own settings: leave the default out and bind a class in the configuration"
+            f"{key} has {default!r} as its default, but a class as a Python default ignores its "
+            "own settings: omit the default and bind a class in the configuration"
         )
     try:
         return conform(default, annotation, lookup)
@@ -191,7 +192,7 @@ def _default(cls: type, key: str, argument: inspect.Parameter, annotation: Any) 
 
 
 def registered_classes(kind: str | None = None) -> list[RegisteredClass]:
-    """The registered classes, of one kind if one is given, sorted by name."""
+    """The registered classes (of one kind, if given), sorted by name."""
     found = (entry for entry in _REGISTRY.values() if kind in (None, entry.kind))
     return sorted(found, key=lambda entry: entry.name)
 
@@ -216,7 +217,7 @@ def lookup(name: str, kind: str | None = None) -> RegisteredClass:
 
 
 def did_you_mean_key(parameter: str) -> str:
-    """``; did you mean 'Class.parameter'?`` for a parameter that stands with the wrong class."""
+    """``; did you mean 'Class.parameter'?`` for a parameter given with the wrong class."""
     keys = {
         name: entry.name for entry in reversed(registered_classes()) for name in entry.parameters
     }
@@ -225,7 +226,7 @@ def did_you_mean_key(parameter: str) -> str:
 
 
 def parameter_help(entry: RegisteredClass) -> list[tuple[str, str, str]]:
-    """Name, type and default of each parameter in words, in the order of the constructor."""
+    """Name, type and default of each parameter as text, in the order of the constructor."""
     return [
         (name, type_text(parameter.annotation), format_value(parameter.default))
         for name, parameter in entry.parameters.items()
@@ -234,9 +235,9 @@ def parameter_help(entry: RegisteredClass) -> list[tuple[str, str, str]]:
 
 @contextmanager
 def isolated_registry(*, empty: bool = False) -> Iterator[None]:
-    """For tests: whatever is registered inside is forgotten afterwards.
+    """For tests: classes registered inside the context are removed afterwards.
 
-    ``empty`` hides all that was registered before for as long.
+    ``empty`` hides all existing registrations inside the context.
     """
     before = dict(_REGISTRY)
     if empty:

@@ -1,9 +1,9 @@
-"""What a configuration value may be, and the rules a parameter's annotation puts on it.
+"""The values of a configuration, and the rules that a parameter's annotation imposes on them.
 
 A value is a literal, a tuple or a dict of values, or a reference to a registered class. An
-annotation such as ``Annotated[int, AtLeast(1)]`` says which values a parameter takes. ``conform``
-holds a value against it and returns it in one normal form (an int where a float is wanted becomes
-a float, a list becomes a tuple), so that equal settings are equal values.
+annotation such as ``Annotated[int, AtLeast(1)]`` defines which values a parameter accepts.
+``conform`` checks a value against it and returns it in a normal form (an int for a float parameter
+becomes a float, a list becomes a tuple), so that equal settings are equal values.
 """
 
 import math
@@ -20,7 +20,7 @@ MAPPINGS = (dict, Mapping)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """``@Class`` in a configuration: the configured class, to be built by whoever receives it."""
+    """``@Class`` in a configuration: the configured class, to be built by its owner."""
 
     name: str
 
@@ -33,7 +33,7 @@ Value = None | bool | int | float | str | Reference | tuple["Value", ...] | Mapp
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """The number is not below ``minimum``."""
+    """The number is at least ``minimum``."""
 
     minimum: float
 
@@ -79,7 +79,7 @@ NUMERIC_RULES = (AtLeast, Above, Between)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The parameter takes a reference to a registered class of this kind."""
+    """The parameter accepts a reference to a registered class of this kind."""
 
     kind: str
 
@@ -91,7 +91,7 @@ NonNegativeFloat = Annotated[float, AtLeast(0)]
 Probability = Annotated[float, Between(0, 1)]
 
 CheckReference = Callable[[str, str | None], object]
-"""Raises ValueError unless a class of this name, and of this kind if one is given, exists."""
+"""Raises ValueError unless a class of this name (and kind, if given) exists."""
 
 
 class MismatchError(ValueError):
@@ -101,8 +101,8 @@ class MismatchError(ValueError):
 def conform(value: object, annotation: Any, check_reference: CheckReference) -> Value:
     """The value in the normal form of its annotation.
 
-    Raises MismatchError, saying the rule and the value, where it does not fit. References are held
-    against ``check_reference`` wherever they stand, and what that raises passes through.
+    Raises MismatchError, stating the rule and the value, if it does not fit. All references are
+    passed to ``check_reference``, whose errors propagate.
     """
     try:
         return _conform(value, annotation, check_reference)
@@ -116,7 +116,7 @@ def conform(value: object, annotation: Any, check_reference: CheckReference) -> 
 
 def _hint(value: object, rule: str) -> str:
     if isinstance(value, float) and not math.isfinite(value):
-        return "; nan and infinity are not settings"
+        return "; nan and infinity are not allowed"
     if isinstance(value, str) and "@" in rule:
         return f"; a class is written @{value.lstrip('@')}, without quotes"
     if rule.startswith("(") and not isinstance(value, tuple | list):
@@ -166,9 +166,7 @@ def _conform_annotated(
     result = _conform(value, base, check_reference)
     for rule in rules:
         if isinstance(rule, NUMERIC_RULES):
-            assert isinstance(result, int | float), (
-                "type_text lets these rules stand on numbers only"
-            )
+            assert isinstance(result, int | float), "type_text accepts these rules on numbers only"
             if not rule.allows(result):
                 raise MismatchError
     return result
@@ -232,7 +230,7 @@ def _is_a(annotation: Any, scalar: type) -> bool:
 
 def _finite(value: int | float) -> float:
     try:
-        number = float(value) + 0.0  # -0.0 and 0.0 are one setting
+        number = float(value) + 0.0  # -0.0 and 0.0 are the same setting
     except OverflowError:
         raise MismatchError from None
     if not math.isfinite(number):
@@ -241,7 +239,7 @@ def _finite(value: int | float) -> float:
 
 
 def type_text(annotation: Any) -> str:
-    """An annotation in a user's words.
+    """An annotation as text for users.
 
     Raises TypeError for an annotation that no configuration value can meet.
     """
@@ -280,12 +278,12 @@ def _annotated_text(base: Any, rules: tuple[object, ...]) -> str:
             return f"@{rule.kind}"
     limits = " and ".join(str(rule) for rule in rules if isinstance(rule, NUMERIC_RULES))
     if limits and base not in (int, float):
-        raise TypeError(f"the rule {limits} stands on {base!r}: it needs an int or a float")
+        raise TypeError(f"the rule {limits} cannot apply to {base!r}: it needs an int or a float")
     return f"{type_text(base)} {limits}".strip()
 
 
 def accepts_text(annotation: Any) -> bool:
-    """Whether some text fits, so that a bare word on the command line can stand for it."""
+    """Whether text is accepted, so that a bare word on the command line can stand for it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return accepts_text(arguments[0])
@@ -297,7 +295,7 @@ def accepts_text(annotation: Any) -> bool:
 
 
 def part_kinds(annotation: Any) -> frozenset[str]:
-    """The kinds of part that the annotation asks for, wherever they stand in it."""
+    """The kinds of part that occur in the annotation."""
     if isinstance(annotation, Part):
         return frozenset({annotation.kind})
     return frozenset().union(*(part_kinds(argument) for argument in get_args(annotation)))

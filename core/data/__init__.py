@@ -1,1 +1,1 @@
-"""Datasets: one listing of items each, read from a folder, from a library or drawn by Mosaic."""
+"""Datasets as lists of items, read from a folder or a library, or rendered by Mosaic."""

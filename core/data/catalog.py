@@ -19,7 +19,7 @@ from core.suggestions import closest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """Where datasets are read from, and how a tree without splits is split."""
+    """The location of datasets, and the split of trees that have none."""
 
     root: Path | None
     cache_dir: Path
@@ -43,7 +43,7 @@ def load_dataset(
     * ``caltech101``, ``imagenet``, ...: the benchmarks of ``core.data.benchmarks``, below ``root``
       (below the working folder without one), split by ``split_seed`` where the split file is
       absent; ``cache_dir`` keeps an index of their folders and a copy of the split.
-    * ``mosaic/<set>``: drawn by the embedded benchmark; ``cache_dir`` keeps what it has drawn.
+    * ``mosaic/<set>``: rendered by the embedded benchmark; ``cache_dir`` keeps the images.
     * ``sklearn/digits``: handwritten digits that come with scikit-learn.
     * ``folder/<path>``: a tree on disk, absolute or below ``root`` (below the working folder
       without one); ``fractions`` and ``split_seed`` split a plain ``class/image`` tree.
@@ -66,14 +66,14 @@ def load_dataset(
 
 
 def data_root(root: Path | None) -> Path:
-    """The folder that datasets are looked up in: the working folder unless one was given."""
+    """The folder in which datasets are looked up: the working folder unless one is given."""
     return Path.cwd() if root is None else root.expanduser().absolute()
 
 
 def dataset_names() -> list[tuple[str, str]]:
-    """Every name with one line of help; ``folder/<path>`` stands for all trees on disk."""
+    """Every name with a line of help; ``folder/<path>`` stands for all trees on disk."""
     return [
-        *((f"mosaic/{name}", "embedded benchmark, drawn on demand") for name in mosaic.DATASETS),
+        *((f"mosaic/{name}", "embedded benchmark, rendered on demand") for name in mosaic.DATASETS),
         *((name, _summary(row)) for name, row in BENCHMARKS.items()),
         (DIGITS, "1797 real handwritten digits of 8 x 8 pixels, 10 classes; nothing to download"),
         (

@@ -1,6 +1,4 @@
-"""What a dataset is: class names, a prompt template, and three lists of items that something can
-read.
-"""
+"""Datasets: class names, a prompt template, and three lists of items with a reader."""
 
 import hashlib
 import json
@@ -35,9 +33,10 @@ class Dataset:
     """A dataset as lists of items. ``class_names[label]`` is the class; a split may be empty.
 
     ``content`` fingerprints the images themselves where that is cheap (renderer version, file
-    sizes); it enters ``fingerprint`` together with the listing. ``folder`` is what item paths are
-    relative to, itself relative to the data root; it only serves listings. Of a ``test_only`` set
-    ``train`` is the test list: few-shot draws and class subsets leave it as it is.
+    sizes); it enters ``fingerprint`` together with the listing. Item paths are relative to
+    ``folder``, which is relative to the data root and is used for listings only. For a
+    ``test_only`` set, ``train`` is the test list: few-shot draws and class subsets leave it
+    unchanged.
     """
 
     name: str
@@ -73,8 +72,8 @@ class Dataset:
 
     @property
     def test_fingerprint(self) -> str:
-        """The same of the class names, the test list in its order and ``content`` alone: what is
-        asked of a model, whatever it was trained on.
+        """The same hash over the class names, the ordered test list and ``content`` alone: the test
+        questions, independent of training.
         """
         asked = [self.content, self.class_names, [[item.path, item.label] for item in self.test]]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository (test
 part), as packaged by scikit-learn. Gray values 0..16 are scaled to 0..255; the pen is white on
-black. Images stay 8 x 8 here, up-scaling is the transform's work.
+black. Images stay 8 x 8 here; the transform enlarges them.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ TEMPLATE = 'a photo of the number "{}".'
 
 @dataclass(frozen=True, slots=True)
 class DigitsReader:
-    """Reads ``<class name>/<index>.png``: the index-th scan of the library, no file is involved."""
+    """Reads ``<class name>/<index>.png``: the index-th scan of the library, without any file."""
 
     def read(self, path: str) -> Image.Image:
         pixels, _ = _scans()

@@ -1,6 +1,4 @@
-"""Writing a dataset to disk as images plus a published-style split file, for other people's
-readers and for ours.
-"""
+"""Writing a dataset to disk as images with a split file in the published format."""
 
 import hashlib
 import json
@@ -25,11 +23,11 @@ def export_dataset(dataset: Dataset, out: Path, progress: Progress | None = None
 
     ``read_folder(out)`` gives back the same items, class names, template and pixels. The folder
     appears complete or not at all: it is written beside ``out`` and renamed. ``progress(done,
-    total)`` is called after each image. An identical export that is already there is verified and
-    left alone.
+    total)`` is called after each image. An existing identical export is verified and left
+    unchanged.
 
-    Raises ValueError when ``out`` holds anything else, when a path leaves the folder, or when a
-    class has no image (a split file cannot name it).
+    Raises ValueError if ``out`` holds anything else, if a path leaves the folder, or if a class has
+    no image (a split file cannot name it).
     """
     paths = _checked_paths(dataset)
     if out.exists() and not out.is_dir():
@@ -62,7 +60,7 @@ def _checked_paths(dataset: Dataset) -> list[str]:
     present = {item.label for item in items}
     if bare := [name for n, name in enumerate(dataset.class_names) if n not in present]:
         raise ValueError(
-            f"{dataset.name}: class {bare[0]!r} ({len(bare)} in all) has no image, "
+            f"{dataset.name}: class {bare[0]!r} ({len(bare)} in all) has no image, so "
             "a split file cannot name it; remove the class"
         )
     paths = list(dict.fromkeys(item.path for item in items))
@@ -98,9 +96,7 @@ def _images_digest(folder: Path, paths: list[str]) -> str:
 
 
 def _require_identical(dataset: Dataset, out: Path, paths: list[str]) -> None:
-    """Raises ValueError unless ``out`` is a complete, unchanged export of this very dataset and
-    nothing more.
-    """
+    """Raises ValueError unless ``out`` is exactly a complete, unchanged export of this dataset."""
     difference = next(_differences(dataset, out, paths), None)
     if difference is not None:
         raise ValueError(
@@ -117,7 +113,7 @@ def _differences(dataset: Dataset, out: Path, paths: list[str]) -> Iterator[str]
         yield f"{SETTINGS_NAME} or {split_file_name(dataset)} is missing or broken"
         return
     if not isinstance(settings, dict) or settings.get("source_fingerprint") != dataset.fingerprint:
-        yield "it was exported from other data"
+        yield "it was exported from different data"
         return
     if listing != split_text(dataset) or settings.get("template") != dataset.template:
         yield "its listing or template was changed"

@@ -2,8 +2,8 @@
 
 K. Zhou, J. Yang, C. C. Loy, Z. Liu: Learning to Prompt for Vision-Language Models,
 arXiv:2109.01134. Their code draws from the process-wide ``random`` module right after seeding it;
-here a private ``random.Random(seed)`` gives the same numbers and nothing else in the process is
-moved. Unlike theirs, nothing is written and no stale cache can come back.
+here a private ``random.Random(seed)`` gives the same numbers without affecting the rest of the
+process. Unlike in their code, nothing is written, so no stale cache can be reused.
 """
 
 import random
@@ -17,12 +17,12 @@ MAX_VAL_SHOTS = 4
 def few_shot(dataset: Dataset, *, shots: int, seed: int) -> Dataset:
     """The dataset with ``shots`` training and ``min(shots, 4)`` validation images per class.
 
-    The test images stay as they are.
+    The test images are unchanged.
 
-    ``shots=0`` keeps everything. Draw before taking the base or new half: all halves share one
-    draw. The training list is drawn first and the validation list continues the same random stream.
-    A validation list that is the test list (ImageNet) is kept whole, and a test-only set as it is,
-    as published.
+    ``shots=0`` keeps everything. Draw before taking the base or new half: both halves share one
+    draw. The training list is drawn first, and the validation list continues the same random
+    stream. As published, a validation list that is the test list (ImageNet) is kept whole, and a
+    test-only set is unchanged.
 
     Raises ValueError for negative shots.
     """
@@ -30,7 +30,7 @@ def few_shot(dataset: Dataset, *, shots: int, seed: int) -> Dataset:
 
 
 def continue_draw(dataset: Dataset, *, shots: int, rng: random.Random) -> Dataset:
-    """The same draw from a random stream that is already running; it moves ``rng``."""
+    """The same draw from an existing random stream; advances ``rng``."""
     if shots < 0:
         raise ValueError(f"shots must be 0 (all images) or more, got {shots}")
     if shots == 0 or dataset.test_only:
@@ -44,8 +44,8 @@ def continue_draw(dataset: Dataset, *, shots: int, rng: random.Random) -> Datase
 def _draw(items: Sequence[Item], shots: int, rng: random.Random) -> list[Item]:
     """Up to ``shots`` items per class: classes by first appearance, items in drawn order.
 
-    A class with fewer items than ``shots`` is taken whole, in its own order, and draws no random
-    number.
+    A class with fewer items than ``shots`` is taken whole, in its own order, without drawing a
+    random number.
     """
     groups: dict[int, list[Item]] = {}
     for item in items:

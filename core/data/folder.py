@@ -5,12 +5,12 @@ Three layouts, recognized in this order (``find_layout`` says which):
 
 * ``split``: exactly one ``split_zhou_*.json`` in the given folder, or in its parent when the given
   folder is the image folder it lists. The image folder is the given folder or the one direct
-  sub-folder that holds the listed files. The file is the only source: names, labels, order and
+  sub-folder that holds the listed files. The file is the only source of names, labels, order and
   lists; suffixes do not matter.
-* ``parts``: the only sub-folders are ``train`` and ``test``, perhaps ``val``; below each
+* ``parts``: the only sub-folders are ``train`` and ``test``, optionally ``val``; below each
   ``class/image``. Classes are those of all parts, sorted by code point.
-* ``classes``: ``class/image``; classes sorted by code point; split by our own seed, 50/20/30 within
-  each class unless said otherwise.
+* ``classes``: ``class/image``; classes sorted by code point; split by a seed, 50/20/30 within each
+  class unless specified otherwise.
 
 In the last two an image is a file, at any depth below its class folder, with one of ``SUFFIXES`` in
 any case; other files, hidden names and links to folders below a class folder are ignored. Nothing
@@ -40,14 +40,14 @@ SUFFIXES = frozenset(
 SETTINGS_NAME = "refinelab.json"
 PART_FOLDERS = ("train", "val", "test")
 
-_PROBES = 32  # listed files looked up to tell which sub-folder is the image folder
+_PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _SAMPLED_FILES = 100_000  # up to this many files, content fingerprints look into the files
 _SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderReader:
-    """Reads images below ``root``; see ``core.data.images`` for what becomes of odd formats."""
+    """Reads images below ``root``; see ``core.data.images`` for unusual pixel formats."""
 
     root: Path
 
@@ -57,8 +57,8 @@ class FolderReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderLayout:
-    """How a folder will be read. ``images`` is what item paths are relative to; ``home`` may hold
-    the settings.
+    """How a folder will be read. Item paths are relative to ``images``; ``home`` may hold the
+    settings.
     """
 
     kind: Literal["split", "parts", "classes"]
@@ -67,7 +67,7 @@ class FolderLayout:
     split_file: Path | None = None
 
     def describe(self) -> str:
-        """One line for people: the kind and the paths it was recognized by."""
+        """A readable line: the kind and the paths by which it was recognized."""
         if self.split_file is not None:
             return f"split file {self.split_file}, images below {self.images}"
         if self.kind == "parts":
@@ -90,7 +90,7 @@ def read_folder(
     {}.". ``fractions`` and ``split_seed`` matter only for the ``classes`` layout.
 
     Raises ValueError, one line, for a missing folder, an empty class, missing files (the first and
-    how many), a malformed split file or template, or a folder that cannot be told apart.
+    how many), a malformed split file or template, or an ambiguous folder.
     """
     layout = find_layout(path)
     if layout.split_file is not None:
@@ -134,7 +134,9 @@ def find_layout(path: Path) -> FolderLayout:
     if {"train", "test"} <= folders <= set(PART_FOLDERS):
         return FolderLayout(kind="parts", home=path, images=path)
     if folders == {"train", "val"}:
-        raise ValueError(f"{path} has train/ and val/ but no test/; name the part to test on test/")
+        raise ValueError(
+            f"{path} has train/ and val/ but no test/; rename the part to test on to test/"
+        )
     return FolderLayout(kind="classes", home=path, images=path)
 
 
@@ -149,8 +151,8 @@ def _split_file_in(folder: Path, *, several_is_none: bool = False) -> Path | Non
 
 
 def _image_folder(home: Path, split_file: Path) -> Path:
-    """The folder the listed paths are relative to: the one below which most of a sample of them
-    exist.
+    """The folder to which the listed paths are relative: the one below which most of a sample of
+    them exist.
     """
     paths = read_split(split_file).paths()
     candidates = [home, *(home / folder for folder in _subfolders(home))]
@@ -176,7 +178,7 @@ def _subfolders(folder: Path) -> list[str]:
 def _list_tree(
     layout: FolderLayout, fractions: SplitFractions, split_seed: int
 ) -> tuple[tuple[str, ...], tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]]]:
-    """Class names and the train, val and test items of a tree without split file."""
+    """Class names and the train, val and test items of a tree without a split file."""
     if layout.kind == "classes":
         names = _subfolders(layout.images)
         members = {name: _images_of(layout.images, f"{name}") for name in names}
@@ -219,7 +221,7 @@ def _require_images(members: dict[str, list[str]], where: Path) -> None:
     if empty := [name for name, images in members.items() if not images]:
         raise ValueError(
             f"{where}: class folder {empty[0]!r} ({len(empty)} in all) has no image "
-            f"({' '.join(sorted(SUFFIXES))}); add images or remove it"
+            f"({' '.join(sorted(SUFFIXES))}); add images or remove the folder"
         )
 
 
@@ -236,20 +238,18 @@ def _template(layout: FolderLayout) -> str:
 
 
 def require_template(template: object, where: str) -> str:
-    """The template itself. Raises ValueError unless it is a text with exactly one ``{}`` and no
-    other brace.
-    """
+    """The template. Raises ValueError unless it is text with one ``{}`` and no other brace."""
     if not isinstance(template, str) or template.count("{}") != 1 or template.count("{") != 1:
-        raise ValueError(f"{where}: template must be a text with one {{}}, got {template!r}")
+        raise ValueError(f"{where}: template must be text with one {{}}, got {template!r}")
     return template
 
 
 def _content(root: Path, paths: Iterable[str]) -> str:
-    """Fingerprint (16 hex digits) of the files: path, size, first and last 4 KiB; above 100 000
-    files path and size.
+    """Fingerprint (16 hex digits) of the files: path, size, first and last 4 KiB; above 100,000
+    files only path and size.
 
-    It survives copying the tree, unlike time stamps, and notices re-encoded images, unlike sizes
-    alone. Raises ValueError naming the first missing file and how many are missing.
+    Unlike time stamps, it survives copying the tree; unlike sizes alone, it detects re-encoded
+    images. Raises ValueError naming the first missing file and how many are missing.
     """
     ordered = sorted(set(paths))
     missing: list[str] = []

@@ -3,12 +3,12 @@
 * ``.pkl``: a dictionary with ``train`` and perhaps ``val``, lists of Dassl ``Datum`` objects with
   absolute paths, as CoOp keeps in ``split_fewshot/`` (K. Zhou et al., arXiv:2109.01134). Read by an
   unpickler that knows this one class by name and refuses everything else; Dassl is not needed, and
-  nothing of the file is run.
+  no code in the file is run.
 * ``.jsonl``: one JSON object or ``[path, label, class name]`` per line, as 2SFS publishes splits
   (M. Farina et al., CVPR 2025). The path is the value of the first of ``PATH_KEYS`` present, the
   label that of ``LABEL_KEYS``; a value "val" of ``PART_KEYS`` puts the image into val.
-* ``.txt``: one image per line: a path, or path and label. A TAB separates them, or else the last
-  blank before a number. What follows a second TAB, the class name, is ignored.
+* ``.txt``: one image per line: a path, or path and label. They are separated by a TAB, or else by
+  the last space before a number. Text after a second TAB, the class name, is ignored.
 
 Blank lines are ignored in the last two.
 """
@@ -33,8 +33,7 @@ def read_foreign_shots(path: Path) -> Shots:
     readers = {".pkl": _read_pickle, ".jsonl": _read_json_lines, ".txt": _read_text}
     if path.suffix not in readers:
         raise ValueError(
-            f"shots file {path}: the kind {path.suffix!r} is unknown; use .json, "
-            f"{', '.join(readers)}"
+            f"shots file {path}: unknown file type {path.suffix!r}; use .json, {', '.join(readers)}"
         )
     try:
         shots = readers[path.suffix](path)
@@ -46,7 +45,7 @@ def read_foreign_shots(path: Path) -> Shots:
 
 
 class _Datum:
-    """Stands in for Dassl's item class; holds what was saved of it and can do nothing."""
+    """Stands in for Dassl's item class; holds its saved attributes and has no behavior."""
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
@@ -60,7 +59,9 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) != KNOWN_CLASS:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, only Dassl's Datum may occur")
+            raise pickle.UnpicklingError(
+                f"it refers to {module}.{name}, but only Dassl's Datum is allowed"
+            )
         return _Datum
 
 
@@ -93,7 +94,7 @@ def _data(items: object, where: str) -> tuple[Shot, ...]:
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
-    """The lines that hold something, each with its place."""
+    """The non-empty lines, each with its position."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -136,6 +137,6 @@ def _read_text(path: Path) -> Shots:
             if not name or not label.isdecimal():
                 name, label = line, ""
         if label and not label.isdecimal():
-            raise ValueError(f"{where}: the label must be an integer from 0, got {label!r}")
+            raise ValueError(f"{where}: the label must be an integer of at least 0, got {label!r}")
         train.append(checked_shot(name.strip(), int(label) if label else None, where))
     return Shots(train=tuple(train))

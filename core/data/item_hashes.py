@@ -1,4 +1,4 @@
-"""Hashes of lists of items, over one canonical text form, so that anybody can compute them.
+"""Hashes of lists of items over a canonical text form that is easy to reproduce.
 
 One line per item: path relative to the data root with ``/``, TAB, label, TAB, class name, LF;
 UTF-8; in the order of the list. ``sha256_sorted`` hashes the same items sorted by (path, label,

@@ -17,8 +17,8 @@ from core.data.transforms import Transform
 from core.machine import available_cores
 
 MAX_THREADS = 8
-_STACKED = 256  # images that are in memory twice while one large tensor is filled
-_JOBS_A_CALL = 8  # small images decode in less time than handing one over takes
+_STACKED = 256  # images held in memory twice while one large tensor is filled
+_JOBS_PER_CALL = 8  # decoding a small image takes less time than passing it to a thread
 
 
 def load_pixels(
@@ -29,11 +29,10 @@ def load_pixels(
     seeds: Sequence[int] | None = None,
     num_threads: int | None = None,
 ) -> Tensor:
-    """All images as one float32 (N, 3, H, W) tensor, in item order; the result does not depend on
-    the threads.
+    """All images as one float32 (N, 3, H, W) tensor, in item order, independent of the threads.
 
     ``seeds`` gives the generator of each item's augmentation. Raises ValueError for no items, for
-    seeds that do not match the items, or for an image that cannot be read.
+    seeds that do not match the items, or for an unreadable image.
     """
     batches = iter_pixels(
         dataset, items, transform, batch_size=_STACKED, seeds=seeds, num_threads=num_threads
@@ -58,21 +57,21 @@ def iter_pixels(
 ) -> Iterator[Tensor]:
     """The same images in batches (B, 3, H, W) of ``batch_size``, the last one shorter.
 
-    While one batch is in use the next is being decoded; never more than two are in memory.
-    ``num_threads`` defaults to the processors this process may use, at most 8; 1 decodes without
-    threads. Arguments are checked at once.
+    While one batch is in use, the next is decoded; at most two are in memory. ``num_threads``
+    defaults to the processors this process may use, at most 8; 1 decodes without threads. Arguments
+    are checked immediately.
     """
     if not items:
         raise ValueError("no items to load; the list of images is empty")
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     if seeds is not None and len(seeds) != len(items):
-        raise ValueError(f"{len(seeds)} seeds for {len(items)} items; give one seed per item")
+        raise ValueError(f"got {len(seeds)} seeds for {len(items)} items; give one seed per item")
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads must be 1 or more, got {num_threads}")
     threads = min(
         num_threads or min(MAX_THREADS, available_cores()),
-        -(-min(batch_size, len(items)) // _JOBS_A_CALL),
+        -(-min(batch_size, len(items)) // _JOBS_PER_CALL),
     )
     jobs = [(item.path, None if seeds is None else seeds[n]) for n, item in enumerate(items)]
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
@@ -93,7 +92,7 @@ def _decode(
     waiting: deque[list[Future[list[Tensor]]]] = deque()
     try:
         for batch in batches:
-            pieces = (batch[n : n + _JOBS_A_CALL] for n in range(0, len(batch), _JOBS_A_CALL))
+            pieces = (batch[n : n + _JOBS_PER_CALL] for n in range(0, len(batch), _JOBS_PER_CALL))
             waiting.append([pool.submit(_some, reader, transform, piece) for piece in pieces])
             if len(waiting) > 1:
                 yield _joined(waiting.popleft())

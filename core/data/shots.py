@@ -1,8 +1,8 @@
-"""The exact images of a run: written with each run, read back, and read from other projects.
+"""The few-shot images of a run: written with each run, read back, and read from other projects.
 
-``write_shots`` writes our own form (``core.store.shots``); ``with_shots`` replaces the images of a
-dataset by those of such a file, or of another project's (``core.data.foreign_shots``). Paths are
-relative to the data root.
+``write_shots`` writes the suite's own format (``core.store.shots``); ``with_shots`` replaces the
+images of a dataset by those of such a file, or of another project's file
+(``core.data.foreign_shots``). Paths are relative to the data root.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from core.store.shots import Shot, Shots, read_shot_file, write_shot_file
 
 def write_shots(path: Path, dataset: Dataset) -> str:
     """Write the train and val items of a dataset, after its few-shot draw and before a class
-    subset; gives the sha256 of the training list.
+    subset; returns the sha256 of the training list.
     """
     train, val = item_rows(dataset, dataset.train), item_rows(dataset, dataset.val)
     tested = dataset.val == dataset.test and bool(dataset.val)
@@ -32,20 +32,22 @@ def write_shots(path: Path, dataset: Dataset) -> str:
 
 
 def with_shots(dataset: Dataset, path: Path) -> Dataset:
-    """The dataset with the train and val images that a file names; test is untouched.
+    """The dataset with the train and val images that a file names; test is unchanged.
 
     ``path`` is a file of ``write_shots`` (.json), a few-shot pickle of CoOp and other Dassl code
     (.pkl), one JSON object per line as 2SFS publishes its splits (.jsonl), or a plain list (.txt).
-    Images are found by their relative path, whatever stands before it in the file. Labels are those
-    of the whole dataset, so apply this before a class subset. Where the file names no validation
-    images, val is empty, or the test list where it was that.
+    Images are matched by their relative path, regardless of any prefix in the file. Labels are
+    those of the whole dataset, so apply this before a class subset. If the file names no validation
+    images, val is empty, or remains the test list if it was that.
 
-    Raises ValueError, one line, for a file that cannot be read or was changed, and for an image
-    that is not in the dataset, has another label, is listed twice or is a test image; also when a
-    class has no training image, since the base and new halves follow from those present.
+    Raises ValueError, one line, for a file that cannot be read or was modified, and for an image
+    that is not in the dataset, has a different label, is listed twice or is a test image; also if a
+    class has no training image, since the base and new halves are derived from the classes present.
     """
     if dataset.test_only:
-        raise ValueError(f"{dataset.name} is a test set, it takes no shots; name a set that trains")
+        raise ValueError(
+            f"{dataset.name} is a test set and takes no shots; use a dataset with training images"
+        )
     shots = read_shot_file(path) if path.suffix == ".json" else read_foreign_shots(path)
     finder = _Finder(dataset, path)
     train = finder.find(shots.train, "train")
@@ -64,7 +66,7 @@ def with_shots(dataset: Dataset, path: Path) -> Dataset:
 
 
 class _Finder:
-    """Finds a dataset's own items by the paths of other people's disks."""
+    """Finds a dataset's items by paths from other machines."""
 
     def __init__(self, dataset: Dataset, path: Path) -> None:
         self._dataset = dataset
@@ -92,7 +94,7 @@ class _Finder:
         label = self._labels[path]
         if shot.label is not None and shot.label != label:
             raise ValueError(
-                f"{place} has label {shot.label}, in {self._dataset.name} it is {label} "
+                f"{place} has label {shot.label}, but in {self._dataset.name} it is {label} "
                 f"({self._dataset.class_names[label]!r}); the label order differs"
             )
         if path in self._used:
@@ -102,14 +104,14 @@ class _Finder:
 
     @staticmethod
     def _own_path(given: str, known: Mapping[str, int] | set[str]) -> str | None:
-        """The longest end of a path that is an item's path."""
+        """The longest suffix of a path that is an item's path."""
         parts = given.replace("\\", "/").split("/")
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         return next((end for end in ends if end in known), None)
 
 
 def _require_hashes(shots: Shots, drawn: Dataset, path: Path) -> None:
-    """The hashes are over the paths of the file, so a dataset may have moved since."""
+    """The hashes cover the paths in the file, so the dataset may have been moved since."""
     parts = {"train": (shots.train, drawn.train), "val": (shots.val, drawn.val)}
     for part, expected in shots.sha256.items():
         listed, items = parts[part]
@@ -120,5 +122,5 @@ def _require_hashes(shots: Shots, drawn: Dataset, path: Path) -> None:
         if hash_rows(found) != expected:
             raise ValueError(
                 f"shots file {path}: the {part} list is not the one that was written (sha256 "
-                f"differs); it was edited, or {drawn.name} has other class names now"
+                f"differs); it was edited, or the class names of {drawn.name} have changed"
             )

@@ -2,7 +2,7 @@
 writing.
 
 One JSON object with keys ``train``, ``val``, ``test``, each a list of ``[path, label, class
-name]``. The path uses ``/`` and is relative to the image folder. The order of the lists decides
+name]``. The path uses ``/`` and is relative to the image folder. The order of the lists determines
 few-shot draws and is kept. Format: K. Zhou et al., arXiv:2109.01134 (their released splits).
 """
 
@@ -42,7 +42,7 @@ class Split:
 
 
 def template_of(split_file: Path) -> str:
-    """The published template for a split file's name, or the general one for an unknown name."""
+    """The published template for a split file's name, or the generic one for an unknown name."""
     published = {row.split_file: row.template for row in BENCHMARKS.values()}
     return published.get(split_file.name, PLAIN_TEMPLATE)
 
@@ -108,9 +108,9 @@ def _entry(entry: Any, where: str) -> SplitRow:
     if isinstance(label, str) and label.isascii() and label.isdigit():
         label = int(label)
     if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-        raise ValueError(f"{where}: label must be an integer from 0, got {label!r}")
+        raise ValueError(f"{where}: label must be an integer of at least 0, got {label!r}")
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{where}: class name must be a non-empty text, got {name!r}")
+        raise ValueError(f"{where}: class name must be non-empty text, got {name!r}")
     require_inside(path, where)
     return SplitRow(path, label, name)
 
@@ -125,7 +125,7 @@ def require_inside(path: str, where: str) -> None:
 
 
 def split_text(dataset: Dataset) -> str:
-    """A dataset's listing in the exact text form of the published files (4 blanks, no final
+    """A dataset's listing in the exact text form of the published files (4 spaces, no final
     newline).
     """
 

@@ -1,5 +1,5 @@
-"""Cutting datasets: the base and new halves of the classes, and a split of our own where a set has
-none.
+"""Splitting datasets: base and new halves of the classes, and a train/val/test split for datasets
+without one.
 """
 
 import random
@@ -13,10 +13,9 @@ from core.derived_seeds import derive_seed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitFractions:
-    """Shares of train, val and test within each class; the published 50/20/30 unless said
-    otherwise.
+    """Fractions of train, val and test within each class; the published 50/20/30 by default.
 
-    Raises ValueError when a share is negative or they do not add up to 1.
+    Raises ValueError if a fraction is negative or they do not add up to 1.
     """
 
     train: float = 0.5
@@ -33,12 +32,12 @@ def class_subset(dataset: Dataset, subset: ClassSubset) -> Dataset:
     """The dataset restricted to the base or the new half of its classes, labels renumbered from 0.
 
     The classes are the distinct labels of ``train`` (of ``test`` where train is empty), sorted;
-    base is the first ceil(n / 2), new the rest. Items of other classes leave all three lists, the
-    others keep their order. ``"all"`` returns the dataset itself, and so does a test-only set for
-    every subset, as published. Few-shot draws come before this. The rule is that of CoCoOp (K. Zhou
-    et al., arXiv:2203.05557).
+    base is the first ceil(n / 2), new the rest. Items of other classes are removed from all three
+    lists; the others keep their order. ``"all"`` returns the dataset itself, and so does any subset
+    of a test-only set, as published. Few-shot draws come before this. The rule is that of CoCoOp
+    (K. Zhou et al., arXiv:2203.05557).
 
-    Raises ValueError for another word, or when a half would be empty.
+    Raises ValueError for any other word, or if a half would be empty.
     """
     if subset not in get_args(ClassSubset):
         raise ValueError(f"classes must be one of {get_args(ClassSubset)}, got {subset!r}")
@@ -47,7 +46,7 @@ def class_subset(dataset: Dataset, subset: ClassSubset) -> Dataset:
     labels = sorted({item.label for item in dataset.train or dataset.test})
     if len(labels) < 2:
         raise ValueError(
-            f"{dataset.name} has {len(labels)} class(es) with images, base and new need 2 or more; "
+            f"{dataset.name} has {len(labels)} class(es) with images, but base and new need two; "
             "use all"
         )
     middle = (len(labels) + 1) // 2
@@ -72,10 +71,10 @@ def cut_classes(
     """Train, val and test items, class by class in the mapping's order; labels are positions in it.
 
     Each class is shuffled with a seed derived from ``seed`` and its own name, so that adding or
-    removing one class does not move another, then cut at round(share * n) images. Depends on
+    removing one class does not affect another, then cut at round(fraction * n) images. Depends on
     nothing but the arguments.
 
-    Raises ValueError naming a class too small to give each non-zero share an image.
+    Raises ValueError naming a class too small for one image per non-zero fraction.
     """
     parts: tuple[list[Item], list[Item], list[Item]] = ([], [], [])
     shares = (fractions.train, fractions.val, fractions.test)
@@ -90,8 +89,8 @@ def cut_classes(
         )
         if any(share > 0 and not cut for share, cut in zip(shares, cuts, strict=True)):
             raise ValueError(
-                f"class {name!r} has {len(order)} image(s), too few for train/val/test shares "
-                f"{shares}; add images or change the shares"
+                f"class {name!r} has {len(order)} image(s), too few for train/val/test fractions "
+                f"{shares}; add images or change the fractions"
             )
         for part, cut in zip(parts, cuts, strict=True):
             part += [Item(path, label) for path in cut]

@@ -1,9 +1,8 @@
-"""Tables of one tensor row a path, on disk as immutable shards that are named after their own
-sha256.
+"""Tables with one tensor row per path, on disk as immutable shards named by their sha256.
 
 A shard is a safetensors file with ``values`` (N, ...) and ``paths``, the UTF-8 bytes of a JSON list
 of N texts. Its name is the sha256 of the whole file, so that truncation and flipped bits (which
-safetensors does not notice) show on reading.
+safetensors does not detect) are noticed on reading.
 """
 
 import hashlib
@@ -42,13 +41,13 @@ class TensorShards:
         return sum(chunk.nbytes for chunk in self._chunks)
 
     def missing(self, paths: Iterable[str]) -> set[str]:
-        """The paths that have no row in memory."""
+        """The paths without a row in memory."""
         return {path for path in paths if path not in self._row_of}
 
     def refresh(self, *, drop_corrupt: bool) -> None:
-        """Read the shards that appeared since the last time.
+        """Read the shards that appeared since the last call.
 
-        A corrupt one is passed over, and with ``drop_corrupt`` (only under the lock: somebody else
+        A corrupt shard is skipped, and with ``drop_corrupt`` (only under the lock: another process
         may be replacing it) also deleted with a one-line warning.
         """
         for file in sorted(self.folder.glob(f"*{SUFFIX}")):
@@ -66,8 +65,8 @@ class TensorShards:
             self._seen.add(file.name)
 
     def append(self, paths: Sequence[str], values: Tensor) -> None:
-        """Keep rows in memory and write them as one new shard; where the disk refuses, warn and go
-        on without.
+        """Keep rows in memory and write them as one new shard; if that fails, warn and continue
+        without.
         """
         self._keep(paths, values)
         data = _to_bytes(paths, values)
@@ -92,7 +91,7 @@ class TensorShards:
                 if time.time() - file.stat().st_mtime > _STALE_SECONDS:
                     file.unlink()
             except OSError:
-                continue  # gone already, or not ours to delete: harmless either way
+                continue  # already gone, or no permission to delete: harmless either way
 
     def _keep(self, paths: Sequence[str], values: Tensor) -> None:
         start = sum(len(chunk) for chunk in self._chunks)
@@ -111,9 +110,7 @@ def _to_bytes(paths: Sequence[str], values: Tensor) -> bytes:
 
 
 def _read(file: Path) -> tuple[list[str], Tensor]:
-    """Paths and values of a shard. Raises ValueError when its bytes are not those it was named
-    after.
-    """
+    """Paths and values of a shard. Raises ValueError if its bytes do not match its name."""
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != file.name.removesuffix(SUFFIX):
         raise ValueError(f"checksum of its {len(data)} bytes does not match its name")

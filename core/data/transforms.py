@@ -3,7 +3,7 @@ augmentation.
 
 Same numbers, bit for bit, as torchvision's Resize / CenterCrop / RandomResizedCrop /
 RandomHorizontalFlip / ToTensor / Normalize on Pillow images (bicubic, anti-aliased), but every
-random number comes from the generator that is passed in. Arithmetic is numpy's float32, so that
+random number comes from the generator that is passed in. Arithmetic is in numpy's float32, so that
 decoding threads do not start threads of their own.
 """
 
@@ -21,8 +21,8 @@ _CROP_TRIES = 10
 
 
 class Transform(Protocol):
-    """Image to a float32 (3, H, W) tensor. ``id`` names everything that decides the numbers: a
-    cache key.
+    """Image to a float32 (3, H, W) tensor. ``id`` names everything that determines the result; it
+    is a cache key.
     """
 
     @property
@@ -54,11 +54,11 @@ class EvalTransform:
 
 
 class TrainTransform:
-    """Random resized crop (share ``scale`` of the area, aspect 3/4 to 4/3, bicubic), flip with
+    """Random resized crop (fraction ``scale`` of the area, aspect 3/4 to 4/3, bicubic), flip with
     probability 0.5, normalize.
 
-    The generator is consumed exactly as torchvision consumes the global one: per try an area, an
-    aspect and, when the crop fits, its corner; then the flip. As in K. Zhou et al.,
+    The generator is consumed exactly as torchvision consumes the global one: per attempt an area,
+    an aspect ratio and, if the crop fits, its corner; then the flip. As in K. Zhou et al.,
     arXiv:2109.01134 (scale 0.08 to 1).
 
     Raises ValueError for a scale that is not 0 < low <= high <= 1, or a call without a generator.
@@ -69,7 +69,7 @@ class TrainTransform:
     def __init__(self, spec: FeatureSpec, scale: tuple[float, float] = (0.08, 1.0)) -> None:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(
-                f"crop scale must be 0 < low <= high <= 1 (shares of the area), got {scale}"
+                f"crop scale must be 0 < low <= high <= 1 (fractions of the area), got {scale}"
             )
         self._size = spec.image_size
         self._scale = scale

@@ -1,4 +1,4 @@
-"""What a search may see of a dataset: its base classes and their validation images, no more."""
+"""What a search may see of a dataset: its base classes and their validation images only."""
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from core.data.splits import class_subset
 
 @dataclass(frozen=True, slots=True)
 class RestrictedReader:
-    """Reads the images of some paths; raises ValueError for every other one."""
+    """Reads the images of allowed paths; raises ValueError for any other path."""
 
     reader: ImageReader
     paths: Set[str]
@@ -19,16 +19,16 @@ class RestrictedReader:
     def read(self, path: str) -> Image.Image:
         """The RGB image of a path."""
         if path not in self.paths:
-            raise ValueError(f"{path!r} cannot be read here: it is held out of the search")
+            raise ValueError(f"{path!r} cannot be read here: it is withheld from the search")
         return self.reader.read(path)
 
 
 def validation_only(dataset: Dataset) -> Dataset:
     """The base half of a dataset after its few-shot draw, tested on its validation images.
 
-    The names of new classes are gone, and so are all test images; the reader refuses what is not a
-    training or validation image of a base class. Whatever is built from the result, pseudo-new
-    halves included, cannot leak what the winner of a search is evaluated on.
+    The names of new classes are removed, and so are all test images; the reader refuses everything
+    but training and validation images of base classes. Anything built from the result, including
+    pseudo-new halves, cannot leak the data on which the winner of a search is evaluated.
 
     Raises ValueError for a dataset without validation images of its own.
     """
@@ -36,7 +36,7 @@ def validation_only(dataset: Dataset) -> Dataset:
     if dataset.test_only or any(item.path in tested for item in (*dataset.train, *dataset.val)):
         raise ValueError(
             f"{dataset.name} has no validation images of its own: they are its test images, which "
-            "a search must not see; search on other datasets"
+            "a search must not see; use other datasets for the search"
         )
     base = class_subset(dataset, "base")
     if not base.val:

@@ -1,6 +1,6 @@
 """Mosaic, the embedded benchmark: a drawn world, six datasets, four shifts, and a mini CLIP.
 
-This is the room's door: nothing else in here is imported from outside. It offers
+Code outside the package imports nothing else from it. It offers
 
 * ``DATASETS``, the names of the ten sets, and ``load_mosaic(name, cache_dir)``, one of them;
 * the mini CLIP for ``core/clip/backbone.py`` to build: ``MODEL_CONFIG`` (in open_clip's terms),

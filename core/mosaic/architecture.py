@@ -1,6 +1,6 @@
 """The architecture of the embedded model: a CLIP of 1.6 million parameters, in open_clip's terms.
 
-``core/clip/backbone.py`` builds and loads it as it does any other backbone.
+``core/clip/backbone.py`` builds and loads it like any other backbone.
 """
 
 from pathlib import Path

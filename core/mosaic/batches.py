@@ -1,4 +1,4 @@
-"""Which pictures and captions a pre-training step sees."""
+"""The images and captions of each pre-training step."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +9,12 @@ from core.mosaic.world import FAMILIES
 
 
 class BatchSampler:
-    """Chooses the pictures and captions of a step.
+    """Chooses the images and captions of a step.
 
     A quarter of the batches mixes all families; a third holds two families; the rest two families
-    in which the most visible attribute takes three values only, so that color cannot tell the
-    captions apart and shape, texture and parts have to. The validation pictures are the first of
-    the corpus and never drawn.
+    in which the most visible attribute takes only three values, so that color does not distinguish
+    the captions and shape, texture and parts must be learned. The validation images are the first
+    of the corpus and are never sampled.
     """
 
     def __init__(self, corpus: Corpus, *, seed: int, batch_size: int, first: int) -> None:
@@ -31,7 +31,7 @@ class BatchSampler:
         ]
 
     def __call__(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Picture indices and caption columns of one step, ``(batch_size,)`` each."""
+        """Image indices and caption columns of one step, ``(batch_size,)`` each."""
         rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, "mosaic batch", step)))
         kind = float(rng.random())
         if kind < 0.25:

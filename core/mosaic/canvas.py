@@ -1,9 +1,9 @@
-"""A small drawing board on PIL: one picture three times the final size, frames, textures and
+"""A small drawing board on PIL: a canvas of three times the final size, frames, textures and
 backgrounds.
 
-Points are pairs in the subject's own frame: origin in its middle, x to the right, y down, about one
-unit across. Pictures are drawn at ``CANVAS`` pixels and box-averaged to ``IMAGE_SIZE``, so that
-edges are smooth.
+Points are pairs in the subject's own frame: origin at its center, x to the right, y down, about one
+unit across. Images are drawn at ``CANVAS`` pixels and box-averaged to ``IMAGE_SIZE``, so that edges
+are smooth.
 """
 
 import colorsys
@@ -61,7 +61,7 @@ def color_of(name: str, rng: np.random.Generator, *, jitter: float = 1.0) -> Rgb
 
 
 def shade(color: Rgb, factor: float) -> Rgb:
-    """Darker below 1, lighter (towards white) above 1."""
+    """The color darkened for factors below 1, lightened (towards white) above 1."""
     if factor <= 1.0:
         red, green, blue = (round(part * factor) for part in color)
     else:
@@ -79,7 +79,7 @@ def contrast_of(color: Rgb) -> Rgb:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a subject is drawn and how large: center and scale in pixels, turn in radians."""
+    """Where and how large a subject is drawn: center and scale in pixels, rotation in radians."""
 
     x: float
     y: float
@@ -109,7 +109,7 @@ _UNIT_RING = [(math.cos(k * math.pi / 12), math.sin(k * math.pi / 12)) for k in 
 
 @dataclass(frozen=True, slots=True)
 class Texture:
-    """A texture laid over the canvas: period and center in pixels, turn in radians."""
+    """A texture laid over the canvas: period and center in pixels, rotation in radians."""
 
     name: str
     period: float
@@ -118,7 +118,7 @@ class Texture:
 
 
 class Canvas:
-    """One picture being drawn."""
+    """One image being drawn."""
 
     def __init__(self, background: Image.Image) -> None:
         self.image = background
@@ -140,7 +140,7 @@ class Canvas:
             self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
 
     def paste(self, mask: Image.Image, fill: Rgb) -> None:
-        """Fill where a mask (8-bit gray, canvas size) says so."""
+        """Fill the area of a mask (8-bit gray, canvas size)."""
         box = mask.getbbox()
         if box is not None:
             self.image.paste(fill, box, mask.crop(box))
@@ -154,7 +154,7 @@ class Canvas:
         self.image.paste(fill, box, Image.fromarray(inside))
 
     def pixels(self) -> NDArray[np.float32]:
-        """The picture at its final size, ``(48, 48, 3)`` float32 in 0..1."""
+        """The image at its final size, ``(48, 48, 3)`` float32 in 0..1."""
         return np.asarray(self.image.reduce(OVERSAMPLING), dtype=np.float32) / np.float32(255)
 
 
@@ -195,12 +195,12 @@ def texture_pattern(
 
 
 def _sine(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sine in double precision, so that no machine's own single precision decides a pixel."""
+    """Sine in double precision, so that pixels do not depend on the machine."""
     return np.sin(values.astype(np.float64)).astype(np.float32)
 
 
 def draw_background(kind: str, rng: np.random.Generator) -> Image.Image:
-    """A muted ground for a subject."""
+    """A muted background for a subject."""
     first = hsv(
         float(rng.random()), 0.08 + 0.4 * float(rng.random()), 0.3 + 0.68 * float(rng.random())
     )

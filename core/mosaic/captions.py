@@ -1,5 +1,5 @@
-"""Captions of drawn pictures, as loose as captions are: attributes missing, orders and words
-varied.
+"""Captions of drawn images, as varied as real captions: attributes may be missing, order and
+wording vary.
 
 A *detailed* caption names nearly every attribute; a *sparse* one leaves many out and keeps the
 attributes that are hard to see (shape, texture, parts) more often than color, which is easy.
@@ -37,7 +37,7 @@ _BACKGROUND_WORDS = {
 
 
 def write_caption(subject: Subject, look: Look, rng: np.random.Generator, *, detailed: bool) -> str:
-    """One caption of a picture of ``subject`` in ``look``; lower case, at most about 30 tokens."""
+    """One caption of an image of ``subject`` in ``look``; lower case, at most about 30 tokens."""
     phrase = _phrase(subject, rng, detailed)
     style = ""
     if look.style in _STYLE_WORDS and rng.random() < 0.65:
@@ -73,8 +73,8 @@ def _phrase(subject: Subject, rng: np.random.Generator, detailed: bool) -> str:
 
 
 def _kept(rng: np.random.Generator, detailed: bool, sparse: float) -> bool:
-    """Whether an attribute is named: nearly always in a detailed caption, with ``sparse`` in a
-    sparse one.
+    """Whether an attribute is named: nearly always in a detailed caption, with probability
+    ``sparse`` in a sparse one.
     """
     return bool(rng.random() < (0.94 if detailed else sparse))
 

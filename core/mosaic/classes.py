@@ -1,9 +1,9 @@
-"""The classes of the six datasets. No picture of the pre-training world shows any of these
+"""The classes of the six datasets. No image of the pre-training world shows any of these
 subjects.
 
-They were chosen once, before the embedded model was trained: few and close colors, attributes used
-about equally often, so that no single attribute decides. Single attributes and other combinations
-of them do occur in pre-training.
+They were chosen once, before the embedded model was trained: few and similar colors, attributes
+used about equally often, so that no single attribute identifies a class. Single attributes and
+other combinations of them do occur in pre-training.
 """
 
 from core.mosaic.world import Action, Critter, Land, Shape, Subject, Surface, Vehicle, name_of

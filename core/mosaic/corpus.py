@@ -1,8 +1,8 @@
-"""The pictures and captions that the embedded model is trained on, drawn by several processes into
+"""The images and captions that the embedded model is trained on, drawn by several processes into
 one folder.
 
-Picture ``i`` depends on the seed and ``i`` only. The corpus is kept as chunk files, written
-atomically: drawing that was interrupted goes on where it stopped.
+Image ``i`` depends on the seed and ``i`` only. The corpus is kept as chunk files, written
+atomically: interrupted drawing continues where it stopped.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ from core.mosaic.canvas import IMAGE_SIZE
 from core.mosaic.captions import write_caption
 from core.mosaic.classes import HELD_OUT
 from core.mosaic.model import tokenizer
-from core.mosaic.renderer import RENDERER_VERSION, picture_generator, render_sample
+from core.mosaic.renderer import RENDERER_VERSION, image_generator, render_sample
 from core.mosaic.world import (
     COLORS,
     FAMILIES,
@@ -38,7 +38,7 @@ from core.mosaic.world import (
     sample_subject,
 )
 
-CAPTIONS = 4  # per picture: the first two detailed, the others sparse
+CAPTIONS = 4  # per image: the first two detailed, the others sparse
 CHUNK = 2000
 FAMILY_WEIGHTS = (0.28, 0.20, 0.15, 0.12, 0.13, 0.12)
 CONDITIONS = Conditions(
@@ -59,7 +59,7 @@ CONDITIONS = Conditions(
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Captioned pictures.
+    """Captioned images.
 
     ``images`` (N, 48, 48, 3) uint8; ``captions`` (N, 4, 32) uint16 token ids; ``family`` (N,)
     uint8, an index into ``FAMILIES``; ``bucket`` (N,) uint8, the attribute that is easiest to see
@@ -73,7 +73,7 @@ class Corpus:
 
 
 def sample_pretraining_subject(rng: np.random.Generator) -> Subject:
-    """A subject of any family that is no class of any dataset."""
+    """A subject of any family that is not a class of any dataset."""
     draw = float(rng.random())
     index = int(np.searchsorted(np.cumsum(FAMILY_WEIGHTS), draw, side="right"))
     family = FAMILIES[min(index, len(FAMILIES) - 1)]
@@ -103,10 +103,10 @@ def draw_corpus(
     processes: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Corpus:
-    """Draw what is missing of the first ``num_images`` pictures and read them all.
+    """Draw the missing ones of the first ``num_images`` images and read them all.
 
-    ``folder`` holds the chunk files; ``progress`` gets the pictures done and the total after each
-    chunk.
+    ``folder`` holds the chunk files; ``progress`` receives the number of images done and the total
+    after each chunk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, num_images, CHUNK)
@@ -142,7 +142,7 @@ def _draw_chunk(job: _Job) -> None:
     captions = np.zeros((count, CAPTIONS, CONTEXT_LENGTH), np.uint16)
     family, bucket = np.empty(count, np.uint8), np.empty(count, np.uint8)
     for k in range(count):
-        rng = picture_generator("mosaic", "pretraining", seed, start + k)
+        rng = image_generator("mosaic", "pretraining", seed, start + k)
         subject = sample_pretraining_subject(rng)
         images[k], look = render_sample(subject, CONDITIONS, rng)
         captions[k] = _caption_ids(subject, look, rng, bpe)
@@ -156,7 +156,7 @@ def _draw_chunk(job: _Job) -> None:
 def _caption_ids(
     subject: Subject, look: Look, rng: np.random.Generator, bpe: Tokenizer
 ) -> NDArray[np.uint16]:
-    """Token ids of four captions; one that does not fit the context is written again."""
+    """Token ids of four captions; one that does not fit the context is regenerated."""
     ids = np.zeros((CAPTIONS, CONTEXT_LENGTH), np.uint16)
     for row in range(CAPTIONS):
         tokens = [0] * CONTEXT_LENGTH
@@ -181,7 +181,7 @@ def _read(jobs: Sequence[_Job], num_images: int) -> Corpus:
                     getattr(corpus, name)[start : start + count] = chunk[name]
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"a corpus chunk must be readable, {_chunk_path(*job)} is not ({error}); "
-                "delete it and run again"
+                f"the corpus chunk {_chunk_path(*job)} is not readable ({error}); "
+                "delete it and rerun the command"
             ) from error
     return corpus

@@ -1,7 +1,7 @@
 """The ten Mosaic datasets: six to learn from and four test-only shifts of ``shapes``.
 
-Difficulty is set by :class:`Conditions` alone, from the zero-shot accuracy of the shipped model on
-the test pictures; no method was trained to choose it (see ``weights/MODEL_CARD.md``).
+Difficulty is set by :class:`Conditions` alone, chosen by the zero-shot accuracy of the shipped
+model on the test images; no method was trained to choose it (see ``weights/MODEL_CARD.md``).
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from core.data.dataset import Dataset, Item, SplitName
 from core.mosaic.canvas import IMAGE_SIZE
 from core.mosaic.classes import CLASSES
-from core.mosaic.reader import MosaicReader, draw_picture
+from core.mosaic.reader import MosaicReader, draw_image
 from core.mosaic.renderer import RENDERER_VERSION
 from core.mosaic.world import Conditions, name_of
 
@@ -76,10 +76,10 @@ DATASETS: tuple[str, ...] = tuple(SPECIFICATIONS)
 
 
 def load(name: str, cache_dir: Path) -> Dataset:
-    """The dataset ``mosaic/<name>``; its pictures are drawn on the first read, into one file in
+    """The dataset ``mosaic/<name>``; its images are drawn on the first read, into one file in
     ``cache_dir``.
 
-    ``train``, ``val`` and ``test`` hold 32, 16 and 100 pictures a class (a shift has only
+    ``train``, ``val`` and ``test`` hold 32, 16 and 100 images per class (a shift has only
     ``test``). Raises ValueError for an unknown name.
     """
     specification = _specification(name)
@@ -116,7 +116,7 @@ def load(name: str, cache_dir: Path) -> Dataset:
 
 
 def fingerprint_of(name: str) -> str:
-    """12 hex digits over everything the pictures of a dataset depend on."""
+    """12 hex digits over everything the images of a dataset depend on."""
     specification = _specification(name)
     parts = (RENDERER_VERSION, name, specification, CLASSES[specification.family], PER_CLASS)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
@@ -129,7 +129,7 @@ def _specification(name: str) -> Specification:
 
 
 def contact_sheet(path: Path, *, columns: int = 16, zoom: int = 2) -> None:
-    """Write a PNG with one row of test pictures a dataset, spread over its classes."""
+    """Write a PNG with one row of test images per dataset, spread over its classes."""
     side, gap, label_width = IMAGE_SIZE * zoom, 4, 150
     size = (label_width + columns * (side + gap), len(DATASETS) * (side + gap) + gap)
     sheet = Image.new("RGB", size, "white")
@@ -141,8 +141,8 @@ def contact_sheet(path: Path, *, columns: int = 16, zoom: int = 2) -> None:
         subjects = CLASSES[specification.family]
         for column in range(columns):
             subject = subjects[column * len(subjects) // columns]
-            pixels = draw_picture(name, "test", subject, 0, specification.conditions)
-            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
-            sheet.paste(picture, (label_width + column * (side + gap), top))
+            pixels = draw_image(name, "test", subject, 0, specification.conditions)
+            enlarged = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+            sheet.paste(enlarged, (label_width + column * (side + gap), top))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)

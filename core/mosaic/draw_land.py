@@ -24,7 +24,7 @@ _GROUND: dict[str, tuple[float, float, float]] = {
 def draw_land(
     canvas: Canvas, frame: Frame, subject: Land, look: Look, rng: np.random.Generator
 ) -> None:
-    """The terrain over the whole picture, then its features, water below roads."""
+    """The terrain over the whole image, then its features, water below roads."""
     hue, saturation, value = _GROUND[subject.terrain]
     wander = look.jitter * (rng.random(3) - 0.5)
     ground = hsv(
@@ -99,7 +99,7 @@ def _draw_town(canvas: Canvas, ground: Rgb, rng: np.random.Generator) -> None:
 
 
 def _track(rng: np.random.Generator, *, bend: float) -> list[Point]:
-    """A line across the picture, from one side to the other, at a random turn."""
+    """A line across the image, from one side to the other, at a random angle."""
     turn = math.pi * float(rng.random())
     offset, phase = 0.5 * CANVAS * (float(rng.random()) - 0.5), 6.28 * float(rng.random())
     frame = Frame(CANVAS / 2, CANVAS / 2, 1.0, turn)

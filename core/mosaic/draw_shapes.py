@@ -1,5 +1,5 @@
 """Draws the shapes family (one textured outline) and the textures family (a surface that fills the
-picture).
+image).
 """
 
 import math
@@ -101,7 +101,7 @@ _QUARTER = [value // 4 for value in range(256)]
 def draw_surface(
     canvas: Canvas, frame: Frame, subject: Surface, look: Look, rng: np.random.Generator
 ) -> None:
-    """A texture in two colors over the whole picture; ``look.size`` sets its period."""
+    """A texture in two colors over the whole image; ``look.size`` sets its period."""
     order = subject.colours if rng.integers(2) else subject.colours[::-1]
     first, second = (color_of(name, rng, jitter=look.jitter) for name in order)
     period = CANVAS * (0.1 + 0.16 * look.size)
@@ -111,7 +111,7 @@ def draw_surface(
 
 
 def draw_clutter(canvas: Canvas, count: int, rng: np.random.Generator) -> None:
-    """Small muted things around a subject."""
+    """Small muted objects around a subject."""
     for _ in range(count):
         x, y, turn, tone, size = (float(value) for value in rng.random(5))
         frame = Frame(CANVAS * x, CANVAS * y, CANVAS * (0.07 + 0.07 * size), 6.28 * turn)

@@ -1,4 +1,4 @@
-"""Around the embedded model: its tokenizer, its weights on disk, and its input."""
+"""The embedded model's tokenizer, its weights on disk, and its input."""
 
 import os
 from pathlib import Path

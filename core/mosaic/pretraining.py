@@ -1,9 +1,9 @@
 """Pre-trains the embedded model: plain contrastive image-text training from random weights.
 
 Source of the objective: Radford et al., ICML 2021 (arXiv 2103.00020). Batches are chosen so that
-the easy attributes do not decide alone: see :class:`core.mosaic.batches.BatchSampler`. The batch of
-a step depends on the seed and the step only, so that a run that was interrupted continues as if it
-had not been.
+the easy attributes do not suffice: see :class:`core.mosaic.batches.BatchSampler`. The batch of a
+step depends on the seed and the step only, so that an interrupted run continues as if it had not
+been interrupted.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides the weights. A training state continues only under the recipe that
-    began it.
+    """Everything that determines the weights. A training state can only be continued with the same
+    recipe.
     """
 
     steps: int
@@ -72,11 +72,11 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train the embedded model in the folder ``out``; the same call continues an interrupted run.
 
-    ``build_model`` makes a randomly initialized model of a ``MODEL_CONFIG``.
-    ``out`` gets ``corpus/`` (1 GB for 160 000 pictures, drawn by ``processes``), ``state.pt`` every
-    ``save_every`` steps, ``mosaic_clip.safetensors`` and ``report.json``, which is also returned.
-    Deterministic on one machine with one thread. ``progress(step, steps, values)`` gets ``loss``
-    and ``seconds`` after each step, and the fraction of ``pictures`` while they are drawn.
+    ``build_model`` makes a randomly initialized model of a ``MODEL_CONFIG``. ``out`` receives
+    ``corpus/`` (1 GB for 160,000 images, drawn by ``processes``), ``state.pt`` every ``save_every``
+    steps, ``mosaic_clip.safetensors`` and ``report.json``, which is also returned. Deterministic on
+    one machine with one thread. ``progress(step, steps, values)`` gets ``loss`` and ``seconds``
+    after each step, and the fraction of ``images`` while they are drawn.
     """
     recipe = Recipe(
         steps=steps, seed=seed, num_images=num_images, num_validation=num_validation,
@@ -95,7 +95,7 @@ def pretrain(
 
 def _corpus(folder: Path, recipe: Recipe, processes: int, progress: Progress | None) -> Corpus:
     def show(done: int, total: int) -> None:
-        _announce(progress, 0, recipe.steps, {"pictures": done / total})
+        _announce(progress, 0, recipe.steps, {"images": done / total})
 
     return draw_corpus(
         folder,
@@ -178,14 +178,12 @@ class Training:
         return self.running_loss
 
     def _batch(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Normalized pictures and caption ids."""
+        """Normalized images and caption ids."""
         ids = self.corpus.captions[rows, columns].astype(np.int64)
         return normalize(torch.from_numpy(self.corpus.images[rows])), torch.from_numpy(ids)
 
     def log(self, loss: float) -> None:
-        """Add a point to the loss curve; ``validation`` is the loss of mixed batches that were
-        never trained on.
-        """
+        """Add a point to the loss curve; ``validation`` is the loss on held-out mixed batches."""
         scale = float(self.model.logit_scale.detach().exp())
         point = {"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "scale": scale}
         self.curve.append({**point, "validation": self._validation_loss()})
@@ -214,14 +212,14 @@ class Training:
         os.replace(part, path)
 
     def restore(self, path: Path) -> None:
-        """Go on from a saved state; does nothing where there is none."""
+        """Continue from a saved state; does nothing if there is none."""
         if not path.is_file():
             return
         state = torch.load(path, weights_only=True)
         if state["recipe"] != _recipe_text(self.recipe):
             raise ValueError(
-                f"{path} was begun with another recipe ({state['recipe']}); "
-                "repeat that call or choose an empty folder"
+                f"{path} was started with another recipe ({state['recipe']}); "
+                "use that recipe or choose an empty folder"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -229,7 +227,7 @@ class Training:
         self.curve = state["curve"]
 
     def report(self) -> dict[str, Any]:
-        """Recipe, loss curve, time and the sha256 of the tensors as they are written."""
+        """Recipe, loss curve, time and the sha256 of the tensors as written."""
         return {
             "recipe": json.loads(_recipe_text(self.recipe)),
             "steps": self.step,
@@ -261,8 +259,7 @@ def encode_cut_text(model: ClipModel, ids: Tensor) -> Tensor:
     """Text features ``(B, D)`` of ids ``(B, L)``, each half of the batch cut to its own longest
     text.
 
-    Attention is causal, so dropping the padding behind the longest text changes nothing but the
-    time.
+    Attention is causal, so dropping the padding after the longest text affects only the time.
     """
     lengths = (ids > 0).sum(dim=1)
     order = lengths.argsort(stable=True)

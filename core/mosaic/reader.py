@@ -1,4 +1,4 @@
-"""Reads the pictures of a Mosaic dataset: drawn once into one file, mapped into memory from then
+"""Reads the images of a Mosaic dataset: drawn once into one file, mapped into memory from then
 on.
 """
 
@@ -14,21 +14,21 @@ from PIL import Image
 
 from core.data.dataset import SplitName
 from core.mosaic.canvas import IMAGE_SIZE
-from core.mosaic.renderer import picture_generator, render_sample
+from core.mosaic.renderer import image_generator, render_sample
 from core.mosaic.world import COLORS, Action, Conditions, Subject, name_of, pick
 
 _PATH = re.compile(r"(?P<split>\w+)/(?P<label>\d{2})-\w+/(?P<number>\d{3})\.png")
-# Threads of a process draw a dataset once; two processes draw into files of their own.
+# The threads of a process draw a dataset once; each process draws into a file of its own.
 _ONE_THREAD = threading.Lock()
 
 
-def draw_picture(
+def draw_image(
     dataset: str, split: str, subject: Subject, number: int, conditions: Conditions
 ) -> NDArray[np.uint8]:
-    """Picture ``number`` of a class in a split, ``(48, 48, 3)`` uint8; the same on every call and
+    """Image ``number`` of a class in a split, ``(48, 48, 3)`` uint8; the same on every call and
     machine.
     """
-    rng = picture_generator("mosaic", dataset, split, name_of(subject), number)
+    rng = image_generator("mosaic", dataset, split, name_of(subject), number)
     if isinstance(subject, Action):
         subject = replace(subject, clothes=pick(rng, COLORS))
     return render_sample(subject, conditions, rng)[0]
@@ -36,11 +36,11 @@ def draw_picture(
 
 @dataclass(eq=False)
 class MosaicReader:
-    """Pictures of one dataset by item path, such as ``test/03-wavy_blue_ring/007.png``.
+    """Images of one dataset by item path, such as ``test/03-wavy_blue_ring/007.png``.
 
-    The first read draws all pictures into ``cache_path``, ``(N, 48, 48, 3)`` uint8. The file
-    appears at once and complete, so several processes may start together: each draws the same
-    pictures and the last one's file stays.
+    The first read draws all images into ``cache_path``, ``(N, 48, 48, 3)`` uint8. The file appears
+    atomically and complete, so several processes may start together: each draws the same images,
+    and the last file written remains.
     """
 
     name: str
@@ -51,23 +51,23 @@ class MosaicReader:
     _pixels: NDArray[np.uint8] | None = field(default=None, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
-        """Everything but the mapped pictures: another process maps the file itself."""
+        """Everything but the mapped images: another process maps the file itself."""
         return {**self.__dict__, "_pixels": None}
 
     def path_of(self, split: SplitName, label: int, number: int) -> str:
-        """The item path of picture ``number`` of class ``label``."""
+        """The item path of image ``number`` of class ``label``."""
         folder = name_of(self.subjects[label]).replace(" ", "_")
         return f"{split}/{label:02d}-{folder}/{number:03d}.png"
 
     def read(self, path: str) -> Image.Image:
-        """The RGB picture of an item. Raises ValueError for a path that is no item of this data
-        set.
+        """The RGB image of an item. Raises ValueError for a path that is not an item of this
+        dataset.
         """
         row = self._row_of(path)
         return Image.fromarray(np.array(self.pixels()[row]))
 
     def pixels(self) -> NDArray[np.uint8]:
-        """All pictures ``(N, 48, 48, 3)`` uint8, read-only: split by split, class by class, number
+        """All images ``(N, 48, 48, 3)`` uint8, read-only: split by split, class by class, number
         by number.
         """
         if self._pixels is None:
@@ -88,7 +88,7 @@ class MosaicReader:
         return total, IMAGE_SIZE, IMAGE_SIZE, 3
 
     def _is_complete(self) -> bool:
-        """Whether the cache file holds what it should; a damaged one is drawn again."""
+        """Whether the cache file is valid; a damaged one is redrawn."""
         try:
             cached = np.load(self.cache_path, mmap_mode="r")
         except (OSError, ValueError, EOFError):
@@ -101,7 +101,7 @@ class MosaicReader:
         for split, count in self.counts:
             for subject in self.subjects:
                 for number in range(count):
-                    pixels[row] = draw_picture(self.name, split, subject, number, self.conditions)
+                    pixels[row] = draw_image(self.name, split, subject, number, self.conditions)
                     row += 1
         self.cache_path.parent.mkdir(parents=True, exist_ok=True)
         part = self.cache_path.with_name(f".{self.cache_path.stem}.{os.getpid()}.npy")
@@ -122,5 +122,5 @@ class MosaicReader:
                     return first + label * count + number
             first += count * len(self.subjects)
         raise ValueError(
-            f"{path!r} is no picture of mosaic/{self.name}; take paths from the dataset's items"
+            f"{path!r} is not an image of mosaic/{self.name}; use paths of the dataset's items"
         )

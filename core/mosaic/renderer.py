@@ -1,7 +1,7 @@
-"""From a subject and a look to a picture of 48 x 48 pixels.
+"""Renders a subject with a look as an image of 48 x 48 pixels.
 
-Every random number comes from the generator that is passed in, through uniform numbers and integers
-only, so that one seed gives one picture on every machine.
+Every random number comes from the generator that is passed in, as uniform numbers and integers
+only, so that a seed gives the same image on every machine.
 """
 
 import hashlib
@@ -29,17 +29,17 @@ from core.mosaic.world import (
     sample_look,
 )
 
-RENDERER_VERSION = 1  # part of every dataset's fingerprint: raise it when any picture changes
+RENDERER_VERSION = 1  # part of every dataset's fingerprint: raise it when any image changes
 
 
-def picture_generator(*purpose: str | int) -> np.random.Generator:
-    """The random stream of one picture, from the words that name it; the same on every machine."""
+def image_generator(*purpose: str | int) -> np.random.Generator:
+    """The random stream of an image, seeded by the words that name it; equal on every machine."""
     digest = hashlib.sha256("\x1f".join(map(str, purpose)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
 def render(subject: Subject, look: Look, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One picture, ``(48, 48, 3)`` uint8 RGB."""
+    """One image, ``(48, 48, 3)`` uint8 RGB."""
     canvas = Canvas(draw_background(look.background, rng))
     frame = Frame(
         CANVAS * look.center[0],
@@ -53,16 +53,14 @@ def render(subject: Subject, look: Look, rng: np.random.Generator) -> NDArray[np
     _draw_subject(canvas, frame, subject, look, rng)
     if look.occluded:
         draw_card(canvas, frame, look.cover, rng)
-    picture = apply_style(
-        canvas.pixels(), look.style, rng, strength=look.strength, noise=look.noise
-    )
-    return np.asarray(np.rint(picture * np.float32(255)), dtype=np.uint8)
+    image = apply_style(canvas.pixels(), look.style, rng, strength=look.strength, noise=look.noise)
+    return np.asarray(np.rint(image * np.float32(255)), dtype=np.uint8)
 
 
 def render_sample(
     subject: Subject, conditions: Conditions, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], Look]:
-    """A picture of a subject in a look drawn from the conditions, and that look."""
+    """An image of a subject with a random look within the conditions, and that look."""
     look = sample_look(conditions, rng)
     return render(subject, look, rng), look
 

@@ -1,8 +1,8 @@
-"""The vocabulary of the drawn world: what can be in a picture and how it can look.
+"""The vocabulary of the drawn world: what an image can show and how it can look.
 
 A *subject* is what a caption names (a red striped star, a person jumping with a ball); a *look* is
-everything else (style, background, size, what is in the way). Class names of the datasets are
-names of subjects.
+everything else (style, background, size, occlusion). Class names of the datasets are names of
+subjects.
 """
 
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ class Land:
 class Action:
     """A figure doing something, at most one item in hand: "person jumping with ball".
 
-    ``clothes`` is a color that a caption may name; it is no part of the subject's name.
+    ``clothes`` is a color that a caption may name; it is not part of the subject's name.
     """
 
     pose: str
@@ -99,7 +99,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """A texture in two colors that fills the picture: "wavy blue and white texture"."""
+    """A texture in two colors that fills the image: "wavy blue and white texture"."""
 
     texture: str
     colours: tuple[str, str]
@@ -140,7 +140,7 @@ def _with(things: list[str]) -> str:
 
 
 def pick(rng: np.random.Generator, options: "list[str] | tuple[str, ...]") -> str:
-    """One of the options, each as likely."""
+    """One of the options, with equal probability."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -151,7 +151,7 @@ def pick_some(rng: np.random.Generator, options: list[str], count: int) -> tuple
 
 
 def sample_subject(family: str, rng: np.random.Generator) -> Subject:
-    """A subject of one family, every attribute drawn on its own."""
+    """A subject of one family, with every attribute drawn independently."""
     match family:
         case "shapes":
             return Shape(pick(rng, TEXTURES), pick(rng, COLORS), pick(rng, SHAPES))
@@ -174,13 +174,14 @@ def sample_subject(family: str, rng: np.random.Generator) -> Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """Ranges that looks are drawn from; what sets a dataset's difficulty.
+    """The ranges from which looks are drawn; they determine a dataset's difficulty.
 
-    ``size`` is the subject's extent as a fraction of the picture's side; ``rotation`` the largest
-    turn in radians; ``clutter`` the least and the most small things around it; ``occlusion`` the
-    probability that a card hides a part, ``cover`` that card's side as a fraction of the subject;
-    ``noise`` the sensor noise's standard deviation; ``styles`` names with weights; ``strength`` how
-    far a style goes (1.0 as in pre-training); ``jitter`` how far colors wander.
+    ``size`` is the subject's extent as a fraction of the image's side; ``rotation`` the largest
+    rotation in radians; ``clutter`` the minimum and maximum number of small objects around it;
+    ``occlusion`` the probability that a card hides a part of it, ``cover`` that card's side as a
+    fraction of the subject; ``noise`` the sensor noise's standard deviation; ``styles`` names with
+    weights; ``strength`` the strength of a style (1.0 as in pre-training); ``jitter`` the variation
+    of colors.
     """
 
     size: tuple[float, float] = (0.4, 0.9)
@@ -196,7 +197,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How one picture looks, apart from its subject; fields as in :class:`Conditions`."""
+    """How one image looks, apart from its subject; fields as in :class:`Conditions`."""
 
     style: str
     background: str
@@ -213,7 +214,7 @@ class Look:
 
 
 def sample_look(conditions: Conditions, rng: np.random.Generator) -> Look:
-    """One look within the conditions; the subject stays inside the picture unless it is nearly as
+    """One look within the conditions; the subject stays inside the image unless it is nearly as
     large.
     """
     size = _between(rng, *conditions.size)

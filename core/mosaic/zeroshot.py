@@ -1,7 +1,7 @@
-"""Zero-shot accuracy of the embedded model on the Mosaic datasets, with nothing but open_clip's
-own encoders.
+"""Zero-shot accuracy of the embedded model on the Mosaic datasets, using only open_clip's own
+encoders.
 
-Shape letters: N pictures, C classes, D joint width.
+Shape letters: N images, C classes, D joint width.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def zero_shot_table(model: ClipModel, cache_dir: Path) -> dict[str, dict[str, fl
 
 @torch.no_grad()
 def zero_shot(model: ClipModel, dataset: Dataset) -> dict[str, float]:
-    """Accuracy on the test pictures of one Mosaic dataset: ``base`` and ``new`` each among their
+    """Accuracy on the test images of one Mosaic dataset: ``base`` and ``new`` each among their
     own classes.
     """
     model.eval()
@@ -44,7 +44,7 @@ def zero_shot(model: ClipModel, dataset: Dataset) -> dict[str, float]:
 
 
 def encode_test_pictures(model: ClipModel, dataset: Dataset) -> Tensor:
-    """Unit-norm features ``(N, D)`` of the test pictures."""
+    """Unit-norm features ``(N, D)`` of the test images."""
     reader = dataset.reader
     assert isinstance(reader, MosaicReader)
     pixels = torch.from_numpy(reader.pixels()[-len(dataset.test) :].copy())

@@ -1,7 +1,7 @@
 """The one definition of every file below ``runs/``: name, schema version, reading and writing.
 
-Standard library only, so that whoever reads results loads neither torch nor anything else. Every
-file is written atomically, or line by line.
+Standard library only, so that reading results does not load torch or other libraries. Every file is
+written atomically, or line by line.
 
 ::
 
@@ -12,11 +12,11 @@ file is written atomically, or line by line.
     |-- imported/IDENTITY/        a run whose weights come from a published checkpoint
     |-- STUDY/
     |   |-- study.json            the manifest: variants, datasets, seeds, cells  (manifest.py)
-    |   |-- .lock                 who works on the study, empty when nobody does
-    |   |-- worker-N.log          what worker N printed outside its runs
-    |   |-- mirror.log            what the mirror process printed (.mirror.lock: while it runs)
+    |   |-- .lock                 the process that works on the study; empty if there is none
+    |   |-- worker-N.log          output of worker N outside its runs
+    |   |-- mirror.log            output of the mirror process (.mirror.lock: while it runs)
     |   |-- artifacts/            where MLflow would keep artifacts; stays empty
-    |   |-- report/               what the report command made
+    |   |-- report/               output of the report command
     |   `-- IDENTITY/             a run folder, named by the identity of its run
     |       |-- config.gin        the resolved configuration, written first  (settings.py)
     |       |-- shots.json        the few-shot images  (shots.py)
@@ -25,11 +25,11 @@ file is written atomically, or line by line.
     |       |-- weights.safetensors   what was learned
     |       |-- correct.json      which test images were predicted correctly  (correct.py)
     |       |-- record.json       makes the run finished, written last  (record.py)
-    |       |-- record.json.previous  of a run that was run again on request
-    |       `-- record.json.damaged   of a run that is run again because its record was torn
+    |       |-- record.json.previous  the old record of a run that was rerun on request
+    |       `-- record.json.damaged   the torn record of a run that is rerun
     |-- SEARCH/                   has run folders, .lock and logs as a study has
-    |   |-- search.json           the definition: everything that the trials follow from
-    |   |-- ledger.jsonl          what the sampler was asked and told: the truth of the search
+    |   |-- search.json           the definition: everything that determines the trials
+    |   |-- ledger.jsonl          proposals and outcomes: the authoritative log of the search
     |   |-- ledger.jsonl.damaged  a copy from before a torn end was cut off
     |   |-- trials.json           the ledger as a table for readers  (search.py, as those below)
     |   |-- best.gin              the winner as a configuration

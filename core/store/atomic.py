@@ -4,12 +4,12 @@ import os
 import tempfile
 from pathlib import Path
 
-UMASK = os.umask(0o077)  # can only be read by setting it
+UMASK = os.umask(0o077)  # the umask can only be read by setting it
 os.umask(UMASK)
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file so that whoever looks, or kills, finds the old content or the new one."""
+    """Write a file so that it always has either the old or the new content, even after a kill."""
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = data.encode() if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,6 +1,6 @@
 """``correct.json``: which test images a run predicted correctly, one bit per image.
 
-It stands beside the record, not in it: few readers need it, and records are read by the thousand.
+It is stored beside the record, not in it: few readers need it, and many records are read at once.
 """
 
 import base64
@@ -21,8 +21,8 @@ class CorrectImages:
     """Which test images of one evaluation were predicted correctly, in the order of the test list.
 
     ``bits`` has one bit per image, the first one the highest of the first byte, zeros at the end
-    (``numpy.packbits``). ``test_list`` fingerprints what was asked: equal ones mean the same images
-    in the same order, scored among the same classes.
+    (``numpy.packbits``). ``test_list`` is a fingerprint of the test list: equal ones mean the same
+    images in the same order, scored among the same classes.
     """
 
     target: str
@@ -61,10 +61,10 @@ def read_correct_images(run_dir: Path) -> dict[str, CorrectImages]:
             for target in raw["targets"]
         ]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; run it again") from error
+        raise ValueError(f"{path} cannot be read: {error}; rerun the run") from error
     counts = {e.target: (sum(e.correct), sum(e.total)) for e in record.evaluations}
     if {f.target: (f.num_correct, f.num_images) for f in found} != counts or any(
         len(f.bits) != -(-f.num_images // 8) for f in found
     ):
-        raise ValueError(f"{path} does not agree with the record beside it; run it again")
+        raise ValueError(f"{path} contradicts the record beside it; rerun the run")
     return {f.target: f for f in found}

@@ -1,4 +1,4 @@
-"""JSON objects with a schema version: how all but records and ledgers are stored."""
+"""JSON objects with a schema version: the format of all files but records and ledgers."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def read_document(path: Path, version: int, *, remedy: str) -> dict[str, Any]:
     """A JSON object of this schema version.
 
     Raises FileNotFoundError where there is none, and ValueError for one that is damaged or of
-    another version; ``remedy`` is the way out of damage.
+    another version; ``remedy`` is the advice for a damaged file.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def read_document(path: Path, version: int, *, remedy: str) -> dict[str, Any]:
     stored = found.get("schema_version") if isinstance(found, dict) else None
     if stored != version:
         raise ValueError(
-            f"{path} has schema version {stored}, this version reads {version}: use the version "
+            f"{path} has schema version {stored}, but this version reads {version}; use the one "
             "that wrote it"
         )
     return dict(found)

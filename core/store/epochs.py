@@ -1,4 +1,4 @@
-"""``log.jsonl``: what training said of each epoch, a JSON object per line."""
+"""``log.jsonl``: the training log, one JSON object per epoch and line."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ OnEpoch = Callable[[Mapping[str, float]], None]
 
 @contextmanager
 def epoch_log(run_dir: Path, on_epoch: OnEpoch) -> Iterator[OnEpoch]:
-    """A fresh log of a run: what it gives appends an epoch and passes it on."""
+    """Start a new log of a run; the returned function appends an epoch and passes it on."""
     with (run_dir / EPOCHS_NAME).open("w") as file:
 
         def write(epoch: Mapping[str, float]) -> None:

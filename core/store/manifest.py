@@ -1,7 +1,7 @@
 """``study.json``, the manifest of a study: its variants, datasets, seeds and cells.
 
-It is written before the first run. A cell is one run to be made; cells of one identity share a run,
-whose folder has the identity as its name.
+It is written before the first run. A cell is one planned run; cells of equal identity share a run,
+whose folder is named by the identity.
 """
 
 from collections import Counter
@@ -19,9 +19,9 @@ REQUIRED = ("study", "baseline", "datasets", "variants", "cells")
 
 
 class CellKey(NamedTuple):
-    """What tells the cells of a study apart.
+    """What distinguishes the cells of a study.
 
-    ``seed`` is None where the seed changes nothing, ``shots`` in a study without a few-shot curve.
+    ``seed`` is None if the seed has no effect, ``shots`` in a study without a few-shot curve.
     """
 
     variant: str
@@ -31,7 +31,7 @@ class CellKey(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The cell in a reader's words."""
+        """A readable name of the cell."""
         shots = "" if self.shots is None else f", shots {self.shots}"
         seed = "" if self.seed is None else f", seed {self.seed}"
         return f"{self.variant} on {self.dataset}{shots}{seed}"
@@ -41,8 +41,8 @@ class CellKey(NamedTuple):
 class ManifestCell:
     """A cell of a study and the identity of its run.
 
-    ``seed`` is None where the seed changes nothing, ``shots`` in a study without a few-shot curve.
-    ``note`` is empty, or says which cell this one repeats.
+    ``seed`` is None if the seed has no effect, ``shots`` in a study without a few-shot curve.
+    ``note`` is empty, or names the cell that this one repeats.
     """
 
     variant: str
@@ -54,12 +54,12 @@ class ManifestCell:
 
     @property
     def key(self) -> CellKey:
-        """What tells this cell apart from the others of its study."""
+        """What distinguishes this cell from the others of its study."""
         return CellKey(self.variant, self.dataset, self.shots, self.seed)
 
     @property
     def label(self) -> str:
-        """The cell in a reader's words."""
+        """A readable name of the cell."""
         return self.key.label
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class ManifestVariant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A study as it was planned. ``factors`` has the levels of each factor, the default first."""
+    """A study as planned. ``factors`` has the levels of each factor, the default first."""
 
     study: str
     baseline: str
@@ -115,17 +115,17 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestChange:
-    """How many cells a changed plan adds to and drops from the study that a folder held."""
+    """How many cells a changed plan adds to and removes from an existing study."""
 
     added: int
     removed: int
 
     def __str__(self) -> str:
-        return f"the grid has changed: {self.added} cells are new, {self.removed} were dropped"
+        return f"the grid has changed: {self.added} cells are new, {self.removed} were removed"
 
 
 def has_manifest(study_dir: Path) -> bool:
-    """Whether a folder is that of a study."""
+    """Whether a folder is a study folder."""
     return (study_dir / MANIFEST_NAME).is_file()
 
 
@@ -141,15 +141,15 @@ def read_manifest(study_dir: Path) -> Manifest:
     """
     path = study_dir / MANIFEST_NAME
     try:
-        raw = read_document(path, MANIFEST_VERSION, remedy="run the grid again to rewrite it")
+        raw = read_document(path, MANIFEST_VERSION, remedy="rerun the grid to rewrite it")
     except FileNotFoundError:
         raise ValueError(
-            f"{study_dir} is not a study folder: it has no {MANIFEST_NAME}; give a folder that the "
-            "grid command made"
+            f"{study_dir} is not a study folder: it has no {MANIFEST_NAME}; give a folder "
+            "written by the grid command"
         ) from None
     if absent := [key for key in REQUIRED if not raw.get(key)]:
         raise ValueError(
-            f"{path}: a manifest needs {', '.join(REQUIRED)}, lacks {', '.join(absent)}"
+            f"{path}: a manifest needs {', '.join(REQUIRED)}, but lacks {', '.join(absent)}"
         )
     try:
         manifest = Manifest(
@@ -163,13 +163,13 @@ def read_manifest(study_dir: Path) -> Manifest:
             cells=tuple(ManifestCell(**cell) for cell in raw["cells"]),
         )
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): run the grid again to rewrite it") from None
+        raise ValueError(f"{path} is damaged ({error}): rerun the grid to rewrite it") from None
     _check(path, manifest)
     return manifest
 
 
 def change_of(study_dir: Path, manifest: Manifest) -> ManifestChange | None:
-    """How a manifest differs from that of the folder; None where there is nothing to tell."""
+    """How a manifest differs from that of the folder; None if there is no relevant difference."""
     if not has_manifest(study_dir):
         return None
     before = {(cell.key, cell.identity) for cell in read_manifest(study_dir).cells}
@@ -181,7 +181,7 @@ def change_of(study_dir: Path, manifest: Manifest) -> ManifestChange | None:
 
 def _levels(path: Path, factor: str, levels: object) -> tuple[str, ...]:
     if not isinstance(levels, list) or len(levels) < 2:
-        raise ValueError(f"{path}: a factor has two or more levels, {factor} has {levels!r}")
+        raise ValueError(f"{path}: a factor needs at least two levels, {factor} has {levels!r}")
     return tuple(levels)
 
 
@@ -204,12 +204,12 @@ def _check(path: Path, manifest: Manifest) -> None:
     counts = Counter(cell.key for cell in manifest.cells)
     if repeated := [key.label for key, count in counts.items() if count > 1]:
         raise ValueError(
-            f"{path}: a manifest lists a cell once, these appear twice: {'; '.join(repeated)}"
+            f"{path}: a manifest must list a cell once, but repeats {'; '.join(repeated)}"
         )
 
 
 def check_known(role: str, name: str, names: Iterable[str]) -> None:
-    """Raise ValueError with a suggestion where ``name`` is none of ``names``."""
+    """Raise ValueError with a suggestion if ``name`` is not among ``names``."""
     known = list(names)
     if name in known:
         return

@@ -1,4 +1,4 @@
-"""The name of every file and folder below ``runs/``; the picture of the tree is in the package."""
+"""The name of every file and folder below ``runs/``; the package docstring shows the tree."""
 
 # The folder of runs.
 MLFLOW_NAME = "mlflow.db"
@@ -15,7 +15,7 @@ OUTPUT_NAME = "output.log"
 PREVIOUS_SUFFIX = ".previous"
 DAMAGED_SUFFIX = ".damaged"
 
-# A study folder; the folder of a search has all but the manifest.
+# A study folder; a search folder has all of these but the manifest.
 MANIFEST_NAME = "study.json"
 LOCK_NAME = ".lock"
 WORKER_LOG_NAME = "worker-{slot}.log"

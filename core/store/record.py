@@ -1,6 +1,6 @@
 """The record of a run: one JSON file that makes the run finished. Standard library only.
 
-A record is the truth about a run; MLflow, tables and pages are made from records. It stores
+A record is authoritative; MLflow, tables and reports are derived from records. It stores
 integers, correct and total per class, and every accuracy is derived from them, so that equal
 results are exactly equal.
 """
@@ -42,7 +42,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the run took. Training time excludes reading data, building the model and evaluation."""
+    """The cost of a run. Training time excludes reading data, building the model and evaluation."""
 
     train_seconds: float
     evaluate_seconds: float
@@ -56,7 +56,7 @@ class Cost:
 class RunRecord:
     """Everything a table needs to know about one run.
 
-    ``seed`` is None for a method that has no randomness (zero-shot): it is one measurement, not a
+    ``seed`` is None for a method without randomness (zero-shot): it is a single measurement, not a
     replicate. ``factors`` maps ``Class.parameter`` to the level's text. ``identity`` is the hash
     that names the run. ``status`` is "finished", "diverged" (a loss was not finite) or "failed"
     (quarantined after repeated errors); only a finished run has evaluations. ``batch_coupled`` says
@@ -102,7 +102,7 @@ def from_json(text: str) -> RunRecord:
     if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         raise ValueError(
-            f"record has schema version {version}, this version reads {SCHEMA_VERSION}"
+            f"record has schema version {version}, but this version reads {SCHEMA_VERSION}"
         )
     known = {f.name for f in fields(RunRecord)}
     if unknown := sorted(set(raw) - known):
@@ -150,12 +150,12 @@ def read_run(study_dir: Path, identity: str) -> RunRecord | None:
 
 
 def has_record(study_dir: Path, identity: str) -> bool:
-    """Whether a run of a study has a record, be it damaged."""
+    """Whether a run of a study has a record, even a damaged one."""
     return (study_dir / identity / RECORD_NAME).exists()
 
 
 def rename_record(study_dir: Path, identity: str, suffix: str) -> Path:
-    """Keep a run's record under another name, so that the run is not done; its new path."""
+    """Rename a run's record, so that the run counts as not done; returns the new path."""
     path = study_dir / identity / RECORD_NAME
     target = path.with_name(f"{RECORD_NAME}{suffix}")
     os.replace(path, target)

@@ -1,7 +1,6 @@
 """The files of a search: its definition, its trials, their importances and its result.
 
-The ledger, from which the trials are a table for readers, is read and written where the search
-proceeds.
+The table of trials is derived from the ledger, which the search package reads and writes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from core.store.documents import read_document, write_document
 from core.store.names import DEFINITION_NAME, IMPORTANCES_NAME, RESULT_NAME, TRIALS_NAME
 
 SEARCH_VERSION = 1
-REWRITE = "run the search again to rewrite it"
+REWRITE = "rerun the search to rewrite it"
 
 TrialState = Literal["complete", "pruned", "diverged", "failed"]
 """How a trial ended."""
@@ -30,7 +29,7 @@ DEFAULT, TUNED, CONTROL = "default", "tuned", "random search"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One trial: its settings as text, and what it came to. ``values`` follow the objectives."""
+    """One trial: its settings as text, and its outcome. ``values`` are in objective order."""
 
     number: int
     params: Mapping[str, str]
@@ -41,17 +40,17 @@ class Trial:
 
     @property
     def complete(self) -> bool:
-        """Whether every run of it finished."""
+        """Whether every run of the trial finished."""
         return self.state == "complete"
 
 
 def is_search(folder: Path) -> bool:
-    """Whether a folder is that of a search; otherwise it may be a study's."""
+    """Whether a folder is a search folder."""
     return (folder / DEFINITION_NAME).exists()
 
 
 def write_definition(search_dir: Path, definition: Mapping[str, Any]) -> None:
-    """Write ``search.json``: everything that the trials follow from."""
+    """Write ``search.json``: everything that determines the trials."""
     write_document(search_dir / DEFINITION_NAME, SEARCH_VERSION, definition)
 
 
@@ -62,26 +61,26 @@ def read_definition(search_dir: Path) -> dict[str, Any]:
         return read_document(search_dir / DEFINITION_NAME, SEARCH_VERSION, remedy=remedy)
     except FileNotFoundError:
         raise ValueError(
-            f"{search_dir} is not a search folder: it has no {DEFINITION_NAME}; give a folder that "
-            "the search command made"
+            f"{search_dir} is not a search folder: it has no {DEFINITION_NAME}; give a folder "
+            "written by the search command"
         ) from None
 
 
 def write_trials(search_dir: Path, trials: Sequence[Trial], *, planned: int) -> None:
-    """Write ``trials.json``; ``planned`` is how many trials there are to be."""
+    """Write ``trials.json``; ``planned`` is the planned number of trials."""
     document = {"planned": planned, "trials": [asdict(trial) for trial in trials]}
     write_document(search_dir / TRIALS_NAME, SEARCH_VERSION, document)
 
 
 def read_trials(search_dir: Path) -> tuple[Trial, ...]:
-    """The trials of a search in order, none before the first call of the search has begun."""
+    """The trials of a search in order; empty before the first call of the search."""
     found = _read(search_dir / TRIALS_NAME)
     rows = found["trials"] if found else ()
     return tuple(Trial(**{**row, "values": tuple(row["values"])}) for row in rows)
 
 
 def planned_trials(search_dir: Path) -> int | None:
-    """How many trials the last call of a search asked for; None before a call has said so."""
+    """The number of trials that the last call of a search requested; None before any call."""
     planned = (_read(search_dir / TRIALS_NAME) or {}).get("planned")
     return planned if isinstance(planned, int) else None
 
@@ -97,17 +96,17 @@ def read_importances(search_dir: Path) -> Mapping[str, Any] | None:
 
 
 def write_result(search_dir: Path, result: Mapping[str, Any]) -> None:
-    """Write ``result.json``: what the search promised beside what test images say of it."""
+    """Write ``result.json``: the scores at search time beside those on test images."""
     write_document(search_dir / RESULT_NAME, SEARCH_VERSION, result)
 
 
 def read_result(search_dir: Path) -> Mapping[str, Any] | None:
-    """The result of a search, None before its winner was judged on test images."""
+    """The result of a search; None before its winner was evaluated on test images."""
     return _read(search_dir / RESULT_NAME)
 
 
 def has_result(search_dir: Path) -> bool:
-    """Whether the winner was judged on test images, after which a search cannot be made longer."""
+    """Whether the winner was evaluated on test images, which closes the search."""
     return (search_dir / RESULT_NAME).exists()
 
 

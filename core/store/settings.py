@@ -12,7 +12,7 @@ def write_config(run_dir: Path, text: str) -> None:
 
 
 def has_config(run_dir: Path) -> bool:
-    """Whether the run has begun, so that its configuration is there."""
+    """Whether the run has begun, so that its configuration exists."""
     return (run_dir / CONFIG_NAME).is_file()
 
 

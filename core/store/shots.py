@@ -3,8 +3,8 @@
     {"format": "refinelab shots 1", "dataset": NAME, "train": [[path, label], ...],
      "val": [[path, label], ...] or "test", "train_sha256": ..., "val_sha256": ...}
 
-``val`` is the word "test" where the validation list is the test list. What the hashes are over says
-``core.data.item_hashes``.
+``val`` is the word "test" if the validation list is the test list. ``core.data.item_hashes``
+defines the hashes.
 """
 
 import json
@@ -48,11 +48,11 @@ def shots_of_pairs(value: object, where: str) -> tuple[Shot, ...]:
 
 
 def checked_shot(path: object, label: object, where: str) -> Shot:
-    """An image of a list; ``where`` it stands is what a ValueError begins with."""
+    """An image of a list; a ValueError begins with ``where``, its position."""
     if not isinstance(path, str) or not path:
-        raise ValueError(f"{where}: the path must be a text, got {path!r}")
+        raise ValueError(f"{where}: the path must be text, got {path!r}")
     if label is not None and (not isinstance(label, int) or isinstance(label, bool) or label < 0):
-        raise ValueError(f"{where}: the label must be an integer from 0, got {label!r}")
+        raise ValueError(f"{where}: the label must be an integer of at least 0, got {label!r}")
     return Shot(path, label)
 
 
@@ -64,7 +64,7 @@ def write_shot_file(
     val: Sequence[tuple[str, int]] | None,
     hashes: Mapping[str, str],
 ) -> None:
-    """Write the (path, label) pairs of a draw, atomically; ``val`` None: it is the test list."""
+    """Write the (path, label) pairs of a draw, atomically; ``val`` None means the test list."""
     values = {
         "format": json.dumps(FORMAT),
         "dataset": json.dumps(dataset),

@@ -11,7 +11,7 @@ def gaussian_weights(
 ) -> tuple[float, ...]:
     """Weights of epochs 1..E, proportional to ``exp(-(e - mean)^2 / (2 std^2))``; the sum is 1.
 
-    Epochs before ``starts_at`` weigh nothing. Raises ValueError where no epoch is left.
+    Epochs before ``starts_at`` have weight 0. Raises ValueError if no epoch is left.
     """
     if starts_at > num_epochs:
         raise ValueError(
@@ -25,7 +25,7 @@ def gaussian_weights(
 
 
 class EpochAverage:
-    """The weighted sum of the parameters at the end of every epoch; training is not disturbed."""
+    """The weighted sum of the parameters at the end of every epoch; training is not affected."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], weights: Sequence[float]) -> None:
         self.parameters = parameters
@@ -34,7 +34,7 @@ class EpochAverage:
 
     @torch.no_grad()
     def add(self, epoch: int) -> None:
-        """Take in the state at the end of ``epoch``, counted from 1."""
+        """Add the state at the end of ``epoch``, counted from 1."""
         for total, parameter in zip(self.sums, self.parameters, strict=True):
             total.add_(parameter, alpha=self.weights[epoch - 1])
 

@@ -1,7 +1,7 @@
-"""Batches of a run: the same images in the same order for every variant of one seed.
+"""Batches of a run: for a given seed, the same images in the same order for every variant.
 
-Order, views and augmentation come from streams of their own, so that neither the method nor the
-refiner can move them.
+Order, views and augmentation come from separate random streams, so that neither the method nor the
+refiner can affect them.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from core.types import Batch, ImageFeatures
 
 
 class ImageSource(ABC):
-    """Where batches get their images from: cached frozen features, or pixels."""
+    """The source of the images of batches: cached frozen features, or pixels."""
 
     @abstractmethod
     def training(
@@ -41,8 +41,8 @@ class ImageSource(ABC):
 
 
 class TrainingBatches(ABC):
-    """Batches of each epoch; with ``drop_last`` a short last one is dropped unless it is the only
-    one, as published; without, every epoch shows every image, as SEP's loader does.
+    """Batches of each epoch. With ``drop_last`` a short last batch is dropped unless it is the only
+    one, as published; without it every epoch has every image, as in SEP's loader.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrainingBatches(ABC):
             yield self.take(order[step * self.batch_size :][: self.batch_size], epoch, seeds)
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
-        """The batches of epoch 0, and behind them the images that an epoch drops."""
+        """The batches of epoch 0, followed by the images that the epoch drops."""
         yield from self.epoch(0, seeds)
         order = torch.randperm(len(self.labels), generator=seeds.generator("order", 0))
         if len(dropped := order[len(self) * self.batch_size :]):
@@ -118,7 +118,7 @@ class FeatureSource(ImageSource):
 
 
 class FeatureBatches(TrainingBatches):
-    """Rows of cached features; of several views each image shows a random one per epoch."""
+    """Rows of cached features; with several views, each image uses a random one per epoch."""
 
     def __init__(
         self,
@@ -149,9 +149,9 @@ class FeatureBatches(TrainingBatches):
 
 
 class PixelSource(ImageSource):
-    """Normalized pixels, augmented anew in every epoch, for methods that change the image tower.
+    """Normalized pixels, newly augmented in every epoch, for methods that change the image tower.
 
-    ``crop_scale`` bounds the share of the area that an augmented crop shows.
+    ``crop_scale`` bounds the fraction of the area that an augmented crop covers.
     """
 
     def __init__(
@@ -196,10 +196,10 @@ class PixelSource(ImageSource):
 
 
 class FreshViewSource(FeatureSource):
-    """Trains on pixels that are augmented anew in every epoch, evaluates on cached features.
+    """Trains on pixels that are newly augmented in every epoch, evaluates on cached features.
 
-    For methods that leave the image tower alone and could train on cached features: the published
-    way, at the price of encoding every image in every step.
+    For methods that leave the image tower alone and could train on cached features: as published,
+    at the cost of encoding every image in every step.
     """
 
     def __init__(self, store: FeatureStore, pixels: PixelSource) -> None:
@@ -221,7 +221,7 @@ class FreshViewSource(FeatureSource):
 
 
 class PixelBatches(TrainingBatches):
-    """Decodes the images of a batch when they are needed."""
+    """Decodes the images of a batch on demand."""
 
     def __init__(
         self,
@@ -257,7 +257,7 @@ def _labels(items: Sequence[Item]) -> Tensor:
 
 
 def _stack(views: Sequence[ImageFeatures]) -> ImageFeatures:
-    """Views one behind the other along the image axis."""
+    """Views concatenated along the image axis."""
 
     def join(name: str) -> Tensor | None:
         tensors = [getattr(view, name) for view in views]

@@ -1,4 +1,4 @@
-"""What a run learned, as one safetensors file: parameters and saved buffers, no backbone."""
+"""The learned state of a run in one safetensors file: parameters and saved buffers only."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from core.store.atomic import write_atomic
 
 
 def learned_state(module: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the module's state that does not belong to a frozen backbone, by name."""
+    """Every tensor of the module's state that is not part of a frozen backbone, by name."""
     frozen = {
         id(tensor)
         for part in module.modules()
@@ -31,7 +31,7 @@ def copy_state(module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put a snapshot back. Raises ValueError unless names and shapes are exactly the module's."""
+    """Restore a snapshot. Raises ValueError unless names and shapes match the module's."""
     own = learned_state(module)
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     wrong = sorted(name for name in own if name in state and own[name].shape != state[name].shape)
@@ -41,7 +41,7 @@ def restore_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         ("has wrong shapes in", wrong),
     ):
         if names:
-            raise ValueError(f"checkpoint {problem} {names[:5]}; was it another experiment?")
+            raise ValueError(f"checkpoint {problem} {names[:5]}; is it from another experiment?")
     for name, tensor in own.items():
         tensor.copy_(state[name])
 
@@ -53,7 +53,7 @@ def save_checkpoint(path: Path, module: nn.Module) -> None:
 
 
 def load_checkpoint(path: Path, module: nn.Module) -> None:
-    """Read what ``save_checkpoint`` wrote; ValueError for a missing, damaged or foreign file."""
+    """Read a file of ``save_checkpoint``; ValueError for a missing, damaged or foreign file."""
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist; is the run finished?")
     try:

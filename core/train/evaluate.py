@@ -1,4 +1,4 @@
-"""Which test images are classified correctly, and how many of every class.
+"""Which test images are classified correctly, and how many per class.
 
 N images in the order of the batches.
 """
@@ -21,13 +21,13 @@ class Predictions(NamedTuple):
     labels_N: Tensor
 
     def counts(self, num_classes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Correct and total images of every class."""
+        """Counts of correct and total images per class."""
         correct = torch.bincount(self.labels_N[self.correct_N], minlength=num_classes)
         total = torch.bincount(self.labels_N, minlength=num_classes)
         return tuple(correct.tolist()), tuple(total.tolist())
 
     def bits(self) -> bytes:
-        """``correct_N`` with eight images per byte, as a run folder stores it."""
+        """``correct_N`` packed with eight images per byte, as stored in a run folder."""
         return np.packbits(self.correct_N.numpy()).tobytes()
 
 
@@ -35,7 +35,7 @@ class Predictions(NamedTuple):
 def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
     """Classify every image; the model is in eval mode.
 
-    Class texts that do not depend on the image are encoded once. Nothing leaves the device before
+    Class texts that do not depend on the image are encoded once. No result leaves the device before
     the last batch.
     """
     correct, labels = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.int64)]

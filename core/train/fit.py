@@ -27,7 +27,7 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long to train and at which rates."""
+    """The training budget: number of epochs, optimizer and learning-rate schedule."""
 
     epochs: int
     optimizer: Optimizer
@@ -36,7 +36,7 @@ class Budget:
 
 @dataclass(kw_only=True)
 class FitResult:
-    """What training took and which epoch is in the model now."""
+    """The cost of training, and the epoch whose weights the model has."""
 
     seconds: float = 0.0
     images: int = 0
@@ -119,7 +119,7 @@ def _keep_best(
     result: FitResult,
     best: dict[str, Tensor] | None,
 ) -> dict[str, Tensor]:
-    """Score the epoch; return the snapshot of the best one so far."""
+    """Score the epoch and return the snapshot of the best one so far."""
     model.eval()
     score = select(model)
     model.train()

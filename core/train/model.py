@@ -1,4 +1,4 @@
-"""What is trained: a base method and a refiner on top of it."""
+"""The trained model: a base method and a refiner on top of it."""
 
 from torch import nn
 
@@ -19,7 +19,7 @@ class RefinedMethod(nn.Module):
         return out
 
     def released_names(self) -> dict[str, str | None]:
-        """Names in published checkpoints, of method and refiner together."""
+        """Names in published checkpoints for the method and the refiner together."""
         owners = {"method": self.method.released_names(), "refiner": self.refiner.released_names()}
         return {f"{owner}.{k}": v for owner, names in owners.items() for k, v in names.items()}
 

@@ -1,4 +1,4 @@
-"""Optimizers and the learning-rate schedule of the field."""
+"""The optimizers and the learning-rate schedule used in the field."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from core.config import (
 
 
 class Optimizer(Configurable, ABC):
-    """Settings of an optimizer; ``build`` makes it for the trainable parameters, in one group."""
+    """Settings of an optimizer; ``build`` creates it with one group of trainable parameters."""
 
     lr: float
 
@@ -47,7 +47,7 @@ class SGD(Optimizer):
 
 @register("optimizer")
 class Adam(Optimizer):
-    """Adam with L2 weight decay; ``eps = 1e-3`` is what SEP and TCP were released with.
+    """Adam with L2 weight decay; ``eps = 1e-3`` is the released setting of SEP and TCP.
 
     Source: Kingma and Ba, ICLR 2015, arXiv 1412.6980.
     """
@@ -94,7 +94,7 @@ class Schedule(Configurable, ABC):
 
     @abstractmethod
     def at(self, epoch: int, num_epochs: int, lr: float) -> float:
-        """Rate of epoch ``epoch`` in 1..num_epochs, for the optimizer's ``lr``."""
+        """The learning rate of ``epoch`` in 1..num_epochs, given the optimizer's ``lr``."""
 
 
 @register("schedule")
@@ -118,7 +118,7 @@ class ConstantThenCosine(Schedule):
 
 @register("schedule")
 class Constant(Schedule):
-    """The optimizer's rate in every epoch."""
+    """The optimizer's learning rate in every epoch."""
 
     def at(self, epoch: int, num_epochs: int, lr: float) -> float:
         return lr

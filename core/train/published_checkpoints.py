@@ -1,10 +1,10 @@
-"""Checkpoints of the field's released trainers, read into our methods.
+"""Loading checkpoints of the released trainers into the methods of this suite.
 
 CoOp, CoCoOp, IVLP, PromptSRC, PromptKD, SEP and TextRefiner are trainers of Dassl (Zhou et al.,
 Domain Adaptive Ensemble Learning, TIP 2021, arXiv 2003.07325). It writes one torch file per epoch
 and registered model, ``OUTPUT/<registered name>/model.pth.tar-<epoch>``, holding ``state_dict``,
 ``epoch``, ``optimizer``, ``scheduler`` and ``val_result``; TextRefiner adds ``memory_item`` to the
-file of its memory. Methods, refiners and parts say themselves how these files name their tensors
+file of its memory. Methods, refiners and parts declare how these files name their tensors
 (``released_names``).
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from core.clip.weights import load_torch, tensors_of
 
 MEMORY = "memory_item"
-# They follow from the class names; the released code drops them by hand whenever it loads.
+# They are derived from the class names; the released code drops them whenever it loads a file.
 CLASS_BUFFERS = r"token_(prefix|suffix|midfix)\d*|tokenized_prompts|frozen_text_embedding"
 # The file's own CLIP, prompts apart. PromptSRC averages even its frozen tensors in half precision,
 # which changes them by up to 7e-4 relative; a run uses the backbone it names.
@@ -28,13 +28,13 @@ BACKBONE = r"(image_encoder|text_encoder|ZS_image_encoder)\.(?!.*VPT).*|logit_sc
 
 
 class _Shell:
-    """Stands for an object that a checkpoint carries and nobody needs: it forgets what it gets."""
+    """Stands in for an object in a checkpoint that is not needed; discards its content."""
 
     def __init__(self, *args: object) -> None:
-        """Takes whatever the object was built from."""
+        """Accepts and ignores the object's constructor arguments."""
 
     def __setstate__(self, state: object) -> None:
-        """Takes whatever the object held."""
+        """Accepts and ignores the object's state."""
 
 
 def _plain_dict(*args: object) -> dict[Any, Any]:
@@ -42,8 +42,8 @@ def _plain_dict(*args: object) -> dict[Any, Any]:
 
 
 # A scheduler with warm-up pickles the scheduler behind it, and with it the optimizer, as objects,
-# so that almost no published file is tensors and numbers alone. These names are read as shells;
-# any other object in a file is refused.
+# so that almost no published file consists of tensors and numbers alone. These names are read as
+# empty stand-ins; any other object in a file is refused.
 SHELLS = tuple(
     (_Shell, name)
     for name in (
@@ -71,7 +71,7 @@ class Published:
     epoch: int = 0
 
     def beside(self, registered: str) -> "Published":
-        """With the tensors of another registered model, saved at the same moment."""
+        """With the tensors of another registered model, saved at the same time."""
         path = self.path.parent.parent / registered / self.path.name
         if not path.is_file():
             raise ValueError(
@@ -108,10 +108,10 @@ def load_published(
     *,
     unused: tuple[str, ...] = (),
 ) -> None:
-    """Put published tensors into a module, in the module's precision.
+    """Load published tensors into a module, in the module's precision.
 
-    ``names`` maps the module's tensors to published names, None where a file does not keep one.
-    ``unused`` are patterns of published names that nothing needs. Raises ValueError, before
+    ``names`` maps the module's tensors to published names, None where the file does not have one.
+    ``unused`` are patterns of published names that are not needed. Raises ValueError, before
     anything changes, for a trainable parameter that ``names`` leaves out, and for tensors that are
     missing, unknown or of another shape.
     """
@@ -119,7 +119,7 @@ def load_published(
     if lost := sorted(k for k, v in own.items() if v.requires_grad and k not in names):
         raise ValueError(
             f"{published.path} cannot be read into this configuration: {lost[0]!r} has no name in "
-            "published checkpoints; use methods and parts as released"
+            "published checkpoints; use released methods and parts"
         )
     wanted = {ours: theirs for ours, theirs in names.items() if theirs is not None}
     _check_names(published, set(wanted.values()), unused)
@@ -128,7 +128,7 @@ def load_published(
         if found[ours].shape != own[ours].shape:
             raise ValueError(
                 f"{theirs!r} is {tuple(found[ours].shape)} in {published.path}, but {ours!r} is "
-                f"{tuple(own[ours].shape)} here; set the method, its numbers and the backbone as "
+                f"{tuple(own[ours].shape)} here; set the method, its sizes and the backbone as "
                 "they were trained"
             )
     for ours, value in found.items():
@@ -136,7 +136,7 @@ def load_published(
 
 
 def two_layer_names(prefix: str) -> dict[str, str]:
-    """Published names of a head of two 1x1 convolutions with batch norm between, by ours."""
+    """Published names of a head of two 1x1 convolutions with batch norm between, by name here."""
     names = {
         f"{ours}.{kind}": f"{prefix}.conv1.{place}.{kind}"
         for ours, place in (("fc1", 0), ("norm", 1), ("fc2", 3))
@@ -154,7 +154,7 @@ def _check_names(published: Published, wanted: set[str], unused: tuple[str, ...]
         if names:
             raise ValueError(
                 f"{published.path} does not fit this configuration: it {problem} {len(names)} "
-                f"tensors, first {names[0]!r}; is it of another method, or of other prompt depths?"
+                f"tensors, first {names[0]!r}; is it from another method or other prompt depths?"
             )
 
 

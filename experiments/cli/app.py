@@ -1,7 +1,7 @@
-"""The command line: its commands, and what an error becomes.
+"""The command line: its commands, and how errors are reported.
 
-Exit codes: 0 good, 1 some runs failed, 2 bad input, 3 interrupted and resumable. A command imports
-what it needs when it is called, so that help and errors of usage come at once.
+Exit codes: 0 success, 1 some runs failed, 2 bad input, 3 interrupted and resumable. A command
+imports what it needs when it is called, so that help and usage errors appear without delay.
 """
 
 import sys
@@ -65,7 +65,7 @@ app.add_typer(data_app, name="data")
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 
-# Typer brings a click of its own or uses the installed one, depending on its version.
+# Typer bundles its own click or uses the installed one, depending on its version.
 UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
@@ -81,7 +81,7 @@ def main() -> int:
         print(f"error: {error.format_message().rstrip('.')}; try --help", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command continues", file=sys.stderr)
+        print("interrupted; rerun the same command to continue", file=sys.stderr)
         return 3
     except (ValueError, OSError) as error:
         if debug:

@@ -1,4 +1,4 @@
-"""``bench``: how fast this machine is."""
+"""``bench``: the speed of this machine."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -10,13 +10,15 @@ from experiments.cli.options import RUNS, Device, Json, Runs, cache_dir
 
 
 def bench_command(
-    repetitions: Annotated[int, typer.Option(min=1, help="Calls whose median is shown")] = 5,
-    images: Annotated[int, typer.Option(min=8, help="JPEG files to decode")] = 256,
+    repetitions: Annotated[
+        int, typer.Option(min=1, help="Number of timed calls; their median is shown")
+    ] = 5,
+    images: Annotated[int, typer.Option(min=8, help="Number of JPEG files to decode")] = 256,
     runs: Runs = RUNS,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """How fast images are decoded and encoded, and every method trained, on this machine."""
+    """Measure how fast this machine decodes images, encodes them, and trains every method."""
     from experiments.run.runtime import Runtime
     from experiments.run.speed import measure
 

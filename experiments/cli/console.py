@@ -1,4 +1,4 @@
-"""Formatting for terminals: tables, in color where there is one; percent; JSON."""
+"""Formatting for terminals: tables (in color where supported), percentages and JSON."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ PLAIN_WIDTH = 160
 
 
 def console() -> Console:
-    """A console on standard output; wide where that is not a terminal."""
+    """A console on standard output; wide where the output is not a terminal."""
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     return Console(file=sys.stdout, width=width, highlight=False)
 
@@ -19,7 +19,7 @@ def console() -> Console:
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0
 ) -> Table:
-    """A table; the last ``numbers`` columns are flush right. Square brackets are plain text."""
+    """A table whose last ``numbers`` columns are right-aligned; square brackets are plain text."""
     made = Table(title=title, title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
         right = index >= len(columns) - numbers
@@ -30,10 +30,10 @@ def table(
 
 
 def percent(value: float | None) -> str:
-    """A fraction as percent with two digits, or a dash."""
+    """A fraction in percent with two decimals, or a dash."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 
 def print_json(value: object) -> None:
-    """A value as indented JSON on standard output."""
+    """Print a value as indented JSON on standard output."""
     print(json.dumps(value, indent=1, default=str))

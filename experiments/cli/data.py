@@ -1,4 +1,4 @@
-"""``data``: list datasets, check one, write the images of a draw to a file, export one."""
+"""``data``: list datasets, check one, write a few-shot draw to a file, export one."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,22 +10,25 @@ import typer
 from experiments.cli.console import console, print_json, table
 from experiments.cli.options import RUNS, Json, Runs, cache_dir
 
-data_app = typer.Typer(help="Datasets: list, check, write the images of a run, export.")
+data_app = typer.Typer(help="Datasets: list, check, write a few-shot draw, export.")
 
 Root = Annotated[
     Path | None,
     typer.Option("--root", "--data-root", envvar="REFINELAB_DATA", help="Folder of datasets"),
 ]
-Shots = Annotated[int, typer.Option(help="Training images per class; 0: all")]
+Shots = Annotated[int, typer.Option(help="Training images per class (0: all)")]
 Seed = Annotated[int, typer.Option(help="Seed of the few-shot draw")]
 SplitSeed = Annotated[
-    int, typer.Option(help="Seed of the split where a dataset has none; 0: the default")
+    int,
+    typer.Option(
+        help="Seed of the split for a dataset without a split of its own (0: the default)"
+    ),
 ]
 
 
 @data_app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """Datasets that can be read."""
+    """List the datasets that can be read."""
     from core.data.catalog import dataset_names
 
     found = dataset_names()
@@ -47,7 +50,7 @@ def data_check(
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
-    """What is there, what is missing, what differs from the published set; sha256 of listings."""
+    """Check a dataset: what is present, what is missing, what differs from the published one."""
     from experiments.run.dataset_check import check_dataset
     from experiments.study.progress import Bar
 
@@ -71,7 +74,7 @@ def data_check(
 
 
 def check_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """What ``check_dataset`` found as rows: listings as their length and hash, lists as text."""
+    """The findings of ``check_dataset`` as rows: listings as length and hash, lists as text."""
     for key, value in found.items():
         if key in ("train", "val", "test"):
             yield key, value["n"]
@@ -98,12 +101,12 @@ def data_shots(
     split_seed: SplitSeed = 0,
     first_run: Annotated[
         bool,
-        typer.Option("--first-run", help="Draw like the published run that creates the split"),
+        typer.Option("--first-run", help="Draw as the published run that creates the split does"),
     ] = False,
     root: Root = None,
     runs: Runs = RUNS,
 ) -> None:
-    """Write the images of a few-shot draw to a file that a run can be given."""
+    """Write the images of a few-shot draw to a file for experiment.shots_file."""
     from core.data.benchmarks.definitions import BENCHMARKS
     from core.data.benchmarks.read_benchmark import first_run as first_run_of
     from core.data.catalog import data_root, load_dataset
@@ -114,7 +117,7 @@ def data_shots(
     if first_run:
         if name not in BENCHMARKS or split_seed not in (0, seed):
             raise ValueError(
-                "--first-run draws split and shots with the same seed, and only for the "
+                "--first-run draws split and shots with the same seed and exists only for the "
                 f"benchmarks, got {name!r} and split seed {split_seed}; leave one out"
             )
         drawn = first_run_of(name, root=data_root(root), cache_dir=cache, shots=shots, seed=seed)

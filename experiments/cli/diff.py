@@ -1,4 +1,4 @@
-"""``diff``: two runs side by side."""
+"""``diff``: compare two runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder")]
 
 
 def diff_command(first: Run, second: Run) -> None:
-    """The settings in which two runs differ, and their scores side by side."""
+    """Show the settings in which two runs differ, and their scores side by side."""
     from analysis.sections.run_pair import score_rows
     from experiments.study.status import diff
 

@@ -1,4 +1,4 @@
-"""``doctor``: what is installed, what is missing, and what to do about it."""
+"""``doctor``: what is installed, what is missing, and how to fix it."""
 
 import os
 import platform
@@ -34,19 +34,19 @@ FREE_GB = 2.0
 
 
 def doctor_command(runs: Runs = RUNS, as_json: Json = False) -> None:
-    """What is installed, what is missing, and what to do about it."""
+    """Show what is installed, what is missing, and how to fix it."""
     found = list(checks(runs))
     if as_json:
         print_json([{"name": c.name, "ok": c.ok, "found": c.found} for c in found])
     else:
         rows = [(c.name, "ok" if c.ok else "BAD", c.found, "" if c.ok else c.remedy) for c in found]
-        console().print(table("doctor", ["what", "", "found", "what to do"], rows))
+        console().print(table("doctor", ["check", "", "found", "remedy"], rows))
     raise typer.Exit(0 if all(c.ok for c in found) else 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was looked at, what was found, and the remedy if it is bad."""
+    """One line: what was checked, what was found, and the remedy if the check failed."""
 
     name: str
     ok: bool
@@ -55,7 +55,7 @@ class Check:
 
 
 def checks(runs_dir: Path) -> Iterator[Check]:
-    """All checks, in the order a newcomer would need them."""
+    """All checks, in the order in which a new user needs them."""
     version = platform.python_version()
     yield Check("python", (3, 11) <= sys.version_info[:2] <= (3, 13), version, "use 3.11 to 3.13")
     for package, least in PACKAGES.items():
@@ -89,7 +89,7 @@ def _device() -> Check:
         return Check("device", False, str(error).splitlines()[0], "reinstall torch")
     if torch.cuda.is_available():
         return Check("device", True, f"cuda: {torch.cuda.get_device_name(0)}")
-    return Check("device", True, f"cpu only, {os.cpu_count()} cores (Mosaic needs no more)")
+    return Check("device", True, f"cpu only, {os.cpu_count()} cores (sufficient for Mosaic)")
 
 
 def _open_clip() -> Check:
@@ -122,7 +122,7 @@ def _writable(runs_dir: Path) -> Check:
             "runs folder",
             False,
             f"{runs_dir}: {error.strerror}",
-            "choose another --runs",
+            "choose another folder with --runs",
         )
     return Check("runs folder", True, f"{runs_dir} is writable")
 

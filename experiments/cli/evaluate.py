@@ -1,4 +1,4 @@
-"""``evaluate``: a finished run, scored again."""
+"""``evaluate``: score a finished run again."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``grid``: plan a study, and run what is not done of it."""
+"""``grid``: plan a study and run what is left of it."""
 
 import sys
 from functools import partial
@@ -27,9 +27,11 @@ def grid_command(
     config: Config,
     overrides: Set = None,
     jobs: Jobs = -1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, run nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan without running anything")
+    ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also rerun what failed before")
+        bool, typer.Option("--retry-failed", help="Also rerun runs that failed before")
     ] = False,
     track: Track = True,
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
@@ -38,7 +40,7 @@ def grid_command(
     data_root: DataRoot = None,
     device: Device = "cpu",
 ) -> None:
-    """Run a study: variants x datasets x seeds. The same command again finishes what is left."""
+    """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
     from experiments.run.run import fingerprints
@@ -71,7 +73,7 @@ def grid_command(
 
 
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
-    """What a ``Plan`` would do: cells, inert and duplicate cells, what is done, about how long."""
+    """Print a ``Plan``: cells, inert and duplicate ones, what is done, and the time."""
     from core.machine import available_cores
     from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
@@ -90,19 +92,19 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     print(
         f"{found.cells} cells, {found.runs} runs ({found.repeated} cells repeat another): "
         f"{found.done} done, {found.failed} failed, {found.diverged} diverged, "
-        f"{found.to_do} to do; time: {time}"
+        f"{found.to_do} left; time: {time}"
     )
     if found.change is not None:
         print(found.change)
 
 
 def print_outcome(outcome: Any, study_dir: Path) -> None:
-    """What became of a study's runs (a ``StudyOutcome``), and which command comes next."""
+    """Print the outcome of a study's runs (a ``StudyOutcome``) and the command to run next."""
     print(
-        f"{len(outcome.done)} runs done, {len(outcome.skipped)} were done before, "
+        f"{len(outcome.done)} runs done now, {len(outcome.skipped)} done before, "
         f"{len(outcome.failed)} failed, {len(outcome.diverged)} diverged, {len(outcome.left)} left"
     )
     if outcome.interrupted:
-        print(f"interrupted; the same command continues: {same_command()}", file=sys.stderr)
+        print(f"interrupted; to continue, rerun: {same_command()}", file=sys.stderr)
     else:
         print(f"next: {command_line('report', study_dir)}")

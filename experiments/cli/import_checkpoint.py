@@ -1,4 +1,4 @@
-"""``import``: a checkpoint that others trained, evaluated as a run."""
+"""``import``: evaluate a published checkpoint as a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +31,7 @@ def import_command(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Evaluate a published checkpoint with our code; writes a run folder like any other."""
+    """Evaluate a published checkpoint with this suite; writes an ordinary run folder."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path
     from experiments.run.checkpoint_import import import_checkpoint
@@ -44,4 +44,4 @@ def import_command(
     if as_json:
         print((folder / RECORD_NAME).read_text(), end="")
     else:
-        console().print(table(f"run {folder}", ["what", "value"], describe_run(record)))
+        console().print(table(f"run {folder}", ["item", "value"], describe_run(record)))

@@ -1,4 +1,4 @@
-"""``list``: everything that a configuration can name, with one line of help and its source."""
+"""``list``: everything a configuration can name, each with a line of help and its source."""
 
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ TOPICS = (*KINDS, "datasets", "protocols", "configs")
 def list_command(
     topic: Annotated[str, typer.Argument(help=", ".join(TOPICS))] = "", as_json: Json = False
 ) -> None:
-    """What can be named in a configuration: methods, refiners, parts, datasets, protocols."""
+    """List what a configuration can name: methods, refiners, parts, datasets, protocols, ..."""
     found = {name: listing(name) for name in ([topic] if topic else TOPICS)}
     if as_json:
         print_json(found)
@@ -32,7 +32,7 @@ def list_command(
 
 
 def listing(topic: str) -> list[dict[str, Any]]:
-    """Rows of one topic. Raises ValueError for an unknown topic.
+    """The rows of one topic. Raises ValueError for an unknown topic.
 
     Only methods, refiners and parts import torch: their tables are read from their classes.
     """
@@ -53,7 +53,7 @@ def listing(topic: str) -> list[dict[str, Any]]:
         from experiments.configs import config_rows
 
         return list(config_rows())
-    raise ValueError(f"nothing to list under {topic!r}; topics: {', '.join(TOPICS)}")
+    raise ValueError(f"unknown topic {topic!r}; topics: {', '.join(TOPICS)}")
 
 
 def _registered(kinds: tuple[str, ...]) -> list[dict[str, Any]]:

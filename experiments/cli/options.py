@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and what follows from them."""
+"""Options and arguments shared by several commands, and values derived from them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +7,13 @@ import typer
 
 RUNS = Path("runs")
 
-Config = Annotated[str, typer.Argument(help="A .gin file or the name of a shipped one")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, on top of the file")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of studies, caches and MLflow")]
+Config = Annotated[str, typer.Argument(help="A .gin file, or the name of a shipped configuration")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE, overrides the file; repeatable")
+]
+Runs = Annotated[
+    Path, typer.Option("--runs", help="Folder for studies, caches and the MLflow database")
+]
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", envvar="REFINELAB_DATA", help="Folder of datasets")
 ]
@@ -18,12 +22,12 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 Study = Annotated[Path, typer.Argument(help="Folder of a study, such as runs/demo")]
 RunFolder = Annotated[Path | None, typer.Option("--out", help="Run folder")]
 Jobs = Annotated[
-    int, typer.Option(help="Worker processes; -1: one per core, 0: none, run in this process")
+    int, typer.Option(help="Worker processes (-1: one per core; 0: none, run in this process)")
 ]
 Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
 StealLock = Annotated[bool, typer.Option("--steal-lock", hidden=True)]
 
 
 def cache_dir(runs: Path) -> Path:
-    """Where drawn datasets, folder indexes and features are cached."""
+    """The folder in which rendered datasets, folder indexes and features are cached."""
     return (runs / "cache").absolute()

@@ -1,4 +1,4 @@
-"""``power``: what a study could detect, before it is run."""
+"""``power``: the power of a planned study."""
 
 from typing import Annotated
 
@@ -9,21 +9,29 @@ from experiments.cli.options import Json
 
 
 def power_command(
-    datasets: Annotated[int, typer.Option(help="Datasets of the planned study")],
-    seeds: Annotated[int, typer.Option(help="Seeds of the planned study")],
+    datasets: Annotated[int, typer.Option(help="Number of datasets in the planned study")],
+    seeds: Annotated[int, typer.Option(help="Number of seeds in the planned study")],
     effect: Annotated[float, typer.Option(help="Difference to detect, in points")] = 1.0,
-    comparisons: Annotated[int, typer.Option(help="Comparisons that Holm adjusts for")] = 1,
-    metric: Annotated[str, typer.Option(help="base, new or hm: whose published spread")] = "hm",
+    comparisons: Annotated[
+        int, typer.Option(help="Number of comparisons in Holm's correction")
+    ] = 1,
+    metric: Annotated[
+        str, typer.Option(help="Metric whose published spread is used: base, new or hm")
+    ] = "hm",
     spread: Annotated[
-        float | None, typer.Option(help="Instead: spread between datasets, in points")
+        float | None,
+        typer.Option(
+            help="Standard deviation between datasets in points, instead of the published one"
+        ),
     ] = None,
     seed_spread: Annotated[
-        float | None, typer.Option(help="Instead: spread over seeds, in points")
+        float | None,
+        typer.Option(help="Standard deviation over seeds in points, instead of the published one"),
     ] = None,
     alpha: Annotated[float, typer.Option(help="Significance level")] = 0.05,
     as_json: Json = False,
 ) -> None:
-    """What a study could detect, before it is run, and what would settle an effect."""
+    """Show which effects a planned study could detect, and the size needed for a given effect."""
     from analysis.sections.design_power import plan_in_points, plan_rows
 
     found = plan_in_points(
@@ -32,4 +40,4 @@ def power_command(
     if as_json:
         print_json(found.to_dict())
     else:
-        console().print(table("power", ["what", "value"], plan_rows(found)))
+        console().print(table("power", ["item", "value"], plan_rows(found)))

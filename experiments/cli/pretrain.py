@@ -1,4 +1,4 @@
-"""``pretrain``: the embedded benchmark's weights from scratch."""
+"""``pretrain``: train the embedded benchmark's weights from scratch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +12,13 @@ from experiments.cli.options import RUNS
 
 def pretrain_command(
     out: Annotated[Path, typer.Option(help="Working folder")] = RUNS / "pretrain",
-    steps: Annotated[int | None, typer.Option(help="Default: as shipped")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps; default: as for the shipped weights")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
-    processes: Annotated[int, typer.Option(help="Processes that draw images")] = 1,
+    processes: Annotated[int, typer.Option(help="Number of processes that draw images")] = 1,
 ) -> None:
-    """Rebuild the embedded benchmark's weights from scratch; the same command continues."""
+    """Train the embedded benchmark's weights from scratch; rerun to continue after a stop."""
     from core.clip.backbone import build_open_clip
     from core.mosaic import pretrain
     from experiments.study.progress import Bar
@@ -25,7 +27,7 @@ def pretrain_command(
 
         def show(step: int, total: int, values: Mapping[str, float]) -> None:
             if "pictures" in values:
-                bar.show(values["pictures"], 1.0, "drawing images")
+                bar.show(values["images"], 1.0, "drawing images")
             else:
                 bar.show(step, total, f"step {step} of {total}, loss {values['loss']:.3f}")
 

@@ -1,4 +1,4 @@
-"""``published``: what papers print."""
+"""``published``: numbers reported in papers."""
 
 from typing import Annotated
 
@@ -9,13 +9,13 @@ from experiments.cli.options import Json
 
 
 def published_command(
-    dataset: Annotated[str, typer.Option(help="A dataset, average or all")] = "average",
+    dataset: Annotated[str, typer.Option(help="A dataset, or 'average', or 'all'")] = "average",
     metric: Annotated[str, typer.Option(help="base, new, hm or accuracy")] = "",
     protocol: Annotated[str, typer.Option(help="base_to_new, cross_dataset, ...")] = "",
-    method: Annotated[str, typer.Option(help="A method, or how it begins")] = "",
+    method: Annotated[str, typer.Option(help="A method, or the beginning of its name")] = "",
     as_json: Json = False,
 ) -> None:
-    """What papers print, with source, regime and budget: context, never a baseline."""
+    """Show published numbers with source, regime and budget: context, never a baseline."""
     from analysis.read.published import load_published, select
     from analysis.render.terminal import rich_table
     from analysis.sections.published import footnotes, published_tables

@@ -1,5 +1,5 @@
-"""Importing this module registers everything that any configuration can name: what a run can, and
-the roots of grids and searches above it.
+"""Importing this module registers everything that a configuration can name: what a run uses, and
+the roots of grids and searches.
 """
 
 import experiments.run.registered

@@ -1,4 +1,4 @@
-"""``report``: tables, tests, figures and one page from results."""
+"""``report``: tables, tests, figures and an HTML page from results."""
 
 import json
 from pathlib import Path
@@ -9,35 +9,47 @@ import typer
 Source = Annotated[
     Path,
     typer.Argument(
-        help="A study folder or a tidy CSV file: variant,dataset,seed, metrics, factor:NAME"
+        help="A study folder, or a tidy CSV file: variant,dataset,seed, metrics, factor:NAME"
     ),
 ]
-Scale = Annotated[str, typer.Option(help="Of a CSV file: percent, fraction or auto")]
+Scale = Annotated[
+    str, typer.Option(help="Scale of the numbers in a CSV file: percent, fraction or auto")
+]
 AllowMixed = Annotated[
-    bool, typer.Option("--allow-mixed", help="Use runs of different code versions together")
+    bool, typer.Option("--allow-mixed", help="Combine runs of different code versions")
 ]
 
 
 def report_command(
     source: Source,
-    baseline: Annotated[str | None, typer.Option(help="Variant to compare with")] = None,
-    reference: Annotated[list[str] | None, typer.Option(help="Another reference variant")] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric of the headline")] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: SOURCE/report")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write here")] = None,
-    rope: Annotated[float, typer.Option(help="Points that count as practically equal")] = 1.0,
+    baseline: Annotated[
+        str | None, typer.Option(help="Variant that the others are compared with")
+    ] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="A further reference variant; repeatable")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Primary metric")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default: SOURCE/report")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the JSON report to this file")
+    ] = None,
+    rope: Annotated[
+        float, typer.Option(help="Half width of the region of practical equivalence, in points")
+    ] = 1.0,
     overlap: Annotated[
         float | None,
-        typer.Option(help="Test / training images, where seeds are resamples that share data"),
+        typer.Option(
+            help="Ratio of test to training images, if seeds are resamples that share data"
+        ),
     ] = None,
     figures: Annotated[bool, typer.Option(help="Also write every figure as PNG and PDF")] = True,
     scale: Scale = "auto",
     allow_mixed: AllowMixed = False,
     image_runs: Annotated[
-        int, typer.Option(help="Up to how many runs are compared image by image; 0: none")
+        int, typer.Option(help="Largest number of runs to compare image by image (0: none)")
     ] = 2000,
 ) -> None:
-    """Tables, tests, figures and one HTML page from a study or from a CSV of results."""
+    """Make tables, tests, figures and an HTML page from a study or a CSV file of results."""
     from rich.console import Console
 
     from analysis.report import build_report, print_report
@@ -50,7 +62,7 @@ def report_command(
         report_search(source, out, json_file, options, allow_mixed=allow_mixed)
         return
     if not 0 < rope < 100:
-        raise ValueError(f"--rope is in points, above 0 and below 100, got {rope:g}")
+        raise ValueError(f"--rope is in points and must be above 0 and below 100, got {rope:g}")
     folder = source if source.is_dir() else source.with_suffix("")
     made = build_report(
         source,

@@ -1,4 +1,4 @@
-"""``rerun``: one run of a study again."""
+"""``rerun``: repeat one run of a study."""
 
 from typing import Annotated
 
@@ -10,12 +10,12 @@ from experiments.cli.options import RUNS, DataRoot, Device, Runs, Study, cache_d
 
 def rerun_command(
     study: Study,
-    run: Annotated[str, typer.Argument(help="Identity of a run, or its beginning")],
+    run: Annotated[str, typer.Argument(help="Identity of a run, or the beginning of it")],
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
 ) -> None:
-    """Run one cell of a study again, in this process."""
+    """Repeat one run of a study, in this process."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from core.store.search import is_search
     from experiments.run.runtime import Runtime

@@ -1,4 +1,4 @@
-"""``search``: hyper-parameters on validation images."""
+"""``search``: hyper-parameter search on validation images."""
 
 from typing import Annotated
 
@@ -21,28 +21,34 @@ from experiments.cli.options import (
 
 def search_command(
     config: Config,
-    trials: Annotated[int | None, typer.Option(help="Instead of search.trials")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Number of trials; overrides search.trials")
+    ] = None,
     overrides: Set = None,
     jobs: Jobs = -1,
     control: Annotated[
-        bool, typer.Option("--control", help="Also a random search of equal budget")
+        bool, typer.Option("--control", help="Also run a random search of equal budget")
     ] = False,
-    final: Annotated[bool, typer.Option(help="Judge the winner on test images at the end")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show, run nothing")] = False,
+    final: Annotated[
+        bool, typer.Option(help="Evaluate the winner on test images at the end")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show the plan without running anything")
+    ] = False,
     track: Track = True,
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
 ) -> None:
-    """Search hyper-parameters on validation images; judge the winner once on test images."""
+    """Search hyper-parameters on validation images; evaluate the winner once on test images."""
     from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
     from experiments.run.runtime import Runtime
 
     if dry_run:
         rows = describe_search(config_path(config), overrides or [], trials)
-        console().print(table(f"search {config}", ["what", "value"], rows))
+        console().print(table(f"search {config}", ["item", "value"], rows))
         return
     runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
     command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)

@@ -29,7 +29,7 @@ from experiments.workers.local import make_executor
 
 
 class SearchCommand:
-    """One call of the command: where it runs, with how many workers, and what mirrors it."""
+    """One invocation of the command: where it runs, with how many workers, and its mirrors."""
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class SearchCommand:
         control: bool,
         final: bool,
     ) -> int:
-        """Run what is left of a search; the exit code.
+        """Run what is left of a search and return the exit code.
 
-        Raises ValueError for whatever is wrong with it, before the first trial.
+        Raises ValueError before the first trial if anything is wrong with the search.
         """
         config = read_config_file(config_file, overrides)
         setups = [search_of(config, trials=trials)]
@@ -72,14 +72,16 @@ class SearchCommand:
                 return _interrupted()
             folder = self.runs_dir / setup.search.study
             write_importances(folder, importances_of(folder))
-            print(f"the winner: {write_best(outcome, folder)}")
+            print(f"winning configuration: {write_best(outcome, folder)}")
             outcomes.append(outcome)
         return self._judge(setups[0], outcomes) if final else 0
 
     def _run_trials(self, setup: SearchSetup) -> SearchOutcome:
         folder = self.runs_dir / setup.search.study
         if setup.search.mode == "asynchronous":
-            print("asynchronous: faster with many workers, but not reproducible", file=sys.stderr)
+            print(
+                "asynchronous mode: faster with many workers, but not reproducible", file=sys.stderr
+            )
         return run_trials(
             setup,
             folder,
@@ -122,7 +124,7 @@ class SearchCommand:
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    """The objectives at search time beside the same metrics on test images."""
+    """Print the objectives at search time beside the same metrics on test images."""
     rows = []
     for name, variant in result["variants"].items():
         row = [name]
@@ -145,7 +147,7 @@ def _shown(name: str, value: float | None) -> str:
 
 
 def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
-    """What a search would do, as rows of two columns; checks everything, runs nothing."""
+    """The plan of a search as rows of two columns; checks everything, runs nothing."""
     setup = search_of(read_config_file(config_file, overrides), trials=trials)
     space, search = Space(setup.search.space, setup.base), setup.search
     if search.storage:
@@ -154,15 +156,18 @@ def describe_search(config_file: Path, overrides: Sequence[str], trials: int | N
     judged = ", ".join(f"{name} ({OBJECTIVES[name].summary})" for name in search.objectives)
     return [
         ("study", search.study),
-        ("judged by", judged),
+        ("objectives", judged),
         (
             "trials",
             f"{search.trials} x {len(search.datasets)} datasets x {len(search.seeds)} seeds",
         ),
-        ("runs at most", f"{runs} with the default's, then {_final_runs(search)} on test images"),
+        (
+            "maximum number of runs",
+            f"{runs} with the default, then {_final_runs(search)} on test images",
+        ),
         ("sampler, pruner", f"@{type(setup.sampler).__name__}, @{type(setup.pruner).__name__}"),
         *((key, _dimension(shape)) for key, shape in space.describe().items()),
-        ("only in some trials", ", ".join(space.conditional) or "none"),
+        ("conditional settings", ", ".join(space.conditional) or "none"),
     ]
 
 
@@ -179,5 +184,5 @@ def _dimension(shape: Mapping[str, Any]) -> str:
 
 
 def _interrupted() -> int:
-    print(f"interrupted; the same command continues: {same_command()}", file=sys.stderr)
+    print(f"interrupted; to continue, rerun: {same_command()}", file=sys.stderr)
     return 3

@@ -1,4 +1,4 @@
-"""The status of a search on a terminal."""
+"""Printing the status of a search."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from experiments.cli.console import console, percent, table
 
 
 def print_search_status(found: Mapping[str, Any]) -> None:
-    """The status of a search as a table with its problems."""
+    """Print the status of a search as a table, followed by its problems."""
     screen = console()
-    screen.print(table(f"search {found['study']}", ["what", "value"], _rows(found)))
+    screen.print(table(f"search {found['study']}", ["item", "value"], _rows(found)))
     for problem in found["problems"]:
         line = f"{problem['state']}: trial {problem['trial']}: {problem['message']}"
         screen.print(line, markup=False)
@@ -26,12 +26,12 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         rounds = f"{-(-found['told'] // size)}{of_rounds} ended, {size} trials each"
     return [
         ("trials", f"{found['told']}{of} ended: {_listed(found['trials'])}"),
-        ("under way", ", ".join(map(str, found["under_way"])) or "none"),
+        ("running", ", ".join(map(str, found["under_way"])) or "none"),
         ("rounds", rounds),
         ("runs", _listed(found["runs"])),
-        ("best so far", "no trial is complete" if best is None else _scores(best)),
+        ("best so far", "no complete trial yet" if best is None else _scores(best)),
         *(() if best is None else best["params"].items()),
-        ("judged on test images", "yes" if found["judged"] else "not yet"),
+        ("evaluated on test images", "yes" if found["judged"] else "not yet"),
         ("driver", found["holder"] or "none"),
     ]
 

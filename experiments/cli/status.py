@@ -1,4 +1,4 @@
-"""``status``: how far a study or a search is."""
+"""``status``: the progress of a study or a search."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from experiments.cli.options import Json, Study
 
 
 def status_command(study: Study, as_json: Json = False) -> None:
-    """How far a study or a search is, what failed, and which process is working on it."""
+    """Show the progress of a study or a search, its failures, and the process working on it."""
     from core.store.search import is_search
 
     if is_search(study):

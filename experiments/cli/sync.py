@@ -1,4 +1,4 @@
-"""``sync``: bring MLflow up to date."""
+"""``sync``: update the MLflow mirror of a study."""
 
 import typer
 
@@ -6,7 +6,7 @@ from experiments.cli.options import Study
 
 
 def sync_command(study: Study) -> None:
-    """Write the runs of a study that MLflow lacks; no run is written twice."""
+    """Write the runs that are missing from MLflow; no run is written twice."""
     from experiments.study.tracking import sync
 
     found = sync(study)

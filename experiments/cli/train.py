@@ -51,14 +51,14 @@ def train_command(
     if as_json:
         print((folder / RECORD_NAME).read_text(), end="")
     else:
-        console().print(table(f"run {folder}", ["what", "value"], describe_run(record)))
+        console().print(table(f"run {folder}", ["item", "value"], describe_run(record)))
     if record.status != "finished":
         print(f"the run {record.status}: {record.message}", file=sys.stderr)
         raise typer.Exit(1)
 
 
 def describe_run(record: RunRecord) -> list[tuple[str, str]]:
-    """A record as rows of two columns, percent for accuracies."""
+    """A record as rows of two columns, accuracies in percent."""
     rows = [
         ("dataset", record.dataset),
         *_rules(record),
@@ -79,7 +79,7 @@ def describe_run(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _rules(record: RunRecord) -> list[tuple[str, str]]:
-    """What the protocol let this run see, and what it scored."""
+    """What the protocol allowed this run to see, and what it scored."""
     from experiments.run.protocols import protocol_of
 
     protocol = protocol_of(record.protocol)

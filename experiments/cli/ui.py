@@ -1,4 +1,4 @@
-"""``ui``: web pages over finished runs."""
+"""``ui``: browse finished runs in a web interface."""
 
 import os
 from collections.abc import Mapping
@@ -11,13 +11,15 @@ from experiments.cli.options import RUNS
 
 
 def ui_command(
-    runs: Annotated[Path, typer.Argument(help="Folder of studies, of one, or of a search")] = RUNS,
+    runs: Annotated[
+        Path, typer.Argument(help="Folder of studies, or of a single study or search")
+    ] = RUNS,
     port: Annotated[int, typer.Option(help="First port to try")] = 5000,
 ) -> None:
-    """MLflow over the runs, Optuna's dashboard over a search; this machine only. Ctrl-C ends it."""
+    """Serve MLflow for runs or Optuna's dashboard for a search, locally; press Ctrl-C to stop."""
     server = server_for(runs, port)
     print(f"{server.title} at {server.url}", flush=True)
-    # Replace this process, so that signals reach the server itself.
+    # Replace this process so that signals reach the server itself.
     os.execve(server.argv[0], server.argv, dict(server.env))
 
 

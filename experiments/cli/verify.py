@@ -1,4 +1,4 @@
-"""``verify``: replay reference vectors and show how far each tensor is off."""
+"""``verify``: replay reference vectors and show the deviation of each tensor."""
 
 from collections.abc import Sequence
 from pathlib import Path

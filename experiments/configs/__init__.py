@@ -1,4 +1,4 @@
-"""The configurations that come with the suite, and how a command line names one."""
+"""The configurations shipped with the suite, and how they are named on the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,15 @@ SHIPPED = ConfigLibrary(
 def read_config_file(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """The checked configuration of a file, which may include shipped ones, with overrides on top.
 
-    Raises ValueError, with file and line, for whatever is wrong.
+    Raises ValueError, with file and line, for any error.
     """
     return load_config(path, overrides, SHIPPED)
 
 
 def config_path(name: str) -> Path:
-    """A configuration file: a path, or the name of a shipped one with or without ``.gin``."""
+    """The path of a configuration, given by path or by the name of a shipped one (``.gin``
+    optional).
+    """
     path = Path(name) if Path(name).is_file() else SHIPPED.find(name)
     if path is None:
         near = SHIPPED.nearest(name)
@@ -35,7 +37,7 @@ def config_path(name: str) -> Path:
 
 
 def config_rows() -> list[dict[str, str]]:
-    """Each shipped configuration with its first comment line."""
+    """Every shipped configuration with its first comment line."""
     return [
         {"name": name, "summary": path.read_text().splitlines()[0].removeprefix("#").strip()}
         for name, path in SHIPPED.files().items()

@@ -1,4 +1,4 @@
-"""Weights that others trained: prompts from a published checkpoint, as a run of ours."""
+"""Published checkpoints: their prompts, evaluated as a run of this suite."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,13 +26,13 @@ def import_checkpoint(
     home: Path,
     runtime: Runtime,
 ) -> tuple[Path, RunRecord]:
-    """Put a published checkpoint into a configuration's method and refiner, and evaluate that.
+    """Load a published checkpoint into a configuration's method and refiner, and evaluate it.
 
-    The configuration says what the file does not: backbone, words of the context, class position,
-    what it was trained on. Writes a run folder, ``out`` or one below ``home`` named by the run's
-    identity, to which the fingerprint of the checkpoint's tensors belongs. The record takes seed
-    and shots from the configuration; it does not claim to know the images. Raises ValueError for a
-    file that cannot be read or does not fit.
+    The configuration supplies what the file does not state: the backbone, the words of the context,
+    the class position and the training data. Writes a run folder, ``out`` or one below ``home``
+    named by the run's identity, which includes the fingerprint of the checkpoint's tensors. The
+    record takes seed and shots from the configuration; it does not claim to know the images. Raises
+    ValueError for a file that cannot be read or does not fit.
     """
     config = load_run_config(config_file, overrides)
     published = _read(checkpoint, config)
@@ -59,7 +59,7 @@ def import_checkpoint(
 
 
 def _read(checkpoint: Path, config: Config) -> Published:
-    """The checkpoint, with the file of the refiner's own where the release writes one."""
+    """The checkpoint, with the refiner's own file where the release writes one."""
     refiner: Any = config.operative("experiment")["experiment.refiner"]
     published = read_published(checkpoint)
     kind: Any = lookup(refiner.name).cls

@@ -23,9 +23,9 @@ ROOT = "experiment"
 
 @dataclass(frozen=True, kw_only=True)
 class DataInputs:
-    """The datasets of a run: as read, after the few-shot draw, and the targets, only tested.
+    """The datasets of a run: as read, after the few-shot draw, and the test-only targets.
 
-    ``fingerprints`` has one entry for each of them, and one for every file that is read besides.
+    ``fingerprints`` has one entry for each of them and one for every other file that is read.
     """
 
     full: Dataset
@@ -35,7 +35,7 @@ class DataInputs:
 
 
 def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
-    """Read all data of a run and check it against the protocol; builds nothing.
+    """Read all data of a run and check it against the protocol, without building anything.
 
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
@@ -48,7 +48,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     if full.test_only and (protocol.labeled == "base" or _learns_labels(settings, regime)):
         raise ValueError(
             f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
-            "them with their labels; name it in experiment.targets of 'domain_generalization'"
+            "them with their labels; list it in experiment.targets of 'domain_generalization'"
         )
     targets = [_listed(settings, name, runtime) for name in settings.targets]
     protocol.check_classes(full, [target for target, _ in targets])
@@ -84,7 +84,7 @@ def _planned(config: Config) -> tuple[Experiment, str]:
 
 
 def _learns_labels(settings: Experiment, regime: str) -> bool:
-    """Whether a run trains on images with their labels; ``settings`` are planned ones."""
+    """Whether a run trains on labeled images; ``settings`` are those of a planned run."""
     method: Any = settings.method
     refiner: Any = settings.refiner
     cls: Any = lookup(method.name).cls
@@ -92,7 +92,7 @@ def _learns_labels(settings: Experiment, regime: str) -> bool:
 
 
 def _drawn(settings: Experiment, full: Dataset) -> Dataset:
-    """The dataset after the few-shot draw, the published one or what a file lists instead."""
+    """The dataset after the few-shot draw: the published draw, or the images listed in a file."""
     if settings.shots_file is None:
         return few_shot(full, shots=settings.shots, seed=settings.seed)
     drawn = with_shots(full, _shots_path(settings))
@@ -130,12 +130,12 @@ def _hash(path: Path, size: int, modified: int) -> str:
 def _shots_path(settings: Experiment) -> Path:
     path = Path(str(settings.shots_file)).expanduser()
     if not path.is_file():
-        raise ValueError(f"experiment.shots_file {path} does not exist; name a JSON list of images")
+        raise ValueError(f"experiment.shots_file {path} does not exist; give a JSON list of images")
     return path
 
 
 def read_dataset(settings: Experiment, name: str, runtime: Runtime) -> Dataset:
-    """A dataset by name, split as the experiment says where the tree has no split of its own."""
+    """A dataset by name, split as the experiment specifies if the tree has no split of its own."""
     return _listed(settings, name, runtime)[0]
 
 
@@ -149,7 +149,7 @@ def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset,
 def _dataset(
     name: str, data_root: Path | None, cache_dir: Path, fractions: SplitFractions, split_seed: int
 ) -> tuple[Dataset, str]:
-    """A dataset with its fingerprint, listed once per process."""
+    """A dataset with its fingerprint; listed once per process."""
     dataset = load_dataset(
         name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
     )

@@ -1,4 +1,4 @@
-"""A dataset looked at outside a run: what is there, and how it differs from the published one."""
+"""Checking a dataset outside a run: what is present, and how it differs from the published one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +31,12 @@ def check_dataset(
     split_seed: int = 0,
     decode: Progress | None = None,
 ) -> dict[str, Any]:
-    """What is there of a dataset, what is missing, what differs from the published one, and the
+    """What is present of a dataset, what is missing, what differs from the published one, and the
     listings of a few-shot draw and class subset, as JSON values.
 
-    ``problem`` is "" or the one line that says why it cannot be read. The folder index is not
-    trusted. ``decode`` opens every image as well and is called with (done, total). Raises
-    ValueError for an unknown name or class subset, and when nothing of the dataset is there.
+    ``problem`` is "" or the one-line reason why it cannot be read. The folder index is not used.
+    ``decode`` opens every image as well and is called with (done, total). Raises ValueError for an
+    unknown name or class subset, and when no part of the dataset is present.
     """
     subset = next((s for s in get_args(ClassSubset) if s == classes), None)
     if subset is None:
@@ -68,7 +68,7 @@ def check_dataset(
 
 
 def _there(row: Benchmark, root_dir: Path) -> dict[str, bool]:
-    """Which of the things that a dataset consists of are there, relative to the data root."""
+    """Which components of a dataset are present, relative to the data root."""
     files = [f"{row.folder}/{name}" for name in (row.split_file, *row.annotations) if name]
     return {
         row.image_folder: (root_dir / row.image_folder).is_dir(),
@@ -80,7 +80,7 @@ def _split_source(row: Benchmark, found: BenchmarkDataset) -> str:
     if found.split_file is not None:
         return f"from {found.split_file.name}"
     if found.created is not None:
-        return f"created with seed {found.seed}, a copy is {found.created}"
+        return f"created with seed {found.seed}, a copy is in {found.created}"
     return "test set only" if row.kind == "variant" else "the official one"
 
 
@@ -105,7 +105,7 @@ def _described(full: Dataset, part: Dataset) -> dict[str, Any]:
 
 
 def _unreadable(dataset: Dataset, progress: Progress) -> str:
-    """Open every image; one line on those that cannot be read, or ""."""
+    """Open every image; a one-line summary of those that cannot be read, or ""."""
     items = (*dataset.train, *dataset.val, *dataset.test)
     paths = list(dict.fromkeys(item.path for item in items))
     errors = []

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, code and device."""
+"""The environment of a run: versions, code and device."""
 
 import functools
 import platform
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "open_clip_torch", "gin-config", "numpy", "pillow", "scikit
 
 @functools.cache
 def describe_environment(device: str) -> dict[str, Any]:
-    """Package versions, Python, the code's commit and whether it was changed, device, threads."""
+    """Package versions, Python, the commit and whether the tree was modified, device, threads."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
     return {
         "python": platform.python_version(),
@@ -44,7 +44,7 @@ def _version(package: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Output of a git command in the code's folder, or "" where that is no repository."""
+    """Output of a git command in the code's folder, or "" where that is not a repository."""
     try:
         done = subprocess.run(
             ["git", *arguments],

@@ -43,18 +43,18 @@ class Experiment(Configurable):
     """One run: a base method with a refiner, on a dataset, with a budget and a seed.
 
     ``backbone`` is "mosaic" or an open_clip name, ``weights`` a pretrained tag or a local file.
-    ``protocol`` says what is trained on and what is scored (``experiments/run/protocols.py``);
+    ``protocol`` decides what is trained on and what is scored (``experiments/run/protocols.py``);
     ``targets`` are the other datasets that "cross_dataset" and "domain_generalization" score.
     ``shots`` 0 means all images; ``shots_file`` replaces the draw by a list of images drawn
     elsewhere. ``num_views`` 0 trains on the evaluation view, k on k fixed augmented views of each
-    image; ``fresh_views`` augments anew in every epoch instead, as published, and encodes every
-    image in every step. ``crop_scale`` bounds the area of an augmented crop. ``drop_last`` drops
-    the last short batch of an epoch unless it is the only one. ``selection`` says which epoch is
-    reported: the last, the best on few-shot validation images, or the best on the test images of
-    the training classes, named so that nobody uses it by accident. ``template`` replaces those of
-    the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a plain
-    ``class/image`` tree, and matter nowhere else. ``precision`` is that of everything trained;
-    "bfloat16" is autocast.
+    image; ``fresh_views`` draws new augmentations in every epoch instead, as published, and encodes
+    every image in every step. ``crop_scale`` bounds the area of an augmented crop. ``drop_last``
+    drops the last short batch of an epoch unless it is the only one. ``selection`` decides which
+    epoch is reported: the last, the best on few-shot validation images, or the best on the test
+    images of the training classes, named so that nobody uses it by accident. ``template`` replaces
+    the templates of the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a
+    plain ``class/image`` tree, and have no effect elsewhere. ``precision`` applies to everything
+    that is trained; "bfloat16" is autocast.
     """
 
     method: Annotated[Callable[..., Method], Part("method")]
@@ -88,19 +88,19 @@ class Experiment(Configurable):
             )
         if len(self.crop_scale) != 2 or not self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(
-                "experiment.crop_scale must be (low, high) with 0 < low <= high <= 1, shares of "
+                "experiment.crop_scale must be (low, high) with 0 < low <= high <= 1, fractions of "
                 f"the area, got {self.crop_scale}"
             )
         if self.fresh_views and not self.num_views:
             raise ValueError(
-                "experiment.fresh_views augments anew in every epoch, got experiment.num_views = "
-                "0, which does not augment; set it to 1"
+                "experiment.fresh_views augments in every epoch, got experiment.num_views = "
+                "0, which disables augmentation; set it to 1"
             )
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """A run that trains nothing depends neither on the seed nor on the budget; one that does
-        not augment does not depend on the crop.
+        """A run that trains nothing depends neither on the seed nor on the budget; a run without
+        augmentation does not depend on the crop.
         """
         method: Any = lookup(parameters["method"].name).cls
         if not method.trains and parameters["refiner"] == Reference("NullRefiner"):

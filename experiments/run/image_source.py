@@ -1,4 +1,4 @@
-"""Where a run's images come from: one store of frozen features per process, or pixels."""
+"""The source of a run's images: a store of frozen features, shared per process, or pixels."""
 
 import functools
 from pathlib import Path
@@ -17,7 +17,7 @@ from experiments.run.runtime import Runtime
 def image_source(
     image_input: str, clip: FrozenCLIP, settings: Experiment, runtime: Runtime, dtype: torch.dtype
 ) -> ImageSource:
-    """What a method with this ``image_input`` is trained and scored on."""
+    """The image source for methods with this ``image_input``."""
     device = torch.device(runtime.device)
     low, high = settings.crop_scale
     pixels = PixelSource(clip, device, dtype, crop_scale=(low, high))

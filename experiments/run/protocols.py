@@ -2,8 +2,9 @@
 
 Two more are for searches: their runs are given a dataset without test images and new classes.
 
-Every rule stands here once, as a value; ``run.py`` asks it, ``list protocols`` and ``train`` print
-it. Evaluation never trains: a protocol says what is scored, with the weights that training left.
+Every rule is defined here once, as a value that ``run.py`` applies and that ``list protocols`` and
+``train`` print. Evaluation never trains: everything is scored with the weights that training
+produced.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""One run: build everything from a configuration, train, evaluate, and describe the outcome."""
+"""One run: build everything from a configuration, train, evaluate, and record the outcome."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ Progress = Callable[[Mapping[str, float]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """Everything of a run, built."""
+    """A run with all its objects built."""
 
     settings: Experiment
     inputs: DataInputs
@@ -57,17 +57,17 @@ class Assembly:
 
     @property
     def protocol(self) -> Protocol:
-        """The rules of what is trained on and scored."""
+        """The rules that decide what is trained on and what is scored."""
         return protocol_of(self.settings.protocol)
 
     @property
     def trained_subset(self) -> ClassSubset:
-        """Whose images training sees; without labels it sees those of the new classes as well."""
+        """The classes whose images training sees; without labels these include the new classes."""
         return self.protocol.labeled if self.model.method.regime == LABELED else "all"
 
     @property
     def selected_subset(self) -> ClassSubset:
-        """Whose labels are known before the test."""
+        """The classes whose labels are known before the test."""
         return self.protocol.labeled
 
     def scored_subsets(self) -> tuple[ClassSubset, ...]:
@@ -95,7 +95,7 @@ def run(
     on_progress: Progress,
     learn: "Callable[[Assembly, Progress], FitResult] | None" = None,
 ) -> RunRecord:
-    """Train (or do what ``learn`` does instead) and evaluate; returns the record, unwritten.
+    """Train (or call ``learn`` instead) and evaluate; returns the record without writing it.
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
     ``weights.safetensors`` and ``correct.json`` (which test images were predicted correctly) into
@@ -197,7 +197,7 @@ def score_images(
 
 
 def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
-    """What a record calls an evaluation: the subset of its own classes, or the other dataset."""
+    """The name of an evaluation in a record: a subset of its own classes, or another dataset."""
     if dataset.name == built.dataset.name:
         return subset
     return dataset.name if subset == "all" else f"{dataset.name}:{subset}"
@@ -229,7 +229,7 @@ def assemble(config: Config, runtime: Runtime) -> Assembly:
 
 
 def reload(run_dir: Path, runtime: Runtime) -> Assembly:
-    """A finished run, built again with what it learned. Raises ValueError for missing files."""
+    """A finished run, rebuilt with its learned weights. Raises ValueError for missing files."""
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
     built = assemble(config, runtime)
     load_checkpoint(run_dir / WEIGHTS_NAME, built.model)
@@ -238,7 +238,7 @@ def reload(run_dir: Path, runtime: Runtime) -> Assembly:
 
 
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
-    """What a run depends on besides its configuration: datasets and the backbone's weights.
+    """Fingerprints of what a run depends on besides its configuration: datasets and weights.
 
     Raises ValueError for a configuration that breaks its protocol.
     """
@@ -251,7 +251,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
 
 
 def class_names(dataset: Dataset, template: str | None) -> ClassNames:
-    """The names a method scores, with the dataset's template or another."""
+    """The class names that a method scores, with the dataset's template or another one."""
     return ClassNames(names=dataset.class_names, template=template or dataset.template)
 
 
@@ -289,8 +289,8 @@ def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
     if settings.optimizer is None or settings.schedule is None:
         if model.trainable():
             raise ValueError(
-                "experiment.optimizer and experiment.schedule must be set where something is "
-                "trained; use @SGD and @ConstantThenCosine"
+                "experiment.optimizer and experiment.schedule must be set for a method that "
+                "trains; use @SGD and @ConstantThenCosine"
             )
         return None
     return Budget(
@@ -299,7 +299,7 @@ def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:
 
 
 def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
-    """How an epoch is scored for the selection rule, or None for the last epoch."""
+    """The function that scores an epoch for the selection rule; None for the last epoch."""
     rule = built.settings.selection
     if rule == "last":
         return None

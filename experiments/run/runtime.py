@@ -1,6 +1,7 @@
-"""Where and how a run computes: device, folders and precision are decided here and nowhere else.
+"""Device, folders and precision of a run, decided here and nowhere else.
 
-Drivers of studies import this module and train nothing: torch is imported where it is used.
+Drivers of studies import this module without training anything, so torch is imported where it is
+used.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 Precision = Literal["float32", "float64", "bfloat16"]
 
-# What weights and features are stored in, as torch calls it; "bfloat16" is autocast over float32.
+# The dtype in which weights and features are stored; "bfloat16" is autocast over float32.
 STORED_AS: dict[Precision, str] = {
     "float32": "float32",
     "float64": "float64",

@@ -1,6 +1,6 @@
-"""How fast this machine decodes and encodes images, and trains every method.
+"""The speed at which this machine decodes and encodes images and trains every method.
 
-Numbers of one call belong together: machines are noisy, so compare ratios, not calls.
+Timings are noisy, so compare the ratios within one call, not timings of different calls.
 """
 
 import statistics
@@ -29,7 +29,7 @@ from experiments.run.run import Assembly, assemble, train
 from experiments.run.runtime import Runtime
 from methods.coop import CoOp
 
-PHOTOGRAPH = (375, 500)  # usual height and width in these datasets
+PHOTOGRAPH = (375, 500)  # typical height and width in these datasets
 SIZE = (224, 224)
 PRESETS = (
     "coop",
@@ -52,7 +52,7 @@ ONE_EPOCH = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Items per second, median of the repetitions; ``ratio`` to the first line of its group."""
+    """Items per second, median over repetitions; ``ratio`` to the first of its group."""
 
     group: str
     name: str
@@ -61,13 +61,13 @@ class Speed:
 
 
 Call = Callable[[], tuple[int, float]]
-"""Does something once; returns the number of items and the seconds that count."""
+"""A timed action; returns the number of items and the seconds to count."""
 
 Cases = Iterator[tuple[str, Call]]
 
 
 def measure(runtime: Runtime, *, repetitions: int, images: int) -> Iterator[Speed]:
-    """Every speed, as soon as it is known; the first call of each is a warm-up."""
+    """Yield every speed as soon as it is measured; the first call of each is a warm-up."""
     groups = {
         "decoding, images": _decoding(images),
         "image tower, images": _image_tower(runtime),
@@ -85,7 +85,7 @@ def measure(runtime: Runtime, *, repetitions: int, images: int) -> Iterator[Spee
 
 
 def _timed(count: int, work: Callable[[], object], device: str = "cpu") -> Call:
-    """A call whose whole duration counts."""
+    """A timed action whose whole duration counts."""
 
     def call() -> tuple[int, float]:
         started = time.perf_counter()
@@ -150,7 +150,7 @@ def _image_tower(runtime: Runtime) -> Cases:
 
 
 def _class_texts(runtime: Runtime) -> Cases:
-    """100 class prompts: whole, cut behind their end, and behind one shared context."""
+    """100 class prompts: at full length, cut after the end token, and with a shared context."""
     clip = load_clip(MOSAIC).to(torch.device(runtime.device))
     classes = ClassNames(names=tuple(f"kind {number}" for number in range(100)))
     prompts = classes.prompts()
@@ -158,8 +158,8 @@ def _class_texts(runtime: Runtime) -> Cases:
     ids = clip.tokenizer(prompts).to(runtime.device)
     ways: dict[str, Callable[[], object]] = {
         "whole": lambda: clip.encode_text(clip.embed_tokens(ids), ids.argmax(dim=-1)),
-        "cut behind the end": lambda: clip.encode_texts(prompts),
-        "behind a shared context": method.class_texts,
+        "cut after the end token": lambda: clip.encode_texts(prompts),
+        "with a shared context": method.class_texts,
     }
     for name, way in ways.items():
         yield name, _timed(len(prompts), torch.no_grad()(way), runtime.device)

@@ -1,4 +1,4 @@
-"""One run outside a study: train it, or score it again."""
+"""A run outside a study: training it, or scoring it again."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def train_one(
 
 
 def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
-    """The configuration of one run; what a grid file says of its grid is left out."""
+    """The configuration of one run; the grid bindings of a grid file are dropped."""
     config = read_config_file(config_file, overrides)
     config = config.without(key for key in config.bindings if key.startswith("grid."))
     config.check_used(["experiment"])
@@ -52,9 +52,10 @@ def run_alone(
     on_progress: Progress,
     learn: Callable[[Assembly, Progress], FitResult] | None = None,
 ) -> tuple[Path, RunRecord]:
-    """Run a configuration, in ``out`` or below ``home``; its folder and its record, unwritten.
+    """Run a configuration in ``out`` or below ``home``; returns the folder and the unwritten
+    record.
 
-    ``prints`` are fingerprints that belong to the identity besides those of data and backbone.
+    ``prints`` are fingerprints that enter the identity in addition to those of data and backbone.
     """
     found = fingerprints(config, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     identity = config.identity("experiment", {**found, **prints})

@@ -10,14 +10,14 @@ MIN_TRIALS = 10
 NUM_TREES = 64
 CAVEAT = (
     "fANOVA splits the variance of a random forest's fit over the whole space. It reflects the "
-    "trials that were made, which a sampler concentrates around good values; it says nothing about "
+    "trials that were run, which a sampler concentrates around good values; it does not show "
     "the direction of an effect, divides interactions among their settings, and leaves out "
-    "settings that only some trials have. It is a hint where to look, not a test."
+    "settings that only some trials have. It indicates where to look; it is not a test."
 )
 
 
 def importances_of(search_dir: Path) -> dict[str, Any]:
-    """The importances of a search as plain data; ``reason`` says why where there are none.
+    """The importances of a search as plain data; ``reason`` explains why there are none, if so.
 
     Source: Hutter et al., ICML 2014 (fANOVA), as Optuna computes it.
     """
@@ -39,7 +39,7 @@ def importances_of(search_dir: Path) -> dict[str, Any]:
 
 
 def _evaluate(study: Any, objectives: list[str]) -> tuple[dict[str, dict[str, float]], str]:
-    """Shares by objective and setting, and why there are none."""
+    """Shares by objective and setting, and the reason if there are none."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     shares: dict[str, dict[str, float]] = {}

@@ -1,9 +1,9 @@
-"""The ledger, the truth of a search: what the sampler was asked and told, in order.
+"""The ledger, the authoritative record of a search: proposals and outcomes, in order.
 
-Events are written and synced before anything is done about them. A line holds those that belong
-together, a round's proposals or its outcomes, and is there as a whole or not at all: it is a CRC-32
-and a JSON list. A torn end, as a killed process or a full disk leaves it, is cut off and kept
-in a file beside it.
+Events are written and synced before they are acted on. A line holds events that belong together,
+the proposals or the outcomes of a round, and is either complete or absent: it consists of a CRC-32
+and a JSON list. A torn end, left by a killed process or a full disk, is cut off and kept in a file
+beside the ledger.
 """
 
 import json
@@ -30,7 +30,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A trial ended: its objectives, the first objective of each run made, and what went wrong."""
+    """A trial ended: its objectives, the first objective of each of its runs, and any problem."""
 
     trial: int
     state: TrialState
@@ -46,9 +46,9 @@ KINDS: Mapping[type, str] = {Asked: "ask", Told: "tell"}
 class Ledger:
     """The ledger of one search; only the holder of the study's lock may open it.
 
-    ``num_lost`` says how many lines of a torn end were cut off.
+    ``num_lost`` is the number of lines cut off from a torn end.
 
-    Raises ValueError for a line that is damaged although good ones follow it.
+    Raises ValueError for a damaged line that is followed by intact ones.
     """
 
     def __init__(self, search_dir: Path) -> None:
@@ -60,7 +60,7 @@ class Ledger:
             os.truncate(self.path, good)
 
     def append(self, events: Iterable[LedgerEvent]) -> None:
-        """Write events that belong together, and wait until they are on the disk."""
+        """Write events that belong together, and wait until they are on disk."""
         new = list(events)
         if not new:
             return
@@ -72,7 +72,7 @@ class Ledger:
 
 
 def read_events(search_dir: Path) -> list[LedgerEvent]:
-    """The events of a search that others may be working on."""
+    """The events of a search that another process may be working on."""
     path = search_dir / LEDGER_NAME
     return _read(path.read_bytes(), path)[0] if path.exists() else []
 
@@ -88,7 +88,7 @@ def told_trials(events: Iterable[LedgerEvent]) -> dict[int, Told]:
 
 
 def best_trial(outcomes: Iterable[Told]) -> Told | None:
-    """The complete trial with the best first objective, the earliest of equals."""
+    """The complete trial with the best first objective; ties go to the earliest."""
     complete = [told for told in outcomes if told.state == "complete"]
     return max(complete, key=lambda told: (told.values[0], -told.trial), default=None)
 
@@ -100,13 +100,13 @@ def _line(events: Sequence[LedgerEvent]) -> bytes:
 
 
 def _read(data: bytes, path: Path) -> tuple[list[LedgerEvent], int, int]:
-    """Events, the length of what is good, and the number of lines of the torn end."""
+    """The events, the length of the intact part, and the number of lines in the torn end."""
     lines = data.splitlines(keepends=True)
     parsed = [_parse(line) for line in lines]
     good = parsed.index(None) if None in parsed else len(parsed)
     if any(parsed[good:]):
         raise ValueError(
-            f"{path}:{good + 1}: the line is damaged and good ones follow: restore the file, or "
+            f"{path}:{good + 1}: the line is damaged and intact ones follow: restore the file, or "
             "search under another name"
         )
     events = [event for line in parsed[:good] if line for event in line]
@@ -114,7 +114,7 @@ def _read(data: bytes, path: Path) -> tuple[list[LedgerEvent], int, int]:
 
 
 def _parse(line: bytes) -> list[LedgerEvent] | None:
-    """The events of a line, None for a torn or changed one."""
+    """The events of a line; None for a torn or modified one."""
     crc, _, text = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(text):
         return None

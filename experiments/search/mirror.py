@@ -1,6 +1,6 @@
-"""A copy of a search as an Optuna study, in any Optuna storage, to look at.
+"""A copy of a search as an Optuna study, in any Optuna storage, for inspection.
 
-The ledger is the truth; a copy is made from it and the definition, and can be made again.
+The ledger is authoritative; the copy is derived from it and the definition, and can be recreated.
 """
 
 import importlib.util
@@ -43,7 +43,7 @@ class NullMirror:
 
 
 class StorageMirror:
-    """Keeps an Optuna storage up to date; after an error it says so and does not try again."""
+    """Keeps an Optuna storage up to date; after an error it warns once and stops updating."""
 
     def __init__(self, search_dir: Path, url: str, progress: Progress) -> None:
         self.search_dir = search_dir
@@ -63,14 +63,14 @@ class StorageMirror:
             log.write_text(traceback.format_exc())
             reason = str(error).partition("\n")[0][:300]
             self.progress.note(
-                f"the copy of the study in {_without_password(self.url)} is behind "
-                f"({type(error).__name__}: {reason}); nothing is lost, the same command updates "
+                f"the study's copy in {_without_password(self.url)} is out of date "
+                f"({type(error).__name__}: {reason}); nothing is lost; rerun the command to update "
                 f"it; see {log}"
             )
 
 
 def check_storage(url: str) -> None:
-    """Raises ValueError for a URL that names no storage, and for one whose driver is missing."""
+    """Raises ValueError for an invalid URL and for a missing driver."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -81,7 +81,7 @@ def check_storage(url: str) -> None:
         make_url(url).get_dialect().import_dbapi()
     except ArgumentError:
         raise ValueError(
-            f"search.storage is not the URL of a storage, got {shown!r}; use sqlite:///FILE, "
+            f"search.storage must be the URL of a storage, got {shown!r}; use sqlite:///FILE, "
             "journal:FILE or postgresql://USER@HOST/DATABASE"
         ) from None
     except ModuleNotFoundError as error:
@@ -96,7 +96,7 @@ def _without_password(url: str) -> str:
 
 
 def copy_search(search_dir: Path, url: str | None, *, only: Iterable[str] = ()) -> Any:
-    """The study of a search folder in a storage (None: in memory), with the trials it lacked.
+    """The study of a search folder in a storage (None: in memory), brought up to date.
 
     ``only`` names the states to copy, all by default.
 
@@ -139,7 +139,7 @@ def _storage(url: str | None) -> Any:
 def _frozen(
     definition: Mapping[str, Any], events: Iterable[LedgerEvent], only: frozenset[str]
 ) -> Iterable[Any]:
-    """The told trials as finished Optuna trials, in number order."""
+    """The trials that have ended as finished Optuna trials, in order of their numbers."""
     from optuna.trial import TrialState, create_trial
 
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
@@ -192,7 +192,7 @@ def dashboard_command(search_dir: Path, *, port: int) -> UiCommand:
     """
     if importlib.util.find_spec("optuna_dashboard") is None:
         raise ValueError(
-            "the pages of a search need optuna-dashboard: pip install 'refinelab[dashboard]'"
+            "the dashboard of a search needs optuna-dashboard: pip install 'refinelab[dashboard]'"
         )
     path = search_dir / JOURNAL_NAME
     path.unlink(missing_ok=True)

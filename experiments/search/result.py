@@ -1,4 +1,4 @@
-"""What comes out of a search: the winner, its configuration, and its judgment on test images."""
+"""The result of a search: the winner, its configuration, and its evaluation on test images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def winner_of(outcome: SearchOutcome) -> Told:
         shown = [told[number] for number in sorted(told)[:3]]
         reasons = "; ".join(f"trial {t.trial} {t.state}: {t.message}" for t in shown)
         study = outcome.scheduler.search.study
-        raise ValueError(f"no trial of {study!r} was completed ({reasons})")
+        raise ValueError(f"no trial of {study!r} is complete ({reasons})")
     return best
 
 
@@ -53,7 +53,7 @@ def pareto_front(told: Sequence[Told], search: Search) -> list[int]:
 
 
 def write_best(outcome: SearchOutcome, search_dir: Path) -> Path:
-    """Write the winner as a configuration that loads as it stands; its path."""
+    """Write the winner as a complete configuration; returns its path."""
     search, winner, params = outcome.scheduler.search, winner_of(outcome), winning_params(outcome)
     config = outcome.scheduler.study.config(params)
     if f"{ROOT}.dataset" not in config.bindings:
@@ -61,7 +61,7 @@ def write_best(outcome: SearchOutcome, search_dir: Path) -> Path:
     shown = ", ".join(f"{n} {v:.6g}" for n, v in zip(search.objectives, winner.values, strict=True))
     head = [
         f"# The winner of the search {search.study!r}: trial {winner.trial} of {search.trials}.",
-        f"# At search time, never on test images or new classes: {shown}.",
+        f"# At search time, without test images or new classes: {shown}.",
         *(f"# chosen: {key} = {text}" for key, text in params.items()),
     ]
     path = search_dir / BEST_NAME
@@ -70,8 +70,8 @@ def write_best(outcome: SearchOutcome, search_dir: Path) -> Path:
 
 
 def winning_settings(outcomes: Sequence[SearchOutcome]) -> dict[str, dict[str, Any]]:
-    """What the winners bind, by the names that they have in the final study: the search's, and the
-    random control's where there is one.
+    """The bindings of the winners by their names in the final study: the search's winner, and that
+    of the random control if there is one.
     """
     return {
         name: outcome.scheduler.study.space.bindings(winning_params(outcome))
@@ -97,7 +97,7 @@ def final_plan(
 def result_of(
     outcome: SearchOutcome, control: SearchOutcome | None, final: Plan, final_dir: Path
 ) -> dict[str, Any]:
-    """What the search promised beside what test images say of it, as plain data."""
+    """The scores at search time beside those on test images, as plain data."""
     scheduler, search = outcome.scheduler, outcome.scheduler.search
     records = {record.identity: record for record in read_records(final_dir)}
     variants: dict[str, dict[str, Any]] = {
@@ -132,14 +132,14 @@ def result_of(
 
 
 def _default_values(outcome: SearchOutcome) -> dict[str, float | None]:
-    """The objectives of the default on the runs that trials are judged by."""
+    """The objectives of the default, on the same runs as the trials."""
     default = outcome.scheduler.default
     records = [default.records[c.identity] for c in default.cells if c.identity in default.records]
     return {name: mean_of(records, name) for name in outcome.scheduler.search.objectives}
 
 
 def _num_runs(outcome: SearchOutcome) -> int:
-    """Different runs that a search made in all its calls, the default's included."""
+    """Number of distinct runs of a search over all calls, including those of the default."""
     scheduler = outcome.scheduler
     wanted = {cell.identity for cell in scheduler.default.cells}
     wanted.update(*(asked.runs for asked in scheduler.asked.values()))
@@ -149,7 +149,7 @@ def _num_runs(outcome: SearchOutcome) -> int:
 def _test_means(
     identities: Sequence[str], records: Mapping[str, RunRecord]
 ) -> dict[str, float | None]:
-    """Means over the finished runs of a variant: every target, HM, and the cost."""
+    """Means over the finished runs of a variant: every target, HM, and cost."""
     found = [records[key] for key in identities if key in records]
     found = [record for record in found if record.status == "finished"]
     rows: dict[str, list[float]] = {}

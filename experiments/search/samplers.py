@@ -1,8 +1,8 @@
-"""Who proposes settings, and who prunes trials: Optuna's samplers and pruners by name.
+"""Optuna's samplers, which propose settings, and pruners, which end trials early, by name.
 
-Every option stands in the configuration (``TPE.multivariate = True``) and enters the definition of
-the search, because the library's defaults change between versions. Optuna is imported when one is
-built, never before.
+Every option is set in the configuration (``TPE.multivariate = True``) and enters the definition of
+the search, because the library's defaults change between versions. Optuna is imported when a
+sampler or pruner is built, never before.
 """
 
 from abc import ABC, abstractmethod
@@ -18,9 +18,9 @@ from core.derived_seeds import derive_seed
 class Sampler(Configurable, ABC):
     """Builds the proposer of one trial, from the seed of the study and the number of the trial.
 
-    A fresh one for each trial, seeded by its number, is what makes a resumed search equal an
-    uninterrupted one: a sampler that lives on would have to be saved. ``packages`` are those whose
-    versions its proposals follow from.
+    A new sampler for each trial, seeded by its number, makes a resumed search equal to an
+    uninterrupted one: a persistent sampler would have to be saved. ``packages`` are those whose
+    versions affect its proposals.
     """
 
     multi_objective: ClassVar[bool] = True
@@ -71,7 +71,7 @@ class TPE(Sampler):
 class GP(Sampler):
     """Gaussian process with expected improvement: few dimensions, up to about 200 trials.
 
-    ``deterministic`` says that one setting always gives one value; a mean over few images is noisy.
+    ``deterministic`` assumes noise-free objectives; a mean over few images is noisy.
     Settings that only some trials have are drawn at random.
     """
 
@@ -95,7 +95,7 @@ class GP(Sampler):
 @register("sampler")
 @dataclass(frozen=True, kw_only=True)
 class CMAES(Sampler):
-    """Covariance matrix adaptation over ranges; choices are drawn at random.
+    """Covariance matrix adaptation over ranges; choices are sampled at random.
 
     ``population`` 0 takes 4 + 3 ln(dimensions). ``with_margin`` keeps whole numbers from freezing.
 
@@ -130,7 +130,7 @@ class CMAES(Sampler):
 class QMC(Sampler):
     """A quasi-random sequence that fills the ranges evenly; choices are drawn at random.
 
-    One sequence serves the whole study, so its seed is that of the study for every trial.
+    One sequence serves the whole study, so every trial uses the seed of the study.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy", "scipy")
@@ -154,7 +154,7 @@ class QMC(Sampler):
 @register("sampler")
 @dataclass(frozen=True, kw_only=True)
 class Random(Sampler):
-    """Independent draws: what every other sampler has to beat on the same budget.
+    """Independent random draws: the baseline for every other sampler at equal budget.
 
     Source: Bergstra and Bengio, JMLR 13, 2012.
     """
@@ -168,7 +168,7 @@ class Random(Sampler):
 @register("sampler")
 @dataclass(frozen=True, kw_only=True)
 class NSGA3(Sampler):
-    """Genetic search with reference points: several objectives.
+    """Genetic search with reference points, for several objectives.
 
     ``mutation`` 0 takes 1 / dimensions. The first ``population`` trials are random.
 
@@ -195,7 +195,7 @@ class NSGA3(Sampler):
 
 
 class Pruner(Configurable, ABC):
-    """Decides after some runs of a trial whether to make the others. Never used by grids."""
+    """Decides after some runs of a trial whether the others are needed. Never used by grids."""
 
     prunes: ClassVar[bool] = True
 
@@ -205,12 +205,12 @@ class Pruner(Configurable, ABC):
 
     @abstractmethod
     def intermediate_values(self, parts: Sequence[float]) -> list[float]:
-        """What is reported to it, step by step, of the values of a trial's runs in their order."""
+        """The values reported to the pruner, step by step, from a trial's runs in order."""
 
 
 @register("pruner")
 class NoPruning(Pruner):
-    """Every trial makes all of its runs."""
+    """No pruning: all runs of every trial are made."""
 
     prunes: ClassVar[bool] = False
 

@@ -1,9 +1,10 @@
-"""How a search proceeds: who asks the sampler, which runs come next, and when all is done.
+"""How a search proceeds: when the sampler is asked, which runs come next, and when it is done.
 
-In rounds, ``round_size`` trials are asked for, written down, run, and told in number order when the
-last of them has ended: the sampler hears the same in the same order, whoever finishes first and
-whoever was killed in between. Asynchronously, a trial is told when it ends and replaced at once;
-the ledger keeps the order, but a second search would see another.
+In rounds, ``round_size`` trials are asked for, written to the ledger, run, and told to the sampler
+in order of their numbers when the last one has ended: the sampler receives the same results in the
+same order, no matter which run finishes first or which process was killed. In asynchronous mode, a
+trial is told when it ends and is replaced at once; the ledger keeps the order, but a second search
+would see a different one.
 """
 
 import logging
@@ -50,14 +51,14 @@ DIVERGED_ACCURACY = 0.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOutcome:
-    """A search after a call: its trials, and what became of the runs of this call."""
+    """A search after a call: its trials, and the outcome of the runs of this call."""
 
     scheduler: "TrialScheduler"
     study: StudyOutcome
 
     @property
     def complete(self) -> bool:
-        """Whether all trials have ended; otherwise the same call does the rest."""
+        """Whether all trials have ended; if not, the same call continues."""
         return self.scheduler.complete
 
 
@@ -72,13 +73,12 @@ def run_trials(
     progress: Progress | None = None,
     steal_lock: bool = False,
 ) -> SearchOutcome:
-    """Run what a search lacks; closes the executor and the tracker.
+    """Run what is left of a search; closes the executor and the tracker.
 
     A run is attempted ``MAX_ATTEMPTS`` times before it counts as failed.
 
-    Raises ValueError, before any run, for a space that breaks a rule, for a storage that cannot be
-    used, for another search of this name in the folder, and for a folder that another driver works
-    in.
+    Raises ValueError, before any run, for an invalid space, for a storage that cannot be used, for
+    another search of this name in the folder, and for a folder in use by another driver.
     """
     progress = progress or NoProgress()
     space = Space(setup.search.space, setup.base)
@@ -112,7 +112,7 @@ def run_trials(
 
 
 def _check_length(setup: SearchSetup, ledger: Ledger, search_dir: Path) -> None:
-    """Raises ValueError for a number of trials that the search can no longer have."""
+    """Raises ValueError for a number of trials that is no longer possible for the search."""
     asked = len(asked_trials(ledger.events))
     wanted = setup.search.trials
     if wanted < asked:
@@ -122,15 +122,15 @@ def _check_length(setup: SearchSetup, ledger: Ledger, search_dir: Path) -> None:
         )
     if wanted > asked and has_result(search_dir):
         raise ValueError(
-            f"the winner of {search_dir.name!r} was judged on test images after {asked} trials, "
-            f"and a longer search would choose again: take {asked} trials, or another search.study"
+            f"the winner of {search_dir.name!r} was evaluated on test images after {asked} trials, "
+            f"and a longer search would choose again: use {asked} trials, or another search.study"
         )
 
 
 class TrialScheduler:
     """Gives a driver the runs of a search; see ``experiments.study.driver.Scheduler``.
 
-    Raises ValueError for a ledger whose trials would come out otherwise now.
+    Raises ValueError for a ledger whose trials cannot be reproduced.
     """
 
     def __init__(
@@ -160,24 +160,24 @@ class TrialScheduler:
 
     @property
     def total(self) -> int:
-        """The number of runs at most: all trials and the default."""
+        """The maximum number of runs: all trials and the default."""
         return (self.search.trials + 1) * len(self.default.cells)
 
     @property
     def done(self) -> int:
-        """The number of those runs that ended or that their trial went without."""
+        """The number of those runs that ended or were pruned with their trial."""
         waiting = sum(len(trial.records) for trial in (self.default, *self.open))
         return len(self.told) * len(self.default.cells) + waiting
 
     def begin(self) -> list[Cell]:
-        """The first runs: those of the default, and of trials that are under way or begin."""
+        """The first runs: those of the default, and of trials that are running or can begin."""
         cells = [*self.default.cells, *(c for trial in self.open for c in trial.stages[0])]
         cells += self._ask()
         self.publish()
         return cells
 
     def ended(self, cell: Cell, record: RunRecord) -> Sequence[Cell]:
-        """The runs that can begin now that this one has ended."""
+        """The runs that can begin after this one has ended."""
         if self.default.waits_for(cell.identity):
             self.default.records[cell.identity] = record
         following: list[Cell] = []
@@ -189,7 +189,7 @@ class TrialScheduler:
         return following + self._ask()
 
     def _advance(self, trial: TrialRuns) -> list[Cell]:
-        """What follows the stages begun once they are through: the end, or another stage."""
+        """Continue a trial whose current stages are done: end it, or begin the next stage."""
         following: list[Cell] = []
         while not trial.waits and trial.told is None:
             assert trial.number is not None
@@ -204,7 +204,9 @@ class TrialScheduler:
         return following
 
     def _tell(self) -> None:
-        """Tell what has ended: a whole round in number order, or, asynchronously, at once."""
+        """Tell the sampler what has ended: a whole round in order or, in asynchronous mode, at
+        once.
+        """
         ended = [trial for trial in self.open if trial.told is not None]
         if not ended or (self.search.mode == "rounds" and len(ended) < len(self.open)):
             return
@@ -217,7 +219,7 @@ class TrialScheduler:
         self.publish()
 
     def _ask(self) -> list[Cell]:
-        """Ask for the trials that may begin, write them down, and give their first runs."""
+        """Ask for the trials that may begin, write them down, and return their first runs."""
         new: list[Asked] = []
         cells: list[Cell] = []
         while len(self.asked) < self.search.trials and self._may_begin():
@@ -232,7 +234,7 @@ class TrialScheduler:
         return cells
 
     def _may_begin(self) -> bool:
-        """Whether one more trial may begin: in rounds, when all earlier rounds were told."""
+        """Whether another trial may begin: in rounds, once all earlier rounds were told."""
         size = self.search.round_size
         if self.search.mode == "asynchronous":
             return len(self.open) < size
@@ -245,7 +247,7 @@ class TrialScheduler:
         )
 
     def _reopened(self, asked: Asked) -> TrialRuns:
-        """A trial that was asked and never told. Raises ValueError where its runs have changed."""
+        """A trial that was asked but not told. Raises ValueError if its runs have changed."""
         trial = self._trial(asked.trial, dict(asked.params), self.study.config(asked.params))
         if asked.runs != tuple(cell.identity for cell in trial.cells):
             raise ValueError(
@@ -272,10 +274,10 @@ class TrialScheduler:
 
 
 class OptunaStudy:
-    """The study in memory, which proposes the trials of one search, in order.
+    """The in-memory study that proposes the trials of one search, in order.
 
-    Nothing of it is saved. It is made again from the ledger by asking and telling in the same
-    order, and every proposal must come out as it stands there.
+    It is never saved but rebuilt from the ledger by asking and telling in the same order, and every
+    proposal must equal the one in the ledger.
     """
 
     def __init__(self, search: Search, space: Space, sampler: Sampler, pruner: Pruner) -> None:
@@ -296,7 +298,7 @@ class OptunaStudy:
         self.num_reported: dict[int, int] = {}
 
     def ask(self) -> dict[str, str]:
-        """The settings of the next trial, as text; its number is how many were asked before."""
+        """The settings of the next trial, as text; trials are numbered in the order of proposal."""
         number = len(self.trials)
         self.study.sampler = self.sampler.build(self.search.seed, number)
         trial = self.study.ask()
@@ -310,12 +312,12 @@ class OptunaStudy:
         return self.space.config(self.space.bindings(params))
 
     def should_prune(self, number: int, parts: Sequence[float]) -> bool:
-        """Whether the pruner ends a trial after these runs; depends on told trials alone."""
+        """Whether the pruner ends a trial after these runs; depends only on trials already told."""
         self._report(number, parts)
         return bool(self.trials[number].should_prune()) if parts else False
 
     def tell(self, told: Told) -> None:
-        """Take in how a trial ended. A diverged one counts as no accuracy at all."""
+        """Process the outcome of a trial. A diverged trial counts as accuracy 0."""
         from optuna.trial import TrialState
 
         trial = self.trials[told.trial]
@@ -323,7 +325,7 @@ class OptunaStudy:
         maximized = all(OBJECTIVES[name].maximized for name in self.search.objectives)
         if told.state == "complete":
             self.study.tell(trial, list(told.values))
-        elif told.state == "diverged" and maximized:  # there is no cost that it could count as
+        elif told.state == "diverged" and maximized:  # no cost would be meaningful
             self.study.tell(trial, [DIVERGED_ACCURACY] * len(self.search.objectives))
         elif told.state == "pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
@@ -331,7 +333,7 @@ class OptunaStudy:
             self.study.tell(trial, state=TrialState.FAIL)
 
     def replay(self, events: Iterable[LedgerEvent]) -> None:
-        """Take in what a ledger holds. Raises ValueError where a proposal comes out otherwise."""
+        """Replay a ledger. Raises ValueError where a proposal differs from the ledger."""
         for event in events:
             if isinstance(event, Told):
                 self.tell(event)
@@ -339,14 +341,14 @@ class OptunaStudy:
             again = self.ask()
             if again != dict(event.params):
                 raise ValueError(
-                    f"trial {event.trial} of {self.search.study!r} would now be {again}, the "
+                    f"trial {event.trial} of {self.search.study!r} would now be {again}, but the "
                     f"ledger has {dict(event.params)}: the sampler behaves differently here; use "
                     "the library versions and the machine type it began with, or another "
                     "search.study"
                 )
 
     def _report(self, number: int, parts: Sequence[float]) -> None:
-        """Report to the pruner what it was not told yet of a trial."""
+        """Report to the pruner those values of a trial that were not reported before."""
         first = self.num_reported.setdefault(number, 0)
         values = self.pruner.intermediate_values(parts)
         for step, value in enumerate(values[first:], start=first):
@@ -355,7 +357,7 @@ class OptunaStudy:
 
 
 def _suggested(trial: Any, dimension: Dimension) -> Any:
-    """What the sampler proposes for one dimension; choices go by their text."""
+    """The sampler's proposal for one dimension; choices are identified by their text."""
     if isinstance(dimension, Choice):
         return trial.suggest_categorical(dimension.key, dimension.texts)
     low, high, log = dimension.low, dimension.high, dimension.log

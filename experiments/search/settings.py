@@ -1,9 +1,9 @@
-"""What a configuration says of a search, and the definition of the search that follows from it.
+"""The settings of a search, and the definition of the search that follows from them.
 
-The ``search.*`` bindings are checked before any trial. ``search.json`` keeps everything that the
-trials follow from and is written before the first one; a search of that name that has changed since
-is refused with what differs. The number of trials is not part of it: a search can be made longer
-until its winner was judged.
+The ``search.*`` bindings are checked before any trial. ``search.json`` holds everything that
+determines the trials and is written before the first one; a search of that name with another
+definition is refused with a list of the differences. The number of trials is not part of it: a
+search can be extended until its winner has been evaluated on test images.
 """
 
 import importlib.metadata
@@ -50,8 +50,8 @@ ProtocolName = Literal["validation", "pseudo_new"]
 
 
 class SearchObjective(NamedTuple):
-    """How trials are judged: the protocol of their runs ("" for any), the better direction, the
-    metric of the final study that the objective stands for, and a line of help.
+    """An objective: the protocol of the runs ("" for any), the direction of improvement, the
+    corresponding metric of the final study, and a line of help.
     """
 
     protocol: ProtocolName | Literal[""]
@@ -84,7 +84,7 @@ OBJECTIVES: Mapping[str, SearchObjective] = MappingProxyType(
             "",
             "minimize",
             "train_seconds",
-            "training time of a run in seconds, which is never exactly reproduced",
+            "training time of a run in seconds; never exactly reproducible",
         ),
         "trainable_parameters": SearchObjective(
             "", "minimize", "trainable_parameters", "number of trainable parameters"
@@ -98,14 +98,14 @@ OBJECTIVES: Mapping[str, SearchObjective] = MappingProxyType(
 class Search(Configurable):
     """A hyper-parameter search that never sees test images or new classes.
 
-    ``space`` maps ``Class.parameter`` to a range (a dict with low and high, perhaps log or step)
-    or to a tuple of choices. Trials are judged by ``objectives``, means over ``datasets`` and
-    ``seeds``; the first one names the winner. ``final_seeds`` judge the winner on test images,
-    once. ``round_size`` trials are proposed at a time and told together, which makes a resumed
-    search equal an uninterrupted one; ``mode`` "asynchronous" keeps as many under way instead and
-    is not reproducible. ``seed`` is the sampler's. ``stage`` says after which runs of a trial a
-    pruner decides. A run is stopped after ``run_seconds``. ``storage`` is the URL of an Optuna
-    storage that receives a copy of the study.
+    ``space`` maps ``Class.parameter`` to a range (a dict with low and high, optionally log or step)
+    or to a tuple of choices. Trials are scored by ``objectives``, means over ``datasets`` and
+    ``seeds``; the first one decides the winner. The winner is evaluated on test images once, with
+    ``final_seeds``. ``round_size`` trials are proposed at a time and told together, which makes a
+    resumed search equal to an uninterrupted one; ``mode`` "asynchronous" keeps that many running
+    instead and is not reproducible. ``seed`` is the sampler's. ``stage`` determines after which
+    runs of a trial a pruner decides. A run is stopped after ``run_seconds``. ``storage`` is the URL
+    of an Optuna storage that receives a copy of the study.
     """
 
     study: str
@@ -127,7 +127,8 @@ class Search(Configurable):
     def __post_init__(self) -> None:
         if not STUDY_NAME.fullmatch(self.study):
             raise ValueError(
-                f"search.study names a folder: letters, digits, '_', '-', '.', got {self.study!r}"
+                "search.study must be a folder name of letters, digits, '_', '-', '.', "
+                f"got {self.study!r}"
             )
         lists: dict[str, tuple[Any, ...]] = {
             "datasets": self.datasets,
@@ -137,20 +138,20 @@ class Search(Configurable):
         }
         for name, values in lists.items():
             if not values:
-                raise ValueError(f"search.{name} is empty: name at least one")
+                raise ValueError(f"search.{name} is empty: give at least one")
             if twice := [value for value, count in Counter(values).items() if count > 1]:
                 raise ValueError(
-                    f"search.{name} must not repeat a value, {twice[0]!r} appears twice"
+                    f"search.{name} must not repeat a value, but {twice[0]!r} appears twice"
                 )
         if both := sorted(set(self.seeds) & set(self.final_seeds)):
             raise ValueError(
-                f"search.final_seeds must be fresh, {both[0]} is among search.seeds as well: the "
-                "winner was chosen by it"
+                f"search.final_seeds must be fresh, but {both[0]} is also among search.seeds: the "
+                "winner was chosen with it"
             )
         self._check_objectives()
         if (runs := self.trials * len(self.datasets) * len(self.seeds)) > MAX_RUNS:
             raise ValueError(
-                f"the search has {runs} runs, more than {MAX_RUNS}: take fewer trials, datasets "
+                f"the search has {runs} runs, more than {MAX_RUNS}: use fewer trials, datasets "
                 "or seeds"
             )
 
@@ -159,12 +160,12 @@ class Search(Configurable):
         if len(protocols) != 1:
             given = "only costs" if not protocols else "'val' and pseudo-new classes"
             raise ValueError(
-                f"search.objectives must have an accuracy of one kind of run, got {given} in "
-                f"{self.objectives}; take 'val', or some of 'hm', 'base' and 'new'"
+                f"search.objectives must have accuracies of one kind of run, got {given} in "
+                f"{self.objectives}; use 'val', or some of 'hm', 'base' and 'new'"
             )
         if not OBJECTIVES[self.objectives[0]].maximized:
             raise ValueError(
-                "the first of search.objectives names the winner and must be an accuracy, got "
+                "the first of search.objectives decides the winner and must be an accuracy, got "
                 f"{self.objectives[0]!r}"
             )
 
@@ -176,7 +177,7 @@ class Search(Configurable):
         )
 
     def run_bindings(self, dataset: str, seed: int) -> dict[str, Any]:
-        """What sets a run of a trial apart from the others, and its protocol."""
+        """The bindings that set a run of a trial apart from the others, and its protocol."""
         return {
             f"{ROOT}.dataset": dataset,
             f"{ROOT}.seed": seed,
@@ -186,7 +187,7 @@ class Search(Configurable):
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """What is better in each objective."""
+        """The direction of improvement of each objective."""
         return tuple(OBJECTIVES[name].direction for name in self.objectives)
 
 
@@ -203,14 +204,16 @@ class SearchSetup(NamedTuple):
 def search_of(config: Config, *, trials: int | None = None, control: bool = False) -> SearchSetup:
     """The search that a configuration binds.
 
-    ``trials`` replaces ``search.trials``. ``control`` makes it the random search of equal budget,
-    in a study of its own, with a seed of its own: the random trials that a sampler begins with must
-    not be the control's as well.
+    ``trials`` replaces ``search.trials``. ``control`` turns it into the random search of equal
+    budget, in a study of its own and with a seed of its own, so that the control does not share the
+    random trials with which a sampler begins.
 
     Raises ValueError for a search that is missing, incomplete or breaks a rule.
     """
     if not any(key.startswith(f"{SEARCH}.") for key in config.bindings):
-        raise ValueError("the configuration has no search: bind search.study, search.space, ...")
+        raise ValueError(
+            "the configuration does not define a search: bind search.study, search.space, ..."
+        )
     if trials is not None:
         config = config.with_bindings({f"{SEARCH}.trials": trials}, "--trials")
     if control:
@@ -256,7 +259,7 @@ def _check_sampler(search: Search, sampler: Sampler, pruner: Pruner) -> None:
         )
     if pruner.prunes and len(search.objectives) > 1:
         raise ValueError(
-            f"a pruner takes one objective, got search.objectives = {search.objectives}; use "
+            f"a pruner supports one objective, got search.objectives = {search.objectives}; use "
             "@NoPruning"
         )
 
@@ -266,7 +269,7 @@ def _check_base(config: Config) -> None:
     if selection != "last":
         raise ValueError(
             f"a search scores the last epoch, got {ROOT}.selection = {selection!r}: validation "
-            "images score the trials already; use 'last' and search experiment.epochs"
+            "images already score the trials; use 'last' and search over experiment.epochs"
         )
     for key in (f"{ROOT}.dataset", f"{ROOT}.seed"):
         if config.sources.get(key) == "--set":
@@ -277,7 +280,7 @@ def _check_base(config: Config) -> None:
 def definition_of(
     setup: SearchSetup, space: Space, fingerprint_of: FingerprintOf
 ) -> dict[str, Any]:
-    """Everything that the trials follow from, as plain data.
+    """Everything that determines the trials, as plain data.
 
     Raises ValueError where a package that the sampler needs is not installed.
     """
@@ -326,9 +329,9 @@ def _version(package: str) -> str:
 
 
 def keep_definition(definition: Mapping[str, Any], search_dir: Path) -> None:
-    """Write ``search.json``, or compare with the one that is there.
+    """Write ``search.json``, or compare with the existing one.
 
-    Raises ValueError, which says what differs, for another search of this name.
+    Raises ValueError, listing the differences, for another search of this name.
     """
     if not is_search(search_dir):
         write_definition(search_dir, definition)
@@ -340,13 +343,13 @@ def keep_definition(definition: Mapping[str, Any], search_dir: Path) -> None:
         shown = "; ".join(differences[:MAX_SHOWN])
         more = f"; and {len(differences) - MAX_SHOWN} more" if differences[MAX_SHOWN:] else ""
         raise ValueError(
-            f"{search_dir} holds another search of this name: {shown}{more}; go back to that, or "
+            f"{search_dir} holds another search of this name: {shown}{more}; restore them, or "
             "use another search.study"
         )
 
 
 def _differences(old: object, new: object, name: str = "") -> Iterator[str]:
-    """``name: was X, is Y`` for every leaf in which two definitions differ."""
+    """``name was X, is Y`` for every leaf in which two definitions differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
             below = f"{name}[{key!r}]" if name else str(key)

@@ -1,8 +1,8 @@
-"""What is searched: ranges and choices of settings, checked against the real parameters.
+"""The search space: ranges and choices of settings, checked against the actual parameters.
 
-A dict with ``low`` and ``high`` is a range; the parameter says whether it is one of whole numbers.
-A tuple is a choice, of parts as well. A setting of a part that a trial does not plug in is not
-proposed to that trial: the space is conditional by construction.
+A dict with ``low`` and ``high`` is a range, of integers where the parameter is one. A tuple is a
+choice, possibly of parts. A setting of a part that a trial does not use is not proposed for that
+trial: the space is conditional by construction.
 """
 
 import itertools
@@ -20,13 +20,13 @@ RANGE_KEYS = ("low", "high", "log", "step")
 FIXED: Mapping[str, str] = {
     **dict.fromkeys(
         ("dataset", "targets", "protocol", "template", "split_fractions", "split_seed"),
-        "it is what the search is asked about",
+        "the search compares its runs by it",
     ),
     **dict.fromkeys(("backbone", "weights", "precision"), "all trials share one frozen model"),
-    **dict.fromkeys(("seed", "shots", "shots_file"), "all trials see the same images"),
-    "selection": "all trials are judged by one rule",
+    **dict.fromkeys(("seed", "shots", "shots_file"), "all trials use the same images"),
+    "selection": "all trials follow one selection rule",
 }
-"""Settings of the experiment that no search may choose, and why."""
+"""Settings of the experiment that a search must not vary, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +42,11 @@ class Range:
 
     @property
     def examples(self) -> tuple[Value, ...]:
-        """Values that a trial may get: the ends."""
+        """Example values: the two ends."""
         return (self.value(self.low), self.value(self.high))
 
     def value(self, number: float) -> int | float:
-        """A proposed number as the parameter takes it."""
+        """A proposed number in the type of the parameter."""
         return round(number) if self.whole else float(number)
 
     def contains(self, value: Value) -> bool:
@@ -64,7 +64,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One of several values, told apart by their text."""
+    """One of several values, identified by their text."""
 
     key: str
     examples: tuple[Value, ...]
@@ -76,11 +76,11 @@ class Choice:
 
     @property
     def plugs(self) -> bool:
-        """Whether some value is a part, so that it decides which other settings exist."""
+        """Whether some value is a part, so that the choice decides which other settings exist."""
         return any(True for value in self.examples for _ in references(value))
 
     def value(self, text: str) -> Value:
-        """The value of a text."""
+        """The value that a text stands for."""
         return self.examples[self.texts.index(text)]
 
     def contains(self, value: Value) -> bool:
@@ -99,10 +99,10 @@ Suggest = Callable[[Dimension], Any]
 
 
 class Space:
-    """The dimensions of a search, in an order in which each is proposed after what decides on it.
+    """The dimensions of a search, each ordered after those that decide whether it exists.
 
-    Raises ValueError, one line, for a name, range or choice that the real parameter refuses, for a
-    setting that a search must not choose, and for one that no trial could reach.
+    Raises ValueError, one line, for a name, range or choice that the parameter does not accept, for
+    a setting that a search must not vary, and for one that no trial could reach.
     """
 
     def __init__(self, described: Mapping[str, Any], base: Config) -> None:
@@ -119,7 +119,7 @@ class Space:
         self.order = self._order()
 
     def propose(self, suggest: Suggest) -> dict[str, Value]:
-        """A value of every setting that this trial has, as ``suggest`` answers one by one."""
+        """A value for every setting of this trial, obtained one by one from ``suggest``."""
         chosen: dict[str, Value] = {}
         config = self.base
         for key in self.order:
@@ -140,12 +140,12 @@ class Space:
         return made
 
     def config(self, bindings: Mapping[str, Value]) -> Config:
-        """The configuration of a trial: what it does not reach is not bound."""
+        """The configuration of a trial; settings that it does not reach are not bound."""
         made = self.base.with_bindings(bindings, "search.space")
         return made.without(made.unused((ROOT,)))
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """The space as plain data, in the order it was written."""
+        """The space as plain data, in the order of the configuration."""
         return {key: dimension.describe() for key, dimension in self.dimensions.items()}
 
     @property
@@ -158,7 +158,7 @@ class Space:
         )
 
     def _structures(self) -> Iterator[Config]:
-        """Every combination of parts, with the other settings at an example."""
+        """Every combination of parts, with example values for the other settings."""
         plugs = [d for d in self.dimensions.values() if isinstance(d, Choice) and d.plugs]
         count = math.prod(len(d.examples) for d in plugs)
         if count > MAX_STRUCTURES:
@@ -186,7 +186,7 @@ class Space:
         except CycleError as error:
             cycle = " and ".join(sorted(set(error.args[1])))
             raise ValueError(
-                f"search.space: {cycle} depend on each other; search one of them"
+                f"search.space: {cycle} depend on each other; search over only one of them"
             ) from None
 
     def _unreached(self, config: Config, key: str, value: Value) -> set[str]:
@@ -202,7 +202,7 @@ def _dimension(key: str, described: object, base: Config) -> Dimension:
     where = f"search.space: {key}"
     name, _, parameter = key.rpartition(".")
     if name == ROOT and parameter in FIXED:
-        raise ValueError(f"{where} cannot be searched, {FIXED[parameter]}; take it out")
+        raise ValueError(f"{where} cannot be searched: {FIXED[parameter]}; remove it")
     if isinstance(described, Mapping):
         return _range(key, described, base)
     if not isinstance(described, tuple | list):
@@ -214,7 +214,7 @@ def _dimension(key: str, described: object, base: Config) -> Dimension:
     texts = [format_value(value) for value in values]
     if len(texts) < 2 or len(set(texts)) < len(texts):
         raise ValueError(
-            f"{where} needs two or more different choices, got {format_value(described)}"
+            f"{where} needs at least two different choices, got {format_value(described)}"
         )
     return Choice(key=key, examples=values)
 
@@ -224,7 +224,7 @@ def _range(key: str, described: Mapping[str, Any], base: Config) -> Range:
     unknown = sorted(described.keys() - set(RANGE_KEYS))
     if unknown or not {"low", "high"} <= described.keys():
         raise ValueError(
-            f"{where}: a range has low and high, and may have log or step, got "
+            f"{where}: a range has low and high, and optionally log or step, got "
             f"{format_value(dict(described))}"
         )
     low, high = (_checked(key, described[end], base) for end in ("low", "high"))
@@ -250,7 +250,7 @@ def _check_step(where: str, low: float, high: float, step: Any) -> None:
     whole = isinstance(low, int)
     fits = type(step) is int or (type(step) is float and not whole)
     if not fits or not 0 < step <= high - low:
-        kind = "a whole number" if whole else "a number"
+        kind = "an integer" if whole else "a number"
         raise ValueError(
             f"{where}: step must be {kind} above 0 and at most high - low, got {format_value(step)}"
         )
@@ -260,5 +260,5 @@ def _check_step(where: str, low: float, high: float, step: Any) -> None:
 
 
 def _checked(key: str, value: object, base: Config) -> Value:
-    """The value as the real parameter takes it. Raises ValueError in its words."""
+    """The value as the parameter accepts it. Raises the parameter's own ValueError."""
     return base.with_bindings({key: value}, "search.space").bindings[key]

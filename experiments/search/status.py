@@ -1,4 +1,4 @@
-"""How far a search is, from its folder alone, and why no run of it is made a second time."""
+"""The progress of a search, from its folder alone, and why none of its runs is repeated."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ RECORD_STATES = ("finished", "failed", "diverged", "damaged")
 
 
 def search_status(search_dir: Path) -> dict[str, Any]:
-    """Trials by what became of them, rounds, runs, the best so far, and who works on it.
+    """Trials by state, rounds, runs, the best trial so far, and the process that works on it.
 
-    ``planned`` is None where no call has said yet how many trials there are to be.
+    ``planned`` is None as long as no call has set the number of trials.
     """
     definition, events = read_definition(search_dir), read_events(search_dir)
     asked, told = asked_trials(events), told_trials(events)
@@ -80,9 +80,9 @@ def _best(told: Told, asked: Asked, definition: Mapping[str, Any]) -> dict[str, 
 
 
 def refuse_rerun(search_dir: Path, wanted: str) -> NoReturn:
-    """Say why a trial or run of a search is not repeated in it, and what to do instead.
+    """Explain why a trial or run of a search is not repeated in it, and what to do instead.
 
-    Raises ValueError, always: later trials follow from what the earlier ones came to.
+    Always raises ValueError: later trials depend on the outcomes of earlier ones.
     """
     events = read_events(search_dir)
     asked, told = asked_trials(events), told_trials(events)
@@ -91,17 +91,17 @@ def refuse_rerun(search_dir: Path, wanted: str) -> NoReturn:
     found = found or {number for run, number in runs.items() if run.startswith(wanted)}
     if len(found) != 1:
         raise ValueError(
-            f"{len(found) or 'no'} trials of {search_dir} match {wanted!r}: name one of 0 to "
+            f"{len(found) or 'no'} trials of {search_dir} match {wanted!r}: give one of 0 to "
             f"{len(asked) - 1}, or a run by its full identity"
         )
     (number,) = found
     if number not in told:
         raise ValueError(
-            f"trial {number} of {search_dir} is under way: the search command makes its runs"
+            f"trial {number} of {search_dir} is running: the search command makes its runs"
         )
     run = next((r for r in asked[number].runs if r.startswith(wanted)), asked[number].runs[0])
     raise ValueError(
-        f"trial {number} of {search_dir} has ended and later trials follow from it, so its runs "
-        "cannot be repeated in it; repeat one outside the search: "
+        f"trial {number} of {search_dir} has ended and later trials depend on it, so its runs "
+        "cannot be repeated there; to repeat a run outside the search: "
         f"{command_line('train', search_dir / run / CONFIG_NAME)}"
     )

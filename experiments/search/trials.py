@@ -1,4 +1,4 @@
-"""A trial as runs, and what its runs come to."""
+"""A trial as runs, and the outcome of its runs."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,15 +14,15 @@ from experiments.search.settings import OBJECTIVES, Search
 from experiments.study.planner import ROOT, Cell, FingerprintOf
 
 TROUBLE: tuple[TrialState, ...] = ("failed", "diverged")
-"""States of a run that decide its trial, the worse one first."""
+"""States of a run that decide the state of its trial, the worse one first."""
 
 
 @dataclass(slots=True)
 class TrialRuns:
     """The runs of one trial, in stages after which a pruner may decide, and their records so far.
 
-    ``number`` is None for the default configuration, which no sampler hears of. The first
-    ``num_begun`` stages have begun. ``told`` is how the trial ended.
+    ``number`` is None for the default configuration, which no sampler is told about. The first
+    ``num_begun`` stages have begun. ``told`` is the outcome of the trial.
     """
 
     number: int | None
@@ -97,10 +97,10 @@ def _stages(search: Search) -> Iterator[list[tuple[str, int]]]:
 
 
 def judge(trial: TrialRuns, search: Search, *, pruned: bool) -> Told:
-    """What a trial whose runs have ended comes to.
+    """The outcome of a trial whose runs have ended.
 
     A run that failed for good (crashed, timed out) makes it "failed", one whose loss was not finite
-    "diverged": the runs that finished must not stand for all of them. An objective that is not a
+    "diverged": the finished runs alone do not represent the trial. An objective that is not a
     finite number makes it "failed" as well.
     """
     assert trial.number is not None

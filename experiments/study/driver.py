@@ -1,7 +1,7 @@
-"""Runs the cells of a study: submits what is not done, commits records, stops when asked to.
+"""Runs the cells of a study: submits unfinished cells, commits records, stops on request.
 
 The driver alone writes records, so a run is done exactly when its result has arrived here. It can
-be killed at any moment; the same call again does the rest. A scheduler may add cells as others end.
+be killed at any moment; the same call continues. A scheduler may add cells as others end.
 """
 
 import json
@@ -34,14 +34,14 @@ from experiments.study.progress import NoProgress, Progress
 from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.workers.jobs import Event, Executor, Job
 
-STOPPING = "stopping after the runs under way; interrupt again to stop immediately"
+STOPPING = "stopping after the current runs; press Ctrl-C again to stop immediately"
 POLL_SECONDS = 0.5
 HURRIED_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyOutcome:
-    """What became of the cells.
+    """The outcome of the cells.
 
     ``skipped`` were finished before; ``failed`` and ``diverged`` include those of earlier calls;
     ``left`` are still to be run because the study was interrupted.
@@ -55,12 +55,12 @@ class StudyOutcome:
 
     @property
     def interrupted(self) -> bool:
-        """Whether runs are left to do; the same call again does them."""
+        """Whether runs are left; the same call continues with them."""
         return bool(self.left)
 
     @property
     def exit_code(self) -> int:
-        """0 all finished, 1 some failed or diverged, 3 interrupted and resumable."""
+        """0: all finished, 1: some failed or diverged, 3: interrupted and resumable."""
         if self.interrupted:
             return 3
         return 1 if self.failed or self.diverged else 0
@@ -78,10 +78,10 @@ def run_study(
     retry_failed: bool = False,
     steal_lock: bool = False,
 ) -> StudyOutcome:
-    """Run what the study folder lacks of a plan; closes the executor and the tracker.
+    """Run the unfinished cells of a plan; closes the executor and the tracker.
 
-    A cell that failed ``max_attempts`` times gets a record that says so, and later calls skip it
-    unless ``retry_failed``. The first Ctrl-C or SIGTERM lets runs under way finish, the second
+    A cell that failed ``max_attempts`` times gets a record of the failure, and later calls skip it
+    unless ``retry_failed``. After the first Ctrl-C or SIGTERM the current runs finish; the second
     stops immediately.
 
     Raises ValueError where another driver works on the study.
@@ -104,9 +104,9 @@ def rerun(
     tracker: Tracker | None = None,
     progress: Progress | None = None,
 ) -> StudyOutcome:
-    """Run one cell of a study again, whatever its state.
+    """Repeat the run of one cell of a study, whatever its state.
 
-    Its old record stays beside the new one, as ``record.json.previous``.
+    The old record is kept beside the new one as ``record.json.previous``.
     """
     with StudyLock(study_dir):
         cell = _stored_cell(study_dir, identity)
@@ -119,15 +119,15 @@ def rerun(
 
 
 def _stored_cell(study_dir: Path, identity: str) -> Cell:
-    """A cell made from what the study folder holds of it.
+    """A cell, reconstructed from the study folder.
 
-    Raises ValueError for a run that never began, so that its configuration is not there.
+    Raises ValueError for a run that never began and therefore has no configuration.
     """
     manifest = read_manifest(study_dir)
     stored = next(cell for cell in manifest.cells if cell.identity == identity)
     run_dir = study_dir / identity
     if not has_config(run_dir):
-        raise ValueError(f"{run_dir} has not begun: run the grid instead")
+        raise ValueError(f"the run {run_dir} has not begun: rerun the grid instead")
     factors = {variant.name: variant.factors for variant in manifest.variants}
     return Cell(
         variant=stored.variant,
@@ -142,8 +142,8 @@ def _stored_cell(study_dir: Path, identity: str) -> Cell:
 
 
 class Scheduler(Protocol):
-    """Adds cells to those that a driver begins with. ``total`` is the number of all at most,
-    ``done`` of those that ended or need not be run any more.
+    """Adds cells to the initial ones of a driver. ``total`` is the maximum number of cells,
+    ``done`` the number that have ended or are no longer needed.
     """
 
     @property
@@ -153,7 +153,7 @@ class Scheduler(Protocol):
     def done(self) -> int: ...
 
     def ended(self, cell: Cell, record: RunRecord) -> Sequence[Cell]:
-        """The cells that can run now that this one has ended, in this call or an earlier one."""
+        """The cells that can run after this one has ended, in this call or an earlier one."""
         ...
 
 
@@ -195,7 +195,7 @@ class Driver:
         self.ended: dict[str, list[Cell]] = {status: [] for status in STATUSES}
 
     def run(self, cells: Sequence[Cell], *, max_attempts: int, retry_failed: bool) -> StudyOutcome:
-        """Run the cells that are not done; the outcome."""
+        """Run the cells that are not done and return the outcome."""
         self._admit_all(cells, retry_failed)
         total = max(len(cells), self.scheduler.total)
         ended = sum(map(len, self.ended.values()))
@@ -214,7 +214,7 @@ class Driver:
         return self._outcome()
 
     def _admit_all(self, cells: Sequence[Cell], retry_failed: bool) -> list[Cell]:
-        """Sort cells, and those that the scheduler adds for the done ones; the cells to be run."""
+        """Sort cells and those that the scheduler adds for done ones; returns those to run."""
         waiting, to_run = list(cells), []
         while waiting:
             cell = waiting.pop(0)
@@ -228,14 +228,14 @@ class Driver:
         return to_run
 
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
-        """Sort a cell by what its folder holds; its record where it is done. A damaged record is
-        kept under another name.
+        """Sort a cell by the content of its folder; returns the record of a done cell. A damaged
+        record is kept under another name.
         """
         try:
             record = read_run(self.study_dir, cell.identity)
         except ValueError as error:
             kept = rename_record(self.study_dir, cell.identity, DAMAGED_SUFFIX)
-            self.progress.note(f"{error}; kept as {kept.name}, {cell.label} is run again")
+            self.progress.note(f"{error}; kept as {kept.name}; {cell.label} is rerun")
             record = None
         if record is None or (retry_failed and record.status == "failed"):
             self.open[cell.identity] = cell
@@ -252,7 +252,7 @@ class Driver:
             self.executor.submit(self._job(cell, max_attempts))
 
     def _work(self, interrupts: "_Interrupts", max_attempts: int, retry_failed: bool) -> None:
-        """Submit all open cells and see them end; once interrupted, only those under way."""
+        """Submit all open cells and wait for them; once interrupted, only for the running ones."""
         self._submit(list(self.open.values()), max_attempts)
         draining = False
         while self.open:
@@ -291,7 +291,7 @@ class Driver:
         )
 
     def _handle(self, event: Event) -> tuple[Cell, RunRecord] | None:
-        """Process one event; the cell and its record if that was the end of it."""
+        """Process one event; returns the cell and its record if the event ended it."""
         cell = self.open[event.key]
         if event.kind in ("started", "progress"):
             self.queued.pop(event.key, None)
@@ -317,7 +317,7 @@ class Driver:
         self.tracker.finished(run_dir)
 
     def _record_of(self, cell: Cell, event: Event) -> RunRecord:
-        """The record of an ended job; what the plan says takes precedence over the run's word."""
+        """The record of an ended job; the plan takes precedence over what the run reports."""
         if event.kind == "failed":
             attempts = "1 attempt" if event.attempt == 1 else f"{event.attempt} attempts"
             logged = (self.study_dir / cell.identity / OUTPUT_NAME).exists()
@@ -342,7 +342,7 @@ class Driver:
 
 
 def _failed_record(cell: Cell, message: str) -> RunRecord:
-    """A record that says why a cell has no scores."""
+    """A record that states why a cell has no scores."""
     values = config_from_text(cell.config_text, cell.label).operative(ROOT)
     shots = values.get(f"{ROOT}.shots")
     return RunRecord(

@@ -1,4 +1,4 @@
-"""What running a plan would do: cells, runs, what is done already, and about how long."""
+"""The dry run of a plan: cells, runs, what is already done, and the estimated time."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from experiments.study.status import read_valid_records, remaining_seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """What running a plan would do. ``seconds`` is None until a run has shown what it costs."""
+    """The counts of a dry run. ``seconds`` is None until a finished run provides an estimate."""
 
     cells: int
     runs: int
@@ -28,7 +28,7 @@ class DryRun:
 
 
 def dry_run(plan: Plan, study_dir: Path, *, jobs: int) -> DryRun:
-    """What running the plan in this folder would do, and about how long it would take."""
+    """What running the plan in this folder would do, and the estimated time."""
     records = read_valid_records(study_dir, [cell.identity for cell in plan.runs])
     statuses = [record.status for record in records.values()]
     waiting = [cell for cell in plan.runs if cell.identity not in records]

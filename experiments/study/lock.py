@@ -1,4 +1,4 @@
-"""One driver per study: a lock that says who holds it, and that a dead holder cannot keep."""
+"""One driver per study: a lock that names its holder and does not outlive it."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ NO_FILE_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, er
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process, told apart from later ones of its number by when it and its machine started."""
+    """A process, distinguished from later ones of the same number by its start and boot times."""
 
     host: str
     pid: int
@@ -31,7 +31,7 @@ class Holder:
         return cls(socket.gethostname(), pid, _process_start(pid), _boot())
 
     def is_gone(self) -> bool:
-        """True when the process has certainly ended; another host's processes cannot be seen."""
+        """True if the process has certainly ended; processes of other hosts cannot be checked."""
         if self.host != socket.gethostname():
             return False
         return self.boot != _boot() or self.process_start != _process_start(self.pid)
@@ -41,14 +41,13 @@ class Holder:
 
 
 class StudyLock:
-    """Held while a driver works on a study folder; use it with ``with``.
+    """Held while a driver works on a study folder; a context manager.
 
-    The kernel's file lock ends with its process. Where a file system has none, or does not carry it
-    to other hosts, the text inside the file decides: an empty file is free, and so is one whose
-    holder is gone. ``steal`` overrules the text, never the kernel.
+    The kernel's file lock ends with its process. Where a file system has no locks, or does not
+    share them with other hosts, the text inside the file decides: an empty file is free, and so is
+    one whose holder is gone. ``steal`` overrides the text, never the kernel.
 
-    Raises:
-        ValueError: somebody else holds it.
+    Raises: ValueError: another process holds it.
     """
 
     def __init__(self, study_dir: Path, *, steal: bool = False) -> None:
@@ -89,12 +88,12 @@ class StudyLock:
     def _refusal(self, holder: Holder | None) -> str:
         return (
             f"study {self.path.parent.name!r} is in use by {holder or 'another process'}: "
-            f"wait for it or stop it; if it no longer exists, remove {self.path}"
+            f"wait for it to finish or stop it; if it no longer exists, remove {self.path}"
         )
 
 
 def read_holder(study_dir: Path) -> Holder | None:
-    """Who wrote the lock file last and has not let go; None for a free or unreadable one."""
+    """The last process that wrote the lock file and has not released it; None for a free lock."""
     try:
         return Holder(**json.loads((study_dir / LOCK_NAME).read_text()))
     except (OSError, ValueError, TypeError):
@@ -102,7 +101,7 @@ def read_holder(study_dir: Path) -> Holder | None:
 
 
 def living_holder(study_dir: Path) -> Holder | None:
-    """Who works on the study now, as far as it can be known from here."""
+    """The process that works on the study now, as far as it can be determined from here."""
     holder = read_holder(study_dir)
     return None if holder is None or holder.is_gone() else holder
 
@@ -115,7 +114,7 @@ def _boot() -> str:
 
 
 def _process_start(pid: int) -> str:
-    """When a process started, in kernel ticks; "gone" for none, "" where that is not told."""
+    """When a process started, in kernel ticks; "gone" if it has ended, "" if unavailable."""
     if Path("/proc/self/stat").exists():
         try:
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

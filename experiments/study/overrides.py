@@ -1,4 +1,4 @@
-"""Settings of some cells of a grid: published hyper-parameters differ by dataset and by shots."""
+"""Settings for some cells of a grid: published hyper-parameters differ by dataset and shots."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class CellGroup(NamedTuple):
 class Override:
     """Bindings for the cells whose variant, dataset and shots are among those named.
 
-    An axis that names nothing covers everything. ``source`` is what messages call the rule.
+    An axis that names nothing covers everything. ``source`` is the name of the rule in messages.
     """
 
     bindings: Mapping[str, Any]

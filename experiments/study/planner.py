@@ -1,9 +1,9 @@
 """The planner: from a configuration to the cells of a study, before anything runs.
 
 A grid is variants x datasets x seeds, and x shots for a few-shot curve. Variants are named sets of
-bindings, or come from factors: parameters with levels, the first being the default ("on"), the last
-"off". Overrides change settings on some datasets. Every cell gets a complete configuration and the
-identity of its run. Cells of one identity run once.
+bindings, or come from factors: parameters with levels, of which the first is the default ("on") and
+the last "off". Overrides change settings on some datasets. Every cell gets a complete configuration
+and the identity of its run. Cells of equal identity run once.
 """
 
 import itertools
@@ -35,10 +35,10 @@ class Grid(Configurable):
     ``variants`` maps a name to bindings ("Class.parameter": value). ``factors`` maps a parameter to
     its levels, which ``design`` combines: "full" takes all combinations; "leave_one_out" all first
     levels, and each other level alone; "add_one_in" all last levels, and each other level alone.
-    ``references`` are further variants that the report compares with. ``shots`` are the points of a
-    few-shot curve. ``overrides`` are rules such as ``{'datasets': ('imagenet',), 'set':
-    {'experiment.epochs': 50}}``; a rule may name variants, datasets and shots, stands above what
-    variants bind, and below later rules.
+    ``references`` are further variants with which the report compares. ``shots`` are the points of
+    a few-shot curve. ``overrides`` are rules such as ``{'datasets': ('imagenet',), 'set':
+    {'experiment.epochs': 50}}``; a rule may name variants, datasets and shots; it overrides the
+    bindings of variants and is overridden by later rules.
     """
 
     study: str
@@ -55,24 +55,27 @@ class Grid(Configurable):
     def __post_init__(self) -> None:
         if not STUDY_NAME.fullmatch(self.study):
             raise ValueError(
-                f"grid.study names a folder: letters, digits, '_', '-', '.', got {self.study!r}"
+                "grid.study must be a folder name of letters, digits, '_', '-', '.', "
+                f"got {self.study!r}"
             )
         for name, values in (("datasets", self.datasets), ("seeds", self.seeds)):
             if not values:
-                raise ValueError(f"grid.{name} is empty: name at least one")
+                raise ValueError(f"grid.{name} is empty: give at least one")
         for name, numbers in (
             ("datasets", self.datasets),
             ("seeds", self.seeds),
             ("shots", self.shots),
         ):
             if twice := _repeated(numbers):
-                raise ValueError(f"grid.{name} must not repeat a value, {twice[0]!r} appears twice")
+                raise ValueError(
+                    f"grid.{name} must not repeat a value, but {twice[0]!r} appears twice"
+                )
         if not self.variants and not self.factors:
             raise ValueError("the grid is empty: bind grid.variants or grid.factors")
         for key, levels in self.factors.items():
             if len(levels) < 2 or _repeated(map(format_value, levels)):
                 raise ValueError(
-                    f"grid.factors: {key} needs two or more different levels, "
+                    f"grid.factors: {key} needs at least two different levels, "
                     f"got {format_value(levels)}"
                 )
 
@@ -92,7 +95,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell(ManifestCell):
-    """A cell that can be run: its complete configuration and the levels of its variant."""
+    """An executable cell: its complete configuration and the levels of its variant."""
 
     config_text: str = field(repr=False)
     factors: Mapping[str, str]
@@ -113,7 +116,7 @@ class Plan:
 
     @property
     def manifest(self) -> Manifest:
-        """What the study folder keeps of the plan."""
+        """The part of the plan that the study folder keeps."""
         grid = self.grid
         return Manifest(
             study=grid.study,
@@ -128,16 +131,17 @@ class Plan:
 
 
 def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) -> Plan:
-    """Lay out the grid of a configuration. ``yes`` allows more than ``MAX_CELLS`` cells.
+    """Expand the grid of a configuration. ``yes`` allows more than ``MAX_CELLS`` cells.
 
-    Raises ValueError where there is no grid, it breaks a rule, or a binding would have no effect.
+    Raises ValueError where there is no grid, the grid is invalid, or a binding would have no
+    effect.
     """
     grid = grid_of(config)
     points = grid.shots or (None,)
     count = _count_variants(grid) * len(grid.datasets) * len(points) * len(grid.seeds)
     if count > MAX_CELLS and not yes:
         raise ValueError(
-            f"the grid has {count} cells, more than {MAX_CELLS}: pass --yes if that is intended"
+            f"the grid has {count} cells, more than {MAX_CELLS}: pass --yes if this is intended"
         )
     variants = variants_of(grid)
     common = config.without(key for key in config.bindings if key.startswith("grid."))
@@ -161,7 +165,7 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
 
 
 def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[CellGroup, Config]:
-    """The configuration of every variant on every dataset (and number of shots), less the seed."""
+    """The configuration of every variant on every dataset (and number of shots), without seed."""
     from core.data.catalog import dataset_names  # the readers are heavy to import
 
     known = {
@@ -187,14 +191,16 @@ def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[Ce
 
 
 def grid_of(config: Config) -> Grid:
-    """The grid that a configuration binds. Raises ValueError where there is none or only a part."""
+    """The grid of a configuration. Raises ValueError where it is missing or incomplete."""
     bound: dict[str, Any] = {
         key.removeprefix("grid."): value
         for key, value in config.bindings.items()
         if key.startswith("grid.")
     }
     if not bound:
-        raise ValueError("the configuration has no grid: bind grid.study, grid.datasets, ...")
+        raise ValueError(
+            "the configuration does not define a grid: bind grid.study, grid.datasets, ..."
+        )
     required = [
         f.name for f in fields(Grid) if f.default is MISSING and f.default_factory is MISSING
     ]
@@ -206,7 +212,8 @@ def grid_of(config: Config) -> Grid:
 def variants_of(grid: Grid) -> tuple[Variant, ...]:
     """Named variants in their order, then those of the factors.
 
-    Raises ValueError where two have one name, or the baseline or a reference is not among them.
+    Raises ValueError where two have the same name, or the baseline or a reference is not among
+    them.
     """
     named = [Variant(name=name, bindings=bindings) for name, bindings in grid.variants.items()]
     combinations = [
@@ -216,10 +223,10 @@ def variants_of(grid: Grid) -> tuple[Variant, ...]:
     variants = (*named, *combinations)
     names = [variant.name for variant in variants]
     if twice := _repeated(names):
-        raise ValueError(f"variant names must differ, {twice[0]!r} appears twice: rename one")
+        raise ValueError(f"variant names must differ, but {twice[0]!r} appears twice: rename one")
     for role, name in [("baseline", grid.baseline), *(("references", r) for r in grid.references)]:
         if name not in names:
-            raise ValueError(f"grid.{role} must name a variant, got {name!r}; there are {names}")
+            raise ValueError(f"grid.{role} must name a variant, got {name!r}; variants: {names}")
     return variants
 
 
@@ -249,7 +256,7 @@ def _combinations(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _reference_levels(grid: Grid) -> dict[str, Any]:
-    """The combination that names are relative to: all on, or all off for ``add_one_in``."""
+    """The combination to which names are relative: all on, or all off for ``add_one_in``."""
     index = -1 if grid.design == "add_one_in" else 0
     return {key: levels[index] for key, levels in grid.factors.items()}
 
@@ -285,11 +292,11 @@ def _check_shots(grid: Grid, configs: Iterable[Config]) -> None:
     if not grid.shots:
         return
     if key in grid.factors or any(key in bindings for bindings in grid.variants.values()):
-        raise ValueError(f"grid.shots sets {key} in every cell: take it out of the variants")
+        raise ValueError(f"grid.shots sets {key} in every cell: remove it from the variants")
     found = {config.bindings.get(f"{ROOT}.protocol", "base_to_new") for config in configs}
     if found != {"few_shot"}:
         raise ValueError(
-            f"grid.shots is the curve of the protocol 'few_shot', got {ROOT}.protocol = "
+            f"grid.shots is only for the protocol 'few_shot', got {ROOT}.protocol = "
             f"{sorted(map(str, found))[0]!r}; bind it, or bind {key} instead of grid.shots"
         )
 
@@ -297,10 +304,11 @@ def _check_shots(grid: Grid, configs: Iterable[Config]) -> None:
 def _check_bindings(
     common: Config, variants: Iterable[Variant], configs: Mapping[CellGroup, Config]
 ) -> None:
-    """Every binding must reach something.
+    """Every binding must have an effect.
 
-    What a named variant binds must act in that variant. A common binding or a factor's level may be
-    out of reach in some variants, because they plug another part, but not in all of them.
+    The bindings of a named variant must have an effect in that variant. A common binding or a
+    factor's level may have none in some variants, because they use another part, but not in all of
+    them.
     """
     firsts = {group.variant: config for group, config in reversed(list(configs.items()))}
     idle = set(common.bindings).union(*(variant.bindings for variant in variants))
@@ -321,8 +329,8 @@ def _cells_over_seeds(
     seeds: tuple[int, ...],
     fingerprint_of: FingerprintOf,
 ) -> list[Cell]:
-    """The cells of a group: one per seed, or a single one if the seed changes nothing."""
-    config = config.without(config.unused((ROOT,)))  # so that a cell trains on its own as well
+    """The cells of a group: one per seed, or a single one if the seed has no effect."""
+    config = config.without(config.unused((ROOT,)))  # so that a cell can be trained on its own
     probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] + 1)
     source = f"variant {variant.name!r}"
     seeded = [config.with_bindings({f"{ROOT}.seed": seed}, source) for seed in probes]
@@ -345,7 +353,7 @@ def _cells_over_seeds(
 
 
 def _with_notes(cells: Iterable[Cell], variants: Iterable[Variant]) -> list[Cell]:
-    """The cells; one that repeats an earlier cell gets a note that names its variant."""
+    """The cells; one that repeats an earlier cell gets a note with the earlier variant."""
     from_factors = {variant.name for variant in variants if variant.from_factors}
     owners: dict[str, str] = {}
     noted: list[Cell] = []

@@ -1,4 +1,4 @@
-"""What long work shows while it runs: a bar on a terminal, plain lines anywhere else."""
+"""Progress of long computations: a bar on a terminal, plain lines anywhere else."""
 
 import sys
 import time
@@ -14,22 +14,22 @@ UNKNOWN = "unknown until the first runs are done"
 
 
 class Progress(Protocol):
-    """What a driver tells whoever watches."""
+    """What a driver reports about a study."""
 
     def begin(self, *, total: int, done: int) -> None:
-        """``done`` of ``total`` runs were finished before."""
+        """The study begins: ``done`` of ``total`` runs were finished before."""
         ...
 
     def running(self, key: str, label: str, fraction: float) -> None:
-        """A run started, or a fraction of it is done."""
+        """A run has started, or a fraction of it is done."""
         ...
 
     def finished(self, key: str, label: str, status: str) -> None:
-        """A run ended."""
+        """A run has ended."""
         ...
 
     def catch_up(self, done: int) -> None:
-        """``done`` runs are over, some of which did not have to be made."""
+        """``done`` runs are over, some of which were not needed."""
         ...
 
     def note(self, text: str) -> None:
@@ -37,7 +37,7 @@ class Progress(Protocol):
         ...
 
     def end(self) -> None:
-        """No more of this study."""
+        """The study is over."""
         ...
 
 
@@ -65,7 +65,7 @@ class NoProgress:
 
 @dataclass(slots=True)
 class Pace:
-    """Counts what is done and estimates when the rest will be, from the work of this call alone."""
+    """Counts what is done and estimates the remaining time, from the work of this call alone."""
 
     total: float
     done: float
@@ -82,14 +82,14 @@ class Pace:
         self.problems += status != "finished"
 
     def catch_up(self, done: float) -> bool:
-        """Count runs that took no time; whether there were any."""
+        """Count runs that took no time; returns whether there were any."""
         spared = max(0, done - self.done)
         self.done += spared
         self.already += spared
         return spared > 0
 
     def remaining_seconds(self, fractions: float = 0.0) -> float | None:
-        """Seconds to go, ``fractions`` of runs being under way; None before anything is known."""
+        """Remaining seconds, given the ``fractions`` of running runs; None before any estimate."""
         work = self.done - self.already + fractions
         if work <= 0:
             return None
@@ -97,15 +97,15 @@ class Pace:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as h:mm:ss; "unknown ..." for None."""
+    """Seconds as h:mm:ss; ``UNKNOWN`` for None."""
     return UNKNOWN if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 class Bar:
-    """One line of progress: a bar with an estimate of the time to go on a terminal, a plain line
-    every ten seconds elsewhere.
+    """One line of progress: a bar with an estimate of the remaining time on a terminal, a plain
+    line every ten seconds elsewhere.
 
-    Nothing is shown before the first news, so that an error message stands alone. The stream is
+    Nothing is shown before the first update, so that an error message stands alone. The stream is
     standard error by default.
     """
 
@@ -132,7 +132,7 @@ class Bar:
         self.end()
 
     def show(self, done: float, total: float, label: str = "") -> None:
-        """``done`` of ``total`` are done; a new label replaces the old one."""
+        """Show that ``done`` of ``total`` are done; a new label replaces the old one."""
         if self.pace is None:
             self.pace = Pace.begin(total=total, done=done)
             self.last = self.pace.since
@@ -146,8 +146,8 @@ class Bar:
             self.note(f"{self.label}: {percent}")
 
     def draw(self, done: float, total: float, count: str, seconds: float | None) -> None:
-        """Draw the bar, with a count and the estimated seconds to go beside it."""
-        rest = "" if seconds is None else f"about {duration(seconds)} to go"
+        """Draw the bar, with a count and the estimated remaining time beside it."""
+        rest = "" if seconds is None else f"about {duration(seconds)} left"
         if not self.bar.task_ids:
             self.bar.add_task(self.label, total=total, count=count, rest=rest)
             self.bar.start()
@@ -157,14 +157,14 @@ class Bar:
         )
 
     def note(self, text: str) -> None:
-        """A line of text, above the bar where there is one."""
+        """Print a line of text, above the bar if there is one."""
         if self.on_terminal:
             self.console.print(text, markup=False)
         else:
             print(text, file=self.stream, flush=True)
 
     def end(self) -> None:
-        """No more news."""
+        """End the line."""
         if self.bar.task_ids:
             self.bar.stop()
 
@@ -181,7 +181,7 @@ class PlainProgress:
     def begin(self, *, total: int, done: int) -> None:
         self.pace = Pace.begin(total=total, done=done)
         self.last = time.monotonic()
-        self.note(f"{total} runs, {done} already done, {total - done} to do")
+        self.note(f"{total} runs, {done} already done, {total - done} left")
 
     def running(self, key: str, label: str, fraction: float) -> None:
         return
@@ -204,7 +204,7 @@ class PlainProgress:
         if pace.done == pace.total:
             rest = f"all done in {duration(time.monotonic() - pace.since)}"
         else:
-            rest = f"about {duration(pace.remaining_seconds())} to go"
+            rest = f"about {duration(pace.remaining_seconds())} left"
         return f"{pace.done:g}/{pace.total:g} runs{problems}, {rest}"
 
     def note(self, text: str) -> None:
@@ -215,7 +215,7 @@ class PlainProgress:
 
 
 class BarProgress:
-    """A bar over all runs, labeled by the run that was last heard of, on a terminal."""
+    """A bar over all runs on a terminal, labeled with the run that last reported."""
 
     def __init__(self, stream: TextIO) -> None:
         self.bar = Bar("runs", stream)

@@ -1,7 +1,7 @@
-"""How far a study is, from its folder alone, and what two of its runs differ in.
+"""The progress of a study, from its folder alone, and the differences between two of its runs.
 
-A valid record in the folder of a run makes the run done. Nothing else is state: a study can be
-stopped at any moment.
+A run is done if its folder has a valid record. There is no other state: a study can be stopped at
+any moment.
 """
 
 import itertools
@@ -22,11 +22,11 @@ NOT_SET = "-"
 
 
 def study_status(study_dir: Path) -> dict[str, Any]:
-    """How far a study is: counts, a row per variant and dataset, problems, and who works on it.
+    """The progress of a study: counts, a row per variant and dataset, problems, and the driver.
 
-    ``running`` lists cells whose folder is there while a driver holds the study. ``damaged`` lists
-    records that are torn or belong elsewhere; their cells count as missing. What is there is looked
-    up before the records are read, so that a study at work is never misread.
+    ``running`` lists cells whose folder exists while a driver holds the study. ``damaged`` lists
+    records that are torn or belong elsewhere; their cells count as missing. Folders are listed
+    before the records are read, so that a study in progress is never misread.
     """
     manifest = read_manifest(study_dir)
     runs = {cell.identity: cell for cell in reversed(manifest.cells)}
@@ -58,7 +58,7 @@ def study_status(study_dir: Path) -> dict[str, Any]:
 
 
 def read_valid_records(study_dir: Path, identities: Iterable[str]) -> dict[str, RunRecord]:
-    """The records of these runs that are there and neither damaged nor another run's."""
+    """The existing records of these runs that are neither damaged nor another run's."""
     records = {}
     for identity in identities:
         with suppress(ValueError):
@@ -70,9 +70,9 @@ def read_valid_records(study_dir: Path, identities: Iterable[str]) -> dict[str, 
 def remaining_seconds(
     waiting: Iterable[str], records: Iterable[RunRecord], *, jobs: int
 ) -> float | None:
-    """Estimated wall seconds for one run of each variant in ``waiting``, ``jobs`` at a time.
+    """Estimated wall-clock seconds for one run of each variant in ``waiting``, ``jobs`` at a time.
 
-    A variant costs what its own runs cost on average, or what all runs do while it has none.
+    The cost of a variant is the average over its own runs, or over all runs as long as it has none.
     """
     costs: dict[str, list[float]] = {}
     for record in records:
@@ -105,13 +105,13 @@ def _counts(statuses: Iterable[str]) -> dict[str, int]:
 
 
 def find_run(study_dir: Path, prefix: str) -> str:
-    """The identity of the run that starts with this. Raises ValueError for none or several."""
+    """The identity that starts with ``prefix``. Raises ValueError for none or several."""
     identities = sorted({cell.identity for cell in read_manifest(study_dir).cells})
     found = [identity for identity in identities if identity.startswith(prefix)]
     if len(found) != 1:
         count = f"{len(found)} runs" if found else "no run"
         raise ValueError(
-            f"{count} of {study_dir} match {prefix!r}: give enough of an identity to name one run"
+            f"{count} of {study_dir} match {prefix!r}: give enough of it to select one run"
         )
     return found[0]
 

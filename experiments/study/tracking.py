@@ -1,9 +1,9 @@
-"""The mirror of a study in MLflow, and the only door to it.
+"""The mirror of a study in MLflow; the only module that uses mlflow.
 
-Records are the truth; MLflow is a copy to look at. A mirror process of its own, at low priority,
-writes every finished run: neither the driver nor a worker imports mlflow, waits for it, or fails
-with it. Each run carries its identity and a hash of its record as tags, so that mirroring again
-changes nothing.
+Records are authoritative; MLflow holds a copy for inspection. A separate mirror process, at low
+priority, writes every finished run: neither the driver nor a worker imports mlflow, waits for it,
+or fails with it. Each run carries its identity and a hash of its record as tags, so that mirroring
+again changes nothing.
 """
 
 import hashlib
@@ -57,14 +57,14 @@ FIRST_PORT = 5000
 
 
 class Tracker(Protocol):
-    """What is told of finished runs."""
+    """Is notified of finished runs."""
 
     def finished(self, run_dir: Path) -> None:
         """The record in ``run_dir`` is written. Returns at once and never raises."""
         ...
 
     def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
-        """Wait at most ``seconds`` for what is under way; a warning for the user, or nothing."""
+        """Wait at most ``seconds`` for pending work; returns a warning for the user, or nothing."""
         ...
 
 
@@ -80,7 +80,7 @@ class NullTracker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorReport:
-    """Runs a mirror wrote, runs MLflow already had, runs it did not write, and why."""
+    """Counts of runs that were written, were already in MLflow, or were not written, and why."""
 
     written: int = 0
     present: int = 0
@@ -101,7 +101,7 @@ def tracking_uri(runs_dir: Path) -> str:
 
 
 class MlflowTracker:
-    """Starts a study's mirror process with the first finished run, wakes it with each other one."""
+    """Starts a study's mirror process with the first finished run; later runs wake it up."""
 
     def __init__(self, study_dir: Path, uri: str | None = None) -> None:
         self.study_dir = study_dir
@@ -109,7 +109,7 @@ class MlflowTracker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def finished(self, run_dir: Path) -> None:
-        with suppress(OSError):  # a full pipe, a dead mirror: its last pass, or sync, finds all
+        with suppress(OSError):  # a full pipe or a dead mirror: its last pass, or sync, catches up
             if self.process is None:
                 self.process = _start_mirror(self.study_dir, self.uri, niceness=NICENESS)
                 os.set_blocking(_wake_up(self.process), False)
@@ -127,10 +127,10 @@ class MlflowTracker:
 
 
 def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
-    """Write all runs of a study that MLflow lacks, and wait for it.
+    """Write all runs of a study that MLflow lacks, and wait until that is done.
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: the folder does not exist.
     """
     if not study_dir.is_dir():
         raise ValueError(f"{study_dir} is not a study folder: it does not exist")
@@ -152,7 +152,7 @@ def _start_mirror(study_dir: Path, uri: str, *, niceness: int) -> subprocess.Pop
 
 
 def _wake_up(process: subprocess.Popen[bytes]) -> int:
-    """The descriptor of the pipe that wakes a mirror process and whose end ends it."""
+    """The descriptor of the pipe that wakes a mirror process; closing it ends the process."""
     assert process.stdin is not None
     return process.stdin.fileno()
 
@@ -171,7 +171,7 @@ def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> Mirr
 
 
 def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
-    """The mirror process: a pass per wake-up, one when the driver ends, then a report."""
+    """The mirror process: one pass per wake-up, one when the driver ends, then a report."""
     os.nice(niceness)
     mirror = MlflowMirror(study_dir, uri)
     mirror.run_pass()
@@ -186,7 +186,7 @@ class MlflowMirror:
     """Writes the records of one study folder to MLflow; imports mlflow with the first one.
 
     The experiment has the study's name. A run that MLflow holds with other content, or only in part
-    because its writer was killed, is replaced. After an error nothing more is tried.
+    because its writer was killed, is replaced. After an error, nothing more is written.
     """
 
     def __init__(self, study_dir: Path, uri: str) -> None:
@@ -201,7 +201,7 @@ class MlflowMirror:
         self.locks = ExitStack()
 
     def run_pass(self) -> MirrorReport:
-        """Write every record that is new since the last pass; a damaged one is left and named."""
+        """Write every record that is new since the last pass; damaged ones are skipped."""
         paths = record_paths(self.study_dir)
         new = {path: path.stat().st_mtime_ns for path in paths}.items() - self.seen.items()
         damaged: list[str] = []
@@ -220,7 +220,7 @@ class MlflowMirror:
         )
 
     def _take(self, path: Path, stamp: int) -> str:
-        """Mirror one record; what is wrong with it, or nothing."""
+        """Mirror one record; returns what is wrong with it, or nothing."""
         try:
             record = read_record(path.parent)
         except ValueError as error:
@@ -292,7 +292,7 @@ class MlflowMirror:
 
 
 def metrics_of(record: RunRecord) -> dict[str, float]:
-    """Accuracy on every target, the harmonic mean where it has a meaning, and the cost."""
+    """Accuracy on every target, the harmonic mean where it is defined, and the cost."""
     metrics = {_legal(e.target): e.accuracy for e in record.evaluations}
     base, new = record.accuracy("base"), record.accuracy("new")
     if base is not None and new is not None:
@@ -303,7 +303,7 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
 
 
 def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
-    """The run's settings and its factors' levels, with keys and lengths that MLflow takes."""
+    """The run's settings and factor levels, with keys and lengths that MLflow accepts."""
     resolved = read_settings(run_dir) if has_config(run_dir) else {}
     settings: dict[str, str] = {**resolved, **record.factors}
     return {_legal(key): value[:MAX_VALUE] for key, value in settings.items()}
@@ -344,7 +344,7 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiCommand:
-    """How to start a server of pages, for ``os.execve``, and where it answers."""
+    """How to start a web server, for ``os.execve``, and its address."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -352,7 +352,7 @@ class UiCommand:
 
 
 def ui_command(runs_dir: Path, *, port: int = FIRST_PORT) -> UiCommand:
-    """MLflow's pages over the runs in ``runs_dir``, on this machine only, at the next free port."""
+    """MLflow's web interface for ``runs_dir``, on this machine only, at the next free port."""
     port = free_port(port)
     options = {
         "--backend-store-uri": tracking_uri(runs_dir),
@@ -377,7 +377,7 @@ def free_port(first: int) -> int:
             except OSError:
                 continue
             return port
-    raise ValueError(f"no free port from {first} to {first + 99}: name another with --port")
+    raise ValueError(f"no free port from {first} to {first + 99}: choose another with --port")
 
 
 if __name__ == "__main__":

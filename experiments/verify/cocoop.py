@@ -23,7 +23,7 @@ from refiners.null_refiner import NullRefiner
 
 
 def replay_cocoop(vectors: Vectors) -> Named:
-    """Three steps of batches, every image with a context of its own."""
+    """Three steps on batches; every image has a context of its own."""
     clip = frozen_clip(vectors)
     c = vectors.constants
     yield from check_tokens(vectors, " ".join(["X"] * c["n_ctx"]), clip.tokenizer)

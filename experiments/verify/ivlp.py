@@ -1,4 +1,4 @@
-"""Replays recorded runs of IVLP, and what PromptSRC's share with them."""
+"""Replays recorded runs of IVLP, and what PromptSRC's replay shares with it."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ RELEASED_INIT_LIMIT = 4  # beyond it the release ignores the words and starts at
 
 
 def settings(vectors: Vectors) -> dict[str, object]:
-    """The recorded hyper-parameters of the prompts, by our names."""
+    """The recorded hyper-parameters of the prompts under the names used here."""
     c = vectors.constants
     words = c.get("ctx_init") or ""
     return {
@@ -45,7 +45,7 @@ def prompts_of(method: IVLP) -> dict[str, nn.Parameter]:
 
 
 def fill_prompts(vectors: Vectors, method: IVLP) -> dict[str, nn.Parameter]:
-    """Put the recorded start into the prompts; returns them by name."""
+    """Load the recorded initial values into the prompts; returns the prompts by name."""
     named = prompts_of(method)
     for name, parameter in named.items():
         fill(parameter, vectors[f"param.{name}"])
@@ -66,7 +66,7 @@ def replay_ivlp(vectors: Vectors) -> Named:
 
 
 def check_start(vectors: Vectors, method: IVLP) -> Named:
-    """What the towers say before the first step."""
+    """The outputs of the towers before the first step."""
     length = vectors.tensors["out1.prompts"].shape[1]
     with torch.no_grad():
         yield "out1.prompts", padded(method.clip, method.text_prompts.assemble(), length)
@@ -82,7 +82,7 @@ def padded(clip: FrozenCLIP, prompts_CLW: Tensor, length: int) -> Tensor:
 
 
 def replay_steps(vectors: Vectors, method: IVLP, terms: Mapping[str, float]) -> Named:
-    """Three steps; ``terms`` are the loss terms that were recorded apart, with their weights."""
+    """Three steps; ``terms`` are the separately recorded loss terms with their weights."""
     model = RefinedMethod(method, NullRefiner(method.output(), SEEDS))
     objective = Objective(method.loss_terms(), {}, method.criterion)
     named = prompts_of(method)

@@ -194,7 +194,7 @@ def _refiner_state(refiner: Any) -> dict[str, Tensor]:
 
 
 def _start(vectors: Vectors, state: Mapping[str, Tensor]) -> None:
-    """Put the recorded start into parameters and buffers."""
+    """Load the recorded initial values into parameters and buffers."""
     for name, value in state.items():
         fill(value, vectors[f"param.{name}"])
 
@@ -249,7 +249,7 @@ def _steps(
 
 
 def _refined(number: int, out: Forward, refiner: Any, temperature: float) -> Named:
-    """What the refiner saw and wrote in one step."""
+    """What the refiner read and wrote in one step."""
     yield f"out{number}.topk_index", refiner.semantic.top_patches(out) + 1
     if number == 1:
         local_logits = refiner.semantic.local_logits(out).flatten(0, 1)

@@ -28,7 +28,7 @@ from methods.promptsrc import PromptSRC
 
 
 def replay_promptsrc(vectors: Vectors) -> Named:
-    """Three steps, then three averaged epochs from the same start."""
+    """Three steps, then three averaged epochs from the same initial values."""
     c = vectors.constants
     clip = frozen_clip(vectors)
     method = _build(vectors, clip)

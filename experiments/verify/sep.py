@@ -60,7 +60,7 @@ class Recorder:
 
 
 def replay_sep(vectors: Vectors) -> Named:
-    """The released pair of scopes: prototypes, three steps, four ways to batch the same images."""
+    """The released pair of scopes: prototypes, three steps, four batchings of the same images."""
     clip = frozen_clip(vectors)
     classes = ClassNames(names=vectors.classes.names, template=vectors.constants["template"])
     yield from check_tokens(vectors, " ".join(["X"] * vectors.constants["n_ctx"]), clip.tokenizer)
@@ -105,7 +105,7 @@ def _released(clip: FrozenCLIP, classes: ClassNames, c: Mapping[str, Any]) -> SE
 
 
 def _parameters(method: SEP) -> dict[str, nn.Parameter]:
-    """Our parameters by their recorded names."""
+    """Parameters by their recorded names."""
     named = {"ctx": method.ctx, "ctx_visual": method.vision.ctx, "proto": method.prototypes}
     for tower, hook in (("text", method.text), ("vision", method.vision)):
         for name, parameter in hook.fusions.named_parameters():
@@ -150,7 +150,7 @@ def _steps(vectors: Vectors, method: SEP, named: Mapping[str, nn.Parameter]) -> 
 
 @torch.no_grad()
 def _selected(method: SEP, batch: Batch, number: int) -> Named:
-    """The tokens that each fused block of the image tower took, the same for every image."""
+    """The tokens selected by each fused block of the image tower; the same for every image."""
     recorder = Recorder(method.vision)
     assert batch.pixels is not None
     method.clip.encode_image(batch.pixels, recorder)
@@ -179,7 +179,7 @@ def _first_step(method: SEP, batch: Batch, out: Forward) -> Named:
 
 @torch.no_grad()
 def _evaluations(vectors: Vectors, method: SEP) -> Named:
-    """Released predictions depend on the batch: the same images together and apart."""
+    """Released predictions depend on the batch: the same images together and separately."""
     method.eval()
     pixels = vectors.eval_batch().pixels
     assert pixels is not None

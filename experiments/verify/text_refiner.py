@@ -42,7 +42,7 @@ class Released:
     regularization: L1Regularization
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by recorded name."""
+        """Trained parameters by their recorded names."""
         alignment = {
             f"align.{name.replace('norm', 'bn')}": parameter
             for name, parameter in self.alignment.named_parameters()
@@ -50,7 +50,7 @@ class Released:
         return {"ctx": self.method.ctx, **dict(self.aggregation.named_parameters()), **alignment}
 
     def state(self) -> dict[str, Tensor]:
-        """What is trained or written, by recorded name."""
+        """Trained parameters and written buffers by their recorded names."""
         norm = self.alignment.norm
         assert norm.running_mean is not None and norm.running_var is not None
         assert norm.num_batches_tracked is not None

@@ -1,5 +1,5 @@
-"""A set of reference vectors, and what every replay of one needs: the recorded backbone, the
-recorded start, three SGD steps.
+"""A set of reference vectors, and what every replay needs: the recorded backbone, the recorded
+initial values, three SGD steps.
 
 A set is a pair of files ``NAME.json`` (constants) and ``NAME.safetensors`` (tensors).
 """
@@ -83,7 +83,7 @@ def frozen_clip(vectors: Vectors) -> FrozenCLIP:
 
 
 def check_tokens(vectors: Vectors, placeholder: str, tokenizer: Tokenizer) -> Named:
-    """Our token ids, end positions and name lengths of the recorded class names."""
+    """Computed token ids, end positions and name lengths of the recorded class names."""
     names = [name.replace("_", " ") for name in vectors.constants["classes"]]
     ids = tokenizer([f"{placeholder} {name}." for name in names])
     yield "in.eot", ids.argmax(dim=-1)
@@ -96,7 +96,7 @@ def check_tokens(vectors: Vectors, placeholder: str, tokenizer: Tokenizer) -> Na
 
 @torch.no_grad()
 def fill(parameter: Tensor, value: Tensor) -> None:
-    """Put a recorded value into a parameter or buffer."""
+    """Load a recorded value into a parameter or buffer."""
     parameter.copy_(value.reshape(parameter.shape))
 
 
@@ -110,7 +110,7 @@ def gradients(named: Mapping[str, Tensor]) -> Named:
 def sgd_steps(
     parameters: list[nn.Parameter], step: Callable[[int], Mapping[str, Tensor]]
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-    """Three plain SGD steps; yields after each gradient is there and before the update."""
+    """Three plain SGD steps; yields after each backward pass, before the update."""
     optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE)
     for number in (1, 2, 3):
         optimizer.zero_grad()

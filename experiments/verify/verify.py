@@ -1,7 +1,7 @@
-"""Replays sets of reference vectors with our methods and refiners and compares every tensor.
+"""Replays sets of reference vectors with the methods and refiners and compares every tensor.
 
-Every tensor of a set is used: those that describe the model, parameters or inputs are loaded, every
-other one must be reproduced.
+Every tensor of a set is used: those that describe the model, parameters or inputs are loaded; all
+others must be reproduced.
 """
 
 import json
@@ -41,7 +41,7 @@ ZERO_TOLERANCE = 1e-10  # where the recorded tensor is rounding noise around an 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one tensor is from its recorded value; ``allowed`` is the tolerance."""
+    """The deviation of one tensor from its recorded value; ``allowed`` is the tolerance."""
 
     name: str
     difference: float
@@ -97,7 +97,7 @@ def _compare(vectors: Vectors, computed: Mapping[str, Tensor]) -> Outcome:
 
 
 def _difference(name: str, computed: Tensor, recorded: Tensor) -> Difference:
-    """Largest absolute difference, allowed relative to the largest recorded entry."""
+    """The largest absolute difference, with a tolerance relative to the largest recorded entry."""
     if computed.shape != recorded.shape:
         return Difference(f"{name} {tuple(computed.shape)}", float("inf"), 0.0)
     if not recorded.is_floating_point():

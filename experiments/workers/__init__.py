@@ -1,1 +1,1 @@
-"""Where runs execute."""
+"""Executors of jobs, and the worker processes."""

@@ -1,8 +1,8 @@
-"""Jobs, what happens to them, and the contract of the executors that run them.
+"""Jobs, their events, and the interface of the executors that run them.
 
-A job is tried again when its worker died or its function raised, up to ``max_attempts``; a
-ValueError is the user's error and final at once. Every submitted job ends in exactly one "done" or
-"failed" event, unless it is cancelled.
+A job is retried when its worker died or its function raised, up to ``max_attempts``; a ValueError
+is a user error and final at once. Every submitted job ends in exactly one "done" or "failed" event,
+unless it is cancelled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to a job: "done" carries its result, "failed" and "retry" say why."""
+    """An event of a job: "done" carries its result, "failed" and "retry" the reason."""
 
     key: str
     kind: Literal["started", "progress", "done", "retry", "failed"]
@@ -37,18 +37,18 @@ class Event:
 
 
 class Executor(Protocol):
-    """What a study needs of whatever runs its jobs."""
+    """The interface between a study and whatever runs its jobs."""
 
     def submit(self, job: Job) -> None:
         """Queue a job; its key must not be in use by an unfinished job."""
         ...
 
     def poll(self, timeout: float) -> Sequence[Event]:
-        """What happened since the last call; waits up to ``timeout`` seconds if nothing did."""
+        """Events since the last call; waits up to ``timeout`` seconds if there are none."""
         ...
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
-        """Take back a job that is queued or, with ``running``, runs. True if it was taken back."""
+        """Withdraw a job that is queued or, with ``running``, running. True if it was withdrawn."""
         ...
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Executor(Protocol):
 
 
 class JobQueue:
-    """Queued jobs in order, grouped by affinity, and how often each was tried."""
+    """Queued jobs in order, grouped by affinity, with the number of attempts of each."""
 
     def __init__(self) -> None:
         self.groups: dict[str, dict[str, Job]] = {}
@@ -68,7 +68,7 @@ class JobQueue:
 
     def add(self, job: Job) -> None:
         if job.key in self.attempts:
-            raise ValueError(f"job keys must be unique, {job.key!r} is already submitted")
+            raise ValueError(f"job keys must be unique, but {job.key!r} is already submitted")
         self.attempts[job.key] = 0
         self._put(job)
 
@@ -90,19 +90,19 @@ class JobQueue:
         return job
 
     def next(self, own: str | None, others: Sequence[str]) -> Job:
-        """The next job for a worker that last had affinity ``own``; ``others`` are at work."""
+        """The next job for a worker whose last affinity was ``own``; ``others`` are in use."""
         affinity = own if own in self.groups else min(self.groups, key=others.count)
         job = self._take(affinity, next(iter(self.groups[affinity])))
         self.attempts[job.key] += 1
         return job
 
     def put_back(self, job: Job) -> None:
-        """Return a job that never started; the try does not count."""
+        """Return a job that never started; the attempt does not count."""
         self.attempts[job.key] -= 1
         self._put(job)
 
     def conclude(self, job: Job, answer: Mapping[str, Any]) -> Event:
-        """The event of a finished try; a try that may be repeated is queued again."""
+        """The event of a finished attempt; a job that may be retried is queued again."""
         attempt = self.attempts[job.key]
         if answer["kind"] == "done":
             del self.attempts[job.key]

@@ -1,7 +1,7 @@
-"""Where jobs run: in this process, or in worker processes of this machine.
+"""Local executors: jobs run in this process, or in worker processes on this machine.
 
-Executors carry a plain mapping to an entry function and its plain result back; they know nothing of
-records.
+Executors pass a plain mapping to an entry function and its plain result back; they know nothing
+about records.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ CHECK_SECONDS = 0.5
 
 
 class InlineExecutor:
-    """Runs jobs one after the other in this process, to debug; ``poll`` runs one to its end."""
+    """Runs jobs one after another in this process, for debugging; ``poll`` runs one to its end."""
 
     def __init__(self, entry: str = ENTRY) -> None:
         self.entry = entry
@@ -65,11 +65,11 @@ class InlineExecutor:
 
 
 class _Worker:
-    """A worker process, our end of its pipe, and the job it has.
+    """A worker process, the driver's end of its pipe, and its current job.
 
-    Its standard input is a pipe that nobody writes to: the end of it tells the worker that we are
-    gone. It is the leader of its own process group, so that a terminal's Ctrl-C reaches only us,
-    and a kill reaches its children.
+    Its standard input is a pipe that is never written to; its end of file tells the worker that the
+    driver is gone. The worker leads its own process group, so that Ctrl-C in a terminal reaches
+    only the driver, and a kill reaches the worker's children.
     """
 
     def __init__(self, entry: str, environment: Mapping[str, str], log: Path) -> None:
@@ -100,7 +100,7 @@ class _Worker:
         self._send(json.dumps(message, allow_nan=False))
 
     def dismiss(self) -> None:
-        """Ask an idle worker to end; end a busy one."""
+        """Ask an idle worker to exit; kill a busy one."""
         if self.job is not None:
             self.kill()
         else:
@@ -113,12 +113,12 @@ class _Worker:
             self.kill()
 
     def kill(self) -> None:
-        """End the process and its children at once."""
+        """Kill the process and its children immediately."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def bury(self, seconds: float) -> str:
-        """Wait for the end of the process, by force after ``seconds``, and say how it ended."""
+        """Wait for the process to end, kill it after ``seconds``, and describe how it ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         self.kill()
@@ -127,7 +127,7 @@ class _Worker:
         if self.process.stdin:
             self.process.stdin.close()
         if code >= 0:
-            return f"worker process ended by itself with exit code {code}"
+            return f"worker process exited with code {code}"
         hint = ", possibly out of memory" if code == -signal.SIGKILL else ""
         return f"worker process was killed by {signal.Signals(-code).name}{hint}"
 
@@ -135,10 +135,10 @@ class _Worker:
 class LocalExecutor:
     """At most ``jobs`` long-lived worker processes on this machine, started when first needed.
 
-    A worker that dies is replaced, and costs its job one try if the job had begun. ``threads`` is
-    the number of torch threads a worker gets, by default its share of the cores. With ``gpus``
+    A worker that dies is replaced, and costs its job one attempt if the job had begun. ``threads``
+    is the number of torch threads a worker gets, by default its share of the cores. With ``gpus``
     (device numbers or UUIDs) each worker sees one of them. A job is stopped after ``job_seconds``,
-    or when it reported no progress for ``silent_seconds``.
+    or if it reports no progress for ``silent_seconds``.
 
     Raises:
         ValueError: ``jobs`` or ``threads`` below one.
@@ -158,7 +158,7 @@ class LocalExecutor:
     ) -> None:
         if jobs < 1:
             raise ValueError(
-                f"jobs must be at least 1, got {jobs}; 0 runs without worker processes"
+                f"jobs must be at least 1, got {jobs}; use 0 to run without worker processes"
             )
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
@@ -217,7 +217,7 @@ class LocalExecutor:
                 yield slot, worker
 
     def _listen(self, deadline: float) -> list[Event]:
-        """Wait a moment for messages; notice workers that are dead or late."""
+        """Wait briefly for messages; detect workers that are dead or over time."""
         busy = list(self._busy())
         patience = max(0.0, min(deadline - time.monotonic(), CHECK_SECONDS))
         loud = wait([worker.channel for _, worker in busy], patience) if busy else []
@@ -254,7 +254,7 @@ class LocalExecutor:
         return [self.queue.conclude(job, message)]
 
     def _late(self, worker: _Worker) -> str:
-        """Why a busy worker is stopped, or nothing; its own start-up does not count."""
+        """Why a busy worker must be stopped, or nothing; its start-up time does not count."""
         if not worker.begun:
             return ""
         now = time.monotonic()
@@ -265,7 +265,7 @@ class LocalExecutor:
         return ""
 
     def _lost(self, slot: int, worker: _Worker, reason: str) -> list[Event]:
-        """A busy worker is gone: its job is tried again or fails, and its slot is free."""
+        """A busy worker is gone: its job is retried or fails, and its slot is free."""
         ending = worker.bury(CLOSE_SECONDS)
         self.workers[slot] = None
         job = worker.job
@@ -310,7 +310,7 @@ class LocalExecutor:
 
 
 def make_executor(jobs: int, log_dir: Path, *, job_seconds: float | None = None) -> Executor:
-    """Workers of this machine: ``jobs`` of them, one per core for -1, none for 0."""
+    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0."""
     if jobs == 0:
         return InlineExecutor()
     count = available_cores() if jobs < 0 else jobs

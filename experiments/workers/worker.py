@@ -1,7 +1,7 @@
-"""What runs inside a worker process: take a job, run it, answer; vanish when the driver does.
+"""The main loop of a worker process: receive a job, run it, reply; exit when the driver does.
 
 Messages are JSON texts over one pipe. This module imports nothing heavy: the environment of the
-process is settled before the entry function's module, and torch with it, is imported.
+process is set up before the entry function's module, and torch with it, is imported.
 """
 
 import faulthandler
@@ -32,7 +32,7 @@ def main(channel: int, entry: str) -> None:
 
 
 def serve(channel: Connection, entry: str) -> None:
-    """Answer every job with word that it began, progress, and one result or failure message."""
+    """Answer every job with a "begun" message, progress, and one result or failure message."""
     while True:
         try:
             job = json.loads(channel.recv_bytes())
@@ -50,7 +50,7 @@ def serve(channel: Connection, entry: str) -> None:
 
 
 def execute(entry: str, payload: Mapping[str, Any], on_progress: Progress) -> str:
-    """Run one job; its answer as JSON text. A failure prints its traceback to standard error."""
+    """Run one job; returns its answer as JSON. A failure prints its traceback to standard error."""
     try:
         result = load_entry(entry)(payload, on_progress)
         return json.dumps({"kind": "done", "result": result}, allow_nan=False)
@@ -62,7 +62,7 @@ def execute(entry: str, payload: Mapping[str, Any], on_progress: Progress) -> st
 
 
 def load_entry(entry: str) -> Entry:
-    """The function that "package.module:function" names. Raises ValueError where there is none."""
+    """The function named by "package.module:function". Raises ValueError where there is none."""
     module_name, _, function_name = entry.partition(":")
     try:
         function: Entry = getattr(importlib.import_module(module_name), function_name)
@@ -72,7 +72,7 @@ def load_entry(entry: str) -> Entry:
 
 
 def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, Any]:
-    """The entry of real studies: train and evaluate one cell; its record as a plain mapping."""
+    """The entry function of studies: train and evaluate one cell; its record as a plain mapping."""
     import experiments.run.registered  # noqa: F401  (fills the registry)
     from core.config import config_from_text
     from core.store.record import to_json
@@ -109,7 +109,7 @@ class _Reporter:
 
 
 def _vanish_with_driver() -> None:
-    """Kill this process and its children when standard input, which only the driver has, ends."""
+    """Kill this process and its children when standard input, held open by the driver, ends."""
     lifeline = os.dup(0)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -124,7 +124,7 @@ def _vanish_with_driver() -> None:
 
 
 def _redirect_output(log: Path) -> None:
-    """From now on everything this process prints, native code included, is appended to ``log``."""
+    """Append everything this process prints from now on, native code included, to ``log``."""
     _flush()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:

@@ -44,7 +44,7 @@ def test_the_manifest_says_which_level_is_on(tmp_path):
     assert shapley(folder)["size"] == pytest.approx(8 / 400, abs=2e-3)
     assert load_study(folder).levels == {KEYS[0]: ("64", "32"), KEYS[1]: ("0.9", "0.1")}
     edit_manifest(folder, factors={KEYS[0]: ["64"]})
-    with pytest.raises(ValueError, match=f"{MANIFEST_NAME}: a factor has two or more levels"):
+    with pytest.raises(ValueError, match=f"{MANIFEST_NAME}: a factor needs at least two levels"):
         load_study(folder)
 
 

@@ -159,7 +159,7 @@ def test_one_target_of_all_classes_is_a_metric(study):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 9}, "schema version 9, this version reads 1"),
+        ({"schema_version": 9}, "schema version 9, but this version reads 1"),
         ({"cells": []}, "lacks cells"),
         (
             {"baseline": "Coop"},
@@ -184,7 +184,7 @@ def test_cells_must_be_unique_and_belong_to_their_records(study):
     folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, datasets=2)
     cells = json.loads((folder / "study.json").read_text())["cells"]
     edit_manifest(folder, cells=[*cells, cells[0]])
-    with pytest.raises(ValueError, match="lists a cell once, these appear twice"):
+    with pytest.raises(ValueError, match="must list a cell once, but repeats"):
         load_study(folder)
     edit_manifest(folder, cells=[{**cells[0], "identity": cells[1]["identity"]}, *cells[1:]])
     with pytest.raises(ValueError, match="manifest and runs do not belong together"):

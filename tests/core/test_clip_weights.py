@@ -206,7 +206,9 @@ def test_fetch_downloads_once_and_says_why_it_cannot(state, tmp_path, monkeypatc
         raise FileNotFoundError("no route to host\nsecond line")
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
-    with pytest.raises(ValueError, match="cannot be fetched: no route to host; fetch the file"):
+    with pytest.raises(
+        ValueError, match="cannot be downloaded: no route to host; download the file"
+    ):
         backbone.fetch("small-16", "laion_plain")
 
 
@@ -246,7 +248,7 @@ def test_weights_of_another_shape_say_what_differs(state, tmp_path):
     save_file(state, file)
     with pytest.raises(ValueError, match=r"'visual.positional_embedding' is \(17, 64\) in the "):
         load_clip("small-4", str(file))
-    with pytest.raises(ValueError, match=r"\(77, 48\) .* \(50, 48\) .*another context length"):
+    with pytest.raises(ValueError, match=r"\(77, 48\) .* \(50, 48\) .*a different context length"):
         load_clip("small-short", str(file))
     save_file({k: v for k, v in state.items() if k != "logit_scale"}, tmp_path / "less.safetensors")
     with pytest.raises(ValueError, match="do not fit the model: the file lacks 1 tensors"):

@@ -110,7 +110,7 @@ def test_missing_includes_files_and_circles():
     assert refusal("include 'a.gin'\n").startswith("a.gin:1: the includes form a circle")
     write("c.gin", "")
     assert refusal("toy.lr = 1\ninclude 'c.gin'\n") == (
-        "a.gin:2: an include must stand above the bindings of its file"
+        "a.gin:2: an include must precede the bindings of its file"
     )
 
 
@@ -144,7 +144,7 @@ def test_nothing_in_a_file_is_executed():
 
 def test_evaluated_references_and_scopes_are_refused():
     assert refusal("\ntoy.refiner = @ToyNullRefiner()\n") == (
-        "a.gin:2: '@ToyNullRefiner()' would build an object on the spot; write '@ToyNullRefiner'"
+        "a.gin:2: '@ToyNullRefiner()' would build an object immediately; write '@ToyNullRefiner'"
     )
     assert refusal("toy.refiner = @s/ToyNullRefiner") == (
         "a.gin:1: '@s/ToyNullRefiner' has a scope, and scopes are not supported"
@@ -165,12 +165,12 @@ def test_one_key_has_one_line_in_a_file():
 
 def test_one_key_stands_once_in_a_dict():
     text = "toy_grid.variants = {'A': {},\n 'B': {'x': 1},\n 'A': {'x': 2}}"
-    assert refusal(text) == "a.gin:3: the key 'A' stands twice in one dict"
+    assert refusal(text) == "a.gin:3: the key 'A' appears twice in one dict"
     assert load("toy_grid.variants = {'A': {'x': 1}, 'B': {'x': 1}}")
     assert refusal("toy_grid.variants = {1: {}}") == (
-        "a.gin:1: the dict key 1 is not text in quotes"
+        "a.gin:1: the dict key 1 must be text in quotes"
     )
-    assert "is not text in quotes" in refusal("toy_grid.variants = {[1]: {}}")
+    assert "must be text in quotes" in refusal("toy_grid.variants = {[1]: {}}")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,10 @@ def test_one_key_stands_once_in_a_dict():
         ("toy.lr = 1\ntoy.name = 'x\n", "a.gin:2: "),
         ("toy.lr = 1\n  toy.lr = 1\n toy.lr = 1\n", "a.gin:3: unindent does not match"),
         ("toy.lr =", "a.gin:1: the value is missing, or not a literal"),
-        ("toy.lr = 1e-3 * 2", "a.gin:1: something follows the value: one literal is all"),
+        (
+            "toy.lr = 1e-3 * 2",
+            "a.gin:1: unexpected text after the value: a value is a single literal",
+        ),
         ("toy.lr 3", "a.gin:1: Couldn't parse statement, expected ':' or '='; a line is"),
         ("@toy = 3", "a.gin:1: this is not `Class.parameter = value`"),
         ("toy.seeds = {1, 2}", "a.gin:1: Expected ':'; a line is `Class.parameter = value`"),
@@ -252,7 +255,7 @@ def test_macros_may_hold_references_and_stand_in_dicts():
 def test_undefined_unused_and_circular_macros():
     assert refusal("size = 3\ntoy.seeds = [%sise, %size]") == (
         "a.gin:2: the macro %sise is not defined; "
-        "define it by a line `sise = ...`; did you mean 'size'?"
+        "define it with a line `sise = ...`; did you mean 'size'?"
     )
     assert refusal("toy.lr = 1\nnum_slots = 3") == (
         "a.gin:2: nothing uses the macro 'num_slots'; a setting is written "

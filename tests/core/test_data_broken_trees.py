@@ -150,8 +150,8 @@ BROKEN = [
     ("dtd", True, put(DTD, ["zigzagged/zigzagged_0002.jpg", 0, "banded"]), r"the labels . and ."),
     ("dtd", True, edit(DTD, relabeled), r"labels must be 0\.\.7 without gaps, 3 is missing"),
     ("dtd", True, put(DTD, ["../../x.jpg", 0, "banded"]), r"must be relative and stay in"),
-    ("dtd", True, dead_link(DTD), r"split file .* is a dead link or no file"),
-    ("dtd", True, folder_for(DTD), r"split file .* is a dead link or no file"),
+    ("dtd", True, dead_link(DTD), r"split file .* is a dead link or not a file"),
+    ("dtd", True, folder_for(DTD), r"split file .* is a dead link or not a file"),
     # listed images
     ("dtd", True, first_image("images/frilly", remove),
      r"1 of 271 listed images are missing or unreadable, first frilly/frilly_0002\.jpg; complete"),

@@ -114,7 +114,7 @@ def test_split_file_beside_and_above_the_images(tmp_path):
     assert read_folder(home).template == "from above: {}."
     assert read_folder(home, template="{}").template == "{}"
     (home / "refinelab.json").write_text('{"template": "no place"}')
-    with pytest.raises(ValueError, match=r"template must be a text with one \{\}"):
+    with pytest.raises(ValueError, match=r"template must be text with one \{\}"):
         read_folder(home)
     (home / "refinelab.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"refinelab\.json must be a JSON object"):
@@ -138,10 +138,10 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path):
     ("entry", "message"),
     [
         (["a.jpg", 0], r"train\[0\] must be \[path, label, class name\]"),
-        (["a.jpg", -1, "x"], "label must be an integer from 0, got -1"),
-        (["a.jpg", True, "x"], "label must be an integer from 0, got True"),
+        (["a.jpg", -1, "x"], "label must be an integer of at least 0, got -1"),
+        (["a.jpg", True, "x"], "label must be an integer of at least 0, got True"),
         (["a.jpg", 1.0, "x"], "label must be an integer"),
-        (["a.jpg", 0, ""], "class name must be a non-empty text"),
+        (["a.jpg", 0, ""], "class name must be non-empty text"),
         (["../a.jpg", 0, "x"], "path must be relative and stay in the image folder"),
         (["/etc/a.jpg", 0, "x"], "path must be relative"),
         (["a.jpg", 1, "x"], r"labels must be 0\.\.1 without gaps, 0 is missing"),
@@ -239,7 +239,7 @@ def test_unreadable_pictures_are_named(tmp_path):
         ):
             open_rgb(file)
     (tmp_path / "text.jpg").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.jpg has no format that Pillow"):
+    with pytest.raises(ValueError, match=r"text\.jpg is not in a format that Pillow"):
         open_rgb(tmp_path / "text.jpg")
     with pytest.raises(ValueError, match=r"gone\.jpg does not exist"):
         open_rgb(tmp_path / "gone.jpg")
@@ -282,7 +282,7 @@ def test_export_refuses_everything_but_itself(tmp_path):
     stamp = {f: f.stat().st_mtime_ns for f in out.rglob("*")}
     assert export_dataset(dataset, out) == out
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*")} == stamp
-    with pytest.raises(ValueError, match="other data"):
+    with pytest.raises(ValueError, match="different data"):
         export_dataset(replace(dataset, test=dataset.test[1:]), out)
     with pytest.raises(ValueError, match="listing or template"):
         export_dataset(replace(dataset, template="{}"), out)

@@ -117,7 +117,7 @@ def test_sixteen_bits_a_sample(tmp_path, channels, sample, expected):
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_depths_without_a_defined_white_are_refused(tmp_path, mode):
     line = opened(tmp_path / "x.tiff", encoded(Image.new(mode, (4, 4)), "TIFF"))
-    assert "has no defined white, save it with 8 or 16 bits" in line
+    assert "has no defined white level; save it with 8 or 16 bits" in line
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

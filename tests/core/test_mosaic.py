@@ -21,8 +21,8 @@ from core.mosaic.classes import CLASSES, HELD_OUT
 from core.mosaic.corpus import CONDITIONS, draw_corpus, sample_pretraining_subject
 from core.mosaic.model import save_weights, tokenizer
 from core.mosaic.pretraining import encode_cut_text, pretrain
-from core.mosaic.reader import draw_picture
-from core.mosaic.renderer import picture_generator, render_sample
+from core.mosaic.reader import draw_image
+from core.mosaic.renderer import image_generator, render_sample
 from core.mosaic.world import FAMILIES, Conditions, family_of, name_of, sample_subject
 from core.mosaic.zeroshot import zero_shot
 
@@ -53,8 +53,7 @@ def test_a_picture_is_the_same_every_time_and_differs_from_the_next(name):
     specification = datasets.SPECIFICATIONS[name]
     subject = CLASSES[specification.family][3]
     first, again, other = (
-        draw_picture(name, "test", subject, number, specification.conditions)
-        for number in (0, 0, 1)
+        draw_image(name, "test", subject, number, specification.conditions) for number in (0, 0, 1)
     )
     assert first.shape == (48, 48, 3) and first.dtype == np.uint8
     assert np.array_equal(first, again)
@@ -63,7 +62,7 @@ def test_a_picture_is_the_same_every_time_and_differs_from_the_next(name):
 
 def test_a_known_stream_gives_known_numbers():
     """The streams that all pictures come from: should numpy ever change them, this says so."""
-    rng = picture_generator("mosaic", "shapes", "test", 0)
+    rng = image_generator("mosaic", "shapes", "test", 0)
     assert [int(rng.integers(1000)) for _ in range(4)] == [753, 671, 324, 124]
     assert rng.random() == 0.9895869461495219
 
@@ -72,7 +71,7 @@ def test_splits_of_a_class_share_no_picture():
     specification = datasets.SPECIFICATIONS["vehicles"]
     subject = CLASSES["vehicles"][0]
     seen = {
-        draw_picture("vehicles", split, subject, number, specification.conditions).tobytes()
+        draw_image("vehicles", split, subject, number, specification.conditions).tobytes()
         for split in ("train", "val", "test")
         for number in range(8)
     }
@@ -83,7 +82,7 @@ def test_splits_of_a_class_share_no_picture():
 def test_every_family_draws_in_every_style(family):
     styles = [*dict(CONDITIONS.styles), "tint", "corrupt"]
     for style in styles:
-        rng = picture_generator("style", family, style)
+        rng = image_generator("style", family, style)
         conditions = Conditions(styles=((style, 1.0),), occlusion=0.5, clutter=(1, 3))
         picture, look = render_sample(sample_subject(family, rng), conditions, rng)
         assert look.style == style
@@ -91,7 +90,7 @@ def test_every_family_draws_in_every_style(family):
 
 
 def test_no_class_of_a_data_set_occurs_in_pretraining():
-    subjects = [sample_pretraining_subject(picture_generator("held out", k)) for k in range(6000)]
+    subjects = [sample_pretraining_subject(image_generator("held out", k)) for k in range(6000)]
     names = {name_of(subject) for subject in subjects}
     assert not names & HELD_OUT
     assert {family_of(subject) for subject in subjects} == set(FAMILIES)
@@ -131,7 +130,7 @@ def test_unknown_names_and_paths_say_what_is_there(tmp_path, small_splits):
         datasets.load("animals", tmp_path)
     reader = datasets.load("land", tmp_path).reader
     for path in ("test/00-wrong_name/000.png", "test/99-x/000.png", "../x.png", "dev/00-x/000.png"):
-        with pytest.raises(ValueError, match="is no picture of mosaic/land"):
+        with pytest.raises(ValueError, match="is not an image of mosaic/land"):
             reader.read(path)
 
 
@@ -141,7 +140,7 @@ def test_reader_draws_once_survives_damage_and_travels(tmp_path, small_splits):
     picture = dataset.reader.read(item.path)
     assert isinstance(picture, Image.Image) and picture.mode == "RGB" and picture.size == (48, 48)
     (cache,) = tmp_path.iterdir()
-    expected = draw_picture(
+    expected = draw_image(
         "actions", "test", CLASSES["actions"][2], 1, datasets.SPECIFICATIONS["actions"].conditions
     )
     assert np.array_equal(np.asarray(picture), expected)
@@ -170,7 +169,7 @@ def test_every_item_reads_the_picture_of_its_class(tmp_path, small_splits):
     for item in (*dataset.train[::7], *dataset.val[::7], *dataset.test[::7]):
         split, _, file = item.path.split("/")
         subject = CLASSES["textures"][item.label]
-        expected = draw_picture("textures", split, subject, int(file[:3]), conditions)
+        expected = draw_image("textures", split, subject, int(file[:3]), conditions)
         assert np.array_equal(np.asarray(dataset.reader.read(item.path)), expected)
 
 
@@ -178,7 +177,7 @@ def test_captions_name_their_subject_and_fit(tmp_path):
     bpe = tokenizer()
     lengths = []
     for k in range(300):
-        rng = picture_generator("captions", k)
+        rng = image_generator("captions", k)
         subject = sample_pretraining_subject(rng)
         _, look = render_sample(subject, CONDITIONS, rng)
         caption = write_caption(subject, look, rng, detailed=True)

@@ -20,7 +20,7 @@ def test_every_group_is_measured_against_its_first_line(tmp_path, monkeypatch):
     assert {s.name for s in found} >= {
         "test view, threads: 1",
         "augmented view, threads: 2",
-        "behind a shared context",
+        "with a shared context",
         "coop",
         "ivlp",
     }

@@ -269,7 +269,7 @@ def test_a_bare_state_dict_and_several_devices(tmp_path):
 
 
 REFUSED = [
-    ({"ctx": None}, "CoOp", {}, "lacks 1 tensors, first 'ctx'; is it of another method"),
+    ({"ctx": None}, "CoOp", {}, "lacks 1 tensors, first 'ctx'; is it from another method"),
     ({"meta_net.linear1.bias": torch.ones(2)}, "CoOp", {}, "also holds 1 .* 'meta_net.linear1"),
     ({"image_encoder.VPT": torch.ones(2, 32)}, "CoOp", {}, "also holds 1 .* 'image_encoder.VPT'"),
     ({}, "CoOp", {"num_ctx": 3, "ctx_init": ""}, r"'ctx' is \(4, 32\) in .* \(3, 32\) here; set "),

@@ -66,7 +66,7 @@ BAD_INPUT = [
     (["diff", "a", "b"], "a is not a run folder"),
     (["report", "nowhere"], "no such file or folder"),
     (["verify", "."], "holds no reference vectors"),
-    (["list", "nonsense"], "nothing to list under 'nonsense'"),
+    (["list", "nonsense"], "unknown topic 'nonsense'"),
     (["data", "check", "mosaic/vehicles", "--classes", "odd"], "all, base or new"),
     (["data", "check", "imagenet"], "imagenet does not exist"),
     (["data", "check", "imagenets"], "did you mean 'imagenet'?"),
@@ -87,7 +87,7 @@ def test_bad_input_is_one_line_and_2(call, words, message):
 
 
 def test_debug_shows_where_it_came_from(call):
-    with pytest.raises(ValueError, match="nothing to list"):
+    with pytest.raises(ValueError, match="unknown topic"):
         call("list", "nonsense", "--debug")
 
 
@@ -193,11 +193,11 @@ grid.variants = {
 def test_a_little_study_from_plan_to_status(quick):
     Path("little.gin").write_text(GRID)
     code, out, _ = quick("grid", "little.gin", "--dry-run")
-    assert code == 0 and "3 to do" in out and not Path("runs/little").exists()
+    assert code == 0 and "3 left" in out and not Path("runs/little").exists()
     code, out, _ = quick("grid", "little.gin", "--jobs", "0", "--no-track")
     assert code == 0 and "3 runs done" in out and "report runs/little" in out
     code, out, _ = quick("grid", "little.gin", "--jobs", "0", "--no-track")
-    assert code == 0 and "0 runs done, 3 were done before" in out
+    assert code == 0 and "0 runs done now, 3 done before" in out
     code, out, _ = quick("status", "runs/little", "--json")
     found = json.loads(out)
     assert code == 0 and (found["finished"], found["missing"]) == (3, 0)

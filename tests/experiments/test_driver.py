@@ -91,7 +91,7 @@ def test_an_extended_grid_keeps_what_is_done(tmp_path):
     plan = fake_plan(["ok a", "ok b"], seeds=[1, 2])
     outcome = run_inline(plan, tmp_path, progress=PlainProgress(lines))
     assert (len(outcome.skipped), len(outcome.done)) == (2, 6)
-    assert "6 cells are new, 0 were dropped" in lines.getvalue()
+    assert "6 cells are new, 0 were removed" in lines.getvalue()
     assert set(executions(tmp_path).values()) == {1}
 
 
@@ -249,7 +249,7 @@ def test_an_interrupted_driver_stops_and_can_be_called_again(tmp_path, undisturb
     output, errors = driver.communicate(timeout=120)
     assert driver.returncode == 3, errors
     assert "Traceback" not in errors
-    assert twice or "interrupt again to stop immediately" in errors
+    assert twice or "press Ctrl-C again to stop immediately" in errors
     done, _, left = map(int, output.split())
     assert done + left == 24 and done >= 2
     if not twice:
@@ -428,7 +428,7 @@ def test_plain_progress_counts_and_estimates(monkeypatch):
         progress.finished(str(number), f"cell {number}", "failed" if number == 1 else "finished")
     progress.end()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "4 runs, 1 already done, 3 to do"
+    assert lines[0] == "4 runs, 1 already done, 3 left"
     assert lines[1].startswith("2/4 runs, about 0:")
     assert "cell 1: failed" in lines and "1 with problems" in lines[-1]
     assert lines[-1].startswith("4/4 runs") and "all done in" in lines[-1]

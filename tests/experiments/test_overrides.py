@@ -109,12 +109,12 @@ def test_rules_that_cannot_act_are_refused(rule, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (NAMED + "grid.shots = (1, 2)", "curve of the protocol 'few_shot', got .*'base_to_new'"),
-        (FEW + "grid.shots = (1, 1)", r"grid\.shots must not repeat a value, 1"),
+        (NAMED + "grid.shots = (1, 2)", "only for the protocol 'few_shot', got .*'base_to_new'"),
+        (FEW + "grid.shots = (1, 1)", r"grid\.shots must not repeat a value, but 1"),
         (FEW + "grid.shots = (-1,)", "int >= 0"),
         (
             CURVE.replace("'TextRefiner': {}", "'TextRefiner': {'experiment.shots': 2}"),
-            "take it out of the variants",
+            "remove it from the variants",
         ),
         (
             CURVE + "grid.factors = {'experiment.shots': (1, 2)}",

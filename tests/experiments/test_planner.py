@@ -140,9 +140,9 @@ def test_a_method_without_randomness_is_one_cell_a_dataset(seeds):
     [
         ("(1, 2, 3)", "()", r"grid\.seeds is empty"),
         ("('shapes', 'beasts')", "()", r"grid\.datasets is empty"),
-        ("(1, 2, 3)", "(1, 2, 1)", r"grid\.seeds must not repeat a value, 1"),
-        ("('shapes', 'beasts')", "('x', 'x')", r"grid\.datasets must not repeat a value, 'x'"),
-        ("'demo'", "'../up'", r"grid\.study names a folder"),
+        ("(1, 2, 3)", "(1, 2, 1)", r"grid\.seeds must not repeat a value, but 1"),
+        ("('shapes', 'beasts')", "('x', 'x')", r"grid\.datasets must not repeat a value, but 'x'"),
+        ("'demo'", "'../up'", r"grid\.study must be a folder name"),
         (
             "baseline = 'CoOp'",
             "baseline = 'Coop'",
@@ -188,8 +188,8 @@ def test_a_common_binding_may_be_out_of_reach_in_some_variants():
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
-        ("{'SGD.lr': (0.1,)}", "two or more different levels"),
-        ("{'SGD.lr': (0.1, 0.1)}", "two or more different levels"),
+        ("{'SGD.lr': (0.1,)}", "at least two different levels"),
+        ("{'SGD.lr': (0.1, 0.1)}", "at least two different levels"),
         ("{'Adam.x': (0.1, 0.2)}", "Adam"),
         ("{'AdamW.weight_decay': (0.1, 0.2)}", "AdamW is not plugged in"),
     ],
@@ -202,7 +202,7 @@ def test_factors_have_rules_too(factors, message):
 def test_an_empty_grid_and_no_grid_are_errors():
     with pytest.raises(ValueError, match="the grid is empty"):
         planned(COMMON + "grid.baseline = 'x'")
-    with pytest.raises(ValueError, match="has no grid"):
+    with pytest.raises(ValueError, match="does not define a grid"):
         planned("experiment.dataset = 'shapes'")
 
 

@@ -110,7 +110,7 @@ def test_what_was_done_before_the_stop_is_kept(studies):
         "base_to_new": 3, "cross_dataset": 3, "domain_generalization": 3, "few_shot": 5,
     }  # fmt: skip
     assert len(contents(home)) == 14
-    assert "3 were done before" in said and " 0 failed" in said
+    assert "3 done before" in said and " 0 failed" in said
 
 
 def test_every_record_counts_whole_images_of_every_class(studies):

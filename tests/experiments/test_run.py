@@ -125,13 +125,13 @@ def test_a_run_without_its_images_or_with_those_of_another_is_told(train, tmp_pa
         text.replace('_version": 1', '_version": 9'),
     ):
         path.write_text(broken)
-        with pytest.raises(ValueError, match=r"correct.json cannot be read: .*; run it again"):
+        with pytest.raises(ValueError, match=r"correct.json cannot be read: .*; rerun the run"):
             read_correct_images(folder)
     document = json.loads(text)
     first = document["targets"][0]
     first["bits"] = re.sub("[^=]", "A", first["bits"])  # as many bits, none of them set
     path.write_text(json.dumps(document))
-    with pytest.raises(ValueError, match="does not agree with the record"):
+    with pytest.raises(ValueError, match="contradicts the record"):
         read_correct_images(folder)
     path.unlink()
     assert read_correct_images(folder) == {} == read_correct_images(tmp_path / "nothing")

@@ -90,7 +90,7 @@ def test_a_run_that_failed_or_diverged_decides_its_trial(tmp_path, kind, state, 
     told = course.scheduler.study.study.trials[0]
     assert told.state.name == ("FAIL" if state == "failed" else "COMPLETE")
     assert told.values == (None if state == "failed" else [0.0])
-    with pytest.raises(ValueError, match=f"no trial of 'fake' was completed .*trial 0 {state}"):
+    with pytest.raises(ValueError, match=f"no trial of 'fake' is complete .*trial 0 {state}"):
         winner_of(course)
 
 
@@ -185,7 +185,7 @@ def test_a_search_cannot_be_cut_short_or_go_on_after_its_judgment(tmp_path):
         run_inline(parsed(tmp_path, trials=4), tmp_path / "s")
     (tmp_path / "s" / RESULT_NAME).write_text("{}")
     assert run_inline(parsed(tmp_path, trials=8), tmp_path / "s").complete
-    with pytest.raises(ValueError, match="judged on test images after 8 trials"):
+    with pytest.raises(ValueError, match="evaluated on test images after 8 trials"):
         run_inline(parsed(tmp_path, trials=12), tmp_path / "s")
 
 
@@ -332,15 +332,15 @@ def test_a_broken_storage_costs_a_note_and_no_trial(tmp_path):
     search = parsed(tmp_path, f"search.storage='journal:{tmp_path}/o.journal'")
     course = run_inline(search, tmp_path / "s", progress=PlainProgress(lines))
     assert course.complete
-    assert lines.getvalue().count("the copy of the study in") == 1
+    assert lines.getvalue().count("the study's copy in") == 1
     assert "nothing is lost" in lines.getvalue()
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("foo://x", "is not the URL of a storage, got 'foo://x'; use sqlite:///FILE, journal:FILE"),
-        ("nonsense", "is not the URL of a storage"),
+        ("foo://x", "a storage, got 'foo://x'; use sqlite:///FILE, journal:FILE or postgresql:"),
+        ("nonsense", "must be the URL of a storage"),
         ("postgresql://me:secret@h/d", r"'postgresql://me:\*\*\*@h/d' needs the package 'psycopg': "
          r"pip install 'refinelab\[postgresql\]'"),
     ],
@@ -357,7 +357,7 @@ def test_a_note_about_a_storage_hides_the_password(tmp_path):
     url = "sqlite:////no/such/folder/me:secret@x.db"
     search = parsed(tmp_path, ONE_ROUND, f"search.storage={url!r}")
     assert run_inline(search, tmp_path / "s", progress=PlainProgress(lines)).complete
-    assert "me:***@x.db is behind (OperationalError" in lines.getvalue()
+    assert "me:***@x.db is out of date (OperationalError" in lines.getvalue()
     assert (
         "secret" not in lines.getvalue()
         and "Traceback" in (tmp_path / "s" / "storage.log").read_text()
@@ -383,7 +383,7 @@ def test_importances_come_with_their_caveat(tmp_path):
     found = json.loads((tmp_path / "s" / IMPORTANCES_NAME).read_text())
     shares = found["objectives"]["val"]
     assert sum(shares.values()) == pytest.approx(1) and max(shares, key=shares.get) == "SGD.lr"
-    assert "EmaCache.num_slots" not in shares and "hint where to look" in found["caveat"]
+    assert "EmaCache.num_slots" not in shares and "indicates where to look" in found["caveat"]
 
 
 def test_the_front_holds_what_nothing_beats(tmp_path):

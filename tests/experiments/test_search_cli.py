@@ -51,13 +51,13 @@ def test_bad_input_is_one_line_and_2_and_leaves_no_folder(call, tmp_path, words,
 
 def test_a_file_without_a_search_says_so(call):
     code, _, err = call("search", "coop")
-    assert code == 2 and "the configuration has no search" in err[0]
+    assert code == 2 and "the configuration does not define a search" in err[0]
 
 
 def test_a_dry_run_checks_and_shows(call, tmp_path):
     code, out, err = call("search", "fake.gin", "--dry-run", "--trials", "5")
     assert (code, err) == (0, [])
-    assert "5 x 2 datasets x 2 seeds" in out and "24 with the default's, then 8 on test" in out
+    assert "5 x 2 datasets x 2 seeds" in out and "24 with the default, then 8 on test" in out
     assert "@EmaCache | @NoCache" in out and "int, 5 to 100, log" in out
     assert not (tmp_path / "runs").exists()
 
@@ -105,10 +105,10 @@ def test_the_status_of_a_search_under_way_and_of_one_in_trouble(call, tmp_path):
     Ledger(folder).append([asked])
     with StudyLock(folder):
         code, out, _ = call("status", folder)
-    assert code == 0 and "no trial is complete" in out
+    assert code == 0 and "no complete trial yet" in out
     assert "failed: trial 0: alpha, seed 1: RuntimeError: this run always fails" in out
     assert f"process {os.getpid()} on" in out and "4 failed" in out and "20 failed" in out
-    assert any(line.split() == ["│", "under", "way", "│", "4", "│"] for line in out.splitlines())
+    assert any(line.split() == ["│", "running", "│", "4", "│"] for line in out.splitlines())
 
 
 def test_no_run_of_a_search_is_made_again_and_the_way_out_works(call, tmp_path):
@@ -118,14 +118,14 @@ def test_no_run_of_a_search_is_made_again_and_the_way_out_works(call, tmp_path):
     for wanted, shown in (("2", course.scheduler.asked[2].runs[0]), (run, run), (run[:9], run)):
         code, _, err = call("rerun", folder, wanted)
         assert code == 2 and len(err) == 1 and "trial 2 of" in err[0]
-        path = err[0].partition("repeat one outside the search: python main.py train ")[2]
+        path = err[0].partition("to repeat a run outside the search: python main.py train ")[2]
         assert path == str(folder / shown / "config.gin") and read_config_file(Path(path))
-    for wanted, message in (("7", "no trials of"), ("zz", "name one of 0 to 3")):
+    for wanted, message in (("7", "no trials of"), ("zz", "give one of 0 to 3")):
         code, _, err = call("rerun", folder, wanted)
         assert code == 2 and len(err) == 1 and message in err[0]
     Ledger(folder).append([Asked(trial=4, params={}, runs=("zzz",))])
     code, _, err = call("rerun", folder, "zz")
-    assert code == 2 and "trial 4 of" in err[0] and "is under way" in err[0]
+    assert code == 2 and "trial 4 of" in err[0] and "is running" in err[0]
 
 
 def test_pages_follow_the_folder(tmp_path):

@@ -137,7 +137,7 @@ def test_what_is_left_of_a_data_set(small_mosaic):
     assert left.reader.read(left.train[0].path).size == (48, 48)
     new = class_subset(whole, "new")
     for item in (whole.test[0], new.train[0], new.val[0]):
-        with pytest.raises(ValueError, match="held out of the search"):
+        with pytest.raises(ValueError, match="withheld from the search"):
             left.reader.read(item.path)
     halves = [class_subset(left, half).class_names for half in ("base", "new")]
     assert halves[0] + halves[1] == left.class_names

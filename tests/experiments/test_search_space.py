@@ -100,20 +100,20 @@ BAD = [
     ({"SGD.momentum": {"low": 0.0, "high": 0.9, "log": True}}, "starts above 0, got low = 0.0"),
     ({"SGD.lr": {**LR, "step": 0.5}}, "step must be a number above 0 and at most"),
     ({"SGD.lr": {**LR, "step": 0.06}}, "high must be low plus a number of steps"),
-    ({"EmaCache.num_slots": {"low": 5, "high": 9, "step": 0.5}}, "step must be a whole number"),
+    ({"EmaCache.num_slots": {"low": 5, "high": 9, "step": 0.5}}, "step must be an integer"),
     ({"EmaCache.num_slots": {"low": 5.5, "high": 9}}, "must be int >= 1, got 5.5"),
     ({"EmaCache.momentum": {"low": 0.5, "high": 1.5}}, r"must be float in \[0, 1\], got 1.5"),
     ({"CoOp.ctx_init": {"low": 1, "high": 2}}, "must be text"),
     ({"LinearAggregation.renormalise": {"low": False, "high": True}}, "is not a number"),
     ({"SGD.lr": 0.1}, "must be a range .* or a tuple of choices, got 0.1"),
-    ({"SGD.lr": (0.1,)}, "two or more different choices"),
-    ({"SGD.lr": (0.1, 1e-1)}, "two or more different choices"),
+    ({"SGD.lr": (0.1,)}, "at least two different choices"),
+    ({"SGD.lr": (0.1, 1e-1)}, "at least two different choices"),
     ({"TextRefiner.cache": (Reference("EmaCache"), Reference("SGD"))}, "not cache"),
     ({"TextRefiner.cache": ("EmaCache", "NoCache")}, "written @EmaCache, without quotes"),
     ({"QueueCache.topk": {"low": 1, "high": 9}}, "QueueCache is not plugged in"),
     ({"experiment.dataset": ("a", "b")}, "experiment.dataset cannot be searched"),
     ({"experiment.seed": {"low": 1, "high": 9}}, "experiment.seed cannot be searched"),
-    ({"experiment.shots": (1, 16)}, "cannot be searched, all trials see the same images"),
+    ({"experiment.shots": (1, 16)}, "cannot be searched: all trials use the same images"),
     ({"experiment.protocol": ("few_shot", "base_to_new")}, "experiment.protocol cannot be"),
     ({"experiment.selection": ("last", "oracle-test")}, "cannot be searched"),
     ({"search.trials": (1, 2)}, "search.space"),
@@ -155,23 +155,23 @@ SETTINGS = [
     (["search.trials=0"], "search.trials must be int >= 1, got 0"),
     (["search.datasets=()"], "search.datasets is empty"),
     (["search.seeds=()"], "search.seeds is empty"),
-    (["search.seeds=(1, 1)"], "search.seeds must not repeat a value, 1 appears twice"),
-    (["search.final_seeds=(2, 3)"], "final_seeds must be fresh, 2 is among search.seeds"),
-    (["search.objectives=('val', 'hm')"], "an accuracy of one kind of run"),
+    (["search.seeds=(1, 1)"], "search.seeds must not repeat a value, but 1 appears twice"),
+    (["search.final_seeds=(2, 3)"], "final_seeds must be fresh, but 2 is also among search.seeds"),
+    (["search.objectives=('val', 'hm')"], "accuracies of one kind of run"),
     (["search.objectives=('train_seconds',)"], "got only costs"),
     (
         ["search.objectives=('train_seconds', 'val')"],
-        "names the winner and must be an",
+        "decides the winner and must be an",
     ),
     (["search.objectives=('test',)"], "one of 'val'"),
-    (["search.study='a/b'"], "search.study names a folder"),
+    (["search.study='a/b'"], "search.study must be a folder name"),
     (["search.sampler=@TPEE"], "did you mean 'TPE'"),
     (["search.sampler=@SGD"], "not sampler"),
     (["TPE.num_startups=3"], "did you mean 'num_startup'"),
     (["search.sampler=@CMAES", "search.objectives=('base', 'new')"], "@CMAES takes one objective"),
     (
         ["search.pruner=@MedianPruning", "search.objectives=('base', 'new')"],
-        "a pruner takes one",
+        "a pruner supports one",
     ),
     (["experiment.selection='val'"], "a search scores the last epoch"),
     (["experiment.dataset='x'"], "set search.datasets"),
@@ -189,7 +189,7 @@ def test_bad_settings_are_one_clear_line(tmp_path, overrides, message):
 
 
 def test_a_file_without_a_search_is_told_so(tmp_path):
-    with pytest.raises(ValueError, match=r"has no search: bind search\.study"):
+    with pytest.raises(ValueError, match=r"does not define a search: bind search\.study"):
         parsed(tmp_path, text="include 'coop.gin'\n")
     cut = CONFIG.replace("search.final_seeds = (11, 12)\n", "")
     with pytest.raises(ValueError, match=r"search\.final_seeds has no value"):

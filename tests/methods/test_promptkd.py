@@ -205,7 +205,7 @@ def test_a_run_teaches_what_it_says(clip, cache_dir, teacher_run):
 
 
 def test_refuses_runs_that_cannot_teach(clip, tmp_path):
-    with pytest.raises(ValueError, match=r"is not a finished run: there is no .*config.gin"):
+    with pytest.raises(ValueError, match=r"is not a finished run: .*config.gin does not exist"):
         RunTeacher(clip, CLASSES, run=str(tmp_path))
     (tmp_path / "config.gin").write_text(two_steps("IVLP", refiner=ON))
     with pytest.raises(ValueError, match="used a refiner"):

@@ -1,8 +1,8 @@
 """caltech101, food101, dtd, eurosat without their split file: 50/20/30 of each class folder.
 
-Class folders are sorted by code point (upper case first); the label is the position. Every name in
-a class folder that is not hidden counts, whatever its suffix. Plain files beside the class folders
-are ignored. The official partitions of Food-101 and DTD are not used, as published.
+Class folders are sorted by code point (upper case first); the label is the position. Every file in
+a class folder that is not hidden counts, regardless of its suffix. Plain files beside the class
+folders are ignored. The official partitions of Food-101 and DTD are not used, as published.
 """
 
 import random
@@ -17,7 +17,7 @@ from core.data.split_file import SplitRow
 def create_from_folders(
     row: Benchmark, home: Path, tree: ImageTree, rng: random.Random
 ) -> SplitRows:
-    """Train, val and test entries; moves ``rng``. Raises ValueError for a class with too few."""
+    """Train, val and test entries; advances ``rng``. Raises ValueError for a class with too few."""
     folders = [name for name in tree.folders() if name not in row.ignored]
     if not folders:
         raise ValueError(f"{tree.root} has no class folders; expected {tree.root}/<class>/<image>")

@@ -1,4 +1,4 @@
-"""The fifteen datasets: where their files are, how they are read, what was published about them."""
+"""The fifteen datasets: the location of their files, their layout, and their published counts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,10 +27,10 @@ class Benchmark:
 
     ``folder`` is relative to the data root, everything else to ``folder``. Item paths are relative
     to ``images``, the image folder ("" is ``folder`` itself). ``annotations`` are the files that
-    are read where there is no ``split_file`` (always, for a set that never has one).
-    ``renames`` gives class names that differ from their folders when a split is created, and
-    ``ignored`` the class folders left out then. ``also_called`` are names that ``folder`` or the
-    image folder often has after unpacking, for the error message.
+    are read if there is no ``split_file`` (always, for a dataset that never has one). ``renames``
+    gives class names that differ from their folders when a split is created, and ``ignored`` the
+    class folders left out then. ``also_called`` are other common names of ``folder`` or the image
+    folder after unpacking, for the error message.
     """
 
     name: str

@@ -1,13 +1,13 @@
-"""The files of an image folder, from one listing per folder, kept in an index in our own cache.
+"""The files of an image folder, from one listing per folder, kept in an index in the cache.
 
 A dataset has up to a thousand times more images than folders, so existence is looked up in folder
-listings and never asked file by file. The index remembers each listing with the folder's times
-(modification and change) and lists a folder again when one of them differs; adding, removing and
-renaming a file all change them. What it cannot see is an image overwritten in place, under the
-same name: relist (``data check`` does) after that. A listing made within two seconds of the
-folder's last change is not kept, since a further change might bear the same time.
+listings, never file by file. The index remembers each listing with the folder's times (modification
+and change) and lists a folder again when one of them differs; adding, removing and renaming a file
+all change them. It cannot detect an image overwritten in place under the same name: relist after
+that, as ``data check`` does. A listing made within two seconds of the folder's last change is not
+kept, since a further change might have the same time.
 
-Names are always sorted by code point; the file system's own order plays no part.
+Names are always sorted by code point; the file system's own order has no effect.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from core.store.atomic import write_atomic
 
 _VERSION = 1
 _SETTLED_NS = 2 * 10**9
-_BROKEN, _FOLDER = -1, -2  # in the place of a size: a dead link, a folder
+_BROKEN, _FOLDER = -1, -2  # instead of a size: a dead link, a folder
 
 _Listing = dict[str, int]
 
 
 class ImageTree:
-    """Looks at the folders below ``root``; paths are relative to it, with ``/``.
+    """Lists the folders below ``root``; paths are relative to it, with ``/``.
 
-    ``cache_dir`` keeps the index; None looks at the disk every time. ``relist`` ignores what the
-    index holds.
+    ``cache_dir`` keeps the index; None lists the disk every time. ``relist`` ignores the content of
+    the index.
     """
 
     def __init__(self, root: Path, cache_dir: Path | None = None, *, relist: bool = False) -> None:
@@ -48,11 +48,11 @@ class ImageTree:
         return self._names(folder, wanted=True)
 
     def files(self, folder: str = "") -> list[str]:
-        """Names of everything else in it, dead links too, sorted, without hidden ones."""
+        """Names of everything else in it, including dead links, sorted, without hidden ones."""
         return self._names(folder, wanted=False)
 
     def sizes(self, paths: Sequence[str]) -> list[int]:
-        """Bytes of each file, a negative number where there is no such file."""
+        """The size of each file in bytes, a negative number if there is no such file."""
         sizes, last, listing = [], None, {}
         for path in paths:
             folder, _, name = path.rpartition("/")
@@ -62,15 +62,15 @@ class ImageTree:
         return sizes
 
     def near(self, path: str) -> str | None:
-        """A name in the same folder that differs from the path's only by capitals or by how accents
-        are written, or None.
+        """A name in the same folder that differs from the path's only in case or in the encoding of
+        accents, or None.
         """
         folder, _, name = path.rpartition("/")
         same = [other for other in self._list(folder) if _folded(other) == _folded(name)]
         return next((other for other in same if other != name), None)
 
     def save(self) -> None:
-        """Write the index if it learned something."""
+        """Write the index if it has changed."""
         if self._file is not None and self._changed:
             document = {"version": _VERSION, "root": str(self.root), "folders": self._known}
             write_atomic(self._file, json.dumps(document, separators=(",", ":")))
@@ -135,7 +135,7 @@ def _index_file(root: Path, cache_dir: Path) -> Path:
 
 
 def _read_index(file: Path) -> dict[str, list[Any]]:
-    """The index as it was written; an absent, damaged or older one is empty."""
+    """The stored index; an absent, damaged or older one is read as empty."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

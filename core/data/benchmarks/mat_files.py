@@ -47,7 +47,7 @@ def annotations_of(path: Path) -> list[tuple[str, int]]:
 
 
 def _variable(path: Path, name: str) -> Any:
-    from scipy.io import loadmat  # a moment to import, and only two datasets need it
+    from scipy.io import loadmat  # slow to import, and only two datasets need it
 
     if not path.is_file():
         raise ValueError(
@@ -69,7 +69,7 @@ def _variable(path: Path, name: str) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """The one element of a nest of arrays, as MATLAB stores everything."""
+    """The single element of nested arrays, MATLAB's representation of every value."""
     while isinstance(value, np.ndarray):
         if value.size != 1:
             raise ValueError(f"expected one value, got {value.size}")

@@ -2,8 +2,8 @@
 is cut from train), oxford_flowers (labels only, split 50/20/30) and fgvc_aircraft (three lists).
 
 All but fgvc_aircraft come here only where their split file is absent. Each function reads the
-annotation files of one set below ``home``; ``files`` are those its row of the table names, in that
-order. Line ends of either kind are accepted.
+annotation files of one dataset below ``home``; ``files`` are those named in its row of the table,
+in that order. Both kinds of line ends are accepted.
 """
 
 import random
@@ -22,7 +22,8 @@ from core.data.split_file import SplitRow, require_inside
 def create_from_official_lists(
     row: Benchmark, home: Path, tree: ImageTree, rng: random.Random
 ) -> SplitRows:
-    """Train, val and test entries of a set of this module; moves ``rng``, except for fgvc_aircraft.
+    """Train, val and test entries of a set of this module; advances ``rng``, except for
+    fgvc_aircraft.
 
     Raises ValueError naming file and line for an annotation that cannot be understood.
     """
@@ -58,7 +59,7 @@ def _oxford_pets(files: Sequence[Path]) -> SplitRows:
 
 
 def _stanford_cars(files: Sequence[Path]) -> SplitRows:
-    """Class names get their last word, the year, in front."""
+    """Class names with their last word, the year, moved to the front."""
     models = class_names_of(files[2])
     words = [model.split(" ") for model in models]
     names = [" ".join([model[-1], *model[:-1]]) for model in words]
@@ -125,7 +126,7 @@ def _sun397(files: Sequence[Path]) -> SplitRows:
 
 
 def _ucf101(files: Sequence[Path]) -> SplitRows:
-    """Lines "TaiChi/v_TaiChi_g01_c01.avi", perhaps with a number behind; the middle frame is
+    """Lines "TaiChi/v_TaiChi_g01_c01.avi", optionally followed by a number; the middle frame is
     "Tai_Chi/v_TaiChi_g01_c01.jpg". Folder and class name are the action cut before each capital.
     """
     labels = {}

@@ -1,4 +1,4 @@
-"""What was published about the datasets, and where a tree on disk differs from it.
+"""What was published about the datasets, and how a tree on disk differs from it.
 
 The numbers of classes and images are in ``definitions.py``. ``published.json`` holds the class
 names in label order, and the sha256 of the official split files of seven sets, as in CoOp (K. Zhou
@@ -17,7 +17,7 @@ from core.data.dataset import Dataset
 
 
 def differences(row: Benchmark, dataset: Dataset, split_file: Path | None) -> list[str]:
-    """One line for each thing in which a dataset differs from the published one; none if alike."""
+    """One line for each difference between a dataset and the published one; none if equal."""
     counts, found = row.counts, []
     here = {
         "classes": (len(dataset.class_names), counts.classes),

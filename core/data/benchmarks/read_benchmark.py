@@ -1,13 +1,13 @@
 """Reading one of the fifteen sets below a data root. Nothing is ever written there.
 
-Where a set has a split file it is the only source of names, labels and lists. Where it is absent
-one is created (``split_creation.py``) and a copy kept in our cache, for people, below
-``splits/<set>-seed<N>-<hash>/``. It is computed afresh each time, so no stale copy can come back
-and no run depends on which came first.
+A split file, if present, is the only source of names, labels and lists. If it is absent, a split is
+created (``split_creation.py``) and a copy is kept in the cache for inspection, below
+``splits/<set>-seed<N>-<hash>/``. It is recomputed each time, so no stale copy can be used and no
+run depends on which one came first.
 
-Two published runs draw different shots from a created split: the run that creates it goes on with
-the same random numbers, every later one starts afresh. ``read_benchmark`` followed by ``few_shot``
-is the later run, our default; ``first_run`` is the other.
+Two published runs draw different shots from a created split: the run that creates it continues the
+same random stream, every later one starts a new one. ``read_benchmark`` followed by ``few_shot``
+corresponds to the later run, the default; ``first_run`` is the other.
 """
 
 import hashlib
@@ -129,7 +129,7 @@ def _split_file(row: Benchmark, home: Path) -> Path | None:
         return None
     file = home / row.split_file
     if (file.is_symlink() or file.exists()) and not file.is_file():
-        raise ValueError(f"split file {file} is a dead link or no file; replace or remove it")
+        raise ValueError(f"split file {file} is a dead link or not a file; replace or remove it")
     return file if file.is_file() else None
 
 
@@ -155,7 +155,9 @@ def _require_all(
 
 
 def _content(paths: Sequence[str], sizes: Sequence[int]) -> str:
-    """Fingerprint (16 hex digits) of the files: paths and sizes, whatever the order of the list."""
+    """Fingerprint (16 hex digits) of the files: paths and sizes, independent of the order of the
+    list.
+    """
     lines = sorted(f"{path}\0{size}\n" for path, size in zip(paths, sizes, strict=True))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 

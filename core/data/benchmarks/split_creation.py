@@ -1,10 +1,10 @@
-"""Making a split where a dataset has none, with the random numbers of the published code.
+"""Creating a split for a dataset without one, with the random numbers of the published code.
 
 It shuffles with the process-wide ``random`` generator as the run has seeded it, so every seed gives
-another split and the first run's file stays. Here the generator is handed in: the split of a seed
-is the same whoever asks first. Names of class folders come sorted (there, in the file system's
-order). ``round`` is Python's, an exact half goes to the even number. Source: the split code of CoOp
-(K. Zhou et al., arXiv:2109.01134).
+a different split and the first run's file stays. Here the generator is passed in: the split of a
+seed does not depend on which run comes first. Names of class folders are sorted (there, in the file
+system's order). ``round`` is Python's: an exact half is rounded to the even number. Source: the
+split code of CoOp (K. Zhou et al., arXiv:2109.01134).
 """
 
 import random
@@ -27,7 +27,7 @@ def by_label(entries: Iterable[SplitRow]) -> list[list[SplitRow]]:
 
 def cut_in_three(classes: Iterable[Sequence[SplitRow]], rng: random.Random) -> SplitRows:
     """Train, val and test with 50, 20 and 30 percent of each class, shuffled; classes stay
-    together. Moves ``rng``.
+    together. Advances ``rng``.
 
     Raises ValueError for a class too small to give each list an image.
     """
@@ -51,7 +51,7 @@ def cut_in_three(classes: Iterable[Sequence[SplitRow]], rng: random.Random) -> S
 def cut_validation(
     train: Sequence[SplitRow], rng: random.Random
 ) -> tuple[list[SplitRow], list[SplitRow]]:
-    """Train and val from an official training list: 20 percent of each class go to val. Moves
+    """Train and val from an official training list: 20 percent of each class go to val. Advances
     ``rng``.
 
     Raises ValueError for a class too small to give val an image.

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def lines_of(path: Path) -> list[tuple[str, str]]:
-    """The lines of a text file, each with its place ("path:number"), stripped of blanks and line
+    """The lines of a text file, each with its position ("path:number"), stripped of spaces and line
     ends.
 
     Raises ValueError for a missing or undecodable file and for an empty line.
