@@ -41,8 +41,8 @@ def open_rgb(path: Path) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        gray = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(
             f"pixel mode {image.mode!r} has no defined white level; save it with 8 or 16 bits"

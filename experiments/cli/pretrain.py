@@ -26,7 +26,7 @@ def pretrain_command(
     with Bar("drawing images") as bar:
 
         def show(step: int, total: int, values: Mapping[str, float]) -> None:
-            if "pictures" in values:
+            if "images" in values:
                 bar.show(values["images"], 1.0, "drawing images")
             else:
                 bar.show(step, total, f"step {step} of {total}, loss {values['loss']:.3f}")

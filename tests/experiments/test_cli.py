@@ -226,3 +226,15 @@ def test_messages_name_the_program_that_was_started(call, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/local/bin/refinelab", "grid", "a b"])
     assert same_command() == "refinelab grid 'a b'"
     assert command_line_of("report", Path("runs/demo")) == "refinelab report runs/demo"
+
+
+def test_pretrain_shows_drawing_and_steps_and_prints_the_report(call, monkeypatch):
+    def pretrain(out, build_model, *, seed, processes, progress, **more):
+        progress(0, 4, {"images": 0.5})
+        progress(3, 4, {"loss": 2.0, "seconds": 0.1})
+        return {"out": str(out), "seed": seed, "processes": processes, **more}
+
+    monkeypatch.setattr("core.mosaic.pretrain", pretrain)
+    code, out, _ = call("pretrain", "--steps", 4, "--seed", 3)
+    expected = {"out": "runs/pretrain", "seed": 3, "processes": 1, "steps": 4}
+    assert code == 0 and json.loads(out) == expected
