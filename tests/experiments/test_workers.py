@@ -118,7 +118,7 @@ def test_a_worker_killed_while_idle_costs_no_try(local):
     ("do", "tries", "words"),
     [
         ("raise", 3, "RuntimeError: no luck"),
-        ("exit", 3, "exit code 7"),
+        ("exit", 3, "exited with code 7"),
         ("refuse", 1, "ValueError: not like this"),
         ("return garbage", 3, "TypeError"),
     ],
