@@ -1,5 +1,6 @@
-"""Figures of the report, one file per family: pure functions from documented values to
-a ``Figure``.
+"""Figures, one topic per file: an info record, and a function that draws it.
 
-A ``Figure`` draws itself for the page or for paper; ``style`` turns it into SVG, PNG or PDF.
+A figure owns no number that a section needs: sections fill the records. ``figure.py`` declares
+``Figure``, ``colors.py`` the two styles (page and print), ``style.py`` what all drawings share, and
+``drawing.py`` turns a figure into SVG, PNG or PDF.
 """
