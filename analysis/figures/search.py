@@ -14,9 +14,8 @@ from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
 from analysis.figures.style import POINTS_PER_INCH, bare, short
 from analysis.read.search_trials import best_so_far, expected_best
-from core.store.search import Trial
+from core.store.search import COST_OBJECTIVES, Trial
 
-COSTS = ("train_seconds", "trainable_parameters")
 TITLES: Mapping[str, str] = {
     "history": "History of the search",
     "budget": "Expected best after b trials",
@@ -32,12 +31,12 @@ AXIS = 1.2
 
 def scale_of(objective: str) -> float:
     """Accuracies are shown in percent, costs as they are."""
-    return 1.0 if objective in COSTS else 100.0
+    return 1.0 if objective in COST_OBJECTIVES else 100.0
 
 
 def axis_label(objective: str) -> str:
     """An objective with its unit."""
-    return objective if objective in COSTS else f"{objective}, %"
+    return objective if objective in COST_OBJECTIVES else f"{objective}, %"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from analysis.text import (
     table,
     terms,
 )
-from core.store.search import CONTROL, DEFAULT, TUNED, Trial
+from core.store.search import CONTROL, COST_OBJECTIVES, DEFAULT, TUNED, Trial
 
 NOT_JUDGED = "the search has not been judged yet"
 MAX_UNFOLDED = 20
@@ -50,7 +50,7 @@ class SearchAnalysis:
 
 def kind_of(name: str) -> Kind:
     """How values of an objective are written: in percent, or as the cost that they are."""
-    return Kind.MEASURE if name in figures.COSTS else Kind.POINTS
+    return Kind.MEASURE if name in COST_OBJECTIVES else Kind.POINTS
 
 
 def findings(analysis: SearchAnalysis) -> tuple[Sentence, ...]:
