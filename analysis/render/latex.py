@@ -7,13 +7,13 @@ such as ``50% of_A & \input{x}`` prints as it is written.
 
 import itertools
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from analysis.figures.figure import Figure
 from analysis.render.latex_text import breakable, escape, unknown_letters
 from analysis.render.terminal import row_notes
 from analysis.sections.section import (
-    FINDINGS,
     Chapter,
     Citation,
     Header,
@@ -82,7 +82,7 @@ def report_latex(header: Header, chapters: Sequence[Chapter[Any]], names: Sequen
 def _section(section: Section) -> str:
     """What a section says, its tables and figures; "" where nothing of it is for paper."""
     parts = []
-    for listed, group in itertools.groupby(section.sentences, _is_listed):
+    for listed, group in itertools.groupby(section.sentences, attrgetter("listed")):
         texts = [_sentence(sentence) for sentence in group]
         parts.append(_items(texts) if listed else " ".join(texts) + "\n")
     parts += [_table(found) for t in section.tables if (found := t.visible_in(Show.PAPER))]
@@ -91,11 +91,6 @@ def _section(section: Section) -> str:
         return ""
     heading = [rf"\subsection*{{{escape(section.title)}}}"] if section.title else []
     return "\n".join([*heading, *parts])
-
-
-def _is_listed(sentence: Sentence) -> bool:
-    """Whether it is an item of a list and not running text."""
-    return sentence.kind in FINDINGS or sentence.kind == "item"
 
 
 def _sentence(sentence: Sentence) -> str:

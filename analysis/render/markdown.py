@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from analysis.sections.section import (
-    FINDINGS,
     Chapter,
     Citation,
     Header,
     Section,
-    Sentence,
     cited,
     numbered,
 )
@@ -45,7 +44,7 @@ def report_markdown(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
 def _section(section: Section, works: Sequence[Citation]) -> str:
     """A section, "" where there is nothing to show."""
     parts = []
-    for listed, sentences in groupby(section.sentences, _is_listed):
+    for listed, sentences in groupby(section.sentences, attrgetter("listed")):
         texts = [escape_markdown(numbered(s, works)) for s in sentences]
         parts.append("".join(f"* {t}\n" for t in texts) if listed else " ".join(texts) + "\n")
     tables = [found for t in section.tables if (found := t.visible_in(Show.MARKDOWN))]
@@ -57,11 +56,6 @@ def _section(section: Section, works: Sequence[Citation]) -> str:
         return ""
     heading = [f"### {escape_markdown(section.title)}\n"] if section.title else []
     return "\n".join([*heading, *parts])
-
-
-def _is_listed(sentence: Sentence) -> bool:
-    """Whether it is a line of a list and not running text."""
-    return sentence.kind in FINDINGS or sentence.kind == "item"
 
 
 def _titled(found: Table, section: Section) -> str:

@@ -73,6 +73,11 @@ class Sentence:
         return "".join(piece for piece in self.pieces if isinstance(piece, str))
 
     @property
+    def listed(self) -> bool:
+        """Whether it is an item of a list and not running text."""
+        return self.kind in FINDINGS or self.kind == "item"
+
+    @property
     def citations(self) -> tuple[Citation, ...]:
         """The works that it cites, in order."""
         return tuple(piece for piece in self.pieces if isinstance(piece, Citation))

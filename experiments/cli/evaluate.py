@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.console import console, percent, print_json, table
-from experiments.cli.options import RUNS, DataRoot, Device, Json, Runs, cache_dir
+from experiments.cli.options import RUNS, DataRoot, Device, Json, Runs, make_runtime
 
 
 def evaluate_command(
@@ -19,10 +19,9 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Score a finished run again, on its own classes or on another dataset, without retraining."""
-    from experiments.run.runtime import Runtime
     from experiments.run.standalone import evaluate_run
 
-    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    runtime = make_runtime(runs, data_root, device)
     scores = evaluate_run(run_dir, dataset, classes, runtime)
     if as_json:
         keys = ("target", "dataset", "classes", "accuracy", "correct", "total")

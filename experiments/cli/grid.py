@@ -19,7 +19,7 @@ from experiments.cli.options import (
     Set,
     StealLock,
     Track,
-    cache_dir,
+    make_runtime,
 )
 
 
@@ -44,14 +44,13 @@ def grid_command(
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
     from experiments.run.run import fingerprints
-    from experiments.run.runtime import Runtime
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
     from experiments.study.tracking import MlflowTracker, NullTracker
     from experiments.workers.local import make_executor
 
-    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    runtime = make_runtime(runs, data_root, device)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     made = plan(read_config_file(config_path(config), overrides or []), fingerprint_of, yes=yes)
     study_dir = runs / made.grid.study

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from core.store.names import RECORD_NAME
-from experiments.cli.console import console, table
 from experiments.cli.options import (
     RUNS,
     Config,
@@ -16,9 +14,9 @@ from experiments.cli.options import (
     RunFolder,
     Runs,
     Set,
-    cache_dir,
+    make_runtime,
 )
-from experiments.cli.train import describe_run
+from experiments.cli.train import print_run
 
 
 def import_command(
@@ -35,13 +33,9 @@ def import_command(
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path
     from experiments.run.checkpoint_import import import_checkpoint
-    from experiments.run.runtime import Runtime
 
-    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    runtime = make_runtime(runs, data_root, device)
     folder, record = import_checkpoint(
         checkpoint, config_path(config), overrides or [], out, runs / "imported", runtime
     )
-    if as_json:
-        print((folder / RECORD_NAME).read_text(), end="")
-    else:
-        console().print(table(f"run {folder}", ["item", "value"], describe_run(record)))
+    print_run(folder, record, as_json=as_json)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from experiments.run.runtime import Runtime
+
 RUNS = Path("runs")
 
 Config = Annotated[str, typer.Argument(help="A .gin file, or the name of a shipped configuration")]
@@ -26,6 +28,11 @@ Jobs = Annotated[
 ]
 Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
 StealLock = Annotated[bool, typer.Option("--steal-lock", hidden=True)]
+
+
+def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
+    """The ``Runtime`` that the options describe."""
+    return Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
 
 
 def cache_dir(runs: Path) -> Path:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.grid import print_outcome
-from experiments.cli.options import RUNS, DataRoot, Device, Runs, Study, cache_dir
+from experiments.cli.options import RUNS, DataRoot, Device, Runs, Study, make_runtime
 
 
 def rerun_command(
@@ -18,7 +18,6 @@ def rerun_command(
     """Repeat one run of a study, in this process."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from core.store.search import is_search
-    from experiments.run.runtime import Runtime
     from experiments.search.status import refuse_rerun
     from experiments.study.driver import rerun
     from experiments.study.progress import make_progress
@@ -32,7 +31,7 @@ def rerun_command(
         study,
         find_run(study, run),
         InlineExecutor(),
-        runtime=Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device),
+        runtime=make_runtime(runs, data_root, device),
         tracker=MlflowTracker(study),
         progress=make_progress(),
     )

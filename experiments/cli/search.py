@@ -15,7 +15,7 @@ from experiments.cli.options import (
     Set,
     StealLock,
     Track,
-    cache_dir,
+    make_runtime,
 )
 
 
@@ -44,13 +44,12 @@ def search_command(
     """Search hyper-parameters on validation images; evaluate the winner once on test images."""
     from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
-    from experiments.run.runtime import Runtime
 
     if dry_run:
         rows = describe_search(config_path(config), overrides or [], trials)
         console().print(table(f"search {config}", ["item", "value"], rows))
         return
-    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    runtime = make_runtime(runs, data_root, device)
     command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final

@@ -1,6 +1,7 @@
 """``train``: one run outside a study."""
 
 import sys
+from pathlib import Path
 from statistics import fmean
 
 import typer
@@ -18,7 +19,7 @@ from experiments.cli.options import (
     RunFolder,
     Runs,
     Set,
-    cache_dir,
+    make_runtime,
 )
 
 
@@ -34,11 +35,10 @@ def train_command(
     """Train and evaluate one configuration."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path
-    from experiments.run.runtime import Runtime
     from experiments.run.standalone import train_one
     from experiments.study.progress import Bar
 
-    runtime = Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+    runtime = make_runtime(runs, data_root, device)
     with Bar("epochs") as bar:
         folder, record = train_one(
             config_path(config),
@@ -48,13 +48,18 @@ def train_command(
             runtime,
             on_progress=lambda epoch: bar.show(epoch["epoch"], epoch["epochs"]),
         )
+    print_run(folder, record, as_json=as_json)
+    if record.status != "finished":
+        print(f"the run {record.status}: {record.message}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def print_run(folder: Path, record: RunRecord, *, as_json: bool) -> None:
+    """Print the record of a run: its file, or a table."""
     if as_json:
         print((folder / RECORD_NAME).read_text(), end="")
     else:
         console().print(table(f"run {folder}", ["item", "value"], describe_run(record)))
-    if record.status != "finished":
-        print(f"the run {record.status}: {record.message}", file=sys.stderr)
-        raise typer.Exit(1)
 
 
 def describe_run(record: RunRecord) -> list[tuple[str, str]]:

@@ -110,19 +110,19 @@ def test_imports_point_downwards(name):
     allowed = MAY_IMPORT[room] | {room}
     ours = {m for m in imports(name) if any(is_below(m, p) for p in (*PACKAGES, "main", "tests"))}
     wrong = {m for m in ours if not any(is_below(m, other) for other in allowed)}
-    assert not sorted(f"{name} imports {module}" for module in wrong)
+    assert not wrong, f"{name} must not import {sorted(wrong)}"
 
 
 def test_no_import_goes_round_in_a_circle():
     graph = {module: imported_modules(name) - {module} for module, name in MODULES.items()}
-    assert not sorted(" <-> ".join(circle) for circle in circles(graph))
+    assert not circles(graph)
 
 
 @each_file
 def test_no_import_is_for_the_type_checker_alone(name):
     """It hides a circle."""
     found = {n.id for n in ast.walk(syntax_tree(name)) if isinstance(n, ast.Name)}
-    assert not sorted(f"{name}: {word}" for word in found & {"TYPE_CHECKING"})
+    assert "TYPE_CHECKING" not in found
 
 
 @each_file
@@ -132,7 +132,7 @@ def test_one_door_a_library(name):
         for library, doors in DOORS.items()
         if any(is_below(module, library) for module in imports(name)) and not name.startswith(doors)
     ]
-    assert not sorted(wrong)
+    assert not wrong
 
 
 @each_file
@@ -192,7 +192,7 @@ def test_functions_fit_a_screen(name):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := body_lines(node)) > MAX_FUNCTION
     ]
-    assert not sorted(long)
+    assert not long
 
 
 def body_lines(node):
