@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow error-rates lint clean
 
 setup: $(READY)
 
@@ -32,6 +32,10 @@ test: setup
 
 test-slow: setup
 	$(RUN) -m pytest -m slow
+
+# Simulates how often the verdicts are wrong, and writes docs/verdicts.md.
+error-rates: setup
+	$(RUN) -m tests.helpers.error_rates_page
 
 lint: setup
 	$(RUN) -m ruff check .
