@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from analysis.figures.figure import Figure
-from analysis.text import Column, Show, Table
+from analysis.text import VERDICT_MARKS, Column, Show, Table
 
 BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
 
 FINDINGS: Mapping[str, str] = {
-    "better": "▲",
-    "worse": "▼",
-    "equivalent": "≈",
-    "undecided": "○",
+    **VERDICT_MARKS,
     "flag": "⚑",
     "note": "!",
 }
