@@ -27,10 +27,12 @@ from analysis.stats import Estimate
 from analysis.text import (
     NO_VALUE,
     Column,
+    Effect,
     Kind,
     Linked,
     MeanScore,
     Name,
+    Ruling,
     Show,
     Table,
     cell_text,
@@ -40,7 +42,12 @@ from analysis.text import (
 CHIPS = ("better", "worse", "equivalent")
 MIN_SPAN = 3
 """From this many cells without a value on, the end of a row holds the remark of the row instead."""
-CELL_CLASSES = {Kind.VERDICT: "chips", Kind.CODE: "text mono"}
+CELL_CLASSES = {
+    Kind.VERDICT: "chips",
+    Kind.RULING: "chips ruling",
+    Kind.EFFECT: "drawn",
+    Kind.CODE: "text mono",
+}
 
 
 def render_page(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
@@ -58,7 +65,8 @@ def render_page(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
     visible = [(c, [s for s in sections if s.visible]) for c, sections in shown]
     return environment.get_template("page.html").render(
         header=header,
-        chapters=[(chapter, sections) for chapter, sections in visible if sections],
+        chapters=[(c, sections) for c, sections in visible if sections and not c.detail],
+        details=[(c, sections) for c, sections in visible if sections and c.detail],
         findings=FINDINGS,
     )
 
@@ -223,6 +231,8 @@ def cell_markup(value: Any, kind: Kind) -> Markup:
         Name: _name,
         MeanScore: _score,
         Estimate: _estimate,
+        Effect: _effect,
+        Ruling: _ruling,
     }
     if write := special.get(type(value)):
         return write(value, kind)
@@ -284,6 +294,46 @@ def _estimate(found: Estimate, kind: Kind) -> Markup:
         return number
     ends = {Kind.ESTIMATE: Kind.INTERVAL, Kind.NUMBER_ESTIMATE: Kind.NUMBER_INTERVAL}[kind]
     return number + Markup(" <small>{}</small>").format(number_markup(found.interval, ends))
+
+
+EFFECT_WIDTH, EFFECT_HEIGHT = 220, 26
+"""Of the drawing of an effect, in its own units: it scales with the column."""
+
+
+def _effect(found: Effect, kind: Kind) -> Markup:
+    """A mean difference as a dot, with a thick bar and a thin line for the intervals."""
+
+    def x(value: float) -> float:
+        share = max(-1.0, min(1.0, value / found.extent))
+        return round(EFFECT_WIDTH * (1 + 0.96 * share) / 2, 1)
+
+    def span(low: float, high: float, height: float, style: str) -> Markup:
+        shape = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>')
+        top = (EFFECT_HEIGHT - height) / 2
+        return shape.format(style, x(low), top, round(x(high) - x(low), 1), height)
+
+    drawn = span(-found.rope, found.rope, EFFECT_HEIGHT, "region")
+    drawn += Markup('<line class="zero" x1="{0}" x2="{0}" y1="0" y2="{1}"/>').format(
+        x(0.0), EFFECT_HEIGHT
+    )
+    if found.like:
+        drawn += span(*found.like, 2, "like")
+    if found.these:
+        drawn += span(*found.these, 10, "these")
+    dot = Markup('<circle cx="{}" cy="{}" r="4.5"/>').format(x(found.value), EFFECT_HEIGHT / 2)
+    number = number_markup(found, kind)
+    return Markup(
+        '<span class="effect-cell {}"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+        "<b>{}</b></span>"
+    ).format(found.word, EFFECT_WIDTH, EFFECT_HEIGHT, number, drawn + dot, number)
+
+
+def _ruling(found: Ruling, kind: Kind) -> Markup:
+    """The verdict, and below it the interval."""
+    if found.interval is None:
+        return _chip(found.word)
+    ends = number_markup(found.interval, Kind.INTERVAL)
+    return _chip(found.word) + Markup(" <small>{}</small>").format(ends)
 
 
 def _chip(word: str) -> Markup:

@@ -106,12 +106,32 @@ def removed_part(results: Results, c: Comparison) -> str:
     """Name of the one factor that the variant switches off and in which alone it differs from the
     reference.
     """
-    changes = results.what_differs(c.variant, c.reference)
+    return removed_part_of(results, c.variant, c.reference)
+
+
+def removed_part_of(results: Results, variant: str, reference: str) -> str:
+    """``removed_part`` of two variants by name."""
+    changes = results.what_differs(variant, reference)
     if len(changes) != 1:
         return ""
     name, old, new = changes[0]
     off = new.startswith(OFF_PREFIXES) or new in ("0", "0.0")
     return name if off and not old.startswith(OFF_PREFIXES) else ""
+
+
+def question(results: Results) -> str:
+    """What the study asks, from its variants alone."""
+    if len(results.variants) < 2:
+        return ""
+    if not results.references:
+        others = [v for v in results.variants if v != results.baseline]
+        who = others[0] if len(others) == 1 else f"any of {len(others)} variants"
+        return f"Is {who} better than {results.baseline}?"
+    methods = " or ".join(results.references[:2])
+    parts = any(
+        removed_part_of(results, v, r) for r in results.references for v in results.variants
+    )
+    return f"Does {methods} beat {results.baseline}" + (", and which part helps?" if parts else "?")
 
 
 def headline(results: Results, blocks: Sequence[Block], alpha: float) -> tuple[Sentence, ...]:

@@ -138,6 +138,8 @@ class Chapter(Generic[Source]):
 
     ``nav`` names it in the navigation of the page where that differs from the title;
     ``side_by_side``: its sections are placed next to each other where there is room.
+    ``detail``: it is among the details for a reviewer, folded on the page, where ``question`` says
+    what it answers.
     """
 
     key: str
@@ -145,6 +147,8 @@ class Chapter(Generic[Source]):
     topics: tuple[Topic[Source], ...]
     nav: str = ""
     side_by_side: bool = False
+    detail: bool = False
+    question: str = ""
     sections: tuple[Section, ...] = ()
 
     def built(self, source: Source) -> "Chapter[Source]":
@@ -168,6 +172,7 @@ class Header:
     title: str
     product: str
     lead: str
+    question: str = ""
     identity: Mapping[str, Any]
     closing: str
     links: tuple[str, ...] = ()
