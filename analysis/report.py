@@ -52,8 +52,8 @@ from analysis.sections import (
     shot_trends,
     versions,
 )
-from analysis.sections.headline import question
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, Options
+from analysis.sections.headline import question
 from analysis.sections.section import Chapter, Header, Section, cited, left_out
 from analysis.text import Show, counted, records, terms
 from core.store.atomic import write_atomic
@@ -188,7 +188,7 @@ FILES = (
     "evidence.csv",
     "scores.csv",
 )
-POWER_IN_EVIDENCE = ("power", "minimum_effect", "seeds_needed", "datasets_needed", "power_note")
+NOT_IN_EVIDENCE = ("spread_between", "spread_seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +280,9 @@ def _chapters(analysis: Analysis) -> tuple[Chapter[Analysis], ...]:
     """All chapters; what does not apply is named in the design chapter, and nowhere else."""
     built = [chapter.built(analysis) for chapter in CHAPTERS]
     absent = terms("not_applicable", "Left out, and why", left_out(built))
-    names = Section(key="not_applicable", title="Left out, and why", tables=(absent,), show=Show.WIDE)
+    names = Section(
+        key="not_applicable", title="Left out, and why", tables=(absent,), show=Show.WIDE
+    )
     return tuple(
         replace(chapter, sections=(*chapter.sections, names))
         if chapter.key == "design"
@@ -383,7 +385,7 @@ def _evidence_rows(report: Report) -> list[dict[str, Any]]:
     """The evidence of every comparison, with the power of the design."""
     found, power_rows = _rows(report, "evidence", "evidence"), _rows(report, "power", "power")
     return [
-        row | {name: planned[name] for name in POWER_IN_EVIDENCE}
+        row | {name: value for name, value in planned.items() if name not in NOT_IN_EVIDENCE}
         for row, planned in zip(found, power_rows, strict=True)
     ]
 

@@ -130,21 +130,27 @@ def _figure(figure: Figure) -> PageFigure:
 
 
 class PageCell(NamedTuple):
-    """The content of a cell, its classes, and how many columns it spans."""
+    """The content of a cell, its classes, how many columns it spans, and the head that it repeats
+    where the columns of a narrow screen have none.
+    """
 
     content: Markup
     classes: str
     columns: int = 1
+    head: str = ""
 
 
 class PageTable(NamedTuple):
-    """A table as markup: groups of columns, heads, and rows that begin with their name."""
+    """A table as markup: groups of columns, heads, and rows that begin with their name. The key of
+    what is drawn in its cells stands below it.
+    """
 
     table: Table
     groups: list[PageCell]
     heads: list[PageCell]
     rows: list[list[PageCell]]
     legend: bool
+    key_below: bool
 
 
 def page_table(found: Table) -> PageTable:
@@ -166,6 +172,7 @@ def page_table(found: Table) -> PageTable:
         groups=_groups(columns) if any(c.group for c in columns) else [],
         heads=heads,
         rows=rows,
+        key_below=any(c.kind is Kind.EFFECT for c in columns),
         legend=any(c.kind is Kind.SCORE and c.group for c in columns),
     )
 
@@ -205,12 +212,16 @@ def _row(
     else:
         end = len(values)
     cells = [
-        PageCell(cell_markup(value, column.kind), _classes(column, edge))
+        PageCell(cell_markup(value, column.kind), _classes(column, edge), head=_head(column))
         for value, column, edge in zip(values[:end], columns, edges, strict=False)
     ]
     name = cells[0].content + Markup().join(_note(column, value) for column, value in notes)
     cells[0] = PageCell(name, "mono" if columns[0].kind is Kind.CODE else "")
     return [*cells, *([PageCell(remark, "text soft", len(values) - end)] if remark else [])]
+
+
+def _head(column: Column[Any]) -> str:
+    return column.title if column.kind in (Kind.RULING, Kind.TALLY, Kind.RATIO) else ""
 
 
 def _note(column: Column[Any], value: Any) -> Markup:
@@ -280,7 +291,7 @@ def _score(score: MeanScore, kind: Kind, *, target: str = "") -> Markup:
     if score.flagged:
         text += Markup('<span class="flag">⚑</span>')
     if score.half_width is not None:
-        text += Markup(" <small>± {}</small>").format(points(score.half_width))
+        text += Markup('<small class="width">±{}</small>').format(points(score.half_width))
     if score.partial:
         text += Markup(" <small>n={}</small>").format(score.n)
     return text

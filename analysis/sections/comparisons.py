@@ -341,7 +341,7 @@ class ComparisonRow(NamedTuple):
         c = self.c
         return (c.wins, c.ties, c.losses) if c.per_dataset else None
 
-    def count(self, name: str) -> int | None:
+    def tallied(self, name: str) -> int | None:
         """One of the counts of datasets, None for a metric without a value per dataset."""
         return getattr(self.c, name) if self.c.per_dataset else None
 
@@ -363,9 +363,9 @@ COLUMNS: Columns[ComparisonRow] = (
     ),
     *claim_columns(lambda r: r.c.judgment, details=DETAILS),
     Column("record", "win / tie / loss", Kind.COUNTS, lambda r: r.record, Show.READ),
-    Column("wins", "Wins", Kind.COUNT, lambda r: r.count("wins"), Show.FILES),
-    Column("ties", "Ties", Kind.COUNT, lambda r: r.count("ties"), Show.FILES),
-    Column("losses", "Losses", Kind.COUNT, lambda r: r.count("losses"), Show.FILES),
+    Column("wins", "Wins", Kind.COUNT, lambda r: r.tallied("wins"), Show.FILES),
+    Column("ties", "Ties", Kind.COUNT, lambda r: r.tallied("ties"), Show.FILES),
+    Column("losses", "Losses", Kind.COUNT, lambda r: r.tallied("losses"), Show.FILES),
     Column("shown_better", "Better in", Kind.TALLY, lambda r: _tally(r, "better_in"), Show.WIDE),
     Column("shown_worse", "Worse in", Kind.TALLY, lambda r: _tally(r, "worse_in"), Show.WIDE),
     Column("k_hat_better", "", Kind.COUNT, lambda r: r.c.better_in.k_hat, Show.FILES),
@@ -504,4 +504,4 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
-TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS}, show=Show.ALL)
+TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS})

@@ -1,16 +1,17 @@
 """The design: what was planned, what was run, and by which rules the verdicts were reached."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.claims import LIKE, THESE
 from analysis.sections.comparisons import Block, compared
 from analysis.sections.mixed_model import modeled
 from analysis.sections.section import Section, Topic, make_sentence
 from analysis.sections.shared_tests import scored
-from analysis.stats import Rule, smallest_p
+from analysis.stats import Rule, ScopeRule, smallest_p
 from analysis.text import (
     TERM_COLUMNS,
     Column,
@@ -24,8 +25,8 @@ from analysis.text import (
 )
 
 TESTS = (
-    "these datasets: the stratified t of the mean over datasets, where the seeds are the sample and "
-    "variances are not pooled (one dataset: the paired t over seeds); datasets like these: the "
+    "these datasets: the stratified t of the mean over datasets, where the seeds are the sample "
+    "and variances are not pooled (one dataset: the paired t over seeds); datasets like these: the "
     "paired t over dataset means, where the datasets are the sample and their effects are taken to "
     "be roughly normal. The scope alone determines the test, never the results, the number of "
     "datasets or that of comparisons"
@@ -155,7 +156,6 @@ def decision_rules(
         num_variants=num_variants,
         overlapping=options.overlap is not None,
         missing_cells=missing_cells,
-        alpha=options.alpha,
     )
     trend = stats.decision_rule(datasets, seeds, num_variants=num_variants, shots_trend=True)
     return (row, trend) if results.curve else (row,)
@@ -175,24 +175,34 @@ def rules(analysis: Analysis) -> tuple[Rule, ...]:
 def rule_terms(found: Sequence[Rule]) -> Iterator[tuple[str, str]]:
     """What the decision table recommends at these counts, as lines of the design section."""
     for rule, name in zip(found, ("Decision table", "Decision table, shots"), strict=False):
-        least = "" if rule.smallest_p is None else f"smallest attainable p: {rule.smallest_p:.2g}"
         lines = [
-            ("recommended test", "; ".join(filter(None, (rule.primary, least)))),
-            ("in addition", "; ".join(rule.also)),
+            (THESE, _scope_text(rule.these)),
+            (LIKE, _scope_text(rule.like)),
             ("never", "; ".join(rule.never)),
-            ("scope of the claim", rule.claim),
             ("notes", "; ".join(rule.notes)),
         ]
         yield from ((f"{name}: {what}", text) for what, text in lines if text)
 
 
+def _scope_text(rule: ScopeRule) -> str:
+    also = f"in addition {', '.join(rule.also)}" if rule.also else ""
+    return "; ".join(filter(None, (rule.test or f"no test; {rule.reason}", also)))
+
+
+def _rule_columns(key: str, scope: Callable[[Rule], ScopeRule]) -> Columns[Rule]:
+    return (
+        Column(f"{key}_test", "Test", Kind.TEXT, lambda r: scope(r).test, Show.FILES),
+        Column(f"{key}_claim", "Claim", Kind.TEXT, lambda r: scope(r).claim, Show.FILES),
+        Column(f"{key}_also", "In addition", Kind.LIST, lambda r: scope(r).also, Show.FILES),
+        Column(f"{key}_reason", "Remark", Kind.NOTE, lambda r: scope(r).reason, Show.FILES),
+    )
+
+
 RULE_COLUMNS: Columns[Rule] = (
-    Column("primary", "Recommended test", Kind.TEXT, lambda r: r.primary, Show.FILES),
-    Column("also", "In addition", Kind.LIST, lambda r: r.also, Show.FILES),
+    *_rule_columns("these", lambda r: r.these),
+    *_rule_columns("like", lambda r: r.like),
     Column("never", "Never", Kind.LIST, lambda r: r.never, Show.FILES),
-    Column("claim", "Claim", Kind.TEXT, lambda r: r.claim, Show.FILES),
     Column("notes", "Notes", Kind.LIST, lambda r: r.notes, Show.FILES),
-    Column("smallest_p", "Smallest attainable p", Kind.P, lambda r: r.smallest_p, Show.FILES),
 )
 
 

@@ -126,9 +126,10 @@ def _note(options: Options) -> str:
         "dataset. g is the difference in standard deviations of the differences (Hedges). r is the "
         "matched-pairs rank-biserial correlation, from −1 to 1. P(better run) is the share of "
         "paired runs that the variant wins; P(improvement) is the same share over all runs of a "
-        "dataset against all runs of the reference, averaged over datasets. p sign test is an exact "
-        "test of the number of wins; it decides nothing here. P−, P= and P+ are the posterior probabilities that the variant is "
-        f"worse, practically equal and better ({posterior})."
+        "dataset against all runs of the reference, averaged over datasets. p sign test is an "
+        "exact test of the number of wins; it decides nothing here. P−, P= and P+ are the "
+        "posterior probabilities that the variant is worse, practically equal and better "
+        f"({posterior})."
     )
 
 

@@ -77,7 +77,8 @@ def answers(results: Results, blocks: Sequence[Block]) -> list[Answer]:
     parts = {}
     for block in others:
         for c in _with_number(block, results.primary_metric):
-            if part := removed_part(results, c):
+            part = removed_part(results, c)
+            if part and c.variant != results.baseline:
                 parts[c.variant] = _part(part, c)
     rows += sorted(parts.values(), key=lambda row: -_gain(results, row.c))
     rest = [
@@ -89,8 +90,10 @@ def answers(results: Results, blocks: Sequence[Block]) -> list[Answer]:
 
 
 def _part(part: str, c: Comparison) -> Answer:
-    """The reference with a part against the same without it."""
-    name = f"{part} in {c.reference}"
+    """The reference with a part against the same without it. A part is called by its own name,
+    ``TextRefiner.cache`` the cache.
+    """
+    name = f"{part.rpartition('.')[2]} in {c.reference}"
     return Answer(role=PART, name=name, against=c.variant, variant=c.variant, c=c.reversed)
 
 
@@ -150,7 +153,7 @@ def headline(results: Results, blocks: Sequence[Block], alpha: float) -> tuple[S
         )
         text = f"No variant can be compared with {names}: {'; '.join(why)}."
         said = [make_sentence(text, kind="note")]
-    return (*_flags(results, rows), *said, *_notes(results, rows))
+    return (*_flags(results, rows), *said)
 
 
 def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -> Sentence:
@@ -168,12 +171,18 @@ def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -
     others = [row for row in rows if row.role == VARIANT]
     clauses = [_method(results, row, scope, alpha) for row in methods]
     if parts:
-        clauses.append(f"of the parts, {_grouped(parts, scope, PART_WORDS)}")
+        clauses.append(f"of its parts, {_grouped(parts, scope, PART_WORDS)}")
     if not methods and others:
         clauses.append(_others(results, others, scope, alpha))
     first = methods or parts or others
     word = first[0].claim(scope).word
-    return make_sentence(f"{where}, {'; '.join(clauses)}.", kind=word)
+    first_clause, *rest = clauses
+    return make_sentence(f"{where}, {first_clause}.{''.join(map(_following, rest))}", kind=word)
+
+
+def _following(clause: str) -> str:
+    """A further clause as a sentence of its own."""
+    return f" {clause[0].upper()}{clause[1:]}."
 
 
 def _datasets(num: int, scope: str) -> str:
@@ -203,7 +212,7 @@ def _would_tell(results: Results, row: Answer, scope: str, alpha: float) -> str:
     needed = datasets_to_tell(
         differences(results, c.variant, c.reference, c.metric),
         effect=abs(c.difference or 0.0),
-        family=c.family_size,
+        comparisons=c.family_size,
         alpha=alpha,
     )
     return "" if needed is None else f" (about {needed} datasets would tell, if it is real)"
@@ -231,7 +240,7 @@ def _grouped(rows: Sequence[Answer], scope: str, words: Mapping[str, tuple[str, 
         if group:
             shown = _listed(_row_text(row, scope, word) for row in group)
             said.append(f"{shown} {one if len(group) == 1 else many}")
-    return ", ".join(said)
+    return "; ".join(said)
 
 
 def _row_text(row: Answer, scope: str, word: str) -> str:
@@ -279,11 +288,15 @@ def _flags(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
     return said
 
 
-def _notes(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
+def remarks(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
+    """What a reader has to know beside the answer."""
     said = []
     if apart := [row for row in rows if row.c.these.word == "equivalent" and row.c.outside]:
-        shown = "; ".join(f"{row.name}: {_listed(row.c.outside)}" for row in apart[:MAX_LISTED])
-        text = f"Equivalent on average, but the interval of a dataset leaves the region: {shown}."
+        shown = "; ".join(f"{_short(row)} on {_listed(row.c.outside)}" for row in apart[:MAX_LISTED])
+        text = (
+            "Equivalent is said of the average; the interval of a single dataset leaves the region "
+            f"for {shown}."
+        )
         said.append(text)
     if any("undecided" in (row.c.these.word, row.c.like.word) for row in rows):
         said.append("Undecided means that the study cannot tell, not that there is no difference.")
@@ -380,7 +393,7 @@ def answer_table(analysis: Analysis, rows: Sequence[Answer]) -> Table:
         )
         for row in shown
     ]
-    notes = [KEY.format(rope=points(options.rope))] if options.rope else []
+    notes = [KEY + (SHADED.format(rope=points(options.rope)) if options.rope else "")]
     if left := len(rows) - len(shown):
         notes.append(f"{counted(left, 'further row')} in the table of comparisons.")
     title = f"{label(analysis.metric)}: how much, and could it be luck?"
@@ -388,10 +401,10 @@ def answer_table(analysis: Analysis, rows: Sequence[Answer]) -> Table:
 
 
 KEY = (
-    "Dot: mean difference over datasets. Thick bar: where the mean on these datasets would lie with "
-    "other seeds. Thin line: where it would lie on other datasets like these. Both 95 %. Shaded: "
-    "within ±{rope} points, too small to matter."
+    "Dot: mean difference over datasets. Thick bar: where the mean on these datasets would lie "
+    "with other seeds. Thin line: on other datasets like these. Both 95 %."
 )
+SHADED = " Shaded: within ±{rope} points, too small to matter."
 
 
 def _ends(c: Comparison, rope: float) -> list[float]:
@@ -412,7 +425,11 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     images = image_sentences(compared_images(analysis), analysis.options.alpha)
     rows = answers(results, blocks) if len(results.variants) > 1 else []
     tables = (answer_table(analysis, rows),) if rows else ()
-    return [Section(key="headline", sentences=(*said, *images), tables=tables)]
+    notes = tuple(remarks(results, rows))
+    return [
+        Section(key="headline", sentences=(*said, *images), tables=tables),
+        Section(key="remarks", sentences=notes, reason="" if notes else "there are none"),
+    ]
 
 
 TOPIC = Topic(key="headline", build=_sections, files={"answer": COLUMNS}, show=Show.ALL)

@@ -92,8 +92,8 @@ class ImageOmnibus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTests:
-    """All tests on images. ``one_seed``: there is no test over seeds, so that these are the only ones
-    about the datasets at hand; ``reason`` says why there is none at all.
+    """All tests on images. ``one_seed``: there is no test over seeds, so that these are the only
+    ones about the datasets at hand; ``reason`` says why there is none at all.
     """
 
     baseline: str

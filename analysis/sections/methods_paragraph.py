@@ -219,7 +219,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         analysis.options,
         attribution=has_attribution(analysis),
         profiles=has_profiles(analysis),
-        images=compared_images(analysis).only_test,
+        images=compared_images(analysis).one_seed,
     )
     works = dict.fromkeys(work for sentence in sentences for work in sentence.citations)
     tables = (table("references", "References", COLUMNS, works),)

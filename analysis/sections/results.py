@@ -292,7 +292,9 @@ def _notes(analysis: Analysis) -> list[str]:
     if found.datasets[0] is AVERAGE:
         rope = analysis.options.rope
         equal = f"; ≈ equivalent to it, within {points(rope)} points" if rope else ""
-        said.append(f"On these datasets on average: † worse than the best{equal}; no mark: undecided.")
+        said.append(
+            f"On these datasets on average: † worse than the best{equal}; no mark: undecided."
+        )
     if {"base", "new"} <= set(analysis.results.metrics):
         said.append("HM: harmonic mean of base and new accuracy, averaged over runs.")
     return said

@@ -99,8 +99,8 @@ def _gain(search: SearchData, c: Comparison) -> Sentence:
     verb = "gained" if c.difference >= 0 else "lost"
     text = (
         f"{who} {verb} {points(abs(c.difference))} points {phrase(c.metric)} against the "
-        f"{c.reference} on fresh seeds: on these datasets {_claim(c.these)}, on datasets like these "
-        f"{_claim(c.like)}"
+        f"{c.reference} on fresh seeds: on these datasets {_claim(c.these)}, on datasets like "
+        f"these {_claim(c.like)}"
     )
     if c.reference == DEFAULT:
         text += f", at a cost of {counted(runs, 'run')}"
