@@ -49,6 +49,7 @@ from analysis.stats.decision import (
 )
 from analysis.stats.decision_table import (
     Rule,
+    ScopeRule,
     decision_rule,
 )
 from analysis.stats.effects import (
@@ -121,12 +122,14 @@ from analysis.stats.paired import (
     win_tie_loss,
 )
 from analysis.stats.power import (
-    NO_SPREAD,
+    MOST_DATASETS,
+    MOST_SEEDS,
     Designs,
-    Detector,
+    Limit,
     Spread,
-    detector,
     noether_size,
+    noncentral_t_tail,
+    satterthwaite_quantiles,
     t_power,
 )
 from analysis.stats.ranks import (
@@ -165,7 +168,8 @@ __all__ = [
     "IDENTICAL",
     "KINDS",
     "MAX_PARTS",
-    "NO_SPREAD",
+    "MOST_DATASETS",
+    "MOST_SEEDS",
     "ROPE",
     "ROUNDING",
     "SEEDS",
@@ -178,12 +182,12 @@ __all__ = [
     "Claim",
     "Cochran",
     "Designs",
-    "Detector",
     "Estimate",
     "Interval",
     "Judge",
     "Judgment",
     "LevelCells",
+    "Limit",
     "McNemar",
     "MeanInterval",
     "MeanTest",
@@ -202,6 +206,7 @@ __all__ = [
     "ResampledT",
     "Resamples",
     "Rule",
+    "ScopeRule",
     "ShownIn",
     "SignedRank",
     "Spread",
@@ -224,7 +229,6 @@ __all__ = [
     "corrected_resampled_t",
     "dataset_means",
     "decision_rule",
-    "detector",
     "friedman",
     "hedges_g",
     "hodges_lehmann",
@@ -240,6 +244,7 @@ __all__ = [
     "mixed_model",
     "most_comparisons",
     "noether_size",
+    "noncentral_t_tail",
     "one_sided_p",
     "one_sided_t",
     "optimality_gap",
@@ -259,6 +264,7 @@ __all__ = [
     "rank_stability",
     "replicability",
     "replicated",
+    "satterthwaite_quantiles",
     "shown_in",
     "sign_flip",
     "sign_test",
