@@ -292,7 +292,9 @@ def remarks(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
     """What a reader has to know beside the answer."""
     said = []
     if apart := [row for row in rows if row.c.these.word == "equivalent" and row.c.outside]:
-        shown = "; ".join(f"{_short(row)} on {_listed(row.c.outside)}" for row in apart[:MAX_LISTED])
+        shown = "; ".join(
+            f"{_short(row)} on {_listed(row.c.outside)}" for row in apart[:MAX_LISTED]
+        )
         text = (
             "Equivalent is said of the average; the interval of a single dataset leaves the region "
             f"for {shown}."
@@ -319,6 +321,7 @@ class AnswerRow:
     extent: float
     rope: float
     cost: float | None
+    one_method: bool
 
     @property
     def c(self) -> Comparison:
@@ -342,10 +345,17 @@ class AnswerRow:
         """What is judged, without what it is judged within."""
         return _short(self.answer)
 
+    @property
+    def within(self) -> str:
+        """What the row is judged against, or the method that it is a part of."""
+        if self.answer.role == PART:
+            return "part" if self.one_method else f"part of {self.c.variant}"
+        return f"against {self.answer.against}"
+
 
 COLUMNS: Columns[AnswerRow] = (
     Column("name", "What", Kind.NAME, lambda r: r.name),
-    Column("against", "", Kind.NOTE, lambda r: f"against {r.answer.against}", Show.PAGE),
+    Column("within", "", Kind.NOTE, lambda r: r.within, Show.PAGE),
     Column("variant", "Variant", Kind.NAME, lambda r: r.answer.variant, Show.FILES),
     Column("reference", "Against", Kind.TEXT, lambda r: r.answer.against, READ_FILES),
     Column("metric", "Metric", Kind.TEXT, lambda r: r.c.metric, Show.FILES),
@@ -389,6 +399,7 @@ def answer_table(analysis: Analysis, rows: Sequence[Answer]) -> Table:
             direction=results.direction(row.c.metric),
             extent=max(ends, default=1.0),
             rope=options.rope,
+            one_method=len(results.references) == 1,
             cost=_ratio(seconds.get(row.c.variant), seconds.get(row.c.reference)),
         )
         for row in shown
