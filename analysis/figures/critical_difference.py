@@ -34,9 +34,9 @@ class RankInfo:
     groups: tuple[tuple[str, ...], ...]
 
 
-def critical_difference(info: RankInfo, *, alpha: float, test: str) -> Figure | None:
+def critical_difference(info: RankInfo, *, alpha: float) -> Figure | None:
     """Variants by mean rank; a bar joins those between which no pair differs. None for fewer than
-    two variants. ``test`` names the pairwise test.
+    two variants.
     """
     if len(info.variants) < 2:
         return None
@@ -44,8 +44,8 @@ def critical_difference(info: RankInfo, *, alpha: float, test: str) -> Figure | 
         name="critical_difference",
         title="Critical-difference diagram",
         caption="Mean rank over datasets, 1 is best. A bar joins variants no two of which differ "
-        f"significantly ({test}, Holm over all pairs, alpha {alpha:g}). Joined does not mean "
-        "equal.",
+        f"about datasets like these (t over dataset means, adjusted by Holm, alpha {alpha:g}). "
+        "Joined does not mean equal.",
         info=info,
         draw=partial(_draw, info),
     )

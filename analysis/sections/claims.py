@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from analysis.sections.section import FINDINGS
 from analysis.stats import Claim, Judgment, ShownIn
 from analysis.text import Column, Columns, Kind, Show, Tally, interval_text, p_equals
 
@@ -19,11 +18,6 @@ HELP = {
     ),
     LIKE: "about other datasets like these: the datasets are the sample (t over dataset means)",
 }
-
-
-def marks(judgment: Judgment) -> str:
-    """Both verdicts as two marks: these datasets, then datasets like these."""
-    return "".join(FINDINGS.get(claim.word, "–") for claim in (judgment.these, judgment.like))
 
 
 def certainty(claim: Claim) -> str:

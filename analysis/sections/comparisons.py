@@ -11,7 +11,7 @@ from analysis.figures.figure import Figure
 from analysis.figures.forest import ForestInfo, ForestRow, forests
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
-from analysis.sections.claims import NOT_TESTED, UNKNOWN, claim_columns, marks, tally
+from analysis.sections.claims import NOT_TESTED, UNKNOWN, claim_columns, tally
 from analysis.sections.runs import anchors
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.stats import Array, Claim, Judgment, ShownIn
@@ -26,6 +26,7 @@ from analysis.text import (
     Tally,
     interval_text,
     label,
+    marks,
     p_equals,
     points,
     share_text,
@@ -36,6 +37,7 @@ from core.metrics import harmonic_mean
 NO_PAIR = "no finished pair of runs with the same dataset and seed"
 NO_TEST = "the harmonic mean of two averages has no value per dataset, so there is no test"
 SIGN_FLIP_SEED = 0
+NOWHERE = ShownIn()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +71,8 @@ class Comparison:
     losses: int = 0
     per_dataset: tuple[float | None, ...] = ()
     left_out: tuple[str, ...] = ()
-    better_in: ShownIn = ShownIn()
-    worse_in: ShownIn = ShownIn()
+    better_in: ShownIn = NOWHERE
+    worse_in: ShownIn = NOWHERE
     outside: tuple[str, ...] = ()
 
     @property
@@ -339,7 +341,7 @@ class ComparisonRow(NamedTuple):
         c = self.c
         return (c.wins, c.ties, c.losses) if c.per_dataset else None
 
-    def count(self, name: str) -> int | None:
+    def tallied(self, name: str) -> int | None:
         """One of the counts of datasets, None for a metric without a value per dataset."""
         return getattr(self.c, name) if self.c.per_dataset else None
 
@@ -361,11 +363,11 @@ COLUMNS: Columns[ComparisonRow] = (
     ),
     *claim_columns(lambda r: r.c.judgment, details=DETAILS),
     Column("record", "win / tie / loss", Kind.COUNTS, lambda r: r.record, Show.READ),
-    Column("wins", "Wins", Kind.COUNT, lambda r: r.count("wins"), Show.FILES),
-    Column("ties", "Ties", Kind.COUNT, lambda r: r.count("ties"), Show.FILES),
-    Column("losses", "Losses", Kind.COUNT, lambda r: r.count("losses"), Show.FILES),
-    Column("shown_better", "Shown better in", Kind.TALLY, lambda r: _tally(r, "better_in"), Show.WIDE),
-    Column("shown_worse", "Shown worse in", Kind.TALLY, lambda r: _tally(r, "worse_in"), Show.WIDE),
+    Column("wins", "Wins", Kind.COUNT, lambda r: r.tallied("wins"), Show.FILES),
+    Column("ties", "Ties", Kind.COUNT, lambda r: r.tallied("ties"), Show.FILES),
+    Column("losses", "Losses", Kind.COUNT, lambda r: r.tallied("losses"), Show.FILES),
+    Column("shown_better", "Better in", Kind.TALLY, lambda r: _tally(r, "better_in"), Show.WIDE),
+    Column("shown_worse", "Worse in", Kind.TALLY, lambda r: _tally(r, "worse_in"), Show.WIDE),
     Column("k_hat_better", "", Kind.COUNT, lambda r: r.c.better_in.k_hat, Show.FILES),
     Column("better_in", "", Kind.LIST, lambda r: r.c.better_in.named, Show.FILES),
     Column("k_hat_worse", "", Kind.COUNT, lambda r: r.c.worse_in.k_hat, Show.FILES),
@@ -502,4 +504,4 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
-TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS}, show=Show.ALL)
+TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS})

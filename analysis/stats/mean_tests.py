@@ -97,9 +97,7 @@ def stratified_t(
     if not several:
         return MeanTest(value=value, n=num_pairs, reason=ONE_RUN)
     if not any(has_spread(row) for row in several):
-        return MeanTest(
-            value=value, error=0.0, n=num_pairs, reason="" if value == 0 else CONSTANT
-        )
+        return MeanTest(value=value, error=0.0, n=num_pairs, reason="" if value == 0 else CONSTANT)
     single = len(rows) - len(several)
     variances = np.array([row.var(ddof=1) if has_spread(row) else 0.0 for row in several])
     sizes = np.array([row.size for row in several])
@@ -107,9 +105,7 @@ def stratified_t(
     parts = variances * (1 / sizes + (overlap or 0.0) + borrowed) / len(rows) ** 2
     df = float(parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum())
     note = "a dataset with one run takes the average seed variance of the others" if single else ""
-    return MeanTest(
-        value=value, error=math.sqrt(float(parts.sum())), df=df, n=num_pairs, note=note
-    )
+    return MeanTest(value=value, error=math.sqrt(float(parts.sum())), df=df, n=num_pairs, note=note)
 
 
 def t_over_datasets(difference_DS: Array) -> MeanTest:
