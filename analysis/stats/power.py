@@ -117,7 +117,7 @@ def detector(
         return Detector(num_seeds if primary.name == "t_seeds" else num_datasets, level)
     if num_datasets > MAX_SIMULATED:
         return Detector(num_datasets * 3 / math.pi, level)
-    counts = np.cumsum(sign_sum_counts(list(range(1, num_datasets + 1))), dtype=np.float64)
+    counts = np.cumsum(sign_sum_counts(num_datasets), dtype=np.float64)
     cut = int(np.flatnonzero(2 * counts / 2.0**num_datasets < level)[-1])
     return Detector(num_datasets, level, rng.standard_normal((REPS, num_datasets)), cut)
 

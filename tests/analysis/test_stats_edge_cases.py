@@ -212,6 +212,28 @@ def test_two_sided_even_where_a_library_picks_the_side():
     assert stats.signed_rank(d).p == 2 * 2 / 2**7
 
 
+def counted_one_by_one(differences):
+    """p of the signed-rank test from the counts of all sums, added up rank by rank."""
+    rounded = np.round(differences, 9)
+    doubled = np.rint(2 * scipy_stats.rankdata(np.abs(rounded))).astype(int)
+    positive, ranks = int(doubled[rounded > 0].sum()), doubled[rounded != 0].tolist()
+    counts = [1]
+    for rank in ranks:
+        pairs = zip(counts + [0] * rank, [0] * rank + counts, strict=True)
+        counts = [without + with_it for without, with_it in pairs]
+    extreme = min(sum(counts[: positive + 1]), sum(counts[positive:]))
+    return min(1.0, 2 * extreme / 2 ** len(ranks))
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_signed_rank_is_the_count_of_all_sign_patterns_with_ties_and_zeros(decimals):
+    draws = rng(decimals)
+    for n in (*range(1, 15), 40, 112):
+        for shift in (0.0, 0.4, 2.0):
+            d = np.round(draws.normal(shift, 1, n), decimals)
+            assert stats.signed_rank(d).p == counted_one_by_one(d)
+
+
 def test_mixed_model_has_a_dataset_intercept_and_reads_no_name():
     """Names that a formula would run as code, or look up in the caller, are only names."""
     C = "a local name"
