@@ -19,16 +19,15 @@ from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.stats import Array, Omnibus, Primary, RankGroups, Verdict
 from analysis.text import Column, Columns, Kind, Show, counted, label, p_equals, share_text, table
 
-MAX_VARIANTS = 40
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairwise:
     """All pairs of the variants that may be ranked with the baseline.
 
     ``words_VV`` says how the row stands to the column, "" on the diagonal; ``difference_VV`` is row
-    minus column, NaN without a pair. ``ranks`` is None where too few datasets are complete, and
-    ``reason`` says so. ``left_out`` names variants that may not be ranked, with the reason.
+    minus column, NaN without a pair; ``p_VV`` is NaN without a test. ``ranks`` is None where too
+    few datasets are complete, and ``reason`` says so. ``left_out`` names variants that may not be
+    ranked, with the reason.
     """
 
     metric: str
@@ -73,7 +72,7 @@ def all_pairs(results: Results, metric: str, options: Options) -> Pairwise:
         known = means[~np.isnan(means)]
         difference = float(known.mean()) if known.size else np.nan
         difference_VV[i, j], difference_VV[j, i] = difference, -difference
-        p_VV[i, j] = p_VV[j, i] = 1.0 if verdict.p is None else verdict.p
+        p_VV[i, j] = p_VV[j, i] = np.nan if verdict.p is None else verdict.p
         words[i][j], words[j][i] = verdict.word, _reversed(verdict)
     table_DV = stats.dataset_means(results.cube(ranked, metric)).T
     ranks, reason = _rank_groups(table_DV, p_VV, options)
@@ -99,8 +98,6 @@ def _ranked(results: Results) -> tuple[list[str], tuple[tuple[str, str], ...]]:
             left_out.append((variant, f"the same runs as {results.aliases[variant]}"))
         elif reason := results.not_comparable(variant, results.baseline):
             left_out.append((variant, reason))
-        elif len(ranked) >= MAX_VARIANTS:
-            left_out.append((variant, f"at most {MAX_VARIANTS} variants are compared in pairs"))
         else:
             ranked.append(variant)
     return ranked, tuple(left_out)
@@ -148,7 +145,7 @@ class Pair(NamedTuple):
     variant: str
     other: str
     difference: float | None
-    holm_p: float
+    holm_p: float | None
     verdict: str
 
 
@@ -163,7 +160,7 @@ PAIR_COLUMNS: Columns[Pair] = (
         Kind.P,
         lambda p: p.holm_p,
         Show.FILES,
-        help="adjusted over all pairs; 1 where there is no test",
+        help="adjusted over all pairs; null where there is no test",
     ),
     Column("verdict", "Verdict", Kind.VERDICT, lambda p: p.verdict, Show.FILES),
 )
@@ -199,13 +196,13 @@ LEFT_OUT_COLUMNS: Columns[tuple[str, str]] = (
 
 def _pairs(found: Pairwise) -> Iterator[Pair]:
     for i, j in combinations(range(len(found.variants)), 2):
-        gap = float(found.difference_VV[i, j])
+        gap, p = float(found.difference_VV[i, j]), float(found.p_VV[i, j])
         yield Pair(
             metric=found.metric,
             variant=found.variants[i],
             other=found.variants[j],
             difference=gap if np.isfinite(gap) else None,
-            holm_p=float(found.p_VV[i, j]),
+            holm_p=p if np.isfinite(p) else None,
             verdict=found.words_VV[i][j],
         )
 
@@ -255,6 +252,8 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
             variants=tuple(variants[v] for v in ranks.order),
             mean_ranks=ranks.mean_ranks,
             groups=tuple(tuple(variants[v] for v in group) for group in ranks.groups),
+            apart=ranks.apart,
+            untested=ranks.untested,
         )
         drawn = critical_difference(info, alpha=analysis.options.alpha, test=found.primary.test)
     views = list(every.values())
