@@ -16,6 +16,7 @@ from analysis.figures.heatmap import PairwiseInfo, pairwise_heatmap
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
+from analysis.sections.selection import noted, selection
 from analysis.stats import Array, Omnibus, Primary, RankGroups, Verdict
 from analysis.text import Column, Columns, Kind, Show, counted, label, p_equals, share_text, table
 
@@ -247,15 +248,9 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
     if found.ranks is None:
         sentences = (*sentences, make_sentence(f"No critical-difference diagram: {found.reason}."))
     else:
-        ranks, variants = found.ranks, found.variants
-        info = RankInfo(
-            variants=tuple(variants[v] for v in ranks.order),
-            mean_ranks=ranks.mean_ranks,
-            groups=tuple(tuple(variants[v] for v in group) for group in ranks.groups),
-            apart=ranks.apart,
-            untested=ranks.untested,
-        )
+        info = _rank_info(found, found.ranks, selection(analysis).kept(found.variants))
         drawn = critical_difference(info, alpha=analysis.options.alpha, test=found.primary.test)
+        drawn = noted(analysis, drawn)
     views = list(every.values())
     return [
         Section(
@@ -274,18 +269,35 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
+def _rank_info(found: Pairwise, ranks: RankGroups, kept: Sequence[int]) -> RankInfo:
+    """The diagram of the variants at these places; a group of which one is left has no bar."""
+    names = {v: found.variants[v] for v in kept}
+    members = [tuple(names[v] for v in group if v in names) for group in ranks.groups]
+    places = zip(ranks.order, ranks.mean_ranks, strict=True)
+    shown = [(names[v], rank) for v, rank in places if v in names]
+    return RankInfo(
+        variants=tuple(name for name, _ in shown),
+        mean_ranks=tuple(rank for _, rank in shown),
+        groups=tuple(dict.fromkeys(group for group in members if len(group) > 1)),
+        apart=ranks.apart,
+        untested=ranks.untested,
+    )
+
+
 ONE_VARIANT = "there is only one variant, so there is nothing to compare"
 
 
 def _row_minus_column(analysis: Analysis) -> Sequence[Section]:
     found = paired(analysis)[analysis.metric]
+    kept = selection(analysis).kept(found.variants)
+    names = tuple(found.variants[v] for v in kept)
     info = PairwiseInfo(
-        rows=found.variants,
-        columns=found.variants,
-        difference=found.difference_VV,
-        verdicts=found.words_VV,
+        rows=names,
+        columns=names,
+        difference=found.difference_VV[np.ix_(kept, kept)],
+        verdicts=tuple(tuple(found.words_VV[i][j] for j in kept) for i in kept),
     )
-    drawn = pairwise_heatmap(info, metric=label(found.metric))
+    drawn = noted(analysis, pairwise_heatmap(info, metric=label(found.metric)))
     section = Section(
         key="pair_differences",
         title="Row minus column",
