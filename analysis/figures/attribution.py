@@ -21,6 +21,7 @@ from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
 from analysis.figures.style import bare, label_room, literal, shown_names, signed
 from analysis.stats import Array, Attribution, PartEffect
+from analysis.text import marks
 
 ROW = 0.46
 ABOVE, BELOW = 0.62, 0.62
@@ -157,13 +158,13 @@ def _steps(axes: Axes, info: AttributionInfo, style: Style) -> None:
         effect, value = worth[part,]
         step = 100 * value
         color = style.better if step >= 0 else style.worse
-        sure = effect.verdict in ("better", "worse")
+        sure = effect.judgment.these.decided
         axes.plot([at, at], [row - 1, row + 0.36], color=style.soft, linewidth=0.8, zorder=1)
         axes.barh(
             row, step, left=at, height=0.62, color=color, alpha=0.85 if sure else 0.32, zorder=2
         )
         axes.barh(row, step, left=at, height=0.62, fill=False, edgecolor=color, zorder=3)
-        whisker = effect.on_datasets_like_these or effect.on_these_datasets
+        whisker = effect.judgment.these.interval
         if whisker is not None:
             ends = [at + 100 * v for v in whisker]
             axes.plot(ends, [row, row], color=style.ink, linewidth=1.1, zorder=4)
@@ -244,12 +245,12 @@ def _handle(kind: str, style: Style) -> Line2D:
 
 
 def _mark(axes: Axes, effect: PartEffect, value: float, y: float, marker: str, color: str) -> None:
-    if effect.on_these_datasets is not None:
-        ends = [100 * v for v in effect.on_these_datasets]
+    if these := effect.judgment.these.interval:
+        ends = [100 * v for v in these]
         (bar,) = axes.plot(ends, [y, y], color=color, linewidth=4.5, alpha=0.35)
         bar.set_solid_capstyle("butt")
-    if effect.on_datasets_like_these is not None:
-        ends = [100 * v for v in effect.on_datasets_like_these]
+    if like := effect.judgment.like.interval:
+        ends = [100 * v for v in like]
         axes.plot(ends, [y, y], color=color, linewidth=1.2)
     axes.plot([100 * value], [y], marker, color=color, markersize=5.5, zorder=3)
 
@@ -266,10 +267,10 @@ def _pairs(axes: Axes, info: AttributionInfo, style: Style) -> None:
             if found := known.get(frozenset((one, two))):
                 effect, value = found
                 values[i + 1, j] = value
-                glyph = {"better": "▲", "worse": "▼"}.get(effect.verdict, "")
-                texts[i + 1, j] = signed(value) + glyph
+                decided = effect.judgment.these.decided or effect.judgment.like.decided
+                texts[i + 1, j] = signed(value) + (marks(effect.judgment) if decided else "")
     _paint_lower(axes, values, texts, style)
-    below = "Pairs, points; ▲▼ significant" if k > 3 else ""
+    below = "Pairs, points; marks: these, like these" if k > 3 else ""
     _title(axes, "Beyond the sum", style, below=below)
     for j, shown in enumerate(shown_names(parts[:-1], room=72, size=8.5)):
         place: dict[str, Any] = {"ha": "right", "va": "top", "rotation_mode": "anchor"}

@@ -40,9 +40,9 @@ class RankInfo:
     untested: int = 0
 
 
-def critical_difference(info: RankInfo, *, alpha: float, test: str) -> Figure | None:
-    """Variants by mean rank; a bar joins those between which no pair differs. None for fewer than
-    two variants. ``test`` names the pairwise test.
+def critical_difference(info: RankInfo, *, alpha: float) -> Figure | None:
+    """Variants by mean rank; a bar joins neighbors no two of which differ. None for fewer than two
+    variants.
     """
     if len(info.variants) < 2:
         return None
@@ -50,8 +50,8 @@ def critical_difference(info: RankInfo, *, alpha: float, test: str) -> Figure | 
         name="critical_difference",
         title="Critical-difference diagram",
         caption="Mean rank over datasets, 1 is best. A bar joins neighbors no two of which differ "
-        f"significantly ({test}, Holm over all pairs, alpha {alpha:g}), and crosses nobody else. "
-        f"Joined does not mean equal.{_unjoined(info)}",
+        f"about datasets like these (t over dataset means, adjusted by Holm, alpha {alpha:g}), and "
+        f"crosses nobody else. Joined does not mean equal.{_unjoined(info)}",
         info=info,
         draw=partial(_draw, info),
     )

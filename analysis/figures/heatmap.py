@@ -22,6 +22,7 @@ from analysis.figures.style import (
     text_width,
 )
 from analysis.stats import Array
+from analysis.text import VERDICT_MARKS
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.34
 STRONGEST = 0.58
@@ -40,11 +41,11 @@ class MatrixInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PairwiseInfo(MatrixInfo):
-    """Row minus column, and how the row stands to the column: better, worse, equivalent, undecided
-    or "" where they are not compared.
+    """Row minus column, and the two ``marks`` of how the row stands to the column, these datasets
+    first; "" where they are not compared.
     """
 
-    verdicts: tuple[tuple[str, ...], ...]
+    marks: tuple[tuple[str, ...], ...]
 
 
 def difference_heatmap(info: MatrixInfo, *, baseline: str, metric: str) -> Figure | None:
@@ -75,20 +76,21 @@ def pairwise_heatmap(info: PairwiseInfo, *, metric: str) -> Figure | None:
     return Figure(
         name="pairwise_heatmap",
         title=f"{metric}: row minus column",
-        caption=f"Row minus column in points of {metric}. ▲ ▼: significant after Holm over all "
-        "pairs; ≈: practically equivalent (TOST); no mark: undecided.",
+        caption=f"Row minus column in points of {metric}, with two marks: the verdict on these "
+        "datasets, then on datasets like these. ▲ better, ▼ worse, ≈ equivalent, ○ undecided; no "
+        "marks where both are undecided.",
         info=info,
-        draw=partial(_draw, info, info.verdicts),
+        draw=partial(_draw, info, info.marks),
     )
 
 
-GLYPH = {"better": "▲", "worse": "▼", "equivalent": "≈"}
+UNDECIDED = 2 * VERDICT_MARKS["undecided"]
 
 
 def _texts(values: Array, words: Sequence[Sequence[str]] | None) -> Array:
     texts = [
         [
-            (signed(float(v), digits=1) + GLYPH.get(words[i][j] if words else "", ""))
+            (signed(float(v), digits=1) + (f" {shown}" if (shown := _marks(words, i, j)) else ""))
             if np.isfinite(v)
             else ""
             for j, v in enumerate(row)
@@ -96,6 +98,11 @@ def _texts(values: Array, words: Sequence[Sequence[str]] | None) -> Array:
         for i, row in enumerate(values)
     ]
     return np.array(texts, dtype=object)
+
+
+def _marks(words: Sequence[Sequence[str]] | None, row: int, column: int) -> str:
+    """The marks of a cell, blank where they would only say that nothing is decided."""
+    return "" if words is None else words[row][column].replace(UNDECIDED, "")
 
 
 def diverging(style: Style) -> LinearSegmentedColormap:

@@ -64,6 +64,8 @@ class Results:
     ``source_accuracy`` has the mean accuracy of each variant on what it was trained on, which is
     not a target. ``curve`` maps the metrics that are points of a few-shot curve to their numbers of
     shots, in order. ``levels`` has the levels of the factors in their order where it is known.
+    ``lower_is_better`` are the metrics that measure an error or a cost. Scores stay in the unit
+    they were given in, whatever the direction.
     ``provenance`` says of every row of ``frame`` where it comes from: shots, code, data, run, and
     counts where they are exact. ``costs`` and ``runs`` are frames for display; they never enter a
     test.
@@ -90,6 +92,7 @@ class Results:
     shared_seeds: bool = False
     source_accuracy: Mapping[str, float] = field(default_factory=dict)
     curve: Mapping[str, int] = field(default_factory=dict)
+    lower_is_better: frozenset[str] = frozenset()
     environment: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     provenance: pd.DataFrame = field(default_factory=_empty)
     costs: pd.DataFrame = field(default_factory=_empty)
@@ -113,6 +116,10 @@ class Results:
     def num_seeds(self) -> int:
         """Number of seeds of a complete cell; 1 where no variant has seeds."""
         return max(len(self.planned_seeds), 1)
+
+    def direction(self, metric: str) -> int:
+        """+1 for a metric of which higher is better, -1 for one of which lower is."""
+        return -1 if metric in self.lower_is_better else 1
 
     def seeded(self, variant: str) -> bool:
         """False for a variant that has one measurement per dataset and no seed."""

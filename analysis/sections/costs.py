@@ -72,7 +72,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     return [
         Section(
             key="cost",
-            tables=(table("costs", "Cost of a run", COLUMNS, rows, notes=[note]),),
+            tables=(table("costs", "Cost of a run", COLUMNS, rows, notes=[note], folded=True),),
             figures=(drawn,) if drawn else (),
         )
     ]

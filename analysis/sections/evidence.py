@@ -10,8 +10,8 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once, resamples
 from analysis.sections.comparisons import Block, Comparison, compared, differences
 from analysis.sections.section import Section, Topic
-from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples, TwoClaims
-from analysis.text import Column, Columns, Kind, Show, Table, Tally, label, table
+from analysis.stats import Array, Estimate, Posterior, PValue, Resamples, TwoClaims
+from analysis.text import Column, Columns, Kind, Show, Table, label, table
 
 DRAWS = 20_000
 IMPROVEMENT_REPS = 1000
@@ -22,10 +22,8 @@ class Evidence:
     """What accompanies a verdict. Differences are variant minus reference, fractions.
 
     ``improvement`` compares all runs of a dataset with all runs of the other side, unpaired
-    (Agarwal et al., NeurIPS 2021); None where no dataset is complete. ``sign_flip`` and
-    ``sign_test`` are exact p values in addition to those of the primary test: of the mean under
-    random signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in
-    how many datasets the effect is shown, and in which.
+    (Agarwal et al., NeurIPS 2021), averaged over datasets; None where no dataset is complete.
+    ``sign_test`` is the exact p of the number of wins, in addition to those of the comparison.
     """
 
     comparison: Comparison
@@ -35,11 +33,8 @@ class Evidence:
     rank_biserial: Estimate
     probability_better: Estimate
     improvement: TwoClaims | None
-    sign_flip: PValue
     sign_test: PValue
     posterior: Posterior
-    better_in: Replicability
-    worse_in: Replicability
 
 
 def evidence(
@@ -54,10 +49,6 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
     values_DS = differences(results, c.variant, c.reference, c.metric)
     means = stats.dataset_means(values_DS)
     sample = means if c.num_datasets > 1 else values_DS.ravel()
-    level = options.alpha / max(c.family_size, 1) / 2  # Bonferroni, and two directions
-    better_in, worse_in = stats.replicated(
-        values_DS, results.datasets, alpha=level, overlap=options.overlap
-    )
     return Evidence(
         comparison=c,
         hodges_lehmann=stats.hodges_lehmann(sample),
@@ -66,11 +57,8 @@ def _of(results: Results, c: Comparison, options: Options, resamples: Resamples)
         rank_biserial=stats.rank_biserial(sample),
         probability_better=stats.probability_better(values_DS, resamples),
         improvement=_improvement(results, c, resamples),
-        sign_flip=stats.sign_flip(sample, rng=np.random.default_rng(options.rng_seed)),
         sign_test=stats.sign_test(sample),
         posterior=_posterior(values_DS, c, options),
-        better_in=better_in,
-        worse_in=worse_in,
     )
 
 
@@ -107,15 +95,10 @@ def _improvement_estimate(e: Evidence) -> Estimate | None:
     return Estimate(e.improvement.value, e.improvement.on_datasets_like_these)
 
 
-def _k_hat(found: Replicability) -> Tally:
-    return Tally(found.k_hat, found.num_datasets, found.named)
-
-
 COLUMNS: Columns[Evidence] = (
     Column("reference", "Against", Kind.TEXT, lambda e: e.comparison.reference, Show.FILES),
     Column("variant", "Variant", Kind.NAME, lambda e: e.comparison.variant),
     Column("metric", "Metric", Kind.TEXT, lambda e: e.comparison.metric, Show.FILES),
-    Column("verdict", "Verdict", Kind.VERDICT, lambda e: e.comparison.verdict, Show.READ),
     Column("hodges_lehmann", "Hodges-Lehmann, points", Kind.ESTIMATE, lambda e: e.hodges_lehmann),
     Column("dz", "dz", Kind.NUMBER, lambda e: e.dz.value, Show.FILES),
     Column("hedges_g", "g", Kind.NUMBER, lambda e: e.hedges_g.value),
@@ -127,17 +110,10 @@ COLUMNS: Columns[Evidence] = (
         lambda e: e.probability_better,
     ),
     Column("improvement", "P(improvement)", Kind.NUMBER_ESTIMATE, _improvement_estimate),
-    Column("sign_flip_p", "p sign-flip", Kind.P, lambda e: e.sign_flip.p),
     Column("sign_test_p", "p sign test", Kind.P, lambda e: e.sign_test.p),
     Column("p_worse", "P−", Kind.NUMBER, lambda e: e.posterior.worse),
     Column("p_equal", "P=", Kind.NUMBER, lambda e: e.posterior.equal),
     Column("p_better", "P+", Kind.NUMBER, lambda e: e.posterior.better),
-    Column("k_hat_better", "", Kind.COUNT, lambda e: e.better_in.k_hat, Show.FILES),
-    Column("better_in", "", Kind.LIST, lambda e: e.better_in.named, Show.FILES),
-    Column("shown_better", "k-hat better", Kind.TALLY, lambda e: _k_hat(e.better_in), Show.READ),
-    Column("k_hat_worse", "", Kind.COUNT, lambda e: e.worse_in.k_hat, Show.FILES),
-    Column("worse_in", "", Kind.LIST, lambda e: e.worse_in.named, Show.FILES),
-    Column("shown_worse", "k-hat worse", Kind.TALLY, lambda e: _k_hat(e.worse_in), Show.READ),
 )
 
 
@@ -150,11 +126,10 @@ def _note(options: Options) -> str:
         "dataset. g is the difference in standard deviations of the differences (Hedges). r is the "
         "matched-pairs rank-biserial correlation, from −1 to 1. P(better run) is the share of "
         "paired runs that the variant wins; P(improvement) is the same share over all runs of a "
-        "dataset against all runs of the reference, averaged over datasets. p sign-flip and p sign "
-        "test are exact tests of the mean under random signs and of the number of wins; they "
-        "decide nothing here. P−, P= and P+ are the posterior probabilities that the variant is "
-        f"worse, practically equal and better ({posterior}). k-hat is the number of datasets in "
-        "which the effect is shown; those that can be named are listed."
+        "dataset against all runs of the reference, averaged over datasets. p sign test is an "
+        "exact test of the number of wins; it decides nothing here. P−, P= and P+ are the "
+        "posterior probabilities that the variant is worse, practically equal and better "
+        f"({posterior})."
     )
 
 

@@ -92,12 +92,12 @@ class ImageOmnibus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTests:
-    """All tests on images. ``only_test`` says that the study has one seed and too few datasets for
-    any other test, see ``stats.primary_test``; ``reason`` says why there is none at all.
+    """All tests on images. ``one_seed``: there is no test over seeds, so that these are the only
+    ones about the datasets at hand; ``reason`` says why there is none at all.
     """
 
     baseline: str
-    only_test: bool = False
+    one_seed: bool = False
     pairs: tuple[ImagePair, ...] = ()
     omnibus: tuple[ImageOmnibus, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
@@ -136,10 +136,9 @@ def image_tests(
         first, *others = dict.fromkeys(pair.reason for pair in pairs)
         more = f" (and {counted(len(others), 'other reason')})" if others else ""
         return replace(blank, reason=f"{first}{more}")
-    few_datasets = len(results.datasets) < stats.MIN_DATASETS_FOR_WILCOXON
     return replace(
         blank,
-        only_test=few_datasets and len(results.planned_seeds) <= 1,
+        one_seed=len(results.planned_seeds) <= 1,
         pairs=_adjusted_pairs(pairs),
         omnibus=_adjusted_omnibus(omnibus),
     )
@@ -311,14 +310,14 @@ def compared_images(analysis: Analysis) -> ImageTests:
 
 def claim(view: ImageTests) -> str:
     """What the tests support claims about, and what stays open where they are the only ones."""
-    if not view.only_test:
+    if not view.one_seed:
         return CLAIM
-    return f"{CLAIM} With one seed no other test exists, so the methods remain undecided."
+    return f"{CLAIM} With one seed, nothing more is known about these datasets."
 
 
 def _adjusted_over(view: ImageTests) -> str:
     """What Holm's adjustment counts as one family."""
-    if view.only_test:
+    if view.one_seed:
         return "p Holm is adjusted over the variants of a dataset and target."
     return (
         "p Holm is adjusted over all variants and seeds of a dataset and target. Seeds are shown "
@@ -329,7 +328,7 @@ def _adjusted_over(view: ImageTests) -> str:
 def image_sentences(view: ImageTests, alpha: float) -> tuple[Sentence, ...]:
     """What the images say of two trained models where nothing else can be tested."""
     tested = [pair for pair in view.pairs if pair.holm_p is not None]
-    if not view.only_test or not tested:
+    if not view.one_seed or not tested:
         return ()
     shown = [pair for pair in tested if pair.holm_p is not None and pair.holm_p < alpha]
     if shown:
@@ -549,12 +548,12 @@ def omnibus_tables(view: ImageTests, alpha: float) -> list[Table]:
 SCOPE_COLUMNS: Columns[ImageTests] = (
     Column("claim", "Claim", Kind.TEXT, claim, Show.FILES),
     Column(
-        "only_test",
-        "Only test",
+        "one_seed",
+        "One seed",
         Kind.YES_NO,
-        lambda v: v.only_test,
+        lambda v: v.one_seed,
         Show.FILES,
-        help="one seed and too few datasets: no other test exists",
+        help="no test over seeds exists",
     ),
 )
 
@@ -562,7 +561,7 @@ SCOPE_COLUMNS: Columns[ImageTests] = (
 def _sections(analysis: Analysis) -> Sequence[Section]:
     view, alpha = compared_images(analysis), analysis.options.alpha
     tables = [*pair_tables(view, alpha), *omnibus_tables(view, alpha)]
-    if not view.only_test:
+    if not view.one_seed:
         tables = [replace(t, folded=True) for t in tables]
     left_out = (f"{v} is not tested: {reason}" for v, reason in view.left_out)
     return [

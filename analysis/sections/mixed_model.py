@@ -9,7 +9,7 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Section, Topic, running_text
-from analysis.sections.shared_tests import as_sentence, few_datasets, scored
+from analysis.sections.shared_tests import as_sentence, scored
 from analysis.stats import MixedEffect, MixedModel
 from analysis.text import Column, Columns, Kind, Show, counted, points, share_text, table
 
@@ -105,7 +105,7 @@ def _sentences(found: StudyModel, baseline: str) -> list[str]:
             "One trained model per seed is scored on every dataset; the effect of a seed on all of "
             "them together is not part of this model."
         )
-    return [*said, *few_datasets(found.num_datasets), *as_sentence(model.reason)]
+    return [*said, *as_sentence(model.reason)]
 
 
 def _variances(model: MixedModel) -> str:

@@ -15,19 +15,21 @@ from analysis.figures.levels import level_figure
 from analysis.figures.variance import variance_figure
 from analysis.read.results import Results
 from analysis.read.toggle_grid import find_toggle_grid
-from analysis.sections.analysis import Analysis, Options, once, resamples
-from analysis.sections.comparisons import TESTS
+from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.claims import claim_columns
+from analysis.sections.comparisons import judge_family
 from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence
 from analysis.stats import (
     MAX_PARTS,
     Alias,
+    Array,
     Attribution,
     CellMeans,
+    Judgment,
     LevelCells,
     PartEffect,
     Refusal,
-    Resamples,
     VarianceShares,
     VarianceSource,
     attribute,
@@ -35,7 +37,6 @@ from analysis.stats import (
     level_effects,
     variance_shares,
 )
-from analysis.stats import judge as judge_family
 from analysis.text import Column, Columns, Kind, Show, Table, label, table
 
 NO_REFINER = {"experiment.refiner": "@NullRefiner"}
@@ -57,7 +58,7 @@ class PartsView:
     variance: Mapping[str, VarianceShares] = field(default_factory=dict)
 
 
-def parts_view(results: Results, metric: str, draws: Resamples, options: Options) -> PartsView:
+def parts_view(results: Results, metric: str, options: Options) -> PartsView:
     """Attribution where parts are switched on and off, effects by level where there are more."""
     if not any(results.factors.values()):
         return PartsView(
@@ -65,15 +66,12 @@ def parts_view(results: Results, metric: str, draws: Resamples, options: Options
         )
     grid = find_toggle_grid(results.factors, levels=results.levels, base=_bare(results))
     tables = dict(zip(results.variants, results.cube(results.variants, metric), strict=True))
-    judge = partial(
-        judge_family,
-        alpha=options.alpha,
-        rope=options.rope,
-        names=results.datasets,
-        overlap=options.overlap,
-    )
+
+    def judge(family: Sequence[Array]) -> tuple[Judgment, ...]:
+        return judge_family(family, results, options, results.direction(metric), len(family))
+
     by_level = {levels: tables[v] for levels, v in grid.by_level.items()}
-    levels = level_effects(by_level, grid.factors, draws, judge=judge) if by_level else ()
+    levels = level_effects(by_level, grid.factors, judge=judge) if by_level else ()
     whole = len(by_level) == prod(len(levels) for levels in grid.factors.values())
     pairs = _cell_means(by_level, grid.factors) if by_level and whole else ()
     if not 1 < len(grid.parts) <= MAX_PARTS:
@@ -81,7 +79,7 @@ def parts_view(results: Results, metric: str, draws: Resamples, options: Options
         return PartsView(levels=levels, pairs=pairs, reason=reason, outside=grid.outside)
     cells = {cell: tables[v] for cell, v in grid.cells.items()}
     return PartsView(
-        attribution=attribute(cells, grid.parts, draws, judge=judge),
+        attribution=attribute(cells, grid.parts, judge=judge),
         levels=levels,
         pairs=pairs,
         outside=grid.outside,
@@ -111,7 +109,7 @@ def _cell_means(
 @once
 def parts(analysis: Analysis) -> PartsView:
     """The parts of this report's study, on the metric of the headline."""
-    return parts_view(analysis.results, analysis.metric, resamples(analysis), analysis.options)
+    return parts_view(analysis.results, analysis.metric, analysis.options)
 
 
 def has_attribution(analysis: Analysis) -> bool:
@@ -139,52 +137,17 @@ EFFECT_COLUMNS: Columns[PartEffect] = (
     Column("kind", "Kind", Kind.TEXT, lambda e: e.kind, Show.FILES),
     Column("parts", "Parts", Kind.LIST, lambda e: e.parts, Show.FILES),
     Column("value", "Points", Kind.DIFFERENCE, lambda e: e.value, Show.FILES),
-    Column(
-        "on_these_datasets",
-        "95 % these datasets",
-        Kind.INTERVAL,
-        lambda e: e.on_these_datasets,
-        Show.FILES,
-    ),
-    Column(
-        "on_datasets_like_these",
-        "95 % datasets like these",
-        Kind.INTERVAL,
-        lambda e: e.on_datasets_like_these,
-        Show.FILES,
-    ),
-    Column("p", "p", Kind.P, lambda e: e.p, Show.FILES),
-    Column("holm_p", "p Holm", Kind.P, lambda e: e.holm_p, Show.FILES),
-    Column("verdict", "Verdict", Kind.VERDICT, lambda e: e.verdict, Show.FILES),
-    Column("decided_by", "Decided by", Kind.TEXT, lambda e: e.decided_by, Show.FILES),
+    *claim_columns(lambda e: e.judgment, read=Show.FILES),
     Column("reason", "Remark", Kind.NOTE, lambda e: e.reason, Show.FILES),
 )
 READ_COLUMNS: Columns[PartEffect | Refusal] = (
     Column("parts", "Parts", Kind.NAME, lambda e: " × ".join(e.parts) or "all", Show.READ),
     Column("kind", "Effect", Kind.TEXT, lambda e: KIND_NAMES.get(e.kind, e.kind), Show.READ),
-    Column("verdict", "Verdict", Kind.VERDICT, _of_effect("verdict"), Show.READ),
     Column("value", "Points", Kind.DIFFERENCE, _of_effect("value"), Show.READ),
-    Column(
-        "on_datasets_like_these",
-        "95 % datasets like these",
-        Kind.INTERVAL,
-        _of_effect("on_datasets_like_these"),
-        Show.READ,
-    ),
-    Column(
-        "on_these_datasets",
-        "95 % these datasets",
-        Kind.INTERVAL,
-        _of_effect("on_these_datasets"),
-        Show.READ,
-    ),
-    Column("holm_p", "p Holm", Kind.P, _of_effect("holm_p"), Show.READ),
-    Column(
-        "decided_by",
-        "Decided by",
-        Kind.TEXT,
-        lambda e: TESTS.get(e.decided_by, "none") if isinstance(e, PartEffect) else None,
-        Show.READ,
+    *(
+        replace(c, show=c.show & Show.READ)
+        for c in claim_columns(_of_effect("judgment"))
+        if c.show & Show.READ
     ),
     Column("remark", "Remark", Kind.NOTE, lambda e: e.reason, Show.READ, optional=True),
 )

@@ -213,29 +213,53 @@ def _file_rows(found: MainTable) -> list[ResultRow]:
     ]
 
 
-TITLE = "Accuracy in percent, mean ± half width of the 95 % t interval over n seeds"
+TITLE = "Mean over seeds, in percent"
 
 
 def _page_table(analysis: Analysis) -> Table:
-    """All metrics of a dataset side by side, each number with a link to its runs."""
-    results, found = analysis.results, main(analysis)
-    columns: list[Column[str]] = [
-        Column("variant", "Variant", Kind.NAME, partial(_name, results), Show.READ ^ Show.PAPER),
-        Column("n", "n", Kind.COUNT, partial(num_seeds, found), Show.READ ^ Show.PAPER),
-    ]
-    for dataset, metric in found.columns:
-        brief = dataset == found.datasets[0] or results.shared_seeds
-        columns.append(
-            Column(
-                metric,
-                label(metric),
-                Kind.SCORE,
-                partial(_linked, analysis, dataset, metric),
-                Show.WIDE | Show.TERMINAL if brief else Show.WIDE,
-                group=AVERAGE_NAME if dataset is AVERAGE else dataset,
-            )
-        )
+    """The averages, and the metric of the headline on each dataset; numbers link to their runs."""
+    found = main(analysis)
+    average, *datasets = found.datasets
+    columns = _first_columns(analysis, Show.PAGE)
+    for metric in (m for m in found.metrics[average] if m is not HM_OF_MEANS):
+        columns.append(_score_column(analysis, average, metric, _group(average), Show.PAGE))
+    for dataset in datasets:
+        column = _score_column(analysis, dataset, analysis.metric, "", Show.PAGE)
+        named = f"{label(analysis.metric)} by dataset"
+        columns.append(replace(column, title=str(dataset), group=named))
     return table("main", TITLE, tuple(columns), found.variants, notes=_notes(analysis))
+
+
+def _full_table(analysis: Analysis) -> Table:
+    """All metrics of a dataset side by side."""
+    found = main(analysis)
+    more = len(found.columns) > len(found.metrics[found.datasets[0]]) + len(found.datasets) - 1
+    page = Show.PAGE if more else Show(0)
+    columns = _first_columns(analysis, Show.MARKDOWN | Show.TERMINAL | page)
+    for dataset, metric in found.columns:
+        brief = dataset == found.datasets[0] or analysis.results.shared_seeds
+        show = Show.MARKDOWN | page | (Show.TERMINAL if brief else Show(0))
+        columns.append(_score_column(analysis, dataset, metric, _group(dataset), show))
+    title = "All metrics on every dataset"
+    return table("all_metrics", title, tuple(columns), found.variants, folded=True)
+
+
+def _group(dataset: str | None) -> str:
+    return AVERAGE_NAME if dataset is AVERAGE else str(dataset)
+
+
+def _first_columns(analysis: Analysis, show: Show) -> list[Column[str]]:
+    return [
+        Column("variant", "Variant", Kind.NAME, partial(_name, analysis.results), show),
+        Column("n", "n", Kind.COUNT, partial(num_seeds, main(analysis)), show),
+    ]
+
+
+def _score_column(
+    analysis: Analysis, dataset: str | None, metric: str, group: str, show: Show
+) -> Column[str]:
+    score = partial(_linked, analysis, dataset, metric)
+    return Column(metric, label(metric), Kind.SCORE, score, show, group=group)
 
 
 def _name(results: Results, variant: str) -> Name:
@@ -264,16 +288,15 @@ def _linked(analysis: Analysis, dataset: str | None, metric: str, variant: str) 
 
 def _notes(analysis: Analysis) -> list[str]:
     found = main(analysis)
-    said = [
-        "In the first group of columns, † marks a mean that is significantly worse than the best "
-        "(Holm over all pairs) and ≈ one that is practically equal to it (within "
-        f"{points(analysis.options.rope)} points); no mark means undecided."
-    ]
-    if HM_OF_MEANS in found.metrics[found.datasets[0]]:
+    said = ["±: half width of the 95 % interval over n seeds."]
+    if found.datasets[0] is AVERAGE:
+        rope = analysis.options.rope
+        equal = f"; ≈ equivalent to it, within {points(rope)} points" if rope else ""
         said.append(
-            "HM is the mean of the harmonic means of the runs; HM of means is the harmonic mean of "
-            "the two averages, which most papers report."
+            f"On these datasets on average: † worse than the best{equal}; no mark: undecided."
         )
+    if {"base", "new"} <= set(analysis.results.metrics):
+        said.append("HM: harmonic mean of base and new accuracy, averaged over runs.")
     return said
 
 
@@ -303,12 +326,17 @@ def _paper_tables(analysis: Analysis) -> list[Table]:
     return made
 
 
-LEGEND = ("†: significantly worse than the best on average; ≈: practically equal to it.",)
+LEGEND = (
+    "†: worse than the best on these datasets on average; ≈: equivalent to it.",
+    "HM is the mean of the harmonic means of the runs; HM of means is the harmonic mean of the two "
+    "averages, which most papers report.",
+)
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
     tables = (
         _page_table(analysis),
+        _full_table(analysis),
         *_paper_tables(analysis),
         table("results", TITLE, FILE_COLUMNS, _file_rows(main(analysis))),
     )

@@ -4,8 +4,9 @@ Shape letters: D datasets, S seeds, V variants, R bootstrap repetitions, M compa
 Scores are fractions or differences of fractions; a missing cell is NaN. A generator is passed in
 wherever numbers are drawn. A number that does not exist is None, and the result gives the reason.
 
-The datasets are the sample (Demsar, JMLR 7, 2006): seeds of one dataset are not independent
-datasets, so every test over several datasets sees one number per dataset, the mean over its seeds.
+Every claim has a scope. About *these datasets* the seeds are the sample, stratified by dataset;
+about *datasets like these* the datasets are (Demsar, JMLR 7, 2006): seeds of one dataset are not
+independent datasets, so such a test sees one number per dataset, the mean over its seeds.
 """
 
 from analysis.stats.aggregates import (
@@ -37,19 +38,18 @@ from analysis.stats.attribution import (
     subsets,
 )
 from analysis.stats.decision import (
-    MIN_DATASETS_FOR_WILCOXON,
-    SMALL,
-    Primary,
-    Verdict,
-    family_test,
-    family_tests,
+    IDENTICAL,
+    Claim,
+    Judgment,
+    ShownIn,
     judge,
-    primary_test,
-    smallest_adjusted_p,
+    outside_region,
+    shown_in,
     verdict,
 )
 from analysis.stats.decision_table import (
     Rule,
+    ScopeRule,
     decision_rule,
 )
 from analysis.stats.effects import (
@@ -93,6 +93,11 @@ from analysis.stats.intervals import (
     t_interval,
     wilson_interval,
 )
+from analysis.stats.mean_tests import (
+    MeanTest,
+    stratified_t,
+    t_over_datasets,
+)
 from analysis.stats.mixed import (
     MixedEffect,
     MixedModel,
@@ -117,12 +122,14 @@ from analysis.stats.paired import (
     win_tie_loss,
 )
 from analysis.stats.power import (
-    NO_SPREAD,
+    MOST_DATASETS,
+    MOST_SEEDS,
     Designs,
-    Detector,
+    Limit,
     Spread,
-    detector,
     noether_size,
+    noncentral_t_tail,
+    satterthwaite_quantiles,
     t_power,
 )
 from analysis.stats.ranks import (
@@ -158,29 +165,32 @@ from analysis.stats.variance_shares import (
 
 __all__ = [
     "GAMMA",
+    "IDENTICAL",
     "KINDS",
     "MAX_PARTS",
-    "MIN_DATASETS_FOR_WILCOXON",
-    "NO_SPREAD",
+    "MOST_DATASETS",
+    "MOST_SEEDS",
     "ROPE",
     "ROUNDING",
     "SEEDS",
-    "SMALL",
     "Aggregates",
     "Alias",
     "Array",
     "Attribution",
     "CellMeans",
     "Cells",
+    "Claim",
     "Cochran",
     "Designs",
-    "Detector",
     "Estimate",
     "Interval",
     "Judge",
+    "Judgment",
     "LevelCells",
+    "Limit",
     "McNemar",
     "MeanInterval",
+    "MeanTest",
     "MixedEffect",
     "MixedModel",
     "Omnibus",
@@ -189,7 +199,6 @@ __all__ = [
     "PartEffect",
     "Parts",
     "Posterior",
-    "Primary",
     "RankGroups",
     "RankStability",
     "Refusal",
@@ -197,6 +206,8 @@ __all__ = [
     "ResampledT",
     "Resamples",
     "Rule",
+    "ScopeRule",
+    "ShownIn",
     "SignedRank",
     "Spread",
     "Tost",
@@ -204,7 +215,6 @@ __all__ = [
     "TwoClaims",
     "VarianceShares",
     "VarianceSource",
-    "Verdict",
     "aggregates",
     "attribute",
     "bayesian_correlated_t",
@@ -219,9 +229,6 @@ __all__ = [
     "corrected_resampled_t",
     "dataset_means",
     "decision_rule",
-    "detector",
-    "family_test",
-    "family_tests",
     "friedman",
     "hedges_g",
     "hodges_lehmann",
@@ -237,15 +244,16 @@ __all__ = [
     "mixed_model",
     "most_comparisons",
     "noether_size",
+    "noncentral_t_tail",
     "one_sided_p",
     "one_sided_t",
     "optimality_gap",
+    "outside_region",
     "page_trend",
     "paired_differences",
     "paired_t",
     "part_effects",
     "percentile_interval",
-    "primary_test",
     "probability_better",
     "probability_better_unpaired",
     "probability_of_improvement",
@@ -256,13 +264,16 @@ __all__ = [
     "rank_stability",
     "replicability",
     "replicated",
+    "satterthwaite_quantiles",
+    "shown_in",
     "sign_flip",
     "sign_test",
     "signed_rank",
-    "smallest_adjusted_p",
     "smallest_p",
+    "stratified_t",
     "subsets",
     "t_interval",
+    "t_over_datasets",
     "t_power",
     "tost",
     "variance_shares",

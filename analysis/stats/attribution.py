@@ -2,8 +2,8 @@
 
 A toggle grid switches k parts on and off. ``cells`` maps the set of parts that are on to scores
 (D, S), fractions, NaN where missing; every cell has the same datasets and seeds. All effects are
-linear in the cells, so each has a value per dataset and seed, and with it a two-level interval and
-a test like any comparison.
+linear in the cells, so each has a value per dataset and seed, and with it intervals and tests like
+any comparison.
 
 Sources: Shapley, Contributions to the Theory of Games II, 1953; Grabisch and Roubens, Int. J. Game
 Theory 28, 1999 (interactions, Moebius transform); Box, Hunter and Hunter, Statistics for
@@ -17,14 +17,13 @@ from itertools import combinations
 
 import numpy as np
 
-from analysis.stats.decision import Verdict
+from analysis.stats.decision import Judgment
 from analysis.stats.decision import judge as default_judge
-from analysis.stats.intervals import Array, Interval, dataset_means
-from analysis.stats.resampling import Resamples, mean_difference
+from analysis.stats.intervals import Array, dataset_means
 
 Parts = frozenset[str]
 Cells = Mapping[Parts, Array]
-Judge = Callable[[Sequence[Array]], tuple[Verdict, ...]]
+Judge = Callable[[Sequence[Array]], tuple[Judgment, ...]]
 Contrast = Mapping[Parts, float]
 
 MAX_PARTS = 8
@@ -76,19 +75,14 @@ def coded_interaction(which: Parts, parts: Sequence[str]) -> dict[Parts, float]:
 class PartEffect:
     """One effect: ``parts`` is one name, a group for interactions, empty for the whole.
 
-    ``on_these_datasets`` resamples seeds, ``on_datasets_like_these`` datasets and seeds. ``holm_p``
-    is adjusted within the kind. What does not exist is None and ``reason`` says why.
+    ``judgment`` has the claims of both scopes, adjusted within the kind. What does not exist is
+    None and ``reason`` says why.
     """
 
     kind: str
     parts: tuple[str, ...]
     value: float | None
-    on_these_datasets: Interval | None
-    on_datasets_like_these: Interval | None
-    p: float | None
-    holm_p: float | None = None
-    verdict: str = "undecided"
-    decided_by: str = "none"
+    judgment: Judgment
     per_dataset: tuple[float | None, ...] = field(default=(), metadata={"in_files": False})
     reason: str = ""
 
@@ -150,10 +144,8 @@ class Attribution:
         return tuple(sorted(self.parts, key=lambda part: -best.get(part, -math.inf)))
 
 
-def attribute(
-    cells: Cells, parts: Sequence[str], resamples: Resamples, *, judge: Judge = default_judge
-) -> Attribution:
-    """All effects that the observed cells determine, with intervals and Holm's p.
+def attribute(cells: Cells, parts: Sequence[str], *, judge: Judge = default_judge) -> Attribution:
+    """All effects that the observed cells determine, each with the claims of both scopes.
 
     An effect is given where all cells that it needs have scores; otherwise it is refused by name.
     All effects use the runs (dataset and seed) that every observed cell has, so that they add up.
@@ -174,7 +166,7 @@ def attribute(
                 refused.append(Refusal(kind=kind, parts=names, reason=reason))
             else:
                 found.append((names, combine(observed, weights)))
-        effects += part_effects(kind, found, resamples, judge=judge)
+        effects += part_effects(kind, found, judge=judge)
     complete = len(observed) == 2 ** len(parts)
     return Attribution(
         parts=tuple(parts),
@@ -242,36 +234,28 @@ def combine(cells: Cells, weights: Contrast) -> Array:
 def part_effects(
     kind: str,
     found: Sequence[tuple[tuple[str, ...], Array]],
-    resamples: Resamples,
     *,
     judge: Judge = default_judge,
 ) -> list[PartEffect]:
     """Effects of one kind, each from its own values (D, S), as one family for ``judge``."""
-    verdicts = judge([values for _, values in found])
+    judgments = judge([values for _, values in found])
     return [
-        _effect(kind, names, values, word, resamples)
-        for (names, values), word in zip(found, verdicts, strict=True)
+        _effect(kind, names, values, judgment)
+        for (names, values), judgment in zip(found, judgments, strict=True)
     ]
 
 
-def _effect(
-    kind: str, names: tuple[str, ...], values_DS: Array, word: Verdict, resamples: Resamples
-) -> PartEffect:
-    claims = mean_difference(values_DS, resamples)
-    why = claims.reason if claims else "no pair of dataset and seed has all the cells needed"
+def _effect(kind: str, names: tuple[str, ...], values_DS: Array, judgment: Judgment) -> PartEffect:
     means = dataset_means(values_DS)
+    known = means[np.isfinite(means)]
+    reasons = dict.fromkeys((judgment.these.reason, judgment.like.reason))
     return PartEffect(
         kind=kind,
         parts=names,
-        value=claims.value if claims else None,
-        on_these_datasets=claims.on_these_datasets if claims else None,
-        on_datasets_like_these=claims.on_datasets_like_these if claims else None,
-        p=word.raw_p,
-        holm_p=word.p,
-        verdict=word.word,
-        decided_by=word.decided_by,
+        value=float(known.mean()) if known.size else None,
+        judgment=judgment,
         per_dataset=tuple(None if math.isnan(m) else float(m) for m in means),
-        reason="; ".join(filter(None, (why, word.reason))),
+        reason="; ".join(filter(None, reasons)),
     )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from analysis.stats.attribution import Judge, PartEffect, part_effects
 from analysis.stats.decision import judge as default_judge
 from analysis.stats.intervals import Array, MeanInterval, paired_differences, t_interval
-from analysis.stats.resampling import Resamples
 
 LevelCells = Mapping[tuple[str, ...], Array]
 
@@ -21,7 +20,6 @@ LevelCells = Mapping[tuple[str, ...], Array]
 def level_effects(
     cells: LevelCells,
     factors: Mapping[str, Sequence[str]],
-    resamples: Resamples,
     *,
     judge: Judge = default_judge,
 ) -> tuple[PartEffect, ...]:
@@ -44,7 +42,7 @@ def level_effects(
             if pairs:
                 differences = [paired_differences(a, b) for a, b in pairs]
                 found.append(((name, levels[0], level), np.mean(differences, axis=0)))
-        made += part_effects("level", found, resamples, judge=judge)
+        made += part_effects("level", found, judge=judge)
     return tuple(made)
 
 

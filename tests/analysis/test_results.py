@@ -1,5 +1,7 @@
 """``Results.cube``: one array a metric, and nobody repeats unseeded variants by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,3 +51,10 @@ def test_it_is_made_once_and_read_only():
     assert found.cube(("a", "zero"), "accuracy") is cube
     with pytest.raises(ValueError, match="read-only"):
         cube[0, 0, 0] = 1.0
+
+
+def test_a_metric_has_a_direction():
+    assert results().direction("accuracy") == 1
+    error = replace(results(), lower_is_better=frozenset({"accuracy"}))
+    assert error.direction("accuracy") == -1 and error.direction("base") == 1
+    np.testing.assert_array_equal(error.scores("a", "accuracy"), results().scores("a", "accuracy"))
