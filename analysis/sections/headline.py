@@ -317,7 +317,6 @@ class AnswerRow:
     """
 
     answer: Answer
-    direction: int
     extent: float
     rope: float
     cost: float | None
@@ -385,29 +384,32 @@ COLUMNS: Columns[AnswerRow] = (
 """Costs depend on the machine, so they are on the page alone."""
 
 
-def answer_table(analysis: Analysis, rows: Sequence[Answer]) -> Table:
-    """The rows with their effects drawn on one scale; the table of comparisons has them all."""
-    results, options = analysis.results, analysis.options
-    shown = rows[:MAX_ROWS]
-    ends = [abs(e) for row in shown for e in _ends(row.c, options.rope)]
-    seconds = {
-        str(row["variant"]): row["train_seconds"] for row in results.costs.to_dict("records")
-    }
+def answer_table(
+    rows: Sequence[Answer],
+    *,
+    rope: float,
+    one_method: bool = False,
+    seconds: Mapping[str, float] | None = None,
+) -> Table:
+    """The rows with their effects drawn on one scale; the table of comparisons has them all.
+    ``seconds`` of training by variant, where they are recorded.
+    """
+    shown, times = rows[:MAX_ROWS], seconds or {}
+    ends = [abs(e) for row in shown for e in _ends(row.c, rope)]
     made = [
         AnswerRow(
             answer=row,
-            direction=results.direction(row.c.metric),
             extent=max(ends, default=1.0),
-            rope=options.rope,
-            one_method=len(results.references) == 1,
-            cost=_ratio(seconds.get(row.c.variant), seconds.get(row.c.reference)),
+            rope=rope,
+            one_method=one_method,
+            cost=_ratio(times.get(row.c.variant), times.get(row.c.reference)),
         )
         for row in shown
     ]
-    notes = [KEY + (SHADED.format(rope=points(options.rope)) if options.rope else "")]
+    notes = [KEY + (SHADED.format(rope=points(rope)) if rope else "")]
     if left := len(rows) - len(shown):
         notes.append(f"{counted(left, 'further row')} in the table of comparisons.")
-    title = f"{label(analysis.metric)}: how much, and could it be luck?"
+    title = f"{label(rows[0].c.metric)}: how much, and could it be luck?"
     return table("answer", title, COLUMNS, made, notes=notes)
 
 
@@ -430,15 +432,28 @@ def _ratio(one: float | None, two: float | None) -> float | None:
     return one / two if one is not None and two else None
 
 
+def _tables(analysis: Analysis, rows: Sequence[Answer]) -> tuple[Table, ...]:
+    results = analysis.results
+    if not rows:
+        return ()
+    costs = results.costs.to_dict("records")
+    found = answer_table(
+        rows,
+        rope=analysis.options.rope,
+        one_method=len(results.references) == 1,
+        seconds={str(row["variant"]): row["train_seconds"] for row in costs},
+    )
+    return (found,)
+
+
 def _sections(analysis: Analysis) -> Sequence[Section]:
     results, blocks = analysis.results, compared(analysis)
     said = headline(results, blocks, analysis.options.alpha)
     images = image_sentences(compared_images(analysis), analysis.options.alpha)
     rows = answers(results, blocks) if len(results.variants) > 1 else []
-    tables = (answer_table(analysis, rows),) if rows else ()
     notes = tuple(remarks(results, rows))
     return [
-        Section(key="headline", sentences=(*said, *images), tables=tables),
+        Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows)),
         Section(key="remarks", sentences=notes, reason="" if notes else "there are none"),
     ]
 

@@ -19,6 +19,7 @@ from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.claims import claim_columns
 from analysis.sections.comparisons import Block, compared, judge_family
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
+from analysis.sections.selection import noted, selection
 from analysis.stats import Array, Judgment, Omnibus, RankGroups
 from analysis.text import (
     Column,
@@ -33,15 +34,13 @@ from analysis.text import (
     table,
 )
 
-MAX_VARIANTS = 40
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairwise:
     """All pairs of the variants that may be ranked with the baseline.
 
     ``judgments`` has row against column by their indices, both ways; ``difference_VV`` is row
-    minus column, NaN without a pair, and ``p_VV`` the adjusted p about datasets like these, 1
+    minus column, NaN without a pair, and ``p_VV`` the adjusted p about datasets like these, NaN
     without a test. ``ranks`` is None where too few datasets are complete, and ``reason`` says so.
     ``left_out`` names variants that may not be ranked, with the reason.
     """
@@ -93,7 +92,8 @@ def all_pairs(
         difference = float(known.mean()) if known.size else np.nan
         difference_VV[i, j], difference_VV[j, i] = difference, -difference
         decided = planned.get((ranked[i], ranked[j]), judgment)
-        p_VV[i, j] = p_VV[j, i] = 1.0 if decided.like.holm_p is None else decided.like.holm_p
+        p = decided.like.holm_p
+        p_VV[i, j] = p_VV[j, i] = np.nan if p is None else p
         found[i, j], found[j, i] = decided, decided.reversed
     table_DV = direction * stats.dataset_means(results.cube(ranked, metric)).T
     ranks, reason = _rank_groups(table_DV, p_VV, options)
@@ -130,8 +130,6 @@ def _ranked(results: Results) -> tuple[list[str], tuple[tuple[str, str], ...]]:
             left_out.append((variant, f"the same runs as {results.aliases[variant]}"))
         elif reason := results.not_comparable(variant, results.baseline):
             left_out.append((variant, reason))
-        elif len(ranked) >= MAX_VARIANTS:
-            left_out.append((variant, f"at most {MAX_VARIANTS} variants are compared in pairs"))
         else:
             ranked.append(variant)
     return ranked, tuple(left_out)
@@ -269,13 +267,8 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
     if found.ranks is None:
         sentences = (*sentences, make_sentence(f"No critical-difference diagram: {found.reason}."))
     else:
-        ranks, variants = found.ranks, found.variants
-        info = RankInfo(
-            variants=tuple(variants[v] for v in ranks.order),
-            mean_ranks=ranks.mean_ranks,
-            groups=tuple(tuple(variants[v] for v in group) for group in ranks.groups),
-        )
-        drawn = critical_difference(info, alpha=analysis.options.alpha)
+        info = _rank_info(found, found.ranks, selection(analysis).kept(found.variants))
+        drawn = noted(analysis, critical_difference(info, alpha=analysis.options.alpha))
     views = list(every.values())
     return [
         Section(
@@ -294,22 +287,37 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
+def _rank_info(found: Pairwise, ranks: RankGroups, kept: Sequence[int]) -> RankInfo:
+    """The diagram of the variants at these places; a group of which one is left has no bar."""
+    names = {v: found.variants[v] for v in kept}
+    members = [tuple(names[v] for v in group if v in names) for group in ranks.groups]
+    places = zip(ranks.order, ranks.mean_ranks, strict=True)
+    shown = [(names[v], rank) for v, rank in places if v in names]
+    return RankInfo(
+        variants=tuple(name for name, _ in shown),
+        mean_ranks=tuple(rank for _, rank in shown),
+        groups=tuple(dict.fromkeys(group for group in members if len(group) > 1)),
+        apart=ranks.apart,
+        untested=ranks.untested,
+    )
+
+
 ONE_VARIANT = "there is only one variant, so there is nothing to compare"
 
 
 def _row_minus_column(analysis: Analysis) -> Sequence[Section]:
     found = paired(analysis)[analysis.metric]
-    size = len(found.variants)
+    kept = selection(analysis).kept(found.variants)
+    names = tuple(found.variants[v] for v in kept)
     info = PairwiseInfo(
-        rows=found.variants,
-        columns=found.variants,
-        difference=found.difference_VV,
+        rows=names,
+        columns=names,
+        difference=found.difference_VV[np.ix_(kept, kept)],
         marks=tuple(
-            tuple(marks(found.judgments[i, j]) if i != j else "" for j in range(size))
-            for i in range(size)
+            tuple(marks(found.judgments[i, j]) if i != j else "" for j in kept) for i in kept
         ),
     )
-    drawn = pairwise_heatmap(info, metric=label(found.metric))
+    drawn = noted(analysis, pairwise_heatmap(info, metric=label(found.metric)))
     section = Section(
         key="pair_differences",
         title="Row minus column",

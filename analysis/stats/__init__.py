@@ -77,8 +77,10 @@ from analysis.stats.factorial import (
     level_effects,
 )
 from analysis.stats.image_tests import (
+    ClusteredDifference,
     Cochran,
     McNemar,
+    clustered_difference,
     cochran_q,
     mcnemar_exact,
 )
@@ -180,6 +182,7 @@ __all__ = [
     "CellMeans",
     "Cells",
     "Claim",
+    "ClusteredDifference",
     "Cochran",
     "Designs",
     "Estimate",
@@ -221,6 +224,7 @@ __all__ = [
     "bayesian_signed_rank",
     "bootstrap",
     "cell_means",
+    "clustered_difference",
     "cochran_q",
     "coded_interaction",
     "cohen_dz",

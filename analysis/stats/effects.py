@@ -54,7 +54,7 @@ def hodges_lehmann(differences: Array, *, level: float = 0.95) -> Estimate:
         spread = np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
         cut = int(n * (n + 1) / 4 - stats.norm.ppf(0.5 + level / 2) * spread)
         return Estimate(value, Interval(float(walsh[cut]), float(walsh[-1 - cut])))
-    below = np.cumsum(np.array(sign_sum_counts(list(range(1, n + 1))), dtype=object)) / 2**n
+    below = np.cumsum(np.array(sign_sum_counts(n), dtype=object)) / 2**n
     allowed = np.flatnonzero(2 * below <= 1 - level + 1e-12)
     if allowed.size == 0:
         reach = 1 - 2 / 2**n

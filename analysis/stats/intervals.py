@@ -1,11 +1,12 @@
 """Means, paired differences and their intervals."""
 
+import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 Array = NDArray[np.float64]
 
@@ -41,6 +42,12 @@ def has_spread(values: Array) -> bool:
     return values.size > 1 and bool(np.any(np.round(values - values[0], ROUNDING)))
 
 
+@functools.lru_cache(maxsize=4096)
+def t_quantile(level: float, df: int) -> float:
+    """Half width, in standard errors, of the two-sided interval of Student's t."""
+    return float(special.stdtrit(df, 0.5 + level / 2))
+
+
 def t_interval(values: Array, *, level: float = 0.95) -> MeanInterval:
     """Mean and t half width of the values that are not NaN, shape (n,).
 
@@ -55,8 +62,8 @@ def t_interval(values: Array, *, level: float = 0.95) -> MeanInterval:
     mean = float(known.mean())
     if n < 2:
         return MeanInterval(mean, None, n)
-    quantile = float(stats.t.ppf(0.5 + level / 2, n - 1))
-    return MeanInterval(mean, quantile * float(known.std(ddof=1)) / math.sqrt(n), n)
+    half_width = t_quantile(level, n - 1) * float(known.std(ddof=1)) / math.sqrt(n)
+    return MeanInterval(mean, half_width, n)
 
 
 def paired_differences(variant_DS: Array, reference_DS: Array) -> Array:

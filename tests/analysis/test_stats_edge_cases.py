@@ -160,15 +160,51 @@ def test_thirty_variants_cannot_all_be_told_apart():
     assert len(groups) == 1 and len(groups[0]) == 30
 
 
-def test_groups_are_the_maximal_sets_without_a_difference():
+def joined_by(p, ranks=(1, 2, 3, 4)):
+    """Groups by a matrix of p values that is 1 but for these pairs, of variants in this order."""
+    matrix = np.ones((len(ranks),) * 2)
+    for (i, j), value in p.items():
+        matrix[i, j] = matrix[j, i] = value
+    scores = -np.tile(np.array(ranks, dtype=float), (6, 1))
+    return stats.rank_groups(scores, matrix)
+
+
+def test_groups_are_the_longest_stretches_without_a_difference():
     """0-1 and 1-2 do not differ, 0-2 do; 3 differs from all."""
-    table = np.tile([0.9, 0.8, 0.7, 0.1], (6, 1)) + rng().normal(0, 1e-4, (6, 1))
-    p = np.ones((4, 4))
-    p[0, 2] = p[2, 0] = 0.01
-    p[3, :3] = p[:3, 3] = 0.001
-    found = stats.rank_groups(table, p)
+    found = joined_by({(0, 2): 0.01, **{(3, v): 0.001 for v in range(3)}})
     assert found.order == (0, 1, 2, 3) and found.mean_ranks == (1, 2, 3, 4)
-    assert found.groups == ((0, 1), (1, 2))
+    assert found.groups == ((0, 1), (1, 2)) and (found.apart, found.untested) == (0, 0)
+
+
+def test_no_group_spans_a_variant_that_differs_from_a_member():
+    """0, 1 and 3 do not differ, but 2 ranks between them and differs from 1."""
+    found = joined_by({(1, 2): 0.01})
+    assert found.groups == ((0, 1), (2, 3))
+    assert found.apart == 3  # 0-2, 0-3 and 1-3
+    assert joined_by({(0, 3): 0.01, (1, 2): 0.01}, (1, 2, 2, 4)).groups == ()
+    assert joined_by({(2, 3): 0.01, (1, 3): 0.01}, (1, 2, 2, 2)).groups == ()
+    assert joined_by({(0, 3): 0.01}, (1, 2, 2, 4)).groups == ((0, 1, 2), (1, 2, 3))
+
+
+def test_a_pair_without_a_test_is_not_joined():
+    found = joined_by({(0, 1): NAN, (0, 2): NAN, (0, 3): NAN})
+    assert found.groups == ((1, 2, 3),) and (found.apart, found.untested) == (0, 3)
+
+
+def test_random_groups_contain_every_rank_between_theirs_and_only_pairs_that_do_not_differ():
+    draws = rng(3)
+    for _ in range(200):
+        size = int(draws.integers(2, 9))
+        table = draws.integers(0, 4, (3, size)).astype(float)
+        p = np.triu(draws.choice([0.01, 0.2, NAN], (size, size), p=[0.3, 0.6, 0.1]), 1)
+        found = stats.rank_groups(table, p + p.T + np.eye(size))
+        ranks = dict(zip(found.order, found.mean_ranks, strict=True))
+        whole = [set(group) for group in found.groups]
+        for group in whole:
+            low, high = min(ranks[v] for v in group), max(ranks[v] for v in group)
+            assert group == {v for v in ranks if low - 1e-9 <= ranks[v] <= high + 1e-9}
+            assert all((p + p.T)[i, j] >= 0.05 for i in group for j in group if i != j)
+            assert not any(group < other for other in whole)
 
 
 def test_most_comparisons_within_reach():
@@ -210,6 +246,28 @@ def test_two_sided_even_where_a_library_picks_the_side():
     d = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, -0.05])
     assert stats.signed_rank(d).p == stats.signed_rank(-d).p
     assert stats.signed_rank(d).p == 2 * 2 / 2**7
+
+
+def counted_one_by_one(differences):
+    """p of the signed-rank test from the counts of all sums, added up rank by rank."""
+    rounded = np.round(differences, 9)
+    doubled = np.rint(2 * scipy_stats.rankdata(np.abs(rounded))).astype(int)
+    positive, ranks = int(doubled[rounded > 0].sum()), doubled[rounded != 0].tolist()
+    counts = [1]
+    for rank in ranks:
+        pairs = zip(counts + [0] * rank, [0] * rank + counts, strict=True)
+        counts = [without + with_it for without, with_it in pairs]
+    extreme = min(sum(counts[: positive + 1]), sum(counts[positive:]))
+    return min(1.0, 2 * extreme / 2 ** len(ranks))
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_signed_rank_is_the_count_of_all_sign_patterns_with_ties_and_zeros(decimals):
+    draws = rng(decimals)
+    for n in (*range(1, 15), 40, 112):
+        for shift in (0.0, 0.4, 2.0):
+            d = np.round(draws.normal(shift, 1, n), decimals)
+            assert stats.signed_rank(d).p == counted_one_by_one(d)
 
 
 def test_mixed_model_has_a_dataset_intercept_and_reads_no_name():
