@@ -21,9 +21,9 @@ AGGREGATES = {
     "optimality_gap": "Optimality gap",
 }
 CAPTION = (
-    "Left: interquartile mean, median and mean over datasets, and the gap to 100 %, with 95 % "
-    "bootstrap intervals (thick: these datasets; thin: datasets like these). Right: share of runs "
-    "above a score; a higher curve is better (Agarwal et al., NeurIPS 2021)."
+    "Left: interquartile mean, median and mean over datasets, and the gap to 100 %; the mean and "
+    "the gap with 95 % t intervals over seeds, which are about these datasets. Right: share of "
+    "runs above a score (Agarwal et al., NeurIPS 2021)."
 )
 
 
@@ -89,9 +89,6 @@ def _aggregate(axes: Axes, profiles: Sequence[ProfileInfo], key: str, style: Sty
         if found.on_these_datasets:
             ends = [100 * v for v in found.on_these_datasets]
             axes.plot(ends, [row, row], color=series["color"], linewidth=5, alpha=0.4)
-        if found.on_datasets_like_these:
-            ends = [100 * v for v in found.on_datasets_like_these]
-            axes.plot(ends, [row, row], color=series["color"], linewidth=1.2)
         axes.plot([100 * found.value], [row], linestyle="", markersize=5.5, **series)
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(labelsize=8.5)

@@ -10,16 +10,13 @@ independent datasets, so such a test sees one number per dataset, the mean over 
 """
 
 from analysis.stats.aggregates import (
-    Aggregates,
-    aggregates,
-    improvement_claims,
+    improvement,
     iqm,
     mean_of_datasets,
     median_of_datasets,
     optimality_gap,
     probability_of_improvement,
     profile,
-    profile_claims,
 )
 from analysis.stats.attribution import (
     KINDS,
@@ -89,9 +86,8 @@ from analysis.stats.intervals import (
     MeanInterval,
     dataset_means,
     paired_differences,
-    percentile_interval,
+    share_interval,
     t_interval,
-    wilson_interval,
 )
 from analysis.stats.mean_tests import (
     MeanTest,
@@ -152,9 +148,6 @@ from analysis.stats.replicability import (
 )
 from analysis.stats.resampling import (
     Resamples,
-    TwoClaims,
-    bootstrap,
-    mean_difference,
 )
 from analysis.stats.variance_shares import (
     SEEDS,
@@ -173,7 +166,6 @@ __all__ = [
     "ROPE",
     "ROUNDING",
     "SEEDS",
-    "Aggregates",
     "Alias",
     "Array",
     "Attribution",
@@ -212,14 +204,11 @@ __all__ = [
     "Spread",
     "Tost",
     "Trend",
-    "TwoClaims",
     "VarianceShares",
     "VarianceSource",
-    "aggregates",
     "attribute",
     "bayesian_correlated_t",
     "bayesian_signed_rank",
-    "bootstrap",
     "cell_means",
     "cochran_q",
     "coded_interaction",
@@ -233,12 +222,11 @@ __all__ = [
     "hedges_g",
     "hodges_lehmann",
     "holm",
-    "improvement_claims",
+    "improvement",
     "iqm",
     "judge",
     "level_effects",
     "mcnemar_exact",
-    "mean_difference",
     "mean_of_datasets",
     "median_of_datasets",
     "mixed_model",
@@ -253,18 +241,17 @@ __all__ = [
     "paired_differences",
     "paired_t",
     "part_effects",
-    "percentile_interval",
     "probability_better",
     "probability_better_unpaired",
     "probability_of_improvement",
     "profile",
-    "profile_claims",
     "rank_biserial",
     "rank_groups",
     "rank_stability",
     "replicability",
     "replicated",
     "satterthwaite_quantiles",
+    "share_interval",
     "shown_in",
     "sign_flip",
     "sign_test",
@@ -279,6 +266,5 @@ __all__ = [
     "variance_shares",
     "verdict",
     "welch_t",
-    "wilson_interval",
     "win_tie_loss",
 ]
