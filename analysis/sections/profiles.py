@@ -26,26 +26,33 @@ def _complete(analysis: Analysis) -> dict[str, Array]:
     """The scores (D, S) of the shown variants that lack none."""
     results = analysis.results
     variants = [v for v in selection(analysis).shown if v not in results.aliases]
-    tables = zip(variants, results.cube(variants, analysis.metric), strict=True)
-    return {v: table_DS for v, table_DS in tables if not np.isnan(table_DS).any()}
+    tables = {v: results.scores(v, analysis.metric) for v in variants}
+    return {v: table_DS for v, table_DS in tables.items() if not np.isnan(table_DS).any()}
 
 
 def _profiles(analysis: Analysis) -> list[ProfileInfo]:
     """Profiles of the variants with a complete table."""
-    complete = _complete(analysis)
+    complete, direction = _complete(analysis), analysis.results.direction(analysis.metric)
+    ideal = 1.0 if direction > 0 else 0.0
     points = _points(list(complete.values())) if complete else ()
     return [
         ProfileInfo(
             variant=v,
             points=points,
-            share_above=tuple(stats.profile(table_DS, points).tolist()),
+            share_better=tuple(_shares(direction * table_DS, direction * np.array(points))),
             iqm=Estimated(value=float(stats.iqm(table_DS))),
             median=Estimated(value=float(stats.median_of_datasets(table_DS))),
             mean=_over_seeds(table_DS),
-            optimality_gap=_over_seeds(1 - np.minimum(table_DS, 1.0)),
+            optimality_gap=_over_seeds(np.maximum(direction * (ideal - table_DS), 0.0)),
         )
         for v, table_DS in complete.items()
     ]
+
+
+def _shares(gains_DS: Array, points: Array) -> list[float]:
+    """Share of runs that are better than each of the points."""
+    shares: list[float] = stats.profile(gains_DS, points.tolist()).tolist()
+    return shares
 
 
 def _over_seeds(values_DS: Array) -> Estimated:
@@ -64,7 +71,11 @@ def _points(tables: Sequence[Array]) -> tuple[float, ...]:
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    drawn = profile_figure(_profiles(analysis), metric=label(analysis.metric))
+    drawn = profile_figure(
+        _profiles(analysis),
+        metric=label(analysis.metric),
+        direction=analysis.results.direction(analysis.metric),
+    )
     drawn = noted(analysis, drawn)
     return [
         Section(
