@@ -58,9 +58,7 @@ def difference_heatmap(info: MatrixInfo, *, baseline: str, metric: str) -> Figur
     return Figure(
         name="difference_heatmap",
         title=f"{metric}: difference from {baseline} by dataset",
-        caption=f"Difference from {baseline} in points of {metric}, mean over seeds. Blue is above "
-        "and orange below; the stronger the color, the larger the difference. A dot marks a "
-        "missing pair.",
+        caption=f"Points of {metric} above (blue) or below (orange) {baseline}, mean over seeds.",
         info=info,
         draw=partial(_draw, info, None),
     )

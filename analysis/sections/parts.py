@@ -113,8 +113,9 @@ def parts(analysis: Analysis) -> PartsView:
 
 
 def has_attribution(analysis: Analysis) -> bool:
-    """Whether the attribution can be shown."""
-    return any(section.figures for section in _attribution(analysis))
+    """Whether the gain is divided among the parts."""
+    found = parts(analysis).attribution
+    return found is not None and bool(found.of("shapley"))
 
 
 KIND_NAMES = {
@@ -182,6 +183,9 @@ def _confounded(alias: Alias) -> list[Confounded]:
     return rows or [Confounded(alias, (), None)]
 
 
+SAID_IN_THE_ANSWER = {"full_minus_base", "leave_one_out"}
+"""Effects that are comparisons with a reference, which the answer and the forest plot draw."""
+
 EFFECTS_NOTE = (
     "Each kind of effect is a family of its own for Holm's adjustment, and its test follows from "
     "its own numbers of datasets and seeds. The table of comparisons is another family, so the "
@@ -197,6 +201,8 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
     if found is None:
         return [Section(key="attribution", tables=(outside,), reason=view.reason)]
     drawn = attribution_figure(found, metric=label(analysis.metric))
+    if {effect.kind for effect in found.effects} <= SAID_IN_THE_ANSWER:
+        drawn = None
     shown: list[PartEffect | Refusal] = [*found.effects, *found.refused]
     return [
         Section(

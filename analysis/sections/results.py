@@ -29,7 +29,6 @@ from analysis.text import (
     Span,
     Table,
     label,
-    points,
     table,
 )
 from core.metrics import harmonic_mean
@@ -220,9 +219,14 @@ def _page_table(analysis: Analysis) -> Table:
     """The averages, and the metric of the headline on each dataset; numbers link to their runs."""
     found = main(analysis)
     average, *datasets = found.datasets
-    columns = _first_columns(analysis, Show.PAGE)
-    for metric in (m for m in found.metrics[average] if m is not HM_OF_MEANS):
-        columns.append(_score_column(analysis, average, metric, _group(average), Show.PAGE))
+    name, count = _first_columns(analysis, Show.PAGE)
+    counts = {num_seeds(found, v) for v in found.variants if analysis.results.seeded(v)}
+    columns = [name, count] if len(counts) > 1 else [name]
+    columns += [
+        _score_column(analysis, average, metric, _group(average), Show.PAGE)
+        for metric in found.metrics[average]
+        if metric is not HM_OF_MEANS
+    ]
     for dataset in datasets:
         column = _score_column(analysis, dataset, analysis.metric, "", Show.PAGE)
         named = f"{label(analysis.metric)} by dataset"
@@ -288,16 +292,13 @@ def _linked(analysis: Analysis, dataset: str | None, metric: str, variant: str) 
 
 def _notes(analysis: Analysis) -> list[str]:
     found = main(analysis)
-    said = ["±: half width of the 95 % interval over n seeds."]
+    said = ["±: half width of the 95 % interval over seeds."]
     if found.datasets[0] is AVERAGE:
-        rope = analysis.options.rope
-        equal = f"; ≈ equivalent to it, within {points(rope)} points" if rope else ""
-        said.append(
-            f"On these datasets on average: † worse than the best{equal}; no mark: undecided."
-        )
+        equal = "; ≈ equivalent to it" if analysis.options.rope else ""
+        said.append(f"† worse than the best on these datasets{equal}; no mark: undecided.")
     if {"base", "new"} <= set(analysis.results.metrics):
-        said.append("HM: harmonic mean of base and new accuracy, averaged over runs.")
-    return said
+        said.append("HM: harmonic mean of base and new accuracy.")
+    return [" ".join(said)]
 
 
 def _paper_tables(analysis: Analysis) -> list[Table]:

@@ -74,8 +74,10 @@ from analysis.stats.factorial import (
     level_effects,
 )
 from analysis.stats.image_tests import (
+    ClusteredDifference,
     Cochran,
     McNemar,
+    clustered_difference,
     cochran_q,
     mcnemar_exact,
 )
@@ -172,6 +174,7 @@ __all__ = [
     "CellMeans",
     "Cells",
     "Claim",
+    "ClusteredDifference",
     "Cochran",
     "Designs",
     "Estimate",
@@ -210,6 +213,7 @@ __all__ = [
     "bayesian_correlated_t",
     "bayesian_signed_rank",
     "cell_means",
+    "clustered_difference",
     "cochran_q",
     "coded_interaction",
     "cohen_dz",
