@@ -267,6 +267,7 @@ def build_report(
         out=out,
         page=out / "index.html",
     )
+    (out / runs.PAGE).unlink(missing_ok=True)
     for name, content in _files(report).items():
         write_atomic(out / name, content)
     if figures:
@@ -354,6 +355,11 @@ def _files(report: Report) -> dict[str, str | bytes]:
         "references.bib": "\n".join(work.bibtex for work in cited(chapters)),
         "index.html": render_page(header, chapters),
     }
+    if (every_run := runs.runs_page(report.analysis)) is not None:
+        chapter: Chapter[Analysis] = Chapter(
+            key="runs", title="Runs", topics=(), sections=(every_run,)
+        )
+        files[runs.PAGE] = render_page(replace(header, question="", links=()), (chapter,))
     if not found.costs.empty:
         files["cost.csv"] = found.costs.round(6).to_csv(index=False, lineterminator="\n")
     return files

@@ -414,7 +414,7 @@ def _changes(results: Results, c: Comparison) -> tuple[str, ...]:
 def _table(analysis: Analysis, block: Block, metric: str) -> Table:
     results, where = analysis.results, anchors(analysis)
     rows = [
-        ComparisonRow(c, _changes(results, c), f"#{where.variant(c.variant)}")
+        ComparisonRow(c, _changes(results, c), where.to_variant(c.variant))
         for c in block.comparisons[metric]
     ]
     return table(

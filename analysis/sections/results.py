@@ -286,8 +286,8 @@ def _shown(analysis: Analysis, dataset: str | None, metric: str, variant: str) -
 
 def _linked(analysis: Analysis, dataset: str | None, metric: str, variant: str) -> Linked:
     where = anchors(analysis)
-    row_id = where.variant(variant) if dataset is AVERAGE else where.cell(variant, dataset)
-    return Linked(_shown(analysis, dataset, metric, variant), f"#{row_id}")
+    target = where.to_variant(variant) if dataset is AVERAGE else where.to_cell(variant, dataset)
+    return Linked(_shown(analysis, dataset, metric, variant), target)
 
 
 def _notes(analysis: Analysis) -> list[str]:
