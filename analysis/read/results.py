@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -224,8 +225,19 @@ def metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def add_hm(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the harmonic mean of each row's base and new, where it has both columns."""
+    """The frame with the harmonic mean of each row's base and new, where it has both columns; NaN
+    where one of them is.
+    """
     if not {"base", "new"} <= set(frame.columns):
         return frame
-    pairs = zip(frame["base"], frame["new"], strict=True)
-    return frame.assign(hm=[harmonic_mean(float(b), float(n)) for b, n in pairs])
+    pairs = [(float(b), float(n)) for b, n in zip(frame["base"], frame["new"], strict=True)]
+    return frame.assign(hm=[np.nan if np.isnan(b + n) else harmonic_mean(b, n) for b, n in pairs])
+
+
+def seed_array(seeds: Sequence[int | None]) -> Any:
+    """A column of seeds, <NA> for a measurement without one: whole numbers up to 2^64 - 1, exactly.
+
+    pandas keeps them in 64 bits; seeds beyond a signed integer must all be unsigned.
+    """
+    large = max((s for s in seeds if s is not None), default=0) >= 2**63
+    return pd.array(list(seeds), dtype="UInt64" if large else "Int64")

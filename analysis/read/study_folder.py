@@ -15,6 +15,7 @@ from analysis.read.results import (
     Setting,
     add_hm,
     metric_order,
+    seed_array,
     with_choices,
 )
 from analysis.read.shot_curves import curve_rows, point
@@ -138,7 +139,7 @@ def _key(cell: CellResult, dataset: str) -> dict[str, Any]:
 
 def _typed(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows))
-    return add_hm(frame.assign(seed=pd.array(frame["seed"].tolist(), dtype="Int64")))
+    return add_hm(frame.assign(seed=seed_array([row["seed"] for row in rows])))
 
 
 def _problems(cells: Sequence[CellResult]) -> Iterable[Problem]:
@@ -317,5 +318,5 @@ def _runs(cells: Sequence[CellResult], used: Sequence[CellResult]) -> pd.DataFra
         for c in cells
     ]
     frame = pd.DataFrame(rows)
-    numbers = {n: pd.array(frame[n].tolist(), dtype="Int64") for n in ("seed", "shots")}
-    return frame.assign(**numbers)
+    shots = pd.array([c.shots for c in cells], dtype="Int64")
+    return frame.assign(seed=seed_array([c.seed for c in cells]), shots=shots)
