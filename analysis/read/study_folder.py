@@ -22,6 +22,9 @@ from analysis.read.shot_curves import curve_rows, point
 from core.store.manifest import read_manifest
 from core.store.record import RunRecord, record_paths
 
+TARGETS = {"all": "accuracy"}
+"""Metrics that are not called as the classes that they are measured on."""
+
 
 def load_study(
     study_dir: Path, *, baseline: str | None = None, allow_mixed: bool = False
@@ -104,7 +107,7 @@ def _scores(
     ):
         rows = [
             {**_key(c, c.dataset), "run": (c.identity,)}
-            | {e.target: e.accuracy for e in r.evaluations}
+            | {TARGETS.get(e.target, e.target): e.accuracy for e in r.evaluations}
             for c, r in pairs
         ]
         return _typed(rows), planned, (), False

@@ -13,6 +13,7 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.runs import anchors
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
+from analysis.sections.unpaired import unpaired_text
 from analysis.stats import SMALL, Array, Interval, Primary, Resamples, Verdict
 from analysis.text import (
     HM_OF_MEANS,
@@ -22,11 +23,7 @@ from analysis.text import (
     Linked,
     Show,
     Table,
-    interval_text,
     label,
-    p_equals,
-    points,
-    share_text,
     table,
 )
 from core.metrics import harmonic_mean
@@ -164,26 +161,8 @@ def _compare(
     means = stats.dataset_means(difference_DS)
     known = ~np.isnan(means)
     if not known.any():
-        scores = [results.scores(v, metric) for v in (variant, reference)]
-        return replace(blank, reason=f"{NO_PAIR}{_unpaired(*scores)}")
+        return replace(blank, reason=NO_PAIR + unpaired_text(results, variant, reference, metric))
     return _effect(blank, results, difference_DS, means, resamples)
-
-
-def _unpaired(one_DS: Array, two_DS: Array) -> str:
-    """Welch's t on the only dataset, where the two sides have runs but no seed in common."""
-    if one_DS.shape[0] != 1:
-        return ""
-    one, two = (values[np.isfinite(values)] for values in (one_DS, two_DS))
-    found = stats.welch_t(one, two)
-    if found.p is None or found.interval is None:
-        return ""
-    better = stats.probability_better_unpaired(one, two).value
-    assert better is not None
-    return (
-        f"; unpaired, Welch's t: {points(float(one.mean() - two.mean()), sign=True)} points "
-        f"{interval_text(found.interval)}, p {p_equals(found.p)}, P(better run) "
-        f"{share_text(better)}"
-    )
 
 
 def _effect(
@@ -345,7 +324,8 @@ class ComparisonRow(NamedTuple):
     def record(self) -> tuple[int, int, int] | None:
         """Datasets won, tied and lost."""
         c = self.c
-        return None if c.difference is None else (c.wins, c.ties, c.losses)
+        known = any(value is not None for value in c.per_dataset)
+        return (c.wins, c.ties, c.losses) if known else None
 
 
 BRIEF = Show.ALL ^ Show.TERMINAL
@@ -356,7 +336,8 @@ COLUMNS: Columns[ComparisonRow] = (
     Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference, Show.FILES),
     Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant),
     Column("changes", "Changes", Kind.NOTE, lambda r: r.changes, Show.PAGE, optional=True),
-    Column("metric", "Metric", Kind.TEXT, lambda r: r.c.metric, Show.FILES),
+    Column("metric", "Metric", Kind.TEXT, lambda r: str(r.c.metric), Show.FILES),
+    Column("derived", "Derived", Kind.YES_NO, lambda r: r.c.metric is HM_OF_MEANS, Show.FILES),
     Column(
         "verdict",
         "Verdict",
@@ -404,9 +385,9 @@ COLUMNS: Columns[ComparisonRow] = (
         help="TOST, adjusted by Holm",
     ),
     Column("family_size", "Family", Kind.COUNT, lambda r: r.c.family_size, Show.FILES),
-    Column("wins", "Wins", Kind.COUNT, lambda r: r.c.wins, Show.FILES),
-    Column("ties", "Ties", Kind.COUNT, lambda r: r.c.ties, Show.FILES),
-    Column("losses", "Losses", Kind.COUNT, lambda r: r.c.losses, Show.FILES),
+    Column("wins", "Wins", Kind.COUNT, lambda r: r.record and r.c.wins, Show.FILES),
+    Column("ties", "Ties", Kind.COUNT, lambda r: r.record and r.c.ties, Show.FILES),
+    Column("losses", "Losses", Kind.COUNT, lambda r: r.record and r.c.losses, Show.FILES),
     Column("record", "win / tie / loss", Kind.COUNTS, lambda r: r.record, Show.READ),
     Column("num_datasets", "Datasets", Kind.COUNT, lambda r: r.c.num_datasets, Show.FILES),
     Column("num_pairs", "Pairs", Kind.COUNT, lambda r: r.c.num_pairs, Show.FILES),

@@ -38,6 +38,15 @@ AVERAGE = None
 """Takes the place of a dataset for the average over all: no name would do, as any may be taken."""
 AVERAGE_NAME = "average"
 
+
+def column_name(dataset: str | None, datasets: Sequence[str | None]) -> str:
+    """A dataset in words, or the average over all, whose name differs from that of any dataset."""
+    if dataset is not AVERAGE:
+        return dataset
+    taken = {d.casefold() for d in datasets if d is not AVERAGE}
+    return AVERAGE_NAME if AVERAGE_NAME not in taken else f"{AVERAGE_NAME} over all"
+
+
 CellAddress = tuple[str, str | None, str]
 """Variant, dataset or ``AVERAGE``, metric."""
 
@@ -134,8 +143,9 @@ def _marked(found: MainTable, results: Results) -> Mapping[CellAddress, MeanScor
         means = {
             v: round(m, 9) for v in ranked if (m := cells[v, dataset, metric].mean) is not None
         }
-        highest = sorted(set(means.values()), reverse=True) if len(means) > 1 else []
-        for mark, value in zip(("best", "second"), highest, strict=False):
+        lower = results.direction(metric) < 0
+        ordered = sorted(set(means.values()), reverse=not lower) if len(means) > 1 else []
+        for mark, value in zip(("best", "second"), ordered, strict=False):
             for variant in (v for v, mean in means.items() if mean == value):
                 address = (variant, dataset, metric)
                 cells[address] = replace(cells[address], mark=mark)
@@ -161,24 +171,37 @@ def tags(results: Results, variant: str) -> tuple[str, ...]:
     found += [results.inert[variant]] if variant in results.inert else []
     found += ["batch-coupled"] if variant in results.batch_coupled else []
     found += [] if results.seeded(variant) or not results.planned_seeds else ["no randomness"]
+    if (origin := results.origin(variant)) and origin != results.origins[0]:
+        found.append(f"from {origin.name}")
     if reason := results.not_comparable(variant, results.baseline):
         found.append(f"not ranked: {reason}")
     return tuple(found)
 
 
 def num_seeds(found: MainTable, variant: str) -> int | Span:
-    """Number of seeds behind a row, or the range where cells differ."""
-    counts = {found.cells[variant, d, m].n for d, m in found.columns if d is not AVERAGE}
+    """Number of seeds behind a row, or the range where cells differ. A metric that the variant
+    lacks does not count.
+    """
+    cells = [(m, found.cells[variant, d, m]) for d, m in found.columns if d is not AVERAGE]
+    known = {m for m, cell in cells if cell.n}
+    counts = {cell.n for m, cell in cells if m in known} or {0}
     return min(counts) if len(counts) == 1 else Span(min(counts), max(counts))
 
 
 class ResultRow(NamedTuple):
-    """One cell of the main table as files hold it."""
+    """One cell of the main table as files hold it; the dataset may be ``AVERAGE``."""
 
     variant: str
-    dataset: str
+    dataset: str | None
     metric: str
     cell: MeanScore
+
+    @property
+    def summary(self) -> str | None:
+        """What is summarized over datasets; None for the mean on one dataset."""
+        if self.metric is HM_OF_MEANS:
+            return str(self.metric)
+        return AVERAGE_NAME if self.dataset is AVERAGE else None
 
 
 FILE_COLUMNS: Columns[ResultRow] = (
@@ -187,11 +210,20 @@ FILE_COLUMNS: Columns[ResultRow] = (
         "dataset",
         "Dataset",
         Kind.TEXT,
-        lambda r: r.dataset,
+        lambda r: AVERAGE_NAME if r.dataset is AVERAGE else r.dataset,
         Show.FILES,
-        help="the word average for the average over all datasets",
+        help="the word average where summary is not null",
     ),
-    Column("metric", "Metric", Kind.TEXT, lambda r: r.metric, Show.FILES),
+    Column("metric", "Metric", Kind.TEXT, lambda r: str(r.metric), Show.FILES),
+    Column(
+        "summary",
+        "Summary",
+        Kind.TEXT,
+        lambda r: r.summary,
+        Show.FILES,
+        help="average: over all datasets; hm_of_means: harmonic mean of the averages of base and "
+        "new; null: the mean on a dataset",
+    ),
     Column("mean", "Mean", Kind.POINTS, lambda r: r.cell.mean, Show.FILES),
     Column(
         "half_width_95",
@@ -207,13 +239,21 @@ FILE_COLUMNS: Columns[ResultRow] = (
 
 def _file_rows(found: MainTable) -> list[ResultRow]:
     return [
-        ResultRow(v, AVERAGE_NAME if d is AVERAGE else d, m, found.cells[v, d, m])
-        for v in found.variants
-        for d, m in found.columns
+        ResultRow(v, d, m, found.cells[v, d, m]) for v in found.variants for d, m in found.columns
     ]
 
 
-TITLE = "Accuracy in percent, mean ± half width of the 95 % t interval over n seeds"
+TITLE = "{what} in percent, mean ± half width of the 95 % t interval over n seeds"
+
+
+def _title(results: Results) -> str:
+    """What the numbers are: accuracies, unless lower is better for one of them."""
+    return TITLE.format(what="Scores" if results.lower_is_better else "Accuracy")
+
+
+def _label(results: Results, metric: str) -> str:
+    """A metric with an arrow where lower is better."""
+    return f"{label(metric)} ↓" if results.direction(metric) < 0 else label(metric)
 
 
 def _page_table(analysis: Analysis) -> Table:
@@ -228,14 +268,14 @@ def _page_table(analysis: Analysis) -> Table:
         columns.append(
             Column(
                 metric,
-                label(metric),
+                _label(results, metric),
                 Kind.SCORE,
                 partial(_linked, analysis, dataset, metric),
                 Show.WIDE | Show.TERMINAL if brief else Show.WIDE,
-                group=AVERAGE_NAME if dataset is AVERAGE else dataset,
+                group=column_name(dataset, found.datasets),
             )
         )
-    return table("main", TITLE, tuple(columns), found.variants, notes=_notes(analysis))
+    return table("main", _title(results), tuple(columns), found.variants, notes=_notes(analysis))
 
 
 def _name(results: Results, variant: str) -> Name:
@@ -247,12 +287,11 @@ def _shown(analysis: Analysis, dataset: str | None, metric: str, variant: str) -
     """A cell with what a reader must know about it."""
     results, found = analysis.results, main(analysis)
     cell = found.cells[variant, dataset, metric]
-    planned = len(results.planned_seeds) if results.seeded(variant) else 1
     return replace(
         cell,
         standing=standing(analysis, variant, metric) if dataset == found.datasets[0] else "",
         flagged=flagged(results, variant),
-        partial=cell.n < planned,
+        partial=cell.n < results.planned(variant),
     )
 
 
@@ -287,7 +326,7 @@ def _paper_tables(analysis: Analysis) -> list[Table]:
             *(
                 Column(
                     metric,
-                    AVERAGE_NAME if dataset is AVERAGE else dataset,
+                    column_name(dataset, found.datasets),
                     Kind.SCORE,
                     partial(_shown, analysis, dataset, metric),
                     Show.PAPER,
@@ -296,9 +335,12 @@ def _paper_tables(analysis: Analysis) -> list[Table]:
                 if metric in found.metrics[dataset]
             ),
         ]
-        title = f"{label(metric)}, accuracy in percent, mean ± half width of the 95 % t interval"
+        unit = "accuracy in percent" if analysis.results.direction(metric) > 0 else "in percent"
+        title = (
+            f"{_label(analysis.results, metric)}, {unit}, mean ± half width of the 95 % t interval"
+        )
         made.append(
-            table(metric, f"{title} over seeds", tuple(columns), found.variants, notes=LEGEND)
+            table("by_metric", f"{title} over seeds", tuple(columns), found.variants, notes=LEGEND)
         )
     return made
 
@@ -310,7 +352,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     tables = (
         _page_table(analysis),
         *_paper_tables(analysis),
-        table("results", TITLE, FILE_COLUMNS, _file_rows(main(analysis))),
+        table("results", _title(analysis.results), FILE_COLUMNS, _file_rows(main(analysis))),
     )
     return [Section(key="results", tables=tables)]
 
