@@ -243,7 +243,7 @@ VARIANT_WORDS = {
 
 def _grouped(rows: Sequence[Answer], scope: str, words: Mapping[str, tuple[str, str]]) -> str:
     """The rows by their word: those that are decided with their numbers, the others by name."""
-    said = []
+    said: list[str] = []
     for word, (one, many) in words.items():
         group = [row for row in rows if row.claim(scope).word == word]
         if group:
@@ -280,7 +280,7 @@ def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) 
     """Variants where there is no full method, a clause for each reference."""
     if len(rows) == 1:
         return [_method(results, rows[0], scope, alpha)]
-    clauses = []
+    clauses: list[str] = []
     for reference in dict.fromkeys(row.against for row in rows):
         own = [row for row in rows if row.against == reference]
         unit = "" if clauses else f" (points {phrase(own[0].c.metric)})"

@@ -299,7 +299,7 @@ def test_json_and_csv_hold_fractions_and_the_scores_can_be_read_again(study):
     )
     assert "train_seconds" not in json.dumps(raw) and "/" not in raw["study"]
     with (folder / "report" / "comparisons.csv").open() as file:
-        assert [r["metric"] for r in csv.DictReader(file)] == ["base", "new", "hm", HM_OF_MEANS]
+        assert [r["metric"] for r in csv.DictReader(file)] == ["base", "new", "hm", "hm_of_means"]
     again = load_csv(folder / "report" / "scores.csv")
     for metric in ("base", "new", "hm"):
         np.testing.assert_allclose(
