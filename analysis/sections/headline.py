@@ -204,12 +204,15 @@ def _method(results: Results, row: Answer, scope: str, alpha: float) -> str:
     """A full method against the baseline."""
     claim = row.claim(scope)
     size = f"{points(row.c.difference, sign=True)} points {phrase(row.c.metric)}"
-    seen = interval_text(claim.interval) if claim.interval else claim.reason
+    if claim.interval:
+        size += f" {interval_text(claim.interval)}"
+    elif claim.reason:
+        size += f" ({claim.reason})"
     if claim.decided:
-        return f"{row.name} is {claim.word} than {row.against}: {size} {seen}"
+        return f"{row.name} is {claim.word} than {row.against}: {size}"
     if claim.word == "equivalent":
-        return f"{row.name} is equivalent to {row.against} on average: {size} {seen}"
-    text = f"whether {row.name} is better than {row.against} is undecided: {size} {seen}"
+        return f"{row.name} is equivalent to {row.against} on average: {size}"
+    text = f"whether {row.name} is better than {row.against} is undecided: {size}"
     return text + _would_tell(results, row, scope, alpha)
 
 
