@@ -366,7 +366,7 @@ def plan_in_points(
     )
 
 
-class Answer(NamedTuple):
+class PlanLine(NamedTuple):
     """A line about a plan: a question and its answer in each scope."""
 
     question: str
@@ -374,15 +374,15 @@ class Answer(NamedTuple):
     like: str
 
 
-def plan_answers(plan: DesignPower) -> list[Answer]:
+def plan_answers(plan: DesignPower) -> list[PlanLine]:
     """What a plan says, scope by scope, in points and percent."""
 
-    def both(question: str, of: Callable[[ScopePower], str]) -> Answer:
-        return Answer(question, of(plan.these), of(plan.like))
+    def both(question: str, of: Callable[[ScopePower], str]) -> PlanLine:
+        return PlanLine(question, of(plan.these), of(plan.like))
 
     target = f"{100 * plan.target_power:g} % power"
     return [
-        Answer("test", "stratified t over seeds", "paired t over dataset means"),
+        PlanLine("test", "stratified t over seeds", "paired t over dataset means"),
         both(
             f"power for {points(plan.effect)} points",
             lambda s: "-" if s.power is None else f"{100 * s.power:.0f} %",
@@ -421,9 +421,9 @@ def plan_notes(plan: DesignPower) -> tuple[str, ...]:
 def limit_text(limit: Limit, scope: ScopePower, plan: DesignPower) -> str:
     """A limit as a clause."""
     if limit is Limit.SPREAD_HIDES_IT:
-        what = "how datasets differ" if scope is plan.like else "what resamples share"
+        hides = "how datasets differ" if scope is plan.like else "what resamples share"
         below = "" if scope.floor is None else f" below {points(scope.floor)} points"
-        return f"more seeds do not suffice: {what} alone hides effects{below}"
+        return f"more seeds do not suffice: {hides} alone hides effects{below}"
     if limit is Limit.TOO_MANY:
         what = [
             f"more than {most:,} {name}"
