@@ -19,7 +19,7 @@ from analysis.read.published import TABLES, PublishedRow, load_published
 from analysis.sections.claims import LIKE, THESE
 from analysis.sections.published import ZERO_SHOT
 from analysis.stats import MOST_DATASETS, MOST_SEEDS, Array, Designs, Limit, Spread
-from analysis.text import points, share_text
+from analysis.text import counted, points, share_text
 
 TARGET_POWER = 0.8
 SEEDS_OF_A_PRINTED_FIGURE = 3
@@ -387,7 +387,7 @@ def plan_answers(plan: DesignPower) -> list[PlanLine]:
             f"power for {points(plan.effect)} points",
             lambda s: "-" if s.power is None else f"{100 * s.power:.0f} %",
         ),
-        both(f"effect detectable with {target}", lambda s: _in_points(s.minimum_effect)),
+        both(f"effect detectable with {target}", lambda s: _detectable(s.minimum_effect)),
         both(f"seeds for {target}", lambda s: _needed(s.seeds_needed, plan.num_seeds)),
         both(f"datasets for {target}", lambda s: _needed(s.datasets_needed, plan.num_datasets)),
     ]
@@ -396,7 +396,10 @@ def plan_answers(plan: DesignPower) -> list[PlanLine]:
 def plan_assumptions(plan: DesignPower) -> list[tuple[str, str]]:
     """What a plan takes for granted."""
     return [
-        ("design", f"{plan.num_datasets} datasets, {plan.num_seeds} seeds"),
+        (
+            "design",
+            f"{counted(plan.num_datasets, 'dataset')}, {counted(plan.num_seeds, 'seed')}",
+        ),
         ("comparisons (Holm)", f"{plan.comparisons} at alpha {plan.alpha:g}"),
         ("spread between datasets", _in_points(plan.spread.between)),
         ("spread over seeds", _in_points(plan.spread.seed)),
@@ -441,7 +444,7 @@ LIMITS: Mapping[Limit, str] = {
     Limit.SEED_SPREAD_UNKNOWN: (
         "the spread over seeds is unknown until two seeds of a dataset are measured"
     ),
-    Limit.DATASET_SPREAD_UNKNOWN: ("how datasets differ is unknown until two of them are measured"),
+    Limit.DATASET_SPREAD_UNKNOWN: "how datasets differ is unknown until two of them are measured",
     Limit.SHARED_SEEDS: "one model was scored on all datasets, so further ones share its noise",
     Limit.NO_EFFECT: "no effect of any size would be detected",
 }
@@ -451,8 +454,13 @@ def _in_points(value: float | None) -> str:
     return "-" if value is None else f"{points(value)} points"
 
 
+def _detectable(effect: float | None) -> str:
+    """No accuracies differ by more than 100 points."""
+    return "more than 100 points" if effect and effect > 1 else _in_points(effect)
+
+
 def _needed(count: int | None, own: int) -> str:
     """How many would settle the question, compared with how many the design has."""
     if count is None:
         return "-"
-    return f"{own} suffice" if count == own else f"{count:,} instead of {own}"
+    return f"{own:,}, as planned" if count == own else f"{count:,} instead of {own:,}"
