@@ -428,12 +428,12 @@ def limit_text(limit: Limit, scope: ScopePower, plan: DesignPower) -> str:
         below = "" if scope.floor is None else f" below {points(scope.floor)} points"
         return f"more seeds do not suffice: {hides} alone hides effects{below}"
     if limit is Limit.TOO_MANY:
-        what = [
+        both = [
             f"more than {most:,} {name}"
             for name, most in (("seeds", MOST_SEEDS), ("datasets", MOST_DATASETS))
             if scope.limits.get(f"{name}_needed") is limit
         ]
-        return f"{' and '.join(what)} would be needed"
+        return f"{' and '.join(both)} would be needed"
     return LIMITS[limit]
 
 

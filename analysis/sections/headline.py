@@ -204,12 +204,15 @@ def _method(results: Results, row: Answer, scope: str, alpha: float) -> str:
     """A full method against the baseline."""
     claim = row.claim(scope)
     size = f"{points(row.c.difference, sign=True)} points {phrase(row.c.metric)}"
-    seen = interval_text(claim.interval) if claim.interval else claim.reason
+    if claim.interval:
+        size += f" {interval_text(claim.interval)}"
+    elif claim.reason:
+        size += f" ({claim.reason})"
     if claim.decided:
-        return f"{row.name} is {claim.word} than {row.against}: {size} {seen}"
+        return f"{row.name} is {claim.word} than {row.against}: {size}"
     if claim.word == "equivalent":
-        return f"{row.name} is equivalent to {row.against} on average: {size} {seen}"
-    text = f"whether {row.name} is better than {row.against} is undecided: {size} {seen}"
+        return f"{row.name} is equivalent to {row.against} on average: {size}"
+    text = f"whether {row.name} is better than {row.against} is undecided: {size}"
     return text + _would_tell(results, row, scope, alpha)
 
 
@@ -243,7 +246,7 @@ VARIANT_WORDS = {
 
 def _grouped(rows: Sequence[Answer], scope: str, words: Mapping[str, tuple[str, str]]) -> str:
     """The rows by their word: those that are decided with their numbers, the others by name."""
-    said = []
+    said: list[str] = []
     for word, (one, many) in words.items():
         group = [row for row in rows if row.claim(scope).word == word]
         if group:
@@ -280,7 +283,7 @@ def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) 
     """Variants where there is no full method, a clause for each reference."""
     if len(rows) == 1:
         return [_method(results, rows[0], scope, alpha)]
-    clauses = []
+    clauses: list[str] = []
     for reference in dict.fromkeys(row.against for row in rows):
         own = [row for row in rows if row.against == reference]
         unit = "" if clauses else f" (points {phrase(own[0].c.metric)})"

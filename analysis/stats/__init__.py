@@ -10,16 +10,13 @@ independent datasets, so such a test sees one number per dataset, the mean over 
 """
 
 from analysis.stats.aggregates import (
-    Aggregates,
-    aggregates,
-    improvement_claims,
+    improvement,
     iqm,
     mean_of_datasets,
     median_of_datasets,
     optimality_gap,
     probability_of_improvement,
     profile,
-    profile_claims,
 )
 from analysis.stats.attribution import (
     KINDS,
@@ -91,9 +88,8 @@ from analysis.stats.intervals import (
     MeanInterval,
     dataset_means,
     paired_differences,
-    percentile_interval,
+    share_interval,
     t_interval,
-    wilson_interval,
 )
 from analysis.stats.mean_tests import (
     MeanTest,
@@ -154,9 +150,6 @@ from analysis.stats.replicability import (
 )
 from analysis.stats.resampling import (
     Resamples,
-    TwoClaims,
-    bootstrap,
-    mean_difference,
 )
 from analysis.stats.variance_shares import (
     SEEDS,
@@ -175,7 +168,6 @@ __all__ = [
     "ROPE",
     "ROUNDING",
     "SEEDS",
-    "Aggregates",
     "Alias",
     "Array",
     "Attribution",
@@ -215,14 +207,11 @@ __all__ = [
     "Spread",
     "Tost",
     "Trend",
-    "TwoClaims",
     "VarianceShares",
     "VarianceSource",
-    "aggregates",
     "attribute",
     "bayesian_correlated_t",
     "bayesian_signed_rank",
-    "bootstrap",
     "cell_means",
     "clustered_difference",
     "cochran_q",
@@ -237,12 +226,11 @@ __all__ = [
     "hedges_g",
     "hodges_lehmann",
     "holm",
-    "improvement_claims",
+    "improvement",
     "iqm",
     "judge",
     "level_effects",
     "mcnemar_exact",
-    "mean_difference",
     "mean_of_datasets",
     "median_of_datasets",
     "mixed_model",
@@ -257,18 +245,17 @@ __all__ = [
     "paired_differences",
     "paired_t",
     "part_effects",
-    "percentile_interval",
     "probability_better",
     "probability_better_unpaired",
     "probability_of_improvement",
     "profile",
-    "profile_claims",
     "rank_biserial",
     "rank_groups",
     "rank_stability",
     "replicability",
     "replicated",
     "satterthwaite_quantiles",
+    "share_interval",
     "shown_in",
     "sign_flip",
     "sign_test",
@@ -283,6 +270,5 @@ __all__ = [
     "variance_shares",
     "verdict",
     "welch_t",
-    "wilson_interval",
     "win_tie_loss",
 ]
