@@ -162,7 +162,7 @@ def headline(results: Results, blocks: Sequence[Block], alpha: float) -> tuple[S
         )
         text = f"No variant can be compared with {names}: {'; '.join(why)}."
         said = [make_sentence(text, kind="note")]
-    return (*_flags(results, rows), *said)
+    return (*_flag(results), *said, *_doubts(rows))
 
 
 def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -> Sentence:
@@ -291,20 +291,23 @@ def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) 
     return clauses
 
 
-def _flags(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
-    """What makes numbers wrong or doubtful comes first."""
-    said = []
-    if seen := [v for v, s in results.settings.items() if saw_test(s.selection)]:
-        text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
-        said.append(make_sentence(text, kind="flag"))
-    if doubtful := [row.name for row in rows if row.c.disagree]:
-        text = (
-            f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on "
-            "datasets like these, the verdict depends on the assumption that effects are roughly "
-            "normal."
-        )
-        said.append(make_sentence(text, kind="flag"))
-    return said
+def _flag(results: Results) -> list[Sentence]:
+    """What makes all numbers wrong comes first."""
+    seen = [v for v, s in results.settings.items() if saw_test(s.selection)]
+    text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
+    return [make_sentence(text, kind="flag")] if seen else []
+
+
+def _doubts(rows: Sequence[Answer]) -> list[Sentence]:
+    """Verdicts that depend on an assumption which the data do not clearly support."""
+    doubtful = [row.name for row in rows if row.c.disagree]
+    if not doubtful:
+        return []
+    text = (
+        f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on datasets "
+        "like these, the verdict depends on the assumption that effects are roughly normal."
+    )
+    return [make_sentence(text, kind="flag")]
 
 
 def remarks(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
