@@ -15,7 +15,8 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.pairwise import standing
 from analysis.sections.runs import anchors
-from analysis.sections.section import Section, Topic
+from analysis.sections.section import Section, Topic, make_sentence
+from analysis.sections.selection import grouped, selection
 from analysis.stats import Array, dataset_means, t_interval
 from analysis.text import (
     HM_OF_MEANS,
@@ -133,8 +134,9 @@ def _marked(found: MainTable, results: Results) -> Mapping[CellAddress, MeanScor
         means = {
             v: round(m, 9) for v in ranked if (m := cells[v, dataset, metric].mean) is not None
         }
-        highest = sorted(set(means.values()), reverse=True) if len(means) > 1 else []
-        for mark, value in zip(("best", "second"), highest, strict=False):
+        falling = results.direction(metric) > 0
+        ranked_means = sorted(set(means.values()), reverse=falling) if len(means) > 1 else []
+        for mark, value in zip(("best", "second"), ranked_means, strict=False):
             for variant in (v for v, mean in means.items() if mean == value):
                 address = (variant, dataset, metric)
                 cells[address] = replace(cells[address], mark=mark)
@@ -335,13 +337,12 @@ LEGEND = (
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    tables = (
-        _page_table(analysis),
-        _full_table(analysis),
-        *_paper_tables(analysis),
-        table("results", TITLE, FILE_COLUMNS, _file_rows(main(analysis))),
-    )
-    return [Section(key="results", tables=tables)]
+    found, said = main(analysis), selection(analysis).sentence
+    shown = (_page_table(analysis), _full_table(analysis), *_paper_tables(analysis))
+    tables = [t for each in shown for t in grouped(analysis, each, found.variants)]
+    tables.append(table("results", TITLE, FILE_COLUMNS, _file_rows(found)))
+    sentences = (make_sentence(said, kind="note"),) if said else ()
+    return [Section(key="results", sentences=sentences, tables=tuple(tables))]
 
 
 TOPIC = Topic(key="results", build=_sections, files={"results": FILE_COLUMNS}, show=Show.ALL)
