@@ -162,7 +162,7 @@ def headline(results: Results, blocks: Sequence[Block], alpha: float) -> tuple[S
         )
         text = f"No variant can be compared with {names}: {'; '.join(why)}."
         said = [make_sentence(text, kind="note")]
-    return (*_flags(results, rows), *said)
+    return (*_flag(results), *said, *_doubts(rows))
 
 
 def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -> Sentence:
@@ -204,12 +204,15 @@ def _method(results: Results, row: Answer, scope: str, alpha: float) -> str:
     """A full method against the baseline."""
     claim = row.claim(scope)
     size = f"{points(row.c.difference, sign=True)} points {phrase(row.c.metric)}"
-    seen = interval_text(claim.interval) if claim.interval else claim.reason
+    if claim.interval:
+        size += f" {interval_text(claim.interval)}"
+    elif claim.reason:
+        size += f" ({claim.reason})"
     if claim.decided:
-        return f"{row.name} is {claim.word} than {row.against}: {size} {seen}"
+        return f"{row.name} is {claim.word} than {row.against}: {size}"
     if claim.word == "equivalent":
-        return f"{row.name} is equivalent to {row.against} on average: {size} {seen}"
-    text = f"whether {row.name} is better than {row.against} is undecided: {size} {seen}"
+        return f"{row.name} is equivalent to {row.against} on average: {size}"
+    text = f"whether {row.name} is better than {row.against} is undecided: {size}"
     return text + _would_tell(results, row, scope, alpha)
 
 
@@ -243,7 +246,7 @@ VARIANT_WORDS = {
 
 def _grouped(rows: Sequence[Answer], scope: str, words: Mapping[str, tuple[str, str]]) -> str:
     """The rows by their word: those that are decided with their numbers, the others by name."""
-    said = []
+    said: list[str] = []
     for word, (one, many) in words.items():
         group = [row for row in rows if row.claim(scope).word == word]
         if group:
@@ -280,7 +283,7 @@ def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) 
     """Variants where there is no full method, a clause for each reference."""
     if len(rows) == 1:
         return [_method(results, rows[0], scope, alpha)]
-    clauses = []
+    clauses: list[str] = []
     for reference in dict.fromkeys(row.against for row in rows):
         own = [row for row in rows if row.against == reference]
         unit = "" if clauses else f" (points {phrase(own[0].c.metric)})"
@@ -288,20 +291,23 @@ def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) 
     return clauses
 
 
-def _flags(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
-    """What makes numbers wrong or doubtful comes first."""
-    said = []
-    if seen := [v for v, s in results.settings.items() if saw_test(s.selection)]:
-        text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
-        said.append(make_sentence(text, kind="flag"))
-    if doubtful := [row.name for row in rows if row.c.disagree]:
-        text = (
-            f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on "
-            "datasets like these, the verdict depends on the assumption that effects are roughly "
-            "normal."
-        )
-        said.append(make_sentence(text, kind="flag"))
-    return said
+def _flag(results: Results) -> list[Sentence]:
+    """What makes all numbers wrong comes first."""
+    seen = [v for v, s in results.settings.items() if saw_test(s.selection)]
+    text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
+    return [make_sentence(text, kind="flag")] if seen else []
+
+
+def _doubts(rows: Sequence[Answer]) -> list[Sentence]:
+    """Verdicts that depend on an assumption which the data do not clearly support."""
+    doubtful = [row.name for row in rows if row.c.disagree]
+    if not doubtful:
+        return []
+    text = (
+        f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on datasets "
+        "like these, the verdict depends on the assumption that effects are roughly normal."
+    )
+    return [make_sentence(text, kind="flag")]
 
 
 def remarks(results: Results, rows: Sequence[Answer]) -> list[Sentence]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.read.results import Results
 from analysis.read.shot_curves import point
+from analysis.read.sources import SCORED
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Section, Topic
 from analysis.text import (
@@ -116,7 +117,7 @@ def planned_runs(analysis: Analysis) -> Iterator[PlannedRun]:
     frame = results.runs
     if frame.empty:
         frame = results.frame[["variant", "dataset", "seed"]].assign(
-            identity=results.provenance.get("run", ""), status="scored", note=""
+            identity=results.provenance.get("run", ""), status=SCORED, note=""
         )
     for raw in frame.to_dict("records"):
         row: dict[str, Any] = {str(key): value for key, value in raw.items()}
@@ -158,7 +159,7 @@ def _run_scores(results: Results) -> Mapping[tuple[str, str, int | None, str], f
 
 def _folder_and_command(analysis: Analysis, identity: str, status: str) -> tuple[str, str]:
     """The folder of a run as the report sees it, and the command that reruns it."""
-    if analysis.folder is None or status == "missing":
+    if analysis.folder is None or not identity or status == "missing":
         return "", ""
     folder = os.path.relpath(analysis.folder / identity, analysis.out)
     command = command_line("rerun", analysis.folder, identity)

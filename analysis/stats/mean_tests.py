@@ -16,7 +16,7 @@ from analysis.stats.intervals import Array, Interval, dataset_means, has_spread
 NO_PAIR = "no pair of scores"
 ONE_RUN = "one paired run per dataset, so nothing is known about other seeds"
 ONE_DATASET = "one dataset, so nothing is known about others"
-CONSTANT = "the difference is the same in every run: t is not defined"
+CONSTANT = "the differences do not vary: t is not defined"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

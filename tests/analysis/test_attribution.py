@@ -60,7 +60,7 @@ def on(code):
 
 @pytest.fixture(scope="module")
 def found():
-    return attribute(reference_cells(), PARTS, draw(reps=10_000))
+    return attribute(reference_cells(), PARTS)
 
 
 def test_effects_match_the_reference(found):
@@ -127,17 +127,35 @@ def test_two_level_interval_of_shapley_values_matches_the_reference():
         np.testing.assert_allclose(stats.percentile_interval(two_level), interval, atol=0.03)
 
 
-def test_effects_carry_intervals_for_both_claims_and_holm_within_their_kind(found):
+def test_effects_carry_the_claims_of_both_scopes_and_holm_within_their_kind(found):
+    cells = reference_cells()
     for kind, family in (("shapley", 3), ("interaction", 4)):
         effects = found.of(kind)
-        raw, adjusted = [e.p for e in effects], [e.holm_p for e in effects]
-        assert len(effects) == family and adjusted == stats.holm(raw)
-        for effect in effects:
-            low, high = effect.on_these_datasets
-            wide = effect.on_datasets_like_these
-            assert low <= effect.value <= high and wide[0] <= effect.value <= wide[1]
-            assert np.mean(effect.per_dataset) == pytest.approx(effect.value)
-    assert {e.verdict for e in found.of("shapley")} == {"better"}
+        assert len(effects) == family
+        for scope, test in (("these", stats.stratified_t), ("like", stats.t_over_datasets)):
+            claims = [getattr(effect.judgment, scope) for effect in effects]
+            assert [c.holm_p for c in claims] == stats.holm([c.p for c in claims])
+            for effect, claim in zip(effects, claims, strict=True):
+                of_one = test(combine(cells, contrast(kind, frozenset(effect.parts), PARTS)))
+                assert claim.p == pytest.approx(of_one.p) and claim.interval == of_one.interval()
+                assert claim.interval.low < effect.value < claim.interval.high
+        assert all(np.mean(e.per_dataset) == pytest.approx(e.value) for e in effects)
+    assert {e.judgment.these.word for e in found.of("shapley")} == {"better"}
+
+
+def test_the_judge_of_the_report_gets_a_family_per_kind(found):
+    families = []
+
+    def judge(family):
+        families.append(family)
+        return stats.judge(family, direction=-1)
+
+    turned = attribute(reference_cells(), PARTS, judge=judge)
+    assert [len(family) for family in families] == [1, 3, 3, 3, 3, 4]
+    shapley = [combine(reference_cells(), contrast("shapley", {p}, PARTS)) for p in PARTS]
+    np.testing.assert_allclose(families[1], shapley)
+    assert {e.judgment.these.word for e in turned.of("shapley")} == {"worse"}
+    assert [e.value for e in turned.effects] == [e.value for e in found.effects]
 
 
 @settings(max_examples=30, deadline=None)
@@ -181,7 +199,7 @@ def test_leave_one_out_gives_its_differences_and_refuses_the_rest():
     parts, cells = random_cells(4)
     full = frozenset(parts)
     design = {c: s for c, s in cells.items() if len(c) >= 3}
-    found = attribute(design, parts, draw(6, 3))
+    found = attribute(design, parts)
     assert {e.kind for e in found.effects} == {"leave_one_out"} and not found.complete
     for effect in found.of("leave_one_out"):
         expected = (cells[full] - cells[full - set(effect.parts)]).mean()
@@ -200,7 +218,7 @@ def test_leave_one_out_gives_its_differences_and_refuses_the_rest():
 
 def test_add_one_in_gives_its_differences():
     parts, cells = random_cells(3)
-    found = attribute({c: s for c, s in cells.items() if len(c) <= 1}, parts, draw(6, 3))
+    found = attribute({c: s for c, s in cells.items() if len(c) <= 1}, parts)
     assert {e.kind for e in found.effects} == {"add_one_in"}
     assert found.statement.startswith("add-one-in design: 4 of 8 cells")
 
@@ -209,7 +227,7 @@ def test_half_fraction_states_its_aliases():
     """The half of 2^3 with an odd number of parts on (I = ABC): every main effect has one alias."""
     parts, cells = random_cells(3)
     half = {c: s for c, s in cells.items() if len(c) % 2 == 1}
-    found = attribute(half, parts, draw(6, 3))
+    found = attribute(half, parts)
     assert not found.effects and not found.complete
     expected = {"a": ("b", "c"), "b": ("a", "c"), "c": ("a", "b")}
     for alias in found.aliases:
@@ -232,36 +250,40 @@ def test_missing_cells_are_left_out_by_dataset_and_said():
     parts, cells = random_cells(2)
     cells[frozenset("a")][0, 1] = np.nan
     cells[frozenset("a")][3] = np.nan
-    found = attribute(cells, parts, draw(6, 3))
+    found = attribute(cells, parts)
     shapley = found.of("shapley")[0]
     assert shapley.per_dataset[3] is None and shapley.value is not None
     one, two = variance_shares(cells, parts)[2:4]
     assert one.reason == "" and two.shares is None and two.reason == "no seed has every cell"
     disjoint = {c: s.copy() for c, s in cells.items()}
     disjoint[frozenset("a")][:3], disjoint[frozenset("b")][3:] = np.nan, np.nan
-    effect = attribute(disjoint, parts, draw(6, 3)).of("shapley")[0]
-    assert effect.value is None and effect.holm_p is None and "all the cells" in effect.reason
+    effect = attribute(disjoint, parts).of("shapley")[0]
+    assert effect.value is None and effect.reason == "no pair of scores"
+    assert {effect.judgment.these.word, effect.judgment.like.word} == {"undecided"}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2)])
 def test_small_designs_say_what_does_not_exist(shape):
     parts, cells = random_cells(2, shape=shape)
-    found = attribute(cells, parts, draw(*shape, reps=200))
+    found = attribute(cells, parts)
     for effect in found.effects:
+        these, like = effect.judgment.these, effect.judgment.like
         assert effect.value is not None and not np.isnan(effect.value)
-        assert effect.p is None or 0 <= effect.p <= 1
-        assert (effect.on_these_datasets is None) == (shape[1] == 1)
-        assert (effect.on_datasets_like_these is None) == (shape[0] == 1)
-        if 1 in shape:
-            assert effect.reason
+        for claim, number in ((these, shape[1]), (like, shape[0])):
+            assert (claim.interval is None) == (claim.p is None) == (number == 1)
+            assert claim.p is None or 0 <= claim.p <= 1
+            assert bool(claim.reason) == (number == 1)
+        assert bool(effect.reason) == (1 in shape)
 
 
 def test_identical_cells_have_no_effect():
     parts, cells = random_cells(2)
     same = {c: cells[frozenset()] for c in cells}
-    found = attribute(same, parts, draw(6, 3))
-    assert all(e.value == 0 and e.holm_p == 1 for e in found.effects)
-    assert all("identical" in e.reason for e in found.effects)
+    found = attribute(same, parts)
+    claims = [claim for e in found.effects for claim in (e.judgment.these, e.judgment.like)]
+    assert all(e.value == 0 for e in found.effects) and {c.holm_p for c in claims} == {1.0}
+    assert {c.word for c in claims} == {"equivalent"}
+    assert {e.reason for e in found.effects} == {stats.IDENTICAL}
     flat = {c: np.full((6, 3), 0.5) for c in cells}
     assert variance_shares(flat, parts)[0].reason == "all scores are equal"
 
@@ -277,7 +299,7 @@ def test_what_cannot_be_attributed_is_refused_in_one_line():
         ((parts, {**cells, frozenset(): np.zeros((2, 2))}), "same datasets and seeds"),
     ):
         with pytest.raises(ValueError, match=match):
-            attribute(wrong[1], wrong[0], draw(6, 3))
+            attribute(wrong[1], wrong[0])
 
 
 # Finding the grid in a study's factors.
@@ -348,7 +370,7 @@ def test_more_than_two_levels_are_no_toggle_and_give_effects_by_level():
     assert found.factors == {"cache": ("@A", "@B", "@NoCache"), "k": ("1", "2")}
     rng = np.random.default_rng(0)
     scores = {key: rng.normal(0.6, 0.05, (4, 3)) for key in found.by_level}
-    effects = level_effects(scores, found.factors, draw(4, 3))
+    effects = level_effects(scores, found.factors)
     assert [e.parts for e in effects] == [
         ("cache", "@A", "@B"),
         ("cache", "@A", "@NoCache"),
@@ -357,7 +379,7 @@ def test_more_than_two_levels_are_no_toggle_and_give_effects_by_level():
     expected = np.mean([scores["@B", k] - scores["@A", k] for k in ("1", "2")])
     assert effects[0].value == pytest.approx(expected) and effects[0].kind == "level"
     del scores["@B", "2"], scores["@NoCache", "1"], scores["@NoCache", "2"]
-    fewer = level_effects(scores, found.factors, draw(4, 3))
+    fewer = level_effects(scores, found.factors)
     assert [e.parts for e in fewer] == [("cache", "@A", "@B"), ("k", "1", "2")]
     assert fewer[0].value == pytest.approx((scores["@B", "1"] - scores["@A", "1"]).mean())
 
@@ -381,7 +403,7 @@ def test_identities_of_attribute_on_many_random_grids():
     for seed in range(40):
         num_parts = 2 + seed % 4
         parts, cells = random_cells(num_parts, seed, shape=(3 + seed % 9, 1 + seed % 5))
-        found = attribute(cells, parts, draw(3 + seed % 9, 1 + seed % 5, reps=200))
+        found = attribute(cells, parts)
         whole = found.of("full_minus_base")[0]
         assert sum(e.value for e in found.of("shapley")) == pytest.approx(whole.value, abs=1e-12)
         per_dataset = np.array([e.per_dataset for e in found.of("shapley")]).sum(axis=0)
@@ -394,7 +416,7 @@ def test_effects_add_up_where_runs_are_missing():
     first, second = list(cells)[1:3]
     cells[first], cells[second] = cells[first].copy(), cells[second].copy()
     cells[first][0, 0], cells[second][3] = np.nan, np.nan
-    found = attribute(cells, PARTS, draw(6, 4))
+    found = attribute(cells, PARTS)
     total = found.of("full_minus_base")[0].value
     assert sum(e.value for e in found.of("shapley")) == pytest.approx(total, abs=1e-12)
     assert found.statement.endswith(

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from analysis import stats
+from analysis.read.csv_file import load_csv
 from analysis.read.published import TABLES, load_published
+from analysis.sections.analysis import Analysis, Options
 from analysis.sections.claims import LIKE, THESE
+from analysis.sections.comparisons import differences
 from analysis.sections.design_power import (
     datasets_to_tell,
     limit_text,
@@ -22,7 +25,9 @@ from analysis.sections.design_power import (
     study_power,
     variance_components,
 )
+from analysis.sections.power import TOPIC, powers
 from analysis.stats import Limit, Spread
+from analysis.text import records
 from main import main
 
 
@@ -259,6 +264,52 @@ def test_datasets_that_would_tell_may_be_unknown(effect):
     assert datasets_to_tell(d, effect=effect) is None
     assert datasets_to_tell(d[:1], effect=0.01) is None
     assert datasets_to_tell(np.full((4, 3), 0.01), effect=0.01) is None
+
+
+# The report.
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Six datasets of one gain and one that differs between datasets, and a variant on one."""
+    noise = rng(6)
+    rows = [
+        f"{variant},d{d},{seed},{70 + gain + noise.normal(0, 1):.6f}"
+        for d in range(6)
+        for variant, gain in (("base", 0.0), ("same", 1.0), ("varied", 6.0 * (d - 2)))
+        for seed in (1, 2, 3)
+    ] + [f"short,d0,{seed},{72 + seed}" for seed in (1, 2, 3)]
+    path = tmp_path_factory.mktemp("power") / "r.csv"
+    path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
+    return load_csv(path)
+
+
+def test_the_section_gives_each_comparison_in_both_scopes(study):
+    options = Options(reps=100, alpha=0.04, rope=0.02)
+    analysis = Analysis(results=study, options=options)
+    found = {row.c.variant: row for row in powers(analysis)}
+    assert set(found) == {"same", "varied", "short"}
+    for variant, row in found.items():
+        d = differences(study, variant, "base", "accuracy")
+        expected, reason = study_power(d, effect=0.02, comparisons=3, alpha=0.04)
+        assert (row.plan, row.reason) == (expected, reason)
+    (section,) = TOPIC.build(analysis)
+    kept = {row["variant"]: row for row in records(section.table("power"))}
+    for key, scope in (("these", found["varied"].plan.these), ("like", found["varied"].plan.like)):
+        for name in ("power", "minimum_effect", "seeds_needed", "datasets_needed"):
+            expected = getattr(scope, name)
+            assert kept["varied"][f"{key}_{name}"] == (
+                None if expected is None else pytest.approx(expected, abs=1e-5)
+            )
+    assert found["varied"].plan.like.limits == {"seeds_needed": Limit.SPREAD_HIDES_IT}
+    assert kept["short"]["like_power"] is kept["short"]["spread_between"] is None
+    groups = {c.group for c in section.table("power").columns}
+    assert groups == {"", THESE, LIKE}
+
+
+def test_the_section_asks_about_a_point_where_nothing_counts_as_equal(study):
+    analysis = Analysis(results=study, options=Options(reps=100, rope=0.0))
+    assert {row.plan.effect for row in powers(analysis)} == {stats.ROPE}
 
 
 # The command.
