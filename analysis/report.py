@@ -57,6 +57,7 @@ from analysis.sections.headline import question
 from analysis.sections.section import Chapter, Header, Section, cited, left_out
 from analysis.text import Show, counted, records, terms
 from core.store.atomic import write_atomic
+from core.store.manifest import has_manifest
 
 SCHEMA_VERSION = 3
 
@@ -237,13 +238,15 @@ def build_report(
     figures: bool = True,
     allow_mixed: bool = False,
     image_runs: int = MAX_IMAGE_RUNS,
+    folder: Path | None = None,
 ) -> Report:
     """Build the report of a study folder, a tidy CSV file or loaded results, and write its files
     into ``out``.
 
     ``baseline``, ``references`` and ``metric`` (of the headline) replace what the source says;
     ``scale`` is for a CSV file, ``allow_mixed`` uses runs of different code versions together.
-    ``image_runs`` is the largest number of runs that are compared image by image.
+    ``image_runs`` is the largest number of runs that are compared image by image; ``folder`` is the
+    study folder that loaded results are from.
     Files: index.html (one self-contained page), report.md, report.tex, references.bib, report.json,
     results.csv, comparisons.csv, evidence.csv, scores.csv (the runs, in the format that a report
     reads), cost.csv, and with ``figures`` every figure as PNG and PDF.
@@ -252,11 +255,12 @@ def build_report(
     """
     loaded = source
     if isinstance(loaded, Path):
+        folder = loaded if has_manifest(loaded) else None
         loaded = load_results(loaded, scale=scale, allow_mixed=allow_mixed)
     analysis = Analysis(
         results=with_choices(loaded, baseline=baseline, references=references, metric=metric),
         options=options or Options(),
-        folder=source if isinstance(source, Path) and source.is_dir() else None,
+        folder=folder,
         out=out,
         image_runs=image_runs,
     )
@@ -267,6 +271,7 @@ def build_report(
         out=out,
         page=out / "index.html",
     )
+    (out / runs.PAGE).unlink(missing_ok=True)
     for name, content in _files(report).items():
         write_atomic(out / name, content)
     if figures:
@@ -354,6 +359,11 @@ def _files(report: Report) -> dict[str, str | bytes]:
         "references.bib": "\n".join(work.bibtex for work in cited(chapters)),
         "index.html": render_page(header, chapters),
     }
+    if (every_run := runs.runs_page(report.analysis)) is not None:
+        chapter: Chapter[Analysis] = Chapter(
+            key="runs", title="Runs", topics=(), sections=(every_run,)
+        )
+        files[runs.PAGE] = render_page(replace(header, question="", links=()), (chapter,))
     if not found.costs.empty:
         files["cost.csv"] = found.costs.round(6).to_csv(index=False, lineterminator="\n")
     return files

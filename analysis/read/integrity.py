@@ -10,7 +10,13 @@ from typing import NamedTuple
 
 from analysis.read.results import Problem
 
-BEST_OF = re.compile(r"best[ _-]*of[ _-]*(\d+|n)\b|\b(max|best)[ _-]*(over|of|seed)", re.IGNORECASE)
+BEST_OF = re.compile(
+    r"(?<![a-z])(?:best[ _-]*of[ _-]*(?:\d+|n)(?![a-z\d])"
+    r"|(?:best[ _-]*|(?:max|maximum|best)[ _-]*(?:over|of|across)[ _-]*"
+    r"(?:the[ _-]*|all[ _-]*|\d+[ _-]*|n[ _-]+)*)(?:seed|run|trial|repeat|restart)s?(?![a-z]))",
+    re.IGNORECASE,
+)
+"""A maximum over runs. "max over time" and "max_overlap" are names like any other."""
 EXCLUDED = "set aside"
 """The status of such a run, and the kind of its problem, as files have them."""
 SAW_TEST = re.compile(r"(?<![a-z])(oracle|test)(?![a-z])", re.IGNORECASE)

@@ -1,7 +1,9 @@
 """What a report is made from: a table of scores and everything that qualifies it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +51,20 @@ class Setting:
         return "; ".join(f"{name} {a!r} against {b!r}" for name, a, b in pairs if a != b)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """One of several sources: its name, where it is, and its variants and seeds.
+
+    ``paired``: its seeds are the same draws of the data as equal seeds of the first source.
+    """
+
+    name: str
+    path: str
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    paired: bool
+
+
 def _empty() -> pd.DataFrame:
     return pd.DataFrame()
 
@@ -67,8 +83,8 @@ class Results:
     ``lower_is_better`` are the metrics that measure an error or a cost. Scores stay in the unit
     they were given in, whatever the direction.
     ``provenance`` says of every row of ``frame`` where it comes from: shots, code, data, run, and
-    counts where they are exact. ``costs`` and ``runs`` are frames for display; they never enter a
-    test.
+    counts where they are exact. ``origins`` are the sources where there are several. ``costs`` and
+    ``runs`` are frames for display; they never enter a test.
     """
 
     name: str
@@ -93,10 +109,12 @@ class Results:
     source_accuracy: Mapping[str, float] = field(default_factory=dict)
     curve: Mapping[str, int] = field(default_factory=dict)
     lower_is_better: frozenset[str] = frozenset()
+    origins: tuple[Origin, ...] = ()
     environment: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     provenance: pd.DataFrame = field(default_factory=_empty)
     costs: pd.DataFrame = field(default_factory=_empty)
     runs: pd.DataFrame = field(default_factory=_empty)
+    _with_rows: set[str] = field(default_factory=set, init=False, repr=False)
     _seeded: dict[str, bool] = field(default_factory=dict, init=False, repr=False)
     _tables: dict[tuple[str, str], Array] = field(default_factory=dict, init=False, repr=False)
     _cubes: dict[tuple[tuple[str, ...], str, bool], Array] = field(
@@ -120,6 +138,17 @@ class Results:
     def direction(self, metric: str) -> int:
         """+1 for a metric of which higher is better, -1 for one of which lower is."""
         return -1 if metric in self.lower_is_better else 1
+
+    def origin(self, variant: str) -> Origin | None:
+        """The source of a variant where there are several sources."""
+        return next((o for o in self.origins if variant in o.variants), None)
+
+    def planned(self, variant: str) -> int:
+        """The number of measurements of a complete cell of a variant."""
+        if not self.seeded(variant):
+            return 1
+        origin = self.origin(variant)
+        return len(self.planned_seeds if origin is None else origin.seeds)
 
     def seeded(self, variant: str) -> bool:
         """False for a variant that has one measurement per dataset and no seed."""
@@ -174,16 +203,37 @@ class Results:
 
         A method without training has no regime and no selection: only its protocol counts.
         """
+        for name in (reference, variant):
+            if reason := self.unscored(name):
+                return reason if name == variant else f"{name} has {reason}"
         one = self.settings.get(variant, Setting())
         two = self.settings.get(reference, Setting())
         if self.seeded(variant) and self.seeded(reference):
             return one.differs(two)
         return Setting(protocol=one.protocol).differs(Setting(protocol=two.protocol))
 
+    def unscored(self, variant: str) -> str:
+        """Why a variant has no score at all, "" where it has one."""
+        if variant in self._scored:
+            return ""
+        kinds = Counter(p.kind for p in self.problems if p.variant == variant)
+        if set(kinds) <= {"missing"}:
+            return "no score" if self.runs.empty else "no run yet"
+        return f"no usable run ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))})"
+
+    @property
+    def _scored(self) -> frozenset[str]:
+        """The variants with a row."""
+        if not self._with_rows:
+            self._with_rows.update(map(str, self.frame["variant"]))
+        return frozenset(self._with_rows)
+
     def what_differs(self, variant: str, reference: str) -> tuple[tuple[str, str, str], ...]:
         """Factors on which two variants differ: (name, level of the reference, level of the
         variant).
         """
+        if self.origin(variant) != self.origin(reference):
+            return ()
         one, two = self.factors.get(variant, {}), self.factors.get(reference, {})
         names = sorted({*one, *two})
         pairs = ((name, two.get(name, "unset"), one.get(name, "unset")) for name in names)
@@ -224,8 +274,19 @@ def metric_order(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def add_hm(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the harmonic mean of each row's base and new, where it has both columns."""
+    """The frame with the harmonic mean of each row's base and new, where it has both columns; NaN
+    where one of them is.
+    """
     if not {"base", "new"} <= set(frame.columns):
         return frame
-    pairs = zip(frame["base"], frame["new"], strict=True)
-    return frame.assign(hm=[harmonic_mean(float(b), float(n)) for b, n in pairs])
+    pairs = [(float(b), float(n)) for b, n in zip(frame["base"], frame["new"], strict=True)]
+    return frame.assign(hm=[np.nan if np.isnan(b + n) else harmonic_mean(b, n) for b, n in pairs])
+
+
+def seed_array(seeds: Sequence[int | None]) -> Any:
+    """A column of seeds, <NA> for a measurement without one: whole numbers up to 2^64 - 1, exactly.
+
+    pandas keeps them in 64 bits; seeds beyond a signed integer must all be unsigned.
+    """
+    large = max((s for s in seeds if s is not None), default=0) >= 2**63
+    return pd.array(list(seeds), dtype="UInt64" if large else "Int64")

@@ -15,11 +15,15 @@ from analysis.read.results import (
     Setting,
     add_hm,
     metric_order,
+    seed_array,
     with_choices,
 )
 from analysis.read.shot_curves import curve_rows, point
 from core.store.manifest import read_manifest
 from core.store.record import RunRecord, record_paths
+
+TARGETS = {"all": "accuracy"}
+"""Metrics that are not called as the classes that they are measured on."""
 
 
 def load_study(
@@ -103,7 +107,7 @@ def _scores(
     ):
         rows = [
             {**_key(c, c.dataset), "run": (c.identity,)}
-            | {e.target: e.accuracy for e in r.evaluations}
+            | {TARGETS.get(e.target, e.target): e.accuracy for e in r.evaluations}
             for c, r in pairs
         ]
         return _typed(rows), planned, (), False
@@ -138,7 +142,7 @@ def _key(cell: CellResult, dataset: str) -> dict[str, Any]:
 
 def _typed(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows))
-    return add_hm(frame.assign(seed=pd.array(frame["seed"].tolist(), dtype="Int64")))
+    return add_hm(frame.assign(seed=seed_array([row["seed"] for row in rows])))
 
 
 def _problems(cells: Sequence[CellResult]) -> Iterable[Problem]:
@@ -317,5 +321,5 @@ def _runs(cells: Sequence[CellResult], used: Sequence[CellResult]) -> pd.DataFra
         for c in cells
     ]
     frame = pd.DataFrame(rows)
-    numbers = {n: pd.array(frame[n].tolist(), dtype="Int64") for n in ("seed", "shots")}
-    return frame.assign(**numbers)
+    shots = pd.array([c.shots for c in cells], dtype="Int64")
+    return frame.assign(seed=seed_array([c.seed for c in cells]), shots=shots)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.read.csv_columns import HIGHER_PREFIX, LOWER_PREFIX
+from analysis.read.metric_direction import is_doubtful
 from analysis.read.provenance import COUNTS, FACTOR, PROVENANCE_COLUMNS
 from analysis.read.results import Results, Setting
 from core.store.atomic import write_atomic
@@ -16,6 +18,7 @@ def scores_frame(results: Results) -> pd.DataFrame:
     """variant, dataset, seed; shots, protocol, regime, selection, code, data, run; one column per
     metric (fractions), correct and total where they are exact; factor:NAME with the levels.
 
+    A metric of which lower is better, or whose name suggests it, has its direction in the header.
     A column without any value is left out. The baseline comes first: a report on the table compares
     with it. The seed is blank for a method without randomness: it is one measurement, never copied.
     """
@@ -26,7 +29,7 @@ def scores_frame(results: Results) -> pd.DataFrame:
     }
     beside = {str(name): results.provenance[name].tolist() for name in results.provenance.columns}
     said = {name: (columns | beside).get(name, []) for name in SAID}
-    measured = {m: results.frame[m].round(9).tolist() for m in results.metrics}
+    measured = {_header(results, m): results.frame[m].round(9).tolist() for m in results.metrics}
     counts = {name: beside[name] for name in COUNTS if name in beside}
     levels = dict.fromkeys(name for bound in results.factors.values() for name in bound)
     factors = {
@@ -39,6 +42,13 @@ def scores_frame(results: Results) -> pd.DataFrame:
     return made.sort_values(
         "variant", key=lambda column: column != results.baseline, kind="stable", ignore_index=True
     )
+
+
+def _header(results: Results, metric: str) -> str:
+    """The column of a metric; ``lower:`` and ``higher:`` state what its name does not tell."""
+    if results.direction(metric) < 0:
+        return LOWER_PREFIX + metric
+    return HIGHER_PREFIX + metric if is_doubtful(metric) else metric
 
 
 def export(results: Results, path: Path) -> int:

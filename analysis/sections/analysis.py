@@ -98,5 +98,4 @@ def resamples(analysis: Analysis) -> Resamples:
         reps=min(options.reps, MAX_SECTION_REPS),
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,
-        overlap=options.overlap,
     )

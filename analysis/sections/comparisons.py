@@ -14,6 +14,7 @@ from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.claims import NOT_TESTED, UNKNOWN, claim_columns, tally
 from analysis.sections.runs import anchors
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
+from analysis.sections.unpaired import unpaired_text
 from analysis.stats import Array, Claim, Judgment, SeedMeans, ShownIn
 from analysis.text import (
     HM_OF_MEANS,
@@ -24,12 +25,8 @@ from analysis.text import (
     Show,
     Table,
     Tally,
-    interval_text,
     label,
     marks,
-    p_equals,
-    points,
-    share_text,
     table,
 )
 from core.metrics import harmonic_mean
@@ -171,26 +168,8 @@ def _compare(results: Results, variant: str, reference: str, metric: str) -> Com
     if reason := results.not_comparable(variant, reference):
         return replace(blank, reason=reason)
     if not np.isfinite(differences(results, variant, reference, metric)).any():
-        scores = [results.scores(v, metric) for v in (variant, reference)]
-        return replace(blank, reason=f"{NO_PAIR}{_unpaired(*scores)}")
+        return replace(blank, reason=NO_PAIR + unpaired_text(results, variant, reference, metric))
     return blank
-
-
-def _unpaired(one_DS: Array, two_DS: Array) -> str:
-    """Welch's t on the only dataset, where the two sides have runs but no seed in common."""
-    if one_DS.shape[0] != 1:
-        return ""
-    one, two = (values[np.isfinite(values)] for values in (one_DS, two_DS))
-    found = stats.welch_t(one, two)
-    if found.p is None or found.interval is None:
-        return ""
-    better = stats.probability_better_unpaired(one, two).value
-    assert better is not None
-    return (
-        f"; unpaired, Welch's t: {points(float(one.mean() - two.mean()), sign=True)} points "
-        f"{interval_text(found.interval)}, p {p_equals(found.p)}, P(better run) "
-        f"{share_text(better)}"
-    )
 
 
 def _judged(
@@ -343,7 +322,8 @@ class ComparisonRow(NamedTuple):
     def record(self) -> tuple[int, int, int] | None:
         """Datasets won, tied and lost."""
         c = self.c
-        return (c.wins, c.ties, c.losses) if c.per_dataset else None
+        known = any(value is not None for value in c.per_dataset)
+        return (c.wins, c.ties, c.losses) if known else None
 
     def tallied(self, name: str) -> int | None:
         """One of the counts of datasets, None for a metric without a value per dataset."""
@@ -357,7 +337,8 @@ COLUMNS: Columns[ComparisonRow] = (
     Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference, Show.FILES),
     Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant),
     Column("changes", "Changes", Kind.NOTE, lambda r: r.changes, Show.PAGE, optional=True),
-    Column("metric", "Metric", Kind.TEXT, lambda r: r.c.metric, Show.FILES),
+    Column("metric", "Metric", Kind.TEXT, lambda r: str(r.c.metric), Show.FILES),
+    Column("derived", "Derived", Kind.YES_NO, lambda r: r.c.metric is HM_OF_MEANS, Show.FILES),
     Column(
         "difference",
         "Difference",
@@ -418,7 +399,7 @@ def _changes(results: Results, c: Comparison) -> tuple[str, ...]:
 def _table(analysis: Analysis, block: Block, metric: str) -> Table:
     results, where = analysis.results, anchors(analysis)
     rows = [
-        ComparisonRow(c, _changes(results, c), f"#{where.variant(c.variant)}")
+        ComparisonRow(c, _changes(results, c), where.to_variant(c.variant))
         for c in block.comparisons[metric]
     ]
     return table(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from analysis import stats
 from analysis.read.results import Results
+from analysis.read.sources import SCORED
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.claims import LIKE, THESE
 from analysis.sections.comparisons import Block, compared
@@ -50,6 +51,7 @@ def _what(results: Results) -> list[tuple[str, str]]:
     return [
         ("Variants", f"{len(results.variants)}, baseline {results.baseline}"),
         ("Datasets", f"{len(results.datasets)}: {', '.join(results.datasets)}"),
+        ("Sources", _sources(results)),
         ("Source", _source(results)),
         ("Seeds", seeds),
         ("Shots", ", ".join(map(str, results.shots))),
@@ -59,6 +61,14 @@ def _what(results: Results) -> list[tuple[str, str]]:
         ("Cells", _cells(results)),
         ("Batch-coupled", ", ".join(results.batch_coupled)),
     ]
+
+
+def _sources(results: Results) -> str:
+    """Where the variants come from, where there are several sources."""
+    return "; ".join(
+        f"{o.name} ({o.path}): {', '.join(o.variants)}" + ("" if o.paired else ", not paired")
+        for o in results.origins
+    )
 
 
 def _source(results: Results) -> str:
@@ -77,7 +87,7 @@ def _cells(results: Results) -> str:
     counts = Counter(p.kind for p in results.problems)
     scored = len(results.frame)
     if not results.runs.empty:
-        scored = int((results.runs["status"] == "finished").sum())
+        scored = int(results.runs["status"].isin(["finished", SCORED]).sum())
     planned = scored + sum(counts.values())
     text = f"{scored} of {planned} scored"
     return ", ".join([text, *(f"{n} {kind}" for kind, n in sorted(counts.items()))])

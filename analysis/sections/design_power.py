@@ -421,15 +421,16 @@ def plan_notes(plan: DesignPower) -> tuple[str, ...]:
 def limit_text(limit: Limit, scope: ScopePower, plan: DesignPower) -> str:
     """A limit as a clause."""
     if limit is Limit.SPREAD_HIDES_IT:
+        what = "how datasets differ" if scope is plan.like else "what resamples share"
         below = "" if scope.floor is None else f" below {points(scope.floor)} points"
-        return f"more seeds do not suffice: what they do not reduce hides effects{below}"
+        return f"more seeds do not suffice: {what} alone hides effects{below}"
     if limit is Limit.TOO_MANY:
-        what = [
+        both = [
             f"more than {most:,} {name}"
             for name, most in (("seeds", MOST_SEEDS), ("datasets", MOST_DATASETS))
             if scope.limits.get(f"{name}_needed") is limit
         ]
-        return f"{' and '.join(what)} would be needed"
+        return f"{' and '.join(both)} would be needed"
     return LIMITS[limit]
 
 

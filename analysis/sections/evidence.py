@@ -7,14 +7,13 @@ import numpy as np
 
 from analysis import stats
 from analysis.read.results import Results
-from analysis.sections.analysis import Analysis, Options, once, resamples
+from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import Block, Comparison, compared, differences
 from analysis.sections.section import Section, Topic
-from analysis.stats import Array, Estimate, Posterior, PValue, Resamples, TwoClaims
+from analysis.stats import Array, Estimate, Posterior, PValue
 from analysis.text import Column, Columns, Kind, Show, Table, label, table
 
 DRAWS = 20_000
-IMPROVEMENT_REPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,43 +31,50 @@ class Evidence:
     hedges_g: Estimate
     rank_biserial: Estimate
     probability_better: Estimate
-    improvement: TwoClaims | None
+    improvement: Estimate | None
     sign_test: PValue
     posterior: Posterior
 
 
-def evidence(
-    results: Results, block: Block, options: Options, resamples: Resamples
-) -> tuple[Evidence, ...]:
+def evidence(results: Results, block: Block, options: Options) -> tuple[Evidence, ...]:
     """Evidence for every comparison of the headline's metric that has a value."""
     family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
-    return tuple(_of(results, c, options, resamples) for c in family)
+    return tuple(_of(results, c, options) for c in family)
 
 
-def _of(results: Results, c: Comparison, options: Options, resamples: Resamples) -> Evidence:
+def _of(results: Results, c: Comparison, options: Options) -> Evidence:
     values_DS = differences(results, c.variant, c.reference, c.metric)
     means = stats.dataset_means(values_DS)
     sample = means if c.num_datasets > 1 else values_DS.ravel()
+    direction = results.direction(c.metric)
+    independent = c.num_datasets > 1 or options.overlap is None
     return Evidence(
         comparison=c,
-        hodges_lehmann=stats.hodges_lehmann(sample),
+        hodges_lehmann=_kept(stats.hodges_lehmann(sample), independent),
         dz=stats.cohen_dz(sample),
         hedges_g=stats.hedges_g(sample),
         rank_biserial=stats.rank_biserial(sample),
-        probability_better=stats.probability_better(values_DS, resamples),
-        improvement=_improvement(results, c, resamples),
+        probability_better=_kept(stats.probability_better(direction * values_DS), independent),
+        improvement=_improvement(results, c),
         sign_test=stats.sign_test(sample),
-        posterior=_posterior(values_DS, c, options),
+        posterior=_posterior(direction * values_DS, c, options),
     )
 
 
-def _improvement(results: Results, c: Comparison, resamples: Resamples) -> TwoClaims | None:
+def _kept(found: Estimate, independent: bool) -> Estimate:
+    """The estimate, without the interval where it would take shared data for independent."""
+    if independent:
+        return found
+    return Estimate(found.value, reason="the seeds share data: no interval")
+
+
+def _improvement(results: Results, c: Comparison) -> Estimate | None:
     """On the datasets on which both sides have all of their seeds."""
-    one, two = results.cube((c.variant, c.reference), c.metric)
+    one, two = results.direction(c.metric) * results.cube((c.variant, c.reference), c.metric)
     whole = ~np.isnan(one + two).any(axis=1)
     if not whole.any():
         return None
-    return stats.improvement_claims(one[whole], two[whole], resamples.first(IMPROVEMENT_REPS))
+    return stats.improvement(one[whole], two[whole])
 
 
 def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
@@ -84,15 +90,7 @@ def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
 def evidenced(analysis: Analysis) -> tuple[tuple[Evidence, ...], ...]:
     """The evidence of this report, one tuple per reference."""
     results, options = analysis.results, analysis.options
-    return tuple(
-        evidence(results, block, options, resamples(analysis)) for block in compared(analysis)
-    )
-
-
-def _improvement_estimate(e: Evidence) -> Estimate | None:
-    if e.improvement is None:
-        return None
-    return Estimate(e.improvement.value, e.improvement.on_datasets_like_these)
+    return tuple(evidence(results, block, options) for block in compared(analysis))
 
 
 COLUMNS: Columns[Evidence] = (
@@ -109,7 +107,7 @@ COLUMNS: Columns[Evidence] = (
         Kind.NUMBER_ESTIMATE,
         lambda e: e.probability_better,
     ),
-    Column("improvement", "P(improvement)", Kind.NUMBER_ESTIMATE, _improvement_estimate),
+    Column("improvement", "P(improvement)", Kind.NUMBER_ESTIMATE, lambda e: e.improvement),
     Column("sign_test_p", "p sign test", Kind.P, lambda e: e.sign_test.p),
     Column("p_worse", "P−", Kind.NUMBER, lambda e: e.posterior.worse),
     Column("p_equal", "P=", Kind.NUMBER, lambda e: e.posterior.equal),
@@ -126,7 +124,8 @@ def _note(options: Options) -> str:
         "dataset. g is the difference in standard deviations of the differences (Hedges). r is the "
         "matched-pairs rank-biserial correlation, from −1 to 1. P(better run) is the share of "
         "paired runs that the variant wins; P(improvement) is the same share over all runs of a "
-        "dataset against all runs of the reference, averaged over datasets. p sign test is an "
+        "dataset against all runs of the reference, averaged over datasets; their intervals are "
+        "exact, with the dataset as the unit (on one dataset, the run). p sign test is an "
         "exact test of the number of wins; it decides nothing here. P−, P= and P+ are the "
         "posterior probabilities that the variant is worse, practically equal and better "
         f"({posterior})."

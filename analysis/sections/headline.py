@@ -4,7 +4,8 @@ One sentence per scope of a claim and one table, derived from the comparisons al
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from analysis.read.integrity import saw_test
 from analysis.read.results import Results
@@ -35,6 +36,9 @@ from analysis.text import (
 OFF_PREFIXES = ("@No", "@Null")
 MAX_ROWS = 14
 MAX_LISTED = 4
+MAX_NAMES = 90
+"""Characters of the names of variants without a difference to tell; beyond, they are counted."""
+DECIDED = ("better", "worse")
 METHOD, PART, VARIANT = range(3)
 READ_FILES = Show.ALL ^ Show.PAGE
 SCOPE_FIELDS = {THESE: "these", LIKE: "like"}
@@ -67,26 +71,39 @@ class Answer:
 
 
 def answers(results: Results, blocks: Sequence[Block]) -> list[Answer]:
-    """The rows in the order in which they are read: methods, their parts, other variants."""
-    own, *others = blocks
-    rows = [
-        Answer(role=METHOD, name=c.variant, against=c.reference, variant=c.variant, c=c)
-        for c in _with_number(own, results.primary_metric)
-        if c.variant in results.references
-    ]
-    parts = {}
-    for block in others:
-        for c in _with_number(block, results.primary_metric):
-            part = removed_part(results, c)
-            if part and c.variant != results.baseline:
-                parts[c.variant] = _part(part, c)
-    rows += sorted(parts.values(), key=lambda row: -_gain(results, row.c))
-    rest = [
-        Answer(role=VARIANT, name=c.variant, against=c.reference, variant=c.variant, c=c)
-        for c in _with_number(own, results.primary_metric)
-        if c.variant not in results.references and c.variant not in parts
-    ]
-    return [*rows, *sorted(rest, key=lambda row: -_gain(results, row.c))]
+    """The rows in the order in which they are read: methods, their parts, other variants.
+
+    Every variant stands against the reference that it differs from in the fewest factors; a
+    reference stands against the baseline.
+    """
+    metric = results.primary_metric
+    found = {block.reference: {c.variant: c for c in block.comparisons[metric]} for block in blocks}
+    parts: list[Answer] = []
+    others: list[Answer] = []
+    for variant in (v for v in results.variants if v != results.baseline):
+        c = found.get(_closest(results, variant), {}).get(variant)
+        if c is None or c.difference is None:
+            continue
+        if c.reference != results.baseline and (part := removed_part(results, c)):
+            parts.append(_part(part, c))
+        else:
+            role = METHOD if variant in results.references else VARIANT
+            others.append(
+                Answer(role=role, name=variant, against=c.reference, variant=variant, c=c)
+            )
+    whole = {row.c.variant for row in parts}
+    methods = [row for row in others if row.role == METHOD and row.variant in whole]
+    rest = [replace(row, role=VARIANT) for row in others if row not in methods]
+    order = partial(sorted, key=lambda row: -results.direction(metric) * row.c.difference)
+    return [*order(methods), *order(parts), *order(rest)]
+
+
+def _closest(results: Results, variant: str) -> str:
+    """The reference, or the baseline, that a variant differs from in the fewest factors."""
+    if variant in results.references:
+        return results.baseline
+    anchors = [a for a in (results.baseline, *results.references) if a != variant]
+    return min(anchors, key=lambda a: len(results.what_differs(variant, a)), default="")
 
 
 def _part(part: str, c: Comparison) -> Answer:
@@ -95,14 +112,6 @@ def _part(part: str, c: Comparison) -> Answer:
     """
     name = f"{part.rpartition('.')[2]} in {c.reference}"
     return Answer(role=PART, name=name, against=c.variant, variant=c.variant, c=c.reversed)
-
-
-def _with_number(block: Block, metric: str) -> list[Comparison]:
-    return [c for c in block.comparisons[metric] if c.difference is not None]
-
-
-def _gain(results: Results, c: Comparison) -> float:
-    return results.direction(c.metric) * (c.difference or 0.0)
 
 
 def removed_part(results: Results, c: Comparison) -> str:
@@ -173,7 +182,7 @@ def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -
     if parts:
         clauses.append(f"of its parts, {_grouped(parts, scope, PART_WORDS)}")
     if not methods and others:
-        clauses.append(_others(results, others, scope, alpha))
+        clauses += _others(results, others, scope, alpha)
     first = methods or parts or others
     word = first[0].claim(scope).word
     first_clause, *rest = clauses
@@ -195,12 +204,15 @@ def _method(results: Results, row: Answer, scope: str, alpha: float) -> str:
     """A full method against the baseline."""
     claim = row.claim(scope)
     size = f"{points(row.c.difference, sign=True)} points {phrase(row.c.metric)}"
-    seen = interval_text(claim.interval) if claim.interval else claim.reason
+    if claim.interval:
+        size += f" {interval_text(claim.interval)}"
+    elif claim.reason:
+        size += f" ({claim.reason})"
     if claim.decided:
-        return f"{row.name} is {claim.word} than {row.against}: {size} {seen}"
+        return f"{row.name} is {claim.word} than {row.against}: {size}"
     if claim.word == "equivalent":
-        return f"{row.name} is equivalent to {row.against} on average: {size} {seen}"
-    text = f"whether {row.name} is better than {row.against} is undecided: {size} {seen}"
+        return f"{row.name} is equivalent to {row.against} on average: {size}"
+    text = f"whether {row.name} is better than {row.against} is undecided: {size}"
     return text + _would_tell(results, row, scope, alpha)
 
 
@@ -234,18 +246,20 @@ VARIANT_WORDS = {
 
 def _grouped(rows: Sequence[Answer], scope: str, words: Mapping[str, tuple[str, str]]) -> str:
     """The rows by their word: those that are decided with their numbers, the others by name."""
-    said = []
+    said: list[str] = []
     for word, (one, many) in words.items():
         group = [row for row in rows if row.claim(scope).word == word]
         if group:
             shown = _listed(_row_text(row, scope, word) for row in group)
+            if word not in DECIDED and len(shown) > MAX_NAMES:
+                shown = f"{len(group)} {'others' if said else 'variants'}"
             said.append(f"{shown} {one if len(group) == 1 else many}")
     return "; ".join(said)
 
 
 def _row_text(row: Answer, scope: str, word: str) -> str:
     name = _short(row)
-    if word not in ("better", "worse"):
+    if word not in DECIDED:
         return name
     ends = row.claim(scope).interval
     return f"{name} ({points(row.c.difference, sign=True)} {interval_text(ends)})"
@@ -265,12 +279,16 @@ def _listed(texts: Iterable[str]) -> str:
     return every[0] if len(every) == 1 else f"{', '.join(every[:-1])} and {every[-1]}"
 
 
-def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -> str:
-    """Variants against the baseline where there is no full method."""
+def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -> list[str]:
+    """Variants where there is no full method, a clause for each reference."""
     if len(rows) == 1:
-        return _method(results, rows[0], scope, alpha)
-    what = f"against {rows[0].against}, in points {phrase(rows[0].c.metric)}"
-    return f"{what}: {_grouped(rows, scope, VARIANT_WORDS)}"
+        return [_method(results, rows[0], scope, alpha)]
+    clauses: list[str] = []
+    for reference in dict.fromkeys(row.against for row in rows):
+        own = [row for row in rows if row.against == reference]
+        unit = "" if clauses else f" (points {phrase(own[0].c.metric)})"
+        clauses.append(f"against {reference}{unit}, {_grouped(own, scope, VARIANT_WORDS)}")
+    return clauses
 
 
 def _flags(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
@@ -281,8 +299,9 @@ def _flags(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
         said.append(make_sentence(text, kind="flag"))
     if doubtful := [row.name for row in rows if row.c.disagree]:
         text = (
-            f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree, so the "
-            "verdict on datasets like these rests on few of them."
+            f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on "
+            "datasets like these, the verdict depends on the assumption that effects are roughly "
+            "normal."
         )
         said.append(make_sentence(text, kind="flag"))
     return said
@@ -300,6 +319,9 @@ def remarks(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
             f"for {shown}."
         )
         said.append(text)
+    if small := [row for row in rows if row.c.these.negligible and row.c.these.decided]:
+        named = _listed(f"{_short(row)} ({row.c.these.word})" for row in small)
+        said.append(f"Decided, and yet shown to be too small to matter on these datasets: {named}.")
     if any("undecided" in (row.c.these.word, row.c.like.word) for row in rows):
         said.append("Undecided means that the study cannot tell, not that there is no difference.")
     if missing := len(results.problems):
@@ -317,7 +339,6 @@ class AnswerRow:
     """
 
     answer: Answer
-    direction: int
     extent: float
     rope: float
     cost: float | None
@@ -385,29 +406,32 @@ COLUMNS: Columns[AnswerRow] = (
 """Costs depend on the machine, so they are on the page alone."""
 
 
-def answer_table(analysis: Analysis, rows: Sequence[Answer]) -> Table:
-    """The rows with their effects drawn on one scale; the table of comparisons has them all."""
-    results, options = analysis.results, analysis.options
-    shown = rows[:MAX_ROWS]
-    ends = [abs(e) for row in shown for e in _ends(row.c, options.rope)]
-    seconds = {
-        str(row["variant"]): row["train_seconds"] for row in results.costs.to_dict("records")
-    }
+def answer_table(
+    rows: Sequence[Answer],
+    *,
+    rope: float,
+    one_method: bool = False,
+    seconds: Mapping[str, float] | None = None,
+) -> Table:
+    """The rows with their effects drawn on one scale; the table of comparisons has them all.
+    ``seconds`` of training by variant, where they are recorded.
+    """
+    shown, times = rows[:MAX_ROWS], seconds or {}
+    ends = [abs(e) for row in shown for e in _ends(row.c, rope)]
     made = [
         AnswerRow(
             answer=row,
-            direction=results.direction(row.c.metric),
             extent=max(ends, default=1.0),
-            rope=options.rope,
-            one_method=len(results.references) == 1,
-            cost=_ratio(seconds.get(row.c.variant), seconds.get(row.c.reference)),
+            rope=rope,
+            one_method=one_method,
+            cost=_ratio(times.get(row.c.variant), times.get(row.c.reference)),
         )
         for row in shown
     ]
-    notes = [KEY + (SHADED.format(rope=points(options.rope)) if options.rope else "")]
+    notes = [KEY + (SHADED.format(rope=points(rope)) if rope else "")]
     if left := len(rows) - len(shown):
         notes.append(f"{counted(left, 'further row')} in the table of comparisons.")
-    title = f"{label(analysis.metric)}: how much, and could it be luck?"
+    title = f"{label(rows[0].c.metric)}: how much, and could it be luck?"
     return table("answer", title, COLUMNS, made, notes=notes)
 
 
@@ -430,15 +454,28 @@ def _ratio(one: float | None, two: float | None) -> float | None:
     return one / two if one is not None and two else None
 
 
+def _tables(analysis: Analysis, rows: Sequence[Answer]) -> tuple[Table, ...]:
+    results = analysis.results
+    if not rows:
+        return ()
+    costs = results.costs.to_dict("records")
+    found = answer_table(
+        rows,
+        rope=analysis.options.rope,
+        one_method=len(results.references) == 1,
+        seconds={str(row["variant"]): row["train_seconds"] for row in costs},
+    )
+    return (found,)
+
+
 def _sections(analysis: Analysis) -> Sequence[Section]:
     results, blocks = analysis.results, compared(analysis)
     said = headline(results, blocks, analysis.options.alpha)
     images = image_sentences(compared_images(analysis), analysis.options.alpha)
     rows = answers(results, blocks) if len(results.variants) > 1 else []
-    tables = (answer_table(analysis, rows),) if rows else ()
     notes = tuple(remarks(results, rows))
     return [
-        Section(key="headline", sentences=(*said, *images), tables=tables),
+        Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows)),
         Section(key="remarks", sentences=notes, reason="" if notes else "there are none"),
     ]
 

@@ -37,6 +37,15 @@ AVERAGE = None
 """Takes the place of a dataset for the average over all: no name would do, as any may be taken."""
 AVERAGE_NAME = "average"
 
+
+def column_name(dataset: str | None, datasets: Sequence[str | None]) -> str:
+    """A dataset in words, or the average over all, whose name differs from that of any dataset."""
+    if dataset is not AVERAGE:
+        return dataset
+    taken = {d.casefold() for d in datasets if d is not AVERAGE}
+    return AVERAGE_NAME if AVERAGE_NAME not in taken else f"{AVERAGE_NAME} over all"
+
+
 CellAddress = tuple[str, str | None, str]
 """Variant, dataset or ``AVERAGE``, metric."""
 
@@ -133,8 +142,9 @@ def _marked(found: MainTable, results: Results) -> Mapping[CellAddress, MeanScor
         means = {
             v: round(m, 9) for v in ranked if (m := cells[v, dataset, metric].mean) is not None
         }
-        highest = sorted(set(means.values()), reverse=True) if len(means) > 1 else []
-        for mark, value in zip(("best", "second"), highest, strict=False):
+        lower = results.direction(metric) < 0
+        ordered = sorted(set(means.values()), reverse=not lower) if len(means) > 1 else []
+        for mark, value in zip(("best", "second"), ordered, strict=False):
             for variant in (v for v, mean in means.items() if mean == value):
                 address = (variant, dataset, metric)
                 cells[address] = replace(cells[address], mark=mark)
@@ -160,24 +170,37 @@ def tags(results: Results, variant: str) -> tuple[str, ...]:
     found += [results.inert[variant]] if variant in results.inert else []
     found += ["batch-coupled"] if variant in results.batch_coupled else []
     found += [] if results.seeded(variant) or not results.planned_seeds else ["no randomness"]
+    if (origin := results.origin(variant)) and origin != results.origins[0]:
+        found.append(f"from {origin.name}")
     if reason := results.not_comparable(variant, results.baseline):
         found.append(f"not ranked: {reason}")
     return tuple(found)
 
 
 def num_seeds(found: MainTable, variant: str) -> int | Span:
-    """Number of seeds behind a row, or the range where cells differ."""
-    counts = {found.cells[variant, d, m].n for d, m in found.columns if d is not AVERAGE}
+    """Number of seeds behind a row, or the range where cells differ. A metric that the variant
+    lacks does not count.
+    """
+    cells = [(m, found.cells[variant, d, m]) for d, m in found.columns if d is not AVERAGE]
+    known = {m for m, cell in cells if cell.n}
+    counts = {cell.n for m, cell in cells if m in known} or {0}
     return min(counts) if len(counts) == 1 else Span(min(counts), max(counts))
 
 
 class ResultRow(NamedTuple):
-    """One cell of the main table as files hold it."""
+    """One cell of the main table as files hold it; the dataset may be ``AVERAGE``."""
 
     variant: str
-    dataset: str
+    dataset: str | None
     metric: str
     cell: MeanScore
+
+    @property
+    def summary(self) -> str | None:
+        """What is summarized over datasets; None for the mean on one dataset."""
+        if self.metric is HM_OF_MEANS:
+            return str(self.metric)
+        return AVERAGE_NAME if self.dataset is AVERAGE else None
 
 
 FILE_COLUMNS: Columns[ResultRow] = (
@@ -186,11 +209,20 @@ FILE_COLUMNS: Columns[ResultRow] = (
         "dataset",
         "Dataset",
         Kind.TEXT,
-        lambda r: r.dataset,
+        lambda r: AVERAGE_NAME if r.dataset is AVERAGE else r.dataset,
         Show.FILES,
-        help="the word average for the average over all datasets",
+        help="the word average where summary is not null",
     ),
-    Column("metric", "Metric", Kind.TEXT, lambda r: r.metric, Show.FILES),
+    Column("metric", "Metric", Kind.TEXT, lambda r: str(r.metric), Show.FILES),
+    Column(
+        "summary",
+        "Summary",
+        Kind.TEXT,
+        lambda r: r.summary,
+        Show.FILES,
+        help="average: over all datasets; hm_of_means: harmonic mean of the averages of base and "
+        "new; null: the mean on a dataset",
+    ),
     Column("mean", "Mean", Kind.POINTS, lambda r: r.cell.mean, Show.FILES),
     Column(
         "half_width_95",
@@ -206,13 +238,22 @@ FILE_COLUMNS: Columns[ResultRow] = (
 
 def _file_rows(found: MainTable) -> list[ResultRow]:
     return [
-        ResultRow(v, AVERAGE_NAME if d is AVERAGE else d, m, found.cells[v, d, m])
-        for v in found.variants
-        for d, m in found.columns
+        ResultRow(v, d, m, found.cells[v, d, m]) for v in found.variants for d, m in found.columns
     ]
 
 
-TITLE = "Mean over seeds, in percent"
+TITLE = "{what} in percent, mean ± half width of the 95 % t interval over n seeds"
+PAGE_TITLE = "Mean over seeds, in percent"
+
+
+def _title(results: Results) -> str:
+    """What the numbers are: accuracies, unless lower is better for one of them."""
+    return TITLE.format(what="Scores" if results.lower_is_better else "Accuracy")
+
+
+def _label(results: Results, metric: str) -> str:
+    """A metric with an arrow where lower is better."""
+    return f"{label(metric)} ↓" if results.direction(metric) < 0 else label(metric)
 
 
 def _page_table(analysis: Analysis) -> Table:
@@ -223,15 +264,15 @@ def _page_table(analysis: Analysis) -> Table:
     counts = {num_seeds(found, v) for v in found.variants if analysis.results.seeded(v)}
     columns = [name, count] if len(counts) > 1 else [name]
     columns += [
-        _score_column(analysis, average, metric, _group(average), Show.PAGE)
+        _score_column(analysis, average, metric, column_name(average, found.datasets), Show.PAGE)
         for metric in found.metrics[average]
         if metric is not HM_OF_MEANS
     ]
     for dataset in datasets:
         column = _score_column(analysis, dataset, analysis.metric, "", Show.PAGE)
-        named = f"{label(analysis.metric)} by dataset"
+        named = f"{_label(analysis.results, analysis.metric)} by dataset"
         columns.append(replace(column, title=str(dataset), group=named))
-    return table("main", TITLE, tuple(columns), found.variants, notes=_notes(analysis))
+    return table("main", PAGE_TITLE, tuple(columns), found.variants, notes=_notes(analysis))
 
 
 def _full_table(analysis: Analysis) -> Table:
@@ -243,13 +284,11 @@ def _full_table(analysis: Analysis) -> Table:
     for dataset, metric in found.columns:
         brief = dataset == found.datasets[0] or analysis.results.shared_seeds
         show = Show.MARKDOWN | page | (Show.TERMINAL if brief else Show(0))
-        columns.append(_score_column(analysis, dataset, metric, _group(dataset), show))
+        columns.append(
+            _score_column(analysis, dataset, metric, column_name(dataset, found.datasets), show)
+        )
     title = "All metrics on every dataset"
     return table("all_metrics", title, tuple(columns), found.variants, folded=True)
-
-
-def _group(dataset: str | None) -> str:
-    return AVERAGE_NAME if dataset is AVERAGE else str(dataset)
 
 
 def _first_columns(analysis: Analysis, show: Show) -> list[Column[str]]:
@@ -263,7 +302,8 @@ def _score_column(
     analysis: Analysis, dataset: str | None, metric: str, group: str, show: Show
 ) -> Column[str]:
     score = partial(_linked, analysis, dataset, metric)
-    return Column(metric, label(metric), Kind.SCORE, score, show, group=group)
+    title = _label(analysis.results, metric)
+    return Column(metric, title, Kind.SCORE, score, show, group=group)
 
 
 def _name(results: Results, variant: str) -> Name:
@@ -275,19 +315,18 @@ def _shown(analysis: Analysis, dataset: str | None, metric: str, variant: str) -
     """A cell with what a reader must know about it."""
     results, found = analysis.results, main(analysis)
     cell = found.cells[variant, dataset, metric]
-    planned = len(results.planned_seeds) if results.seeded(variant) else 1
     return replace(
         cell,
         standing=standing(analysis, variant, metric) if dataset == found.datasets[0] else "",
         flagged=flagged(results, variant),
-        partial=cell.n < planned,
+        partial=cell.n < results.planned(variant),
     )
 
 
 def _linked(analysis: Analysis, dataset: str | None, metric: str, variant: str) -> Linked:
     where = anchors(analysis)
-    row_id = where.variant(variant) if dataset is AVERAGE else where.cell(variant, dataset)
-    return Linked(_shown(analysis, dataset, metric, variant), f"#{row_id}")
+    target = where.to_variant(variant) if dataset is AVERAGE else where.to_cell(variant, dataset)
+    return Linked(_shown(analysis, dataset, metric, variant), target)
 
 
 def _notes(analysis: Analysis) -> list[str]:
@@ -311,7 +350,7 @@ def _paper_tables(analysis: Analysis) -> list[Table]:
             *(
                 Column(
                     metric,
-                    AVERAGE_NAME if dataset is AVERAGE else dataset,
+                    column_name(dataset, found.datasets),
                     Kind.SCORE,
                     partial(_shown, analysis, dataset, metric),
                     Show.PAPER,
@@ -320,9 +359,12 @@ def _paper_tables(analysis: Analysis) -> list[Table]:
                 if metric in found.metrics[dataset]
             ),
         ]
-        title = f"{label(metric)}, accuracy in percent, mean ± half width of the 95 % t interval"
+        unit = "accuracy in percent" if analysis.results.direction(metric) > 0 else "in percent"
+        title = (
+            f"{_label(analysis.results, metric)}, {unit}, mean ± half width of the 95 % t interval"
+        )
         made.append(
-            table(metric, f"{title} over seeds", tuple(columns), found.variants, notes=LEGEND)
+            table("by_metric", f"{title} over seeds", tuple(columns), found.variants, notes=LEGEND)
         )
     return made
 
@@ -339,7 +381,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         _page_table(analysis),
         _full_table(analysis),
         *_paper_tables(analysis),
-        table("results", TITLE, FILE_COLUMNS, _file_rows(main(analysis))),
+        table("results", _title(analysis.results), FILE_COLUMNS, _file_rows(main(analysis))),
     )
     return [Section(key="results", tables=tables)]
 

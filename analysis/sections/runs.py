@@ -9,16 +9,37 @@ import pandas as pd
 
 from analysis.read.results import Results
 from analysis.read.shot_curves import point
+from analysis.read.sources import SCORED
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Section, Topic
-from analysis.text import Column, Columns, Kind, Linked, Name, Show, counted, label, table
+from analysis.text import (
+    Column,
+    Columns,
+    Kind,
+    Linked,
+    Name,
+    Show,
+    Table,
+    counted,
+    label,
+    table,
+)
 from core.program import command_line
+
+MAX_ON_PAGE = 2000
+"""Longer lists have a page of their own: a browser takes seconds for ten thousand rows."""
+
+PAGE = "runs.html"
+"""The file of that page, beside the report."""
 
 
 class RunAnchors:
-    """Links to the runs behind a number: the ids of rows in the table of runs."""
+    """Links to the runs behind a number: the ids of rows in the table of runs, on ``page`` (blank:
+    the page of the report).
+    """
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: Results, *, page: str = "") -> None:
+        self._page = page
         self._variants = {v: i for i, v in enumerate(results.variants)}
         frame = results.runs if not results.runs.empty else results.frame
         names = dict.fromkeys(str(d) for d in frame["dataset"])
@@ -34,11 +55,24 @@ class RunAnchors:
         """The id of the first run of a variant."""
         return f"v{self._variants[variant]}"
 
+    def to_cell(self, variant: str, dataset: str) -> str:
+        """The link to the runs of one cell."""
+        return f"{self._page}#{self.cell(variant, dataset)}"
+
+    def to_variant(self, variant: str) -> str:
+        """The link to the runs of a variant."""
+        return f"{self._page}#{self.variant(variant)}"
+
 
 @once
 def anchors(analysis: Analysis) -> RunAnchors:
     """The ids of the runs of this report."""
-    return RunAnchors(analysis.results)
+    return RunAnchors(analysis.results, page=PAGE if _apart(analysis.results) else "")
+
+
+def _apart(results: Results) -> bool:
+    """Whether the runs have a page of their own."""
+    return len(results.frame if results.runs.empty else results.runs) > MAX_ON_PAGE
 
 
 class PlannedRun(NamedTuple):
@@ -83,7 +117,7 @@ def planned_runs(analysis: Analysis) -> Iterator[PlannedRun]:
     frame = results.runs
     if frame.empty:
         frame = results.frame[["variant", "dataset", "seed"]].assign(
-            identity=results.provenance.get("run", ""), status="scored", note=""
+            identity=results.provenance.get("run", ""), status=SCORED, note=""
         )
     for raw in frame.to_dict("records"):
         row: dict[str, Any] = {str(key): value for key, value in raw.items()}
@@ -125,26 +159,43 @@ def _run_scores(results: Results) -> Mapping[tuple[str, str, int | None, str], f
 
 def _folder_and_command(analysis: Analysis, identity: str, status: str) -> tuple[str, str]:
     """The folder of a run as the report sees it, and the command that reruns it."""
-    if analysis.folder is None or status == "missing":
+    if analysis.folder is None or not identity or status == "missing":
         return "", ""
     folder = os.path.relpath(analysis.folder / identity, analysis.out)
     command = command_line("rerun", analysis.folder, identity)
     return Path(folder).as_posix() + "/", command
 
 
-def _sections(analysis: Analysis) -> Sequence[Section]:
+def _table(analysis: Analysis, *, folded: bool) -> Table:
     results = analysis.results
     metric = "Accuracy" if results.curve else label(results.primary_metric)
-    rows = list(planned_runs(analysis))
-    found = table(
-        "runs",
-        "Runs",
-        _columns(bool(results.curve), metric),
-        rows,
-        folded=True,
-        summary=counted(len(rows), "planned cell"),
-    )
-    return [Section(key="runs", tables=(found,))]
+    rows, columns = list(planned_runs(analysis)), _columns(bool(results.curve), metric)
+    count = counted(len(rows), "planned cell")
+    return table("runs", "Runs", columns, rows, folded=folded, summary=count)
+
+
+LINK_COLUMNS: Columns[tuple[str, str, str]] = (
+    Column("page", "Page", Kind.NAME, lambda link: link[0], Show.PAGE),
+    Column("content", "Content", Kind.TEXT, lambda link: Linked(link[1], link[2]), Show.PAGE),
+)
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    """The table of runs, or the link to the page that has it."""
+    if not _apart(analysis.results):
+        return [Section(key="runs", tables=(_table(analysis, folded=True),))]
+    frame = analysis.results.frame if analysis.results.runs.empty else analysis.results.runs
+    count = counted(len(frame), "planned cell")
+    link = table("link", "Every run", LINK_COLUMNS, [("Runs", count, PAGE)])
+    return [Section(key="runs", tables=(link,))]
+
+
+def runs_page(analysis: Analysis) -> Section | None:
+    """The content of the page of runs, None where the report has them itself."""
+    if not _apart(analysis.results):
+        return None
+    back = table("link", "Report", LINK_COLUMNS, [("Report", analysis.results.name, "index.html")])
+    return Section(key="runs", tables=(back, _table(analysis, folded=False)))
 
 
 TOPIC = Topic(key="runs", build=_sections, show=Show.PAGE)

@@ -12,9 +12,9 @@ from analysis.figures.figure import Figure
 from analysis.read.search_trials import SearchData
 from analysis.sections.claims import certainty, claim_columns
 from analysis.sections.comparisons import Comparison
-from analysis.sections.headline import EMBEDDED_CAVEAT
+from analysis.sections.headline import EMBEDDED_CAVEAT, VARIANT, Answer, answer_table
 from analysis.sections.section import Section, Sentence, Topic, make_sentence, running_text
-from analysis.stats import Claim
+from analysis.stats import ROPE, Claim
 from analysis.text import (
     TERM_COLUMNS,
     Column,
@@ -41,6 +41,7 @@ class SearchAnalysis:
 
     search: SearchData
     comparisons: tuple[Comparison, ...] = ()
+    rope: float = ROPE
 
     @property
     def objective(self) -> str:
@@ -137,7 +138,13 @@ def _difference(variants: Mapping[str, Any], when: str, name: str) -> float | No
 
 
 def _headline(analysis: SearchAnalysis) -> Sequence[Section]:
-    return [Section(key="headline", sentences=findings(analysis))]
+    rows = [
+        Answer(role=VARIANT, name=c.variant, against=c.reference, variant=c.variant, c=c)
+        for c in analysis.comparisons
+        if c.difference is not None
+    ]
+    tables = (answer_table(rows, rope=analysis.rope),) if rows else ()
+    return [Section(key="headline", sentences=findings(analysis), tables=tables)]
 
 
 Judged = tuple[str, Mapping[str, Any]]

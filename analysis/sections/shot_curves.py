@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from analysis.figures.curves import CurveInfo, shot_curves
 from analysis.sections.analysis import Analysis
-from analysis.sections.results import AVERAGE, AVERAGE_NAME, MainTable, main
+from analysis.sections.results import MainTable, column_name, main
 from analysis.sections.section import Section, Topic
 from analysis.text import Column, Kind, MeanScore, Show, Table, table
 
@@ -20,9 +20,8 @@ class CurveRow(NamedTuple):
     variant: str
 
 
-def dataset_name(dataset: str | None) -> str:
-    """A dataset, or the average over all of them, in words."""
-    return AVERAGE_NAME if dataset is AVERAGE else dataset
+def _dataset(found: MainTable, row: CurveRow) -> str:
+    return column_name(row.dataset, found.datasets)
 
 
 def _score(found: MainTable, metric: str, row: CurveRow) -> MeanScore:
@@ -32,7 +31,7 @@ def _score(found: MainTable, metric: str, row: CurveRow) -> MeanScore:
 def _table(found: MainTable, curve: Sequence[str]) -> Table:
     """One row per dataset and variant, one column per number of shots."""
     columns: list[Column[CurveRow]] = [
-        Column("dataset", "Dataset", Kind.NAME, lambda r: dataset_name(r.dataset), Show.READ),
+        Column("dataset", "Dataset", Kind.NAME, partial(_dataset, found), Show.READ),
         Column("variant", "Variant", Kind.TEXT, lambda r: r.variant, Show.READ),
         *(
             Column(metric, metric, Kind.SCORE, partial(_score, found, metric), Show.READ)
@@ -56,7 +55,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
             curves.append(
                 CurveInfo(
                     variant=v,
-                    dataset=dataset_name(d),
+                    dataset=column_name(d, found.datasets),
                     shots=tuple(shots.values()),
                     mean=tuple(cell.mean for cell in cells),
                     half_width=tuple(cell.half_width for cell in cells),

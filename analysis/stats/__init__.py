@@ -10,16 +10,13 @@ independent datasets, so such a test sees one number per dataset, the mean over 
 """
 
 from analysis.stats.aggregates import (
-    Aggregates,
-    aggregates,
-    improvement_claims,
+    improvement,
     iqm,
     mean_of_datasets,
     median_of_datasets,
     optimality_gap,
     probability_of_improvement,
     profile,
-    profile_claims,
 )
 from analysis.stats.attribution import (
     KINDS,
@@ -80,8 +77,10 @@ from analysis.stats.factorial import (
     level_effects,
 )
 from analysis.stats.image_tests import (
+    ClusteredDifference,
     Cochran,
     McNemar,
+    clustered_difference,
     cochran_q,
     mcnemar_exact,
 )
@@ -92,9 +91,8 @@ from analysis.stats.intervals import (
     MeanInterval,
     dataset_means,
     paired_differences,
-    percentile_interval,
+    share_interval,
     t_interval,
-    wilson_interval,
 )
 from analysis.stats.mean_tests import (
     MeanTest,
@@ -157,9 +155,6 @@ from analysis.stats.replicability import (
 )
 from analysis.stats.resampling import (
     Resamples,
-    TwoClaims,
-    bootstrap,
-    mean_difference,
 )
 from analysis.stats.unbalanced import (
     SHIFT,
@@ -185,7 +180,6 @@ __all__ = [
     "ROUNDING",
     "SEEDS",
     "SHIFT",
-    "Aggregates",
     "Alias",
     "Array",
     "Attribution",
@@ -193,6 +187,7 @@ __all__ = [
     "CellMeans",
     "Cells",
     "Claim",
+    "ClusteredDifference",
     "Cochran",
     "ContrastDesign",
     "Designs",
@@ -229,16 +224,14 @@ __all__ = [
     "Spread",
     "Tost",
     "Trend",
-    "TwoClaims",
     "VarianceShares",
     "VarianceSource",
     "Wanted",
-    "aggregates",
     "attribute",
     "bayesian_correlated_t",
     "bayesian_signed_rank",
-    "bootstrap",
     "cell_means",
+    "clustered_difference",
     "cochran_q",
     "coded_interaction",
     "cohen_dz",
@@ -253,12 +246,11 @@ __all__ = [
     "hedges_g",
     "hodges_lehmann",
     "holm",
-    "improvement_claims",
+    "improvement",
     "iqm",
     "judge",
     "level_effects",
     "mcnemar_exact",
-    "mean_difference",
     "mean_of_datasets",
     "median_of_datasets",
     "mixed_model",
@@ -273,18 +265,17 @@ __all__ = [
     "paired_differences",
     "paired_t",
     "part_effects",
-    "percentile_interval",
     "probability_better",
     "probability_better_unpaired",
     "probability_of_improvement",
     "profile",
-    "profile_claims",
     "rank_biserial",
     "rank_groups",
     "rank_stability",
     "replicability",
     "replicated",
     "satterthwaite_quantiles",
+    "share_interval",
     "shown_in",
     "sign_flip",
     "sign_test",
@@ -299,6 +290,5 @@ __all__ = [
     "variance_shares",
     "verdict",
     "welch_t",
-    "wilson_interval",
     "win_tie_loss",
 ]

@@ -14,7 +14,7 @@ from scipy import stats
 
 from analysis.stats.intervals import ROUNDING, Array
 from analysis.stats.multiple import holm
-from analysis.stats.resampling import CHUNK, Resamples, TwoClaims, bootstrap
+from analysis.stats.resampling import CHUNK, Resamples
 
 
 class Omnibus(NamedTuple):
@@ -194,28 +194,24 @@ def page_trend(scores_DK: Sequence[Sequence[float]] | Array) -> Trend:
 
 
 class RankStability(NamedTuple):
-    """How often each variant is best, or one of the first two, under resampling, and its mean rank
-    with both intervals.
+    """The mean rank of each variant, and how often it is best, or one of the first two, under
+    resampling; None for a scope that the design cannot describe, and ``reason`` says why.
     """
 
-    best_on_these: tuple[float, ...]
-    best_on_like_these: tuple[float, ...]
-    first_two_on_these: tuple[float, ...]
-    first_two_on_like_these: tuple[float, ...]
-    mean_ranks: tuple[TwoClaims, ...]
+    mean_ranks: tuple[float, ...]
+    best_on_these: tuple[float, ...] | None
+    best_on_like_these: tuple[float, ...] | None
+    first_two_on_these: tuple[float, ...] | None
+    first_two_on_like_these: tuple[float, ...] | None
+    reason: str = ""
 
 
 def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
     """Would the order hold with other seeds, or on other datasets? Complete tables (V, D, S).
 
-    The best has the highest mean over datasets; ties share it. Ranks are by dataset, 1 is best.
+    The best has the highest mean over datasets; ties share it. Ranks are by dataset, 1 is best. The
+    shares describe the spread of the study; they are not probabilities of a claim.
     """
-
-    def ranks(tables: Array) -> Array:
-        means = np.round(tables.mean(axis=-1), ROUNDING)
-        return np.asarray(stats.rankdata(-means, axis=1).mean(axis=-1), dtype=np.float64)
-
-    mean_ranks = bootstrap(ranks, scores_VDS, resamples)
     reps = len(resamples.dataset_RD)
     votes = np.zeros((2, 2, len(scores_VDS)))
     for start in range(0, reps, CHUNK):
@@ -226,7 +222,22 @@ def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
     (like_best, like_two), (these_best, these_two) = (
         [tuple(share.tolist()) for share in level] for level in votes / reps
     )
-    return RankStability(these_best, like_best, these_two, like_two, mean_ranks)
+    means_VD = np.round(scores_VDS.mean(axis=-1), ROUNDING)
+    _, num_datasets, num_seeds = scores_VDS.shape
+    reasons = [ONE_SEED] if num_seeds < 2 else []
+    reasons += [ONE_DATASET] if num_datasets < 2 else []
+    return RankStability(
+        mean_ranks=tuple(stats.rankdata(-means_VD, axis=0).mean(axis=-1).tolist()),
+        best_on_these=these_best if num_seeds > 1 else None,
+        best_on_like_these=like_best if num_datasets > 1 else None,
+        first_two_on_these=these_two if num_seeds > 1 else None,
+        first_two_on_like_these=like_two if num_datasets > 1 else None,
+        reason="; ".join(reasons),
+    )
+
+
+ONE_SEED = "one seed per dataset: nothing is known about other seeds on these datasets"
+ONE_DATASET = "one dataset: nothing is known about datasets like it"
 
 
 def _among_the_first(means_RV: Array, places: int) -> Array:

@@ -23,3 +23,29 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Raise ValueError where files could not be written into a folder that may not exist yet."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{option} must be a folder, but {folder} is a file; name another place")
+    _check_parent(folder, option)
+
+
+def check_file(path: Path, option: str) -> None:
+    """Raise ValueError where a file could not be written."""
+    if path.is_dir():
+        raise ValueError(f"{option} must be a file, but {path} is a folder; name a file in it")
+    _check_parent(path.parent, option)
+
+
+def _check_parent(folder: Path, option: str) -> None:
+    """Raise ValueError where nothing can be created in a folder, or in what exists of its path."""
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return
+    except OSError as error:
+        raise ValueError(
+            f"{option}: cannot write into {existing} ({error.strerror}); name another place"
+        ) from None

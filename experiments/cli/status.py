@@ -11,6 +11,11 @@ def status_command(study: Study, as_json: Json = False) -> None:
     """Show the progress of a study or a search, its failures, and the process working on it."""
     from core.store.search import is_search
 
+    if study.is_file():
+        raise ValueError(
+            f"{study} is a file: status shows the folder of a grid or a search; for a table of "
+            "scores, use report"
+        )
     if is_search(study):
         from experiments.cli.search_status import print_search_status
         from experiments.search.status import search_status

@@ -23,7 +23,6 @@ from analysis.stats import (
     variance_shares,
 )
 from analysis.stats.attribution import NO_THREE, NO_TWO, aliases, combine, estimate
-from analysis.stats.mean_tests import NO_PAIR
 from tests.helpers.paths import GOLDEN
 
 REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
@@ -130,20 +129,35 @@ def test_two_level_interval_of_shapley_values_matches_the_reference():
         np.testing.assert_allclose(stats.percentile_interval(two_level), interval, atol=0.03)
 
 
-def test_effects_carry_intervals_for_both_claims_and_holm_within_their_kind(found):
+def test_effects_carry_the_claims_of_both_scopes_and_holm_within_their_kind(found):
+    cells = reference_cells()
     for kind, family in (("shapley", 3), ("interaction", 4)):
         effects = found.of(kind)
         assert len(effects) == family
-        for scope in ("these", "like"):
-            claims = [getattr(e.judgment, scope) for e in effects]
+        for scope, test in (("these", stats.stratified_t), ("like", stats.t_over_datasets)):
+            claims = [getattr(effect.judgment, scope) for effect in effects]
             assert [c.holm_p for c in claims] == stats.holm([c.p for c in claims])
             for effect, claim in zip(effects, claims, strict=True):
-                low, high = claim.interval
-                assert low <= effect.value <= high
-        for effect in effects:
-            assert np.mean(effect.per_dataset) == pytest.approx(effect.value)
-            assert effect.assumptions == ()
+                of_one = test(combine(cells, contrast(kind, frozenset(effect.parts), PARTS)))
+                assert claim.p == pytest.approx(of_one.p) and claim.interval == of_one.interval()
+                assert claim.interval.low < effect.value < claim.interval.high
+        assert all(np.mean(e.per_dataset) == pytest.approx(e.value) for e in effects)
     assert {e.judgment.these.word for e in found.of("shapley")} == {"better"}
+
+
+def test_the_judge_of_the_report_gets_a_family_per_kind(found):
+    families = []
+
+    def judge(family):
+        families.append(family)
+        return stats.judge(family, direction=-1)
+
+    turned = attribute(reference_cells(), PARTS, judge=judge)
+    assert [len(family) for family in families] == [1, 3, 3, 3, 3, 4]
+    shapley = [combine(reference_cells(), contrast("shapley", {p}, PARTS)) for p in PARTS]
+    np.testing.assert_allclose(families[1], shapley)
+    assert {e.judgment.these.word for e in turned.of("shapley")} == {"worse"}
+    assert [e.value for e in turned.effects] == [e.value for e in found.effects]
 
 
 @settings(max_examples=30, deadline=None)
@@ -250,8 +264,8 @@ def test_missing_cells_are_left_out_by_dataset_and_said():
     disjoint = {c: s.copy() for c, s in cells.items()}
     disjoint[frozenset("a")][:3], disjoint[frozenset("b")][3:] = np.nan, np.nan
     effect = attribute(disjoint, parts).of("shapley")[0]
-    assert effect.value is None and effect.judgment.these.holm_p is None
-    assert effect.reason == NO_PAIR
+    assert effect.value is None and effect.reason == "no pair of scores"
+    assert {effect.judgment.these.word, effect.judgment.like.word} == {"undecided"}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2)])
@@ -259,22 +273,23 @@ def test_small_designs_say_what_does_not_exist(shape):
     parts, cells = random_cells(2, shape=shape)
     found = attribute(cells, parts)
     for effect in found.effects:
-        assert effect.value is not None and not np.isnan(effect.value)
         these, like = effect.judgment.these, effect.judgment.like
-        assert all(c.p is None or 0 <= c.p <= 1 for c in (these, like))
-        assert (these.interval is None) == (shape[1] == 1)
-        assert (like.interval is None) == (shape[0] == 1)
-        if 1 in shape:
-            assert effect.reason
+        assert effect.value is not None and not np.isnan(effect.value)
+        for claim, number in ((these, shape[1]), (like, shape[0])):
+            assert (claim.interval is None) == (claim.p is None) == (number == 1)
+            assert claim.p is None or 0 <= claim.p <= 1
+            assert bool(claim.reason) == (number == 1)
+        assert bool(effect.reason) == (1 in shape)
 
 
 def test_identical_cells_have_no_effect():
     parts, cells = random_cells(2)
     same = {c: cells[frozenset()] for c in cells}
     found = attribute(same, parts)
-    claims = [c for e in found.effects for c in (e.judgment.these, e.judgment.like)]
-    assert all(e.value == 0 for e in found.effects) and all(c.holm_p == 1 for c in claims)
-    assert all("identical" in e.reason for e in found.effects)
+    claims = [claim for e in found.effects for claim in (e.judgment.these, e.judgment.like)]
+    assert all(e.value == 0 for e in found.effects) and {c.holm_p for c in claims} == {1.0}
+    assert {c.word for c in claims} == {"equivalent"}
+    assert {e.reason for e in found.effects} == {stats.IDENTICAL}
     flat = {c: np.full((6, 3), 0.5) for c in cells}
     assert variance_shares(flat, parts)[0].reason == "all scores are equal"
 

@@ -44,15 +44,42 @@ def test_small_percentages_need_the_scale_said(tmp_path):
 
 
 def test_holes_are_named_and_the_rest_is_used(tmp_path):
-    text = HEADER + "A,d1,1,80,60\nA,d1,2,82,\nB,d1,1,81,70\nB,d1,2,83,71\nB,d2,1,50,51\n"
+    text = HEADER + "A,d1,1,80,60\nA,d1,2,82,\nB,d1,1,81,70\nB,d1,2,,n/a\nB,d2,1,50,51\n"
     results = load_csv(write(tmp_path, text))
     assert [str(p) for p in results.problems] == [
-        "missing: A on d1, seed 2: blank new",
         "missing: A on d2, seed 1: the file has no such row",
         "missing: A on d2, seed 2: the file has no such row",
+        "missing: B on d1, seed 2: blank base, new, hm",
         "missing: B on d2, seed 2: the file has no such row",
     ]
     assert len(results.frame) == 4
+
+
+def test_one_blank_metric_costs_only_its_cell(tmp_path):
+    text = HEADER + "A,d1,1,80,60\nA,d1,2,82,\nB,d1,1,81,70\nB,d1,2,83,71\n"
+    results = load_csv(write(tmp_path, text))
+    assert results.scores("A", "base").tolist() == [[0.80, 0.82]] and not results.problems
+    for metric in ("new", "hm"):
+        assert np.isnan(results.scores("A", metric)).tolist() == [[False, True]]
+        assert f"{metric} is blank for A on d1, seed 2" in results.notes
+
+
+def test_a_metric_that_a_variant_lacks_is_said(tmp_path):
+    rows = [f"X,d{d},{s},{70 + d + s / 10:.1f}," for d in range(3) for s in (1, 2)]
+    rows += [f"Y,d{d},{s},{71 + d + s / 10:.1f},{60 + d}" for d in range(3) for s in (1, 2)]
+    results = load_csv(write(tmp_path, "variant,dataset,seed,acc,f1\n" + "\n".join(rows)))
+    assert results.metrics == ("acc", "f1") and not results.problems
+    assert results.notes == ("f1 is missing for X",)
+    assert np.isfinite(results.scores("X", "acc")).all()
+    assert np.isnan(results.scores("X", "f1")).all()
+
+
+def test_a_metric_without_any_value_is_left_out(tmp_path):
+    results = load_csv(write(tmp_path, HEADER + "A,d,1,nan,60\nB,d,1,,61\n"))
+    assert results.metrics == ("new",)
+    assert results.notes == ("not read as metrics (blank): base",)
+    with pytest.raises(ValueError, match="needs at least one metric column"):
+        load_csv(write(tmp_path, HEADER + "A,d,1,,\n"))
 
 
 def test_rows_without_a_seed_are_one_measurement(tmp_path):
@@ -100,9 +127,8 @@ def test_settings_columns_keep_regimes_apart(tmp_path):
             "line 2: base must be an accuracy from 0 to 1 or from 0 to 100",
         ),
         (HEADER + "A,d,1,-3,60\n", "line 2: base must be an accuracy"),
-        (HEADER + "A,d,1,nan,60\n", "line 2: base must be an accuracy"),
         (HEADER + "A,d,1,inf,60\n", "line 2: base must be an accuracy"),
-        (HEADER + "A,d,1,,60\n", "needs at least one row with every metric"),
+        ("variant,dataset,seed,acc\nA,d,1,-\n", "needs at least one metric column"),
         ("variant,dataset,seed,acc,acc\nA,d,1,2,2\n", "every column must be unique"),
         ("variant,dataset,seed,correct\nA,d,1,2\n", "correct and total belong together"),
         (
@@ -112,7 +138,7 @@ def test_settings_columns_keep_regimes_apart(tmp_path):
         ("variant,dataset,seed,correct,total,accuracy\nA,d,1,2,3,4\n", "line 2: .* must agree"),
         ("variant,dataset,seed,shots,acc\nA,d,1,x,50\n", "line 2: shots must be a whole number"),
         ("variant,dataset,seed,regime,acc\nA,d,1,a,50\nA,d,2,b,50\n", "line 3.*'A' mixes regime"),
-        ("a,b\n1,2,3\n1,2,3,4\n", "not a readable CSV|needs a column"),
+        ("a,b\n1,2,3\n1,2,3,4\n", "line 2: 3 fields, but the header has 2"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(tmp_path, text, message):

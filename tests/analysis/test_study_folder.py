@@ -152,7 +152,7 @@ def test_one_target_of_all_classes_is_a_metric(study):
         raw["evaluations"] = [{**raw["evaluations"][0], "target": "all"}]
         path.write_text(json.dumps(raw))
     results = load_study(folder)
-    assert results.metrics == ("all",) and results.primary_metric == "all"
+    assert results.metrics == ("accuracy",) and results.primary_metric == "accuracy"
     assert results.datasets == ("data/set0", "data/set1")
 
 
