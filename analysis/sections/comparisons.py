@@ -16,7 +16,7 @@ from analysis.sections.runs import anchors
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.sections.selection import grouped, noted, selection
 from analysis.sections.unpaired import unpaired_text
-from analysis.stats import Array, Claim, Judgment, ShownIn
+from analysis.stats import Array, Claim, Judgment, SeedMeans, ShownIn
 from analysis.text import (
     HM_OF_MEANS,
     Column,
@@ -189,11 +189,15 @@ def _judged(
 
 
 def judge_family(
-    tables: Sequence[Array], results: Results, options: Options, direction: int, family: int
+    differences: Sequence[Array | SeedMeans],
+    results: Results,
+    options: Options,
+    direction: int,
+    family: int,
 ) -> tuple[Judgment, ...]:
-    """The verdicts of paired differences (D, S) as one family, by the options of the report."""
+    """The verdicts of differences as ``stats.judge`` takes them, by the options of the report."""
     return stats.judge(
-        tables,
+        differences,
         alpha=options.alpha,
         rope=options.rope,
         overlap=options.overlap,
