@@ -116,7 +116,7 @@ def _encoded(values: Sequence[int], num_classes: int = 0) -> str:
     return base64.b64encode(_little_endian(numbers).tobytes()).decode()
 
 
-def _values(text: str, num_classes: int = 0) -> array[int]:
+def _values(text: str, num_classes: int = 0) -> "array[int]":
     found = array(_type_of(num_classes))
     found.frombytes(base64.b64decode(text, validate=True))
     return _little_endian(found)
@@ -127,7 +127,7 @@ def _type_of(num_classes: int) -> str:
     return "H" if num_classes <= MAX_CLASSES else "I"
 
 
-def _little_endian(values: array[int]) -> array[int]:
+def _little_endian(values: "array[int]") -> "array[int]":
     """The array with its bytes as stored, or back."""
     if sys.byteorder == "big":
         values.byteswap()
