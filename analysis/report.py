@@ -26,7 +26,10 @@ from analysis.render.scores_table import scores_frame
 from analysis.render.terminal import print_lines, report_lines
 from analysis.sections import (
     base_to_new,
+    calibration,
+    classes,
     comparisons,
+    confusions,
     conover,
     costs,
     design,
@@ -50,6 +53,7 @@ from analysis.sections import (
     shared_tests,
     shot_curves,
     shot_trends,
+    training,
     versions,
 )
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, Options
@@ -88,6 +92,9 @@ CHAPTERS: tuple[Chapter[Analysis], ...] = (
         nav="Parts",
         topics=(parts.ATTRIBUTION, parts.VARIANCE, parts.LEVELS, parts.INTERACTIONS),
     ),
+    Chapter(key="classes", title="Class by class", topics=(classes.TOPIC, confusions.TOPIC)),
+    Chapter(key="calibration", title="Calibration", topics=(calibration.TOPIC,)),
+    Chapter(key="training", title="Training curves", nav="Training", topics=(training.TOPIC,)),
     Chapter(key="spread", title="Every run", topics=(differences.BY_RUN, profiles.TOPIC)),
     Chapter(key="power", title="Power", topics=(power.TOPIC,)),
     Chapter(key="design", title="Design", topics=(design.TOPIC, design.NOTES)),
