@@ -9,9 +9,10 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.colors import SERIES, Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import MARKERS, bare, label_room, literal, shown_names
+from analysis.figures.style import MARKERS, bare, literal, shown_names
 
-PANEL, LEFT, BELOW, ABOVE = 3.3, 0.62, 0.55, 0.34
+PANEL, LEFT, RIGHT, BELOW, ABOVE = 3.4, 0.62, 0.25, 0.55, 0.34
+LEGEND_ROOM = 105.0
 LEAST_SHARE = 0.005
 """A bin with a smaller share of the images is noise and is not drawn."""
 
@@ -47,13 +48,12 @@ def reliability_figure(curves: Sequence[ReliabilityInfo], *, pooled: str) -> Fig
         draw=partial(_draw, curves, subsets),
     )
     single = [replace(whole, draw=partial(_draw, curves, [subset])) for subset in subsets]
-    return replace(whole, panels=tuple(single), shared_rows=True)
+    return replace(whole, panels=tuple(single))
 
 
 def _draw(curves: Sequence[ReliabilityInfo], subsets: Sequence[str], style: Style) -> Canvas:
     variants = list(dict.fromkeys(curve.variant for curve in curves))
-    legend = label_room(f"{v}  ECE 00.0" for v in variants) + 0.35
-    block = LEFT + PANEL + legend
+    block = LEFT + PANEL + RIGHT
     width, height = block * len(subsets), ABOVE + PANEL + BELOW
     canvas = Canvas(figsize=(width, height))
     for index, subset in enumerate(subsets):
@@ -74,7 +74,7 @@ def _panel(
     axes: Axes, curves: Sequence[ReliabilityInfo], variants: Sequence[str], style: Style
 ) -> None:
     axes.plot([0, 100], [0, 100], color=style.soft, linewidth=1.0, linestyle=(0, (3, 3)))
-    names = shown_names([curve.variant for curve in curves])
+    names = shown_names([curve.variant for curve in curves], room=LEGEND_ROOM)
     for curve, name in zip(curves, names, strict=True):
         place = variants.index(curve.variant)
         color, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
@@ -92,12 +92,10 @@ def _panel(
     axes.tick_params(labelsize=8.5)
     bare(axes, style, keep=("left", "bottom"), grid="both")
     legend = axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.02),
+        loc="lower right",
         frameon=False,
-        fontsize=9,
+        fontsize=8.5,
         labelcolor=style.ink,
-        borderaxespad=0.0,
         handlelength=1.6,
     )
     literal(legend.get_texts())

@@ -16,7 +16,7 @@ from analysis.figures.style import POINTS_PER_INCH, label_room, literal, shown_n
 from analysis.stats import Array
 
 CELL_WIDTH, CELL_HEIGHT = 0.72, 0.42
-LABEL_ROOM, HEAD_ROOM = 260.0, 120.0
+LABEL_ROOM, HEAD_ROOM = 200.0, 120.0
 SMALL = 8.5
 
 
@@ -51,9 +51,9 @@ def confusion_figure(info: ConfusionInfo, *, full: str, baseline: str) -> Figure
     if not info.pairs:
         return None
     compared = (
-        f"{full} against the variant at the head of the column, which lacks one part or all"
+        f"{full} with (vs) the variant at the head of the column, which lacks one part or all"
         if full
-        else f"the variant at the head of the column against {baseline}"
+        else f"the variant at the head of the column with {baseline}"
     )
     return Figure(
         name="confusions",
@@ -68,11 +68,14 @@ def confusion_figure(info: ConfusionInfo, *, full: str, baseline: str) -> Figure
 
 
 def _draw(info: ConfusionInfo, style: Style) -> Canvas:
-    left = _left(info.pairs)
+    names = [name for pair in info.pairs for name in (pair.true, f"→ {pair.predicted}")]
+    left = label_room(names, size=SMALL, room=LABEL_ROOM)
+    right = label_room([_where(p) for p in info.pairs], size=7, room=HEAD_ROOM)
     heads = shown_names(info.columns, room=HEAD_ROOM, size=SMALL)
     longest = max(text_width(head, size=SMALL) for head in heads)
     above = (0.75 * longest + 16) / POINTS_PER_INCH
-    width = left + CELL_WIDTH * len(heads) + 0.75 * longest / POINTS_PER_INCH + 0.1
+    beside = max(0.75 * longest / POINTS_PER_INCH + 0.1, right)
+    width = left + CELL_WIDTH * len(heads) + beside
     height = above + CELL_HEIGHT * len(info.pairs) + 0.08
     canvas = Canvas(figsize=(width, height))
     box = (
@@ -90,36 +93,26 @@ def _draw(info: ConfusionInfo, style: Style) -> Canvas:
     literal(axes.set_xticklabels(heads, fontsize=SMALL, **slanted))
     axes.set_yticks([])
     axes.tick_params(length=0)
-    _names(axes, info.pairs, style, width=CELL_WIDTH * len(heads))
+    _names(axes, info.pairs, style)
     return canvas
-
-
-def _left(pairs: Sequence[ConfusionPair]) -> float:
-    names = [name for pair in pairs for name in (pair.true, f"→ {pair.predicted}")]
-    classes = label_room(names, size=SMALL, room=LABEL_ROOM)
-    return classes + label_room([_where(p) for p in pairs], size=7, room=LABEL_ROOM / 2)
 
 
 def _where(pair: ConfusionPair) -> str:
     return f"{pair.dataset}, {pair.subset}"
 
 
-def _names(axes: Axes, pairs: Sequence[ConfusionPair], style: Style, *, width: float) -> None:
-    """True class above predicted class, and left of both the dataset; ``width`` is that of the axes
-    in inches.
-    """
+def _names(axes: Axes, pairs: Sequence[ConfusionPair], style: Style) -> None:
+    """Left of a row the true class above the predicted one, right of it where it is."""
     beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
     upper = shown_names([p.true for p in pairs], size=SMALL, room=LABEL_ROOM)
     lower = shown_names([f"→ {p.predicted}" for p in pairs], size=SMALL, room=LABEL_ROOM)
-    start = -label_room([*upper, *lower], size=SMALL, room=LABEL_ROOM) / width
-    wheres = shown_names([_where(p) for p in pairs], size=7, room=LABEL_ROOM / 2)
+    wheres = shown_names([_where(p) for p in pairs], size=7, room=HEAD_ROOM)
     for row, (one, two, where) in enumerate(zip(upper, lower, wheres, strict=True)):
+        soft: dict[str, Any] = {"fontsize": 7, "color": style.soft, **beside}
         texts = [
-            axes.text(start, row + 0.3, one, fontsize=SMALL, ha="left", **beside),
-            axes.text(start, row + 0.7, two, fontsize=SMALL, ha="left", **beside),
-            axes.text(
-                start - 0.02, row + 0.3, where, fontsize=7, ha="right", color=style.soft, **beside
-            ),
+            axes.text(-0.02, row + 0.3, one, fontsize=SMALL, ha="right", **beside),
+            axes.text(-0.02, row + 0.7, two, fontsize=SMALL, ha="right", **beside),
+            axes.text(1.02, row + 0.5, where, ha="left", **soft),
         ]
         literal(texts)
 

@@ -16,6 +16,8 @@ from analysis.figures.style import bare, label_room, series_legend, series_style
 PANEL, HEIGHT, COLUMNS = 2.75, 2.35, 4
 LEFT = 0.75
 MAX_PANELS = 16
+MAX_BANDS = 2
+"""More bands than this cover each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,8 @@ def training_figure(
 ) -> Figure | None:
     """A panel per dataset, in the order of the curves; None where no run logged anything.
 
-    ``variants`` is the order of colors; ``quantity`` names what is drawn, and ``remark`` explains
-    it.
+    ``variants`` is the order of colors, and the first ``MAX_BANDS`` of them have a band;
+    ``quantity`` names what is drawn, and ``remark`` explains it.
     """
     if not curves:
         return None
@@ -48,12 +50,13 @@ def training_figure(
     cut = (
         "" if len(datasets) == len(shown) else f" The first {len(shown)} of {len(datasets)} panels."
     )
+    banded = " and of ".join(variants[:MAX_BANDS])
     whole = Figure(
         name="training",
         title=f"Training curves: {quantity}",
-        caption=f"{remark} Lines are means over seeds; the band reaches from the lowest to the "
-        "highest seed, which describes these runs and is not an interval for a claim. Each panel "
-        f"has a scale of its own.{cut}",
+        caption=f"{remark} Lines are means over seeds; the band of {banded} reaches from the "
+        "lowest to the highest seed, which describes these runs and is not an interval for a "
+        f"claim. Each panel has a scale of its own.{cut}",
         info=curves,
         draw=partial(_draw, curves, shown, variants, quantity),
     )
@@ -102,9 +105,9 @@ def _panel(
     for curve in curves:
         place = variants.index(curve.variant)
         color = SERIES[place % len(SERIES)]
-        axes.fill_between(
-            curve.epochs, curve.lowest, curve.highest, color=color, alpha=0.13, linewidth=0
-        )
+        if place < MAX_BANDS:
+            ends = (curve.lowest, curve.highest)
+            axes.fill_between(curve.epochs, *ends, color=color, alpha=0.16, linewidth=0)
         axes.plot(
             curve.epochs,
             curve.mean,

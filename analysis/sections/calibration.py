@@ -1,6 +1,6 @@
 """How well confidence matches accuracy: reliability curves and the expected calibration error."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -15,7 +15,7 @@ from analysis.text import Column, Columns, Kind, Show, counted, only_in_files, t
 from core.metrics import ReliabilityBin, expected_calibration_error
 
 TITLE = "Calibration"
-MAX_CURVES = 6
+MAX_CURVES = 4
 
 
 class Calibration(NamedTuple):
@@ -88,11 +88,15 @@ def _means(found: Sequence[Calibration]) -> list[Calibration]:
 
 
 def _curves(analysis: Analysis, study: StudyCounts) -> list[ReliabilityInfo]:
-    """The curves of the baseline, the references and further variants, pooled over all runs."""
+    """The curves of the baseline, the references and the variants whose error differs most from
+    that of the baseline, pooled over all runs.
+    """
     results = analysis.results
-    shown = dict.fromkeys((results.baseline, *results.references, *results.variants))
     means = {(m.variant, m.subset): m.ece for m in _means(calibrations(analysis))}
-    kept = [v for v in shown if any(variant == v for variant, _ in means)][:MAX_CURVES]
+    gaps = {v: _gap(means, v, results.baseline) for v in dict.fromkeys(v for v, _ in means)}
+    first = (results.baseline, *results.references)
+    order = dict.fromkeys((*first, *sorted(gaps, key=lambda v: -gaps[v])))
+    kept = [v for v in order if v in gaps][:MAX_CURVES]
     curves = []
     for subset in study.subsets:
         for variant in kept:
@@ -112,6 +116,12 @@ def _curves(analysis: Analysis, study: StudyCounts) -> list[ReliabilityInfo]:
                 )
             )
     return curves
+
+
+def _gap(means: Mapping[tuple[str, str], float], variant: str, baseline: str) -> float:
+    """How far the errors of a variant are from those of the baseline."""
+    shared = [s for v, s in means if v == variant and (baseline, s) in means]
+    return max((abs(means[variant, s] - means[baseline, s]) for s in shared), default=0.0)
 
 
 def _pooled(study: StudyCounts, variant: str, subset: str) -> list[ReliabilityBin]:
@@ -148,7 +158,7 @@ def _read_columns(subsets: Sequence[str]) -> Columns[CalibrationRow]:
         for key, title, kind in (
             ("ece", "ECE, %", Kind.POINTS),
             ("accuracy", "Accuracy, %", Kind.POINTS),
-            ("excess", "Confidence − accuracy, points", Kind.DIFFERENCE),
+            ("excess", "Excess confidence, points", Kind.DIFFERENCE),
         ):
             of = partial(_value, key=key, subset=subset)
             columns.append(Column(f"{key}_{subset}", title, kind, of, Show.READ, heading))
@@ -170,7 +180,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     study = study_counts(analysis)
     found = () if study.reason else calibrations(analysis)
     if not found:
-        return [Section(key="calibration", title=TITLE, reason=study.reason or NOT_STORED)]
+        return [Section(key="calibration", reason=study.reason or NOT_STORED)]
     means, curves = _means(found), _curves(analysis, study)
     variants = list(dict.fromkeys(m.variant for m in means))
     rows = [
@@ -179,7 +189,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         if v in variants
     ]
     shown = len({curve.variant for curve in curves})
-    cut = "" if shown == len(rows) else f" The first {shown} of {len(rows)} variants."
+    cut = "" if shown == len(rows) else f" {shown} of {len(rows)} variants, all are in the table."
     datasets = counted(len({f.dataset for f in found}), "dataset")
     drawn = reliability_figure(curves, pooled=f", over {datasets} and all seeds")
     if drawn is not None and cut:
@@ -188,13 +198,13 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         "ECE is the mean gap between confidence and accuracy",
         cite("guo2017"),
         "; here the mean "
-        "over datasets and seeds. It can improve while accuracy falls, so read both.",
+        "over datasets and seeds. It can improve while accuracy falls, so read both. Excess "
+        "confidence is the mean confidence minus the accuracy.",
     )
     read = _read_columns(study.subsets)
     return [
         Section(
             key="calibration",
-            title=TITLE,
             sentences=(lead,),
             figures=(drawn,) if drawn else (),
             tables=(

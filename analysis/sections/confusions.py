@@ -19,7 +19,7 @@ from analysis.sections.class_counts import (
 from analysis.sections.section import Section, Topic, running_text
 from analysis.text import Column, Columns, Kind, only_in_files, table
 
-SHOWN_EACH_WAY = 8
+SHOWN_EACH_WAY = 6
 LISTED = 20
 """Changes in each direction that files hold for every contrast."""
 TITLE = "Confusions fixed and caused"
@@ -92,12 +92,15 @@ def _changes(study: StudyCounts, scored: Scored, contrast: Contrast) -> list[Con
 
 
 def _info(changes: Mapping[Contrast, tuple[ConfusionChange, ...]], full: str) -> ConfusionInfo:
-    """The pairs that change most in any contrast: those fixed, then those caused."""
+    """The pairs that change most in any contrast, in the order of their change in the first one."""
     everything = sorted((c for found in changes.values() for c in found), key=lambda c: c.change)
     fixed = _first_pairs(c for c in everything if c.change < 0)
     caused = _first_pairs(c for c in reversed(everything) if c.change > 0)
-    pairs = tuple(dict.fromkeys((*fixed, *caused)))
     known = {(c.contrast, c.pair): c.change for found in changes.values() for c in found}
+    first = next(iter(changes))
+    pairs = tuple(
+        sorted(dict.fromkeys((*fixed, *caused)), key=lambda pair: known.get((first, pair), 0.0))
+    )
     compared = {
         (contrast, c.pair.dataset, c.pair.subset)
         for contrast, found in changes.items()
@@ -115,7 +118,7 @@ def _info(changes: Mapping[Contrast, tuple[ConfusionChange, ...]], full: str) ->
     ]
     return ConfusionInfo(
         pairs=pairs,
-        columns=tuple(c.reference if full else c.variant for c in changes),
+        columns=tuple(f"vs {c.reference}" if full else c.variant for c in changes),
         change=np.array(matrix, dtype=float).reshape(len(pairs), len(changes)),
     )
 

@@ -16,6 +16,8 @@ MAX_VARIANTS = 8
 MAX_POINTS = 60
 NOT_TERMS = ("epoch", "epochs", "lr")
 TOTAL = "loss"
+PRINTED = {"ce": "cross-entropy", TOTAL: "training loss", "kd": "distillation loss"}
+"""Printed names of the terms that methods log; others are printed as they are logged."""
 NOTHING_LOGGED = "no run logged an epoch: nothing was trained"
 
 Epochs = Sequence[Mapping[str, Any]]
@@ -67,12 +69,16 @@ def shared_term(logs: TrainingLogs) -> tuple[str, str]:
     shared = [key for key in terms[0] if all(key in own for own in terms)]
     if any(set(own) != set(terms[0]) for own in terms) and shared:
         return shared[0], (
-            f"{shared[0]} is the term of the training loss that all variants share: their total "
-            "losses have different terms and cannot be compared."
+            f"The term of the training loss that all variants share, {_printed(shared[0])} on "
+            "training images: their total losses have different terms and cannot be compared."
         )
     if all(TOTAL in keys for keys in logged):
         return TOTAL, "The loss that training minimizes, mean over the steps of an epoch."
     return "", ""
+
+
+def _printed(term: str) -> str:
+    return PRINTED.get(term, term)
 
 
 def _is_number(value: Any) -> bool:
@@ -123,10 +129,10 @@ COLUMNS: Columns[TrainingInfo] = (
 def _sections(analysis: Analysis) -> Sequence[Section]:
     logs, results = training_logs(analysis), analysis.results
     if logs.reason:
-        return [Section(key="training", title=TITLE, reason=logs.reason)]
+        return [Section(key="training", reason=logs.reason)]
     term, remark = shared_term(logs)
     if not term:
-        return [Section(key="training", title=TITLE, reason="the runs share no logged quantity")]
+        return [Section(key="training", reason="the runs share no logged quantity")]
     trained = {variant for variant, _, _ in logs.runs}
     order = dict.fromkeys((results.baseline, *results.references, *results.variants))
     variants = [v for v in order if v in trained]
@@ -136,12 +142,14 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if len(shown) < len(variants):
         remark += f" The first {len(shown)} of {len(variants)} variants."
     drawn = training_figure(
-        [c for c in curves if c.variant in shown], variants=shown, quantity=term, remark=remark
+        [c for c in curves if c.variant in shown],
+        variants=shown,
+        quantity=_printed(term),
+        remark=remark,
     )
     return [
         Section(
             key="training",
-            title=TITLE,
             figures=(drawn,) if drawn else (),
             tables=(table("training", TITLE, only_in_files(COLUMNS), curves),),
         )
