@@ -12,12 +12,22 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
-from analysis.figures.style import POINTS_PER_INCH, bare, literal, shown_names, signed, text_width
+from analysis.figures.style import (
+    POINTS_PER_INCH,
+    bare,
+    label_room,
+    literal,
+    name_rows,
+    shown_names,
+    signed,
+    text_width,
+)
 
 ROW, WIDTH, MARGIN = 0.46, 4.5, 0.12
 ABOVE, BELOW = 0.34, 0.5
 NUMBERS_ROOM, DATASET_ROOM = 92.0, 78.0
 SMALL = 7.5
+BAR, BARS, BAR_ROOM, MAX_BARS = 0.22, 2.2, 150.0, 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,3 +150,77 @@ def _words(axes: Axes, shown: Sequence[ClassShift], style: Style, *, several: bo
                 axes.text(start, place, dataset, fontsize=SMALL, color=style.soft, **beside)
             )
         literal(texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClass:
+    """How many test images of a class one run predicts correctly."""
+
+    name: str
+    correct: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClassInfo:
+    """The classes of one evaluation of a run that have test images, the most accurate first."""
+
+    title: str
+    accuracy: float
+    classes: tuple[RunClass, ...]
+
+
+def run_class_figure(panels: Sequence[RunClassInfo]) -> Figure | None:
+    """Accuracy per class of one run, a panel per evaluation; None without evaluations."""
+    if not panels:
+        return None
+    cut = any(len(panel.classes) > MAX_BARS for panel in panels)
+    whole = Figure(
+        name="classes",
+        title="Accuracy per class",
+        caption="Share of the test images of each class that are predicted correctly, in %, and "
+        "the count. The dashed line is the accuracy over all images."
+        + (f" The {MAX_BARS // 2} most and least accurate classes." if cut else ""),
+        info=panels,
+        draw=partial(_draw_run, panels),
+    )
+    single = [replace(whole, draw=partial(_draw_run, [panel])) for panel in panels]
+    return replace(whole, panels=tuple(single))
+
+
+def _draw_run(panels: Sequence[RunClassInfo], style: Style) -> Canvas:
+    shown = [_kept(panel.classes) for panel in panels]
+    names = [c.name for classes in shown for c in classes]
+    left = label_room(names, size=8.5, room=BAR_ROOM)
+    block, rows = left + BARS + 0.75, max(map(len, shown))
+    width, height = block * len(panels), ABOVE + BAR * rows + BELOW
+    canvas = Canvas(figsize=(width, height))
+    for index, (panel, classes) in enumerate(zip(panels, shown, strict=True)):
+        box = (
+            (index * block + left) / width,
+            (height - ABOVE - BAR * len(classes)) / height,
+            BARS / width,
+            BAR * len(classes) / height,
+        )
+        axes = canvas.add_axes(box)
+        shares = [100 * c.correct / c.total for c in classes]
+        axes.barh(range(len(classes)), shares, height=0.66, color=style.better, alpha=0.75)
+        axes.axvline(100 * panel.accuracy, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
+        for row, (one, share) in enumerate(zip(classes, shares, strict=True)):
+            text = f"{share:.0f}  ({one.correct} of {one.total})"
+            place = axes.get_yaxis_transform()
+            axes.text(1.02, row, text, fontsize=7.5, va="center", color=style.soft, transform=place)
+        name_rows(axes, [c.name for c in classes], size=8.5, room=BAR_ROOM)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("correct, %", fontsize=8.5)
+        axes.tick_params(axis="x", labelsize=8.5)
+        axes.set_title(panel.title, loc="left", fontsize=9.5, parse_math=False)
+        bare(axes, style)
+    return canvas
+
+
+def _kept(classes: tuple[RunClass, ...]) -> tuple[RunClass, ...]:
+    """The classes that are shown: all, or as many from each end."""
+    if len(classes) <= MAX_BARS:
+        return classes
+    return (*classes[: MAX_BARS // 2], *classes[-(MAX_BARS // 2) :])

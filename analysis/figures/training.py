@@ -76,7 +76,7 @@ def _draw(
 ) -> Canvas:
     columns = min(COLUMNS, len(datasets))
     rows = math.ceil(len(datasets) / columns)
-    legend = label_room(variants) + 0.5
+    legend = label_room(variants) + 0.5 if len(variants) > 1 else 0.0
     block = max(HEIGHT, (0.24 * len(variants) + 0.6) / rows)
     width, height = LEFT + columns * PANEL + legend, rows * block
     canvas = Canvas(figsize=(width, height))
@@ -94,7 +94,7 @@ def _draw(
         axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
         if column == 0:
             axes.set_ylabel(quantity, fontsize=9, parse_math=False)
-        if index == columns - 1:
+        if index == columns - 1 and len(variants) > 1:
             series_legend(axes, variants, style, at=(1.06, 1.05))
     return canvas
 
@@ -120,3 +120,24 @@ def _panel(
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.tick_params(labelsize=8.5)
     bare(axes, style, keep=("left", "bottom"), grid="y")
+
+
+def run_training_figure(curves: Sequence[TrainingInfo]) -> Figure | None:
+    """The terms that one run logged, each in a panel of its own; None where there is none.
+
+    The name of a term stands in the place of the dataset.
+    """
+    if not curves:
+        return None
+    names = list(dict.fromkeys(curve.variant for curve in curves))
+    terms = [curve.dataset for curve in curves]
+    whole = Figure(
+        name="training",
+        title="Training curves",
+        caption="Means over the steps of an epoch. loss is what training minimizes, the sum of the "
+        "other terms.",
+        info=curves,
+        draw=partial(_draw, curves, terms, names, ""),
+    )
+    single = [replace(whole, draw=partial(_draw, curves, [t], names, "")) for t in terms]
+    return replace(whole, panels=tuple(single))

@@ -13,6 +13,7 @@ from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Section, Topic
 from analysis.text import Column, Columns, Kind, Linked, Name, Show, counted, label, table
 from core.program import command_line
+from core.store.names import INSPECTION_NAME, INSPECTION_PAGE
 
 
 class RunAnchors:
@@ -42,7 +43,9 @@ def anchors(analysis: Analysis) -> RunAnchors:
 
 
 class PlannedRun(NamedTuple):
-    """One row: ``folder`` is relative to the report, blank without a study folder."""
+    """One row: ``folder`` is relative to the report, blank without a study folder; so is
+    ``inspection``, the page of the inspect command, blank for a run without one.
+    """
 
     variant: Name
     dataset: str
@@ -53,6 +56,7 @@ class PlannedRun(NamedTuple):
     identity: str
     folder: str
     command: str
+    inspection: str
     note: str
 
 
@@ -70,6 +74,13 @@ def _columns(curve: bool, metric: str) -> Columns[PlannedRun]:
             "Run",
             Kind.CODE,
             lambda r: Linked(r.identity, r.folder) if r.folder else r.identity,
+        ),
+        Column(
+            "inspection",
+            "What it learned",
+            Kind.CODE,
+            lambda r: Linked("inspect", r.inspection) if r.inspection else None,
+            optional=True,
         ),
         Column("command", "Command to rerun", Kind.CODE, lambda r: r.command, optional=True),
         Column("note", "Note", Kind.TEXT, lambda r: r.note, optional=True),
@@ -104,6 +115,7 @@ def planned_runs(analysis: Analysis) -> Iterator[PlannedRun]:
             identity=str(row["identity"]),
             folder=folder,
             command=command,
+            inspection=_inspection(analysis, str(row["identity"]), folder),
             note=row["note"],
         )
 
@@ -132,6 +144,14 @@ def _folder_and_command(analysis: Analysis, identity: str, status: str) -> tuple
     return Path(folder).as_posix() + "/", command
 
 
+def _inspection(analysis: Analysis, identity: str, folder: str) -> str:
+    """The page of the inspect command as the report sees it, where the run has one."""
+    if analysis.folder is None or not folder:
+        return ""
+    page = analysis.folder / identity / INSPECTION_NAME / INSPECTION_PAGE
+    return f"{folder}{INSPECTION_NAME}/{INSPECTION_PAGE}" if page.is_file() else ""
+
+
 def _sections(analysis: Analysis) -> Sequence[Section]:
     results = analysis.results
     metric = "Accuracy" if results.curve else label(results.primary_metric)
@@ -143,8 +163,17 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         rows,
         folded=True,
         summary=counted(len(rows), "planned cell"),
+        notes=_notes(analysis),
     )
     return [Section(key="runs", tables=(found,))]
+
+
+def _notes(analysis: Analysis) -> list[str]:
+    """How to see what one run has learned."""
+    if analysis.folder is None:
+        return []
+    command = command_line("inspect", analysis.folder / "RUN")
+    return [f"{command} shows what one run learned: its memory, attention, errors and words."]
 
 
 TOPIC = Topic(key="runs", build=_sections, show=Show.PAGE)

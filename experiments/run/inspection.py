@@ -43,7 +43,7 @@ CHUNK = 32
 MAX_SLOTS, MAX_PATCHES = 12, 6
 MAX_ATTENTION = 9
 MAX_PAIRS, MAX_EXAMPLES = 6, 5
-MAX_TEXTS, MAX_WORDS, MAX_VECTORS = 3, 5, 32
+MAX_TEXTS, MAX_WORDS, MAX_VECTORS = 2, 5, 32
 LOCAL_FIELDS = frozenset({"pooled", "local", "attention"})
 
 
@@ -175,7 +175,9 @@ def _look(built: Assembly, num_images: int, missing: dict[str, str]) -> Looked:
                 rows.setdefault(name, []).append(value.float().cpu())
     joined = {name: torch.cat(values) for name, values in rows.items()}
     if memory is None:
-        missing["memory"] = f"{type(refiner).__name__} has no memory, or an empty one"
+        missing["memory"] = (
+            f"the refiner ({type(refiner).__name__}) has no memory, or nothing was written into it"
+        )
     elif "nearest" not in joined:
         missing["patches"] = f"{type(method).__name__} gives no local tokens of its images"
     return Looked(
