@@ -119,7 +119,7 @@ class CoCoOp(Method):
         return max(1, int(self.max_text_memory_mb * 2**20 / image_bytes))
 
     def context_vectors(self) -> Mapping[str, Tensor]:
-        return {"ctx, before the shift by the image": self.ctx}
+        return {"ctx": self.ctx}
 
     def released_names(self) -> Mapping[str, str | None]:
         layers = [(f"fc{n}.{kind}", f"linear{n}.{kind}") for n in (1, 2) for kind in KINDS]

@@ -23,10 +23,9 @@ def inspect_command(
     """Show what one run has learned: memory, attention, errors, calibration, context words."""
     from analysis.inspect_page import write_inspection
     from core.store.names import INSPECTION_NAME
-    from core.store.settings import read_config
-    from experiments.run.inspection import inspect_run
+    from experiments.run.inspection import inspect_run, read_finished
 
-    read_config(run_dir)
+    read_finished(run_dir)
     folder = out or run_dir / INSPECTION_NAME
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give another one with --out")

@@ -33,7 +33,7 @@ from core.store.inspection import (
 )
 from core.store.predictions import CONFIDENCE_STEPS, PredictedClasses, read_predictions
 from core.store.record import RunRecord, read_record
-from core.store.settings import read_settings
+from core.store.settings import read_config, read_settings
 from core.types import Batch, FeatureSpec, Forward, Memory
 from experiments.run.run import Assembly, reload, score_images, scoring
 from experiments.run.runtime import Runtime
@@ -55,10 +55,7 @@ def inspect_run(run_dir: Path, runtime: Runtime, *, num_images: int = DEFAULT_IM
     """
     if num_images < 1:
         raise ValueError(f"images must be at least 1, got {num_images}")
-    settings, record = read_settings(run_dir), read_record(run_dir)
-    if record is None or record.status != "finished":
-        state = "has no record" if record is None else f"has the status {record.status!r}"
-        raise ValueError(f"{run_dir} {state}: give the folder of a run that has finished")
+    record = read_finished(run_dir)
     built = reload(run_dir, runtime)
     predictions = read_predictions(run_dir) or _predicted_again(built)
     missing: dict[str, str] = {}
@@ -67,7 +64,7 @@ def inspect_run(run_dir: Path, runtime: Runtime, *, num_images: int = DEFAULT_IM
         slots = _slots(built, looked, missing)
         return Inspection(
             record=record,
-            settings=settings,
+            settings=read_settings(run_dir),
             predictions=tuple(predictions.values()),
             epochs=tuple(read_epochs(run_dir)),
             confused=tuple(_confused(built, record, predictions.values())),
@@ -80,6 +77,16 @@ def inspect_run(run_dir: Path, runtime: Runtime, *, num_images: int = DEFAULT_IM
             context=tuple(_context(built, missing)),
             not_shown=missing,
         )
+
+
+def read_finished(run_dir: Path) -> RunRecord:
+    """The record of a finished run. Raises ValueError for any other folder."""
+    read_config(run_dir)
+    record = read_record(run_dir)
+    if record is None or record.status != "finished":
+        state = "has no record" if record is None else f"has the status {record.status!r}"
+        raise ValueError(f"{run_dir} {state}: give the folder of a run that has finished")
+    return record
 
 
 def _predicted_again(built: Assembly) -> dict[str, PredictedClasses]:
