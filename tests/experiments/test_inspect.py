@@ -109,7 +109,8 @@ def test_attention_and_predictions_are_those_of_the_model(trained, place):
 
 def test_words_near_a_context_that_is_a_word(trained, place):
     """Context vectors that are the embeddings of words find these words at distance 0."""
-    folder = trained(two_steps("CoOp", "SGD.lr = 1e-9\nCoOp.ctx_init = 'a photo of the'"))
+    text = two_steps("CoOp", "CoOp.ctx_init = 'a photo of the'")
+    folder = trained(text.replace("SGD.lr = 0.01", "SGD.lr = 1e-9"))
     vectors = look(folder, place).context
     assert [v.by_cosine[0].name for v in vectors] == ["a", "photo", "of", "the"]
     assert [v.by_distance[0].name for v in vectors] == ["a", "photo", "of", "the"]
