@@ -17,7 +17,7 @@ from analysis.stats import Array
 
 CELL_WIDTH, CELL_HEIGHT = 0.72, 0.42
 LABEL_ROOM, HEAD_ROOM = 200.0, 120.0
-SMALL = 8.5
+SMALL, SMALLER = 8.5, 7.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def confusion_figure(info: ConfusionInfo, *, full: str, baseline: str) -> Figure
 def _draw(info: ConfusionInfo, style: Style) -> Canvas:
     names = [name for pair in info.pairs for name in (pair.true, f"→ {pair.predicted}")]
     left = label_room(names, size=SMALL, room=LABEL_ROOM)
-    right = label_room([_where(p) for p in info.pairs], size=7, room=HEAD_ROOM)
+    right = label_room([_where(p) for p in info.pairs], size=SMALLER, room=HEAD_ROOM)
     heads = shown_names(info.columns, room=HEAD_ROOM, size=SMALL)
     longest = max(text_width(head, size=SMALL) for head in heads)
     above = (0.75 * longest + 16) / POINTS_PER_INCH
@@ -106,9 +106,9 @@ def _names(axes: Axes, pairs: Sequence[ConfusionPair], style: Style) -> None:
     beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
     upper = shown_names([p.true for p in pairs], size=SMALL, room=LABEL_ROOM)
     lower = shown_names([f"→ {p.predicted}" for p in pairs], size=SMALL, room=LABEL_ROOM)
-    wheres = shown_names([_where(p) for p in pairs], size=7, room=HEAD_ROOM)
+    wheres = shown_names([_where(p) for p in pairs], size=SMALLER, room=HEAD_ROOM)
     for row, (one, two, where) in enumerate(zip(upper, lower, wheres, strict=True)):
-        soft: dict[str, Any] = {"fontsize": 7, "color": style.soft, **beside}
+        soft: dict[str, Any] = {"fontsize": SMALLER, "color": style.soft, **beside}
         texts = [
             axes.text(-0.02, row + 0.3, one, fontsize=SMALL, ha="right", **beside),
             axes.text(-0.02, row + 0.7, two, fontsize=SMALL, ha="right", **beside),

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from analysis.figures.colors import SERIES, Style
+from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
 from analysis.figures.style import POINTS_PER_INCH, literal, short, text_width
 from analysis.stats import Array
@@ -24,12 +24,21 @@ Pixels = NDArray[np.uint8]
 """(height, width, 3)."""
 
 WIDTH, MARGIN, COLUMNS = 4.25, 0.14, 3
-HEAD, LINE, FOOT = 0.24, 0.17, 0.19
-HEAD_SIZE, LINE_SIZE, FOOT_SIZE = 9.5, 8.5, 7.5
+HEAD, LINE, FOOT = 0.26, 0.19, 0.2
+HEAD_SIZE, LINE_SIZE, FOOT_SIZE = 11.0, 9.5, 8.5
 SHARP = 160
 """Pictures with fewer pixels are repeated up to this size, so that their pixels stay sharp."""
 DIM = 0.22
-GRAY = "#949494"
+GROUP_COLORS = (
+    "#1f6fb4",
+    "#e08a0b",
+    "#12a06f",
+    "#cf3b2e",
+    "#d67bbf",
+    "#7351b5",
+    "#9a6a3a",
+)
+"""Seven hues that differ as tints of a gray picture, too; none is gray, which is no group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,12 +108,6 @@ def tinted(
     tint = np.stack([_per_pixel(pixels, grid, 255 * colors[:, i]) for i in range(3)], axis=-1)
     strength = _per_pixel(pixels, grid, known)[..., None]
     return _rounded(gray * (1 - strength) + tint * strength)
-
-
-def series_color(index: int) -> str:
-    """The color of the i-th group; none is gray, which stands for no group."""
-    colors = [color for color in SERIES if color != GRAY]
-    return colors[index % len(colors)]
 
 
 def _rounded(values: Array) -> Pixels:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from analysis.figures.calibration import ReliabilityInfo, reliability_figure
 from analysis.figures.classes import RunClass, RunClassInfo, run_class_figure
 from analysis.figures.contact_sheet import (
+    GROUP_COLORS,
     Strip,
     Tile,
     contact_sheet,
     lit,
     pixels_of,
-    series_color,
     tinted,
 )
 from analysis.figures.figure import Figure
@@ -25,7 +25,6 @@ from core.metrics import expected_calibration_error
 from core.store.inspection import AttentionView, ContextView, Inspection, Neighbor, SlotView
 from core.store.record import Evaluation
 
-COLORED_SLOTS = 7
 ALIKE = 0.9
 """A mean cosine between slots above which a memory says the same thing in every slot."""
 
@@ -133,22 +132,20 @@ def _training(run: Inspection) -> Sequence[Section]:
 
 def _slot_colors(run: Inspection) -> dict[int, str]:
     """A color for each of the slots that are nearest to most patches."""
-    return {view.slot: series_color(i) for i, view in enumerate(run.slots[:COLORED_SLOTS])}
+    return {view.slot: color for view, color in zip(run.slots, GROUP_COLORS, strict=False)}
 
 
 def _memory(run: Inspection) -> Sequence[Section]:
     colors = _slot_colors(run)
     strips = [_slot_strip(view, colors) for view in run.slots]
-    cut = len(run.slots) < run.num_slots
-    which = (
-        f"the {len(run.slots)} of {run.num_slots} that are nearest to most patches" if cut else ""
-    )
-    shown = f"Each block is a slot of the memory{f', {which}' if which else ''}."
+    which = "Each block is a slot of the memory"
+    if len(run.slots) < run.num_slots:
+        which += f": the {len(run.slots)} of {run.num_slots} that are the nearest of most patches"
     drawn = contact_sheet(
         strips,
         name="memory",
         title="What the memory has learned",
-        caption=f"{shown} Under its number stand the class texts nearest to it, with their cosines "
+        caption=f"{which}. Under its number stand the class texts nearest to it, with their cosines "
         "(1: same direction). The frames mark the patches nearest to it among "
         f"{counted(run.num_images, 'test image')}, at most one of an image, with what surrounds "
         "them and the cosine below. Squares are the colors of the next figure.",
