@@ -356,6 +356,7 @@ def report_schema() -> dict[str, Any]:
         "rng_seed": {"type": "integer"},
         "rope": number,
         "overlap": {"type": ["number", "null"], "description": ratio},
+        "adjusted_intervals": {"type": "boolean"},
     }
     identity = {
         "schema_version": {"const": SCHEMA_VERSION},
