@@ -301,14 +301,12 @@ def _compare_hm_of_means(results: Results, base: Comparison) -> Comparison:
         return blank
     sides = (base.variant, base.reference)
     tables = {m: results.cube(sides, m) for m in ("base", "new")}
-    shared = sum(table.sum(axis=0) for table in tables.values())
-    means = {
-        m: [
-            float(np.nanmean(stats.dataset_means(np.where(np.isnan(shared), np.nan, side))))
-            for side in table
-        ]
-        for m, table in tables.items()
-    }
+    if base.num_pairs:
+        shared = np.isfinite(sum(table.sum(axis=0) for table in tables.values()))
+        tables = {m: np.where(shared, table, np.nan) for m, table in tables.items()}
+    by_dataset = {m: stats.dataset_means(table) for m, table in tables.items()}
+    known = np.isfinite(sum(means.sum(axis=0) for means in by_dataset.values()))
+    means = {m: found[:, known].mean(axis=1).tolist() for m, found in by_dataset.items()}
     one, two = (harmonic_mean(b, n) for b, n in zip(means["base"], means["new"], strict=True))
     return replace(
         blank,
