@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow error-rates mosaic-results lint clean
 
 setup: $(READY)
 
@@ -32,6 +32,18 @@ test: setup
 
 test-slow: setup
 	$(RUN) -m pytest -m slow
+
+# Simulates how often the verdicts are wrong, and writes docs/verdicts.md.
+error-rates: setup
+	$(RUN) -m tests.helpers.error_rates_page
+
+# Hours on two cores; it can be interrupted and goes on where it stopped.
+MOSAIC_STUDIES := demo mosaic_sets does_the_cache_work caches_x_aggregations methods_x_refiners \
+	sep_scopes
+mosaic-results: setup
+	for study in $(MOSAIC_STUDIES); do $(RUN) main.py grid $$study || exit 1; done
+	$(RUN) main.py search search_text_refiner --control
+	$(RUN) -m tests.helpers.mosaic_results_page
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -26,7 +26,10 @@ from analysis.render.scores_table import scores_frame
 from analysis.render.terminal import print_lines, report_lines
 from analysis.sections import (
     base_to_new,
+    calibration,
+    classes,
     comparisons,
+    confusions,
     conover,
     costs,
     design,
@@ -50,9 +53,11 @@ from analysis.sections import (
     shared_tests,
     shot_curves,
     shot_trends,
+    training,
     versions,
 )
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, Options
+from analysis.sections.headline import question
 from analysis.sections.section import Chapter, Header, Section, cited, left_out
 from analysis.text import Show, counted, records, terms
 from core.store.atomic import write_atomic
@@ -62,17 +67,66 @@ SCHEMA_VERSION = 3
 
 CHAPTERS: tuple[Chapter[Analysis], ...] = (
     Chapter(key="headline", title="", topics=(headline.TOPIC,)),
+    Chapter(key="results", title="Results", topics=(results.TOPIC, shot_curves.TOPIC)),
     Chapter(
-        key="results",
-        title="Results",
-        topics=(results.TOPIC, shot_curves.TOPIC, differences.BY_DATASET, base_to_new.TOPIC),
+        key="where",
+        title="Where the differences are",
+        topics=(differences.BY_DATASET, base_to_new.TOPIC),
+        side_by_side=True,
     ),
-    Chapter(key="comparisons", title="Comparisons", topics=(comparisons.TOPIC, evidence.TOPIC)),
-    Chapter(key="pairs", title="All pairs", topics=(pairwise.TOPIC, pairwise.DIFFERENCES)),
-    Chapter(key="images", title="Image by image", topics=(images.TOPIC,)),
+    Chapter(
+        key="parts",
+        title="What each part is worth",
+        nav="Parts",
+        topics=(parts.ATTRIBUTION, parts.LEVELS, parts.INTERACTIONS),
+    ),
+    Chapter(key="cost", title="Cost", topics=(costs.TOPIC,)),
+    Chapter(
+        key="design",
+        title="Design",
+        question="What was run, by which rules was it judged, and what was left out?",
+        topics=(design.TOPIC, design.NOTES),
+        detail=True,
+    ),
+    Chapter(
+        key="problems",
+        title="Cells without a score",
+        question="Which planned runs are missing, and why?",
+        topics=(problems.TOPIC,),
+        detail=True,
+    ),
+    Chapter(
+        key="comparisons",
+        title="Comparisons",
+        question="Every variant against every reference, on every metric, with all tests.",
+        topics=(comparisons.TOPIC, evidence.TOPIC),
+        detail=True,
+    ),
+    Chapter(
+        key="pairs",
+        title="All pairs",
+        question="How does each variant stand to each other one?",
+        topics=(pairwise.TOPIC, pairwise.DIFFERENCES),
+        detail=True,
+    ),
+    Chapter(
+        key="power",
+        title="Power",
+        question="Was the study large enough to see a difference?",
+        topics=(power.TOPIC,),
+        detail=True,
+    ),
+    Chapter(
+        key="spread",
+        title="Every run",
+        question="Does a single seed or dataset drive the result?",
+        topics=(differences.BY_RUN, profiles.TOPIC, parts.VARIANCE),
+        detail=True,
+    ),
     Chapter(
         key="further",
         title="Further tests",
+        question="Would another analysis say the same?",
         topics=(
             shared_tests.TOPIC,
             mixed_model.TOPIC,
@@ -82,33 +136,71 @@ CHAPTERS: tuple[Chapter[Analysis], ...] = (
             shot_trends.ADVANTAGE,
             overlapping_resamples.TOPIC,
         ),
+        detail=True,
     ),
     Chapter(
-        key="parts",
-        title="What each part is worth",
-        nav="Parts",
-        topics=(parts.ATTRIBUTION, parts.VARIANCE, parts.LEVELS, parts.INTERACTIONS),
+        key="images",
+        title="Image by image",
+        question="Which of two trained models is correct on more of the same images?",
+        topics=(images.TOPIC,),
+        detail=True,
     ),
-    Chapter(key="spread", title="Every run", topics=(differences.BY_RUN, profiles.TOPIC)),
-    Chapter(key="power", title="Power", topics=(power.TOPIC,)),
-    Chapter(key="design", title="Design", topics=(design.TOPIC, design.NOTES)),
     Chapter(
-        key="problems",
-        title="Cells without a score",
-        nav="Missing cells",
-        topics=(problems.TOPIC,),
+        key="classes",
+        title="Class by class",
+        question="Which classes gained and lost most, and which are confused less?",
+        topics=(classes.TOPIC, confusions.TOPIC),
+        detail=True,
     ),
-    Chapter(key="published", title="Published context", topics=(published.TOPIC,)),
-    Chapter(key="cost", title="Cost", topics=(costs.TOPIC,)),
-    Chapter(key="settings", title="Settings that differ", nav="Settings", topics=(settings.TOPIC,)),
+    Chapter(
+        key="calibration",
+        title="Calibration",
+        question="Can the confidence of a prediction be believed?",
+        topics=(calibration.TOPIC,),
+        detail=True,
+    ),
+    Chapter(
+        key="training",
+        title="Training curves",
+        question="Was training long enough, and did a seed go astray?",
+        topics=(training.TOPIC,),
+        detail=True,
+    ),
+    Chapter(
+        key="settings",
+        title="Settings that differ",
+        question="In what do the variants differ?",
+        topics=(settings.TOPIC,),
+        detail=True,
+    ),
+    Chapter(
+        key="published",
+        title="Published context",
+        question="What do papers report on these datasets?",
+        topics=(published.TOPIC,),
+        detail=True,
+    ),
     Chapter(
         key="methods",
         title="Methods paragraph for a paper",
-        nav="Methods",
+        question="What was done, in words that can be copied, with references.",
         topics=(methods_paragraph.TOPIC,),
+        detail=True,
     ),
-    Chapter(key="runs", title="Runs", topics=(runs.TOPIC,)),
-    Chapter(key="versions", title="Versions", topics=(versions.TOPIC,)),
+    Chapter(
+        key="runs",
+        title="Runs",
+        question="Every run, with its folder and the command that repeats it.",
+        topics=(runs.TOPIC,),
+        detail=True,
+    ),
+    Chapter(
+        key="versions",
+        title="Versions",
+        question="With which software was it run?",
+        topics=(versions.TOPIC,),
+        detail=True,
+    ),
 )
 
 FILES = (
@@ -122,7 +214,7 @@ FILES = (
     "evidence.csv",
     "scores.csv",
 )
-POWER_IN_EVIDENCE = ("power", "minimum_effect", "seeds_needed", "datasets_needed", "power_note")
+NOT_IN_EVIDENCE = ("spread_between", "spread_seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +296,7 @@ def build_report(
         out=out,
         page=out / "index.html",
     )
+    (out / runs.PAGE).unlink(missing_ok=True)
     for name, content in _files(report).items():
         write_atomic(out / name, content)
     if figures:
@@ -216,8 +309,10 @@ def build_report(
 def _chapters(analysis: Analysis) -> tuple[Chapter[Analysis], ...]:
     """All chapters; what does not apply is named in the design chapter, and nowhere else."""
     built = [chapter.built(analysis) for chapter in CHAPTERS]
-    absent = terms("not_applicable", "Not applicable", left_out(built))
-    names = Section(key="not_applicable", title="Not applicable", tables=(absent,), show=Show.WIDE)
+    absent = terms("not_applicable", "Left out, and why", left_out(built))
+    names = Section(
+        key="not_applicable", title="Left out, and why", tables=(absent,), show=Show.WIDE
+    )
     return tuple(
         replace(chapter, sections=(*chapter.sections, names))
         if chapter.key == "design"
@@ -237,6 +332,7 @@ def _header(analysis: Analysis) -> Header:
         title=found.name,
         product="RefineLab report",
         lead=f"{', '.join(counts)}. Baseline: {found.baseline}.",
+        question=question(found),
         identity={
             "schema_version": SCHEMA_VERSION,
             "study": found.name,
@@ -260,6 +356,7 @@ def report_schema() -> dict[str, Any]:
         "rng_seed": {"type": "integer"},
         "rope": number,
         "overlap": {"type": ["number", "null"], "description": ratio},
+        "adjusted_intervals": {"type": "boolean"},
     }
     identity = {
         "schema_version": {"const": SCHEMA_VERSION},
@@ -288,6 +385,11 @@ def _files(report: Report) -> dict[str, str | bytes]:
         "references.bib": "\n".join(work.bibtex for work in cited(chapters)),
         "index.html": render_page(header, chapters),
     }
+    if (every_run := runs.runs_page(report.analysis)) is not None:
+        chapter: Chapter[Analysis] = Chapter(
+            key="runs", title="Runs", topics=(), sections=(every_run,)
+        )
+        files[runs.PAGE] = render_page(replace(header, question="", links=()), (chapter,))
     if not found.costs.empty:
         files["cost.csv"] = found.costs.round(6).to_csv(index=False, lineterminator="\n")
     return files
@@ -319,7 +421,7 @@ def _evidence_rows(report: Report) -> list[dict[str, Any]]:
     """The evidence of every comparison, with the power of the design."""
     found, power_rows = _rows(report, "evidence", "evidence"), _rows(report, "power", "power")
     return [
-        row | {name: planned[name] for name in POWER_IN_EVIDENCE}
+        row | {name: value for name, value in planned.items() if name not in NOT_IN_EVIDENCE}
         for row, planned in zip(found, power_rows, strict=True)
     ]
 

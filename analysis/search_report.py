@@ -37,10 +37,34 @@ CHAPTERS: tuple[Chapter[SearchAnalysis], ...] = (
         topics=(topics.HISTORY, topics.BUDGET, topics.FRONT),
         side_by_side=True,
     ),
-    Chapter(key="settings", title="Settings", topics=(topics.PARALLEL, topics.SLICES)),
-    Chapter(key="importances", title="Importances", topics=(topics.IMPORTANCES,)),
-    Chapter(key="trials", title="Trials", topics=(topics.TRIALS,)),
-    Chapter(key="definition", title="Definition", topics=(topics.DEFINITION,)),
+    Chapter(
+        key="settings",
+        title="Settings",
+        question="Where did the sampler look, and what did it find there?",
+        topics=(topics.PARALLEL, topics.SLICES),
+        detail=True,
+    ),
+    Chapter(
+        key="importances",
+        title="Importances",
+        question="Which settings moved the objective?",
+        topics=(topics.IMPORTANCES,),
+        detail=True,
+    ),
+    Chapter(
+        key="trials",
+        title="Trials",
+        question="Every trial with its settings.",
+        topics=(topics.TRIALS,),
+        detail=True,
+    ),
+    Chapter(
+        key="definition",
+        title="Definition",
+        question="What determines the trials, and what was left out?",
+        topics=(topics.DEFINITION,),
+        detail=True,
+    ),
 )
 
 
@@ -84,7 +108,8 @@ def build_search_report(
     search = read_search(folder)
     out = out or folder / "report"
     found = _comparisons(search, options or Options(), allow_mixed)
-    analysis = SearchAnalysis(search=search, comparisons=found)
+    chosen = options or Options()
+    analysis = SearchAnalysis(search=search, comparisons=found, rope=chosen.rope)
     report = SearchReport(
         analysis=analysis,
         header=_header(search),
@@ -104,8 +129,9 @@ def _json(document: Mapping[str, Any]) -> str:
 def _chapters(analysis: SearchAnalysis) -> tuple[Chapter[SearchAnalysis], ...]:
     """All chapters; what does not apply is named below the definition, and nowhere else."""
     built = [chapter.built(analysis) for chapter in CHAPTERS]
-    absent = terms("not_applicable", "Not applicable", left_out(built))
-    names = Section(key="not_applicable", title="Not applicable", tables=(absent,), show=Show.WIDE)
+    absent = terms("not_applicable", "Left out, and why", left_out(built))
+    title = "Left out, and why"
+    names = Section(key="not_applicable", title=title, tables=(absent,), show=Show.WIDE)
     last = replace(built[-1], sections=(*built[-1].sections, names))
     return (*built[:-1], last)
 
@@ -122,6 +148,7 @@ def _header(search: SearchData) -> Header:
         product="RefineLab search",
         lead=f"{', '.join(counts)}. Sampler: {definition['sampler']}. Objectives: "
         f"{', '.join(search.objectives)}.",
+        question="Did tuning pay, and would it have paid elsewhere?",
         identity={
             "schema_version": SCHEMA_VERSION,
             "study": search.name,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from analysis.stats import Estimate, Interval
+from analysis.stats import Estimate, Interval, Judgment
 
 
 class DerivedMetric(str):
@@ -38,6 +38,7 @@ per-dataset value, so it gets intervals but no test over datasets.
 DECIMALS = 6
 LABELS = {"base": "Base", "new": "New", "hm": "HM", HM_OF_MEANS: "HM of means"}
 NO_VALUE = "-"
+NO_MARK = "–"
 
 
 def label(metric: str) -> str:
@@ -48,6 +49,20 @@ def label(metric: str) -> str:
 def phrase(metric: str) -> str:
     """A metric after the word points: "of HM", "at 16 shots"."""
     return f"{'at' if metric.endswith((' shot', ' shots')) else 'of'} {label(metric)}"
+
+
+VERDICT_MARKS: Mapping[str, str] = {
+    "better": "▲",
+    "worse": "▼",
+    "equivalent": "≈",
+    "undecided": "○",
+}
+"""The marks of verdicts, in text, tables and figures."""
+
+
+def marks(judgment: Judgment) -> str:
+    """Both verdicts of a pair as two marks: these datasets first, then datasets like these."""
+    return "".join(VERDICT_MARKS.get(c.word, NO_MARK) for c in (judgment.these, judgment.like))
 
 
 def counted(number: int, noun: str) -> str:
@@ -133,6 +148,27 @@ class Tally(NamedTuple):
     names: tuple[str, ...] = ()
 
 
+class Effect(NamedTuple):
+    """A mean difference with the intervals of both scopes, drawn on a scale that ends at ``extent``
+    on both sides; ``rope`` is the region of practical equivalence and ``word`` the verdict on these
+    datasets.
+    """
+
+    value: float
+    these: Interval | None
+    like: Interval | None
+    word: str
+    extent: float
+    rope: float
+
+
+class Ruling(NamedTuple):
+    """A verdict with the interval that it goes with."""
+
+    word: str
+    interval: Interval | None
+
+
 class Span(NamedTuple):
     """The smallest and the largest of several values, in the format of the column."""
 
@@ -167,6 +203,12 @@ class Kind(Enum):
     """str or several: small print that belongs to the row as a whole."""
     LIST = auto()
     VERDICT = auto()
+    RULING = auto()
+    """``Ruling``: a verdict and its interval."""
+    EFFECT = auto()
+    """``Effect``: drawn on the page, a difference elsewhere."""
+    RATIO = auto()
+    """How many times as much."""
     ID = auto()
     """A number or word that is not a quantity: a seed, a trial."""
     COUNT = auto()
@@ -251,6 +293,14 @@ FORMATS: Mapping[Kind, Format] = {
     Kind.NOTE: Format(_listed, _listed, "string", words=True),
     Kind.LIST: Format(_listed, _as_list, "array", words=True),
     Kind.VERDICT: Format(str, _same, "string", words=True),
+    Kind.RULING: Format(
+        lambda r: r.word + (f" {interval_text(r.interval)}" if r.interval else ""),
+        lambda r: r.word,
+        "string",
+        words=True,
+    ),
+    Kind.EFFECT: Format(lambda e: points(e.value, sign=True), lambda e: rounded(e.value), "number"),
+    Kind.RATIO: Format("×{:.2f}".format, rounded, "number"),
     Kind.ID: Format(str, _same, "integer"),
     Kind.COUNT: Format("{:,.0f}".format, _same, "integer"),
     Kind.COUNTS: Format(lambda counts: " / ".join(map(str, counts)), list, "array"),

@@ -16,10 +16,9 @@ PANEL, HEIGHT = 2.9, 2.9
 LOG_FROM = 20.0
 MEASURES = {
     "train_seconds": ("Training, s", "less"),
-    "images_per_second": ("Images per second", "more"),
     "trainable_parameters": ("Trainable parameters", "less"),
-    "peak_memory_mb": ("Peak memory, MB", "less"),
 }
+"""Two of the measures; the table has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +45,7 @@ def cost_figure(variants: Sequence[CostInfo], *, metric: str) -> Figure | None:
     return Figure(
         name="cost",
         title=f"Cost against {metric}",
-        caption="Average score with its 95 % t interval over seeds against the mean cost of a run. "
-        "The gray line is the Pareto front: no other variant is better in both. Times depend on "
+        caption="Gray line: no other variant is better in both (the Pareto front). Times depend on "
         "the machine and its load.",
         info=shown,
         draw=partial(_draw, known, metric),
@@ -57,20 +55,19 @@ def cost_figure(variants: Sequence[CostInfo], *, metric: str) -> Figure | None:
 def _draw(variants: Sequence[CostInfo], metric: str, style: Style) -> Canvas:
     legend = label_room(v.variant for v in variants) + 0.65
     block = max(HEIGHT, 0.12 * len(variants) + 0.4)
-    width, height = 0.35 + 2 * PANEL + legend, 2 * block
+    width, height = 0.35 + 2 * PANEL + legend, block
     canvas = Canvas(figsize=(width, height))
     for index, (key, (label, good)) in enumerate(MEASURES.items()):
-        row, column = divmod(index, 2)
         box = (
-            (0.35 + column * PANEL + 0.4) / width,
-            (height - (row + 1) * block + 0.55) / height,
+            (0.35 + index * PANEL + 0.4) / width,
+            0.55 / height,
             (PANEL - 0.6) / width,
             (block - 0.75) / height,
         )
         axes = canvas.add_axes(box)
         _panel(axes, variants, key, style, less_is_better=good == "less")
         axes.set_xlabel(f"{label} ({good} is better)", fontsize=9)
-        if column == 0:
+        if index == 0:
             axes.set_ylabel(f"{metric}, %", parse_math=False)
         if index == 1:
             series_legend(axes, [v.variant for v in variants], style, at=(1.06, 1.02))

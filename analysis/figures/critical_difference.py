@@ -16,80 +16,124 @@ from matplotlib.figure import Figure as Canvas
 from analysis.figures.colors import Style
 from analysis.figures.figure import Figure
 from analysis.figures.style import POINTS_PER_INCH, shown_names, text_width
+from analysis.text import counted
 
 LINE = 0.27
 BAR = 0.13
 MIDDLE = 3.6
 MARGIN = 0.3
+BEYOND, CLEAR = 0.05, 0.06
+APART = 0.12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankInfo:
-    """Variants from the best to the worst mean rank, and the ``groups`` of them in which no pair
-    differs.
+    """Variants from the best to the worst mean rank, and the ``groups`` of neighbors in which no
+    pair differs. ``apart`` counts the pairs that do not differ and share no group, ``untested``
+    those without a test.
     """
 
     variants: tuple[str, ...]
     mean_ranks: tuple[float, ...]
     groups: tuple[tuple[str, ...], ...]
+    apart: int = 0
+    untested: int = 0
 
 
-def critical_difference(info: RankInfo, *, alpha: float, test: str) -> Figure | None:
-    """Variants by mean rank; a bar joins those between which no pair differs. None for fewer than
-    two variants. ``test`` names the pairwise test.
+def critical_difference(info: RankInfo, *, alpha: float) -> Figure | None:
+    """Variants by mean rank; a bar joins neighbors no two of which differ. None for fewer than two
+    variants.
     """
     if len(info.variants) < 2:
         return None
     return Figure(
         name="critical_difference",
         title="Critical-difference diagram",
-        caption="Mean rank over datasets, 1 is best. A bar joins variants no two of which differ "
-        f"significantly ({test}, Holm over all pairs, alpha {alpha:g}). Joined does not mean "
-        "equal.",
+        caption="Mean rank over datasets, 1 is best. A bar joins neighbors no two of which differ "
+        f"about datasets like these (t over dataset means, adjusted by Holm, alpha {alpha:g}), and "
+        f"crosses nobody else. Joined does not mean equal.{_unjoined(info)}",
         info=info,
         draw=partial(_draw, info),
     )
 
 
+def _unjoined(info: RankInfo) -> str:
+    """What the absence of a bar does not mean."""
+    said = ""
+    if info.apart:
+        said += (
+            f" {counted(info.apart, 'more pair')} without a difference cannot be joined, because "
+            "a variant that differs from one of the two ranks between them."
+        )
+    if info.untested:
+        said += f" {counted(info.untested, 'pair')} without a test cannot be joined either."
+    return said
+
+
+def _levels(bars: Sequence[tuple[float, float]]) -> list[int]:
+    """The row of every bar, the first in which it is clear of the others; in the order of their
+    beginnings.
+    """
+    last: list[float] = []
+    rows = []
+    for start, end in bars:
+        row = next((i for i, taken in enumerate(last) if taken + CLEAR < start), len(last))
+        last[row : row + 1] = [end]
+        rows.append(row)
+    return rows
+
+
+def _ends(stretch: tuple[int, int], at: Sequence[float]) -> tuple[float, float]:
+    """Where a bar begins and ends: a little beyond its members, never at a neighbor."""
+    first, last = stretch
+    before = at[first] - at[first - 1] if first else math.inf
+    after = at[last + 1] - at[last] if last + 1 < len(at) else math.inf
+    return at[first] - min(BEYOND, before / 3), at[last] + min(BEYOND, after / 3)
+
+
 def _draw(info: RankInfo, style: Style) -> Canvas:
     names, ranks = info.variants, info.mean_ranks
-    index_of = {name: i for i, name in enumerate(names)}
-    groups = [sorted(index_of[name] for name in group) for group in info.groups]
-    half = math.ceil(len(names) / 2)
+    half, middle = math.ceil(len(names) / 2), max(MIDDLE, APART * len(names))
     shown = shown_names(names)
     widest = max(map(text_width, map(_numbered, shown, ranks)))
     room = 1.06 * widest / POINTS_PER_INCH + MARGIN
-    bars = 0.2 + BAR * len(groups)
-    height = 0.5 + bars + LINE * half + 0.2
-    width = MIDDLE + 2 * room
+    low = math.floor(min(ranks))
+    high = max(math.ceil(max(ranks)), low + 1)
+    at = [room + (rank - low) * middle / (high - low) for rank in ranks]
+    bars = _bars(info, at)
+    levels = _levels(bars)
+    below = 0.5 + 0.2 + BAR * (1 + max(levels, default=0))
+    width, height = middle + 2 * room, below + LINE * half + 0.2
     canvas = Canvas(figsize=(width, height))
     axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.axis("off")
-    low, high = math.floor(min(ranks)), math.ceil(max(ranks))
-    high = max(high, low + 1)
-    scale = MIDDLE / (high - low)
-    at = [room + (rank - low) * scale for rank in ranks]
-    _ruler(axes, room, scale, low, high, style)
-    _names(axes, shown, ranks, at, (room, width, 0.5 + bars, half), style)
-    for level, group in enumerate(groups):
-        ends = [at[group[0]] - 0.05, at[group[-1]] + 0.05]
+    _ruler(axes, room, middle, low, high, style)
+    _names(axes, shown, ranks, at, (room, width, below, half), style)
+    for level, ends in zip(levels, bars, strict=True):
         y = 0.5 + 0.16 + BAR * level
         (line,) = axes.plot(ends, [y, y], color=style.ink, linewidth=3.4, zorder=3)
-        line.set_solid_capstyle("round")
+        line.set_solid_capstyle("butt")
     return canvas
+
+
+def _bars(info: RankInfo, at: Sequence[float]) -> list[tuple[float, float]]:
+    """Where the bar of every group begins and ends."""
+    index_of = {name: i for i, name in enumerate(info.variants)}
+    places = [[index_of[name] for name in group] for group in info.groups]
+    return sorted(_ends((min(group), max(group)), at) for group in places)
 
 
 def _numbered(name: str, rank: float) -> str:
     return f"{rank:.2f}  {name}"
 
 
-def _ruler(axes: Axes, room: float, scale: float, low: int, high: int, style: Style) -> None:
-    axes.plot([room, room + MIDDLE], [0.5, 0.5], color=style.ink, linewidth=1.0)
+def _ruler(axes: Axes, room: float, middle: float, low: int, high: int, style: Style) -> None:
+    axes.plot([room, room + middle], [0.5, 0.5], color=style.ink, linewidth=1.0)
     step = max(1, math.ceil((high - low) / 10))
     for rank in range(low, high + 1, step):
-        x = room + (rank - low) * scale
+        x = room + (rank - low) * middle / (high - low)
         axes.plot([x, x], [0.43, 0.5], color=style.ink, linewidth=1.0)
         axes.text(x, 0.38, str(rank), ha="center", va="bottom", color=style.ink, fontsize=9)
     axes.text(0.05, 0.42, "mean rank", ha="left", va="center", color=style.soft, fontsize=8.5)

@@ -44,11 +44,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimated:
-    """A number with its two 95 % intervals, None where one does not exist."""
+    """A number with its 95 % interval for these datasets, None where it has none."""
 
     value: float
     on_these_datasets: Interval | None = None
-    on_datasets_like_these: Interval | None = None
 
 
 def values_of(info: Any, *, exact: bool = False) -> Any:

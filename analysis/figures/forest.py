@@ -1,7 +1,7 @@
 """Forest plots: every variant's paired difference from a reference, with both intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.axes import Axes
@@ -24,31 +24,32 @@ from analysis.text import label
 PANEL_WIDTH = 4.3
 ROW_HEIGHT = 0.34
 ABOVE, BELOW = 0.35, 0.55
-NUMBER_ROOM = 0.68
+NUMBER_ROOM = 0.95
 SMALL = 7.5
 CAPTION = (
-    "Point: mean paired difference. Thick bar: 95 % interval for these datasets (seeds resampled). "
-    "Thin line: 95 % interval for datasets like these (datasets and seeds resampled). Small dots: "
-    "single datasets. Gray band: differences that count as practically equivalent."
+    "Point: mean paired difference. Thick bar: 95 % interval of the mean over these datasets. Thin "
+    "line: 95 % interval of the mean over datasets like these. Small dots: single datasets. Gray "
+    "band: differences that count as practically equivalent. Color and shape: the verdict on these "
+    "datasets; after the number, the marks of both verdicts."
 )
 MARKER = {"better": "^", "worse": "v", "equivalent": "s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForestRow:
-    """A variant's mean paired difference, fractions, with its intervals, and the verdict.
+    """A variant's mean paired difference, fractions, with its intervals, the verdict on these
+    datasets and the ``marks`` of both verdicts.
 
     ``per_dataset`` are the differences on single datasets, None where there is no pair.
-    ``fallback`` is the interval that is drawn where neither of the others exists.
     """
 
     variant: str
     verdict: str
+    marks: str
     difference: float
     on_these_datasets: Interval | None
     on_datasets_like_these: Interval | None
     per_dataset: tuple[float | None, ...] = ()
-    fallback: Interval | None = field(default=None, metadata={"in_files": False})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +154,11 @@ def _row(axes: Axes, y: int, row: ForestRow, style: Style) -> None:
         ends = [100 * v for v in row.on_these_datasets]
         (bar,) = axes.plot(ends, [y, y], color=color, linewidth=6, alpha=0.4)
         bar.set_solid_capstyle("butt")
-    fallback = None if row.on_these_datasets else row.fallback
-    if interval := row.on_datasets_like_these or fallback:
+    if interval := row.on_datasets_like_these:
         axes.plot([100 * v for v in interval], [y, y], color=color, linewidth=1.4)
     marker = MARKER.get(row.verdict, "o")
     face = color if marker != "o" else style.paper
     mean = [100 * row.difference]
     axes.plot(mean, [y], marker, color=color, markerfacecolor=face, markersize=6.5)
-    beside, text = axes.get_yaxis_transform(), signed(row.difference)
+    beside, text = axes.get_yaxis_transform(), f"{signed(row.difference)} {row.marks}"
     axes.text(1.03, y, text, transform=beside, va="center", color=style.ink, clip_on=False)

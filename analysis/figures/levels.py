@@ -46,16 +46,16 @@ def _draw(effects: Sequence[tuple[PartEffect, float]], metric: str, style: Style
     axes = canvas.add_axes(box)
     axes.axvline(0.0, color=style.ink, linewidth=0.8)
     for row, (effect, value) in enumerate(effects):
-        color = style.of(effect.verdict)
+        color = style.of(effect.judgment.these.word)
         for interval, thick in (
-            (effect.on_these_datasets, True),
-            (effect.on_datasets_like_these, False),
+            (effect.judgment.these.interval, True),
+            (effect.judgment.like.interval, False),
         ):
             if interval is not None:
                 ends = [100 * v for v in interval]
                 (line,) = axes.plot(ends, [row, row], color=color, linewidth=6 if thick else 1.4)
                 line.set(solid_capstyle="butt", alpha=0.4 if thick else 1.0)
-        sure = effect.verdict in ("better", "worse")
+        sure = effect.judgment.these.decided
         face = color if sure else style.paper
         mean = [100 * value]
         axes.plot(mean, [row], "o", color=color, markerfacecolor=face, markersize=6.5)

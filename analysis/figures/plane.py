@@ -34,8 +34,8 @@ def base_new_figure(points: Sequence[BaseNewInfo]) -> Figure | None:
     return Figure(
         name="base_new",
         title="Base against new accuracy",
-        caption="Averages with 95 % t intervals over seeds. Dotted curves join points of equal "
-        "harmonic mean. Up and to the right is better.",
+        caption="Averages with 95 % intervals over seeds. Dotted: equal HM. Up and right is "
+        "better.",
         info=shown,
         draw=partial(_draw, points),
     )

@@ -21,16 +21,16 @@ AGGREGATES = {
     "optimality_gap": "Optimality gap",
 }
 CAPTION = (
-    "Left: interquartile mean, median and mean over datasets, and the gap to 100 %, with 95 % "
-    "bootstrap intervals (thick: these datasets; thin: datasets like these). Right: share of runs "
-    "above a score; a higher curve is better (Agarwal et al., NeurIPS 2021)."
+    "Left: interquartile mean, median and mean over datasets, and the gap to {0}; the mean and "
+    "the gap with 95 % t intervals over seeds, which are about these datasets. Right: share of "
+    "runs {1} a score (Agarwal et al., NeurIPS 2021)."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileInfo:
-    """A variant's aggregates over all of its runs, and the share of its runs above each of
-    ``points``.
+    """A variant's aggregates over all of its runs, and the share of its runs that are better than
+    each of ``points``.
     """
 
     variant: str
@@ -39,23 +39,32 @@ class ProfileInfo:
     mean: Estimated
     optimality_gap: Estimated
     points: tuple[float, ...]
-    share_above: tuple[float, ...]
+    share_better: tuple[float, ...]
 
 
-def profile_figure(profiles: Sequence[ProfileInfo], *, metric: str) -> Figure | None:
-    """Aggregates and performance profiles of complete tables; None without any."""
+def profile_figure(
+    profiles: Sequence[ProfileInfo], *, metric: str, direction: int = 1
+) -> Figure | None:
+    """Aggregates and performance profiles of complete tables; None without any. ``direction`` is -1
+    for a metric of which less is better.
+    """
     if not profiles:
         return None
     return Figure(
         name="profiles",
         title=f"Aggregates and performance profiles of {metric}",
-        caption=CAPTION,
+        caption=CAPTION.format(*_words(direction)),
         info=tuple(profiles),
-        draw=partial(_draw, list(profiles), metric),
+        draw=partial(_draw, list(profiles), metric, _words(direction)[1]),
     )
 
 
-def _draw(profiles: Sequence[ProfileInfo], metric: str, style: Style) -> Canvas:
+def _words(direction: int) -> tuple[str, str]:
+    """The ideal score, and on which side of a score better runs are."""
+    return ("100 %", "above") if direction > 0 else ("0", "below")
+
+
+def _draw(profiles: Sequence[ProfileInfo], metric: str, side: str, style: Style) -> Canvas:
     names = [p.variant for p in profiles]
     left = label_room(names, size=9)
     rows = ROW * len(names)
@@ -78,7 +87,7 @@ def _draw(profiles: Sequence[ProfileInfo], metric: str, style: Style) -> Canvas:
             literal(axes.set_yticklabels([""] * len(names)))
     x = left + PANEL * len(AGGREGATES) + 0.5
     box = (x / width, BELOW / height, CURVES / width, 1 - (ABOVE + BELOW) / height)
-    _curves(canvas.add_axes(box), profiles, metric, style)
+    _curves(canvas.add_axes(box), profiles, metric, side, style)
     return canvas
 
 
@@ -89,9 +98,6 @@ def _aggregate(axes: Axes, profiles: Sequence[ProfileInfo], key: str, style: Sty
         if found.on_these_datasets:
             ends = [100 * v for v in found.on_these_datasets]
             axes.plot(ends, [row, row], color=series["color"], linewidth=5, alpha=0.4)
-        if found.on_datasets_like_these:
-            ends = [100 * v for v in found.on_datasets_like_these]
-            axes.plot(ends, [row, row], color=series["color"], linewidth=1.2)
         axes.plot([100 * found.value], [row], linestyle="", markersize=5.5, **series)
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(labelsize=8.5)
@@ -99,12 +105,14 @@ def _aggregate(axes: Axes, profiles: Sequence[ProfileInfo], key: str, style: Sty
     bare(axes, style)
 
 
-def _curves(axes: Axes, profiles: Sequence[ProfileInfo], metric: str, style: Style) -> None:
+def _curves(
+    axes: Axes, profiles: Sequence[ProfileInfo], metric: str, side: str, style: Style
+) -> None:
     for index, profile in enumerate(profiles):
         series = series_style(index)
         axes.step(
             [100 * p for p in profile.points],
-            list(profile.share_above),
+            list(profile.share_better),
             where="post",
             color=series["color"],
             linewidth=1.4,
@@ -112,6 +120,6 @@ def _curves(axes: Axes, profiles: Sequence[ProfileInfo], metric: str, style: Sty
         )
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(f"{metric}, %", parse_math=False)
-    axes.set_ylabel("share of runs above")
+    axes.set_ylabel(f"share of runs {side}")
     series_legend(axes, [p.variant for p in profiles], style, at=(1.03, 1.0))
     bare(axes, style, keep=("left", "bottom"), grid="both")

@@ -27,10 +27,12 @@ from analysis.stats import Estimate
 from analysis.text import (
     NO_VALUE,
     Column,
+    Effect,
     Kind,
     Linked,
     MeanScore,
     Name,
+    Ruling,
     Show,
     Table,
     cell_text,
@@ -40,7 +42,12 @@ from analysis.text import (
 CHIPS = ("better", "worse", "equivalent")
 MIN_SPAN = 3
 """From this many cells without a value on, the end of a row holds the remark of the row instead."""
-CELL_CLASSES = {Kind.VERDICT: "chips", Kind.CODE: "text mono"}
+CELL_CLASSES = {
+    Kind.VERDICT: "chips",
+    Kind.RULING: "chips ruling",
+    Kind.EFFECT: "drawn",
+    Kind.CODE: "text mono",
+}
 
 
 def render_page(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
@@ -58,7 +65,8 @@ def render_page(header: Header, chapters: Sequence[Chapter[Any]]) -> str:
     visible = [(c, [s for s in sections if s.visible]) for c, sections in shown]
     return environment.get_template("page.html").render(
         header=header,
-        chapters=[(chapter, sections) for chapter, sections in visible if sections],
+        chapters=[(c, sections) for c, sections in visible if sections and not c.detail],
+        details=[(c, sections) for c, sections in visible if sections and c.detail],
         findings=FINDINGS,
     )
 
@@ -122,21 +130,27 @@ def _figure(figure: Figure) -> PageFigure:
 
 
 class PageCell(NamedTuple):
-    """The content of a cell, its classes, and how many columns it spans."""
+    """The content of a cell, its classes, how many columns it spans, and the head that it repeats
+    where the columns of a narrow screen have none.
+    """
 
     content: Markup
     classes: str
     columns: int = 1
+    head: str = ""
 
 
 class PageTable(NamedTuple):
-    """A table as markup: groups of columns, heads, and rows that begin with their name."""
+    """A table as markup: groups of columns, heads, and rows that begin with their name. The key of
+    what is drawn in its cells stands below it.
+    """
 
     table: Table
     groups: list[PageCell]
     heads: list[PageCell]
     rows: list[list[PageCell]]
     legend: bool
+    key_below: bool
 
 
 def page_table(found: Table) -> PageTable:
@@ -158,6 +172,7 @@ def page_table(found: Table) -> PageTable:
         groups=_groups(columns) if any(c.group for c in columns) else [],
         heads=heads,
         rows=rows,
+        key_below=any(c.kind is Kind.EFFECT for c in columns),
         legend=any(c.kind is Kind.SCORE and c.group for c in columns),
     )
 
@@ -197,12 +212,16 @@ def _row(
     else:
         end = len(values)
     cells = [
-        PageCell(cell_markup(value, column.kind), _classes(column, edge))
+        PageCell(cell_markup(value, column.kind), _classes(column, edge), head=_head(column))
         for value, column, edge in zip(values[:end], columns, edges, strict=False)
     ]
     name = cells[0].content + Markup().join(_note(column, value) for column, value in notes)
     cells[0] = PageCell(name, "mono" if columns[0].kind is Kind.CODE else "")
     return [*cells, *([PageCell(remark, "text soft", len(values) - end)] if remark else [])]
+
+
+def _head(column: Column[Any]) -> str:
+    return column.title if column.kind in (Kind.RULING, Kind.TALLY, Kind.RATIO) else ""
 
 
 def _note(column: Column[Any], value: Any) -> Markup:
@@ -223,6 +242,8 @@ def cell_markup(value: Any, kind: Kind) -> Markup:
         Name: _name,
         MeanScore: _score,
         Estimate: _estimate,
+        Effect: _effect,
+        Ruling: _ruling,
     }
     if write := special.get(type(value)):
         return write(value, kind)
@@ -270,7 +291,7 @@ def _score(score: MeanScore, kind: Kind, *, target: str = "") -> Markup:
     if score.flagged:
         text += Markup('<span class="flag">⚑</span>')
     if score.half_width is not None:
-        text += Markup(" <small>± {}</small>").format(points(score.half_width))
+        text += Markup('<small class="width">±{}</small>').format(points(score.half_width))
     if score.partial:
         text += Markup(" <small>n={}</small>").format(score.n)
     return text
@@ -284,6 +305,46 @@ def _estimate(found: Estimate, kind: Kind) -> Markup:
         return number
     ends = {Kind.ESTIMATE: Kind.INTERVAL, Kind.NUMBER_ESTIMATE: Kind.NUMBER_INTERVAL}[kind]
     return number + Markup(" <small>{}</small>").format(number_markup(found.interval, ends))
+
+
+EFFECT_WIDTH, EFFECT_HEIGHT = 220, 26
+"""Of the drawing of an effect, in its own units: it scales with the column."""
+
+
+def _effect(found: Effect, kind: Kind) -> Markup:
+    """A mean difference as a dot, with a thick bar and a thin line for the intervals."""
+
+    def x(value: float) -> float:
+        share = max(-1.0, min(1.0, value / found.extent))
+        return round(EFFECT_WIDTH * (1 + 0.96 * share) / 2, 1)
+
+    def span(low: float, high: float, height: float, style: str) -> Markup:
+        shape = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>')
+        top = (EFFECT_HEIGHT - height) / 2
+        return shape.format(style, x(low), top, round(x(high) - x(low), 1), height)
+
+    drawn = span(-found.rope, found.rope, EFFECT_HEIGHT, "region")
+    drawn += Markup('<line class="zero" x1="{0}" x2="{0}" y1="0" y2="{1}"/>').format(
+        x(0.0), EFFECT_HEIGHT
+    )
+    if found.like:
+        drawn += span(*found.like, 2, "like")
+    if found.these:
+        drawn += span(*found.these, 10, "these")
+    dot = Markup('<circle cx="{}" cy="{}" r="4.5"/>').format(x(found.value), EFFECT_HEIGHT / 2)
+    number = number_markup(found, kind)
+    return Markup(
+        '<span class="effect-cell {}"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+        "<b>{}</b></span>"
+    ).format(found.word, EFFECT_WIDTH, EFFECT_HEIGHT, number, drawn + dot, number)
+
+
+def _ruling(found: Ruling, kind: Kind) -> Markup:
+    """The verdict, and below it the interval."""
+    if found.interval is None:
+        return _chip(found.word)
+    ends = number_markup(found.interval, Kind.INTERVAL)
+    return _chip(found.word) + Markup(" <small>{}</small>").format(ends)
 
 
 def _chip(word: str) -> Markup:

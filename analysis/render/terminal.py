@@ -30,7 +30,7 @@ def report_lines(header: Header, chapters: Sequence[Chapter[Any]], page: Path) -
             lines += [f"{MARKS[s.kind]} {s.text}" for s in section.sentences if s.kind in MARKS]
             for table in section.tables:
                 found = table.visible_in(Show.TERMINAL)
-                if found is not None and not found.folded:
+                if found is not None:
                     lines += ["", *table_lines(found)]
     return [*lines, "", f"Page: {page}"]
 

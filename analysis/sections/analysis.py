@@ -21,9 +21,11 @@ MAX_IMAGE_RUNS = 2000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How the comparisons are made. ``rng_seed`` seeds what is drawn (bootstrap, posterior, power);
-    ``rope`` is half the width of the region that counts as practically equal, a fraction;
+    ``rope`` is half the width of the region that counts as practically equal, a fraction, 0 for
+    none;
     ``overlap`` is the number of test images per training image, where seeds are resamples of one
-    dataset that share data (None: they share nothing).
+    dataset that share data (None: they share nothing). ``adjusted_intervals``: the intervals of
+    comparisons hold jointly for their family (Bonferroni), not one by one.
     """
 
     alpha: float = 0.05
@@ -31,14 +33,15 @@ class Options:
     rng_seed: int = 0
     rope: float = stats.ROPE
     overlap: float | None = None
+    adjusted_intervals: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
         if self.reps < 100:
             raise ValueError(f"reps must be at least 100 for a 95 % interval, got {self.reps}")
-        if not 0 < self.rope < 1:
-            raise ValueError(f"rope must be a fraction between 0 and 1, got {self.rope}")
+        if not 0 <= self.rope < 1:
+            raise ValueError(f"rope must be a fraction from 0 to below 1, got {self.rope}")
         if self.overlap is not None and not 0 < self.overlap < math.inf:
             raise ValueError(
                 "overlap is the ratio of test images to training images of a resample, "
@@ -95,5 +98,4 @@ def resamples(analysis: Analysis) -> Resamples:
         reps=min(options.reps, MAX_SECTION_REPS),
         rng=np.random.default_rng(options.rng_seed),
         shared_seeds=results.shared_seeds,
-        overlap=options.overlap,
     )

@@ -11,10 +11,12 @@ from analysis.figures.figure import Figure
 from analysis.figures.forest import ForestInfo, ForestRow, forests
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.claims import NOT_TESTED, UNKNOWN, claim_columns, tally
 from analysis.sections.runs import anchors
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
+from analysis.sections.selection import grouped, noted, selection
 from analysis.sections.unpaired import unpaired_text
-from analysis.stats import SMALL, Array, Interval, Primary, Resamples, Verdict
+from analysis.stats import Array, Claim, Judgment, SeedMeans, ShownIn
 from analysis.text import (
     HM_OF_MEANS,
     Column,
@@ -23,80 +25,91 @@ from analysis.text import (
     Linked,
     Show,
     Table,
+    Tally,
     label,
+    marks,
     table,
 )
 from core.metrics import harmonic_mean
 
-TESTS = {
-    "wilcoxon": "exact Wilcoxon",
-    "t": "paired t",
-    "t_each": "paired t in every dataset",
-    "t_seeds": "paired t over seeds",
-    "t_corrected": "corrected resampled t",
-}
-
 NO_PAIR = "no finished pair of runs with the same dataset and seed"
-NO_TEST = "none, because the harmonic mean of two averages has no value per dataset"
+NO_TEST = "the harmonic mean of two averages has no value per dataset, so there is no test"
+SIGN_FLIP_SEED = 0
+NOWHERE = ShownIn()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One variant against one reference on one metric; differences are fractions, variant minus
-    reference.
+    """One variant against one reference on one metric; differences are variant minus reference in
+    the unit of the metric, fractions for accuracies.
 
-    ``two_level`` is about datasets like these, ``seeds_only`` about these datasets,
-    ``t_interval`` belongs to the paired t test. A number that does not exist is None and ``reason``
-    says why. ``per_dataset`` follows the results' datasets, None where the pair is missing.
-    ``decided_by`` is the test behind ``holm_p`` and ``verdict``; ``equivalence_p`` is TOST's,
-    adjusted by Holm; ``smallest_holm_p`` is the smallest adjusted p that the design could give.
-    ``shown_in`` says in which datasets an undecided difference is shown; ``negligible``: it is
-    decided, and smaller than the region of practical equivalence.
+    ``judgment`` has the claims of both scopes. ``better_in`` and ``worse_in`` say in which
+    datasets the difference is shown, ``outside`` whose own interval leaves the region of
+    practical equivalence. ``wilcoxon_p`` and ``sign_flip_p`` are exact tests over dataset means,
+    beside the t of datasets like these; ``smallest_p`` is the smallest that they can give.
+    A number that does not exist is None and ``reason`` says why. ``per_dataset`` follows the
+    results' datasets, None where the pair is missing.
     """
 
     reference: str
     variant: str
     metric: str
-    verdict: str = "not compared"
-    decided_by: str = "none"
+    judgment: Judgment = UNKNOWN
     reason: str = ""
     num_datasets: int = 0
     num_pairs: int = 0
     difference: float | None = None
-    two_level: Interval | None = None
-    seeds_only: Interval | None = None
-    t_interval: Interval | None = None
     wilcoxon_p: float | None = None
-    t_p: float | None = None
-    holm_p: float | None = None
+    sign_flip_p: float | None = None
     smallest_p: float | None = None
-    smallest_holm_p: float | None = None
-    equivalence_p: float | None = None
+    disagree: bool = False
     family_size: int = 0
     wins: int = 0
     ties: int = 0
     losses: int = 0
     per_dataset: tuple[float | None, ...] = ()
     left_out: tuple[str, ...] = ()
-    shown_in: str = ""
-    negligible: bool = False
+    better_in: ShownIn = NOWHERE
+    worse_in: ShownIn = NOWHERE
+    outside: tuple[str, ...] = ()
 
     @property
-    def interval(self) -> Interval | None:
-        """The interval that goes with the primary test."""
-        by_test = {"wilcoxon": self.two_level, "t_each": self.seeds_only}
-        return by_test.get(self.decided_by, self.t_interval)
+    def these(self) -> Claim:
+        """The claim about the datasets of the study."""
+        return self.judgment.these
+
+    @property
+    def like(self) -> Claim:
+        """The claim about datasets like these."""
+        return self.judgment.like
+
+    @property
+    def reversed(self) -> "Comparison":
+        """The reference against the variant."""
+        return replace(
+            self,
+            reference=self.variant,
+            variant=self.reference,
+            judgment=self.judgment.reversed,
+            difference=None if self.difference is None else -self.difference,
+            wins=self.losses,
+            losses=self.wins,
+            per_dataset=tuple(None if d is None else -d for d in self.per_dataset),
+            better_in=self.worse_in,
+            worse_in=self.better_in,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """All comparisons against one reference, by metric, and the test that decides in each
-    family.
-    """
+    """All comparisons against one reference, by metric."""
 
     reference: str
     comparisons: Mapping[str, tuple[Comparison, ...]]
-    primary: Mapping[str, Primary]
+
+    def of(self, variant: str, metric: str) -> Comparison | None:
+        """The comparison of a variant, None where there is none."""
+        return next((c for c in self.comparisons[metric] if c.variant == variant), None)
 
 
 def compare_all(results: Results, options: Options) -> tuple[Block, ...]:
@@ -104,36 +117,36 @@ def compare_all(results: Results, options: Options) -> tuple[Block, ...]:
 
     Each (reference, metric) is a family of its own for Holm's adjustment: every variant that may be
     compared with the reference counts once; an inert copy of another variant is not counted a
-    second time.
+    second time. Two references are compared in the block of the first; the second takes over
+    that result, reversed, so that a pair has one verdict per scope.
     """
-    resamples = Resamples.draw(
-        len(results.datasets),
-        results.num_seeds,
-        reps=options.reps,
-        rng=np.random.default_rng(options.rng_seed),
-        shared_seeds=results.shared_seeds,
-        overlap=options.overlap,
-    )
-    return tuple(
-        _block(results, reference, options, resamples)
-        for reference in (results.baseline, *results.references)
-    )
+    blocks: list[Block] = []
+    for reference in (results.baseline, *results.references):
+        families = {
+            metric: _family(results, reference, metric, options, blocks)
+            for metric in results.metrics
+        }
+        if {"base", "new"} <= set(results.metrics):
+            families[HM_OF_MEANS] = tuple(
+                _compare_hm_of_means(results, c) for c in families["base"]
+            )
+        blocks.append(Block(reference=reference, comparisons=families))
+    return tuple(blocks)
 
 
-def _block(results: Results, reference: str, options: Options, resamples: Resamples) -> Block:
-    families: dict[str, tuple[Comparison, ...]] = {}
-    primary: dict[str, Primary] = {}
+def _family(
+    results: Results, reference: str, metric: str, options: Options, earlier: Sequence[Block]
+) -> tuple[Comparison, ...]:
+    """The comparisons with one reference on one metric, judged together."""
+    known = {
+        block.reference: found.reversed
+        for block in earlier
+        if (found := block.of(reference, metric)) is not None
+    }
     others = [v for v in results.variants if v != reference]
-    for metric in results.metrics:
-        pairs = [_compare(results, v, reference, metric, resamples) for v in others]
-        samples = {v: differences(results, v, reference, metric) for v in others}
-        families[metric], primary[metric] = _decide(pairs, samples, options, results.datasets)
-    if {"base", "new"} <= set(results.metrics):
-        primary[HM_OF_MEANS] = Primary(name="none", reason=NO_TEST)
-        families[HM_OF_MEANS] = tuple(
-            _compare_hm_of_means(results, c, resamples) for c in families["base"]
-        )
-    return Block(reference=reference, comparisons=families, primary=primary)
+    pairs = [_compare(results, v, reference, metric) for v in others if v not in known]
+    judged = {c.variant: c for c in _judged(results, pairs, options)}
+    return tuple(known.get(v) or judged[v] for v in others)
 
 
 def differences(results: Results, variant: str, reference: str, metric: str) -> Array:
@@ -143,10 +156,8 @@ def differences(results: Results, variant: str, reference: str, metric: str) -> 
     )
 
 
-def _compare(
-    results: Results, variant: str, reference: str, metric: str, resamples: Resamples
-) -> Comparison:
-    """Effect and raw p values of one pair; the verdict needs the family and comes later."""
+def _compare(results: Results, variant: str, reference: str, metric: str) -> Comparison:
+    """The pair with the reason why it is not compared, if there is one."""
     blank = Comparison(reference=reference, variant=variant, metric=metric)
     original = results.aliases.get(variant, variant)
     if original == results.aliases.get(reference, reference):
@@ -157,104 +168,112 @@ def _compare(
         )
     if reason := results.not_comparable(variant, reference):
         return replace(blank, reason=reason)
-    difference_DS = differences(results, variant, reference, metric)
-    means = stats.dataset_means(difference_DS)
-    known = ~np.isnan(means)
-    if not known.any():
+    if not np.isfinite(differences(results, variant, reference, metric)).any():
         return replace(blank, reason=NO_PAIR + unpaired_text(results, variant, reference, metric))
-    return _effect(blank, results, difference_DS, means, resamples)
+    return blank
+
+
+def _judged(
+    results: Results, pairs: Sequence[Comparison], options: Options
+) -> tuple[Comparison, ...]:
+    """Effects and verdicts of a family; pairs that are not compared stay as they are."""
+    family = [c for c in pairs if not c.reason]
+    tables = [differences(results, c.variant, c.reference, c.metric) for c in family]
+    direction = results.direction(family[0].metric) if family else 1
+    judgments = judge_family(tables, results, options, direction, len(family))
+    effects = (
+        _effect(results, c, table_DS, judgment, options, len(family), direction)
+        for c, table_DS, judgment in zip(family, tables, judgments, strict=True)
+    )
+    return tuple(c if c.reason else next(effects) for c in pairs)
+
+
+def judge_family(
+    differences: Sequence[Array | SeedMeans],
+    results: Results,
+    options: Options,
+    direction: int,
+    family: int,
+) -> tuple[Judgment, ...]:
+    """The verdicts of differences as ``stats.judge`` takes them, by the options of the report."""
+    return stats.judge(
+        differences,
+        alpha=options.alpha,
+        rope=options.rope,
+        overlap=options.overlap,
+        shared_seeds=results.shared_seeds,
+        direction=direction,
+        level=1 - 0.05 / max(family, 1) if options.adjusted_intervals else 0.95,
+    )
 
 
 def _effect(
-    blank: Comparison, results: Results, difference_DS: Array, means: Array, resamples: Resamples
+    results: Results,
+    blank: Comparison,
+    difference_DS: Array,
+    judgment: Judgment,
+    options: Options,
+    family: int,
+    direction: int,
 ) -> Comparison:
+    means = stats.dataset_means(difference_DS)
     known = ~np.isnan(means)
     num = int(known.sum())
-    over_seeds = num == 1
-    sample = difference_DS[known][0] if over_seeds else means[known]
-    t_test: stats.PairedT | stats.ResampledT = stats.paired_t(sample)
-    if over_seeds and resamples.overlap is not None:
-        t_test = stats.corrected_resampled_t(sample, test_over_train=resamples.overlap)
-    ranks = stats.signed_rank(means[known])
-    two_level, seeds_only = resamples.averages(difference_DS)
-    several_seeds = bool((np.sum(~np.isnan(difference_DS), axis=1) > 1).any())
-    wins, ties, losses = stats.win_tie_loss(means)
-    return replace(
+    names, ranks = results.datasets, stats.signed_rank(means[known])
+    flips = stats.sign_flip(means[known], rng=np.random.default_rng(SIGN_FLIP_SEED))
+    better_in, worse_in = stats.shown_in(
+        difference_DS,
+        names,
+        alpha=options.alpha,
+        family=family,
+        overlap=options.overlap,
+        direction=direction,
+    )
+    wins, ties, losses = stats.win_tie_loss(direction * means)
+    several = num > 1
+    left_out = tuple(d for d, k in zip(names, known, strict=True) if not k)
+    c = replace(
         blank,
+        judgment=judgment,
         num_datasets=num,
         num_pairs=int(np.sum(~np.isnan(difference_DS))),
         difference=float(means[known].mean()),
-        two_level=stats.percentile_interval(two_level) if num > 1 else None,
-        seeds_only=_seeds_only(seeds_only, t_test.interval, over_seeds, several_seeds),
-        t_interval=t_test.interval,
-        wilcoxon_p=ranks.p if num > 1 else None,
-        t_p=t_test.p,
-        smallest_p=stats.smallest_p(num) if num > 1 else None,
+        wilcoxon_p=ranks.p if several else None,
+        sign_flip_p=flips.p if several else None,
+        smallest_p=stats.smallest_p(num) if several else None,
+        family_size=family,
         wins=wins,
         ties=ties,
         losses=losses,
         per_dataset=tuple(None if np.isnan(m) else float(m) for m in means),
-        left_out=tuple(d for d, k in zip(results.datasets, known, strict=True) if not k),
+        left_out=left_out,
+        better_in=better_in,
+        worse_in=worse_in,
+        outside=stats.outside_region(difference_DS, names, rope=options.rope) if several else (),
     )
+    disagree = _disagree(c, options.alpha)
+    said = (_without(c), *dict.fromkeys((c.these.reason, c.like.reason)), EXACT * disagree)
+    return replace(c, disagree=disagree, reason="; ".join(filter(None, said)))
 
 
-def _seeds_only(
-    draws: Array, t_interval: Interval | None, one_dataset: bool, several_seeds: bool
-) -> Interval | None:
-    """On one dataset the t interval: the coverage of a bootstrap over a few seeds is too low."""
-    if one_dataset:
-        return t_interval
-    return stats.percentile_interval(draws) if several_seeds else None
+EXACT = "the t over datasets and the exact tests disagree: look at the single datasets"
 
 
-def _decide(
-    pairs: Sequence[Comparison],
-    samples: Mapping[str, Array],
-    options: Options,
-    names: Sequence[str],
-) -> tuple[tuple[Comparison, ...], Primary]:
-    """The verdicts of a family, by the test that follows from the counts.
-
-    ``samples`` are the paired differences (D, S) by variant, ``names`` those of the datasets.
+def _disagree(c: Comparison, alpha: float) -> bool:
+    """Whether t and an exact test over dataset means fall on two sides of alpha, where the exact
+    tests could fall below it.
     """
-    family = [c for c in pairs if c.num_datasets > 0]
-    tables = [samples[c.variant] for c in family]
-    found = stats.judge(
-        tables, alpha=options.alpha, rope=options.rope, names=names, overlap=options.overlap
-    )
-    primary = stats.family_test(tables, alpha=options.alpha, overlap=options.overlap)
-    if pairs and not family:
-        primary = Primary(name="none", reason=f"none, because {pairs[0].reason}")
-    decided = {
-        c.variant: replace(
-            c,
-            verdict=v.word,
-            holm_p=v.p,
-            equivalence_p=v.equivalence_p,
-            smallest_holm_p=v.smallest_p,
-            family_size=len(family),
-            decided_by=v.decided_by,
-            shown_in=v.shown_in,
-            negligible=v.reason == SMALL,
-            reason="; ".join(filter(None, (_without(c), _other_test(v, primary), v.reason))),
-        )
-        for c, v in zip(family, found, strict=True)
-    }
-    return tuple(decided.get(c.variant, c) for c in pairs), primary
+    if c.like.p is None or c.smallest_p is None or c.smallest_p >= alpha:
+        return False
+    exact = [p for p in (c.wilcoxon_p, c.sign_flip_p) if p is not None]
+    return any((p < alpha) != (c.like.p < alpha) for p in exact)
 
 
 def _without(c: Comparison) -> str:
     return f"without {', '.join(c.left_out)}: no pair of finished runs" if c.left_out else ""
 
 
-def _other_test(v: Verdict, primary: Primary) -> str:
-    """The test that decides where it differs from the design's for lack of datasets or seeds."""
-    if v.decided_by in (primary.name, "none"):
-        return ""
-    return f"decided by {TESTS[v.decided_by]}, given its own numbers of datasets and seeds"
-
-
-def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resamples) -> Comparison:
+def _compare_hm_of_means(results: Results, base: Comparison) -> Comparison:
     """Difference of the harmonic means of the averages, over the cells that both variants have."""
     blank = Comparison(
         reference=base.reference, variant=base.variant, metric=HM_OF_MEANS, reason=base.reason
@@ -262,38 +281,24 @@ def _compare_hm_of_means(results: Results, base: Comparison, resamples: Resample
     if base.difference is None:
         return blank
     sides = (base.variant, base.reference)
-    cubes = {metric: results.cube(sides, metric) for metric in ("base", "new")}
-    scores = {
-        (who, metric): table
-        for metric, cube in cubes.items()
-        for who, table in zip(sides, cube, strict=True)
+    tables = {m: results.cube(sides, m) for m in ("base", "new")}
+    shared = sum(table.sum(axis=0) for table in tables.values())
+    means = {
+        m: [
+            float(np.nanmean(stats.dataset_means(np.where(np.isnan(shared), np.nan, side))))
+            for side in table
+        ]
+        for m, table in tables.items()
     }
-    shared = sum(scores.values(), start=np.zeros(1))
-    masked = {key: np.where(np.isnan(shared), np.nan, value) for key, value in scores.items()}
-    mean = {key: float(np.nanmean(stats.dataset_means(value))) for key, value in masked.items()}
-    draws = {key: resamples.averages(value) for key, value in masked.items()}
-    one, two = base.variant, base.reference
-    levels = [
-        _harmonic(draws[one, "base"][level], draws[one, "new"][level])
-        - _harmonic(draws[two, "base"][level], draws[two, "new"][level])
-        for level in (0, 1)
-    ]
+    one, two = (harmonic_mean(b, n) for b, n in zip(means["base"], means["new"], strict=True))
     return replace(
         blank,
-        verdict="no test",
-        reason="",
+        judgment=Judgment(these=NOT_TESTED, like=NOT_TESTED),
+        reason=NO_TEST,
         num_datasets=base.num_datasets,
         num_pairs=base.num_pairs,
-        difference=harmonic_mean(mean[one, "base"], mean[one, "new"])
-        - harmonic_mean(mean[two, "base"], mean[two, "new"]),
-        two_level=stats.percentile_interval(levels[0]) if base.two_level else None,
-        seeds_only=stats.percentile_interval(levels[1]) if base.seeds_only else None,
+        difference=one - two,
     )
-
-
-def _harmonic(base_R: Array, new_R: Array) -> Array:
-    total = base_R + new_R
-    return np.where(total > 0, 2 * base_R * new_R / np.where(total > 0, total, 1.0), 0.0)
 
 
 @once
@@ -315,22 +320,19 @@ class ComparisonRow(NamedTuple):
     runs: str
 
     @property
-    def smallest(self) -> float | str | None:
-        """The smallest adjusted p that the design could have given; a t test has no such limit."""
-        no_limit = self.c.smallest_holm_p is None and self.c.decided_by.startswith("t")
-        return "no limit" if no_limit else self.c.smallest_holm_p
-
-    @property
     def record(self) -> tuple[int, int, int] | None:
         """Datasets won, tied and lost."""
         c = self.c
         known = any(value is not None for value in c.per_dataset)
         return (c.wins, c.ties, c.losses) if known else None
 
+    def tallied(self, name: str) -> int | None:
+        """One of the counts of datasets, None for a metric without a value per dataset."""
+        return getattr(self.c, name) if self.c.per_dataset else None
 
-BRIEF = Show.ALL ^ Show.TERMINAL
+
 DETAILS = Show.WIDE | Show.FILES
-"""Details beyond the verdict, too wide for a terminal and for paper."""
+"""Details beyond the verdicts, too wide for a terminal and for paper."""
 
 COLUMNS: Columns[ComparisonRow] = (
     Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference, Show.FILES),
@@ -339,60 +341,52 @@ COLUMNS: Columns[ComparisonRow] = (
     Column("metric", "Metric", Kind.TEXT, lambda r: str(r.c.metric), Show.FILES),
     Column("derived", "Derived", Kind.YES_NO, lambda r: r.c.metric is HM_OF_MEANS, Show.FILES),
     Column(
-        "verdict",
-        "Verdict",
-        Kind.VERDICT,
-        lambda r: r.c.verdict,
-        help="better, worse, equivalent, undecided, no test or not compared",
-    ),
-    Column(
-        "decided_by",
-        "Decided by",
-        Kind.TEXT,
-        lambda r: TESTS.get(r.c.decided_by, "none"),
-        Show.FILES,
-    ),
-    Column(
         "difference",
         "Difference",
         Kind.DIFFERENCE,
         lambda r: r.c.difference if r.c.difference is None else Linked(r.c.difference, r.runs),
         help="mean over datasets of variant minus reference",
     ),
-    Column("interval", "95 % interval", Kind.INTERVAL, lambda r: r.c.interval, Show.TERMINAL),
-    Column("two_level", "95 % datasets like these", Kind.INTERVAL, lambda r: r.c.two_level, BRIEF),
-    Column("seeds_only", "95 % these datasets", Kind.INTERVAL, lambda r: r.c.seeds_only, BRIEF),
-    Column("t_interval", "95 % t", Kind.INTERVAL, lambda r: r.c.t_interval, Show.FILES),
-    Column("t_p", "p t", Kind.P, lambda r: r.c.t_p, DETAILS),
+    *claim_columns(lambda r: r.c.judgment, details=DETAILS),
+    Column("record", "win / tie / loss", Kind.COUNTS, lambda r: r.record, Show.READ),
+    Column("wins", "Wins", Kind.COUNT, lambda r: r.tallied("wins"), Show.FILES),
+    Column("ties", "Ties", Kind.COUNT, lambda r: r.tallied("ties"), Show.FILES),
+    Column("losses", "Losses", Kind.COUNT, lambda r: r.tallied("losses"), Show.FILES),
+    Column("shown_better", "Better in", Kind.TALLY, lambda r: _tally(r, "better_in"), Show.WIDE),
+    Column("shown_worse", "Worse in", Kind.TALLY, lambda r: _tally(r, "worse_in"), Show.WIDE),
+    Column("k_hat_better", "", Kind.COUNT, lambda r: r.c.better_in.k_hat, Show.FILES),
+    Column("better_in", "", Kind.LIST, lambda r: r.c.better_in.named, Show.FILES),
+    Column("k_hat_worse", "", Kind.COUNT, lambda r: r.c.worse_in.k_hat, Show.FILES),
+    Column("worse_in", "", Kind.LIST, lambda r: r.c.worse_in.named, Show.FILES),
+    Column(
+        "outside_region",
+        "Interval leaves the region",
+        Kind.LIST,
+        lambda r: r.c.outside,
+        Show.FILES,
+        help="datasets whose own 95 % interval leaves the region of practical equivalence",
+    ),
     Column("wilcoxon_p", "p Wilcoxon", Kind.P, lambda r: r.c.wilcoxon_p, DETAILS),
-    Column("holm_p", "p Holm", Kind.P, lambda r: r.c.holm_p),
+    Column("sign_flip_p", "p sign-flip", Kind.P, lambda r: r.c.sign_flip_p, DETAILS),
     Column(
         "smallest_p",
         "smallest p",
         Kind.P,
         lambda r: r.c.smallest_p,
         Show.FILES,
-        help="smallest p that the exact Wilcoxon test can attain on this many datasets",
+        help="smallest p that the exact tests can attain on this many datasets",
     ),
-    Column("smallest_holm_p", "", Kind.P, lambda r: r.c.smallest_holm_p, Show.FILES),
-    Column("smallest", "Smallest attainable p", Kind.P, lambda r: r.smallest, Show.WIDE),
-    Column(
-        "equivalence_p",
-        "p equivalent, TOST",
-        Kind.P,
-        lambda r: r.c.equivalence_p,
-        DETAILS,
-        help="TOST, adjusted by Holm",
-    ),
+    Column("exact_disagree", "", Kind.YES_NO, lambda r: r.c.disagree, Show.FILES),
     Column("family_size", "Family", Kind.COUNT, lambda r: r.c.family_size, Show.FILES),
-    Column("wins", "Wins", Kind.COUNT, lambda r: r.record and r.c.wins, Show.FILES),
-    Column("ties", "Ties", Kind.COUNT, lambda r: r.record and r.c.ties, Show.FILES),
-    Column("losses", "Losses", Kind.COUNT, lambda r: r.record and r.c.losses, Show.FILES),
-    Column("record", "win / tie / loss", Kind.COUNTS, lambda r: r.record, Show.READ),
     Column("num_datasets", "Datasets", Kind.COUNT, lambda r: r.c.num_datasets, Show.FILES),
     Column("num_pairs", "Pairs", Kind.COUNT, lambda r: r.c.num_pairs, Show.FILES),
     Column("remark", "Remark", Kind.NOTE, lambda r: r.c.reason, optional=True),
 )
+
+
+def _tally(row: ComparisonRow, name: str) -> Tally | None:
+    shown: ShownIn = getattr(row.c, name)
+    return tally(shown) if shown.num_datasets > 1 else None
 
 
 def _changes(results: Results, c: Comparison) -> tuple[str, ...]:
@@ -403,21 +397,31 @@ def _changes(results: Results, c: Comparison) -> tuple[str, ...]:
     return tuple(f"{name}: {old} → {new}" for name, old, new in changes)
 
 
-def _table(analysis: Analysis, block: Block, metric: str) -> Table:
+def _tables(analysis: Analysis, block: Block, metric: str) -> tuple[Table, ...]:
     results, where = analysis.results, anchors(analysis)
     rows = [
-        ComparisonRow(c, _changes(results, c), f"#{where.variant(c.variant)}")
+        ComparisonRow(c, _changes(results, c), where.to_variant(c.variant))
         for c in block.comparisons[metric]
     ]
-    decides = block.primary[metric].reason if metric in block.primary else ""
-    return table(
+    made = table(
         "comparisons",
         f"{label(metric)}: difference from {block.reference} in points",
         COLUMNS,
         rows,
-        notes=[f"Primary test: {decides}."] if decides else [],
+        notes=[_adjusted(analysis.options, block.comparisons[metric])],
         folded=metric != results.primary_metric,
     )
+    return grouped(analysis, made, [row.c.variant for row in rows])
+
+
+def _adjusted(options: Options, family: Sequence[Comparison]) -> str:
+    """Whether the intervals and the p values of a table are adjusted."""
+    size = max((c.family_size for c in family), default=0)
+    if options.adjusted_intervals and size > 1:
+        how = f"adjusted for {size} comparisons (Bonferroni)"
+    else:
+        how = "of single comparisons, not adjusted"
+    return f"Intervals are t intervals {how}; p Holm is adjusted for {size}."
 
 
 def forest_metrics(results: Results) -> tuple[str, ...]:
@@ -427,8 +431,8 @@ def forest_metrics(results: Results) -> tuple[str, ...]:
     return results.metrics[-4:] if results.curve else results.metrics[:4]
 
 
-def _forest_panel(block: Block, metric: str, rope: float) -> ForestInfo:
-    """What the forest plot of one metric shows."""
+def _forest_panel(block: Block, metric: str, rope: float, shown: Sequence[str]) -> ForestInfo:
+    """What the forest plot of one metric shows of these variants."""
     return ForestInfo(
         reference=block.reference,
         metric=metric,
@@ -436,23 +440,24 @@ def _forest_panel(block: Block, metric: str, rope: float) -> ForestInfo:
         rows=tuple(
             ForestRow(
                 variant=c.variant,
-                verdict=c.verdict,
+                verdict=c.these.word,
+                marks=marks(c.judgment),
                 difference=c.difference,
-                on_these_datasets=c.seeds_only,
-                on_datasets_like_these=c.two_level,
+                on_these_datasets=c.these.interval,
+                on_datasets_like_these=c.like.interval,
                 per_dataset=c.per_dataset,
-                fallback=c.t_interval,
             )
             for c in block.comparisons.get(metric, ())
-            if c.difference is not None
+            if c.difference is not None and c.variant in shown
         ),
     )
 
 
 def _forest(analysis: Analysis, block: Block, name: str) -> Figure | None:
     metrics = forest_metrics(analysis.results)
-    panels = [_forest_panel(block, metric, analysis.options.rope) for metric in metrics]
-    drawn = forests([panels], name=name)
+    rope, shown = analysis.options.rope, selection(analysis).shown
+    panels = [_forest_panel(block, metric, rope, shown) for metric in metrics]
+    drawn = noted(analysis, forests([panels], name=name))
     colors = " Blue ▲: better; orange ▼: worse; green ■: equivalent; hollow gray: undecided."
     return replace(drawn, caption=drawn.caption + colors) if drawn else None
 
@@ -475,7 +480,7 @@ def _section(analysis: Analysis, block: Block, forest_name: str) -> Section:
         key="comparisons",
         title=title,
         sentences=sentences,
-        tables=tuple(_table(analysis, block, metric) for metric in metrics),
+        tables=tuple(t for metric in metrics for t in _tables(analysis, block, metric)),
         figures=(drawn,) if drawn else (),
     )
 
@@ -487,4 +492,4 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
-TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS}, show=Show.ALL)
+TOPIC = Topic(key="comparisons", build=_sections, files={"comparisons": COLUMNS})

@@ -12,7 +12,7 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.pairwise import Pairwise, paired
 from analysis.sections.section import Section, Topic, running_text
-from analysis.sections.shared_tests import few_datasets, scored
+from analysis.sections.shared_tests import scored
 from analysis.stats import Array
 from analysis.text import Column, Columns, Kind, Show, counted, table
 
@@ -64,7 +64,8 @@ def rank_agreement(
     for i, j in combinations(range(len(compared)), 2):
         ahead = "better" if ranks.mean_ranks[i] < ranks.mean_ranks[j] else "worse"
         word, p = ahead if p_VV[i, j] < options.alpha else "undecided", float(p_VV[i, j])
-        decided = pairs.word(compared[i], compared[j])
+        judgment = pairs.judgment(compared[i], compared[j])
+        decided = judgment.like.word if judgment else "undecided"
         if word != (decided if decided in DECIDED else "undecided"):
             disagreements.append(Disagreement(compared[i], compared[j], decided, word, p))
     return replace(found, disagreements=tuple(disagreements))
@@ -82,7 +83,7 @@ COLUMNS: Columns[Disagreement] = (
     Column("other", "Against", Kind.TEXT, lambda d: d.other),
     Column("holm_p", "p Holm, Conover", Kind.P, lambda d: d.p),
     Column("conover", "Conover", Kind.TEXT, lambda d: d.conover),
-    Column("pairwise", "Pairwise test", Kind.TEXT, lambda d: d.pairwise),
+    Column("pairwise", "Datasets like these", Kind.TEXT, lambda d: d.pairwise),
 )
 
 
@@ -117,13 +118,13 @@ def _sentences(found: RankAgreement) -> list[str]:
         f"{counted(found.num_datasets, 'complete dataset')}, adjusted by Holm. It decides nothing, "
         "because its result depends on the other variants in the table."
     )
-    pairs, few = counted(found.num_pairs, "pair"), few_datasets(found.num_datasets)
+    pairs = counted(found.num_pairs, "pair")
     if not found.disagreements:
-        return [start, f"It agrees with the pairwise tests on all {pairs}.", *few]
+        return [start, f"It agrees with the verdicts on datasets like these on all {pairs}."]
     return [
         start,
-        *few,
-        f"It disagrees with the pairwise tests on {len(found.disagreements)} of {pairs}.",
+        f"It disagrees with the verdicts on datasets like these on {len(found.disagreements)} of "
+        f"{pairs}.",
     ]
 
 

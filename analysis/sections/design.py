@@ -1,17 +1,18 @@
 """The design: what was planned, what was run, and by which rules the verdicts were reached."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from analysis import stats
 from analysis.read.results import Results
 from analysis.read.sources import SCORED
 from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.claims import LIKE, THESE
 from analysis.sections.comparisons import Block, compared
 from analysis.sections.mixed_model import modeled
 from analysis.sections.section import Section, Topic, make_sentence
 from analysis.sections.shared_tests import scored
-from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Rule, smallest_p
+from analysis.stats import Rule, ScopeRule, smallest_p
 from analysis.text import (
     TERM_COLUMNS,
     Column,
@@ -24,13 +25,12 @@ from analysis.text import (
     terms,
 )
 
-CHOSEN_BY = (
-    "the numbers of datasets, seeds and comparisons alone, never the results. With "
-    f"{MIN_DATASETS_FOR_WILCOXON} or more datasets, the datasets are the sample, each represented "
-    "by its mean over seeds, and the test is the exact Wilcoxon test if its smallest attainable p "
-    "times the number of comparisons is below alpha, otherwise the paired t test. With fewer, a "
-    "paired t test over seeds is made in every dataset; what all of them show is decided, for "
-    "these datasets alone."
+TESTS = (
+    "these datasets: the stratified t of the mean over datasets, where the seeds are the sample "
+    "and variances are not pooled (one dataset: the paired t over seeds); datasets like these: the "
+    "paired t over dataset means, where the datasets are the sample and their effects are taken to "
+    "be roughly normal. The scope alone determines the test, never the results, the number of "
+    "datasets or that of comparisons"
 )
 
 
@@ -98,36 +98,37 @@ def _how(results: Results, blocks: Sequence[Block], options: Options) -> list[tu
     if len(results.variants) < 2:
         return [("Tests", "none, because there is only one variant")]
     n = len(results.datasets)
-    tests = "; ".join(
-        f"against {b.reference}: {b.primary[metric].reason}" for b in blocks if metric in b.primary
-    )
     sizes = "; ".join(
         f"{max((c.family_size for c in b.comparisons[metric]), default=0)} against {b.reference}"
         for b in blocks
     )
     least = smallest_p(n)
+    same = (
+        "equivalent when two one-sided tests, adjusted by Holm, place the mean difference within "
+        f"{points(options.rope)} points of zero; "
+        if options.rope
+        else ""
+    )
     return [
         ("Headline metric", f"{label(metric)}; every other metric is a family of its own"),
-        ("Primary test", tests),
-        ("Chosen by", CHOSEN_BY),
+        ("Tests", TESTS),
         (
-            "Verdict",
-            f"better or worse when the Holm-adjusted p is below {options.alpha:g} and test and "
-            "mean agree in direction; equivalent when two one-sided tests, adjusted by Holm, place "
-            f"the difference within {points(options.rope)} points of zero; otherwise undecided, "
-            "which does not mean that there is no difference",
+            "Verdicts",
+            f"one per scope; better or worse when the Holm-adjusted p is below {options.alpha:g}; "
+            f"{same}otherwise undecided, which does not mean that there is no difference",
         ),
         (
             "Comparisons",
-            f"{sizes}, adjusted by Holm per reference and metric; alpha {options.alpha:g}",
+            f"{sizes}, adjusted by Holm per scope, reference and metric; alpha {options.alpha:g}",
         ),
         (
-            "Smallest attainable p",
-            f"the Wilcoxon test over {n} datasets cannot go below {least:.2g}"
+            "Exact tests",
+            f"Wilcoxon and sign flip over {n} datasets, beside the t; they cannot go below "
+            f"{least:.2g}"
             if least and n > 1
             else "",
         ),
-        ("Intervals", _intervals(results, options)),
+        ("Intervals", _intervals(options)),
         ("Overlap", _overlap(options)),
     ]
 
@@ -138,29 +139,18 @@ def _overlap(options: Options) -> str:
         return ""
     return (
         f"seeds are resamples that share data, {options.overlap:.4g} test images per training "
-        "image: t tests and TOST over seeds, k-hat and the intervals for these datasets use the "
-        "variance factor 1/n + test/train. The ± of the main table, Hodges-Lehmann, P(better run), "
+        "image: tests and intervals over seeds and k-hat use the variance factor 1/n + "
+        "test/train. The ± of the main table, Hodges-Lehmann, P(better run), "
         "profiles and rank stability do not, and overstate certainty"
     )
 
 
-def _intervals(results: Results, options: Options) -> str:
-    text = (
-        f"95 % paired bootstrap intervals with {options.reps:,} repetitions and seed "
-        f"{options.rng_seed}, over seeds only (these datasets) or over datasets and then seeds "
-        "(datasets like these), widened for small samples; ± in the main table is the half width "
-        "of the t interval over seeds"
+def _intervals(options: Options) -> str:
+    how = "adjusted for their family (Bonferroni)" if options.adjusted_intervals else "not adjusted"
+    return (
+        f"95 % t intervals of the tested means, {how}; ± in the results is the half width of the t "
+        "interval over seeds"
     )
-    if len(results.datasets) == 1:
-        return f"{text}. On one dataset, the seeds-only interval is the t interval"
-    if len(results.datasets) < 10:
-        text += (
-            f". With {len(results.datasets)} datasets, the interval over datasets is still too "
-            "narrow (simulated coverage: .85 at 3, .90 at 6, .93 at 11 datasets), and so is the "
-            "interval over two seeds (.86 at 3 datasets x 2 seeds, .94 at 3 x 5); the t interval "
-            "is in comparisons.csv"
-        )
-    return text
 
 
 def decision_rules(
@@ -176,7 +166,6 @@ def decision_rules(
         num_variants=num_variants,
         overlapping=options.overlap is not None,
         missing_cells=missing_cells,
-        alpha=options.alpha,
     )
     trend = stats.decision_rule(datasets, seeds, num_variants=num_variants, shots_trend=True)
     return (row, trend) if results.curve else (row,)
@@ -196,24 +185,34 @@ def rules(analysis: Analysis) -> tuple[Rule, ...]:
 def rule_terms(found: Sequence[Rule]) -> Iterator[tuple[str, str]]:
     """What the decision table recommends at these counts, as lines of the design section."""
     for rule, name in zip(found, ("Decision table", "Decision table, shots"), strict=False):
-        least = "" if rule.smallest_p is None else f"smallest attainable p: {rule.smallest_p:.2g}"
         lines = [
-            ("recommended test", "; ".join(filter(None, (rule.primary, least)))),
-            ("in addition", "; ".join(rule.also)),
+            (THESE, _scope_text(rule.these)),
+            (LIKE, _scope_text(rule.like)),
             ("never", "; ".join(rule.never)),
-            ("scope of the claim", rule.claim),
             ("notes", "; ".join(rule.notes)),
         ]
         yield from ((f"{name}: {what}", text) for what, text in lines if text)
 
 
+def _scope_text(rule: ScopeRule) -> str:
+    also = f"in addition {', '.join(rule.also)}" if rule.also else ""
+    return "; ".join(filter(None, (rule.test or f"no test; {rule.reason}", also)))
+
+
+def _rule_columns(key: str, scope: Callable[[Rule], ScopeRule]) -> Columns[Rule]:
+    return (
+        Column(f"{key}_test", "Test", Kind.TEXT, lambda r: scope(r).test, Show.FILES),
+        Column(f"{key}_claim", "Claim", Kind.TEXT, lambda r: scope(r).claim, Show.FILES),
+        Column(f"{key}_also", "In addition", Kind.LIST, lambda r: scope(r).also, Show.FILES),
+        Column(f"{key}_reason", "Remark", Kind.NOTE, lambda r: scope(r).reason, Show.FILES),
+    )
+
+
 RULE_COLUMNS: Columns[Rule] = (
-    Column("primary", "Recommended test", Kind.TEXT, lambda r: r.primary, Show.FILES),
-    Column("also", "In addition", Kind.LIST, lambda r: r.also, Show.FILES),
+    *_rule_columns("these", lambda r: r.these),
+    *_rule_columns("like", lambda r: r.like),
     Column("never", "Never", Kind.LIST, lambda r: r.never, Show.FILES),
-    Column("claim", "Claim", Kind.TEXT, lambda r: r.claim, Show.FILES),
     Column("notes", "Notes", Kind.LIST, lambda r: r.notes, Show.FILES),
-    Column("smallest_p", "Smallest attainable p", Kind.P, lambda r: r.smallest_p, Show.FILES),
 )
 
 

@@ -1,27 +1,27 @@
 """What can this design detect, and what would settle the question: more seeds or more datasets?
 
-Effects and spreads are fractions, like scores. D datasets, S seeds, R simulated studies. The sample
-is the datasets: the mean difference on a dataset varies by how much the effect differs between
-datasets (dataset x method) and by the noise of training, which alone shrinks with more seeds.
+Effects and spreads are fractions, like scores. D datasets, S seeds. Every answer is given for both
+scopes. On *these datasets* only the noise of training hides an effect, and more seeds shrink it. On
+*datasets like these* the effect also differs between datasets (dataset x method), and only more
+datasets shrink that.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from analysis import stats
 from analysis.read.published import TABLES, PublishedRow, load_published
+from analysis.sections.claims import LIKE, THESE
 from analysis.sections.published import ZERO_SHOT
-from analysis.stats import MIN_DATASETS_FOR_WILCOXON, Array
-from analysis.stats.power import NO_SPREAD, Designs, Spread
-from analysis.text import points
+from analysis.stats import MOST_DATASETS, MOST_SEEDS, Array, Designs, Limit, Spread
+from analysis.text import counted, points, share_text
 
 TARGET_POWER = 0.8
-MOST_SEEDS, MOST_DATASETS = 1000, 10_000
 SEEDS_OF_A_PRINTED_FIGURE = 3
 PLANNED_BACKBONE = "ViT-B/16"
 
@@ -105,11 +105,28 @@ def _complete_series(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DesignPower:
-    """What a design can do. Effects are fractions; None where there is no number, with a note.
+class ScopePower:
+    """What a design can do in one scope. Effects are fractions.
 
-    ``seeds_needed`` and ``datasets_needed`` settle ``effect`` with the target power when only that
-    one number is raised; they equal the design's own where it suffices.
+    ``minimum_effect`` is decided with the target power. ``seeds_needed`` and ``datasets_needed``
+    settle the effect of the plan with the target power when only that one number is changed; they
+    equal the design's own where it suffices. ``floor`` is the smallest effect that any number of
+    seeds would settle. A number that does not exist is None, and ``limits`` says why under its
+    name.
+    """
+
+    power: float | None = None
+    minimum_effect: float | None = None
+    seeds_needed: int | None = None
+    datasets_needed: int | None = None
+    floor: float | None = None
+    limits: Mapping[str, Limit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesignPower:
+    """What a design can do: on ``these`` datasets, where ``effect`` is the mean over them, and on
+    datasets ``like`` these, where it is the mean over all such datasets.
     """
 
     num_datasets: int
@@ -117,16 +134,10 @@ class DesignPower:
     comparisons: int
     alpha: float
     target_power: float
-    test: str
-    claim: str
     spread: Spread
     effect: float
-    power: float | None
-    minimum_effect: float | None
-    smallest_p: float | None
-    seeds_needed: int | None
-    datasets_needed: int | None
-    notes: tuple[str, ...] = ()
+    these: ScopePower
+    like: ScopePower
 
     def to_dict(self) -> dict[str, Any]:
         """The plan, as JSON values."""
@@ -142,22 +153,23 @@ def plan_study(
     comparisons: int = 1,
     alpha: float = 0.05,
     target_power: float = TARGET_POWER,
-    rng: np.random.Generator,
+    overlap: float | None = None,
 ) -> DesignPower:
     """Power for a true mean difference ``effect``, the smallest detectable one, and what would
-    settle it. Normal differences are assumed; ``rng`` draws the simulated studies of Wilcoxon.
+    settle it, in both scopes, at the level that the first step of Holm's adjustment leaves.
+
+    Normal differences and the same spread over seeds on every dataset are assumed; ``overlap`` as
+    in ``judge``.
     """
     _check(num_datasets, num_seeds, effect, comparisons, alpha, target_power)
-    primary = stats.primary_test(num_datasets, num_seeds, comparisons, alpha=alpha)
-    designs = Designs(spread=spread, comparisons=comparisons, alpha=alpha, rng=rng)
-    own = (num_datasets, num_seeds)
-    power = designs.power(effect, *own)
-    seeds, datasets, notes = _settled(designs, effect, own, power, target_power)
-    few = 1 < num_datasets < MIN_DATASETS_FOR_WILCOXON
-    notes += (
-        [f"a decision holds {primary.claim}, without a claim about others"]
-        if few and primary.claim
-        else []
+    these, like = (
+        _scope_power(
+            Designs(spread=spread, level=alpha / comparisons, like=scope, overlap=overlap or 0.0),
+            effect,
+            (num_datasets, num_seeds),
+            target_power,
+        )
+        for scope in (False, True)
     )
     return DesignPower(
         num_datasets=num_datasets,
@@ -165,32 +177,40 @@ def plan_study(
         comparisons=comparisons,
         alpha=alpha,
         target_power=target_power,
-        test=primary.reason,
-        claim=primary.claim,
         spread=spread,
         effect=effect,
-        power=power,
-        minimum_effect=designs.detectable(target_power, *own),
-        smallest_p=stats.smallest_adjusted_p(primary, num_datasets, comparisons),
-        seeds_needed=seeds,
-        datasets_needed=datasets,
-        notes=tuple(filter(None, notes)),
+        these=these,
+        like=like,
     )
 
 
-def _settled(
-    designs: Designs, effect: float, own: tuple[int, int], power: float | None, target: float
-) -> tuple[int | None, int | None, list[str]]:
-    """Seeds and datasets that settle ``effect``, each alone, and what to say about it."""
+def _scope_power(
+    designs: Designs, effect: float, own: tuple[int, int], target: float
+) -> ScopePower:
+    """What a design of ``own`` datasets and seeds can do in the scope of ``designs``."""
     num_datasets, num_seeds = own
-    if power is not None and power >= target:
-        return num_seeds, num_datasets, []
-    reason = "" if power is not None else designs.why_no_power(*own)
-    if reason == NO_SPREAD:
-        return None, None, [reason]
-    seeds, why_seeds = _seeds_needed(designs, effect, num_datasets, target)
-    datasets, why_datasets = _datasets_needed(designs, effect, num_seeds, target)
-    return seeds, datasets, [why_seeds, why_datasets, reason]
+    power = designs.power(effect, *own)
+    least = designs.minimum_effect(target, *own)
+    seeds: tuple[int | None, Limit | None] = (num_seeds, None)
+    datasets: tuple[int | None, Limit | None] = (num_datasets, None)
+    if power is None or power < target:
+        seeds = designs.seeds_needed(effect, target, num_datasets)
+        datasets = designs.datasets_needed(effect, target, num_seeds)
+    unknown = designs.limit(*own)
+    why = {
+        "power": unknown,
+        "minimum_effect": unknown or (Limit.NO_EFFECT if least is None else None),
+        "seeds_needed": seeds[1],
+        "datasets_needed": datasets[1],
+    }
+    return ScopePower(
+        power=power,
+        minimum_effect=least,
+        seeds_needed=seeds[0],
+        datasets_needed=datasets[0],
+        floor=designs.floor(target, num_datasets),
+        limits={name: limit for name, limit in why.items() if limit},
+    )
 
 
 def _check(
@@ -214,101 +234,101 @@ def _check(
             raise ValueError(f"{name} must be between 0 and 1, got {share:g}")
 
 
-def _seeds_needed(
-    designs: Designs, effect: float, num_datasets: int, target: float
-) -> tuple[int | None, str]:
-    """Fewest seeds on the same datasets, or None and why no number suffices."""
-    if designs.spread.seed is None:
-        return (
-            None,
-            "seeds needed are unknown: training noise has to be measured with two seeds first",
-        )
-    few = num_datasets < MIN_DATASETS_FOR_WILCOXON
-    needed = _first(
-        lambda seeds: (designs.power(effect, num_datasets, seeds) or 0.0) >= target,
-        2 if few else 1,
-        MOST_SEEDS,
-    )
-    if needed is not None:
-        return needed, ""
-    least = designs.floor(target, num_datasets)
-    if least is None or least < effect:
-        return None, f"more than {MOST_SEEDS} seeds would be needed"
-    return None, (
-        f"more seeds do not suffice: with {num_datasets} datasets, the spread between them alone "
-        f"hides effects below {points(least)} points"
-    )
-
-
-def _datasets_needed(
-    designs: Designs, effect: float, num_seeds: int, target: float
-) -> tuple[int | None, str]:
-    """Fewest datasets with the same number of seeds on which a test over them settles it, or None
-    and why no number does.
-    """
-    needed = _first(
-        lambda datasets: (designs.power(effect, datasets, num_seeds) or 0.0) >= target,
-        MIN_DATASETS_FOR_WILCOXON,
-        MOST_DATASETS,
-    )
-    return needed, "" if needed else f"more than {MOST_DATASETS} datasets would be needed"
-
-
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Smallest whole number for which a condition, once true, stays true; None beyond ``high``."""
-    if not holds(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    return high
-
-
 def study_power(
     difference_DS: Array,
     *,
     effect: float = stats.ROPE,
     comparisons: int = 1,
     alpha: float = 0.05,
-    rng: np.random.Generator,
+    overlap: float | None = None,
+    shared_seeds: bool = False,
 ) -> tuple[DesignPower | None, str]:
     """The plan for a study's own paired differences (D, S): its design and its measured spread.
 
     ``effect`` is what one would want to see, one point by default, not the difference observed:
-    power at an observed difference only restates its p. None and why where no spread can be told.
+    power at an observed difference only restates its p. ``overlap`` and ``shared_seeds`` as in
+    ``judge``. None and why where no spread can be told.
     """
-    known = np.isfinite(np.atleast_2d(difference_DS))
-    spread, reason = variance_components(difference_DS)
-    if int(known.any(axis=1).sum()) == 1 and known.sum() > 1:
-        return _power_on_one(difference_DS, effect, comparisons, alpha, rng), ""
-    if spread is None:
-        return None, reason
-    counts = known.sum(axis=1)
-    num_seeds = max(1, round(len(counts[counts > 0]) / float((1 / counts[counts > 0]).sum())))
+    table = np.atleast_2d(difference_DS)
+    known = np.isfinite(table)
+    table = table[known.any(axis=1)]
+    if known.sum() < 2:
+        return None, "the spread cannot be estimated from fewer than two pairs of runs"
+    spread, reason = _measured_spread(table)
     plan = plan_study(
-        int((counts > 0).sum()),
-        num_seeds,
+        len(table),
+        _seeds_per_dataset(table),
         effect=effect,
         spread=spread,
         comparisons=comparisons,
         alpha=alpha,
-        rng=rng,
+        overlap=overlap,
     )
+    if shared_seeds and len(table) > 1:
+        plan = replace(plan, these=_with_shared_seeds(plan, table, overlap or 0.0))
     return plan, reason
 
 
-def _power_on_one(
-    difference_DS: Array, effect: float, comparisons: int, alpha: float, rng: np.random.Generator
-) -> DesignPower:
-    """The plan of a study on one dataset; nothing is known about others."""
-    values = difference_DS[np.isfinite(difference_DS)]
-    spread = Spread(between=0.0, seed=float(values.std(ddof=1)), source="the seeds of this dataset")
-    plan = plan_study(
-        1, values.size, effect=effect, spread=spread, comparisons=comparisons, alpha=alpha, rng=rng
+def _with_shared_seeds(plan: DesignPower, known_DS: Array, overlap: float) -> ScopePower:
+    """The power on these datasets where one model was scored on all: the sample is one number per
+    seed, so that the design is like that of one dataset, and further datasets are no help.
+    """
+    per_seed = known_DS[:, np.isfinite(known_DS).all(axis=0)].mean(axis=0)
+    if per_seed.size == 0:
+        return plan.these
+    seed = float(per_seed.std(ddof=1)) if per_seed.size > 1 else None
+    designs = Designs(
+        spread=Spread(between=None, seed=seed, source="these seeds"),
+        level=plan.alpha / plan.comparisons,
+        like=False,
+        overlap=overlap,
     )
-    notes = tuple(note for note in plan.notes if "datasets" not in note)
-    unknown = "datasets needed are unknown: their spread cannot be estimated from one dataset"
-    return replace(plan, datasets_needed=None, notes=(*notes, unknown))
+    found = _scope_power(designs, plan.effect, (1, per_seed.size), plan.target_power)
+    if found.datasets_needed is not None:
+        return replace(found, datasets_needed=plan.num_datasets)
+    return replace(found, limits={**found.limits, "datasets_needed": Limit.SHARED_SEEDS})
+
+
+def _measured_spread(known_DS: Array) -> tuple[Spread, str]:
+    """The spread of a study; on one dataset nothing is known about how datasets differ."""
+    if len(known_DS) > 1:
+        spread, reason = variance_components(known_DS)
+        assert spread is not None
+        return spread, reason
+    seed = float(np.nanstd(known_DS, ddof=1))
+    return Spread(between=None, seed=seed, source="the seeds of this dataset"), ""
+
+
+def _seeds_per_dataset(known_DS: Array) -> int:
+    """The harmonic mean of the datasets' numbers of seeds, as a whole number; above 1 where any
+    dataset has several.
+    """
+    counts = np.isfinite(known_DS).sum(axis=1)
+    return max(min(2, int(counts.max())), round(len(counts) / float((1 / counts).sum())))
+
+
+def datasets_to_tell(
+    difference_DS: Array,
+    *,
+    effect: float,
+    comparisons: int = 1,
+    alpha: float = 0.05,
+    target_power: float = TARGET_POWER,
+) -> int | None:
+    """How many datasets would tell, in the scope of datasets like these, whether there is an
+    ``effect``, of either sign, if the spread observed in these paired differences (D, S) holds.
+
+    None where that is unknown, where no number up to ``MOST_DATASETS`` would, and where the
+    datasets at hand would already: then it is not their number that leaves it undecided.
+    """
+    table = np.atleast_2d(difference_DS)
+    table = table[np.isfinite(table).any(axis=1)]
+    spread, _ = variance_components(table)
+    if spread is None or not (math.isfinite(effect) and effect != 0):
+        return None
+    designs = Designs(spread=spread, level=alpha / comparisons, like=True)
+    found, _ = designs.datasets_needed(abs(effect), target_power, _seeds_per_dataset(table))
+    return None if found is None or found <= len(table) else found
 
 
 def plan_in_points(
@@ -323,19 +343,19 @@ def plan_in_points(
     alpha: float = 0.05,
 ) -> DesignPower:
     """``plan_study`` as the command line gives it: effect and spreads in points, the published
-    spread of ``metric`` where none is given. Draws are those of seed 0, so that the same call
-    gives the same answer.
+    spread of ``metric`` where none is given.
     """
     if spread is not None and seed_spread is not None:
         assumed = Spread(between=spread / 100, seed=seed_spread / 100, source="given")
     else:
-        assumed = published_spread(metric)
-    if (spread is None) != (seed_spread is None):
-        assumed = Spread(
-            between=assumed.between if spread is None else spread / 100,
-            seed=assumed.seed if seed_spread is None else seed_spread / 100,
-            source=f"one part given, the other from {assumed.source}",
-        )
+        published = published_spread(metric)
+        assumed = published
+        if (spread is None) != (seed_spread is None):
+            assumed = Spread(
+                between=published.between if spread is None else spread / 100,
+                seed=published.seed if seed_spread is None else seed_spread / 100,
+                source=f"one part given, the other from {published.source}",
+            )
     return plan_study(
         num_datasets,
         num_seeds,
@@ -343,44 +363,104 @@ def plan_in_points(
         spread=assumed,
         comparisons=comparisons,
         alpha=alpha,
-        rng=np.random.default_rng(0),
     )
 
 
-def plan_rows(plan: DesignPower) -> list[tuple[str, str]]:
-    """The power of a design as lines of a table, in points and percent."""
+class PlanLine(NamedTuple):
+    """A line about a plan: a question and its answer in each scope."""
 
-    def shown(value: float | None) -> str:
-        return "-" if value is None else f"{points(value)} points"
+    question: str
+    these: str
+    like: str
 
+
+def plan_answers(plan: DesignPower) -> list[PlanLine]:
+    """What a plan says, scope by scope, in points and percent."""
+
+    def both(question: str, of: Callable[[ScopePower], str]) -> PlanLine:
+        return PlanLine(question, of(plan.these), of(plan.like))
+
+    target = f"{100 * plan.target_power:g} % power"
     return [
-        ("design", f"{plan.num_datasets} datasets, {plan.num_seeds} seeds"),
-        ("comparisons (Holm)", f"{plan.comparisons} at alpha {plan.alpha:g}"),
-        ("primary test", plan.test),
-        (
-            "smallest attainable p, adjusted",
-            "no limit" if plan.smallest_p is None else f"{plan.smallest_p:.3g}",
+        PlanLine("test", "stratified t over seeds", "paired t over dataset means"),
+        both(
+            f"power for {points(plan.effect)} points",
+            lambda s: "-" if s.power is None else f"{100 * s.power:.0f} %",
         ),
-        (f"effect detectable with {100 * plan.target_power:g} % power", shown(plan.minimum_effect)),
-        (
-            f"power for {shown(plan.effect)}",
-            "-" if plan.power is None else f"{100 * plan.power:.0f} %",
-        ),
-        ("seeds needed", _needed(plan.seeds_needed, plan.num_seeds, "seeds")),
-        ("datasets needed", _needed(plan.datasets_needed, plan.num_datasets, "datasets")),
-        ("spread between datasets", shown(plan.spread.between)),
-        ("spread over seeds", shown(plan.spread.seed)),
-        ("source of the spread", plan.spread.source),
-        (
-            f"to show P(better run) > 1/2 if it is {stats.GAMMA:g}",
-            f"{stats.noether_size()} paired runs on one dataset",
-        ),
-        *(("note", note) for note in plan.notes),
+        both(f"effect detectable with {target}", lambda s: _detectable(s.minimum_effect)),
+        both(f"seeds for {target}", lambda s: _needed(s.seeds_needed, plan.num_seeds)),
+        both(f"datasets for {target}", lambda s: _needed(s.datasets_needed, plan.num_datasets)),
     ]
 
 
-def _needed(count: int | None, own: int, what: str) -> str:
+def plan_assumptions(plan: DesignPower) -> list[tuple[str, str]]:
+    """What a plan takes for granted."""
+    return [
+        (
+            "design",
+            f"{counted(plan.num_datasets, 'dataset')}, {counted(plan.num_seeds, 'seed')}",
+        ),
+        ("comparisons (Holm)", f"{plan.comparisons} at alpha {plan.alpha:g}"),
+        ("spread between datasets", _in_points(plan.spread.between)),
+        ("spread over seeds", _in_points(plan.spread.seed)),
+        ("source of the spread", plan.spread.source),
+        (
+            f"to show P(better run) > 1/2 if it is {share_text(stats.GAMMA)}",
+            f"{stats.noether_size()} paired runs on one dataset",
+        ),
+    ]
+
+
+def plan_notes(plan: DesignPower) -> tuple[str, ...]:
+    """Why a plan lacks a number, one note per scope and reason."""
+    notes = [
+        f"{name}: {limit_text(limit, scope, plan)}"
+        for name, scope in ((THESE, plan.these), (LIKE, plan.like))
+        for limit in dict.fromkeys(scope.limits.values())
+    ]
+    return tuple(dict.fromkeys(notes))
+
+
+def limit_text(limit: Limit, scope: ScopePower, plan: DesignPower) -> str:
+    """A limit as a clause."""
+    if limit is Limit.SPREAD_HIDES_IT:
+        hides = "how datasets differ" if scope is plan.like else "what resamples share"
+        below = "" if scope.floor is None else f" below {points(scope.floor)} points"
+        return f"more seeds do not suffice: {hides} alone hides effects{below}"
+    if limit is Limit.TOO_MANY:
+        both = [
+            f"more than {most:,} {name}"
+            for name, most in (("seeds", MOST_SEEDS), ("datasets", MOST_DATASETS))
+            if scope.limits.get(f"{name}_needed") is limit
+        ]
+        return f"{' and '.join(both)} would be needed"
+    return LIMITS[limit]
+
+
+LIMITS: Mapping[Limit, str] = {
+    Limit.ONE_RUN: "one seed per dataset says nothing about other seeds",
+    Limit.ONE_DATASET: "one dataset says nothing about others",
+    Limit.NO_SPREAD: "no spread is known or assumed, so there is no power",
+    Limit.SEED_SPREAD_UNKNOWN: (
+        "the spread over seeds is unknown until two seeds of a dataset are measured"
+    ),
+    Limit.DATASET_SPREAD_UNKNOWN: "how datasets differ is unknown until two of them are measured",
+    Limit.SHARED_SEEDS: "one model was scored on all datasets, so further ones share its noise",
+    Limit.NO_EFFECT: "no effect of any size would be detected",
+}
+
+
+def _in_points(value: float | None) -> str:
+    return "-" if value is None else f"{points(value)} points"
+
+
+def _detectable(effect: float | None) -> str:
+    """No accuracies differ by more than 100 points."""
+    return "more than 100 points" if effect and effect > 1 else _in_points(effect)
+
+
+def _needed(count: int | None, own: int) -> str:
     """How many would settle the question, compared with how many the design has."""
     if count is None:
         return "-"
-    return f"{count} {what} would suffice" + (f", instead of {own}" if count > own else "")
+    return f"{own:,}, as planned" if count == own else f"{count:,} instead of {own:,}"

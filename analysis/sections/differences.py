@@ -7,6 +7,7 @@ from analysis.figures.heatmap import MatrixInfo, difference_heatmap
 from analysis.figures.seeds import SeedInfo, seed_scatter
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Section, Topic
+from analysis.sections.selection import noted, selection
 from analysis.stats import Array
 from analysis.text import label
 
@@ -15,11 +16,13 @@ NO_PAIR = "no pair of runs to compare"
 
 @once
 def against_baseline(analysis: Analysis) -> tuple[tuple[str, ...], Array]:
-    """Variants that may be compared with the baseline, and their paired differences (V, D, S)."""
+    """The shown variants that may be compared with the baseline, and their paired differences
+    (V, D, S).
+    """
     results = analysis.results
     shown = tuple(
         v
-        for v in results.variants
+        for v in selection(analysis).shown
         if v != results.baseline
         and v not in results.aliases
         and not results.not_comparable(v, results.baseline)
@@ -38,6 +41,7 @@ def _by_dataset(analysis: Analysis) -> Sequence[Section]:
             difference=stats.dataset_means(difference_VDS),
         )
         drawn = difference_heatmap(info, baseline=results.baseline, metric=label(analysis.metric))
+        drawn = noted(analysis, drawn)
     return [
         Section(
             key="differences",
@@ -59,7 +63,7 @@ def _by_run(analysis: Analysis) -> Sequence[Section]:
             seeds=results.planned_seeds,
             difference=difference_VDS,
         )
-        drawn = seed_scatter(info, metric=label(analysis.metric))
+        drawn = noted(analysis, seed_scatter(info, metric=label(analysis.metric)))
     return [
         Section(key="every_run", figures=(drawn,) if drawn else (), reason="" if drawn else NO_PAIR)
     ]

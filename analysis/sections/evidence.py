@@ -7,14 +7,13 @@ import numpy as np
 
 from analysis import stats
 from analysis.read.results import Results
-from analysis.sections.analysis import Analysis, Options, once, resamples
+from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.comparisons import Block, Comparison, compared, differences
 from analysis.sections.section import Section, Topic
-from analysis.stats import Array, Estimate, Posterior, PValue, Replicability, Resamples, TwoClaims
-from analysis.text import Column, Columns, Kind, Show, Table, Tally, label, table
+from analysis.stats import Array, Estimate, Posterior, PValue
+from analysis.text import Column, Columns, Kind, Show, Table, label, table
 
 DRAWS = 20_000
-IMPROVEMENT_REPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +21,8 @@ class Evidence:
     """What accompanies a verdict. Differences are variant minus reference, fractions.
 
     ``improvement`` compares all runs of a dataset with all runs of the other side, unpaired
-    (Agarwal et al., NeurIPS 2021); None where no dataset is complete. ``sign_flip`` and
-    ``sign_test`` are exact p values in addition to those of the primary test: of the mean under
-    random signs, and of the number of wins. ``better_in`` and ``worse_in`` are k-hat: in
-    how many datasets the effect is shown, and in which.
+    (Agarwal et al., NeurIPS 2021), averaged over datasets; None where no dataset is complete.
+    ``sign_test`` is the exact p of the number of wins, in addition to those of the comparison.
     """
 
     comparison: Comparison
@@ -34,53 +31,61 @@ class Evidence:
     hedges_g: Estimate
     rank_biserial: Estimate
     probability_better: Estimate
-    improvement: TwoClaims | None
-    sign_flip: PValue
+    improvement: Estimate | None
     sign_test: PValue
     posterior: Posterior
-    better_in: Replicability
-    worse_in: Replicability
+
+    @property
+    def meaning(self) -> str:
+        """Whether a difference is one that a user would notice (Bouthillier et al., arXiv
+        2103.03098): decided on these datasets, and ahead in ``GAMMA`` of the paired runs.
+        """
+        share = self.probability_better.value
+        if share is None or not self.comparison.these.decided:
+            return "not shown"
+        ahead = share if self.comparison.these.word == "better" else 1 - share
+        return "meaningful" if ahead >= stats.GAMMA else "shown, not meaningful"
 
 
-def evidence(
-    results: Results, block: Block, options: Options, resamples: Resamples
-) -> tuple[Evidence, ...]:
+def evidence(results: Results, block: Block, options: Options) -> tuple[Evidence, ...]:
     """Evidence for every comparison of the headline's metric that has a value."""
     family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
-    return tuple(_of(results, c, options, resamples) for c in family)
+    return tuple(_of(results, c, options) for c in family)
 
 
-def _of(results: Results, c: Comparison, options: Options, resamples: Resamples) -> Evidence:
+def _of(results: Results, c: Comparison, options: Options) -> Evidence:
     values_DS = differences(results, c.variant, c.reference, c.metric)
     means = stats.dataset_means(values_DS)
     sample = means if c.num_datasets > 1 else values_DS.ravel()
-    level = options.alpha / max(c.family_size, 1) / 2  # Bonferroni, and two directions
-    better_in, worse_in = stats.replicated(
-        values_DS, results.datasets, alpha=level, overlap=options.overlap
-    )
+    direction = results.direction(c.metric)
+    independent = c.num_datasets > 1 or options.overlap is None
     return Evidence(
         comparison=c,
-        hodges_lehmann=stats.hodges_lehmann(sample),
+        hodges_lehmann=_kept(stats.hodges_lehmann(sample), independent),
         dz=stats.cohen_dz(sample),
         hedges_g=stats.hedges_g(sample),
         rank_biserial=stats.rank_biserial(sample),
-        probability_better=stats.probability_better(values_DS, resamples),
-        improvement=_improvement(results, c, resamples),
-        sign_flip=stats.sign_flip(sample, rng=np.random.default_rng(options.rng_seed)),
+        probability_better=_kept(stats.probability_better(direction * values_DS), independent),
+        improvement=_improvement(results, c),
         sign_test=stats.sign_test(sample),
-        posterior=_posterior(values_DS, c, options),
-        better_in=better_in,
-        worse_in=worse_in,
+        posterior=_posterior(direction * values_DS, c, options),
     )
 
 
-def _improvement(results: Results, c: Comparison, resamples: Resamples) -> TwoClaims | None:
+def _kept(found: Estimate, independent: bool) -> Estimate:
+    """The estimate, without the interval where it would take shared data for independent."""
+    if independent:
+        return found
+    return Estimate(found.value, reason="the seeds share data: no interval")
+
+
+def _improvement(results: Results, c: Comparison) -> Estimate | None:
     """On the datasets on which both sides have all of their seeds."""
-    one, two = results.cube((c.variant, c.reference), c.metric)
+    one, two = results.direction(c.metric) * results.cube((c.variant, c.reference), c.metric)
     whole = ~np.isnan(one + two).any(axis=1)
     if not whole.any():
         return None
-    return stats.improvement_claims(one[whole], two[whole], resamples.first(IMPROVEMENT_REPS))
+    return stats.improvement(one[whole], two[whole])
 
 
 def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
@@ -96,26 +101,13 @@ def _posterior(values_DS: Array, c: Comparison, options: Options) -> Posterior:
 def evidenced(analysis: Analysis) -> tuple[tuple[Evidence, ...], ...]:
     """The evidence of this report, one tuple per reference."""
     results, options = analysis.results, analysis.options
-    return tuple(
-        evidence(results, block, options, resamples(analysis)) for block in compared(analysis)
-    )
-
-
-def _improvement_estimate(e: Evidence) -> Estimate | None:
-    if e.improvement is None:
-        return None
-    return Estimate(e.improvement.value, e.improvement.on_datasets_like_these)
-
-
-def _k_hat(found: Replicability) -> Tally:
-    return Tally(found.k_hat, found.num_datasets, found.named)
+    return tuple(evidence(results, block, options) for block in compared(analysis))
 
 
 COLUMNS: Columns[Evidence] = (
     Column("reference", "Against", Kind.TEXT, lambda e: e.comparison.reference, Show.FILES),
     Column("variant", "Variant", Kind.NAME, lambda e: e.comparison.variant),
     Column("metric", "Metric", Kind.TEXT, lambda e: e.comparison.metric, Show.FILES),
-    Column("verdict", "Verdict", Kind.VERDICT, lambda e: e.comparison.verdict, Show.READ),
     Column("hodges_lehmann", "Hodges-Lehmann, points", Kind.ESTIMATE, lambda e: e.hodges_lehmann),
     Column("dz", "dz", Kind.NUMBER, lambda e: e.dz.value, Show.FILES),
     Column("hedges_g", "g", Kind.NUMBER, lambda e: e.hedges_g.value),
@@ -126,18 +118,19 @@ COLUMNS: Columns[Evidence] = (
         Kind.NUMBER_ESTIMATE,
         lambda e: e.probability_better,
     ),
-    Column("improvement", "P(improvement)", Kind.NUMBER_ESTIMATE, _improvement_estimate),
-    Column("sign_flip_p", "p sign-flip", Kind.P, lambda e: e.sign_flip.p),
+    Column(
+        "meaning",
+        "Meaningful",
+        Kind.TEXT,
+        lambda e: e.meaning,
+        help="meaningful, where the difference is decided on these datasets and the better side "
+        "wins at least 0.75 of the paired runs; shown, not meaningful; or not shown",
+    ),
+    Column("improvement", "P(improvement)", Kind.NUMBER_ESTIMATE, lambda e: e.improvement),
     Column("sign_test_p", "p sign test", Kind.P, lambda e: e.sign_test.p),
     Column("p_worse", "P−", Kind.NUMBER, lambda e: e.posterior.worse),
     Column("p_equal", "P=", Kind.NUMBER, lambda e: e.posterior.equal),
     Column("p_better", "P+", Kind.NUMBER, lambda e: e.posterior.better),
-    Column("k_hat_better", "", Kind.COUNT, lambda e: e.better_in.k_hat, Show.FILES),
-    Column("better_in", "", Kind.LIST, lambda e: e.better_in.named, Show.FILES),
-    Column("shown_better", "k-hat better", Kind.TALLY, lambda e: _k_hat(e.better_in), Show.READ),
-    Column("k_hat_worse", "", Kind.COUNT, lambda e: e.worse_in.k_hat, Show.FILES),
-    Column("worse_in", "", Kind.LIST, lambda e: e.worse_in.named, Show.FILES),
-    Column("shown_worse", "k-hat worse", Kind.TALLY, lambda e: _k_hat(e.worse_in), Show.READ),
 )
 
 
@@ -149,12 +142,14 @@ def _note(options: Options) -> str:
         "Hodges-Lehmann is the median of the pairwise averages, which is robust to one unusual "
         "dataset. g is the difference in standard deviations of the differences (Hedges). r is the "
         "matched-pairs rank-biserial correlation, from −1 to 1. P(better run) is the share of "
-        "paired runs that the variant wins; P(improvement) is the same share over all runs of a "
-        "dataset against all runs of the reference, averaged over datasets. p sign-flip and p sign "
-        "test are exact tests of the mean under random signs and of the number of wins; they "
-        "decide nothing here. P−, P= and P+ are the posterior probabilities that the variant is "
-        f"worse, practically equal and better ({posterior}). k-hat is the number of datasets in "
-        "which the effect is shown; those that can be named are listed."
+        "paired runs that the variant wins, and meaningful if the side that is better on these "
+        f"datasets wins {stats.GAMMA:g} of them (Bouthillier et al.); P(improvement) is the same "
+        "share over all runs of a dataset against all runs of the reference, averaged over "
+        "datasets; their intervals are "
+        "exact, with the dataset as the unit (on one dataset, the run). p sign test is an "
+        "exact test of the number of wins; it decides nothing here. P−, P= and P+ are the "
+        "posterior probabilities that the variant is worse, practically equal and better "
+        f"({posterior})."
     )
 
 

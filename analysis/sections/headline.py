@@ -1,26 +1,47 @@
-"""Sentences that state which part helped, by how much and how certainly, derived from the numbers
-alone.
+"""The answer: which part or variant helps, by how much, on which data, and could it be luck?
+
+One sentence per scope of a claim and one table, derived from the comparisons alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from analysis.read.integrity import saw_test
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis
-from analysis.sections.comparisons import Block, Comparison, compared
+from analysis.sections.claims import LIKE, THESE
+from analysis.sections.comparisons import Block, Comparison, compared, differences
+from analysis.sections.design_power import datasets_to_tell
 from analysis.sections.images import compared_images, image_sentences
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
-from analysis.stats import SMALL
-from analysis.text import Show, counted, interval_text, p_equals, phrase, points
+from analysis.stats import Claim
+from analysis.text import (
+    Column,
+    Columns,
+    Effect,
+    Kind,
+    Ruling,
+    Show,
+    Table,
+    Tally,
+    counted,
+    interval_text,
+    label,
+    phrase,
+    points,
+    table,
+)
 
 OFF_PREFIXES = ("@No", "@Null")
-MAX_OTHERS = 6
-MAX_LISTED = 8
-REFERENCE, PART, OTHER = range(3)
-LEAST_SEEDS = 5
+MAX_ROWS = 14
+MAX_LISTED = 4
+MAX_NAMES = 90
+"""Characters of the names of variants without a difference to tell; beyond, they are counted."""
 DECIDED = ("better", "worse")
-NO_WIDER_CLAIM = "No claim is made about other datasets."
-KINDS = {"wilcoxon": "bootstrap", "t_each": "seeds-only bootstrap"}
+METHOD, PART, VARIANT = range(3)
+READ_FILES = Show.ALL ^ Show.PAGE
+SCOPE_FIELDS = {THESE: "these", LIKE: "like"}
 
 EMBEDDED_CAVEAT = (
     "Results on the embedded benchmark show that the implementation works, "
@@ -28,197 +49,81 @@ EMBEDDED_CAVEAT = (
 )
 
 
-def headline(results: Results, blocks: Sequence[Block]) -> tuple[Sentence, ...]:
-    """What the comparisons of the primary metric say, the most telling first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A row of the answer: what is compared with what, so that better means that ``name`` helps.
 
-    The order: the references (a full method) against the baseline, what taking single parts out of
-    a reference does, other decided variants by size, what is undecided, caveats. Against a further
-    reference, only variants that remove one of its parts are reported where there are any;
-    everything else is in the tables.
+    ``role``: METHOD is a reference against the baseline, PART is a reference with one of its parts
+    against the same without it, VARIANT is any other variant against the baseline.
+    ``variant`` is the row's variant in the table of comparisons.
     """
-    if len(results.variants) < 2:
-        text = "There is only one variant, so there is nothing to compare. Add a second one."
-        return (make_sentence(text, kind="note"),)
-    reported = [c for block in blocks for c in _reported(results, block)]
-    decided = sorted(
-        (c for c in reported if c.verdict in DECIDED),
-        key=lambda c: (_rank(results, c), -abs(c.difference or 0.0), c.reference, c.variant),
-    )
-    main = [c for c in decided if _rank(results, c) < OTHER]
-    others = [c for c in decided if _rank(results, c) == OTHER]
-    unsettled = [c for c in reported if c.verdict == "undecided" and _rank(results, c) == REFERENCE]
-    sentences = [_unsettled(c) for c in unsettled]
-    sentences += [_decided(results, c) for c in [*main, *others[:MAX_OTHERS]]]
-    sentences += _also(others[MAX_OTHERS:])
-    for block in blocks:
-        own = [c for c in reported if c.reference == block.reference and c not in unsettled]
-        sentences += [*_undecided(block.reference, own), *_equivalent(block.reference, own)]
-    if not reported:
-        names = ", ".join(b.reference for b in blocks)
-        why = dict.fromkeys(
-            c.reason for b in blocks for c in b.comparisons[results.primary_metric] if c.reason
-        )
-        text = f"No variant can be compared with {names}: {'; '.join(why)}."
-        sentences.append(make_sentence(text, kind="note"))
-    if seen := [v for v, s in results.settings.items() if saw_test(s.selection)]:
-        text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
-        sentences.insert(0, make_sentence(text, kind="flag"))
-    if results.problems:
-        missing = len(results.problems)
-        verb = "has" if missing == 1 else "have"
-        text = f"{counted(missing, 'planned cell')} {verb} no score; see the list."
-        sentences.append(make_sentence(text, kind="note"))
-    if all(name.startswith("mosaic/") for name in results.datasets):
-        sentences.append(make_sentence(EMBEDDED_CAVEAT, kind="note"))
-    return tuple(sentences)
+
+    role: int
+    name: str
+    against: str
+    variant: str
+    c: Comparison
+
+    def claim(self, scope: str) -> Claim:
+        """What it says in one scope."""
+        found: Claim = getattr(self.c, SCOPE_FIELDS[scope])
+        return found
 
 
-def _also(comparisons: Sequence[Comparison]) -> list[Sentence]:
-    """One line for decided variants that get no sentence of their own, grouped by verdict."""
-    groups: dict[str, list[str]] = {}
-    for c in comparisons:
-        groups.setdefault(f"{c.verdict} than {c.reference}", []).append(c.variant)
-    return [
-        make_sentence(f"Also {what}: {', '.join(names)}.", kind="note")
-        for what, names in groups.items()
-    ]
+def answers(results: Results, blocks: Sequence[Block]) -> list[Answer]:
+    """The rows in the order in which they are read: methods, their parts, other variants.
 
-
-def _reported(results: Results, block: Block) -> list[Comparison]:
-    """The comparisons of a block that the headline reports."""
-    family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
-    if block.reference == results.baseline:
-        return family
-    family = [c for c in family if c.variant != results.baseline]
-    return [c for c in family if removed_part(results, c)] or family
-
-
-def _rank(results: Results, c: Comparison) -> int:
-    if c.variant in results.references and c.reference == results.baseline:
-        return REFERENCE
-    return PART if removed_part(results, c) else OTHER
-
-
-def _unsettled(c: Comparison) -> Sentence:
-    """A full method of which the study cannot say whether it is better than the baseline."""
-    seen = [f"95 % {KINDS.get(c.decided_by, 't')} interval {interval_text(c.interval)}"]
-    seen += [c.reason] if c.reason else []
-    text = (
-        f"{c.variant} against {c.reference}: {points(c.difference, sign=True)} points "
-        f"{phrase(c.metric)}, undecided ({'; '.join(seen)})."
-    )
-    return make_sentence(text, kind="undecided")
-
-
-def _decided(results: Results, c: Comparison) -> Sentence:
-    assert c.difference is not None
-    size = points(abs(c.difference))
-    interval = f"95 % {KINDS.get(c.decided_by, 't')} interval {interval_text(c.interval)}"
-    certainty = f"{interval}, Holm-adjusted p {p_equals(c.holm_p)}"
-    if part := removed_part(results, c):
-        kind, helps, moves = (
-            ("better", "helps", "loses") if c.difference < 0 else ("worse", "hurts", "gains")
-        )
-        text = (
-            f"{part} {helps}: without it (variant {c.variant}) {c.reference} {moves} {size} points "
-            f"{phrase(c.metric)} ({certainty})."
-        )
-    else:
-        kind = c.verdict
-        text = (
-            f"{c.variant} is {c.verdict} than {c.reference} by {size} points {phrase(c.metric)} "
-            f"({certainty})."
-        )
-    if c.negligible:
-        text += f" The difference is {SMALL}."
-    return make_sentence(text + _scope(c), kind=kind)
-
-
-def _scope(c: Comparison) -> str:
-    if c.decided_by in ("t_seeds", "t_corrected"):
-        return " The claim is about this one dataset alone."
-    if c.decided_by == "t_each":
-        return f" This is shown in each of the {c.num_datasets} datasets. {NO_WIDER_CLAIM}"
-    return ""
-
-
-def _equivalent(reference: str, reported: Sequence[Comparison]) -> list[Sentence]:
-    family = [c for c in reported if c.verdict == "equivalent"]
-    if not family:
-        return []
-    shown = _listed(
-        f"{c.variant} {points(c.difference, sign=True)} (p {p_equals(c.equivalence_p)})"
-        for c in family
-    )
-    text = (
-        f"Practically equal to {reference}, in points {phrase(family[0].metric)} with the "
-        f"Holm-adjusted p of two one-sided tests: {shown}.{_scope(family[0])}"
-    )
-    return [make_sentence(text, kind="equivalent")]
-
-
-def _listed(texts: Iterable[str]) -> str:
-    """The first ``MAX_LISTED``, and how many more the table has."""
-    every = list(texts)
-    rest = len(every) - MAX_LISTED
-    return "; ".join(every[:MAX_LISTED]) + (f"; and {rest} more in the table" if rest > 0 else "")
-
-
-def _largest_first(family: Sequence[Comparison]) -> list[Comparison]:
-    return sorted(family, key=lambda c: -abs(c.difference or 0.0))
-
-
-def _undecided(reference: str, reported: Sequence[Comparison]) -> list[Sentence]:
-    family = [c for c in reported if c.verdict == "undecided"]
-    if not family:
-        return []
-    shown = _listed(
-        f"{c.variant} {points(c.difference, sign=True)}"
-        + (f" {interval_text(c.interval)}" if c.interval else "")
-        + (f", {c.shown_in}" if c.shown_in else "")
-        for c in _largest_first(family)
-    )
-    each = any(c.decided_by == "t_each" for c in family)
-    text = (
-        f"Undecided against {reference}, in points {phrase(family[0].metric)}"
-        f"{' (not shown in every dataset)' if each else ''}: {shown}. "
-        "This is not evidence of no difference."
-    )
-    return [make_sentence(text, kind="undecided"), *_beyond_seeds(reference, family)]
-
-
-def _beyond_seeds(reference: str, undecided: Sequence[Comparison]) -> list[Sentence]:
-    """Differences beyond seed variation on these datasets, where datasets are too few to decide.
-
-    Only from two datasets and ``LEAST_SEEDS`` paired runs per dataset on: the coverage of a
-    bootstrap over fewer runs is too low to report.
+    Every variant stands against the reference that it differs from in the fewest factors; a
+    reference stands against the baseline.
     """
-    clear = [
-        c
-        for c in undecided
-        if c.num_datasets > 1
-        and c.num_pairs >= LEAST_SEEDS * c.num_datasets
-        and c.seeds_only is not None
-        and (c.seeds_only.low > 0 or c.seeds_only.high < 0)
-    ]
-    if not clear:
-        return []
-    shown = _listed(
-        f"{c.variant} {points(c.difference, sign=True)} {interval_text(c.seeds_only)}"
-        for c in _largest_first(clear)
-    )
-    text = (
-        f"On these {clear[0].num_datasets} datasets alone, differences from {reference} beyond "
-        f"seed variation (seeds-only 95 % intervals, not adjusted): {shown}. {NO_WIDER_CLAIM}"
-    )
-    return [make_sentence(text, kind="note")]
+    metric = results.primary_metric
+    found = {block.reference: {c.variant: c for c in block.comparisons[metric]} for block in blocks}
+    parts: list[Answer] = []
+    others: list[Answer] = []
+    for variant in (v for v in results.variants if v != results.baseline):
+        c = found.get(_closest(results, variant), {}).get(variant)
+        if c is None or c.difference is None:
+            continue
+        if c.reference != results.baseline and (part := removed_part(results, c)):
+            parts.append(_part(part, c))
+        else:
+            role = METHOD if variant in results.references else VARIANT
+            others.append(
+                Answer(role=role, name=variant, against=c.reference, variant=variant, c=c)
+            )
+    whole = {row.c.variant for row in parts}
+    methods = [row for row in others if row.role == METHOD and row.variant in whole]
+    rest = [replace(row, role=VARIANT) for row in others if row not in methods]
+    order = partial(sorted, key=lambda row: -results.direction(metric) * row.c.difference)
+    return [*order(methods), *order(parts), *order(rest)]
+
+
+def _closest(results: Results, variant: str) -> str:
+    """The reference, or the baseline, that a variant differs from in the fewest factors."""
+    if variant in results.references:
+        return results.baseline
+    anchors = [a for a in (results.baseline, *results.references) if a != variant]
+    return min(anchors, key=lambda a: len(results.what_differs(variant, a)), default="")
+
+
+def _part(part: str, c: Comparison) -> Answer:
+    """The reference with a part against the same without it. A part is called by its own name,
+    ``TextRefiner.cache`` the cache.
+    """
+    name = f"{part.rpartition('.')[2]} in {c.reference}"
+    return Answer(role=PART, name=name, against=c.variant, variant=c.variant, c=c.reversed)
 
 
 def removed_part(results: Results, c: Comparison) -> str:
     """Name of the one factor that the variant switches off and in which alone it differs from the
     reference.
     """
-    changes = results.what_differs(c.variant, c.reference)
+    return removed_part_of(results, c.variant, c.reference)
+
+
+def removed_part_of(results: Results, variant: str, reference: str) -> str:
+    """``removed_part`` of two variants by name."""
+    changes = results.what_differs(variant, reference)
     if len(changes) != 1:
         return ""
     name, old, new = changes[0]
@@ -226,10 +131,359 @@ def removed_part(results: Results, c: Comparison) -> str:
     return name if off and not old.startswith(OFF_PREFIXES) else ""
 
 
+def question(results: Results) -> str:
+    """What the study asks, from its variants alone."""
+    if len(results.variants) < 2:
+        return ""
+    if not results.references:
+        others = [v for v in results.variants if v != results.baseline]
+        who = others[0] if len(others) == 1 else f"any of {len(others)} variants"
+        return f"Is {who} better than {results.baseline}?"
+    methods = " or ".join(results.references[:2])
+    parts = any(
+        removed_part_of(results, v, r) for r in results.references for v in results.variants
+    )
+    return f"Does {methods} beat {results.baseline}" + (", and which part helps?" if parts else "?")
+
+
+def headline(results: Results, blocks: Sequence[Block], alpha: float) -> tuple[Sentence, ...]:
+    """One sentence per scope, and what has to be known beside them."""
+    if len(results.variants) < 2:
+        text = "There is only one variant, so there is nothing to compare. Add a second one."
+        return (make_sentence(text, kind="note"),)
+    rows = answers(results, blocks)
+    said: list[Sentence] = []
+    if rows:
+        said = [_scope(results, rows, scope, alpha) for scope in (THESE, LIKE)]
+    else:
+        names = ", ".join(b.reference for b in blocks)
+        why = dict.fromkeys(
+            c.reason for b in blocks for c in b.comparisons[results.primary_metric] if c.reason
+        )
+        text = f"No variant can be compared with {names}: {'; '.join(why)}."
+        said = [make_sentence(text, kind="note")]
+    return (*_flag(results), *said, *_doubts(rows))
+
+
+def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -> Sentence:
+    """Everything that one scope says, in one or two clauses."""
+    num = max(row.c.num_datasets for row in rows)
+    if scope == LIKE and num < 2:
+        text = "Nothing is known about other datasets, because there is only one."
+        return make_sentence(text, kind="undecided")
+    if scope == THESE and all(row.c.num_pairs <= row.c.num_datasets for row in rows):
+        text = "Nothing is known about other seeds, because there is one run per dataset."
+        return make_sentence(text, kind="undecided")
+    where = f"On {_datasets(num, scope)}"
+    methods = [row for row in rows if row.role == METHOD]
+    parts = [row for row in rows if row.role == PART]
+    others = [row for row in rows if row.role == VARIANT]
+    clauses = [_method(results, row, scope, alpha) for row in methods]
+    if parts:
+        clauses.append(f"of its parts, {_grouped(parts, scope, PART_WORDS)}")
+    if not methods and others:
+        clauses += _others(results, others, scope, alpha)
+    first = methods or parts or others
+    word = first[0].claim(scope).word
+    first_clause, *rest = clauses
+    return make_sentence(f"{where}, {first_clause}.{''.join(map(_following, rest))}", kind=word)
+
+
+def _following(clause: str) -> str:
+    """A further clause as a sentence of its own."""
+    return f" {clause[0].upper()}{clause[1:]}."
+
+
+def _datasets(num: int, scope: str) -> str:
+    if scope == LIKE:
+        return "datasets like these"
+    return "this dataset" if num == 1 else f"these {num} datasets"
+
+
+def _method(results: Results, row: Answer, scope: str, alpha: float) -> str:
+    """A full method against the baseline."""
+    claim = row.claim(scope)
+    size = f"{points(row.c.difference, sign=True)} points {phrase(row.c.metric)}"
+    if claim.interval:
+        size += f" {interval_text(claim.interval)}"
+    elif claim.reason:
+        size += f" ({claim.reason})"
+    if claim.decided:
+        return f"{row.name} is {claim.word} than {row.against}: {size}"
+    if claim.word == "equivalent":
+        return f"{row.name} is equivalent to {row.against} on average: {size}"
+    text = f"whether {row.name} is better than {row.against} is undecided: {size}"
+    return text + _would_tell(results, row, scope, alpha)
+
+
+def _would_tell(results: Results, row: Answer, scope: str, alpha: float) -> str:
+    """How many datasets would decide a difference like the one observed."""
+    if scope != LIKE:
+        return ""
+    c = row.c
+    needed = datasets_to_tell(
+        differences(results, c.variant, c.reference, c.metric),
+        effect=abs(c.difference or 0.0),
+        comparisons=c.family_size,
+        alpha=alpha,
+    )
+    return "" if needed is None else f" (about {needed} datasets would tell, if it is real)"
+
+
+PART_WORDS = {
+    "better": ("helps", "help"),
+    "worse": ("hurts", "hurt"),
+    "equivalent": ("makes no practical difference", "make no practical difference"),
+    "undecided": ("is undecided", "are undecided"),
+}
+VARIANT_WORDS = {
+    "better": ("is better", "are better"),
+    "worse": ("is worse", "are worse"),
+    "equivalent": ("is equivalent on average", "are equivalent on average"),
+    "undecided": ("is undecided", "are undecided"),
+}
+
+
+def _grouped(rows: Sequence[Answer], scope: str, words: Mapping[str, tuple[str, str]]) -> str:
+    """The rows by their word: those that are decided with their numbers, the others by name."""
+    said: list[str] = []
+    for word, (one, many) in words.items():
+        group = [row for row in rows if row.claim(scope).word == word]
+        if group:
+            shown = _listed(_row_text(row, scope, word) for row in group)
+            if word not in DECIDED and len(shown) > MAX_NAMES:
+                shown = f"{len(group)} {'others' if said else 'variants'}"
+            said.append(f"{shown} {one if len(group) == 1 else many}")
+    return "; ".join(said)
+
+
+def _row_text(row: Answer, scope: str, word: str) -> str:
+    name = _short(row)
+    if word not in DECIDED:
+        return name
+    ends = row.claim(scope).interval
+    return f"{name} ({points(row.c.difference, sign=True)} {interval_text(ends)})"
+
+
+def _short(row: Answer) -> str:
+    """The name of a part without the method that it is part of."""
+    return row.name.removesuffix(f" in {row.c.variant}") if row.role == PART else row.name
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """The first few, and how many more the table has: "a, b and c", "a, b and 4 more"."""
+    every = list(texts)
+    rest = len(every) - MAX_LISTED
+    if rest > 1:
+        return f"{', '.join(every[:MAX_LISTED])} and {rest} more"
+    return every[0] if len(every) == 1 else f"{', '.join(every[:-1])} and {every[-1]}"
+
+
+def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -> list[str]:
+    """Variants where there is no full method, a clause for each reference."""
+    if len(rows) == 1:
+        return [_method(results, rows[0], scope, alpha)]
+    clauses: list[str] = []
+    for reference in dict.fromkeys(row.against for row in rows):
+        own = [row for row in rows if row.against == reference]
+        unit = "" if clauses else f" (points {phrase(own[0].c.metric)})"
+        clauses.append(f"against {reference}{unit}, {_grouped(own, scope, VARIANT_WORDS)}")
+    return clauses
+
+
+def _flag(results: Results) -> list[Sentence]:
+    """What makes all numbers wrong comes first."""
+    seen = [v for v, s in results.settings.items() if saw_test(s.selection)]
+    text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
+    return [make_sentence(text, kind="flag")] if seen else []
+
+
+def _doubts(rows: Sequence[Answer]) -> list[Sentence]:
+    """Verdicts that depend on an assumption which the data do not clearly support."""
+    doubtful = [row.name for row in rows if row.c.disagree]
+    if not doubtful:
+        return []
+    text = (
+        f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on datasets "
+        "like these, the verdict depends on the assumption that effects are roughly normal."
+    )
+    return [make_sentence(text, kind="flag")]
+
+
+def remarks(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
+    """What a reader has to know beside the answer."""
+    said = []
+    if apart := [row for row in rows if row.c.these.word == "equivalent" and row.c.outside]:
+        shown = "; ".join(
+            f"{_short(row)} on {_listed(row.c.outside)}" for row in apart[:MAX_LISTED]
+        )
+        text = (
+            "Equivalent is said of the average; the interval of a single dataset leaves the region "
+            f"for {shown}."
+        )
+        said.append(text)
+    if small := [row for row in rows if row.c.these.negligible and row.c.these.decided]:
+        named = _listed(f"{_short(row)} ({row.c.these.word})" for row in small)
+        said.append(f"Decided, and yet shown to be too small to matter on these datasets: {named}.")
+    if any("undecided" in (row.c.these.word, row.c.like.word) for row in rows):
+        said.append("Undecided means that the study cannot tell, not that there is no difference.")
+    if missing := len(results.problems):
+        verb = "has" if missing == 1 else "have"
+        said.append(f"{counted(missing, 'planned cell')} {verb} no score; see the list.")
+    if all(name.startswith("mosaic/") for name in results.datasets):
+        said.append(EMBEDDED_CAVEAT)
+    return [make_sentence(text, kind="note") for text in said]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRow:
+    """An answer as the table shows it, on one scale for all rows. ``cost`` is a ratio of seconds of
+    training, None where it is not recorded.
+    """
+
+    answer: Answer
+    extent: float
+    rope: float
+    cost: float | None
+    one_method: bool
+
+    @property
+    def c(self) -> Comparison:
+        """The comparison of the row."""
+        return self.answer.c
+
+    @property
+    def effect(self) -> Effect:
+        """Mean difference with both intervals."""
+        return Effect(
+            value=self.c.difference or 0.0,
+            these=self.c.these.interval,
+            like=self.c.like.interval,
+            word=self.c.these.word,
+            extent=self.extent,
+            rope=self.rope,
+        )
+
+    @property
+    def name(self) -> str:
+        """What is judged, without what it is judged within."""
+        return _short(self.answer)
+
+    @property
+    def within(self) -> str:
+        """What the row is judged against, or the method that it is a part of."""
+        if self.answer.role == PART:
+            return "part" if self.one_method else f"part of {self.c.variant}"
+        return f"against {self.answer.against}"
+
+
+COLUMNS: Columns[AnswerRow] = (
+    Column("name", "What", Kind.NAME, lambda r: r.name),
+    Column("within", "", Kind.NOTE, lambda r: r.within, Show.PAGE),
+    Column("variant", "Variant", Kind.NAME, lambda r: r.answer.variant, Show.FILES),
+    Column("reference", "Against", Kind.TEXT, lambda r: r.answer.against, READ_FILES),
+    Column("metric", "Metric", Kind.TEXT, lambda r: r.c.metric, Show.FILES),
+    Column("effect", "Points", Kind.EFFECT, lambda r: r.effect, Show.PAGE),
+    Column("difference", "Points", Kind.DIFFERENCE, lambda r: r.c.difference, READ_FILES),
+    Column(
+        "these",
+        "On these datasets",
+        Kind.RULING,
+        lambda r: Ruling(r.c.these.word, r.c.these.interval),
+    ),
+    Column(
+        "like",
+        "On datasets like these",
+        Kind.RULING,
+        lambda r: Ruling(r.c.like.word, r.c.like.interval),
+    ),
+    Column(
+        "better_on",
+        "Better on",
+        Kind.TALLY,
+        lambda r: Tally(r.c.wins, r.c.num_datasets),
+        help="datasets on which the mean over seeds is better, of those that both have",
+    ),
+    Column("cost", "Training time", Kind.RATIO, lambda r: r.cost, Show.PAGE, optional=True),
+)
+"""Costs depend on the machine, so they are on the page alone."""
+
+
+def answer_table(
+    rows: Sequence[Answer],
+    *,
+    rope: float,
+    one_method: bool = False,
+    adjusted: bool = False,
+    seconds: Mapping[str, float] | None = None,
+) -> Table:
+    """The rows with their effects drawn on one scale; the table of comparisons has them all.
+    ``seconds`` of training by variant, where they are recorded; ``adjusted``: the intervals are.
+    """
+    shown, times = rows[:MAX_ROWS], seconds or {}
+    ends = [abs(e) for row in shown for e in _ends(row.c, rope)]
+    made = [
+        AnswerRow(
+            answer=row,
+            extent=max(ends, default=1.0),
+            rope=rope,
+            one_method=one_method,
+            cost=_ratio(times.get(row.c.variant), times.get(row.c.reference)),
+        )
+        for row in shown
+    ]
+    joint = " and adjusted for the number of comparisons" if adjusted else ""
+    notes = [f"{KEY}{joint}." + (SHADED.format(rope=points(rope)) if rope else "")]
+    if left := len(rows) - len(shown):
+        notes.append(f"{counted(left, 'further row')} in the table of comparisons.")
+    title = f"{label(rows[0].c.metric)}: how much, and could it be luck?"
+    return table("answer", title, COLUMNS, made, notes=notes)
+
+
+KEY = (
+    "Dot: mean difference over datasets. Thick bar: where the mean on these datasets would lie "
+    "with other seeds. Thin line: on other datasets like these. Both 95 %"
+)
+SHADED = " Shaded: within ±{rope} points, too small to matter."
+
+
+def _ends(c: Comparison, rope: float) -> list[float]:
+    """What the scale has to show: the long interval of few datasets is cut off."""
+    size = abs(c.difference or 0.0)
+    these = [abs(e) for e in c.these.interval or ()]
+    like = [min(abs(e), 3 * max(size, *these, rope)) for e in c.like.interval or ()]
+    return [size, *these, *like, rope]
+
+
+def _ratio(one: float | None, two: float | None) -> float | None:
+    return one / two if one is not None and two else None
+
+
+def _tables(analysis: Analysis, rows: Sequence[Answer]) -> tuple[Table, ...]:
+    results = analysis.results
+    if not rows:
+        return ()
+    costs = results.costs.to_dict("records")
+    found = answer_table(
+        rows,
+        rope=analysis.options.rope,
+        adjusted=analysis.options.adjusted_intervals,
+        one_method=len(results.references) == 1,
+        seconds={str(row["variant"]): row["train_seconds"] for row in costs},
+    )
+    return (found,)
+
+
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    said = headline(analysis.results, compared(analysis))
+    results, blocks = analysis.results, compared(analysis)
+    said = headline(results, blocks, analysis.options.alpha)
     images = image_sentences(compared_images(analysis), analysis.options.alpha)
-    return [Section(key="headline", sentences=(*said, *images))]
+    rows = answers(results, blocks) if len(results.variants) > 1 else []
+    notes = tuple(remarks(results, rows))
+    return [
+        Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows)),
+        Section(key="remarks", sentences=notes, reason="" if notes else "there are none"),
+    ]
 
 
-TOPIC = Topic(key="headline", build=_sections, show=Show.ALL)
+TOPIC = Topic(key="headline", build=_sections, files={"answer": COLUMNS}, show=Show.ALL)

@@ -2,23 +2,38 @@
 
 McNemar's exact test of every variant against the baseline and Cochran's Q over all of them, always
 one run of each on the same images. The claim is about these trained models, not about the methods:
-the images of one run are not a sample of runs. Runs of different seeds are therefore never pooled.
+the images of one run are not a sample of runs. All seeds together are compared with the images as
+clusters, because seeds of a method tend to be correct on the same images.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from analysis import stats
 from analysis.read.results import Results
-from analysis.read.shot_curves import point
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, once
+from analysis.sections.clustered_images import (
+    CLUSTERED_COLUMNS,
+    CLUSTERED_NOTE,
+    ClusteredPair,
+    clustered_pairs,
+)
+from analysis.sections.image_runs import (
+    Read,
+    Seeds,
+    bits,
+    compared_variants,
+    needed_runs,
+    reader,
+    run_of,
+    runs_by_dataset,
+    shared_seeds,
+)
 from analysis.sections.pairwise import LEFT_OUT_COLUMNS
 from analysis.sections.section import Section, Sentence, Topic, make_sentence, running_text
 from analysis.stats import Interval
@@ -36,19 +51,13 @@ from analysis.text import (
     p_equals,
     table,
 )
-from core.store.correct import CorrectImages, read_correct_images
+from core.store.correct import CorrectImages
 
 LEAST_MODELS = 3
 FEW_SEEDS = 3
 MAX_QUOTED = 4
 CLAIM = f"These tests support claims {CLAIM_OF_IMAGES}: another seed yields another model."
-NOT_RECORDED = "the correctly classified images were not recorded; rerun to record them"
 OTHER_IMAGES = "not the same test images in the same order and among the same classes"
-
-Seeds = Mapping[int | None, str]
-"""Identities of finished runs by seed; None for a variant without seeds."""
-
-Read = Callable[[str], "Mapping[str, CorrectImages] | str"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,19 +101,20 @@ class ImageOmnibus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTests:
-    """All tests on images. ``only_test`` says that the study has one seed and too few datasets for
-    any other test, see ``stats.primary_test``; ``reason`` says why there is none at all.
+    """All tests on images. ``one_seed``: there is no test over seeds, so that these are the only
+    ones about the datasets at hand; ``reason`` says why there is none at all.
     """
 
     baseline: str
-    only_test: bool = False
+    one_seed: bool = False
     pairs: tuple[ImagePair, ...] = ()
     omnibus: tuple[ImageOmnibus, ...] = ()
+    clustered: tuple[ClusteredPair, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     reason: str = ""
 
 
-Row = TypeVar("Row", ImagePair, ImageOmnibus)
+Row = TypeVar("Row", ImagePair, ImageOmnibus, ClusteredPair)
 
 
 def image_tests(
@@ -114,10 +124,10 @@ def image_tests(
     blank = ImageTests(baseline=results.baseline)
     if study_dir is None or results.runs.empty:
         return replace(blank, reason="tests on images need a study folder, which records them")
-    compared, left_out = _compared(results)
+    compared, left_out = compared_variants(results)
     blank = replace(blank, left_out=left_out)
-    groups = _groups(results, (results.baseline, *compared))
-    needed = {name for runs in groups.values() for name in _needed(runs, results.baseline)}
+    groups = runs_by_dataset(results, (results.baseline, *compared))
+    needed = {name for runs in groups.values() for name in needed_runs(runs, results.baseline)}
     if not needed:
         return replace(blank, reason="no finished pair of runs with the same dataset and seed")
     if len(needed) > most:
@@ -128,92 +138,31 @@ def image_tests(
         return replace(blank, reason=reason)
     pairs: list[ImagePair] = []
     omnibus: list[ImageOmnibus] = []
+    clustered: list[ClusteredPair] = []
     for dataset, runs in groups.items():
         read = cache(reader(study_dir))
         pairs += _pairs(dataset, runs, results.baseline, read)
         omnibus += _omnibus(dataset, runs, results.baseline, read)
+        clustered += clustered_pairs(dataset, runs, results.baseline, read)
     if all(pair.p is None for pair in pairs):
         first, *others = dict.fromkeys(pair.reason for pair in pairs)
         more = f" (and {counted(len(others), 'other reason')})" if others else ""
         return replace(blank, reason=f"{first}{more}")
-    few_datasets = len(results.datasets) < stats.MIN_DATASETS_FOR_WILCOXON
     return replace(
         blank,
-        only_test=few_datasets and len(results.planned_seeds) <= 1,
+        one_seed=len(results.planned_seeds) <= 1,
         pairs=_adjusted_pairs(pairs),
         omnibus=_adjusted_omnibus(omnibus),
+        clustered=tuple(replace(c, holm_p=p) for c, p, _ in _holm_by_family(clustered)),
     )
-
-
-def _compared(results: Results) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """The variants that are tested against the baseline, and why the others are not."""
-    reasons: dict[str, str] = {}
-    for variant in results.variants:
-        if variant in results.aliases:
-            reasons[variant] = f"the same runs as {results.aliases[variant]}"
-        else:
-            reasons[variant] = results.not_comparable(variant, results.baseline)
-    del reasons[results.baseline]
-    kept = tuple(variant for variant, reason in reasons.items() if not reason)
-    return kept, tuple((variant, reason) for variant, reason in reasons.items() if reason)
-
-
-def _groups(results: Results, variants: Sequence[str]) -> dict[str, dict[str, dict[Any, str]]]:
-    """Finished runs by dataset (and point of a few-shot curve), variant and seed."""
-    finished = results.runs[results.runs["status"] == "finished"]
-    groups: dict[str, dict[str, dict[Any, str]]] = {}
-    for row in finished.to_dict("records"):
-        if row["variant"] not in variants:
-            continue
-        shots = None if pd.isna(row["shots"]) else int(row["shots"])
-        dataset = row["dataset"] if shots is None else f"{row['dataset']}, {point(shots)}"
-        seed = None if pd.isna(row["seed"]) else int(row["seed"])
-        groups.setdefault(dataset, {v: {} for v in variants})[row["variant"]][seed] = str(
-            row["identity"]
-        )
-    return groups
-
-
-def _shared(one: Seeds, two: Seeds) -> Sequence[int | None]:
-    """Seeds that both have; what has none is one measurement, compared with every seed."""
-    if None in one and None in two:
-        return [None]
-    if None in one or None in two:
-        return sorted(seed for seed in (*one, *two) if seed is not None)
-    return sorted(seed for seed in one if seed in two and seed is not None)
-
-
-def _run_of(runs: Seeds, seed: int | None) -> str:
-    return runs[seed] if seed in runs else runs[None]
-
-
-def _needed(runs: Mapping[str, Seeds], baseline: str) -> Iterator[str]:
-    """The runs that have a partner."""
-    for variant, own in runs.items():
-        for seed in _shared(own, runs[baseline]) if variant != baseline else ():
-            yield _run_of(own, seed)
-            yield _run_of(runs[baseline], seed)
-
-
-def reader(study_dir: Path) -> Read:
-    """A function that reads the correct images of a run of this study."""
-
-    def read(identity: str) -> Mapping[str, CorrectImages] | str:
-        """On which images a run is correct, or why that is unknown."""
-        try:
-            return read_correct_images(study_dir / identity) or NOT_RECORDED
-        except ValueError as error:
-            return str(error).replace(f"{study_dir}/", "")
-
-    return read
 
 
 def _pairs(
     dataset: str, runs: Mapping[str, Seeds], baseline: str, read: Read
 ) -> Iterator[ImagePair]:
     for variant, own in runs.items():
-        for seed in _shared(own, runs[baseline]) if variant != baseline else ():
-            found = [read(_run_of(side, seed)) for side in (own, runs[baseline])]
+        for seed in shared_seeds(own, runs[baseline]) if variant != baseline else ():
+            found = [read(run_of(side, seed)) for side in (own, runs[baseline])]
             blank = ImagePair(variant=variant, dataset=dataset, target="", seed=seed)
             if why := [side for side in found if isinstance(side, str)]:
                 yield replace(blank, reason=why[0])
@@ -232,7 +181,7 @@ def pair_on_target(
     mine, other = one[blank.target], two[blank.target]
     if mine.test_list != other.test_list:
         return replace(blank, reason=OTHER_IMAGES)
-    test = stats.mcnemar_exact(_bits(mine), _bits(other))
+    test = stats.mcnemar_exact(bits(mine), bits(other))
     return replace(
         blank,
         images=mine.num_images,
@@ -253,7 +202,7 @@ def _omnibus(
     seeds = {s for own in runs.values() for s in own if s is not None and None in runs[baseline]}
     planned: list[int | None] = [*sorted(seeds or {s for s in runs[baseline] if s is not None})]
     for seed in planned or [None]:
-        models = {v: read(_run_of(own, seed)) for v, own in runs.items() if {seed, None} & {*own}}
+        models = {v: read(run_of(own, seed)) for v, own in runs.items() if {seed, None} & {*own}}
         known = {v: found for v, found in models.items() if not isinstance(found, str)}
         for target, asked in known.get(baseline, {}).items():
             columns = {
@@ -266,13 +215,8 @@ def _omnibus(
                 why = f"Cochran's Q needs {LEAST_MODELS} models on the same images"
                 yield replace(row, images=asked.num_images, reason=why)
                 continue
-            test = stats.cochran_q(np.stack([_bits(c) for c in columns.values()], axis=1))
+            test = stats.cochran_q(np.stack([bits(c) for c in columns.values()], axis=1))
             yield replace(row, images=asked.num_images, q=test.q, p=test.p, reason=test.reason)
-
-
-def _bits(images: CorrectImages) -> NDArray[np.uint8]:
-    """One 0 or 1 per image, in the order of the test list."""
-    return np.unpackbits(np.frombuffer(images.bits, np.uint8), count=images.num_images)
 
 
 def _adjusted_pairs(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
@@ -311,25 +255,25 @@ def compared_images(analysis: Analysis) -> ImageTests:
 
 def claim(view: ImageTests) -> str:
     """What the tests support claims about, and what stays open where they are the only ones."""
-    if not view.only_test:
+    if not view.one_seed:
         return CLAIM
-    return f"{CLAIM} With one seed no other test exists, so the methods remain undecided."
+    return f"{CLAIM} With one seed, nothing more is known about these datasets."
 
 
 def _adjusted_over(view: ImageTests) -> str:
     """What Holm's adjustment counts as one family."""
-    if view.only_test:
+    if view.one_seed:
         return "p Holm is adjusted over the variants of a dataset and target."
     return (
         "p Holm is adjusted over all variants and seeds of a dataset and target. Seeds are shown "
-        "side by side and never pooled, because they predict the same images."
+        "side by side, because they predict the same images; another table has them together."
     )
 
 
 def image_sentences(view: ImageTests, alpha: float) -> tuple[Sentence, ...]:
     """What the images say of two trained models where nothing else can be tested."""
     tested = [pair for pair in view.pairs if pair.holm_p is not None]
-    if not view.only_test or not tested:
+    if not view.one_seed or not tested:
         return ()
     shown = [pair for pair in tested if pair.holm_p is not None and pair.holm_p < alpha]
     if shown:
@@ -549,20 +493,22 @@ def omnibus_tables(view: ImageTests, alpha: float) -> list[Table]:
 SCOPE_COLUMNS: Columns[ImageTests] = (
     Column("claim", "Claim", Kind.TEXT, claim, Show.FILES),
     Column(
-        "only_test",
-        "Only test",
+        "one_seed",
+        "One seed",
         Kind.YES_NO,
-        lambda v: v.only_test,
+        lambda v: v.one_seed,
         Show.FILES,
-        help="one seed and too few datasets: no other test exists",
+        help="no test over seeds exists",
     ),
 )
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
     view, alpha = compared_images(analysis), analysis.options.alpha
-    tables = [*pair_tables(view, alpha), *omnibus_tables(view, alpha)]
-    if not view.only_test:
+    title = f"All seeds together against {view.baseline}, clustered by image"
+    clustered = table("clustered", title, CLUSTERED_COLUMNS, view.clustered, notes=[CLUSTERED_NOTE])
+    tables = [*pair_tables(view, alpha), clustered, *omnibus_tables(view, alpha)]
+    if not view.one_seed:
         tables = [replace(t, folded=True) for t in tables]
     left_out = (f"{v} is not tested: {reason}" for v, reason in view.left_out)
     return [
@@ -587,6 +533,7 @@ TOPIC = Topic(
     build=_sections,
     files={
         "mcnemar": PAIR_COLUMNS,
+        "clustered": CLUSTERED_COLUMNS,
         "cochran": OMNIBUS_COLUMNS,
         "left_out": LEFT_OUT_COLUMNS,
         "scope": SCOPE_COLUMNS,

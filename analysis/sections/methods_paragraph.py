@@ -102,41 +102,21 @@ def _design(results: Results) -> str:
     )
 
 
-TEST_NAMES: dict[str, tuple[str | Citation, ...]] = {
-    "t": ("a paired t test over dataset means",),
-    "t_corrected": ("a corrected resampled t test over the resamples of the one dataset",),
-    "t_each": (
-        "a paired t test over seeds in every dataset, in which an effect is decided if all "
-        "datasets show it",
-        cite("dror2017"),
-    ),
-    "t_seeds": ("a paired t test over the seeds of the one dataset",),
-    "wilcoxon": (
-        "an exact Wilcoxon signed-rank test over dataset means with Pratt's treatment of zeros",
-        cite("wilcoxon1945"),
-        cite("pratt1959"),
-    ),
-}
-
-
 def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[Sentence]:
     metric = results.primary_metric
-    names = {b.primary[metric].name for b in blocks if metric in b.primary} & set(TEST_NAMES)
-    if not names:
+    family = [c for b in blocks for c in b.comparisons[metric] if c.difference is not None]
+    these = any(c.these.p is not None for c in family)
+    like = any(c.like.p is not None for c in family)
+    if not these and not like:
         return [_said("No test is made, because there is at most one paired run.")]
-    tests: list[str | Citation] = []
-    for name in sorted(names):
-        tests += [*([" and "] if tests else []), *TEST_NAMES[name]]
     return [
-        _scope(names),
+        *_scopes(results, options, these=these, like=like),
         _said(
-            "The test was determined by the numbers of datasets, seeds and comparisons before any "
-            "score was seen: ",
-            *tests,
-            f", on {label(metric)}, two-sided, with Holm's correction over all comparisons with "
-            "the same reference",
+            f"All tests are on {label(metric)} and two-sided, with Holm's correction over the "
+            "comparisons with the same reference in the same scope",
             cite("holm1979"),
-            f" at a significance level of {options.alpha:g}.",
+            f", at a significance level of {options.alpha:g}; which test decides follows from the "
+            "scope alone.",
         ),
         *_overlap(options),
         _said(
@@ -145,30 +125,67 @@ def _tests(results: Results, blocks: Sequence[Block], options: Options) -> list[
             cite("benavoli2016"),
             ".",
         ),
+        *_equivalence(options),
+        _said(*ALSO_REPORTED),
+    ]
+
+
+def _scopes(results: Results, options: Options, *, these: bool, like: bool) -> list[Sentence]:
+    """The tests that were made, by the scope of their claims."""
+    said = []
+    if these:
+        said.append(_said(*_over_seeds(results, options)))
+    if like:
+        said.append(
+            _said(
+                "Claims about datasets like these rest on a paired t test over dataset means, in "
+                "which the datasets are the sample",
+                cite("demsar2006"),
+                " and their effects are taken to be roughly normal; an exact Wilcoxon signed-rank "
+                "test with Pratt's treatment of zeros",
+                cite("wilcoxon1945"),
+                cite("pratt1959"),
+                " and an exact sign-flip test are reported beside it.",
+            )
+        )
+    return said
+
+
+def _over_seeds(results: Results, options: Options) -> tuple[str | Citation, ...]:
+    """The test of the claims about the datasets of the study."""
+    if len(results.datasets) == 1:
+        test = "paired t test" if options.overlap is None else "corrected resampled t test"
+        return (f"Claims about the one dataset rest on a {test} over its seeds.",)
+    if results.shared_seeds:
+        return (
+            "Claims about these datasets rest on a paired t test over seeds of the mean over "
+            "datasets, because each trained model is scored on all of them.",
+        )
+    return (
+        "Claims about these datasets rest on a t test of the mean difference over datasets in "
+        "which the seeds are the sample, stratified by dataset, with unpooled variances and "
+        "Satterthwaite's degrees of freedom",
+        cite("satterthwaite1946"),
+        ".",
+    )
+
+
+def _equivalence(options: Options) -> list[Sentence]:
+    if not options.rope:
+        return []
+    return [
         _said(
             "Two variants are called equivalent when two one-sided tests",
             cite("schuirmann1987"),
-            f" place their difference within {_percentage_points(options.rope)} of zero; a "
+            f" place their mean difference within {_percentage_points(options.rope)} of zero; a "
             "difference that is neither significant nor equivalent is called undecided.",
-        ),
-        _said(*ALSO_REPORTED),
+        )
     ]
 
 
 def _percentage_points(fraction: float) -> str:
     amount = f"{100 * fraction:g}"
     return f"{amount} percentage point{'' if amount == '1' else 's'}"
-
-
-def _scope(names: set[str]) -> Sentence:
-    """What the claims are about."""
-    if names & {"wilcoxon", "t"}:
-        return _said("The datasets, not the seeds, are the sample", cite("demsar2006"), ".")
-    if "t_each" in names:
-        return _said(
-            "Claims are limited to these datasets, which are too few to support a wider claim."
-        )
-    return _said("There is one dataset, to which all claims are limited.")
 
 
 def _overlap(options: Options) -> list[Sentence]:
@@ -185,11 +202,8 @@ def _overlap(options: Options) -> list[Sentence]:
 
 
 def _intervals(options: Options) -> Sentence:
-    return _said(
-        f"Intervals are 95 % paired bootstrap intervals ({options.reps:,} repetitions, random "
-        f"seed {options.rng_seed}): over seeds for claims about these datasets, over "
-        "datasets and seeds for claims about datasets like these."
-    )
+    how = "adjusted for their family (Bonferroni)" if options.adjusted_intervals else "not adjusted"
+    return _said(f"Intervals are 95 % t intervals of the same means, {how}.")
 
 
 COLUMNS: Columns[Citation] = (
@@ -205,7 +219,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         analysis.options,
         attribution=has_attribution(analysis),
         profiles=has_profiles(analysis),
-        images=compared_images(analysis).only_test,
+        images=compared_images(analysis).one_seed,
     )
     works = dict.fromkeys(work for sentence in sentences for work in sentence.citations)
     tables = (table("references", "References", COLUMNS, works),)

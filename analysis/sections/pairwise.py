@@ -1,6 +1,7 @@
 """Every variant against every other one on one metric: verdicts, ranks, and what is best.
 
-All pairs form one family for Holm, which also covers a best variant picked after seeing the scores.
+A pair with a reference has the verdicts of the comparisons, so that it has one word per scope
+everywhere. All other pairs are judged as one family of all pairs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,28 +16,41 @@ from analysis.figures.critical_difference import RankInfo, critical_difference
 from analysis.figures.heatmap import PairwiseInfo, pairwise_heatmap
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.claims import claim_columns
+from analysis.sections.comparisons import Block, compared, judge_family
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
-from analysis.stats import Array, Omnibus, Primary, RankGroups, Verdict
-from analysis.text import Column, Columns, Kind, Show, counted, label, p_equals, share_text, table
-
-MAX_VARIANTS = 40
+from analysis.sections.selection import noted, selection
+from analysis.stats import Array, Judgment, Omnibus, RankGroups
+from analysis.text import (
+    Column,
+    Columns,
+    Kind,
+    Show,
+    counted,
+    label,
+    marks,
+    p_equals,
+    share_text,
+    table,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairwise:
     """All pairs of the variants that may be ranked with the baseline.
 
-    ``words_VV`` says how the row stands to the column, "" on the diagonal; ``difference_VV`` is row
-    minus column, NaN without a pair. ``ranks`` is None where too few datasets are complete, and
-    ``reason`` says so. ``left_out`` names variants that may not be ranked, with the reason.
+    ``judgments`` has row against column by their indices, both ways; ``difference_VV`` is row
+    minus column, NaN without a pair, and ``p_VV`` the adjusted p about datasets like these, NaN
+    without a test. ``ranks`` is None where too few datasets are complete, and ``reason`` says so.
+    ``left_out`` names variants that may not be ranked, with the reason.
     """
 
     metric: str
+    direction: int
     variants: tuple[str, ...]
     difference_VV: Array
     p_VV: Array
-    words_VV: tuple[tuple[str, ...], ...]
-    primary: Primary
+    judgments: Mapping[tuple[int, int], Judgment]
     omnibus: Omnibus
     ranks: RankGroups | None
     left_out: tuple[tuple[str, str], ...] = ()
@@ -44,51 +58,68 @@ class Pairwise:
 
     @property
     def best(self) -> int | None:
-        """Index of the variant with the highest mean difference from the others."""
+        """Index of the variant that is furthest ahead of the others on average."""
         if not len(self.variants) or np.isnan(self.difference_VV).any():
             return None
-        return int(np.argmax(self.difference_VV.mean(axis=1)))
+        return int(np.argmax(self.direction * self.difference_VV.mean(axis=1)))
 
-    def word(self, variant: str, other: str) -> str:
-        """How ``variant`` stands to ``other``, "" where they are not compared."""
+    def judgment(self, variant: str, other: str) -> Judgment | None:
+        """How ``variant`` stands to ``other``, None where they are not compared."""
         if variant not in self.variants or other not in self.variants:
-            return ""
-        return self.words_VV[self.variants.index(variant)][self.variants.index(other)]
+            return None
+        return self.judgments.get((self.variants.index(variant), self.variants.index(other)))
 
 
-def all_pairs(results: Results, metric: str, options: Options) -> Pairwise:
-    """Differences, Holm-adjusted verdicts and mean ranks; inert copies are left out."""
+def all_pairs(
+    results: Results, metric: str, options: Options, blocks: Sequence[Block] = ()
+) -> Pairwise:
+    """Differences, verdicts and mean ranks; inert copies are left out. ``blocks`` are the
+    comparisons with references, whose verdicts are taken over.
+    """
     ranked, left_out = _ranked(results)
     scores = {v: results.scores(v, metric) for v in ranked}
     pairs = list(combinations(range(len(ranked)), 2))
     differences = [stats.paired_differences(scores[ranked[i]], scores[ranked[j]]) for i, j in pairs]
-    verdicts = stats.judge(
-        differences, alpha=options.alpha, rope=options.rope, overlap=options.overlap
-    )
+    direction = results.direction(metric)
+    judgments = judge_family(differences, results, options, direction, len(pairs))
+    planned = _planned(metric, blocks)
     size = len(ranked)
     difference_VV, p_VV = np.zeros((size, size)), np.ones((size, size))
-    words = [[""] * size for _ in range(size)]
-    for (i, j), values, verdict in zip(pairs, differences, verdicts, strict=True):
+    found: dict[tuple[int, int], Judgment] = {}
+    for (i, j), values, judgment in zip(pairs, differences, judgments, strict=True):
         means = stats.dataset_means(values)
         known = means[~np.isnan(means)]
         difference = float(known.mean()) if known.size else np.nan
         difference_VV[i, j], difference_VV[j, i] = difference, -difference
-        p_VV[i, j] = p_VV[j, i] = 1.0 if verdict.p is None else verdict.p
-        words[i][j], words[j][i] = verdict.word, _reversed(verdict)
-    table_DV = stats.dataset_means(results.cube(ranked, metric)).T
+        decided = planned.get((ranked[i], ranked[j]), judgment)
+        p = decided.like.holm_p
+        p_VV[i, j] = p_VV[j, i] = np.nan if p is None else p
+        found[i, j], found[j, i] = decided, decided.reversed
+    table_DV = direction * stats.dataset_means(results.cube(ranked, metric)).T
     ranks, reason = _rank_groups(table_DV, p_VV, options)
     return Pairwise(
         metric=metric,
+        direction=direction,
         variants=tuple(ranked),
         difference_VV=difference_VV,
         p_VV=p_VV,
-        words_VV=tuple(map(tuple, words)),
-        primary=stats.family_test(differences, alpha=options.alpha, overlap=options.overlap),
+        judgments=found,
         omnibus=stats.friedman(table_DV),
         ranks=ranks,
         left_out=left_out,
         reason=reason,
     )
+
+
+def _planned(metric: str, blocks: Sequence[Block]) -> dict[tuple[str, str], Judgment]:
+    """The verdicts of the comparisons with references, both ways."""
+    planned: dict[tuple[str, str], Judgment] = {}
+    for block in blocks:
+        for c in block.comparisons[metric]:
+            if c.difference is not None:
+                planned[c.variant, c.reference] = c.judgment
+                planned[c.reference, c.variant] = c.judgment.reversed
+    return planned
 
 
 def _ranked(results: Results) -> tuple[list[str], tuple[tuple[str, str], ...]]:
@@ -99,15 +130,9 @@ def _ranked(results: Results) -> tuple[list[str], tuple[tuple[str, str], ...]]:
             left_out.append((variant, f"the same runs as {results.aliases[variant]}"))
         elif reason := results.not_comparable(variant, results.baseline):
             left_out.append((variant, reason))
-        elif len(ranked) >= MAX_VARIANTS:
-            left_out.append((variant, f"at most {MAX_VARIANTS} variants are compared in pairs"))
         else:
             ranked.append(variant)
     return ranked, tuple(left_out)
-
-
-def _reversed(verdict: Verdict) -> str:
-    return {"better": "worse", "worse": "better"}.get(verdict.word, verdict.word)
 
 
 def _rank_groups(table_DV: Array, p_VV: Array, options: Options) -> tuple[RankGroups | None, str]:
@@ -126,19 +151,20 @@ def _rank_groups(table_DV: Array, p_VV: Array, options: Options) -> tuple[RankGr
 def paired(analysis: Analysis) -> Mapping[str, Pairwise]:
     """All pairs of this report, by metric."""
     results, options = analysis.results, analysis.options
-    return {metric: all_pairs(results, metric, options) for metric in results.metrics}
+    blocks = compared(analysis)
+    return {metric: all_pairs(results, metric, options, blocks) for metric in results.metrics}
 
 
 def standing(analysis: Analysis, variant: str, metric: str) -> str:
-    """The mark of an average: † significantly worse than the best, ≈ practically equal to it,
-    "" otherwise, by Holm over all pairs.
+    """The mark of an average: † worse than the best on these datasets, ≈ practically equal to it
+    there, "" otherwise.
     """
     pairs = paired(analysis).get(metric)
     if pairs is None or pairs.best is None:
         return ""
     original = analysis.results.aliases.get(variant, variant)
-    word = pairs.word(original, pairs.variants[pairs.best])
-    return {"worse": "†", "equivalent": "≈"}.get(word, "")
+    judgment = pairs.judgment(original, pairs.variants[pairs.best])
+    return {"worse": "†", "equivalent": "≈"}.get(judgment.these.word, "") if judgment else ""
 
 
 class Pair(NamedTuple):
@@ -148,8 +174,7 @@ class Pair(NamedTuple):
     variant: str
     other: str
     difference: float | None
-    holm_p: float
-    verdict: str
+    judgment: Judgment
 
 
 PAIR_COLUMNS: Columns[Pair] = (
@@ -157,15 +182,7 @@ PAIR_COLUMNS: Columns[Pair] = (
     Column("variant", "Variant", Kind.NAME, lambda p: p.variant, Show.FILES),
     Column("other", "Against", Kind.NAME, lambda p: p.other, Show.FILES),
     Column("difference", "Difference", Kind.DIFFERENCE, lambda p: p.difference, Show.FILES),
-    Column(
-        "holm_p",
-        "p Holm",
-        Kind.P,
-        lambda p: p.holm_p,
-        Show.FILES,
-        help="adjusted over all pairs; 1 where there is no test",
-    ),
-    Column("verdict", "Verdict", Kind.VERDICT, lambda p: p.verdict, Show.FILES),
+    *claim_columns(lambda p: p.judgment, read=Show.FILES),
 )
 OMNIBUS_COLUMNS: Columns[Pairwise] = (
     Column("metric", "Metric", Kind.TEXT, lambda p: p.metric, Show.FILES),
@@ -205,8 +222,7 @@ def _pairs(found: Pairwise) -> Iterator[Pair]:
             variant=found.variants[i],
             other=found.variants[j],
             difference=gap if np.isfinite(gap) else None,
-            holm_p=float(found.p_VV[i, j]),
-            verdict=found.words_VV[i][j],
+            judgment=found.judgments[i, j],
         )
 
 
@@ -230,8 +246,9 @@ def _omnibus_sentence(found: Omnibus) -> str:
 def _sentences(found: Pairwise) -> tuple[Sentence, ...]:
     return (
         make_sentence(
-            f"{_omnibus_sentence(found.omnibus)} Pairwise tests on {label(found.metric)}: "
-            f"{found.primary.reason}."
+            f"{_omnibus_sentence(found.omnibus)} A pair with a reference has its verdicts from the "
+            f"comparisons; all other pairs on {label(found.metric)} are one family, "
+            "adjusted by Holm."
         ),
         *(
             make_sentence(f"{v} is not ranked: {reason}", kind="item")
@@ -250,13 +267,8 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
     if found.ranks is None:
         sentences = (*sentences, make_sentence(f"No critical-difference diagram: {found.reason}."))
     else:
-        ranks, variants = found.ranks, found.variants
-        info = RankInfo(
-            variants=tuple(variants[v] for v in ranks.order),
-            mean_ranks=ranks.mean_ranks,
-            groups=tuple(tuple(variants[v] for v in group) for group in ranks.groups),
-        )
-        drawn = critical_difference(info, alpha=analysis.options.alpha, test=found.primary.test)
+        info = _rank_info(found, found.ranks, selection(analysis).kept(found.variants))
+        drawn = noted(analysis, critical_difference(info, alpha=analysis.options.alpha))
     views = list(every.values())
     return [
         Section(
@@ -275,18 +287,37 @@ def _mean_ranks(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
+def _rank_info(found: Pairwise, ranks: RankGroups, kept: Sequence[int]) -> RankInfo:
+    """The diagram of the variants at these places; a group of which one is left has no bar."""
+    names = {v: found.variants[v] for v in kept}
+    members = [tuple(names[v] for v in group if v in names) for group in ranks.groups]
+    places = zip(ranks.order, ranks.mean_ranks, strict=True)
+    shown = [(names[v], rank) for v, rank in places if v in names]
+    return RankInfo(
+        variants=tuple(name for name, _ in shown),
+        mean_ranks=tuple(rank for _, rank in shown),
+        groups=tuple(dict.fromkeys(group for group in members if len(group) > 1)),
+        apart=ranks.apart,
+        untested=ranks.untested,
+    )
+
+
 ONE_VARIANT = "there is only one variant, so there is nothing to compare"
 
 
 def _row_minus_column(analysis: Analysis) -> Sequence[Section]:
     found = paired(analysis)[analysis.metric]
+    kept = selection(analysis).kept(found.variants)
+    names = tuple(found.variants[v] for v in kept)
     info = PairwiseInfo(
-        rows=found.variants,
-        columns=found.variants,
-        difference=found.difference_VV,
-        verdicts=found.words_VV,
+        rows=names,
+        columns=names,
+        difference=found.difference_VV[np.ix_(kept, kept)],
+        marks=tuple(
+            tuple(marks(found.judgments[i, j]) if i != j else "" for j in kept) for i in kept
+        ),
     )
-    drawn = pairwise_heatmap(info, metric=label(found.metric))
+    drawn = noted(analysis, pairwise_heatmap(info, metric=label(found.metric)))
     section = Section(
         key="pair_differences",
         title="Row minus column",

@@ -15,19 +15,25 @@ from analysis.figures.levels import level_figure
 from analysis.figures.variance import variance_figure
 from analysis.read.results import Results
 from analysis.read.toggle_grid import find_toggle_grid
-from analysis.sections.analysis import Analysis, Options, once, resamples
-from analysis.sections.comparisons import TESTS
+from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.claims import claim_columns
+from analysis.sections.comparisons import judge_family
+from analysis.sections.pairwise import Pairwise, paired
 from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence
 from analysis.stats import (
     MAX_PARTS,
     Alias,
+    Array,
     Attribution,
+    Cell,
     CellMeans,
+    Judgment,
+    KnownPair,
     LevelCells,
     PartEffect,
     Refusal,
-    Resamples,
+    SeedMeans,
     VarianceShares,
     VarianceSource,
     attribute,
@@ -35,7 +41,6 @@ from analysis.stats import (
     level_effects,
     variance_shares,
 )
-from analysis.stats import judge as judge_family
 from analysis.text import Column, Columns, Kind, Show, Table, label, table
 
 NO_REFINER = {"experiment.refiner": "@NullRefiner"}
@@ -57,36 +62,54 @@ class PartsView:
     variance: Mapping[str, VarianceShares] = field(default_factory=dict)
 
 
-def parts_view(results: Results, metric: str, draws: Resamples, options: Options) -> PartsView:
-    """Attribution where parts are switched on and off, effects by level where there are more."""
+def parts_view(
+    results: Results, metric: str, options: Options, pairs: Pairwise | None = None
+) -> PartsView:
+    """Attribution where parts are switched on and off, effects by level where there are more.
+    ``pairs`` has the judgments of pairs of variants.
+    """
     if not any(results.factors.values()):
         return PartsView(
             reason="the variants have no factors, so the parts they switch are unknown"
         )
     grid = find_toggle_grid(results.factors, levels=results.levels, base=_bare(results))
     tables = dict(zip(results.variants, results.cube(results.variants, metric), strict=True))
-    judge = partial(
-        judge_family,
-        alpha=options.alpha,
-        rope=options.rope,
-        names=results.datasets,
-        overlap=options.overlap,
-    )
+
+    def judge(family: Sequence[Array | SeedMeans]) -> tuple[Judgment, ...]:
+        return judge_family(family, results, options, results.direction(metric), len(family))
+
     by_level = {levels: tables[v] for levels, v in grid.by_level.items()}
-    levels = level_effects(by_level, grid.factors, draws, judge=judge) if by_level else ()
+    known = _known(results, pairs, grid.by_level)
+    levels = level_effects(by_level, grid.factors, judge=judge, known=known) if by_level else ()
     whole = len(by_level) == prod(len(levels) for levels in grid.factors.values())
-    pairs = _cell_means(by_level, grid.factors) if by_level and whole else ()
+    means = _cell_means(by_level, grid.factors) if by_level and whole else ()
     if not 1 < len(grid.parts) <= MAX_PARTS:
         reason = grid.reason or f"attribution needs 2 to {MAX_PARTS} parts, found {len(grid.parts)}"
-        return PartsView(levels=levels, pairs=pairs, reason=reason, outside=grid.outside)
+        return PartsView(levels=levels, pairs=means, reason=reason, outside=grid.outside)
     cells = {cell: tables[v] for cell, v in grid.cells.items()}
     return PartsView(
-        attribution=attribute(cells, grid.parts, draws, judge=judge),
+        attribution=attribute(
+            cells, grid.parts, judge=judge, known=_known(results, pairs, grid.cells)
+        ),
         levels=levels,
-        pairs=pairs,
+        pairs=means,
         outside=grid.outside,
         variance=dict(zip(results.datasets, variance_shares(cells, grid.parts), strict=True)),
     )
+
+
+def _known(
+    results: Results, pairs: Pairwise | None, variant_of: Mapping[Cell, str]
+) -> KnownPair[Cell]:
+    """The judgment of a pair of cells where their variants have one, so that a pair has one word
+    per scope everywhere.
+    """
+
+    def known(cell: Cell, other: Cell) -> Judgment | None:
+        names = [results.aliases.get(v, v) for v in (variant_of[cell], variant_of[other])]
+        return pairs.judgment(*names) if pairs else None
+
+    return known
 
 
 def _bare(results: Results) -> str:
@@ -111,12 +134,14 @@ def _cell_means(
 @once
 def parts(analysis: Analysis) -> PartsView:
     """The parts of this report's study, on the metric of the headline."""
-    return parts_view(analysis.results, analysis.metric, resamples(analysis), analysis.options)
+    pairs = paired(analysis)[analysis.metric]
+    return parts_view(analysis.results, analysis.metric, analysis.options, pairs)
 
 
 def has_attribution(analysis: Analysis) -> bool:
-    """Whether the attribution can be shown."""
-    return any(section.figures for section in _attribution(analysis))
+    """Whether the gain is divided among the parts."""
+    found = parts(analysis).attribution
+    return found is not None and bool(found.of("shapley"))
 
 
 KIND_NAMES = {
@@ -139,52 +164,26 @@ EFFECT_COLUMNS: Columns[PartEffect] = (
     Column("kind", "Kind", Kind.TEXT, lambda e: e.kind, Show.FILES),
     Column("parts", "Parts", Kind.LIST, lambda e: e.parts, Show.FILES),
     Column("value", "Points", Kind.DIFFERENCE, lambda e: e.value, Show.FILES),
-    Column(
-        "on_these_datasets",
-        "95 % these datasets",
-        Kind.INTERVAL,
-        lambda e: e.on_these_datasets,
-        Show.FILES,
-    ),
-    Column(
-        "on_datasets_like_these",
-        "95 % datasets like these",
-        Kind.INTERVAL,
-        lambda e: e.on_datasets_like_these,
-        Show.FILES,
-    ),
-    Column("p", "p", Kind.P, lambda e: e.p, Show.FILES),
-    Column("holm_p", "p Holm", Kind.P, lambda e: e.holm_p, Show.FILES),
-    Column("verdict", "Verdict", Kind.VERDICT, lambda e: e.verdict, Show.FILES),
-    Column("decided_by", "Decided by", Kind.TEXT, lambda e: e.decided_by, Show.FILES),
+    *claim_columns(lambda e: e.judgment, read=Show.FILES),
+    Column("assumptions", "Assumes", Kind.LIST, lambda e: e.assumptions, Show.FILES),
     Column("reason", "Remark", Kind.NOTE, lambda e: e.reason, Show.FILES),
 )
 READ_COLUMNS: Columns[PartEffect | Refusal] = (
     Column("parts", "Parts", Kind.NAME, lambda e: " × ".join(e.parts) or "all", Show.READ),
     Column("kind", "Effect", Kind.TEXT, lambda e: KIND_NAMES.get(e.kind, e.kind), Show.READ),
-    Column("verdict", "Verdict", Kind.VERDICT, _of_effect("verdict"), Show.READ),
     Column("value", "Points", Kind.DIFFERENCE, _of_effect("value"), Show.READ),
-    Column(
-        "on_datasets_like_these",
-        "95 % datasets like these",
-        Kind.INTERVAL,
-        _of_effect("on_datasets_like_these"),
-        Show.READ,
+    *(
+        replace(c, show=c.show & Show.READ)
+        for c in claim_columns(_of_effect("judgment"))
+        if c.show & Show.READ
     ),
     Column(
-        "on_these_datasets",
-        "95 % these datasets",
-        Kind.INTERVAL,
-        _of_effect("on_these_datasets"),
+        "assumptions",
+        "Assumes",
+        Kind.NOTE,
+        lambda e: e.assumptions if isinstance(e, PartEffect) else (),
         Show.READ,
-    ),
-    Column("holm_p", "p Holm", Kind.P, _of_effect("holm_p"), Show.READ),
-    Column(
-        "decided_by",
-        "Decided by",
-        Kind.TEXT,
-        lambda e: TESTS.get(e.decided_by, "none") if isinstance(e, PartEffect) else None,
-        Show.READ,
+        optional=True,
     ),
     Column("remark", "Remark", Kind.NOTE, lambda e: e.reason, Show.READ, optional=True),
 )
@@ -219,10 +218,13 @@ def _confounded(alias: Alias) -> list[Confounded]:
     return rows or [Confounded(alias, (), None)]
 
 
+SAID_IN_THE_ANSWER = {"full_minus_base", "leave_one_out"}
+"""Effects that are comparisons with a reference, which the answer and the forest plot draw."""
+
 EFFECTS_NOTE = (
-    "Each kind of effect is a family of its own for Holm's adjustment, and its test follows from "
-    "its own numbers of datasets and seeds. The table of comparisons is another family, so the "
-    "same difference can have a different p there."
+    "The difference of two variants (all on minus all off, alone, in the full set) has the verdict "
+    "and the p values that this pair has in the comparisons. Each other kind of effect is a family "
+    "of its own for Holm's adjustment."
 )
 
 
@@ -233,7 +235,13 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
     found = view.attribution
     if found is None:
         return [Section(key="attribution", tables=(outside,), reason=view.reason)]
-    drawn = attribution_figure(found, metric=label(analysis.metric))
+    drawn = attribution_figure(
+        found,
+        metric=label(analysis.metric),
+        direction=analysis.results.direction(analysis.metric),
+    )
+    if {effect.kind for effect in found.effects} <= SAID_IN_THE_ANSWER:
+        drawn = None
     shown: list[PartEffect | Refusal] = [*found.effects, *found.refused]
     return [
         Section(

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from analysis.sections.analysis import Analysis, Options, once
+from analysis.sections.analysis import Analysis, once
+from analysis.sections.claims import LIKE, THESE
 from analysis.sections.comparisons import Comparison, compared, differences, headline_family
-from analysis.sections.design_power import DesignPower, study_power
+from analysis.sections.design_power import DesignPower, plan_notes, study_power
 from analysis.sections.section import Section, Topic, running_text
-from analysis.stats import ROPE, Array
-from analysis.text import Column, Columns, Kind, Show, points, table
+from analysis.stats import ROPE
+from analysis.text import Column, Columns, Kind, points, table
 
 
 class ComparisonPower(NamedTuple):
@@ -23,20 +22,19 @@ class ComparisonPower(NamedTuple):
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know in addition to the numbers."""
-        return tuple(filter(None, (*(self.plan.notes if self.plan else ()), self.reason)))
+        return tuple(filter(None, (*(plan_notes(self.plan) if self.plan else ()), self.reason)))
 
 
-def comparison_power(c: Comparison, difference_DS: Array, options: Options) -> ComparisonPower:
-    """The power of one comparison, from its own paired differences (D, S)."""
-    if options.overlap is not None and c.num_datasets == 1:
-        reason = "the seeds share data, so that more of them would add little: none are planned"
-        return ComparisonPower(c, None, reason)
+def comparison_power(analysis: Analysis, c: Comparison) -> ComparisonPower:
+    """The power of one comparison, from its own paired differences."""
+    results, options = analysis.results, analysis.options
     plan, reason = study_power(
-        difference_DS,
-        effect=options.rope,
+        differences(results, c.variant, c.reference, c.metric),
+        effect=options.rope or ROPE,
         comparisons=max(c.family_size, 1),
         alpha=options.alpha,
-        rng=np.random.default_rng(options.rng_seed),
+        overlap=options.overlap,
+        shared_seeds=results.shared_seeds,
     )
     return ComparisonPower(c, plan, reason)
 
@@ -44,43 +42,27 @@ def comparison_power(c: Comparison, difference_DS: Array, options: Options) -> C
 @once
 def powers(analysis: Analysis) -> tuple[ComparisonPower, ...]:
     """The power of every comparison of the headline's metric."""
-    results = analysis.results
     return tuple(
-        comparison_power(
-            c, differences(results, c.variant, c.reference, c.metric), analysis.options
-        )
+        comparison_power(analysis, c)
         for block in compared(analysis)
         for c in headline_family(analysis, block)
     )
 
 
-def _of_plan(name: str) -> Callable[[ComparisonPower], Any]:
+def _of_scope(key: str, name: str) -> Callable[[ComparisonPower], Any]:
     def value(row: ComparisonPower) -> Any:
-        return None if row.plan is None else getattr(row.plan, name)
+        return None if row.plan is None else getattr(getattr(row.plan, key), name)
 
     return value
 
 
-def columns(rope: float) -> Columns[ComparisonPower]:
-    """The columns of the table, for a question about ``rope``."""
+def columns(effect: float) -> Columns[ComparisonPower]:
+    """The columns of the table, for a question about ``effect``."""
     return (
         Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant),
         Column("reference", "Against", Kind.TEXT, lambda r: r.c.reference),
-        Column("verdict", "Verdict", Kind.VERDICT, lambda r: r.c.verdict, Show.READ),
-        Column("power", f"Power for {points(rope)} points", Kind.NUMBER, _of_plan("power")),
-        Column(
-            "minimum_effect",
-            "Detectable with 80 % power, points",
-            Kind.POINTS,
-            _of_plan("minimum_effect"),
-        ),
-        Column("seeds_needed", "Seeds required", Kind.COUNT, _of_plan("seeds_needed")),
-        Column(
-            "datasets_needed",
-            "Datasets required",
-            Kind.COUNT,
-            _of_plan("datasets_needed"),
-        ),
+        *_scope_columns("these", THESE, effect),
+        *_scope_columns("like", LIKE, effect),
         Column(
             "spread_between",
             "Spread between datasets, points",
@@ -97,16 +79,48 @@ def columns(rope: float) -> Columns[ComparisonPower]:
     )
 
 
+def _scope_columns(key: str, scope: str, effect: float) -> Columns[ComparisonPower]:
+    def of(name: str) -> Callable[[ComparisonPower], Any]:
+        return _of_scope(key, name)
+
+    return (
+        Column(
+            f"{key}_power",
+            f"Power for {points(effect)} points",
+            Kind.NUMBER,
+            of("power"),
+            group=scope,
+        ),
+        Column(
+            f"{key}_minimum_effect",
+            "Detectable with 80 % power, points",
+            Kind.POINTS,
+            of("minimum_effect"),
+            group=scope,
+        ),
+        Column(
+            f"{key}_seeds_needed", "Seeds required", Kind.COUNT, of("seeds_needed"), group=scope
+        ),
+        Column(
+            f"{key}_datasets_needed",
+            "Datasets required",
+            Kind.COUNT,
+            of("datasets_needed"),
+            group=scope,
+        ),
+    )
+
+
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    found, rope = powers(analysis), analysis.options.rope
+    found, effect = powers(analysis), analysis.options.rope or ROPE
     if not found:
         return [Section(key="power", reason="no variant can be compared with a reference")]
     text = (
-        "What this design can detect, and how many seeds or datasets it would take to detect "
-        f"{points(rope)} points. The spread is measured in this study; power at the observed "
-        "difference is not reported, since it only restates p."
+        "What this design can detect in each scope, and how many seeds or datasets it would take "
+        f"to detect {points(effect)} points. The spread is measured in this study; power at the "
+        "observed difference is not reported, since it only restates p."
     )
-    made = table("power", "Power", columns(rope), found)
+    made = table("power", "Power", columns(effect), found)
     return [Section(key="power", sentences=running_text([text]), tables=(made,))]
 
 

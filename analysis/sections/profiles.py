@@ -9,10 +9,10 @@ from analysis.figures.figure import Estimated
 from analysis.figures.profiles import ProfileInfo, profile_figure
 from analysis.sections.analysis import Analysis
 from analysis.sections.section import Section, Topic
-from analysis.stats import Array, Resamples
+from analysis.sections.selection import noted, selection
+from analysis.stats import Array
 from analysis.text import label
 
-MAX_REPS = 2000
 NUM_POINTS = 41
 INCOMPLETE = "aggregates need at least one variant without missing cells"
 
@@ -23,45 +23,43 @@ def has_profiles(analysis: Analysis) -> bool:
 
 
 def _complete(analysis: Analysis) -> dict[str, Array]:
-    """The scores (D, S) of the variants that lack none."""
+    """The scores (D, S) of the shown variants that lack none."""
     results = analysis.results
-    variants = [v for v in results.variants if v not in results.aliases]
-    tables = zip(variants, results.cube(variants, analysis.metric), strict=True)
-    return {v: table_DS for v, table_DS in tables if not np.isnan(table_DS).any()}
+    variants = [v for v in selection(analysis).shown if v not in results.aliases]
+    tables = {v: results.scores(v, analysis.metric) for v in variants}
+    return {v: table_DS for v, table_DS in tables.items() if not np.isnan(table_DS).any()}
 
 
 def _profiles(analysis: Analysis) -> list[ProfileInfo]:
     """Profiles of the variants with a complete table."""
-    results, options = analysis.results, analysis.options
-    complete = _complete(analysis)
-    draws = Resamples.draw(
-        len(results.datasets),
-        results.num_seeds,
-        reps=min(MAX_REPS, options.reps),
-        rng=np.random.default_rng(options.rng_seed),
-        shared_seeds=results.shared_seeds,
-    )
+    complete, direction = _complete(analysis), analysis.results.direction(analysis.metric)
+    ideal = 1.0 if direction > 0 else 0.0
     points = _points(list(complete.values())) if complete else ()
     return [
         ProfileInfo(
             variant=v,
             points=points,
-            share_above=tuple(s.value for s in stats.profile_claims(table_DS, draws, points)),
-            **_estimated(stats.aggregates(table_DS, draws)),
+            share_better=tuple(_shares(direction * table_DS, direction * np.array(points))),
+            iqm=Estimated(value=float(stats.iqm(table_DS))),
+            median=Estimated(value=float(stats.median_of_datasets(table_DS))),
+            mean=_over_seeds(table_DS),
+            optimality_gap=_over_seeds(np.maximum(direction * (ideal - table_DS), 0.0)),
         )
         for v, table_DS in complete.items()
     ]
 
 
-def _estimated(summary: stats.Aggregates) -> dict[str, Estimated]:
-    return {
-        name: Estimated(
-            value=claims.value,
-            on_these_datasets=claims.on_these_datasets,
-            on_datasets_like_these=claims.on_datasets_like_these,
-        )
-        for name, claims in summary._asdict().items()
-    }
+def _shares(gains_DS: Array, points: Array) -> list[float]:
+    """Share of runs that are better than each of the points."""
+    shares: list[float] = stats.profile(gains_DS, points.tolist()).tolist()
+    return shares
+
+
+def _over_seeds(values_DS: Array) -> Estimated:
+    """The mean with its t interval over seeds, each averaged over all datasets."""
+    mean, half_width, _ = stats.t_interval(values_DS.mean(axis=0))
+    these = None if half_width is None else stats.Interval(mean - half_width, mean + half_width)
+    return Estimated(value=mean, on_these_datasets=these)
 
 
 def _points(tables: Sequence[Array]) -> tuple[float, ...]:
@@ -73,7 +71,12 @@ def _points(tables: Sequence[Array]) -> tuple[float, ...]:
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    drawn = profile_figure(_profiles(analysis), metric=label(analysis.metric))
+    drawn = profile_figure(
+        _profiles(analysis),
+        metric=label(analysis.metric),
+        direction=analysis.results.direction(analysis.metric),
+    )
+    drawn = noted(analysis, drawn)
     return [
         Section(
             key="profiles",

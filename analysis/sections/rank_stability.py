@@ -10,8 +10,9 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once, resamples
 from analysis.sections.section import Section, Topic, running_text
+from analysis.sections.selection import grouped
 from analysis.sections.shared_tests import as_sentence, scored, without
-from analysis.stats import Interval, RankStability, Resamples
+from analysis.stats import RankStability, Resamples
 from analysis.text import Column, Columns, Kind, Show, counted, table
 
 
@@ -35,7 +36,7 @@ def study_stability(
     if len(variants) < 2:
         reason = "a single variant always ranks first"
         return StudyStability(variants=variants, found=None, reason=reason)
-    scores_VDS = results.cube(variants, metric)
+    scores_VDS = results.direction(metric) * results.cube(variants, metric)
     complete = np.asarray(~np.isnan(scores_VDS).any(axis=(0, 2)), dtype=bool)
     used = tuple(d for d, whole in zip(results.datasets, complete, strict=True) if whole)
     left_out = tuple(d for d in results.datasets if d not in used)
@@ -58,12 +59,10 @@ def stability(analysis: Analysis) -> StudyStability:
 
 
 class Standing(NamedTuple):
-    """A variant's shares of first places; None for a claim that the design cannot support."""
+    """A variant's shares of first places; None for a scope that the design cannot describe."""
 
     variant: str
     mean_rank: float
-    these: Interval | None
-    like_these: Interval | None
     best_on_these: float | None
     best_on_like_these: float | None
     first_two_on_these: float | None
@@ -75,50 +74,43 @@ def standings(view: StudyStability) -> Iterator[Standing]:
     found = view.found
     for v, variant in enumerate(view.variants if found else ()):
         assert found is not None
-        rank = found.mean_ranks[v]
-        these, like = rank.on_these_datasets, rank.on_datasets_like_these
         yield Standing(
             variant=variant,
-            mean_rank=rank.value,
-            these=these,
-            like_these=like,
-            best_on_these=found.best_on_these[v] if these else None,
-            best_on_like_these=found.best_on_like_these[v] if like else None,
-            first_two_on_these=found.first_two_on_these[v] if these else None,
-            first_two_on_like_these=found.first_two_on_like_these[v] if like else None,
+            mean_rank=found.mean_ranks[v],
+            best_on_these=_share(found.best_on_these, v),
+            best_on_like_these=_share(found.best_on_like_these, v),
+            first_two_on_these=_share(found.first_two_on_these, v),
+            first_two_on_like_these=_share(found.first_two_on_like_these, v),
         )
+
+
+def _share(shares: Sequence[float] | None, index: int) -> float | None:
+    return None if shares is None else shares[index]
 
 
 COLUMNS: Columns[Standing] = (
     Column("variant", "Variant", Kind.NAME, lambda s: s.variant),
     Column(
         "best_on_like_these",
-        "P(best), datasets like these",
+        "Best, datasets like these",
         Kind.NUMBER,
         lambda s: s.best_on_like_these,
         help="share of the draws in which the variant ranks first",
     ),
     Column(
         "first_two_on_like_these",
-        "P(top two), datasets like these",
+        "Top two, datasets like these",
         Kind.NUMBER,
         lambda s: s.first_two_on_like_these,
     ),
-    Column("best_on_these", "P(best), these datasets", Kind.NUMBER, lambda s: s.best_on_these),
+    Column("best_on_these", "Best, these datasets", Kind.NUMBER, lambda s: s.best_on_these),
     Column(
         "first_two_on_these",
-        "P(top two), these datasets",
+        "Top two, these datasets",
         Kind.NUMBER,
         lambda s: s.first_two_on_these,
     ),
     Column("mean_rank", "Mean rank", Kind.NUMBER, lambda s: s.mean_rank),
-    Column(
-        "on_datasets_like_these",
-        "95 % datasets like these",
-        Kind.NUMBER_INTERVAL,
-        lambda s: s.like_these,
-    ),
-    Column("on_these_datasets", "95 % these datasets", Kind.NUMBER_INTERVAL, lambda s: s.these),
 )
 DATASET_COLUMNS: Columns[tuple[str, bool]] = (
     Column("dataset", "Dataset", Kind.NAME, lambda d: d[0], Show.FILES),
@@ -139,15 +131,17 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         "How often each variant ranks first by its mean over datasets when datasets and seeds are "
         "resampled, with the same draws for all variants "
         f"({counted(len(view.datasets), 'dataset')}, {counted(view.num_seeds, 'seed')}). "
-        "A mean rank of 1 is best."
+        "A mean rank of 1 is best. The shares describe the spread of this study; with few datasets "
+        "or seeds they are too sure of the leader, so no verdict rests on them."
     )
-    limits = as_sentence(view.found.mean_ranks[0].reason)
+    found = table("variants", title, COLUMNS, standings(view))
+    limits = as_sentence(view.found.reason)
     return [
         Section(
             key="rank_stability",
             title=title,
             sentences=running_text([text, *without(view.left_out), *limits]),
-            tables=(table("variants", title, COLUMNS, standings(view)), files),
+            tables=(*grouped(analysis, found, view.variants), files),
         )
     ]
 

@@ -15,7 +15,8 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.pairwise import standing
 from analysis.sections.runs import anchors
-from analysis.sections.section import Section, Topic
+from analysis.sections.section import Section, Topic, make_sentence
+from analysis.sections.selection import grouped, selection
 from analysis.stats import Array, dataset_means, t_interval
 from analysis.text import (
     HM_OF_MEANS,
@@ -29,7 +30,6 @@ from analysis.text import (
     Span,
     Table,
     label,
-    points,
     table,
 )
 from core.metrics import harmonic_mean
@@ -244,6 +244,7 @@ def _file_rows(found: MainTable) -> list[ResultRow]:
 
 
 TITLE = "{what} in percent, mean ± half width of the 95 % t interval over n seeds"
+PAGE_TITLE = "Mean over seeds, in percent"
 
 
 def _title(results: Results) -> str:
@@ -257,25 +258,53 @@ def _label(results: Results, metric: str) -> str:
 
 
 def _page_table(analysis: Analysis) -> Table:
-    """All metrics of a dataset side by side, each number with a link to its runs."""
-    results, found = analysis.results, main(analysis)
-    columns: list[Column[str]] = [
-        Column("variant", "Variant", Kind.NAME, partial(_name, results), Show.READ ^ Show.PAPER),
-        Column("n", "n", Kind.COUNT, partial(num_seeds, found), Show.READ ^ Show.PAPER),
+    """The averages, and the metric of the headline on each dataset; numbers link to their runs."""
+    found = main(analysis)
+    average, *datasets = found.datasets
+    name, count = _first_columns(analysis, Show.PAGE)
+    counts = {num_seeds(found, v) for v in found.variants if analysis.results.seeded(v)}
+    columns = [name, count] if len(counts) > 1 else [name]
+    columns += [
+        _score_column(analysis, average, metric, column_name(average, found.datasets), Show.PAGE)
+        for metric in found.metrics[average]
+        if metric is not HM_OF_MEANS
     ]
+    for dataset in datasets:
+        column = _score_column(analysis, dataset, analysis.metric, "", Show.PAGE)
+        named = f"{_label(analysis.results, analysis.metric)} by dataset"
+        columns.append(replace(column, title=str(dataset), group=named))
+    return table("main", PAGE_TITLE, tuple(columns), found.variants, notes=_notes(analysis))
+
+
+def _full_table(analysis: Analysis) -> Table:
+    """All metrics of a dataset side by side."""
+    found = main(analysis)
+    more = len(found.columns) > len(found.metrics[found.datasets[0]]) + len(found.datasets) - 1
+    page = Show.PAGE if more else Show(0)
+    columns = _first_columns(analysis, Show.MARKDOWN | Show.TERMINAL | page)
     for dataset, metric in found.columns:
-        brief = dataset == found.datasets[0] or results.shared_seeds
+        brief = dataset == found.datasets[0] or analysis.results.shared_seeds
+        show = Show.MARKDOWN | page | (Show.TERMINAL if brief else Show(0))
         columns.append(
-            Column(
-                metric,
-                _label(results, metric),
-                Kind.SCORE,
-                partial(_linked, analysis, dataset, metric),
-                Show.WIDE | Show.TERMINAL if brief else Show.WIDE,
-                group=column_name(dataset, found.datasets),
-            )
+            _score_column(analysis, dataset, metric, column_name(dataset, found.datasets), show)
         )
-    return table("main", _title(results), tuple(columns), found.variants, notes=_notes(analysis))
+    title = "All metrics on every dataset"
+    return table("all_metrics", title, tuple(columns), found.variants, folded=True)
+
+
+def _first_columns(analysis: Analysis, show: Show) -> list[Column[str]]:
+    return [
+        Column("variant", "Variant", Kind.NAME, partial(_name, analysis.results), show),
+        Column("n", "n", Kind.COUNT, partial(num_seeds, main(analysis)), show),
+    ]
+
+
+def _score_column(
+    analysis: Analysis, dataset: str | None, metric: str, group: str, show: Show
+) -> Column[str]:
+    score = partial(_linked, analysis, dataset, metric)
+    title = _label(analysis.results, metric)
+    return Column(metric, title, Kind.SCORE, score, show, group=group)
 
 
 def _name(results: Results, variant: str) -> Name:
@@ -297,23 +326,19 @@ def _shown(analysis: Analysis, dataset: str | None, metric: str, variant: str) -
 
 def _linked(analysis: Analysis, dataset: str | None, metric: str, variant: str) -> Linked:
     where = anchors(analysis)
-    row_id = where.variant(variant) if dataset is AVERAGE else where.cell(variant, dataset)
-    return Linked(_shown(analysis, dataset, metric, variant), f"#{row_id}")
+    target = where.to_variant(variant) if dataset is AVERAGE else where.to_cell(variant, dataset)
+    return Linked(_shown(analysis, dataset, metric, variant), target)
 
 
 def _notes(analysis: Analysis) -> list[str]:
     found = main(analysis)
-    said = [
-        "In the first group of columns, † marks a mean that is significantly worse than the best "
-        "(Holm over all pairs) and ≈ one that is practically equal to it (within "
-        f"{points(analysis.options.rope)} points); no mark means undecided."
-    ]
-    if HM_OF_MEANS in found.metrics[found.datasets[0]]:
-        said.append(
-            "HM is the mean of the harmonic means of the runs; HM of means is the harmonic mean of "
-            "the two averages, which most papers report."
-        )
-    return said
+    said = ["±: half width of the 95 % interval over seeds."]
+    if found.datasets[0] is AVERAGE:
+        equal = "; ≈ equivalent to it" if analysis.options.rope else ""
+        said.append(f"† worse than the best on these datasets{equal}; no mark: undecided.")
+    if {"base", "new"} <= set(analysis.results.metrics):
+        said.append("HM: harmonic mean of base and new accuracy.")
+    return [" ".join(said)]
 
 
 def _paper_tables(analysis: Analysis) -> list[Table]:
@@ -345,16 +370,20 @@ def _paper_tables(analysis: Analysis) -> list[Table]:
     return made
 
 
-LEGEND = ("†: significantly worse than the best on average; ≈: practically equal to it.",)
+LEGEND = (
+    "†: worse than the best on these datasets on average; ≈: equivalent to it.",
+    "HM is the mean of the harmonic means of the runs; HM of means is the harmonic mean of the two "
+    "averages, which most papers report.",
+)
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    tables = (
-        _page_table(analysis),
-        *_paper_tables(analysis),
-        table("results", _title(analysis.results), FILE_COLUMNS, _file_rows(main(analysis))),
-    )
-    return [Section(key="results", tables=tables)]
+    found, said = main(analysis), selection(analysis).sentence
+    shown = (_page_table(analysis), _full_table(analysis), *_paper_tables(analysis))
+    tables = [t for each in shown for t in grouped(analysis, each, found.variants)]
+    tables.append(table("results", _title(analysis.results), FILE_COLUMNS, _file_rows(found)))
+    sentences = (make_sentence(said, kind="note"),) if said else ()
+    return [Section(key="results", sentences=sentences, tables=tuple(tables))]
 
 
 TOPIC = Topic(key="results", build=_sections, files={"results": FILE_COLUMNS}, show=Show.ALL)

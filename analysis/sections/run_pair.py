@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.sections.images import ImagePair, pair_on_target, reader
+from analysis.sections.image_runs import reader
+from analysis.sections.images import ImagePair, pair_on_target
 from analysis.text import NO_VALUE, p_text
 from core.store.record import RunRecord, read_record
 

@@ -12,14 +12,35 @@ from analysis.read.shot_curves import point
 from analysis.read.sources import SCORED
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Section, Topic
-from analysis.text import Column, Columns, Kind, Linked, Name, Show, counted, label, table
+from analysis.text import (
+    Column,
+    Columns,
+    Kind,
+    Linked,
+    Name,
+    Show,
+    Table,
+    counted,
+    label,
+    table,
+)
 from core.program import command_line
+from core.store.names import INSPECTION_NAME, INSPECTION_PAGE
+
+MAX_ON_PAGE = 2000
+"""Longer lists have a page of their own: a browser takes seconds for ten thousand rows."""
+
+PAGE = "runs.html"
+"""The file of that page, beside the report."""
 
 
 class RunAnchors:
-    """Links to the runs behind a number: the ids of rows in the table of runs."""
+    """Links to the runs behind a number: the ids of rows in the table of runs, on ``page`` (blank:
+    the page of the report).
+    """
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: Results, *, page: str = "") -> None:
+        self._page = page
         self._variants = {v: i for i, v in enumerate(results.variants)}
         frame = results.runs if not results.runs.empty else results.frame
         names = dict.fromkeys(str(d) for d in frame["dataset"])
@@ -35,15 +56,30 @@ class RunAnchors:
         """The id of the first run of a variant."""
         return f"v{self._variants[variant]}"
 
+    def to_cell(self, variant: str, dataset: str) -> str:
+        """The link to the runs of one cell."""
+        return f"{self._page}#{self.cell(variant, dataset)}"
+
+    def to_variant(self, variant: str) -> str:
+        """The link to the runs of a variant."""
+        return f"{self._page}#{self.variant(variant)}"
+
 
 @once
 def anchors(analysis: Analysis) -> RunAnchors:
     """The ids of the runs of this report."""
-    return RunAnchors(analysis.results)
+    return RunAnchors(analysis.results, page=PAGE if _apart(analysis.results) else "")
+
+
+def _apart(results: Results) -> bool:
+    """Whether the runs have a page of their own."""
+    return len(results.frame if results.runs.empty else results.runs) > MAX_ON_PAGE
 
 
 class PlannedRun(NamedTuple):
-    """One row: ``folder`` is relative to the report, blank without a study folder."""
+    """One row: ``folder`` is relative to the report, blank without a study folder; so is
+    ``inspection``, the page of the inspect command, blank for a run without one.
+    """
 
     variant: Name
     dataset: str
@@ -54,6 +90,7 @@ class PlannedRun(NamedTuple):
     identity: str
     folder: str
     command: str
+    inspection: str
     note: str
 
 
@@ -71,6 +108,13 @@ def _columns(curve: bool, metric: str) -> Columns[PlannedRun]:
             "Run",
             Kind.CODE,
             lambda r: Linked(r.identity, r.folder) if r.folder else r.identity,
+        ),
+        Column(
+            "inspection",
+            "What it learned",
+            Kind.CODE,
+            lambda r: Linked("inspect", r.inspection) if r.inspection else None,
+            optional=True,
         ),
         Column("command", "Command to rerun", Kind.CODE, lambda r: r.command, optional=True),
         Column("note", "Note", Kind.TEXT, lambda r: r.note, optional=True),
@@ -105,6 +149,7 @@ def planned_runs(analysis: Analysis) -> Iterator[PlannedRun]:
             identity=str(row["identity"]),
             folder=folder,
             command=command,
+            inspection=_inspection(analysis, str(row["identity"]), folder),
             note=row["note"],
         )
 
@@ -133,19 +178,53 @@ def _folder_and_command(analysis: Analysis, identity: str, status: str) -> tuple
     return Path(folder).as_posix() + "/", command
 
 
-def _sections(analysis: Analysis) -> Sequence[Section]:
+def _inspection(analysis: Analysis, identity: str, folder: str) -> str:
+    """The page of the inspect command as the report sees it, where the run has one."""
+    if analysis.folder is None or not folder:
+        return ""
+    page = analysis.folder / identity / INSPECTION_NAME / INSPECTION_PAGE
+    return f"{folder}{INSPECTION_NAME}/{INSPECTION_PAGE}" if page.is_file() else ""
+
+
+def _table(analysis: Analysis, *, folded: bool) -> Table:
     results = analysis.results
     metric = "Accuracy" if results.curve else label(results.primary_metric)
-    rows = list(planned_runs(analysis))
-    found = table(
-        "runs",
-        "Runs",
-        _columns(bool(results.curve), metric),
-        rows,
-        folded=True,
-        summary=counted(len(rows), "planned cell"),
-    )
-    return [Section(key="runs", tables=(found,))]
+    rows, columns = list(planned_runs(analysis)), _columns(bool(results.curve), metric)
+    count = counted(len(rows), "planned cell")
+    notes = _notes(analysis)
+    return table("runs", "Runs", columns, rows, folded=folded, summary=count, notes=notes)
+
+
+LINK_COLUMNS: Columns[tuple[str, str, str]] = (
+    Column("page", "Page", Kind.NAME, lambda link: link[0], Show.PAGE),
+    Column("content", "Content", Kind.TEXT, lambda link: Linked(link[1], link[2]), Show.PAGE),
+)
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    """The table of runs, or the link to the page that has it."""
+    if not _apart(analysis.results):
+        return [Section(key="runs", tables=(_table(analysis, folded=True),))]
+    frame = analysis.results.frame if analysis.results.runs.empty else analysis.results.runs
+    count = counted(len(frame), "planned cell")
+    link = table("link", "Every run", LINK_COLUMNS, [("Runs", count, PAGE)])
+    return [Section(key="runs", tables=(link,))]
+
+
+def runs_page(analysis: Analysis) -> Section | None:
+    """The content of the page of runs, None where the report has them itself."""
+    if not _apart(analysis.results):
+        return None
+    back = table("link", "Report", LINK_COLUMNS, [("Report", analysis.results.name, "index.html")])
+    return Section(key="runs", tables=(back, _table(analysis, folded=False)))
+
+
+def _notes(analysis: Analysis) -> list[str]:
+    """How to see what one run has learned."""
+    if analysis.folder is None:
+        return []
+    command = command_line("inspect", analysis.folder / "RUN")
+    return [f"{command} shows what one run learned: its memory, attention, errors and words."]
 
 
 TOPIC = Topic(key="runs", build=_sections, show=Show.PAGE)

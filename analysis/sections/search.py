@@ -10,9 +10,11 @@ from typing import Any
 from analysis.figures import search as figures
 from analysis.figures.figure import Figure
 from analysis.read.search_trials import SearchData
-from analysis.sections.comparisons import TESTS, Comparison
-from analysis.sections.headline import DECIDED, EMBEDDED_CAVEAT, KINDS, NO_WIDER_CLAIM
+from analysis.sections.claims import certainty, claim_columns
+from analysis.sections.comparisons import Comparison
+from analysis.sections.headline import EMBEDDED_CAVEAT, VARIANT, Answer, answer_table
 from analysis.sections.section import Section, Sentence, Topic, make_sentence, running_text
+from analysis.stats import ROPE, Claim
 from analysis.text import (
     TERM_COLUMNS,
     Column,
@@ -21,9 +23,7 @@ from analysis.text import (
     Show,
     Table,
     counted,
-    interval_text,
     label,
-    p_equals,
     phrase,
     points,
     table,
@@ -41,6 +41,7 @@ class SearchAnalysis:
 
     search: SearchData
     comparisons: tuple[Comparison, ...] = ()
+    rope: float = ROPE
 
     @property
     def objective(self) -> str:
@@ -97,30 +98,21 @@ def _gain(search: SearchData, c: Comparison) -> Sentence:
     runs = search.result["search_runs" if c.variant == TUNED else "control_runs"]
     who = {TUNED: "Tuning", CONTROL: "Random search of equal budget"}[c.variant]
     verb = "gained" if c.difference >= 0 else "lost"
-    interval = f"95 % {KINDS.get(c.decided_by, 't')} interval {interval_text(c.interval)}"
     text = (
         f"{who} {verb} {points(abs(c.difference))} points {phrase(c.metric)} against the "
-        f"{c.reference} on fresh seeds ({interval}, Holm-adjusted p {p_equals(c.holm_p)}: "
-        f"{c.verdict})"
+        f"{c.reference} on fresh seeds: on these datasets {_claim(c.these)}, on datasets like "
+        f"these {_claim(c.like)}"
     )
     if c.reference == DEFAULT:
         text += f", at a cost of {counted(runs, 'run')}"
         text += f" and {search.seconds / 60:.1f} minutes of compute" if c.variant == TUNED else ""
-    return make_sentence(
-        f"{text}.{_scope(c)}", kind=c.verdict if c.verdict in DECIDED else "undecided"
-    )
+    return make_sentence(f"{text}.", kind=c.these.word)
 
 
-def _scope(c: Comparison) -> str:
-    """The scope of a verdict where datasets are too few to represent others."""
-    if c.decided_by != "t_each":
-        return ""
-    if c.verdict in (*DECIDED, "equivalent"):
-        found = f"This is shown in each of the {c.num_datasets} datasets"
-    else:
-        found = f"This is not shown in each of the {c.num_datasets} datasets"
-        found += f" ({c.reason})" if c.reason else ""
-    return f" {found}. {NO_WIDER_CLAIM}"
+def _claim(claim: Claim) -> str:
+    """A verdict with what it rests on, or why there is none."""
+    seen = certainty(claim) or claim.reason
+    return f"{claim.word} ({seen})" if seen else claim.word
 
 
 def _optimism(search: SearchData) -> str:
@@ -146,7 +138,13 @@ def _difference(variants: Mapping[str, Any], when: str, name: str) -> float | No
 
 
 def _headline(analysis: SearchAnalysis) -> Sequence[Section]:
-    return [Section(key="headline", sentences=findings(analysis))]
+    rows = [
+        Answer(role=VARIANT, name=c.variant, against=c.reference, variant=c.variant, c=c)
+        for c in analysis.comparisons
+        if c.difference is not None
+    ]
+    tables = (answer_table(rows, rope=analysis.rope),) if rows else ()
+    return [Section(key="headline", sentences=findings(analysis), tables=tables)]
 
 
 Judged = tuple[str, Mapping[str, Any]]
@@ -187,10 +185,7 @@ COMPARISON_COLUMNS: Columns[Comparison] = (
     Column("reference", "Against", Kind.TEXT, lambda c: c.reference),
     Column("metric", "Metric", Kind.TEXT, lambda c: c.metric),
     Column("difference", "Difference", Kind.DIFFERENCE, lambda c: c.difference),
-    Column("interval", "95 % interval", Kind.INTERVAL, lambda c: c.interval),
-    Column("holm_p", "p Holm", Kind.P, lambda c: c.holm_p),
-    Column("verdict", "Verdict", Kind.VERDICT, lambda c: c.verdict),
-    Column("decided_by", "Decided by", Kind.TEXT, lambda c: TESTS.get(c.decided_by, "none")),
+    *claim_columns(lambda c: c.judgment),
     Column("reason", "Remark", Kind.NOTE, lambda c: c.reason, optional=True),
 )
 

@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from analysis.figures.figure import Figure
-from analysis.text import Column, Show, Table
+from analysis.text import VERDICT_MARKS, Column, Show, Table
 
 BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
 
 FINDINGS: Mapping[str, str] = {
-    "better": "▲",
-    "worse": "▼",
-    "equivalent": "≈",
-    "undecided": "○",
+    **VERDICT_MARKS,
     "flag": "⚑",
     "note": "!",
 }
@@ -141,6 +138,8 @@ class Chapter(Generic[Source]):
 
     ``nav`` names it in the navigation of the page where that differs from the title;
     ``side_by_side``: its sections are placed next to each other where there is room.
+    ``detail``: it is among the details for a reviewer, folded on the page, where ``question`` says
+    what it answers.
     """
 
     key: str
@@ -148,6 +147,8 @@ class Chapter(Generic[Source]):
     topics: tuple[Topic[Source], ...]
     nav: str = ""
     side_by_side: bool = False
+    detail: bool = False
+    question: str = ""
     sections: tuple[Section, ...] = ()
 
     def built(self, source: Source) -> "Chapter[Source]":
@@ -171,6 +172,7 @@ class Header:
     title: str
     product: str
     lead: str
+    question: str = ""
     identity: Mapping[str, Any]
     closing: str
     links: tuple[str, ...] = ()

@@ -11,7 +11,6 @@ import numpy as np
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.pairwise import LEFT_OUT_COLUMNS, paired
 from analysis.sections.section import Section, Topic, make_sentence
-from analysis.stats import MIN_DATASETS_FOR_WILCOXON
 from analysis.text import label, table
 
 MAX_NAMED = 10
@@ -32,15 +31,6 @@ def unscored(analysis: Analysis) -> tuple[tuple[str, str], ...]:
         for v in paired(analysis)[metric].variants
         if not np.isfinite(results.scores(v, metric)).any()
     )
-
-
-def few_datasets(num_datasets: int) -> list[str]:
-    """What a test over datasets is worth where they are too few for a claim on others."""
-    if num_datasets >= MIN_DATASETS_FOR_WILCOXON:
-        return []
-    return [
-        f"With {num_datasets} datasets, this describes them and supports no claim about others."
-    ]
 
 
 def without(datasets: Sequence[str]) -> list[str]:

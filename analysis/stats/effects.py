@@ -12,11 +12,9 @@ from analysis.stats.intervals import (
     dataset_means,
     has_spread,
     known_values,
-    percentile_interval,
-    wilson_interval,
+    share_interval,
 )
 from analysis.stats.paired import NO_PAIR, sign_sum_counts
-from analysis.stats.resampling import Resamples
 
 GAMMA = 0.75
 """P(A > B) from which on an improvement counts as meaningful (Bouthillier et al., MLSys 2021)."""
@@ -54,7 +52,7 @@ def hodges_lehmann(differences: Array, *, level: float = 0.95) -> Estimate:
         spread = np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
         cut = int(n * (n + 1) / 4 - stats.norm.ppf(0.5 + level / 2) * spread)
         return Estimate(value, Interval(float(walsh[cut]), float(walsh[-1 - cut])))
-    below = np.cumsum(np.array(sign_sum_counts(list(range(1, n + 1))), dtype=object)) / 2**n
+    below = np.cumsum(np.array(sign_sum_counts(n), dtype=object)) / 2**n
     allowed = np.flatnonzero(2 * below <= 1 - level + 1e-12)
     if allowed.size == 0:
         reach = 1 - 2 / 2**n
@@ -110,13 +108,13 @@ def better_share(difference_DS: Array) -> Array:
     return np.where(np.isnan(rounded), np.nan, (np.sign(rounded) + 1) / 2)
 
 
-def probability_better(difference_DS: Array, resamples: Resamples) -> Estimate:
+def probability_better(difference_DS: Array) -> Estimate:
     """P(A > B) + P(A = B) / 2 over paired runs, mean over datasets, of differences (D, S).
 
-    The interval resamples datasets and then seeds; on one dataset it is Wilson's over seeds. Where
-    all datasets agree, a bootstrap has no width, and Wilson's interval over datasets stands
-    in. Source: Bouthillier et al., MLSys 2021, arXiv 2103.03098: significant and meaningful when
-    the interval is above 1/2 and reaches beyond ``GAMMA``.
+    The interval is exact, with the dataset as the unit; on one dataset, with the run. A bootstrap
+    over a few datasets covers .82 where it claims .95, and has no width where all of them agree.
+    Source: Bouthillier et al., MLSys 2021, arXiv 2103.03098: significant and meaningful when the
+    interval is above 1/2 and reaches beyond ``GAMMA``.
     """
     share_DS = better_share(np.atleast_2d(difference_DS))
     means = dataset_means(share_DS)
@@ -127,13 +125,7 @@ def probability_better(difference_DS: Array, resamples: Resamples) -> Estimate:
     value = float(means.mean())
     if num == 1:
         return Estimate(value, reason="one pair: no interval")
-    if means.size == 1:
-        return Estimate(value, wilson_interval(value, num), reason="Wilson's interval over seeds")
-    two_level, _ = resamples.averages(share_DS, widen=False)
-    if not has_spread(two_level):
-        reason = "all datasets agree: Wilson's interval over datasets"
-        return Estimate(value, wilson_interval(value, int(means.size)), reason=reason)
-    return Estimate(value, percentile_interval(two_level))
+    return Estimate(value, share_interval(value, int(means.size) if means.size > 1 else num))
 
 
 def probability_better_unpaired(values: Array, reference: Array) -> Estimate:

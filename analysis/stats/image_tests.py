@@ -72,6 +72,54 @@ def mcnemar_exact(first_N: Correct, second_N: Correct, *, level: float = 0.95) -
     return McNemar(counts, min(1.0, p), difference, interval, min(1.0, least))
 
 
+class ClusteredDifference(NamedTuple):
+    """Accuracy difference over all seeds, with a standard error that is clustered by image.
+
+    ``unclustered_error`` is what the error would be if every answer of every seed were an
+    independent image; it understates the error where seeds are correct on the same images.
+    """
+
+    difference: float | None
+    error: float | None
+    unclustered_error: float | None
+    p: float | None
+    interval: Interval | None
+    reason: str = ""
+
+
+def clustered_difference(
+    first_SN: Correct, second_SN: Correct, *, level: float = 0.95
+) -> ClusteredDifference:
+    """Two methods' trained models, S seeds of each, on the same N images, all seeds together.
+
+    An image is a cluster of S paired differences, which are not independent: the variance of the
+    mean is the sum of the squared cluster sums of residuals (Miller, "Adding error bars to evals",
+    arXiv 2411.00640, 2024), with the factor N/(N - 1) and t on N - 1 degrees of freedom. Raises
+    ValueError for shapes that differ.
+    """
+    one, two = _checked(first_SN), _checked(second_SN)
+    if one.shape != two.shape or one.ndim != 2:
+        raise ValueError(
+            "a clustered difference needs the same seeds and images on both sides, got "
+            f"{one.shape} and {two.shape}"
+        )
+    if one.shape[0] < 1 or one.shape[1] < 2:
+        return ClusteredDifference(None, None, None, None, None, "fewer than two images")
+    gaps = one.astype(float) - two.astype(float)
+    num_images = gaps.shape[1]
+    by_image, difference = gaps.mean(axis=0), float(gaps.mean())
+    error = float(by_image.std(ddof=1)) / math.sqrt(num_images)
+    alone = float(gaps.std(ddof=1)) / math.sqrt(gaps.size)
+    if error == 0:
+        reason = "the difference is the same on every image"
+        p = 1.0 if difference == 0 else None
+        return ClusteredDifference(difference, 0.0, alone, p, None, reason)
+    p = 2 * float(stats.t.sf(abs(difference) / error, num_images - 1))
+    half = float(stats.t.ppf(0.5 + level / 2, num_images - 1)) * error
+    interval = Interval(difference - half, difference + half)
+    return ClusteredDifference(difference, error, alone, p, interval)
+
+
 class Cochran(NamedTuple):
     """Cochran's Q over V models on the same images, and its chi2 p."""
 

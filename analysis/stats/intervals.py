@@ -1,11 +1,12 @@
 """Means, paired differences and their intervals."""
 
+import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Array = NDArray[np.float64]
 
@@ -41,6 +42,12 @@ def has_spread(values: Array) -> bool:
     return values.size > 1 and bool(np.any(np.round(values - values[0], ROUNDING)))
 
 
+@functools.lru_cache(maxsize=4096)
+def t_quantile(level: float, df: int) -> float:
+    """Half width, in standard errors, of the two-sided interval of Student's t."""
+    return float(special.stdtrit(df, 0.5 + level / 2))
+
+
 def t_interval(values: Array, *, level: float = 0.95) -> MeanInterval:
     """Mean and t half width of the values that are not NaN, shape (n,).
 
@@ -55,8 +62,8 @@ def t_interval(values: Array, *, level: float = 0.95) -> MeanInterval:
     mean = float(known.mean())
     if n < 2:
         return MeanInterval(mean, None, n)
-    quantile = float(stats.t.ppf(0.5 + level / 2, n - 1))
-    return MeanInterval(mean, quantile * float(known.std(ddof=1)) / math.sqrt(n), n)
+    half_width = t_quantile(level, n - 1) * float(known.std(ddof=1)) / math.sqrt(n)
+    return MeanInterval(mean, half_width, n)
 
 
 def paired_differences(variant_DS: Array, reference_DS: Array) -> Array:
@@ -76,15 +83,14 @@ def dataset_means(values_DS: Array) -> Array:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def percentile_interval(draws_R: Array, *, level: float = 0.95) -> Interval:
-    """Percentile interval of bootstrap draws (Efron)."""
-    low, high = np.percentile(draws_R, [50 * (1 - level), 50 * (1 + level)])
-    return Interval(float(low), float(high))
+def share_interval(share: float, n: int, *, level: float = 0.95) -> Interval:
+    """Exact interval of a share of ``n`` independent cases, and a wide one of the mean of ``n``
+    independent values between 0 and 1: none vary more, given their mean, than cases that are all
+    0 or 1.
 
-
-def wilson_interval(share: float, n: int, *, level: float = 0.95) -> Interval:
-    """Score interval of a share of ``n`` independent cases (Wilson, JASA 22, 1927)."""
-    z = float(stats.norm.ppf(0.5 + level / 2))
-    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(max(0.0, center - half), min(1.0, center + half))
+    Its level is at least the one asked for. Source: Clopper and Pearson, Biometrika 26, 1934.
+    """
+    hits, tail = share * n, (1 - level) / 2
+    low = float(special.betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(special.betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
+    return Interval(low, high)

@@ -1,11 +1,12 @@
 """Tests of paired differences, one number per dataset (or per seed of one dataset)."""
 
+import functools
 import math
 import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from analysis.stats.intervals import (
     ROUNDING,
@@ -14,6 +15,7 @@ from analysis.stats.intervals import (
     has_spread,
     known_values,
     t_interval,
+    t_quantile,
 )
 
 MAX_ENUMERATED = 20
@@ -52,14 +54,35 @@ class PValue(NamedTuple):
     reason: str = ""
 
 
-def sign_sum_counts(doubled_ranks: list[int]) -> list[int]:
-    """Number of sign patterns by the sum of the (doubled) ranks that get a plus: exact integers."""
+@functools.lru_cache(maxsize=256)
+def sign_sum_counts(num_pairs: int) -> tuple[int, ...]:
+    """Number of sign patterns of the ranks 1..n by the sum of those with a plus: exact integers."""
     counts = [1]
-    for rank in doubled_ranks:
+    for rank in range(1, num_pairs + 1):
         shifted = [0] * rank + counts
         padded = counts + [0] * rank
         counts = [a + b for a, b in zip(padded, shifted, strict=True)]
-    return counts
+    return tuple(counts)
+
+
+@functools.lru_cache(maxsize=4096)
+def patterns_up_to(most: int, doubled_ranks: tuple[int, ...]) -> int:
+    """Number of sign patterns whose (doubled) ranks with a plus add up to ``most`` or less, exact.
+
+    The counts of all sums are the digits of one integer, wide enough that none carries over, so
+    that a rank is added by one shift; sums beyond ``most`` are cut off at once.
+    """
+    width = len(doubled_ranks) + 2
+    kept = (1 << width * (most + 1)) - 1
+    counts = 1
+    for rank in doubled_ranks:
+        counts = (counts + (counts << width * rank)) & kept
+    return _sum_of_digits(counts, width)
+
+
+def _sum_of_digits(counts: int, width: int) -> int:
+    """Sum of the digits in base 2**width where it is less than the base, by casting out."""
+    return counts % ((1 << width) - 1)
 
 
 def signed_rank(differences: Array) -> SignedRank:
@@ -75,11 +98,11 @@ def signed_rank(differences: Array) -> SignedRank:
         return SignedRank(None, 0.0, 0.0)
     doubled = np.rint(2 * stats.rankdata(np.abs(rounded))).astype(int)
     positive = int(doubled[rounded > 0].sum())
-    ranks = doubled[rounded != 0].tolist()
-    counts = sign_sum_counts(ranks)
-    below, above = sum(counts[: positive + 1]), sum(counts[positive:])
-    p = min(1.0, 2 * min(below, above) / 2 ** len(ranks))
-    return SignedRank(p, positive / 2, (sum(ranks) - positive) / 2)
+    ranks = tuple(sorted(doubled[rounded != 0].tolist()))
+    negative = sum(ranks) - positive
+    # Both tails are alike: swapping all signs maps the sums from above onto those from below.
+    extreme = patterns_up_to(min(positive, negative), ranks)
+    return SignedRank(min(1.0, 2 * extreme / 2 ** len(ranks)), positive / 2, negative / 2)
 
 
 def paired_t(differences: Array, *, level: float = 0.95) -> PairedT:
@@ -100,7 +123,15 @@ def paired_t(differences: Array, *, level: float = 0.95) -> PairedT:
         zero = not round(mean, ROUNDING)
         interval = Interval(mean - half_width, mean + half_width)
         return PairedT(1.0 if zero else None, interval, "" if zero else constant)
-    return _with_interval(stats.ttest_1samp(known, 0.0), level)
+    mean, half_width, n = t_interval(known, level=level)
+    assert half_width is not None
+    error = half_width / t_quantile(level, n - 1)
+    return PairedT(two_tails(mean / error, n - 1), Interval(mean - half_width, mean + half_width))
+
+
+def two_tails(statistic: float, df: float) -> float:
+    """Two-sided p of Student's t."""
+    return 2 * float(special.stdtr(df, -abs(statistic)))
 
 
 def _with_interval(test: Any, level: float) -> PairedT:
@@ -114,7 +145,7 @@ def upper_tail(shift: float, known: Array, *, overlap: float | None = None) -> f
     ``corrected_resampled_t``.
     """
     error = float(known.std(ddof=1)) * math.sqrt(1 / known.size + (overlap or 0.0))
-    return float(stats.t.sf(shift / error, known.size - 1))
+    return float(special.stdtr(known.size - 1, -shift / error))
 
 
 def welch_t(values: Array, reference: Array, *, level: float = 0.95) -> PairedT:
@@ -215,6 +246,6 @@ def corrected_resampled_t(
     n = known.size
     scale = math.sqrt((1 / n + test_over_train) * float(known.var(ddof=1)))
     mean = float(known.mean())
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * scale
-    p = 2 * float(stats.t.sf(abs(mean) / scale, n - 1))
+    half = t_quantile(level, n - 1) * scale
+    p = two_tails(mean / scale, n - 1)
     return ResampledT(mean / scale, p, Interval(mean - half, mean + half), scale)

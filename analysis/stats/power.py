@@ -1,142 +1,60 @@
-"""Power: which effects the primary test detects with a given number of datasets and seeds.
+"""Power: which mean differences the tests of the two scopes detect with D datasets and S seeds.
 
-``Detector`` is a test as a function of the standardized effect; ``Designs`` are designs under one
-spread of paired differences. Effects and spreads are fractions, like scores; differences are taken
-to be normal. D datasets, S seeds.
+Differences are taken to be normal, with the same spread over seeds on every dataset. Effects and
+spreads are fractions, like scores. Only a decision in the direction of the effect counts.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
-from scipy.special import ndtr
+from scipy import optimize, special, stats
 
-from analysis.stats.decision import MIN_DATASETS_FOR_WILCOXON, primary_test
 from analysis.stats.effects import GAMMA
 from analysis.stats.intervals import Array
-from analysis.stats.paired import sign_sum_counts
 
-REPS = 10_000
-MAX_SIMULATED = 30
-"""Up to this many datasets the power of Wilcoxon is simulated; beyond, it is that of t on 3/pi of
-them, its efficiency under normal differences.
-"""
-
-LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(400)
-HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
-LARGEST_DZ = 1e3
-LARGEST_EFFECT = 1.0
-HALVINGS = 24
-NO_SPREAD = "no spread is known or assumed, so there is no power"
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(20)
+NEGLIGIBLE = 1e-15
+"""Mass of the chi distribution that the integral leaves out at each end."""
+LARGEST_NONCENTRALITY = 1e6
+NUM_DRAWS = 200_000
+"""Chi-squares drawn for the distribution of Satterthwaite's degrees of freedom."""
+NUM_QUANTILES = 64
+CONCENTRATED = 500
+"""From this many degrees of freedom on, Satterthwaite's are as good as constant."""
+MOST_SEEDS, MOST_DATASETS = 1000, 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Detector:
-    """A test of a design as a function of the standardized paired effect dz.
+class Limit(StrEnum):
+    """Why a number of a plan does not exist."""
 
-    ``n`` pairs at a two-sided ``level``. ``shifts`` holds R simulated studies of n standard normal
-    differences for Wilcoxon, which rejects up to the rank sum ``cut``; None for a t test.
-    ``one_sided``: only a decision in the direction of the effect counts.
-    """
-
-    n: float
-    level: float
-    shifts: Array | None = None
-    cut: int = 0
-    one_sided: bool = False
-
-    def power(self, dz: float) -> float:
-        """Probability that the test decides when the standardized effect is ``dz``."""
-        if self.shifts is None:
-            return t_power(dz, self.n, level=self.level, one_sided=self.one_sided)
-        moved = self.shifts + dz
-        ranks = np.argsort(np.argsort(np.abs(moved), axis=1), axis=1) + 1
-        positive = np.where(moved > 0, ranks, 0).sum(axis=1)
-        total = int(self.n * (self.n + 1) / 2)
-        return float((np.minimum(positive, total - positive) <= self.cut).mean())
-
-    def detectable(self, power: float) -> float | None:
-        """Smallest dz that is detected with this power; None where none up to 1000 is."""
-        low, high = 0.0, 1.0
-        while self.power(high) < power:
-            high *= 2
-            if high > LARGEST_DZ:
-                return None
-        for _ in range(40 if self.shifts is None else 14):
-            middle = (low + high) / 2
-            low, high = (low, middle) if self.power(middle) >= power else (middle, high)
-        return high
-
-
-def t_power(dz: float, n: float, *, level: float = 0.05, one_sided: bool = False) -> float:
-    """Power of the two-sided paired t test on n pairs: the mean over the sample's own spread.
-
-    ``one_sided`` counts only decisions in the direction of positive effects. An integral
-    over the chi distribution, since the noncentral t of the libraries is NaN for some arguments.
-    """
-    bound, density = _bounds(n - 1, level)
-    center = dz * math.sqrt(n)
-    tails = ndtr(center - bound)
-    if not one_sided:
-        tails = tails + ndtr(-center - bound)
-    return min(1.0, float((density * tails).sum()))
-
-
-@lru_cache(maxsize=64)
-def _bounds(freedom: float, level: float) -> tuple[Array, Array]:
-    """Where t decides, by the sample's own spread (chi distributed), and the weights of these."""
-    quantile = float(stats.t.ppf(1 - level / 2, freedom))
-    low, high = stats.chi.ppf([1e-15, 1 - 1e-15], freedom)
-    chi = (high + low) / 2 + (high - low) / 2 * LEGENDRE_NODES
-    density = stats.chi.pdf(chi, freedom) * LEGENDRE_WEIGHTS * (high - low) / 2
-    return quantile * chi / math.sqrt(freedom), density
-
-
-def detector(
-    num_datasets: int,
-    num_seeds: int,
-    *,
-    comparisons: int = 1,
-    alpha: float = 0.05,
-    rng: np.random.Generator,
-) -> Detector | None:
-    """The default test of a design at the level that Holm's first step leaves; None for no test.
-
-    Where every dataset is tested by itself it is the test of one dataset. ``rng`` draws
-    the simulated studies of Wilcoxon.
-    """
-    primary = primary_test(num_datasets, num_seeds, comparisons, alpha=alpha)
-    level = alpha / comparisons
-    if primary.name == "none":
-        return None
-    if primary.name == "t_each":
-        return Detector(num_seeds, level, one_sided=True)
-    if primary.name != "wilcoxon":
-        return Detector(num_seeds if primary.name == "t_seeds" else num_datasets, level)
-    if num_datasets > MAX_SIMULATED:
-        return Detector(num_datasets * 3 / math.pi, level)
-    counts = np.cumsum(sign_sum_counts(list(range(1, num_datasets + 1))), dtype=np.float64)
-    cut = int(np.flatnonzero(2 * counts / 2.0**num_datasets < level)[-1])
-    return Detector(num_datasets, level, rng.standard_normal((REPS, num_datasets)), cut)
-
-
-def noether_size(*, gamma: float = GAMMA, alpha: float = 0.05, beta: float = 0.05) -> int:
-    """Paired runs needed to show P(A > B) > 1/2 when it is ``gamma`` (Noether, JASA 82, 1987)."""
-    if not 0.5 < gamma < 1:
-        raise ValueError(f"gamma is a probability above 1/2 and below 1, got {gamma}")
-    quantiles = float(stats.norm.ppf(1 - alpha) + stats.norm.ppf(1 - beta))
-    return math.ceil((quantiles / (math.sqrt(6) * (0.5 - gamma))) ** 2)
+    ONE_RUN = "one_run"
+    """One paired run per dataset: no test over seeds."""
+    ONE_DATASET = "one_dataset"
+    """No test over datasets."""
+    NO_SPREAD = "no_spread"
+    """Neither known nor assumed."""
+    SEED_SPREAD_UNKNOWN = "seed_spread_unknown"
+    DATASET_SPREAD_UNKNOWN = "dataset_spread_unknown"
+    SHARED_SEEDS = "shared_seeds"
+    """One model was scored on all datasets, so that further ones share its noise."""
+    SPREAD_HIDES_IT = "spread_hides_it"
+    """What more seeds cannot shrink hides the effect."""
+    TOO_MANY = "too_many"
+    """More than ``MOST_SEEDS`` or ``MOST_DATASETS``."""
+    NO_EFFECT = "no_effect"
+    """No effect of any size is detected with this power."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
     """How paired differences vary: ``between`` datasets (standard deviation of the true difference)
-    and ``seed`` (of one seed's difference on one dataset, None where unknown), and where from.
+    and ``seed`` (of one seed's difference on one dataset), None where unknown, and where from.
     """
 
-    between: float
+    between: float | None
     seed: float | None
     source: str
 
@@ -147,93 +65,233 @@ class Spread:
                     f"a spread is a standard deviation of 0 or more, got {value} for {name}"
                 )
 
-    def of_dataset_mean(self, num_seeds: int) -> float:
-        """Standard deviation of a dataset's mean difference over ``num_seeds`` seeds."""
-        return math.sqrt(self.between**2 + (self.seed or 0.0) ** 2 / num_seeds)
+    def of_dataset_mean(self, num_seeds: int, *, overlap: float = 0.0) -> float | None:
+        """Standard deviation of a dataset's mean difference over ``num_seeds`` seeds; ``overlap``
+        as in ``stratified_t``.
+        """
+        if self.between is None:
+            return None
+        return math.hypot(self.between, (self.seed or 0.0) * math.sqrt(1 / num_seeds + overlap))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Designs:
-    """Designs under one spread and one family of comparisons.
+    """Designs under one spread, tested in one scope at a two-sided ``level``.
 
-    ``rng`` draws the simulated studies of Wilcoxon, once per number of datasets, so that designs
-    are compared on the same draws.
+    ``like``: datasets like these, the t test over dataset means; otherwise these datasets, the
+    stratified t, where the effect is the mean over the datasets at hand. ``overlap``: as in
+    ``stratified_t``.
     """
 
     spread: Spread
-    comparisons: int
-    alpha: float
-    rng: np.random.Generator
-    tests: dict[tuple[int, int], Detector | None] = field(default_factory=dict)
+    level: float
+    like: bool
+    overlap: float = 0.0
+
+    def error(self, num_datasets: int, num_seeds: float) -> float | None:
+        """Standard error of the mean difference; seeds may be infinite. None where unknown."""
+        seed = None if self.spread.seed is None else self.spread.seed**2
+        share = 1 / num_seeds + self.overlap
+        if not self.like:
+            return None if seed is None else math.sqrt(seed * share / num_datasets)
+        if self.spread.between is None:
+            return None
+        return math.sqrt((self.spread.between**2 + (seed or 0.0) * share) / num_datasets)
+
+    def limit(self, num_datasets: int, num_seeds: int) -> Limit | None:
+        """Why a design has no power; None where it has."""
+        if self.like and num_datasets < 2:
+            return Limit.ONE_DATASET
+        if not self.like and num_seeds < 2:
+            return Limit.ONE_RUN
+        return self._unknown(num_datasets)
+
+    def _unknown(self, num_datasets: int) -> Limit | None:
+        """What is not known about the spread."""
+        if not self.like and self.spread.seed is None:
+            return Limit.SEED_SPREAD_UNKNOWN
+        if self.like and self.spread.between is None:
+            return Limit.DATASET_SPREAD_UNKNOWN
+        return None if self.error(num_datasets, 1) else Limit.NO_SPREAD
 
     def power(self, effect: float, num_datasets: int, num_seeds: int) -> float | None:
-        """Probability that a true mean difference ``effect`` is decided; None without a test or
-        without any spread.
+        """Probability that a true mean difference ``effect`` is decided, in its direction; None
+        where ``limit`` says why.
         """
-        test = self._test(num_datasets, num_seeds)
-        sd = self._of_sample(num_datasets, num_seeds)
-        if test is None or not sd:
+        if self.limit(num_datasets, num_seeds):
             return None
-        if not _each(num_datasets):
-            return test.power(effect / sd)
-        effects = effect + self.spread.between * HERMITE_NODES
-        shown = [test.power(float(e) / sd) for e in effects]
-        return float(np.dot(HERMITE_WEIGHTS, shown) / HERMITE_WEIGHTS.sum()) ** num_datasets
+        error = self.error(num_datasets, num_seeds)
+        assert error
+        critical, freedom = self._critical(num_datasets, num_seeds)
+        return _decided(effect / error, critical, freedom)
 
-    def detectable(self, target: float, num_datasets: int, num_seeds: int) -> float | None:
+    def minimum_effect(self, target: float, num_datasets: int, num_seeds: int) -> float | None:
         """Smallest effect that is decided with the ``target`` power; None where none is."""
-        test = self._test(num_datasets, num_seeds)
-        sd = self._of_sample(num_datasets, num_seeds)
-        if test is None or not sd:
+        if self.limit(num_datasets, num_seeds):
             return None
-        if not _each(num_datasets):
-            least = test.detectable(target)
-            return None if least is None else least * sd
-        low, high = 0.0, LARGEST_EFFECT
-        if (self.power(high, num_datasets, num_seeds) or 0.0) < target:
-            return None
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            found = self.power(middle, num_datasets, num_seeds) or 0.0
-            low, high = (low, middle) if found >= target else (middle, high)
-        return high
+        error = self.error(num_datasets, num_seeds)
+        needed = self._noncentrality(target, num_datasets, num_seeds)
+        return None if needed is None or error is None else needed * error
 
     def floor(self, target: float, num_datasets: int) -> float | None:
-        """Smallest effect that any number of seeds could decide, given how datasets differ."""
-        between = self.spread.between
-        if num_datasets == 1:
-            return 0.0
-        if _each(num_datasets):
-            return between * float(stats.norm.ppf(target ** (1 / num_datasets)))
-        test = self._test(num_datasets, 2)
-        least = test.detectable(target) if test else None
-        return None if least is None else least * between
+        """Smallest effect that is decided with any number of seeds; None where none is."""
+        if self.like and num_datasets < 2:
+            return None
+        error = self.error(num_datasets, math.inf)
+        needed = self._noncentrality(target, num_datasets, MOST_SEEDS)
+        return None if needed is None or error is None else needed * error
 
-    def why_no_power(self, num_datasets: int, num_seeds: int) -> str:
-        """Why ``power`` is None."""
-        if self._test(num_datasets, num_seeds) is None:
-            return "with one paired run per dataset there is no test, so there is no power"
-        return NO_SPREAD
+    def seeds_needed(
+        self, effect: float, target: float, num_datasets: int
+    ) -> tuple[int | None, Limit | None]:
+        """Fewest seeds on ``num_datasets`` datasets, or None and why no number suffices."""
+        if self.like and num_datasets < 2:
+            return None, Limit.ONE_DATASET
+        if self.spread.seed is None:
+            return None, Limit.SEED_SPREAD_UNKNOWN
+        if unknown := self._unknown(num_datasets):
+            return None, unknown
+        for num_seeds in range(1 if self.like else 2, MOST_SEEDS + 1):
+            if self._suffices(effect, target, num_datasets, num_seeds):
+                return num_seeds, None
+        least = self.floor(target, num_datasets)
+        hidden = least is None or least >= effect
+        return None, Limit.SPREAD_HIDES_IT if hidden else Limit.TOO_MANY
 
-    def _test(self, num_datasets: int, num_seeds: int) -> Detector | None:
-        key = (num_datasets, 0 if num_datasets >= MIN_DATASETS_FOR_WILCOXON else num_seeds)
-        if key not in self.tests:
-            self.tests[key] = detector(
-                num_datasets,
-                num_seeds,
-                comparisons=self.comparisons,
-                alpha=self.alpha,
-                rng=self.rng,
-            )
-        return self.tests[key]
+    def datasets_needed(
+        self, effect: float, target: float, num_seeds: int
+    ) -> tuple[int | None, Limit | None]:
+        """Fewest datasets of ``num_seeds`` seeds, or None and why no number suffices."""
+        if self.spread.between is None:
+            return None, Limit.DATASET_SPREAD_UNKNOWN
+        if limit := self.limit(2, num_seeds):
+            return None, limit
+        for num_datasets in range(2 if self.like else 1, MOST_DATASETS + 1):
+            if self._suffices(effect, target, num_datasets, num_seeds):
+                return num_datasets, None
+        return None, Limit.TOO_MANY
 
-    def _of_sample(self, num_datasets: int, num_seeds: int) -> float:
-        """Standard deviation of what the test sees: dataset means, or the seeds of a dataset."""
-        if num_datasets < MIN_DATASETS_FOR_WILCOXON:
-            return self.spread.seed or 0.0
-        return self.spread.of_dataset_mean(num_seeds)
+    def _suffices(self, effect: float, target: float, num_datasets: int, num_seeds: int) -> bool:
+        """Whether the power reaches the target.
+
+        No test of a false positive rate of at most ``level`` in the direction of the effect, twice
+        the nominal one, has more power than that of a known variance, which is asked first.
+        """
+        error = self.error(num_datasets, num_seeds)
+        if not error:
+            return False
+        least = float(special.ndtri(1 - self.level) + special.ndtri(target))
+        if effect / error < least:
+            return False
+        return (self.power(effect, num_datasets, num_seeds) or 0.0) >= target
+
+    def _critical(self, num_datasets: int, num_seeds: int) -> tuple[Array, int]:
+        """Critical values of t, all as likely as each other, and the degrees of freedom of the
+        estimated variance.
+        """
+        if self.like:
+            return _t_quantile(self.level, num_datasets - 1), num_datasets - 1
+        return (
+            satterthwaite_quantiles(self.level, num_datasets, num_seeds),
+            num_datasets * (num_seeds - 1),
+        )
+
+    def _noncentrality(self, target: float, num_datasets: int, num_seeds: int) -> float | None:
+        """Effect in standard errors that is decided with the ``target`` power."""
+        return _noncentrality(target, self.level, num_datasets, num_seeds, self.like)
 
 
-def _each(num_datasets: int) -> bool:
-    """Whether every dataset is tested by itself."""
-    return 1 < num_datasets < MIN_DATASETS_FOR_WILCOXON
+@lru_cache(maxsize=1024)
+def _noncentrality(
+    target: float, level: float, num_datasets: int, num_seeds: int, like: bool
+) -> float | None:
+    unit = Designs(spread=Spread(between=0.0, seed=1.0, source=""), level=level, like=like)
+    critical, freedom = unit._critical(num_datasets, num_seeds)
+    high = 1.0
+    while _decided(high, critical, freedom) < target:
+        high *= 2
+        if high > LARGEST_NONCENTRALITY:
+            return None
+    if _decided(0.0, critical, freedom) >= target:
+        return 0.0
+    return float(
+        optimize.brentq(lambda center: _decided(center, critical, freedom) - target, 0.0, high)
+    )
+
+
+def _decided(center: float, critical: Array, freedom: float) -> float:
+    """Probability that t exceeds a critical value, averaged over these."""
+    return min(1.0, float(noncentral_t_tail(center, critical, freedom).mean()))
+
+
+@lru_cache(maxsize=1024)
+def _t_quantile(level: float, freedom: float) -> Array:
+    return np.array([float(stats.t.ppf(1 - level / 2, freedom))])
+
+
+@lru_cache(maxsize=1024)
+def satterthwaite_quantiles(level: float, num_datasets: int, num_seeds: int) -> Array:
+    """Critical values of the stratified t where all datasets have the same seed variance: quantiles
+    of their distribution, since the degrees of freedom vary with the sample variances.
+
+    They depend on how these share their sum, which is independent of the sum itself: shares follow
+    a Dirichlet distribution. Its draws are always the same.
+    """
+    freedom = num_seeds - 1
+    if num_datasets == 1:
+        return _t_quantile(level, freedom)
+    if num_datasets * freedom > CONCENTRATED:
+        squares = (freedom / 2 + 1) / (num_datasets * freedom / 2 + 1)
+        return _t_quantile(level, freedom / squares)
+    rng = np.random.default_rng(0)
+    chi_squares = rng.chisquare(freedom, (NUM_DRAWS // num_datasets, num_datasets))
+    freedoms = freedom * chi_squares.sum(axis=1) ** 2 / (chi_squares**2).sum(axis=1)
+    middles = (np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES
+    return np.asarray(stats.t.ppf(1 - level / 2, np.quantile(freedoms, middles)))
+
+
+def noncentral_t_tail(center: float, critical: Array, freedom: float) -> Array:
+    """P(t > critical) of a noncentral t, for an array of critical values above 0.
+
+    An integral over the chi distribution of the estimated standard deviation, cut where the
+    integrand bends, since the noncentral t of the libraries is NaN for some arguments.
+    """
+    root = math.sqrt(freedom)
+    low = math.sqrt(2 * float(special.gammaincinv(freedom / 2, NEGLIGIBLE)))
+    high = math.sqrt(2 * float(special.gammainccinv(freedom / 2, NEGLIGIBLE)))
+    bends = root + np.array([-3.0, -1.5, 0.0, 1.5, 3.0])
+    steps = np.array([-8.0, -4.0, -2.0, 0.0, 2.0, 4.0, 8.0])
+    edges = np.concatenate(
+        [
+            np.tile([low, *bends, high], (critical.size, 1)),
+            (center + steps) * root / critical[:, None],
+        ],
+        axis=1,
+    )
+    edges = np.sort(np.clip(edges, low, high), axis=1)
+    half = np.diff(edges, axis=1)[..., None] / 2
+    chi = edges[:, :-1, None] + half * (1 + NODES)
+    tail = special.ndtr(center - critical[:, None, None] * chi / root)
+    return np.asarray((_chi_density(chi, freedom) * tail * half * WEIGHTS).sum(axis=(1, 2)))
+
+
+def _chi_density(chi: Array, freedom: float) -> Array:
+    constant = (1 - freedom / 2) * math.log(2) - float(special.gammaln(freedom / 2))
+    return np.asarray(np.exp(constant + (freedom - 1) * np.log(chi) - chi**2 / 2))
+
+
+def t_power(dz: float, n: float, *, level: float = 0.05, one_sided: bool = False) -> float:
+    """Power of the two-sided paired t test on n pairs for a standardized effect ``dz``;
+    ``one_sided`` counts only decisions in the direction of positive effects.
+    """
+    critical, center = _t_quantile(level, n - 1), dz * math.sqrt(n)
+    power = _decided(center, critical, n - 1)
+    return power if one_sided else min(1.0, power + _decided(-center, critical, n - 1))
+
+
+def noether_size(*, gamma: float = GAMMA, alpha: float = 0.05, beta: float = 0.05) -> int:
+    """Paired runs needed to show P(A > B) > 1/2 when it is ``gamma`` (Noether, JASA 82, 1987)."""
+    if not 0.5 < gamma < 1:
+        raise ValueError(f"gamma is a probability above 1/2 and below 1, got {gamma}")
+    quantiles = float(stats.norm.ppf(1 - alpha) + stats.norm.ppf(1 - beta))
+    return math.ceil((quantiles / (math.sqrt(6) * (0.5 - gamma))) ** 2)

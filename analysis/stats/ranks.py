@@ -9,11 +9,12 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.stats.intervals import ROUNDING, Array
 from analysis.stats.multiple import holm
-from analysis.stats.resampling import CHUNK, Resamples, TwoClaims, bootstrap
+from analysis.stats.resampling import CHUNK, Resamples
 
 
 class Omnibus(NamedTuple):
@@ -102,45 +103,64 @@ def conover_friedman(scores_DV: Array) -> tuple[Array | None, str]:
 
 class RankGroups(NamedTuple):
     """What a critical-difference diagram shows: variants from best to worst mean rank, and the
-    largest groups in which no pair differs.
+    largest groups of neighbors in which no pair differs.
+
+    ``apart`` counts the pairs that do not differ and share no group, because a variant that
+    differs from one of the two has a rank between theirs; ``untested`` the pairs without a test.
     """
 
     order: tuple[int, ...]
     mean_ranks: tuple[float, ...]
     groups: tuple[tuple[int, ...], ...]
+    apart: int = 0
+    untested: int = 0
 
 
 def rank_groups(scores_DV: Array, p_matrix: Array, *, alpha: float = 0.05) -> RankGroups:
-    """Order by mean rank, grouped by a matrix of adjusted p values (V, V) of any test.
+    """Order by mean rank, grouped by a matrix of adjusted p values (V, V) of any test, NaN where
+    there is none.
 
-    Groups are the maximal sets of two or more variants without a p below ``alpha`` between any two.
+    A group is a stretch of the order that cannot be extended, with a p of at least ``alpha``
+    between any two of its members, and with every variant whose mean rank lies between theirs or
+    equals one of them: a bar over it marks its members alone. Such p values need not respect the
+    order of the ranks, so not every pair that does not differ has a group.
     """
     ranks, _ = _ranked(scores_DV)
     if not len(ranks):
         raise ValueError("mean ranks need a dataset on which every variant has a score, found none")
     means = ranks.mean(axis=0)
-    order = tuple(int(v) for v in np.argsort(means, kind="stable"))
-    near = {v: {o for o in order if o != v and p_matrix[v, o] >= alpha} for v in order}
-    position = {v: i for i, v in enumerate(order)}
-    cliques = sorted(
-        sorted(position[v] for v in clique)
-        for clique in _maximal_cliques([], set(order), set(), near)
+    order = np.argsort(means, kind="stable")
+    ordered, tested_p = means[order], p_matrix[np.ix_(order, order)]
+    alike = tested_p >= alpha
+    stretches = _stretches(alike, np.round(ordered, ROUNDING))
+    above = np.triu(np.ones_like(alike), k=1)
+    grouped = np.zeros_like(alike)
+    for start, end in stretches:
+        grouped[start:end, start:end] = True
+    return RankGroups(
+        order=tuple(order.tolist()),
+        mean_ranks=tuple(ordered.tolist()),
+        groups=tuple(tuple(order[start:end].tolist()) for start, end in stretches),
+        apart=int((alike & ~grouped & above).sum()),
+        untested=int((np.isnan(tested_p) & above).sum()),
     )
-    groups = tuple(tuple(order[i] for i in clique) for clique in cliques if len(clique) > 1)
-    return RankGroups(order, tuple(means[list(order)].tolist()), groups)
 
 
-def _maximal_cliques(
-    chosen: list[int], open_: set[int], seen: set[int], near: dict[int, set[int]]
-) -> list[list[int]]:
-    """Bron and Kerbosch's search with a pivot (CACM 16, 1973)."""
-    if not open_ and not seen:
-        return [chosen]
-    pivot = max(open_ | seen, key=lambda v: len(near[v] & open_))
-    found = []
-    for v in sorted(open_ - near[pivot]):
-        found += _maximal_cliques([*chosen, v], open_ & near[v], seen & near[v], near)
-        open_, seen = open_ - {v}, seen | {v}
+def _stretches(alike: NDArray[np.bool_], ranks: Array) -> list[tuple[int, int]]:
+    """Start and end (exclusive) of the longest stretches of two or more in which all are alike; one
+    that would end between two equal ranks is cut back.
+    """
+    size = len(ranks)
+    borders = [i for i in range(size + 1) if i in (0, size) or ranks[i - 1] < ranks[i]]
+    found: list[tuple[int, int]] = []
+    reach = 0
+    for start in borders[:-1]:
+        reach = max(reach, start + 1)
+        while reach < size and alike[start:reach, reach].all():
+            reach += 1
+        end = max(border for border in borders if border <= reach)
+        if end - start > 1 and (not found or end > found[-1][1]):
+            found.append((start, end))
     return found
 
 
@@ -174,28 +194,24 @@ def page_trend(scores_DK: Sequence[Sequence[float]] | Array) -> Trend:
 
 
 class RankStability(NamedTuple):
-    """How often each variant is best, or one of the first two, under resampling, and its mean rank
-    with both intervals.
+    """The mean rank of each variant, and how often it is best, or one of the first two, under
+    resampling; None for a scope that the design cannot describe, and ``reason`` says why.
     """
 
-    best_on_these: tuple[float, ...]
-    best_on_like_these: tuple[float, ...]
-    first_two_on_these: tuple[float, ...]
-    first_two_on_like_these: tuple[float, ...]
-    mean_ranks: tuple[TwoClaims, ...]
+    mean_ranks: tuple[float, ...]
+    best_on_these: tuple[float, ...] | None
+    best_on_like_these: tuple[float, ...] | None
+    first_two_on_these: tuple[float, ...] | None
+    first_two_on_like_these: tuple[float, ...] | None
+    reason: str = ""
 
 
 def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
     """Would the order hold with other seeds, or on other datasets? Complete tables (V, D, S).
 
-    The best has the highest mean over datasets; ties share it. Ranks are by dataset, 1 is best.
+    The best has the highest mean over datasets; ties share it. Ranks are by dataset, 1 is best. The
+    shares describe the spread of the study; they are not probabilities of a claim.
     """
-
-    def ranks(tables: Array) -> Array:
-        means = np.round(tables.mean(axis=-1), ROUNDING)
-        return np.asarray(stats.rankdata(-means, axis=1).mean(axis=-1), dtype=np.float64)
-
-    mean_ranks = bootstrap(ranks, scores_VDS, resamples)
     reps = len(resamples.dataset_RD)
     votes = np.zeros((2, 2, len(scores_VDS)))
     for start in range(0, reps, CHUNK):
@@ -206,7 +222,22 @@ def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
     (like_best, like_two), (these_best, these_two) = (
         [tuple(share.tolist()) for share in level] for level in votes / reps
     )
-    return RankStability(these_best, like_best, these_two, like_two, mean_ranks)
+    means_VD = np.round(scores_VDS.mean(axis=-1), ROUNDING)
+    _, num_datasets, num_seeds = scores_VDS.shape
+    reasons = [ONE_SEED] if num_seeds < 2 else []
+    reasons += [ONE_DATASET] if num_datasets < 2 else []
+    return RankStability(
+        mean_ranks=tuple(stats.rankdata(-means_VD, axis=0).mean(axis=-1).tolist()),
+        best_on_these=these_best if num_seeds > 1 else None,
+        best_on_like_these=like_best if num_datasets > 1 else None,
+        first_two_on_these=these_two if num_seeds > 1 else None,
+        first_two_on_like_these=like_two if num_datasets > 1 else None,
+        reason="; ".join(reasons),
+    )
+
+
+ONE_SEED = "one seed per dataset: nothing is known about other seeds on these datasets"
+ONE_DATASET = "one dataset: nothing is known about datasets like it"
 
 
 def _among_the_first(means_RV: Array, places: int) -> Array:

@@ -32,12 +32,21 @@ def power_command(
     as_json: Json = False,
 ) -> None:
     """Show which effects a planned study could detect, and the size needed for a given effect."""
-    from analysis.sections.design_power import plan_in_points, plan_rows
+    from analysis.sections.design_power import (
+        plan_answers,
+        plan_assumptions,
+        plan_in_points,
+        plan_notes,
+    )
 
     found = plan_in_points(
         datasets, seeds, effect, metric, spread, seed_spread, comparisons=comparisons, alpha=alpha
     )
     if as_json:
         print_json(found.to_dict())
-    else:
-        console().print(table("power", ["item", "value"], plan_rows(found)))
+        return
+    out = console()
+    out.print(table("power", ["", "these datasets", "datasets like these"], plan_answers(found)))
+    out.print(table("assumptions", ["item", "value"], plan_assumptions(found)))
+    for note in plan_notes(found):
+        out.print(note)

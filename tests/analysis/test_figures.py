@@ -21,7 +21,7 @@ from analysis.figures.plane import BaseNewInfo, base_new_figure
 from analysis.figures.profiles import ProfileInfo, profile_figure
 from analysis.figures.seeds import SeedInfo, seed_scatter
 from analysis.figures.style import settings, short, text_width
-from analysis.stats import CellMeans, Interval, MeanInterval, Resamples, attribute, subsets
+from analysis.stats import CellMeans, Interval, MeanInterval, attribute, subsets
 
 NAMES = (
     "CoOp",
@@ -32,14 +32,13 @@ NAMES = (
 )
 DATASETS = ("photo/d0", "d_1", "a_rather_long_dataset_name_of_the_field_v2")
 RNG = np.random.default_rng(3)
-DRAWS = Resamples.draw(3, 4, reps=200, rng=np.random.default_rng(0))
 
 
 def forest():
     words = ("better", "worse", "equivalent", "undecided")
     rows = tuple(
         ForestRow(
-            variant=name, verdict=word, difference=0.01,
+            variant=name, verdict=word, marks="▲○", difference=0.01,
             on_datasets_like_these=Interval(-0.03, 0.05), on_these_datasets=Interval(0.0, 0.02),
             per_dataset=(0.01, None, -0.02),
         )
@@ -55,7 +54,7 @@ def shares(lacking=()):
         for cell in subsets(parts)
         if cell not in lacking
     }
-    return attribute(scores, parts, DRAWS)
+    return attribute(scores, parts)
 
 
 def profiles():
@@ -99,10 +98,10 @@ def matrix(values, rows=NAMES, columns=DATASETS):
     return MatrixInfo(rows=tuple(rows), columns=tuple(columns), difference=np.array(values))
 
 
-def pairwise(names, word):
+def pairwise(names, marks):
     return PairwiseInfo(
         rows=names, columns=names, difference=np.zeros((len(names),) * 2),
-        verdicts=((word,) * len(names),) * len(names),
+        marks=((marks,) * len(names),) * len(names),
     )  # fmt: skip
 
 
@@ -122,11 +121,11 @@ FIGURES = {
     "difference_heatmap": lambda: difference_heatmap(
         matrix([[0.01, np.nan, -0.12]] * 5), baseline="CoOp", metric="HM"
     ),
-    "pairwise_heatmap": lambda: pairwise_heatmap(pairwise(NAMES, "better"), metric="HM"),
+    "pairwise_heatmap": lambda: pairwise_heatmap(pairwise(NAMES, "▲≈"), metric="HM"),
     "critical_difference": lambda: critical_difference(
         RankInfo(variants=(NAMES[4], *NAMES[:4]), mean_ranks=(1.0, 2.1, 2.9, 4.0, 5.0),
-                 groups=((NAMES[4], NAMES[0]), NAMES[:3])),
-        alpha=0.05, test="t",
+                 groups=((NAMES[4], NAMES[0]), NAMES[:3]), apart=1, untested=2),
+        alpha=0.05,
     ),
     "attribution": lambda: attribution_figure(shares(), metric="HM"),
     "leave_one_out": lambda: attribution_figure(
@@ -214,6 +213,35 @@ def test_values_are_the_numbers_that_are_drawn():
     assert {"shapley", "add_one_in", "leave_one_out", "interaction"} <= kinds
     row = forest().values[0]["rows"][0]
     assert row["on_datasets_like_these"] == [-0.03, 0.05] and row["per_dataset"][1] is None
+    assert row["marks"] == "▲○" and row["on_these_datasets"] == [0.0, 0.02]
+
+
+def texts(figure):
+    """Every text of a figure as it is drawn."""
+    with matplotlib.rc_context(settings(PRINT)):
+        return [t.get_text() for t in figure.draw(PRINT).findobj(Text) if t.get_text()]
+
+
+def test_both_marks_stand_in_the_figures_of_pairs():
+    assert sum(text.endswith("▲○") for text in texts(forest())) == len(NAMES) - 1
+    two = pairwise_heatmap(pairwise(NAMES[:2], "▲≈"), metric="HM")
+    assert sum(text.endswith("▲≈") for text in texts(two)) == 4
+    open_pair = pairwise_heatmap(pairwise(NAMES[:2], "○○"), metric="HM")
+    assert not any("○" in text for text in texts(open_pair))
+    half_open = pairwise_heatmap(pairwise(NAMES[:2], "○▼"), metric="HM")
+    assert sum(text.endswith("○▼") for text in texts(half_open)) == 4
+
+
+def test_the_critical_difference_says_what_no_bar_means():
+    def caption(**counts):
+        info = RankInfo(variants=NAMES[:2], mean_ranks=(1.0, 2.0), groups=(), **counts)
+        return critical_difference(info, alpha=0.01).caption
+
+    assert "alpha 0.01" in caption() and "cannot be joined" not in caption()
+    assert "1 more pair without a difference cannot be joined" in caption(apart=1)
+    assert "3 pairs without a test cannot be joined" in caption(untested=3)
+    alone = RankInfo(variants=NAMES[:1], mean_ranks=(1.0,), groups=())
+    assert critical_difference(alone, alpha=0.05) is None
 
 
 def test_short_names_keep_both_ends_and_fit():

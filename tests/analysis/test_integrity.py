@@ -166,7 +166,7 @@ def test_one_dataset_has_t_intervals_and_a_posterior_over_its_seeds(tmp_path):
     scale = d.std(ddof=1) / 2
     expected = scipy.stats.t.sf(0.01, 3, loc=d.mean(), scale=scale)
     assert found.posterior.better == pytest.approx(expected, rel=1e-6)
-    assert planned.datasets_needed is None and planned.power is not None
+    assert planned.like.datasets_needed is None and planned.these.power is not None
 
 
 def test_half_a_grid_has_no_interaction_plot(tmp_path):

@@ -8,27 +8,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 
+from analysis import stats
 from analysis.read.csv_file import load_csv
 from analysis.read.study_folder import load_study
 from analysis.render.markdown import escape_markdown
 from analysis.report import build_report, print_report, summary_lines
 from analysis.sections.analysis import Options
-from analysis.sections.comparisons import TESTS, compare_all
-from analysis.sections.headline import EMBEDDED_CAVEAT, headline
+from analysis.sections.comparisons import NO_TEST, compare_all
+from analysis.sections.headline import EMBEDDED_CAVEAT
 from analysis.sections.results import AVERAGE, main_table
+from analysis.stats import IDENTICAL
+from analysis.stats.mean_tests import CONSTANT
 from analysis.text import HM_OF_MEANS, p_text, points, score_text
 from core.metrics import harmonic_mean
 from core.store.record import read_record, write_record
-from tests.helpers.study_folders import FULL, cross_dataset, edit_manifest, make_study
+from tests.helpers.study_folders import cross_dataset, edit_manifest, make_study
 
 QUICK = Options(reps=400)
-PARTS = FULL | {"TextRefiner.cache": "@EmaCache", "TextRefiner.alignment": "@MlpAlignment"}
-FACTORS = {
-    "CoOp": {"experiment.method": "@CoOp", "experiment.refiner": "@NullRefiner"},
-    "Full": PARTS,
-    "NoCache": PARTS | {"TextRefiner.cache": "@NoCache"},
-}
 
 
 @pytest.fixture
@@ -46,11 +44,19 @@ def test_comparison_numbers_by_hand(study):
     d = results.scores("Full", "base") - results.scores("CoOp", "base")
     assert c.difference == pytest.approx(d.mean()) and c.num_pairs == 30 and c.num_datasets == 6
     assert c.per_dataset == pytest.approx(d.mean(axis=1))
-    assert c.wilcoxon_p == 0.03125 == c.smallest_p and c.decided_by == "wilcoxon"
-    assert (c.wins, c.ties, c.losses) == (6, 0, 0) and c.verdict == "better"
-    assert c.holm_p == 0.03125 and c.family_size == 1
-    assert c.seeds_only.low < c.difference < c.seeds_only.high
-    assert c.interval == c.two_level
+    assert c.wilcoxon_p == 0.03125 == c.smallest_p == c.sign_flip_p and not c.disagree
+    assert (c.wins, c.ties, c.losses) == (6, 0, 0) and c.family_size == 1
+    over_datasets = scipy.stats.ttest_1samp(d.mean(axis=1), 0.0)
+    assert c.like.p == c.like.holm_p == pytest.approx(over_datasets.pvalue)
+    assert c.like.interval == pytest.approx(over_datasets.confidence_interval())
+    parts = d.var(axis=1, ddof=1) / 5 / 36
+    df = parts.sum() ** 2 / (parts**2 / 4).sum()
+    t = d.mean() / np.sqrt(parts.sum())
+    assert c.these.p == c.these.holm_p == pytest.approx(2 * scipy.stats.t.sf(t, df))
+    half = scipy.stats.t.ppf(0.975, df) * np.sqrt(parts.sum())
+    assert c.these.interval == pytest.approx((d.mean() - half, d.mean() + half))
+    assert (c.these.word, c.like.word) == ("better", "better") and c.reason == ""
+    assert c.better_in.named == results.datasets and c.worse_in.k_hat == 0
 
 
 def test_hm_of_means_is_the_difference_of_the_averages(study):
@@ -60,8 +66,10 @@ def test_hm_of_means_is_the_difference_of_the_averages(study):
     expected = harmonic_mean(mean["Full", "base"], mean["Full", "new"]) - harmonic_mean(
         mean["CoOp", "base"], mean["CoOp", "new"]
     )
-    assert c.difference == pytest.approx(expected) and c.verdict == "no test"
-    assert c.two_level.low < expected < c.two_level.high and c.wilcoxon_p is None
+    assert c.difference == pytest.approx(expected) and c.reason == NO_TEST
+    for claim in (c.these, c.like):
+        assert claim.word == "no test" and (claim.interval, claim.p) == (None, None)
+    assert c.wilcoxon_p is None and c.per_dataset == ()
 
 
 def test_zero_shot_is_paired_as_a_constant(study):
@@ -70,7 +78,8 @@ def test_zero_shot_is_paired_as_a_constant(study):
     c = comparison(compare_all(results, QUICK), "Zero", "new")
     d = results.scores("Zero", "new") - results.scores("CoOp", "new")
     assert d.shape == (6, 5) and c.num_pairs == 30
-    assert c.difference == pytest.approx(d.mean()) and c.verdict == "better"
+    assert c.difference == pytest.approx(d.mean())
+    assert (c.these.word, c.like.word) == ("better", "better")
     assert main_table(results).cells["Zero", AVERAGE, "new"].half_width is None
 
 
@@ -80,7 +89,11 @@ def test_missing_cells_are_compared_on_common_pairs(study):
     c = comparison(compare_all(results, QUICK), "Full")
     assert (c.num_datasets, c.num_pairs) == (5, 24) and c.per_dataset[0] is None
     assert c.reason == "without data/set0: no pair of finished runs"
-    assert c.decided_by == "t_each"
+    assert c.left_out == ("data/set0",) and c.these.word == "better" == c.like.word
+    d = results.scores("Full", "hm") - results.scores("CoOp", "hm")
+    means = np.nanmean(d[1:], axis=1)
+    assert c.like.p == pytest.approx(scipy.stats.ttest_1samp(means, 0.0).pvalue)
+    assert c.these.p == stats.stratified_t(d).p
     table = main_table(results)
     assert table.cells["Full", AVERAGE, "hm"].mean is None
     assert score_text(table.cells["Full", "data/set0", "hm"]) == "-"
@@ -95,11 +108,12 @@ def test_identical_and_constant_differences(study):
     folder = make_study(study, effects, noise=0)
     blocks = compare_all(load_study(folder), QUICK)
     same, shift = comparison(blocks, "Same", "base"), comparison(blocks, "Shift", "base")
-    assert same.verdict == "equivalent" and same.reason == "identical in every pair"
-    assert same.difference == 0 and same.t_p == 1.0 == same.wilcoxon_p
-    assert shift.t_p is None and shift.holm_p is None and shift.verdict == "undecided"
-    assert shift.reason == "the difference is the same everywhere: t is not defined"
-    assert shift.t_interval == pytest.approx((0.02, 0.02)) == shift.two_level
+    assert same.difference == 0 and same.reason == IDENTICAL and same.wilcoxon_p == 1.0
+    for claim in (same.these, same.like):
+        assert (claim.word, claim.p, claim.interval) == ("equivalent", 1.0, None)
+    assert shift.reason == CONSTANT and shift.difference == pytest.approx(0.02)
+    for claim in (shift.these, shift.like):
+        assert (claim.word, claim.p, claim.holm_p, claim.interval) == ("undecided", *[None] * 3)
 
 
 def test_inert_copies_and_other_regimes_do_not_enlarge_the_family(study):
@@ -152,55 +166,6 @@ def test_published_averages_of_coop_under_both_conventions(tmp_path):
     assert printed == {"base": "82.69", "new": "63.22", "hm": "70.83", HM_OF_MEANS: "71.66"}
 
 
-def test_headline_names_parts_that_help(study):
-    folder = make_study(
-        study,
-        {"CoOp": (0, 0), "Full": (8, 12), "NoCache": (1, 2)},
-        factors=FACTORS,
-        references=("Full",),
-        datasets=8,
-    )
-    results = load_study(folder)
-    texts = [s.text for s in headline(results, compare_all(results, QUICK))]
-    assert texts[0].startswith("Full is better than CoOp by 2.")
-    assert texts[1].startswith(
-        "TextRefiner.cache helps: without it (variant NoCache) Full loses 2."
-    )
-    assert "Holm-adjusted p = 0.016" in texts[1] and EMBEDDED_CAVEAT not in texts
-    embedded = replace(results, datasets=("mosaic/a",))
-    assert headline(embedded, ())[-1].text == EMBEDDED_CAVEAT
-
-
-def test_headline_says_what_seeds_do_not_explain_where_datasets_are_too_few(study):
-    folder = make_study(study, {"CoOp": (0, 0), "Some": (2, 3)}, datasets=2, seeds=5)
-    results = load_study(folder)
-    texts = [s.text for s in headline(results, compare_all(results, QUICK))]
-    assert (
-        texts[0].startswith("Undecided against CoOp") and "(not shown in every dataset)" in texts[0]
-    )
-    assert "better in 1 of 2 datasets (data/set0)" in texts[0]
-    assert texts[1].startswith(
-        "On these 2 datasets alone, differences from CoOp beyond seed variation"
-    )
-    assert "Some +0.8" in texts[1]
-    assert texts[1].endswith("No claim is made about other datasets.")
-    for effects, seeds in (({"Same": (0, 0)}, 5), ({"Some": (2, 3)}, 4), ({"Big": (8, 12)}, 5)):
-        folder = make_study(study, {"CoOp": (0, 0)} | effects, datasets=2, seeds=seeds)
-        results = load_study(folder)
-        texts = [s.text for s in headline(results, compare_all(results, QUICK))]
-        assert not any(text.startswith("On these") for text in texts)
-
-
-def test_the_full_method_comes_first_also_where_it_is_undecided(study):
-    effects = {"CoOp": (0, 0), "Full": (2, 3), "Other": (8, 12)}
-    folder = make_study(study, effects, references=("Full",), datasets=2, seeds=5)
-    results = load_study(folder)
-    texts = [s.text for s in headline(results, compare_all(results, QUICK))]
-    assert texts[0].startswith("Full against CoOp: +0.8") and ", undecided (95 % seeds" in texts[0]
-    assert texts[1].startswith("Other is better than CoOp by")
-    assert not any("Full +0.8" in text for text in texts)
-
-
 SMALL = [
     {"datasets": 1, "seeds": 1},
     {"datasets": 2, "seeds": 1},
@@ -242,7 +207,10 @@ def test_report_is_complete_escaped_and_offline(study, capsys):
     assert "1 diverged" in page and "batch-coupled" in page and html.escape(EMBEDDED_CAVEAT) in page
     assert 'href="../000001/"' in page and (folder / "report" / "../000001").is_dir()
     ids = re.findall(r' id="([^"]+)"', page)
-    assert len(ids) == len(set(ids)) and page.count("<svg ") == 13
+    assert len(ids) == len(set(ids))
+    drawn = [len(f.panels) + (f.shared_rows or not f.panels) for f in report.figures.values()]
+    rows = report.section("headline").table("answer").rows
+    assert page.count("<svg ") == sum(drawn) + len(rows) == sum(drawn) + 2
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', page))
     assert used <= set(ids)
     markdown = (folder / "report" / "report.md").read_text()
@@ -294,8 +262,8 @@ def test_json_and_csv_hold_fractions_and_the_scores_can_be_read_again(study):
     row = next(r for r in told if r["metric"] == "hm")
     assert (
         row["variant"] == "Full"
-        and row["decided_by"] == TESTS["t_each"]
-        and 0 < row["difference"] < 1
+        and row["these_interval_low"] < row["difference"] < row["these_interval_high"] < 1
+        and row["these_verdict"] == "better"
     )
     assert "train_seconds" not in json.dumps(raw) and "/" not in raw["study"]
     with (folder / "report" / "comparisons.csv").open() as file:
@@ -312,7 +280,12 @@ def test_cross_dataset_and_single_variant_reports(study, tmp_path):
     report = build_report(
         cross_dataset(study), out=tmp_path / "cross", options=QUICK, figures=False
     )
-    assert re.match("Full is better|Undecided", report.section("headline").sentences[0].text)
+    over_seeds, over_datasets = report.section("headline").sentences
+    for said, where in ((over_seeds, "these 2 datasets"), (over_datasets, "datasets like these")):
+        assert said.kind == "undecided" and said.text == (
+            f"On {where}, whether Full is better than CoOp is undecided: +2.50 points of accuracy "
+            "(the differences do not vary: t is not defined)."
+        )
     assert report.results.primary_metric == "accuracy"
     folder = make_study(tmp_path / "one", {"CoOp": (0, 0)}, datasets=2, seeds=2)
     lonely = build_report(folder, out=folder / "report", options=QUICK, figures=False)
@@ -332,7 +305,8 @@ def test_terminal_summary(study, capsys):
     report = build_report(folder, out=folder / "report", options=QUICK, figures=False)
     print_report(report, Console(width=60))
     text = capsys.readouterr().out
-    assert "[red]x[/red] is better than CoOp by" in text and "in each of the 3 datasets" in text
+    assert "On these 3 datasets, [red]x[/red] is better than CoOp: +" in text
+    assert "On datasets like these, " in text and "On these datasets" in text
     assert "Planned cells without a score: 1" in text and str(report.page) in text
     assert "average HM of means" in text
 

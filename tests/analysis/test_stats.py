@@ -186,44 +186,6 @@ def test_shared_seeds_move_together():
     assert own.var() == pytest.approx(1.25 / 4 / 8, rel=0.03)
 
 
-@pytest.mark.parametrize(
-    ("datasets", "seeds", "comparisons", "name", "words"),
-    [
-        (11, 3, 10, "wilcoxon", "exact Wilcoxon signed-rank over 11 dataset means"),
-        (6, 5, 1, "wilcoxon", "over 6 dataset means"),
-        (6, 5, 2, "t", "Wilcoxon with Holm over 2 comparisons could never fall below 0.05"),
-        (5, 5, 1, "t_each", "in each of 5 datasets, decided where all of them show the effect"),
-        (2, 2, 9, "t_each", "smallest attainable Wilcoxon p: 0.5"),
-        (2, 1, 1, "none", "2 datasets are too few for a test over them"),
-        (1, 5, 1, "t_seeds", "5 seeds of one dataset, a claim about it alone"),
-        (1, 1, 1, "none", "at most one paired run"),
-        (0, 0, 0, "none", "at most one paired run"),
-    ],
-)
-def test_the_test_that_decides_follows_from_counts(datasets, seeds, comparisons, name, words):
-    primary = stats.primary_test(datasets, seeds, comparisons)
-    assert primary.name == name and words in primary.reason
-
-
-def test_verdict_words():
-    assert stats.verdict(0.01, 1.0, 0.049, alpha=0.05) == "better"
-    assert stats.verdict(-0.01, -3.0, 0.049, alpha=0.05) == "worse"
-    assert stats.verdict(0.01, 1.0, 0.05, alpha=0.05) == "undecided"
-    assert stats.verdict(0.01, -1.0, 0.001, alpha=0.05) == "undecided"
-    assert stats.verdict(0.0, 0.0, 0.001, alpha=0.05) == "undecided"
-    assert stats.verdict(0.01, 1.0, None, alpha=0.05) == "undecided"
-
-
-def test_equivalent_needs_its_own_evidence():
-    def word(difference, p, same_p):
-        return stats.verdict(difference, 1.0, p, alpha=0.05, equivalence_p=same_p)
-
-    assert word(0.001, 0.9, 0.01) == "equivalent"
-    assert word(0.001, 0.9, 0.05) == "undecided"
-    assert word(0.001, None, 0.01) == "equivalent"
-    assert word(0.001, 0.01, 0.01) == "better"
-
-
 def test_seeds_only_coverage_at_three_seeds_is_near_its_level():
     """In 400 simulated studies the widened interval holds the truth about 92 % of the time."""
     generator = rng(11)

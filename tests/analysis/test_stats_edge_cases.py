@@ -160,15 +160,51 @@ def test_thirty_variants_cannot_all_be_told_apart():
     assert len(groups) == 1 and len(groups[0]) == 30
 
 
-def test_groups_are_the_maximal_sets_without_a_difference():
+def joined_by(p, ranks=(1, 2, 3, 4)):
+    """Groups by a matrix of p values that is 1 but for these pairs, of variants in this order."""
+    matrix = np.ones((len(ranks),) * 2)
+    for (i, j), value in p.items():
+        matrix[i, j] = matrix[j, i] = value
+    scores = -np.tile(np.array(ranks, dtype=float), (6, 1))
+    return stats.rank_groups(scores, matrix)
+
+
+def test_groups_are_the_longest_stretches_without_a_difference():
     """0-1 and 1-2 do not differ, 0-2 do; 3 differs from all."""
-    table = np.tile([0.9, 0.8, 0.7, 0.1], (6, 1)) + rng().normal(0, 1e-4, (6, 1))
-    p = np.ones((4, 4))
-    p[0, 2] = p[2, 0] = 0.01
-    p[3, :3] = p[:3, 3] = 0.001
-    found = stats.rank_groups(table, p)
+    found = joined_by({(0, 2): 0.01, **{(3, v): 0.001 for v in range(3)}})
     assert found.order == (0, 1, 2, 3) and found.mean_ranks == (1, 2, 3, 4)
-    assert found.groups == ((0, 1), (1, 2))
+    assert found.groups == ((0, 1), (1, 2)) and (found.apart, found.untested) == (0, 0)
+
+
+def test_no_group_spans_a_variant_that_differs_from_a_member():
+    """0, 1 and 3 do not differ, but 2 ranks between them and differs from 1."""
+    found = joined_by({(1, 2): 0.01})
+    assert found.groups == ((0, 1), (2, 3))
+    assert found.apart == 3  # 0-2, 0-3 and 1-3
+    assert joined_by({(0, 3): 0.01, (1, 2): 0.01}, (1, 2, 2, 4)).groups == ()
+    assert joined_by({(2, 3): 0.01, (1, 3): 0.01}, (1, 2, 2, 2)).groups == ()
+    assert joined_by({(0, 3): 0.01}, (1, 2, 2, 4)).groups == ((0, 1, 2), (1, 2, 3))
+
+
+def test_a_pair_without_a_test_is_not_joined():
+    found = joined_by({(0, 1): NAN, (0, 2): NAN, (0, 3): NAN})
+    assert found.groups == ((1, 2, 3),) and (found.apart, found.untested) == (0, 3)
+
+
+def test_random_groups_contain_every_rank_between_theirs_and_only_pairs_that_do_not_differ():
+    draws = rng(3)
+    for _ in range(200):
+        size = int(draws.integers(2, 9))
+        table = draws.integers(0, 4, (3, size)).astype(float)
+        p = np.triu(draws.choice([0.01, 0.2, NAN], (size, size), p=[0.3, 0.6, 0.1]), 1)
+        found = stats.rank_groups(table, p + p.T + np.eye(size))
+        ranks = dict(zip(found.order, found.mean_ranks, strict=True))
+        whole = [set(group) for group in found.groups]
+        for group in whole:
+            low, high = min(ranks[v] for v in group), max(ranks[v] for v in group)
+            assert group == {v for v in ranks if low - 1e-9 <= ranks[v] <= high + 1e-9}
+            assert all((p + p.T)[i, j] >= 0.05 for i in group for j in group if i != j)
+            assert not any(group < other for other in whole)
 
 
 def test_most_comparisons_within_reach():
@@ -210,6 +246,28 @@ def test_two_sided_even_where_a_library_picks_the_side():
     d = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, -0.05])
     assert stats.signed_rank(d).p == stats.signed_rank(-d).p
     assert stats.signed_rank(d).p == 2 * 2 / 2**7
+
+
+def counted_one_by_one(differences):
+    """p of the signed-rank test from the counts of all sums, added up rank by rank."""
+    rounded = np.round(differences, 9)
+    doubled = np.rint(2 * scipy_stats.rankdata(np.abs(rounded))).astype(int)
+    positive, ranks = int(doubled[rounded > 0].sum()), doubled[rounded != 0].tolist()
+    counts = [1]
+    for rank in ranks:
+        pairs = zip(counts + [0] * rank, [0] * rank + counts, strict=True)
+        counts = [without + with_it for without, with_it in pairs]
+    extreme = min(sum(counts[: positive + 1]), sum(counts[positive:]))
+    return min(1.0, 2 * extreme / 2 ** len(ranks))
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_signed_rank_is_the_count_of_all_sign_patterns_with_ties_and_zeros(decimals):
+    draws = rng(decimals)
+    for n in (*range(1, 15), 40, 112):
+        for shift in (0.0, 0.4, 2.0):
+            d = np.round(draws.normal(shift, 1, n), decimals)
+            assert stats.signed_rank(d).p == counted_one_by_one(d)
 
 
 def test_mixed_model_has_a_dataset_intercept_and_reads_no_name():
@@ -485,148 +543,6 @@ def test_rank_stability_of_a_clear_and_of_an_open_order():
     same = np.repeat(base, 2, axis=0)
     tied = stats.rank_stability(same, Resamples.draw(8, 4, reps=100, rng=rng()))
     assert tied.best_on_these == (0.5, 0.5)
-
-
-# The decision.
-
-
-def test_judge_reaches_every_word_and_names_the_smallest_p():
-    noise = rng(3).normal(0, 0.002, (3, 11, 3))
-    shifts = np.array([0.02, -0.02, 0.0])[:, None, None]
-    wild = rng(8).normal(0, 0.05, (11, 3))
-    found = check(stats.judge([*(noise + shifts), wild]))
-    assert [v.word for v in found] == ["better", "worse", "equivalent", "undecided"]
-    assert {v.decided_by for v in found} == {"wilcoxon"}
-    assert {v.smallest_p for v in found} == {4 * 2 / 2**11}
-    assert found[0].p == 4 * found[0].raw_p == 4 * 2 / 2**11
-
-
-def test_a_gain_that_is_sure_and_tiny_says_so():
-    tiny = rng(1).normal(0.002, 0.0005, (11, 3))
-    found = stats.judge([tiny])[0]
-    assert (found.word, found.reason) == (
-        "better",
-        "within the region of practical equivalence",
-    )
-    assert stats.judge([tiny + 0.02])[0].reason == ""
-
-
-def test_judge_says_why_nothing_is_decided():
-    nothing, one, same = np.full((6, 3), NAN), np.full((6, 3), NAN), np.zeros((6, 3))
-    one[0, 0] = 0.1
-    found = stats.judge([nothing, one, same, rng().normal(0, 1, (6, 3))])
-    assert [v.reason for v in found][:3] == [
-        "no pair of scores",
-        "one paired run per dataset: no test",
-        "identical in every pair",
-    ]
-    assert found[2].word in ("undecided", "equivalent") and found[2].p == 1.0
-    assert stats.judge([]) == ()
-    assert stats.judge([np.array([[0.1]])])[0].word == "undecided"
-    constant = stats.judge([np.full((4, 3), 0.1)])[0]
-    assert constant.word == "undecided" and "t is not defined" in constant.reason
-
-
-def test_ranks_and_mean_that_disagree_stay_undecided():
-    d = np.array([0.01] * 8 + [0.02] * 3 + [-0.9])[:, None]
-    found = stats.judge([d])[0]
-    assert found.p < 0.05 and found.word == "undecided"
-    assert "point in different directions" in found.reason
-
-
-@pytest.mark.parametrize(
-    ("design", "primary", "never", "claim"),
-    [
-        ((1, 1), "McNemar", "a claim about methods", "about these trained models"),
-        ((1, 1, 3), "Cochran", "a claim about methods", "about these trained models"),
-        ((1, 3), "undecided unless the effect is very large", "Wilcoxon", "on this dataset"),
-        ((1, 5), "paired t over seeds", "Wilcoxon", "on this dataset"),
-        ((1, 10), "paired t over seeds", "", "on this dataset"),
-        ((3, 5), "k-hat", "Wilcoxon or Friedman", "by name"),
-        (
-            (6, 5),
-            "exact Wilcoxon over dataset means, with the paired t",
-            "datasets × seeds",
-            "like these",
-        ),
-        (
-            (11, 3, 6),
-            "exact Wilcoxon over dataset means, with the paired t in addition, each against",
-            "Nemenyi",
-            "like these",
-        ),
-    ],
-)
-def test_rows_of_the_decision_table(design, primary, never, claim):
-    rule = stats.decision_rule(*design[:2], num_variants=(*design, 2)[2])
-    assert primary in rule.primary and claim in rule.claim
-    assert never in " ".join(rule.never)
-
-
-def test_decision_table_names_limits():
-    eleven = stats.decision_rule(11, 3, num_variants=11, all_pairs=True)
-    assert "Holm over 55 Wilcoxon tests cannot fall below 0.05 on 11 datasets" in eleven.notes[0]
-    assert not stats.decision_rule(11, 3, num_variants=10, all_pairs=True).notes
-    assert "mixed model" in stats.decision_rule(11, 3, missing_cells=True).also
-    assert "one seed" in stats.decision_rule(11, 1).notes[0]
-    assert stats.decision_rule(1, 10, overlapping=True).primary == "corrected resampled t"
-    assert "Page" in stats.decision_rule(6, 3, shots_trend=True).primary
-    assert stats.decision_rule(1, 3).smallest_p is None and eleven.smallest_p is None
-    assert stats.decision_rule(11, 3).smallest_p == 2 / 2**11
-    with pytest.raises(ValueError, match="at least 1 dataset, 1 seed and 2 variants"):
-        stats.decision_rule(0, 1)
-
-
-def each(*means, seeds=5, noise=0.002):
-    """Paired differences (D, S) around one mean a dataset."""
-    return np.array(means)[:, None] + rng(7).normal(0, noise, (len(means), seeds))
-
-
-def test_few_datasets_decide_only_what_every_one_shows():
-    all_up, one_flat, mixed = each(0.03, 0.02, 0.04), each(0.03, 0.0, 0.04), each(0.05, -0.05, 0.05)
-    found = stats.judge([all_up, -all_up, one_flat, mixed], names=("x", "y", "z"))
-    assert [v.word for v in found] == ["better", "worse", "undecided", "undecided"]
-    assert {v.decided_by for v in found} == {"t_each"} and found[0].smallest_p is None
-    assert found[2].reason == "better in 2 of 3 datasets (x, z)"
-    assert found[3].reason == "better in 2 of 3 datasets (x, z) and worse in 1 of 3 datasets (y)"
-
-
-def test_p_of_every_dataset_is_the_largest_of_the_single_ones():
-    d = each(0.03, 0.01, 0.04)
-    single = [scipy_stats.ttest_1samp(row, 0.0).pvalue for row in d]
-    assert stats.judge([d])[0].raw_p == pytest.approx(max(single), rel=1e-5)
-    opposed = each(0.03, -0.01, 0.04)
-    one_sided = [scipy_stats.ttest_1samp(row, 0.0, alternative="greater").pvalue for row in opposed]
-    expected = min(1.0, 2 * min(max(one_sided), 1 - min(one_sided)))
-    assert stats.judge([opposed])[0].raw_p == pytest.approx(expected, rel=1e-5)
-
-
-def test_equivalent_means_in_every_dataset():
-    near, one_far = each(0.001, -0.001, 0.0), each(0.001, 0.02, -0.019)
-    words = [stats.judge([d])[0].word for d in (near, one_far)]
-    assert words == ["equivalent", "undecided"]
-
-
-def test_one_seed_on_few_datasets_decides_nothing():
-    found = stats.judge([each(0.03, 0.02, 0.04, seeds=1)])[0]
-    assert (found.word, found.p, found.decided_by) == ("undecided", None, "none")
-    assert found.reason == "one paired run per dataset: no test"
-
-
-def test_a_dataset_without_spread_is_named():
-    d = each(0.03, 0.02, 0.04)
-    d[1] = 0.02
-    found = stats.judge([d], names=("x", "y", "z"))[0]
-    assert found.word == "undecided" and "y: the difference is the same" in found.reason
-
-
-def test_a_gap_in_one_comparison_does_not_change_the_test_of_another():
-    whole = each(0.03, 0.02, 0.04, 0.01, 0.02, 0.05, 0.03)
-    holes = whole.copy()
-    holes[:4] = NAN
-    alone, beside = stats.judge([whole, whole])[0], stats.judge([whole, holes])
-    assert (beside[0].decided_by, beside[0].raw_p) == (alone.decided_by, alone.raw_p)
-    assert beside[0].decided_by == "wilcoxon" and beside[1].decided_by == "t_each"
 
 
 def test_posterior_over_resamples_that_share_nothing_is_the_plain_t():

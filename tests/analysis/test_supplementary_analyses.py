@@ -29,6 +29,7 @@ from analysis.sections import (
 )
 from analysis.sections import parts as parts_topic
 from analysis.sections.analysis import Analysis, Options
+from analysis.sections.claims import LIKE, THESE
 from analysis.sections.comparisons import compare_all, compared, differences
 from analysis.sections.conover import agreement
 from analysis.sections.design import rule_terms, rules
@@ -290,7 +291,7 @@ def test_trends_over_shots_rise_grow_and_shrink(tmp_path):
     assert cells["Fast"][5] == "grows" and cells["Slow"][3] == p_text(slow.p)
     assert "Not trained, and therefore without a curve: Zero." in box(further, "rise").text
     lines = dict(rule_terms(rules(further)))
-    assert lines["Decision table, shots: recommended test"] == "Page's L over datasets"
+    assert lines[f"Decision table, shots: {LIKE}"] == "Page's L over datasets"
     assert record(further)["shot_advantage"]["tables"]["trends"][1]["trend"] == "grows"
 
 
@@ -308,14 +309,18 @@ def test_trends_that_cannot_be_told_say_why(toggle, tmp_path):
 def test_the_decision_table_is_in_the_design_box(toggle, holes):
     facts = dict(toggle.section("design").table("design").rows)
     rule = stats.decision_rule(6, 3, num_variants=8)
-    assert facts["Decision table: recommended test"].startswith(rule.primary)
+    for name, scope in ((THESE, rule.these), (LIKE, rule.like)):
+        assert facts[f"Decision table: {name}"].startswith(scope.test)
+        assert all(text in facts[f"Decision table: {name}"] for text in scope.also)
     assert facts["Decision table: never"] == "; ".join(rule.never)
     assert facts["Decision table: notes"] == "; ".join(rule.notes) != ""
-    assert html.escape(rule.claim) in toggle.page.read_text()
     lines = dict(holes.section("design").table("design").rows)
-    assert "mixed model" in lines["Decision table: in addition"]
+    assert "mixed model" in lines[f"Decision table: {LIKE}"]
     raw = json.loads((toggle.out / "report.json").read_text())["sections"]["design"]["tables"]
-    assert [row["primary"] for row in raw["decision_table"]] == [rule.primary]
+    assert [(row["these_test"], row["like_test"]) for row in raw["decision_table"]] == [
+        (rule.these.test, rule.like.test)
+    ]
+    assert raw["decision_table"][0]["like_claim"] == rule.like.claim
 
 
 def resamples_file(path, *, datasets=1, scale=1.0):
