@@ -62,7 +62,7 @@ from core.store.manifest import has_manifest
 SCHEMA_VERSION = 3
 
 CHAPTERS: tuple[Chapter[Analysis], ...] = (
-    Chapter(key="headline", title="", topics=(headline.TOPIC,)),
+    Chapter(key="headline", title="", topics=(headline.TOPIC, headline.REMARKS)),
     Chapter(key="results", title="Results", topics=(results.TOPIC, shot_curves.TOPIC)),
     Chapter(
         key="where",
@@ -331,6 +331,7 @@ def report_schema() -> dict[str, Any]:
         "rng_seed": {"type": "integer"},
         "rope": number,
         "overlap": {"type": ["number", "null"], "description": ratio},
+        "adjusted_intervals": {"type": "boolean"},
     }
     identity = {
         "schema_version": {"const": SCHEMA_VERSION},
