@@ -14,8 +14,9 @@ from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.claims import NOT_TESTED, UNKNOWN, claim_columns, tally
 from analysis.sections.runs import anchors
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
+from analysis.sections.selection import grouped, noted, selection
 from analysis.sections.unpaired import unpaired_text
-from analysis.stats import Array, Claim, Judgment, ShownIn
+from analysis.stats import Array, Claim, Judgment, SeedMeans, ShownIn
 from analysis.text import (
     HM_OF_MEANS,
     Column,
@@ -188,11 +189,15 @@ def _judged(
 
 
 def judge_family(
-    tables: Sequence[Array], results: Results, options: Options, direction: int, family: int
+    differences: Sequence[Array | SeedMeans],
+    results: Results,
+    options: Options,
+    direction: int,
+    family: int,
 ) -> tuple[Judgment, ...]:
-    """The verdicts of paired differences (D, S) as one family, by the options of the report."""
+    """The verdicts of differences as ``stats.judge`` takes them, by the options of the report."""
     return stats.judge(
-        tables,
+        differences,
         alpha=options.alpha,
         rope=options.rope,
         overlap=options.overlap,
@@ -392,13 +397,13 @@ def _changes(results: Results, c: Comparison) -> tuple[str, ...]:
     return tuple(f"{name}: {old} → {new}" for name, old, new in changes)
 
 
-def _table(analysis: Analysis, block: Block, metric: str) -> Table:
+def _tables(analysis: Analysis, block: Block, metric: str) -> tuple[Table, ...]:
     results, where = analysis.results, anchors(analysis)
     rows = [
         ComparisonRow(c, _changes(results, c), where.to_variant(c.variant))
         for c in block.comparisons[metric]
     ]
-    return table(
+    made = table(
         "comparisons",
         f"{label(metric)}: difference from {block.reference} in points",
         COLUMNS,
@@ -406,6 +411,7 @@ def _table(analysis: Analysis, block: Block, metric: str) -> Table:
         notes=[_adjusted(analysis.options, block.comparisons[metric])],
         folded=metric != results.primary_metric,
     )
+    return grouped(analysis, made, [row.c.variant for row in rows])
 
 
 def _adjusted(options: Options, family: Sequence[Comparison]) -> str:
@@ -425,8 +431,8 @@ def forest_metrics(results: Results) -> tuple[str, ...]:
     return results.metrics[-4:] if results.curve else results.metrics[:4]
 
 
-def _forest_panel(block: Block, metric: str, rope: float) -> ForestInfo:
-    """What the forest plot of one metric shows."""
+def _forest_panel(block: Block, metric: str, rope: float, shown: Sequence[str]) -> ForestInfo:
+    """What the forest plot of one metric shows of these variants."""
     return ForestInfo(
         reference=block.reference,
         metric=metric,
@@ -442,15 +448,16 @@ def _forest_panel(block: Block, metric: str, rope: float) -> ForestInfo:
                 per_dataset=c.per_dataset,
             )
             for c in block.comparisons.get(metric, ())
-            if c.difference is not None
+            if c.difference is not None and c.variant in shown
         ),
     )
 
 
 def _forest(analysis: Analysis, block: Block, name: str) -> Figure | None:
     metrics = forest_metrics(analysis.results)
-    panels = [_forest_panel(block, metric, analysis.options.rope) for metric in metrics]
-    drawn = forests([panels], name=name)
+    rope, shown = analysis.options.rope, selection(analysis).shown
+    panels = [_forest_panel(block, metric, rope, shown) for metric in metrics]
+    drawn = noted(analysis, forests([panels], name=name))
     colors = " Blue ▲: better; orange ▼: worse; green ■: equivalent; hollow gray: undecided."
     return replace(drawn, caption=drawn.caption + colors) if drawn else None
 
@@ -473,7 +480,7 @@ def _section(analysis: Analysis, block: Block, forest_name: str) -> Section:
         key="comparisons",
         title=title,
         sentences=sentences,
-        tables=tuple(_table(analysis, block, metric) for metric in metrics),
+        tables=tuple(t for metric in metrics for t in _tables(analysis, block, metric)),
         figures=(drawn,) if drawn else (),
     )
 
