@@ -479,11 +479,14 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     said = headline(results, blocks, analysis.options.alpha)
     images = image_sentences(compared_images(analysis), analysis.options.alpha)
     rows = answers(results, blocks) if len(results.variants) > 1 else []
-    notes = tuple(remarks(results, rows))
-    return [
-        Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows)),
-        Section(key="remarks", sentences=notes, reason="" if notes else "there are none"),
-    ]
+    return [Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows))]
+
+
+def _remarks(analysis: Analysis) -> Sequence[Section]:
+    results, blocks = analysis.results, compared(analysis)
+    rows = answers(results, blocks) if len(results.variants) > 1 else []
+    return [Section(key="remarks", sentences=tuple(remarks(results, rows)))]
 
 
 TOPIC = Topic(key="headline", build=_sections, files={"answer": COLUMNS}, show=Show.ALL)
+REMARKS = Topic(key="remarks", build=_remarks, show=Show.ALL)
