@@ -412,8 +412,8 @@ def _missing(cells: Cells, effects: Sequence[PartEffect]) -> list[str]:
     ]
     if any(e.kind == "shapley" and SHIFT in e.assumptions for e in effects):
         said.append(
-            "Shapley values add up to all on minus all off of that fit, which can differ from the "
-            "difference of the pairs of runs of these two cells"
+            "Shapley values add up to the difference of all on and all off in that fit, which can "
+            "differ from the one of their pairs of runs"
         )
     return said
 
