@@ -242,7 +242,7 @@ def test_report_is_complete_escaped_and_offline(study, capsys):
     assert "1 diverged" in page and "batch-coupled" in page and html.escape(EMBEDDED_CAVEAT) in page
     assert 'href="../000001/"' in page and (folder / "report" / "../000001").is_dir()
     ids = re.findall(r' id="([^"]+)"', page)
-    assert len(ids) == len(set(ids)) and page.count("<svg ") == 13
+    assert len(ids) == len(set(ids)) and page.count("<svg ") == 15
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', page))
     assert used <= set(ids)
     markdown = (folder / "report" / "report.md").read_text()
