@@ -8,7 +8,7 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
-from analysis.sections.comparisons import Block, Comparison, compared, differences
+from analysis.sections.comparisons import Block, Comparison, compared, differences, headline_family
 from analysis.sections.section import Section, Topic
 from analysis.stats import Array, Estimate, Posterior, PValue
 from analysis.text import Column, Columns, Kind, Show, Table, label, table
@@ -49,8 +49,7 @@ class Evidence:
 
 def evidence(results: Results, block: Block, options: Options) -> tuple[Evidence, ...]:
     """Evidence for every comparison of the headline's metric that has a value."""
-    family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
-    return tuple(_of(results, c, options) for c in family)
+    return tuple(_of(results, c, options) for c in headline_family(results, block))
 
 
 def _of(results: Results, c: Comparison, options: Options) -> Evidence:

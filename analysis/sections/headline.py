@@ -171,7 +171,7 @@ def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -
     if scope == LIKE and num < 2:
         text = "Nothing is known about other datasets, because there is only one."
         return make_sentence(text, kind="undecided")
-    if scope == THESE and all(row.c.num_pairs <= row.c.num_datasets for row in rows):
+    if scope == THESE and all(0 < row.c.num_pairs <= row.c.num_datasets for row in rows):
         text = "Nothing is known about other seeds, because there is one run per dataset."
         return make_sentence(text, kind="undecided")
     where = f"On {_datasets(num, scope)}"

@@ -61,16 +61,15 @@ def test_a_metric_has_a_direction():
     np.testing.assert_array_equal(error.scores("a", "accuracy"), results().scores("a", "accuracy"))
 
 
-def test_a_variant_without_a_score_has_no_run_yet():
-    found = replace(results(), variants=("a", "zero", "new"), runs=pd.DataFrame({"x": [1]}))
+def test_a_variant_without_a_finished_run_has_no_run_yet():
     missing = Problem(kind="missing", variant="new", dataset="d0", seed=0, detail="no record yet")
-    planned = replace(found, problems=(missing,))
+    planned = replace(results(), variants=("a", "zero", "new"), problems=(missing,))
     assert planned.not_comparable("new", "a") == "no run yet"
     assert planned.not_comparable("a", "new") == "new has no run yet"
-    assert planned.not_comparable("zero", "a") == ""
+    assert planned.not_comparable("zero", "a") == "" == planned.not_comparable("new", "new")
     failed = replace(planned, problems=(missing, replace(missing, kind="failed")))
-    assert failed.not_comparable("new", "a") == "no usable run (1 failed, 1 missing)"
-    assert replace(planned, runs=pd.DataFrame()).not_comparable("new", "a") == "no score"
+    assert failed.not_comparable("new", "a") == "no finished run (1 failed, 1 missing)"
+    assert "protocol" not in planned.not_comparable("new", "a")
 
 
 def test_best_and_second_follow_the_direction():

@@ -143,9 +143,8 @@ def test_the_report_says_who_is_from_where_and_pairs_nobody(study, tmp_path):
     )
     block = made.section("comparisons").tables[0]
     rows = dict(zip([r[1] for r in block.rows], block.texts(), strict=True))
-    assert "not compared" in rows["theirs/CoOp"] and "not compared" not in rows["Full"]
-    reason = next(cell for cell in rows["theirs/CoOp"] if "Welch" in cell)
-    assert "data/set0" in reason and "data/set1" in reason and "on average" in reason
+    assert any("no pairs" in cell for cell in rows["theirs/CoOp"])
+    assert not any("no pairs" in cell for cell in rows["Full"])
     page = (tmp_path / "o" / "index.html").read_text()
     assert "from theirs" in page and str(other) in page
     runs = made.section("runs").tables[0].texts()
