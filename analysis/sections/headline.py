@@ -465,7 +465,7 @@ class AnswerRow:
 COLUMNS: Columns[AnswerRow] = (
     Column("name", "What", Kind.NAME, lambda r: r.name),
     Column("within", "", Kind.NOTE, lambda r: r.within, Show.PAGE),
-    Column("variant", "Variant", Kind.NAME, lambda r: r.answer.variant, Show.FILES),
+    Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant, Show.FILES),
     Column("reference", "Against", Kind.TEXT, lambda r: r.answer.against, READ_FILES),
     Column("metric", "Metric", Kind.TEXT, lambda r: r.c.metric, Show.FILES),
     Column("effect", "Points", Kind.EFFECT, lambda r: r.effect, Show.PAGE),
