@@ -22,6 +22,7 @@ from analysis.stats import (
 )
 from analysis.stats.attribution import aliases, combine
 from tests.helpers.paths import GOLDEN
+from tests.helpers.resampled import percentiles, resampled_averages
 
 REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
 GRID = REFERENCE["toggle_grid"]
@@ -123,8 +124,8 @@ def test_two_level_interval_of_shapley_values_matches_the_reference():
     resamples, cells = draw(reps=10_000), reference_cells()
     for part, interval in case.items():
         effect = combine(cells, contrast("shapley", frozenset([part]), PARTS))
-        two_level, _ = resamples.averages(effect, widen=False)
-        np.testing.assert_allclose(stats.percentile_interval(two_level), interval, atol=0.03)
+        two_level, _ = resampled_averages(resamples, effect)
+        np.testing.assert_allclose(percentiles(two_level), interval, atol=0.03)
 
 
 def test_effects_carry_the_claims_of_both_scopes_and_holm_within_their_kind(found):
