@@ -48,10 +48,12 @@ CAPTIONS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributionInfo:
     """What the parts are worth: ``parts`` in the order of the rows, ``base`` and ``full`` the mean
-    scores with all of them off and on, and every effect. ``metric`` is the printed name.
+    scores with all of them off and on, and every effect. ``metric`` is the printed name,
+    ``direction`` -1 where less of it is better.
     """
 
     metric: str
+    direction: int
     parts: tuple[str, ...]
     complete: bool
     base: float | None
@@ -65,11 +67,12 @@ class AttributionInfo:
         }
 
 
-def attribution_figure(found: Attribution, *, metric: str) -> Figure | None:
+def attribution_figure(found: Attribution, *, metric: str, direction: int = 1) -> Figure | None:
     """The figure of a toggle grid; panels without numbers are left out, None without any."""
     info = AttributionInfo(
         metric=metric,
-        parts=found.by_value,
+        direction=direction,
+        parts=found.by_value(direction),
         complete=found.complete,
         base=found.base,
         full=found.full,
@@ -91,12 +94,18 @@ def attribution_figure(found: Attribution, *, metric: str) -> Figure | None:
     return Figure(
         name="attribution",
         title=f"What each part is worth, in points of {metric}",
-        caption=" ".join(CAPTIONS[name] for name in shown),
+        caption=" ".join([*(CAPTIONS[name] for name in shown), *_assumed(found)]),
         info=info,
         draw=partial(_draw, info, tuple(shown)),
         panels=panels,
         shared_rows=True,
     )
+
+
+def _assumed(found: Attribution) -> list[str]:
+    """What the numbers assume, as sentences."""
+    known = dict.fromkeys(a for effect in found.effects for a in effect.assumptions)
+    return [f"Assumed where the table says so: {', and '.join(known)}."] if known else []
 
 
 def _present(info: AttributionInfo) -> tuple[bool, bool, bool]:
@@ -157,7 +166,7 @@ def _steps(axes: Axes, info: AttributionInfo, style: Style) -> None:
     for row, part in enumerate(info.parts, start=1):
         effect, value = worth[part,]
         step = 100 * value
-        color = style.better if step >= 0 else style.worse
+        color = style.toward(info.direction * step)
         sure = effect.judgment.these.decided
         axes.plot([at, at], [row - 1, row + 0.36], color=style.soft, linewidth=0.8, zorder=1)
         axes.barh(
@@ -176,10 +185,9 @@ def _steps(axes: Axes, info: AttributionInfo, style: Style) -> None:
     room = 0.16 * max(max(spots) - min(spots), 1e-6)
     axes.set_xlim(min(spots) - 0.5 * room, max(spots) + 0.5 * room)
     _end(axes, info.base, 0, "")
-    if info.full is not None:
-        _end(axes, info.full, last, f"  ({signed(info.full - info.base)})")
+    _end(axes, at / 100, last, f"  ({signed(at / 100 - info.base)})")
     axes.set_xlabel(f"{info.metric}, %", parse_math=False)
-    below = "Step: Shapley value; line: 95 %, datasets like these; pale: undecided"
+    below = "Step: Shapley value; line: 95 %, these datasets; pale: undecided"
     _title(axes, "From all off to all on", style, below=below)
     bare(axes, style)
 
@@ -269,7 +277,7 @@ def _pairs(axes: Axes, info: AttributionInfo, style: Style) -> None:
                 values[i + 1, j] = value
                 decided = effect.judgment.these.decided or effect.judgment.like.decided
                 texts[i + 1, j] = signed(value) + (marks(effect.judgment) if decided else "")
-    _paint_lower(axes, values, texts, style)
+    _paint_lower(axes, values, texts, info.direction, style)
     below = "Pairs, points; marks: these, like these" if k > 3 else ""
     _title(axes, "Beyond the sum", style, below=below)
     for j, shown in enumerate(shown_names(parts[:-1], room=72, size=8.5)):
@@ -281,7 +289,7 @@ def _pairs(axes: Axes, info: AttributionInfo, style: Style) -> None:
     bare(axes, style, keep=(), grid="")
 
 
-def _paint_lower(axes: Axes, values: Array, texts: Array, style: Style) -> None:
+def _paint_lower(axes: Axes, values: Array, texts: Array, direction: int, style: Style) -> None:
     """Cells centered on whole numbers, so that the rows are those of the neighbors."""
     rows, columns = values.shape
     most = max(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), 1e-6)
@@ -290,7 +298,7 @@ def _paint_lower(axes: Axes, values: Array, texts: Array, style: Style) -> None:
             if not np.isfinite(values[i, j]):
                 continue
             value = float(values[i, j])
-            color = style.better if value >= 0 else style.worse
+            color = style.toward(direction * value)
             strength = 0.58 * min(1.0, abs(value) / most)
             box = Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, color=color, alpha=strength, lw=0)
             axes.add_patch(box)

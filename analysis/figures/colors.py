@@ -20,6 +20,10 @@ class Style:
     equivalent: str = "#029e73"
     undecided: str = "#8b9096"
 
+    def toward(self, gain: float) -> str:
+        """The color of a change, positive where it is for the better."""
+        return self.better if gain >= 0 else self.worse
+
     def of(self, verdict: str) -> str:
         """The color of a verdict word; that of undecided for any other text."""
         known = {"better": self.better, "worse": self.worse, "equivalent": self.equivalent}

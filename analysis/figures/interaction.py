@@ -50,8 +50,8 @@ def interaction_figure(pairs: Sequence[CellMeans], *, metric: str) -> Figure | N
     return Figure(
         name="interaction",
         title="Interaction plots",
-        caption="Mean over datasets, other factors and seeds, with 95 % t intervals over seeds. "
-        "Parallel lines mean that the factors do not interact.",
+        caption="Mean over datasets, other factors and seeds, with 95 % t intervals over seeds "
+        "where no run is missing. Parallel lines mean that the factors do not interact.",
         info=infos,
         draw=partial(_draw, infos, metric),
         panels=panels,

@@ -8,7 +8,7 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
-from analysis.sections.comparisons import Block, Comparison, compared, differences
+from analysis.sections.comparisons import Block, Comparison, compared, differences, headline_family
 from analysis.sections.section import Section, Topic
 from analysis.stats import Array, Estimate, Posterior, PValue
 from analysis.text import Column, Columns, Kind, Show, Table, label, table
@@ -49,8 +49,7 @@ class Evidence:
 
 def evidence(results: Results, block: Block, options: Options) -> tuple[Evidence, ...]:
     """Evidence for every comparison of the headline's metric that has a value."""
-    family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
-    return tuple(_of(results, c, options) for c in family)
+    return tuple(_of(results, c, options) for c in headline_family(results, block))
 
 
 def _of(results: Results, c: Comparison, options: Options) -> Evidence:
@@ -142,13 +141,12 @@ def _note(options: Options) -> str:
         "Hodges-Lehmann is the median of the pairwise averages, which is robust to one unusual "
         "dataset. g is the difference in standard deviations of the differences (Hedges). r is the "
         "matched-pairs rank-biserial correlation, from −1 to 1. P(better run) is the share of "
-        f"paired runs that the variant wins, and meaningful if the side that is better on these "
+        "paired runs that the variant wins, and meaningful if the side that is better on these "
         f"datasets wins {stats.GAMMA:g} of them (Bouthillier et al.); P(improvement) is the same "
         "share over all runs of a dataset against all runs of the reference, averaged over "
-        "datasets; their intervals are exact, with the dataset as the unit (on one dataset, the "
-        "run). p sign test is an exact test of the number of wins; it decides nothing here. P−, P= "
-        "and P+ are the posterior probabilities that the variant is worse, practically equal and "
-        "better "
+        "datasets; their intervals are exact, with the dataset as the unit (on one dataset, the run). p sign test is an "
+        "exact test of the number of wins; it decides nothing here. P−, P= and P+ are the "
+        "posterior probabilities that the variant is worse, practically equal and better "
         f"({posterior})."
     )
 

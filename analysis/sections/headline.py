@@ -171,7 +171,7 @@ def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -
     if scope == LIKE and num < 2:
         text = "Nothing is known about other datasets, because there is only one."
         return make_sentence(text, kind="undecided")
-    if scope == THESE and all(row.c.num_pairs <= row.c.num_datasets for row in rows):
+    if scope == THESE and all(0 < row.c.num_pairs <= row.c.num_datasets for row in rows):
         text = "Nothing is known about other seeds, because there is one run per dataset."
         return make_sentence(text, kind="undecided")
     where = f"On {_datasets(num, scope)}"
@@ -414,10 +414,11 @@ def answer_table(
     *,
     rope: float,
     one_method: bool = False,
+    adjusted: bool = False,
     seconds: Mapping[str, float] | None = None,
 ) -> Table:
     """The rows with their effects drawn on one scale; the table of comparisons has them all.
-    ``seconds`` of training by variant, where they are recorded.
+    ``seconds`` of training by variant, where they are recorded; ``adjusted``: the intervals are.
     """
     shown, times = rows[:MAX_ROWS], seconds or {}
     ends = [abs(e) for row in shown for e in _ends(row.c, rope)]
@@ -431,7 +432,8 @@ def answer_table(
         )
         for row in shown
     ]
-    notes = [KEY + (SHADED.format(rope=points(rope)) if rope else "")]
+    joint = " and adjusted for the number of comparisons" if adjusted else ""
+    notes = [f"{KEY}{joint}." + (SHADED.format(rope=points(rope)) if rope else "")]
     if left := len(rows) - len(shown):
         notes.append(f"{counted(left, 'further row')} in the table of comparisons.")
     title = f"{label(rows[0].c.metric)}: how much, and could it be luck?"
@@ -440,7 +442,7 @@ def answer_table(
 
 KEY = (
     "Dot: mean difference over datasets. Thick bar: where the mean on these datasets would lie "
-    "with other seeds. Thin line: on other datasets like these. Both 95 %."
+    "with other seeds. Thin line: on other datasets like these. Both 95 %"
 )
 SHADED = " Shaded: within ±{rope} points, too small to matter."
 
@@ -465,6 +467,7 @@ def _tables(analysis: Analysis, rows: Sequence[Answer]) -> tuple[Table, ...]:
     found = answer_table(
         rows,
         rope=analysis.options.rope,
+        adjusted=analysis.options.adjusted_intervals,
         one_method=len(results.references) == 1,
         seconds={str(row["variant"]): row["train_seconds"] for row in costs},
     )
@@ -476,11 +479,14 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     said = headline(results, blocks, analysis.options.alpha)
     images = image_sentences(compared_images(analysis), analysis.options.alpha)
     rows = answers(results, blocks) if len(results.variants) > 1 else []
-    notes = tuple(remarks(results, rows))
-    return [
-        Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows)),
-        Section(key="remarks", sentences=notes, reason="" if notes else "there are none"),
-    ]
+    return [Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows))]
+
+
+def _remarks(analysis: Analysis) -> Sequence[Section]:
+    results, blocks = analysis.results, compared(analysis)
+    rows = answers(results, blocks) if len(results.variants) > 1 else []
+    return [Section(key="remarks", sentences=tuple(remarks(results, rows)))]
 
 
 TOPIC = Topic(key="headline", build=_sections, files={"answer": COLUMNS}, show=Show.ALL)
+REMARKS = Topic(key="remarks", build=_remarks, show=Show.ALL)

@@ -18,6 +18,7 @@ from analysis.read.toggle_grid import find_toggle_grid
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.claims import claim_columns
 from analysis.sections.comparisons import judge_family
+from analysis.sections.pairwise import Pairwise, paired
 from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import as_sentence
 from analysis.stats import (
@@ -25,11 +26,14 @@ from analysis.stats import (
     Alias,
     Array,
     Attribution,
+    Cell,
     CellMeans,
     Judgment,
+    KnownPair,
     LevelCells,
     PartEffect,
     Refusal,
+    SeedMeans,
     VarianceShares,
     VarianceSource,
     attribute,
@@ -58,8 +62,12 @@ class PartsView:
     variance: Mapping[str, VarianceShares] = field(default_factory=dict)
 
 
-def parts_view(results: Results, metric: str, options: Options) -> PartsView:
-    """Attribution where parts are switched on and off, effects by level where there are more."""
+def parts_view(
+    results: Results, metric: str, options: Options, pairs: Pairwise | None = None
+) -> PartsView:
+    """Attribution where parts are switched on and off, effects by level where there are more.
+    ``pairs`` has the judgments of pairs of variants.
+    """
     if not any(results.factors.values()):
         return PartsView(
             reason="the variants have no factors, so the parts they switch are unknown"
@@ -67,24 +75,41 @@ def parts_view(results: Results, metric: str, options: Options) -> PartsView:
     grid = find_toggle_grid(results.factors, levels=results.levels, base=_bare(results))
     tables = dict(zip(results.variants, results.cube(results.variants, metric), strict=True))
 
-    def judge(family: Sequence[Array]) -> tuple[Judgment, ...]:
+    def judge(family: Sequence[Array | SeedMeans]) -> tuple[Judgment, ...]:
         return judge_family(family, results, options, results.direction(metric), len(family))
 
     by_level = {levels: tables[v] for levels, v in grid.by_level.items()}
-    levels = level_effects(by_level, grid.factors, judge=judge) if by_level else ()
+    known = _known(results, pairs, grid.by_level)
+    levels = level_effects(by_level, grid.factors, judge=judge, known=known) if by_level else ()
     whole = len(by_level) == prod(len(levels) for levels in grid.factors.values())
-    pairs = _cell_means(by_level, grid.factors) if by_level and whole else ()
+    means = _cell_means(by_level, grid.factors) if by_level and whole else ()
     if not 1 < len(grid.parts) <= MAX_PARTS:
         reason = grid.reason or f"attribution needs 2 to {MAX_PARTS} parts, found {len(grid.parts)}"
-        return PartsView(levels=levels, pairs=pairs, reason=reason, outside=grid.outside)
+        return PartsView(levels=levels, pairs=means, reason=reason, outside=grid.outside)
     cells = {cell: tables[v] for cell, v in grid.cells.items()}
     return PartsView(
-        attribution=attribute(cells, grid.parts, judge=judge),
+        attribution=attribute(
+            cells, grid.parts, judge=judge, known=_known(results, pairs, grid.cells)
+        ),
         levels=levels,
-        pairs=pairs,
+        pairs=means,
         outside=grid.outside,
         variance=dict(zip(results.datasets, variance_shares(cells, grid.parts), strict=True)),
     )
+
+
+def _known(
+    results: Results, pairs: Pairwise | None, variant_of: Mapping[Cell, str]
+) -> KnownPair[Cell]:
+    """The judgment of a pair of cells where their variants have one, so that a pair has one word
+    per scope everywhere.
+    """
+
+    def known(cell: Cell, other: Cell) -> Judgment | None:
+        names = [results.aliases.get(v, v) for v in (variant_of[cell], variant_of[other])]
+        return pairs.judgment(*names) if pairs else None
+
+    return known
 
 
 def _bare(results: Results) -> str:
@@ -109,7 +134,8 @@ def _cell_means(
 @once
 def parts(analysis: Analysis) -> PartsView:
     """The parts of this report's study, on the metric of the headline."""
-    return parts_view(analysis.results, analysis.metric, analysis.options)
+    pairs = paired(analysis)[analysis.metric]
+    return parts_view(analysis.results, analysis.metric, analysis.options, pairs)
 
 
 def has_attribution(analysis: Analysis) -> bool:
@@ -139,6 +165,7 @@ EFFECT_COLUMNS: Columns[PartEffect] = (
     Column("parts", "Parts", Kind.LIST, lambda e: e.parts, Show.FILES),
     Column("value", "Points", Kind.DIFFERENCE, lambda e: e.value, Show.FILES),
     *claim_columns(lambda e: e.judgment, read=Show.FILES),
+    Column("assumptions", "Assumes", Kind.LIST, lambda e: e.assumptions, Show.FILES),
     Column("reason", "Remark", Kind.NOTE, lambda e: e.reason, Show.FILES),
 )
 READ_COLUMNS: Columns[PartEffect | Refusal] = (
@@ -149,6 +176,14 @@ READ_COLUMNS: Columns[PartEffect | Refusal] = (
         replace(c, show=c.show & Show.READ)
         for c in claim_columns(_of_effect("judgment"))
         if c.show & Show.READ
+    ),
+    Column(
+        "assumptions",
+        "Assumes",
+        Kind.NOTE,
+        lambda e: e.assumptions if isinstance(e, PartEffect) else (),
+        Show.READ,
+        optional=True,
     ),
     Column("remark", "Remark", Kind.NOTE, lambda e: e.reason, Show.READ, optional=True),
 )
@@ -187,9 +222,9 @@ SAID_IN_THE_ANSWER = {"full_minus_base", "leave_one_out"}
 """Effects that are comparisons with a reference, which the answer and the forest plot draw."""
 
 EFFECTS_NOTE = (
-    "Each kind of effect is a family of its own for Holm's adjustment, and its test follows from "
-    "its own numbers of datasets and seeds. The table of comparisons is another family, so the "
-    "same difference can have a different p there."
+    "The difference of two variants (all on minus all off, alone, in the full set) has the verdict "
+    "and the p values that this pair has in the comparisons. Each other kind of effect is a family "
+    "of its own for Holm's adjustment."
 )
 
 
@@ -200,7 +235,11 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
     found = view.attribution
     if found is None:
         return [Section(key="attribution", tables=(outside,), reason=view.reason)]
-    drawn = attribution_figure(found, metric=label(analysis.metric))
+    drawn = attribution_figure(
+        found,
+        metric=label(analysis.metric),
+        direction=analysis.results.direction(analysis.metric),
+    )
     if {effect.kind for effect in found.effects} <= SAID_IN_THE_ANSWER:
         drawn = None
     shown: list[PartEffect | Refusal] = [*found.effects, *found.refused]

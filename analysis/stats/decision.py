@@ -13,9 +13,8 @@ import numpy as np
 
 from analysis.stats.equivalence import ROPE
 from analysis.stats.intervals import Array, Interval, t_interval
-from analysis.stats.mean_tests import MeanTest, stratified_t, t_over_datasets
+from analysis.stats.mean_tests import MeanTest, SeedMeans, stratified_t, t_over_datasets
 from analysis.stats.multiple import holm
-from analysis.stats.paired import win_tie_loss
 from analysis.stats.replicability import replicated
 
 IDENTICAL = "identical in every pair"
@@ -83,7 +82,7 @@ class Judgment:
 
 
 def judge(
-    differences: Sequence[Array],
+    differences: Sequence[Array | SeedMeans],
     *,
     alpha: float = 0.05,
     rope: float = ROPE,
@@ -92,19 +91,20 @@ def judge(
     direction: int = 1,
     level: float = 0.95,
 ) -> tuple[Judgment, ...]:
-    """The verdicts of a family of comparisons, each an array (D, S) of paired differences.
+    """The verdicts of a family of comparisons, each an array (D, S) of paired differences or, where
+    runs are not paired, what the seeds of every dataset tell of the difference.
 
     These datasets: ``stratified_t``; datasets like these: ``t_over_datasets``. Every scope is a
     family for Holm's adjustment, and so are its tests of equivalence. ``direction`` is -1 for a
     metric of which less is better; ``level`` is that of the intervals; ``overlap`` and
     ``shared_seeds`` as in ``stratified_t``.
     """
-    tables = [np.atleast_2d(d) for d in differences]
-    these = [stratified_t(d, overlap=overlap, shared_seeds=shared_seeds) for d in tables]
-    like = [t_over_datasets(d) for d in tables]
+    seeds = [d if isinstance(d, SeedMeans) else SeedMeans.of(d) for d in differences]
+    these = [stratified_t(d, overlap=overlap, shared_seeds=shared_seeds) for d in seeds]
+    like = [t_over_datasets(d) for d in differences]
     scopes = (_claims(tests, alpha, rope, direction, level) for tests in (these, like))
     return tuple(
-        _judgment(table, one, two) for table, one, two in zip(tables, *scopes, strict=True)
+        _judgment(means.identical, one, two) for means, one, two in zip(seeds, *scopes, strict=True)
     )
 
 
@@ -150,10 +150,9 @@ def verdict(
     return "undecided"
 
 
-def _judgment(table_DS: Array, these: Claim, like: Claim) -> Judgment:
+def _judgment(identical: bool, these: Claim, like: Claim) -> Judgment:
     """Both claims, with a remark where there is nothing to tell apart."""
-    known = table_DS[np.isfinite(table_DS)]
-    if known.size and sum(win_tie_loss(known)[::2]) == 0:
+    if identical:
         these, like = (replace(claim, reason=IDENTICAL) for claim in (these, like))
     return Judgment(these=these, like=like)
 

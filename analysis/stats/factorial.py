@@ -10,11 +10,13 @@ from itertools import combinations
 
 import numpy as np
 
-from analysis.stats.attribution import Judge, PartEffect, part_effects
+from analysis.stats.attribution import Judge, KnownPair, PartEffect, Wanted, part_effects
 from analysis.stats.decision import judge as default_judge
-from analysis.stats.intervals import Array, MeanInterval, paired_differences, t_interval
+from analysis.stats.intervals import Array, MeanInterval, t_interval
+from analysis.stats.unbalanced import filled
 
-LevelCells = Mapping[tuple[str, ...], Array]
+Levels = tuple[str, ...]
+LevelCells = Mapping[Levels, Array]
 
 
 def level_effects(
@@ -22,27 +24,30 @@ def level_effects(
     factors: Mapping[str, Sequence[str]],
     *,
     judge: Judge = default_judge,
+    known: KnownPair[Levels] | None = None,
 ) -> tuple[PartEffect, ...]:
     """Main effects by level, for factors with any number of levels: each level minus the first.
 
     A level is compared over the combinations of the other factors that have scores with it and with
-    the first level, so that nothing else changes. Each factor is one family for ``judge``.
+    the first level, so that nothing else changes. Each factor is one family for ``judge``;
+    ``known`` has the judgments of pairs that are judged elsewhere.
     """
     made: list[PartEffect] = []
-    known = {c: s for c, s in cells.items() if np.isfinite(s).any()}
+    observed = {c: s for c, s in cells.items() if np.isfinite(s).any()}
     for index, (name, levels) in enumerate(factors.items()):
         found = []
         for level in levels[1:]:
-            pairs = [
-                (known[c], known[first])
-                for c in known
-                if c[index] == level
-                and (first := (*c[:index], levels[0], *c[index + 1 :])) in known
-            ]
+            pairs = {
+                cell: first
+                for cell in observed
+                if cell[index] == level
+                and (first := (*cell[:index], levels[0], *cell[index + 1 :])) in observed
+            }
             if pairs:
-                differences = [paired_differences(a, b) for a, b in pairs]
-                found.append(((name, levels[0], level), np.mean(differences, axis=0)))
-        made += part_effects("level", found, judge=judge)
+                weights = dict.fromkeys(pairs, 1 / len(pairs))
+                weights |= dict.fromkeys(pairs.values(), -1 / len(pairs))
+                found.append(Wanted((name, levels[0], level), weights))
+        made += part_effects("level", observed, found, judge=judge, known=known)
     return tuple(made)
 
 
@@ -70,14 +75,24 @@ class CellMeans:
 
 
 def cell_means(cells: LevelCells, factors: Mapping[str, Sequence[str]]) -> tuple[CellMeans, ...]:
-    """Cell means of every pair of factors, the pair that interacts most first."""
+    """Cell means of every pair of factors, the pair that interacts most first.
+
+    Missing runs are filled as ``unbalanced`` fits them; a mean that needs such a run has no
+    interval.
+    """
     names = list(factors)
     made = []
+    scores_CDS = np.stack(list(cells.values()))
+    fitted = np.stack([filled(scores_CDS[:, d]) for d in range(scores_CDS.shape[1])], axis=1)
+    expected = dict(zip(cells, fitted, strict=True))
     for i, j in combinations(range(len(names)), 2):
         first, second = tuple(factors[names[i]]), tuple(factors[names[j]])
         table = tuple(
             tuple(
-                _over_seeds([s for c, s in cells.items() if (c[i], c[j]) == (one, two)])
+                _over_seeds(
+                    [s for c, s in cells.items() if (c[i], c[j]) == (one, two)],
+                    [s for c, s in expected.items() if (c[i], c[j]) == (one, two)],
+                )
                 for two in second
             )
             for one in first
@@ -94,10 +109,16 @@ def cell_means(cells: LevelCells, factors: Mapping[str, Sequence[str]]) -> tuple
     return tuple(sorted(made, key=lambda pair: -pair.departure))
 
 
-def _over_seeds(tables: Sequence[Array]) -> MeanInterval | None:
-    """Mean over variants and datasets of every seed that is complete, and its t interval."""
+def _over_seeds(tables: Sequence[Array], expected: Sequence[Array]) -> MeanInterval | None:
+    """Mean over variants and datasets of every seed that is complete, and its t interval; without
+    an interval where only a fit completes a seed.
+    """
     if not tables:
         return None
-    per_seed = np.mean([t.mean(axis=0) for t in tables], axis=0)
+    scores, fitted = np.stack(tables), np.stack(expected)
+    per_seed = fitted.mean(axis=(0, 1))
     known = per_seed[~np.isnan(per_seed)]
-    return t_interval(known) if known.size else None
+    if not known.size:
+        return None
+    made = np.isnan(scores).any(axis=(0, 1)) & ~np.isnan(per_seed)
+    return MeanInterval(float(known.mean()), None, known.size) if made.any() else t_interval(known)

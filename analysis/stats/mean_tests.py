@@ -7,15 +7,17 @@ mean over seeds; they differ in what its standard error is made of.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from analysis.stats.intervals import Array, Interval, dataset_means, has_spread
+from analysis.stats.intervals import ROUNDING, Array, Interval, dataset_means, has_spread
 
 NO_PAIR = "no pair of scores"
 ONE_RUN = "one paired run per dataset, so nothing is known about other seeds"
 ONE_DATASET = "one dataset, so nothing is known about others"
+BORROWED = "a dataset with one run takes the average seed variance of the others"
 CONSTANT = "the differences do not vary: t is not defined"
 
 
@@ -67,10 +69,93 @@ class MeanTest:
         return float(stats.t.sf(nearest / self.error, self.df))
 
 
+class SeedMean(NamedTuple):
+    """What the seeds of one dataset tell of a mean: its ``value``, the ``variance`` of one seed's
+    value with its degrees of freedom ``df``, and how many seeds the mean is worth, its ``size``.
+
+    ``df`` is 0 where the seeds do not tell the variance.
+    """
+
+    value: float
+    variance: float
+    size: float
+    df: float
+
+    @classmethod
+    def of(cls, values: Array) -> "SeedMean":
+        """The mean of one value per seed, none of them NaN."""
+        variance = float(values.var(ddof=1)) if has_spread(values) else 0.0
+        return cls(values.mean(), variance, values.size, values.size - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedMeans:
+    """A difference as the seeds of every dataset tell it; None for a dataset that has none.
+
+    ``together`` is the mean over datasets as one sample of seeds, for models that were scored on
+    all datasets.
+    """
+
+    by_dataset: tuple[SeedMean | None, ...]
+    together: SeedMean | None = None
+
+    @classmethod
+    def of(cls, difference_DS: Array) -> "SeedMeans":
+        """From paired differences, NaN where a pair is missing."""
+        table = np.atleast_2d(difference_DS)
+        known = np.isfinite(table)
+        rows = [row[here] for row, here in zip(table, known, strict=True)]
+        some = table[known.any(axis=1)]
+        per_seed = some[:, np.isfinite(some).all(axis=0)].mean(axis=0) if some.size else some
+        return cls(
+            by_dataset=tuple(SeedMean.of(row) if row.size else None for row in rows),
+            together=SeedMean.of(per_seed) if per_seed.size else None,
+        )
+
+    @classmethod
+    def unpaired(cls, first_DS: Array, second_DS: Array) -> "SeedMeans":
+        """From runs that are no pairs, (D, S) on either side: the difference of the two means with
+        Welch's variance and degrees of freedom (Biometrika 34, 1947).
+        """
+        pairs = zip(np.atleast_2d(first_DS), np.atleast_2d(second_DS), strict=True)
+        return cls(by_dataset=tuple(_welch(one, two) for one, two in pairs))
+
+    @property
+    def known(self) -> list[SeedMean]:
+        """The datasets that have a value."""
+        return [mean for mean in self.by_dataset if mean is not None]
+
+    @property
+    def identical(self) -> bool:
+        """Whether no run shows any difference."""
+        same = [not round(mean.value, ROUNDING) and not mean.variance for mean in self.known]
+        return bool(same) and all(same)
+
+    @property
+    def values(self) -> Array:
+        """The value of every dataset, (D,), NaN where there is none."""
+        return np.array([np.nan if m is None else m.value for m in self.by_dataset])
+
+
+def _welch(first: Array, second: Array) -> SeedMean | None:
+    """One dataset of ``SeedMeans.unpaired``; None where a side has no run."""
+    one, two = (side[np.isfinite(side)] for side in (first, second))
+    if not one.size or not two.size:
+        return None
+    value = float(one.mean() - two.mean())
+    if min(one.size, two.size) < 2:
+        return SeedMean(value, 0.0, 1.0, 0.0)
+    parts = [side.var(ddof=1) / side.size if has_spread(side) else 0.0 for side in (one, two)]
+    variance = float(sum(parts))
+    squares = sum(p**2 / (s.size - 1) for p, s in zip(parts, (one, two), strict=True))
+    return SeedMean(value, variance, 1.0, variance**2 / squares if squares else 1.0)
+
+
 def stratified_t(
-    difference_DS: Array, *, overlap: float | None = None, shared_seeds: bool = False
+    difference: Array | SeedMeans, *, overlap: float | None = None, shared_seeds: bool = False
 ) -> MeanTest:
-    """The mean over these datasets, where the seeds are the sample.
+    """The mean over these datasets, where the seeds are the sample; of paired differences (D, S) or
+    of what the seeds of every dataset tell.
 
     The variance of the mean is the sum of the datasets' own variances of their means over D
     squared; they are not pooled, because datasets differ in how much seeds matter, and the degrees
@@ -82,38 +167,40 @@ def stratified_t(
     ``shared_seeds``: one trained model was scored on all datasets, so their errors are correlated;
     then the sample is one number per seed, its mean over datasets.
     """
-    table = np.atleast_2d(difference_DS)
-    rows = [row[np.isfinite(row)] for row in table]
-    rows = [row for row in rows if row.size]
+    means = difference if isinstance(difference, SeedMeans) else SeedMeans.of(difference)
+    rows = means.known
     if not rows:
         return MeanTest(value=None, reason=NO_PAIR)
-    value = _mean(np.array([row.mean() for row in rows]))
-    if shared_seeds and len(rows) > 1:
-        known = table[np.isfinite(table).any(axis=1)]
-        per_seed = known[:, np.isfinite(known).all(axis=0)].mean(axis=0)
-        rows = [per_seed] if per_seed.size else rows
-    num_pairs = sum(row.size for row in rows)
-    several = [row for row in rows if row.size > 1]
+    value = _mean(np.array([row.value for row in rows]))
+    if shared_seeds and len(rows) > 1 and means.together is not None:
+        rows = [means.together]
+    num = round(sum(row.size for row in rows))
+    several = [row for row in rows if row.df > 0]
     if not several:
-        return MeanTest(value=value, n=num_pairs, reason=ONE_RUN)
-    if not any(has_spread(row) for row in several):
-        return MeanTest(value=value, error=0.0, n=num_pairs, reason="" if value == 0 else CONSTANT)
-    single = len(rows) - len(several)
-    variances = np.array([row.var(ddof=1) if has_spread(row) else 0.0 for row in several])
-    sizes = np.array([row.size for row in several])
-    borrowed = single * (1 + (overlap or 0.0)) / len(several)
-    parts = variances * (1 / sizes + (overlap or 0.0) + borrowed) / len(rows) ** 2
-    df = float(parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum())
-    note = "a dataset with one run takes the average seed variance of the others" if single else ""
-    return MeanTest(value=value, error=math.sqrt(float(parts.sum())), df=df, n=num_pairs, note=note)
+        return MeanTest(value=value, n=num, reason=ONE_RUN)
+    if not any(row.variance for row in several):
+        return MeanTest(value=value, error=0.0, n=num, reason="" if value == 0 else CONSTANT)
+    single = [1 / row.size for row in rows if not row.df > 0]
+    variances, sizes, dfs = (
+        np.array(column) for column in zip(*[row[1:] for row in several], strict=True)
+    )
+    shared = overlap or 0.0
+    borrowed = len(single) * (float(np.mean(single)) + shared) / len(several) if single else 0.0
+    parts = variances * (1 / sizes + shared + borrowed) / len(rows) ** 2
+    df = float(parts.sum() ** 2 / (parts**2 / dfs).sum())
+    note = BORROWED if single else ""
+    return MeanTest(value=value, error=math.sqrt(float(parts.sum())), df=df, n=num, note=note)
 
 
-def t_over_datasets(difference_DS: Array) -> MeanTest:
+def t_over_datasets(difference: Array | SeedMeans) -> MeanTest:
     """The mean over datasets like these, where the datasets are the sample: the paired t test on
     one number per dataset, its mean over seeds (Dietterich, Neural Computation 10, 1998; Demsar,
     JMLR 7, 2006). It takes the effects over datasets to be roughly normal.
     """
-    means = dataset_means(np.atleast_2d(difference_DS))
+    if isinstance(difference, SeedMeans):
+        means = difference.values
+    else:
+        means = dataset_means(np.atleast_2d(difference))
     known = means[np.isfinite(means)]
     n = int(known.size)
     if n == 0:

@@ -12,17 +12,17 @@ from analysis import stats
 from analysis.read.toggle_grid import find_toggle_grid, part_names
 from analysis.stats import (
     MAX_PARTS,
-    Resamples,
+    SHIFT,
     attribute,
+    cell_means,
     coded_interaction,
     contrast,
     level_effects,
     subsets,
     variance_shares,
 )
-from analysis.stats.attribution import aliases, combine
+from analysis.stats.attribution import NO_THREE, NO_TWO, aliases, combine, estimate
 from tests.helpers.paths import GOLDEN
-from tests.helpers.resampled import percentiles, resampled_averages
 
 REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
 GRID = REFERENCE["toggle_grid"]
@@ -39,10 +39,6 @@ def reference_cells():
         on = frozenset(p for p, level in zip(PARTS, levels, strict=True) if level)
         cells[on][datasets.index(dataset), seeds.index(seed)] = score
     return cells
-
-
-def draw(num_datasets=5, num_seeds=4, reps=2000):
-    return Resamples.draw(num_datasets, num_seeds, reps=reps, rng=np.random.default_rng(0))
 
 
 def random_cells(num_parts, seed=0, shape=(6, 3)):
@@ -117,15 +113,6 @@ def test_shares_of_variance_by_dataset():
         main = table[[PARTS[0] in c for c in subsets(PARTS)]].mean() - table.mean()
         total = ((table - table.mean()) ** 2).sum()
         assert share.shares[PARTS[0],] == pytest.approx(table.size * main**2 / total)
-
-
-def test_two_level_interval_of_shapley_values_matches_the_reference():
-    case = GRID["hier_paired_bootstrap_shapley 10000 reps default_rng(0) [2.5,97.5]"]
-    resamples, cells = draw(reps=10_000), reference_cells()
-    for part, interval in case.items():
-        effect = combine(cells, contrast("shapley", frozenset([part]), PARTS))
-        two_level, _ = resampled_averages(resamples, effect)
-        np.testing.assert_allclose(percentiles(two_level), interval, atol=0.03)
 
 
 def test_effects_carry_the_claims_of_both_scopes_and_holm_within_their_kind(found):
@@ -229,7 +216,11 @@ def test_half_fraction_states_its_aliases():
     parts, cells = random_cells(3)
     half = {c: s for c, s in cells.items() if len(c) % 2 == 1}
     found = attribute(half, parts)
-    assert not found.effects and not found.complete
+    assert {e.kind for e in found.effects} == {"main"} and not found.complete
+    assert "Estimable if no two parts interact: main effect. " in found.statement
+    for effect, alias in zip(found.effects, found.aliases, strict=True):
+        assert effect.assumptions == (NO_TWO,) and effect.parts == (alias.part,)
+        assert effect.value == pytest.approx(alias.value)
     expected = {"a": ("b", "c"), "b": ("a", "c"), "c": ("a", "b")}
     for alias in found.aliases:
         assert alias.with_effects == {expected[alias.part]: 1.0}
@@ -411,15 +402,231 @@ def test_identities_of_attribute_on_many_random_grids():
         np.testing.assert_allclose(per_dataset, whole.per_dataset, atol=1e-12)
 
 
-def test_effects_add_up_where_runs_are_missing():
-    scores = np.random.default_rng(0).normal(0.7, 0.02, (2 ** len(PARTS), 6, 4))
-    cells = dict(zip(subsets(PARTS), scores, strict=True))
-    first, second = list(cells)[1:3]
-    cells[first], cells[second] = cells[first].copy(), cells[second].copy()
-    cells[first][0, 0], cells[second][3] = np.nan, np.nan
-    found = attribute(cells, PARTS)
-    total = found.of("full_minus_base")[0].value
-    assert sum(e.value for e in found.of("shapley")) == pytest.approx(total, abs=1e-12)
-    assert found.statement.endswith(
-        "5 of 24 pairs of dataset and seed are left out, because a cell lacks a run"
+def random_holes(cells, share, seed=0):
+    """The cells without some of their runs."""
+    rng = np.random.default_rng(seed)
+    return {c: np.where(rng.random(s.shape) < share, np.nan, s) for c, s in cells.items()}
+
+
+def every_cell(weights, cells):
+    return {cell: weights.get(cell, 0.0) for cell in cells}
+
+
+def test_shapley_values_add_up_where_runs_are_missing():
+    """Per dataset and on average: to all on minus all off of the same fit, not of the pairs."""
+    parts, cells = random_cells(3, shape=(6, 4))
+    cells = random_holes(cells, 0.1)
+    found = attribute(cells, parts)
+    whole = contrast("full_minus_base", frozenset(), parts)
+    fit, assumed = estimate(cells, every_cell(whole, cells))
+    assert assumed == (SHIFT,)
+    shapley = found.of("shapley")
+    assert {e.assumptions for e in shapley} == {(SHIFT,)} and len(fit.known) == 6
+    assert sum(e.value for e in shapley) == pytest.approx(fit.values.mean(), abs=1e-12)
+    by_dataset = np.sum([e.per_dataset for e in shapley], axis=0)
+    np.testing.assert_allclose(by_dataset, fit.values, atol=1e-12)
+    (pairs,) = found.of("full_minus_base")
+    on, off = cells[frozenset(parts)], cells[frozenset()]
+    assert pairs.value == pytest.approx(stats.dataset_means(on - off).mean())
+    assert pairs.value != pytest.approx(fit.values.mean()) and pairs.assumptions == ()
+    lost = sum(int(np.isnan(s).sum()) for s in cells.values())
+    assert f"{lost} of {8 * 24} runs are missing" in found.statement
+    assert "Shapley values add up" in found.statement and SHIFT in found.statement
+
+
+def test_an_effect_uses_the_runs_of_the_cells_that_it_needs():
+    """A hole in one cell leaves all effects alone that do not need this cell."""
+    parts, cells = random_cells(3, shape=(4, 3))
+    before = {(e.kind, e.parts): e for e in attribute(cells, parts).effects}
+    hole = frozenset("ab")
+    cells[hole] = cells[hole].copy()
+    cells[hole][0, 1] = np.nan
+    found = attribute(cells, parts)
+    for effect in found.effects:
+        weights = contrast(effect.kind, frozenset(effect.parts), parts)
+        if hole in weights:
+            assert (effect.assumptions == (SHIFT,)) == (len(weights) > 2)
+        else:
+            assert effect.value == before[effect.kind, effect.parts].value
+            assert effect.assumptions == () and effect.reason == ""
+        assert None not in effect.per_dataset and effect.judgment.these.interval
+    pair = next(e for e in found.of("leave_one_out") if e.parts == ("c",))
+    gap = cells[frozenset(parts)] - cells[hole]
+    assert pair.value == pytest.approx(stats.dataset_means(gap).mean())
+
+
+def test_a_grid_of_five_parts_keeps_its_effects_where_few_seeds_are_complete():
+    parts, cells = random_cells(5, shape=(4, 3))
+    cells = random_holes(cells, 0.056)
+    complete = np.isfinite(np.stack(list(cells.values()))).all(axis=0)
+    assert complete.sum() < 4  # of 12 pairs of dataset and seed
+    for effect in attribute(cells, parts).effects:
+        assert effect.value is not None and effect.judgment.these.interval, effect
+        assert effect.judgment.like.interval
+
+
+def test_a_dataset_without_a_cell_is_left_out_and_said():
+    parts, cells = random_cells(2, shape=(4, 3))
+    cells[frozenset("a")][2] = np.nan
+    (one, two) = attribute(cells, parts).of("shapley")
+    assert one.per_dataset[2] is None and one.assumptions == ()
+    assert one.reason == two.reason == "3 of 4 datasets have the runs that it needs"
+    rest = {c: np.delete(s, 2, axis=0) for c, s in cells.items()}
+    assert attribute(rest, parts).of("shapley")[0].value == one.value
+
+
+# Fractions.
+
+
+def additive(parts, order, seed=0):
+    """Cells without interactions of more than ``order`` parts, and the coefficient of every group
+    in +-1 coding.
+    """
+    rng = np.random.default_rng(seed)
+    groups = [g for g in subsets(parts) if len(g) <= order]
+    beta = {g: rng.normal() / 100 for g in groups}
+    noise = rng.normal(0.6, 0.01, (3, 4))
+    cells = {
+        cell: noise + sum(b * (-1.0) ** len(g - cell) for g, b in beta.items())
+        for cell in subsets(parts)
+    }
+    return cells, beta
+
+
+def test_a_half_fraction_of_resolution_five_gives_main_effects_and_interactions_of_two():
+    """2^(5-1) with I = ABCDE."""
+    parts = tuple("abcde")
+    cells, beta = additive(parts, 2)
+    half = {c: s for c, s in cells.items() if len(c) % 2 == 1}
+    found, whole = attribute(half, parts), attribute(cells, parts)
+    assert {e.kind for e in found.effects} == {"main", "shapley", "interaction"}
+    assert len(found.of("interaction")) == 10
+    for effect in found.effects:
+        assert effect.assumptions == (NO_THREE,)
+        expected = 2 ** len(effect.parts) * beta[frozenset(effect.parts)]
+        assert effect.value == pytest.approx(expected, abs=1e-12)
+        (same,) = [e for e in whole.of(effect.kind) if e.parts == effect.parts]
+        assert effect.value == pytest.approx(same.value, abs=1e-12)
+    assert {r.kind for r in found.refused} == {
+        "full_minus_base",
+        "add_one_in",
+        "leave_one_out",
+        "interaction",
+    }
+    assert all(len(r.parts) > 2 for r in found.refused if r.kind == "interaction")
+    assert f"Estimable if {NO_THREE}: Shapley values, main effect, interaction" in found.statement
+
+
+def test_a_fraction_is_judged_like_any_contrast():
+    """Numbers of noisy cells: the least squares of numpy per seed, and the paired t of it."""
+    parts, cells = random_cells(5)
+    half = {c: s for c, s in cells.items() if len(c) % 2 == 1}
+    found = attribute(half, parts)
+    groups = [g for g in subsets(parts) if len(g) <= 2]
+    model = np.array([[(-1.0) ** len(g - c) for g in groups] for c in half])
+    scores = np.stack(list(half.values())).reshape(16, -1)
+    beta = np.linalg.lstsq(model, scores, rcond=None)[0].reshape(16, 6, 3)
+    for effect in found.of("interaction"):
+        values = 4 * beta[groups.index(frozenset(effect.parts))]
+        assert effect.value == pytest.approx(values.mean())
+        test = stats.stratified_t(values)
+        assert effect.judgment.these.p == pytest.approx(test.p)
+        assert effect.judgment.these.interval == pytest.approx(test.interval())
+    claims = [e.judgment.like for e in found.of("main")]
+    assert [c.holm_p for c in claims] == stats.holm([c.p for c in claims])
+
+
+def test_a_fraction_with_missing_runs_assumes_both():
+    parts, cells = random_cells(5)
+    half = random_holes({c: s for c, s in cells.items() if len(c) % 2 == 1}, 0.05)
+    effects = attribute(half, parts).effects
+    assert {e.assumptions for e in effects} == {(NO_THREE, SHIFT)}
+    assert all(e.judgment.these.interval for e in effects)
+
+
+def test_one_missing_cell_is_no_refusal_of_all_main_effects():
+    parts = tuple("abc")
+    cells, beta = additive(parts, 2)
+    del cells[frozenset("ab")]
+    found = attribute(cells, parts)
+    for effect in found.of("shapley"):
+        assert effect.value == pytest.approx(2 * beta[frozenset(effect.parts)], abs=1e-12)
+        assert effect.assumptions == (NO_THREE,)
+    free = {e.parts: e.assumptions for e in found.of("interaction")}
+    assert free == {("a", "b"): (NO_THREE,), ("a", "c"): (), ("b", "c"): ()}
+
+
+def test_resolution_four_gives_main_effects_alone():
+    """2^(4-1) with I = ABCD: pairs of interactions are confounded."""
+    parts = tuple("abcd")
+    cells, beta = additive(parts, 1)
+    half = {c: s for c, s in cells.items() if len(c) % 2 == 0}
+    found = attribute(half, parts)
+    assert [e.kind for e in found.effects if e.assumptions] == ["main"] * 4
+    for effect, alias in zip(found.of("main"), found.aliases, strict=True):
+        assert effect.value == pytest.approx(2 * beta[frozenset(effect.parts)], abs=1e-12)
+        assert effect.assumptions == (NO_TWO,) and effect.value == pytest.approx(alias.value)
+        assert alias.with_effects
+    assert not found.of("shapley")
+
+
+def test_a_judgment_that_a_pair_has_elsewhere_is_taken_over():
+    parts, cells = random_cells(2)
+    elsewhere = stats.judge([np.full((6, 3), 0.01) + np.random.default_rng(0).normal(size=(6, 3))])
+    asked = []
+
+    def known(cell, other):
+        asked.append((cell, other))
+        return elsewhere[0] if other == frozenset() else None
+
+    found = attribute(cells, parts, known=known)
+    full = frozenset(parts)
+    assert set(asked) == {
+        *((full, c) for c in cells if c != full),
+        *((c, frozenset()) for c in cells if c),
+    }
+    for kind in ("full_minus_base", "add_one_in"):
+        assert all(e.judgment is elsewhere[0] for e in found.of(kind))
+    own = attribute(cells, parts)
+    assert found.of("leave_one_out") == own.of("leave_one_out")
+    assert found.of("shapley") == own.of("shapley")
+
+
+def test_the_most_valuable_part_follows_the_direction():
+    parts = ("a", "b")
+    cells = {c: np.full((2, 2), 0.3 - 0.1 * ("a" in c) + 0.05 * ("b" in c)) for c in subsets(parts)}
+    found = attribute(cells, parts)
+    assert found.by_value() == ("b", "a") and found.by_value(-1) == ("a", "b")
+
+
+def test_levels_use_their_pairs_and_a_fit_of_more():
+    """One factor: a pair. Two factors: four cells, of which one lacks a run."""
+    rng = np.random.default_rng(0)
+    one = {(level,): rng.normal(0.6, 0.05, (3, 4)) for level in "xyz"}
+    one["y",][1, 2] = np.nan
+    told = stats.judge([one["x",] - one["z",]])[0]
+    effects = level_effects(
+        one, {"f": "xyz"}, known=lambda a, b: told if (a, b) == (("z",), ("x",)) else None
     )
+    assert [e.assumptions for e in effects] == [(), ()] and effects[1].judgment is told
+    assert effects[0].value == pytest.approx(stats.dataset_means(one["y",] - one["x",]).mean())
+    two = {(f, g): rng.normal(0.6, 0.05, (3, 4)) for f in "xy" for g in "uv"}
+    complete = level_effects(two, {"f": "xy", "g": "uv"})
+    assert complete[0].value == pytest.approx(np.mean([two["y", g] - two["x", g] for g in "uv"]))
+    two["x", "u"][0, 0] = np.nan
+    missing = level_effects(two, {"f": "xy", "g": "uv"})
+    assert {e.assumptions for e in missing} == {(SHIFT,)}
+    assert all(e.judgment.these.interval for e in missing)
+
+
+def test_cell_means_keep_all_runs_and_give_no_interval_to_a_fit():
+    rng = np.random.default_rng(0)
+    factors = {"f": "xy", "g": "uv"}
+    scores = {(f, g): rng.normal(0.6, 0.05, (3, 4)) for f in "xy" for g in "uv"}
+    (before,) = cell_means(scores, factors)
+    scores["x", "u"][0, 0] = np.nan
+    (after,) = cell_means(scores, factors)
+    assert after.cells[0][1] == before.cells[0][1] and after.cells[1] == before.cells[1]
+    one = after.cells[0][0]
+    assert one.half_width is None and one.n == 4
+    assert one.mean == pytest.approx(before.cells[0][0].mean, abs=0.02)
