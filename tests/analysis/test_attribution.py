@@ -317,6 +317,15 @@ def test_a_full_grid_is_found_beside_named_variants():
     }
 
 
+def test_a_second_variant_of_the_same_levels_is_outside():
+    factors = {**full_factorial(ON_OFF), "again": dict(full_factorial(ON_OFF)["v1"])}
+    found = find_toggle_grid(factors)
+    assert (
+        found.outside == ("again",)
+        and found.cells == find_toggle_grid(full_factorial(ON_OFF)).cells
+    )
+
+
 def test_an_add_one_in_grid_lists_off_first():
     numbers = {"T.a": ("0.0", "1.0"), "T.b": ("0.0", "2.0")}
     factors = {
