@@ -144,10 +144,10 @@ def _note(options: Options) -> str:
         "paired runs that the variant wins, and meaningful if the side that is better on these "
         f"datasets wins {stats.GAMMA:g} of them (Bouthillier et al.); P(improvement) is the same "
         "share over all runs of a dataset against all runs of the reference, averaged over "
-        "datasets; their intervals are exact, with the dataset as the unit (on one dataset, the run). p sign test is an "
-        "exact test of the number of wins; it decides nothing here. P−, P= and P+ are the "
-        "posterior probabilities that the variant is worse, practically equal and better "
-        f"({posterior})."
+        "datasets; their intervals are exact, with the dataset as the unit (on one dataset, the "
+        "run). p sign test is an exact test of the number of wins; it decides nothing here. P−, P= "
+        "and P+ are the posterior probabilities that the variant is worse, practically equal and "
+        f"better ({posterior})."
     )
 
 
