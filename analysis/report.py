@@ -26,7 +26,10 @@ from analysis.render.scores_table import scores_frame
 from analysis.render.terminal import print_lines, report_lines
 from analysis.sections import (
     base_to_new,
+    calibration,
+    classes,
     comparisons,
+    confusions,
     conover,
     costs,
     design,
@@ -50,6 +53,7 @@ from analysis.sections import (
     shared_tests,
     shot_curves,
     shot_trends,
+    training,
     versions,
 )
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, Options
@@ -139,6 +143,27 @@ CHAPTERS: tuple[Chapter[Analysis], ...] = (
         title="Image by image",
         question="Which of two trained models is correct on more of the same images?",
         topics=(images.TOPIC,),
+        detail=True,
+    ),
+    Chapter(
+        key="classes",
+        title="Class by class",
+        question="Which classes gained and lost most, and which are confused less?",
+        topics=(classes.TOPIC, confusions.TOPIC),
+        detail=True,
+    ),
+    Chapter(
+        key="calibration",
+        title="Calibration",
+        question="Can the confidence of a prediction be believed?",
+        topics=(calibration.TOPIC,),
+        detail=True,
+    ),
+    Chapter(
+        key="training",
+        title="Training curves",
+        question="Was training long enough, and did a seed go astray?",
+        topics=(training.TOPIC,),
         detail=True,
     ),
     Chapter(
@@ -331,6 +356,7 @@ def report_schema() -> dict[str, Any]:
         "rng_seed": {"type": "integer"},
         "rope": number,
         "overlap": {"type": ["number", "null"], "description": ratio},
+        "adjusted_intervals": {"type": "boolean"},
     }
     identity = {
         "schema_version": {"const": SCHEMA_VERSION},

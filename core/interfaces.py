@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
 from core.config import Configurable
-from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
+from core.types import Batch, ClassNames, Forward, ImageFeatures, Memory, MethodOutput
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """A classification loss: logits and targets to a 0-d mean over rows."""
@@ -85,6 +85,12 @@ class Method(nn.Module, Configurable, ABC):
         """
         return {}
 
+    def context_vectors(self) -> Mapping[str, Tensor]:
+        """Learned vectors (N, W), or one set per class (C, N, W), that stand at the input of the
+        text tower in place of token embeddings, by a name for readers; none by default.
+        """
+        return {}
+
     def targets(self, batch: Batch) -> Tensor:
         """What ``criterion`` compares logits with; the labels unless a method overrides this."""
         return batch.labels
@@ -141,6 +147,16 @@ class Refiner(nn.Module, Configurable, ABC):
     def needs(self) -> frozenset[str]:
         """Image fields that training uses beyond ``pooled``."""
         return frozenset()
+
+    def memory(self) -> Memory | None:
+        """What class texts read from, for inspection; None for a refiner without a memory."""
+        return None
+
+    def memory_tokens(self, out: Forward) -> Tensor | None:
+        """The local tokens (B, 1+P, D) of a method's output as the memory compares and stores them;
+        None where the output has no local tokens or nothing is compared.
+        """
+        return None
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """Terms added to the method's own."""

@@ -135,3 +135,14 @@ class Forward:
         if self.text.dim() == 2:
             return self.logit_scale * self.image @ self.text.t()
         return self.logit_scale * torch.einsum("bd,bcd->bc", self.image, self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The content of a refiner's memory: slots (M, D) in the space of the class texts.
+
+    ``labels`` (M,) int64 is the training class of each slot, None where slots have no class.
+    """
+
+    slots: Tensor
+    labels: Tensor | None = None

@@ -118,6 +118,9 @@ class CoCoOp(Method):
         image_bytes = values * self.ctx.element_size()
         return max(1, int(self.max_text_memory_mb * 2**20 / image_bytes))
 
+    def context_vectors(self) -> Mapping[str, Tensor]:
+        return {"ctx": self.ctx}
+
     def released_names(self) -> Mapping[str, str | None]:
         layers = [(f"fc{n}.{kind}", f"linear{n}.{kind}") for n in (1, 2) for kind in KINDS]
         return {"ctx": "ctx"} | {f"meta_net.{ours}": f"meta_net.{its}" for ours, its in layers}

@@ -60,6 +60,9 @@ class CoOp(TextMethod):
     def class_texts(self) -> Tensor:
         return unit(self.prompts.encode(self.clip, self.ctx))
 
+    def context_vectors(self) -> Mapping[str, Tensor]:
+        return {"ctx": self.ctx}
+
     def released_names(self) -> Mapping[str, str | None]:
         return {"ctx": "ctx"}
 

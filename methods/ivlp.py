@@ -100,6 +100,9 @@ class IVLP(TextMethod):
         assert batch.pixels is not None, "vision prompts need pixels"
         return self.clip.encode_image(batch.pixels, self.vision_prompts.hook(), need=batch.need)
 
+    def context_vectors(self) -> Mapping[str, Tensor]:
+        return {"prompt at the input": self.text_prompts.prompts[0]}
+
     def released_names(self) -> Mapping[str, str | None]:
         text, vision = len(self.text_prompts.prompts), len(self.vision_prompts.prompts)
         return released_text_prompts(text) | released_vision_prompts(vision)

@@ -179,6 +179,9 @@ class SEP(TextMethod):
         """Class texts (C, D) of the learned prompts alone, not normalized."""
         return self.clip.encode_text(self.prompts.assemble(self.ctx), self.prompts.eot_C, self.text)
 
+    def context_vectors(self) -> Mapping[str, Tensor]:
+        return {"ctx": self.ctx}
+
     def released_names(self) -> Mapping[str, str | None]:
         """Module k of a released list belongs to the k-th fused layer. Prototypes are used only in
         training; the released code drops them too.

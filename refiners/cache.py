@@ -51,6 +51,10 @@ class Cache(nn.Module, Configurable, ABC):
     def slots(self) -> Tensor:
         """The memory (M, D); M may be 0."""
 
+    def slot_labels(self) -> Tensor | None:
+        """The training class of each slot (M,) int64; None where slots have no class."""
+        return None
+
     @abstractmethod
     def read(self, text: Tensor) -> Tensor:
         """What each text reads from the memory: (..., D) for texts (..., D)."""
@@ -271,6 +275,9 @@ class ClassCache(SoftCache):
 
     def slots(self) -> Tensor:
         return self.slots_CD[self.seen_C]
+
+    def slot_labels(self) -> Tensor:
+        return self.seen_C.nonzero()[:, 0]
 
     @torch.no_grad()
     def observe(self, seen: Observation) -> None:

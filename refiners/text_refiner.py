@@ -10,7 +10,7 @@ from core.config import Part, Reference, lookup, register
 from core.interfaces import LossTerm, Refiner
 from core.seeding import Seeds
 from core.train.published_checkpoints import MEMORY, two_layer_names
-from core.types import Forward, MethodOutput
+from core.types import Forward, Memory, MethodOutput
 from refiners.aggregation import Aggregation, LinearAggregation
 from refiners.alignment import Alignment, MlpAlignment
 from refiners.cache import Cache, EmaCache, Observation
@@ -92,6 +92,15 @@ class TextRefiner(Refiner):
             aligned = out.aux["aligned"].detach()
             labels = targets if targets is None or targets.dim() == 1 else targets.argmax(dim=-1)
             self.cache.observe(Observation(aligned=aligned, attention=out.attention, labels=labels))
+
+    def memory(self) -> Memory | None:
+        slots_MD = self.cache.slots().detach()
+        if not len(slots_MD):
+            return None
+        return Memory(slots=slots_MD, labels=self.cache.slot_labels())
+
+    def memory_tokens(self, out: Forward) -> Tensor | None:
+        return None if out.local is None else self.alignment(out.local)
 
     def released_names(self) -> Mapping[str, str | None]:
         parts = {

@@ -30,14 +30,21 @@ class CurveInfo:
 
 
 def shot_curves(curves: Sequence[CurveInfo]) -> Figure | None:
-    """A panel per dataset, in the order of the curves; None for fewer than two numbers of shots."""
+    """A panel per dataset, in the order of the curves; None for fewer than two numbers of shots.
+
+    Of more than ``MAX_PANELS``, the first (the average) and those where the variants differ most
+    are drawn, and the caption says so; ``info`` holds all.
+    """
     curves = [curve for curve in curves if len(curve.shots) > 1]
     if not curves:
         return None
     datasets = list(dict.fromkeys(curve.dataset for curve in curves))
-    shown = datasets[:MAX_PANELS]
+    shown = _most_different(curves, datasets)
     cut = (
-        "" if len(datasets) == len(shown) else f" The first {len(shown)} of {len(datasets)} panels."
+        ""
+        if len(datasets) == len(shown)
+        else f" {len(shown)} of {len(datasets)} panels: {datasets[0]}, and where variants differ "
+        "most."
     )
     return Figure(
         name="curves",
@@ -47,6 +54,18 @@ def shot_curves(curves: Sequence[CurveInfo]) -> Figure | None:
         info=curves,
         draw=partial(_draw, curves, shown),
     )
+
+
+def _most_different(curves: Sequence[CurveInfo], datasets: Sequence[str]) -> list[str]:
+    """The first dataset and those with the widest range between variants, in their order."""
+
+    def widest(dataset: str) -> float:
+        points = zip(*(curve.mean for curve in curves if curve.dataset == dataset), strict=True)
+        known = [[mean for mean in column if mean is not None] for column in points]
+        return max((max(column) - min(column) for column in known if column), default=0.0)
+
+    chosen = {datasets[0], *sorted(datasets[1:], key=widest, reverse=True)[: MAX_PANELS - 1]}
+    return [dataset for dataset in datasets if dataset in chosen]
 
 
 def _draw(curves: Sequence[CurveInfo], datasets: Sequence[str], style: Style) -> Canvas:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import matplotlib
@@ -26,12 +26,14 @@ _FILES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def to_files(figure: Figure) -> dict[str, bytes]:
-    """The figure as PNG and PDF by their endings, drawn once."""
+def to_files(figure: Figure, endings: Collection[str] = tuple(_FILES)) -> dict[str, bytes]:
+    """The figure as PNG and PDF, or some of these, by their endings, drawn once."""
     found = {}
     with matplotlib.rc_context(settings(PRINT)):
         canvas = figure.draw(PRINT)
         for ending, how in _FILES.items():
+            if ending not in endings:
+                continue
             buffer = io.BytesIO()
             canvas.savefig(buffer, format=ending, **how)
             found[ending] = buffer.getvalue()

@@ -28,6 +28,10 @@ CELL_WIDTH, CELL_HEIGHT = 0.62, 0.34
 STRONGEST = 0.58
 SMALL = 8.5
 MAX_COLUMN_POINTS = 110.0
+MAX_NUMBERED = 40
+"""With more columns the cells are narrow and have no numbers, or nobody could see them at once."""
+
+NARROW_WIDTH, NARROW_FONT = 0.13, 6.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,9 +116,11 @@ def diverging(style: Style) -> LinearSegmentedColormap:
 
 
 def paint(
-    axes: Axes, values: Array, texts: Array, style: Style, *, limit: float | None = None
+    axes: Axes, values: Array, texts: Array | None, style: Style, *, limit: float | None = None
 ) -> None:
-    """A matrix of differences with its numbers; empty where NaN. ``limit`` is the full color."""
+    """A matrix of differences with its numbers, or without; empty where NaN. ``limit`` is the full
+    color.
+    """
     known = np.abs(values[np.isfinite(values)])
     most = limit if limit is not None else float(known.max(initial=0.0))
     most = max(most, 1e-6)
@@ -129,7 +135,7 @@ def paint(
         fmt="",
         annot_kws={"fontsize": SMALL, "color": style.ink},
         cbar=False,
-        linewidths=1.0,
+        linewidths=0.3 if texts is None else 1.0,
         linecolor=style.paper,
         xticklabels=False,
         yticklabels=False,
@@ -142,29 +148,35 @@ def paint(
 
 def _draw(info: MatrixInfo, words: Sequence[Sequence[str]] | None, style: Style) -> Canvas:
     rows, columns = info.rows, info.columns
+    numbered = len(columns) <= MAX_NUMBERED
+    cell, size = (CELL_WIDTH, SMALL) if numbered else (NARROW_WIDTH, NARROW_FONT)
     left = label_room(rows)
-    shown = shown_names(columns, room=MAX_COLUMN_POINTS, size=SMALL)
-    longest = max(text_width(c, size=SMALL) for c in shown)
-    slanted = longest > CELL_WIDTH * POINTS_PER_INCH - 4
-    above = (0.75 * longest + 16) / POINTS_PER_INCH if slanted else 0.32
-    beside = 0.75 * longest / POINTS_PER_INCH if slanted else 0.1
-    width = left + CELL_WIDTH * len(columns) + beside + 0.1
+    shown = shown_names(columns, room=MAX_COLUMN_POINTS, size=size)
+    longest = max(text_width(c, size=size) for c in shown)
+    slanted = longest > cell * POINTS_PER_INCH - 4
+    above = ((0.75 if numbered else 1.0) * longest + 16) / POINTS_PER_INCH if slanted else 0.32
+    beside = 0.75 * longest / POINTS_PER_INCH if slanted and numbered else 0.1
+    width = left + cell * len(columns) + beside + 0.1
     height = above + CELL_HEIGHT * len(rows) + 0.08
     canvas = Canvas(figsize=(width, height))
     box = (
         left / width,
         0.04 / height,
-        CELL_WIDTH * len(columns) / width,
+        cell * len(columns) / width,
         CELL_HEIGHT * len(rows) / height,
     )
     axes = canvas.add_axes(box)
-    paint(axes, info.difference, _texts(info.difference, words), style)
+    texts = _texts(info.difference, words) if numbered else None
+    paint(axes, info.difference, texts, style)
     axes.set_yticks([i + 0.5 for i in range(len(rows))])
     literal(axes.set_yticklabels(shown_names(rows), rotation=0))
     axes.xaxis.tick_top()
     axes.set_xticks([i + 0.5 for i in range(len(columns))])
-    tick_style: dict[str, Any] = {"fontsize": SMALL}
-    tick_style |= {"rotation": 42, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
+    tick_style: dict[str, Any] = {"fontsize": size}
+    if slanted:
+        angle = 42 if numbered else 90
+        place = {"ha": "left"} | ({} if numbered else {"va": "center"})
+        tick_style |= {"rotation": angle, "rotation_mode": "anchor", **place}
     literal(axes.set_xticklabels(shown, **tick_style))
     axes.tick_params(length=0)
     return canvas

@@ -35,12 +35,17 @@ class SeedInfo:
 def seed_scatter(info: SeedInfo, *, metric: str) -> Figure | None:
     """A dot per run and a panel per dataset; None where there is no pair of runs.
 
-    More than ``MAX_PANELS`` datasets are cut, and the caption says so; ``info`` holds all.
+    Of more than ``MAX_PANELS`` datasets, those where the variants differ most from the baseline are
+    drawn, and the caption says so; ``info`` holds all.
     """
     if not np.isfinite(info.difference).any():
         return None
-    num, shown = len(info.datasets), min(len(info.datasets), MAX_PANELS)
-    cut = "" if num == shown else f" The first {shown} of {num} datasets."
+    shown, num = _most_different(info), len(info.datasets)
+    cut = (
+        ""
+        if num == len(shown)
+        else f" The {len(shown)} of {num} datasets with the largest differences on average."
+    )
     return Figure(
         name="seed_scatter",
         title=f"{metric}: every run against {info.baseline}",
@@ -51,9 +56,17 @@ def seed_scatter(info: SeedInfo, *, metric: str) -> Figure | None:
     )
 
 
-def _draw(info: SeedInfo, num_shown: int, style: Style) -> Canvas:
-    values, variants = info.difference[:, :num_shown], info.variants
-    datasets = info.datasets[:num_shown]
+def _most_different(info: SeedInfo) -> tuple[int, ...]:
+    """The places of the datasets that are drawn, in their order."""
+    known = np.isfinite(info.difference)
+    size = np.where(known, np.abs(info.difference), 0.0).sum(axis=(0, 2))
+    mean = size / np.maximum(known.sum(axis=(0, 2)), 1)
+    return tuple(sorted(np.argsort(-mean, kind="stable")[:MAX_PANELS].tolist()))
+
+
+def _draw(info: SeedInfo, shown: Sequence[int], style: Style) -> Canvas:
+    values, variants = info.difference[:, list(shown)], info.variants
+    datasets = [info.datasets[d] for d in shown]
     columns = min(COLUMNS, len(datasets))
     rows = math.ceil(len(datasets) / columns)
     left = label_room(variants, size=9)

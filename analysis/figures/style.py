@@ -53,6 +53,8 @@ def settings(style: Style) -> dict[str, Any]:
         "xtick.color": style.ink,
         "ytick.color": style.ink,
         "figure.dpi": 100,
+        "image.composite_image": False,
+        "image.interpolation": "none",
     }
 
 

@@ -11,7 +11,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 WHOLE = re.compile(r"(?:seed[ _-]?)?([+-]?\d+)(?:\.0*|,00?)?", re.ASCII | re.IGNORECASE)
 SPREAD = re.compile(r"^[\d.,]+ ?%? ?(±|\+-|\+/-|\(|\\pm)", re.ASCII)
-MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
+MIN_SEED = -(2**63)
 
 
 def is_missing(cell: str) -> bool:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.read.csv_cells import (
-    MAX_SEED,
     MIN_SEED,
     has_spread,
     is_missing,
@@ -19,6 +18,7 @@ from analysis.read.csv_columns import KEYS, Arranged
 from analysis.read.metric_direction import chosen
 from analysis.read.reading import Reading
 from analysis.read.results import add_hm, seed_array
+from core.store.manifest import MAX_SEED
 
 SCALES = ("auto", "percent", "fraction")
 MAX_LINES = 8

@@ -90,7 +90,8 @@ def _scores(found: Arranged) -> list[str]:
 def _by_seed(found: Arranged) -> Arranged:
     if "seed" in found.text.columns:
         return found
-    seeds = {c: m[1] for c in _scores(found) if (m := SEED_COLUMN.fullmatch(c.casefold()))}
+    numeric = [str(c) for c in found.text.columns if is_numeric(found.text[c])]
+    seeds = {c: m[1] for c in numeric if (m := SEED_COLUMN.fullmatch(c.casefold()))}
     if len(seeds) < 2 or len({int(s) for s in seeds.values()}) < len(seeds):
         return found
     others = [c for c in _scores(found) if c not in seeds]

@@ -203,30 +203,31 @@ class Results:
 
         A method without training has no regime and no selection: only its protocol counts.
         """
-        for name in (reference, variant):
-            if reason := self.unscored(name):
-                return reason if name == variant else f"{name} has {reason}"
+        if variant == reference:
+            return ""
+        if reason := self.unfinished(variant):
+            return reason
+        if reason := self.unfinished(reference):
+            return f"{reference} has {reason}"
         one = self.settings.get(variant, Setting())
         two = self.settings.get(reference, Setting())
         if self.seeded(variant) and self.seeded(reference):
             return one.differs(two)
         return Setting(protocol=one.protocol).differs(Setting(protocol=two.protocol))
 
-    def unscored(self, variant: str) -> str:
-        """Why a variant has no score at all, "" where it has one."""
-        if variant in self._scored:
+    def unfinished(self, variant: str) -> str:
+        """Why a variant has no finished run at all, "" where it has one."""
+        if variant in self.settings or self._has_rows(variant):
             return ""
         kinds = Counter(p.kind for p in self.problems if p.variant == variant)
         if set(kinds) <= {"missing"}:
-            return "no score" if self.runs.empty else "no run yet"
-        return f"no usable run ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))})"
+            return "no run yet"
+        return f"no finished run ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))})"
 
-    @property
-    def _scored(self) -> frozenset[str]:
-        """The variants with a row."""
+    def _has_rows(self, variant: str) -> bool:
         if not self._with_rows:
             self._with_rows.update(map(str, self.frame["variant"]))
-        return frozenset(self._with_rows)
+        return variant in self._with_rows
 
     def what_differs(self, variant: str, reference: str) -> tuple[tuple[str, str, str], ...]:
         """Factors on which two variants differ: (name, level of the reference, level of the

@@ -183,15 +183,7 @@ def _matched(base: Results, found: Results, source: Named) -> tuple[Results, lis
     """The results on the datasets and metrics of the first source, under its names."""
     datasets = _same_names(found.datasets, base.datasets)
     metrics = _same_names(found.metrics, base.metrics)
-    for what, here, there, both in (
-        ("dataset", found.datasets, base.datasets, datasets),
-        ("metric", found.metrics, base.metrics, metrics),
-    ):
-        if not both:
-            raise ValueError(
-                f"{source.path}: shares no {what} with the first source, which has "
-                f"{', '.join(there)}; this one has {', '.join(here)}"
-            )
+    _check_overlap(base, found, source, datasets, metrics)
     notes = [
         f"{source.label}: {old!r} is taken to be {new!r}"
         for old, new in {**datasets, **metrics}.items()
@@ -200,16 +192,6 @@ def _matched(base: Results, found: Results, source: Named) -> tuple[Results, lis
     if extra := [d for d in found.datasets if d not in datasets]:
         notes.append(
             f"{source.label}: datasets that {base.name} lacks are left out: {', '.join(extra)}"
-        )
-    opposite = [
-        new
-        for old, new in metrics.items()
-        if (old in found.lower_is_better) != (new in base.lower_is_better)
-    ]
-    if opposite:
-        raise ValueError(
-            f"{source.path}: lower is better for {opposite[0]} in one source and higher in "
-            "another; say which with --lower or --higher"
         )
     kept = found.frame["dataset"].isin(list(datasets)).to_numpy()
     frame = found.frame[kept].rename(columns=metrics).reset_index(drop=True)
@@ -222,6 +204,31 @@ def _matched(base: Results, found: Results, source: Named) -> tuple[Results, lis
         metrics=metric_order(frame),
         problems=tuple(_problems(found.problems, datasets)),
     ), [*(f"{source.label}: {note}" for note in found.notes), *notes]
+
+
+def _check_overlap(
+    base: Results,
+    found: Results,
+    source: Named,
+    datasets: Mapping[str, str],
+    metrics: Mapping[str, str],
+) -> None:
+    """Raise ValueError where two sources share nothing, or disagree about a direction."""
+    for what, here, there, both in (
+        ("dataset", found.datasets, base.datasets, datasets),
+        ("metric", found.metrics, base.metrics, metrics),
+    ):
+        if not both:
+            raise ValueError(
+                f"{source.path}: shares no {what} with the first source, which has "
+                f"{', '.join(there)}; this one has {', '.join(here)}"
+            )
+    for old, new in metrics.items():
+        if found.direction(old) != base.direction(new):
+            raise ValueError(
+                f"{source.path}: lower is better for {new} in one source and higher in another; "
+                "say which with --lower or --higher"
+            )
 
 
 def _problems(problems: Iterable[Problem], datasets: Mapping[str, str]) -> Iterable[Problem]:

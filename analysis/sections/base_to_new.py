@@ -6,13 +6,14 @@ from analysis.figures.plane import BaseNewInfo, base_new_figure
 from analysis.sections.analysis import Analysis
 from analysis.sections.results import main
 from analysis.sections.section import Section, Topic
+from analysis.sections.selection import noted, selection
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
     results, found = analysis.results, main(analysis)
     average, drawn = found.datasets[0], None
     if {"base", "new"} <= set(found.metrics[average]):
-        shown = [v for v in results.variants if v not in results.aliases]
+        shown = [v for v in selection(analysis).shown if v not in results.aliases]
         base, new = ({v: found.cells[v, average, m] for v in shown} for m in ("base", "new"))
         drawn = base_new_figure(
             [
@@ -26,6 +27,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
                 for v in shown
             ]
         )
+        drawn = noted(analysis, drawn)
     return [
         Section(
             key="base_to_new",

@@ -14,7 +14,7 @@ from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.claims import NOT_TESTED, UNKNOWN, claim_columns, tally
 from analysis.sections.runs import anchors
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
-from analysis.sections.unpaired import unpaired_text
+from analysis.sections.selection import grouped, noted, selection
 from analysis.stats import Array, Claim, Judgment, SeedMeans, ShownIn
 from analysis.text import (
     HM_OF_MEANS,
@@ -155,6 +155,19 @@ def differences(results: Results, variant: str, reference: str, metric: str) -> 
     )
 
 
+def sampled(
+    results: Results, variant: str, reference: str, metric: str
+) -> tuple[Array | SeedMeans, Array]:
+    """The difference as a test sees it, and its mean on every dataset, (D,): paired differences, or
+    where no seed is common what the runs of both sides tell.
+    """
+    paired = differences(results, variant, reference, metric)
+    if np.isfinite(paired).any():
+        return paired, stats.dataset_means(paired)
+    alone = SeedMeans.unpaired(results.scores(variant, metric), results.scores(reference, metric))
+    return alone, alone.values
+
+
 def _compare(results: Results, variant: str, reference: str, metric: str) -> Comparison:
     """The pair with the reason why it is not compared, if there is one."""
     blank = Comparison(reference=reference, variant=variant, metric=metric)
@@ -167,8 +180,8 @@ def _compare(results: Results, variant: str, reference: str, metric: str) -> Com
         )
     if reason := results.not_comparable(variant, reference):
         return replace(blank, reason=reason)
-    if not np.isfinite(differences(results, variant, reference, metric)).any():
-        return replace(blank, reason=NO_PAIR + unpaired_text(results, variant, reference, metric))
+    if not np.isfinite(sampled(results, variant, reference, metric)[1]).any():
+        return replace(blank, reason=NO_PAIR)
     return blank
 
 
@@ -177,12 +190,13 @@ def _judged(
 ) -> tuple[Comparison, ...]:
     """Effects and verdicts of a family; pairs that are not compared stay as they are."""
     family = [c for c in pairs if not c.reason]
-    tables = [differences(results, c.variant, c.reference, c.metric) for c in family]
+    samples = [sampled(results, c.variant, c.reference, c.metric) for c in family]
     direction = results.direction(family[0].metric) if family else 1
-    judgments = judge_family(tables, results, options, direction, len(family))
+    seen = [sample for sample, _ in samples]
+    judgments = judge_family(seen, results, options, direction, len(family))
     effects = (
-        _effect(results, c, table_DS, judgment, options, len(family), direction)
-        for c, table_DS, judgment in zip(family, tables, judgments, strict=True)
+        _effect(results, c, means, judgment, options, len(family), direction)
+        for c, (_, means), judgment in zip(family, samples, judgments, strict=True)
     )
     return tuple(c if c.reason else next(effects) for c in pairs)
 
@@ -209,13 +223,13 @@ def judge_family(
 def _effect(
     results: Results,
     blank: Comparison,
-    difference_DS: Array,
+    means: Array,
     judgment: Judgment,
     options: Options,
     family: int,
     direction: int,
 ) -> Comparison:
-    means = stats.dataset_means(difference_DS)
+    difference_DS = differences(results, blank.variant, blank.reference, blank.metric)
     known = ~np.isnan(means)
     num = int(known.sum())
     names, ranks = results.datasets, stats.signed_rank(means[known])
@@ -251,10 +265,16 @@ def _effect(
         outside=stats.outside_region(difference_DS, names, rope=options.rope) if several else (),
     )
     disagree = _disagree(c, options.alpha)
-    said = (_without(c), *dict.fromkeys((c.these.reason, c.like.reason)), EXACT * disagree)
+    said = (
+        "" if c.num_pairs else UNPAIRED,
+        _without(c),
+        *dict.fromkeys((c.these.reason, c.like.reason)),
+        EXACT * disagree,
+    )
     return replace(c, disagree=disagree, reason="; ".join(filter(None, said)))
 
 
+UNPAIRED = "the runs are no pairs, so their seeds are compared by Welch's t"
 EXACT = "the t over datasets and the exact tests disagree: look at the single datasets"
 
 
@@ -281,14 +301,12 @@ def _compare_hm_of_means(results: Results, base: Comparison) -> Comparison:
         return blank
     sides = (base.variant, base.reference)
     tables = {m: results.cube(sides, m) for m in ("base", "new")}
-    shared = sum(table.sum(axis=0) for table in tables.values())
-    means = {
-        m: [
-            float(np.nanmean(stats.dataset_means(np.where(np.isnan(shared), np.nan, side))))
-            for side in table
-        ]
-        for m, table in tables.items()
-    }
+    if base.num_pairs:
+        shared = np.isfinite(sum(table.sum(axis=0) for table in tables.values()))
+        tables = {m: np.where(shared, table, np.nan) for m, table in tables.items()}
+    by_dataset = {m: stats.dataset_means(table) for m, table in tables.items()}
+    known = np.isfinite(sum(means.sum(axis=0) for means in by_dataset.values()))
+    means = {m: found[:, known].mean(axis=1).tolist() for m, found in by_dataset.items()}
     one, two = (harmonic_mean(b, n) for b, n in zip(means["base"], means["new"], strict=True))
     return replace(
         blank,
@@ -306,9 +324,9 @@ def compared(analysis: Analysis) -> tuple[Block, ...]:
     return compare_all(analysis.results, analysis.options)
 
 
-def headline_family(analysis: Analysis, block: Block) -> tuple[Comparison, ...]:
-    """The comparisons of a block on the metric of the headline that have a number."""
-    return tuple(c for c in block.comparisons[analysis.metric] if c.difference is not None)
+def headline_family(results: Results, block: Block) -> tuple[Comparison, ...]:
+    """The comparisons of a block on the metric of the headline that have paired runs."""
+    return tuple(c for c in block.comparisons[results.primary_metric] if c.num_pairs)
 
 
 class ComparisonRow(NamedTuple):
@@ -396,13 +414,13 @@ def _changes(results: Results, c: Comparison) -> tuple[str, ...]:
     return tuple(f"{name}: {old} → {new}" for name, old, new in changes)
 
 
-def _table(analysis: Analysis, block: Block, metric: str) -> Table:
+def _tables(analysis: Analysis, block: Block, metric: str) -> tuple[Table, ...]:
     results, where = analysis.results, anchors(analysis)
     rows = [
         ComparisonRow(c, _changes(results, c), where.to_variant(c.variant))
         for c in block.comparisons[metric]
     ]
-    return table(
+    made = table(
         "comparisons",
         f"{label(metric)}: difference from {block.reference} in points",
         COLUMNS,
@@ -410,6 +428,7 @@ def _table(analysis: Analysis, block: Block, metric: str) -> Table:
         notes=[_adjusted(analysis.options, block.comparisons[metric])],
         folded=metric != results.primary_metric,
     )
+    return grouped(analysis, made, [row.c.variant for row in rows])
 
 
 def _adjusted(options: Options, family: Sequence[Comparison]) -> str:
@@ -429,8 +448,8 @@ def forest_metrics(results: Results) -> tuple[str, ...]:
     return results.metrics[-4:] if results.curve else results.metrics[:4]
 
 
-def _forest_panel(block: Block, metric: str, rope: float) -> ForestInfo:
-    """What the forest plot of one metric shows."""
+def _forest_panel(block: Block, metric: str, rope: float, shown: Sequence[str]) -> ForestInfo:
+    """What the forest plot of one metric shows of these variants."""
     return ForestInfo(
         reference=block.reference,
         metric=metric,
@@ -446,15 +465,16 @@ def _forest_panel(block: Block, metric: str, rope: float) -> ForestInfo:
                 per_dataset=c.per_dataset,
             )
             for c in block.comparisons.get(metric, ())
-            if c.difference is not None
+            if c.difference is not None and c.variant in shown
         ),
     )
 
 
 def _forest(analysis: Analysis, block: Block, name: str) -> Figure | None:
     metrics = forest_metrics(analysis.results)
-    panels = [_forest_panel(block, metric, analysis.options.rope) for metric in metrics]
-    drawn = forests([panels], name=name)
+    rope, shown = analysis.options.rope, selection(analysis).shown
+    panels = [_forest_panel(block, metric, rope, shown) for metric in metrics]
+    drawn = noted(analysis, forests([panels], name=name))
     colors = " Blue ▲: better; orange ▼: worse; green ■: equivalent; hollow gray: undecided."
     return replace(drawn, caption=drawn.caption + colors) if drawn else None
 
@@ -477,7 +497,7 @@ def _section(analysis: Analysis, block: Block, forest_name: str) -> Section:
         key="comparisons",
         title=title,
         sentences=sentences,
-        tables=tuple(_table(analysis, block, metric) for metric in metrics),
+        tables=tuple(t for metric in metrics for t in _tables(analysis, block, metric)),
         figures=(drawn,) if drawn else (),
     )
 

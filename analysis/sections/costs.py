@@ -11,6 +11,7 @@ from analysis.figures.figure import Figure
 from analysis.sections.analysis import Analysis
 from analysis.sections.results import main
 from analysis.sections.section import Section, Topic
+from analysis.sections.selection import noted, selection
 from analysis.text import Column, Columns, Kind, Show, label, table
 
 COLUMNS: Columns[Mapping[Any, Any]] = (
@@ -45,7 +46,7 @@ def _figure(analysis: Analysis) -> Figure | None:
     results, found = analysis.results, main(analysis)
     known = {str(row["variant"]): row for row in results.costs.to_dict("records")}
     infos = []
-    for variant in results.variants:
+    for variant in selection(analysis).shown:
         cell = found.cells[variant, found.datasets[0], analysis.metric]
         costs = known.get(variant, {})
         infos.append(
@@ -56,7 +57,7 @@ def _figure(analysis: Analysis) -> Figure | None:
                 costs={str(k): float(v) for k, v in costs.items() if k != "variant"},
             )
         )
-    return cost_figure(infos, metric=label(analysis.metric))
+    return noted(analysis, cost_figure(infos, metric=label(analysis.metric)))
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:

@@ -19,7 +19,7 @@ from analysis.read.published import TABLES, PublishedRow, load_published
 from analysis.sections.claims import LIKE, THESE
 from analysis.sections.published import ZERO_SHOT
 from analysis.stats import MOST_DATASETS, MOST_SEEDS, Array, Designs, Limit, Spread
-from analysis.text import points, share_text
+from analysis.text import counted, points, share_text
 
 TARGET_POWER = 0.8
 SEEDS_OF_A_PRINTED_FIGURE = 3
@@ -366,7 +366,7 @@ def plan_in_points(
     )
 
 
-class Answer(NamedTuple):
+class PlanLine(NamedTuple):
     """A line about a plan: a question and its answer in each scope."""
 
     question: str
@@ -374,20 +374,20 @@ class Answer(NamedTuple):
     like: str
 
 
-def plan_answers(plan: DesignPower) -> list[Answer]:
+def plan_answers(plan: DesignPower) -> list[PlanLine]:
     """What a plan says, scope by scope, in points and percent."""
 
-    def both(question: str, of: Callable[[ScopePower], str]) -> Answer:
-        return Answer(question, of(plan.these), of(plan.like))
+    def both(question: str, of: Callable[[ScopePower], str]) -> PlanLine:
+        return PlanLine(question, of(plan.these), of(plan.like))
 
     target = f"{100 * plan.target_power:g} % power"
     return [
-        Answer("test", "stratified t over seeds", "paired t over dataset means"),
+        PlanLine("test", "stratified t over seeds", "paired t over dataset means"),
         both(
             f"power for {points(plan.effect)} points",
             lambda s: "-" if s.power is None else f"{100 * s.power:.0f} %",
         ),
-        both(f"effect detectable with {target}", lambda s: _in_points(s.minimum_effect)),
+        both(f"effect detectable with {target}", lambda s: _detectable(s.minimum_effect)),
         both(f"seeds for {target}", lambda s: _needed(s.seeds_needed, plan.num_seeds)),
         both(f"datasets for {target}", lambda s: _needed(s.datasets_needed, plan.num_datasets)),
     ]
@@ -396,7 +396,10 @@ def plan_answers(plan: DesignPower) -> list[Answer]:
 def plan_assumptions(plan: DesignPower) -> list[tuple[str, str]]:
     """What a plan takes for granted."""
     return [
-        ("design", f"{plan.num_datasets} datasets, {plan.num_seeds} seeds"),
+        (
+            "design",
+            f"{counted(plan.num_datasets, 'dataset')}, {counted(plan.num_seeds, 'seed')}",
+        ),
         ("comparisons (Holm)", f"{plan.comparisons} at alpha {plan.alpha:g}"),
         ("spread between datasets", _in_points(plan.spread.between)),
         ("spread over seeds", _in_points(plan.spread.seed)),
@@ -421,9 +424,9 @@ def plan_notes(plan: DesignPower) -> tuple[str, ...]:
 def limit_text(limit: Limit, scope: ScopePower, plan: DesignPower) -> str:
     """A limit as a clause."""
     if limit is Limit.SPREAD_HIDES_IT:
-        what = "how datasets differ" if scope is plan.like else "what resamples share"
+        hides = "how datasets differ" if scope is plan.like else "what resamples share"
         below = "" if scope.floor is None else f" below {points(scope.floor)} points"
-        return f"more seeds do not suffice: {what} alone hides effects{below}"
+        return f"more seeds do not suffice: {hides} alone hides effects{below}"
     if limit is Limit.TOO_MANY:
         both = [
             f"more than {most:,} {name}"
@@ -441,7 +444,7 @@ LIMITS: Mapping[Limit, str] = {
     Limit.SEED_SPREAD_UNKNOWN: (
         "the spread over seeds is unknown until two seeds of a dataset are measured"
     ),
-    Limit.DATASET_SPREAD_UNKNOWN: ("how datasets differ is unknown until two of them are measured"),
+    Limit.DATASET_SPREAD_UNKNOWN: "how datasets differ is unknown until two of them are measured",
     Limit.SHARED_SEEDS: "one model was scored on all datasets, so further ones share its noise",
     Limit.NO_EFFECT: "no effect of any size would be detected",
 }
@@ -451,8 +454,13 @@ def _in_points(value: float | None) -> str:
     return "-" if value is None else f"{points(value)} points"
 
 
+def _detectable(effect: float | None) -> str:
+    """No accuracies differ by more than 100 points."""
+    return "more than 100 points" if effect and effect > 1 else _in_points(effect)
+
+
 def _needed(count: int | None, own: int) -> str:
     """How many would settle the question, compared with how many the design has."""
     if count is None:
         return "-"
-    return f"{own} suffice" if count == own else f"{count:,} instead of {own}"
+    return f"{own:,}, as planned" if count == own else f"{count:,} instead of {own:,}"

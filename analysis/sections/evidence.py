@@ -8,7 +8,7 @@ import numpy as np
 from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
-from analysis.sections.comparisons import Block, Comparison, compared, differences
+from analysis.sections.comparisons import Block, Comparison, compared, differences, headline_family
 from analysis.sections.section import Section, Topic
 from analysis.stats import Array, Estimate, Posterior, PValue
 from analysis.text import Column, Columns, Kind, Show, Table, label, table
@@ -35,11 +35,21 @@ class Evidence:
     sign_test: PValue
     posterior: Posterior
 
+    @property
+    def meaning(self) -> str:
+        """Whether a difference is one that a user would notice (Bouthillier et al., arXiv
+        2103.03098): decided on these datasets, and ahead in ``GAMMA`` of the paired runs.
+        """
+        share = self.probability_better.value
+        if share is None or not self.comparison.these.decided:
+            return "not shown"
+        ahead = share if self.comparison.these.word == "better" else 1 - share
+        return "meaningful" if ahead >= stats.GAMMA else "shown, not meaningful"
+
 
 def evidence(results: Results, block: Block, options: Options) -> tuple[Evidence, ...]:
     """Evidence for every comparison of the headline's metric that has a value."""
-    family = [c for c in block.comparisons[results.primary_metric] if c.difference is not None]
-    return tuple(_of(results, c, options) for c in family)
+    return tuple(_of(results, c, options) for c in headline_family(results, block))
 
 
 def _of(results: Results, c: Comparison, options: Options) -> Evidence:
@@ -107,6 +117,14 @@ COLUMNS: Columns[Evidence] = (
         Kind.NUMBER_ESTIMATE,
         lambda e: e.probability_better,
     ),
+    Column(
+        "meaning",
+        "Meaningful",
+        Kind.TEXT,
+        lambda e: e.meaning,
+        help="meaningful, where the difference is decided on these datasets and the better side "
+        "wins at least 0.75 of the paired runs; shown, not meaningful; or not shown",
+    ),
     Column("improvement", "P(improvement)", Kind.NUMBER_ESTIMATE, lambda e: e.improvement),
     Column("sign_test_p", "p sign test", Kind.P, lambda e: e.sign_test.p),
     Column("p_worse", "P−", Kind.NUMBER, lambda e: e.posterior.worse),
@@ -123,8 +141,10 @@ def _note(options: Options) -> str:
         "Hodges-Lehmann is the median of the pairwise averages, which is robust to one unusual "
         "dataset. g is the difference in standard deviations of the differences (Hedges). r is the "
         "matched-pairs rank-biserial correlation, from −1 to 1. P(better run) is the share of "
-        "paired runs that the variant wins; P(improvement) is the same share over all runs of a "
-        "dataset against all runs of the reference, averaged over datasets; their intervals are "
+        "paired runs that the variant wins, and meaningful if the side that is better on these "
+        f"datasets wins {stats.GAMMA:g} of them (Bouthillier et al.); P(improvement) is the same "
+        "share over all runs of a dataset against all runs of the reference, averaged over "
+        "datasets; their intervals are "
         "exact, with the dataset as the unit (on one dataset, the run). p sign test is an "
         "exact test of the number of wins; it decides nothing here. P−, P= and P+ are the "
         "posterior probabilities that the variant is worse, practically equal and better "

@@ -240,7 +240,7 @@ def headline(
         )
         text = f"No variant can be compared with {names}: {'; '.join(why)}."
         said = [make_sentence(text, kind="note")]
-    return (*_flags(results, rows), *said)
+    return (*_flag(results), *said, *_doubts(rows))
 
 
 def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -> Sentence:
@@ -249,7 +249,7 @@ def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -
     if scope == LIKE and num < 2:
         text = "Nothing is known about other datasets, because there is only one."
         return make_sentence(text, kind="undecided")
-    if scope == THESE and all(row.c.num_pairs <= row.c.num_datasets for row in rows):
+    if scope == THESE and all(0 < row.c.num_pairs <= row.c.num_datasets for row in rows):
         text = "Nothing is known about other seeds, because there is one run per dataset."
         return make_sentence(text, kind="undecided")
     where = f"On {_datasets(num, scope)}"
@@ -372,20 +372,23 @@ def _others(results: Results, rows: Sequence[Answer], scope: str, alpha: float) 
     return clauses
 
 
-def _flags(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
-    """What makes numbers wrong or doubtful comes first."""
-    said = []
-    if seen := [v for v, s in results.settings.items() if saw_test(s.selection)]:
-        text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
-        said.append(make_sentence(text, kind="flag"))
-    if doubtful := [row.name for row in rows if row.c.disagree]:
-        text = (
-            f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on "
-            "datasets like these, the verdict depends on the assumption that effects are roughly "
-            "normal."
-        )
-        said.append(make_sentence(text, kind="flag"))
-    return said
+def _flag(results: Results) -> list[Sentence]:
+    """What makes all numbers wrong comes first."""
+    seen = [v for v, s in results.settings.items() if saw_test(s.selection)]
+    text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
+    return [make_sentence(text, kind="flag")] if seen else []
+
+
+def _doubts(rows: Sequence[Answer]) -> list[Sentence]:
+    """Verdicts that depend on an assumption which the data do not clearly support."""
+    doubtful = [row.name for row in rows if row.c.disagree]
+    if not doubtful:
+        return []
+    text = (
+        f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on datasets "
+        "like these, the verdict depends on the assumption that effects are roughly normal."
+    )
+    return [make_sentence(text, kind="flag")]
 
 
 def remarks(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
@@ -496,10 +499,11 @@ def answer_table(
     *,
     rope: float,
     one_method: bool = False,
+    adjusted: bool = False,
     seconds: Mapping[str, float] | None = None,
 ) -> Table:
     """The rows with their effects drawn on one scale; the table of comparisons has them all.
-    ``seconds`` of training by variant, where they are recorded.
+    ``seconds`` of training by variant, where they are recorded; ``adjusted``: the intervals are.
     """
     shown, times = rows[:MAX_ROWS], seconds or {}
     ends = [abs(e) for row in shown for e in _ends(row.c, rope)]
@@ -513,7 +517,8 @@ def answer_table(
         )
         for row in shown
     ]
-    notes = [KEY + (SHADED.format(rope=points(rope)) if rope else "")]
+    joint = " and adjusted for the number of comparisons" if adjusted else ""
+    notes = [f"{KEY}{joint}." + (SHADED.format(rope=points(rope)) if rope else "")]
     if assumed := dict.fromkeys(a for row in shown for a in row.assumptions):
         notes.append(f"Shapley values assume that {' and that '.join(assumed)}.")
     if left := len(rows) - len(shown):
@@ -524,7 +529,7 @@ def answer_table(
 
 KEY = (
     "Dot: mean difference over datasets. Thick bar: where the mean on these datasets would lie "
-    "with other seeds. Thin line: on other datasets like these. Both 95 %."
+    "with other seeds. Thin line: on other datasets like these. Both 95 %"
 )
 SHADED = " Shaded: within ±{rope} points, too small to matter."
 
@@ -549,6 +554,7 @@ def _tables(analysis: Analysis, rows: Sequence[Answer]) -> tuple[Table, ...]:
     found = answer_table(
         rows,
         rope=analysis.options.rope,
+        adjusted=analysis.options.adjusted_intervals,
         one_method=len(results.references) == 1,
         seconds={str(row["variant"]): row["train_seconds"] for row in costs},
     )

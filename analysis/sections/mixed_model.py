@@ -9,6 +9,7 @@ from analysis import stats
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Section, Topic, running_text
+from analysis.sections.selection import grouped
 from analysis.sections.shared_tests import as_sentence, scored
 from analysis.stats import MixedEffect, MixedModel
 from analysis.text import Column, Columns, Kind, Show, counted, points, share_text, table
@@ -130,8 +131,9 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if not found.model.effects:
         return [Section(key="mixed_model", title=title, tables=(fit,), reason=found.model.reason)]
     effects = table("effects", title, COLUMNS, found.model.effects)
+    shown = grouped(analysis, effects, [e.variant for e in found.model.effects])
     sentences = running_text(_sentences(found, analysis.results.baseline))
-    return [Section(key="mixed_model", title=title, sentences=sentences, tables=(effects, fit))]
+    return [Section(key="mixed_model", title=title, sentences=sentences, tables=(*shown, fit))]
 
 
 TOPIC = Topic(key="mixed_model", build=_sections, files={"effects": COLUMNS, "fit": FIT_COLUMNS})

@@ -17,7 +17,7 @@ from analysis.figures.heatmap import PairwiseInfo, pairwise_heatmap
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.claims import claim_columns
-from analysis.sections.comparisons import Block, compared, judge_family
+from analysis.sections.comparisons import Block, compared, judge_family, sampled
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.sections.selection import noted, selection
 from analysis.stats import Array, Judgment, Omnibus, RankGroups
@@ -77,17 +77,16 @@ def all_pairs(
     comparisons with references, whose verdicts are taken over.
     """
     ranked, left_out = _ranked(results)
-    scores = {v: results.scores(v, metric) for v in ranked}
     pairs = list(combinations(range(len(ranked)), 2))
-    differences = [stats.paired_differences(scores[ranked[i]], scores[ranked[j]]) for i, j in pairs]
+    samples = [sampled(results, ranked[i], ranked[j], metric) for i, j in pairs]
     direction = results.direction(metric)
-    judgments = judge_family(differences, results, options, direction, len(pairs))
+    seen = [sample for sample, _ in samples]
+    judgments = judge_family(seen, results, options, direction, len(pairs))
     planned = _planned(metric, blocks)
     size = len(ranked)
     difference_VV, p_VV = np.zeros((size, size)), np.ones((size, size))
     found: dict[tuple[int, int], Judgment] = {}
-    for (i, j), values, judgment in zip(pairs, differences, judgments, strict=True):
-        means = stats.dataset_means(values)
+    for (i, j), (_, means), judgment in zip(pairs, samples, judgments, strict=True):
         known = means[~np.isnan(means)]
         difference = float(known.mean()) if known.size else np.nan
         difference_VV[i, j], difference_VV[j, i] = difference, -difference

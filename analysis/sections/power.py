@@ -45,7 +45,7 @@ def powers(analysis: Analysis) -> tuple[ComparisonPower, ...]:
     return tuple(
         comparison_power(analysis, c)
         for block in compared(analysis)
-        for c in headline_family(analysis, block)
+        for c in headline_family(analysis.results, block)
     )
 
 

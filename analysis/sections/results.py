@@ -15,7 +15,8 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.pairwise import standing
 from analysis.sections.runs import anchors
-from analysis.sections.section import Section, Topic
+from analysis.sections.section import Section, Topic, make_sentence
+from analysis.sections.selection import grouped, selection
 from analysis.stats import Array, dataset_means, t_interval
 from analysis.text import (
     HM_OF_MEANS,
@@ -377,13 +378,12 @@ LEGEND = (
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    tables = (
-        _page_table(analysis),
-        _full_table(analysis),
-        *_paper_tables(analysis),
-        table("results", _title(analysis.results), FILE_COLUMNS, _file_rows(main(analysis))),
-    )
-    return [Section(key="results", tables=tables)]
+    found, said = main(analysis), selection(analysis).sentence
+    shown = (_page_table(analysis), _full_table(analysis), *_paper_tables(analysis))
+    tables = [t for each in shown for t in grouped(analysis, each, found.variants)]
+    tables.append(table("results", _title(analysis.results), FILE_COLUMNS, _file_rows(found)))
+    sentences = (make_sentence(said, kind="note"),) if said else ()
+    return [Section(key="results", sentences=sentences, tables=tuple(tables))]
 
 
 TOPIC = Topic(key="results", build=_sections, files={"results": FILE_COLUMNS}, show=Show.ALL)

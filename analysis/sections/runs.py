@@ -25,6 +25,7 @@ from analysis.text import (
     table,
 )
 from core.program import command_line
+from core.store.names import INSPECTION_NAME, INSPECTION_PAGE
 
 MAX_ON_PAGE = 2000
 """Longer lists have a page of their own: a browser takes seconds for ten thousand rows."""
@@ -76,7 +77,9 @@ def _apart(results: Results) -> bool:
 
 
 class PlannedRun(NamedTuple):
-    """One row: ``folder`` is relative to the report, blank without a study folder."""
+    """One row: ``folder`` is relative to the report, blank without a study folder; so is
+    ``inspection``, the page of the inspect command, blank for a run without one.
+    """
 
     variant: Name
     dataset: str
@@ -87,6 +90,7 @@ class PlannedRun(NamedTuple):
     identity: str
     folder: str
     command: str
+    inspection: str
     note: str
 
 
@@ -104,6 +108,13 @@ def _columns(curve: bool, metric: str) -> Columns[PlannedRun]:
             "Run",
             Kind.CODE,
             lambda r: Linked(r.identity, r.folder) if r.folder else r.identity,
+        ),
+        Column(
+            "inspection",
+            "What it learned",
+            Kind.CODE,
+            lambda r: Linked("inspect", r.inspection) if r.inspection else None,
+            optional=True,
         ),
         Column("command", "Command to rerun", Kind.CODE, lambda r: r.command, optional=True),
         Column("note", "Note", Kind.TEXT, lambda r: r.note, optional=True),
@@ -138,6 +149,7 @@ def planned_runs(analysis: Analysis) -> Iterator[PlannedRun]:
             identity=str(row["identity"]),
             folder=folder,
             command=command,
+            inspection=_inspection(analysis, str(row["identity"]), folder),
             note=row["note"],
         )
 
@@ -166,12 +178,21 @@ def _folder_and_command(analysis: Analysis, identity: str, status: str) -> tuple
     return Path(folder).as_posix() + "/", command
 
 
+def _inspection(analysis: Analysis, identity: str, folder: str) -> str:
+    """The page of the inspect command as the report sees it, where the run has one."""
+    if analysis.folder is None or not folder:
+        return ""
+    page = analysis.folder / identity / INSPECTION_NAME / INSPECTION_PAGE
+    return f"{folder}{INSPECTION_NAME}/{INSPECTION_PAGE}" if page.is_file() else ""
+
+
 def _table(analysis: Analysis, *, folded: bool) -> Table:
     results = analysis.results
     metric = "Accuracy" if results.curve else label(results.primary_metric)
     rows, columns = list(planned_runs(analysis)), _columns(bool(results.curve), metric)
     count = counted(len(rows), "planned cell")
-    return table("runs", "Runs", columns, rows, folded=folded, summary=count)
+    notes = _notes(analysis)
+    return table("runs", "Runs", columns, rows, folded=folded, summary=count, notes=notes)
 
 
 LINK_COLUMNS: Columns[tuple[str, str, str]] = (
@@ -196,6 +217,14 @@ def runs_page(analysis: Analysis) -> Section | None:
         return None
     back = table("link", "Report", LINK_COLUMNS, [("Report", analysis.results.name, "index.html")])
     return Section(key="runs", tables=(back, _table(analysis, folded=False)))
+
+
+def _notes(analysis: Analysis) -> list[str]:
+    """How to see what one run has learned."""
+    if analysis.folder is None:
+        return []
+    command = command_line("inspect", analysis.folder / "RUN")
+    return [f"{command} shows what one run learned: its memory, attention, errors and words."]
 
 
 TOPIC = Topic(key="runs", build=_sections, show=Show.PAGE)

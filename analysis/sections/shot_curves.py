@@ -8,6 +8,7 @@ from analysis.figures.curves import CurveInfo, shot_curves
 from analysis.sections.analysis import Analysis
 from analysis.sections.results import MainTable, column_name, main
 from analysis.sections.section import Section, Topic
+from analysis.sections.selection import grouped, noted, selection
 from analysis.text import Column, Kind, MeanScore, Show, Table, table
 
 TITLE = "Accuracy over shots"
@@ -28,18 +29,19 @@ def _score(found: MainTable, metric: str, row: CurveRow) -> MeanScore:
     return found.cells[row.variant, row.dataset, metric]
 
 
-def _table(found: MainTable, curve: Sequence[str]) -> Table:
+def _tables(analysis: Analysis, found: MainTable) -> tuple[Table, ...]:
     """One row per dataset and variant, one column per number of shots."""
     columns: list[Column[CurveRow]] = [
         Column("dataset", "Dataset", Kind.NAME, partial(_dataset, found), Show.READ),
         Column("variant", "Variant", Kind.TEXT, lambda r: r.variant, Show.READ),
         *(
             Column(metric, metric, Kind.SCORE, partial(_score, found, metric), Show.READ)
-            for metric in curve
+            for metric in analysis.results.curve
         ),
     ]
     rows = [CurveRow(dataset, v) for dataset in found.datasets for v in found.variants]
-    return table("curves", TITLE, tuple(columns), rows)
+    made = table("curves", TITLE, tuple(columns), rows)
+    return grouped(analysis, made, [row.variant for row in rows])
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
@@ -49,7 +51,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         return [Section(key="shot_curves", title=TITLE, reason=reason)]
     shots = results.curve
     curves = []
-    for v in found.variants:
+    for v in selection(analysis).shown:
         for d in found.datasets:
             cells = [found.cells[v, d, metric] for metric in shots]
             curves.append(
@@ -61,12 +63,12 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
                     half_width=tuple(cell.half_width for cell in cells),
                 )
             )
-    drawn = shot_curves(curves)
+    drawn = noted(analysis, shot_curves(curves))
     return [
         Section(
             key="shot_curves",
             title=TITLE,
-            tables=(_table(found, tuple(results.curve)),),
+            tables=_tables(analysis, found),
             figures=(drawn,) if drawn else (),
         )
     ]

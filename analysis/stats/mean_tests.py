@@ -18,7 +18,7 @@ NO_PAIR = "no pair of scores"
 ONE_RUN = "one paired run per dataset, so nothing is known about other seeds"
 ONE_DATASET = "one dataset, so nothing is known about others"
 BORROWED = "a dataset with one run takes the average seed variance of the others"
-CONSTANT = "the difference is the same in every run: t is not defined"
+CONSTANT = "the differences do not vary: t is not defined"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,14 @@ class SeedMeans:
             together=SeedMean.of(per_seed) if per_seed.size else None,
         )
 
+    @classmethod
+    def unpaired(cls, first_DS: Array, second_DS: Array) -> "SeedMeans":
+        """From runs that are no pairs, (D, S) on either side: the difference of the two means with
+        Welch's variance and degrees of freedom (Biometrika 34, 1947).
+        """
+        pairs = zip(np.atleast_2d(first_DS), np.atleast_2d(second_DS), strict=True)
+        return cls(by_dataset=tuple(_welch(one, two) for one, two in pairs))
+
     @property
     def known(self) -> list[SeedMean]:
         """The datasets that have a value."""
@@ -127,6 +135,20 @@ class SeedMeans:
     def values(self) -> Array:
         """The value of every dataset, (D,), NaN where there is none."""
         return np.array([np.nan if m is None else m.value for m in self.by_dataset])
+
+
+def _welch(first: Array, second: Array) -> SeedMean | None:
+    """One dataset of ``SeedMeans.unpaired``; None where a side has no run."""
+    one, two = (side[np.isfinite(side)] for side in (first, second))
+    if not one.size or not two.size:
+        return None
+    value = float(one.mean() - two.mean())
+    if min(one.size, two.size) < 2:
+        return SeedMean(value, 0.0, 1.0, 0.0)
+    parts = [side.var(ddof=1) / side.size if has_spread(side) else 0.0 for side in (one, two)]
+    variance = float(sum(parts))
+    squares = sum(p**2 / (s.size - 1) for p, s in zip(parts, (one, two), strict=True))
+    return SeedMean(value, variance, 1.0, variance**2 / squares if squares else 1.0)
 
 
 def stratified_t(

@@ -32,6 +32,10 @@ class Tokenizer:
         """Ids of one text without start, end or padding."""
         return list(self._bpe.encode(text))
 
+    def words(self) -> list[str]:
+        """The text of every id, in order; a token that ends a word ends with a space."""
+        return [str(self._bpe.decode([index])) for index in range(self.vocab_size)]
+
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Ids ``(len(texts), context_length)`` int64: start, text, end, zeros.
 

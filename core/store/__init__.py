@@ -24,7 +24,10 @@ written atomically, or line by line.
     |       |-- output.log        what the run printed
     |       |-- weights.safetensors   what was learned
     |       |-- correct.json      which test images were predicted correctly  (correct.py)
+    |       |-- predictions.json  the predicted class of every test image, and its confidence
+    |       |                     (predictions.py); runs made by old versions lack it
     |       |-- record.json       makes the run finished, written last  (record.py)
+    |       |-- inspect/          output of the inspect command
     |       |-- record.json.previous  the old record of a run that was rerun on request
     |       `-- record.json.damaged   the torn record of a run that is rerun
     |-- SEARCH/                   has run folders, .lock and logs as a study has
@@ -52,6 +55,7 @@ from core.store.manifest import (
     read_manifest,
     write_manifest,
 )
+from core.store.predictions import PredictedClasses, read_predictions, write_predictions
 from core.store.record import (
     Cost,
     Evaluation,
@@ -71,6 +75,7 @@ __all__ = [
     "Manifest",
     "ManifestCell",
     "ManifestVariant",
+    "PredictedClasses",
     "RunRecord",
     "Trial",
     "has_config",
@@ -80,6 +85,7 @@ __all__ = [
     "read_correct_images",
     "read_definition",
     "read_manifest",
+    "read_predictions",
     "read_record",
     "read_records",
     "read_settings",
@@ -88,5 +94,6 @@ __all__ = [
     "write_config",
     "write_correct_images",
     "write_manifest",
+    "write_predictions",
     "write_record",
 ]

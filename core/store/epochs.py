@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from core.store.names import EPOCHS_NAME
 
@@ -21,3 +22,17 @@ def epoch_log(run_dir: Path, on_epoch: OnEpoch) -> Iterator[OnEpoch]:
             on_epoch(epoch)
 
         yield write
+
+
+def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
+    """The epochs of a run in order; empty for a run that trained nothing or has no log.
+
+    Raises ValueError for a line that is not a JSON object.
+    """
+    path = run_dir / EPOCHS_NAME
+    if not path.is_file():
+        return []
+    try:
+        return [dict(json.loads(line)) for line in path.read_text().splitlines() if line.strip()]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; rerun the run") from error

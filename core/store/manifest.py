@@ -15,6 +15,8 @@ from core.store.names import MANIFEST_NAME
 from core.suggestions import did_you_mean
 
 MANIFEST_VERSION = 1
+MAX_SEED = 2**64 - 1
+"""Seeds are kept in 64 bits, exactly, wherever they are read."""
 REQUIRED = ("study", "baseline", "datasets", "variants", "cells")
 
 

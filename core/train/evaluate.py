@@ -1,4 +1,4 @@
-"""Which test images are classified correctly, and how many per class.
+"""What a model predicts for test images, how confident it is, and how many are correct per class.
 
 N images in the order of the batches.
 """
@@ -10,15 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.store.predictions import CONFIDENCE_STEPS
 from core.train.model import RefinedMethod
 from core.types import Batch
 
 
 class Predictions(NamedTuple):
-    """Whether each prediction is correct, bool, and each image's class, int64; both on the CPU."""
+    """Predicted class and label of each image, int64, and the softmax probability of the predicted
+    class, float32; all on the CPU.
+    """
 
-    correct_N: Tensor
+    predicted_N: Tensor
     labels_N: Tensor
+    confidence_N: Tensor
+
+    @property
+    def correct_N(self) -> Tensor:
+        """Whether each prediction is correct, bool."""
+        return self.predicted_N == self.labels_N
 
     def counts(self, num_classes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Counts of correct and total images per class."""
@@ -30,6 +39,11 @@ class Predictions(NamedTuple):
         """``correct_N`` packed with eight images per byte, as stored in a run folder."""
         return np.packbits(self.correct_N.numpy()).tobytes()
 
+    def confidence_steps(self) -> list[int]:
+        """``confidence_N`` as stored in a run folder; 0 where a logit is not a number."""
+        steps_N = (self.confidence_N.nan_to_num(0.0).double() * CONFIDENCE_STEPS).round()
+        return [int(step) for step in steps_N.tolist()]
+
 
 @torch.no_grad()
 def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
@@ -38,12 +52,16 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
     Class texts that do not depend on the image are encoded once. No result leaves the device before
     the last batch.
     """
-    correct, labels = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.int64)]
+    predicted, labels = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
+    confidence = [torch.zeros(0, dtype=torch.float32)]
     with model.method.texts_once():
         for batch in batches:
-            correct.append(model(batch).logits().argmax(dim=-1) == batch.labels)
+            logits_BC = model(batch).logits()
+            best_B1 = logits_BC.argmax(dim=-1, keepdim=True)
+            predicted.append(best_B1[:, 0])
+            confidence.append(logits_BC.softmax(dim=-1).gather(1, best_B1)[:, 0].float())
             labels.append(batch.labels)
-    return Predictions(torch.cat([c.cpu() for c in correct]), torch.cat([x.cpu() for x in labels]))
+    return Predictions(*(torch.cat([x.cpu() for x in v]) for v in (predicted, labels, confidence)))
 
 
 def accuracy(model: RefinedMethod, batches: Iterable[Batch]) -> float:

@@ -18,6 +18,7 @@ from experiments.cli.evaluate import evaluate_command
 from experiments.cli.export import export_command
 from experiments.cli.grid import grid_command
 from experiments.cli.import_checkpoint import import_command
+from experiments.cli.inspect import inspect_command
 from experiments.cli.list import list_command
 from experiments.cli.power import power_command
 from experiments.cli.pretrain import pretrain_command
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_command,
     "train": train_command,
     "evaluate": evaluate_command,
+    "inspect": inspect_command,
     "grid": grid_command,
     "status": status_command,
     "diff": diff_command,

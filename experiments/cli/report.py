@@ -71,8 +71,18 @@ def report_command(
     ] = None,
     alpha: Annotated[float, typer.Option(help="Level of the tests")] = 0.05,
     rope: Annotated[
-        float, typer.Option(help="Half width of the region of practical equivalence, in points")
+        float,
+        typer.Option(
+            help="Half width of the region of practical equivalence, in points; 0: equivalence is "
+            "never claimed"
+        ),
     ] = 1.0,
+    adjusted_intervals: Annotated[
+        bool,
+        typer.Option(
+            "--adjusted-intervals", help="Intervals of comparisons hold jointly (Bonferroni)"
+        ),
+    ] = False,
     overlap: Annotated[
         float | None,
         typer.Option(
@@ -96,7 +106,12 @@ def report_command(
     from core.store.atomic import write_atomic
 
     _check_levels(alpha, rope)
-    options = Options(alpha=alpha, rope=rope / 100, overlap=overlap)
+    options = Options(
+        alpha=alpha,
+        rope=rope / 100,
+        overlap=overlap,
+        adjusted_intervals=adjusted_intervals,
+    )
     place = _check_places(sources, out, json_file)
     if _one_search(sources):
         report_search(sources[0], out, json_file, options, allow_mixed=allow_mixed)
@@ -125,10 +140,9 @@ def report_command(
 def _check_levels(alpha: float, rope: float) -> None:
     if not 0 < alpha < 1:
         raise ValueError(f"--alpha must be above 0 and below 1, such as 0.05, got {alpha:g}")
-    if not 0 < rope < 100:
+    if not 0 <= rope < 100:
         raise ValueError(
-            f"--rope is in points and must be above 0 and below 100, got {rope:g}; a region of no "
-            "width holds no difference, a narrow one such as 0.01 hardly any"
+            f"--rope is in points, from 0 (equivalence is never claimed) to below 100, got {rope:g}"
         )
 
 

@@ -1,11 +1,11 @@
 """One run: build everything from a configuration, train, evaluate, and record the outcome."""
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,7 @@ from core.seeding import Seeds
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
+from core.store.predictions import PredictedClasses, write_predictions
 from core.store.record import Cost, Evaluation, RunRecord
 from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
@@ -98,9 +99,9 @@ def run(
     """Train (or call ``learn`` instead) and evaluate; returns the record without writing it.
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
-    ``weights.safetensors`` and ``correct.json`` (which test images were predicted correctly) into
-    ``run_dir``. A loss that is not finite gives a record with the status "diverged". Raises
-    ValueError for bad input.
+    ``weights.safetensors``, ``correct.json`` (which test images were predicted correctly) and
+    ``predictions.json`` (what was predicted) into ``run_dir``. A loss that is not finite gives a
+    record with the status "diverged". Raises ValueError for bad input.
     """
     started = time.perf_counter()
     write_config(run_dir, config.text())
@@ -118,7 +119,8 @@ def run(
         trained = time.perf_counter()
         scores = [score_images(built, *scored) for scored in built.scored()]
         ended = time.perf_counter()
-        write_correct_images(run_dir, [images for _, images in scores])
+        write_correct_images(run_dir, [score.correct for score in scores])
+        write_predictions(run_dir, [score.predicted for score in scores])
         cost = Cost(
             train_seconds=result.seconds,
             evaluate_seconds=ended - trained,
@@ -128,7 +130,7 @@ def run(
             trainable_parameters=sum(p.numel() for p in built.model.trainable()),
         )
         epoch = result.selected_epoch
-        evaluations = tuple(evaluation for evaluation, _ in scores)
+        evaluations = tuple(score.evaluation for score in scores)
         return replace(record, evaluations=evaluations, cost=cost, selected_epoch=epoch)
 
 
@@ -159,41 +161,57 @@ def train(built: Assembly, log: Progress) -> FitResult:
     )
 
 
+class Score(NamedTuple):
+    """The counts of one evaluation, the images that they are sums of, and what was predicted."""
+
+    evaluation: Evaluation
+    correct: CorrectImages
+    predicted: PredictedClasses
+
+
 def evaluate(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Evaluation:
     """Score the test images of a dataset's classes, with the method re-bound to their names."""
-    return score_images(built, dataset, subset)[0]
+    return score_images(built, dataset, subset).evaluation
 
 
-def score_images(
-    built: Assembly, dataset: Dataset, subset: ClassSubset
-) -> tuple[Evaluation, CorrectImages]:
-    """The same, and which images were predicted correctly: the counts are sums of these."""
+def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Score:
+    """The same, image by image."""
     part = class_subset(dataset, subset)
-    method = built.model.method
-    trained = method.classes
-    method.set_classes(class_names(part, built.settings.template))
-    built.model.eval()
-    batches = built.source.evaluation(part, part.test, method.eval_batch_size)
-    with built.autocast:
+    with scoring(built, part):
+        batches = built.source.evaluation(part, part.test, built.model.method.eval_batch_size)
         given = predict(built.model, batches)
-    method.set_classes(trained)
     correct, total = given.counts(len(part.class_names))
-    target = _target(built, dataset, subset)
+    about = {"target": _target(built, dataset, subset)}
     evaluation = Evaluation(
-        target=target,
+        **about,
         dataset=dataset.name,
         classes=subset,
         class_names=part.class_names,
         correct=correct,
         total=total,
     )
-    images = CorrectImages(
-        target=target,
-        test_list=part.test_fingerprint,
-        num_images=len(part.test),
-        bits=given.bits(),
+    about |= {"test_list": part.test_fingerprint}
+    images = CorrectImages(**about, num_images=len(part.test), bits=given.bits())
+    predicted = PredictedClasses(
+        **about,
+        class_names=part.class_names,
+        labels=given.labels_N.tolist(),
+        predicted=given.predicted_N.tolist(),
+        confidences=given.confidence_steps(),
     )
-    return evaluation, images
+    return Score(evaluation, images, predicted)
+
+
+@contextmanager
+def scoring(built: Assembly, part: Dataset) -> Iterator[None]:
+    """A context in which the model scores the classes of ``part``, in eval mode."""
+    method = built.model.method
+    trained = method.classes
+    method.set_classes(class_names(part, built.settings.template))
+    built.model.eval()
+    with built.autocast:
+        yield
+    method.set_classes(trained)
 
 
 def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:

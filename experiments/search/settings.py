@@ -29,6 +29,7 @@ from core.config import (
     register,
 )
 from core.derived_seeds import derive_seed
+from core.store.manifest import MAX_SEED
 from core.store.names import CONTROL_SUFFIX
 from core.store.search import is_search, read_definition, write_definition
 from experiments.search.samplers import Pruner, Sampler
@@ -148,6 +149,8 @@ class Search(Configurable):
                 f"search.final_seeds must be fresh, but {both[0]} is also among search.seeds: the "
                 "winner was chosen with it"
             )
+        if beyond := [seed for seed in (*self.seeds, *self.final_seeds) if seed > MAX_SEED]:
+            raise ValueError(f"seeds of a search must be at most 2^64 - 1, got {beyond[0]}")
         self._check_objectives()
         if (runs := self.trials * len(self.datasets) * len(self.seeds)) > MAX_RUNS:
             raise ValueError(

@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from core.config import Config, Configurable, NonNegativeInt, Reference, format_value, register
-from core.store.manifest import Manifest, ManifestCell, ManifestVariant
+from core.store.manifest import MAX_SEED, Manifest, ManifestCell, ManifestVariant
 from experiments.run.protocols import FEW_SHOTS
 from experiments.study.overrides import CellGroup, check_overrides, read_overrides
 
@@ -70,6 +70,8 @@ class Grid(Configurable):
                 raise ValueError(
                     f"grid.{name} must not repeat a value, but {twice[0]!r} appears twice"
                 )
+        if wrong := [seed for seed in self.seeds if not 0 <= seed <= MAX_SEED]:
+            raise ValueError(f"grid.seeds must be from 0 to 2^64 - 1, got {wrong[0]}")
         if not self.variants and not self.factors:
             raise ValueError("the grid is empty: bind grid.variants or grid.factors")
         for key, levels in self.factors.items():
@@ -331,7 +333,7 @@ def _cells_over_seeds(
 ) -> list[Cell]:
     """The cells of a group: one per seed, or a single one if the seed has no effect."""
     config = config.without(config.unused((ROOT,)))  # so that a cell can be trained on its own
-    probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] + 1)
+    probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] ^ 1)
     source = f"variant {variant.name!r}"
     seeded = [config.with_bindings({f"{ROOT}.seed": seed}, source) for seed in probes]
     identities = [c.identity(ROOT, fingerprint_of(c)) for c in seeded]

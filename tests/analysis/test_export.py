@@ -168,3 +168,14 @@ def test_parts_from_a_csv_with_factor_columns(tmp_path):
     path.write_text("\n".join([*rows, "cache on loss yes,d9,1,50,off,yes"]) + "\n")
     with pytest.raises(ValueError, match="line 26: a variant has one level of every factor"):
         load_csv(path)
+
+
+def test_directions_and_large_seeds_read_back(tmp_path):
+    rows = [f"{v},d,{2**64 - s},{70 + s},{4 + s},{s}" for v in "AB" for s in (1, 2, 3)]
+    (tmp_path / "a.csv").write_text("variant,dataset,seed,acc,ece,rank\n" + "\n".join(rows))
+    results = load_csv(tmp_path / "a.csv", lower=["ece"], higher=["rank"], scale=["percent"])
+    assert list(scores_frame(results).columns[-3:]) == ["acc", "lower:ece", "higher:rank"]
+    export(results, tmp_path / "b.csv")
+    again = load_csv(tmp_path / "b.csv")
+    same_report(results, again)
+    assert again.lower_is_better == {"ece"} and again.planned_seeds == results.planned_seeds

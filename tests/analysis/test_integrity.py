@@ -16,7 +16,6 @@ from analysis.sections.comparisons import compare_all, compared
 from analysis.sections.evidence import evidenced
 from analysis.sections.power import powers
 from analysis.sections.results import flagged, tags
-from analysis.text import p_equals
 from core.store.record import read_record, write_record
 from tests.helpers.study_folders import make_study
 
@@ -116,7 +115,7 @@ def test_selection_on_test_data_carries_a_flag(tmp_path):
     assert saw_test("best test epoch") and not saw_test("val")
 
 
-def test_seeds_without_a_partner_on_one_dataset_get_an_unpaired_remark(tmp_path):
+def test_runs_that_are_no_pairs_are_compared_by_welch(tmp_path):
     path = tmp_path / "r.csv"
     one, two = [0.70, 0.72, 0.71, 0.73], [0.75, 0.78, 0.76]
     rows = [f"A,x,{s},{v}" for s, v in enumerate(one)]
@@ -124,12 +123,12 @@ def test_seeds_without_a_partner_on_one_dataset_get_an_unpaired_remark(tmp_path)
     path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
     found = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
     pair = compared(found.analysis)[0].comparisons["accuracy"][0]
-    p = scipy.stats.ttest_ind(two, one, equal_var=False).pvalue
-    assert pair.verdict == "not compared" and pair.difference is None
-    assert (
-        "Welch's t: +4.83 points" in pair.reason
-        and f"p {p_equals(p)}, P(better run) 1.00" in pair.reason
-    )
+    welch = scipy.stats.ttest_ind(two, one, equal_var=False)
+    assert pair.difference == pytest.approx(np.mean(two) - np.mean(one)) and not pair.num_pairs
+    assert pair.these.p == pytest.approx(welch.pvalue) and pair.these.word == "better"
+    ends = welch.confidence_interval()
+    np.testing.assert_allclose(pair.these.interval, (ends.low, ends.high))
+    assert "Welch's t" in pair.reason and pair.like.word == "undecided"
 
 
 @pytest.mark.parametrize(

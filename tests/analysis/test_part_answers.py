@@ -73,6 +73,21 @@ def test_a_pair_has_one_judgment_and_one_value(grid):
     assert seen == 4  # all parts, and each of them alone
 
 
+def test_a_pair_without_common_seeds_has_one_judgment_and_one_value(complete):
+    """All runs of one variant have the seeds 3 and 4, those of another 1 and 2."""
+    frame = complete.frame
+    gone = ((frame["variant"] == "v111") & (frame["seed"] < 3)) | (
+        (frame["variant"] == "v000") & (frame["seed"] > 2)
+    )
+    analysis = analyzed(replace(complete, frame=frame[~gone]))
+    view, (block,) = parts(analysis), compared(analysis)
+    (whole,) = view.attribution.of("full_minus_base")
+    c = block.of("v111", analysis.metric)
+    assert c.num_pairs == 0 and c.judgment == whole.judgment and c.these.word == "better"
+    assert whole.value == pytest.approx(c.difference)
+    assert all(e.value is not None for e in view.attribution.effects)
+
+
 def test_k_hat_and_verdict_agree(grid):
     (block,) = compared(grid)
     everywhere = [c for c in block.comparisons[grid.metric] if c.better_in.k_hat == c.num_datasets]

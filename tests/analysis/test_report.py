@@ -284,7 +284,7 @@ def test_cross_dataset_and_single_variant_reports(study, tmp_path):
     for said, where in ((over_seeds, "these 2 datasets"), (over_datasets, "datasets like these")):
         assert said.kind == "undecided" and said.text == (
             f"On {where}, whether Full is better than CoOp is undecided: +2.50 points of accuracy "
-            "(the difference is the same in every run: t is not defined)."
+            "(the differences do not vary: t is not defined)."
         )
     assert report.results.primary_metric == "accuracy"
     folder = make_study(tmp_path / "one", {"CoOp": (0, 0)}, datasets=2, seeds=2)

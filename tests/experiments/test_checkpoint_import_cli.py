@@ -59,6 +59,7 @@ def test_an_imported_run_says_what_the_trained_one_says(call, tmp_path):
         "weights.safetensors",
         "log.jsonl",
         "correct.json",
+        "predictions.json",
         "record.json",
     }
     again = ("--dataset", "mosaic/vehicles", "--classes", "all", "--json")

@@ -63,6 +63,18 @@ BAD_INPUT = [
     (["grid", "mosaic", "--dry-run"], "grid"),
     (["evaluate", "runs/none"], "is not a run folder"),
     (["status", "runs/none"], "is not a study folder"),
+    (["status", __file__], "is a file: status shows the folder of a grid or a search"),
+    (["sync", __file__], "is a file: sync copies the runs of a study folder"),
+    (["sync", "."], "is not a study folder: it holds no runs"),
+    (["report", "none.csv", "--out", "o"], "none.csv: no such file or folder"),
+    (["report", __file__, "--out", __file__], "is a file; name another place"),
+    (["report", __file__, "--out", "/proc/none"], "--out: cannot write into /proc"),
+    (["report", __file__, "--out", "o", "--json", "."], "--json must be a file, but . is a folder"),
+    (["report", __file__, "--rope", "-1"], "to below 100, got -1"),
+    (["report", __file__, "--rope", "nan"], "--rope is in points, from 0"),
+    (["report", __file__, "--alpha", "1"], "--alpha must be above 0 and below 1"),
+    (["report", __file__, "--out", "o", "--metrics", "a,,b"], "--metrics must name columns"),
+    (["export", __file__, "."], "OUT must be a file, but . is a folder"),
     (["diff", "a", "b"], "a is not a run folder"),
     (["report", "nowhere"], "no such file or folder"),
     (["verify", "."], "holds no reference vectors"),
@@ -84,6 +96,27 @@ def test_bad_input_is_one_line_and_2(call, words, message):
     assert len(err) == 1, err
     assert err[0].startswith("error: ")
     assert any(choice in err[0] for choice in message.split("|")), err[0]
+
+
+def test_a_study_without_runs_has_nothing_to_copy(call, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "study.json").write_text("{}")
+    code, out, err = call("sync", "s")
+    assert (code, out, err) == (0, "nothing to copy: s has no run yet\n", [])
+
+
+def test_a_report_of_a_table_takes_its_options(call, tmp_path):
+    rows = [f"{v},d{d},{s},{70 + s + d * d},{30 - s}" for v in "XY" for d in (0, 1) for s in (1, 2)]
+    (tmp_path / "t").write_text("\n".join(["variant,dataset,seed,acc,err", *rows]))
+    code, _, err = call("report", "t", "--no-figures")
+    assert code == 2 and "does not tell whether lower is better" in err[0] and len(err) == 1
+    options = ("--no-figures", "--lower", "ERR", "--scale", "percent", "--metrics", "acc,err")
+    code, out, err = call("report", "t", "t", "--as", "again", "--alpha", "0.01", *options)
+    assert code == 0 and not err and "again/X" in out
+    report = json.loads((tmp_path / "t.report" / "report" / "report.json").read_text())
+    assert report["options"]["alpha"] == 0.01
+    code, out, _ = call("export", "t", "t.csv", "--lower", "err")
+    assert code == 0 and (tmp_path / "t.csv").read_text().startswith("variant,dataset,seed,acc,low")
 
 
 def test_debug_shows_where_it_came_from(call):

@@ -141,6 +141,8 @@ def test_a_method_without_randomness_is_one_cell_a_dataset(seeds):
         ("(1, 2, 3)", "()", r"grid\.seeds is empty"),
         ("('shapes', 'beasts')", "()", r"grid\.datasets is empty"),
         ("(1, 2, 3)", "(1, 2, 1)", r"grid\.seeds must not repeat a value, but 1"),
+        ("(1, 2, 3)", "(1, -2)", r"grid\.seeds must be from 0 to 2\^64 - 1, got -2"),
+        ("(1, 2, 3)", f"(1, {2**64})", r"grid\.seeds must be .* got 18446744073709551616"),
         ("('shapes', 'beasts')", "('x', 'x')", r"grid\.datasets must not repeat a value, but 'x'"),
         ("'demo'", "'../up'", r"grid\.study must be a folder name"),
         (
@@ -226,3 +228,9 @@ def test_a_huge_grid_needs_a_yes():
 def test_plans_compare_by_what_they_hold():
     laid_out = planned(NAMED)
     assert replace(laid_out, cells=()) != laid_out
+
+
+def test_the_largest_seed_is_planned():
+    for seeds in (f"({2**64 - 1},)", f"(0, {2**64 - 1})"):
+        laid_out = planned(NAMED.replace("(1, 2, 3)", seeds))
+        assert {cell.seed for cell in laid_out.cells} == set(laid_out.grid.seeds)

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from core.config import config_from_text
 from core.data.catalog import load_dataset
 from core.data.splits import class_subset
-from core.store import read_correct_images, read_record
+from core.store import read_correct_images, read_predictions, read_record
+from core.store.predictions import CONFIDENCE_STEPS
 from experiments.cli.train import describe_run
 from experiments.configs import config_path, read_config_file
-from experiments.run.run import reload
+from experiments.run.run import reload, scoring
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import evaluate_run, train_one
 
@@ -102,6 +103,25 @@ def test_the_images_stand_in_the_order_of_the_test_list(train, place):
             assert (int(built.model(batch).logits().argmax()) == item.label) == bit
 
 
+def test_every_prediction_is_that_of_its_image(train, place):
+    """Class and confidence at a place of the list are those of the image there, asked by itself."""
+    folder, record = train("run", "text_refiner")
+    stored, images = read_predictions(folder), read_correct_images(folder)
+    assert list(stored) == ["base", "new"]
+    built = reload(folder, place)
+    for target, found in stored.items():
+        assert found.bits == images[target].bits
+        part = class_subset(built.dataset, target)
+        assert list(found.labels) == [item.label for item in part.test]
+        with torch.no_grad(), scoring(built, part):
+            for i in range(0, len(part.test), 97):
+                (batch,) = built.source.evaluation(part, [part.test[i]], 1)
+                share = built.model(batch).logits().softmax(dim=-1)[0]
+                assert int(share.argmax()) == found.predicted[i]
+                assert abs(float(share.max()) - found.confidences[i] / CONFIDENCE_STEPS) < 1e-4
+    assert sum(map(len, (e.class_names for e in record.evaluations))) == 24
+
+
 def test_the_test_list_is_not_that_of_a_draw_or_of_another_order(train, place):
     (first, _), (second, _) = train("one", "coop"), train("two", "coop", "experiment.seed=2")
     lists = [{t: i.test_list for t, i in read_correct_images(f).items()} for f in (first, second)]
@@ -152,7 +172,8 @@ def test_the_same_run_twice_is_the_same_to_the_byte(train):
     (first, a), (second, b) = train("first", "text_refiner"), train("second", "text_refiner")
     weights = [(f / "weights.safetensors").read_bytes() for f in (first, second)]
     assert weights[0] == weights[1]
-    assert (first / "correct.json").read_bytes() == (second / "correct.json").read_bytes()
+    for name in ("correct.json", "predictions.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
     assert a.identity == b.identity and counts(a) == counts(b)
     other, c = train("other", "text_refiner", "experiment.seed=2")
     assert (other / "weights.safetensors").read_bytes() != weights[0]
@@ -223,6 +244,7 @@ def test_a_huge_rate_is_a_named_status(train):
     assert read_record(folder) == record
     assert not (folder / "weights.safetensors").exists()
     assert not (folder / "correct.json").exists() and read_correct_images(folder) == {}
+    assert not (folder / "predictions.json").exists() and read_predictions(folder) == {}
 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])

@@ -94,11 +94,12 @@ SEARCH = Study(
 )
 INTRODUCTION = """# Results on Mosaic
 
-Results on the embedded benchmark show that the software works. They are no evidence that a method is good on
-photographs. Base-to-new, 16 shots, last epoch, CPU; accuracies in percent, ± the half width of the 95 % t interval
-over seeds; zero-shot has no randomness and is a single measurement. Verdicts are about *these datasets* and about
-*datasets like these*, see [reading the report](reading_the_report.md). `make mosaic-results` runs the studies and
-writes this page from their runs."""
+Results on the embedded benchmark show that the software works. They are no evidence that a method
+is good on photographs. Base-to-new, 16 shots, last epoch, CPU; accuracies in percent, ± the half
+width of the 95 % t interval over seeds; zero-shot has no randomness and is a single measurement.
+Verdicts are about *these datasets* and about *datasets like these*, see [reading the
+report](reading_the_report.md). `make mosaic-results` runs the studies and writes this page from
+their runs."""
 
 
 def page(runs: Path) -> str:

@@ -379,4 +379,9 @@ def test_answers_have_no_number_where_there_is_none():
     detectable = answers["effect detectable with 80 % power"]
     assert (detectable.these, detectable.like) == ("-", "-")
     sure = {line.question: line for line in plan_answers(plan(11, 3, effect=0.2))}
-    assert sure["seeds for 80 % power"].these == "3 suffice"
+    assert sure["seeds for 80 % power"].these == "3, as planned"
+    strict = plan(2, 2, effect=0.5, comparisons=1000)
+    few = {line.question: line for line in plan_answers(strict)}
+    assert few["effect detectable with 80 % power"].like == "more than 100 points"
+    assert few["seeds for 80 % power"].these == f"{strict.these.seeds_needed} instead of 2"
+    assert dict(plan_assumptions(plan(1, 2)))["design"] == "1 dataset, 2 seeds"

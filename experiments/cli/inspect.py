@@ -1,0 +1,34 @@
+"""``inspect``: pictures of what one run has learned."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.options import RUNS, DataRoot, Device, Runs, make_runtime
+
+
+def inspect_command(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run")],
+    images: Annotated[
+        int, typer.Option(min=1, help="Test images that are searched for patches")
+    ] = 128,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: inspect in the run folder")
+    ] = None,
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+) -> None:
+    """Show what one run has learned: memory, attention, errors, calibration, context words."""
+    from analysis.inspect_page import write_inspection
+    from core.store.names import INSPECTION_NAME
+    from experiments.run.inspection import inspect_run, read_finished
+
+    read_finished(run_dir)
+    folder = out or run_dir / INSPECTION_NAME
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give another one with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = inspect_run(run_dir, make_runtime(runs, data_root, device), num_images=images)
+    print(f"page: {write_inspection(found, folder)}")
