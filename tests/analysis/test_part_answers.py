@@ -10,11 +10,12 @@ from analysis.figures.attribution import attribution_figure
 from analysis.figures.colors import PRINT
 from analysis.read.csv_file import load_csv
 from analysis.read.results import with_choices
+from analysis.sections import methods_paragraph as methods
 from analysis.sections.analysis import Analysis
 from analysis.sections.comparisons import compared
-from analysis.sections.headline import SHARE, headline, question, rows_of
+from analysis.sections.headline import SHARE, answer_table, headline, question, rows_of
 from analysis.sections.pairwise import paired
-from analysis.sections.parts import parts
+from analysis.sections.parts import ATTRIBUTION, parts
 from analysis.stats import SHIFT, contrast
 from tests.helpers.paths import GOLDEN
 
@@ -113,6 +114,20 @@ def test_the_answer_is_by_part(grid):
         assert sentence.text.endswith(" help.")
     asked = question(grid.results, rows_of(grid))
     assert asked == "Does v111 beat v000, and which part helps?"
+
+
+def test_the_assumption_is_named_wherever_the_numbers_are(grid):
+    needed = bool(np.isnan(grid.results.cube(grid.results.variants, grid.metric)).any())
+    (paper,) = methods.TOPIC.build(grid)
+    drawn = attribution_figure(parts(grid).attribution, metric="m")
+    (section,) = ATTRIBUTION.build(grid)
+    effects = section.table("effects")
+    kind, assumed = ([c.key for c in effects.columns].index(k) for k in ("kind", "assumptions"))
+    marked = {row[kind] for row in effects.rows if SHIFT in row[assumed]}
+    assert marked == ({"shapley", "main", "interaction"} if needed else set())
+    notes = " ".join(answer_table(rows_of(grid), rope=0.01).notes)
+    for text in (paper.text, drawn.caption, section.text, notes):
+        assert (SHIFT in text) == needed
 
 
 def test_the_answer_follows_the_direction(complete):
