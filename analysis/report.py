@@ -66,7 +66,7 @@ from core.store.manifest import has_manifest
 SCHEMA_VERSION = 3
 
 CHAPTERS: tuple[Chapter[Analysis], ...] = (
-    Chapter(key="headline", title="", topics=(headline.TOPIC,)),
+    Chapter(key="headline", title="", topics=(headline.TOPIC, headline.REMARKS)),
     Chapter(key="results", title="Results", topics=(results.TOPIC, shot_curves.TOPIC)),
     Chapter(
         key="where",

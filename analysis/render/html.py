@@ -356,7 +356,7 @@ def _chip(word: str) -> Markup:
 @functools.cache
 def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
     return (
-        (re.compile(r"(?<=[ \[])-(?=\d)"), "−"),
+        (re.compile(r"(?<=[ \[(])-(?=\d)"), "−"),
         (re.compile(r"(\[[^\[\], ]+,) (?=[^\[\], ]+\])"), "\\1\u00a0"),
         (re.compile(r"p ([<=]) (?=\d)"), "p\u00a0\\1\u00a0"),
     )

@@ -465,7 +465,7 @@ class AnswerRow:
 COLUMNS: Columns[AnswerRow] = (
     Column("name", "What", Kind.NAME, lambda r: r.name),
     Column("within", "", Kind.NOTE, lambda r: r.within, Show.PAGE),
-    Column("variant", "Variant", Kind.NAME, lambda r: r.answer.variant, Show.FILES),
+    Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant, Show.FILES),
     Column("reference", "Against", Kind.TEXT, lambda r: r.answer.against, READ_FILES),
     Column("metric", "Metric", Kind.TEXT, lambda r: r.c.metric, Show.FILES),
     Column("effect", "Points", Kind.EFFECT, lambda r: r.effect, Show.PAGE),
@@ -574,11 +574,13 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     said = headline(results, blocks, analysis.options.alpha, parts(analysis))
     images = image_sentences(compared_images(analysis), analysis.options.alpha)
     rows = rows_of(analysis)
-    notes = tuple(remarks(results, rows))
-    return [
-        Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows)),
-        Section(key="remarks", sentences=notes, reason="" if notes else "there are none"),
-    ]
+    return [Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows))]
+
+
+def _remarks(analysis: Analysis) -> Sequence[Section]:
+    said = remarks(analysis.results, rows_of(analysis))
+    return [Section(key="remarks", sentences=tuple(said))]
 
 
 TOPIC = Topic(key="headline", build=_sections, files={"answer": COLUMNS}, show=Show.ALL)
+REMARKS = Topic(key="remarks", build=_remarks, show=Show.ALL)

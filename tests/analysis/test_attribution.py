@@ -13,7 +13,6 @@ from analysis.read.toggle_grid import find_toggle_grid, part_names
 from analysis.stats import (
     MAX_PARTS,
     SHIFT,
-    Resamples,
     attribute,
     cell_means,
     coded_interaction,
@@ -40,10 +39,6 @@ def reference_cells():
         on = frozenset(p for p, level in zip(PARTS, levels, strict=True) if level)
         cells[on][datasets.index(dataset), seeds.index(seed)] = score
     return cells
-
-
-def draw(num_datasets=5, num_seeds=4, reps=2000):
-    return Resamples.draw(num_datasets, num_seeds, reps=reps, rng=np.random.default_rng(0))
 
 
 def random_cells(num_parts, seed=0, shape=(6, 3)):
@@ -118,16 +113,6 @@ def test_shares_of_variance_by_dataset():
         main = table[[PARTS[0] in c for c in subsets(PARTS)]].mean() - table.mean()
         total = ((table - table.mean()) ** 2).sum()
         assert share.shares[PARTS[0],] == pytest.approx(table.size * main**2 / total)
-
-
-def test_two_level_interval_of_shapley_values_matches_the_reference():
-    case = GRID["hier_paired_bootstrap_shapley 10000 reps default_rng(0) [2.5,97.5]"]
-    resamples, cells = draw(reps=10_000), reference_cells()
-    for part, interval in case.items():
-        effect = combine(cells, contrast("shapley", frozenset([part]), PARTS))
-        tables, _ = resamples.tables(effect[None], slice(None))
-        two_level = tables.mean(axis=(1, 2, 3))
-        np.testing.assert_allclose(np.percentile(two_level, [2.5, 97.5]), interval, atol=0.03)
 
 
 def test_effects_carry_the_claims_of_both_scopes_and_holm_within_their_kind(found):

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from analysis import stats
 from analysis.read.csv_file import load_csv
 from analysis.read.study_folder import load_study
 from analysis.report import CHAPTERS, build_report, report_schema
@@ -15,14 +16,16 @@ from analysis.sections.comparisons import compare_all
 from analysis.sections.pairwise import paired, standing
 from analysis.sections.parts import parts
 from tests.helpers.json_schema import assert_matches_schema
+from tests.helpers.report_pages import Element, read_page
 from tests.helpers.report_studies import EVIL, TOGETHER, WORTH, evil_study, toggle_study
 from tests.helpers.study_folders import make_study
 
 QUICK = Options(reps=300)
 OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:|//|file:)|@import|url\((?!#)""", re.I)
-SECTIONS = (
-    "results", "comparisons", "pairs", "further", "parts", "spread", "power", "design", "cost",
-    "settings", "methods", "runs", "versions",
+MAIN = ("results", "where", "parts", "cost")
+DETAILS = (
+    "design", "comparisons", "pairs", "power", "spread", "further", "settings", "methods", "runs",
+    "versions",
 )  # fmt: skip
 
 
@@ -45,9 +48,12 @@ def evil(tmp_path_factory):
 
 
 def test_every_box_is_there_and_nothing_comes_from_outside(toggle):
-    page = toggle.page.read_text()
-    for section in SECTIONS:
-        assert f'<section id="{section}">' in page
+    page, tree = toggle.page.read_text(), read_page(toggle.page)
+    assert tuple(e.attributes["id"] for e in tree.all("section")) == MAIN
+    folded = tree.by_id("details")
+    chapters = [e for e in folded.children if isinstance(e, Element) and e.tag == "details"]
+    assert tuple(e.attributes["id"] for e in chapters) == DETAILS
+    assert not any("open" in e.attributes for e in tree.all("details"))
     assert not OUTSIDE.search(page) and "<script" not in page.lower()
     assert not re.search(r"\son\w+\s*=", re.sub(r">[^<]*<", "><", page))
     assert "@media (prefers-color-scheme: dark)" in page and 'name="viewport"' in page
@@ -58,11 +64,12 @@ def test_every_box_is_there_and_nothing_comes_from_outside(toggle):
 
 
 def test_every_number_of_the_main_table_leads_to_its_runs(toggle):
-    page = toggle.page.read_text()
-    start = page.index('aria-label="Accuracy in percent')
-    table = page[start : page.index("Where the differences are")]
-    numbers = re.findall(r'<a class="number [^"]*" href="#([^"]+)">[\d.]+</a>', table)
-    assert len(numbers) == 8 * (4 + 6 * 3)
+    page, tree = toggle.page.read_text(), read_page(toggle.page)
+    shown, every = tree.by_id("results").all("table")
+    for table, numbers in ((shown, 3 + 6), (every, 4 + 6 * 3)):
+        links = table.all("a", "number")
+        assert len(links) == 8 * numbers
+        assert all(tree.by_id(link.attributes["href"][1:]) for link in links[:: len(links) // 20])
     variant = toggle.results.variants.index("full")
     row = page[page.index(f'id="c{variant}-2"') :]
     assert "full" in row[:200] and "data/set2" in row[:300] and "main.py rerun" in row[:900]
@@ -80,7 +87,7 @@ def test_every_figure_is_a_png_and_a_pdf(tmp_path):
 def test_the_figures_are_in_the_page_or_say_why_not(toggle):
     names = {"base_new", "forest", "forest_2", "difference_heatmap", "pairwise_heatmap",
              "critical_difference", "attribution", "variance_shares", "interaction",
-             "seed_scatter", "profiles", "cost"}  # fmt: skip
+             "seed_scatter", "profiles", "cost", "classes"}  # fmt: skip
     assert set(toggle.figures) == names
     assert absent(toggle)["shot_curves"] == "the study has a single number of shots"
     page = toggle.page.read_text()
@@ -175,16 +182,29 @@ def test_thirty_variants_and_a_file_without_seeds(tmp_path):
     assert not re.search(r"\bnan\b", page) and "main.py rerun" not in page
 
 
-def test_verdicts_have_four_words_and_the_smallest_p(tmp_path):
+def test_verdicts_follow_alpha_and_the_region(tmp_path):
     effects = {"CoOp": (0, 0), "Same": (1, 0), "Full": (20, 20)}
     results = load_study(make_study(tmp_path / "s", effects, datasets=8, seeds=4))
-    (block,) = compare_all(results, QUICK)
-    same, full = block.comparisons["hm"]
-    assert (same.verdict, full.verdict) == ("equivalent", "better")
-    assert full.smallest_holm_p == pytest.approx(2 * 2 / 2**8) and same.equivalence_p < 0.05
-    strict = compare_all(results, Options(reps=300, rope=0.0001))[0].comparisons["hm"][0]
-    assert strict.verdict == "undecided" and strict.equivalence_p > 0.05
-    with pytest.raises(ValueError, match=r"rope must be a fraction between 0 and 1, got 1\.0"):
+
+    def claims(**options):
+        same, full = compare_all(results, Options(reps=300, **options))[0].comparisons["hm"]
+        return same, full
+
+    same, full = claims()
+    assert {same.these.word, same.like.word} == {"equivalent"}
+    assert {full.these.word, full.like.word} == {"better"}
+    for scope in ("these", "like"):
+        pair = [getattr(c, scope) for c in (same, full)]
+        assert [c.holm_p for c in pair] == stats.holm([c.p for c in pair])
+        assert pair[0].equivalence_p < 0.05 < pair[1].equivalence_p
+    narrow, _ = claims(rope=0.0001)
+    assert {narrow.these.word, narrow.like.word} == {"undecided"}
+    none, still = claims(rope=0.0)
+    assert none.these.word == none.like.word == "undecided" and still.these.word == "better"
+    assert none.these.equivalence_p is None is none.like.equivalence_p
+    strict = claims(alpha=1e-12)
+    assert {c.these.word for c in strict} | {c.like.word for c in strict} == {"undecided"}
+    with pytest.raises(ValueError, match=r"rope must be a fraction from 0 to below 1, got 1\.0"):
         Options(rope=1.0)
 
 

@@ -16,7 +16,7 @@ from analysis.read.csv_file import load_csv
 from analysis.read.results import with_choices
 from analysis.read.study_folder import load_study
 from analysis.report import build_report, report_schema
-from analysis.sections import images
+from analysis.sections import image_runs
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Options
 from analysis.sections.comparisons import compare_all, compared
 from analysis.sections.images import (
@@ -30,6 +30,7 @@ from analysis.sections.run_pair import score_rows
 from core.store import CorrectImages, read_correct_images, read_record, write_correct_images
 from experiments.cli.report import report_command
 from tests.helpers.json_schema import assert_matches_schema
+from tests.helpers.report_pages import read_page, rows_of
 from tests.helpers.report_studies import EVIL
 from tests.helpers.study_folders import make_study
 
@@ -193,20 +194,21 @@ def test_a_damaged_file_is_a_reason_and_not_the_end_of_the_report(tmp_path):
 
 def test_one_run_each_is_the_test_that_is_shown_and_the_methods_stay_undecided(one):
     report = build_report(one, out=one / "report", options=QUICK, figures=False)
-    assert compared_images(report.analysis).only_test
+    assert compared_images(report.analysis).one_seed
     c = next(c for c in compared(report.analysis)[0].comparisons["base"] if c.variant == "A")
-    assert c.verdict == "undecided" and c.holm_p is None
+    for claim in (c.these, c.like):
+        assert (claim.word, claim.p, claim.interval) == ("undecided", None, None)
     told = report.section("headline").sentences[-1].text
     pairs = compared_images(report.analysis).pairs
     a = next(p for p in pairs if (p.variant, p.target) == ("A", "base"))
     assert a.holm_p < 0.05
     assert f"A alone is correct on {a.only_variant} of 400 images, CoOp alone on" in told
-    assert "not about the methods" in told and "remain undecided" in told
+    assert "not about the methods" in told and "nothing more is known about these" in told
     assert "B alone" not in told
-    page = report.page.read_text()
-    box = page[page.index('<section id="images">') :].partition("</section>")[0]
-    assert "<details" not in box and "remain undecided" in box and "Cochran" in box
-    assert box.count("<tr>") == 1 + 6 + 1 + 2 and "nan" not in box.lower()
+    box = read_page(report.page).by_id("images")
+    assert not box.all("details") and "With one seed, nothing more is known" in box.text()
+    assert [len(rows_of(table)) for table in box.all("table")] == [6, 2]
+    assert "Cochran" in box.text() and "nan" not in box.text().lower()
     assert "mcnemar1947" in (one / "report" / "references.bib").read_text()
     assert "## Image by image" in (one / "report" / "report.md").read_text()
 
@@ -220,16 +222,16 @@ def test_nothing_to_tell_is_no_claim_of_equality(tmp_path):
     assert "not evidence that they are equal" in told
 
 
-def test_one_seed_on_a_few_data_sets_has_no_other_test_either(tmp_path):
-    for datasets, only in ((3, True), (6, False)):
+def test_one_seed_leaves_these_datasets_to_the_images_whatever_their_number(tmp_path):
+    for datasets in (3, 6):
         effects = {"CoOp": (0, 0), "A": (40, 2)}
         folder = make_study(tmp_path / str(datasets), effects, datasets=datasets, seeds=1)
         results = load_study(with_images(folder))
         view = image_tests(results, folder)
-        assert view.only_test is only and len(view.pairs) == 2 * datasets
-        assert bool(image_sentences(view, 0.05)) is only
-        (primary,) = {b.primary["hm"].name for b in compare_all(results, QUICK)}
-        assert (primary == "none") is only
+        assert view.one_seed and len(view.pairs) == 2 * datasets
+        assert len(image_sentences(view, 0.05)) == 1
+        (c,) = compare_all(results, QUICK)[0].comparisons["hm"]
+        assert c.these.p is None and c.like.p is not None
     folder = tmp_path / "3"
     (told,) = image_sentences(view_of(folder), 0.05)
     assert "on base of data/set0, A alone is correct on" in told.text
@@ -237,7 +239,7 @@ def test_one_seed_on_a_few_data_sets_has_no_other_test_either(tmp_path):
 
 def test_other_designs_fold_it_and_count_seeds_without_pooling(many):
     report = build_report(many, out=many / "report", options=QUICK, figures=False)
-    assert not compared_images(report.analysis).only_test
+    assert not compared_images(report.analysis).one_seed
     assert not any("Image by image" in s.text for s in report.section("headline").sentences)
     view = compared_images(report.analysis)
     table = pair_tables(view, 0.05)[0]
@@ -255,9 +257,10 @@ def test_other_designs_fold_it_and_count_seeds_without_pooling(many):
         max(p.only_variant for p in pairs),
     )
     assert len(omnibus_tables(view, 0.05)[0].rows) == 4
-    page = report.page.read_text()
-    box = page[page.index('<section id="images">') :].partition("</section>")[0]
-    assert "<details>" in box and "remain undecided" not in box
+    box = read_page(report.page).by_id("images")
+    assert {len(folded.all("table")) for folded in box.all("details")} == {1}
+    assert len(box.all("table")) == len(box.all("details"))
+    assert "With one seed" not in box.text()
     assert "mcnemar1947" not in (many / "report" / "references.bib").read_text()
 
 
@@ -297,7 +300,9 @@ def test_inert_copies_and_other_regimes_are_not_tested(tmp_path):
 def test_a_large_study_is_not_read_and_says_how_to_get_it(many, monkeypatch):
     read = []
     monkeypatch.setattr(
-        images, "read_correct_images", lambda path: read.append(path) or read_correct_images(path)
+        image_runs,
+        "read_correct_images",
+        lambda path: read.append(path) or read_correct_images(path),
     )
     view = view_of(many, most=29)
     assert read == [] and view.pairs == ()
@@ -331,7 +336,7 @@ def test_the_json_has_every_test_and_names_stay_text(tmp_path):
     assert [row["p"] for row in tables["mcnemar"]] == pytest.approx(
         [p.p for p in view.pairs], rel=1e-5
     )
-    assert tables["scope"][0]["only_test"] is True
+    assert tables["scope"][0]["one_seed"] is True
     page = report.page.read_text()
     assert "<script" not in page.lower() and "&lt;script&gt;" in page
 

@@ -56,7 +56,7 @@ def test_half_and_half_keeps_the_version_of_the_baseline(study):
     results = load_study(study)
     assert {p.variant for p in results.problems} == {"Full"}
     pair = compare_all(results, QUICK)[0].comparisons["hm"][0]
-    assert pair.difference is None and "no finished pair" in pair.reason
+    assert pair.difference is None and pair.reason == "no usable run (9 set aside)"
 
 
 def test_runs_on_another_split_are_set_aside(study):
@@ -160,8 +160,12 @@ def test_one_dataset_has_t_intervals_and_a_posterior_over_its_seeds(tmp_path):
     path.write_text("variant,dataset,seed,accuracy\n" + "\n".join(rows) + "\n")
     report = build_report(path, out=tmp_path / "out", options=QUICK, figures=False)
     found, planned = evidenced(report.analysis)[0][0], powers(report.analysis)[0].plan
-    assert found.comparison.seeds_only == found.comparison.t_interval
     d = np.subtract(values["B"], values["A"])
+    over_seeds = scipy.stats.ttest_1samp(d, 0.0)
+    these, like = found.comparison.these, found.comparison.like
+    assert these.interval == pytest.approx(over_seeds.confidence_interval())
+    assert these.p == pytest.approx(over_seeds.pvalue)
+    assert (like.word, like.p, like.interval) == ("undecided", None, None) and like.reason
     scale = d.std(ddof=1) / 2
     expected = scipy.stats.t.sf(0.01, 3, loc=d.mean(), scale=scale)
     assert found.posterior.better == pytest.approx(expected, rel=1e-6)

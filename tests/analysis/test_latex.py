@@ -18,7 +18,7 @@ COMPILER = next((c for c in ("pdflatex", "tectonic") if shutil.which(c)), None)
 OURS = {
     "textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar",
     "textquotedbl", "textasciigrave", "pm", "approx", "dag", "rightarrow", "times", "alpha",
-    "ldots", "cdot", "geq", "bigtriangleup", "bigtriangledown", "leq", "documentclass",
+    "ldots", "cdot", "geq", "bigtriangleup", "bigtriangledown", "circ", "leq", "documentclass",
     "usepackage", "begin", "end", "section", "subsection", "item", "rule", "caption",
     "centering", "small", "scriptsize", "resizebox", "ifdim", "width", "linewidth", "else", "fi",
     "toprule", "midrule", "bottomrule", "textbf", "underline", "includegraphics", "IfFileExists",
@@ -81,6 +81,7 @@ def test_marks_methods_and_references(tmp_path):
     markdown, paragraph = (tmp_path / "out" / "report.md").read_text(), made.section("methods").text
     assert "demsar2006" not in markdown and "\\[1]" in markdown
     assert "exact Wilcoxon" in paragraph and "6 datasets" in paragraph
+    assert "t test of the mean difference" in paragraph and "over dataset means" in paragraph
 
 
 WILD = (

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 from statistics import fmean
 
 import pytest
@@ -11,6 +10,7 @@ from analysis.figures.search import position
 from analysis.read.search_trials import best_so_far, expected_best, read_search
 from analysis.search_report import build_search_report, search_report_schema
 from analysis.sections.analysis import Options
+from analysis.sections.claims import certainty
 from core.store.search import TUNED, Trial, write_importances, write_result
 from experiments.search.importances import importances_of
 from experiments.search.result import final_plan, result_of, winning_settings
@@ -25,6 +25,7 @@ from tests.helpers.fake_searches import (
     run_inline,
 )
 from tests.helpers.json_schema import assert_matches_schema
+from tests.helpers.report_pages import read_page, rows_of
 
 QUICK = Options(reps=200)
 
@@ -56,9 +57,10 @@ def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
     gain = 100 * (tuned["test"]["base"] - default["test"]["base"])
     verb = "gained" if gain >= 0 else "lost"
     assert texts[0].startswith(f"Tuning {verb} {abs(gain):.2f} points of Base against the default")
-    assert re.search(
-        r"95 % [\w-]+( bootstrap)? interval \[.+\], Holm-adjusted p .+: \w+\)", texts[0]
-    )
+    first = report.comparisons[0]
+    for where, claim in (("these datasets", first.these), ("datasets like these", first.like)):
+        assert f"on {where} {claim.word} ({certainty(claim)})" in texts[0]
+        assert claim.interval is not None and claim.holm_p is not None
     assert "), at a cost of 52 runs and 1.3 minutes of compute." in texts[0]
     assert texts[1].startswith("Random search of equal budget")
     assert "against the random search on fresh seeds" in texts[2]
@@ -69,12 +71,18 @@ def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
     )
     assert set(kinds) <= {"better", "worse", "undecided", "note"}
     page = report.page.read_text()
-    for section in ("judgment", "winner", "course", "importances", "trials", "definition"):
-        assert f'<section id="{section}">' in page
+    tree = read_page(report.page)
+    shown = [e.attributes["id"] for e in tree.all("section")]
+    assert shown == ["judgment", "winner", "course"]
+    folded = [e.attributes["id"] for e in tree.by_id("details").all("details", "chapter")]
+    assert folded == ["settings", "importances", "trials", "definition"]
+    assert [row[0].split()[0] for row in rows_of(tree.all("table", "answer")[0])] == [
+        c.variant for c in report.comparisons
+    ]
     for title in ("History", "Expected best", "Parallel coordinates", "Slices"):
         assert title in page
     assert "<dd>the search has one objective</dd>" in page
-    assert page.count("<svg") == 3 + 4
+    assert page.count("<svg") == 3 + 4 + len(report.comparisons)
     found = json.loads((folder / "report" / "report.json").read_text())
     assert_matches_schema(found, search_report_schema())
     sections = found["sections"]

@@ -33,17 +33,19 @@ from analysis.sections.claims import LIKE, THESE
 from analysis.sections.comparisons import compare_all, compared, differences
 from analysis.sections.conover import agreement
 from analysis.sections.design import rule_terms, rules
-from analysis.sections.evidence import evidence, evidenced
+from analysis.sections.evidence import evidenced
 from analysis.sections.mixed_model import modeled
-from analysis.sections.pairwise import all_pairs, paired
+from analysis.sections.pairwise import paired
 from analysis.sections.parts import parts_view
 from analysis.sections.rank_stability import stability
 from analysis.sections.section import Header
 from analysis.sections.shot_trends import trends
 from analysis.stats import Resamples, variance_shares
+from analysis.stats.mean_tests import ONE_DATASET
 from analysis.text import interval_text, p_text, points
 from tests.helpers.json_schema import assert_matches_schema
 from tests.helpers.paths import GOLDEN
+from tests.helpers.report_pages import read_page, rows_of
 from tests.helpers.report_studies import EVIL, toggle_study
 from tests.helpers.study_folders import make_study
 
@@ -95,18 +97,15 @@ def record(analysis):
 
 
 def section(report):
-    page = report.page.read_text()
-    return re.search(r'<section id="further">.*?</section>', page, re.S)[0]
+    """The chapter of the further tests on the page, as text."""
+    return read_page(report.page).by_id("further").text()
 
 
 def rows(report, key):
     """Cells of the table of a further test as they stand on the page."""
-    part = section(report).split(f'id="section-{TOPICS[key].key}"')[1].split("<h3")[0]
-    found = re.findall(r"<tr><th scope.*?</tr>", part)
-    return [
-        [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
-        for row in found
-    ]
+    title = box(report.analysis, key).title
+    found = read_page(report.page).by_id("further").all("div", "scroll")
+    return rows_of(next(e for e in found if e.attributes["aria-label"] == title))
 
 
 def write_csv(path, scores, seeds=True):
@@ -187,7 +186,7 @@ def test_missing_cells_have_the_mixed_model_as_their_answer(holes):
     text = section(holes)
     assert "2 of 56 planned scores are missing. For an incomplete table, this is" in text
     assert "one score per dataset, never as copies: Zero." in text
-    assert "Other is excluded from all of them: regime &#39;transductive&#39;" in text
+    assert "Other is excluded from all of them: regime 'transductive'" in text
     assert stability(holes.analysis).left_out == ("data/set1", "data/set4")
     assert "Left out because cells are missing: data/set1, data/set4." in text
     assert "6 datasets, 3 seeds" in text
@@ -198,16 +197,17 @@ def test_missing_cells_have_the_mixed_model_as_their_answer(holes):
 def test_conover_agrees_or_names_the_pairs(tmp_path):
     far = computed(load_csv(write_csv(tmp_path / "far.csv", named(noisy(4, 8, 3, step=0)))))
     agrees = box(far, "conover").sentences[1].text
-    assert agrees == "It agrees with the pairwise tests on all 6 pairs."
+    assert agrees == "It agrees with the verdicts on datasets like these on all 6 pairs."
     results = load_csv(write_csv(tmp_path / "near.csv", named(noisy(5, 5, 3, step=0.8))))
-    near, pairs = computed(results), all_pairs(results, "accuracy", QUICK)
+    near = computed(results)
+    pairs = paired(near)["accuracy"]
     table = [stats.dataset_means(results.scores(v, "accuracy")) for v in results.variants]
     p_VV, _ = stats.conover_friedman(np.stack(table, axis=1))
     expected = [
         (pairs.variants[i], pairs.variants[j])
         for i in range(5)
         for j in range(i + 1, 5)
-        if (p_VV[i, j] < 0.05) != (pairs.words_VV[i][j] in ("better", "worse"))
+        if (p_VV[i, j] < 0.05) != pairs.judgments[i, j].like.decided
     ]
     disagreements = agreement(near).disagreements
     assert expected and [(d.variant, d.other) for d in disagreements] == expected
@@ -232,7 +232,7 @@ def test_rank_stability_counts_places_over_the_same_draws(toggle):
     cells = rows(toggle, "stability")
     best = int(np.argmax(view.found.best_on_like_these))
     assert cells[best][1] == f"{view.found.best_on_like_these[best]:.2f}"
-    assert cells[best][5] == f"{view.found.mean_ranks[best].value:.2f}"
+    assert cells[best][5] == f"{view.found.mean_ranks[best]:.2f}"
 
 
 def test_ties_share_their_places():
@@ -337,9 +337,12 @@ def test_overlapping_resamples_are_decided_by_the_corrected_t(tmp_path):
     report = made(source, tmp_path / "out", options)
     (block,) = compared(report.analysis)
     (c,) = block.comparisons["accuracy"]
-    assert c.decided_by == "t_corrected" and "corrected" in block.primary["accuracy"].reason
-    assert (c.t_p, c.holm_p) == pytest.approx((p, p), rel=1e-5)
-    assert paired(report.analysis)["accuracy"].p_VV[0, 1] == pytest.approx(p, rel=1e-5)
+    assert (c.these.p, c.these.holm_p) == pytest.approx((p, p), rel=1e-5)
+    (interval,) = (t.test.interval for t in overlapping_resamples.tests(report.analysis))
+    assert c.these.interval == pytest.approx(interval)
+    assert c.like.p is None and c.like.reason == ONE_DATASET
+    judged = paired(report.analysis)["accuracy"].judgment("new", "base")
+    assert judged == c.judgment
     (row,) = overlapping_resamples.tests(report.analysis)
     assert (row.test.t, row.plain_p) == pytest.approx(
         (t, RESAMPLED["uncorrected ttest_1samp"][1]), rel=1e-5
@@ -351,7 +354,8 @@ def test_overlapping_resamples_are_decided_by_the_corrected_t(tmp_path):
     assert_matches_schema(raw, report_schema())
     assert raw["options"]["overlap"] == 1 / 9
     tables = {key: section["tables"] for key, section in raw["sections"].items()}
-    assert tables["comparisons"]["comparisons"][0]["decided_by"] == "corrected resampled t"
+    assert tables["comparisons"]["comparisons"][0]["these_p"] == pytest.approx(p, rel=1e-4)
+    assert tables["design"]["decision_table"][0]["these_test"] == "corrected resampled t"
     assert tables["overlapping_resamples"]["tests"][0]["p"] == pytest.approx(p, rel=1e-4)
     assert "corrected resampled t" in report.section("methods").text
 
@@ -359,37 +363,32 @@ def test_overlapping_resamples_are_decided_by_the_corrected_t(tmp_path):
 def test_without_overlap_the_same_file_is_judged_as_independent(tmp_path):
     results = load_csv(resamples_file(tmp_path / "cv.csv"))
     (c,) = compare_all(results, QUICK)[0].comparisons["accuracy"]
-    assert c.decided_by == "t_seeds" and c.holm_p < 0.001
+    assert c.these.word == "better" and c.these.holm_p < 0.001
     assert box(computed(results), "overlap").reason.startswith("without --overlap")
 
 
 def test_overlap_reaches_every_t_over_seeds(tmp_path):
     d = np.array(RESAMPLED["diffs_10x10cv"])[None] / 100
     p = RESAMPLED["t,p two-sided with ratio n_test/n_train=1/9"][1]
-    assert stats.judge([d], overlap=1 / 9)[0].raw_p == pytest.approx(p)
+    assert stats.judge([d], overlap=1 / 9)[0].these.p == pytest.approx(p)
     assert stats.one_sided_p(d, overlap=1 / 9)[0].p == pytest.approx(p / 2)
     loose, strict = (stats.tost(d, overlap=o).p for o in (None, 1 / 9))
     scale = stats.corrected_resampled_t(d, test_over_train=1 / 9).scale
     assert (
         strict == pytest.approx(scipy.stats.t.sf((0.01 - d.mean()) / scale, 99)) and loose < strict
     )
-    plain, wide = (
-        Resamples.draw(1, 100, reps=300, rng=np.random.default_rng(0), overlap=o).averages(d)[1]
-        for o in (None, 1 / 9)
-    )
-    assert wide.std() / plain.std() == pytest.approx(np.sqrt(1 + 100 / 9))
     results = load_csv(resamples_file(tmp_path / "three.csv", datasets=3))
+    ((corrected,), (independent,)) = (
+        compare_all(results, Options(reps=300, overlap=o))[0].comparisons["accuracy"]
+        for o in (1 / 9, None)
+    )
+    widths = [c.these.interval.high - c.these.interval.low for c in (corrected, independent)]
+    assert widths[0] / widths[1] == pytest.approx(np.sqrt(1 + 100 / 9), rel=1e-6)
+    assert (corrected.better_in.k_hat, independent.better_in.k_hat) == (0, 3)
     options = Options(reps=300, overlap=1 / 9)
-    (block,) = compare_all(results, options)
-    (c,) = block.comparisons["accuracy"]
-    assert c.decided_by == "t_each" and c.holm_p == pytest.approx(p, rel=1e-4)
-    assert "corrected resampled t" in block.primary["accuracy"].reason
-    draws = Resamples.draw(3, 100, reps=100, rng=np.random.default_rng(0))
-    assert evidence(results, block, options, draws)[0].better_in.k_hat == 0
-    assert evidence(results, block, QUICK, draws)[0].better_in.k_hat == 3
     assert len(overlapping_resamples.tests(computed(results, options))) == 3
     means = np.random.default_rng(0).normal(0.01, 0.01, (8, 3))
-    assert stats.judge([means], overlap=1.0) == stats.judge([means])
+    assert stats.judge([means], overlap=1.0)[0].like == stats.judge([means])[0].like
 
 
 @pytest.mark.parametrize("ratio", ["0", "-0.1", "nan", "inf"])
@@ -430,8 +429,7 @@ def test_shares_of_variance_are_on_the_page_and_add_up(toggle):
 
 def test_shares_of_variance_say_why_they_are_not_there(tmp_path):
     gap = toggle_study(tmp_path / "gap", datasets=2, seeds=1, skip=(("full", "data/set0", 1),))
-    draws = Resamples.draw(2, 1, reps=100, rng=np.random.default_rng(0))
-    view = parts_view(load_study(gap), "hm", draws, QUICK)
+    view = parts_view(load_study(gap), "hm", QUICK)
     caption = variance_figure(view.variance, view.attribution.parts, metric="HM").caption
     assert "data/set0: no seed has every cell." in caption
     assert "data/set1: one seed: noise is inside the shares." in caption
@@ -498,7 +496,7 @@ def test_pages_of_odd_studies_have_no_nan(tmp_path, case):
         json.loads((tmp_path / "out" / "report.json").read_text()), report_schema()
     )
     text = html.unescape(report.page.read_text())
-    assert "<script" not in section(report)
+    assert "<script" not in report.page.read_text()
     for key in TOPICS:
         found = box(report.analysis, key)
         assert (f"<dd>{found.reason}</dd>" if found.reason else found.sentences[0].text) in text
@@ -576,7 +574,8 @@ def test_a_study_whose_baseline_has_no_score(tmp_path):
         tmp_path / "s", {"CoOp": (0, 0), "Full": (8, 8)}, datasets=3, seeds=2, skip=cells
     )
     found = computed(load_study(folder), Options(reps=200, overlap=0.1))
-    assert ("CoOp", "it has no score") in shared_tests.unscored(found)
+    excluded = shared_tests.TOPIC.build(found)[0].table("left_out").rows
+    assert excluded == (("CoOp", "no run yet"), ("Full", "CoOp has no run yet"))
     assert "the baseline CoOp has no score" in box(found, "mixed").reason
     assert box(found, "overlap").reason == "no pair of resamples to compare"
 

@@ -44,6 +44,37 @@ def toggle_study(folder, **shape):
     )
 
 
+REFINER = "CoOp+TextRefiner"
+REFINED = {
+    "alignment": "@NoAlignment",
+    "cache": "@NoCache",
+    "aggregation": "@NoAggregation",
+    "semantic": "@NoLoss",
+    "regularization": "@NoLoss",
+}
+
+
+def leave_one_out_study(folder, worth=(4, 0, 9, 1, 0), **shape):
+    """The shape of the demo: two base methods, a refiner, and the refiner without each of its five
+    parts, which are ``worth`` these images of 400.
+    """
+    bare = {"experiment.refiner": "@NullRefiner"}
+    factors = {"ZeroShot": {"experiment.method": "@ZeroShot", **bare}, "CoOp": bare, REFINER: {}}
+    effects = {"ZeroShot": (-9, 2), "CoOp": (0, 0), REFINER: (sum(worth),) * 2}
+    for (part, off), own in zip(REFINED.items(), worth, strict=True):
+        factors[f"minus {part}"] = {f"TextRefiner.{part}": off}
+        effects[f"minus {part}"] = (sum(worth) - own,) * 2
+    order = ["CoOp", *(v for v in factors if v != "CoOp")]
+    return make_study(
+        folder,
+        {v: effects[v] for v in order},
+        factors={v: factors[v] for v in order},
+        references=(REFINER,),
+        constant=("ZeroShot",),
+        **{"datasets": 4, "seeds": 5, "prefix": "mosaic/", **shape},
+    )
+
+
 def evil_study(folder, **shape):
     """Variants whose names are markup of HTML, LaTeX and Markdown."""
     effects = {name: (4 * i, 4 * i) for i, name in enumerate(EVIL)}
