@@ -57,7 +57,7 @@ from analysis.sections import (
     versions,
 )
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, Options
-from analysis.sections.headline import question
+from analysis.sections.headline import question, rows_of
 from analysis.sections.section import Chapter, Header, Section, cited, left_out
 from analysis.text import Show, counted, records, terms
 from core.store.atomic import write_atomic
@@ -332,7 +332,7 @@ def _header(analysis: Analysis) -> Header:
         title=found.name,
         product="RefineLab report",
         lead=f"{', '.join(counts)}. Baseline: {found.baseline}.",
-        question=question(found),
+        question=question(found, rows_of(analysis)),
         identity={
             "schema_version": SCHEMA_VERSION,
             "study": found.name,

@@ -66,17 +66,16 @@ def _gaps(found: Arranged, own: "pd.Series[bool]") -> list[float]:
     metrics = [m for m in found.metrics if m != "hm"] or list(found.metrics)
     means, others = _cells(found.text[own], metrics), _cells(found.text[~own], metrics)
     unit = 1.0 if max((c.value for c in others), default=0.0) > 1 else 100.0
-    gaps = []
-    for mean in means:
-        values = [
-            c.value
-            for c in others
-            if (c.variant, c.metric) == (mean.variant, mean.metric)
-            and (mean.seed is None or c.seed == mean.seed)
-        ]
-        if values:
-            gaps.append(unit * abs(fmean(values) - mean.value))
-    return gaps
+    values: dict[tuple[str, str, int | None], list[float]] = {}
+    for cell in others:
+        for seed in {cell.seed, None}:  # a row of means without a seed is over all of them
+            values.setdefault((cell.variant, cell.metric, seed), []).append(cell.value)
+    keys = [(mean.variant, mean.metric, mean.seed) for mean in means]
+    return [
+        unit * abs(fmean(values[key]) - mean.value)
+        for key, mean in zip(keys, means, strict=True)
+        if key in values
+    ]
 
 
 def _cells(text: pd.DataFrame, metrics: Sequence[str]) -> list[_Cell]:

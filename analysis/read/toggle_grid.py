@@ -63,17 +63,21 @@ def find_toggle_grid(
 
 
 def _from_factors(factors: Factors, known: Mapping[str, Sequence[str]]) -> ToggleGrid | None:
-    """A grid whose variants all bind the same parameters; None where there is none."""
+    """A grid whose variants all bind the same parameters; None where there is none. Of two variants
+    with the same levels, the first is the cell.
+    """
     keys = tuple(known) or _common_keys(factors)
     if not keys:
         return None
     inside = [v for v, bound in factors.items() if set(bound) == set(keys)]
-    outside = tuple(v for v in factors if v not in inside)
     shown = {k: tuple(dict.fromkeys(factors[v][k] for v in inside)) for k in keys}
     reverse = bool(inside) and inside[0] == NONE_NAME and not known
     order = {k: tuple(known.get(k, shown[k][::-1] if reverse else shown[k])) for k in keys}
     names = part_names(keys)
-    by_level = {tuple(factors[v][k] for k in keys): v for v in inside}
+    by_level: dict[tuple[str, ...], str] = {}
+    for v in inside:
+        by_level.setdefault(tuple(factors[v][k] for k in keys), v)
+    outside = tuple(v for v in factors if v not in by_level.values())
     everything = {names[k]: order[k] for k in keys}
     if more := [names[k] for k in keys if len(order[k]) != 2]:
         return ToggleGrid(
@@ -85,7 +89,8 @@ def _from_factors(factors: Factors, known: Mapping[str, Sequence[str]]) -> Toggl
         )
     both = {names[k]: _on_off(order[k]) for k in keys}
     cells = {
-        frozenset(names[k] for k in keys if factors[v][k] == both[names[k]][0]): v for v in inside
+        frozenset(names[k] for k in keys if factors[v][k] == both[names[k]][0]): v
+        for v in by_level.values()
     }
     return ToggleGrid(
         parts=tuple(both),

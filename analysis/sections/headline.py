@@ -3,19 +3,22 @@
 One sentence per scope of a claim and one table, derived from the comparisons alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from analysis.read.integrity import saw_test
 from analysis.read.results import Results
-from analysis.sections.analysis import Analysis
+from analysis.sections.analysis import Analysis, once
 from analysis.sections.claims import LIKE, THESE
 from analysis.sections.comparisons import Block, Comparison, compared, differences
 from analysis.sections.design_power import datasets_to_tell
 from analysis.sections.images import compared_images, image_sentences
+from analysis.sections.parts import PartsView, parts
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
-from analysis.stats import Claim
+from analysis.stats import Claim, PartEffect, win_tie_loss
 from analysis.text import (
     Column,
     Columns,
@@ -39,7 +42,9 @@ MAX_LISTED = 4
 MAX_NAMES = 90
 """Characters of the names of variants without a difference to tell; beyond, they are counted."""
 DECIDED = ("better", "worse")
-METHOD, PART, VARIANT = range(3)
+METHOD, PART, SHARE, VARIANT = range(4)
+AVERAGED = "averaged over the other parts (Shapley)"
+NO_PARTS = PartsView()
 READ_FILES = Show.ALL ^ Show.PAGE
 SCOPE_FIELDS = {THESE: "these", LIKE: "like"}
 
@@ -53,9 +58,12 @@ EMBEDDED_CAVEAT = (
 class Answer:
     """A row of the answer: what is compared with what, so that better means that ``name`` helps.
 
-    ``role``: METHOD is a reference against the baseline, PART is a reference with one of its parts
-    against the same without it, VARIANT is any other variant against the baseline.
-    ``variant`` is the row's variant in the table of comparisons.
+    ``role``: METHOD is a reference, or all parts of a toggle grid, against the baseline; PART is a
+    reference with one of its parts against the same without it; SHARE is the Shapley value of a
+    part of a toggle grid; VARIANT is any other variant against the baseline.
+    ``variant`` is the row's variant in the table of comparisons, "" for none. ``all_parts``: it is
+    a toggle grid with all parts on against all off. ``assumptions`` are those of the number beyond
+    what every comparison assumes.
     """
 
     role: int
@@ -63,6 +71,8 @@ class Answer:
     against: str
     variant: str
     c: Comparison
+    all_parts: bool = False
+    assumptions: tuple[str, ...] = ()
 
     def claim(self, scope: str) -> Claim:
         """What it says in one scope."""
@@ -70,17 +80,25 @@ class Answer:
         return found
 
 
-def answers(results: Results, blocks: Sequence[Block]) -> list[Answer]:
+def answers(results: Results, blocks: Sequence[Block], view: PartsView = NO_PARTS) -> list[Answer]:
     """The rows in the order in which they are read: methods, their parts, other variants.
 
     Every variant stands against the reference that it differs from in the fewest factors; a
-    reference stands against the baseline.
+    reference stands against the baseline. The variants of a toggle grid without a reference are
+    answered by part.
     """
+    grid = _grid_answers(results, blocks[0], view)
+    inside = {*view.variant_of.values()} if grid else set()
+    return [*grid, *_variant_answers(results, blocks, inside)]
+
+
+def _variant_answers(results: Results, blocks: Sequence[Block], answered: Set[str]) -> list[Answer]:
+    """The rows of variants and of the parts that references lack, without those ``answered``."""
     metric = results.primary_metric
     found = {block.reference: {c.variant: c for c in block.comparisons[metric]} for block in blocks}
     parts: list[Answer] = []
     others: list[Answer] = []
-    for variant in (v for v in results.variants if v != results.baseline):
+    for variant in (v for v in results.variants if v not in {results.baseline, *answered}):
         c = found.get(_closest(results, variant), {}).get(variant)
         if c is None or c.difference is None:
             continue
@@ -104,6 +122,62 @@ def _closest(results: Results, variant: str) -> str:
         return results.baseline
     anchors = [a for a in (results.baseline, *results.references) if a != variant]
     return min(anchors, key=lambda a: len(results.what_differs(variant, a)), default="")
+
+
+def _grid_answers(results: Results, own: Block, view: PartsView) -> list[Answer]:
+    """All parts together, and each by its Shapley value; empty where these do not answer."""
+    found = view.attribution
+    if results.references or found is None or not found.complete:
+        return []
+    c = _all_parts(results, own, view)
+    shares = found.estimated("shapley").values()
+    if c is None or c.difference is None or len(shares) < len(found.parts):
+        return []
+    name, against = c.variant, c.reference
+    whole = Answer(role=METHOD, name=name, against=against, variant=name, c=c, all_parts=True)
+    order = {part: place for place, part in enumerate(found.by_value(results.direction(c.metric)))}
+    rows = [
+        Answer(
+            role=SHARE,
+            name=effect.parts[0],
+            against=AVERAGED,
+            variant="",
+            c=_share(results, effect, c),
+            assumptions=effect.assumptions,
+        )
+        for effect in shares
+    ]
+    return [whole, *sorted(rows, key=lambda row: order[row.name])]
+
+
+def _all_parts(results: Results, own: Block, view: PartsView) -> Comparison | None:
+    """The comparison of all parts with none of them, which has the baseline among the two."""
+    assert view.attribution is not None
+    full, base = (view.variant_of[frozenset(on)] for on in (view.attribution.parts, ()))
+    if results.baseline == full:
+        turned = own.of(base, results.primary_metric)
+        return turned.reversed if turned else None
+    return own.of(full, results.primary_metric) if results.baseline == base else None
+
+
+def _share(results: Results, effect: PartEffect, whole: Comparison) -> Comparison:
+    """The Shapley value of a part in the form of a comparison."""
+    values = [value for value in effect.per_dataset if value is not None]
+    wins, ties, losses = win_tie_loss(results.direction(whole.metric) * np.array(values))
+    return Comparison(
+        reference=AVERAGED,
+        variant=effect.parts[0],
+        metric=whole.metric,
+        judgment=effect.judgment,
+        reason=effect.reason,
+        num_datasets=len(values),
+        num_pairs=whole.num_pairs,
+        difference=effect.value,
+        wins=wins,
+        ties=ties,
+        losses=losses,
+        per_dataset=effect.per_dataset,
+    )
 
 
 def _part(part: str, c: Comparison) -> Answer:
@@ -131,10 +205,12 @@ def removed_part_of(results: Results, variant: str, reference: str) -> str:
     return name if off and not old.startswith(OFF_PREFIXES) else ""
 
 
-def question(results: Results) -> str:
-    """What the study asks, from its variants alone."""
+def question(results: Results, rows: Sequence[Answer] = ()) -> str:
+    """What the study asks, from its variants and the parts among the ``rows`` of its answer."""
     if len(results.variants) < 2:
         return ""
+    if any(row.role == SHARE for row in rows):
+        return f"Does {rows[0].name} beat {rows[0].against}, and which part helps?"
     if not results.references:
         others = [v for v in results.variants if v != results.baseline]
         who = others[0] if len(others) == 1 else f"any of {len(others)} variants"
@@ -146,12 +222,14 @@ def question(results: Results) -> str:
     return f"Does {methods} beat {results.baseline}" + (", and which part helps?" if parts else "?")
 
 
-def headline(results: Results, blocks: Sequence[Block], alpha: float) -> tuple[Sentence, ...]:
+def headline(
+    results: Results, blocks: Sequence[Block], alpha: float, view: PartsView = NO_PARTS
+) -> tuple[Sentence, ...]:
     """One sentence per scope, and what has to be known beside them."""
     if len(results.variants) < 2:
         text = "There is only one variant, so there is nothing to compare. Add a second one."
         return (make_sentence(text, kind="note"),)
-    rows = answers(results, blocks)
+    rows = answers(results, blocks, view)
     said: list[Sentence] = []
     if rows:
         said = [_scope(results, rows, scope, alpha) for scope in (THESE, LIKE)]
@@ -181,6 +259,9 @@ def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -
     clauses = [_method(results, row, scope, alpha) for row in methods]
     if parts:
         clauses.append(f"of its parts, {_grouped(parts, scope, PART_WORDS)}")
+    if shares := [row for row in rows if row.role == SHARE]:
+        each = _grouped(shares, scope, PART_WORDS)
+        clauses.append(f"of its parts, each averaged over the others, {each}")
     if not methods and others:
         clauses += _others(results, others, scope, alpha)
     first = methods or parts or others
@@ -374,6 +455,10 @@ class AnswerRow:
         """What the row is judged against, or the method that it is a part of."""
         if self.answer.role == PART:
             return "part" if self.one_method else f"part of {self.c.variant}"
+        if self.answer.role == SHARE:
+            return f"part, {AVERAGED}"
+        if self.answer.all_parts:
+            return f"all parts on, against {self.answer.against} (all off)"
         return f"against {self.answer.against}"
 
 
@@ -434,6 +519,8 @@ def answer_table(
     ]
     joint = " and adjusted for the number of comparisons" if adjusted else ""
     notes = [f"{KEY}{joint}." + (SHADED.format(rope=points(rope)) if rope else "")]
+    if assumed := dict.fromkeys(a for row in shown for a in row.assumptions):
+        notes.append(f"Shapley values assume that {' and that '.join(assumed)}.")
     if left := len(rows) - len(shown):
         notes.append(f"{counted(left, 'further row')} in the table of comparisons.")
     title = f"{label(rows[0].c.metric)}: how much, and could it be luck?"
@@ -474,18 +561,25 @@ def _tables(analysis: Analysis, rows: Sequence[Answer]) -> tuple[Table, ...]:
     return (found,)
 
 
+@once
+def rows_of(analysis: Analysis) -> Sequence[Answer]:
+    """The rows of the answer of this report."""
+    if len(analysis.results.variants) < 2:
+        return ()
+    return answers(analysis.results, compared(analysis), parts(analysis))
+
+
 def _sections(analysis: Analysis) -> Sequence[Section]:
     results, blocks = analysis.results, compared(analysis)
-    said = headline(results, blocks, analysis.options.alpha)
+    said = headline(results, blocks, analysis.options.alpha, parts(analysis))
     images = image_sentences(compared_images(analysis), analysis.options.alpha)
-    rows = answers(results, blocks) if len(results.variants) > 1 else []
+    rows = rows_of(analysis)
     return [Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows))]
 
 
 def _remarks(analysis: Analysis) -> Sequence[Section]:
-    results, blocks = analysis.results, compared(analysis)
-    rows = answers(results, blocks) if len(results.variants) > 1 else []
-    return [Section(key="remarks", sentences=tuple(remarks(results, rows)))]
+    said = remarks(analysis.results, rows_of(analysis))
+    return [Section(key="remarks", sentences=tuple(said))]
 
 
 TOPIC = Topic(key="headline", build=_sections, files={"answer": COLUMNS}, show=Show.ALL)

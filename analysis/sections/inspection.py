@@ -59,8 +59,9 @@ def _confusions(run: Inspection) -> Sequence[Section]:
     several = len({(c.dataset, c.subset) for c in run.confused}) > 1
     strips = [
         Strip(
-            heading=f"{c.true}  →  {c.predicted}",
+            heading=c.true,
             lines=(
+                f"→ {c.predicted}",
                 f"{c.count} of {counted(c.images, 'image')}"
                 + (f" ({c.dataset}, {c.subset})" if several else ""),
             ),
@@ -75,7 +76,8 @@ def _confusions(run: Inspection) -> Sequence[Section]:
         strips,
         name="confusions",
         title="Most frequent confusions",
-        caption="True class → predicted class, with the most confident errors; below each picture "
+        caption="The true class, and below it the predicted one (→), with the most confident "
+        "errors; below each picture "
         "the confidence in the wrong class. The pictures are what the model sees, after resizing "
         "and cropping.",
         info=run.confused,

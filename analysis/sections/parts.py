@@ -32,6 +32,7 @@ from analysis.stats import (
     KnownPair,
     LevelCells,
     PartEffect,
+    Parts,
     Refusal,
     SeedMeans,
     VarianceShares,
@@ -50,11 +51,12 @@ MAX_PAIRS = 6
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartsView:
     """The results on the parts of a study for one metric. What does not exist is None or empty, and
-    ``reason`` says why. ``levels`` are effects of (factor, first level, level); ``variance`` has
-    the shares of variance by dataset.
+    ``reason`` says why. ``variant_of`` has the variants of the cells of the attribution; ``levels``
+    are effects of (factor, first level, level); ``variance`` has the shares of variance by dataset.
     """
 
     attribution: Attribution | None = None
+    variant_of: Mapping[Parts, str] = field(default_factory=dict)
     levels: tuple[PartEffect, ...] = ()
     pairs: tuple[CellMeans, ...] = ()
     reason: str = ""
@@ -91,6 +93,7 @@ def parts_view(
         attribution=attribute(
             cells, grid.parts, judge=judge, known=_known(results, pairs, grid.cells)
         ),
+        variant_of=grid.cells,
         levels=levels,
         pairs=means,
         outside=grid.outside,

@@ -410,10 +410,11 @@ def _missing(cells: Cells, effects: Sequence[PartEffect]) -> list[str]:
         "their pairs of runs; an effect of more cells is a least-squares fit on the assumption "
         f"that {SHIFT}"
     ]
-    if any(e.kind == "shapley" and SHIFT in e.assumptions for e in effects):
+    fitted = {e.kind for e in effects if SHIFT in e.assumptions}
+    if "shapley" in fitted and any(e.kind == "full_minus_base" for e in effects):
         said.append(
-            "Shapley values add up to all on minus all off of that fit, which can differ from the "
-            "difference of the pairs of runs of these two cells"
+            "Shapley values add up to the difference of all on and all off in that fit, which can "
+            "differ from the one of their pairs of runs"
         )
     return said
 

@@ -22,7 +22,7 @@ import numpy as np
 from analysis.stats.intervals import ROUNDING, Array
 from analysis.stats.mean_tests import SeedMean, SeedMeans
 
-SHIFT = "a seed shifts all cells of a dataset alike"
+SHIFT = "a seed shifts all variants of a dataset alike"
 TINY = 1e-9
 
 

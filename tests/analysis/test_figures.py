@@ -59,13 +59,12 @@ def shares(lacking=()):
 
 def profiles():
     bars = [
-        Estimated(value=value, on_these_datasets=Interval(value - 0.01, value + 0.01),
-                  on_datasets_like_these=Interval(value - 0.04, value + 0.05))
+        Estimated(value=value, on_these_datasets=Interval(value - 0.01, value + 0.01))
         for value in RNG.uniform(0.5, 0.8, len(NAMES))
     ]  # fmt: skip
     return [
         ProfileInfo(variant=n, iqm=bar, median=bar, mean=bar, optimality_gap=bar,
-                    points=(0.5, 0.65, 0.8), share_above=(1.0, 0.4, 0.0))
+                    points=(0.5, 0.65, 0.8), share_better=(1.0, 0.4, 0.0))
         for n, bar in zip(NAMES, bars, strict=True)
     ]  # fmt: skip
 

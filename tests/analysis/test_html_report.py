@@ -87,7 +87,7 @@ def test_every_figure_is_a_png_and_a_pdf(tmp_path):
 def test_the_figures_are_in_the_page_or_say_why_not(toggle):
     names = {"base_new", "forest", "forest_2", "difference_heatmap", "pairwise_heatmap",
              "critical_difference", "attribution", "variance_shares", "interaction",
-             "seed_scatter", "profiles", "cost"}  # fmt: skip
+             "seed_scatter", "profiles", "cost", "classes"}  # fmt: skip
     assert set(toggle.figures) == names
     assert absent(toggle)["shot_curves"] == "the study has a single number of shots"
     page = toggle.page.read_text()

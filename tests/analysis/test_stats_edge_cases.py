@@ -84,9 +84,7 @@ ON_A_SAMPLE = {
     "corrected_resampled_t": lambda d: stats.corrected_resampled_t(d, test_over_train=0.25),
     "welch_t": lambda d: stats.welch_t(d, d[:2]),
     "one_sided_p": lambda d: stats.one_sided_p(d[None]),
-    "probability_better": lambda d: stats.probability_better(
-        d[:, None], Resamples.draw(max(1, d.size), 1, reps=100, rng=rng())
-    ),
+    "probability_better": lambda d: stats.probability_better(np.atleast_2d(d)),
     "judge": lambda d: stats.judge([d[:, None]]),
 }
 
@@ -390,14 +388,29 @@ def test_hodges_lehmann_interval_is_what_wilcoxon_does_not_reject():
 
 def test_probability_better_by_hand():
     d = np.array([[0.1, -0.1], [0.2, 0.0], [0.3, 0.3]])
-    found = stats.probability_better(d, Resamples.draw(3, 2, reps=4000, rng=rng()))
+    found = stats.probability_better(d)
     assert found.value == pytest.approx((0.5 + 0.75 + 1) / 3)
-    assert 0 <= found.interval.low < found.value < found.interval.high <= 1
-    sure = stats.probability_better(np.abs(d) + 0.1, Resamples.draw(3, 2, reps=400, rng=rng()))
-    assert sure.value == 1 and sure.interval.low == pytest.approx(3 / (3 + 1.959964**2))
-    assert "datasets agree" in sure.reason
-    alone = stats.probability_better(d[:1], Resamples.draw(1, 2, reps=400, rng=rng()))
-    assert alone.interval is not None and "over seeds" in alone.reason
+    assert found.interval == stats.share_interval(found.value, 3)
+    sure = stats.probability_better(np.abs(d) + 0.1)  # 0.025 = low ** 3 where all three agree
+    assert sure.value == 1 and sure.interval == pytest.approx((0.025 ** (1 / 3), 1.0))
+    alone = stats.probability_better(d[2:])  # on one dataset the run is the unit
+    assert alone.interval == pytest.approx((0.025**0.5, 1.0))
+    assert "no interval" in stats.probability_better(d[:1, :1]).reason
+
+
+def test_improvement_has_an_interval_over_datasets():
+    one, two = np.array([[0.6, 0.7], [0.5, 0.5]]), np.array([[0.5, 0.6], [0.5, 0.4]])
+    found = stats.improvement(one, two)
+    assert found.value == pytest.approx((3.5 / 4 + 3 / 4) / 2)
+    assert found.interval == stats.share_interval(found.value, 2)
+    assert stats.improvement(one[:1], two[:1]).interval is None
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (3, 7), (7, 7), (40, 100)])
+def test_the_interval_of_a_share_is_the_exact_binomial_one(hits, n):
+    low, high = stats.share_interval(hits / n, n)
+    exact = scipy_stats.binomtest(hits, n).proportion_ci(method="exact")
+    assert (low, high) == pytest.approx((exact.low, exact.high))
 
 
 @pytest.mark.parametrize("n", [2, 6, 11])
@@ -489,26 +502,6 @@ def test_images():
         stats.mcnemar_exact(one, two + 2)
 
 
-def test_bootstrap_of_any_statistic_uses_the_same_draws_for_all():
-    scores = rng(5).normal(0.7, 0.05, (2, 6, 3))
-    resamples = Resamples.draw(6, 3, reps=1200, rng=rng())
-    both = stats.bootstrap(lambda t: t.mean(axis=(2, 3)), scores, resamples)
-    gap = stats.bootstrap(
-        lambda t: (t[:, 0] - t[:, 1]).mean(axis=(1, 2))[:, None], scores, resamples
-    )[0]
-    two_level, seeds_only = resamples.averages(scores[0] - scores[1], widen=False)
-    assert gap.value == pytest.approx(both[0].value - both[1].value)
-    np.testing.assert_allclose(
-        gap.on_datasets_like_these, stats.percentile_interval(two_level), atol=1e-12
-    )
-    np.testing.assert_allclose(
-        gap.on_these_datasets, stats.percentile_interval(seeds_only), atol=1e-12
-    )
-    scores[0, 0, 0] = NAN
-    with pytest.raises(ValueError, match="complete table"):
-        stats.bootstrap(lambda t: t.mean(axis=(2, 3)), scores, resamples)
-
-
 @pytest.mark.parametrize(
     ("shape", "these", "like_these", "words"),
     [
@@ -518,19 +511,12 @@ def test_bootstrap_of_any_statistic_uses_the_same_draws_for_all():
         ((1, 1), False, False, "one dataset"),
     ],
 )
-def test_each_claim_needs_its_own_repetition(shape, these, like_these, words):
-    d = rng().normal(0, 1, shape)
-    resamples = Resamples.draw(*shape, reps=200, rng=rng())
-    for found in (
-        stats.mean_difference(d, resamples),
-        stats.aggregates(d, resamples).mean,
-        stats.improvement_claims(d, d + 1, resamples),
-    ):
-        check(found)
-        assert (found.on_these_datasets is not None) == these
-        assert (found.on_datasets_like_these is not None) == like_these
-        assert words in found.reason
-    assert stats.mean_difference(np.full(shape, NAN), resamples) is None
+def test_each_scope_needs_its_own_repetition(shape, these, like_these, words):
+    scores = rng().normal(0, 1, (2, *shape))
+    found = check(stats.rank_stability(scores, Resamples.draw(*shape, reps=200, rng=rng())))
+    assert (found.best_on_these is not None) == these
+    assert (found.first_two_on_like_these is not None) == like_these
+    assert words in found.reason
 
 
 def test_rank_stability_of_a_clear_and_of_an_open_order():
@@ -539,7 +525,7 @@ def test_rank_stability_of_a_clear_and_of_an_open_order():
     scores = base + np.array([0.1, 0.0, 0.0])[:, None, None] + noise
     found = check(stats.rank_stability(scores, Resamples.draw(8, 4, reps=500, rng=rng())))
     assert found.best_on_these == (1.0, 0.0, 0.0) == found.best_on_like_these
-    assert found.mean_ranks[0].value == 1.0
+    assert found.mean_ranks[0] == 1.0
     same = np.repeat(base, 2, axis=0)
     tied = stats.rank_stability(same, Resamples.draw(8, 4, reps=100, rng=rng()))
     assert tied.best_on_these == (0.5, 0.5)

@@ -13,6 +13,7 @@ import pytest
 from analysis import stats
 from analysis.stats import Resamples
 from tests.helpers.paths import GOLDEN
+from tests.helpers.resampled import percentiles, resampled_averages
 
 REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
 TABLES, PAIRWISE = REFERENCE["tables"], REFERENCE["pairwise"]
@@ -141,9 +142,7 @@ def test_one_dataset_over_ten_seeds():
     assert stats.paired_t(ours - other).p == pytest.approx(case["ttest_rel"][1], rel=1e-8)
     assert stats.welch_t(ours, other).p == pytest.approx(case["welch"][1], rel=1e-8)
     assert stats.signed_rank(ours - other).p == pytest.approx(case["wilcoxon"][1], **exact)
-    better = stats.probability_better(
-        (ours - other)[None], Resamples.draw(1, 10, reps=100, rng=rng())
-    )
+    better = stats.probability_better((ours - other)[None])
     assert better.value == pytest.approx(
         case["prob_outperform_paired (Bouthillier) P(A>B)+.5 ties"]
     )
@@ -189,14 +188,11 @@ def test_two_level_bootstrap():
     one, two = seeded("ours", "promptsrc")
     d = one - two
     resamples = Resamples.draw(11, 10, reps=10_000, rng=rng())
-    found = stats.mean_difference(d, resamples)
-    assert found.value == pytest.approx(case["mean"], rel=1e-9)
-    two_level, seeds_only = resamples.averages(d, widen=False)
+    assert d.mean() == pytest.approx(case["mean"], rel=1e-9)
+    two_level, seeds_only = resampled_averages(resamples, d)
+    np.testing.assert_allclose(percentiles(two_level), case["datasets+seeds 95%"], atol=0.03)
     np.testing.assert_allclose(
-        stats.percentile_interval(two_level), case["datasets+seeds 95%"], atol=0.03
-    )
-    np.testing.assert_allclose(
-        stats.percentile_interval(seeds_only), case["seeds_only 95% (fixed suite)"], atol=0.01
+        percentiles(seeds_only), case["seeds_only 95% (fixed suite)"], atol=0.01
     )
     over_means = stats.paired_t(stats.dataset_means(d))
     assert over_means.p == pytest.approx(case["t over 11 dataset means"][1], rel=1e-8)
@@ -266,18 +262,20 @@ def test_probability_of_improvement(method):
     assert found == pytest.approx(RLIABLE["P(ours>other)"][method], rel=1e-9)
 
 
-def test_aggregate_intervals_match_where_the_library_resamples_alike():
+def test_resampled_aggregates_match_where_the_library_resamples_alike():
     resamples = Resamples.draw(11, 10, reps=5000, rng=rng())
-    order = ("mean", "median", "iqm", "optimality_gap")
+    aggregates = (
+        stats.mean_of_datasets,
+        stats.median_of_datasets,
+        stats.iqm,
+        stats.optimality_gap,
+    )
     for method in ("ours", "promptsrc"):
-        found = stats.aggregates(seeded(method)[0] / 100, resamples)
-        for claim, flag, tolerance in (
-            ("on_these_datasets", False, 0.0006),
-            ("on_datasets_like_these", True, 0.03),
-        ):
+        both = resamples.tables((seeded(method) / 100), slice(None))
+        for tables, flag, tolerance in zip(both, (True, False), (0.03, 0.0006), strict=True):
             key = f"ci reps=5000 task_bootstrap={flag} np.random.seed(0) rows lo,hi; "
             case = np.array(RLIABLE[key + "cols mean,median,iqm,gap"][method])
-            ours = np.array([getattr(getattr(found, name), claim) for name in order]).T
+            ours = np.array([percentiles(of(tables[:, 0])) for of in aggregates]).T
             np.testing.assert_allclose(ours, case, atol=tolerance)
 
 
@@ -285,14 +283,3 @@ def test_profile():
     case = RLIABLE["profile ours"]
     scores = seeded("ours")[0] / 100
     np.testing.assert_allclose(stats.profile(scores, case["tau"]), case["p"], rtol=1e-9)
-    claims = stats.profile_claims(scores, Resamples.draw(11, 10, reps=2000, rng=rng()), case["tau"])
-    intervals = np.array([claim.on_these_datasets for claim in claims]).T
-    np.testing.assert_allclose(intervals, case["ci"], atol=0.02)
-
-
-def test_improvement_interval():
-    resamples = Resamples.draw(11, 10, reps=2000, rng=rng())
-    ours, other = seeded("ours", "promptsrc")
-    claims = stats.improvement_claims(ours, other, resamples)
-    case = np.ravel(RLIABLE["P_improve(ours,promptsrc) ci reps=1000"])
-    np.testing.assert_allclose(claims.on_these_datasets, case, atol=0.02)
