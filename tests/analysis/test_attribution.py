@@ -115,18 +115,6 @@ def test_shares_of_variance_by_dataset():
         assert share.shares[PARTS[0],] == pytest.approx(table.size * main**2 / total)
 
 
-def test_two_level_interval_of_shapley_values_matches_the_reference():
-    case = GRID["hier_paired_bootstrap_shapley 10000 reps default_rng(0) [2.5,97.5]"]
-    resamples, cells = (
-        Resamples.draw(5, 4, reps=10_000, rng=np.random.default_rng(0)),
-        reference_cells(),
-    )
-    for part, interval in case.items():
-        effect = combine(cells, contrast("shapley", frozenset([part]), PARTS))
-        two_level, _ = resampled_averages(resamples, effect)
-        np.testing.assert_allclose(percentiles(two_level), interval, atol=0.03)
-
-
 def test_effects_carry_the_claims_of_both_scopes_and_holm_within_their_kind(found):
     cells = reference_cells()
     for kind, family in (("shapley", 3), ("interaction", 4)):
