@@ -425,20 +425,22 @@ def _tables(analysis: Analysis, block: Block, metric: str) -> tuple[Table, ...]:
         f"{label(metric)}: difference from {block.reference} in points",
         COLUMNS,
         rows,
-        notes=[_adjusted(analysis.options, block.comparisons[metric])],
+        notes=_adjusted(analysis.options, block.comparisons[metric]),
         folded=metric != results.primary_metric,
     )
     return grouped(analysis, made, [row.c.variant for row in rows])
 
 
-def _adjusted(options: Options, family: Sequence[Comparison]) -> str:
+def _adjusted(options: Options, family: Sequence[Comparison]) -> list[str]:
     """Whether the intervals and the p values of a table are adjusted."""
     size = max((c.family_size for c in family), default=0)
+    if not size:
+        return []
     if options.adjusted_intervals and size > 1:
         how = f"adjusted for {size} comparisons (Bonferroni)"
     else:
         how = "of single comparisons, not adjusted"
-    return f"Intervals are t intervals {how}; p Holm is adjusted for {size}."
+    return [f"Intervals are t intervals {how}; p Holm is adjusted for {size}."]
 
 
 def forest_metrics(results: Results) -> tuple[str, ...]:
