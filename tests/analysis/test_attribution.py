@@ -23,6 +23,7 @@ from analysis.stats import (
 )
 from analysis.stats.attribution import NO_THREE, NO_TWO, aliases, combine, estimate
 from tests.helpers.paths import GOLDEN
+from tests.helpers.resampled import percentiles, resampled_averages
 
 REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
 GRID = REFERENCE["toggle_grid"]
