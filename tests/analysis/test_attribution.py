@@ -13,6 +13,7 @@ from analysis.read.toggle_grid import find_toggle_grid, part_names
 from analysis.stats import (
     MAX_PARTS,
     SHIFT,
+    Resamples,
     attribute,
     cell_means,
     coded_interaction,
@@ -118,7 +119,8 @@ def test_shares_of_variance_by_dataset():
 
 def test_two_level_interval_of_shapley_values_matches_the_reference():
     case = GRID["hier_paired_bootstrap_shapley 10000 reps default_rng(0) [2.5,97.5]"]
-    resamples, cells = draw(reps=10_000), reference_cells()
+    resamples = Resamples.draw(5, 4, reps=10_000, rng=np.random.default_rng(0))
+    cells = reference_cells()
     for part, interval in case.items():
         effect = combine(cells, contrast("shapley", frozenset([part]), PARTS))
         two_level, _ = resampled_averages(resamples, effect)
