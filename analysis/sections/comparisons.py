@@ -264,7 +264,11 @@ def _effect(
         worse_in=worse_in,
         outside=stats.outside_region(difference_DS, names, rope=options.rope) if several else (),
     )
-    disagree = _disagree(c, options.alpha)
+    return _remarked(c, _disagree(c, options.alpha))
+
+
+def _remarked(c: Comparison, disagree: bool) -> Comparison:
+    """The comparison with what a reader has to know about it."""
     said = (
         "" if c.num_pairs else UNPAIRED,
         _without(c),

@@ -56,7 +56,7 @@ def test_half_and_half_keeps_the_version_of_the_baseline(study):
     results = load_study(study)
     assert {p.variant for p in results.problems} == {"Full"}
     pair = compare_all(results, QUICK)[0].comparisons["hm"][0]
-    assert pair.difference is None and pair.reason == "no usable run (9 set aside)"
+    assert pair.difference is None and "no finished pair" in pair.reason
 
 
 def test_runs_on_another_split_are_set_aside(study):

@@ -1,7 +1,5 @@
 """Files of scores that were once read or judged wrongly, each with its right answer."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,8 +9,9 @@ from analysis.read.reading import Reading
 from analysis.sections.analysis import Analysis, Options
 from analysis.sections.comparisons import compare_all
 from analysis.sections.parts import parts
+from tests.helpers.paths import GOLDEN
 
-CASES = Path(__file__).parent / "cases"
+CASES = GOLDEN / "tables"
 QUICK = Options(reps=100)
 
 
@@ -80,7 +79,7 @@ def test_a_gap_changes_the_test_of_no_variant():
 
 def test_verdict_and_k_hat_agree():
     """An effect that every dataset shows is better on average, and nothing worse is shown."""
-    for name in ("toggle_grid", "toggle_grid_with_gaps", "six_datasets_family", "gap"):
+    for name in ("toggle_grid", "toggle_grid_missing_runs", "six_datasets_family", "gap"):
         for c in family(name).values():
             shown = {"better": c.better_in, "worse": c.worse_in}
             for word, where in shown.items():
@@ -96,7 +95,7 @@ def test_missing_runs_leave_the_effects_decided():
     """5.6 % of the runs are missing; the effects are those of the whole grid, a little wider."""
     whole, gaps = (
         parts(Analysis(results=results_of(name), options=QUICK)).attribution
-        for name in ("toggle_grid", "toggle_grid_with_gaps")
+        for name in ("toggle_grid", "toggle_grid_missing_runs")
     )
     assert len(whole.of("shapley")) == len(gaps.of("shapley")) == 3
     assert {e.judgment.these.word for e in whole.of("shapley")} == {"better"}

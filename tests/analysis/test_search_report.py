@@ -76,9 +76,9 @@ def test_the_page_says_what_tuning_gained_and_what_it_cost(folder):
     assert shown == ["judgment", "winner", "course"]
     folded = [e.attributes["id"] for e in tree.by_id("details").all("details", "chapter")]
     assert folded == ["settings", "importances", "trials", "definition"]
-    assert [row[0].split()[0] for row in rows_of(tree.all("table", "answer")[0])] == [
-        c.variant for c in report.comparisons
-    ]
+    rows = rows_of(tree.all("table", "answer")[0])
+    for row, c in zip(rows, report.comparisons, strict=True):
+        assert row[0] == f"{c.variant} against {c.reference}"
     for title in ("History", "Expected best", "Parallel coordinates", "Slices"):
         assert title in page
     assert "<dd>the search has one objective</dd>" in page
