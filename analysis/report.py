@@ -57,7 +57,8 @@ from analysis.sections import (
     versions,
 )
 from analysis.sections.analysis import MAX_IMAGE_RUNS, Analysis, Options
-from analysis.sections.headline import question, rows_of
+from analysis.sections.answers import rows_of
+from analysis.sections.headline import question
 from analysis.sections.section import Chapter, Header, Section, cited, left_out
 from analysis.text import Show, counted, records, terms
 from core.store.atomic import write_atomic
@@ -291,7 +292,7 @@ def build_report(
     )
     report = Report(
         analysis=analysis,
-        header=_header(analysis),
+        header=_header(analysis, figures),
         chapters=_chapters(analysis),
         out=out,
         page=out / "index.html",
@@ -321,7 +322,7 @@ def _chapters(analysis: Analysis) -> tuple[Chapter[Analysis], ...]:
     )
 
 
-def _header(analysis: Analysis) -> Header:
+def _header(analysis: Analysis, figures: bool) -> Header:
     found = analysis.results
     counts = (
         counted(len(found.variants), "variant"),
@@ -341,7 +342,7 @@ def _header(analysis: Analysis) -> Header:
             "primary_metric": found.primary_metric,
             "options": asdict(analysis.options),
         },
-        closing="The folder figures holds every figure as PNG and PDF.",
+        closing="The folder figures holds every figure as PNG and PDF." if figures else "",
         links=(*FILES, *(() if found.costs.empty else ("cost.csv",))),
     )
 

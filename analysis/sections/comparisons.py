@@ -373,8 +373,10 @@ COLUMNS: Columns[ComparisonRow] = (
     Column("wins", "Wins", Kind.COUNT, lambda r: r.tallied("wins"), Show.FILES),
     Column("ties", "Ties", Kind.COUNT, lambda r: r.tallied("ties"), Show.FILES),
     Column("losses", "Losses", Kind.COUNT, lambda r: r.tallied("losses"), Show.FILES),
-    Column("shown_better", "Better in", Kind.TALLY, lambda r: _tally(r, "better_in"), Show.WIDE),
-    Column("shown_worse", "Worse in", Kind.TALLY, lambda r: _tally(r, "worse_in"), Show.WIDE),
+    Column(
+        "shown_better", "Shown better in", Kind.TALLY, lambda r: _tally(r, "better_in"), Show.WIDE
+    ),
+    Column("shown_worse", "Shown worse in", Kind.TALLY, lambda r: _tally(r, "worse_in"), Show.WIDE),
     Column("k_hat_better", "", Kind.COUNT, lambda r: r.c.better_in.k_hat, Show.FILES),
     Column("better_in", "", Kind.LIST, lambda r: r.c.better_in.named, Show.FILES),
     Column("k_hat_worse", "", Kind.COUNT, lambda r: r.c.worse_in.k_hat, Show.FILES),

@@ -45,7 +45,7 @@ def _by_dataset(analysis: Analysis) -> Sequence[Section]:
     return [
         Section(
             key="differences",
-            title="Where the differences are",
+            title="By dataset",
             figures=(drawn,) if drawn else (),
             reason="" if drawn else NO_PAIR,
         )

@@ -147,7 +147,7 @@ def _note(options: Options) -> str:
         "datasets; their intervals are exact, with the dataset as the unit (on one dataset, the "
         "run). p sign test is an exact test of the number of wins; it decides nothing here. P−, P= "
         "and P+ are the posterior probabilities that the variant is worse, practically equal and "
-        f"better ({posterior})."
+        f"better ({posterior}), and not adjusted for the number of comparisons."
     )
 
 

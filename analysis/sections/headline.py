@@ -3,22 +3,29 @@
 One sentence per scope of a claim and one table, derived from the comparisons alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from functools import partial
-
-import numpy as np
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from analysis.read.integrity import saw_test
 from analysis.read.results import Results
-from analysis.sections.analysis import Analysis, once
+from analysis.sections.analysis import Analysis
+from analysis.sections.answers import (
+    AVERAGED,
+    METHOD,
+    NO_PARTS,
+    PART,
+    SHARE,
+    VARIANT,
+    Answer,
+    answers,
+    rows_of,
+)
 from analysis.sections.claims import LIKE, THESE
 from analysis.sections.comparisons import Block, Comparison, compared, differences
 from analysis.sections.design_power import datasets_to_tell
 from analysis.sections.images import compared_images, image_sentences
 from analysis.sections.parts import PartsView, parts
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
-from analysis.stats import Claim, PartEffect, win_tie_loss
 from analysis.text import (
     Column,
     Columns,
@@ -31,178 +38,23 @@ from analysis.text import (
     counted,
     interval_text,
     label,
+    p_equals,
     phrase,
     points,
     table,
 )
 
-OFF_PREFIXES = ("@No", "@Null")
 MAX_ROWS = 14
 MAX_LISTED = 4
 MAX_NAMES = 90
 """Characters of the names of variants without a difference to tell; beyond, they are counted."""
 DECIDED = ("better", "worse")
-METHOD, PART, SHARE, VARIANT = range(4)
-AVERAGED = "averaged over the other parts (Shapley)"
-NO_PARTS = PartsView()
 READ_FILES = Show.ALL ^ Show.PAGE
-SCOPE_FIELDS = {THESE: "these", LIKE: "like"}
 
 EMBEDDED_CAVEAT = (
     "Results on the embedded benchmark show that the implementation works, "
     "not that a method performs well on photographs."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A row of the answer: what is compared with what, so that better means that ``name`` helps.
-
-    ``role``: METHOD is a reference, or all parts of a toggle grid, against the baseline; PART is a
-    reference with one of its parts against the same without it; SHARE is the Shapley value of a
-    part of a toggle grid; VARIANT is any other variant against the baseline.
-    ``variant`` is the row's variant in the table of comparisons, "" for none. ``all_parts``: it is
-    a toggle grid with all parts on against all off. ``assumptions`` are those of the number beyond
-    what every comparison assumes.
-    """
-
-    role: int
-    name: str
-    against: str
-    variant: str
-    c: Comparison
-    all_parts: bool = False
-    assumptions: tuple[str, ...] = ()
-
-    def claim(self, scope: str) -> Claim:
-        """What it says in one scope."""
-        found: Claim = getattr(self.c, SCOPE_FIELDS[scope])
-        return found
-
-
-def answers(results: Results, blocks: Sequence[Block], view: PartsView = NO_PARTS) -> list[Answer]:
-    """The rows in the order in which they are read: methods, their parts, other variants.
-
-    Every variant stands against the reference that it differs from in the fewest factors; a
-    reference stands against the baseline. The variants of a toggle grid without a reference are
-    answered by part.
-    """
-    grid = _grid_answers(results, blocks[0], view)
-    inside = {*view.variant_of.values()} if grid else set()
-    return [*grid, *_variant_answers(results, blocks, inside)]
-
-
-def _variant_answers(results: Results, blocks: Sequence[Block], answered: Set[str]) -> list[Answer]:
-    """The rows of variants and of the parts that references lack, without those ``answered``."""
-    metric = results.primary_metric
-    found = {block.reference: {c.variant: c for c in block.comparisons[metric]} for block in blocks}
-    parts: list[Answer] = []
-    others: list[Answer] = []
-    for variant in (v for v in results.variants if v not in {results.baseline, *answered}):
-        c = found.get(_closest(results, variant), {}).get(variant)
-        if c is None or c.difference is None:
-            continue
-        if c.reference != results.baseline and (part := removed_part(results, c)):
-            parts.append(_part(part, c))
-        else:
-            role = METHOD if variant in results.references else VARIANT
-            others.append(
-                Answer(role=role, name=variant, against=c.reference, variant=variant, c=c)
-            )
-    whole = {row.c.variant for row in parts}
-    methods = [row for row in others if row.role == METHOD and row.variant in whole]
-    rest = [replace(row, role=VARIANT) for row in others if row not in methods]
-    order = partial(sorted, key=lambda row: -results.direction(metric) * row.c.difference)
-    return [*order(methods), *order(parts), *order(rest)]
-
-
-def _closest(results: Results, variant: str) -> str:
-    """The reference, or the baseline, that a variant differs from in the fewest factors."""
-    if variant in results.references:
-        return results.baseline
-    anchors = [a for a in (results.baseline, *results.references) if a != variant]
-    return min(anchors, key=lambda a: len(results.what_differs(variant, a)), default="")
-
-
-def _grid_answers(results: Results, own: Block, view: PartsView) -> list[Answer]:
-    """All parts together, and each by its Shapley value; empty where these do not answer."""
-    found = view.attribution
-    if results.references or found is None or not found.complete:
-        return []
-    c = _all_parts(results, own, view)
-    shares = found.estimated("shapley").values()
-    if c is None or c.difference is None or len(shares) < len(found.parts):
-        return []
-    name, against = c.variant, c.reference
-    whole = Answer(role=METHOD, name=name, against=against, variant=name, c=c, all_parts=True)
-    order = {part: place for place, part in enumerate(found.by_value(results.direction(c.metric)))}
-    rows = [
-        Answer(
-            role=SHARE,
-            name=effect.parts[0],
-            against=AVERAGED,
-            variant="",
-            c=_share(results, effect, c),
-            assumptions=effect.assumptions,
-        )
-        for effect in shares
-    ]
-    return [whole, *sorted(rows, key=lambda row: order[row.name])]
-
-
-def _all_parts(results: Results, own: Block, view: PartsView) -> Comparison | None:
-    """The comparison of all parts with none of them, which has the baseline among the two."""
-    assert view.attribution is not None
-    full, base = (view.variant_of[frozenset(on)] for on in (view.attribution.parts, ()))
-    if results.baseline == full:
-        turned = own.of(base, results.primary_metric)
-        return turned.reversed if turned else None
-    return own.of(full, results.primary_metric) if results.baseline == base else None
-
-
-def _share(results: Results, effect: PartEffect, whole: Comparison) -> Comparison:
-    """The Shapley value of a part in the form of a comparison."""
-    values = [value for value in effect.per_dataset if value is not None]
-    wins, ties, losses = win_tie_loss(results.direction(whole.metric) * np.array(values))
-    return Comparison(
-        reference=AVERAGED,
-        variant=effect.parts[0],
-        metric=whole.metric,
-        judgment=effect.judgment,
-        reason=effect.reason,
-        num_datasets=len(values),
-        num_pairs=whole.num_pairs,
-        difference=effect.value,
-        wins=wins,
-        ties=ties,
-        losses=losses,
-        per_dataset=effect.per_dataset,
-    )
-
-
-def _part(part: str, c: Comparison) -> Answer:
-    """The reference with a part against the same without it. A part is called by its own name,
-    ``TextRefiner.cache`` the cache.
-    """
-    name = f"{part.rpartition('.')[2]} in {c.reference}"
-    return Answer(role=PART, name=name, against=c.variant, variant=c.variant, c=c.reversed)
-
-
-def removed_part(results: Results, c: Comparison) -> str:
-    """Name of the one factor that the variant switches off and in which alone it differs from the
-    reference.
-    """
-    return removed_part_of(results, c.variant, c.reference)
-
-
-def removed_part_of(results: Results, variant: str, reference: str) -> str:
-    """``removed_part`` of two variants by name."""
-    changes = results.what_differs(variant, reference)
-    if len(changes) != 1:
-        return ""
-    name, old, new = changes[0]
-    off = new.startswith(OFF_PREFIXES) or new in ("0", "0.0")
-    return name if off and not old.startswith(OFF_PREFIXES) else ""
 
 
 def question(results: Results, rows: Sequence[Answer] = ()) -> str:
@@ -211,15 +63,12 @@ def question(results: Results, rows: Sequence[Answer] = ()) -> str:
         return ""
     if any(row.role == SHARE for row in rows):
         return f"Does {rows[0].name} beat {rows[0].against}, and which part helps?"
-    if not results.references:
-        others = [v for v in results.variants if v != results.baseline]
-        who = others[0] if len(others) == 1 else f"any of {len(others)} variants"
-        return f"Is {who} better than {results.baseline}?"
-    methods = " or ".join(results.references[:2])
-    parts = any(
-        removed_part_of(results, v, r) for r in results.references for v in results.variants
-    )
-    return f"Does {methods} beat {results.baseline}" + (", and which part helps?" if parts else "?")
+    methods = [row.name for row in rows if row.role == METHOD]
+    if methods:
+        return f"Does {' or '.join(methods[:2])} beat {results.baseline}, and which part helps?"
+    others = [v for v in results.variants if v != results.baseline]
+    who = others[0] if len(others) == 1 else f"any of {len(others)} variants"
+    return f"Is {who} better than {results.baseline}?"
 
 
 def headline(
@@ -314,7 +163,10 @@ def _would_tell(results: Results, row: Answer, scope: str, alpha: float) -> str:
 PART_WORDS = {
     "better": ("helps", "help"),
     "worse": ("hurts", "hurt"),
-    "equivalent": ("makes no practical difference", "make no practical difference"),
+    "equivalent": (
+        "makes no practical difference on average",
+        "make no practical difference on average",
+    ),
     "undecided": ("is undecided", "are undecided"),
 }
 VARIANT_WORDS = {
@@ -381,39 +233,66 @@ def _flag(results: Results) -> list[Sentence]:
 
 def _doubts(rows: Sequence[Answer]) -> list[Sentence]:
     """Verdicts that depend on an assumption which the data do not clearly support."""
-    doubtful = [row.name for row in rows if row.c.disagree]
-    if not doubtful:
-        return []
-    text = (
-        f"For {_listed(doubtful)}, the t over datasets and the exact tests disagree: on datasets "
-        "like these, the verdict depends on the assumption that effects are roughly normal."
+    return [make_sentence(_doubt(row), kind="flag") for row in rows if row.c.disagree]
+
+
+def _doubt(row: Answer) -> str:
+    c = row.c
+    return (
+        f"{_short(row)} on datasets like these: the t test (p {p_equals(c.like.p)}) and the exact "
+        f"tests (Wilcoxon p {p_equals(c.wilcoxon_p)}, sign flip p {p_equals(c.sign_flip_p)}) "
+        "disagree, so the verdict depends on the assumption that effects are roughly normal."
     )
-    return [make_sentence(text, kind="flag")]
 
 
-def remarks(results: Results, rows: Sequence[Answer]) -> list[Sentence]:
+def remarks(results: Results, rows: Sequence[Answer], rope: float = 0.0) -> list[Sentence]:
     """What a reader has to know beside the answer."""
-    said = []
-    if apart := [row for row in rows if row.c.these.word == "equivalent" and row.c.outside]:
-        shown = "; ".join(
-            f"{_short(row)} on {_listed(row.c.outside)}" for row in apart[:MAX_LISTED]
-        )
-        text = (
-            "Equivalent is said of the average; the interval of a single dataset leaves the region "
-            f"for {shown}."
-        )
-        said.append(text)
-    if small := [row for row in rows if row.c.these.negligible and row.c.these.decided]:
-        named = _listed(f"{_short(row)} ({row.c.these.word})" for row in small)
-        said.append(f"Decided, and yet shown to be too small to matter on these datasets: {named}.")
+    said = _beyond_the_mean(rows, rope)
+    if ahead := _best_average(results, rows):
+        said.append(ahead)
     if any("undecided" in (row.c.these.word, row.c.like.word) for row in rows):
         said.append("Undecided means that the study cannot tell, not that there is no difference.")
     if missing := len(results.problems):
         verb = "has" if missing == 1 else "have"
-        said.append(f"{counted(missing, 'planned cell')} {verb} no score; see the list.")
+        said.append(f"{counted(missing, 'planned cell')} {verb} no score, see the details.")
     if all(name.startswith("mosaic/") for name in results.datasets):
         said.append(EMBEDDED_CAVEAT)
     return [make_sentence(text, kind="note") for text in said]
+
+
+def _beyond_the_mean(rows: Sequence[Answer], rope: float) -> list[str]:
+    """What a verdict on a mean does not say."""
+    said = []
+    if apart := [row for row in rows if row.c.these.word == "equivalent" and row.c.outside]:
+        named = (f"{_short(row)} on {_listed(row.c.outside)}" for row in apart[:MAX_LISTED])
+        said.append(
+            "Equivalent is said of the average: on single datasets, a difference of more than "
+            f"{points(rope)} points is possible for {'; '.join(named)}."
+        )
+    if small := [row for row in rows if row.c.these.negligible and row.c.these.decided]:
+        named = (f"{_short(row)} ({row.c.these.word})" for row in small)
+        said.append(f"Shown, but smaller than {points(rope)} points on average: {_listed(named)}.")
+    return said
+
+
+def _best_average(results: Results, rows: Sequence[Answer]) -> str:
+    """The variant with the best average, where it is not a method that the question is about."""
+    gains = {row.name: _gain(results, row) for row in rows if row.role == METHOD}
+    if not gains or results.problems:
+        return ""
+    methods = set(gains)
+    for row in rows:
+        if row.role == PART:
+            gains[row.against] = gains[row.c.variant] - _gain(results, row)
+        elif row.role == VARIANT and row.against == results.baseline:
+            gains[row.name] = _gain(results, row)
+    best = max(gains, key=lambda name: gains[name])
+    metric = label(results.primary_metric)
+    return "" if best in methods else f"The best average {metric} is that of {best}."
+
+
+def _gain(results: Results, row: Answer) -> float:
+    return results.direction(row.c.metric) * (row.c.difference or 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -500,6 +379,7 @@ def answer_table(
     rope: float,
     one_method: bool = False,
     adjusted: bool = False,
+    alpha: float = 0.05,
     seconds: Mapping[str, float] | None = None,
 ) -> Table:
     """The rows with their effects drawn on one scale; the table of comparisons has them all.
@@ -517,19 +397,25 @@ def answer_table(
         )
         for row in shown
     ]
-    joint = " and adjusted for the number of comparisons" if adjusted else ""
-    notes = [f"{KEY}{joint}." + (SHADED.format(rope=points(rope)) if rope else "")]
+    joint = "and so are the intervals" if adjusted else "the 95 % intervals are not"
+    notes = [
+        KEY + (SHADED.format(rope=points(rope)) if rope else ""),
+        f"Verdicts are adjusted for all comparisons (Holm, level {alpha:g}), {joint}.",
+    ]
     if assumed := dict.fromkeys(a for row in shown for a in row.assumptions):
         notes.append(f"Shapley values assume that {' and that '.join(assumed)}.")
     if left := len(rows) - len(shown):
         notes.append(f"{counted(left, 'further row')} in the table of comparisons.")
-    title = f"{label(rows[0].c.metric)}: how much, and could it be luck?"
+    metric = rows[0].c.metric
+    what = METRICS.get(label(metric), label(metric))
+    title = f"{what}: how much, and could it be luck?"
     return table("answer", title, COLUMNS, made, notes=notes)
 
 
+METRICS = {"HM": "HM (harmonic mean of base and new accuracy)"}
 KEY = (
-    "Dot: mean difference over datasets. Thick bar: where the mean on these datasets would lie "
-    "with other seeds. Thin line: on other datasets like these. Both 95 %"
+    "Dot: mean difference. Thick bar: where it would lie with other seeds. Thin line: on other "
+    "datasets like these."
 )
 SHADED = " Shaded: within ±{rope} points, too small to matter."
 
@@ -555,18 +441,11 @@ def _tables(analysis: Analysis, rows: Sequence[Answer]) -> tuple[Table, ...]:
         rows,
         rope=analysis.options.rope,
         adjusted=analysis.options.adjusted_intervals,
+        alpha=analysis.options.alpha,
         one_method=len(results.references) == 1,
         seconds={str(row["variant"]): row["train_seconds"] for row in costs},
     )
     return (found,)
-
-
-@once
-def rows_of(analysis: Analysis) -> Sequence[Answer]:
-    """The rows of the answer of this report."""
-    if len(analysis.results.variants) < 2:
-        return ()
-    return answers(analysis.results, compared(analysis), parts(analysis))
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
@@ -578,7 +457,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
 
 
 def _remarks(analysis: Analysis) -> Sequence[Section]:
-    said = remarks(analysis.results, rows_of(analysis))
+    said = remarks(analysis.results, rows_of(analysis), analysis.options.rope)
     return [Section(key="remarks", sentences=tuple(said))]
 
 

@@ -92,8 +92,8 @@ def _sentences(found: StudyModel, baseline: str) -> list[str]:
     if found.num_missing:
         said.append(
             f"{found.num_missing} of {counted(found.num_planned, 'planned score')} "
-            f"{'is' if found.num_missing == 1 else 'are'} missing. For an incomplete table, this "
-            "is the analysis to read, because it uses every score that exists."
+            f"{'is' if found.num_missing == 1 else 'are'} missing; the model uses every score "
+            "that exists, and takes no account of the pairing of runs."
         )
     said.append(_variances(model))
     if found.unseeded:

@@ -224,6 +224,10 @@ def _confounded(alias: Alias) -> list[Confounded]:
 SAID_IN_THE_ANSWER = {"full_minus_base", "leave_one_out"}
 """Effects that are comparisons with a reference, which the answer and the forest plot draw."""
 
+LEAVE_ONE_OUT = (
+    "one part at a time is left out, see the answer; Shapley values and interactions need more "
+    "combinations"
+)
 EFFECTS_NOTE = (
     "The difference of two variants (all on minus all off, alone, in the full set) has the verdict "
     "and the p values that this pair has in the comparisons. Each other kind of effect is a family "
@@ -243,12 +247,13 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
         metric=label(analysis.metric),
         direction=analysis.results.direction(analysis.metric),
     )
+    said = found.statement
     if {effect.kind for effect in found.effects} <= SAID_IN_THE_ANSWER:
-        drawn = None
+        drawn, said = None, LEAVE_ONE_OUT
     return [
         Section(
             key="attribution",
-            sentences=running_text(as_sentence(found.statement.rstrip("."))),
+            sentences=running_text(as_sentence(said.rstrip("."))),
             figures=(drawn,) if drawn else (),
             tables=(
                 table(

@@ -190,7 +190,7 @@ def _table(analysis: Analysis, *, folded: bool) -> Table:
     results = analysis.results
     metric = "Accuracy" if results.curve else label(results.primary_metric)
     rows, columns = list(planned_runs(analysis)), _columns(bool(results.curve), metric)
-    count = counted(len(rows), "planned cell")
+    count = counted(len(rows), "run")
     notes = _notes(analysis)
     return table("runs", "Runs", columns, rows, folded=folded, summary=count, notes=notes)
 
@@ -206,7 +206,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if not _apart(analysis.results):
         return [Section(key="runs", tables=(_table(analysis, folded=True),))]
     frame = analysis.results.frame if analysis.results.runs.empty else analysis.results.runs
-    count = counted(len(frame), "planned cell")
+    count = counted(len(frame), "run")
     link = table("link", "Every run", LINK_COLUMNS, [("Runs", count, PAGE)])
     return [Section(key="runs", tables=(link,))]
 

@@ -10,9 +10,10 @@ from typing import Any
 from analysis.figures import search as figures
 from analysis.figures.figure import Figure
 from analysis.read.search_trials import SearchData
+from analysis.sections.answers import VARIANT, Answer
 from analysis.sections.claims import certainty, claim_columns
 from analysis.sections.comparisons import Comparison
-from analysis.sections.headline import EMBEDDED_CAVEAT, VARIANT, Answer, answer_table
+from analysis.sections.headline import EMBEDDED_CAVEAT, answer_table
 from analysis.sections.section import Section, Sentence, Topic, make_sentence, running_text
 from analysis.stats import ROPE, Claim
 from analysis.text import (

@@ -12,8 +12,9 @@ from analysis.read.csv_file import load_csv
 from analysis.read.results import with_choices
 from analysis.sections import methods_paragraph as methods
 from analysis.sections.analysis import Analysis
+from analysis.sections.answers import SHARE, rows_of
 from analysis.sections.comparisons import compared
-from analysis.sections.headline import SHARE, answer_table, headline, question, rows_of
+from analysis.sections.headline import answer_table, headline, question
 from analysis.sections.pairwise import paired
 from analysis.sections.parts import ATTRIBUTION, parts
 from analysis.stats import SHIFT, contrast
