@@ -45,8 +45,7 @@ def cost_figure(variants: Sequence[CostInfo], *, metric: str) -> Figure | None:
     return Figure(
         name="cost",
         title=f"Cost against {metric}",
-        caption="Gray line: no other variant is better in both (the Pareto front). Times depend on "
-        "the machine and its load.",
+        caption="Gray line: no other variant is better in both (the Pareto front).",
         info=shown,
         draw=partial(_draw, known, metric),
     )

@@ -336,8 +336,6 @@ def _notes(analysis: Analysis) -> list[str]:
     if found.datasets[0] is AVERAGE:
         equal = "; ≈ equivalent to it" if analysis.options.rope else ""
         said.append(f"† worse than the best on these datasets{equal}; no mark: undecided.")
-    if {"base", "new"} <= set(analysis.results.metrics):
-        said.append("HM: harmonic mean of base and new accuracy.")
     return [" ".join(said)]
 
 
