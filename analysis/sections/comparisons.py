@@ -245,7 +245,7 @@ def _effect(
     wins, ties, losses = stats.win_tie_loss(direction * means)
     several = num > 1
     left_out = tuple(d for d, k in zip(names, known, strict=True) if not k)
-    c = replace(
+    found = replace(
         blank,
         judgment=judgment,
         num_datasets=num,
@@ -264,6 +264,11 @@ def _effect(
         worse_in=worse_in,
         outside=stats.outside_region(difference_DS, names, rope=options.rope) if several else (),
     )
+    return _explained(found, options)
+
+
+def _explained(c: Comparison, options: Options) -> Comparison:
+    """The comparison with what a reader has to know about it."""
     disagree = _disagree(c, options.alpha)
     said = (
         "" if c.num_pairs else UNPAIRED,
@@ -275,6 +280,8 @@ def _effect(
 
 
 UNPAIRED = "the runs are no pairs, so their seeds are compared by Welch's t"
+
+
 EXACT = "the t over datasets and the exact tests disagree: look at the single datasets"
 
 

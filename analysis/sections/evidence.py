@@ -141,14 +141,13 @@ def _note(options: Options) -> str:
         "Hodges-Lehmann is the median of the pairwise averages, which is robust to one unusual "
         "dataset. g is the difference in standard deviations of the differences (Hedges). r is the "
         "matched-pairs rank-biserial correlation, from −1 to 1. P(better run) is the share of "
-        f"paired runs that the variant wins, and meaningful if the side that is better on these "
+        "paired runs that the variant wins, and meaningful if the side that is better on these "
         f"datasets wins {stats.GAMMA:g} of them (Bouthillier et al.); P(improvement) is the same "
         "share over all runs of a dataset against all runs of the reference, averaged over "
         "datasets; their intervals are exact, with the dataset as the unit (on one dataset, the "
         "run). p sign test is an exact test of the number of wins; it decides nothing here. P−, P= "
         "and P+ are the posterior probabilities that the variant is worse, practically equal and "
-        "better "
-        f"({posterior})."
+        f"better ({posterior})."
     )
 
 

@@ -61,6 +61,7 @@ def shared_seeds(one: Seeds, two: Seeds) -> Sequence[int | None]:
 
 
 def run_of(runs: Seeds, seed: int | None) -> str:
+    """The run of a seed, or the only one of a variant without seeds."""
     return runs[seed] if seed in runs else runs[None]
 
 

@@ -6,7 +6,7 @@ from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options
 from analysis.sections.comparisons import Block, compared
 from analysis.sections.images import compared_images
-from analysis.sections.parts import has_attribution
+from analysis.sections.parts import assumed, has_attribution
 from analysis.sections.profiles import has_profiles
 from analysis.sections.section import Citation, Section, Sentence, Topic, cite, make_sentence
 from analysis.text import Column, Columns, Kind, Show, counted, label, table
@@ -18,6 +18,7 @@ def methods_sentences(
     options: Options,
     *,
     attribution: bool,
+    assumed: Sequence[str] = (),
     profiles: bool,
     images: bool,
 ) -> tuple[Sentence, ...]:
@@ -39,7 +40,7 @@ def methods_sentences(
                 cite("shapley1953"),
                 "; interactions are Möbius coefficients",
                 cite("grabisch1999"),
-                ".",
+                f". They assume that {' and that '.join(assumed)}." if assumed else ".",
             )
         )
     if profiles:
@@ -218,6 +219,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         compared(analysis),
         analysis.options,
         attribution=has_attribution(analysis),
+        assumed=assumed(analysis),
         profiles=has_profiles(analysis),
         images=compared_images(analysis).one_seed,
     )

@@ -147,6 +147,13 @@ def has_attribution(analysis: Analysis) -> bool:
     return found is not None and bool(found.of("shapley"))
 
 
+def assumed(analysis: Analysis) -> tuple[str, ...]:
+    """What effects of parts assume, without repetition."""
+    found = parts(analysis).attribution
+    effects = found.effects if found else ()
+    return tuple(dict.fromkeys(a for effect in effects for a in effect.assumptions))
+
+
 KIND_NAMES = {
     "full_minus_base": "all on minus all off",
     "shapley": "Shapley value",

@@ -299,14 +299,18 @@ def combine(cells: Mapping[Cell, Array], weights: Mapping[Cell, float]) -> Array
 def estimate(
     cells: Mapping[Cell, Array], weights: Mapping[Cell, float]
 ) -> tuple[Array | SeedMeans, tuple[str, ...]]:
-    """A contrast of cells, and what it assumes of the seeds: paired values (D, S) of two cells, and
-    of more where every seed has all runs or none; otherwise least squares. A dataset that lacks a
-    cell altogether tells nothing.
+    """A contrast of cells, and what it assumes of the seeds: paired values (D, S) of two cells, or
+    what both sides tell where they share no seed; paired values of more cells where every seed has
+    all runs or none, otherwise least squares. A dataset that lacks a cell tells nothing.
     """
+    if len(weights) == 2:
+        pairs = combine(cells, weights)
+        alone = SeedMeans.unpaired(*(cells[cell] for cell in _sides(weights)))
+        return (pairs if np.isfinite(pairs).any() else alone), ()
     scores_CDS = np.stack([cells[cell] for cell in weights])
     known_CDS = np.isfinite(scores_CDS)
     known_CDS &= known_CDS.any(axis=2, keepdims=True).all(axis=0)
-    if len(weights) == 2 or (known_CDS.any(axis=0) == known_CDS.all(axis=0)).all():
+    if (known_CDS.any(axis=0) == known_CDS.all(axis=0)).all():
         return combine(cells, weights), ()
     return contrast_means(scores_CDS, list(weights.values())), (SHIFT,)
 

@@ -13,7 +13,6 @@ from analysis.read.toggle_grid import find_toggle_grid, part_names
 from analysis.stats import (
     MAX_PARTS,
     SHIFT,
-    Resamples,
     attribute,
     cell_means,
     coded_interaction,
@@ -24,7 +23,6 @@ from analysis.stats import (
 )
 from analysis.stats.attribution import NO_THREE, NO_TWO, aliases, combine, estimate
 from tests.helpers.paths import GOLDEN
-from tests.helpers.resampled import percentiles, resampled_averages
 
 REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
 GRID = REFERENCE["toggle_grid"]
@@ -115,16 +113,6 @@ def test_shares_of_variance_by_dataset():
         main = table[[PARTS[0] in c for c in subsets(PARTS)]].mean() - table.mean()
         total = ((table - table.mean()) ** 2).sum()
         assert share.shares[PARTS[0],] == pytest.approx(table.size * main**2 / total)
-
-
-def test_two_level_interval_of_shapley_values_matches_the_reference():
-    case = GRID["hier_paired_bootstrap_shapley 10000 reps default_rng(0) [2.5,97.5]"]
-    resamples = Resamples.draw(5, 4, reps=10_000, rng=np.random.default_rng(0))
-    cells = reference_cells()
-    for part, interval in case.items():
-        effect = combine(cells, contrast("shapley", frozenset([part]), PARTS))
-        two_level, _ = resampled_averages(resamples, effect)
-        np.testing.assert_allclose(percentiles(two_level), interval, atol=0.03)
 
 
 def test_effects_carry_the_claims_of_both_scopes_and_holm_within_their_kind(found):

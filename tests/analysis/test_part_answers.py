@@ -10,15 +10,16 @@ from analysis.figures.attribution import attribution_figure
 from analysis.figures.colors import PRINT
 from analysis.read.csv_file import load_csv
 from analysis.read.results import with_choices
+from analysis.sections import methods_paragraph as methods
 from analysis.sections.analysis import Analysis
 from analysis.sections.comparisons import compared
-from analysis.sections.headline import SHARE, headline, question, rows_of
+from analysis.sections.headline import SHARE, answer_table, headline, question, rows_of
 from analysis.sections.pairwise import paired
-from analysis.sections.parts import parts
+from analysis.sections.parts import ATTRIBUTION, parts
 from analysis.stats import SHIFT, contrast
-from tests.helpers.paths import GOLDEN
+from tests.helpers.paths import TESTS
 
-TABLES = GOLDEN / "tables"
+TABLES = TESTS / "analysis" / "cases"
 PAIRS = ("full_minus_base", "add_one_in", "leave_one_out")
 
 
@@ -26,7 +27,7 @@ def analyzed(results):
     return Analysis(results=results)
 
 
-@pytest.fixture(scope="module", params=["toggle_grid", "toggle_grid_missing_runs"])
+@pytest.fixture(scope="module", params=["toggle_grid", "toggle_grid_with_gaps"])
 def grid(request):
     """A grid of three parts; in the second, 10 of 192 runs are missing."""
     return analyzed(load_csv(TABLES / f"{request.param}.csv"))
@@ -73,6 +74,21 @@ def test_a_pair_has_one_judgment_and_one_value(grid):
     assert seen == 4  # all parts, and each of them alone
 
 
+def test_a_pair_without_common_seeds_has_one_judgment_and_one_value(complete):
+    """All runs of one variant have the seeds 3 and 4, those of another 1 and 2."""
+    frame = complete.frame
+    gone = ((frame["variant"] == "v111") & (frame["seed"] < 3)) | (
+        (frame["variant"] == "v000") & (frame["seed"] > 2)
+    )
+    analysis = analyzed(replace(complete, frame=frame[~gone]))
+    view, (block,) = parts(analysis), compared(analysis)
+    (whole,) = view.attribution.of("full_minus_base")
+    c = block.of("v111", analysis.metric)
+    assert c.num_pairs == 0 and c.judgment == whole.judgment and c.these.word == "better"
+    assert whole.value == pytest.approx(c.difference)
+    assert all(e.value is not None for e in view.attribution.effects)
+
+
 def test_k_hat_and_verdict_agree(grid):
     (block,) = compared(grid)
     everywhere = [c for c in block.comparisons[grid.metric] if c.better_in.k_hat == c.num_datasets]
@@ -98,6 +114,20 @@ def test_the_answer_is_by_part(grid):
         assert sentence.text.endswith(" help.")
     asked = question(grid.results, rows_of(grid))
     assert asked == "Does v111 beat v000, and which part helps?"
+
+
+def test_the_assumption_is_named_wherever_the_numbers_are(grid):
+    needed = bool(np.isnan(grid.results.cube(grid.results.variants, grid.metric)).any())
+    (paper,) = methods.TOPIC.build(grid)
+    drawn = attribution_figure(parts(grid).attribution, metric="m")
+    (section,) = ATTRIBUTION.build(grid)
+    effects = section.table("effects")
+    kind, assumed = ([c.key for c in effects.columns].index(k) for k in ("kind", "assumptions"))
+    marked = {row[kind] for row in effects.rows if SHIFT in row[assumed]}
+    assert marked == ({"shapley", "main", "interaction"} if needed else set())
+    notes = " ".join(answer_table(rows_of(grid), rope=0.01).notes)
+    for text in (paper.text, drawn.caption, section.text, notes):
+        assert (SHIFT in text) == needed
 
 
 def test_the_answer_follows_the_direction(complete):
