@@ -245,7 +245,7 @@ def _effect(
     wins, ties, losses = stats.win_tie_loss(direction * means)
     several = num > 1
     left_out = tuple(d for d, k in zip(names, known, strict=True) if not k)
-    found = replace(
+    c = replace(
         blank,
         judgment=judgment,
         num_datasets=num,
@@ -264,12 +264,11 @@ def _effect(
         worse_in=worse_in,
         outside=stats.outside_region(difference_DS, names, rope=options.rope) if several else (),
     )
-    return _explained(found, options)
+    return _remarked(c, _disagree(c, options.alpha))
 
 
-def _explained(c: Comparison, options: Options) -> Comparison:
+def _remarked(c: Comparison, disagree: bool) -> Comparison:
     """The comparison with what a reader has to know about it."""
-    disagree = _disagree(c, options.alpha)
     said = (
         "" if c.num_pairs else UNPAIRED,
         _without(c),
@@ -280,8 +279,6 @@ def _explained(c: Comparison, options: Options) -> Comparison:
 
 
 UNPAIRED = "the runs are no pairs, so their seeds are compared by Welch's t"
-
-
 EXACT = "the t over datasets and the exact tests disagree: look at the single datasets"
 
 
@@ -432,20 +429,22 @@ def _tables(analysis: Analysis, block: Block, metric: str) -> tuple[Table, ...]:
         f"{label(metric)}: difference from {block.reference} in points",
         COLUMNS,
         rows,
-        notes=[_adjusted(analysis.options, block.comparisons[metric])],
+        notes=_adjusted(analysis.options, block.comparisons[metric]),
         folded=metric != results.primary_metric,
     )
     return grouped(analysis, made, [row.c.variant for row in rows])
 
 
-def _adjusted(options: Options, family: Sequence[Comparison]) -> str:
+def _adjusted(options: Options, family: Sequence[Comparison]) -> list[str]:
     """Whether the intervals and the p values of a table are adjusted."""
     size = max((c.family_size for c in family), default=0)
+    if not size:
+        return []
     if options.adjusted_intervals and size > 1:
         how = f"adjusted for {size} comparisons (Bonferroni)"
     else:
         how = "of single comparisons, not adjusted"
-    return f"Intervals are t intervals {how}; p Holm is adjusted for {size}."
+    return [f"Intervals are t intervals {how}; p Holm is adjusted for {size}."]
 
 
 def forest_metrics(results: Results) -> tuple[str, ...]:

@@ -53,7 +53,9 @@ def rank_agreement(
     results: Results, compared: Sequence[str], pairs: Pairwise, options: Options
 ) -> RankAgreement:
     """Conover's test on the ranks of these variants, and its differences from the pairs."""
-    columns = [stats.dataset_means(results.scores(v, pairs.metric)) for v in compared]
+    columns = [
+        pairs.direction * stats.dataset_means(results.scores(v, pairs.metric)) for v in compared
+    ]
     table_DV = np.stack(columns, axis=1) if columns else np.zeros((len(results.datasets), 0))
     p_VV, reason = stats.conover_friedman(table_DV)
     ranks = stats.friedman(table_DV)

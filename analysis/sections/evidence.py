@@ -158,7 +158,7 @@ def _table(analysis: Analysis, block: Block, found: Sequence[Evidence]) -> Table
         f"{metric} against {block.reference}: effect sizes and posterior probabilities",
         COLUMNS,
         found,
-        notes=[_note(analysis.options)],
+        notes=[_note(analysis.options)] if block.reference == analysis.results.baseline else [],
         folded=True,
     )
 

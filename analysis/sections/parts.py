@@ -3,11 +3,11 @@
 Which variant switches what is read from the factors alone, see ``toggle_grid``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from analysis.figures.attribution import attribution_figure
 from analysis.figures.interaction import interaction_figure
@@ -165,11 +165,6 @@ KIND_NAMES = {
 }
 
 
-def _of_effect(name: str) -> Callable[[PartEffect | Refusal], Any]:
-    """A field of an effect; a refused one has none."""
-    return lambda effect: getattr(effect, name) if isinstance(effect, PartEffect) else None
-
-
 EFFECT_COLUMNS: Columns[PartEffect] = (
     Column("kind", "Kind", Kind.TEXT, lambda e: e.kind, Show.FILES),
     Column("parts", "Parts", Kind.LIST, lambda e: e.parts, Show.FILES),
@@ -178,20 +173,18 @@ EFFECT_COLUMNS: Columns[PartEffect] = (
     Column("assumptions", "Assumes", Kind.LIST, lambda e: e.assumptions, Show.FILES),
     Column("reason", "Remark", Kind.NOTE, lambda e: e.reason, Show.FILES),
 )
-READ_COLUMNS: Columns[PartEffect | Refusal] = (
+CLAIMS: Columns[PartEffect] = claim_columns(lambda e: e.judgment)
+READ_CLAIMS = tuple(replace(c, show=c.show & Show.READ) for c in CLAIMS if c.show & Show.READ)
+READ_COLUMNS: Columns[PartEffect] = (
     Column("parts", "Parts", Kind.NAME, lambda e: " × ".join(e.parts) or "all", Show.READ),
     Column("kind", "Effect", Kind.TEXT, lambda e: KIND_NAMES.get(e.kind, e.kind), Show.READ),
-    Column("value", "Points", Kind.DIFFERENCE, _of_effect("value"), Show.READ),
-    *(
-        replace(c, show=c.show & Show.READ)
-        for c in claim_columns(_of_effect("judgment"))
-        if c.show & Show.READ
-    ),
+    Column("value", "Points", Kind.DIFFERENCE, lambda e: e.value, Show.READ),
+    *READ_CLAIMS,
     Column(
         "assumptions",
         "Assumes",
         Kind.NOTE,
-        lambda e: e.assumptions if isinstance(e, PartEffect) else (),
+        lambda e: e.assumptions,
         Show.READ,
         optional=True,
     ),
@@ -252,7 +245,6 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
     )
     if {effect.kind for effect in found.effects} <= SAID_IN_THE_ANSWER:
         drawn = None
-    shown: list[PartEffect | Refusal] = [*found.effects, *found.refused]
     return [
         Section(
             key="attribution",
@@ -263,7 +255,7 @@ def _attribution(analysis: Analysis) -> Sequence[Section]:
                     "shown_effects",
                     "All effects in points",
                     READ_COLUMNS,
-                    shown,
+                    found.effects,
                     notes=[EFFECTS_NOTE],
                     folded=True,
                 ),

@@ -82,8 +82,8 @@ def selection(analysis: Analysis) -> Selection:
 
 
 def _gains(results: Results, metric: str) -> dict[str, float]:
-    """The mean difference from the baseline, over the datasets that both have, of every variant
-    that may be compared with it.
+    """How far every variant that may be compared with the baseline is ahead of it, on average over
+    the datasets that both have.
     """
     reference_DS = results.scores(results.baseline, metric)
     found = {}
@@ -93,14 +93,14 @@ def _gains(results: Results, metric: str) -> dict[str, float]:
         scores_DS = results.scores(variant, metric)
         means = stats.dataset_means(stats.paired_differences(scores_DS, reference_DS))
         if np.isfinite(means).any():
-            found[variant] = float(np.nanmean(means))
+            found[variant] = results.direction(metric) * float(np.nanmean(means))
     return found
 
 
 def _best_average(results: Results, metric: str) -> list[str]:
     """The variant that tables mark as the best: of those with all datasets, by its average."""
     averages = {
-        v: float(stats.dataset_means(results.scores(v, metric)).mean())
+        v: results.direction(metric) * float(stats.dataset_means(results.scores(v, metric)).mean())
         for v in results.variants
         if not results.not_comparable(v, results.baseline)
     }
