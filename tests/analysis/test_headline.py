@@ -57,7 +57,7 @@ def test_the_rows_are_methods_then_their_parts_then_other_variants(demo):
             part = row.name.removesuffix(f" in {REFINER}")
             assert row.against == f"minus {part}" and part in REFINED
             assert row.c.variant == REFINER
-    assert question(demo.results) == f"Does {REFINER} beat CoOp, and which part helps?"
+    assert question(demo.results, rows) == f"Does {REFINER} beat CoOp, and which part helps?"
 
 
 def test_one_sentence_per_scope_with_the_numbers_of_the_comparisons(demo):
@@ -84,7 +84,7 @@ def test_the_first_screen_is_question_sentences_and_the_table(demo):
     page = read_page(demo.page)
     header = page.all("header")[0]
     (h1,) = header.all("h1")
-    assert h1.text() == question(demo.results)
+    assert h1.text() == question(demo.results, told(demo.results)[1])
     found = [li.text()[1:].strip() for li in header.all("li")]  # after the mark
     for sentence, shown in zip(demo.section("headline").sentences, found, strict=False):
         assert sentence.text.replace("-", "−") == shown.replace("-", "−").replace("\u00a0", " ")
@@ -126,7 +126,7 @@ def test_variants_without_a_full_method_stand_against_the_baseline(tmp_path):
     said, rows = told(results)
     assert [row.name for row in rows] == ["Big", "Some", "Worse"]
     assert {row.role for row in rows} == {VARIANT}
-    assert question(results) == "Is any of 3 variants better than CoOp?"
+    assert question(results, rows) == "Is any of 3 variants better than CoOp?"
     assert said[0].text.startswith("On these 4 datasets, against CoOp (points of HM), Big (+")
     assert "Worse (-" in said[0].text and said[0].text.count("[") == 3
 
@@ -144,7 +144,7 @@ def test_what_nothing_is_known_about_is_said_once(tmp_path):
     lonely = load_study(make_study(tmp_path / "c", {"CoOp": (0, 0)}, datasets=1, seeds=1))
     (only,), rows = told(lonely)
     assert only.text.startswith("There is only one variant") and rows == []
-    assert question(lonely) == ""
+    assert question(lonely, rows) == ""
 
 
 def test_an_undecided_method_says_how_many_datasets_would_tell(tmp_path):
@@ -176,10 +176,10 @@ def test_remarks_name_what_an_average_hides(tmp_path):
     results = load_csv(path)
     _, rows = told(results)
     assert rows[0].c.these.word == "equivalent" and rows[0].c.outside == ("up", "down")
-    texts = [s.text for s in remarks(results, rows)]
-    assert "leaves the region for B on up and down." in texts[0]
+    texts = [s.text for s in remarks(results, rows, 0.01)]
+    assert "difference of more than 1.00 points is possible for B on up and down." in texts[0]
     embedded = replace(results, datasets=("mosaic/a",))
-    assert [s.text for s in remarks(embedded, [])] == [EMBEDDED_CAVEAT]
+    assert [s.text for s in remarks(embedded, [], 0.01)] == [EMBEDDED_CAVEAT]
     _, none = told(results, Options(reps=100, rope=0.0))
     assert none[0].c.outside == () or none[0].c.these.word != "equivalent"
 

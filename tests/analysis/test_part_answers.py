@@ -18,9 +18,9 @@ from analysis.sections.headline import answer_table, headline, question
 from analysis.sections.pairwise import paired
 from analysis.sections.parts import ATTRIBUTION, parts
 from analysis.stats import SHIFT, contrast
-from tests.helpers.paths import TESTS
+from tests.helpers.paths import GOLDEN
 
-TABLES = TESTS / "analysis" / "cases"
+TABLES = GOLDEN / "tables"
 PAIRS = ("full_minus_base", "add_one_in", "leave_one_out")
 
 
@@ -28,7 +28,7 @@ def analyzed(results):
     return Analysis(results=results)
 
 
-@pytest.fixture(scope="module", params=["toggle_grid", "toggle_grid_with_gaps"])
+@pytest.fixture(scope="module", params=["toggle_grid", "toggle_grid_missing_runs"])
 def grid(request):
     """A grid of three parts; in the second, 10 of 192 runs are missing."""
     return analyzed(load_csv(TABLES / f"{request.param}.csv"))
