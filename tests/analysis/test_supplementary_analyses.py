@@ -184,7 +184,7 @@ def test_missing_cells_have_the_mixed_model_as_their_answer(holes):
     scores = np.stack([results.scores("CoOp", "hm"), padded, results.scores("Full", "hm")])
     assert view.model == stats.mixed_model(scores, ["CoOp", "Zero", "Full"])
     text = section(holes)
-    assert "2 of 56 planned scores are missing. For an incomplete table, this is" in text
+    assert "2 of 56 planned scores are missing; the model uses every score that exists" in text
     assert "one score per dataset, never as copies: Zero." in text
     assert "Other is excluded from all of them: regime 'transductive'" in text
     assert stability(holes.analysis).left_out == ("data/set1", "data/set4")
