@@ -245,7 +245,7 @@ def _doubt(row: Answer) -> str:
     )
 
 
-def remarks(results: Results, rows: Sequence[Answer], rope: float = 0.0) -> list[Sentence]:
+def remarks(results: Results, rows: Sequence[Answer], rope: float) -> list[Sentence]:
     """What a reader has to know beside the answer."""
     said = _beyond_the_mean(rows, rope)
     if ahead := _best_average(results, rows):

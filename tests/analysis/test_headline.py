@@ -126,7 +126,7 @@ def test_variants_without_a_full_method_stand_against_the_baseline(tmp_path):
     said, rows = told(results)
     assert [row.name for row in rows] == ["Big", "Some", "Worse"]
     assert {row.role for row in rows} == {VARIANT}
-    assert question(results) == "Is any of 3 variants better than CoOp?"
+    assert question(results, rows) == "Is any of 3 variants better than CoOp?"
     assert said[0].text.startswith("On these 4 datasets, against CoOp (points of HM), Big (+")
     assert "Worse (-" in said[0].text and said[0].text.count("[") == 3
 
@@ -144,7 +144,7 @@ def test_what_nothing_is_known_about_is_said_once(tmp_path):
     lonely = load_study(make_study(tmp_path / "c", {"CoOp": (0, 0)}, datasets=1, seeds=1))
     (only,), rows = told(lonely)
     assert only.text.startswith("There is only one variant") and rows == []
-    assert question(lonely) == ""
+    assert question(lonely, rows) == ""
 
 
 def test_an_undecided_method_says_how_many_datasets_would_tell(tmp_path):
@@ -177,9 +177,9 @@ def test_remarks_name_what_an_average_hides(tmp_path):
     _, rows = told(results)
     assert rows[0].c.these.word == "equivalent" and rows[0].c.outside == ("up", "down")
     texts = [s.text for s in remarks(results, rows, 0.01)]
-    assert "more than 1.00 points is possible for B on up and down." in texts[0]
+    assert "difference of more than 1.00 points is possible for B on up and down." in texts[0]
     embedded = replace(results, datasets=("mosaic/a",))
-    assert [s.text for s in remarks(embedded, [])] == [EMBEDDED_CAVEAT]
+    assert [s.text for s in remarks(embedded, [], 0.01)] == [EMBEDDED_CAVEAT]
     _, none = told(results, Options(reps=100, rope=0.0))
     assert none[0].c.outside == () or none[0].c.these.word != "equivalent"
 
