@@ -5,6 +5,7 @@ be killed at any moment; the same call continues. A scheduler may add cells as o
 """
 
 import json
+import shutil
 import signal
 import threading
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any, Protocol, Self
 
 from core.config import config_from_text
 from core.store.manifest import change_of, read_manifest, write_manifest
-from core.store.names import DAMAGED_SUFFIX, OUTPUT_NAME, PREVIOUS_SUFFIX
+from core.store.names import DAMAGED_SUFFIX, INSPECTION_NAME, OUTPUT_NAME, PREVIOUS_SUFFIX
 from core.store.record import (
     STATUSES,
     RunRecord,
@@ -106,12 +107,14 @@ def rerun(
 ) -> StudyOutcome:
     """Repeat the run of one cell of a study, whatever its state.
 
-    The old record is kept beside the new one as ``record.json.previous``.
+    The old record is kept beside the new one as ``record.json.previous``; what was shown of its
+    weights is removed, because it would stand for the new ones.
     """
     with StudyLock(study_dir):
         cell = _stored_cell(study_dir, identity)
         if has_record(study_dir, identity):
             rename_record(study_dir, identity, PREVIOUS_SUFFIX)
+        shutil.rmtree(study_dir / identity / INSPECTION_NAME, ignore_errors=True)
         driver = Driver(
             study_dir, executor, runtime, tracker or NullTracker(), progress or NoProgress()
         )

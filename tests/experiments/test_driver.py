@@ -368,7 +368,9 @@ def test_one_cell_can_be_run_again(tmp_path):
     run_inline(plan, tmp_path)
     before = records_text(tmp_path)
     identity = find_run(tmp_path, plan.cells[1].identity[:6])
+    (tmp_path / identity / "inspect").mkdir()
     outcome = rerun(tmp_path, identity, InlineExecutor(FAKE), runtime=RUNTIME)
+    assert not (tmp_path / identity / "inspect").exists()
     assert [cell.identity for cell in outcome.done] == [identity]
     assert executions(tmp_path)[identity] == 2
     assert (tmp_path / identity / "record.json.previous").exists()
