@@ -130,14 +130,15 @@ def _figure(figure: Figure) -> PageFigure:
 
 
 class PageCell(NamedTuple):
-    """The content of a cell, its classes, how many columns it spans, and the head that it repeats
-    where the columns of a narrow screen have none.
+    """The content of a cell, its classes, how many columns it spans, the head that it repeats where
+    the columns of a narrow screen have none, and for a head what its column means.
     """
 
     content: Markup
     classes: str
     columns: int = 1
     head: str = ""
+    hint: str = ""
 
 
 class PageTable(NamedTuple):
@@ -160,7 +161,7 @@ def page_table(found: Table) -> PageTable:
     columns = [found.columns[i] for i in kept]
     edges = _edges(columns)
     heads = [
-        PageCell(escape(column.title), _classes(column, edge) if n else "name")
+        PageCell(escape(column.title), _classes(column, edge) if n else "name", hint=column.help)
         for n, (column, edge) in enumerate(zip(columns, edges, strict=True))
     ]
     rows = []

@@ -64,9 +64,25 @@ def _scope_columns(
     words = f"{HELP[scope]}: better, worse, equivalent, undecided, no test or not compared"
     return (
         Column(f"{key}_verdict", "Verdict", Kind.VERDICT, field("word"), read, scope, help=words),
-        Column(f"{key}_interval", "95 %", Kind.INTERVAL, field("interval"), read, scope),
+        Column(
+            f"{key}_interval",
+            "95 %",
+            Kind.INTERVAL,
+            field("interval"),
+            read,
+            scope,
+            help="95 % t interval of the mean difference",
+        ),
         Column(f"{key}_p", "p", Kind.P, field("p"), details, scope, help="not adjusted"),
-        Column(f"{key}_holm_p", "p Holm", Kind.P, field("holm_p"), read, scope),
+        Column(
+            f"{key}_holm_p",
+            "p Holm",
+            Kind.P,
+            field("holm_p"),
+            read,
+            scope,
+            help="adjusted for the number of comparisons with the same reference (Holm)",
+        ),
         Column(
             f"{key}_equivalence_p",
             "p equivalent",

@@ -20,7 +20,7 @@ from analysis.sections.answers import (
     answers,
     rows_of,
 )
-from analysis.sections.claims import LIKE, THESE
+from analysis.sections.claims import HELP, LIKE, THESE
 from analysis.sections.comparisons import Block, Comparison, compared, differences
 from analysis.sections.design_power import datasets_to_tell
 from analysis.sections.images import compared_images, image_sentences
@@ -354,12 +354,14 @@ COLUMNS: Columns[AnswerRow] = (
         "On these datasets",
         Kind.RULING,
         lambda r: Ruling(r.c.these.word, r.c.these.interval),
+        help=HELP[THESE],
     ),
     Column(
         "like",
         "On datasets like these",
         Kind.RULING,
         lambda r: Ruling(r.c.like.word, r.c.like.interval),
+        help=HELP[LIKE],
     ),
     Column(
         "better_on",
@@ -368,7 +370,15 @@ COLUMNS: Columns[AnswerRow] = (
         lambda r: Tally(r.c.wins, r.c.num_datasets),
         help="datasets on which the mean over seeds is better, of those that both have",
     ),
-    Column("cost", "Training time", Kind.RATIO, lambda r: r.cost, Show.PAGE, optional=True),
+    Column(
+        "cost",
+        "Training time",
+        Kind.RATIO,
+        lambda r: r.cost,
+        Show.PAGE,
+        optional=True,
+        help="seconds of training, as a multiple of what it is compared with",
+    ),
 )
 """Costs depend on the machine, so they are on the page alone."""
 
