@@ -65,7 +65,7 @@ def test_bars_join_only_variants_whose_pairs_do_not_differ(many):
 
 def test_a_long_list_of_runs_has_a_page_of_its_own(many):
     page, runs = ((many.out / name).read_text() for name in ("index.html", "runs.html"))
-    assert 'href="runs.html"' in page and "2,352 planned cells" in page
+    assert 'href="runs.html"' in page and "2,352 runs" in page
     assert page.count("dataset_003") < 200 and runs.count("<tr>") > 2352
     links = set(re.findall(r'href="runs\.html#([^"]+)"', page))
     assert links and links <= set(re.findall(r'id="([^"]+)"', runs))
