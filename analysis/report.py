@@ -435,7 +435,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: " ".join(v) if isinstance(v, list) else v for k, v in row.items()})
+        writer.writerow({k: "; ".join(v) if isinstance(v, list) else v for k, v in row.items()})
     return buffer.getvalue()
 
 

@@ -143,7 +143,8 @@ def image_tests(
         read = cache(reader(study_dir))
         pairs += _pairs(dataset, runs, results.baseline, read)
         omnibus += _omnibus(dataset, runs, results.baseline, read)
-        clustered += clustered_pairs(dataset, runs, results.baseline, read)
+        pairs_of_seeds = clustered_pairs(dataset, runs, results.baseline, read)
+        clustered += [pair for pair in pairs_of_seeds if pair.seeds > 1]
     if all(pair.p is None for pair in pairs):
         first, *others = dict.fromkeys(pair.reason for pair in pairs)
         more = f" (and {counted(len(others), 'other reason')})" if others else ""
@@ -153,7 +154,10 @@ def image_tests(
         one_seed=len(results.planned_seeds) <= 1,
         pairs=_adjusted_pairs(pairs),
         omnibus=_adjusted_omnibus(omnibus),
-        clustered=tuple(replace(c, holm_p=p) for c, p, _ in _holm_by_family(clustered)),
+        clustered=tuple(
+            replace(c, holm_p=p)
+            for c, p, _ in _holm_by_family([c for c in clustered if c.seeds > 1])
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from analysis import stats
 from analysis.read.load import load_source
@@ -113,3 +114,18 @@ def test_an_error_is_asked_about_and_then_lower_is_better():
     assert (top.wins, top.losses) == (error.wins, error.losses) == (7, 0)
     wrong = family("accuracy_and_error", "top1_err", higher=("top1_err",))["Y"]
     assert wrong.like.word == "worse"
+
+
+def test_adjusted_intervals_are_those_of_bonferroni():
+    results = results_of("five_datasets_family")
+    plain, joint = (
+        compare_all(results, Options(reps=100, adjusted_intervals=adjusted))[0].comparisons
+        for adjusted in (False, True)
+    )
+    for one, two in zip(plain[results.primary_metric], joint[results.primary_metric], strict=True):
+        values = np.array(one.per_dataset)
+        test = scipy.stats.ttest_1samp(values, 0.0)
+        for claim, level in ((one.like, 0.95), (two.like, 1 - 0.05 / one.family_size)):
+            np.testing.assert_allclose(claim.interval, tuple(test.confidence_interval(level)))
+        assert (one.these.word, one.like.word) == (two.these.word, two.like.word)
+        assert two.these.interval.low < one.these.interval.low
