@@ -207,7 +207,7 @@ def test_one_run_each_is_the_test_that_is_shown_and_the_methods_stay_undecided(o
     assert "B alone" not in told
     box = read_page(report.page).by_id("images")
     assert not box.all("details") and "With one seed, nothing more is known" in box.text()
-    assert [len(rows_of(table)) for table in box.all("table")] == [6, 6, 2]
+    assert [len(rows_of(table)) for table in box.all("table")] == [6, 2]
     assert "Cochran" in box.text() and "nan" not in box.text().lower()
     assert "mcnemar1947" in (one / "report" / "references.bib").read_text()
     assert "## Image by image" in (one / "report" / "report.md").read_text()
