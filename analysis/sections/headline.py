@@ -113,8 +113,8 @@ def _scope(results: Results, rows: Sequence[Answer], scope: str, alpha: float) -
         clauses.append(f"of its parts, each averaged over the others, {each}")
     if not methods and others:
         clauses += _others(results, others, scope, alpha)
-    first = methods or parts or others
-    word = first[0].claim(scope).word
+    words = [row.claim(scope).word for row in methods[:1] or parts or others]
+    word = next((word for word in VARIANT_WORDS if word in words), "undecided")
     first_clause, *rest = clauses
     return make_sentence(f"{where}, {first_clause}.{''.join(map(_following, rest))}", kind=word)
 
@@ -184,8 +184,9 @@ def _grouped(rows: Sequence[Answer], scope: str, words: Mapping[str, tuple[str, 
         group = [row for row in rows if row.claim(scope).word == word]
         if group:
             shown = _listed(_row_text(row, scope, word) for row in group)
-            if word not in DECIDED and len(shown) > MAX_NAMES:
+            if word not in DECIDED and (len(group) == len(rows) > 2 or len(shown) > MAX_NAMES):
                 shown = f"{len(group)} {'others' if said else 'variants'}"
+                shown = f"all {shown}" if len(group) == len(rows) else shown
             said.append(f"{shown} {one if len(group) == 1 else many}")
     return "; ".join(said)
 
