@@ -6,7 +6,7 @@ Per-image lists are reduced at once, so that many runs fit in memory. Letters: C
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.metrics import ReliabilityBin, reliability_bins
@@ -46,10 +46,11 @@ def read_class_counts(run_dir: Path) -> dict[str, ClassCounts]:
     if record is None:
         return {}
     predictions = read_predictions(run_dir)
-    return {e.target: _counts(e, predictions.get(e.target)) for e in record.evaluations}
+    return {e.target: class_counts(e, predictions.get(e.target)) for e in record.evaluations}
 
 
-def _counts(scored: Evaluation, predicted: PredictedClasses | None) -> ClassCounts:
+def class_counts(scored: Evaluation, predicted: PredictedClasses | None) -> ClassCounts:
+    """The counts of one evaluation, with what follows from its predictions where it has them."""
     found = ClassCounts(
         dataset=scored.dataset,
         subset=scored.classes,
@@ -57,20 +58,13 @@ def _counts(scored: Evaluation, predicted: PredictedClasses | None) -> ClassCoun
         correct=scored.correct,
         total=scored.total,
     )
-    return found if predicted is None else with_predictions(found, predicted)
-
-
-def with_predictions(found: ClassCounts, predicted: PredictedClasses) -> ClassCounts:
-    """The counts with what follows from single predictions."""
+    if predicted is None:
+        return found
     pairs = Counter(zip(predicted.labels, predicted.predicted, strict=True))
     hits = [a == b for a, b in zip(predicted.labels, predicted.predicted, strict=True)]
     confidence = [step / CONFIDENCE_STEPS for step in predicted.confidences]
-    return ClassCounts(
-        dataset=found.dataset,
-        subset=found.subset,
-        class_names=found.class_names,
-        correct=found.correct,
-        total=found.total,
+    return replace(
+        found,
         test_list=predicted.test_list,
         confused={pair: count for pair, count in pairs.items() if pair[0] != pair[1]},
         bins=reliability_bins(confidence, hits),

@@ -229,6 +229,21 @@ class Results:
             self._with_rows.update(map(str, self.frame["variant"]))
         return variant in self._with_rows
 
+    def ranked(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        """The variants that may be ranked with the baseline, without inert copies, and why the
+        others may not.
+        """
+        kept: list[str] = []
+        left_out: list[tuple[str, str]] = []
+        for variant in self.variants:
+            if variant in self.aliases:
+                left_out.append((variant, f"the same runs as {self.aliases[variant]}"))
+            elif reason := self.not_comparable(variant, self.baseline):
+                left_out.append((variant, reason))
+            else:
+                kept.append(variant)
+        return tuple(kept), tuple(left_out)
+
     def what_differs(self, variant: str, reference: str) -> tuple[tuple[str, str, str], ...]:
         """Factors on which two variants differ: (name, level of the reference, level of the
         variant).

@@ -1,6 +1,6 @@
 """The class counts of a study's runs, and which variants the sections on single classes compare."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.read.predictions import ClassCounts, read_class_counts
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, once
+from analysis.sections.image_runs import run_of, shared_seeds
 
 NEEDS_FOLDER = "single classes need a study folder, which records them"
 MAX_CONTRASTS = 8
@@ -110,16 +111,12 @@ def paired(own: BySeed, other: BySeed) -> list[SeedPair]:
     """Counts of the seeds that both have, on the same classes; what has no seed is one measurement,
     which meets every seed of the other.
     """
-    if None in own or None in other:
-        seeds: Sequence[Seed] = [seed for seed in (*own, *other) if seed is not None] or [None]
-    else:
-        seeds = sorted(seed for seed in own if seed in other and seed is not None)
-    pairs = [SeedPair(_at(own, seed), _at(other, seed)) for seed in seeds if own and other]
+    pairs = [
+        SeedPair(run_of(own, seed), run_of(other, seed))
+        for seed in shared_seeds(own, other)
+        if own and other
+    ]
     return [p for p in pairs if p.variant.class_names == p.reference.class_names]
-
-
-def _at(runs: BySeed, seed: Seed) -> ClassCounts:
-    return runs[seed] if seed in runs else runs[None]
 
 
 class Contrast(NamedTuple):

@@ -34,7 +34,9 @@ class ClusteredPair:
 def clustered_pairs(
     dataset: str, runs: Mapping[str, Seeds], baseline: str, read: Read
 ) -> Iterator[ClusteredPair]:
-    """Every variant on the targets that all of its runs and their partners have scored alike."""
+    """Every variant with several seeds on the targets that its runs and their partners have all
+    scored alike.
+    """
     for variant, own in runs.items():
         seeds = shared_seeds(own, runs[baseline]) if variant != baseline else ()
         pairs = [[read(run_of(side, seed)) for side in (own, runs[baseline])] for seed in seeds]
@@ -45,7 +47,7 @@ def clustered_pairs(
         ]
         for target in dict.fromkeys(target for _, two in known for target in two):
             both = [(one[target], two[target]) for one, two in known if {target} <= {*one} & {*two}]
-            if len({side.test_list for pair in both for side in pair}) != 1:
+            if len(both) < 2 or len({side.test_list for pair in both for side in pair}) != 1:
                 continue
             first, second = (np.stack([bits(pair[i]) for pair in both]) for i in (0, 1))
             yield ClusteredPair(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,20 +17,17 @@ NOT_RECORDED = "the correctly classified images were not recorded; rerun to reco
 Seeds = Mapping[int | None, str]
 """Identities of finished runs by seed; None for a variant without seeds."""
 
+Run = TypeVar("Run")
+"""What is known of a run: its identity, or what was read of it."""
+
 Read = Callable[[str], "Mapping[str, CorrectImages] | str"]
 
 
 def compared_variants(results: Results) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """The variants that are tested against the baseline, and why the others are not."""
-    reasons: dict[str, str] = {}
-    for variant in results.variants:
-        if variant in results.aliases:
-            reasons[variant] = f"the same runs as {results.aliases[variant]}"
-        else:
-            reasons[variant] = results.not_comparable(variant, results.baseline)
-    del reasons[results.baseline]
-    kept = tuple(variant for variant, reason in reasons.items() if not reason)
-    return kept, tuple((variant, reason) for variant, reason in reasons.items() if reason)
+    kept, left_out = results.ranked()
+    others = tuple(v for v in kept if v != results.baseline)
+    return others, tuple((v, reason) for v, reason in left_out if v != results.baseline)
 
 
 def runs_by_dataset(
@@ -51,7 +48,9 @@ def runs_by_dataset(
     return groups
 
 
-def shared_seeds(one: Seeds, two: Seeds) -> Sequence[int | None]:
+def shared_seeds(
+    one: Mapping[int | None, Any], two: Mapping[int | None, Any]
+) -> Sequence[int | None]:
     """Seeds that both have; what has none is one measurement, compared with every seed."""
     if None in one and None in two:
         return [None]
@@ -60,7 +59,7 @@ def shared_seeds(one: Seeds, two: Seeds) -> Sequence[int | None]:
     return sorted(seed for seed in one if seed in two and seed is not None)
 
 
-def run_of(runs: Seeds, seed: int | None) -> str:
+def run_of(runs: Mapping[int | None, Run], seed: int | None) -> Run:
     """The run of a seed, or the only one of a variant without seeds."""
     return runs[seed] if seed in runs else runs[None]
 

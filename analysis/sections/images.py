@@ -143,8 +143,7 @@ def image_tests(
         read = cache(reader(study_dir))
         pairs += _pairs(dataset, runs, results.baseline, read)
         omnibus += _omnibus(dataset, runs, results.baseline, read)
-        pairs_of_seeds = clustered_pairs(dataset, runs, results.baseline, read)
-        clustered += [pair for pair in pairs_of_seeds if pair.seeds > 1]
+        clustered += clustered_pairs(dataset, runs, results.baseline, read)
     if all(pair.p is None for pair in pairs):
         first, *others = dict.fromkeys(pair.reason for pair in pairs)
         more = f" (and {counted(len(others), 'other reason')})" if others else ""

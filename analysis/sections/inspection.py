@@ -18,7 +18,7 @@ from analysis.figures.contact_sheet import (
 )
 from analysis.figures.figure import Figure
 from analysis.figures.training import TrainingInfo, run_training_figure
-from analysis.read.predictions import ClassCounts, with_predictions
+from analysis.read.predictions import class_counts
 from analysis.sections.section import Section, Topic, make_sentence, running_text
 from analysis.text import Column, Columns, Kind, counted, points, share_text, table
 from core.metrics import expected_calibration_error
@@ -91,14 +91,7 @@ def _calibration(run: Inspection) -> Sequence[Section]:
     scored, curves = {e.target: e for e in run.record.evaluations}, []
     for predicted in run.predictions:
         e = scored[predicted.target]
-        counts = ClassCounts(
-            dataset=e.dataset,
-            subset=e.classes,
-            class_names=e.class_names,
-            correct=e.correct,
-            total=e.total,
-        )
-        bins = [b for b in with_predictions(counts, predicted).bins or () if b.images]
+        bins = [b for b in class_counts(e, predicted).bins or () if b.images]
         curves.append(
             ReliabilityInfo(
                 variant=run.record.variant,

@@ -76,7 +76,7 @@ def all_pairs(
     """Differences, verdicts and mean ranks; inert copies are left out. ``blocks`` are the
     comparisons with references, whose verdicts are taken over.
     """
-    ranked, left_out = _ranked(results)
+    ranked, left_out = results.ranked()
     pairs = list(combinations(range(len(ranked)), 2))
     samples = [sampled(results, ranked[i], ranked[j], metric) for i, j in pairs]
     direction = results.direction(metric)
@@ -99,7 +99,7 @@ def all_pairs(
     return Pairwise(
         metric=metric,
         direction=direction,
-        variants=tuple(ranked),
+        variants=ranked,
         difference_VV=difference_VV,
         p_VV=p_VV,
         judgments=found,
@@ -119,19 +119,6 @@ def _planned(metric: str, blocks: Sequence[Block]) -> dict[tuple[str, str], Judg
                 planned[c.variant, c.reference] = c.judgment
                 planned[c.reference, c.variant] = c.judgment.reversed
     return planned
-
-
-def _ranked(results: Results) -> tuple[list[str], tuple[tuple[str, str], ...]]:
-    ranked: list[str] = []
-    left_out: list[tuple[str, str]] = []
-    for variant in results.variants:
-        if variant in results.aliases:
-            left_out.append((variant, f"the same runs as {results.aliases[variant]}"))
-        elif reason := results.not_comparable(variant, results.baseline):
-            left_out.append((variant, reason))
-        else:
-            ranked.append(variant)
-    return ranked, tuple(left_out)
 
 
 def _rank_groups(table_DV: Array, p_VV: Array, options: Options) -> tuple[RankGroups | None, str]:

@@ -87,9 +87,7 @@ def _gains(results: Results, metric: str) -> dict[str, float]:
     """
     reference_DS = results.scores(results.baseline, metric)
     found = {}
-    for variant in results.variants:
-        if variant in results.aliases or results.not_comparable(variant, results.baseline):
-            continue
+    for variant in results.ranked()[0]:
         scores_DS = results.scores(variant, metric)
         means = stats.dataset_means(stats.paired_differences(scores_DS, reference_DS))
         if np.isfinite(means).any():
