@@ -20,7 +20,7 @@ MAX_IMAGE_RUNS = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the comparisons are made. ``rng_seed`` seeds what is drawn (bootstrap, posterior, power);
+    """How the comparisons are made. ``rng_seed`` seeds what is drawn (bootstrap, posterior, signs);
     ``rope`` is half the width of the region that counts as practically equal, a fraction, 0 for
     none;
     ``overlap`` is the number of test images per training image, where seeds are resamples of one

@@ -27,18 +27,23 @@ class Answer:
     ``role``: METHOD is a reference, or all parts of a toggle grid, against the baseline; PART is a
     reference with one of its parts against the same without it; SHARE is the Shapley value of a
     part of a toggle grid; VARIANT is any other variant against the baseline.
-    ``variant`` is the row's variant in the table of comparisons, "" for none. ``all_parts``: it is
-    a toggle grid with all parts on against all off. ``assumptions`` are those of the number beyond
-    what every comparison assumes.
+    ``all_parts``: it is a toggle grid with all parts on against all off. ``assumptions`` are those
+    of the number beyond what every comparison assumes.
     """
 
     role: int
     name: str
     against: str
-    variant: str
     c: Comparison
     all_parts: bool = False
     assumptions: tuple[str, ...] = ()
+
+    @property
+    def variant(self) -> str:
+        """The row's variant in the table of comparisons, "" for none."""
+        if self.role == SHARE:
+            return ""
+        return self.against if self.role == PART else self.name
 
     def claim(self, scope: str) -> Claim:
         """What it says in one scope."""
@@ -72,9 +77,7 @@ def _variant_answers(results: Results, blocks: Sequence[Block], answered: Set[st
             parts.append(_part(part, c))
         else:
             role = METHOD if variant in results.references else VARIANT
-            others.append(
-                Answer(role=role, name=variant, against=c.reference, variant=variant, c=c)
-            )
+            others.append(Answer(role=role, name=variant, against=c.reference, c=c))
     whole = {row.c.variant for row in parts}
     methods = [row for row in others if row.role == METHOD and row.variant in whole]
     rest = [replace(row, role=VARIANT) for row in others if row not in methods]
@@ -100,14 +103,13 @@ def _grid_answers(results: Results, own: Block, view: PartsView) -> list[Answer]
     if c is None or c.difference is None or len(shares) < len(found.parts):
         return []
     name, against = c.variant, c.reference
-    whole = Answer(role=METHOD, name=name, against=against, variant=name, c=c, all_parts=True)
+    whole = Answer(role=METHOD, name=name, against=against, c=c, all_parts=True)
     order = {part: place for place, part in enumerate(found.by_value(results.direction(c.metric)))}
     rows = [
         Answer(
             role=SHARE,
             name=effect.parts[0],
             against=AVERAGED,
-            variant="",
             c=_share(results, effect, c),
             assumptions=effect.assumptions,
         )
@@ -150,8 +152,8 @@ def _part(part: str, c: Comparison) -> Answer:
     """The reference with a part against the same without it. A part is called by its own name,
     ``TextRefiner.cache`` the cache.
     """
-    name = f"{part.rpartition('.')[2]} in {c.reference}"
-    return Answer(role=PART, name=name, against=c.variant, variant=c.variant, c=c.reversed)
+    name = part.rpartition(".")[2]
+    return Answer(role=PART, name=name, against=c.variant, c=c.reversed)
 
 
 def removed_part(results: Results, c: Comparison) -> str:

@@ -33,7 +33,6 @@ from core.metrics import harmonic_mean
 
 NO_PAIR = "no finished pair of runs with the same dataset and seed"
 NO_TEST = "the harmonic mean of two averages has no value per dataset, so there is no test"
-SIGN_FLIP_SEED = 0
 NOWHERE = ShownIn()
 
 
@@ -233,7 +232,7 @@ def _effect(
     known = ~np.isnan(means)
     num = int(known.sum())
     names, ranks = results.datasets, stats.signed_rank(means[known])
-    flips = stats.sign_flip(means[known], rng=np.random.default_rng(SIGN_FLIP_SEED))
+    flips = stats.sign_flip(means[known], rng=np.random.default_rng(options.rng_seed))
     better_in, worse_in = stats.shown_in(
         difference_DS,
         names,

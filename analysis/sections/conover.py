@@ -13,10 +13,8 @@ from analysis.sections.analysis import Analysis, Options, once
 from analysis.sections.pairwise import Pairwise, paired
 from analysis.sections.section import Section, Topic, running_text
 from analysis.sections.shared_tests import scored
-from analysis.stats import Array
+from analysis.stats import Array, Claim
 from analysis.text import Column, Columns, Kind, Show, counted, table
-
-DECIDED = ("better", "worse")
 
 
 class Disagreement(NamedTuple):
@@ -67,9 +65,9 @@ def rank_agreement(
         ahead = "better" if ranks.mean_ranks[i] < ranks.mean_ranks[j] else "worse"
         word, p = ahead if p_VV[i, j] < options.alpha else "undecided", float(p_VV[i, j])
         judgment = pairs.judgment(compared[i], compared[j])
-        decided = judgment.like.word if judgment else "undecided"
-        if word != (decided if decided in DECIDED else "undecided"):
-            disagreements.append(Disagreement(compared[i], compared[j], decided, word, p))
+        like = judgment.like if judgment else Claim()
+        if word != (like.word if like.decided else "undecided"):
+            disagreements.append(Disagreement(compared[i], compared[j], like.word, word, p))
     return replace(found, disagreements=tuple(disagreements))
 
 

@@ -12,19 +12,16 @@ from analysis.sections.analysis import Analysis
 from analysis.sections.answers import (
     AVERAGED,
     METHOD,
-    NO_PARTS,
     PART,
     SHARE,
     VARIANT,
     Answer,
-    answers,
     rows_of,
 )
 from analysis.sections.claims import HELP, LIKE, THESE
 from analysis.sections.comparisons import Block, Comparison, compared, differences
 from analysis.sections.design_power import datasets_to_tell
 from analysis.sections.images import compared_images, image_sentences
-from analysis.sections.parts import PartsView, parts
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.text import (
     Column,
@@ -48,7 +45,6 @@ MAX_ROWS = 14
 MAX_LISTED = 4
 MAX_NAMES = 90
 """Characters of the names of variants without a difference to tell; beyond, they are counted."""
-DECIDED = ("better", "worse")
 READ_FILES = Show.ALL ^ Show.PAGE
 
 EMBEDDED_CAVEAT = (
@@ -72,13 +68,12 @@ def question(results: Results, rows: Sequence[Answer] = ()) -> str:
 
 
 def headline(
-    results: Results, blocks: Sequence[Block], alpha: float, view: PartsView = NO_PARTS
+    results: Results, blocks: Sequence[Block], alpha: float, rows: Sequence[Answer]
 ) -> tuple[Sentence, ...]:
-    """One sentence per scope, and what has to be known beside them."""
+    """One sentence per scope from the ``rows`` of the answer, and what makes them doubtful."""
     if len(results.variants) < 2:
         text = "There is only one variant, so there is nothing to compare. Add a second one."
         return (make_sentence(text, kind="note"),)
-    rows = answers(results, blocks, view)
     said: list[Sentence] = []
     if rows:
         said = [_scope(results, rows, scope, alpha) for scope in (THESE, LIKE)]
@@ -183,25 +178,20 @@ def _grouped(rows: Sequence[Answer], scope: str, words: Mapping[str, tuple[str, 
     for word, (one, many) in words.items():
         group = [row for row in rows if row.claim(scope).word == word]
         if group:
-            shown = _listed(_row_text(row, scope, word) for row in group)
-            if word not in DECIDED and (len(group) == len(rows) > 2 or len(shown) > MAX_NAMES):
+            shown = _listed(_row_text(row, scope) for row in group)
+            decided = group[0].claim(scope).decided
+            if not decided and (len(group) == len(rows) > 2 or len(shown) > MAX_NAMES):
                 shown = f"{len(group)} {'others' if said else 'variants'}"
                 shown = f"all {shown}" if len(group) == len(rows) else shown
             said.append(f"{shown} {one if len(group) == 1 else many}")
     return "; ".join(said)
 
 
-def _row_text(row: Answer, scope: str, word: str) -> str:
-    name = _short(row)
-    if word not in DECIDED:
-        return name
-    ends = row.claim(scope).interval
-    return f"{name} ({points(row.c.difference, sign=True)} {interval_text(ends)})"
-
-
-def _short(row: Answer) -> str:
-    """The name of a part without the method that it is part of."""
-    return row.name.removesuffix(f" in {row.c.variant}") if row.role == PART else row.name
+def _row_text(row: Answer, scope: str) -> str:
+    claim = row.claim(scope)
+    if not claim.decided:
+        return row.name
+    return f"{row.name} ({points(row.c.difference, sign=True)} {interval_text(claim.interval)})"
 
 
 def _listed(texts: Iterable[str]) -> str:
@@ -240,7 +230,7 @@ def _doubts(rows: Sequence[Answer]) -> list[Sentence]:
 def _doubt(row: Answer) -> str:
     c = row.c
     return (
-        f"{_short(row)} on datasets like these: the t test (p {p_equals(c.like.p)}) and the exact "
+        f"{row.name} on datasets like these: the t test (p {p_equals(c.like.p)}) and the exact "
         f"tests (Wilcoxon p {p_equals(c.wilcoxon_p)}, sign flip p {p_equals(c.sign_flip_p)}) "
         "disagree, so the verdict depends on the assumption that effects are roughly normal."
     )
@@ -265,13 +255,13 @@ def _beyond_the_mean(rows: Sequence[Answer], rope: float) -> list[str]:
     """What a verdict on a mean does not say."""
     said = []
     if apart := [row for row in rows if row.c.these.word == "equivalent" and row.c.outside]:
-        named = (f"{_short(row)} on {_listed(row.c.outside)}" for row in apart[:MAX_LISTED])
+        named = (f"{row.name} on {_listed(row.c.outside)}" for row in apart[:MAX_LISTED])
         said.append(
             "Equivalent is said of the average: on single datasets, a difference of more than "
             f"{points(rope)} points is possible for {'; '.join(named)}."
         )
     if small := [row for row in rows if row.c.these.negligible and row.c.these.decided]:
-        named = (f"{_short(row)} ({row.c.these.word})" for row in small)
+        named = (f"{row.name} ({row.c.these.word})" for row in small)
         said.append(f"Shown, but smaller than {points(rope)} points on average: {_listed(named)}.")
     return said
 
@@ -326,11 +316,6 @@ class AnswerRow:
         )
 
     @property
-    def name(self) -> str:
-        """What is judged, without what it is judged within."""
-        return _short(self.answer)
-
-    @property
     def within(self) -> str:
         """What the row is judged against, or the method that it is a part of."""
         if self.answer.role == PART:
@@ -343,7 +328,7 @@ class AnswerRow:
 
 
 COLUMNS: Columns[AnswerRow] = (
-    Column("name", "What", Kind.NAME, lambda r: r.name),
+    Column("name", "What", Kind.NAME, lambda r: r.answer.name),
     Column("within", "", Kind.NOTE, lambda r: r.within, Show.PAGE),
     Column("variant", "Variant", Kind.NAME, lambda r: r.c.variant, Show.FILES),
     Column("reference", "Against", Kind.TEXT, lambda r: r.answer.against, READ_FILES),
@@ -460,10 +445,9 @@ def _tables(analysis: Analysis, rows: Sequence[Answer]) -> tuple[Table, ...]:
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    results, blocks = analysis.results, compared(analysis)
-    said = headline(results, blocks, analysis.options.alpha, parts(analysis))
-    images = image_sentences(compared_images(analysis), analysis.options.alpha)
-    rows = rows_of(analysis)
+    rows, alpha = rows_of(analysis), analysis.options.alpha
+    said = headline(analysis.results, compared(analysis), alpha, rows)
+    images = image_sentences(compared_images(analysis), alpha)
     return [Section(key="headline", sentences=(*said, *images), tables=_tables(analysis, rows))]
 
 

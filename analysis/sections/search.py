@@ -140,7 +140,7 @@ def _difference(variants: Mapping[str, Any], when: str, name: str) -> float | No
 
 def _headline(analysis: SearchAnalysis) -> Sequence[Section]:
     rows = [
-        Answer(role=VARIANT, name=c.variant, against=c.reference, variant=c.variant, c=c)
+        Answer(role=VARIANT, name=c.variant, against=c.reference, c=c)
         for c in analysis.comparisons
         if c.difference is not None
     ]

@@ -10,17 +10,9 @@ from analysis.read.csv_file import load_csv
 from analysis.read.study_folder import load_study
 from analysis.report import build_report, summary_lines
 from analysis.sections.analysis import Options
+from analysis.sections.answers import METHOD, PART, VARIANT, answers
 from analysis.sections.comparisons import compare_all
-from analysis.sections.headline import (
-    EMBEDDED_CAVEAT,
-    METHOD,
-    PART,
-    VARIANT,
-    answers,
-    headline,
-    question,
-    remarks,
-)
+from analysis.sections.headline import EMBEDDED_CAVEAT, headline, question, remarks
 from analysis.stats import Interval
 from analysis.text import Effect, Kind, Ruling, cell_text, interval_text, points
 from tests.helpers.report_pages import read_page, rows_of
@@ -34,7 +26,8 @@ MAX_WORDS = 700
 def told(results, options=QUICK):
     """The sentences and the rows of a study."""
     blocks = compare_all(results, options)
-    return headline(results, blocks, options.alpha), answers(results, blocks)
+    rows = answers(results, blocks)
+    return headline(results, blocks, options.alpha, rows), rows
 
 
 @pytest.fixture(scope="module")

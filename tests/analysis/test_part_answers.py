@@ -109,7 +109,7 @@ def test_the_answer_is_by_part(grid):
         assert row.role == SHARE and row.c.judgment == effect.judgment
         assert (row.c.difference, row.assumptions) == (effect.value, effect.assumptions)
         assert (row.c.wins, row.c.num_datasets) == (len(effect.per_dataset),) * 2
-    for sentence in headline(grid.results, compared(grid), 0.05, parts(grid)):
+    for sentence in headline(grid.results, compared(grid), 0.05, rows_of(grid)):
         assert "v111 is better than v000: +" in sentence.text
         assert "Of its parts, each averaged over the others, p0 (+3.6" in sentence.text
         assert sentence.text.endswith(" help.")
@@ -137,7 +137,7 @@ def test_the_answer_follows_the_direction(complete):
     whole, *shares = rows_of(lower)
     assert whole.c.these.word == "worse" and [r.name for r in shares] == ["p2", "p1", "p0"]
     assert {r.c.these.word for r in shares} == {"worse"} and {r.c.wins for r in shares} == {0}
-    (first, _) = headline(lower.results, compared(lower), 0.05, parts(lower))
+    (first, _) = headline(lower.results, compared(lower), 0.05, rows_of(lower))
     assert first.text.endswith(" hurt.")
 
 
