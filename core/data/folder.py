@@ -85,7 +85,7 @@ def read_folder(
 ) -> Dataset:
     """Read a tree on disk. Every listed file must exist; none is decoded yet.
 
-    ``name`` defaults to ``folder/<folder name>``. ``template`` defaults to that of
+    ``name`` defaults to ``folder/`` and the absolute path. ``template`` defaults to that of
     ``refinelab.json``, then to the published one of the split file's name, then to "a photo of a
     {}.". ``fractions`` and ``split_seed`` matter only for the ``classes`` layout.
 
@@ -102,7 +102,7 @@ def read_folder(
         paths = [item.path for part in lists for item in part]
     train, val, test = lists
     return Dataset(
-        name=name or f"folder/{layout.home.resolve().name}",
+        name=name or f"folder/{path.resolve().as_posix()}",
         class_names=class_names,
         template=_template(layout) if template is None else require_template(template, str(path)),
         train=train,

@@ -43,6 +43,7 @@ def grid_command(
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
+    from experiments.run.dataset_names import with_canonical_names
     from experiments.run.run import fingerprints
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
@@ -52,7 +53,8 @@ def grid_command(
 
     runtime = make_runtime(runs, data_root, device)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
-    made = plan(read_config_file(config_path(config), overrides or []), fingerprint_of, yes=yes)
+    given = read_config_file(config_path(config), overrides or [])
+    made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
     study_dir = runs / made.grid.study
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)

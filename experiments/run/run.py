@@ -107,6 +107,7 @@ def run(
     write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
+    built.inputs.check_overlap()
     with epoch_log(run_dir, on_progress) as log:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
@@ -258,9 +259,11 @@ def reload(run_dir: Path, runtime: Runtime) -> Assembly:
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
     """Fingerprints of what a run depends on besides its configuration: datasets and weights.
 
-    Raises ValueError for a configuration that breaks its protocol.
+    Raises ValueError for a configuration that breaks its protocol, and for test images that are
+    training images too.
     """
     inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
+    inputs.check_overlap()
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
