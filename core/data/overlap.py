@@ -11,7 +11,7 @@ from core.data.folder import FolderReader
 from core.data.validation_only import RestrictedReader
 
 MAX_STATUSES = 200_000
-"""Above this many images, paths decide alone: file by file, a network disk would take minutes."""
+"""For more images, a network disk would take minutes to answer file by file."""
 
 _KeyOf = Callable[[str], Hashable]
 
@@ -34,13 +34,16 @@ class SharedImages(NamedTuple):
 def shared_images(asked: ImageList, seen: ImageList, *, copies: bool = False) -> SharedImages:
     """The images of ``asked`` that are also in ``seen``; an image counts once.
 
-    The same image is the same file, whatever the spelling of its path and through links (above
-    ``MAX_STATUSES`` images: the same path after links of the image folder). ``copies``: also
-    another file of equal bytes, or an image of equal pixels where a dataset has no files.
+    The same image is the same file, whatever the spelling of its path. Links of single images are
+    followed in trees of up to ``MAX_STATUSES`` images; in benchmarks, whose files are never looked
+    at one by one, only where ``copies`` is set. ``copies``: also another file of equal bytes, or an
+    image of equal pixels where a dataset has no files.
     """
-    found = _shared(asked, seen, _file_key)
+    few = len(asked.items) + len(seen.items) <= MAX_STATUSES
+    trees = not asked.dataset.folder and not seen.dataset.folder
+    found = _shared(asked, seen, _inode if copies or (few and trees) else _path)
     if copies:
-        found = {**_shared(asked, seen, _content_key), **found}
+        found = {**_shared(asked, seen, _content), **found}
     order = [item.path for item in asked.items if item.path in found]
     return SharedImages(len(set(order)), order[0], found[order[0]]) if order else NOTHING
 
@@ -73,24 +76,31 @@ def _folder(dataset: Dataset) -> str | None:
     return os.path.realpath(reader.root) if isinstance(reader, FolderReader) else None
 
 
-def _file_key(images: ImageList, others: ImageList) -> _KeyOf:
+def _path(images: ImageList, others: ImageList) -> _KeyOf:
+    """The path of an image, or its name in a dataset without files."""
     folder = _folder(images.dataset)
     if folder is None:
         return lambda path: (images.dataset.name, posixpath.normpath(path))
-    if len(images.items) + len(others.items) > MAX_STATUSES:
-        return lambda path: posixpath.normpath(f"{folder}/{path}")
+    return lambda path: posixpath.normpath(f"{folder}/{path}")
 
-    def identity(path: str) -> Hashable:
+
+def _inode(images: ImageList, others: ImageList) -> _KeyOf:
+    """The file that a path leads to, whatever its name."""
+    folder, by_path = _folder(images.dataset), _path(images, others)
+    if folder is None:
+        return by_path
+
+    def inode(path: str) -> Hashable:
         try:
             status = os.stat(f"{folder}/{path}")
         except OSError:
-            return posixpath.normpath(f"{folder}/{path}")
+            return by_path(path)
         return status.st_dev, status.st_ino
 
-    return identity
+    return inode
 
 
-def _content_key(images: ImageList, others: ImageList) -> _KeyOf:
+def _content(images: ImageList, others: ImageList) -> _KeyOf:
     folder, reader = _folder(images.dataset), images.dataset.reader
     if folder is None:
         return lambda path: hashlib.sha256(reader.read(path).tobytes()).digest()

@@ -1,6 +1,7 @@
 """One run: build everything from a configuration, train, evaluate, and record the outcome."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
 from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset
+from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.seeding import Seeds
@@ -144,7 +146,7 @@ def train(built: Assembly, log: Progress) -> FitResult:
         return FitResult()
     assert built.budget is not None
     batches = built.source.training(
-        class_subset(built.dataset, built.trained_subset),
+        _trained_part(built),
         need=frozenset({"pooled"}) | refiner.needs(),
         num_views=settings.num_views,
         batch_size=settings.batch_size,
@@ -303,7 +305,31 @@ def _describe(
             "backbone": method.clip.spec.fingerprint,
         },
         environment=describe_environment(runtime.device),
+        drawn_per_class=_drawn_per_class(built) if trains else (),
+        shared_images=_num_seen(built) if trains else 0,
     )
+
+
+def _trained_part(built: Assembly) -> Dataset:
+    """The images that training sees, after the few-shot draw."""
+    return class_subset(built.dataset, built.trained_subset)
+
+
+def _drawn_per_class(built: Assembly) -> tuple[int, ...]:
+    """The training images of each trained class."""
+    part = _trained_part(built)
+    counts = Counter(item.label for item in part.train)
+    return tuple(counts[label] for label in range(len(part.class_names)))
+
+
+def _num_seen(built: Assembly) -> int:
+    """How many of the test images training sees as well; without an overlap of lists, none."""
+    if not built.inputs.overlaps and not built.dataset.test_only:
+        return 0
+    part = _trained_part(built)
+    tests = [class_subset(*scored) for scored in built.scored()]
+    trained = ImageList(part, part.train)
+    return sum(shared_images(ImageList(test, test.test), trained).number for test in tests)
 
 
 def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:

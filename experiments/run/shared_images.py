@@ -67,22 +67,6 @@ def require_distinct(source: ListedDataset, targets: Sequence[ListedDataset]) ->
             )
 
 
-def num_seen(tests: Sequence[ImageList], trained: ImageList) -> int:
-    """How many test images, over all lists of test images, training saw as well."""
-    found: dict[str, set[str]] = {}
-    for asked in tests:
-        kept = {item.path for item in asked.items}
-        found.setdefault(asked.dataset.name, set()).update(kept)
-    lists = {asked.dataset.name: asked for asked in tests}
-    return sum(
-        shared_images(
-            ImageList(asked.dataset, [i for i in asked.dataset.test if i.path in found[name]]),
-            trained,
-        ).number
-        for name, asked in lists.items()
-    )
-
-
 @functools.lru_cache(maxsize=256)
 def _shared(
     asked: ListedDataset, tested: SplitName, source: ListedDataset, seen: SplitName, copies: bool
