@@ -13,6 +13,7 @@ from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.dataset_names import canonical_name
 from core.data.fewshot import few_shot
+from core.data.listings import keep_listing
 from core.data.shots import with_shots
 from core.data.splits import SplitFractions
 from core.data.validation_only import validation_only
@@ -110,6 +111,12 @@ def _overlaps(
     return tuple(overlaps(source, targets, rule))
 
 
+def learned_shots(config: Config) -> int:
+    """The training images per class that a run draws; 0 where it trains nothing or takes all."""
+    settings, _ = _planned(config)
+    return settings.shots if _trains(settings) and settings.shots_file is None else 0
+
+
 def _planned(config: Config) -> tuple[Experiment, str]:
     """The settings of a configuration and the method's regime; parts stay references."""
     values: dict[str, Any] = config.operative(ROOT)
@@ -194,4 +201,6 @@ def _dataset(
     dataset = load_dataset(
         name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
     )
-    return ListedDataset(dataset=dataset, fingerprint=dataset.fingerprint)
+    fingerprint = dataset.fingerprint
+    keep_listing(dataset, fingerprint, cache_dir)
+    return ListedDataset(dataset=dataset, fingerprint=fingerprint)
