@@ -39,7 +39,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
 
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
-    settings, regime = _planned(config)
+    settings, regime = planned(config)
     protocol = protocol_of(settings.protocol)
     protocol.check(
         regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
@@ -73,7 +73,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     )
 
 
-def _planned(config: Config) -> tuple[Experiment, str]:
+def planned(config: Config) -> tuple[Experiment, str]:
     """The settings of a configuration and the method's regime; parts stay references."""
     values: dict[str, Any] = config.operative(ROOT)
     prefix = f"{ROOT}."
