@@ -70,7 +70,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         for dataset in datasets:
             found.datasets.setdefault(dataset.name, dataset)
         for key in _given_split_settings(settings):
-            if any(key in _reading(dataset).split_settings for dataset in datasets):
+            if any(key in reading_of(dataset).split_settings for dataset in datasets):
                 effective.add(key)
             else:
                 idle.setdefault(key, []).append(_idle_note(key, settings, inputs.full))
@@ -100,9 +100,7 @@ def require_decodable(config: Config, inputs: DataInputs, runtime: Runtime) -> N
 def raise_problems(problems: Iterable[str]) -> None:
     """Raise ValueError, one line, for images that cannot be read."""
     if found := [problem for problem in problems if problem]:
-        raise ValueError(
-            f"{'; '.join(found)}; replace or remove them ('data check NAME --decode' names all)"
-        )
+        raise ValueError(f"{'; '.join(found)}; 'data check NAME --decode' names all of them")
 
 
 def images_of_run(config: Config, inputs: DataInputs) -> Iterator[tuple[Dataset, list[Item]]]:
@@ -127,7 +125,7 @@ def images_of_run(config: Config, inputs: DataInputs) -> Iterator[tuple[Dataset,
 
 def describe_reading(dataset: Dataset) -> list[str]:
     """How a dataset was read: layout, counts per part, what was ignored, notes."""
-    reading = _reading(dataset)
+    reading = reading_of(dataset)
     counts = ", ".join(
         f"{part} {len(items)}"
         for part, items in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
@@ -147,9 +145,10 @@ def _given_split_settings(settings: Experiment) -> list[str]:
 def _idle_note(key: str, settings: Experiment, dataset: Dataset) -> str:
     return (
         f"experiment.{key} = {getattr(settings, key)} has no effect on {dataset.name}, which has a "
-        f"split of its own ({_reading(dataset).layout})"
+        f"split of its own ({reading_of(dataset).layout})"
     )
 
 
-def _reading(dataset: Dataset) -> DataReading:
+def reading_of(dataset: Dataset) -> DataReading:
+    """How a dataset was read; what is built in has a split of its own."""
     return dataset.reading or DataReading(layout="built in, with a split of its own")
