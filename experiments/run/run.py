@@ -35,6 +35,7 @@ from experiments.run.data_inputs import DataInputs, read_data_inputs
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 
@@ -110,6 +111,7 @@ def run(
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check_overlap()
+    require_decodable(config, built.inputs, runtime)
     with epoch_log(run_dir, on_progress) as log:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
