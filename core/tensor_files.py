@@ -22,8 +22,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 HEAD_BYTES = 1024
+SMALLEST = 16  # bytes; no file of tensors is smaller
 DOWNLOAD = "download the file again"
 CONVERT = "convert it to a torch file or to safetensors where that library is installed"
+OTHER_OBJECTS = "it holds other objects than tensors and numbers"
+STATE = "save the model's state_dict() instead of the model"
 UNPACK = "unpack it and give the file of weights in it"
 
 # The first bytes of files that people give for files of tensors: what they are and the way out.
@@ -70,7 +73,10 @@ def read_safetensors(path: Path, what: str) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise unreadable(path, what, error) from error
+        found = unreadable(path, what, error)
+        if _head(path)[:1] in (b"P", b"\x80") and _other_kind(path) is None:
+            found = ValueError(f"{what} {path} cannot be read: it is a torch file, not safetensors")
+        raise found from error
     return tensors
 
 
@@ -102,7 +108,9 @@ def unreadable(path: Path, what: str, error: Exception) -> ValueError:
     """The one-line error for a file that a reader could not read."""
     found = _other_kind(path)
     if found is None:
-        return ValueError(f"{what} {path} cannot be read: {first_line(error)}; {DOWNLOAD}")
+        reason = first_line(error)
+        way_out = STATE if reason == OTHER_OBJECTS else DOWNLOAD
+        return ValueError(f"{what} {path} cannot be read: {reason}; {way_out}")
     kind, way_out = found
     return ValueError(f"{what} {path} cannot be read: it is {kind}; {way_out}")
 
@@ -113,7 +121,7 @@ def first_line(error: Exception) -> str:
     Never torch's advice to switch ``weights_only`` off.
     """
     if "weights_only" in str(error) or str(error).startswith("Weights only"):
-        return "it holds other objects than tensors and numbers"
+        return OTHER_OBJECTS
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return "".join(c for c in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) if c.isprintable())[:300]
 
@@ -134,31 +142,32 @@ def _head(path: Path) -> bytes:
 
 
 def _is_text(head: bytes) -> bool:
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # not merely a character that the cut went through
-            return False
-        text = head[: error.start].decode()
-    return bool(text) and all(c.isprintable() or c in "\n\r\t\ufeff" for c in text)
+    """Whether the beginning of a file is text, a few stray bytes apart."""
+    if not head or b"\x00" in head:
+        return False
+    shown = sum(byte >= 0x80 or chr(byte).isprintable() or byte in b"\t\n\r\x1b" for byte in head)
+    high = sum(byte >= 0x80 for byte in head)
+    return shown >= 0.95 * len(head) and high <= 0.3 * len(head)
 
 
 def _other_kind(path: Path) -> tuple[str, str] | None:
     """What an unreadable file is, and the way out; None where it is only damaged."""
     head, size = _head(path), path.stat().st_size
-    if not head:
-        return "empty", DOWNLOAD
+    if size < SMALLEST:
+        return ("empty" if not size else f"cut: it has only {size} bytes"), DOWNLOAD
+    if not any(head):
+        return "filled with zeros, as an interrupted copy leaves it", DOWNLOAD
     for magic, found in MAGIC.items():
         if head.startswith(magic):
             return found
     if _is_text(head):
-        return _text_kind(head.decode(errors="ignore").lstrip("\ufeff \n\r\t"))
-    if zipfile.is_zipfile(path):
-        return _zip_kind(path)
-    if head.startswith(b"PK\x03\x04"):
-        return f"cut: a torch file without its end ({size} bytes)", DOWNLOAD
-    if tarfile.is_tarfile(path):
+        return _text_kind(head.decode(errors="replace").lstrip("\ufeff \n\r\t"))
+    if head[257:262] == b"ustar" or (not head.startswith(b"PK") and tarfile.is_tarfile(path)):
         return "a tar archive", UNPACK
+    if head.startswith(b"PK\x03\x04"):
+        if zipfile.is_zipfile(path):
+            return _zip_kind(path)
+        return f"cut: a torch file without its end ({size} bytes)", DOWNLOAD
     if is_safetensors(path):
         return f"cut or damaged: a safetensors file of {_header(path)}", DOWNLOAD
     if head[:1] == b"\x80" and head[1:2] <= b"\x05":
@@ -180,7 +189,7 @@ def _text_kind(text: str) -> tuple[str, str]:
         return "an XML page, often the error of a server, saved in place of the file", DOWNLOAD
     if lower.startswith(("{", "[")):
         return "a JSON text", "give the file of weights beside it"
-    return f"a text that begins {text[:30]!r}", "give the file of weights"
+    return f"a text that begins {text[:30]!a}", "give the file of weights"
 
 
 def _zip_kind(path: Path) -> tuple[str, str] | None:
@@ -189,6 +198,8 @@ def _zip_kind(path: Path) -> tuple[str, str] | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             data = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
+            if any(name.split("/")[1:] == ["constants.pkl"] for name in names):
+                return "a TorchScript archive, which is a program", STATE
             if data:
                 with archive.open(data[0]) as file:
                     return _pickle_kind(file)
@@ -212,19 +223,23 @@ def _pickle_kind(file: IO[bytes]) -> tuple[str, str] | None:
     return (
         f"a pickle of Python objects, among them {shown}; only tensors are read, because objects "
         "can run code",
-        "save the model's state_dict() instead of the model",
+        STATE,
     )
 
 
 def _pickled_names(file: IO[bytes]) -> Iterator[str]:
     """The classes and functions that a file of one or more pickles names."""
     for _ in range(4):  # the old format of torch.save is several pickles in a row
-        texts: list[str] = []
+        texts, memo = [""], list[str]()  # the texts pushed so far; what MEMOIZE kept
         for code, argument, _ in pickletools.genops(file):
             if code.name == "GLOBAL":
                 yield str(argument).replace(" ", ".")
             elif code.name == "STACK_GLOBAL":
                 yield ".".join(texts[-2:])
+            elif code.name == "MEMOIZE":
+                memo.append(texts[-1])
+            elif code.name in ("BINGET", "LONG_BINGET") and int(str(argument)) < len(memo):
+                texts.append(memo[int(str(argument))])
             elif isinstance(argument, str):
                 texts.append(argument)
         if not file.read(1):

@@ -116,6 +116,7 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
         name, config["quick_gelu"] = name.removesuffix(QUICK) + QUICK, True
     model: Any = build_open_clip(config)
     _load_weights(model, {k: v for k, v in state.items() if k not in OPENAI_SIZES}, str(path))
+    _note_unknown(name, config, word, path)
     model.visual.preprocess_cfg = word.normalization
     tokenizer = Tokenizer(config["text_cfg"].get("context_length", 77))
     return FrozenCLIP(model, tokenizer, name=f"{name}/{weights}")
@@ -220,7 +221,7 @@ def _same_tensors(cached: Path, state: Mapping[str, Tensor]) -> bool:
 
 
 def _check_word(name: str, config: Mapping[str, Any], word: MakersWord, path: Path) -> None:
-    """Raise ValueError where the named model is not the maker's; note what is not known."""
+    """Raise ValueError where the named model is not the maker's."""
     for key, (theirs, ours) in _differences(word.model, config).items():
         raise ValueError(
             f"weights {path} are of another model than {name!r}: {word.source} has {key} "
@@ -231,6 +232,10 @@ def _check_word(name: str, config: Mapping[str, Any], word: MakersWord, path: Pa
             f"weights {path} were trained without quick-GELU, as {word.source} says, but the model "
             f"{name!r} is built with it; use {name.removesuffix(QUICK)!r}"
         )
+
+
+def _note_unknown(name: str, config: Mapping[str, Any], word: MakersWord, path: Path) -> None:
+    """Say what was assumed, and what is done otherwise than the maker did."""
     if word.quick_gelu is None and not config.get("quick_gelu"):
         _note(
             f"weights {path}: whether they were trained with quick-GELU is unknown; taken as "
@@ -379,12 +384,12 @@ def _native_config(name: str) -> dict[str, Any]:
     """open_clip's configuration of a model with native ViT towers."""
     import open_clip
 
-    config: dict[str, Any] | None = open_clip.get_model_config(name)
-    if config is None and name.endswith(QUICK):  # any model may have been trained with it
-        config = open_clip.get_model_config(name.removesuffix(QUICK))
-        config = config if config is None else {**config, "quick_gelu": True}
+    listed = open_clip.list_models()  # open_clip would ask the network for other names
+    config: dict[str, Any] | None = open_clip.get_model_config(name) if name in listed else None
+    if config is None and (base := name.removesuffix(QUICK)) != name and base in listed:
+        config = {**open_clip.get_model_config(base), "quick_gelu": True}
     if config is None:
-        known = [*open_clip.list_models(), MOSAIC]
+        known = [*listed, MOSAIC]
         usual = usual_name(name, known)
         near = f"; did you mean {usual!r}?" if usual else did_you_mean(name, known)
         raise ValueError(f"unknown backbone {name!r}{near or '; see open_clip.list_models()'}")
