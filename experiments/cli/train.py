@@ -1,6 +1,7 @@
 """``train``: one run outside a study."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -22,6 +23,7 @@ from experiments.cli.options import (
     Set,
     make_runtime,
 )
+from experiments.run.runtime import Runtime
 
 
 def train_command(
@@ -40,6 +42,12 @@ def train_command(
     from experiments.study.progress import Bar
 
     runtime = make_runtime(runs, data_root, device)
+    lines = data_lines(config, overrides or [], runtime, as_json=as_json)
+
+    def show(epoch: Mapping[str, float]) -> None:
+        print_once(lines, as_json=as_json)
+        bar.show(epoch["epoch"], epoch["epochs"])
+
     with Bar("epochs") as bar:
         folder, record = train_one(
             config_path(config),
@@ -47,12 +55,38 @@ def train_command(
             out,
             runs / "train",
             runtime,
-            on_progress=lambda epoch: bar.show(epoch["epoch"], epoch["epochs"]),
+            on_progress=show,
         )
+    print_once(lines, as_json=as_json)
     print_run(folder, record, as_json=as_json)
     if record.status != "finished":
         print(f"the run {record.status}: {record.message}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def data_lines(config: str, overrides: list[str], runtime: Runtime, *, as_json: bool) -> list[str]:
+    """How the data of a run were read; beside JSON only what was found on disk.
+
+    Raises ValueError for data that cannot be read, and for an image that cannot be decoded.
+    """
+    from experiments.configs import config_path
+    from experiments.run.preflight import preflight, raise_problems
+    from experiments.run.standalone import load_run_config
+    from experiments.study.progress import Bar
+
+    found = preflight([load_run_config(config_path(config), overrides)], runtime)
+    with Bar("opening images") as bar:
+        raise_problems(d.problem() for d in found.decode(runtime, progress=bar.show))
+    return [*found.lines(on_disk=as_json), *found.notes()]
+
+
+def print_once(lines: list[str], *, as_json: bool) -> None:
+    """Print lines and forget them: with the first epoch, when nothing can be refused any more, or
+    at the end; on standard error beside JSON.
+    """
+    for line in lines:
+        print(line, file=sys.stderr if as_json else sys.stdout)
+    lines.clear()
 
 
 def print_run(folder: Path, record: RunRecord, *, as_json: bool) -> None:

@@ -61,7 +61,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
     config = with_canonical_names(config, runtime.data_root)
-    settings, regime = _planned(config)
+    settings, regime = planned(config)
     protocol = protocol_of(settings.protocol)
     protocol.check(
         regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
@@ -113,11 +113,11 @@ def _overlaps(
 
 def learned_shots(config: Config) -> int:
     """The training images per class that a run draws; 0 where it trains nothing or takes all."""
-    settings, _ = _planned(config)
+    settings, _ = planned(config)
     return settings.shots if _trains(settings) and settings.shots_file is None else 0
 
 
-def _planned(config: Config) -> tuple[Experiment, str]:
+def planned(config: Config) -> tuple[Experiment, str]:
     """The settings of a configuration and the method's regime; parts stay references."""
     values: dict[str, Any] = config.operative(ROOT)
     prefix = f"{ROOT}."

@@ -17,6 +17,7 @@ from core.data.dataset import ClassSubset, Dataset
 from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
+from core.finite import NotFiniteError
 from core.seeding import Seeds
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
@@ -35,6 +36,7 @@ from experiments.run.data_inputs import DataInputs, read_data_inputs
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 
@@ -102,25 +104,29 @@ def run(
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
     ``weights.safetensors``, ``correct.json`` (which test images were predicted correctly) and
-    ``predictions.json`` (what was predicted) into ``run_dir``. A loss that is not finite gives a
-    record with the status "diverged". Raises ValueError for bad input.
+    ``predictions.json`` (what was predicted) into ``run_dir``. A loss, a learned tensor or a logit
+    that is not finite gives a record with the status "diverged". Raises ValueError for bad input,
+    weights that are not finite among it.
     """
     started = time.perf_counter()
     write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check_overlap()
+    require_decodable(config, built.inputs, runtime)
     with epoch_log(run_dir, on_progress) as log:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
             result = (learn or train)(built, log)
-        except DivergedError as error:
+            save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+            trained = time.perf_counter()
+            scores = [score_images(built, *scored) for scored in built.scored()]
+        except (DivergedError, NotFiniteError) as error:
+            if learn is not None or not built.model.trainable():
+                raise  # nothing was trained that could have diverged
             return replace(record, status="diverged", message=str(error))
-        save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
-        trained = time.perf_counter()
-        scores = [score_images(built, *scored) for scored in built.scored()]
         ended = time.perf_counter()
         write_correct_images(run_dir, [score.correct for score in scores])
         write_predictions(run_dir, [score.predicted for score in scores])
