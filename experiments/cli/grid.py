@@ -47,7 +47,7 @@ def grid_command(
     from experiments.run.dataset_names import with_canonical_names
     from experiments.run.preflight import DRY_RUN_IMAGES, raise_problems
     from experiments.run.run import fingerprints
-    from experiments.study.data_notes import data_notes
+    from experiments.study.data_changes import data_changes
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
@@ -59,8 +59,8 @@ def grid_command(
     given = read_config_file(config_path(config), overrides or [])
     made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
     study_dir = runs / made.grid.study
-    for note in data_notes(made, study_dir, runtime):
-        print(f"note: {note}", file=sys.stderr)
+    for line in data_changes(made, study_dir, runtime):
+        print(line)
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)
         raise_problems(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES))
