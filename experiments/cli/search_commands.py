@@ -1,7 +1,7 @@
 """The ``search`` command: trials, the random control, and the winner on test images."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, table
 from experiments.configs import read_config_file
+from experiments.run.data_inputs import planned, read_dataset
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.preflight import preflight
 from experiments.run.run import fingerprints
@@ -157,7 +158,8 @@ def describe_search(
     config = with_canonical_names(read_config_file(config_file, overrides), runtime.data_root)
     setup = search_of(config, trials=trials)
     space, search = Space(setup.search.space, setup.base), setup.search
-    known = preflight(_runs_of(setup), runtime)
+    unread = _unread(setup, runtime)
+    found = preflight(_runs_of(setup, without=unread), runtime)
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)
@@ -176,13 +178,27 @@ def describe_search(
         ("sampler, pruner", f"@{type(setup.sampler).__name__}, @{type(setup.pruner).__name__}"),
         *((key, _dimension(shape)) for key, shape in space.describe().items()),
         ("conditional settings", ", ".join(space.conditional) or "none"),
-        *(("note", line) for line in known.notes()),
+        *(("note", line) for line in found.notes()),
+        *(("not checked", f"{name}: {reason}") for name, reason in unread.items()),
     ]
 
 
-def _runs_of(setup: SearchSetup) -> Iterator[Config]:
-    """The default configuration on each dataset, in trials and where the winner is judged."""
+def _unread(setup: SearchSetup, runtime: Runtime) -> dict[str, str]:
+    """The datasets that are not on this machine, with the reason."""
+    unread: dict[str, str] = {}
     for dataset in setup.search.datasets:
+        bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
+        settings, _ = planned(setup.base.with_bindings(bindings, "search"))
+        try:
+            read_dataset(settings, dataset, runtime)
+        except ValueError as error:
+            unread[dataset] = str(error)
+    return unread
+
+
+def _runs_of(setup: SearchSetup, without: Collection[str]) -> Iterator[Config]:
+    """The default configuration on each dataset, in trials and where the winner is judged."""
+    for dataset in (name for name in setup.search.datasets if name not in without):
         bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
         yield setup.base.with_bindings(bindings, "search")
         judged = {key: bindings[key] for key in (f"{ROOT}.dataset", f"{ROOT}.seed")}
