@@ -91,8 +91,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         prints["shots file"] = _content(_shots_path(settings))
     prints |= {label: _content(path) for label, path in _part_files(config).items()}
     drawn = _drawn(settings, full)
-    draws = _trains(settings) and settings.shots_file is None
-    shortage = describe_shortage(full, settings.shots) if draws else ""
+    shortage = _shortage(settings, full)
     if protocol.judged_by == "validation":
         if settings.selection not in protocol.selections:
             raise ValueError(
@@ -109,6 +108,12 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         allowed=settings.overlap == "allowed",
         shortage=shortage,
     )
+
+
+def _shortage(settings: Experiment, full: Dataset) -> str:
+    if settings.shots_file is not None or not _trains(settings):
+        return ""
+    return describe_shortage(full, settings.shots)
 
 
 def _overlaps(
