@@ -91,22 +91,21 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         prints["shots file"] = _content(_shots_path(settings))
     prints |= {label: _content(path) for label, path in _part_files(config).items()}
     drawn = _drawn(settings, full)
-    shortage = _shortage(settings, full)
     if protocol.judged_by == "validation":
         if settings.selection not in protocol.selections:
             raise ValueError(
                 f"the protocol {protocol.name!r} scores validation images, got "
                 f"experiment.selection = {settings.selection!r}; use 'last'"
             )
-        full = drawn = validation_only(drawn)
+        drawn = validation_only(drawn)
     return DataInputs(
-        full=full,
+        full=full if protocol.judged_by == "test" else drawn,
         dataset=drawn,
         targets=targets,
         fingerprints=prints,
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
         allowed=settings.overlap == "allowed",
-        shortage=shortage,
+        shortage=_shortage(settings, full),
     )
 
 
