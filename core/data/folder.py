@@ -28,6 +28,7 @@ from typing import Literal
 
 from PIL import Image
 
+from core.config import OneSlot
 from core.data.benchmarks.definitions import PLAIN_TEMPLATE
 from core.data.dataset import Dataset, Item
 from core.data.images import open_rgb
@@ -239,7 +240,7 @@ def _template(layout: FolderLayout) -> str:
 
 def require_template(template: object, where: str) -> str:
     """The template. Raises ValueError unless it is text with one ``{}`` and no other brace."""
-    if not isinstance(template, str) or template.count("{}") != 1 or template.count("{") != 1:
+    if not isinstance(template, str) or not OneSlot().allows(template):
         raise ValueError(f"{where}: template must be text with one {{}}, got {template!r}")
     return template
 
