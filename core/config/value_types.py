@@ -86,7 +86,7 @@ class OneSlot:
         return "{}" in text and not set("{}") & set(beside) and not (beside and not beside.strip())
 
     def __str__(self) -> str:
-        return "with {} once, in the place of the class name, and no other brace"
+        return "(a prompt template: {} exactly once, no other brace)"
 
 
 NUMERIC_RULES = (AtLeast, Above, Between)
@@ -138,7 +138,7 @@ def _hint(value: object, rule: str) -> str:
         return f"; a class is written @{value.lstrip('@')}, without quotes"
     if rule.startswith("(") and not isinstance(value, tuple | list):
         return "; a sequence of one is written [x]"
-    if rule.startswith("text"):
+    if rule.startswith("text") and not isinstance(value, str):
         return "; text is written in quotes"
     return ""
 

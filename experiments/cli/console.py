@@ -34,6 +34,12 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what a user should know before the work begins, on standard error."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
 def print_json(value: object) -> None:
     """Print a value as indented JSON on standard output."""
     print(json.dumps(value, indent=1, default=str))

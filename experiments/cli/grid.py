@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from core.program import command_line, same_command
-from experiments.cli.console import console, table
+from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
     RUNS,
     Config,
@@ -53,6 +53,7 @@ def grid_command(
     runtime = make_runtime(runs, data_root, device)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     made = plan(read_config_file(config_path(config), overrides or []), fingerprint_of, yes=yes)
+    print_notes(made.notes)
     study_dir = runs / made.grid.study
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)

@@ -10,7 +10,7 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.program import command_line, same_command
 from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
-from experiments.cli.console import console, percent, table
+from experiments.cli.console import console, percent, print_notes, table
 from experiments.configs import read_config_file
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
@@ -64,6 +64,7 @@ class SearchCommand:
         """
         config = read_config_file(config_file, overrides)
         setups = [search_of(config, trials=trials)]
+        print_notes(setups[0].notes)
         setups += [search_of(config, trials=trials, control=True)] if control else []
         outcomes: list[SearchOutcome] = []
         for setup in setups:
@@ -149,6 +150,7 @@ def _shown(name: str, value: float | None) -> str:
 def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
     """The plan of a search as rows of two columns; checks everything, runs nothing."""
     setup = search_of(read_config_file(config_file, overrides), trials=trials)
+    print_notes(setup.notes)
     space, search = Space(setup.search.space, setup.base), setup.search
     if search.storage:
         check_storage(search.storage)

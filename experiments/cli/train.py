@@ -7,7 +7,7 @@ from statistics import fmean
 import typer
 
 from core.metrics import harmonic_mean
-from core.store.names import RECORD_NAME
+from core.store.names import RECORD_NAME, TRAIN_FOLDER
 from core.store.record import RunRecord
 from experiments.cli.console import console, percent, table
 from experiments.cli.options import (
@@ -44,7 +44,7 @@ def train_command(
             config_path(config),
             overrides or [],
             out,
-            runs / "train",
+            runs / TRAIN_FOLDER,
             runtime,
             on_progress=lambda epoch: bar.show(epoch["epoch"], epoch["epochs"]),
         )
