@@ -18,8 +18,7 @@ from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
 from experiments.search.scheduler import SearchOutcome, run_trials
-from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of
-from experiments.search.space import Space
+from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of, space_of
 from experiments.study.driver import run_study
 from experiments.study.planner import FingerprintOf
 from experiments.study.progress import make_progress
@@ -151,7 +150,7 @@ def describe_search(config_file: Path, overrides: Sequence[str], trials: int | N
     """The plan of a search as rows of two columns; checks everything, runs nothing."""
     setup = search_of(read_config_file(config_file, overrides), trials=trials)
     print_notes(setup.notes)
-    space, search = Space(setup.search.space, setup.base), setup.search
+    space, search = space_of(setup), setup.search
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)

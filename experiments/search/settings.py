@@ -35,7 +35,7 @@ from core.store.search import is_search, read_definition, write_definition
 from experiments.search.samplers import Pruner, Sampler
 from experiments.search.space import Space
 from experiments.study.planner import ROOT, FingerprintOf
-from experiments.study.replaced import replaced_settings
+from experiments.study.replaced import OVERRIDE, replaced_settings
 
 SEARCH = "search"
 SPACE = "search.space"
@@ -125,6 +125,14 @@ class Search(Configurable):
     stage: Stage = "seed"
     run_seconds: PositiveFloat | None = None
     storage: str | None = None
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        """Without a pruner nothing is decided after a stage."""
+        pruner: Any = lookup(parameters["pruner"].name).cls
+        if pruner.prunes or parameters["stage"] == "seed":
+            return {}
+        return {"stage": "@NoPruning never ends a trial early; remove it, or use a pruner"}
 
     def __post_init__(self) -> None:
         checked_study_name(self.study, "search.study")
@@ -233,6 +241,7 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     without_parts = (
         config.with_bindings({SPACE: {}}, SEARCH) if SPACE in config.bindings else config
     )
+    _check_own(without_parts)
     values: dict[str, Any] = without_parts.operative(SEARCH)
     values[SPACE] = config.bindings[SPACE]
     search = Search(**_own(values, SEARCH))
@@ -265,6 +274,32 @@ def _own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _of_kind(config: Config, *kinds: str) -> list[str]:
     """Bindings of classes of these kinds."""
     return [key for key in config.bindings if lookup(key.rpartition(".")[0]).kind in kinds]
+
+
+def _check_own(config: Config) -> None:
+    """Every setting of the search, its sampler and its pruner must have an effect; a file may hold
+    those of other samplers, too.
+    """
+    plugged = {config.bindings.get(f"{SEARCH}.{slot}") for slot in ("sampler", "pruner")}
+    own = {key for key in config.bindings if key.startswith(f"{SEARCH}.")}
+    own |= {
+        key
+        for key in _of_kind(config, "sampler", "pruner")
+        if config.sources[key] == OVERRIDE or Reference(key.rpartition(".")[0]) in plugged
+    }
+    config.without(config.bindings.keys() - own).check_used((SEARCH,))
+
+
+def space_of(setup: SearchSetup) -> Space:
+    """The space of a search. Raises ValueError for one that it, or the sampler, cannot search."""
+    space = Space(setup.search.space, setup.base)
+    if setup.sampler.needs_ranges and not space.common_ranges:
+        name = type(setup.sampler).__name__
+        raise ValueError(
+            f"@{name} adapts to ranges of numbers that every trial has and draws the rest at "
+            f"random, but search.space has none ({', '.join(space.dimensions)}); use @TPE or @GP"
+        )
+    return space
 
 
 def _check_sampler(search: Search, sampler: Sampler, pruner: Pruner) -> None:
