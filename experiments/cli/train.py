@@ -9,6 +9,7 @@ import typer
 from core.metrics import harmonic_mean
 from core.store.names import RECORD_NAME, TRAIN_FOLDER
 from core.store.record import RunRecord
+from core.streams import one_line
 from experiments.cli.console import console, percent, table
 from experiments.cli.options import (
     RUNS,
@@ -50,7 +51,7 @@ def train_command(
         )
     print_run(folder, record, as_json=as_json)
     if record.status != "finished":
-        print(f"the run {record.status}: {record.message}", file=sys.stderr)
+        print(f"the run {record.status}: {one_line(record.message)}", file=sys.stderr)
         raise typer.Exit(1)
 
 
