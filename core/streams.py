@@ -38,7 +38,8 @@ class GuardedStream:
     """A text stream whose readers may go and whose text cannot steer a terminal.
 
     ``essential``: output that is lost for another reason than a reader that has gone, such as a
-    full disk, is an error. ``rich`` writes its own control sequences to ``unfiltered``.
+    full disk, is an error. The library ``rich`` writes control sequences of its own, to the stream
+    that it finds as ``rich_proxied_file``; who prints with it makes names printable.
     """
 
     def __init__(self, stream: TextIO, *, essential: bool, filtered: bool = True) -> None:
@@ -50,8 +51,8 @@ class GuardedStream:
         return getattr(self.stream, name)
 
     @property
-    def unfiltered(self) -> Any:
-        """The same stream for a writer that makes its text printable itself."""
+    def rich_proxied_file(self) -> "GuardedStream":
+        """The same stream, unfiltered."""
         return GuardedStream(self.stream, essential=self.essential, filtered=False)
 
     def write(self, text: str) -> int:
@@ -104,11 +105,6 @@ def guarded_streams() -> Iterator[None]:
                 stream.stream = _nowhere()
         _silence_lost(before)
         sys.stdout, sys.stderr = before
-
-
-def unfiltered(stream: TextIO) -> TextIO:
-    """The stream for a writer with control sequences of its own, such as ``rich``."""
-    return stream.unfiltered if isinstance(stream, GuardedStream) else stream
 
 
 def _guarded(stream: TextIO | None, *, essential: bool) -> Any:

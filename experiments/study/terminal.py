@@ -6,7 +6,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from core.streams import printable, unfiltered
+from core.streams import printable
 
 PLAIN_WIDTH = 160
 MIN_WIDTH = 20
@@ -21,7 +21,7 @@ class PrintableConsole(Console):
 
     def __init__(self, stream: TextIO | None = None) -> None:
         stream = stream or sys.stdout
-        super().__init__(file=unfiltered(stream), highlight=False, emoji=False)
+        super().__init__(file=stream, highlight=False, emoji=False)
         if not stream.isatty():
             self.width = PLAIN_WIDTH
         elif self.width < MIN_WIDTH:
