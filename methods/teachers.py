@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.clip.backbone import shared_clip
 from core.clip.frozen import POOLED, FrozenCLIP
-from core.config import Configurable, build, config_from_text, register
+from core.config import Configurable, PromptTemplate, build, config_from_text, register
 from core.finite import check_finite
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
@@ -91,7 +91,7 @@ class ZeroShotTeacher(Teacher):
         *,
         backbone: str | None = None,
         weights: str | None = None,
-        templates: tuple[str, ...] = (),
+        templates: tuple[PromptTemplate, ...] = (),
     ) -> None:
         clip = _clip(backbone, weights, student) if backbone else student
         super().__init__(student, ZeroShot(clip, classes, NO_SEEDS, templates=templates))

@@ -32,8 +32,9 @@ from core.data.image_files import (
     subfolders,
 )
 from core.data.part_names import PARTS, part_folders, part_name
-from core.data.reading import counted, printable
+from core.data.reading import counted
 from core.data.split_file import PREFIX, read_split
+from core.streams import printable
 
 _PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _MAX_WRAPPERS = 8

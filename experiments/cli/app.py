@@ -5,11 +5,12 @@ imports what it needs when it is called, so that help and usage errors appear wi
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
+from core.streams import guarded_streams, one_line
 from experiments.cli.bench import bench_command
 from experiments.cli.data import data_app
 from experiments.cli.diff import diff_command
@@ -73,14 +74,20 @@ UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == 
 
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    with guarded_streams():
+        return _run(sys.argv[1:])
+
+
+def _run(words: Sequence[str]) -> int:
+    arguments = [word for word in words if word != "--debug"]
+    debug = len(arguments) < len(words)
     try:
         return int(app(arguments or ["--help"], standalone_mode=False) or 0)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except UsageProblem as error:
-        print(f"error: {error.format_message().rstrip('.')}; try --help", file=sys.stderr)
+        usage = one_line(error.format_message()).rstrip(".")
+        print(f"error: {usage}; try --help", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; rerun the same command to continue", file=sys.stderr)
@@ -88,5 +95,5 @@ def main() -> int:
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

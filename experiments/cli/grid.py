@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from core.program import command_line, same_command
-from experiments.cli.console import console, table
+from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
     RUNS,
     Config,
@@ -58,9 +58,9 @@ def grid_command(
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     given = read_config_file(config_path(config), overrides or [])
     made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
+    print_notes(made.notes)
     study_dir = runs / made.grid.study
-    for note in data_notes(made, study_dir, runtime):
-        print(f"note: {note}", file=sys.stderr)
+    print_notes(data_notes(made, study_dir, runtime))
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)
         raise_problems(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from core.store.names import IMPORTED_FOLDER
 from experiments.cli.options import (
     RUNS,
     Config,
@@ -36,6 +37,6 @@ def import_command(
 
     runtime = make_runtime(runs, data_root, device)
     folder, record = import_checkpoint(
-        checkpoint, config_path(config), overrides or [], out, runs / "imported", runtime
+        checkpoint, config_path(config), overrides or [], out, runs / IMPORTED_FOLDER, runtime
     )
     print_run(folder, record, as_json=as_json)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from core.store.names import CACHE_FOLDER
 from experiments.run.runtime import Runtime
 
 RUNS = Path("runs")
@@ -37,4 +38,4 @@ def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
 
 def cache_dir(runs: Path) -> Path:
     """The folder in which rendered datasets, folder indexes and features are cached."""
-    return (runs / "cache").absolute()
+    return (runs / CACHE_FOLDER).absolute()

@@ -10,7 +10,7 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.program import command_line, same_command
 from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
-from experiments.cli.console import console, percent, table
+from experiments.cli.console import console, percent, print_notes, table
 from experiments.configs import read_config_file
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.run import fingerprints
@@ -19,8 +19,7 @@ from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
 from experiments.search.scheduler import SearchOutcome, run_trials
-from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of
-from experiments.search.space import Space
+from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of, space_of
 from experiments.study.driver import run_study
 from experiments.study.planner import FingerprintOf
 from experiments.study.progress import make_progress
@@ -66,6 +65,7 @@ class SearchCommand:
         config = read_config_file(config_file, overrides)
         config = with_canonical_names(config, self.runtime.data_root)
         setups = [search_of(config, trials=trials)]
+        print_notes(setups[0].notes)
         setups += [search_of(config, trials=trials, control=True)] if control else []
         outcomes: list[SearchOutcome] = []
         for setup in setups:
@@ -151,7 +151,8 @@ def _shown(name: str, value: float | None) -> str:
 def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
     """The plan of a search as rows of two columns; checks everything, runs nothing."""
     setup = search_of(read_config_file(config_file, overrides), trials=trials)
-    space, search = Space(setup.search.space, setup.base), setup.search
+    print_notes(setup.notes)
+    space, search = space_of(setup), setup.search
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)

@@ -35,6 +35,7 @@ from experiments.search.settings import (
     SearchSetup,
     definition_of,
     keep_definition,
+    space_of,
 )
 from experiments.search.space import Choice, Dimension, Space
 from experiments.search.trials import TrialRuns, judge, runs_of_trial
@@ -81,7 +82,7 @@ def run_trials(
     another search of this name in the folder, and for a folder in use by another driver.
     """
     progress = progress or NoProgress()
-    space = Space(setup.search.space, setup.base)
+    space = space_of(setup)
     definition = definition_of(setup, space, fingerprint_of)
     url = setup.search.storage
     if url:

@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from core.streams import one_line
+
 PROGRESS_SECONDS = 0.2
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -56,7 +58,7 @@ def execute(entry: str, payload: Mapping[str, Any], on_progress: Progress) -> st
         return json.dumps({"kind": "done", "result": result}, allow_nan=False)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        message = traceback.format_exception_only(error)[-1].strip()
+        message = one_line(traceback.format_exception_only(error)[-1])  # in full in the log
         fatal = isinstance(error, ValueError)
         return json.dumps({"kind": "failed", "message": message, "fatal": fatal})
 
