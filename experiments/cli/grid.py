@@ -47,7 +47,7 @@ def grid_command(
     from experiments.run.dataset_names import with_canonical_names
     from experiments.run.preflight import DRY_RUN_IMAGES, raise_problems
     from experiments.run.run import fingerprints
-    from experiments.study.data_notes import data_notes
+    from experiments.study.data_changes import data_changes
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
@@ -60,7 +60,8 @@ def grid_command(
     made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
     print_notes(made.notes)
     study_dir = runs / made.grid.study
-    print_notes(data_notes(made, study_dir, runtime))
+    for line in data_changes(made, study_dir, runtime):
+        print(line)
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)
         raise_problems(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES))

@@ -45,11 +45,11 @@ def search_command(
     from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
 
+    runtime = make_runtime(runs, data_root, device)
     if dry_run:
-        rows = describe_search(config_path(config), overrides or [], trials)
+        rows = describe_search(config_path(config), overrides or [], trials, runtime)
         console().print(table(f"search {config}", ["item", "value"], rows))
         return
-    runtime = make_runtime(runs, data_root, device)
     command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final

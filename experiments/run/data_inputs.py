@@ -12,7 +12,7 @@ from core.config import Config, Reference, lookup
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.dataset_names import canonical_name
-from core.data.fewshot import few_shot
+from core.data.fewshot import describe_shortage, few_shot
 from core.data.listings import keep_listing
 from core.data.shots import with_shots
 from core.data.splits import SplitFractions
@@ -36,7 +36,8 @@ class DataInputs:
     """The datasets of a run: as read, after the few-shot draw, and the test-only targets.
 
     ``fingerprints`` has one entry for each of them and one for every other file that is read.
-    ``overlaps`` has a line for every list of test images that holds training images.
+    ``overlaps`` has a line for every list of test images that holds training images, ``shortage``
+    one where classes have fewer images than shots.
     """
 
     full: Dataset
@@ -45,6 +46,13 @@ class DataInputs:
     fingerprints: dict[str, str]
     overlaps: tuple[str, ...] = ()
     allowed: bool = False
+    shortage: str = ""
+
+    @property
+    def cautions(self) -> list[str]:
+        """What a person should know of the images before a run."""
+        allowed = [f"{line}; allowed by experiment.overlap" for line in self.overlaps]
+        return [*([self.shortage] if self.shortage else []), *allowed]
 
     def check_overlap(self) -> None:
         """Raise ValueError where test images are training images too and nobody allowed it."""
@@ -83,6 +91,8 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         prints["shots file"] = _content(_shots_path(settings))
     prints |= {label: _content(path) for label, path in _part_files(config).items()}
     drawn = _drawn(settings, full)
+    draws = _trains(settings) and settings.shots_file is None
+    shortage = describe_shortage(full, settings.shots) if draws else ""
     if protocol.judged_by == "validation":
         if settings.selection not in protocol.selections:
             raise ValueError(
@@ -97,6 +107,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         fingerprints=prints,
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
         allowed=settings.overlap == "allowed",
+        shortage=shortage,
     )
 
 
@@ -109,12 +120,6 @@ def _overlaps(
         on_val=protocol_of(settings.protocol).judged_by == "validation",
     )
     return tuple(overlaps(source, targets, rule))
-
-
-def learned_shots(config: Config) -> int:
-    """The training images per class that a run draws; 0 where it trains nothing or takes all."""
-    settings, _ = planned(config)
-    return settings.shots if _trains(settings) and settings.shots_file is None else 0
 
 
 def planned(config: Config) -> tuple[Experiment, str]:

@@ -30,6 +30,7 @@ class Preflight:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     paths: dict[str, dict[str, None]] = field(default_factory=dict)
     idle: dict[str, list[str]] = field(default_factory=dict)
+    cautions: dict[str, None] = field(default_factory=dict)
 
     def lines(self, *, on_disk: bool = False) -> list[str]:
         """How each dataset was read, one line a fact; ``on_disk`` leaves out what is built in."""
@@ -37,8 +38,8 @@ class Preflight:
         return [line for dataset in shown for line in describe_reading(dataset)]
 
     def notes(self) -> list[str]:
-        """Settings without effect on some of the datasets."""
-        return [note for notes in self.idle.values() for note in notes]
+        """Settings without effect on some of the datasets, and what to know of the images."""
+        return [*(note for notes in self.idle.values() for note in notes), *self.cautions]
 
     def decode(
         self, runtime: Runtime, *, progress: Progress | None = None, limit: int | None = None
@@ -56,14 +57,16 @@ class Preflight:
 def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     """The data that runs will read.
 
-    Raises ValueError for data that cannot be read, and for a setting of the split that has no
-    effect on any dataset of any run.
+    Raises ValueError for data that cannot be read, for test images that are training images too,
+    and for a setting of the split that has no effect on any dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
     idle: dict[str, list[str]] = {}
     for config in configs:
         settings, inputs = planned(config)[0], read_data_inputs(config, runtime)
+        inputs.check_overlap()
+        found.cautions |= dict.fromkeys(inputs.cautions)
         for dataset, items in images_of_run(config, inputs):
             found.paths.setdefault(dataset.name, {}).update(dict.fromkeys(i.path for i in items))
         datasets = (inputs.full, *inputs.targets)
