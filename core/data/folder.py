@@ -218,7 +218,7 @@ def _own_names(layout: FolderLayout, folders: tuple[str, ...]) -> tuple[str, ...
     for name in names:
         if name != printable(name):
             raise ValueError(
-                f"{layout.images}: the class name {printable(name)!r} is not UTF-8, so no prompt "
+                f"{layout.images}: the class name '{printable(name)}' is not UTF-8, so no prompt "
                 "can be made of it; rename its folder"
             )
     return names

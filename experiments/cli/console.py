@@ -22,7 +22,7 @@ def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0
 ) -> Table:
     """A table whose last ``numbers`` columns are right-aligned; square brackets are plain text."""
-    made = Table(title=title, title_justify="left", header_style="bold")
+    made = Table(title=printable(title), title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
         right = index >= len(columns) - numbers
         made.add_column(column, justify="right" if right else "left", overflow="fold")
