@@ -325,11 +325,15 @@ def _set_aside(folders: Sequence[str]) -> list[str]:
 def _beside(chain: Sequence[Path], settings: FolderSettings) -> list[str]:
     """What lies beside the images and is not read, and ``ignore`` as far as it has an effect."""
     here = {name for folder in chain for name in os.listdir(folder)}
+    folders = {name for name in here for folder in chain if (folder / name).is_dir()}
     if absent := [name for name in settings.ignore if name not in here]:
         raise ValueError(
             f"{settings.file}: ignore names {absent[0]!r}, which is not in {chain[0]}; remove it"
         )
     found = []
+    if left := [name for name in sorted(here) if is_system(name) and not name.startswith(".")]:
+        names = ", ".join(f"{name}/" if name in folders else name for name in left)
+        found.append(f"{names}: left by an operating system")
     if settings.ignore:
         found.append(f"{', '.join(map(printable, settings.ignore))}: by {SETTINGS_NAME}")
     loose = [
