@@ -76,7 +76,7 @@ def read_folder(
 ) -> Dataset:
     """Read a tree on disk. Every listed file must exist; none is decoded yet.
 
-    ``name`` defaults to ``folder/<folder name>``. ``template`` defaults to that of
+    ``name`` defaults to ``folder/`` and the absolute path. ``template`` defaults to that of
     ``refinelab.json``, then to the published one of the split file's name, then to "a photo of a
     {}.". ``fractions`` and ``split_seed`` matter only for the ``classes`` layout.
 
@@ -95,7 +95,7 @@ def read_folder(
     names = _own_names(layout, listing.class_names)
     train, val, test = listing.lists
     return Dataset(
-        name=name or f"folder/{layout.home.resolve().name}",
+        name=name or f"folder/{path.resolve().as_posix()}",
         class_names=names,
         template=_template(layout) if template is None else require_template(template, str(path)),
         train=train,

@@ -193,7 +193,8 @@ def data_shots(
     """Write the images of a few-shot draw to a file for experiment.shots_file."""
     from core.data.benchmarks.definitions import BENCHMARKS
     from core.data.benchmarks.read_benchmark import first_run as first_run_of
-    from core.data.catalog import data_root, load_dataset
+    from core.data.catalog import load_dataset
+    from core.data.dataset_names import data_root
     from core.data.fewshot import few_shot
     from core.data.shots import write_shots
 

@@ -44,8 +44,10 @@ def grid_command(
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
+    from experiments.run.dataset_names import with_canonical_names
     from experiments.run.preflight import DRY_RUN_IMAGES, require_readable
     from experiments.run.run import fingerprints
+    from experiments.study.data_notes import data_notes
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
@@ -54,8 +56,11 @@ def grid_command(
 
     runtime = make_runtime(runs, data_root, device)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
-    made = plan(read_config_file(config_path(config), overrides or []), fingerprint_of, yes=yes)
+    given = read_config_file(config_path(config), overrides or [])
+    made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
     study_dir = runs / made.grid.study
+    for note in data_notes(made, study_dir, runtime):
+        print(f"note: {note}", file=sys.stderr)
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)
         require_readable(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES))

@@ -10,6 +10,7 @@ import typer
 from core.metrics import harmonic_mean
 from core.store.names import RECORD_NAME
 from core.store.record import RunRecord
+from core.store.run_facts import short_counts, target_scores
 from experiments.cli.console import console, percent, table
 from experiments.cli.options import (
     RUNS,
@@ -102,18 +103,35 @@ def describe_run(record: RunRecord) -> list[tuple[str, str]]:
         ("dataset", record.dataset),
         *_rules(record),
         ("seed, shots", f"{'-' if record.seed is None else record.seed}, {record.shots}"),
+        *_cautions(record),
         ("status", f"{record.status} {record.message}".strip()),
     ]
     rows += [(f"{e.target} accuracy %", percent(e.accuracy)) for e in record.evaluations]
     base, new = record.accuracy("base"), record.accuracy("new")
     if base is not None and new is not None:
         rows.append(("harmonic mean %", percent(harmonic_mean(base, new))))
-    others = [e.accuracy for e in record.evaluations if e.dataset != record.dataset]
+    others = [e.accuracy for e in target_scores(record)]
     if others:
         rows.append((f"average over {len(others)} targets %", percent(fmean(others))))
     if record.cost is not None:
         rows.append(("training seconds", f"{record.cost.train_seconds:.2f}"))
         rows.append(("trainable parameters", f"{record.cost.trainable_parameters:,}"))
+    return rows
+
+
+def _cautions(record: RunRecord) -> list[tuple[str, str]]:
+    """What a reader of the accuracies has to know about the images of the run."""
+    rows = []
+    if short := short_counts(record):
+        used = str(min(short)) if min(short) == max(short) else f"{min(short)} to {max(short)}"
+        text = (
+            f"{len(short)} of {len(record.drawn_per_class)} trained classes have fewer than "
+            f"{record.shots} training images and used all of them: {used}"
+        )
+        rows.append(("shots used", text))
+    if record.shared_images:
+        text = f"{record.shared_images}, so the accuracies are too high"
+        rows.append(("test images seen in training", text))
     return rows
 
 

@@ -12,8 +12,9 @@ from core.data.benchmarks.read_benchmark import (
     MissingImagesError,
     read_benchmark,
 )
-from core.data.catalog import data_root, load_dataset
+from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset, Dataset
+from core.data.dataset_names import data_root
 from core.data.decoding import Progress, decode_all
 from core.data.fewshot import few_shot
 from core.data.item_hashes import describe_items

@@ -206,7 +206,7 @@ def test_a_json_that_is_not_read_is_refused_with_the_line_to_write(
 def test_a_split_file_above_the_images_under_another_name_is_refused(tmp_path):
     tree = make(tmp_path / "pets", "images")
     (tree / "split_Pets.json").write_text(split_of(tree))
-    with pytest.raises(ValueError, match="mv split_Pets.json split_zhou_Pets.json"):
+    with pytest.raises(ValueError, match=r"mv split_Pets\.json split_zhou_Pets\.json"):
         read_folder(tree / "images")
 
 
