@@ -42,9 +42,7 @@ def paths_of(dataset):
 
 def test_images_are_opened_once_and_again_when_they_change(tree, tmp_path, opened):
     dataset, cache, steps = read_folder(tree), tmp_path / "cache", []
-    found = decode_all(
-        dataset, paths_of(dataset), cache, progress=lambda *step: steps.append(step)
-    )
+    found = decode_all(dataset, paths_of(dataset), cache, progress=lambda *step: steps.append(step))
     assert (found.total, found.unreadable, found.unopened) == (20, {}, 0) and found.problem() == ""
     assert sorted(opened) == sorted(paths_of(dataset)) and steps[-1] == (20, 20)
     opened.clear()
