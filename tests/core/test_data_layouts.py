@@ -96,6 +96,45 @@ def test_a_wrapper_is_read_through_and_said(tmp_path):
     assert counts(found) == [3, 0, 3] and "split file" in found.reading.layout
 
 
+def test_folders_of_annotations_are_set_aside_and_named(tmp_path):
+    make(tmp_path / "a", "images")
+    save(tmp_path / "a" / "annotations" / "trimaps" / "1.png")
+    make(tmp_path / "b", "images/train", "images/test")
+    save(tmp_path / "b" / "labels" / "train" / "1.png")
+    make(tmp_path / "c", "train", "test")
+    (tmp_path / "c" / "docs").mkdir()
+    for name, folder in (("a", "annotations"), ("b", "labels"), ("c", "docs")):
+        found = read_folder(tmp_path / name)
+        assert found.class_names == CLASSES
+        assert f"{folder}/: not class folders" in found.reading.ignored
+    masks = make(tmp_path / "d", "images", "masks")
+    with pytest.raises(ValueError, match=r"folders \(images, masks\) hold the same folders"):
+        read_folder(masks)
+    named = read_folder(make(tmp_path / "e", "", classes=("labels", "photos", "cups")))
+    assert named.class_names == ("cups", "labels", "photos")
+
+
+def test_files_directly_in_a_part_are_counted(tmp_path):
+    make(tmp_path, "train", "test")
+    save(tmp_path / "train" / "loose.png")
+    (tmp_path / "test" / "labels.csv").write_text("")
+    text = "\n".join(read_folder(tmp_path).reading.ignored)
+    assert "1 image directly in" in text and "first loose.png" in text
+    assert "labels.csv: files in" in text
+
+
+def test_an_empty_class_says_what_is_there(tmp_path):
+    make(tmp_path, "")
+    (tmp_path / "yak").mkdir()
+    (tmp_path / "yak" / "1.heic").write_text("")
+    with pytest.raises(ValueError, match=r"class folder 'yak' .*, but 1 \.heic; add images"):
+        read_folder(tmp_path)
+    (tmp_path / "flat").mkdir()
+    save(tmp_path / "flat" / "1.png")
+    with pytest.raises(ValueError, match=r"no class folders \(1 image directly in it\)"):
+        read_folder(tmp_path / "flat")
+
+
 @pytest.mark.parametrize("folder", ["train", "Training", "test", "val", "train_set", "cars_train"])
 def test_one_part_alone_is_refused(tmp_path, folder):
     with pytest.raises(ValueError, match=rf"has {folder}/ but no .*/; add it beside"):
@@ -228,10 +267,10 @@ def test_what_is_ignored_is_counted_by_reason(tmp_path):
     for line in (
         "2 .heic, 1 .avif, 1 .svg: image formats that are not read",
         "1 without suffix, 1 .txt: not images",
-        "__MACOSX/: left by an operating system",
+        "__MACOSX: left by an operating system",
         "4 hidden or system files",
         "annotations/: not class folders",
-        "1 image outside the class folders, first loose.png",
+        "which belong to no class, first loose.png",
         "labels.csv: files beside the images",
         "1 link to folders below a class folder",
     ):
