@@ -53,7 +53,7 @@ class Decoded:
         more = ", ..." if len(bad) > _SHOWN else ""
         also = f"; also {others.removeprefix(', ')}{more}" if others else ""
         return (
-            f"{self.name}: {len(bad)} of {counted(self.total, 'image')} cannot be decoded, first: "
+            f"{len(bad)} of {counted(self.total, 'image')} cannot be read, first: "
             f"{printable(self.unreadable[bad[0]])}{also}"
         )
 

@@ -71,13 +71,13 @@ def data_lines(config: str, overrides: list[str], runtime: Runtime, *, as_json: 
     Raises ValueError for data that cannot be read, and for an image that cannot be decoded.
     """
     from experiments.configs import config_path
-    from experiments.run.preflight import preflight, raise_problems
+    from experiments.run.preflight import preflight, require_readable
     from experiments.run.standalone import load_run_config
     from experiments.study.progress import Bar
 
     found = preflight([load_run_config(config_path(config), overrides)], runtime)
     with Bar("opening images") as bar:
-        raise_problems(d.problem() for d in found.decode(runtime, progress=bar.show))
+        require_readable(found.decode(runtime, progress=bar.show))
     return [*found.lines(on_disk=as_json), *found.notes()]
 
 
