@@ -1,5 +1,6 @@
 """One run: build everything from a configuration, train, evaluate, and record the outcome."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -21,10 +22,10 @@ from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
 from core.store.predictions import PredictedClasses, write_predictions
-from core.store.record import Cost, Evaluation, RunRecord
+from core.store.record import Cost, Evaluation, RunRecord, read_record
 from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
-from core.train.checkpoints import load_checkpoint, save_checkpoint
+from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
@@ -36,8 +37,11 @@ from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
+from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,7 @@ class Assembly:
     source: ImageSource
     seeds: Seeds
     autocast: AbstractContextManager[Any]
+    changes: tuple[str, ...] = ()  # of what a stored run depended on, where they are allowed
 
     @property
     def dataset(self) -> Dataset:
@@ -75,6 +80,17 @@ class Assembly:
     def scored_subsets(self) -> tuple[ClassSubset, ...]:
         """The class subsets of the run's own dataset that the protocol scores."""
         return self.protocol.scored
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprints of the data and of the frozen model, as a record holds them."""
+        trains, spec = bool(self.model.trainable()), self.model.method.clip.spec
+        return {
+            **self.inputs.fingerprints,
+            "few_shot": self.dataset.fingerprint if trains else "",
+            "backbone": spec.fingerprint,
+            "activation": "quick-GELU" if spec.quick_gelu else "GELU",
+        }
 
     def scored(self) -> list[tuple[Dataset, ClassSubset]]:
         """Everything that the protocol scores: its own subsets, then the other datasets."""
@@ -109,13 +125,13 @@ def run(
     write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
-    with epoch_log(run_dir, on_progress) as log:
+    with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
-            result = (learn or train)(built, log)
-            save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+            result = (learn or train)(built, epochs)
+            sha256 = save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
             trained = time.perf_counter()
             scores = [score_images(built, *scored) for scored in built.scored()]
         except (DivergedError, NotFiniteError) as error:
@@ -133,9 +149,13 @@ def run(
             peak_memory_mb=peak_memory_mb(device),
             trainable_parameters=sum(p.numel() for p in built.model.trainable()),
         )
-        epoch = result.selected_epoch
-        evaluations = tuple(score.evaluation for score in scores)
-        return replace(record, evaluations=evaluations, cost=cost, selected_epoch=epoch)
+        return replace(
+            record,
+            evaluations=tuple(score.evaluation for score in scores),
+            cost=cost,
+            selected_epoch=result.selected_epoch,
+            weights_sha256=sha256 if learned_state(built.model) else "",
+        )
 
 
 def train(built: Assembly, log: Progress) -> FitResult:
@@ -250,13 +270,37 @@ def assemble(config: Config, runtime: Runtime) -> Assembly:
     )
 
 
-def reload(run_dir: Path, runtime: Runtime) -> Assembly:
-    """A finished run, rebuilt with its learned weights. Raises ValueError for missing files."""
+def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> Assembly:
+    """A finished run, rebuilt with its learned weights.
+
+    Raises ValueError for missing files, for learned weights that are not those of its record, and,
+    unless ``allow_changed``, for data, class names or frozen weights that are not.
+    """
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
-    built = assemble(config, runtime)
-    load_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+    record = read_record(run_dir)
+    built = assemble(_allowing(config) if allow_changed else config, runtime)
+    if record is not None:
+        names = {
+            _target(built, *scored): class_subset(*scored).class_names for scored in built.scored()
+        }
+        changes = (
+            *changed_inputs(record.fingerprints, built.fingerprints),
+            *changed_class_names(record, names),
+        )
+        check_unchanged(run_dir, changes, allow_changed=allow_changed)
+        built = replace(built, changes=changes)
+    sha256 = "" if record is None else record.weights_sha256
+    if not sha256 and learned_state(built.model):
+        log.warning("%s holds no checksum of its learned weights: not checked", run_dir)
+    load_checkpoint(run_dir / WEIGHTS_NAME, built.model, sha256=sha256)
     built.model.eval()
     return built
+
+
+def _allowing(config: Config) -> Config:
+    """The configuration with the changes of its parts allowed as well."""
+    asked = [key for key in config.operative("experiment") if key.endswith(".allow_changed")]
+    return config.with_bindings(dict.fromkeys(asked, True), "--allow-changed")
 
 
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
@@ -298,11 +342,7 @@ def _describe(
         shots=settings.shots if trains else 0,
         status="finished",
         batch_coupled=method.batch_coupled,
-        fingerprints={
-            **built.inputs.fingerprints,
-            "few_shot": built.dataset.fingerprint if trains else "",
-            "backbone": method.clip.spec.fingerprint,
-        },
+        fingerprints=built.fingerprints,
         environment=describe_environment(runtime.device),
     )
 
