@@ -111,7 +111,7 @@ class Config:
 
     def identity(self, root: str, extra: Mapping[str, str] = MappingProxyType({})) -> str:
         """12 hex digits that agree exactly if the canonical parameters and ``extra`` do."""
-        values = self.canonical(root)
+        values = {k: v for k, v in self.canonical(root).items() if not _is_later_default(k, v)}
         parameters = {key: format_value(value, sort_keys=True) for key, value in values.items()}
         content = {"root": root, "parameters": parameters, "extra": dict(extra)}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -280,6 +280,14 @@ def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
             source = f"{name}.simplify"
             simpler |= {k: _checked(Binding(k, v, source)) for k, v in changed.items()}
     return simpler
+
+
+def _is_later_default(key: str, value: Value) -> bool:
+    """Whether a parameter came later (``Configurable.later_parameters``) and is at its default."""
+    name, _, parameter = key.rpartition(".")
+    entry = lookup(name)
+    later = parameter in entry.cls.later_parameters
+    return later and value == entry.parameters[parameter].default
 
 
 def _own(entry: RegisteredClass, values: Mapping[str, Value]) -> dict[str, Value]:
