@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.backbone import shared_clip
-from core.clip.frozen import POOLED, FrozenCLIP
+from core.clip.frozen import POOLED, FrozenCLIP, TowerlessCLIP
 from core.config import Configurable, build, config_from_text, register
 from core.finite import check_finite
 from core.interfaces import Method, Refiner
@@ -220,8 +220,12 @@ def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:
 
 
 def _clip(backbone: Any, weights: Any, student: FrozenCLIP) -> FrozenCLIP:
-    """A teacher's backbone, on the device and in the precision of the student's."""
-    return shared_clip(backbone, weights, str(student.scale.device), student.scale.dtype)
+    """A teacher's backbone, on the device and in the precision of the student's.
+
+    Where the student plans without towers, so does the teacher.
+    """
+    clip = shared_clip(backbone, weights, str(student.scale.device), student.scale.dtype)
+    return TowerlessCLIP(clip) if isinstance(student, TowerlessCLIP) else clip
 
 
 def _check_teaches(method: Method, refiner: Refiner, run: str) -> None:

@@ -45,12 +45,13 @@ def search_command(
     from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
 
-    if dry_run:
-        rows = describe_search(config_path(config), overrides or [], trials)
-        console().print(table(f"search {config}", ["item", "value"], rows))
-        return
     runtime = make_runtime(runs, data_root, device)
     command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
+    if dry_run:
+        path = config_path(config)
+        rows = describe_search(path, overrides or [], trials, command.fingerprint_of)
+        console().print(table(f"search {config}", ["item", "value"], rows))
+        return
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final
     )

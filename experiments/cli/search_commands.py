@@ -18,6 +18,7 @@ from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
 from experiments.search.scheduler import SearchOutcome, run_trials
+from experiments.search.scorable import check_choices
 from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of
 from experiments.search.space import Space
 from experiments.study.driver import run_study
@@ -146,10 +147,13 @@ def _shown(name: str, value: float | None) -> str:
     return f"{value:.6g}"
 
 
-def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
+def describe_search(
+    config_file: Path, overrides: Sequence[str], trials: int | None, fingerprint_of: FingerprintOf
+) -> list[Any]:
     """The plan of a search as rows of two columns; checks everything, runs nothing."""
     setup = search_of(read_config_file(config_file, overrides), trials=trials)
     space, search = Space(setup.search.space, setup.base), setup.search
+    check_choices(setup, space, fingerprint_of)
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)

@@ -30,13 +30,13 @@ from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from core.types import ClassNames
 from experiments.run.data_inputs import DataInputs, read_data_inputs
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
+from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -94,10 +94,7 @@ class Assembly:
 
     def scored(self) -> list[tuple[Dataset, ClassSubset]]:
         """Everything that the protocol scores: its own subsets, then the other datasets."""
-        return [
-            *((self.dataset, subset) for subset in self.scored_subsets()),
-            *((dataset, "all") for dataset in self.inputs.targets),
-        ]
+        return list(scored_parts(self.protocol, self.inputs))
 
 
 def run(
@@ -125,6 +122,7 @@ def run(
     write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
+    check_scored_classes(config, built.inputs, built.model.method.clip)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
@@ -306,19 +304,16 @@ def _allowing(config: Config) -> Config:
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
     """Fingerprints of what a run depends on besides its configuration: datasets and weights.
 
-    Raises ValueError for a configuration that breaks its protocol.
+    Raises ValueError for a configuration that breaks its protocol, and for one whose method cannot
+    score all classes that the protocol scores.
     """
     inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
     )
+    check_scored_classes(config, inputs, clip)
     return {**inputs.fingerprints, "backbone": clip.spec.fingerprint}
-
-
-def class_names(dataset: Dataset, template: str | None) -> ClassNames:
-    """The class names that a method scores, with the dataset's template or another one."""
-    return ClassNames(names=dataset.class_names, template=template or dataset.template)
 
 
 def _describe(
