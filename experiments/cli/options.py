@@ -28,6 +28,13 @@ Jobs = Annotated[
     int, typer.Option(help="Worker processes (-1: one per core; 0: none, run in this process)")
 ]
 Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
+AllowChanged = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed",
+        help="Go on where data, class names or frozen weights are not those of the record",
+    ),
+]
 StealLock = Annotated[bool, typer.Option("--steal-lock", hidden=True)]
 
 

@@ -46,11 +46,12 @@ def search_command(
     from experiments.configs import config_path
 
     runtime = make_runtime(runs, data_root, device)
+    command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
     if dry_run:
-        rows = describe_search(config_path(config), overrides or [], trials, runtime)
+        path = config_path(config)
+        rows = describe_search(path, overrides or [], trials, command)
         console().print(table(f"search {config}", ["item", "value"], rows))
         return
-    command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final
     )

@@ -22,6 +22,7 @@ from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
 from experiments.search.scheduler import SearchOutcome, run_trials
+from experiments.search.scorable import check_choices
 from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of, space_of
 from experiments.study.driver import run_study
 from experiments.study.planner import ROOT, FingerprintOf
@@ -152,13 +153,15 @@ def _shown(name: str, value: float | None) -> str:
 
 
 def describe_search(
-    config_file: Path, overrides: Sequence[str], trials: int | None, runtime: Runtime
+    config_file: Path, overrides: Sequence[str], trials: int | None, command: "SearchCommand"
 ) -> list[Any]:
     """The plan of a search as rows of two columns; checks everything, runs nothing."""
+    runtime = command.runtime
     config = with_canonical_names(read_config_file(config_file, overrides), runtime.data_root)
     setup = search_of(config, trials=trials)
     print_notes(setup.notes)
     space, search = space_of(setup), setup.search
+    check_choices(setup, space, command.fingerprint_of)
     unread = _unread(setup, runtime)
     found = preflight(_runs_of(setup, without=unread), runtime)
     if search.storage:

@@ -29,6 +29,7 @@ from experiments.search.ledger import (
 )
 from experiments.search.mirror import Mirror, NullMirror, StorageMirror, check_storage
 from experiments.search.samplers import Pruner, Sampler
+from experiments.search.scorable import check_choices
 from experiments.search.settings import (
     OBJECTIVES,
     Search,
@@ -84,6 +85,7 @@ def run_trials(
     progress = progress or NoProgress()
     space = space_of(setup)
     definition = definition_of(setup, space, fingerprint_of)
+    check_choices(setup, space, fingerprint_of)
     url = setup.search.storage
     if url:
         check_storage(url)
