@@ -92,7 +92,8 @@ def run_trials(
         if ledger.num_lost:
             progress.note(
                 f"{ledger.path}: a torn end of {ledger.num_lost} line(s) was cut off and kept as "
-                f"{ledger.path.name}.damaged; its trials are asked for again"
+                f"{ledger.kept.name if ledger.kept else ledger.path.name}; its trials are asked "
+                "for again"
             )
         _check_length(setup, ledger, search_dir)
         mirror = StorageMirror(search_dir, url, progress) if url else NullMirror()
