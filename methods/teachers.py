@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from core.clip.backbone import shared_clip
 from core.clip.frozen import POOLED, FrozenCLIP
 from core.config import Configurable, build, config_from_text, register
+from core.finite import check_finite
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
 from core.store.names import CONFIG_NAME, WEIGHTS_NAME
@@ -58,7 +59,10 @@ class Teacher(nn.Module, Configurable):
         key = (classes, scale.dtype, scale.device)
         if key not in self._texts:
             self.method.set_classes(classes)
-            self._texts[key] = self.method.class_texts()
+            texts = self.method.class_texts()
+            about = {"class texts": texts, "logit scale": scale}
+            check_finite(about, f"the teacher {self.method.clip.name}", "check its weights")
+            self._texts[key] = texts
         return self._texts[key]
 
     @torch.no_grad()

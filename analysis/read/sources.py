@@ -118,6 +118,7 @@ def _merged_facts(base: Results, added: Results) -> dict[str, Any]:
         },
         "shots": tuple(sorted({*base.shots, *added.shots})),
         "batch_coupled": (*base.batch_coupled, *added.batch_coupled),
+        "trained_on_test": {**base.trained_on_test, **added.trained_on_test},
         "shared_seeds": base.shared_seeds or added.shared_seeds,
         "source_accuracy": {**base.source_accuracy, **added.source_accuracy},
     }
@@ -145,6 +146,7 @@ def _renamed(base: Results, source: Named) -> tuple[Results, list[str]]:
         baseline=name[found.baseline],
         references=tuple(name[v] for v in found.references),
         batch_coupled=tuple(name[v] for v in found.batch_coupled),
+        trained_on_test=_by_name(found.trained_on_test, name),
         problems=tuple(replace(p, variant=name[p.variant]) for p in found.problems),
         aliases={name[v]: name[o] for v, o in found.aliases.items()},
         inert=_by_name(found.inert, name),

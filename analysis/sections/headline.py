@@ -219,7 +219,12 @@ def _flag(results: Results) -> list[Sentence]:
     """What makes all numbers wrong comes first."""
     seen = [v for v, s in results.settings.items() if saw_test(s.selection)]
     text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
-    return [make_sentence(text, kind="flag")] if seen else []
+    said = [make_sentence(text, kind="flag")] if seen else []
+    if trained := results.trained_on_test:
+        listed = ", ".join(f"{v} ({counted(n, 'image')})" for v, n in trained.items())
+        text = f"Training saw test images, so these numbers are too high: {listed}."
+        said.append(make_sentence(text, kind="flag"))
+    return said
 
 
 def _doubts(rows: Sequence[Answer]) -> list[Sentence]:

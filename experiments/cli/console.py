@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from core.data.reading import printable
+
 PLAIN_WIDTH = 160
 
 
@@ -25,7 +27,7 @@ def table(
         right = index >= len(columns) - numbers
         made.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(str(cell).replace("[", "\\[") for cell in row))
+        made.add_row(*(printable(str(cell)).replace("[", "\\[") for cell in row))
     return made
 
 

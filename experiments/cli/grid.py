@@ -21,6 +21,7 @@ from experiments.cli.options import (
     Track,
     make_runtime,
 )
+from experiments.run.runtime import Runtime
 
 
 def grid_command(
@@ -43,7 +44,10 @@ def grid_command(
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
+    from experiments.run.dataset_names import with_canonical_names
+    from experiments.run.preflight import DRY_RUN_IMAGES, raise_problems
     from experiments.run.run import fingerprints
+    from experiments.study.data_notes import data_notes
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
@@ -52,11 +56,16 @@ def grid_command(
 
     runtime = make_runtime(runs, data_root, device)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
-    made = plan(read_config_file(config_path(config), overrides or []), fingerprint_of, yes=yes)
+    given = read_config_file(config_path(config), overrides or [])
+    made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
     study_dir = runs / made.grid.study
+    for note in data_notes(made, study_dir, runtime):
+        print(f"note: {note}", file=sys.stderr)
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)
+        raise_problems(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES))
         return
+    raise_problems(print_data(made, study_dir, runtime, limit=None))
     outcome = run_study(
         made,
         study_dir,
@@ -95,6 +104,29 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     )
     if found.change is not None:
         print(found.change)
+
+
+def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | None) -> list[str]:
+    """Print how the data of the runs that are left were read; returns what cannot be read.
+
+    Images that were never opened are opened, unless there are more than ``limit``.
+    """
+    from experiments.run.preflight import preflight
+    from experiments.study.dry_run import unfinished_configs
+    from experiments.study.progress import Bar
+
+    found = preflight(unfinished_configs(plan, study_dir), runtime)
+    for line in (*found.lines(), *found.notes()):
+        print(line)
+    with Bar("opening images") as bar:
+        decoded = found.decode(runtime, progress=bar.show, limit=limit)
+    for data in decoded:
+        if data.unopened:
+            print(
+                f"{data.name}: {data.unopened} of {data.total} images were never opened; "
+                f"'{command_line('data', 'check', data.name, '--decode')}' opens them"
+            )
+    return [data.problem() for data in decoded]
 
 
 def print_outcome(outcome: Any, study_dir: Path) -> None:

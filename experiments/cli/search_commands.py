@@ -12,6 +12,7 @@ from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, table
 from experiments.configs import read_config_file
+from experiments.run.dataset_names import with_canonical_names
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
 from experiments.search.importances import importances_of
@@ -63,6 +64,7 @@ class SearchCommand:
         Raises ValueError before the first trial if anything is wrong with the search.
         """
         config = read_config_file(config_file, overrides)
+        config = with_canonical_names(config, self.runtime.data_root)
         setups = [search_of(config, trials=trials)]
         setups += [search_of(config, trials=trials, control=True)] if control else []
         outcomes: list[SearchOutcome] = []

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,22 @@ from typing import Any
 from core.config import Config, Reference, lookup
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
+from core.data.dataset_names import canonical_name
 from core.data.fewshot import few_shot
+from core.data.listings import keep_listing
 from core.data.shots import with_shots
 from core.data.splits import SplitFractions
 from core.data.validation_only import validation_only
+from experiments.run.dataset_names import with_canonical_names
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
+from experiments.run.shared_images import (
+    ListedDataset,
+    OverlapRule,
+    overlaps,
+    require_distinct,
+)
 
 ROOT = "experiment"
 
@@ -26,12 +36,23 @@ class DataInputs:
     """The datasets of a run: as read, after the few-shot draw, and the test-only targets.
 
     ``fingerprints`` has one entry for each of them and one for every other file that is read.
+    ``overlaps`` has a line for every list of test images that holds training images.
     """
 
     full: Dataset
     dataset: Dataset
     targets: tuple[Dataset, ...]
     fingerprints: dict[str, str]
+    overlaps: tuple[str, ...] = ()
+    allowed: bool = False
+
+    def check_overlap(self) -> None:
+        """Raise ValueError where test images are training images too and nobody allowed it."""
+        if self.overlaps and not self.allowed:
+            raise ValueError(
+                f"{'; '.join(self.overlaps)}; take them out of one of the lists, or set "
+                "experiment.overlap = 'allowed', which the report marks"
+            )
 
 
 def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
@@ -39,21 +60,25 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
 
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
-    settings, regime = _planned(config)
+    config = with_canonical_names(config, runtime.data_root)
+    settings, regime = planned(config)
     protocol = protocol_of(settings.protocol)
     protocol.check(
         regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
     )
-    full, fingerprint = _listed(settings, settings.dataset, runtime)
+    source = _listed(settings, settings.dataset, runtime)
+    full = source.dataset
     if full.test_only and (protocol.labeled == "base" or _learns_labels(settings, regime)):
         raise ValueError(
             f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
             "them with their labels; list it in experiment.targets of 'domain_generalization'"
         )
-    targets = [_listed(settings, name, runtime) for name in settings.targets]
-    protocol.check_classes(full, [target for target, _ in targets])
-    prints = {"dataset": fingerprint}
-    prints |= {f"target {target.name}": own for target, own in targets}
+    listed = [_listed(settings, name, runtime) for name in settings.targets]
+    require_distinct(source, listed)
+    targets = tuple(target.dataset for target in listed)
+    protocol.check_classes(full, targets)
+    prints = {"dataset": source.fingerprint}
+    prints |= {f"target {target.dataset.name}": target.fingerprint for target in listed}
     if settings.shots_file is not None:
         prints["shots file"] = _content(_shots_path(settings))
     prints |= {label: _content(path) for label, path in _part_files(config).items()}
@@ -68,12 +93,31 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     return DataInputs(
         full=full,
         dataset=drawn,
-        targets=tuple(target for target, _ in targets),
+        targets=targets,
         fingerprints=prints,
+        overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
+        allowed=settings.overlap == "allowed",
     )
 
 
-def _planned(config: Config) -> tuple[Experiment, str]:
+def _overlaps(
+    settings: Experiment, source: ListedDataset, targets: Sequence[ListedDataset]
+) -> tuple[str, ...]:
+    rule = OverlapRule(
+        copies=settings.overlap == "copies-refused",
+        by_val=settings.selection == "val",
+        on_val=protocol_of(settings.protocol).judged_by == "validation",
+    )
+    return tuple(overlaps(source, targets, rule))
+
+
+def learned_shots(config: Config) -> int:
+    """The training images per class that a run draws; 0 where it trains nothing or takes all."""
+    settings, _ = planned(config)
+    return settings.shots if _trains(settings) and settings.shots_file is None else 0
+
+
+def planned(config: Config) -> tuple[Experiment, str]:
     """The settings of a configuration and the method's regime; parts stay references."""
     values: dict[str, Any] = config.operative(ROOT)
     prefix = f"{ROOT}."
@@ -85,10 +129,14 @@ def _planned(config: Config) -> tuple[Experiment, str]:
 
 def _learns_labels(settings: Experiment, regime: str) -> bool:
     """Whether a run trains on labeled images; ``settings`` are those of a planned run."""
+    return regime == LABELED and _trains(settings)
+
+
+def _trains(settings: Experiment) -> bool:
     method: Any = settings.method
     refiner: Any = settings.refiner
     cls: Any = lookup(method.name).cls
-    return regime == LABELED and (cls.trains or refiner != Reference("NullRefiner"))
+    return bool(cls.trains or refiner != Reference("NullRefiner"))
 
 
 def _drawn(settings: Experiment, full: Dataset) -> Dataset:
@@ -136,10 +184,10 @@ def _shots_path(settings: Experiment) -> Path:
 
 def read_dataset(settings: Experiment, name: str, runtime: Runtime) -> Dataset:
     """A dataset by name, split as the experiment specifies if the tree has no split of its own."""
-    return _listed(settings, name, runtime)[0]
+    return _listed(settings, canonical_name(name, runtime.data_root), runtime).dataset
 
 
-def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset, str]:
+def _listed(settings: Experiment, name: str, runtime: Runtime) -> ListedDataset:
     train, val, test = settings.split_fractions
     fractions = SplitFractions(train=train, val=val, test=test)
     return _dataset(name, runtime.data_root, runtime.cache_dir, fractions, settings.split_seed)
@@ -148,9 +196,11 @@ def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset,
 @functools.lru_cache(maxsize=64)
 def _dataset(
     name: str, data_root: Path | None, cache_dir: Path, fractions: SplitFractions, split_seed: int
-) -> tuple[Dataset, str]:
+) -> ListedDataset:
     """A dataset with its fingerprint; listed once per process."""
     dataset = load_dataset(
         name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
     )
-    return dataset, dataset.fingerprint
+    fingerprint = dataset.fingerprint
+    keep_listing(dataset, fingerprint, cache_dir)
+    return ListedDataset(dataset=dataset, fingerprint=fingerprint)
