@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.program import command_line, same_command
+from core.program import command_line
 from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, table
+from experiments.cli.grid import interruption
 from experiments.configs import read_config_file
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.run import fingerprints
@@ -21,12 +22,12 @@ from experiments.search.result import final_plan, result_of, winning_settings, w
 from experiments.search.scheduler import SearchOutcome, run_trials
 from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of
 from experiments.search.space import Space
-from experiments.study.driver import run_study
+from experiments.study.driver import StudyOutcome, run_study
 from experiments.study.planner import FingerprintOf
 from experiments.study.progress import make_progress
 from experiments.study.tracking import MlflowTracker, NullTracker, Tracker
 from experiments.workers.jobs import Executor
-from experiments.workers.local import make_executor
+from experiments.workers.local import check_limits, make_executor
 
 
 class SearchCommand:
@@ -40,7 +41,12 @@ class SearchCommand:
         jobs: int = -1,
         track: bool = True,
         steal_lock: bool = False,
+        job_seconds: float | None = None,
+        silent_seconds: float | None = None,
     ) -> None:
+        check_limits(jobs, job_seconds, silent_seconds)
+        self.job_seconds = job_seconds
+        self.silent_seconds = silent_seconds
         self.runs_dir = runs_dir
         self.runtime = runtime
         self.jobs = jobs
@@ -71,7 +77,7 @@ class SearchCommand:
         for setup in setups:
             outcome = self._run_trials(setup)
             if not outcome.complete:
-                return _interrupted()
+                return _interrupted(outcome.study)
             folder = self.runs_dir / setup.search.study
             write_importances(folder, importances_of(folder))
             print(f"winning configuration: {write_best(outcome, folder)}")
@@ -110,7 +116,7 @@ class SearchCommand:
             steal_lock=self.steal_lock,
         )
         if outcome.interrupted:
-            return _interrupted()
+            return _interrupted(outcome)
         control = outcomes[1] if len(outcomes) > 1 else None
         result = result_of(outcomes[0], control, final, final_dir)
         write_result(folder, result)
@@ -119,7 +125,12 @@ class SearchCommand:
         return outcome.exit_code
 
     def _executor(self, folder: Path, run_seconds: float | None) -> Executor:
-        return make_executor(self.jobs, folder, job_seconds=run_seconds)
+        """An executor; a run is stopped after the shorter one of both limits."""
+        given = [limit for limit in (run_seconds, self.job_seconds) if limit is not None]
+        seconds = min(given) if given and self.jobs else None  # without a worker nothing is stopped
+        return make_executor(
+            self.jobs, folder, job_seconds=seconds, silent_seconds=self.silent_seconds
+        )
 
     def _tracker(self, folder: Path) -> Tracker:
         return MlflowTracker(folder) if self.track else NullTracker()
@@ -185,6 +196,6 @@ def _dimension(shape: Mapping[str, Any]) -> str:
     return ", ".join(words + ([f"step {shape['step']}"] if shape["step"] else []))
 
 
-def _interrupted() -> int:
-    print(f"interrupted; to continue, rerun: {same_command()}", file=sys.stderr)
+def _interrupted(outcome: StudyOutcome) -> int:
+    print(interruption(outcome), file=sys.stderr)
     return 3

@@ -108,7 +108,11 @@ def run_trials(
             search_dir, executor, runtime, tracker or NullTracker(), progress, scheduler=scheduler
         )
         outcome = driver.run(scheduler.begin(), max_attempts=MAX_ATTEMPTS, retry_failed=False)
-        scheduler.publish()
+        try:
+            scheduler.publish()
+        except OSError:
+            if not outcome.paused:
+                raise
     return SearchOutcome(scheduler=scheduler, study=outcome)
 
 

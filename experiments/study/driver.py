@@ -22,11 +22,13 @@ from core.store.atomic import keep_copy
 from core.store.documents import NewerSchemaError
 from core.store.manifest import Manifest, change_of, read_manifest, write_manifest
 from core.store.names import (
+    CONFIG_NAME,
     DAMAGED_SUFFIX,
     INSPECTION_NAME,
     MANIFEST_NAME,
     OUTPUT_NAME,
     PREVIOUS_SUFFIX,
+    RERUN_SUFFIX,
 )
 from core.store.record import (
     STATUSES,
@@ -133,21 +135,27 @@ def rerun(
     runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
+    steal_lock: bool = False,
 ) -> StudyOutcome:
     """Repeat the run of one cell of a study, whatever its state.
 
-    The old record is kept beside the new one as ``record.json.previous``; what was shown of its
-    weights is removed, because it would stand for the new ones.
+    The run is made in a folder of its own, and takes the place of the old one when it has ended.
+    A run that fails or is interrupted leaves the old one as it was. The old record is kept beside
+    the new one as ``record.json.previous``; what was shown of its weights is removed, because it
+    would stand for the new ones.
     """
-    with StudyLock(study_dir):
+    with StudyLock(study_dir, steal=steal_lock):
         cell = _stored_cell(study_dir, identity)
-        if has_record(study_dir, identity):
-            rename_record(study_dir, identity, PREVIOUS_SUFFIX)
-        shutil.rmtree(study_dir / identity / INSPECTION_NAME, ignore_errors=True)
-        driver = Driver(
+        config_from_text(cell.config_text, str(study_dir / identity / CONFIG_NAME))
+        aside = study_dir / f"{identity}{RERUN_SUFFIX}"
+        shutil.rmtree(aside, ignore_errors=True)
+        driver = Repetition(
             study_dir, executor, runtime, tracker or NullTracker(), progress or NoProgress()
         )
-        return driver.run((cell,), max_attempts=1, retry_failed=True)
+        try:
+            return driver.run((cell,), max_attempts=1, retry_failed=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _stored_cell(study_dir: Path, identity: str) -> Cell:
@@ -263,6 +271,10 @@ class Driver:
                 waiting += self.scheduler.ended(cell, record)
         return to_run
 
+    def _run_dir(self, identity: str) -> Path:
+        """Where a run writes its files."""
+        return self.study_dir / identity
+
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
         """Sort a cell by the content of its folder; returns the record of a done cell. A damaged
         record is kept under another name.
@@ -335,7 +347,7 @@ class Driver:
         self.unwritten = []
 
     def _job(self, cell: Cell, max_attempts: int) -> Job:
-        run_dir = self.study_dir / cell.identity
+        run_dir = self._run_dir(cell.identity)
         payload = {
             "config": cell.config_text,
             "run_dir": str(run_dir),
@@ -403,7 +415,7 @@ class Driver:
         """The record of an ended job; the plan takes precedence over what the run reports."""
         if event.kind == "failed":
             attempts = "1 attempt" if event.attempt == 1 else f"{event.attempt} attempts"
-            logged = (self.study_dir / cell.identity / OUTPUT_NAME).exists()
+            logged = (self._run_dir(cell.identity) / OUTPUT_NAME).exists()
             see = f"; see {OUTPUT_NAME}" if logged else ""
             return _failed_record(cell, f"{event.message} ({attempts}{see})")
         try:
@@ -423,6 +435,37 @@ class Driver:
             left=(*self.left, *self.open.values(), *(cell for cell, _ in self.unwritten)),
             paused=self.paused,
         )
+
+
+class Repetition(Driver):
+    """Runs a cell again in a folder of its own, which takes the place of the old one at its end.
+
+    A run that fails leaves the old record and weights as they were.
+    """
+
+    def _run_dir(self, identity: str) -> Path:
+        return self.study_dir / f"{identity}{RERUN_SUFFIX}"
+
+    def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
+        self.open[cell.identity] = cell
+        return None
+
+    def _commit(self, cell: Cell, record: RunRecord) -> None:
+        run_dir, new = self.study_dir / cell.identity, self._run_dir(cell.identity)
+        if record.status == "failed" and has_record(self.study_dir, cell.identity):
+            with suppress(FileNotFoundError):
+                os.replace(new / OUTPUT_NAME, run_dir / OUTPUT_NAME)
+            self.ended["failed"].append(cell)
+            self.progress.note(f"{cell.label}: {record.message}")
+            self.progress.note(f"{run_dir} keeps its earlier record and weights")
+            self.progress.finished(cell.identity, cell.label, record.status)
+            return
+        if has_record(self.study_dir, cell.identity):
+            rename_record(self.study_dir, cell.identity, PREVIOUS_SUFFIX)
+        shutil.rmtree(run_dir / INSPECTION_NAME, ignore_errors=True)
+        for file in new.iterdir() if new.is_dir() else ():
+            os.replace(file, run_dir / file.name)
+        super()._commit(cell, record)
 
 
 def _failed_record(cell: Cell, message: str) -> RunRecord:

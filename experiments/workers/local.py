@@ -204,7 +204,7 @@ class LocalExecutor:
             )
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        check_limits(job_seconds, silent_seconds)
+        check_limits(jobs, job_seconds, silent_seconds)
         self.entry = entry
         self.log_dir = log_dir
         self.threads = threads or max(1, available_cores() // jobs)
@@ -381,14 +381,10 @@ def make_executor(
 ) -> Executor:
     """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0.
 
-    Raises ValueError for a limit without a worker that could be stopped.
+    Raises ValueError as ``check_limits`` does.
     """
+    check_limits(jobs, job_seconds, silent_seconds)
     if jobs == 0:
-        if job_seconds is not None or silent_seconds is not None:
-            raise ValueError(
-                "a time limit stops a worker process, and there is none with --jobs 0; use at "
-                "least one worker"
-            )
         return InlineExecutor()
     count = available_cores() if jobs < 0 else jobs
     return LocalExecutor(
@@ -396,11 +392,16 @@ def make_executor(
     )
 
 
-def check_limits(job_seconds: float | None, silent_seconds: float | None) -> None:
-    """Raise ValueError for a time limit that is not above zero."""
+def check_limits(jobs: int, job_seconds: float | None, silent_seconds: float | None) -> None:
+    """Raise ValueError for a time limit that is not above zero, or without a worker to stop."""
     for name, value in (("job seconds", job_seconds), ("silent seconds", silent_seconds)):
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name} must be a number above 0, got {value:g}")
+        if value is not None and jobs == 0:
+            raise ValueError(
+                f"{name} = {value:g} stops a worker process, and there is none with --jobs 0; use "
+                "at least one worker"
+            )
 
 
 def _processor_seconds(pid: int) -> float:

@@ -416,6 +416,27 @@ def test_one_cell_can_be_run_again(tmp_path):
         find_run(tmp_path, "x")
 
 
+@pytest.mark.parametrize("fault", ["the run fails", "the config is refused"])
+def test_a_rerun_that_fails_keeps_the_good_run(tmp_path, fault):
+    plan = fake_plan(["ok"], datasets=["alpha"])
+    run_inline(plan, tmp_path)
+    identity = plan.cells[0].identity
+    run_dir, before = tmp_path / identity, records_text(tmp_path)
+    (run_dir / "weights.safetensors").write_text("learned")
+    if fault == "the config is refused":
+        (run_dir / "config.gin").write_text("experiment.nonsense = [")
+        with pytest.raises(ValueError, match=r"config\.gin"):
+            rerun(tmp_path, identity, InlineExecutor(FAKE), runtime=RUNTIME)
+    else:
+        failing = InlineExecutor("tests.helpers.fake_runs:refuse_and_write")
+        outcome = rerun(tmp_path, identity, failing, runtime=RUNTIME)
+        assert len(outcome.failed) == 1 and outcome.exit_code == 1
+    assert records_text(tmp_path) == before
+    assert (run_dir / "weights.safetensors").read_text() == "learned"
+    assert not list(run_dir.glob("*.previous")) and not list(tmp_path.glob("*.rerun"))
+    assert len(run_inline(plan, tmp_path).skipped) == 2
+
+
 def test_two_runs_differ_in_their_settings(tmp_path):
     plan = fake_plan(["ok"], datasets=["alpha"])
     run_inline(plan, tmp_path)
