@@ -4,12 +4,15 @@ Exit codes: 0 success, 1 some runs failed, 2 bad input, 3 interrupted and resuma
 imports what it needs when it is called, so that help and usage errors appear without delay.
 """
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
+from core.store.secrets import without_secrets
+from core.store.storage import describe_os_error
 from core.streams import guarded_streams, one_line
 from experiments.cli.bench import bench_command
 from experiments.cli.data import data_app
@@ -20,6 +23,7 @@ from experiments.cli.export import export_command
 from experiments.cli.grid import grid_command
 from experiments.cli.import_checkpoint import import_command
 from experiments.cli.inspect import inspect_command
+from experiments.cli.interrupts import leave, listening
 from experiments.cli.list import list_command
 from experiments.cli.power import power_command
 from experiments.cli.pretrain import pretrain_command
@@ -58,6 +62,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
 }
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 app = typer.Typer(
     help="RefineLab: ablation grids and significance reports for prompt tuning of CLIP.",
     no_args_is_help=True,
@@ -74,15 +80,15 @@ UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == 
 
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
-    with guarded_streams():
+    with guarded_streams(), listening():
         return _run(sys.argv[1:])
 
 
 def _run(words: Sequence[str]) -> int:
-    arguments = [word for word in words if word != "--debug"]
-    debug = len(arguments) < len(words)
+    arguments = [word for word in words if word != "--debug"] or ["--help"]
+    debug = "--debug" in words
     try:
-        return int(app(arguments or ["--help"], standalone_mode=False) or 0)
+        return int(app(arguments, standalone_mode=False) or 0)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except UsageProblem as error:
@@ -90,10 +96,17 @@ def _run(words: Sequence[str]) -> int:
         print(f"error: {usage}; try --help", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; rerun the same command to continue", file=sys.stderr)
-        return 3
+        return leave()
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
+
+
+def _described(error: ValueError | OSError) -> str:
+    """What went wrong, without passwords; an error of the system with the file and a way out."""
+    if not isinstance(error, OSError):
+        return without_secrets(str(error))
+    hint = "; make room, then rerun the command" if error.errno in NO_ROOM else ""
+    return without_secrets(f"{describe_os_error(error)}{hint}")
