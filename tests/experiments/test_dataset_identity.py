@@ -242,10 +242,9 @@ def _as_before_names_were_canonical(file, typed):
     for scored in raw.get("evaluations", []):
         if scored["dataset"] == typed:
             scored |= {"dataset": "folder/birds", "target": "folder/birds"}
-    if file.name == "record.json":
-        raw["schema_version"] = 1
-        for key in ("digest", "weights_sha256", "drawn_per_class", "shared_images"):
-            raw.pop(key, None)
+    raw["schema_version"] = 1
+    for key in ("digest", "weights_sha256", "drawn_per_class", "shared_images"):
+        raw.pop(key, None)
     file.write_text(json.dumps(raw))
 
 
