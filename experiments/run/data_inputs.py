@@ -74,20 +74,8 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     config = with_canonical_names(config, runtime.data_root)
     settings, regime = planned(config)
     protocol = protocol_of(settings.protocol)
-    protocol.check(
-        regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
-    )
-    source = _listed(settings, settings.dataset, runtime)
-    full = source.dataset
-    if full.test_only and (protocol.labeled == "base" or _learns_labels(settings, regime)):
-        raise ValueError(
-            f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
-            "them with their labels; list it in experiment.targets of 'domain_generalization'"
-        )
-    listed = [_listed(settings, name, runtime) for name in settings.targets]
-    require_distinct(source, listed)
-    targets = tuple(target.dataset for target in listed)
-    protocol.check_classes(full, targets)
+    source, listed = _read_sets(settings, regime, runtime)
+    full, targets = source.dataset, tuple(target.dataset for target in listed)
     prints = {"dataset": source.fingerprint}
     prints |= {f"target {target.dataset.name}": target.fingerprint for target in listed}
     if settings.shots_file is not None:
@@ -113,6 +101,27 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         allowed=settings.overlap == "allowed",
         shortage=_shortage(settings, full),
     )
+
+
+def _read_sets(
+    settings: Experiment, regime: str, runtime: Runtime
+) -> tuple[ListedDataset, list[ListedDataset]]:
+    """The source and the targets. Raises ValueError where they break the protocol."""
+    protocol = protocol_of(settings.protocol)
+    protocol.check(
+        regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
+    )
+    source = _listed(settings, settings.dataset, runtime)
+    full = source.dataset
+    if full.test_only and (protocol.labeled == "base" or _learns_labels(settings, regime)):
+        raise ValueError(
+            f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
+            "them with their labels; list it in experiment.targets of 'domain_generalization'"
+        )
+    targets = [_listed(settings, name, runtime) for name in settings.targets]
+    require_distinct(source, targets)
+    protocol.check_classes(full, [target.dataset for target in targets])
+    return source, targets
 
 
 def _shortage(settings: Experiment, full: Dataset) -> str:
