@@ -353,12 +353,17 @@ def test_fewer_images_than_shots_are_recorded_and_told(train, grid, call, place)
 def test_a_changed_image_is_named(grid, place):
     datasets = ("folder/v1/birds", "folder/cars")
     assert grid("s", datasets)[0] == 0
-    assert "has changed" not in grid("s", datasets, "--dry-run")[1]
+    assert "there changed" not in grid("s", datasets, "--dry-run")[1]
     picture(place / "data/cars/tram/3.png", 77)
-    told = (
-        "the data of folder/cars has changed since the study was run, first: tram/3.png has other"
-    )
+    told = "there changed: the data of folder/cars, first tram/3.png has other content"
     for words in (["--dry-run"], []):
         code, out, _ = grid("s", datasets, *words)
-        assert code == 0 and told in out and "folder/v1/birds has changed" not in out
-    assert "has changed" not in grid("s", datasets, "--dry-run")[1]
+        assert code == 0 and told in out and "data of folder/v1/birds" not in out
+    assert "there changed" not in grid("s", datasets, "--dry-run")[1]
+
+
+def test_evaluate_names_the_changed_image(call, train, place):
+    record = train("folder/cars")
+    picture(place / "data/cars/tram/3.png", 78)
+    code, _, error = call("evaluate", place / "runs/train" / record["identity"])
+    assert code == 2 and "the data of folder/cars, first tram/3.png has other content" in error
