@@ -167,10 +167,8 @@ def test_training_on_test_images_and_short_classes_are_told(study):
     results = load_study(folder)
     assert results.trained_on_test == {"CoOp": 3, "Full": 3}
     assert results.notes == (
-        "data/set0, 16 shots: 2 trained classes have fewer training images and used all of them "
-        "(5 to 9)",
-        "data/set1, 16 shots: 2 trained classes have fewer training images and used all of them "
-        "(5 to 9)",
+        "data/set0, 16 shots: 2 trained classes have fewer training images than that: 5 to 9",
+        "data/set1, 16 shots: 2 trained classes have fewer training images than that: 5 to 9",
     )
 
 

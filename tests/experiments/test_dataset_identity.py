@@ -175,6 +175,21 @@ def test_a_grid_names_a_dataset_once_and_rules_find_it(grid, place):
     assert "experiment.epochs = 1" in configs["folder/cars"]
 
 
+def test_a_tree_is_named_by_its_split_file_or_by_its_images_not_by_both(grid, train, place):
+    tree = class_tree(place / "data/x/images", 5)
+    items = [
+        [path.relative_to(tree).as_posix(), label, name]
+        for label, name in enumerate(("crow", "duck", "hawk", "wren"))
+        for path in sorted((tree / name).iterdir())
+    ]
+    parts = {"train": items[::2], "val": [], "test": items[1::2]}
+    (place / "data/x/split_zhou_X.json").write_text(json.dumps(parts))
+    code, _, error = grid("s", ("folder/x", "folder/x/images"), "--dry-run")
+    assert code == 2 and "'folder/x' and 'folder/x/images' are the same images" in error
+    error = train("folder/x", CROSS, "experiment.targets=('folder/x/images',)")
+    assert "'folder/x/images' is the source 'folder/x' under another name" in error
+
+
 def test_canonical_names_are_found_wherever_a_configuration_has_them(place):
     text = (
         f"{GRID}grid.study = 's'\ngrid.datasets = ('folder/./cars', 'caltech101')\n"
