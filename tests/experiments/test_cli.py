@@ -200,8 +200,8 @@ def test_data_list_check_and_export(quick):
     code, out, _ = quick("data", "check", "folder/tree", "--shots", "2", "--json")
     again = json.loads(out)
     assert code == 0
-    assert {k: again[k] for k in again if k not in ("name", "fingerprint")} == {
-        k: found[k] for k in found if k not in ("name", "fingerprint")
+    assert {k: again[k] for k in again if k not in ("name", "fingerprint", "layout")} == {
+        k: found[k] for k in found if k not in ("name", "fingerprint", "layout")
     }
     code, _, err = quick("data", "export", "mosaic/land", "tree")
     assert code == 2 and len(err) == 1 and "choose an empty folder" in err[0]
