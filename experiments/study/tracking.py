@@ -7,6 +7,7 @@ again changes nothing.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -325,13 +326,29 @@ class MlflowMirror:
 
 def metrics_of(record: RunRecord) -> dict[str, float]:
     """Accuracy on every target, the harmonic mean where it is defined, and the cost."""
-    metrics = {_legal(e.target): e.accuracy for e in record.evaluations}
+    names = _metric_names([e.target for e in record.evaluations])
+    metrics = {names[e.target]: e.accuracy for e in record.evaluations}
     base, new = record.accuracy("base"), record.accuracy("new")
     if base is not None and new is not None:
         metrics["hm"] = harmonic_mean(base, new)
     if record.cost is not None:
         metrics |= {f"cost.{key}": float(value) for key, value in asdict(record.cost).items()}
     return metrics
+
+
+def _metric_names(targets: Sequence[str]) -> dict[str, str]:
+    """A name that MLflow accepts for every target, and another one for each. MLflow reads a name as
+    a path, which must not have two slashes together.
+    """
+    found: dict[str, str] = {}
+    for target in targets:
+        legal = name = _legal(target.replace("//", ":/"))
+        others = itertools.count(2)
+        while name in found.values():
+            ending = f" {next(others)}"
+            name = legal[: MAX_KEY - len(ending)] + ending
+        found[target] = name
+    return found
 
 
 def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
