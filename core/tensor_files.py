@@ -11,6 +11,7 @@ import pickletools
 import re
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +88,9 @@ def load_torch(path: Path, what: str) -> Any:
     """
     _check_present(path, what)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # the file is refused or read: torch's remarks add nothing
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise unreadable(path, what, error) from error
 
