@@ -57,14 +57,15 @@ class Preflight:
 def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     """The data that runs will read.
 
-    Raises ValueError for data that cannot be read, and for a setting of the split that has no
-    effect on any dataset of any run.
+    Raises ValueError for data that cannot be read, for test images that are trained on, and for a
+    setting of the split that has no effect on any dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
     idle: dict[str, list[str]] = {}
     for config in configs:
         settings, inputs = planned(config)[0], read_data_inputs(config, runtime)
+        inputs.check_overlap()
         for dataset, items in images_of_run(config, inputs):
             found.paths.setdefault(dataset.name, {}).update(dict.fromkeys(i.path for i in items))
         datasets = (inputs.full, *inputs.targets)
@@ -82,12 +83,14 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     return found
 
 
-def require_decodable(config: Config, inputs: DataInputs, runtime: Runtime) -> None:
+def require_decodable(
+    config: Config, inputs: DataInputs, runtime: Runtime, *, training: bool
+) -> None:
     """Raise ValueError where an image that a run will read cannot be decoded; a dataset is opened
-    once, and looked up once a process.
+    once, and looked up once a process. Without ``training`` only test images are read.
     """
     found = []
-    for dataset, items in images_of_run(config, inputs):
+    for dataset, items in images_of_run(config, inputs, training=training):
         passed = _passed.setdefault((dataset.name, dataset.content), set())
         wanted = {item.path for item in items} - passed
         decoded = decode_all(dataset, sorted(wanted), runtime.cache_dir)
@@ -107,7 +110,9 @@ def require_readable(found: Iterable[Decoded]) -> None:
         )
 
 
-def images_of_run(config: Config, inputs: DataInputs) -> Iterator[tuple[Dataset, list[Item]]]:
+def images_of_run(
+    config: Config, inputs: DataInputs, *, training: bool = True
+) -> Iterator[tuple[Dataset, list[Item]]]:
     """Each dataset of a run with the images that training, selection and evaluation read."""
     settings, regime = planned(config)
     protocol, drawn = protocol_of(settings.protocol), inputs.dataset
@@ -116,9 +121,9 @@ def images_of_run(config: Config, inputs: DataInputs) -> Iterator[tuple[Dataset,
     method: Any = settings.method
     refiner: Any = settings.refiner
     cls: Any = lookup(method.name).cls
-    if cls.trains or refiner != Reference("NullRefiner"):
+    if training and (cls.trains or refiner != Reference("NullRefiner")):
         items += class_subset(drawn, trained).train
-    if settings.selection == "val":
+    if training and settings.selection == "val":
         items += class_subset(drawn, protocol.labeled).val
     for subset in protocol.scored:
         items += class_subset(drawn, subset).test
@@ -150,7 +155,8 @@ def _given_split_settings(settings: Experiment) -> list[str]:
 def _idle_note(key: str, settings: Experiment, dataset: Dataset) -> str:
     return (
         f"experiment.{key} = {getattr(settings, key)} has no effect on "
-        f"{printable(dataset.name)}, which has a split of its own ({reading_of(dataset).layout})"
+        f"{printable(dataset.name)}, whose split does not depend on it "
+        f"({reading_of(dataset).layout})"
     )
 
 

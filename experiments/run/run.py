@@ -113,7 +113,7 @@ def run(
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check_overlap()
-    require_decodable(config, built.inputs, runtime)
+    require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as log:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:

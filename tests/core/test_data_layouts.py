@@ -249,6 +249,18 @@ def test_a_split_file_above_the_images_under_another_name_is_refused(tmp_path):
         read_folder(tree / "images")
 
 
+@pytest.mark.parametrize("name", ["split_zhou_Pets.json", "split_Pets.json", "pets.json"])
+def test_a_split_file_in_a_folder_that_is_left_out_is_refused(tmp_path, name):
+    tree = make(tmp_path / "pets", "images")
+    (tree / "splits").mkdir()
+    (tree / "splits" / "other.json").write_text("[")
+    (tree / "splits" / name).write_text(split_of(tree))
+    with pytest.raises(ValueError, match=r"beside the images; mv .* .*/split_zhou_[Pp]ets\.json"):
+        read_folder(tree)
+    (tree / "splits" / name).rename(tree / "split_zhou_Pets.json")
+    assert "split file" in read_folder(tree).reading.layout
+
+
 def test_what_is_ignored_is_counted_by_reason(tmp_path):
     plain = read_folder(make(tmp_path, "")).fingerprint
     for name in ("a.heic", "b.HEIC", "c.avif", "d.svg"):
