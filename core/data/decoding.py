@@ -16,9 +16,10 @@ from pathlib import Path
 
 from core.data.dataset import Dataset
 from core.data.folder import FolderReader
-from core.data.reading import counted, printable
+from core.data.reading import counted
 from core.machine import available_cores
 from core.store.atomic import write_atomic
+from core.streams import printable
 
 MAX_THREADS = 8
 _VERSION = 1

@@ -40,10 +40,11 @@ from core.data.image_files import (
 from core.data.images import open_rgb
 from core.data.layout import FolderLayout, find_layout
 from core.data.part_names import PARTS
-from core.data.reading import SPLIT_SETTINGS, DataReading, by_suffix, counted, name_notes, printable
+from core.data.reading import SPLIT_SETTINGS, DataReading, by_suffix, counted, name_notes
 from core.data.split_file import read_split, template_of
 from core.data.splits import SplitFractions, cut_classes
 from core.data.templates import require_template
+from core.streams import printable
 
 _SAMPLED_FILES = 100_000  # up to this many files, content fingerprints look into the files
 _SAMPLE_BYTES = 4096

@@ -16,6 +16,7 @@ nothing here, and a JSON file beside the images that would not be read. ``refine
 
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
@@ -34,8 +35,9 @@ from core.data.image_files import (
     subfolders,
 )
 from core.data.part_names import PARTS, part_folders, part_name
-from core.data.reading import counted, printable
+from core.data.reading import counted
 from core.data.split_file import PREFIX, read_split
+from core.streams import printable
 
 _PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _MAX_WRAPPERS = 8
@@ -332,7 +334,8 @@ def _set_aside(place: Path, folders: Sequence[str]) -> list[str]:
                 name = file.name if file.name.startswith(PREFIX) else _split_name(file)
                 raise ValueError(
                     f"{file} is not read: a split file is named {PREFIX}<Name>.json and is beside "
-                    f"the images; mv {file} {place / name}"
+                    f"the images; {_move(file, place / name)}, or write {SETTINGS_NAME} there with "
+                    f"{_line('ignore', [folder])}"
                 )
     return [f"{_some([f'{name}/' for name in folders])}: not class folders"] if folders else []
 
@@ -405,9 +408,9 @@ def _json_advice(file: Path) -> str:
     leave_out = f"write {SETTINGS_NAME} beside it with {_line('ignore', [file.name])}"
     found = _json_of(file)
     if _is_split(found):
-        return f"a split file is named {PREFIX}<Name>.json; mv {file.name} {_split_name(file)}"
+        return f"a split file is named {PREFIX}<Name>.json; {_move(file.name, _split_name(file))}"
     if file.name.casefold().startswith("refinelab"):
-        return f"the settings of a folder are in {SETTINGS_NAME}; mv {file.name} {SETTINGS_NAME}"
+        return f"the settings of a folder are in {SETTINGS_NAME}; {_move(file.name, SETTINGS_NAME)}"
     if isinstance(found, dict) and found and all(isinstance(v, str) for v in found.values()):
         return (
             f"class names are the key class_names of {SETTINGS_NAME}, "
@@ -418,6 +421,10 @@ def _json_advice(file: Path) -> str:
         '{"train": [["<path>", <label>, "<class name>"], ...], "val": [...], "test": [...]}; '
         f"if it does not belong to the data, {leave_out}"
     )
+
+
+def _move(source: object, target: object) -> str:
+    return shlex.join(["mv", str(source), str(target)])
 
 
 def _split_name(file: Path) -> str:

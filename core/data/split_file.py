@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from core.data.benchmarks.definitions import BENCHMARKS, PLAIN_TEMPLATE
 from core.data.dataset import Dataset, Item
-from core.data.reading import printable
+from core.streams import printable
 
 PREFIX = "split_zhou_"
 PARTS = ("train", "val", "test")

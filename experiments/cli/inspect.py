@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.options import RUNS, DataRoot, Device, Runs, make_runtime
+from experiments.cli.options import RUNS, AllowChanged, DataRoot, Device, Runs, make_runtime
 
 
 def inspect_command(
@@ -19,6 +19,7 @@ def inspect_command(
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
+    allow_changed: AllowChanged = False,
 ) -> None:
     """Show what one run has learned: memory, attention, errors, calibration, context words."""
     from analysis.inspect_page import write_inspection
@@ -30,5 +31,6 @@ def inspect_command(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give another one with --out")
     folder.mkdir(parents=True, exist_ok=True)
-    found = inspect_run(run_dir, make_runtime(runs, data_root, device), num_images=images)
+    runtime = make_runtime(runs, data_root, device)
+    found = inspect_run(run_dir, runtime, num_images=images, allow_changed=allow_changed)
     print(f"page: {write_inspection(found, folder)}")

@@ -8,9 +8,10 @@ from statistics import fmean
 import typer
 
 from core.metrics import harmonic_mean
-from core.store.names import RECORD_NAME
+from core.store.names import RECORD_NAME, TRAIN_FOLDER
 from core.store.record import RunRecord
 from core.store.run_facts import short_counts, target_scores
+from core.streams import one_line
 from experiments.cli.console import console, percent, table
 from experiments.cli.options import (
     RUNS,
@@ -53,14 +54,14 @@ def train_command(
             config_path(config),
             overrides or [],
             out,
-            runs / "train",
+            runs / TRAIN_FOLDER,
             runtime,
             on_progress=show,
         )
     print_once(lines, as_json=as_json)
     print_run(folder, record, as_json=as_json)
     if record.status != "finished":
-        print(f"the run {record.status}: {record.message}", file=sys.stderr)
+        print(f"the run {record.status}: {one_line(record.message)}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from core.config import Config, Reference, lookup
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all
-from core.data.reading import DataReading, counted, printable
+from core.data.reading import DataReading, counted
 from core.data.splits import class_subset
 from core.program import command_line
+from core.streams import printable
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
@@ -31,6 +32,7 @@ class Preflight:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     paths: dict[str, dict[str, None]] = field(default_factory=dict)
     idle: dict[str, list[str]] = field(default_factory=dict)
+    cautions: dict[str, None] = field(default_factory=dict)
 
     def lines(self, *, on_disk: bool = False) -> list[str]:
         """How each dataset was read, one line a fact; ``on_disk`` leaves out what is built in."""
@@ -38,8 +40,8 @@ class Preflight:
         return [line for dataset in shown for line in describe_reading(dataset)]
 
     def notes(self) -> list[str]:
-        """Settings without effect on some of the datasets."""
-        return [note for notes in self.idle.values() for note in notes]
+        """Settings without effect on some of the datasets, and what to know of the images."""
+        return [*(note for notes in self.idle.values() for note in notes), *self.cautions]
 
     def decode(
         self, runtime: Runtime, *, progress: Progress | None = None, limit: int | None = None
@@ -57,8 +59,8 @@ class Preflight:
 def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     """The data that runs will read.
 
-    Raises ValueError for data that cannot be read, for test images that are trained on, and for a
-    setting of the split that has no effect on any dataset of any run.
+    Raises ValueError for data that cannot be read, for test images that are training images too,
+    and for a setting of the split that has no effect on any dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
@@ -66,6 +68,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     for config in configs:
         settings, inputs = planned(config)[0], read_data_inputs(config, runtime)
         inputs.check_overlap()
+        found.cautions |= dict.fromkeys(inputs.cautions)
         for dataset, items in images_of_run(config, inputs):
             found.paths.setdefault(dataset.name, {}).update(dict.fromkeys(i.path for i in items))
         datasets = (inputs.full, *inputs.targets)

@@ -217,6 +217,7 @@ def split_of(folder):
         ("split_Pets.json", "split", "mv split_Pets.json split_zhou_Pets.json"),
         ("Split_Zhou_Pets.JSON", "split", "split_zhou_Pets.json"),
         ("pets.json", "split", "mv pets.json split_zhou_pets.json"),
+        ("my split.json", "split", "mv 'my split.json' split_zhou_mysplit.json"),
         ("refinelabs.json", "{}", "mv refinelabs.json refinelab.json"),
         ("names.json", '{"cat": "big cat"}', '{"class_names": {"<folder>": "<name>"'),
         ("other.json", "[1]", '{"ignore": ["other.json"]}'),

@@ -11,6 +11,7 @@ corresponds to the later run, the default; ``first_run`` is the other.
 """
 
 import hashlib
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ from core.data.dataset import Dataset
 from core.data.fewshot import continue_draw
 from core.data.folder import FolderReader
 from core.data.folder_settings import SETTINGS_NAME
-from core.data.reading import DataReading, name_notes, printable
+from core.data.reading import DataReading, name_notes
 from core.data.split_file import Split, make_split, read_split, split_text
 from core.store.atomic import write_atomic
+from core.streams import printable
+
+log = logging.getLogger(__name__)
 
 FIRST_SEED = 1  # split seed 0 means this one: the published code takes 0 for "not seeded"
 
@@ -215,6 +219,12 @@ def _keep(dataset: Dataset, cache_dir: Path, seed: int, name: str) -> Path:
     text = split_text(dataset)
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
     file = cache_dir / "splits" / f"{dataset.name}-seed{seed}-{key}" / name
-    if not file.is_file():
-        write_atomic(file, text)
+    try:
+        if file.is_file() and file.read_bytes() != text.encode():
+            log.warning("the copy of the split %s is damaged; it is written again", file)
+            file.unlink()
+        if not file.is_file():
+            write_atomic(file, text)
+    except OSError as error:
+        log.warning("the copy of the split %s cannot be written (%s)", file, error)
     return file
