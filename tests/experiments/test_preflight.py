@@ -16,7 +16,7 @@ include 'mosaic.gin'
 grid.study = 'mine'
 grid.datasets = {datasets}
 grid.seeds = (1, 2)
-grid.variants = {{'A': {{}}, 'B': {{'SGD.lr': 0.02}}}}
+grid.variants = {{'A': {{}}, 'B': {{'experiment.epochs': 2}}}}
 grid.baseline = 'A'
 experiment.epochs = 1
 experiment.shots = 2
