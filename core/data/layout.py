@@ -175,11 +175,11 @@ def _with_parts(
             f"or {_line('layout', 'classes')} if all of them are classes"
         )
     if not {"train", "test"} <= set(parts):
-        absent = "train" if "train" not in parts else "test"
+        absent: SplitName = "train" if "train" not in parts else "test"
         there = " and ".join(f"{folder}/" for folder in parts.values())
         raise ValueError(
-            f"{images} has {there} but no {absent}/; rename the part to "
-            f"{'train' if absent == 'train' else 'test'} on to {absent}/"
+            f"{images} has {there} but no {absent}/; rename the part to {absent} on to {absent}/, "
+            f"or write {SETTINGS_NAME} there with {_line('parts', _renamed(parts, absent))}"
         )
     for folder in parts.values():
         if not subfolders(images / folder) and has_direct_images(images / folder):
@@ -198,6 +198,11 @@ def _with_parts(
             *_loose((images / folder for folder in parts.values()), files=True),
         ),
     )
+
+
+def _renamed(parts: Mapping[SplitName, str], absent: SplitName) -> dict[str, str]:
+    """The parts with the validation folder in the place of the absent part."""
+    return {absent if part == "val" else part: folder for part, folder in parts.items()}
 
 
 def _one_each(images: Path, named: Mapping[str, SplitName]) -> dict[SplitName, str]:

@@ -100,17 +100,21 @@ def require_decodable(
         found.append(decoded)
         if not decoded.unreadable:
             passed |= wanted
-    require_readable(found)
+    require_readable(found, runtime)
 
 
-def require_readable(found: Iterable[Decoded]) -> None:
+def require_readable(found: Iterable[Decoded], runtime: Runtime) -> None:
     """Raise ValueError, one line, for images that cannot be read."""
     bad = [decoded for decoded in found if decoded.unreadable]
     if bad:
         problems = "; ".join(f"{printable(d.name)}: {d.problem()}" for d in bad)
-        raise ValueError(
-            f"{problems}; '{command_line('data', 'check', bad[0].name, '--decode')}' names all"
-        )
+        raise ValueError(f"{problems}; '{decode_command(bad[0].name, runtime)}' names all")
+
+
+def decode_command(name: str, runtime: Runtime) -> str:
+    """The command that opens all images of a dataset."""
+    root = [] if runtime.data_root is None else ["--root", runtime.data_root]
+    return command_line("data", "check", name, "--decode", *root)
 
 
 def images_of_run(

@@ -143,9 +143,15 @@ def test_one_part_alone_is_refused(tmp_path, folder):
 
 
 def test_two_parts_without_training_or_test_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"has Train/ and Val/ but no test/; rename"):
+    with pytest.raises(
+        ValueError, match=r"has Train/ and Val/ but no test/; rename .*\"test\": \"Val\""
+    ):
         read_folder(make(tmp_path / "a", "Train", "Val"))
-    with pytest.raises(ValueError, match="has testing/ and valid/ but no train/"):
+    settings(tmp_path / "a", parts={"train": "Train", "test": "Val"})  # the other way out
+    assert counts(read_folder(tmp_path / "a")) == [30, 0, 30]
+    with pytest.raises(
+        ValueError, match=r"testing/ and valid/ but no train/; .*\"train\": \"valid\""
+    ):
         read_folder(make(tmp_path / "b", "valid", "testing"))
     with pytest.raises(ValueError, match="'eval' and 'test' both mean the test part"):
         read_folder(make(tmp_path / "c", "train", "test", "eval"))
@@ -288,6 +294,13 @@ def test_what_is_ignored_is_counted_by_reason(tmp_path):
         "1 link to folders below a class folder",
     ):
         assert line in text, line
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    make(tmp_path, "")
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    with pytest.raises(ValueError, match=r"1 of 31 listed images are missing or unreadable"):
+        read_folder(tmp_path)
 
 
 def test_jfif_is_read(tmp_path):
