@@ -92,7 +92,12 @@ def _run(words: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; rerun the same command to continue", file=sys.stderr)
         return 3
-    except (ValueError, OSError) as error:
+    except RecursionError:
+        if debug:
+            raise
+        print("error: a file is nested too deeply to be read; see --debug", file=sys.stderr)
+        return 2
+    except (ValueError, OSError, OverflowError) as error:
         if debug:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
