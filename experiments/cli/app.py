@@ -34,6 +34,8 @@ from experiments.cli.ui import ui_command
 from experiments.cli.verify import verify_command
 from experiments.cli.weights import weights_command
 
+LONGEST_NAME = 200
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_command,
     "train": train_command,
@@ -100,5 +102,12 @@ def _run(words: Sequence[str]) -> int:
     except (ValueError, OSError, OverflowError) as error:
         if debug:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(_told(error))}", file=sys.stderr)
         return 2
+
+
+def _told(error: Exception) -> str:
+    """The error for a reader: of the operating system's, the file and the reason."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{one_line(error.filename, LONGEST_NAME)}: {error.strerror.lower()}"
+    return str(error)
