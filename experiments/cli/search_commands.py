@@ -12,6 +12,7 @@ from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, table
 from experiments.configs import read_config_file
+from experiments.run.protocols import UnscorableError
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
 from experiments.search.importances import importances_of
@@ -153,7 +154,7 @@ def describe_search(
     """The plan of a search as rows of two columns; checks everything, runs nothing."""
     setup = search_of(read_config_file(config_file, overrides), trials=trials)
     space, search = Space(setup.search.space, setup.base), setup.search
-    check_choices(setup, space, fingerprint_of)
+    unchecked = _unchecked_classes(setup, space, fingerprint_of)
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)
@@ -172,7 +173,22 @@ def describe_search(
         ("sampler, pruner", f"@{type(setup.sampler).__name__}, @{type(setup.pruner).__name__}"),
         *((key, _dimension(shape)) for key, shape in space.describe().items()),
         ("conditional settings", ", ".join(space.conditional) or "none"),
+        *([("scored classes", f"not checked: {unchecked}")] if unchecked else []),
     ]
+
+
+def _unchecked_classes(setup: SearchSetup, space: Space, fingerprint_of: FingerprintOf) -> str:
+    """Why the class lists of the runs could not be checked, where their data are not here.
+
+    Raises ValueError for a choice that could not score its classes.
+    """
+    try:
+        check_choices(setup, space, fingerprint_of)
+    except UnscorableError:
+        raise
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def _final_runs(search: Search) -> int:

@@ -10,9 +10,9 @@ from experiments.study.planner import ROOT, FingerprintOf
 
 
 def check_choices(setup: SearchSetup, space: Space, fingerprint_of: FingerprintOf) -> None:
-    """Raise ValueError for a choice with which a trial, or the winner on test images, could not
-    score its classes; nothing is run. Choices are taken one at a time, in every combination of
-    parts.
+    """Raise UnscorableError for a choice whose trials, or the final runs, could not score.
+
+    Nothing is run. Choices are taken one at a time, in every combination of parts.
     """
     search = setup.search
     for config, chosen in _configs(setup.base, space):
@@ -25,7 +25,7 @@ def check_choices(setup: SearchSetup, space: Space, fingerprint_of: FingerprintO
                     fingerprint_of(made.without(made.unused((ROOT,))))
                 except UnscorableError as error:
                     where = f"search.space, {chosen}" if chosen else "the default"
-                    raise ValueError(f"{where}, on {dataset}: {error}") from error
+                    raise UnscorableError(f"{where}, on {dataset}: {error}") from error
 
 
 def _configs(base: Config, space: Space) -> Iterator[tuple[Config, str]]:
