@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
 from core.clip.frozen import FrozenCLIP
 from core.config import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
+from core.finite import check_finite
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import KlReduction, kl_divergence
@@ -180,7 +181,9 @@ class PromptKD(TextMethod):
         missing = known.missing(batch.index)
         if missing.any():
             part = _rows(batch, missing)
-            known.learn(batch.index[missing], self.teacher.logits(part, self.classes))
+            logits = self.teacher.logits(part, self.classes)
+            check_finite({"logits": logits}, "the teacher's output", "check its weights")
+            known.learn(batch.index[missing], logits)
         return known.rows_NC[batch.index]
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
