@@ -4,6 +4,8 @@ Exit codes: 0 success, 1 some runs failed, 2 bad input, 3 interrupted and resuma
 imports what it needs when it is called, so that help and usage errors appear without delay.
 """
 
+import contextlib
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -71,10 +73,24 @@ for _name, _command in COMMANDS.items():
 UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+class NoteHandler(logging.Handler):
+    """Shows what the program notes on standard error, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the message; a closed terminal is no reason to stop."""
+        with contextlib.suppress(OSError, ValueError):
+            print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+NOTES = NoteHandler(logging.WARNING)
+
+
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    for package in ("core", "experiments", "methods"):
+        logging.getLogger(package).addHandler(NOTES)  # adding it again changes nothing
     try:
         return int(app(arguments or ["--help"], standalone_mode=False) or 0)
     except typer.Exit as stop:
