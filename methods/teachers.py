@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.clip.backbone import shared_clip
 from core.clip.frozen import POOLED, FrozenCLIP, TowerlessCLIP
-from core.config import Configurable, build, config_from_text, register
+from core.config import Configurable, PromptTemplate, build, config_from_text, register
 from core.finite import check_finite
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
@@ -92,7 +92,7 @@ class ZeroShotTeacher(Teacher):
         *,
         backbone: str | None = None,
         weights: str | None = None,
-        templates: tuple[str, ...] = (),
+        templates: tuple[PromptTemplate, ...] = (),
     ) -> None:
         clip = _clip(backbone, weights, student) if backbone else student
         super().__init__(student, ZeroShot(clip, classes, NO_SEEDS, templates=templates))
@@ -118,7 +118,7 @@ class RunTeacher(Teacher):
         folder = _run_folder(parameters["run"])
         return folder / CONFIG_NAME, folder / WEIGHTS_NAME
 
-    later_parameters = frozenset({"allow_changed"})
+    permissions = frozenset({"allow_changed"})
 
     def __init__(
         self,

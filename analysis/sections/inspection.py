@@ -24,13 +24,14 @@ from analysis.text import Column, Columns, Kind, counted, points, share_text, ta
 from core.metrics import expected_calibration_error
 from core.store.inspection import AttentionView, ContextView, Inspection, Neighbor, SlotView
 from core.store.record import Evaluation
+from core.store.run_facts import is_own
 
 ALIKE = 0.9
 """A mean cosine between slots above which a memory says the same thing in every slot."""
 
 
 def _title(scored: Evaluation, run: Inspection) -> str:
-    where = "" if scored.dataset == run.record.dataset else f"{scored.dataset}, "
+    where = "" if is_own(run.record, scored) else f"{scored.dataset}, "
     return f"{where}{scored.classes} classes"
 
 

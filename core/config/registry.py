@@ -28,12 +28,12 @@ class Configurable:
     """The base of every class that can be registered, with hooks for its own settings.
 
     ``parameters`` are the operative values by bare name; parts appear as References.
-    ``later_parameters`` came after runs had been made: they enter the identity of a run only where
-    they are not at their default, so that the identities of those runs stay.
+    ``permissions`` are parameters that only let a run happen or refuse it, and never change it:
+    they are left out of its identity.
     """
 
     __slots__ = ()
-    later_parameters: ClassVar[frozenset[str]] = frozenset()
+    permissions: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> Mapping[str, Any] | Reference:
@@ -42,6 +42,22 @@ class Configurable:
         Or a Reference to an equivalent class. Configurations that are equal afterwards are one run.
         """
         return parameters
+
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Like ``simplify``, for settings that do not matter because of another class: new values
+        by ``Class.parameter``, given all operative ones.
+        """
+        return {}
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Parameters that contradict others and so have no effect: by name, why and the way out.
+
+        A binding of one is refused as unused; a factor's level is inert. ``values`` are those of
+        all classes, by ``Class.parameter``.
+        """
+        return {}
 
     @classmethod
     def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from core.data.dataset import Dataset
-from core.data.folder import SETTINGS_NAME
+from core.data.folder_settings import SETTINGS_NAME
 from core.data.split_file import PREFIX, require_inside, split_text
 
 IMAGES_NAME = "images"
@@ -91,7 +91,8 @@ def _images_digest(folder: Path, paths: list[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         data = (folder / IMAGES_NAME / path).read_bytes()
-        digest.update(f"{path}\0{hashlib.sha256(data).hexdigest()}\0".encode())
+        line = f"{path}\0{hashlib.sha256(data).hexdigest()}\0"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -1,11 +1,18 @@
-"""JSON objects with a schema version: the format of all files but records and ledgers."""
+"""JSON objects with a schema version: the format of all files but records and ledgers.
 
+Each carries a digest of its content, so that a changed character is noticed. Files of RefineLab 0.1
+have none, and are read as they are.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from core.store.atomic import write_atomic
+
+DIGEST = "digest"
 
 
 class NewerSchemaError(ValueError):
@@ -30,31 +37,56 @@ def check_version(document: object, *, newest: int, oldest: int) -> int:
     return version
 
 
-def write_document(path: Path, version: int, document: Mapping[str, Any]) -> None:
-    """Write a JSON object and its schema version, atomically, keys in their order.
+def write_document(
+    path: Path, version: int, document: Mapping[str, Any], *, sort_keys: bool = False
+) -> None:
+    """Write a JSON object with its schema version and digest, atomically, keys in their order.
 
     Raises ValueError for a NaN.
     """
-    versioned = {"schema_version": version, **document}
-    write_atomic(path, json.dumps(versioned, indent=1, allow_nan=False) + "\n")
+    sealed = with_digest({"schema_version": version, **document})
+    text = json.dumps(sealed, indent=1, allow_nan=False, sort_keys=sort_keys)
+    write_atomic(path, text + "\n")
 
 
-def read_document(path: Path, version: int, *, remedy: str) -> dict[str, Any]:
-    """A JSON object of this schema version.
+def with_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document and the digest of its content."""
+    return {**document, DIGEST: digest_of(document)}
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """sha256 of the canonical text of everything but the digest itself."""
+    rest = {key: value for key, value in document.items() if key != DIGEST}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed_document(text: str, version: int, *, check: bool = True) -> dict[str, Any]:
+    """The content of a file of ``write_document``, without its digest.
+
+    Raises NewerSchemaError for one of a newer version, and ValueError for one that is damaged.
+    ``check`` off, a digest that contradicts the content is passed over.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    check_version(found, newest=version, oldest=version)
+    digest = found.pop(DIGEST, None)
+    if check and digest is not None and digest != digest_of(found):
+        raise ValueError("its content was changed after it was written: the digest does not match")
+    return dict(found)
+
+
+def read_document(path: Path, version: int, *, remedy: str, check: bool = True) -> dict[str, Any]:
+    """The content of a file of ``write_document``, without its digest; see ``sealed_document``.
 
     Raises FileNotFoundError where there is none, NewerSchemaError for one of a newer version, and
     ValueError for one that is damaged; ``remedy`` is the advice for that.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
-    try:
-        check_version(found, newest=version, oldest=version)
+        return sealed_document(path.read_text(encoding="utf-8"), version, check=check)
     except NewerSchemaError as error:
         raise NewerSchemaError(f"{path}: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): {remedy}") from None
-    return dict(found)

@@ -5,13 +5,17 @@ imports what it needs when it is called, so that help and usage errors appear wi
 """
 
 import contextlib
+import errno
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
+from core.store.secrets import without_secrets
+from core.store.storage import describe_os_error
+from core.streams import guarded_streams, one_line
 from experiments.cli.bench import bench_command
 from experiments.cli.data import data_app
 from experiments.cli.diff import diff_command
@@ -21,6 +25,7 @@ from experiments.cli.export import export_command
 from experiments.cli.grid import grid_command
 from experiments.cli.import_checkpoint import import_command
 from experiments.cli.inspect import inspect_command
+from experiments.cli.interrupts import leave, listening
 from experiments.cli.list import list_command
 from experiments.cli.power import power_command
 from experiments.cli.pretrain import pretrain_command
@@ -59,6 +64,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
 }
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 app = typer.Typer(
     help="RefineLab: ablation grids and significance reports for prompt tuning of CLIP.",
     no_args_is_help=True,
@@ -87,22 +94,35 @@ NOTES = NoteHandler(logging.WARNING)
 
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
     for package in ("core", "experiments", "methods"):
         logging.getLogger(package).addHandler(NOTES)  # adding it again changes nothing
+    with guarded_streams(), listening():
+        return _run(sys.argv[1:])
+
+
+def _run(words: Sequence[str]) -> int:
+    arguments = [word for word in words if word != "--debug"] or ["--help"]
+    debug = "--debug" in words
     try:
-        return int(app(arguments or ["--help"], standalone_mode=False) or 0)
+        return int(app(arguments, standalone_mode=False) or 0)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except UsageProblem as error:
-        print(f"error: {error.format_message().rstrip('.')}; try --help", file=sys.stderr)
+        usage = one_line(error.format_message()).rstrip(".")
+        print(f"error: {usage}; try --help", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; rerun the same command to continue", file=sys.stderr)
-        return 3
+        return leave()
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
+
+
+def _described(error: ValueError | OSError) -> str:
+    """What went wrong, without passwords; an error of the system with the file and a way out."""
+    if not isinstance(error, OSError):
+        return without_secrets(str(error))
+    hint = "; make room, then rerun the command" if error.errno in NO_ROOM else ""
+    return without_secrets(f"{describe_os_error(error)}{hint}")

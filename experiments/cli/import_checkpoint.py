@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from core.store.names import IMPORTED_FOLDER
 from experiments.cli.options import (
     RUNS,
     AllowChanged,
@@ -42,7 +43,7 @@ def import_command(
         config_path(config),
         overrides or [],
         out,
-        runs / "imported",
+        runs / IMPORTED_FOLDER,
         runtime,
         allow_changed=allow_changed,
     )

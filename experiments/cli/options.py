@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from core.store.names import CACHE_FOLDER
 from experiments.run.runtime import Runtime
 
 RUNS = Path("runs")
@@ -34,7 +35,25 @@ AllowChanged = Annotated[
         help="Go on where data, class names or frozen weights are not those of the record",
     ),
 ]
-StealLock = Annotated[bool, typer.Option("--steal-lock", hidden=True)]
+StealLock = Annotated[
+    bool,
+    typer.Option(
+        "--steal-lock",
+        help="Take over a folder whose lock names a process of another machine that is gone",
+    ),
+]
+JobSeconds = Annotated[
+    float | None, typer.Option("--job-seconds", help="Stop a run that takes longer, and retry it")
+]
+SilentSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--silent-seconds",
+        help="Stop a run that reports no progress for so long, and retry it; default: a worker "
+        "that neither reports nor computes for 300 seconds, and for five times the longest "
+        "silence seen",
+    ),
+]
 
 
 def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
@@ -44,4 +63,4 @@ def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
 
 def cache_dir(runs: Path) -> Path:
     """The folder in which rendered datasets, folder indexes and features are cached."""
-    return (runs / "cache").absolute()
+    return (runs / CACHE_FOLDER).absolute()

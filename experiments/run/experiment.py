@@ -1,8 +1,8 @@
 """The root of a run's configuration: every choice of one training and evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from core.config import (
     Configurable,
@@ -11,6 +11,7 @@ from core.config import (
     Part,
     PositiveFloat,
     PositiveInt,
+    PromptTemplate,
     Reference,
     lookup,
     register,
@@ -19,6 +20,8 @@ from core.interfaces import Method, Refiner
 from core.train.optimizers import Optimizer, Schedule
 from experiments.run.protocols import ProtocolName, Selection
 from experiments.run.runtime import Precision
+
+Overlap = Literal["refused", "copies-refused", "allowed"]
 
 CROP_SCALE = (0.08, 1.0)
 UNTRAINED: dict[str, Any] = {
@@ -54,8 +57,12 @@ class Experiment(Configurable):
     images of the training classes, named so that nobody uses it by accident. ``template`` replaces
     the templates of the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a
     plain ``class/image`` tree, and have no effect elsewhere. ``precision`` applies to everything
-    that is trained; "bfloat16" is autocast.
+    that is trained; "bfloat16" is autocast. ``overlap`` says what happens where test images are
+    training images as well: the run is refused, also for equal copies under another name (every
+    file is then read), or it is allowed, recorded and marked in the report.
     """
+
+    permissions: ClassVar[frozenset[str]] = frozenset({"overlap"})
 
     method: Annotated[Callable[..., Method], Part("method")]
     refiner: Annotated[Callable[..., Refiner], Part("refiner")]
@@ -66,7 +73,7 @@ class Experiment(Configurable):
     weights: str | None = None
     protocol: ProtocolName = "base_to_new"
     targets: tuple[str, ...] = ()
-    template: str | None = None
+    template: PromptTemplate | None = None
     shots: NonNegativeInt = 16
     shots_file: str | None = None
     seed: NonNegativeInt = 1
@@ -80,6 +87,7 @@ class Experiment(Configurable):
     split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"
+    overlap: Overlap = "refused"
 
     def __post_init__(self) -> None:
         if len(self.split_fractions) != 3:
@@ -96,6 +104,20 @@ class Experiment(Configurable):
                 "experiment.fresh_views augments in every epoch, got experiment.num_views = "
                 "0, which disables augmentation; set it to 1"
             )
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        """A template has no effect where the method makes its own prompts."""
+        name = parameters["method"].name
+        entry = lookup(name)
+        method: Any = entry.cls
+        own = {key: values[f"{name}.{key}"] for key in entry.parameters}
+        if parameters["template"] is None or method.reads_template(own, values):
+            return {}
+        return {
+            "template": f"{name} makes its own prompts and reads no template, got "
+            f"{parameters['template']!r}; remove it, or use a method with hand-made texts"
+        }
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
 from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset
+from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
@@ -34,6 +36,7 @@ from experiments.run.data_inputs import DataInputs, read_data_inputs
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
@@ -122,7 +125,9 @@ def run(
     write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
+    built.inputs.check_overlap()
     check_scored_classes(config, built.inputs, built.model.method.clip)
+    require_decodable(config, built.inputs, runtime)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
@@ -165,7 +170,7 @@ def train(built: Assembly, log: Progress) -> FitResult:
         return FitResult()
     assert built.budget is not None
     batches = built.source.training(
-        class_subset(built.dataset, built.trained_subset),
+        _trained_part(built),
         need=frozenset({"pooled"}) | refiner.needs(),
         num_views=settings.num_views,
         batch_size=settings.batch_size,
@@ -304,10 +309,11 @@ def _allowing(config: Config) -> Config:
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
     """Fingerprints of what a run depends on besides its configuration: datasets and weights.
 
-    Raises ValueError for a configuration that breaks its protocol, and for one whose method cannot
-    score all classes that the protocol scores.
+    Raises ValueError for a configuration that breaks its protocol, for test images that are
+    training images too, and for a method that cannot score all classes that the protocol scores.
     """
     inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
+    inputs.check_overlap()
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
@@ -339,7 +345,31 @@ def _describe(
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
         environment=describe_environment(runtime.device),
+        drawn_per_class=_drawn_per_class(built) if trains else (),
+        shared_images=_num_seen(built) if trains else 0,
     )
+
+
+def _trained_part(built: Assembly) -> Dataset:
+    """The images that training sees, after the few-shot draw."""
+    return class_subset(built.dataset, built.trained_subset)
+
+
+def _drawn_per_class(built: Assembly) -> tuple[int, ...]:
+    """The training images of each trained class."""
+    part = _trained_part(built)
+    counts = Counter(item.label for item in part.train)
+    return tuple(counts[label] for label in range(len(part.class_names)))
+
+
+def _num_seen(built: Assembly) -> int:
+    """How many of the test images training sees as well; without an overlap of lists, none."""
+    if not built.inputs.overlaps and not built.dataset.test_only:
+        return 0
+    part = _trained_part(built)
+    tests = [class_subset(*scored) for scored in built.scored()]
+    trained = ImageList(part, part.train)
+    return sum(shared_images(ImageList(test, test.test), trained).number for test in tests)
 
 
 def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:

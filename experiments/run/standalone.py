@@ -7,10 +7,12 @@ from typing import NamedTuple, get_args
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config import Config
 from core.data.dataset import ClassSubset
+from core.data.dataset_names import one_name_each
 from core.store.record import Evaluation, RunRecord, write_record
 from core.train.fit import FitResult
 from experiments.configs import read_config_file
 from experiments.run.data_inputs import read_dataset
+from experiments.run.dataset_names import with_canonical_names
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
 
@@ -57,6 +59,7 @@ def run_alone(
 
     ``prints`` are fingerprints that enter the identity in addition to those of data and backbone.
     """
+    config = with_canonical_names(config, runtime.data_root)
     found = fingerprints(config, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     identity = config.identity("experiment", {**found, **prints})
     folder = out or home / identity
@@ -98,7 +101,9 @@ def rescore_run(
     built = reload(run_dir, runtime, allow_changed=allow_changed)
     if not dataset and not named:
         asked = built.scored()
-    elif not dataset or dataset == built.dataset.name:
+        return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+    own = one_name_each([built.dataset.name, *filter(None, [dataset])], runtime.data_root)
+    if not dataset or own[dataset] == own[built.dataset.name]:
         asked = [(built.dataset, s) for s in named or built.scored_subsets()]
     else:
         other = read_dataset(built.settings, dataset, runtime)

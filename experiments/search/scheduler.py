@@ -36,6 +36,7 @@ from experiments.search.settings import (
     SearchSetup,
     definition_of,
     keep_definition,
+    space_of,
 )
 from experiments.search.space import Choice, Dimension, Space
 from experiments.search.trials import TrialRuns, judge, runs_of_trial
@@ -82,7 +83,7 @@ def run_trials(
     another search of this name in the folder, and for a folder in use by another driver.
     """
     progress = progress or NoProgress()
-    space = Space(setup.search.space, setup.base)
+    space = space_of(setup)
     definition = definition_of(setup, space, fingerprint_of)
     check_choices(setup, space, fingerprint_of)
     url = setup.search.storage
@@ -94,7 +95,8 @@ def run_trials(
         if ledger.num_lost:
             progress.note(
                 f"{ledger.path}: a torn end of {ledger.num_lost} line(s) was cut off and kept as "
-                f"{ledger.path.name}.damaged; its trials are asked for again"
+                f"{ledger.kept.name if ledger.kept else ledger.path.name}; its trials are asked "
+                "for again"
             )
         _check_length(setup, ledger, search_dir)
         mirror = StorageMirror(search_dir, url, progress) if url else NullMirror()
@@ -109,7 +111,11 @@ def run_trials(
             search_dir, executor, runtime, tracker or NullTracker(), progress, scheduler=scheduler
         )
         outcome = driver.run(scheduler.begin(), max_attempts=MAX_ATTEMPTS, retry_failed=False)
-        scheduler.publish()
+        try:
+            scheduler.publish()
+        except OSError:
+            if not outcome.paused:
+                raise
     return SearchOutcome(scheduler=scheduler, study=outcome)
 
 

@@ -1,6 +1,6 @@
 """Every choice of a search, checked against the class lists that its trials and its end score."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from core.config import Config, format_value
 from experiments.run.protocols import UnscorableError
@@ -9,14 +9,21 @@ from experiments.search.space import Choice, Space
 from experiments.study.planner import ROOT, FingerprintOf
 
 
-def check_choices(setup: SearchSetup, space: Space, fingerprint_of: FingerprintOf) -> None:
+def check_choices(
+    setup: SearchSetup,
+    space: Space,
+    fingerprint_of: FingerprintOf,
+    *,
+    without: Collection[str] = (),
+) -> None:
     """Raise UnscorableError for a choice whose trials, or the final runs, could not score.
 
-    Nothing is run. Choices are taken one at a time, in every combination of parts.
+    Nothing is run, and datasets ``without`` are left out. Choices are taken one at a time, in every
+    combination of parts.
     """
     search = setup.search
     for config, chosen in _configs(setup.base, space):
-        for dataset in search.datasets:
+        for dataset in (name for name in search.datasets if name not in without):
             trial = search.run_bindings(dataset, search.seeds[0])
             final = {f"{ROOT}.dataset": dataset, f"{ROOT}.seed": search.seeds[0]}
             for bindings in (trial, final):

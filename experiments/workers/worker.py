@@ -4,6 +4,7 @@ Messages are JSON texts over one pipe. This module imports nothing heavy: the en
 process is set up before the entry function's module, and torch with it, is imported.
 """
 
+import contextlib
 import faulthandler
 import importlib
 import json
@@ -17,6 +18,9 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from core.store.storage import storage_problem
+from core.streams import one_line
 
 PROGRESS_SECONDS = 0.2
 
@@ -41,24 +45,50 @@ def serve(channel: Connection, entry: str) -> None:
         if job is None:
             return
         channel.send_bytes(b'{"kind": "begun"}')
-        if job["log"]:
-            _redirect_output(Path(job["log"]))
-        print(f"--- {job['key']}, attempt {job['attempt']}", flush=True)
-        answer = execute(entry, job["payload"], _Reporter(channel))
-        _flush()
+        home = Path(job["home"]) if job["home"] else None
+        answer = _with_output(entry, job, home, _Reporter(channel))
         channel.send_bytes(answer.encode())
 
 
-def execute(entry: str, payload: Mapping[str, Any], on_progress: Progress) -> str:
+def _with_output(
+    entry: str, job: Mapping[str, Any], home: Path | None, on_progress: Progress
+) -> str:
+    """Run one job with its output in its log; returns its answer as JSON."""
+    try:
+        if job["log"]:
+            _redirect_output(Path(job["log"]), home)
+        print(f"--- {job['key']}, attempt {job['attempt']}", flush=True)
+    except OSError as error:
+        return _failure(error, home)
+    answer = execute(entry, job["payload"], on_progress, home=home)
+    with contextlib.suppress(OSError):  # a full disk: the output is cut, the result is not lost
+        _flush()
+    return answer
+
+
+def execute(
+    entry: str, payload: Mapping[str, Any], on_progress: Progress, *, home: Path | None = None
+) -> str:
     """Run one job; returns its answer as JSON. A failure prints its traceback to standard error."""
     try:
         result = load_entry(entry)(payload, on_progress)
         return json.dumps({"kind": "done", "result": result}, allow_nan=False)
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
-        message = traceback.format_exception_only(error)[-1].strip()
-        fatal = isinstance(error, ValueError)
-        return json.dumps({"kind": "failed", "message": message, "fatal": fatal})
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        return _failure(error, home)
+
+
+def _failure(error: BaseException, home: Path | None) -> str:
+    """The answer of a job that raised: "returned" where the storage is to blame. The log has the
+    message in full.
+    """
+    if problem := storage_problem(error, home):
+        return json.dumps({"kind": "returned", "message": problem})
+    message = one_line(traceback.format_exception_only(error)[-1])
+    return json.dumps(
+        {"kind": "failed", "message": message, "fatal": isinstance(error, ValueError)}
+    )
 
 
 def load_entry(entry: str) -> Entry:
@@ -123,10 +153,13 @@ def _vanish_with_driver() -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def _redirect_output(log: Path) -> None:
-    """Append everything this process prints from now on, native code included, to ``log``."""
+def _redirect_output(log: Path, home: Path | None) -> None:
+    """Append everything this process prints from now on, native code included, to ``log``.
+
+    A ``home`` that has vanished is not made again: the study in it is gone.
+    """
     _flush()
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=home is None, exist_ok=True)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

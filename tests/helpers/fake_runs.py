@@ -77,6 +77,14 @@ def behave(kind, run_dir):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def refuse_and_write(payload, on_progress):
+    """A run that writes other weights and is then refused."""
+    run_dir = Path(payload["run_dir"])
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "weights.safetensors").write_text("other")
+    raise ValueError("this configuration is wrong")
+
+
 def count(folder, name):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}-{os.getpid()}-{time.time_ns()}").touch()
