@@ -71,13 +71,14 @@ def inspect_run(
         predictions = {score.predicted.target: score.predicted for score in scores}
         record = replace(record, evaluations=tuple(score.evaluation for score in scores))
     missing: dict[str, str] = {}
-    changed = {"changed since the run": "; ".join(built.changes)} if built.changes else {}
+    if built.changes:
+        record = replace(record, message=f"changed since the run: {'; '.join(built.changes)}")
     with torch.no_grad():
         looked = _look(built, num_images, missing)
         slots = _slots(built, looked, missing)
         return Inspection(
             record=record,
-            settings={**changed, **read_settings(run_dir)},
+            settings=read_settings(run_dir),
             predictions=tuple(predictions.values()),
             epochs=tuple(read_epochs(run_dir)),
             confused=tuple(_confused(built, record, predictions.values())),
