@@ -4,7 +4,9 @@ Exit codes: 0 success, 1 some runs failed, 2 bad input, 3 interrupted and resuma
 imports what it needs when it is called, so that help and usage errors appear without delay.
 """
 
+import contextlib
 import errno
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -78,8 +80,22 @@ for _name, _command in COMMANDS.items():
 UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+class NoteHandler(logging.Handler):
+    """Shows what the program notes on standard error, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the message; a closed terminal is no reason to stop."""
+        with contextlib.suppress(OSError, ValueError):
+            print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+NOTES = NoteHandler(logging.WARNING)
+
+
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
+    for package in ("core", "experiments", "methods"):
+        logging.getLogger(package).addHandler(NOTES)  # adding it again changes nothing
     with guarded_streams(), listening():
         return _run(sys.argv[1:])
 
