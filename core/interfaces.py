@@ -2,13 +2,13 @@
 
 Every hook that training, evaluation or a configuration calls on a method or a refiner is declared
 here with a default, or in ``core.config.Configurable``, which all registered classes share
-(``simplify``, ``input_files``). Shapes: B images, C classes, D joint width.
+(``simplify``, ``idle``, ``input_files``). Shapes: B images, C classes, D joint width.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,13 @@ class Method(nn.Module, Configurable, ABC):
     @abstractmethod
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """The method's own objective; the loss is the sum."""
+
+    @classmethod
+    def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        """Whether a dataset's template can matter, given the method's parameters by bare name and
+        those of all classes by ``Class.parameter``. False where the method makes its own prompts.
+        """
+        return True
 
     def texts_once(self) -> AbstractContextManager[None]:
         """A context in which class texts may be encoded once and kept, for evaluation."""

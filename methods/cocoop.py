@@ -4,13 +4,21 @@ Shapes: B images, G images of one chunk, C classes, N context tokens, W text wid
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from core.clip.frozen import FrozenCLIP
-from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
+from core.clip.prompts import (
+    DEFAULT_NUM_CTX,
+    ContextPrompts,
+    idle_number,
+    initial_context,
+    placeholder_of,
+    settled_context,
+)
 from core.config import PositiveFloat, PositiveInt, register
 from core.interfaces import LossTerm, Method
 from core.seeding import Seeds, seeded_linear
@@ -42,7 +50,8 @@ class CoCoOp(Method):
     """Learns N context vectors and a network that shifts all of them by one vector per image.
 
     Class texts are (B, C, D): every image has class prompts of its own. ``ctx`` (N, W) starts from
-    the words of ``ctx_init``, or from N(0, 0.02 squared) with ``num_ctx`` vectors if that is empty.
+    the words of ``ctx_init``, or from N(0, 0.02 squared) with ``num_ctx`` vectors if that is empty;
+    a configuration with words and another number is refused.
     The network's hidden width is the joint width over ``meta_reduction``.
 
     All prompts of a batch are encoded together, in chunks of images: ``max_text_memory_mb`` bounds
@@ -62,7 +71,7 @@ class CoCoOp(Method):
         classes: ClassNames,
         seeds: Seeds,
         *,
-        num_ctx: PositiveInt = 4,
+        num_ctx: PositiveInt = DEFAULT_NUM_CTX,
         ctx_init: str = "a photo of a",
         meta_reduction: PositiveInt = 16,
         max_text_memory_mb: PositiveFloat = 2048.0,
@@ -85,6 +94,19 @@ class CoCoOp(Method):
             spec.text_width,
             seeds.at("meta_net"),
         )
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """With words their number is the context's."""
+        return {**parameters, **settled_context(parameters["num_ctx"], parameters["ctx_init"])}
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        return idle_number("CoCoOp", parameters["num_ctx"], parameters["ctx_init"])
+
+    @classmethod
+    def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        return False
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes

@@ -1,11 +1,20 @@
 """CoOp: context optimization."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
-from core.clip.prompts import ClassPosition, ContextPrompts, initial_context, placeholder_of
+from core.clip.prompts import (
+    DEFAULT_NUM_CTX,
+    ClassPosition,
+    ContextPrompts,
+    idle_number,
+    initial_context,
+    placeholder_of,
+    settled_context,
+)
 from core.config import PositiveInt, register
 from core.interfaces import LossTerm
 from core.seeding import Seeds
@@ -20,8 +29,9 @@ class CoOp(TextMethod):
 
     ``ctx`` is (N, W), shared by all classes, or (C, N, W) when ``class_specific``. It starts from
     the words of ``ctx_init``, or from N(0, 0.02 squared) if that is empty. With words, N is their
-    number and ``num_ctx`` is not used. The released code silently ignores class-specific context if
-    words are given; here every class starts from the same words.
+    number, and a configuration that binds another ``num_ctx`` is refused. The released code
+    silently ignores class-specific context if words are given; here every class starts from the
+    same words.
 
     Source: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022, arXiv 2109.01134.
     """
@@ -32,7 +42,7 @@ class CoOp(TextMethod):
         classes: ClassNames,
         seeds: Seeds,
         *,
-        num_ctx: PositiveInt = 4,
+        num_ctx: PositiveInt = DEFAULT_NUM_CTX,
         ctx_init: str = "a photo of a",
         class_position: ClassPosition = "end",
         class_specific: bool = False,
@@ -46,6 +56,24 @@ class CoOp(TextMethod):
         if class_specific:
             start = start.expand(len(classes), *start.shape)
         self.ctx = nn.Parameter(start.detach().clone())
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """With words their number is the context's; half of one vector is none, in the middle."""
+        context = settled_context(parameters["num_ctx"], parameters["ctx_init"])
+        number = len(context["ctx_init"].split()) or context["num_ctx"]
+        position = parameters["class_position"]
+        if number == 1 and position == "middle":
+            position = "front"
+        return {**parameters, **context, "class_position": position}
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        return idle_number("CoOp", parameters["num_ctx"], parameters["ctx_init"])
+
+    @classmethod
+    def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        return False
 
     def set_classes(self, classes: ClassNames) -> None:
         if self.class_specific and classes.names != self.classes.names:

@@ -1,7 +1,7 @@
 """IVLP: independent vision-language prompting."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -45,6 +45,7 @@ class IVLP(TextMethod):
     image_input = "pixels"
     eval_batch_size = 256
     default_depth: ClassVar[int | None] = None
+    default_num_ctx_text: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -86,6 +87,20 @@ class IVLP(TextMethod):
             prompt_dtype=prompt_dtype,
         )
 
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Without vision prompts their number and depth are 0; the rest see ``settled_text``."""
+        simple = {**parameters, **settled_text(parameters, cls.default_num_ctx_text)}
+        if 0 in (simple["num_ctx_vision"], simple["depth_vision"]):
+            simple |= {"num_ctx_vision": 0, "depth_vision": 0}
+            if simple["depth_text"] == 1:
+                simple["prompt_dtype"] = "parameter"
+        return simple
+
+    @classmethod
+    def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        return False
+
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes
         self.text_prompts.set_classes(self.clip, classes)
@@ -109,6 +124,19 @@ class IVLP(TextMethod):
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {"ce": cross_entropy}
+
+
+def settled_text(parameters: Mapping[str, Any], default_num_ctx: int) -> dict[str, Any]:
+    """The text context as a run's identity sees it: words in one spelling; "all" tokens of the
+    words leave no number, and without words there are no tokens to count.
+    """
+    words = " ".join(parameters["ctx_init"].replace("_", " ").split())
+    settled: dict[str, Any] = {"ctx_init": words}
+    if not words:
+        settled["ctx_init_tokens"] = "first_n"
+    elif parameters["ctx_init_tokens"] == "all":
+        settled["num_ctx_text"] = default_num_ctx
+    return settled
 
 
 def released_text_prompts(depth: int) -> dict[str, str | None]:

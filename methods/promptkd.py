@@ -2,14 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
 from core.clip.frozen import FrozenCLIP
-from core.config import NonNegativeFloat, NonNegativeInt, Part, PositiveFloat, register
+from core.config import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    Part,
+    PositiveFloat,
+    Reference,
+    register,
+)
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import KlReduction, kl_divergence
@@ -141,6 +148,22 @@ class PromptKD(TextMethod):
             clip.spec.joint_width, self.teacher.text_width, seeds.at("projector")
         )
         self.known: dict[ClassNames, KnownLogits] = {}
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Without vision prompts their number and depth are 0."""
+        if 0 not in (parameters["num_ctx_vision"], parameters["depth_vision"]):
+            return parameters
+        none = {"num_ctx_vision": 0, "depth_vision": 0, "prompt_dtype": "parameter"}
+        return {**parameters, **none}
+
+    @classmethod
+    def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        """Class texts are the teacher's; which prompts an earlier run made is not known here."""
+        teacher = parameters["teacher"]
+        if teacher == Reference("ZeroShotTeacher"):
+            return not values["ZeroShotTeacher.templates"]
+        return bool(teacher != Reference("PublishedTeacher"))
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes

@@ -2,15 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from core.clip.deep_prompts import ContextTokens, PromptDtype
 from core.clip.frozen import FrozenCLIP
-from core.clip.templates import CLIP_TEMPLATES_60
-from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
+from core.clip.templates import CLIP_TEMPLATES_60, checked_templates
+from core.config import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PromptTemplate,
+    register,
+)
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds
 from core.train.averaging import EpochAverage, gaussian_weights
@@ -18,6 +25,8 @@ from core.train.losses import KlReduction, kl_divergence
 from core.types import Batch, ClassNames, Forward
 from methods.base import unit
 from methods.ivlp import IVLP
+
+NO_AVERAGE = {"average_mean": 15.0, "average_std": 1.0, "average_starts_at": 1}
 
 
 @register("method")
@@ -50,6 +59,7 @@ class PromptSRC(IVLP):
     """
 
     default_depth = 9
+    default_num_ctx_text = 4
     frozen_text_CD: Tensor | None
 
     def __init__(
@@ -69,7 +79,7 @@ class PromptSRC(IVLP):
         image_weight: NonNegativeFloat = 10.0,
         kl_weight: NonNegativeFloat = 1.0,
         kl_reduction: KlReduction = "mean",
-        templates: Literal["clip60", "dataset"] | tuple[str, ...] = "clip60",
+        templates: Literal["clip60", "dataset"] | tuple[PromptTemplate, ...] = "clip60",
         template_average: Literal["raw", "unit"] = "raw",
         average: Literal["gaussian", "none"] = "gaussian",
         average_mean: PositiveFloat = 15.0,
@@ -96,6 +106,32 @@ class PromptSRC(IVLP):
         self.average_mean, self.average_std = average_mean, average_std
         self.epoch_average: EpochAverage | None = None
         self.register_buffer("frozen_text_CD", None, persistent=False)
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """As IVLP; and settings of terms of weight 0 and of no average do not matter."""
+        simple = super().simplify(parameters)
+        if simple["kl_weight"] == 0:
+            simple["kl_reduction"] = "mean"
+            if simple["text_weight"] == 0:
+                simple |= {"templates": "clip60", "template_average": "raw"}
+        if simple["average"] == "none":
+            simple |= NO_AVERAGE
+        return simple
+
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The average over one epoch is that epoch; a selected epoch is not averaged."""
+        epochs = values.get("experiment.epochs", 0)
+        alone = epochs == 1 or values.get("experiment.selection") != "last"
+        if not alone or values["PromptSRC.average_starts_at"] > epochs:
+            return {}
+        return {"PromptSRC.average": "none"}
+
+    @classmethod
+    def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        used = parameters["text_weight"] > 0 or parameters["kl_weight"] > 0
+        return bool(used and parameters["templates"] == "dataset")
 
     def set_classes(self, classes: ClassNames) -> None:
         super().set_classes(classes)
@@ -187,7 +223,4 @@ def _checked_templates(templates: str | tuple[str, ...]) -> tuple[str, ...]:
     """The templates by name or as given; empty means the dataset's own."""
     if isinstance(templates, str):
         return CLIP_TEMPLATES_60 if templates == "clip60" else ()
-    for template in templates:
-        if template.count("{}") != 1:
-            raise ValueError(f"a template needs exactly one '{{}}', got {template!r}")
-    return templates
+    return checked_templates(templates)

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
-from core.clip.prompts import ContextPrompts, initial_context, placeholder_of
+from core.clip.prompts import (
+    ContextPrompts,
+    idle_number,
+    initial_context,
+    placeholder_of,
+    settled_context,
+)
 from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds
@@ -30,6 +36,7 @@ from methods.token_fusion import (
 )
 
 COSINE_EPS = 1e-7
+DEFAULT_NUM_CTX = 6
 # The modules of a fusion by their names in released checkpoints.
 RELEASED_MODULES = {
     "attention": "promt_attention_visual",
@@ -63,8 +70,8 @@ class SEP(TextMethod):
     defaults "image" and "token" make a prediction independent of its batch; the released pair is
     "batch" and "batch", and declares ``batch_coupled``. ``fusion_init`` "shared" starts the fusions
     of a tower from the same values, as released. ``ctx_init`` gives the words of the context; empty
-    means ``num_ctx`` vectors from N(0, 0.02 squared). A refiner receives v, t and the prompted
-    tower's local tokens.
+    means ``num_ctx`` vectors from N(0, 0.02 squared), and words beside another number are refused.
+    A refiner receives v, t and the prompted tower's local tokens.
 
     Before the first step each prototype is the unit mean of its class's frozen features over one
     pass of the training views; a class without images starts from its hand-made text, where the
@@ -90,7 +97,7 @@ class SEP(TextMethod):
         classes: ClassNames,
         seeds: Seeds,
         *,
-        num_ctx: PositiveInt = 6,
+        num_ctx: PositiveInt = DEFAULT_NUM_CTX,
         ctx_init: str = "",
         num_ctx_vision: PositiveInt = 4,
         text_layers: tuple[NonNegativeInt, ...] | None = None,
@@ -122,6 +129,25 @@ class SEP(TextMethod):
         )
         self.set_classes(classes)
         self.prototypes = nn.Parameter(self.handmade_CD.clone())
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """With words their number is the context's; without fusions their settings do not matter,
+        nor a scale of weight 0.
+        """
+        simple = dict(parameters)
+        simple |= settled_context(simple["num_ctx"], simple["ctx_init"], DEFAULT_NUM_CTX)
+        if simple["vision_layers"] == ():
+            simple["selection_scope"] = "image"
+            if simple["text_layers"] == ():
+                simple |= {"fusion_axis": "token", "fusion_hidden": 256, "fusion_init": "shared"}
+        if simple["prototype_weight"] == 0:
+            simple["prototype_scale"] = 10.0
+        return simple
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        return idle_number("SEP", parameters["num_ctx"], parameters["ctx_init"])
 
     @property
     def handmade_CD(self) -> Tensor:

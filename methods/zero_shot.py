@@ -1,12 +1,14 @@
 """Zero-shot CLIP: hand-made prompts, nothing learned."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
-from core.config import register
+from core.clip.templates import checked_templates
+from core.config import PromptTemplate, register
 from core.interfaces import LossTerm
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
@@ -33,14 +35,15 @@ class ZeroShot(TextMethod):
         classes: ClassNames,
         seeds: Seeds,
         *,
-        templates: tuple[str, ...] = (),
+        templates: tuple[PromptTemplate, ...] = (),
     ) -> None:
         super().__init__(clip, classes)
-        for template in templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"a template needs exactly one '{{}}', got {template!r}")
-        self.templates = templates
+        self.templates = checked_templates(templates)
         self.set_classes(classes)
+
+    @classmethod
+    def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        return not parameters["templates"]
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes

@@ -5,7 +5,7 @@ Shapes: B images, P patches, M slots, T tokens, C classes, D text width.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +130,18 @@ class EmaCache(SoftCache):
         self.register_buffer("slots_MD", initial_slots(num_slots, width, seeds, initial))
         self.register_buffer("idle_M", torch.zeros(num_slots, dtype=torch.int64))
 
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Slots that never move do not depend on how tokens are joined, nor a softmax over one
+        slot on its temperature.
+        """
+        simple = dict(parameters)
+        if simple["momentum"] == 1:
+            simple["write_reduce"] = "sum"
+        if simple["num_slots"] == 1:
+            simple["read_temperature"] = 1.0
+        return simple
+
     def slots(self) -> Tensor:
         return self.slots_MD
 
@@ -199,6 +211,13 @@ class QueueCache(SoftCache):
         self.register_buffer("slots_MD", torch.zeros(num_slots, width))
         self.register_buffer("num_written", torch.zeros((), dtype=torch.int64))
 
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A softmax over one slot does not depend on its temperature."""
+        return (
+            {**parameters, "read_temperature": 1.0} if parameters["num_slots"] == 1 else parameters
+        )
+
     def slots(self) -> Tensor:
         return self.slots_MD[: int(self.num_written)]
 
@@ -239,6 +258,13 @@ class LearnedCache(SoftCache):
         super().__init__()
         self.read_temperature = read_temperature
         self.slots_MD = nn.Parameter(initial_slots(num_slots, width, seeds, initial))
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A softmax over one slot does not depend on its temperature."""
+        return (
+            {**parameters, "read_temperature": 1.0} if parameters["num_slots"] == 1 else parameters
+        )
 
     def slots(self) -> Tensor:
         return self.slots_MD

@@ -15,6 +15,7 @@ from core.interfaces import Criterion
 from core.types import Forward
 
 LocalRow = Literal["cls", "top", "mean"]
+LOCAL_ROWS: tuple[LocalRow, ...] = ("cls", "top", "mean")
 Pooling = Literal["each", "mean", "max"]
 
 
@@ -58,7 +59,7 @@ class SemanticLoss(RefinerLoss):
         *,
         weight: NonNegativeFloat = 0.02,
         topk: PositiveInt = 5,
-        local_rows: tuple[LocalRow, ...] = ("cls", "top", "mean"),
+        local_rows: tuple[LocalRow, ...] = LOCAL_ROWS,
         pooling: Pooling = "each",
         normalise_rows: bool = False,
     ) -> None:
@@ -73,6 +74,22 @@ class SemanticLoss(RefinerLoss):
         self.local_rows = local_rows
         self.pooling = pooling
         self.normalise_rows = normalise_rows
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
+        """The order of the rows is fixed; without "top" rows no patch is selected, and one row
+        alone is not pooled.
+        """
+        simple = super().simplify(parameters)
+        if isinstance(simple, Reference):
+            return simple
+        rows = tuple(row for row in LOCAL_ROWS if row in simple["local_rows"])
+        topk = simple["topk"] if "top" in rows else 5
+        alone = len(rows) == 1 and (topk == 1 or "top" not in rows)
+        pooling = "each" if alone else simple["pooling"]
+        valid = len(rows) == len(simple["local_rows"])  # the constructor refuses repeated ones
+        rows = rows if valid else simple["local_rows"]
+        return {**simple, "local_rows": rows, "topk": topk, "pooling": pooling}
 
     def top_patches(self, out: Forward) -> Tensor:
         """Patches (B, topk) that CLS attends to most, counted from 0, in descending order."""

@@ -133,3 +133,16 @@ class TextRefiner(Refiner):
         if all(part == OFF[name] for name, part in simple.items()):
             return Reference("NullRefiner")
         return simple
+
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """An aggregation with ``alpha`` 0 reads no cache; one that attends to the slots does not
+        read them softly, at a temperature.
+        """
+        aggregation, cache = values["TextRefiner.aggregation"], values["TextRefiner.cache"]
+        if aggregation == Reference("LinearAggregation") and not values["LinearAggregation.alpha"]:
+            return {"TextRefiner.cache": Reference("NoCache")}
+        key = f"{cache.name}.read_temperature"
+        if aggregation == Reference("FusionAggregation") and key in values:
+            return {key: lookup(cache.name).parameters["read_temperature"].default}
+        return {}

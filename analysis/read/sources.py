@@ -26,6 +26,8 @@ from analysis.read.shot_curves import curve_of
 
 SCORED = "scored"
 """The status of a row of a table, whose run is not known."""
+FOLDER = "folder/"
+"""What the names of datasets that are trees on disk begin with."""
 SAME_METRIC = {"acc": "accuracy", "top1": "accuracy", "top1_acc": "accuracy"}
 
 
@@ -240,7 +242,10 @@ def _problems(problems: Iterable[Problem], datasets: Mapping[str, str]) -> Itera
 
 
 def _same_names(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Names that mean a known one: equal, or equal but for letter case and how words are joined."""
+    """Names that mean a known one: equal, or equal but for letter case and how words are joined.
+
+    Two folders of images are the same dataset only where their names, which are paths, are equal.
+    """
     forms = {
         canonical(k): k for k in known if sum(canonical(k) == canonical(o) for o in known) == 1
     }
@@ -248,8 +253,10 @@ def _same_names(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     for name in names:
         form = canonical(name)
         match = name if name in known else forms.get(form) or forms.get(SAME_METRIC.get(form, ""))
-        if match is not None and match not in found.values():
-            found[name] = match
+        paths = match is not None and name.startswith(FOLDER) and match.startswith(FOLDER)
+        if match is None or match in found.values() or (paths and match != name):
+            continue
+        found[name] = match
     return found
 
 

@@ -21,7 +21,7 @@ from analysis.read.results import (
 from analysis.read.shot_curves import curve_rows, point
 from core.store.manifest import read_manifest
 from core.store.record import RunRecord, record_paths
-from core.store.run_facts import is_own, own_scores, short_counts, target_scores
+from core.store.run_facts import is_own, own_scores, own_target, short_counts, target_scores
 
 TARGETS = {"all": "accuracy"}
 """Metrics that are not called as the classes that they are measured on."""
@@ -102,14 +102,14 @@ def _scores(
         return _typed(curve_rows(finished)), planned, (), False
     pairs = [(c, c.record) for c in finished if c.record is not None]
     own = all(is_own(r, e) for _, r in pairs for e in r.evaluations)
-    target_sets = {frozenset(e.classes for e in r.evaluations) for _, r in pairs}
+    target_sets = {frozenset(own_target(r, e) for e in r.evaluations) for _, r in pairs}
     if own and (
         len(target_sets) == 1
         or target_sets <= {frozenset({"base"}), frozenset({"new"}), frozenset({"base", "new"})}
     ):
         rows = [
             {**_key(c, c.dataset), "run": (c.identity,)}
-            | {TARGETS.get(e.classes, e.classes): e.accuracy for e in r.evaluations}
+            | {TARGETS.get(t := own_target(r, e), t): e.accuracy for e in r.evaluations}
             for c, r in pairs
         ]
         return _typed(rows), planned, (), False

@@ -41,6 +41,8 @@ from analysis.text import (
     table,
 )
 
+LABELED = "inductive"
+"""The regime in which training sees labels."""
 MAX_ROWS = 14
 MAX_LISTED = 4
 MAX_NAMES = 90
@@ -220,10 +222,16 @@ def _flag(results: Results) -> list[Sentence]:
     seen = [v for v, s in results.settings.items() if saw_test(s.selection)]
     text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
     said = [make_sentence(text, kind="flag")] if seen else []
-    if trained := results.trained_on_test:
-        listed = ", ".join(f"{v} ({counted(n, 'image')})" for v, n in trained.items())
-        text = f"Training saw test images, so these numbers are too high: {listed}."
-        said.append(make_sentence(text, kind="flag"))
+    for labels, text in (
+        (True, "Training saw test images, so these numbers are too high"),
+        (False, "Training saw test images without their labels"),
+    ):
+        trained = [
+            f"{v} ({counted(number, 'image')})"
+            for v, number in results.trained_on_test.items()
+            if (results.settings[v].regime == LABELED) == labels
+        ]
+        said += [make_sentence(f"{text}: {', '.join(trained)}.", kind="flag")] if trained else []
     return said
 
 

@@ -4,7 +4,7 @@ Letters: G prompt groups, C classes, N context tokens, L tokens of the longest p
 D joint width.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,32 @@ from core.seeding import seeded_normal
 from core.types import ClassNames
 
 ClassPosition = Literal["end", "middle", "front"]
+DEFAULT_NUM_CTX = 4
 
 
 def words_of(text: str) -> list[str]:
     """The words of an initial context; underscores count as spaces."""
     return text.replace("_", " ").split(" ")
+
+
+def settled_context(num_ctx: int, words: str, default: int = DEFAULT_NUM_CTX) -> dict[str, Any]:
+    """``num_ctx`` and ``ctx_init`` as a run's identity sees them: words in one spelling, and with
+    words no number of its own.
+    """
+    given = words.replace("_", " ").split()
+    return {"ctx_init": " ".join(given), "num_ctx": default if given else num_ctx}
+
+
+def idle_number(owner: str, num_ctx: int, words: str) -> dict[str, str]:
+    """The reason why ``num_ctx`` has no effect, if it is not the number of the given words."""
+    given = words.replace("_", " ").split()
+    if not given or num_ctx == len(given):
+        return {}
+    return {
+        "num_ctx": f"the context starts from the {len(given)} words of {owner}.ctx_init = "
+        f"{words!r}, got {owner}.num_ctx = {num_ctx}; set {owner}.num_ctx = {len(given)}, or "
+        f"{owner}.ctx_init = '' for {num_ctx} random vectors"
+    }
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
-"""Prompt templates that several methods average over.
+"""Prompt templates: those that several methods average over, and the check of given ones.
 
 Source: the first 60 of the 80 ImageNet templates published with CLIP (Radford et al., ICML 2021,
 arXiv 2103.00020), preceded by the plain one, as PromptSRC and PromptKD use them.
 """
+
+from core.config import OneSlot
 
 CLIP_TEMPLATES_60 = (
     "a photo of a {}.",
@@ -66,3 +68,12 @@ CLIP_TEMPLATES_60 = (
     "a pixelated photo of a {}.",
     "itap of the {}.",
 )
+
+
+def checked_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
+    """The templates. Raises ValueError for one without exactly one ``{}``, or with other braces."""
+    rule = OneSlot()
+    for template in templates:
+        if not rule.allows(template):
+            raise ValueError(f"a template must be text {rule}, got {template!r}")
+    return templates

@@ -98,7 +98,8 @@ class Config:
 
         See ``Configurable.simplify``. Parameters that are no longer reached are dropped.
         """
-        bindings = self._bindings
+        idle = _idle(_reach(root, self._bindings))
+        bindings = {key: value for key, value in self._bindings.items() if key not in idle}
         for _ in range(MOST_SIMPLIFICATIONS):
             values = Config(bindings, self._sources).operative(root)
             simpler = _simplify_once(root, values)
@@ -124,22 +125,29 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_DIGITS]
 
     def unused(self, roots: Sequence[str]) -> tuple[str, ...]:
-        """The bound keys that building any of the roots cannot read, sorted."""
-        reached = {key for root in roots for key in _reach(root, self._bindings)}
-        return tuple(sorted(self._bindings.keys() - reached))
+        """The bound keys without effect, sorted: building any of the roots cannot read them, or
+        their class says that they contradict others (``Configurable.idle``).
+        """
+        reached = self._reached(roots)
+        read = reached.keys() - _idle(reached)
+        return tuple(sorted(self._bindings.keys() - read))
+
+    def _reached(self, roots: Sequence[str]) -> dict[str, Value | Required]:
+        return {key: v for root in roots for key, v in _reach(root, self._bindings).items()}
 
     def check_used(self, roots: Sequence[str]) -> None:
         """Raises ValueError that states, for every unused binding, its source and the reason."""
         unused = self.unused(roots)
         if unused:
-            reached = {key: v for root in roots for key, v in _reach(root, self._bindings).items()}
-            reasons = [
-                f"{self._sources[key]}: {key}: {self._why_unused(key.split('.')[0], reached, ())}"
+            reached = self._reached(roots)
+            idle = _idle(reached)
+            reasons = {
+                key: idle.get(key) or self._why_unused(key.split(".")[0], reached, ())
                 for key in unused
-            ]
-            raise ValueError(
-                f"{'; '.join(reasons)}; remove bindings without effect, or use the class"
-            )
+            }
+            told = "; ".join(f"{self._sources[key]}: {key}: {why}" for key, why in reasons.items())
+            outside = "; remove bindings without effect, or use the class"
+            raise ValueError(told + ("" if unused[-1] in idle else outside))
 
     def _why_unused(
         self, name: str, reached: Mapping[str, Value | Required], seen: tuple[str, ...]
@@ -290,7 +298,21 @@ def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
             changed = {f"{name}.{parameter}": value for parameter, value in result.items()}
             source = f"{name}.simplify"
             simpler |= {k: _checked(Binding(k, v, source)) for k, v in changed.items()}
+        below = entry.cls.simplify_below(simpler)
+        simpler |= {k: _checked(Binding(k, v, f"{name}.simplify_below")) for k, v in below.items()}
     return simpler
+
+
+def _idle(reached: Mapping[str, Value | Required]) -> dict[str, str]:
+    """The parameters among these that have no effect beside the others, and why."""
+    found: dict[str, str] = {}
+    for name in {key.rpartition(".")[0]: None for key in reached}:
+        entry = lookup(name)
+        own = {parameter: reached[f"{name}.{parameter}"] for parameter in entry.parameters}
+        if not any(isinstance(value, Required) for value in own.values()):
+            reasons = entry.cls.idle(own, reached)
+            found |= {f"{name}.{parameter}": why for parameter, why in reasons.items()}
+    return found
 
 
 def _own(entry: RegisteredClass, values: Mapping[str, Value]) -> dict[str, Value]:

@@ -44,6 +44,22 @@ class Configurable:
         return parameters
 
     @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Like ``simplify``, for settings that do not matter because of another class: new values
+        by ``Class.parameter``, given all operative ones.
+        """
+        return {}
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Parameters that contradict others and so have no effect: by name, why and the way out.
+
+        A binding of one is refused as unused; a factor's level is inert. ``values`` are those of
+        all classes, by ``Class.parameter``.
+        """
+        return {}
+
+    @classmethod
     def input_files(cls, parameters: Mapping[str, Any]) -> tuple[Path, ...]:
         """Files that the object will read; their content belongs to the identity of a run.
 

@@ -74,7 +74,23 @@ class Between:
         return f"in [{self.minimum}, {self.maximum}]"
 
 
+@dataclass(frozen=True, slots=True)
+class OneSlot:
+    """The text is a prompt template: ``{}`` exactly once, where the class name goes, and no other
+    brace.
+    """
+
+    def allows(self, text: str) -> bool:
+        """Whether the text obeys the rule."""
+        beside = text.replace("{}", "", 1)
+        return "{}" in text and not set("{}") & set(beside) and not (beside and not beside.strip())
+
+    def __str__(self) -> str:
+        return "(a prompt template: {} exactly once, no other brace)"
+
+
 NUMERIC_RULES = (AtLeast, Above, Between)
+TEXT_RULES = (OneSlot,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,7 @@ NonNegativeInt = Annotated[int, AtLeast(0)]
 PositiveFloat = Annotated[float, Above(0)]
 NonNegativeFloat = Annotated[float, AtLeast(0)]
 Probability = Annotated[float, Between(0, 1)]
+PromptTemplate = Annotated[str, OneSlot()]
 
 CheckReference = Callable[[str, str | None], object]
 """Raises ValueError unless a class of this name (and kind, if given) exists."""
@@ -121,7 +138,7 @@ def _hint(value: object, rule: str) -> str:
         return f"; a class is written @{value.lstrip('@')}, without quotes"
     if rule.startswith("(") and not isinstance(value, tuple | list):
         return "; a sequence of one is written [x]"
-    if rule.startswith("text"):
+    if rule.startswith("text") and not isinstance(value, str):
         return "; text is written in quotes"
     return ""
 
@@ -169,6 +186,8 @@ def _conform_annotated(
             assert isinstance(result, int | float), "type_text accepts these rules on numbers only"
             if not rule.allows(result):
                 raise MismatchError
+        if isinstance(rule, TEXT_RULES) and not rule.allows(str(result)):
+            raise MismatchError
     return result
 
 
@@ -279,7 +298,10 @@ def _annotated_text(base: Any, rules: tuple[object, ...]) -> str:
     limits = " and ".join(str(rule) for rule in rules if isinstance(rule, NUMERIC_RULES))
     if limits and base not in (int, float):
         raise TypeError(f"the rule {limits} cannot apply to {base!r}: it needs an int or a float")
-    return f"{type_text(base)} {limits}".strip()
+    texts = " and ".join(str(rule) for rule in rules if isinstance(rule, TEXT_RULES))
+    if texts and base is not str:
+        raise TypeError(f"the rule {texts!r} cannot apply to {base!r}: it needs text")
+    return f"{type_text(base)} {limits}{texts}".strip()
 
 
 def accepts_text(annotation: Any) -> bool:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from core.data.dataset import Dataset
 from core.data.folder import FolderReader
-from core.data.reading import counted, printable
+from core.data.reading import counted
 from core.machine import available_cores
 from core.store.atomic import write_atomic
+from core.streams import printable
 
 MAX_THREADS = 8
 _VERSION = 1
@@ -52,7 +53,7 @@ class Decoded:
         more = ", ..." if len(bad) > _SHOWN else ""
         also = f"; also {others.removeprefix(', ')}{more}" if others else ""
         return (
-            f"{self.name}: {len(bad)} of {counted(self.total, 'image')} cannot be decoded, first: "
+            f"{len(bad)} of {counted(self.total, 'image')} cannot be read, first: "
             f"{printable(self.unreadable[bad[0]])}{also}"
         )
 

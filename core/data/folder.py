@@ -19,6 +19,7 @@ written below the data root.
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,22 @@ from PIL import Image
 from core.data.benchmarks.definitions import PLAIN_TEMPLATE
 from core.data.class_maps import CLASSNAMES_NAME, read_classnames, require_all_named
 from core.data.dataset import Dataset, Item, SplitName
-from core.data.image_files import SUFFIXES, Ignored, images_below, subfolders
+from core.data.image_files import (
+    SUFFIXES,
+    Ignored,
+    files_in,
+    images_below,
+    is_image,
+    subfolders,
+)
 from core.data.images import open_rgb
 from core.data.layout import FolderLayout, find_layout
 from core.data.part_names import PARTS
-from core.data.reading import SPLIT_SETTINGS, DataReading, counted, name_notes, printable
+from core.data.reading import SPLIT_SETTINGS, DataReading, by_suffix, counted, name_notes
 from core.data.split_file import read_split, template_of
 from core.data.splits import SplitFractions, cut_classes
 from core.data.templates import require_template
+from core.streams import printable
 
 _SAMPLED_FILES = 100_000  # up to this many files, content fingerprints look into the files
 _SAMPLE_BYTES = 4096
@@ -130,7 +139,10 @@ def _list_split(layout: FolderLayout, split_file: Path) -> _Listing:
     ignored = Ignored()
     listed = set(split.paths())
     unlisted = [p for p in images_below(layout.images, "", ignored) if p not in listed]
-    lines = ignored.lines() if layout.images != layout.home else []
+    if layout.images == layout.home:  # the layout names what is directly in it
+        beside = [name for name in files_in(layout.home) if not is_image(name)]
+        ignored.by_suffix -= Counter(os.path.splitext(name)[1].lower() for name in beside)
+    lines = ignored.lines()
     if unlisted:
         lines = [
             f"{counted(len(unlisted), 'image')} not listed in {split_file.name}, first "
@@ -218,7 +230,7 @@ def _own_names(layout: FolderLayout, folders: tuple[str, ...]) -> tuple[str, ...
     for name in names:
         if name != printable(name):
             raise ValueError(
-                f"{layout.images}: the class name {printable(name)!r} is not UTF-8, so no prompt "
+                f"{layout.images}: the class name '{printable(name)}' is not UTF-8, so no prompt "
                 "can be made of it; rename its folder"
             )
     return names
@@ -226,11 +238,18 @@ def _own_names(layout: FolderLayout, folders: tuple[str, ...]) -> tuple[str, ...
 
 def _require_images(members: dict[str, list[str]], where: Path) -> None:
     if not members:
-        raise ValueError(f"{where} has no class folders; expected {where}/<class>/<image>")
+        loose = sum(map(is_image, files_in(where)))
+        directly = f" ({counted(loose, 'image')} directly in it)" if loose else ""
+        raise ValueError(
+            f"{where} has no class folders{directly}; expected {where}/<class>/<image>"
+        )
     if empty := [name for name, images in members.items() if not images]:
+        ignored = Ignored()
+        images_below(where, empty[0], ignored)
+        there = f", but {by_suffix(ignored.by_suffix)}" if ignored.by_suffix else ""
         raise ValueError(
             f"{where}: class folder {empty[0]!r} ({len(empty)} in all) has no image "
-            f"({' '.join(sorted(SUFFIXES))}); add images or remove the folder"
+            f"({' '.join(sorted(SUFFIXES))}){there}; add images or remove the folder"
         )
 
 

@@ -16,11 +16,13 @@ nothing here, and a JSON file beside the images that would not be read. ``refine
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from core.data.class_maps import CLASSNAMES_NAME
 from core.data.dataset import SplitName
 from core.data.folder_settings import SETTINGS_NAME, FolderSettings, read_folder_settings
 from core.data.image_files import (
@@ -32,8 +34,9 @@ from core.data.image_files import (
     subfolders,
 )
 from core.data.part_names import PARTS, part_folders, part_name
-from core.data.reading import counted, printable
+from core.data.reading import counted
 from core.data.split_file import PREFIX, read_split
+from core.streams import printable
 
 _PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _MAX_WRAPPERS = 8
@@ -103,7 +106,11 @@ def find_layout(path: Path) -> FolderLayout:
     return replace(
         found,
         home=path,
-        ignored=(*_beside(chain, settings), *found.ignored),
+        ignored=(
+            *_beside(chain, settings, [CLASSNAMES_NAME]),
+            *_loose(chain),
+            *found.ignored,
+        ),
         notes=(*_wrapper_notes(chain), *_sibling_notes(path), *found.notes),
     )
 
@@ -122,7 +129,7 @@ def _with_split(home: Path, split_file: Path, images: Path) -> FolderLayout:
         images=images,
         settings=settings,
         split_file=split_file,
-        ignored=tuple(_beside([home], settings)),
+        ignored=tuple(_beside([home], settings, [split_file.name])),
     )
 
 
@@ -184,7 +191,10 @@ def _with_parts(
         images=images,
         settings=settings,
         parts={part: parts[part] for part in PARTS if part in parts},
-        ignored=tuple(_set_aside(others)),
+        ignored=(
+            *_set_aside(others),
+            *_loose((images / folder for folder in parts.values()), files=True),
+        ),
     )
 
 
@@ -237,7 +247,7 @@ def _require_classes(images: Path, folders: Sequence[str]) -> None:
     if len(shared) > 1:
         some = ", ".join(sorted(shared)[:3])
         raise ValueError(
-            f"{images}: its {len(folders)} folders ({', '.join(folders[:3])}, ...) hold the same "
+            f"{images}: its {len(folders)} folders ({_some(folders)}) hold the same "
             f"folders ({some}, ...), so they look like parts or domains, not classes; name parts "
             f"train/, val/ and test/, give one of them as folder/{images / folders[0]}, or write "
             f"{SETTINGS_NAME} there with {_line('parts', {'train': '...', 'test': '...'})} or "
@@ -283,7 +293,10 @@ def _wrapper_notes(chain: Sequence[Path]) -> list[str]:
     if len(chain) == 1:
         return []
     inner = printable(str(chain[-1].relative_to(chain[0])))
-    return [f"{inner}/ is the only folder of {printable(str(chain[0]))}, and is read in its place"]
+    return [
+        f"{inner}/ is the only folder of images in {printable(str(chain[0]))}, and is read in its "
+        "place"
+    ]
 
 
 def _sibling_notes(path: Path) -> list[str]:
@@ -315,42 +328,58 @@ def _nested_notes(images: Path, folders: Sequence[str]) -> list[str]:
 
 
 def _set_aside(folders: Sequence[str]) -> list[str]:
-    if not folders:
-        return []
-    names = ", ".join(f"{printable(name)}/" for name in folders[:5])
-    more = f" and {len(folders) - 5} more" if len(folders) > 5 else ""
-    return [f"{names}{more}: not class folders"]
+    return [f"{_some([f'{name}/' for name in folders])}: not class folders"] if folders else []
 
 
-def _beside(chain: Sequence[Path], settings: FolderSettings) -> list[str]:
-    """What lies beside the images and is not read, and ``ignore`` as far as it has an effect."""
+def _beside(chain: Sequence[Path], settings: FolderSettings, read: Collection[str]) -> list[str]:
+    """What lies beside the images and is not read, and ``ignore`` as far as it has an effect;
+    ``read`` are the names of files that are read.
+    """
     here = {name for folder in chain for name in os.listdir(folder)}
     if absent := [name for name in settings.ignore if name not in here]:
         raise ValueError(
             f"{settings.file}: ignore names {absent[0]!r}, which is not in {chain[0]}; remove it"
         )
     found = []
+    left = [name for name in sorted(here) if is_system(name) and not name.startswith(".")]
+    if left:
+        found.append(f"{', '.join(map(printable, left))}: left by an operating system")
     if settings.ignore:
         found.append(f"{', '.join(map(printable, settings.ignore))}: by {SETTINGS_NAME}")
-    loose = [
+    names = (name for folder in chain for name in files_in(folder))
+    files = [
         name
-        for folder in chain
-        for name in files_in(folder)
-        if not is_system(name)
-        and name not in settings.ignore
-        and not name.startswith(PREFIX)
-        and name not in (SETTINGS_NAME, "classnames.txt")
+        for name in names
+        if not (is_system(name) or is_image(name) or name in (SETTINGS_NAME, *settings.ignore))
+        and name not in read
     ]
-    if images := [name for name in loose if is_image(name)]:
-        found.append(
-            f"{counted(len(images), 'image')} outside the class folders, first "
-            f"{printable(images[0])}"
-        )
-    if files := [name for name in loose if not is_image(name)]:
-        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
-        names = ", ".join(map(printable, files[:5]))
-        found.append(f"{names}{more}: files beside the images that are not read")
+    if files:
+        found.append(f"{_some(files)}: files beside the images that are not read")
+    for outer, inner in pairwise(chain):
+        others = [name for name in subfolders(outer) if name not in (inner.name, *settings.ignore)]
+        found += _set_aside(others)
     return found
+
+
+def _loose(folders: Iterable[Path], *, files: bool = False) -> list[str]:
+    """Images, and with ``files`` other files, that are in no class folder."""
+    found = []
+    for folder in folders:
+        place = printable(str(folder))
+        names = [name for name in files_in(folder) if not is_system(name)]
+        if images := [name for name in names if is_image(name)]:
+            found.append(
+                f"{counted(len(images), 'image')} directly in {place}, which belong to no class, "
+                f"first {printable(images[0])}"
+            )
+        if others := [name for name in names if files and not is_image(name)]:
+            found.append(f"{_some(others)}: files in {place} that are not read")
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(printable, names[:5])) + more
 
 
 def _require_read_json(chain: Sequence[Path], settings: FolderSettings) -> None:

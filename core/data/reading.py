@@ -20,11 +20,6 @@ class DataReading:
     split_settings: frozenset[str] = frozenset()
 
 
-def printable(text: str) -> str:
-    """Text for any terminal: bytes of a file name that are not UTF-8 become ``\\xNN``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def name_notes(class_names: tuple[str, ...]) -> list[str]:
     """One line for each group of names that are one prompt to CLIP, and one for names that say
     nothing.

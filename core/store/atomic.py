@@ -14,7 +14,7 @@ os.umask(UMASK)
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file so that it always has either the old or the new content, even after a kill."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    raw = data.encode() if isinstance(data, str) else data
+    raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.fchmod(handle, 0o666 & ~UMASK)

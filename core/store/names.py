@@ -1,8 +1,15 @@
 """The name of every file and folder below ``runs/``; the package docstring shows the tree."""
 
+import re
+
 # The folder of runs.
 MLFLOW_NAME = "mlflow.db"
 MLFLOW_LOCK_NAME = ".mlflow.lock"
+CACHE_FOLDER = "cache"
+TRAIN_FOLDER = "train"
+IMPORTED_FOLDER = "imported"
+PRETRAIN_FOLDER = "pretrain"
+OWN_FOLDERS = (CACHE_FOLDER, TRAIN_FOLDER, IMPORTED_FOLDER, PRETRAIN_FOLDER)
 
 # A run folder.
 CONFIG_NAME = "config.gin"
@@ -38,3 +45,30 @@ JOURNAL_NAME = "optuna.journal"
 STORAGE_LOG_NAME = "storage.log"
 FINAL_SUFFIX = "_final"
 CONTROL_SUFFIX = "_random"
+
+_STUDY_NAME = re.compile(r"\w[\w.-]*")
+_MAX_NAME_BYTES = 200
+
+
+def checked_study_name(name: str, setting: str) -> str:
+    """The name of a study, which is its folder below the folder of runs.
+
+    Raises ValueError, naming the setting, for what cannot name a folder on every system, and for
+    the folders and files that other commands keep there, in any case of letters.
+    """
+    if not _STUDY_NAME.fullmatch(name) or name.endswith("."):
+        raise ValueError(
+            f"{setting} must be a folder name of letters, digits, '_', '-' and, inside, '.', "
+            f"got {name!r}"
+        )
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise ValueError(
+            f"{setting} must be a folder name of at most {_MAX_NAME_BYTES} bytes, got "
+            f"{len(name.encode())}: {name[:40]}..."
+        )
+    if name.casefold() in OWN_FOLDERS or name.casefold().startswith(MLFLOW_NAME):
+        raise ValueError(
+            f"{setting} = {name!r} is a name that other commands use below the folder of runs "
+            f"({', '.join((*OWN_FOLDERS, MLFLOW_NAME))}); choose another one"
+        )
+    return name

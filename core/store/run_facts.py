@@ -8,12 +8,8 @@ FOLDER = "folder/"
 
 
 def is_own(record: RunRecord, scored: Evaluation) -> bool:
-    """Whether an evaluation is of the run's own dataset; of another one it has that one's name.
-
-    Records from before names of datasets were canonical spell a folder in two ways: as it was
-    typed, and by its last name or without superfluous slashes.
-    """
-    return scored.target == scored.classes or scored.dataset in _older_names(record.dataset)
+    """Whether an evaluation is of the dataset that the run was trained on."""
+    return scored.dataset == _own_name(record)
 
 
 def own_scores(record: RunRecord) -> tuple[Evaluation, ...]:
@@ -31,9 +27,20 @@ def short_counts(record: RunRecord) -> tuple[int, ...]:
     return tuple(count for count in record.drawn_per_class if count < record.shots)
 
 
-def _older_names(dataset: str) -> tuple[str, ...]:
-    if not dataset.startswith(FOLDER):
-        return ()
-    path = PurePosixPath(dataset.removeprefix(FOLDER))
+def own_target(record: RunRecord, scored: Evaluation) -> str:
+    """What an evaluation of the run's own dataset is called: "base", "new" or "all"."""
+    return scored.target if scored.dataset == record.dataset else scored.classes
+
+
+def _own_name(record: RunRecord) -> str:
+    """The name under which a run scored its own dataset, which it always does.
+
+    It is that of the record, but in records from before names of datasets were canonical a folder
+    is called by its last name, or without superfluous slashes, where it was not typed like that.
+    """
+    names = {scored.dataset for scored in record.evaluations}
+    if record.dataset in names or not record.dataset.startswith(FOLDER):
+        return record.dataset
+    path = PurePosixPath(record.dataset.removeprefix(FOLDER))
     absolute = path.is_absolute() or path.parts[:1] == ("~",)
-    return (f"{FOLDER}{path.name if absolute else path}",)
+    return f"{FOLDER}{path.name if absolute else path}"

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,8 +14,12 @@ from core.config import (
     NonNegativeInt,
     PositiveFloat,
     Probability,
+    Reference,
+    lookup,
     register,
 )
+
+WARMUP_EPOCHS = "ConstantThenCosine.warmup_epochs"
 
 
 class Optimizer(Configurable, ABC):
@@ -109,6 +114,26 @@ class ConstantThenCosine(Schedule):
         self, *, warmup_epochs: NonNegativeInt = 1, warmup_lr: PositiveFloat = 1e-5
     ) -> None:
         self.warmup_epochs, self.warmup_lr = warmup_epochs, warmup_lr
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Without warm-up its learning rate does not matter."""
+        return parameters if parameters["warmup_epochs"] else {**parameters, "warmup_lr": 1e-5}
+
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A warm-up of all epochs leaves nothing of the optimizer's learning rate; a cosine over
+        one epoch is constant.
+        """
+        epochs, optimizer = values.get("experiment.epochs"), values.get("experiment.optimizer")
+        if epochs is None:
+            return {}
+        if not values[WARMUP_EPOCHS]:
+            return {"experiment.schedule": Reference("Constant")} if epochs == 1 else {}
+        if values[WARMUP_EPOCHS] < epochs or optimizer is None:
+            return {}
+        lr = lookup(optimizer.name).parameters["lr"].default
+        return {WARMUP_EPOCHS: epochs, f"{optimizer.name}.lr": lr}
 
     def at(self, epoch: int, num_epochs: int, lr: float) -> float:
         if epoch <= self.warmup_epochs:

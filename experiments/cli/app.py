@@ -6,13 +6,14 @@ imports what it needs when it is called, so that help and usage errors appear wi
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
 from core.store.secrets import without_secrets
 from core.store.storage import describe_os_error
+from core.streams import guarded_streams, one_line
 from experiments.cli.bench import bench_command
 from experiments.cli.data import data_app
 from experiments.cli.diff import diff_command
@@ -79,30 +80,31 @@ UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == 
 
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
-    with listening():
-        return _run(arguments or ["--help"], debug=debug)
+    with guarded_streams(), listening():
+        return _run(sys.argv[1:])
 
 
-def _run(arguments: list[str], *, debug: bool) -> int:
+def _run(words: Sequence[str]) -> int:
+    arguments = [word for word in words if word != "--debug"] or ["--help"]
+    debug = "--debug" in words
     try:
         return int(app(arguments, standalone_mode=False) or 0)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except UsageProblem as error:
-        print(f"error: {error.format_message().rstrip('.')}; try --help", file=sys.stderr)
+        usage = one_line(error.format_message()).rstrip(".")
+        print(f"error: {usage}; try --help", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return leave()
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
 
 
-def _one_line(error: ValueError | OSError) -> str:
+def _described(error: ValueError | OSError) -> str:
     """What went wrong, without passwords; an error of the system with the file and a way out."""
     if not isinstance(error, OSError):
         return without_secrets(str(error))

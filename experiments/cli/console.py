@@ -3,37 +3,81 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from core.data.reading import printable
+from core.streams import one_line, printable
+from experiments.study.terminal import PrintableConsole
 
-PLAIN_WIDTH = 160
+READABLE_WIDTH = 8
+"""A column of longer cells must have this width at least, or the table is shown row by row."""
+BETWEEN_COLUMNS = 3
 
 
 def console() -> Console:
     """A console on standard output; wide where the output is not a terminal."""
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(file=sys.stdout, width=width, highlight=False)
+    return PrintableConsole(sys.stdout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalTable:
+    """Rows under columns; on a terminal that is too narrow for them, a block of lines per row.
+
+    The last ``numbers`` columns are right-aligned. Square brackets are plain text.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: int = 0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._least_width() <= options.max_width:
+            yield self._table()
+            return
+        yield Text(printable(self.title), style="bold")
+        for row in self.rows:
+            yield Text("")
+            for column, cell in zip(self.columns, row, strict=True):
+                yield Text(printable(f"{column}: {cell}"), overflow="fold")
+
+    def _least_width(self) -> int:
+        longest = (max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True))
+        least = sum(min(width, READABLE_WIDTH) for width in longest)
+        return least + BETWEEN_COLUMNS * len(self.columns) + 1
+
+    def _table(self) -> Table:
+        made = Table(title=escape(self.title), title_justify="left", header_style="bold")
+        for index, column in enumerate(self.columns):
+            right = index >= len(self.columns) - self.numbers
+            justify = "right" if right else "left"
+            made.add_column(escape(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in self.rows:
+            made.add_row(*map(escape, row))
+        return made
 
 
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0
-) -> Table:
-    """A table whose last ``numbers`` columns are right-aligned; square brackets are plain text."""
-    made = Table(title=title, title_justify="left", header_style="bold")
-    for index, column in enumerate(columns):
-        right = index >= len(columns) - numbers
-        made.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(printable(str(cell)).replace("[", "\\[") for cell in row))
-    return made
+) -> TerminalTable:
+    """A table for ``console``; its last ``numbers`` columns are right-aligned."""
+    texts = tuple(tuple(map(one_line, row)) for row in rows)
+    return TerminalTable(title=title, columns=tuple(columns), rows=texts, numbers=numbers)
 
 
 def percent(value: float | None) -> str:
     """A fraction in percent with two decimals, or a dash."""
     return "-" if value is None else f"{100 * value:.2f}"
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what a user should know before the work begins, on standard error."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def print_json(value: object) -> None:

@@ -67,6 +67,10 @@ def data_check(
     decode: Annotated[
         bool, typer.Option("--decode", help="Open every image that was not opened before")
     ] = False,
+    content: Annotated[
+        bool,
+        typer.Option("--content", help="Also find training images among test images by content"),
+    ] = False,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -96,6 +100,7 @@ def data_check(
             make_runtime(runs, root, "cpu"),
             settings,
             config=run,
+            content=content,
             decode=bar.show if decode else None,
         )
     if as_json:

@@ -9,7 +9,7 @@ import typer
 
 from core.program import command_line, same_command
 from core.store.secrets import without_secrets
-from experiments.cli.console import console, table
+from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
     RUNS,
     Config,
@@ -50,9 +50,9 @@ def grid_command(
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
     from experiments.run.dataset_names import with_canonical_names
-    from experiments.run.preflight import DRY_RUN_IMAGES, raise_problems
+    from experiments.run.preflight import DRY_RUN_IMAGES, require_readable
     from experiments.run.run import fingerprints
-    from experiments.study.data_notes import data_notes
+    from experiments.study.data_changes import data_changes
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
@@ -64,14 +64,15 @@ def grid_command(
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     given = read_config_file(config_path(config), overrides or [])
     made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
+    print_notes(made.notes)
     study_dir = runs / made.grid.study
-    for note in data_notes(made, study_dir, runtime):
-        print(f"note: {note}", file=sys.stderr)
+    for line in data_changes(made, study_dir, runtime):
+        print(line)
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)
-        raise_problems(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES))
+        require_readable(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES))
         return
-    raise_problems(print_data(made, study_dir, runtime, limit=None))
+    require_readable(print_data(made, study_dir, runtime, limit=None))
     outcome = run_study(
         made,
         study_dir,
@@ -112,8 +113,8 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
         print(found.change)
 
 
-def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | None) -> list[str]:
-    """Print how the data of the runs that are left were read; returns what cannot be read.
+def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | None) -> Any:
+    """Print how the data of the runs that are left were read; returns the ``Decoded`` of each.
 
     Images that were never opened are opened, unless there are more than ``limit``.
     """
@@ -132,7 +133,7 @@ def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | Non
                 f"{data.name}: {data.unopened} of {data.total} images were never opened; "
                 f"'{command_line('data', 'check', data.name, '--decode')}' opens them"
             )
-    return [data.problem() for data in decoded]
+    return decoded
 
 
 def print_outcome(outcome: Any, study_dir: Path) -> None:

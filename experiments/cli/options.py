@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from core.store.names import CACHE_FOLDER
 from experiments.run.runtime import Runtime
 
 RUNS = Path("runs")
@@ -27,11 +28,26 @@ Jobs = Annotated[
     int, typer.Option(help="Worker processes (-1: one per core; 0: none, run in this process)")
 ]
 Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
+AllowChanged = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed",
+        help="Go on where data, class names or frozen weights are not those of the record",
+    ),
+]
 StealLock = Annotated[
     bool,
     typer.Option(
         "--steal-lock",
         help="Take over a folder whose lock names a process of another machine that is gone",
+    ),
+]
+AllowOutside = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside-files",
+        help="Read files outside the study folder, and datasets outside the data root, that the "
+        "run's configuration names: weights, shots, teachers",
     ),
 ]
 JobSeconds = Annotated[
@@ -55,4 +71,4 @@ def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
 
 def cache_dir(runs: Path) -> Path:
     """The folder in which rendered datasets, folder indexes and features are cached."""
-    return (runs / "cache").absolute()
+    return (runs / CACHE_FOLDER).absolute()

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from core.store.names import PRETRAIN_FOLDER
 from experiments.cli.console import print_json
 from experiments.cli.options import RUNS
 
 
 def pretrain_command(
-    out: Annotated[Path, typer.Option(help="Working folder")] = RUNS / "pretrain",
+    out: Annotated[Path, typer.Option(help="Working folder")] = RUNS / PRETRAIN_FOLDER,
     steps: Annotated[
         int | None, typer.Option(help="Training steps; default: as for the shipped weights")
     ] = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from analysis.read.reading import Reading
+from experiments.cli.console import console
 
 Source = Annotated[
     Path,
@@ -97,8 +98,6 @@ def report_command(
     ] = 2000,
 ) -> None:
     """Make tables, tests, figures and an HTML page from a study or a CSV file of results."""
-    from rich.console import Console
-
     from analysis.read.load import load_sources, study_of
     from analysis.report import build_report, print_report
     from analysis.search_report import report_search
@@ -134,7 +133,7 @@ def report_command(
     )
     if json_file is not None:
         write_atomic(json_file, json.dumps(made.to_dict(), indent=1, allow_nan=False) + "\n")
-    print_report(made, Console())
+    print_report(made, console())
 
 
 def _check_levels(alpha: float, rope: float) -> None:

@@ -49,10 +49,6 @@ def search_command(
     from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
 
-    if dry_run:
-        rows = describe_search(config_path(config), overrides or [], trials)
-        console().print(table(f"search {config}", ["item", "value"], rows))
-        return
     runtime = make_runtime(runs, data_root, device)
     command = SearchCommand(
         runs,
@@ -63,6 +59,11 @@ def search_command(
         job_seconds=job_seconds,
         silent_seconds=silent_seconds,
     )
+    if dry_run:
+        path = config_path(config)
+        rows = describe_search(path, overrides or [], trials, command)
+        console().print(table(f"search {config}", ["item", "value"], rows))
+        return
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final
     )

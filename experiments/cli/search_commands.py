@@ -1,29 +1,32 @@
 """The ``search`` command: trials, the random control, and the winner on test images."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.config import Config
 from core.program import command_line
 from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
-from experiments.cli.console import console, percent, table
+from experiments.cli.console import console, percent, print_notes, table
 from experiments.cli.grid import interruption
 from experiments.configs import read_config_file
+from experiments.run.data_inputs import planned, read_dataset
 from experiments.run.dataset_names import with_canonical_names
+from experiments.run.preflight import preflight
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
 from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
 from experiments.search.scheduler import SearchOutcome, run_trials
-from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of
-from experiments.search.space import Space
+from experiments.search.scorable import check_choices
+from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of, space_of
 from experiments.study.driver import StudyOutcome, run_study
-from experiments.study.planner import FingerprintOf
+from experiments.study.planner import ROOT, FingerprintOf
 from experiments.study.progress import make_progress
 from experiments.study.tracking import MlflowTracker, NullTracker, Tracker
 from experiments.workers.jobs import Executor
@@ -72,6 +75,7 @@ class SearchCommand:
         config = read_config_file(config_file, overrides)
         config = with_canonical_names(config, self.runtime.data_root)
         setups = [search_of(config, trials=trials)]
+        print_notes(setups[0].notes)
         setups += [search_of(config, trials=trials, control=True)] if control else []
         outcomes: list[SearchOutcome] = []
         for setup in setups:
@@ -159,10 +163,18 @@ def _shown(name: str, value: float | None) -> str:
     return f"{value:.6g}"
 
 
-def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
+def describe_search(
+    config_file: Path, overrides: Sequence[str], trials: int | None, command: "SearchCommand"
+) -> list[Any]:
     """The plan of a search as rows of two columns; checks everything, runs nothing."""
-    setup = search_of(read_config_file(config_file, overrides), trials=trials)
-    space, search = Space(setup.search.space, setup.base), setup.search
+    runtime = command.runtime
+    config = with_canonical_names(read_config_file(config_file, overrides), runtime.data_root)
+    setup = search_of(config, trials=trials)
+    print_notes(setup.notes)
+    space, search = space_of(setup), setup.search
+    check_choices(setup, space, command.fingerprint_of)
+    unread = _unread(setup, runtime)
+    found = preflight(_runs_of(setup, without=unread), runtime)
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)
@@ -181,7 +193,31 @@ def describe_search(config_file: Path, overrides: Sequence[str], trials: int | N
         ("sampler, pruner", f"@{type(setup.sampler).__name__}, @{type(setup.pruner).__name__}"),
         *((key, _dimension(shape)) for key, shape in space.describe().items()),
         ("conditional settings", ", ".join(space.conditional) or "none"),
+        *(("note", line) for line in found.notes()),
+        *(("not checked", f"{name}: {reason}") for name, reason in unread.items()),
     ]
+
+
+def _unread(setup: SearchSetup, runtime: Runtime) -> dict[str, str]:
+    """The datasets that are not on this machine, with the reason."""
+    unread: dict[str, str] = {}
+    for dataset in setup.search.datasets:
+        bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
+        settings, _ = planned(setup.base.with_bindings(bindings, "search"))
+        try:
+            read_dataset(settings, dataset, runtime)
+        except ValueError as error:
+            unread[dataset] = str(error)
+    return unread
+
+
+def _runs_of(setup: SearchSetup, without: Collection[str]) -> Iterator[Config]:
+    """The default configuration on each dataset, in trials and where the winner is judged."""
+    for dataset in (name for name in setup.search.datasets if name not in without):
+        bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
+        yield setup.base.with_bindings(bindings, "search")
+        judged = {key: bindings[key] for key in (f"{ROOT}.dataset", f"{ROOT}.seed")}
+        yield setup.base.with_bindings(judged, "search")
 
 
 def _final_runs(search: Search) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from core.streams import one_line
 from experiments.cli.console import console, print_json, table
 from experiments.cli.options import Json, Study
 
@@ -39,7 +40,7 @@ def _print_study(found: Mapping[str, Any]) -> None:
     for problem in found["problems"]:
         screen.print(
             f"{problem['status']}: {problem['variant']} on {problem['dataset']} "
-            f"seed {problem['seed']}: {problem['message']}",
+            f"seed {problem['seed']}: {one_line(problem['message'])}",
             markup=False,
         )
     for path in found["damaged"]:

@@ -8,9 +8,10 @@ from statistics import fmean
 import typer
 
 from core.metrics import harmonic_mean
-from core.store.names import RECORD_NAME
+from core.store.names import RECORD_NAME, TRAIN_FOLDER
 from core.store.record import RunRecord
 from core.store.run_facts import short_counts, target_scores
+from core.streams import one_line
 from experiments.cli.console import console, percent, table
 from experiments.cli.options import (
     RUNS,
@@ -53,14 +54,14 @@ def train_command(
             config_path(config),
             overrides or [],
             out,
-            runs / "train",
+            runs / TRAIN_FOLDER,
             runtime,
             on_progress=show,
         )
     print_once(lines, as_json=as_json)
     print_run(folder, record, as_json=as_json)
     if record.status != "finished":
-        print(f"the run {record.status}: {record.message}", file=sys.stderr)
+        print(f"the run {record.status}: {one_line(record.message)}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -70,13 +71,13 @@ def data_lines(config: str, overrides: list[str], runtime: Runtime, *, as_json: 
     Raises ValueError for data that cannot be read, and for an image that cannot be decoded.
     """
     from experiments.configs import config_path
-    from experiments.run.preflight import preflight, raise_problems
+    from experiments.run.preflight import preflight, require_readable
     from experiments.run.standalone import load_run_config
     from experiments.study.progress import Bar
 
     found = preflight([load_run_config(config_path(config), overrides)], runtime)
     with Bar("opening images") as bar:
-        raise_problems(d.problem() for d in found.decode(runtime, progress=bar.show))
+        require_readable(found.decode(runtime, progress=bar.show))
     return [*found.lines(on_disk=as_json), *found.notes()]
 
 

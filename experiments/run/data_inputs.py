@@ -3,20 +3,22 @@
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from core.config import Config, Reference, lookup
 from core.data.catalog import load_dataset
-from core.data.dataset import Dataset
+from core.data.dataset import ClassSubset, Dataset
 from core.data.dataset_names import canonical_name
-from core.data.fewshot import few_shot
+from core.data.fewshot import describe_shortage, few_shot
 from core.data.listings import keep_listing
 from core.data.shots import with_shots
-from core.data.splits import SplitFractions
+from core.data.splits import SplitFractions, class_subset
 from core.data.validation_only import validation_only
+from core.store.names import CONFIG_NAME
+from core.store.record import read_record
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
@@ -27,6 +29,7 @@ from experiments.run.shared_images import (
     overlaps,
     require_distinct,
 )
+from experiments.run.unchanged import changed_class_names, changed_inputs
 
 ROOT = "experiment"
 
@@ -36,7 +39,8 @@ class DataInputs:
     """The datasets of a run: as read, after the few-shot draw, and the test-only targets.
 
     ``fingerprints`` has one entry for each of them and one for every other file that is read.
-    ``overlaps`` has a line for every list of test images that holds training images.
+    ``overlaps`` has a line for every list of test images that holds training images, ``shortage``
+    one where classes have fewer images than shots.
     """
 
     full: Dataset
@@ -45,6 +49,13 @@ class DataInputs:
     fingerprints: dict[str, str]
     overlaps: tuple[str, ...] = ()
     allowed: bool = False
+    shortage: str = ""
+
+    @property
+    def cautions(self) -> list[str]:
+        """What a person should know of the images before a run."""
+        allowed = [f"{line}; allowed by experiment.overlap" for line in self.overlaps]
+        return [*([self.shortage] if self.shortage else []), *allowed]
 
     def check_overlap(self) -> None:
         """Raise ValueError where test images are training images too and nobody allowed it."""
@@ -81,8 +92,13 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     prints |= {f"target {target.dataset.name}": target.fingerprint for target in listed}
     if settings.shots_file is not None:
         prints["shots file"] = _content(_shots_path(settings))
-    prints |= {label: _content(path) for label, path in _part_files(config).items()}
+    part_files = _part_files(config)
+    prints |= {label: _content(path) for label, path in part_files.items()}
+    if not _allows_changed(config):
+        _check_earlier_runs(part_files.values(), full, source.fingerprint)
     drawn = _drawn(settings, full)
+    draws = _trains(settings) and settings.shots_file is None
+    shortage = describe_shortage(full, settings.shots) if draws else ""
     if protocol.judged_by == "validation":
         if settings.selection not in protocol.selections:
             raise ValueError(
@@ -97,6 +113,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         fingerprints=prints,
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
         allowed=settings.overlap == "allowed",
+        shortage=shortage,
     )
 
 
@@ -109,12 +126,6 @@ def _overlaps(
         on_val=protocol_of(settings.protocol).judged_by == "validation",
     )
     return tuple(overlaps(source, targets, rule))
-
-
-def learned_shots(config: Config) -> int:
-    """The training images per class that a run draws; 0 where it trains nothing or takes all."""
-    settings, _ = planned(config)
-    return settings.shots if _trains(settings) and settings.shots_file is None else 0
 
 
 def planned(config: Config) -> tuple[Experiment, str]:
@@ -161,6 +172,34 @@ def _part_files(config: Config) -> dict[str, Path]:
         own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
         found |= {f"{name} {path.name}": path for path in lookup(name).cls.input_files(own)}
     return {label: path for label, path in found.items() if path.is_file()}
+
+
+def _allows_changed(config: Config) -> bool:
+    """Whether a part that reads an earlier run goes on where its data are others."""
+    return any(v is True for k, v in config.operative(ROOT).items() if k.endswith(".allow_changed"))
+
+
+def _check_earlier_runs(files: Iterable[Path], dataset: Dataset, fingerprint: str) -> None:
+    """Raise ValueError for an earlier run on another state of the same dataset.
+
+    An earlier run on another dataset is not checked: its images need not be on this machine.
+    """
+    for folder in {path.parent for path in files if path.name == CONFIG_NAME}:
+        record = read_record(folder)
+        if record is None or record.dataset != dataset.name:
+            continue
+        names = {
+            subset: class_subset(dataset, subset).class_names for subset in get_args(ClassSubset)
+        }
+        changes = [
+            *changed_inputs(record.fingerprints, {"dataset": fingerprint}),
+            *changed_class_names(record, names),
+        ]
+        if changes:
+            raise ValueError(
+                f"{folder}: since this run was made there changed: {'; '.join(changes)}; restore "
+                "the data, repeat the run, or set RunTeacher.allow_changed = True"
+            )
 
 
 def _content(path: Path) -> str:

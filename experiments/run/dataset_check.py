@@ -14,9 +14,9 @@ from core.data.benchmarks.read_benchmark import (
 )
 from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset, Dataset
-from core.data.dataset_names import data_root
+from core.data.dataset_names import canonical_name, data_root
 from core.data.decoding import Progress, decode_all
-from core.data.fewshot import few_shot
+from core.data.fewshot import describe_shortage, few_shot
 from core.data.item_hashes import describe_items
 from core.data.part_names import PARTS
 from core.data.splits import SplitFractions, class_subset
@@ -24,6 +24,7 @@ from core.data.templates import require_template
 from experiments.run.data_inputs import planned
 from experiments.run.preflight import preflight, reading_of
 from experiments.run.runtime import Runtime
+from experiments.run.shared_images import own_overlaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +59,15 @@ def check_dataset(
     settings: DataSettings,
     *,
     config: Config | None = None,
+    content: bool = False,
     decode: Progress | None = None,
 ) -> dict[str, Any]:
     """What is present of a dataset, how it was read, what is missing, what differs from the
     published one, and the listings of a few-shot draw and class subset, as JSON values.
 
     ``problem`` is "" or the one-line reason why it cannot be read, or why a run of ``config`` would
-    be refused. The folder index is not used. ``decode`` opens every image that was not opened
+    be refused; ``content`` finds test images that are equal files to training images. The folder
+    index is not used. ``decode`` opens every image that was not opened
     before and is called with (done, total). Raises ValueError for an unknown name or class subset,
     and when no part of the dataset is present.
     """
@@ -73,6 +76,7 @@ def check_dataset(
         raise ValueError(f"classes must be all, base or new, got {settings.classes!r}")
     if settings.template is not None:
         require_template(settings.template, "experiment.template")
+    name = canonical_name(name, runtime.data_root)
     found: dict[str, Any] = {"name": name, "problem": "", "missing": None}
     try:
         full, about = _read(name, runtime, settings, found)
@@ -81,11 +85,15 @@ def check_dataset(
             raise
         return found | _problem(error)
     found |= about | _reading(full, settings)
+    found["notes"] += filter(None, [describe_shortage(full, settings.shots)])
     found |= {"shots": settings.shots, "seed": settings.seed, "subset": subset}
     drawn = few_shot(full, shots=settings.shots, seed=settings.seed)
     found |= _described(full, class_subset(drawn, subset), settings.template)
     if config is not None:
-        found["problem"] = _refusal(config, runtime)
+        bound = {"experiment.overlap": "copies-refused"} if content else {}
+        found["problem"] = _refusal(config.with_bindings(bound, "--content"), runtime)
+    else:
+        found["problem"] = "; ".join(own_overlaps(full, copies=content))
     if decode is not None:
         found |= _unreadable(full, runtime, decode, found["problem"])
     return found

@@ -1,6 +1,6 @@
 """The root of a run's configuration: every choice of one training and evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ from core.config import (
     Part,
     PositiveFloat,
     PositiveInt,
+    PromptTemplate,
     Reference,
     lookup,
     register,
@@ -72,7 +73,7 @@ class Experiment(Configurable):
     weights: str | None = None
     protocol: ProtocolName = "base_to_new"
     targets: tuple[str, ...] = ()
-    template: str | None = None
+    template: PromptTemplate | None = None
     shots: NonNegativeInt = 16
     shots_file: str | None = None
     seed: NonNegativeInt = 1
@@ -103,6 +104,20 @@ class Experiment(Configurable):
                 "experiment.fresh_views augments in every epoch, got experiment.num_views = "
                 "0, which disables augmentation; set it to 1"
             )
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        """A template has no effect where the method makes its own prompts."""
+        name = parameters["method"].name
+        entry = lookup(name)
+        method: Any = entry.cls
+        own = {key: values[f"{name}.{key}"] for key in entry.parameters}
+        if parameters["template"] is None or method.reads_template(own, values):
+            return {}
+        return {
+            "template": f"{name} makes its own prompts and reads no template, got "
+            f"{parameters['template']!r}; remove it, or use a method with hand-made texts"
+        }
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all
 from core.data.reading import DataReading, counted
 from core.data.splits import class_subset
+from core.program import command_line
+from core.streams import printable
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
@@ -30,6 +32,7 @@ class Preflight:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     paths: dict[str, dict[str, None]] = field(default_factory=dict)
     idle: dict[str, list[str]] = field(default_factory=dict)
+    cautions: dict[str, None] = field(default_factory=dict)
 
     def lines(self, *, on_disk: bool = False) -> list[str]:
         """How each dataset was read, one line a fact; ``on_disk`` leaves out what is built in."""
@@ -37,8 +40,8 @@ class Preflight:
         return [line for dataset in shown for line in describe_reading(dataset)]
 
     def notes(self) -> list[str]:
-        """Settings without effect on some of the datasets."""
-        return [note for notes in self.idle.values() for note in notes]
+        """Settings without effect on some of the datasets, and what to know of the images."""
+        return [*(note for notes in self.idle.values() for note in notes), *self.cautions]
 
     def decode(
         self, runtime: Runtime, *, progress: Progress | None = None, limit: int | None = None
@@ -56,14 +59,16 @@ class Preflight:
 def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     """The data that runs will read.
 
-    Raises ValueError for data that cannot be read, and for a setting of the split that has no
-    effect on any dataset of any run.
+    Raises ValueError for data that cannot be read, for test images that are training images too,
+    and for a setting of the split that has no effect on any dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
     idle: dict[str, list[str]] = {}
     for config in configs:
         settings, inputs = planned(config)[0], read_data_inputs(config, runtime)
+        inputs.check_overlap()
+        found.cautions |= dict.fromkeys(inputs.cautions)
         for dataset, items in images_of_run(config, inputs):
             found.paths.setdefault(dataset.name, {}).update(dict.fromkeys(i.path for i in items))
         datasets = (inputs.full, *inputs.targets)
@@ -85,22 +90,25 @@ def require_decodable(config: Config, inputs: DataInputs, runtime: Runtime) -> N
     """Raise ValueError where an image that a run will read cannot be decoded; a dataset is opened
     once, and looked up once a process.
     """
-    problems = []
+    found = []
     for dataset, items in images_of_run(config, inputs):
         passed = _passed.setdefault((dataset.name, dataset.content), set())
         wanted = {item.path for item in items} - passed
-        problem = decode_all(dataset, sorted(wanted), runtime.cache_dir).problem()
-        if problem:
-            problems.append(problem)
-        else:
+        decoded = decode_all(dataset, sorted(wanted), runtime.cache_dir)
+        found.append(decoded)
+        if not decoded.unreadable:
             passed |= wanted
-    raise_problems(problems)
+    require_readable(found)
 
 
-def raise_problems(problems: Iterable[str]) -> None:
+def require_readable(found: Iterable[Decoded]) -> None:
     """Raise ValueError, one line, for images that cannot be read."""
-    if found := [problem for problem in problems if problem]:
-        raise ValueError(f"{'; '.join(found)}; 'data check NAME --decode' names all of them")
+    bad = [decoded for decoded in found if decoded.unreadable]
+    if bad:
+        problems = "; ".join(f"{printable(d.name)}: {d.problem()}" for d in bad)
+        raise ValueError(
+            f"{problems}; '{command_line('data', 'check', bad[0].name, '--decode')}' names all"
+        )
 
 
 def images_of_run(config: Config, inputs: DataInputs) -> Iterator[tuple[Dataset, list[Item]]]:
@@ -130,10 +138,11 @@ def describe_reading(dataset: Dataset) -> list[str]:
         f"{part} {len(items)}"
         for part, items in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
     )
+    name = printable(dataset.name)
     return [
-        f"{dataset.name}: {reading.layout}; {counted(len(dataset.class_names), 'class')}; {counts}",
-        *(f"{dataset.name}: ignored {line}" for line in reading.ignored),
-        *(f"{dataset.name}: note: {line}" for line in reading.notes),
+        f"{name}: {reading.layout}; {counted(len(dataset.class_names), 'class')}; {counts}",
+        *(f"{name}: ignored {line}" for line in reading.ignored),
+        *(f"{name}: note: {line}" for line in reading.notes),
     ]
 
 
@@ -144,8 +153,8 @@ def _given_split_settings(settings: Experiment) -> list[str]:
 
 def _idle_note(key: str, settings: Experiment, dataset: Dataset) -> str:
     return (
-        f"experiment.{key} = {getattr(settings, key)} has no effect on {dataset.name}, which has a "
-        f"split of its own ({reading_of(dataset).layout})"
+        f"experiment.{key} = {getattr(settings, key)} has no effect on "
+        f"{printable(dataset.name)}, which has a split of its own ({reading_of(dataset).layout})"
     )
 
 

@@ -51,6 +51,12 @@ def overlaps(
             yield _line(asked.dataset, tested, own, seen, found)
 
 
+def own_overlaps(dataset: Dataset, *, copies: bool) -> list[str]:
+    """The same for a dataset alone: its test images that are its training images as well."""
+    rule = OverlapRule(copies=copies, by_val=False, on_val=False)
+    return list(overlaps(ListedDataset(dataset=dataset, fingerprint=""), (), rule))
+
+
 def require_distinct(source: ListedDataset, targets: Sequence[ListedDataset]) -> None:
     """Raise ValueError where a target is the source, or another target, under another name: it is
     tested on the same files.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config import Config
@@ -79,20 +79,38 @@ def run_alone(
     return folder, record
 
 
-def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
+class Rescored(NamedTuple):
+    """Scores of a finished run, and what changed since it was made, where that is allowed."""
+
+    evaluations: list[Evaluation]
+    changes: tuple[str, ...]
+
+
+def rescore_run(
+    run_dir: Path, dataset: str, classes: str, runtime: Runtime, *, allow_changed: bool = False
+) -> Rescored:
     """Score a finished run on everything its protocol scores, or on the classes of one dataset.
 
-    Nothing is trained. Raises ValueError for an unknown subset or dataset.
+    Nothing is trained. Raises ValueError for an unknown subset or dataset, and, unless
+    ``allow_changed``, where data, class names or frozen weights are not those of its record.
     """
     subsets = get_args(ClassSubset)
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
     named = tuple(s for s in subsets if s == classes)
-    built = reload(run_dir, runtime)
+    built = reload(run_dir, runtime, allow_changed=allow_changed)
     if not dataset and not named:
-        return [evaluate(built, *scored) for scored in built.scored()]
+        asked = built.scored()
+        return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
     own = one_name_each([built.dataset.name, *filter(None, [dataset])], runtime.data_root)
     if not dataset or own[dataset] == own[built.dataset.name]:
-        return [evaluate(built, built.dataset, s) for s in named or built.scored_subsets()]
-    other = read_dataset(built.settings, dataset, runtime)
-    return [evaluate(built, other, s) for s in named or ("all",)]
+        asked = [(built.dataset, s) for s in named or built.scored_subsets()]
+    else:
+        other = read_dataset(built.settings, dataset, runtime)
+        asked = [(other, s) for s in named or ("all",)]
+    return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+
+
+def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
+    """The scores of ``rescore_run``, where nothing has changed since the run."""
+    return rescore_run(run_dir, dataset, classes, runtime).evaluations

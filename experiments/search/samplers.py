@@ -6,7 +6,7 @@ sampler or pruner is built, never before.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar, Literal
@@ -20,10 +20,12 @@ class Sampler(Configurable, ABC):
 
     A new sampler for each trial, seeded by its number, makes a resumed search equal to an
     uninterrupted one: a persistent sampler would have to be saved. ``packages`` are those whose
-    versions affect its proposals.
+    versions affect its proposals. ``needs_ranges``: it adapts to ranges that every trial has, and
+    draws everything else at random.
     """
 
     multi_objective: ClassVar[bool] = True
+    needs_ranges: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy")
 
     @abstractmethod
@@ -52,6 +54,13 @@ class TPE(Sampler):
     multivariate: bool = True
     group: bool = True
     constant_liar: bool = True
+
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        """Groups are those of a multivariate estimator."""
+        if parameters["multivariate"] or not parameters["group"]:
+            return {}
+        return {"group": "it groups settings that are estimated together; set TPE.multivariate"}
 
     def build(self, seed: int, number: int) -> Any:
         import optuna
@@ -103,6 +112,7 @@ class CMAES(Sampler):
     """
 
     multi_objective: ClassVar[bool] = False
+    needs_ranges: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("optuna", "numpy", "cmaes")
 
     num_startup: PositiveInt = 1

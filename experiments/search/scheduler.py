@@ -29,12 +29,14 @@ from experiments.search.ledger import (
 )
 from experiments.search.mirror import Mirror, NullMirror, StorageMirror, check_storage
 from experiments.search.samplers import Pruner, Sampler
+from experiments.search.scorable import check_choices
 from experiments.search.settings import (
     OBJECTIVES,
     Search,
     SearchSetup,
     definition_of,
     keep_definition,
+    space_of,
 )
 from experiments.search.space import Choice, Dimension, Space
 from experiments.search.trials import TrialRuns, judge, runs_of_trial
@@ -81,8 +83,9 @@ def run_trials(
     another search of this name in the folder, and for a folder in use by another driver.
     """
     progress = progress or NoProgress()
-    space = Space(setup.search.space, setup.base)
+    space = space_of(setup)
     definition = definition_of(setup, space, fingerprint_of)
+    check_choices(setup, space, fingerprint_of)
     url = setup.search.storage
     if url:
         check_storage(url)

@@ -30,11 +30,12 @@ from core.config import (
 )
 from core.derived_seeds import derive_seed
 from core.store.manifest import MAX_SEED
-from core.store.names import CONTROL_SUFFIX
+from core.store.names import CONTROL_SUFFIX, FINAL_SUFFIX, checked_study_name
 from core.store.search import is_search, read_definition, write_definition
 from experiments.search.samplers import Pruner, Sampler
 from experiments.search.space import Space
-from experiments.study.planner import ROOT, STUDY_NAME, FingerprintOf
+from experiments.study.planner import ROOT, FingerprintOf
+from experiments.study.replaced import OVERRIDE, replaced_settings
 
 SEARCH = "search"
 SPACE = "search.space"
@@ -125,12 +126,16 @@ class Search(Configurable):
     run_seconds: PositiveFloat | None = None
     storage: str | None = None
 
+    @classmethod
+    def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+        """Without a pruner nothing is decided after a stage."""
+        pruner: Any = lookup(parameters["pruner"].name).cls
+        if pruner.prunes or parameters["stage"] == "seed":
+            return {}
+        return {"stage": "@NoPruning never ends a trial early; remove it, or use a pruner"}
+
     def __post_init__(self) -> None:
-        if not STUDY_NAME.fullmatch(self.study):
-            raise ValueError(
-                "search.study must be a folder name of letters, digits, '_', '-', '.', "
-                f"got {self.study!r}"
-            )
+        checked_study_name(self.study, "search.study")
         lists: dict[str, tuple[Any, ...]] = {
             "datasets": self.datasets,
             "seeds": self.seeds,
@@ -202,6 +207,16 @@ class SearchSetup(NamedTuple):
     pruner: Pruner
     options: Mapping[str, Any]
     base: Config
+    notes: tuple[str, ...] = ()
+
+
+REPLACED_BY = {
+    "dataset": "search.datasets",
+    "seed": "search.seeds",
+    "protocol": "search.objectives",
+    "targets": "search.datasets",
+}
+"""Settings of a run that a search sets in each of its runs, and from where."""
 
 
 def search_of(config: Config, *, trials: int | None = None, control: bool = False) -> SearchSetup:
@@ -226,9 +241,15 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     without_parts = (
         config.with_bindings({SPACE: {}}, SEARCH) if SPACE in config.bindings else config
     )
+    _check_own(without_parts)
     values: dict[str, Any] = without_parts.operative(SEARCH)
     values[SPACE] = config.bindings[SPACE]
     search = Search(**_own(values, SEARCH))
+    if search.study.casefold().endswith((FINAL_SUFFIX, CONTROL_SUFFIX)):
+        raise ValueError(
+            f"search.study must not end in {FINAL_SUFFIX!r} or {CONTROL_SUFFIX!r}, which name the "
+            f"other studies of a search, got {search.study!r}; choose another name"
+        )
     if control:
         own_seed = derive_seed(search.seed, "control")
         study = f"{search.study}{CONTROL_SUFFIX}"
@@ -240,7 +261,9 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     outside |= set(_of_kind(config, "sampler", "pruner"))
     _check_base(config)
     options = {key: value for key, value in values.items() if not key.startswith(f"{SEARCH}.")}
-    return SearchSetup(search, sampler, pruner, options, config.without(outside))
+    base = config.without(outside)
+    notes = replaced_settings(base, "search", REPLACED_BY)
+    return SearchSetup(search, sampler, pruner, options, base, tuple(notes))
 
 
 def _own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -251,6 +274,32 @@ def _own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _of_kind(config: Config, *kinds: str) -> list[str]:
     """Bindings of classes of these kinds."""
     return [key for key in config.bindings if lookup(key.rpartition(".")[0]).kind in kinds]
+
+
+def _check_own(config: Config) -> None:
+    """Every setting of the search, its sampler and its pruner must have an effect; a file may hold
+    those of other samplers, too.
+    """
+    plugged = {config.bindings.get(f"{SEARCH}.{slot}") for slot in ("sampler", "pruner")}
+    own = {key for key in config.bindings if key.startswith(f"{SEARCH}.")}
+    own |= {
+        key
+        for key in _of_kind(config, "sampler", "pruner")
+        if config.sources[key] == OVERRIDE or Reference(key.rpartition(".")[0]) in plugged
+    }
+    config.without(config.bindings.keys() - own).check_used((SEARCH,))
+
+
+def space_of(setup: SearchSetup) -> Space:
+    """The space of a search. Raises ValueError for one that it, or the sampler, cannot search."""
+    space = Space(setup.search.space, setup.base)
+    if setup.sampler.needs_ranges and not space.common_ranges:
+        name = type(setup.sampler).__name__
+        raise ValueError(
+            f"@{name} adapts to ranges of numbers that every trial has and draws the rest at "
+            f"random, but search.space has none ({', '.join(space.dimensions)}); use @TPE or @GP"
+        )
+    return space
 
 
 def _check_sampler(search: Search, sampler: Sampler, pruner: Pruner) -> None:
@@ -274,10 +323,6 @@ def _check_base(config: Config) -> None:
             f"a search scores the last epoch, got {ROOT}.selection = {selection!r}: validation "
             "images already score the trials; use 'last' and search over experiment.epochs"
         )
-    for key in (f"{ROOT}.dataset", f"{ROOT}.seed"):
-        if config.sources.get(key) == "--set":
-            name = key.rpartition(".")[2]
-            raise ValueError(f"--set {key}: a search takes a list; set search.{name}s instead")
 
 
 def definition_of(

@@ -16,6 +16,7 @@ from core.config import Config, Value, format_value, references
 from experiments.study.planner import ROOT
 
 MAX_STRUCTURES = 256
+SOURCE = "search.space"
 RANGE_KEYS = ("low", "high", "log", "step")
 FIXED: Mapping[str, str] = {
     **dict.fromkeys(
@@ -111,12 +112,22 @@ class Space:
         self.base = base
         self.dimensions = {key: _dimension(key, value, base) for key, value in described.items()}
         self.structures = tuple(self._structures())
-        idle = set(base.bindings) | self.dimensions.keys()
+        self._check_used()
+        self.order = self._order()
+
+    def _check_used(self) -> None:
+        """Every binding, and every value of every setting, must have an effect in some trial."""
+        first = self.structures[0]
+        for key, dimension in self.dimensions.items():
+            for value in dimension.examples:
+                tried = [config.with_bindings({key: value}, SOURCE) for config in self.structures]
+                if all(key in config.unused((ROOT,)) for config in tried):
+                    config = tried[0]
+                    config.without(set(config.unused((ROOT,))) - {key}).check_used((ROOT,))
+        idle = set(self.base.bindings)
         for config in self.structures:
             idle &= set(config.unused((ROOT,)))
-        first = self.structures[0]
         first.without(set(first.unused((ROOT,))) - idle).check_used((ROOT,))
-        self.order = self._order()
 
     def propose(self, suggest: Suggest) -> dict[str, Value]:
         """A value for every setting of this trial, obtained one by one from ``suggest``."""
@@ -124,10 +135,9 @@ class Space:
         config = self.base
         for key in self.order:
             dimension = self.dimensions[key]
-            tried = config.with_bindings({key: dimension.examples[0]}, "search.space")
-            if _reaches(tried, key):
+            if _acts(config, dimension):
                 chosen[key] = dimension.value(suggest(dimension))
-                config = config.with_bindings({key: chosen[key]}, "search.space")
+                config = config.with_bindings({key: chosen[key]}, SOURCE)
         return {key: chosen[key] for key in self.dimensions if key in chosen}
 
     def bindings(self, texts: Mapping[str, str]) -> dict[str, Value]:
@@ -141,7 +151,7 @@ class Space:
 
     def config(self, bindings: Mapping[str, Value]) -> Config:
         """The configuration of a trial; settings that it does not reach are not bound."""
-        made = self.base.with_bindings(bindings, "search.space")
+        made = self.base.with_bindings(bindings, SOURCE)
         return made.without(made.unused((ROOT,)))
 
     def describe(self) -> dict[str, dict[str, Any]]:
@@ -154,12 +164,18 @@ class Space:
         return tuple(
             key
             for key in self.dimensions
-            if not all(_reaches(config, key) for config in self.structures)
+            if not all(_acts(config, self.dimensions[key]) for config in self.structures)
         )
+
+    @property
+    def common_ranges(self) -> tuple[str, ...]:
+        """Ranges that every trial has."""
+        ranges = [key for key, dimension in self.dimensions.items() if isinstance(dimension, Range)]
+        return tuple(key for key in ranges if key not in self.conditional)
 
     def _structures(self) -> Iterator[Config]:
         """Every combination of parts, with example values for the other settings."""
-        plugs = [d for d in self.dimensions.values() if isinstance(d, Choice) and d.plugs]
+        plugs = [d for d in self.dimensions.values() if isinstance(d, Choice) and self._decides(d)]
         count = math.prod(len(d.examples) for d in plugs)
         if count > MAX_STRUCTURES:
             raise ValueError(
@@ -169,17 +185,28 @@ class Space:
         others = {k: d.examples[0] for k, d in self.dimensions.items() if d not in plugs}
         for values in itertools.product(*(d.examples for d in plugs)):
             parts = {d.key: value for d, value in zip(plugs, values, strict=True)}
-            yield self.base.with_bindings({**others, **parts}, "search.space")
+            yield self.base.with_bindings({**others, **parts}, SOURCE)
+
+    def _decides(self, choice: Choice) -> bool:
+        """Whether a choice decides which other settings have an effect: by the part that it plugs
+        in, or as the words of a context beside their number.
+        """
+        if choice.plugs:
+            return True
+        trials = [self.base.with_bindings({choice.key: v}, SOURCE) for v in choice.examples]
+        others = [d for d in self.dimensions.values() if d is not choice]
+        return any(len({_acts(trial, other) for trial in trials}) == 2 for other in others)
 
     def _order(self) -> tuple[str, ...]:
         """The keys, each after the choices that decide whether it exists."""
         above: dict[str, set[str]] = {key: set() for key in self.dimensions}
         for config in self.structures:
             for key, dimension in self.dimensions.items():
-                if isinstance(dimension, Choice) and dimension.plugs:
-                    seen = [self._unreached(config, key, value) for value in dimension.examples]
+                if isinstance(dimension, Choice) and self._decides(dimension):
+                    trials = [config.with_bindings({key: v}, SOURCE) for v in dimension.examples]
                     for other in self.dimensions.keys() - {key}:
-                        if len({other in unreached for unreached in seen}) == 2:
+                        acting = {_acts(trial, self.dimensions[other]) for trial in trials}
+                        if len(acting) == 2:
                             above[other].add(key)
         try:
             return tuple(TopologicalSorter(above).static_order())
@@ -189,13 +216,13 @@ class Space:
                 f"search.space: {cycle} depend on each other; search over only one of them"
             ) from None
 
-    def _unreached(self, config: Config, key: str, value: Value) -> set[str]:
-        changed = config.with_bindings({key: value}, "search.space")
-        return set(changed.unused((ROOT,))) & self.dimensions.keys()
 
-
-def _reaches(config: Config, key: str) -> bool:
-    return key not in config.unused((ROOT,))
+def _acts(config: Config, dimension: Dimension) -> bool:
+    """Whether every value of a setting has an effect in a configuration."""
+    return not any(
+        dimension.key in config.with_bindings({dimension.key: value}, SOURCE).unused((ROOT,))
+        for value in dimension.examples
+    )
 
 
 def _dimension(key: str, described: object, base: Config) -> Dimension:
@@ -261,4 +288,4 @@ def _check_step(where: str, low: float, high: float, step: Any) -> None:
 
 def _checked(key: str, value: object, base: Config) -> Value:
     """The value as the parameter accepts it. Raises the parameter's own ValueError."""
-    return base.with_bindings({key: value}, "search.space").bindings[key]
+    return base.with_bindings({key: value}, SOURCE).bindings[key]

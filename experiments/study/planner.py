@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 from core.config import Config, Configurable, NonNegativeInt, Reference, format_value, register
 from core.store.manifest import MAX_SEED, Manifest, ManifestCell, ManifestVariant
-from experiments.run.protocols import FEW_SHOTS
-from experiments.study.overrides import CellGroup, check_overrides, read_overrides
+from core.store.names import checked_study_name
+from experiments.run.protocols import FEW_SHOTS, UnscorableError
+from experiments.study.overrides import SETTINGS, CellGroup, check_overrides, read_overrides
+from experiments.study.replaced import check_not_replaced, replaced_settings
 
 MAX_CELLS = 10_000
 ROOT = "experiment"
 OFF = re.compile(r"(No|Null)[A-Z]")
-STUDY_NAME = re.compile(r"[\w][\w.-]*")
 
 FingerprintOf = Callable[[Config], Mapping[str, str]]
 
@@ -53,11 +54,7 @@ class Grid(Configurable):
     overrides: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        if not STUDY_NAME.fullmatch(self.study):
-            raise ValueError(
-                "grid.study must be a folder name of letters, digits, '_', '-', '.', "
-                f"got {self.study!r}"
-            )
+        checked_study_name(self.study, "grid.study")
         for name, values in (("datasets", self.datasets), ("seeds", self.seeds)):
             if not values:
                 raise ValueError(f"grid.{name} is empty: give at least one")
@@ -105,11 +102,12 @@ class Cell(ManifestCell):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All cells of a grid, by dataset, shots, seed and variant."""
+    """All cells of a grid, by dataset, shots, seed and variant; ``notes`` are for its author."""
 
     grid: Grid
     variants: tuple[Variant, ...]
     cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def runs(self) -> tuple[Cell, ...]:
@@ -147,23 +145,56 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
         )
     variants = variants_of(grid)
     common = config.without(key for key in config.bindings if key.startswith("grid."))
+    notes = replaced_settings(common, "grid", _replaced_by(grid))
+    _check_axes(grid)
     configs = _configs(common, grid, variants)
     _check_bindings(common, variants, configs)
     cells: list[Cell] = []
+    unscorable: dict[CellGroup, str] = {}
     for dataset, shots in itertools.product(grid.datasets, points):
-        columns = [
-            _cells_over_seeds(
-                variant,
-                configs[group := CellGroup(variant.name, dataset, shots)],
-                group,
-                grid.seeds,
-                fingerprint_of,
-            )
-            for variant in variants
-        ]
+        columns: list[list[Cell]] = []
+        for variant in variants:
+            config = configs[group := CellGroup(variant.name, dataset, shots)]
+            try:
+                columns.append(
+                    _cells_over_seeds(variant, config, group, grid.seeds, fingerprint_of)
+                )
+            except UnscorableError as error:
+                unscorable[group] = str(error)
         rows = itertools.zip_longest(*columns)
         cells += [cell for row in rows for cell in row if cell]
-    return Plan(grid=grid, variants=variants, cells=tuple(_with_notes(cells, variants)))
+    _refuse_unscorable(unscorable)
+    return Plan(
+        grid=grid, variants=variants, cells=tuple(_with_notes(cells, variants)), notes=tuple(notes)
+    )
+
+
+def _replaced_by(grid: Grid) -> dict[str, str]:
+    """The settings of a run that the grid's lists set, and those lists."""
+    replaced = {"dataset": "grid.datasets", "seed": "grid.seeds"}
+    return replaced | ({"shots": "grid.shots"} if grid.shots else {})
+
+
+def _check_axes(grid: Grid) -> None:
+    """Raise ValueError where a variant, a factor or an override sets what a list sets."""
+    named: list[tuple[str, Iterable[str]]] = [
+        *((f"the variants ({name!r})", bindings) for name, bindings in grid.variants.items()),
+        ("the factors", grid.factors),
+        *(
+            (f"grid.overrides[{n}]", rule.get(SETTINGS, ()))
+            for n, rule in enumerate(grid.overrides)
+        ),
+    ]
+    for source, keys in named:
+        check_not_replaced(keys, source, _replaced_by(grid))
+
+
+def _refuse_unscorable(problems: Mapping[CellGroup, str]) -> None:
+    """Raise ValueError that names every cell whose classes could not be scored after training."""
+    if problems:
+        groups = [f"{group.variant!r} on {group.dataset}" for group in problems]
+        others = f"; also {', '.join(groups[1:])}" if groups[1:] else ""
+        raise ValueError(f"{groups[0]}: {next(iter(problems.values()))}{others}")
 
 
 def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[CellGroup, Config]:
@@ -293,8 +324,6 @@ def _check_shots(grid: Grid, configs: Iterable[Config]) -> None:
     key = f"{ROOT}.shots"
     if not grid.shots:
         return
-    if key in grid.factors or any(key in bindings for bindings in grid.variants.values()):
-        raise ValueError(f"grid.shots sets {key} in every cell: remove it from the variants")
     found = {config.bindings.get(f"{ROOT}.protocol", "base_to_new") for config in configs}
     if found != {"few_shot"}:
         raise ValueError(

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Protocol, Self, TextIO
 
 import rich.progress
-from rich.console import Console
+
+from core.streams import one_line, printable
+from experiments.study.terminal import PrintableConsole
 
 PLAIN_SECONDS = 10.0
 UNKNOWN = "unknown until the first runs are done"
@@ -112,7 +114,7 @@ class Bar:
     def __init__(self, label: str, stream: TextIO | None = None) -> None:
         self.label = label
         self.stream = stream or sys.stderr
-        self.console = Console(file=self.stream, highlight=False)
+        self.console = PrintableConsole(self.stream)
         self.on_terminal = is_terminal(self.stream)
         self.pace: Pace | None = None
         self.last = 0.0
@@ -149,15 +151,21 @@ class Bar:
         """Draw the bar, with a count and the estimated remaining time beside it."""
         rest = "" if seconds is None else f"about {duration(seconds)} left"
         if not self.bar.task_ids:
-            self.bar.add_task(self.label, total=total, count=count, rest=rest)
+            self.bar.add_task(printable(self.label), total=total, count=count, rest=rest)
             self.bar.start()
         task = self.bar.task_ids[0]
         self.bar.update(
-            task, description=self.label, completed=done, total=total, count=count, rest=rest
+            task,
+            description=printable(self.label),
+            completed=done,
+            total=total,
+            count=count,
+            rest=rest,
         )
 
     def note(self, text: str) -> None:
         """Print a line of text, above the bar if there is one."""
+        text = one_line(text)
         if self.on_terminal:
             self.console.print(text, markup=False)
         else:
@@ -208,7 +216,7 @@ class PlainProgress:
         return f"{pace.done:g}/{pace.total:g} runs{problems}, {rest}"
 
     def note(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+        print(one_line(text), file=self.stream, flush=True)
 
     def end(self) -> None:
         return
@@ -265,4 +273,4 @@ def make_progress(stream: TextIO | None = None) -> Progress:
 
 def is_terminal(stream: TextIO) -> bool:
     """Whether the stream is a terminal on which a line can be redrawn."""
-    return stream.isatty() and Console(file=stream).is_interactive
+    return stream.isatty() and PrintableConsole(stream).is_interactive

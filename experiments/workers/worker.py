@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from core.store.storage import storage_problem
+from core.streams import one_line
 
 PROGRESS_SECONDS = 0.2
 
@@ -78,13 +79,13 @@ def execute(
 
 def _failure(error: BaseException, home: Path | None) -> str:
     """The answer of a job that raised: "returned" where the storage is to blame, or else "failed",
-    with the traceback on standard error.
+    with the message in full and the traceback on standard error.
     """
     if problem := storage_problem(error, home):
         return json.dumps({"kind": "returned", "message": problem})
     with contextlib.suppress(OSError):
         traceback.print_exception(error)
-    message = traceback.format_exception_only(error)[-1].strip()
+    message = one_line(traceback.format_exception_only(error)[-1])
     return json.dumps(
         {"kind": "failed", "message": message, "fatal": isinstance(error, ValueError)}
     )

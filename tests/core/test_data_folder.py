@@ -141,7 +141,7 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path):
         (["a.jpg", -1, "x"], "label must be an integer of at least 0, got -1"),
         (["a.jpg", True, "x"], "label must be an integer of at least 0, got True"),
         (["a.jpg", 1.0, "x"], "label must be an integer"),
-        (["a.jpg", 0, ""], "class name must be non-empty text"),
+        (["a.jpg", 0, ""], "class name must be non-empty UTF-8 text"),
         (["../a.jpg", 0, "x"], "path must be relative and stay in the image folder"),
         (["/etc/a.jpg", 0, "x"], "path must be relative"),
         (["a.jpg", 1, "x"], r"labels must be 0\.\.1 without gaps, 0 is missing"),

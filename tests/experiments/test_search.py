@@ -53,7 +53,7 @@ ONE_ROUND = "search.trials=4"
 
 def trouble(kind):
     """An override that makes every run behave so."""
-    return f"experiment.template={kind!r}"
+    return f"experiment.shots_file={kind!r}"
 
 
 def test_a_trial_is_the_mean_of_ordinary_runs(tmp_path):

@@ -100,7 +100,7 @@ def test_the_status_of_a_search_tells_trials_rounds_and_the_best(call, tmp_path)
 
 def test_the_status_of_a_search_under_way_and_of_one_in_trouble(call, tmp_path):
     folder = tmp_path / "s"
-    run_inline(parsed(tmp_path / "files", "experiment.template='crash'", trials=4), folder)
+    run_inline(parsed(tmp_path / "files", "experiment.shots_file='crash'", trials=4), folder)
     asked = Asked(trial=4, params={}, runs=("abc",))
     Ledger(folder).append([asked])
     with StudyLock(folder):

@@ -147,9 +147,9 @@ def test_several_workers_and_kills_change_nothing(tmp_path, name):
 
 
 def test_a_worker_that_dies_changes_nothing(tmp_path):
-    quiet = parsed(tmp_path, "search.trials=4", "experiment.template='x'")
+    quiet = parsed(tmp_path, "search.trials=4", "experiment.shots_file='x'")
     run_inline(quiet, tmp_path / "plain")
-    search = parsed(tmp_path, "search.trials=4", "experiment.template='kill once'")
+    search = parsed(tmp_path, "search.trials=4", "experiment.shots_file='kill once'")
     with LocalExecutor(2, entry=ENTRY, log_dir=tmp_path / "logs") as executor:
         course = run_inline(search, tmp_path / "killed", executor)
     assert course.complete and not course.study.failed

@@ -1,6 +1,6 @@
 """The runs of fake searches. Workers import this file, so it imports next to nothing.
 
-What a run scores follows from its configuration alone; the text template asks for trouble.
+What a run scores follows from its configuration alone; the name of the shots file asks for trouble.
 """
 
 import json
@@ -43,8 +43,8 @@ def search_run(payload, on_progress):
 
 
 def behave(values, run_dir):
-    """Trouble that a setting asks for: it is read from the text template."""
-    trouble = values.get("experiment.template", "''").strip("'")
+    """Trouble that a setting asks for: it is read from the name of the shots file."""
+    trouble = values.get("experiment.shots_file", "''").strip("'")
     if trouble == "crash":
         raise RuntimeError("this run always fails")
     if trouble == "hang":
@@ -59,9 +59,9 @@ def behave(values, run_dir):
 def record_of(payload, values):
     protocol = values.get("experiment.protocol", "base_to_new").strip("'")
     seed = int(values["experiment.seed"])
-    diverged = values.get("experiment.template") == "'diverge'"
+    diverged = values.get("experiment.shots_file") == "'diverge'"
     targets = {"validation": ("all",), "pseudo_new": ("base", "new")}.get(protocol, ("base", "new"))
-    seconds = math.nan if values.get("experiment.template") == "'no number'" else 1.0
+    seconds = math.nan if values.get("experiment.shots_file") == "'no number'" else 1.0
     evaluations = tuple(
         Evaluation(
             target=target,

@@ -102,7 +102,7 @@ def remount(folder, *options):
 
 
 def run_driver(folder, options):
-    import refiners.null_refiner  # noqa: F401  (the records of failed runs look settings up)
+    import experiments.run.registered  # noqa: F401  (the record of a failed run reads settings)
     from experiments.study.driver import run_study
     from experiments.study.progress import make_progress
     from experiments.workers.local import LocalExecutor

@@ -27,9 +27,10 @@ from core.data.dataset import Dataset
 from core.data.fewshot import continue_draw
 from core.data.folder import FolderReader
 from core.data.folder_settings import SETTINGS_NAME
-from core.data.reading import DataReading, name_notes, printable
+from core.data.reading import DataReading, name_notes
 from core.data.split_file import Split, make_split, read_split, split_text
 from core.store.atomic import write_atomic
+from core.streams import printable
 
 log = logging.getLogger(__name__)
 

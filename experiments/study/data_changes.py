@@ -1,6 +1,4 @@
-"""What a person should know about the data of a plan before it runs: what changed since the study
-began, classes with fewer images than shots, test images that training sees.
-"""
+"""Which data have changed since a study was run, so that its plan has other runs now."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -8,35 +6,27 @@ from pathlib import Path
 
 from core.config import config_from_text
 from core.data.dataset import Dataset
-from core.data.fewshot import describe_shortage
 from core.data.listings import first_difference
 from core.store.manifest import CellKey, has_manifest, read_manifest
 from core.store.record import RunRecord
-from experiments.run.data_inputs import DataInputs, learned_shots, read_data_inputs
+from experiments.run.data_inputs import DataInputs, read_data_inputs
 from experiments.run.runtime import Runtime
 from experiments.study.planner import Plan
 from experiments.study.status import read_valid_records
 
 
-def data_notes(plan: Plan, study_dir: Path, runtime: Runtime) -> list[str]:
-    """One line for each thing to know, every one once."""
+def data_changes(plan: Plan, study_dir: Path, runtime: Runtime) -> list[str]:
+    """One line for each dataset and file that has changed, with the first image that differs."""
     before = _earlier_records(plan, study_dir)
-    notes: dict[str, None] = {}
-    seen: set[tuple[str, str, int | None, bool]] = set()
+    found: dict[str, None] = {}
+    seen: set[tuple[str, str, int | None]] = set()
     for cell in plan.runs:
-        old = before.get(cell.key)
-        key = (cell.variant, cell.dataset, cell.shots, old is None)
-        if key in seen:
-            continue
-        seen.add(key)
-        config = config_from_text(cell.config_text, cell.label)
-        inputs = read_data_inputs(config, runtime)
-        found = [*_changes(old, inputs, runtime)] if old is not None else []
-        if shots := learned_shots(config):
-            found.append(describe_shortage(inputs.full, shots))
-        found += [f"{line}; allowed by experiment.overlap" for line in inputs.overlaps]
-        notes |= dict.fromkeys(filter(None, found))
-    return list(notes)
+        group = (cell.variant, cell.dataset, cell.shots)
+        if cell.key in before and group not in seen:
+            seen.add(group)
+            inputs = read_data_inputs(config_from_text(cell.config_text, cell.label), runtime)
+            found |= dict.fromkeys(_changes(before[cell.key], inputs, runtime))
+    return list(found)
 
 
 def _earlier_records(plan: Plan, study_dir: Path) -> Mapping[CellKey, RunRecord]:

@@ -1,0 +1,39 @@
+"""Every choice of a search, checked against the class lists that its trials and its end score."""
+
+from collections.abc import Iterator
+
+from core.config import Config, format_value
+from experiments.run.protocols import UnscorableError
+from experiments.search.settings import SearchSetup
+from experiments.search.space import Choice, Space
+from experiments.study.planner import ROOT, FingerprintOf
+
+
+def check_choices(setup: SearchSetup, space: Space, fingerprint_of: FingerprintOf) -> None:
+    """Raise ValueError for a choice with which a trial, or the winner on test images, could not
+    score its classes; nothing is run. Choices are taken one at a time, in every combination of
+    parts.
+    """
+    search = setup.search
+    for config, chosen in _configs(setup.base, space):
+        for dataset in search.datasets:
+            trial = search.run_bindings(dataset, search.seeds[0])
+            final = {f"{ROOT}.dataset": dataset, f"{ROOT}.seed": search.seeds[0]}
+            for bindings in (trial, final):
+                made = config.with_bindings(bindings, "search")
+                try:
+                    fingerprint_of(made.without(made.unused((ROOT,))))
+                except UnscorableError as error:
+                    where = f"search.space, {chosen}" if chosen else "the default"
+                    raise ValueError(f"{where}, on {dataset}: {error}") from error
+
+
+def _configs(base: Config, space: Space) -> Iterator[tuple[Config, str]]:
+    """Configurations that hold every choice at least once, and the choice as text."""
+    yield base, ""
+    for structure in space.structures:
+        for key, dimension in space.dimensions.items():
+            if isinstance(dimension, Choice):
+                for value in dimension.examples:
+                    made = structure.with_bindings({key: value}, "search.space")
+                    yield made, f"{key} = {format_value(value)}"

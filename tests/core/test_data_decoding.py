@@ -1,0 +1,116 @@
+"""Which images can be decoded: opened once, kept, and opened again when a file changes."""
+
+import json
+import os
+
+import pytest
+from PIL import Image
+
+from core.data import decoding
+from core.data.catalog import load_dataset
+from core.data.decoding import decode_all
+from core.data.folder import FolderReader, read_folder
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "pets"
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for n in range(10):
+            Image.new("RGB", (16, 16), (n * 20, 9, 9)).save(root / name / f"{n}.png")
+    return root
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The paths that are opened, as they are."""
+    seen = []
+    read = FolderReader.read
+
+    def watched(self, path):
+        seen.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(FolderReader, "read", watched)
+    return seen
+
+
+def paths_of(dataset):
+    return [item.path for part in ("train", "val", "test") for item in dataset.split(part)]
+
+
+def test_images_are_opened_once_and_again_when_they_change(tree, tmp_path, opened):
+    dataset, cache, steps = read_folder(tree), tmp_path / "cache", []
+    found = decode_all(dataset, paths_of(dataset), cache, progress=lambda *step: steps.append(step))
+    assert (found.total, found.unreadable, found.unopened) == (20, {}, 0) and found.problem() == ""
+    assert sorted(opened) == sorted(paths_of(dataset)) and steps[-1] == (20, 20)
+    opened.clear()
+    assert decode_all(dataset, paths_of(dataset), cache) == found and opened == []
+    (tree / "cat" / "3.png").write_bytes(b"no image at all")
+    (tree / "dog" / "4.png").unlink()
+    found = decode_all(dataset, paths_of(dataset), cache)
+    assert sorted(opened) == ["cat/3.png", "dog/4.png"] == sorted(found.unreadable)
+    assert found.problem().startswith("2 of 20 images cannot be read, first: image ")
+    assert "not in a format that Pillow can read" in str(found.unreadable["cat/3.png"])
+    opened.clear()
+    assert decode_all(dataset, paths_of(dataset), cache) == found and opened == []  # kept as well
+    stamp = os.stat(tree / "cat" / "3.png")
+    data = (tree / "cat" / "5.png").read_bytes()[: stamp.st_size]
+    (tree / "cat" / "3.png").write_bytes(data.ljust(stamp.st_size, b"\0"))
+    os.utime(tree / "cat" / "3.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    decode_all(dataset, paths_of(dataset), cache)
+    assert opened == ["cat/3.png"]  # same size and modification time: the change time tells
+
+
+def test_more_than_the_limit_is_not_opened(tree, tmp_path, opened):
+    dataset = read_folder(tree)
+    found = decode_all(dataset, paths_of(dataset), tmp_path, limit=19)
+    assert (found.unopened, opened) == (20, [])
+    decode_all(dataset, ["cat/1.png"], tmp_path)
+    assert decode_all(dataset, paths_of(dataset), tmp_path, limit=19).unopened == 0
+    assert len(opened) == 20
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "other", "bytes"])
+def test_a_damaged_result_is_made_again(tree, tmp_path, opened, damage, caplog):
+    (tree / "cat" / "3.png").write_bytes(b"")
+    dataset = read_folder(tree)
+    found = decode_all(dataset, paths_of(dataset), tmp_path)
+    (file,) = (tmp_path / "decoded").iterdir()
+    text = file.read_bytes()
+    changed = {
+        "flip": text.replace(b"cannot", b"canNot").replace(b"not in", b"not iN"),
+        "cut": text[:-9],
+        "other": b"[]",
+        "bytes": b"\xff" + text,
+    }[damage]
+    assert changed != text
+    file.write_bytes(changed)
+    opened.clear()
+    assert decode_all(dataset, paths_of(dataset), tmp_path) == found and len(opened) == 20
+    assert "opened again" in caplog.text
+    assert file.read_bytes() == text
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing(tree, tmp_path, caplog):
+    dataset = read_folder(tree)
+    (tmp_path / "decoded").write_text("a file")
+    found = decode_all(dataset, paths_of(dataset), tmp_path)
+    assert found.unreadable == {} and "not kept" in caplog.text
+
+
+def test_rendered_images_are_no_files(tmp_path):
+    dataset = load_dataset("sklearn/digits", root=None, cache_dir=tmp_path)
+    assert decode_all(dataset, paths_of(dataset), tmp_path).unreadable == {}
+    assert not (tmp_path / "decoded").exists()
+
+
+def test_two_datasets_over_one_folder_share_the_result(tree, tmp_path, opened):
+    dataset = read_folder(tree)
+    decode_all(dataset, [item.path for item in dataset.train], tmp_path)
+    decode_all(dataset, [item.path for item in dataset.test], tmp_path)
+    (file,) = (tmp_path / "decoded").iterdir()
+    kept = json.loads(file.read_text().partition("\n")[2])["files"]
+    assert len(kept) == len(dataset.train) + len(dataset.test) == len(opened)
+    assert decoding._VERSION == 1
