@@ -30,7 +30,7 @@ def check_named_files(run_dir: Path, runtime: Runtime, *, allow_outside: bool) -
     if allow_outside:
         return
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
-    values = config.operative(ROOT)
+    values: dict[str, Any] = config.operative(ROOT)
     for name in (values[f"{ROOT}.dataset"], *values[f"{ROOT}.targets"]):
         try:
             require_below_root(name, runtime.data_root)
@@ -50,9 +50,10 @@ def named_files(config: Config) -> Iterator[tuple[str, Path]]:
     values: dict[str, Any] = config.operative(ROOT)
     for key, value in values.items():
         parameter = key.rpartition(".")[2]
-        if parameter in FILE_PARAMETERS and isinstance(value, str):
-            if parameter != "weights" or _is_path(value):
-                yield key, Path(value)
+        if parameter not in FILE_PARAMETERS or not isinstance(value, str):
+            continue
+        if parameter != "weights" or _is_path(value):
+            yield key, Path(value)
     for name in dict.fromkeys(key.partition(".")[0] for key in values):
         own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
         yield from ((name, path) for path in lookup(name).cls.input_files(own))

@@ -138,7 +138,7 @@ def test_11_a_read_only_folder(disk):
     (study / "go.part").touch()
     os.rename(study / "go.part", study / "go")
     remount_when_free(disk)
-    code, output, errors = finish(driver)
+    code, _, errors = finish(driver)
     assert code in (0, 3) and "Traceback" not in errors, errors
     code, _, errors = drive(study, variants=["ok"], seeds=1)
     assert code == 2 and "read-only file system" in errors.lower(), errors
