@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,9 +173,8 @@ def describe_search(
     print_notes(setup.notes)
     space, search = space_of(setup), setup.search
     unread = _unread(setup, runtime)
-    if known := tuple(name for name in search.datasets if name not in unread):
-        here = setup._replace(search=replace(search, datasets=known))
-        check_choices(here, space, command.fingerprint_of)
+    check_choices(setup, space, command.fingerprint_of, without=unread)
+    known = tuple(name for name in search.datasets if name not in unread)
     found = preflight(_runs_of(setup, known), runtime)
     if search.storage:
         check_storage(search.storage)

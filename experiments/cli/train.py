@@ -77,7 +77,7 @@ def data_lines(config: str, overrides: list[str], runtime: Runtime, *, as_json: 
 
     found = preflight([load_run_config(config_path(config), overrides)], runtime)
     with Bar("opening images") as bar:
-        require_readable(found.decode(runtime, progress=bar.show))
+        require_readable(found.decode(runtime, progress=bar.show), runtime)
     return [*found.lines(on_disk=as_json), *found.notes()]
 
 

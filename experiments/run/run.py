@@ -128,7 +128,7 @@ def run(
     built = assemble(config, runtime)
     built.inputs.check_overlap()
     check_scored_classes(config, built.inputs, built.model.method.clip)
-    require_decodable(config, built.inputs, runtime)
+    require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
