@@ -122,6 +122,8 @@ def describe_run(record: RunRecord) -> list[tuple[str, str]]:
 
 def _cautions(record: RunRecord) -> list[tuple[str, str]]:
     """What a reader of the accuracies has to know about the images of the run."""
+    from experiments.run.protocols import LABELED
+
     rows = []
     if short := short_counts(record):
         used = str(min(short)) if min(short) == max(short) else f"{min(short)} to {max(short)}"
@@ -131,8 +133,9 @@ def _cautions(record: RunRecord) -> list[tuple[str, str]]:
         )
         rows.append(("shots used", text))
     if record.shared_images:
-        text = f"{record.shared_images}, so the accuracies are too high"
-        rows.append(("test images seen in training", text))
+        labeled = record.regime == LABELED
+        so = "so the accuracies are too high" if labeled else "without their labels"
+        rows.append(("test images seen in training", f"{record.shared_images}, {so}"))
     return rows
 
 
