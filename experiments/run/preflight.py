@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.config import Config, Reference, lookup
+from core.data.benchmarks.published import repetitions
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all
 from core.data.reading import DataReading, counted
@@ -150,7 +151,7 @@ def describe_reading(dataset: Dataset) -> list[str]:
     return [
         f"{name}: {reading.layout}; {counted(len(dataset.class_names), 'class')}; {counts}",
         *(f"{name}: ignored {line}" for line in reading.ignored),
-        *(f"{name}: note: {line}" for line in reading.notes),
+        *(f"{name}: note: {line}" for line in (*repetitions(dataset), *reading.notes)),
     ]
 
 
