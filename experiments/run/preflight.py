@@ -2,6 +2,7 @@
 settings without effect on it, and whether every image that the runs will read can be decoded.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from core.config import Config, Reference, lookup
 from core.data.benchmarks.published import repetitions
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all
+from core.data.overlap import same_tree
 from core.data.reading import DataReading, counted
 from core.data.splits import class_subset
 from core.program import command_line
@@ -61,7 +63,8 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     """The data that runs will read.
 
     Raises ValueError for data that cannot be read, for test images that are training images too,
-    and for a setting of the split that has no effect on any dataset of any run.
+    for one dataset under two names, and for a setting of the split that has no effect on any
+    dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
@@ -83,6 +86,11 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     for key, notes in idle.items():
         if key not in effective:
             raise ValueError(f"{notes[0]}; remove it")
+    for one, two in itertools.combinations(found.datasets.values(), 2):
+        if same_tree(one, two):
+            raise ValueError(
+                f"{one.name!r} and {two.name!r} are the same images; name the dataset once"
+            )
     found.idle = {key: list(dict.fromkeys(notes)) for key, notes in idle.items()}
     return found
 

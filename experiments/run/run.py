@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -286,8 +287,9 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
         names = {
             _target(built, *scored): class_subset(*scored).class_names for scored in built.scored()
         }
+        what_of = partial(built.inputs.what_changed, cache_dir=runtime.cache_dir)
         changes = (
-            *changed_inputs(record.fingerprints, built.fingerprints),
+            *changed_inputs(record.fingerprints, built.fingerprints, what_of),
             *changed_class_names(record, names),
         )
         check_unchanged(run_dir, changes, allow_changed=allow_changed)
