@@ -111,6 +111,16 @@ def test_a_grid_reports_unreadable_images_and_starts_nothing(call, tmp_path):
     assert not (tmp_path / "runs" / "mine").exists()
 
 
+@pytest.mark.parametrize(("protocol", "number"), [("validation", 8), ("pseudo_new", 6)])
+def test_the_runs_of_a_search_open_validation_images_first(call, tmp_path, protocol, number):
+    for name in ("cat", "dog", "owl", "yak"):
+        for n in range(10):
+            (tmp_path / "pets" / name / f"{n}.png").write_bytes(b"no image")
+    rules = ("--set", f"experiment.protocol={protocol}")
+    code, _, err = call("train", "mosaic", *RUN, *dataset("pets"), *rules)
+    assert code == 2 and f"folder/pets: {number} of {number} images cannot" in err[0]
+
+
 def test_a_dry_run_opens_a_bounded_number_of_images(call, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.run.preflight.DRY_RUN_IMAGES", 5)
     (tmp_path / "parts" / "Testing" / "dog" / "5.png").write_bytes(b"")
