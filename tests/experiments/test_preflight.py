@@ -243,3 +243,27 @@ def test_a_file_name_that_is_not_utf8_works_everywhere(call, tmp_path):
         file.write(b"")
     code, out, err = call("data", "check", "folder/latin", "--decode")
     assert code == 2 and "caf\\xe9 0.png" in out and "\udce9" not in out
+
+
+SEARCH = """
+include 'mosaic.gin'
+include 'search_base.gin'
+search.study = 'tuned'
+search.datasets = ('folder/pets',)
+search.seeds = (1,)
+search.final_seeds = (101,)
+search.trials = 1
+search.space = {'SGD.lr': {'low': 0.001, 'high': 0.1}}
+experiment.epochs = 2
+experiment.shots = 2
+"""
+
+
+def test_a_search_over_unreadable_images_starts_no_trial(call, tmp_path):
+    for name in ("cat", "dog"):
+        for n in range(10):
+            (tmp_path / "pets" / name / f"{n}.png").write_bytes(b"no image")
+    (tmp_path / "s.gin").write_text(SEARCH)
+    code, _, err = call("search", "s.gin", "--jobs", "0", "--no-track")
+    assert code == 2 and "folder/pets: 8 of 8 images cannot be read" in err[-1]
+    assert not list((tmp_path / "runs").glob("tuned/*/"))
