@@ -4,6 +4,7 @@ Exit codes: 0 success, 1 some runs failed, 2 bad input, 3 interrupted and resuma
 imports what it needs when it is called, so that help and usage errors appear without delay.
 """
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -66,6 +67,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+PANELS = app.rich_markup_mode
+NARROWEST_PANELS = 40
+"""Narrower terminals get help without boxes, which would cut the names of options."""
 app.add_typer(data_app, name="data")
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
@@ -81,6 +85,9 @@ def main() -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    narrow = shutil.get_terminal_size().columns < NARROWEST_PANELS
+    for part in (app, data_app):
+        part.rich_markup_mode = None if narrow else PANELS
     arguments = [word for word in words if word != "--debug"]
     debug = len(arguments) < len(words)
     try:

@@ -358,10 +358,10 @@ def _legal_keys(keys: Iterable[str]) -> dict[str, str]:
     legal: dict[str, str] = {}
     for key in keys:
         made = ILLEGAL.sub("_", key)
-        if posixpath.normpath(made) != made or made.startswith(("/", "..")):
-            made = made.replace("/", "_")
+        if posixpath.normpath(made) != made or made.startswith(("/", ".")):
+            made = re.sub(r"^\.|/", "_", made)
         made = made[:MAX_KEY]
-        if made in legal or made in (".", ".."):
+        if made in legal:
             digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:8]
             made = f"{made[: MAX_KEY - 9]}_{digest}"
         legal[made] = key
