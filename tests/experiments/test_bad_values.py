@@ -39,7 +39,7 @@ OTHERS = [
     (["train", "coop", "--set", "CoOp.num_ctx=16"], "CoOp.ctx_init = '' for 16 random vectors"),
     (["import", "file.txt", "coop", "--set", "CoOp.num_ctx=16"], "16 random vectors"),
     (["train", "zero_shot", "--set", "experiment.template='a {0}'"], "{} exactly once"),
-    (["train", "coop", "--set", "experiment.template='a {}'"], "CoOp makes its own prompts"),
+    (["train", "mosaic", "--set", "experiment.template='a {}'"], "CoOp makes its own prompts"),
     (["status", "deep"], "nested too deeply|not a readable|not JSON|damaged|study.json"),
 ]
 
