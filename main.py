@@ -2,7 +2,14 @@
 
 import sys
 
-from experiments.cli.app import app, main
+from experiments.cli.interrupts import leave, listen
+
+if __name__ == "__main__":
+    listen()  # before anything takes time
+try:
+    from experiments.cli.app import app, main
+except KeyboardInterrupt:
+    sys.exit(leave())
 
 __all__ = ["app", "main"]
 

@@ -127,7 +127,7 @@ class MeanScore:
     """Mean, t half width and number of seeds; ``mean`` is None where there is no finished run.
 
     ``mark`` is "best" or "second" of its column among variants that may be ranked together;
-    ``standing`` the mark of an average, † or ≈. ``flagged``: the selection used test data;
+    ``standing`` the mark of an average, † or ≈. ``flagged``: test data was used to train or select;
     ``partial``: fewer seeds than planned.
     """
 

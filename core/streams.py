@@ -16,14 +16,25 @@ from typing import Any, TextIO
 
 LONGEST_MESSAGE = 2000
 
-# All controls but tab and newline, and the characters that reorder text or break lines.
-STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# All controls but tab and newline, the characters that reorder text or break lines, and surrogates,
+# which no encoding accepts: Python reads the byte NN of a file name that is not UTF-8 as U+DCNN.
+STEERING = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+UNDECODED = 0xDC00
 READER_GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 def printable(text: str) -> str:
-    """The text with control characters as ``\\u001b`` and the like; valid JSON stays valid."""
-    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """The text with control characters as ``\\u001b`` and the like; valid JSON stays valid. Bytes
+    of a file name that are not UTF-8 become ``\\xNN``.
+    """
+    return STEERING.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - UNDECODED:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def one_line(text: object, longest: int = LONGEST_MESSAGE) -> str:

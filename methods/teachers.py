@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.backbone import shared_clip
-from core.clip.frozen import POOLED, FrozenCLIP
+from core.clip.frozen import POOLED, FrozenCLIP, TowerlessCLIP
 from core.config import Configurable, PromptTemplate, build, config_from_text, register
+from core.finite import check_finite
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
 from core.store.names import CONFIG_NAME, WEIGHTS_NAME
+from core.store.record import RunRecord, read_record
 from core.store.settings import has_config, read_config
 from core.train.checkpoints import load_checkpoint
 from core.train.model import RefinedMethod
@@ -58,7 +60,10 @@ class Teacher(nn.Module, Configurable):
         key = (classes, scale.dtype, scale.device)
         if key not in self._texts:
             self.method.set_classes(classes)
-            self._texts[key] = self.method.class_texts()
+            texts = self.method.class_texts()
+            about = {"class texts": texts, "logit scale": scale}
+            check_finite(about, f"the teacher {self.method.clip.name}", "check its weights")
+            self._texts[key] = texts
         return self._texts[key]
 
     @torch.no_grad()
@@ -101,6 +106,9 @@ class RunTeacher(Teacher):
     depend on the image can teach, without a refiner. The user chooses which images the earlier run
     saw: for base-to-new it should have been trained on the base classes.
 
+    The frozen weights, and the data where they are the student's, must be those of the earlier
+    run's record; ``allow_changed`` goes on where they are not.
+
     Source: stage 1 of Li et al., PromptKD, CVPR 2024, arXiv 2403.02781.
     """
 
@@ -110,7 +118,16 @@ class RunTeacher(Teacher):
         folder = _run_folder(parameters["run"])
         return folder / CONFIG_NAME, folder / WEIGHTS_NAME
 
-    def __init__(self, student: FrozenCLIP, classes: ClassNames, *, run: str) -> None:
+    permissions = frozenset({"allow_changed"})
+
+    def __init__(
+        self,
+        student: FrozenCLIP,
+        classes: ClassNames,
+        *,
+        run: str,
+        allow_changed: bool = False,
+    ) -> None:
         folder = _run_folder(run)
         path = folder / CONFIG_NAME
         if not has_config(folder):
@@ -123,7 +140,11 @@ class RunTeacher(Teacher):
         method = earlier.method(clip, classes, NO_SEEDS)
         refiner = earlier.refiner(method.output(), NO_SEEDS)
         _check_teaches(method, refiner, run)
-        load_checkpoint(folder / WEIGHTS_NAME, RefinedMethod(method, refiner))
+        record = read_record(folder)
+        if record is not None:
+            _check_record(record, clip, run, allow_changed=allow_changed)
+        sha256 = "" if record is None else record.weights_sha256
+        load_checkpoint(folder / WEIGHTS_NAME, RefinedMethod(method, refiner), sha256=sha256)
         super().__init__(student, method)
 
 
@@ -199,8 +220,12 @@ def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:
 
 
 def _clip(backbone: Any, weights: Any, student: FrozenCLIP) -> FrozenCLIP:
-    """A teacher's backbone, on the device and in the precision of the student's."""
-    return shared_clip(backbone, weights, str(student.scale.device), student.scale.dtype)
+    """A teacher's backbone, on the device and in the precision of the student's.
+
+    Where the student plans without towers, so does the teacher.
+    """
+    clip = shared_clip(backbone, weights, str(student.scale.device), student.scale.dtype)
+    return TowerlessCLIP(clip) if isinstance(student, TowerlessCLIP) else clip
 
 
 def _check_teaches(method: Method, refiner: Refiner, run: str) -> None:
@@ -213,6 +238,21 @@ def _check_teaches(method: Method, refiner: Refiner, run: str) -> None:
             f"the run {run!r} trained {type(method).__name__}, whose class texts depend on the "
             "image; a teacher needs one text per class, as PromptSRC has"
         )
+
+
+def _check_record(record: RunRecord, clip: FrozenCLIP, run: str, *, allow_changed: bool) -> None:
+    """Raise ValueError for an earlier run that did not finish, or had another backbone."""
+    if record.status != "finished":
+        raise ValueError(f"the run {run!r} cannot teach: it {record.status} ({record.message})")
+    activation = "quick-GELU" if clip.spec.quick_gelu else "GELU"
+    now = {"backbone": clip.spec.fingerprint, "activation": activation}
+    for name, value in now.items():
+        stored = record.fingerprints.get(name, value)
+        if stored != value and not allow_changed:
+            raise ValueError(
+                f"the run {run!r} was made with another {name} ({stored}, now {value}); restore "
+                "the weights, or set RunTeacher.allow_changed = True"
+            )
 
 
 def _check_same_images(student: FrozenCLIP, teacher: FrozenCLIP) -> None:

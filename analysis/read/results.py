@@ -79,7 +79,8 @@ class Results:
     variant. ``shared_seeds`` says that one trained model was scored on several datasets; then
     ``source_accuracy`` has the mean accuracy of each variant on what it was trained on, which is
     not a target. ``curve`` maps the metrics that are points of a few-shot curve to their numbers of
-    shots, in order. ``levels`` has the levels of the factors in their order where it is known.
+    shots, in order. ``trained_on_test`` has the variants whose training saw test images, and how
+    many at most. ``levels`` has the levels of the factors in their order where it is known.
     ``lower_is_better`` are the metrics that measure an error or a cost. Scores stay in the unit
     they were given in, whatever the direction.
     ``provenance`` says of every row of ``frame`` where it comes from: shots, code, data, run, and
@@ -105,6 +106,7 @@ class Results:
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     shots: tuple[int, ...] = ()
     batch_coupled: tuple[str, ...] = ()
+    trained_on_test: Mapping[str, int] = field(default_factory=dict)
     shared_seeds: bool = False
     source_accuracy: Mapping[str, float] = field(default_factory=dict)
     curve: Mapping[str, int] = field(default_factory=dict)

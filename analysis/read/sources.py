@@ -26,6 +26,8 @@ from analysis.read.shot_curves import curve_of
 
 SCORED = "scored"
 """The status of a row of a table, whose run is not known."""
+FOLDER = "folder/"
+"""What the names of datasets that are trees on disk begin with."""
 SAME_METRIC = {"acc": "accuracy", "top1": "accuracy", "top1_acc": "accuracy"}
 
 
@@ -118,6 +120,7 @@ def _merged_facts(base: Results, added: Results) -> dict[str, Any]:
         },
         "shots": tuple(sorted({*base.shots, *added.shots})),
         "batch_coupled": (*base.batch_coupled, *added.batch_coupled),
+        "trained_on_test": {**base.trained_on_test, **added.trained_on_test},
         "shared_seeds": base.shared_seeds or added.shared_seeds,
         "source_accuracy": {**base.source_accuracy, **added.source_accuracy},
     }
@@ -145,6 +148,7 @@ def _renamed(base: Results, source: Named) -> tuple[Results, list[str]]:
         baseline=name[found.baseline],
         references=tuple(name[v] for v in found.references),
         batch_coupled=tuple(name[v] for v in found.batch_coupled),
+        trained_on_test=_by_name(found.trained_on_test, name),
         problems=tuple(replace(p, variant=name[p.variant]) for p in found.problems),
         aliases={name[v]: name[o] for v, o in found.aliases.items()},
         inert=_by_name(found.inert, name),
@@ -238,7 +242,10 @@ def _problems(problems: Iterable[Problem], datasets: Mapping[str, str]) -> Itera
 
 
 def _same_names(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Names that mean a known one: equal, or equal but for letter case and how words are joined."""
+    """Names that mean a known one: equal, or equal but for letter case and how words are joined.
+
+    Two folders of images are the same dataset only where their names, which are paths, are equal.
+    """
     forms = {
         canonical(k): k for k in known if sum(canonical(k) == canonical(o) for o in known) == 1
     }
@@ -246,8 +253,10 @@ def _same_names(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     for name in names:
         form = canonical(name)
         match = name if name in known else forms.get(form) or forms.get(SAME_METRIC.get(form, ""))
-        if match is not None and match not in found.values():
-            found[name] = match
+        paths = match is not None and name.startswith(FOLDER) and match.startswith(FOLDER)
+        if match is None or match in found.values() or (paths and match != name):
+            continue
+        found[name] = match
     return found
 
 

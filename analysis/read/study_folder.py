@@ -21,6 +21,7 @@ from analysis.read.results import (
 from analysis.read.shot_curves import curve_rows, point
 from core.store.manifest import read_manifest
 from core.store.record import RunRecord, record_paths
+from core.store.run_facts import is_own, own_scores, own_target, short_counts, target_scores
 
 TARGETS = {"all": "accuracy"}
 """Metrics that are not called as the classes that they are measured on."""
@@ -65,6 +66,7 @@ def load_study(
         provenance=provenance,
         shots=_shots(finished),
         batch_coupled=_batch_coupled(finished, variants),
+        trained_on_test=_trained_on_test(finished, variants),
         shared_seeds=by_target,
         source_accuracy=_source_accuracy(used, variants) if by_target else {},
         curve=curve,
@@ -99,22 +101,22 @@ def _scores(
     if any(c.shots is not None for c in finished):
         return _typed(curve_rows(finished)), planned, (), False
     pairs = [(c, c.record) for c in finished if c.record is not None]
-    own = all(e.dataset == r.dataset for _, r in pairs for e in r.evaluations)
-    target_sets = {frozenset(e.target for e in r.evaluations) for _, r in pairs}
+    own = all(is_own(r, e) for _, r in pairs for e in r.evaluations)
+    target_sets = {frozenset(own_target(r, e) for e in r.evaluations) for _, r in pairs}
     if own and (
         len(target_sets) == 1
         or target_sets <= {frozenset({"base"}), frozenset({"new"}), frozenset({"base", "new"})}
     ):
         rows = [
             {**_key(c, c.dataset), "run": (c.identity,)}
-            | {TARGETS.get(e.target, e.target): e.accuracy for e in r.evaluations}
+            | {TARGETS.get(t := own_target(r, e), t): e.accuracy for e in r.evaluations}
             for c, r in pairs
         ]
         return _typed(rows), planned, (), False
     several = len({r.dataset for _, r in pairs}) > 1 and not own
     rows, notes = [], []
     for c, r in pairs:
-        others = [e for e in r.evaluations if e.dataset != r.dataset]
+        others = target_scores(r)
         for e in others or r.evaluations:
             name = f"{r.dataset} to {e.target}" if several else e.target
             counts = {"correct": sum(e.correct), "total": sum(e.total)}
@@ -129,9 +131,7 @@ def _source_accuracy(finished: Sequence[CellResult], variants: Sequence[str]) ->
     """Mean accuracy of each variant on the datasets that its runs were trained on."""
     found: dict[str, list[float]] = {}
     for c in finished:
-        own = (
-            [e.accuracy for e in c.record.evaluations if e.dataset == c.dataset] if c.record else []
-        )
+        own = [e.accuracy for e in own_scores(c.record)] if c.record else []
         found.setdefault(c.variant, []).extend(own)
     return {v: sum(found[v]) / len(found[v]) for v in variants if found.get(v)}
 
@@ -170,6 +170,7 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
         if len(values) > 1:
             yield f"the runs differ in {key}: {', '.join(values)}"
     yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
+    yield from _shot_notes(finished)
     on_purpose = any(c.shots is not None for c in cells)
     if len(shots := _shots(finished)) > 1 and not on_purpose:
         yield f"the runs differ in shots: {', '.join(map(str, shots))}"
@@ -236,6 +237,31 @@ def _inert(cells: Sequence[CellResult]) -> tuple[dict[str, str], list[str]]:
 def _batch_coupled(finished: Sequence[CellResult], variants: Sequence[str]) -> tuple[str, ...]:
     coupled = {c.variant for c in finished if c.record is not None and c.record.batch_coupled}
     return tuple(v for v in variants if v in coupled)
+
+
+def _trained_on_test(finished: Sequence[CellResult], variants: Sequence[str]) -> dict[str, int]:
+    """By variant, the most test images that one of its runs was trained on, where there are any."""
+    most = {
+        v: max((c.record.shared_images for c in finished if c.variant == v and c.record), default=0)
+        for v in variants
+    }
+    return {v: number for v, number in most.items() if number}
+
+
+def _shot_notes(finished: Sequence[CellResult]) -> Iterable[str]:
+    """Where trained classes have fewer training images than shots, per dataset and shots."""
+    most: dict[tuple[str, int], tuple[int, ...]] = {}
+    for record in (c.record for c in finished if c.record is not None):
+        if short := short_counts(record):
+            key = record.dataset, record.shots
+            most[key] = max(most.get(key, ()), short, key=len)
+    for (dataset, shots), short in most.items():
+        have = "class has" if len(short) == 1 else "classes have"
+        used = str(min(short)) if min(short) == max(short) else f"{min(short)} to {max(short)}"
+        yield (
+            f"{dataset}, {point(shots)}: {len(short)} trained {have} fewer training images than "
+            f"that: {used}"
+        )
 
 
 def _environment(finished: Sequence[CellResult]) -> dict[str, tuple[str, ...]]:

@@ -60,6 +60,10 @@ def _what(results: Results) -> list[tuple[str, str]]:
         ("Selection", _distinct([s.selection for s in settings])),
         ("Cells", _cells(results)),
         ("Batch-coupled", ", ".join(results.batch_coupled)),
+        (
+            "Trained on test images",
+            ", ".join(f"{v} {n}" for v, n in results.trained_on_test.items()),
+        ),
     ]
 
 

@@ -41,6 +41,8 @@ from analysis.text import (
     table,
 )
 
+LABELED = "inductive"
+"""The regime in which training sees labels."""
 MAX_ROWS = 14
 MAX_LISTED = 4
 MAX_NAMES = 90
@@ -219,7 +221,18 @@ def _flag(results: Results) -> list[Sentence]:
     """What makes all numbers wrong comes first."""
     seen = [v for v, s in results.settings.items() if saw_test(s.selection)]
     text = f"Selection used test data, so these numbers are too high: {', '.join(seen)}."
-    return [make_sentence(text, kind="flag")] if seen else []
+    said = [make_sentence(text, kind="flag")] if seen else []
+    for labels, text in (
+        (True, "Training saw test images, so these numbers are too high"),
+        (False, "Training saw test images without their labels"),
+    ):
+        trained = [
+            f"{v} ({counted(number, 'image')})"
+            for v, number in results.trained_on_test.items()
+            if (results.settings[v].regime == LABELED) == labels
+        ]
+        said += [make_sentence(f"{text}: {', '.join(trained)}.", kind="flag")] if trained else []
+    return said
 
 
 def _doubts(rows: Sequence[Answer]) -> list[Sentence]:

@@ -24,24 +24,28 @@ from analysis.text import Column, Columns, Kind, counted, points, share_text, ta
 from core.metrics import expected_calibration_error
 from core.store.inspection import AttentionView, ContextView, Inspection, Neighbor, SlotView
 from core.store.record import Evaluation
+from core.store.run_facts import is_own
 
 ALIKE = 0.9
 """A mean cosine between slots above which a memory says the same thing in every slot."""
 
 
 def _title(scored: Evaluation, run: Inspection) -> str:
-    where = "" if scored.dataset == run.record.dataset else f"{scored.dataset}, "
+    where = "" if is_own(run.record, scored) else f"{scored.dataset}, "
     return f"{where}{scored.classes} classes"
 
 
 def summary(run: Inspection) -> str:
-    """The run in one line: what was trained, on how much, and how well it scores."""
+    """The run in one line: what was trained, on how much, how well it scores, and what its record
+    says besides.
+    """
     record, settings = run.record, run.settings
     parts = [settings.get(f"experiment.{name}", "").lstrip("@") for name in ("method", "refiner")]
     trained = " with ".join(part for part in parts if part and part != "NullRefiner")
     shots = f", {counted(record.shots, 'shot')}" if record.shots else ""
     scores = (f"{points(e.accuracy)} % on {_title(e, run)}" for e in record.evaluations)
-    return f"{trained}{shots}: {', '.join(scores)}."
+    besides = f" ({record.message})" if record.message else ""
+    return f"{trained}{shots}: {', '.join(scores)}{besides}."
 
 
 def _classes(run: Inspection) -> Sequence[Section]:

@@ -122,7 +122,7 @@ def published_context(results: Results) -> PublishedContext | None:
     Without a stated protocol, only base and new identify what was measured: an accuracy alone
     could belong to any protocol.
     """
-    names = {d: known_dataset(re.split(r"/| to ", d)[-1]) for d in results.datasets}
+    names = _published_names(results.datasets)
     metrics = tuple(m for m in METRICS if m in results.metrics)
     stated = {s.protocol.replace("-", "_") for s in results.settings.values() if s.protocol}
     rows = [
@@ -147,6 +147,18 @@ def published_context(results: Results) -> PublishedContext | None:
         lines=tuple(lines),
         numbers=_source_numbers([line.row for line in lines]),
     )
+
+
+def _published_names(datasets: Sequence[str]) -> dict[str, str]:
+    """The published dataset that each one seems to be, by its last name, "" for others. Of several
+    different ones with that last name, only the benchmark itself can be it.
+    """
+    names = {d: known_dataset(re.split(r"/| to ", d)[-1]) for d in datasets}
+    whole = {d: d.rpartition(" to ")[2] for d in datasets}
+    claims: dict[str, set[str]] = {}
+    for dataset, name in names.items():
+        claims.setdefault(name, set()).add(whole[dataset])
+    return {d: n if len(claims[n]) == 1 or whole[d] == n else "" for d, n in names.items()}
 
 
 def _line(

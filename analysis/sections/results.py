@@ -159,9 +159,16 @@ def main(analysis: Analysis) -> MainTable:
 
 
 def flagged(results: Results, variant: str) -> bool:
-    """Whether the weights of a variant were selected on test data."""
+    """Whether the weights of a variant were selected or trained on test data."""
+    return bool(_warning(results, variant))
+
+
+def _warning(results: Results, variant: str) -> str:
+    """How test data came into the weights of a variant, "" where it did not."""
     setting = results.settings.get(variant)
-    return setting is not None and saw_test(setting.selection)
+    ways = ["selection"] if setting is not None and saw_test(setting.selection) else []
+    ways += ["training"] if variant in results.trained_on_test else []
+    return f"{' and '.join(ways)} used test data" if ways else ""
 
 
 def tags(results: Results, variant: str) -> tuple[str, ...]:
@@ -308,7 +315,7 @@ def _score_column(
 
 
 def _name(results: Results, variant: str) -> Name:
-    warning = "selection used test data" if flagged(results, variant) else ""
+    warning = _warning(results, variant)
     return Name(variant, tags(results, variant), warning)
 
 

@@ -13,6 +13,8 @@ from analysis.stats.effects import Estimate, better_share
 from analysis.stats.intervals import ROUNDING, Array, share_interval
 
 TRIMMED = 0.25
+MAX_PAIRS = 2**22
+"""Pairs of runs that are compared at a time: 32 MiB of differences."""
 PROFILE_POINTS = tuple(i / 20 for i in range(21))
 
 
@@ -50,9 +52,17 @@ def profile(scores: Array, points: Sequence[float] = PROFILE_POINTS) -> Array:
 def probability_of_improvement(first: Array, second: Array) -> Array:
     """P(A > B) + P(A = B) / 2 over all pairs of runs of a dataset, mean over datasets, of two
     tables (..., D, S). Runs are not paired here; ``effects.probability_better`` pairs them.
+
+    Pairs are formed in blocks of the first table's runs, so that memory does not grow with the
+    square of their number. Shares are multiples of 1/2, so their sum does not depend on the blocks.
     """
-    pairs = better_share(first[..., :, None] - second[..., None, :])
-    return np.asarray(pairs.mean(axis=(-3, -2, -1)), dtype=np.float64)
+    runs, others = first.shape[-1], second.shape[-1]
+    width = max(1, MAX_PAIRS // max(1, second.size))
+    total = np.zeros(first.shape[:-2])
+    for start in range(0, runs, width):
+        block = first[..., start : start + width, None]
+        total += better_share(block - second[..., None, :]).sum(axis=(-3, -2, -1))
+    return np.asarray(total / (first.shape[-2] * runs * others), dtype=np.float64)
 
 
 def improvement(first_DS: Array, second_DS: Array) -> Estimate:

@@ -21,6 +21,8 @@ from analysis.stats.intervals import (
 MAX_ENUMERATED = 20
 """All sign patterns are enumerated up to this many pairs."""
 
+MAX_SIGNS = 2**22
+"""Signs that are drawn at a time: 32 MiB of products."""
 NUM_SIGN_DRAWS = 100_000
 NO_PAIR = "no pair of scores"
 ONE_PAIR = "one pair only: no test"
@@ -184,9 +186,14 @@ def sign_flip(differences: Array, *, rng: np.random.Generator | None = None) -> 
     if rng is None:
         reason = f"more than {MAX_ENUMERATED} pairs: sign patterns are drawn, which needs rng"
         return PValue(None, smallest_p(n), reason)
-    signs = rng.integers(0, 2, (NUM_SIGN_DRAWS, n), dtype=np.int8) * 2.0 - 1
-    extreme = np.round(np.abs(signs @ known), ROUNDING) >= observed
-    p = (int(extreme.sum()) + 1) / (NUM_SIGN_DRAWS + 1)
+    count = 0
+    # Blocks of a multiple of four rows: the generator cuts four signs out of a number.
+    rows = max(4, MAX_SIGNS // n // 4 * 4)
+    for start in range(0, NUM_SIGN_DRAWS, rows):
+        shape = (min(rows, NUM_SIGN_DRAWS - start), n)
+        signs = rng.integers(0, 2, shape, dtype=np.int8) * 2.0 - 1
+        count += int((np.round(np.abs(signs @ known), ROUNDING) >= observed).sum())
+    p = (count + 1) / (NUM_SIGN_DRAWS + 1)
     return PValue(p, 1 / (NUM_SIGN_DRAWS + 1))
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from analysis.stats.intervals import ROUNDING, Array
 from analysis.stats.multiple import holm
-from analysis.stats.resampling import CHUNK, Resamples
+from analysis.stats.resampling import CHUNK, MAX_SCORES, Resamples
 
 
 class Omnibus(NamedTuple):
@@ -214,8 +214,9 @@ def rank_stability(scores_VDS: Array, resamples: Resamples) -> RankStability:
     """
     reps = len(resamples.dataset_RD)
     votes = np.zeros((2, 2, len(scores_VDS)))
-    for start in range(0, reps, CHUNK):
-        for level, tables in enumerate(resamples.tables(scores_VDS, slice(start, start + CHUNK))):
+    rows = max(1, min(CHUNK, MAX_SCORES // max(1, scores_VDS.size)))
+    for start in range(0, reps, rows):
+        for level, tables in enumerate(resamples.tables(scores_VDS, slice(start, start + rows))):
             means = np.round(tables.mean(axis=(-2, -1)), ROUNDING)
             for places in (1, 2):
                 votes[level, places - 1] += _among_the_first(means, places).sum(axis=0)

@@ -11,6 +11,8 @@ import numpy as np
 from analysis.stats.intervals import Array
 
 CHUNK = 500
+MAX_SCORES = 2**24
+"""Resampled scores that are held at a time: 128 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

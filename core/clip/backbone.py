@@ -3,10 +3,19 @@
 A backbone is an open_clip name with a pretrained tag, an open_clip name with a local weights file,
 or "mosaic", the embedded model that needs no download. open_clip is slow to import, so functions
 import it when they need it: naming a method or checking a configuration does not.
+
+No tensor shows whether a model was trained with quick-GELU, x * sigmoid(1.702 x), or with the exact
+GELU; the wrong one costs points of accuracy in silence. What is used, in this order: OpenAI's
+format (always quick-GELU); the metadata of the pretrained tag; the configuration beside the file
+(``core/clip/maker.py``); the tag of which the file is a copy, by its place in the hub's cache, the
+sha256 in the tag's address, or its tensors. A name with "-quickgelu" that contradicts these is an
+error, and where they say nothing the name decides: with a note unless it has that ending.
 """
 
 import functools
-from collections.abc import Mapping
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +24,44 @@ from torch import Tensor, nn
 
 from core import mosaic
 from core.clip.frozen import FrozenCLIP
+from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
+from core.clip.model_names import usual_name
 from core.clip.tokenizer import Tokenizer
+from core.clip.transformers_clip import from_transformers, is_transformers
 from core.clip.weights import (
     OPENAI_SIZES,
     cache_folder,
     cached_file,
-    first_line,
     is_openai,
     read_state_dict,
+    weights_path,
 )
+from core.finite import check_finite
 from core.program import command_line
 from core.suggestions import did_you_mean
+from core.tensor_files import DOWNLOAD, first_line
 
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
+HUB_FOLDER = "models--"
+MIN_DIGEST = 8  # hex digits of a sha256 in a tag's address
 
+log = logging.getLogger(__name__)
+
+# What makes another model of the same class; the rest of a configuration is about training.
+SHAPING = frozenset(
+    {
+        "layers",
+        "width",
+        "head_width",
+        "heads",
+        "mlp_ratio",
+        "patch_size",
+        "image_size",
+        "context_length",
+        "vocab_size",
+    }
+)
 # What a different size of these tensors implies about the file.
 SIZED_BY = {
     "visual.positional_embedding": "a different image size or patch size",
@@ -54,14 +86,12 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     """A frozen backbone, float32 on the CPU. Never downloads; only ``fetch`` does.
 
     ``weights`` is a pretrained tag of open_clip that was fetched before, or the path of a local
-    file in one of the formats of ``core/clip/weights.py``. For "mosaic" it may be None (the shipped
-    file). OpenAI's files, and tags that open_clip lists as trained with quick-GELU, select the
-    quick-GELU model, as the clip's ``name`` shows. For other files the activation is unknown:
-    ``name`` is used as given.
+    file or folder in one of the formats of ``core/clip/weights.py``. For "mosaic" it may be None
+    (the shipped file). The clip's ``name`` shows the activation that was used.
 
-    Raises ValueError for an unknown name or tag, a file that is missing or does not fit, a tower
-    that is not a native ViT, and a tag without quick-GELU for a model with it, which would silently
-    lower accuracy.
+    Raises ValueError for an unknown name or tag, a file that is missing, damaged or does not fit, a
+    number that is not finite, a tower that is not a native ViT, and an activation that contradicts
+    what is known of the weights, which would silently lower accuracy.
     """
     if name == MOSAIC:
         return _load_mosaic(Path(weights) if weights else mosaic.WEIGHTS_PATH)
@@ -71,29 +101,199 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
             f"backbone {name!r} needs weights: a pretrained tag ({_some_tags(name)}) "
             "or the path to a file"
         )
-    source: Mapping[str, Any] = {}
-    path: Path | None = Path(weights)
-    if not _is_path(weights):
+    source: Mapping[str, Any] | None = None
+    if _is_path(name, weights):
+        path = weights_path(weights)
+    else:
         source = pretrained_source(name, weights)
-        path = cached_file(source)
-    if path is None:
-        raise ValueError(
-            f"weights {weights!r} of {name!r} are not on this machine; fetch {about(name, weights)}"
-            f" with: {command_line('weights', name, weights)}"
-        )
+        path = _fetched(name, weights, source)
     state = read_state_dict(path)
-    if is_openai(state) or source.get("quick_gelu"):
+    word = _about_tag(weights, source) if source is not None else _about_file(name, path, state)
+    if is_transformers(state):
+        state = _renamed(path, state, custom_text=bool(config.get("custom_text")))
+    _check_word(name, config, word, path)
+    if word.quick_gelu:
         name, config["quick_gelu"] = name.removesuffix(QUICK) + QUICK, True
     model: Any = build_open_clip(config)
     _load_weights(model, {k: v for k, v in state.items() if k not in OPENAI_SIZES}, str(path))
-    model.visual.preprocess_cfg = {k: source[k] for k in ("mean", "std") if k in source}
+    _note_unknown(name, config, word, path)
+    model.visual.preprocess_cfg = word.normalization
     tokenizer = Tokenizer(config["text_cfg"].get("context_length", 77))
     return FrozenCLIP(model, tokenizer, name=f"{name}/{weights}")
 
 
-@functools.lru_cache(maxsize=2)
+def _fetched(name: str, tag: str, source: Mapping[str, Any]) -> Path:
+    path = cached_file(source)
+    if path is None:
+        raise ValueError(
+            f"weights {tag!r} of {name!r} are not on this machine; fetch {about(name, tag)}"
+            f" with: {command_line('weights', name, tag)}"
+        )
+    return path
+
+
+def _renamed(path: Path, state: dict[str, Tensor], *, custom_text: bool) -> dict[str, Tensor]:
+    """A file of transformers with open_clip's names."""
+    try:
+        renamed = from_transformers(state)
+    except ValueError as error:
+        raise ValueError(f"weights {path} do not fit the model: {error}") from error
+    if not custom_text:
+        return renamed
+    kept = ("visual.", "logit_scale")
+    return {k if k.startswith(kept) else f"text.{k}": v for k, v in renamed.items()}
+
+
+def _about_tag(tag: str, source: Mapping[str, Any]) -> MakersWord:
+    quick = bool(source.get("quick_gelu", False))
+    return MakersWord(source=f"the pretrained tag {tag!r}", quick_gelu=quick, images=source)
+
+
+def _about_file(name: str, path: Path, state: Mapping[str, Tensor]) -> MakersWord:
+    """What is known of a local file."""
+    if is_openai(state):
+        return MakersWord(source="OpenAI's format", quick_gelu=True)
+    beside = words_beside(path, transformers=is_transformers(state))
+    if beside is not None:
+        return beside
+    tag = next(_tags_of_file(name, path, state), None)
+    return MakersWord(source=str(path)) if tag is None else _about_tag(*tag)
+
+
+def _tags_of_file(
+    name: str, path: Path, state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The pretrained tags of a model of which a file is the file, or a copy, surest first."""
+    import open_clip
+
+    base = name.removesuffix(QUICK)
+    tags = [
+        (tag, source)
+        for model in (base, base + QUICK)
+        for tag in open_clip.list_pretrained_tags_by_model(model)
+        if (source := dict(open_clip.get_pretrained_cfg(model, tag)))
+    ]
+    places = {part for folder in (path.absolute(), path.resolve()) for part in folder.parts}
+    for tag, source in tags:
+        repository = source.get("hf_hub", "").rpartition("/")[0]
+        if repository and HUB_FOLDER + repository.replace("/", "--") in places:
+            yield tag, source
+    digest = ""
+    for tag, source in tags:
+        if known := _digest_in(source.get("url", "")):
+            digest = digest or _sha256(path)
+            if digest.startswith(known):
+                yield tag, source
+    for tag, source in tags:
+        cached = cached_file(source)
+        if cached is not None and _same_tensors(cached, state):
+            yield tag, source
+
+
+def _digest_in(url: str) -> str:
+    """The sha256 of a file, or its beginning, in its address; open_clip checks the same."""
+    *_, folder, file = ("", "", *url.split("/"))
+    for text in (folder, Path(file).stem.rpartition("-")[2]):
+        if len(text) >= MIN_DIGEST and all(c in "0123456789abcdef" for c in text):
+            return text
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _same_tensors(cached: Path, state: Mapping[str, Tensor]) -> bool:
+    """Whether the file of a tag has the same numbers, in whatever format."""
+
+    def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        named = from_transformers(tensors) if is_transformers(tensors) else tensors
+        return {name: value for name, value in named.items() if name not in OPENAI_SIZES}
+
+    try:
+        theirs, ours = plain(read_state_dict(cached)), plain(state)
+    except ValueError:
+        return False
+    return theirs.keys() == ours.keys() and all(
+        torch.equal(theirs[name].float(), ours[name].float()) for name in sorted(ours)
+    )
+
+
+def _check_word(name: str, config: Mapping[str, Any], word: MakersWord, path: Path) -> None:
+    """Raise ValueError where the named model is not the maker's."""
+    for key, (theirs, ours) in _differences(word.model, config).items():
+        raise ValueError(
+            f"weights {path} are of another model than {name!r}: {word.source} has {key} "
+            f"{theirs}, the model {ours}; check the model name"
+        )
+    if name.endswith(QUICK) and word.quick_gelu is False:
+        raise ValueError(
+            f"weights {path} were trained without quick-GELU, as {word.source} says, but the model "
+            f"{name!r} is built with it; use {name.removesuffix(QUICK)!r}"
+        )
+
+
+def _note_unknown(name: str, config: Mapping[str, Any], word: MakersWord, path: Path) -> None:
+    """Say what was assumed, and what is done otherwise than the maker did."""
+    if word.quick_gelu is None and not config.get("quick_gelu"):
+        _note(
+            f"weights {path}: whether they were trained with quick-GELU is unknown; taken as "
+            f"without, as {name!r} says. If with: set experiment.backbone = {name + QUICK!r}; if "
+            f"without: put the maker's {OPEN_CLIP_CONFIG} beside the file"
+        )
+    if other := word.other_resizing():
+        _note(
+            f"weights {path}: {word.source} prepares images with {other}; here the shorter side is "
+            "resized (bicubic) and the center is cropped"
+        )
+
+
+@functools.cache
+def _note(text: str) -> None:
+    """Log a note, once per process."""
+    log.warning(text)
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two descriptions of a model disagree on, with open_clip's defaults filled in."""
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    found: dict[str, tuple[Any, Any]] = {}
+    if not theirs:
+        return found
+    for part, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+        known = vars(kind())
+        one, two = ({**known, **(c.get(part) or {})} for c in (theirs, ours))
+        found |= {
+            f"{part}.{key}": (one[key], two[key])
+            for key in known
+            if key in SHAPING and _plain(one[key]) != _plain(two[key])
+        }
+    widths = theirs.get("embed_dim"), ours.get("embed_dim")
+    return found if widths[0] == widths[1] else {"embed_dim": widths, **found}
+
+
+def _plain(value: Any) -> Any:
+    """A square size by its side."""
+    sides = set(value) if isinstance(value, list | tuple) else {value}
+    return sides.pop() if len(sides) == 1 else tuple(value)
+
+
 def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype) -> FrozenCLIP:
-    """``load_clip`` once per process, on its device: runs share the frozen weights."""
+    """``load_clip`` once per process and state of the file, on its device: runs share the frozen
+    weights.
+    """
+    path = Path(weights).expanduser() if weights else mosaic.WEIGHTS_PATH
+    status = path.stat() if path.is_file() else None
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
+    return _shared_clip(name, weights, device, dtype, stamp)
+
+
+@functools.lru_cache(maxsize=2)
+def _shared_clip(
+    name: str, weights: str | None, device: str, dtype: torch.dtype, stamp: tuple[int, ...]
+) -> FrozenCLIP:
     return load_clip(name, weights).to(device, dtype)
 
 
@@ -117,9 +317,10 @@ def pretrained_source(name: str, tag: str) -> dict[str, Any]:
                 f"with it; use {name.removesuffix(QUICK)!r}"
             )
         return source
+    near = did_you_mean(tag, open_clip.list_pretrained_tags_by_model(name))
     raise ValueError(
         f"backbone {name!r} has no pretrained tag {tag!r}; known tags: {_some_tags(name)}; "
-        "to use a local file, give its path including the suffix"
+        f"to use a local file, give its path including the suffix{near}"
     )
 
 
@@ -186,15 +387,22 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
                 f"first {keys[0]!r}; check the model name"
             )
     model.load_state_dict(state)
+    scale = {"logit_scale": model.get_parameter("logit_scale").detach().exp()}
+    check_finite(scale, f"weights {source}, exp(logit_scale)", f"the file is damaged; {DOWNLOAD}")
 
 
 def _native_config(name: str) -> dict[str, Any]:
     """open_clip's configuration of a model with native ViT towers."""
     import open_clip
 
-    config: dict[str, Any] | None = open_clip.get_model_config(name)
+    listed = open_clip.list_models()  # open_clip would ask the network for other names
+    config: dict[str, Any] | None = open_clip.get_model_config(name) if name in listed else None
+    if config is None and (base := name.removesuffix(QUICK)) != name and base in listed:
+        config = {**open_clip.get_model_config(base), "quick_gelu": True}
     if config is None:
-        near = did_you_mean(name, [*open_clip.list_models(), MOSAIC])
+        known = [*listed, MOSAIC]
+        usual = usual_name(name, known)
+        near = f"; did you mean {usual!r}?" if usual else did_you_mean(name, known)
         raise ValueError(f"unknown backbone {name!r}{near or '; see open_clip.list_models()'}")
     vision, text = config["vision_cfg"], config["text_cfg"]
     reasons = {
@@ -221,5 +429,11 @@ def _some_tags(name: str) -> str:
     return shown or "none for this model"
 
 
-def _is_path(weights: str) -> bool:
-    return Path(weights).suffix in (".safetensors", ".pt", ".pth", ".bin") or "/" in weights
+def _is_path(name: str, weights: str) -> bool:
+    """Whether weights are a path; a known tag never is, whatever lies in the current folder."""
+    import open_clip
+
+    models = (name, name.removesuffix(QUICK), name + QUICK)
+    if any(open_clip.pretrained.is_pretrained_cfg(model, weights) for model in models):
+        return False
+    return "/" in weights or bool(Path(weights).suffix) or Path(weights).expanduser().exists()

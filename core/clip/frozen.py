@@ -148,6 +148,44 @@ class FrozenCLIP(nn.Module):
         return projected
 
 
+class TowerlessCLIP(FrozenCLIP):
+    """A frozen CLIP whose towers do not run: every feature is the same unit vector.
+
+    It shares tokenizer, token embeddings and sizes with a whole one, so that prompts are assembled
+    and checked as ever, at the cost of their tokens. For planning; nothing is learned or scored.
+    """
+
+    def __init__(self, clip: FrozenCLIP) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(clip.__dict__)
+
+    def encode_image(
+        self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED
+    ) -> ImageFeatures:
+        """Constant features."""
+        return ImageFeatures(pooled=self._constant(len(image_BCHW)))
+
+    def encode_text(
+        self, embedding_CLW: Tensor, eot_C: Tensor, hook: TokenHook = NO_HOOK
+    ) -> Tensor:
+        """Constant features (C, D)."""
+        return self._constant(len(embedding_CLW))
+
+    def encode_prompts(
+        self,
+        prefix_GPW: Tensor,
+        suffix_CSW: Tensor,
+        eot_C: Tensor,
+        hook: TokenHook = NO_HOOK,
+    ) -> Tensor:
+        """Constant features (G, C, D)."""
+        return self._constant(len(prefix_GPW), suffix_CSW.shape[-3])
+
+    def _constant(self, *shape: int) -> Tensor:
+        width = self.spec.joint_width
+        return self.logit_scale.new_full((*shape, width), width**-0.5)
+
+
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """sha256 (16 hex digits) of named tensors: names, types, shapes and bytes."""
     digest = hashlib.sha256()

@@ -1,58 +1,87 @@
 """Weight files of a backbone: the location of open_clip's downloads, and the file formats.
 
 The format is recognized from the content of a file: safetensors; a torch file of tensors, alone or
-under "state_dict"; OpenAI's TorchScript archive, and the state dict taken from one.
+under "state_dict"; OpenAI's TorchScript archive, and the state dict taken from one; a file of
+``transformers.CLIPModel``. Nothing in a file is executed.
 """
 
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from safetensors.torch import load_file
 from torch import Tensor
+
+from core.clip.torchscript import is_torchscript, read_torchscript
+from core.finite import check_finite
+from core.tensor_files import DOWNLOAD, is_safetensors, load_torch, read_safetensors
 
 # OpenAI's archives store these numbers as tensors beside the weights; no other format does.
 OPENAI_SIZES = frozenset({"input_resolution", "context_length", "vocab_size"})
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+FOLDER_FILES = (*HUB_FILES, "model.safetensors", "pytorch_model.bin")
 URL_CACHE = Path("~/.cache/clip")
+WHAT = "weights file"
+# What training on several devices and compiling put in front of names.
+PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
+NESTED = ("state_dict", "model_state_dict", "model")
+
+
+def weights_path(weights: str) -> Path:
+    """The file that a path names; for a folder as hubs lay it out, the file of weights in it.
+
+    Raises ValueError for a path that does not exist, and for a folder without such a file.
+    """
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        found = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
+        if found is None:
+            raise ValueError(
+                f"weights folder {path} holds none of {', '.join(FOLDER_FILES)}; give the file of "
+                "weights"
+            )
+        return found
+    if not path.is_file():
+        raise ValueError(f"{WHAT} {path} does not exist; give a file or a pretrained tag")
+    return path
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a local file, on the CPU. Raises ValueError for a missing or unsafe file.
+    """Named tensors of a local file, on the CPU; nothing in it is executed.
 
-    Torch files are read with ``weights_only``, so no code in them runs. A TorchScript archive
-    cannot be read that way. ``torch.jit.load`` unpickles no Python class, but what it loads is a
-    program; only the program's tensors are used, and none of its code is called.
+    Raises ValueError, in one line, for a file that is missing, damaged, of another kind, or holds
+    a number that is not finite in float32.
     """
-    if not path.is_file():
-        raise ValueError(f"weights file {path} does not exist; give a file or a pretrained tag")
-    try:
-        if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(path)
-            return tensors
-        if _is_torchscript(path):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    loaded = load_torch(path)
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    return tensors_of(state)
+    state = _read(weights_path(str(path)))
+    single = {
+        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    }
+    check_finite(single, f"{WHAT} {path}", f"the file is damaged or overflowed; {DOWNLOAD}")
+    return state
 
 
-def load_torch(path: Path) -> Any:
-    """What ``torch.save`` wrote, read with ``weights_only``. Raises ValueError where that fails."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise _unreadable(path, error) from error
+def _read(path: Path) -> dict[str, Tensor]:
+    if is_safetensors(path):
+        return read_safetensors(path, WHAT)
+    if is_torchscript(path):
+        try:
+            return read_torchscript(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{WHAT} {path} cannot be read: it is a TorchScript archive, but {error}"
+            ) from error
+    loaded = load_torch(path, WHAT)
+    if not isinstance(loaded, dict):
+        return {}
+    nested = next((loaded[key] for key in NESTED if isinstance(loaded.get(key), dict)), loaded)
+    return tensors_of(nested)
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a state dict, without the prefix added by training on several devices."""
-    named = {str(key).removeprefix("module."): value for key, value in state.items()}
+    named = {PREFIXES.sub("", str(key)): value for key, value in state.items()}
     return {k: torch.as_tensor(v) for k, v in named.items() if isinstance(v, Tensor | int)}
 
 
@@ -82,20 +111,3 @@ def cached_file(source: Mapping[str, Any]) -> Path | None:
 def cache_folder(source: Mapping[str, Any]) -> Path:
     """Where open_clip puts the file of a pretrained tag."""
     return Path(constants.HF_HUB_CACHE) if source.get("hf_hub") else URL_CACHE.expanduser()
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Both TorchScript and ``torch.save`` write a zip file; only the former contains code."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, for a one-line message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"weights file {path} cannot be read: {first_line(error)}")

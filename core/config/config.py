@@ -111,9 +111,15 @@ class Config:
         )
 
     def identity(self, root: str, extra: Mapping[str, str] = MappingProxyType({})) -> str:
-        """12 hex digits that agree exactly if the canonical parameters and ``extra`` do."""
-        values = self.canonical(root)
-        parameters = {key: format_value(value, sort_keys=True) for key, value in values.items()}
+        """12 hex digits that agree exactly if the canonical parameters and ``extra`` do.
+
+        Permissions (``Configurable.permissions``) are not among these parameters.
+        """
+        parameters = {
+            key: format_value(value, sort_keys=True)
+            for key, value in self.canonical(root).items()
+            if not _is_permission(key)
+        }
         content = {"root": root, "parameters": parameters, "extra": dict(extra)}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_DIGITS]
@@ -230,6 +236,11 @@ def _parameter_of(key: str) -> Parameter:
     near = did_you_mean(parameter, entry.parameters) or did_you_mean_key(parameter)
     known = ", ".join(entry.parameters) or "(none)"
     raise ValueError(f"{name} has no parameter {parameter!r}; its parameters: {known}{near}")
+
+
+def _is_permission(key: str) -> bool:
+    name, _, parameter = key.rpartition(".")
+    return parameter in lookup(name).cls.permissions
 
 
 def _takes_text(key: str) -> bool:

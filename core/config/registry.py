@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from core.config.value_types import Reference, Value, conform, format_value, type_text
 from core.suggestions import closest, did_you_mean
@@ -28,9 +28,12 @@ class Configurable:
     """The base of every class that can be registered, with hooks for its own settings.
 
     ``parameters`` are the operative values by bare name; parts appear as References.
+    ``permissions`` are parameters that only let a run happen or refuse it, and never change it:
+    they are left out of its identity.
     """
 
     __slots__ = ()
+    permissions: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> Mapping[str, Any] | Reference:

@@ -2,6 +2,7 @@
 loader in ``_FAMILIES``.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from core import mosaic
 from core.data.benchmarks.definitions import BENCHMARKS, Benchmark
 from core.data.benchmarks.read_benchmark import read_benchmark
 from core.data.dataset import Dataset
+from core.data.dataset_names import FOLDER, canonical_name, data_root, folder_path
 from core.data.digits import NAME as DIGITS
 from core.data.digits import load_digits
 from core.data.folder import read_folder
@@ -38,7 +40,7 @@ def load_dataset(
     fractions: SplitFractions | None = None,
     split_seed: int = 0,
 ) -> Dataset:
-    """The dataset of a name.
+    """The dataset of a name, under its canonical name (``core.data.dataset_names``).
 
     * ``caltech101``, ``imagenet``, ...: the benchmarks of ``core.data.benchmarks``, below ``root``
       (below the working folder without one), split by ``split_seed`` where the split file is
@@ -50,12 +52,13 @@ def load_dataset(
 
     Raises ValueError, one line, for an unknown name or a tree that cannot be read.
     """
+    given, name = name, canonical_name(name, root)
     if name in BENCHMARKS:
         place = data_root(root)
         return read_benchmark(name, root=place, cache_dir=cache_dir, split_seed=split_seed).dataset
     family, _, rest = name.partition("/")
     if family not in _FAMILIES or not rest:
-        raise ValueError(_unknown(name))
+        raise ValueError(_unknown(given, root))
     options = ReadOptions(
         root=root,
         cache_dir=cache_dir,
@@ -63,11 +66,6 @@ def load_dataset(
         split_seed=split_seed,
     )
     return _FAMILIES[family](rest, options)
-
-
-def data_root(root: Path | None) -> Path:
-    """The folder in which datasets are looked up: the working folder unless one is given."""
-    return Path.cwd() if root is None else root.expanduser().absolute()
 
 
 def dataset_names() -> list[tuple[str, str]]:
@@ -91,32 +89,48 @@ def _summary(row: Benchmark) -> str:
     )
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, root: Path | None) -> str:
     known = [n for n, _ in dataset_names() if "<" not in n]
     short = {n.rpartition("/")[2]: n for n in known}
     last = name.rpartition("/")[2]
     near = closest(name, known) or short.get(closest(last, short) or "")
     hint = f"; did you mean {near!r}?" if near else "."
+    if path := _tree_of(name, root):
+        hint = f": a folder of images is named {path!r}."
     return f"unknown dataset {name!r}{hint} Names: {', '.join(known)}, folder/<path>"
+
+
+def _tree_of(name: str, root: Path | None) -> str:
+    """``folder/<path>`` where a name is the path of a folder, or is written like a path."""
+    rest = name.replace("\\", "/")
+    rest = rest[len(FOLDER) + 1 :] if rest.casefold().startswith(f"{FOLDER}/") else rest
+    if not rest.strip("/") or "\0" in rest:
+        return ""
+    path = Path(os.path.expanduser(rest))
+    for place in (data_root(root), Path.cwd()):
+        if os.path.isdir(place / path):
+            return canonical_name(f"{FOLDER}/{place / path}", root)
+    like_a_path = path.is_absolute() or rest.startswith(("./", "../")) or rest != name
+    return f"{FOLDER}/{rest}" if like_a_path else ""
 
 
 def _load_mosaic(rest: str, options: ReadOptions) -> Dataset:
     if rest not in mosaic.DATASETS:
-        raise ValueError(_unknown(f"mosaic/{rest}"))
+        raise ValueError(_unknown(f"mosaic/{rest}", options.root))
     return mosaic.load_mosaic(rest, options.cache_dir)
 
 
 def _load_sklearn(rest: str, options: ReadOptions) -> Dataset:
     if rest != DIGITS.partition("/")[2]:
-        raise ValueError(_unknown(f"sklearn/{rest}"))
+        raise ValueError(_unknown(f"sklearn/{rest}", options.root))
     return load_digits()
 
 
 def _load_folder(rest: str, options: ReadOptions) -> Dataset:
-    given = Path(rest).expanduser()
+    name = f"{FOLDER}/{rest}"
     return read_folder(
-        given if given.is_absolute() else data_root(options.root) / given,
-        name=None if given.is_absolute() else f"folder/{given.as_posix()}",
+        folder_path(name, options.root),
+        name=name,
         fractions=options.fractions,
         split_seed=options.split_seed,
     )

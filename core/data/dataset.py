@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from PIL import Image
+
+from core.data.reading import DataReading
 
 SplitName = Literal["train", "val", "test"]
 ClassSubset = Literal["all", "base", "new"]
@@ -36,7 +38,7 @@ class Dataset:
     sizes); it enters ``fingerprint`` together with the listing. Item paths are relative to
     ``folder``, which is relative to the data root and is used for listings only. For a
     ``test_only`` set, ``train`` is the test list: few-shot draws and class subsets leave it
-    unchanged.
+    unchanged. ``reading`` says how the data on disk were recognized; it is no part of them.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Dataset:
     content: str = ""
     folder: str = ""
     test_only: bool = False
+    reading: DataReading | None = field(default=None, compare=False)
 
     def split(self, name: SplitName) -> tuple[Item, ...]:
         return {"train": self.train, "val": self.val, "test": self.test}[name]

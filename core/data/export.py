@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from core.data.dataset import Dataset
-from core.data.folder import SETTINGS_NAME
+from core.data.dataset_names import FOLDER
+from core.data.folder_settings import SETTINGS_NAME
 from core.data.split_file import PREFIX, require_inside, split_text
 
 IMAGES_NAME = "images"
@@ -49,9 +50,11 @@ def export_dataset(dataset: Dataset, out: Path, progress: Progress | None = None
 
 def split_file_name(dataset: Dataset) -> str:
     """``split_zhou_<Name>.json`` with the dataset's name in CamelCase: "mosaic/shapes" gives
-    MosaicShapes.
+    MosaicShapes. Of a folder outside the data root, its last name is enough.
     """
-    words = "".join(c if c.isalnum() else " " for c in dataset.name).split()
+    outside = dataset.name.startswith(f"{FOLDER}//")
+    name = f"{FOLDER}/{PurePosixPath(dataset.name).name}" if outside else dataset.name
+    words = "".join(c if c.isalnum() else " " for c in name).split()
     return f"{PREFIX}{''.join(word[0].upper() + word[1:] for word in words)}.json"
 
 
@@ -91,7 +94,8 @@ def _images_digest(folder: Path, paths: list[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         data = (folder / IMAGES_NAME / path).read_bytes()
-        digest.update(f"{path}\0{hashlib.sha256(data).hexdigest()}\0".encode())
+        line = f"{path}\0{hashlib.sha256(data).hexdigest()}\0"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -7,11 +7,14 @@ process. Unlike in their code, nothing is written, so no stale cache can be reus
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from core.data.dataset import Dataset, Item
 
 MAX_VAL_SHOTS = 4
+SHOWN = 5
 
 
 def few_shot(dataset: Dataset, *, shots: int, seed: int) -> Dataset:
@@ -19,7 +22,8 @@ def few_shot(dataset: Dataset, *, shots: int, seed: int) -> Dataset:
 
     The test images are unchanged.
 
-    ``shots=0`` keeps everything. Draw before taking the base or new half: both halves share one
+    ``shots=0`` keeps everything, and a class with fewer images is taken whole (``short_classes``
+    names them). Draw before taking the base or new half: both halves share one
     draw. The training list is drawn first, and the validation list continues the same random
     stream. As published, a validation list that is the test list (ImageNet) is kept whole, and a
     test-only set is unchanged.
@@ -54,3 +58,35 @@ def _draw(items: Sequence[Item], shots: int, rng: random.Random) -> list[Item]:
     for group in groups.values():
         drawn += rng.sample(group, shots) if len(group) >= shots else group
     return drawn
+
+
+class ShortClass(NamedTuple):
+    """A class with fewer training images than shots; all of them are taken."""
+
+    name: str
+    images: int
+
+
+def short_classes(dataset: Dataset, shots: int) -> list[ShortClass]:
+    """The classes of a dataset, before a draw, that have fewer training images than ``shots``."""
+    if dataset.test_only:
+        return []
+    counts = Counter(item.label for item in dataset.train)
+    return [
+        ShortClass(dataset.class_names[label], number)
+        for label, number in sorted(counts.items())
+        if number < shots
+    ]
+
+
+def describe_shortage(dataset: Dataset, shots: int) -> str:
+    """One line on the classes that have fewer training images than ``shots``, "" without any."""
+    short = short_classes(dataset, shots)
+    if not short:
+        return ""
+    shown = ", ".join(f"{name!r} {images}" for name, images in short[:SHOWN])
+    more = f", and {len(short) - SHOWN} more" if short[SHOWN:] else ""
+    classes = f"{len(short)} of the {len(dataset.class_names)} classes of {dataset.name}"
+    return (
+        f"{shots} shots: {classes} have fewer training images, all of which are used: {shown}{more}"
+    )

@@ -1,49 +1,56 @@
 """Datasets from image folders: with a published split file, as train/val/test folders, or just
 class/image.
 
-Three layouts, recognized in this order (``find_layout`` says which):
+``layout.py`` recognizes which of the three a folder has:
 
-* ``split``: exactly one ``split_zhou_*.json`` in the given folder, or in its parent when the given
-  folder is the image folder it lists. The image folder is the given folder or the one direct
-  sub-folder that holds the listed files. The file is the only source of names, labels, order and
-  lists; suffixes do not matter.
-* ``parts``: the only sub-folders are ``train`` and ``test``, optionally ``val``; below each
-  ``class/image``. Classes are those of all parts, sorted by code point.
+* ``split``: the split file is the only source of names, labels, order and lists; suffixes do not
+  matter.
+* ``parts``: train, test and optionally val folders; below each ``class/image``. Classes are those
+  of all parts, sorted by code point.
 * ``classes``: ``class/image``; classes sorted by code point; split by a seed, 50/20/30 within each
   class unless specified otherwise.
 
 In the last two an image is a file, at any depth below its class folder, with one of ``SUFFIXES`` in
-any case; other files, hidden names and links to folders below a class folder are ignored. Nothing
-is ever written below the data root. A ``refinelab.json`` beside the images or the split file may
-give the prompt ``template``.
+any case; other files, hidden names and links to folders below a class folder are ignored, and
+counted in the ``DataReading`` of the dataset. ``classnames.txt``, or ``class_names`` in
+``refinelab.json``, may give the classes other names than their folders have. Nothing is ever
+written below the data root.
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Sequence
+import stat
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
-from core.config import OneSlot
 from core.data.benchmarks.definitions import PLAIN_TEMPLATE
-from core.data.dataset import Dataset, Item
-from core.data.images import open_rgb
-from core.data.split_file import PREFIX, read_split, template_of
-from core.data.splits import SplitFractions, cut_classes
-
-SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+from core.data.class_maps import CLASSNAMES_NAME, read_classnames, require_all_named
+from core.data.dataset import Dataset, Item, SplitName
+from core.data.image_files import (
+    SUFFIXES,
+    Ignored,
+    files_in,
+    images_below,
+    is_image,
+    subfolders,
 )
-SETTINGS_NAME = "refinelab.json"
-PART_FOLDERS = ("train", "val", "test")
+from core.data.images import open_rgb
+from core.data.layout import FolderLayout, find_layout
+from core.data.part_names import PARTS
+from core.data.reading import SPLIT_SETTINGS, DataReading, by_suffix, counted, name_notes
+from core.data.split_file import read_split, template_of
+from core.data.splits import SplitFractions, cut_classes
+from core.data.templates import require_template
+from core.streams import printable
 
-_PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _SAMPLED_FILES = 100_000  # up to this many files, content fingerprints look into the files
 _SAMPLE_BYTES = 4096
+
+_Lists = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +64,16 @@ class FolderReader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FolderLayout:
-    """How a folder will be read. Item paths are relative to ``images``; ``home`` may hold the
-    settings.
-    """
+class _Listing:
+    """What a layout says about a dataset: folders or class names by label, and the three lists."""
 
-    kind: Literal["split", "parts", "classes"]
-    home: Path
-    images: Path
-    split_file: Path | None = None
+    class_names: tuple[str, ...]
+    lists: _Lists
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def describe(self) -> str:
-        """A readable line: the kind and the paths by which it was recognized."""
-        if self.split_file is not None:
-            return f"split file {self.split_file}, images below {self.images}"
-        if self.kind == "parts":
-            return f"train/val/test folders of class folders below {self.images}"
-        return f"class folders below {self.images}, split by RefineLab (no split file)"
+    def paths(self) -> list[str]:
+        return [item.path for part in self.lists for item in part]
 
 
 def read_folder(
@@ -86,163 +86,178 @@ def read_folder(
 ) -> Dataset:
     """Read a tree on disk. Every listed file must exist; none is decoded yet.
 
-    ``name`` defaults to ``folder/<folder name>``. ``template`` defaults to that of
+    ``name`` defaults to ``folder/`` and the absolute path. ``template`` defaults to that of
     ``refinelab.json``, then to the published one of the split file's name, then to "a photo of a
     {}.". ``fractions`` and ``split_seed`` matter only for the ``classes`` layout.
 
-    Raises ValueError, one line, for a missing folder, an empty class, missing files (the first and
-    how many), a malformed split file or template, or an ambiguous folder.
+    Raises ValueError, one line, for a missing folder, a layout that is refused, a single class, an
+    empty class, missing files (the first and how many), and for a malformed split file, template or
+    map of class names.
     """
     layout = find_layout(path)
-    if layout.split_file is not None:
-        split = read_split(layout.split_file)
-        class_names, lists = split.class_names, (split.train, split.val, split.test)
-        paths = split.paths()
-    else:
-        class_names, lists = _list_tree(layout, fractions or SplitFractions(), split_seed)
-        paths = [item.path for part in lists for item in part]
-    train, val, test = lists
+    listing = _list(layout, fractions or SplitFractions(), split_seed)
+    content = _content(layout.images, listing.paths())
+    if len(listing.class_names) < 2:
+        raise ValueError(
+            f"{layout.images} has a single class, {listing.class_names[0]!r}; every image would be "
+            "predicted correctly: give the folder that holds the class folders"
+        )
+    names = _own_names(layout, listing.class_names)
+    train, val, test = listing.lists
     return Dataset(
-        name=name or f"folder/{layout.home.resolve().name}",
-        class_names=class_names,
+        name=name or f"folder/{path.resolve().as_posix()}",
+        class_names=names,
         template=_template(layout) if template is None else require_template(template, str(path)),
         train=train,
         val=val,
         test=test,
         reader=FolderReader(root=layout.images),
-        content=_content(layout.images, paths),
+        content=content,
+        reading=DataReading(
+            layout=layout.describe(),
+            ignored=(*layout.ignored, *listing.ignored),
+            notes=(*layout.notes, *listing.notes, *name_notes(names)),
+            split_settings=SPLIT_SETTINGS if layout.kind == "classes" else frozenset(),
+        ),
     )
 
 
-def find_layout(path: Path) -> FolderLayout:
-    """Recognize a folder's layout.
-
-    Raises ValueError when it is not a folder or its layout is ambiguous.
-    """
-    if not path.is_dir():
-        raise ValueError(
-            f"data folder {path} does not exist or is not a folder; check the name and the root"
-        )
-    if (own := _split_file_in(path)) is not None:
-        return FolderLayout(
-            kind="split", home=path, images=_image_folder(path, own), split_file=own
-        )
-    parent = path.resolve().parent
-    above = _split_file_in(parent, several_is_none=True)
-    if above is not None and _num_present(path, read_split(above).paths()):
-        return FolderLayout(kind="split", home=parent, images=path, split_file=above)
-    folders = set(_subfolders(path))
-    if {"train", "test"} <= folders <= set(PART_FOLDERS):
-        return FolderLayout(kind="parts", home=path, images=path)
-    if folders == {"train", "val"}:
-        raise ValueError(
-            f"{path} has train/ and val/ but no test/; rename the part to test on to test/"
-        )
-    return FolderLayout(kind="classes", home=path, images=path)
+def _list(layout: FolderLayout, fractions: SplitFractions, split_seed: int) -> _Listing:
+    if layout.split_file is not None:
+        return _list_split(layout, layout.split_file)
+    if layout.parts is not None:
+        return _list_parts(layout.images, layout.parts)
+    ignored = Ignored()
+    folders = layout.class_folders
+    members = {folder: images_below(layout.images, folder, ignored) for folder in folders}
+    _require_images(members, layout.images)
+    lists = cut_classes(members, fractions, split_seed)
+    return _Listing(class_names=folders, lists=lists, ignored=tuple(ignored.lines()))
 
 
-def _split_file_in(folder: Path, *, several_is_none: bool = False) -> Path | None:
-    found = sorted(folder.glob(f"{PREFIX}*.json"))
-    if len(found) > 1 and not several_is_none:
-        names = ", ".join(file.name for file in found)
-        raise ValueError(
-            f"{folder} holds {len(found)} split files ({names}); keep exactly one there"
-        )
-    return found[0] if len(found) == 1 else None
+def _list_split(layout: FolderLayout, split_file: Path) -> _Listing:
+    split = read_split(split_file)
+    ignored = Ignored()
+    listed = set(split.paths())
+    unlisted = [p for p in images_below(layout.images, "", ignored) if p not in listed]
+    if layout.images == layout.home:  # the layout names what is directly in it
+        beside = [name for name in files_in(layout.home) if not is_image(name)]
+        ignored.by_suffix -= Counter(os.path.splitext(name)[1].lower() for name in beside)
+    lines = ignored.lines()
+    if unlisted:
+        lines = [
+            f"{counted(len(unlisted), 'image')} not listed in {split_file.name}, first "
+            f"{printable(unlisted[0])}",
+            *lines,
+        ]
+    return _Listing(
+        class_names=split.class_names,
+        lists=(split.train, split.val, split.test),
+        ignored=tuple(lines),
+    )
 
 
-def _image_folder(home: Path, split_file: Path) -> Path:
-    """The folder to which the listed paths are relative: the one below which most of a sample of
-    them exist.
-    """
-    paths = read_split(split_file).paths()
-    candidates = [home, *(home / folder for folder in _subfolders(home))]
-    counts = [_num_present(candidate, paths) for candidate in candidates]
-    if not any(counts):
-        raise ValueError(
-            f"none of the {len(paths)} files listed in {split_file} was found below {home} or its "
-            f"sub-folders, first {paths[0]}; put the image folder beside the split file"
-        )
-    return candidates[counts.index(max(counts))]
-
-
-def _num_present(folder: Path, paths: Sequence[str]) -> int:
-    step = max(1, len(paths) // _PROBES)
-    return sum((folder / path).is_file() for path in paths[::step])
-
-
-def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
-def _list_tree(
-    layout: FolderLayout, fractions: SplitFractions, split_seed: int
-) -> tuple[tuple[str, ...], tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]]]:
-    """Class names and the train, val and test items of a tree without a split file."""
-    if layout.kind == "classes":
-        names = _subfolders(layout.images)
-        members = {name: _images_of(layout.images, f"{name}") for name in names}
-        _require_images(members, layout.images)
-        return tuple(names), cut_classes(members, fractions, split_seed)
-    found = {part: _subfolders(layout.images / part) for part in _subfolders(layout.images)}
+def _list_parts(images: Path, parts: Mapping[SplitName, str]) -> _Listing:
+    ignored = Ignored()
+    found = {part: subfolders(images / folder) for part, folder in parts.items()}
     names = sorted({name for part in found.values() for name in part})
-    if untrained := sorted(set(names) - set(found["train"])):
-        raise ValueError(
-            f"{layout.images}: class {untrained[0]!r} ({len(untrained)} in all) has no folder in "
-            "train/; add it or remove it from the other parts"
-        )
+    _require_trained(images, names, found, parts["train"])
     lists = []
-    for part in PART_FOLDERS:
-        members = {n: _images_of(layout.images, f"{part}/{n}") for n in found.get(part, [])}
-        _require_images(members, layout.images / part)
+    for part in PARTS:
+        place = parts.get(part, part)
+        members = {
+            name: images_below(images, f"{place}/{name}", ignored) for name in found.get(part, [])
+        }
+        if part in parts:
+            _require_images(members, images / place)
         lists.append(
             tuple(Item(p, label) for label, n in enumerate(names) for p in members.get(n, ()))
         )
-    return tuple(names), (lists[0], lists[1], lists[2])
+    return _Listing(
+        class_names=tuple(names),
+        lists=(lists[0], lists[1], lists[2]),
+        ignored=tuple(ignored.lines()),
+        notes=tuple(_absent_classes(names, found, parts)),
+    )
 
 
-def _images_of(root: Path, folder: str) -> list[str]:
-    """Image paths below ``root/folder`` at any depth, relative to ``root``, sorted."""
-    found: list[str] = []
-    for here, folders, files in os.walk(root / folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = Path(here).relative_to(root).as_posix()
-        found += [f"{prefix}/{name}" for name in files if _is_image(name)]
-    return sorted(found)
+def _require_trained(
+    images: Path, names: Sequence[str], found: Mapping[SplitName, list[str]], train: str
+) -> None:
+    """Raises ValueError for a class without training images."""
+    known = set(found["train"])
+    if not (untrained := [name for name in names if name not in known]):
+        return
+    alike = [name for name in known if name.casefold() == untrained[0].casefold()]
+    hint = (
+        f"{alike[0]!r} there differs only in case, names must match exactly"
+        if alike
+        else "add it or remove it from the other parts"
+    )
+    raise ValueError(
+        f"{images}: class {untrained[0]!r} ({len(untrained)} in all) has no folder in {train}/; "
+        f"{hint}"
+    )
 
 
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+def _absent_classes(
+    names: Sequence[str], found: Mapping[SplitName, list[str]], parts: Mapping[SplitName, str]
+) -> Iterable[str]:
+    for part, folder in parts.items():
+        present = set(found[part])
+        if absent := [name for name in names if name not in present]:
+            yield (
+                f"{counted(len(absent), 'class')} of {len(names)} without {part} images: no folder "
+                f"in {printable(folder)}/, first {printable(absent[0])}"
+            )
+
+
+def _own_names(layout: FolderLayout, folders: tuple[str, ...]) -> tuple[str, ...]:
+    """The class names by label: those of a map, or else the names of the folders."""
+    if layout.kind == "split":
+        return folders
+    files = dict.fromkeys([layout.home / CLASSNAMES_NAME, layout.images / CLASSNAMES_NAME])
+    maps = [file for file in files if file.is_file()]
+    settings = layout.settings
+    if len(maps) + (settings.class_names is not None) > 1:
+        both = [*map(str, maps), *([str(settings.file)] if settings.class_names else [])]
+        raise ValueError(f"{' and '.join(both)} both name the classes; keep one")
+    if settings.class_names is not None:
+        named = dict(settings.class_names)
+        require_all_named(named, folders, f"{settings.file}: class_names")
+    else:
+        named = read_classnames(maps[0], folders) if maps else {name: name for name in folders}
+    names = tuple(named[folder] for folder in folders)
+    for name in names:
+        if name != printable(name):
+            raise ValueError(
+                f"{layout.images}: the class name '{printable(name)}' is not UTF-8, so no prompt "
+                "can be made of it; rename its folder"
+            )
+    return names
 
 
 def _require_images(members: dict[str, list[str]], where: Path) -> None:
     if not members:
-        raise ValueError(f"{where} has no class folders; expected {where}/<class>/<image>")
+        loose = sum(map(is_image, files_in(where)))
+        directly = f" ({counted(loose, 'image')} directly in it)" if loose else ""
+        raise ValueError(
+            f"{where} has no class folders{directly}; expected {where}/<class>/<image>"
+        )
     if empty := [name for name, images in members.items() if not images]:
+        ignored = Ignored()
+        images_below(where, empty[0], ignored)
+        there = f", but {by_suffix(ignored.by_suffix)}" if ignored.by_suffix else ""
         raise ValueError(
             f"{where}: class folder {empty[0]!r} ({len(empty)} in all) has no image "
-            f"({' '.join(sorted(SUFFIXES))}); add images or remove the folder"
+            f"({' '.join(sorted(SUFFIXES))}){there}; add images or remove the folder"
         )
 
 
 def _template(layout: FolderLayout) -> str:
-    settings = layout.home / SETTINGS_NAME
-    if settings.is_file():
-        try:
-            template = json.loads(settings.read_text(encoding="utf-8")).get("template")
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{settings} must be a JSON object: {error}") from error
-        if template is not None:
-            return require_template(template, str(settings))
+    if layout.settings.template is not None:
+        return layout.settings.template
     return PLAIN_TEMPLATE if layout.split_file is None else template_of(layout.split_file)
-
-
-def require_template(template: object, where: str) -> str:
-    """The template. Raises ValueError unless it is text with one ``{}`` and no other brace."""
-    if not isinstance(template, str) or not OneSlot().allows(template):
-        raise ValueError(f"{where}: template must be text with one {{}}, got {template!r}")
-    return template
 
 
 def _content(root: Path, paths: Iterable[str]) -> str:
@@ -270,8 +285,11 @@ def _content(root: Path, paths: Iterable[str]) -> str:
 
 
 def _sample(file: Path, path: str, look_inside: bool) -> bytes:
-    size = os.stat(file).st_size
-    head = f"\0{path}\0{size}\0".encode()
+    found = os.stat(file)
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+        raise OSError(f"{file} is not a regular file")
+    size = found.st_size
+    head = f"\0{path}\0{size}\0".encode("utf-8", "surrogateescape")
     if not look_inside:
         return head
     with open(file, "rb", buffering=0) as raw:

@@ -95,10 +95,10 @@ def _data(items: object, where: str) -> tuple[Shot, ...]:
 
 def _lines(path: Path) -> list[tuple[str, str]]:
     """The non-empty lines, each with its position."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"shots file {path} is not UTF-8 text: {error}") from error
+    # a file name that is not UTF-8 keeps its bytes; a zero byte is in no file name
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    if "\0" in text or text.startswith("\udcff\udcfe"):
+        raise ValueError(f"shots file {path} is not UTF-8 text: save it as UTF-8")
     numbered = enumerate(text.split("\n"), start=1)
     return [(f"shots file {path}:{n}", line.rstrip("\r")) for n, line in numbered if line.strip()]
 

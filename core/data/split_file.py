@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from core.data.benchmarks.definitions import BENCHMARKS, PLAIN_TEMPLATE
 from core.data.dataset import Dataset, Item
+from core.streams import printable
 
 PREFIX = "split_zhou_"
 PARTS = ("train", "val", "test")
@@ -58,7 +59,8 @@ def read_split(path: Path) -> Split:
     image folder, a label with two names, an image with two labels, or labels that are not 0..C-1.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        # a file name that is not UTF-8 keeps its bytes
+        raw = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError) as error:
         raise ValueError(f"split file {path} cannot be read: {error}") from error
     if not isinstance(raw, dict) or any(not isinstance(raw.get(part), list) for part in PARTS):
@@ -109,8 +111,8 @@ def _entry(entry: Any, where: str) -> SplitRow:
         label = int(label)
     if not isinstance(label, int) or isinstance(label, bool) or label < 0:
         raise ValueError(f"{where}: label must be an integer of at least 0, got {label!r}")
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{where}: class name must be non-empty text, got {name!r}")
+    if not isinstance(name, str) or not name or name != printable(name):
+        raise ValueError(f"{where}: class name must be non-empty UTF-8 text, got {name!r}")
     require_inside(path, where)
     return SplitRow(path, label, name)
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from core.finite import not_finite
 from core.store.atomic import write_atomic
 
 SUFFIX = ".safetensors"
@@ -122,6 +123,8 @@ def _read(file: Path) -> tuple[list[str], Tensor]:
         raise ValueError(f"not a shard: {error}") from error
     if not isinstance(paths, list) or len(paths) != len(values):
         raise ValueError(f"{len(values)} rows do not fit its list of paths")
+    if not_finite({"values": values}) is not None:
+        raise ValueError("it holds numbers that are not finite")
     return paths, values
 
 

@@ -1,7 +1,9 @@
 """The one definition of every file below ``runs/``: name, schema version, reading and writing.
 
 Standard library only, so that reading results does not load torch or other libraries. Every file is
-written atomically, or line by line.
+written atomically, or line by line, and carries a checksum or is covered by one. A file whose
+checksum does not match is named with the way out, or, in the cache, made anew with a warning; a
+file of a newer version is refused and left as it is.
 
 ::
 
@@ -13,6 +15,7 @@ written atomically, or line by line.
     |-- STUDY/
     |   |-- study.json            the manifest: variants, datasets, seeds, cells  (manifest.py)
     |   |-- .lock                 the process that works on the study; empty if there is none
+    |   |-- IDENTITY.rerun/         a run that is being repeated on request
     |   |-- worker-N.log          output of worker N outside its runs
     |   |-- mirror.log            output of the mirror process (.mirror.lock: while it runs)
     |   |-- artifacts/            MLflow: parameters that it would cut, whole; else empty

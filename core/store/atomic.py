@@ -1,8 +1,11 @@
 """Writing a file so that a reader, or a killed process, never sees half of it."""
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
+
+from core.store.names import DAMAGED_SUFFIX
 
 UMASK = os.umask(0o077)  # the umask can only be read by setting it
 os.umask(UMASK)
@@ -11,7 +14,7 @@ os.umask(UMASK)
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file so that it always has either the old or the new content, even after a kill."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    raw = data.encode() if isinstance(data, str) else data
+    raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.fchmod(handle, 0o666 & ~UMASK)
@@ -23,6 +26,22 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def keep_copy(path: Path) -> Path:
+    """Copy a damaged file to ``NAME.damaged`` beside it, or ``NAME.damaged.2``, ...; returns the
+    copy. An earlier copy of other content is never overwritten.
+    """
+    data = path.read_bytes()
+    for number in itertools.count(1):
+        more = "" if number == 1 else f".{number}"
+        copy = path.with_name(f"{path.name}{DAMAGED_SUFFIX}{more}")
+        if not copy.exists():
+            write_atomic(copy, data)
+            return copy
+        if copy.read_bytes() == data:
+            return copy
+    raise AssertionError("there is always another number")
 
 
 def check_folder(folder: Path, option: str) -> None:

@@ -4,12 +4,11 @@ It is stored beside the record, not in it: few readers need it, and many records
 """
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.store.atomic import write_atomic
+from core.store.documents import sealed_document, write_document
 from core.store.names import CORRECT_NAME
 from core.store.record import read_record
 
@@ -40,8 +39,7 @@ def write_correct_images(run_dir: Path, images: Sequence[CorrectImages]) -> None
     run finished.
     """
     targets = [{**asdict(i), "bits": base64.b64encode(i.bits).decode()} for i in images]
-    document = {"schema_version": CORRECT_VERSION, "targets": targets}
-    write_atomic(run_dir / CORRECT_NAME, json.dumps(document, indent=1, sort_keys=True) + "\n")
+    write_document(run_dir / CORRECT_NAME, CORRECT_VERSION, {"targets": targets}, sort_keys=True)
 
 
 def read_correct_images(run_dir: Path) -> dict[str, CorrectImages]:
@@ -53,9 +51,7 @@ def read_correct_images(run_dir: Path) -> dict[str, CorrectImages]:
     if record is None or not record.evaluations or not path.is_file():
         return {}
     try:
-        raw = json.loads(path.read_text())
-        if raw["schema_version"] != CORRECT_VERSION:
-            raise ValueError(f"schema version {raw['schema_version']} is not {CORRECT_VERSION}")
+        raw = sealed_document(path.read_text(encoding="utf-8"), CORRECT_VERSION)
         found = [
             CorrectImages(**{**target, "bits": base64.b64decode(target["bits"], validate=True)})
             for target in raw["targets"]

@@ -1,5 +1,10 @@
-"""JSON objects with a schema version: the format of all files but records and ledgers."""
+"""JSON objects with a schema version: the format of all files but records and ledgers.
 
+Each carries a digest of its content, so that a changed character is noticed. Files of RefineLab 0.1
+have none, and are read as they are.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,32 +12,81 @@ from typing import Any
 
 from core.store.atomic import write_atomic
 
+DIGEST = "digest"
 
-def write_document(path: Path, version: int, document: Mapping[str, Any]) -> None:
-    """Write a JSON object and its schema version, atomically, keys in their order.
+
+class NewerSchemaError(ValueError):
+    """A file was written by a newer version: it is not damaged, and must be left as it is."""
+
+
+def check_version(document: object, *, newest: int, oldest: int) -> int:
+    """The schema version of what a JSON file holds.
+
+    Raises NewerSchemaError for one above ``newest``, and ValueError for anything else that is not
+    between the two.
+    """
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    readable = f"{oldest} to {newest}" if oldest < newest else f"{newest}"
+    if type(version) is int and version > newest:
+        raise NewerSchemaError(
+            f"it has schema version {version}, and this version of RefineLab reads {readable}; "
+            "use the version that wrote it, or a newer one"
+        )
+    if type(version) is not int or version < oldest:
+        raise ValueError(f"it has schema version {version}, but this version reads {readable}")
+    return version
+
+
+def write_document(
+    path: Path, version: int, document: Mapping[str, Any], *, sort_keys: bool = False
+) -> None:
+    """Write a JSON object with its schema version and digest, atomically, keys in their order.
 
     Raises ValueError for a NaN.
     """
-    versioned = {"schema_version": version, **document}
-    write_atomic(path, json.dumps(versioned, indent=1, allow_nan=False) + "\n")
+    sealed = with_digest({"schema_version": version, **document})
+    text = json.dumps(sealed, indent=1, allow_nan=False, sort_keys=sort_keys)
+    write_atomic(path, text + "\n")
 
 
-def read_document(path: Path, version: int, *, remedy: str) -> dict[str, Any]:
-    """A JSON object of this schema version.
+def with_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document and the digest of its content."""
+    return {**document, DIGEST: digest_of(document)}
 
-    Raises FileNotFoundError where there is none, and ValueError for one that is damaged or of
-    another version; ``remedy`` is the advice for a damaged file.
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """sha256 of the canonical text of everything but the digest itself."""
+    rest = {key: value for key, value in document.items() if key != DIGEST}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed_document(text: str, version: int, *, check: bool = True) -> dict[str, Any]:
+    """The content of a file of ``write_document``, without its digest.
+
+    Raises NewerSchemaError for one of a newer version, and ValueError for one that is damaged.
+    ``check`` off, a digest that contradicts the content is passed over.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
-    stored = found.get("schema_version") if isinstance(found, dict) else None
-    if stored != version:
-        raise ValueError(
-            f"{path} has schema version {stored}, but this version reads {version}; use the one "
-            "that wrote it"
-        )
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    check_version(found, newest=version, oldest=version)
+    digest = found.pop(DIGEST, None)
+    if check and digest is not None and digest != digest_of(found):
+        raise ValueError("its content was changed after it was written: the digest does not match")
     return dict(found)
+
+
+def read_document(path: Path, version: int, *, remedy: str, check: bool = True) -> dict[str, Any]:
+    """The content of a file of ``write_document``, without its digest; see ``sealed_document``.
+
+    Raises FileNotFoundError where there is none, NewerSchemaError for one of a newer version, and
+    ValueError for one that is damaged; ``remedy`` is the advice for that.
+    """
+    try:
+        return sealed_document(path.read_text(encoding="utf-8"), version, check=check)
+    except NewerSchemaError as error:
+        raise NewerSchemaError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from None

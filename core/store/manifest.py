@@ -17,6 +17,7 @@ from core.suggestions import did_you_mean
 MANIFEST_VERSION = 1
 MAX_SEED = 2**64 - 1
 """Seeds are kept in 64 bits, exactly, wherever they are read."""
+REWRITE = "rerun the grid to rewrite it"
 REQUIRED = ("study", "baseline", "datasets", "variants", "cells")
 
 
@@ -143,7 +144,7 @@ def read_manifest(study_dir: Path) -> Manifest:
     """
     path = study_dir / MANIFEST_NAME
     try:
-        raw = read_document(path, MANIFEST_VERSION, remedy="rerun the grid to rewrite it")
+        raw = read_document(path, MANIFEST_VERSION, remedy=REWRITE)
     except FileNotFoundError:
         raise ValueError(
             f"{study_dir} is not a study folder: it has no {MANIFEST_NAME}; give a folder "
@@ -151,7 +152,8 @@ def read_manifest(study_dir: Path) -> Manifest:
         ) from None
     if absent := [key for key in REQUIRED if not raw.get(key)]:
         raise ValueError(
-            f"{path}: a manifest needs {', '.join(REQUIRED)}, but lacks {', '.join(absent)}"
+            f"{path}: a manifest needs {', '.join(REQUIRED)}, but lacks {', '.join(absent)}: "
+            f"{REWRITE}"
         )
     try:
         manifest = Manifest(
@@ -165,7 +167,7 @@ def read_manifest(study_dir: Path) -> Manifest:
             cells=tuple(ManifestCell(**cell) for cell in raw["cells"]),
         )
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): rerun the grid to rewrite it") from None
+        raise ValueError(f"{path} is damaged ({error}): {REWRITE}") from None
     _check(path, manifest)
     return manifest
 
@@ -193,6 +195,7 @@ def _variant(raw: Mapping[str, Any]) -> ManifestVariant:
 
 
 def _check(path: Path, manifest: Manifest) -> None:
+    _check_types(path, manifest)
     names, datasets = set(manifest.variant_names), set(manifest.datasets)
     check_known("baseline", manifest.baseline, manifest.variant_names)
     for reference in manifest.references:
@@ -207,6 +210,26 @@ def _check(path: Path, manifest: Manifest) -> None:
     if repeated := [key.label for key, count in counts.items() if count > 1]:
         raise ValueError(
             f"{path}: a manifest must list a cell once, but repeats {'; '.join(repeated)}"
+        )
+
+
+def _check_types(path: Path, manifest: Manifest) -> None:
+    """Raise ValueError for a value of another type, and for a run outside the study folder."""
+    texts = [manifest.baseline, *manifest.references, *manifest.datasets, *manifest.variant_names]
+    for cell in manifest.cells:
+        texts += [cell.variant, cell.dataset, cell.identity, cell.note]
+        if Path(str(cell.identity)).name != cell.identity or str(cell.identity).startswith("."):
+            raise ValueError(
+                f"{path}: the identity {cell.identity!r} of {cell.label} is not the name of a run "
+                f"folder: {REWRITE}"
+            )
+    numbers = [*manifest.seeds, *(n for c in manifest.cells for n in (c.seed, c.shots))]
+    wrong: list[object] = [text for text in texts if not isinstance(text, str)]
+    wrong += [n for n in numbers if n is not None and (type(n) is not int or n < 0)]
+    if wrong:
+        raise ValueError(
+            f"{path} is damaged ({wrong[0]!r} is neither a name nor a whole number where the "
+            f"manifest has one): {REWRITE}"
         )
 
 

@@ -23,6 +23,7 @@ OUTPUT_NAME = "output.log"
 INSPECTION_NAME = "inspect"
 INSPECTION_PAGE = "index.html"
 PREVIOUS_SUFFIX = ".previous"
+RERUN_SUFFIX = ".rerun"
 DAMAGED_SUFFIX = ".damaged"
 
 # A study folder; a search folder has all of these but the manifest.

@@ -7,7 +7,6 @@ there are more than 65536 classes.
 """
 
 import base64
-import json
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,8 @@ from operator import eq
 from pathlib import Path
 from typing import Any
 
-from core.store.atomic import write_atomic
 from core.store.correct import CorrectImages, read_correct_images
+from core.store.documents import sealed_document, write_document
 from core.store.names import PREDICTIONS_NAME
 from core.store.record import Evaluation, read_record
 
@@ -68,8 +67,8 @@ def write_predictions(run_dir: Path, predictions: Sequence[PredictedClasses]) ->
         }
         for p in predictions
     ]
-    document = {"schema_version": PREDICTIONS_VERSION, "targets": targets}
-    write_atomic(run_dir / PREDICTIONS_NAME, json.dumps(document, indent=1, sort_keys=True) + "\n")
+    document = {"targets": targets}
+    write_document(run_dir / PREDICTIONS_NAME, PREDICTIONS_VERSION, document, sort_keys=True)
 
 
 def read_predictions(run_dir: Path) -> dict[str, PredictedClasses]:
@@ -82,11 +81,9 @@ def read_predictions(run_dir: Path) -> dict[str, PredictedClasses]:
     if record is None or not record.evaluations or not path.is_file():
         return {}
     try:
-        raw = json.loads(path.read_text())
-        if raw["schema_version"] != PREDICTIONS_VERSION:
-            raise ValueError(f"schema version {raw['schema_version']} is not {PREDICTIONS_VERSION}")
+        raw = sealed_document(path.read_text(encoding="utf-8"), PREDICTIONS_VERSION)
         found = {target["target"]: _decoded(target) for target in raw["targets"]}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read: {error}; rerun the run") from error
     scored = {e.target: e for e in record.evaluations}
     correct = read_correct_images(run_dir)

@@ -2,10 +2,14 @@
 
 A record is authoritative; MLflow, tables and reports are derived from records. It stores
 integers, correct and total per class, and every accuracy is derived from them, so that equal
-results are exactly equal.
+results are exactly equal. A record carries a digest of its content: a changed digit is noticed.
+
+Schema version 1, of RefineLab 0.1, had no digest; its records are read, and their counts checked.
 """
 
+import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -13,10 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from core.store.atomic import write_atomic
+from core.store.documents import NewerSchemaError, check_version
 from core.store.names import RECORD_NAME
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+FIRST_WITH_DIGEST = 2
+DIGEST = "digest"
 STATUSES = ("finished", "diverged", "failed")
+
+_FORMAT: Mapping[str, Any] = {"indent": 1, "sort_keys": True, "allow_nan": False}
+_TEXTS = (
+    *("identity", "variant", "dataset", "protocol", "regime", "selection", "message"),
+    "weights_sha256",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +46,22 @@ class Evaluation:
     class_names: tuple[str, ...]
     correct: tuple[int, ...]
     total: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.class_names), len(self.correct), len(self.total)}
+        whole = all(type(count) is int for count in (*self.correct, *self.total))
+        if len(counts) > 1 or not whole or not sum(self.total):
+            raise ValueError(
+                f"the evaluation {self.target!r} must count the correct and all test images of "
+                f"each of its {len(self.class_names)} classes in whole numbers"
+            )
+        rows = zip(self.class_names, self.correct, self.total, strict=True)
+        if wrong := [row for row in rows if not 0 <= row[1] <= row[2]]:
+            name, correct, total = wrong[0]
+            raise ValueError(
+                f"the evaluation {self.target!r} has {correct} correct of {total} test images of "
+                f"class {name!r}"
+            )
 
     @property
     def accuracy(self) -> float:
@@ -51,6 +80,11 @@ class Cost:
     peak_memory_mb: float
     trainable_parameters: int
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise ValueError(f"the cost {name} must be a number of at least 0, got {value!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
@@ -60,7 +94,10 @@ class RunRecord:
     replicate. ``factors`` maps ``Class.parameter`` to the level's text. ``identity`` is the hash
     that names the run. ``status`` is "finished", "diverged" (a loss was not finite) or "failed"
     (quarantined after repeated errors); only a finished run has evaluations. ``batch_coupled`` says
-    that predictions depended on the test batch.
+    that predictions depended on the test batch. ``weights_sha256`` is the hash of the file of the
+    learned weights, "" where nothing was learned or the record is older. ``drawn_per_class`` counts
+    the training images of each trained class: fewer than ``shots`` where a class has no more.
+    ``shared_images`` counts the test images that training also saw.
     """
 
     identity: str
@@ -80,11 +117,27 @@ class RunRecord:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
+    weights_sha256: str = ""
+    drawn_per_class: tuple[int, ...] = ()
+    shared_images: int = 0
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"status must be one of {STATUSES}, got {self.status!r}")
+        for name in _TEXTS:
+            if not isinstance(value := getattr(self, name), str):
+                raise ValueError(f"{name} must be a text, got {value!r}")
+        counts = {"shots": self.shots, "shared_images": self.shared_images}
+        counts |= {} if self.seed is None else {"seed": self.seed}
+        counts |= {} if self.selected_epoch is None else {"selected_epoch": self.selected_epoch}
+        counts |= {f"drawn_per_class[{i}]": count for i, count in enumerate(self.drawn_per_class)}
+        for name, value in counts.items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+        targets = [evaluation.target for evaluation in self.evaluations]
+        if len(set(targets)) < len(targets):
+            raise ValueError(f"the targets of evaluations must differ, got {targets}")
 
     def accuracy(self, target: str) -> float | None:
         """Accuracy on one target, or None where the run has no such evaluation."""
@@ -92,24 +145,29 @@ class RunRecord:
 
 
 def to_json(record: RunRecord) -> str:
-    """Canonical text of a record: sorted keys, no NaN, a newline at the end."""
-    return json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    """Canonical text of a record: sorted keys, no NaN, a digest, a newline at the end."""
+    raw = {**asdict(record), "schema_version": SCHEMA_VERSION}
+    return json.dumps({**raw, DIGEST: _digest(raw)}, **_FORMAT) + "\n"
 
 
 def from_json(text: str) -> RunRecord:
-    """Read a record. Raises ValueError for broken JSON, an unknown schema or a missing field."""
-    raw = json.loads(text)
-    if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        raise ValueError(
-            f"record has schema version {version}, but this version reads {SCHEMA_VERSION}"
-        )
-    known = {f.name for f in fields(RunRecord)}
+    """Read a record.
+
+    Raises NewerSchemaError for a record of a newer version, and ValueError for broken JSON, an
+    impossible count, a missing field or a content that its digest contradicts.
+    """
+    raw = json.loads(text, parse_constant=_refuse_constant)
+    version = check_version(raw, newest=SCHEMA_VERSION, oldest=1)
+    known = {f.name for f in fields(RunRecord)} | {DIGEST}
     if unknown := sorted(set(raw) - known):
         raise ValueError(f"record has unknown fields {unknown}")
+    digest = raw.pop(DIGEST, None)
+    if version >= FIRST_WITH_DIGEST and digest != _digest(raw):
+        raise ValueError("its content was changed after it was written: the digest does not match")
     try:
         raw["evaluations"] = tuple(_evaluation(e) for e in raw["evaluations"])
         raw["cost"] = Cost(**raw["cost"]) if raw["cost"] is not None else None
+        raw["drawn_per_class"] = tuple(raw.get("drawn_per_class", ()))
         return RunRecord(**raw)
     except (TypeError, KeyError) as error:
         raise ValueError(f"record is incomplete: {error}") from error
@@ -118,6 +176,15 @@ def from_json(text: str) -> RunRecord:
 def _evaluation(raw: Mapping[str, Any]) -> Evaluation:
     lists = {key: tuple(raw[key]) for key in ("class_names", "correct", "total")}
     return Evaluation(**{**raw, **lists})
+
+
+def _digest(raw: Mapping[str, Any]) -> str:
+    """sha256 of the canonical text of everything but the digest itself."""
+    return hashlib.sha256(json.dumps(raw, **_FORMAT).encode()).hexdigest()
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"record has the number {name}, which no run writes")
 
 
 def write_record(run_dir: Path, record: RunRecord) -> None:
@@ -129,11 +196,12 @@ def read_record(run_dir: Path) -> RunRecord | None:
     """The record of a run folder, or None before there is one; ValueError names a broken file."""
     path = run_dir / RECORD_NAME
     try:
-        return from_json(path.read_text())
+        return from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        kind = NewerSchemaError if isinstance(error, NewerSchemaError) else ValueError
+        raise kind(f"{path}: {error}") from error
 
 
 def read_run(study_dir: Path, identity: str) -> RunRecord | None:

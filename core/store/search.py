@@ -54,11 +54,14 @@ def write_definition(search_dir: Path, definition: Mapping[str, Any]) -> None:
     write_document(search_dir / DEFINITION_NAME, SEARCH_VERSION, definition)
 
 
-def read_definition(search_dir: Path) -> dict[str, Any]:
-    """The definition of a search. Raises ValueError where none can be read."""
-    remedy = "restore it, or search under another name"
+def read_definition(search_dir: Path, *, check: bool = True) -> dict[str, Any]:
+    """The definition of a search. Raises ValueError where none can be read.
+
+    ``check`` off, a definition that was edited is read, for a list of what differs.
+    """
+    remedy, path = "restore it, or search under another name", search_dir / DEFINITION_NAME
     try:
-        return read_document(search_dir / DEFINITION_NAME, SEARCH_VERSION, remedy=remedy)
+        return read_document(path, SEARCH_VERSION, remedy=remedy, check=check)
     except FileNotFoundError:
         raise ValueError(
             f"{search_dir} is not a search folder: it has no {DEFINITION_NAME}; give a folder "

@@ -1,15 +1,17 @@
 """The learned state of a run in one safetensors file: parameters and saved buffers only."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
+from core.finite import check_finite
 from core.store.atomic import write_atomic
+from core.tensor_files import read_safetensors
 
 
 def learned_state(module: nn.Module) -> dict[str, Tensor]:
@@ -46,18 +48,37 @@ def restore_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         tensor.copy_(state[name])
 
 
-def save_checkpoint(path: Path, module: nn.Module) -> None:
-    """Write the learned state, atomically."""
+def save_checkpoint(path: Path, module: nn.Module) -> str:
+    """Write the learned state, atomically; returns the sha256 of the file.
+
+    Raises NotFiniteError, before anything is written, for a number that is not finite.
+    """
     tensors = {name: t.cpu().contiguous() for name, t in copy_state(module).items()}
-    write_atomic(path, save(tensors))
+    check_finite(tensors, "the learned state", "try a lower lr")
+    data = save(tensors)
+    write_atomic(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def load_checkpoint(path: Path, module: nn.Module) -> None:
-    """Read a file of ``save_checkpoint``; ValueError for a missing, damaged or foreign file."""
-    if not path.is_file():
+def load_checkpoint(path: Path, module: nn.Module, *, sha256: str = "") -> None:
+    """Read a file of ``save_checkpoint``, which returned this ``sha256`` (empty: not known).
+
+    Raises ValueError for a file that is missing, damaged or foreign, and for a number that is not
+    finite.
+    """
+    if not path.exists():
         raise ValueError(f"checkpoint {path} does not exist; is the run finished?")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
+    state = read_safetensors(path, "checkpoint")
+    if sha256 and file_sha256(path) != sha256:
+        raise ValueError(
+            f"checkpoint {path} is damaged or was replaced: its sha256 is not the one that the "
+            "run's record holds; copy the run again, or rerun it"
+        )
+    check_finite(state, f"checkpoint {path}", "the file is damaged; rerun the run")
     restore_state(module, state)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.finite import NotFiniteError
 from core.store.predictions import CONFIDENCE_STEPS
 from core.train.model import RefinedMethod
 from core.types import Batch
@@ -40,8 +41,8 @@ class Predictions(NamedTuple):
         return np.packbits(self.correct_N.numpy()).tobytes()
 
     def confidence_steps(self) -> list[int]:
-        """``confidence_N`` as stored in a run folder; 0 where a logit is not a number."""
-        steps_N = (self.confidence_N.nan_to_num(0.0).double() * CONFIDENCE_STEPS).round()
+        """``confidence_N`` as stored in a run folder."""
+        steps_N = (self.confidence_N.double() * CONFIDENCE_STEPS).round()
         return [int(step) for step in steps_N.tolist()]
 
 
@@ -50,17 +51,26 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
     """Classify every image; the model is in eval mode.
 
     Class texts that do not depend on the image are encoded once. No result leaves the device before
-    the last batch.
+    the last batch. Raises NotFiniteError for logits that are not finite: the largest of them would
+    be the first NaN, whatever the image.
     """
     predicted, labels = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
     confidence = [torch.zeros(0, dtype=torch.float32)]
+    finite = [torch.zeros(0, dtype=torch.bool)]
     with model.method.texts_once():
         for batch in batches:
             logits_BC = model(batch).logits()
             best_B1 = logits_BC.argmax(dim=-1, keepdim=True)
+            finite.append(logits_BC.isfinite().all(dim=-1))
             predicted.append(best_B1[:, 0])
             confidence.append(logits_BC.softmax(dim=-1).gather(1, best_B1)[:, 0].float())
             labels.append(batch.labels)
+    finite_N = torch.cat([x.cpu() for x in finite])
+    if not bool(finite_N.all()):
+        raise NotFiniteError(
+            f"the logits of {int((~finite_N).sum())} of {len(finite_N)} images are not finite; "
+            "try a lower lr, or check the weights"
+        )
     return Predictions(*(torch.cat([x.cpu() for x in v]) for v in (predicted, labels, confidence)))
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from core.finite import not_finite
 from core.seeding import Seeds
 from core.train.batches import TrainingBatches
-from core.train.checkpoints import copy_state, restore_state
+from core.train.checkpoints import copy_state, learned_state, restore_state
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.train.optimizers import Optimizer, Schedule
@@ -21,8 +22,11 @@ Log = Callable[[Mapping[str, float]], None]
 Score = Callable[[RefinedMethod], float]
 
 
+LOWER = "try a lower lr"
+
+
 class DivergedError(RuntimeError):
-    """A loss was not finite."""
+    """A loss, or what was learned, was not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,8 @@ def fit(
 ) -> FitResult:
     """Train for ``budget.epochs``; with ``select`` keep the first epoch with the highest score.
 
-    Raises DivergedError, naming the epoch, when a loss is not finite.
+    Raises DivergedError, naming the epoch, when a loss or the learned state is not finite after
+    it: the last step changes a state whose loss nobody computes.
     """
     result = FitResult(selected_epoch=budget.epochs)
     parameters = model.trainable()
@@ -101,15 +106,48 @@ def fit(
         result.seconds += time.perf_counter() - started
         log({"epoch": epoch, "epochs": budget.epochs, "lr": lr, **means})
         if not math.isfinite(means["loss"]):
-            raise DivergedError(f"the loss was {means['loss']} in epoch {epoch}; try a lower lr")
+            raise DivergedError(f"the loss was {means['loss']} in epoch {epoch}; {LOWER}")
+        _check_learned(model, f"after epoch {epoch}")
         model.method.end_epoch(epoch)
         if select is not None:
             best = _keep_best(model, select, epoch, result, best)
+    _check_last_step(model, objective, batch, autocast or nullcontext())
     model.method.end_training()
     if best is not None:
         restore_state(model, best)
+    _check_learned(model, "at the end of training")
     model.eval()
     return result
+
+
+@torch.no_grad()
+def _check_last_step(
+    model: RefinedMethod,
+    objective: Objective,
+    batch: Batch,
+    autocast: AbstractContextManager[object],
+) -> None:
+    """Raise DivergedError where the loss after the last step, which no epoch has, is not finite.
+
+    It is computed once more on the last batch, in eval mode, which changes no state: parts that
+    only training uses may overflow where test images are still scored, all as one class.
+    """
+    model.eval()
+    with autocast:
+        terms = objective(model(batch), model.method.targets(batch))
+    name = not_finite(terms)
+    if name is not None:
+        raise DivergedError(
+            f"the loss {name!r} was {float(terms[name])} after the last step; {LOWER}"
+        )
+    model.train()
+
+
+def _check_learned(model: RefinedMethod, when: str) -> None:
+    """Raise DivergedError for a number of the learned state that is not finite."""
+    name = not_finite(learned_state(model))
+    if name is not None:
+        raise DivergedError(f"{name} was not finite {when}; {LOWER}")
 
 
 def _keep_best(

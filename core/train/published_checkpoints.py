@@ -17,8 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.clip.weights import load_torch, tensors_of
+from core.clip.weights import tensors_of
+from core.finite import check_finite
+from core.tensor_files import is_safetensors, load_torch, read_safetensors
 
+WHAT = "checkpoint"
 MEMORY = "memory_item"
 # They are derived from the class names; the released code drops them whenever it loads a file.
 CLASS_BUFFERS = r"token_(prefix|suffix|midfix)\d*|tokenized_prompts|frozen_text_embedding"
@@ -86,10 +89,16 @@ def read_published(path: Path) -> Published:
 
     Raises ValueError for a file that is missing, damaged, holds other objects, or no tensors.
     """
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
-    with torch.serialization.safe_globals([*SHELLS, *PLAIN]):
-        loaded = load_torch(path)
+    if path.is_dir():
+        raise ValueError(
+            f"checkpoint {path} is a folder; give the file in it, such as "
+            f"{_newest(path) or path / 'prompt_learner' / 'model.pth.tar-50'}"
+        )
+    if is_safetensors(path):
+        loaded: Any = read_safetensors(path, WHAT)
+    else:
+        with torch.serialization.safe_globals([*SHELLS, *PLAIN]):
+            loaded = load_torch(path, WHAT)
     named = loaded if isinstance(loaded, dict) else {}
     state, epoch = named.get("state_dict", named), named.get("epoch", 0)
     beside = {MEMORY: named[MEMORY]} if MEMORY in named else {}
@@ -124,6 +133,8 @@ def load_published(
     wanted = {ours: theirs for ours, theirs in names.items() if theirs is not None}
     _check_names(published, set(wanted.values()), unused)
     found = {ours: _matrix(published.tensors[theirs]) for ours, theirs in wanted.items()}
+    single = {wanted[k]: v.to(own[k].dtype) for k, v in found.items()}
+    check_finite(single, f"{WHAT} {published.path}", "the training diverged or the file is damaged")
     for ours, theirs in wanted.items():
         if found[ours].shape != own[ours].shape:
             raise ValueError(
@@ -155,6 +166,12 @@ def two_layer_names(prefix: str) -> dict[str, str]:
     }
     running = ("running_mean", "running_var", "num_batches_tracked")
     return names | {f"norm.{kind}": f"{prefix}.conv1.1.{kind}" for kind in running}
+
+
+def _newest(folder: Path) -> Path | None:
+    """The last checkpoint in a folder that a trainer wrote."""
+    found = sorted(folder.rglob("model.pth.tar-*"), key=lambda path: (len(path.name), path.name))
+    return found[-1] if found else None
 
 
 def _check_names(published: Published, wanted: set[str], unused: tuple[str, ...]) -> None:

@@ -4,6 +4,9 @@ Exit codes: 0 success, 1 some runs failed, 2 bad input, 3 interrupted and resuma
 imports what it needs when it is called, so that help and usage errors appear without delay.
 """
 
+import contextlib
+import errno
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +14,8 @@ from typing import Any
 
 import typer
 
+from core.store.secrets import without_secrets
+from core.store.storage import describe_os_error
 from core.streams import guarded_streams, one_line
 from experiments.cli.bench import bench_command
 from experiments.cli.data import data_app
@@ -21,6 +26,7 @@ from experiments.cli.export import export_command
 from experiments.cli.grid import grid_command
 from experiments.cli.import_checkpoint import import_command
 from experiments.cli.inspect import inspect_command
+from experiments.cli.interrupts import leave, listening
 from experiments.cli.list import list_command
 from experiments.cli.power import power_command
 from experiments.cli.pretrain import pretrain_command
@@ -34,8 +40,6 @@ from experiments.cli.train import train_command
 from experiments.cli.ui import ui_command
 from experiments.cli.verify import verify_command
 from experiments.cli.weights import weights_command
-
-LONGEST_NAME = 200
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_command,
@@ -61,6 +65,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
 }
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 app = typer.Typer(
     help="RefineLab: ablation grids and significance reports for prompt tuning of CLIP.",
     no_args_is_help=True,
@@ -78,9 +84,23 @@ for _name, _command in COMMANDS.items():
 UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+class NoteHandler(logging.Handler):
+    """Shows what the program notes on standard error, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the message; a closed terminal is no reason to stop."""
+        with contextlib.suppress(OSError, ValueError):
+            print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+NOTES = NoteHandler(logging.WARNING)
+
+
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
-    with guarded_streams():
+    for package in ("core", "experiments", "methods"):
+        logging.getLogger(package).addHandler(NOTES)  # adding it again changes nothing
+    with guarded_streams(), listening():
         return _run(sys.argv[1:])
 
 
@@ -88,10 +108,10 @@ def _run(words: Sequence[str]) -> int:
     narrow = shutil.get_terminal_size().columns < NARROWEST_PANELS
     for part in (app, data_app):
         part.rich_markup_mode = None if narrow else PANELS
-    arguments = [word for word in words if word != "--debug"]
-    debug = len(arguments) < len(words)
+    arguments = [word for word in words if word != "--debug"] or ["--help"]
+    debug = "--debug" in words
     try:
-        return int(app(arguments or ["--help"], standalone_mode=False) or 0)
+        return int(app(arguments, standalone_mode=False) or 0)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except UsageProblem as error:
@@ -99,8 +119,7 @@ def _run(words: Sequence[str]) -> int:
         print(f"error: {usage}; try --help", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; rerun the same command to continue", file=sys.stderr)
-        return 3
+        return leave()
     except RecursionError:
         if debug:
             raise
@@ -109,12 +128,13 @@ def _run(words: Sequence[str]) -> int:
     except (ValueError, OSError, OverflowError) as error:
         if debug:
             raise
-        print(f"error: {one_line(_told(error))}", file=sys.stderr)
+        print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
 
 
-def _told(error: Exception) -> str:
-    """The error for a reader: of the operating system's, the file and the reason."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{one_line(error.filename, LONGEST_NAME)}: {error.strerror.lower()}"
-    return str(error)
+def _described(error: Exception) -> str:
+    """What went wrong, without passwords; an error of the system with the file and a way out."""
+    if not isinstance(error, OSError):
+        return without_secrets(str(error))
+    hint = "; make room, then rerun the command" if error.errno in NO_ROOM else ""
+    return without_secrets(f"{describe_os_error(error)}{hint}")

@@ -1,12 +1,22 @@
 """``evaluate``: score a finished run again."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from experiments.cli.console import console, percent, print_json, table
-from experiments.cli.options import RUNS, DataRoot, Device, Json, Runs, make_runtime
+from experiments.cli.options import (
+    RUNS,
+    AllowChanged,
+    AllowOutside,
+    DataRoot,
+    Device,
+    Json,
+    Runs,
+    make_runtime,
+)
 
 
 def evaluate_command(
@@ -16,17 +26,24 @@ def evaluate_command(
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
+    allow_changed: AllowChanged = False,
+    allow_outside: AllowOutside = False,
     as_json: Json = False,
 ) -> None:
     """Score a finished run again, on its own classes or on another dataset, without retraining."""
-    from experiments.run.standalone import evaluate_run
+    from experiments.run.outside_files import check_named_files
+    from experiments.run.standalone import rescore_run
 
     runtime = make_runtime(runs, data_root, device)
-    scores = evaluate_run(run_dir, dataset, classes, runtime)
+    check_named_files(run_dir, runtime, allow_outside=allow_outside)
+    scores, changes = rescore_run(run_dir, dataset, classes, runtime, allow_changed=allow_changed)
     if as_json:
         keys = ("target", "dataset", "classes", "accuracy", "correct", "total")
-        print_json([{key: getattr(score, key) for key in keys} for score in scores])
+        changed = {"changed": changes} if changes else {}
+        print_json([{key: getattr(score, key) for key in keys} | changed for score in scores])
         return
+    for change in changes:
+        print(f"changed since the run: {change}", file=sys.stderr)
     rows = [
         (s.target, s.dataset, percent(s.accuracy), sum(s.correct), sum(s.total)) for s in scores
     ]

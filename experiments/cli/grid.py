@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from core.program import command_line, same_command
+from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
     RUNS,
@@ -15,12 +16,15 @@ from experiments.cli.options import (
     DataRoot,
     Device,
     Jobs,
+    JobSeconds,
     Runs,
     Set,
+    SilentSeconds,
     StealLock,
     Track,
     make_runtime,
 )
+from experiments.run.runtime import Runtime
 
 
 def grid_command(
@@ -33,6 +37,8 @@ def grid_command(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also rerun runs that failed before")
     ] = False,
+    job_seconds: JobSeconds = None,
+    silent_seconds: SilentSeconds = None,
     track: Track = True,
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
     steal_lock: StealLock = False,
@@ -43,25 +49,34 @@ def grid_command(
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
+    from experiments.run.dataset_names import with_canonical_names
+    from experiments.run.preflight import DRY_RUN_IMAGES, require_readable
     from experiments.run.run import fingerprints
+    from experiments.study.data_changes import data_changes
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
     from experiments.study.tracking import MlflowTracker, NullTracker
-    from experiments.workers.local import make_executor
+    from experiments.workers.local import check_limits, make_executor
 
     runtime = make_runtime(runs, data_root, device)
+    check_limits(jobs, job_seconds, silent_seconds)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
-    made = plan(read_config_file(config_path(config), overrides or []), fingerprint_of, yes=yes)
+    given = read_config_file(config_path(config), overrides or [])
+    made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
     print_notes(made.notes)
     study_dir = runs / made.grid.study
+    for line in data_changes(made, study_dir, runtime):
+        print(line)
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)
+        require_readable(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES), runtime)
         return
+    require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
     outcome = run_study(
         made,
         study_dir,
-        make_executor(jobs, study_dir),
+        make_executor(jobs, study_dir, job_seconds=job_seconds, silent_seconds=silent_seconds),
         runtime=runtime,
         tracker=MlflowTracker(study_dir) if track else NullTracker(),
         progress=make_progress(),
@@ -98,6 +113,29 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
         print(found.change)
 
 
+def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | None) -> Any:
+    """Print how the data of the runs that are left were read; returns the ``Decoded`` of each.
+
+    Images that were never opened are opened, unless there are more than ``limit``.
+    """
+    from experiments.run.preflight import decode_command, preflight
+    from experiments.study.dry_run import unfinished_configs
+    from experiments.study.progress import Bar
+
+    found = preflight(unfinished_configs(plan, study_dir), runtime)
+    for line in (*found.lines(), *found.notes()):
+        print(line)
+    with Bar("opening images") as bar:
+        decoded = found.decode(runtime, progress=bar.show, limit=limit)
+    for data in decoded:
+        if data.unopened:
+            print(
+                f"{data.name}: {data.unopened} of {data.total} images were never opened; "
+                f"'{decode_command(data.name, runtime)}' opens them"
+            )
+    return decoded
+
+
 def print_outcome(outcome: Any, study_dir: Path) -> None:
     """Print the outcome of a study's runs (a ``StudyOutcome``) and the command to run next."""
     print(
@@ -105,6 +143,24 @@ def print_outcome(outcome: Any, study_dir: Path) -> None:
         f"{len(outcome.failed)} failed, {len(outcome.diverged)} diverged, {len(outcome.left)} left"
     )
     if outcome.interrupted:
-        print(f"interrupted; to continue, rerun: {same_command()}", file=sys.stderr)
+        print(interruption(outcome), file=sys.stderr)
     else:
+        if outcome.failed and "--retry-failed" not in sys.argv:
+            print(f"to try failed runs again: {without_secrets(retry_command())}")
         print(f"next: {command_line('report', study_dir)}")
+
+
+def interruption(outcome: Any) -> str:
+    """The line about a study (a ``StudyOutcome``) that was interrupted or paused."""
+    command = without_secrets(same_command())
+    if outcome.paused:
+        return (
+            f"paused: {outcome.paused}; finished runs are kept and no attempt was counted; once "
+            f"that is mended, rerun: {command}"
+        )
+    return f"interrupted; to continue, rerun: {command}"
+
+
+def retry_command() -> str:
+    """The command that started this process, with the option that repeats failed runs."""
+    return command_line(*sys.argv[1:], "--retry-failed")

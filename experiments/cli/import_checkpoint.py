@@ -8,6 +8,7 @@ import typer
 from core.store.names import IMPORTED_FOLDER
 from experiments.cli.options import (
     RUNS,
+    AllowChanged,
     Config,
     DataRoot,
     Device,
@@ -28,6 +29,7 @@ def import_command(
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
+    allow_changed: AllowChanged = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a published checkpoint with this suite; writes an ordinary run folder."""
@@ -37,6 +39,12 @@ def import_command(
 
     runtime = make_runtime(runs, data_root, device)
     folder, record = import_checkpoint(
-        checkpoint, config_path(config), overrides or [], out, runs / IMPORTED_FOLDER, runtime
+        checkpoint,
+        config_path(config),
+        overrides or [],
+        out,
+        runs / IMPORTED_FOLDER,
+        runtime,
+        allow_changed=allow_changed,
     )
     print_run(folder, record, as_json=as_json)

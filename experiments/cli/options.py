@@ -31,7 +31,40 @@ Jobs = Annotated[
     ),
 ]
 Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
-StealLock = Annotated[bool, typer.Option("--steal-lock", hidden=True)]
+AllowChanged = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed",
+        help="Go on where data, class names or frozen weights are not those of the record",
+    ),
+]
+StealLock = Annotated[
+    bool,
+    typer.Option(
+        "--steal-lock",
+        help="Take over a folder whose lock names a process of another machine that is gone",
+    ),
+]
+AllowOutside = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside-files",
+        help="Read files outside the study folder, and datasets outside the data root, that the "
+        "run's configuration names: weights, shots, teachers",
+    ),
+]
+JobSeconds = Annotated[
+    float | None, typer.Option("--job-seconds", help="Stop a run that takes longer, and retry it")
+]
+SilentSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--silent-seconds",
+        help="Stop a run that reports no progress for so long, and retry it; default: a worker "
+        "that neither reports nor computes for 300 seconds, and for five times the longest "
+        "silence seen",
+    ),
+]
 
 
 def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:

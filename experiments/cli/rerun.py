@@ -5,35 +5,57 @@ from typing import Annotated
 import typer
 
 from experiments.cli.grid import print_outcome
-from experiments.cli.options import RUNS, DataRoot, Device, Runs, Study, make_runtime
+from experiments.cli.options import (
+    RUNS,
+    AllowOutside,
+    DataRoot,
+    Device,
+    JobSeconds,
+    Runs,
+    SilentSeconds,
+    StealLock,
+    Study,
+    make_runtime,
+)
 
 
 def rerun_command(
     study: Study,
     run: Annotated[str, typer.Argument(help="Identity of a run, or the beginning of it")],
+    job_seconds: JobSeconds = None,
+    silent_seconds: SilentSeconds = None,
+    steal_lock: StealLock = False,
+    allow_outside: AllowOutside = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
 ) -> None:
-    """Repeat one run of a study, in this process."""
+    """Repeat one run of a study: in this process, or with a time limit in a worker process."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from core.store.search import is_search
+    from core.store.settings import has_config
+    from experiments.run.outside_files import check_named_files
     from experiments.search.status import refuse_rerun
     from experiments.study.driver import rerun
     from experiments.study.progress import make_progress
     from experiments.study.status import find_run
     from experiments.study.tracking import MlflowTracker
-    from experiments.workers.local import InlineExecutor
+    from experiments.workers.local import make_executor
 
     if is_search(study):
         refuse_rerun(study, run)
+    identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
+    if has_config(study / identity):
+        check_named_files(study / identity, runtime, allow_outside=allow_outside)
+    limited = job_seconds is not None or silent_seconds is not None
     outcome = rerun(
         study,
-        find_run(study, run),
-        InlineExecutor(),
-        runtime=make_runtime(runs, data_root, device),
+        identity,
+        make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds),
+        runtime=runtime,
         tracker=MlflowTracker(study),
         progress=make_progress(),
+        steal_lock=steal_lock,
     )
     print_outcome(outcome, study)
     raise typer.Exit(outcome.exit_code)

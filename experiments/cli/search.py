@@ -11,8 +11,10 @@ from experiments.cli.options import (
     DataRoot,
     Device,
     Jobs,
+    JobSeconds,
     Runs,
     Set,
+    SilentSeconds,
     StealLock,
     Track,
     make_runtime,
@@ -36,6 +38,8 @@ def search_command(
         bool, typer.Option("--dry-run", help="Check and show the plan without running anything")
     ] = False,
     track: Track = True,
+    job_seconds: JobSeconds = None,
+    silent_seconds: SilentSeconds = None,
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
@@ -45,12 +49,21 @@ def search_command(
     from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
 
+    runtime = make_runtime(runs, data_root, device)
+    command = SearchCommand(
+        runs,
+        runtime,
+        jobs=jobs,
+        track=track,
+        steal_lock=steal_lock,
+        job_seconds=job_seconds,
+        silent_seconds=silent_seconds,
+    )
     if dry_run:
-        rows = describe_search(config_path(config), overrides or [], trials)
+        path = config_path(config)
+        rows = describe_search(path, overrides or [], trials, command)
         console().print(table(f"search {config}", ["item", "value"], rows))
         return
-    runtime = make_runtime(runs, data_root, device)
-    command = SearchCommand(runs, runtime, jobs=jobs, track=track, steal_lock=steal_lock)
     code = command.run(
         config_path(config), overrides or [], trials=trials, control=control, final=final
     )

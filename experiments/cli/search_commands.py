@@ -1,30 +1,36 @@
 """The ``search`` command: trials, the random control, and the winner on test images."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.program import command_line, same_command
+from core.config import Config
+from core.program import command_line
 from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, print_notes, table
+from experiments.cli.grid import interruption
 from experiments.configs import read_config_file
+from experiments.run.data_inputs import planned, read_dataset
+from experiments.run.dataset_names import with_canonical_names
+from experiments.run.preflight import preflight
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
 from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
 from experiments.search.scheduler import SearchOutcome, run_trials
+from experiments.search.scorable import check_choices
 from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of, space_of
-from experiments.study.driver import run_study
-from experiments.study.planner import FingerprintOf
+from experiments.study.driver import StudyOutcome, run_study
+from experiments.study.planner import ROOT, FingerprintOf
 from experiments.study.progress import make_progress
 from experiments.study.tracking import MlflowTracker, NullTracker, Tracker
 from experiments.workers.jobs import Executor
-from experiments.workers.local import make_executor
+from experiments.workers.local import check_limits, make_executor
 
 
 class SearchCommand:
@@ -38,7 +44,12 @@ class SearchCommand:
         jobs: int = -1,
         track: bool = True,
         steal_lock: bool = False,
+        job_seconds: float | None = None,
+        silent_seconds: float | None = None,
     ) -> None:
+        check_limits(jobs, job_seconds, silent_seconds)
+        self.job_seconds = job_seconds
+        self.silent_seconds = silent_seconds
         self.runs_dir = runs_dir
         self.runtime = runtime
         self.jobs = jobs
@@ -62,6 +73,7 @@ class SearchCommand:
         Raises ValueError before the first trial if anything is wrong with the search.
         """
         config = read_config_file(config_file, overrides)
+        config = with_canonical_names(config, self.runtime.data_root)
         setups = [search_of(config, trials=trials)]
         print_notes(setups[0].notes)
         setups += [search_of(config, trials=trials, control=True)] if control else []
@@ -69,7 +81,7 @@ class SearchCommand:
         for setup in setups:
             outcome = self._run_trials(setup)
             if not outcome.complete:
-                return _interrupted()
+                return _interrupted(outcome.study)
             folder = self.runs_dir / setup.search.study
             write_importances(folder, importances_of(folder))
             print(f"winning configuration: {write_best(outcome, folder)}")
@@ -108,7 +120,7 @@ class SearchCommand:
             steal_lock=self.steal_lock,
         )
         if outcome.interrupted:
-            return _interrupted()
+            return _interrupted(outcome)
         control = outcomes[1] if len(outcomes) > 1 else None
         result = result_of(outcomes[0], control, final, final_dir)
         write_result(folder, result)
@@ -117,7 +129,12 @@ class SearchCommand:
         return outcome.exit_code
 
     def _executor(self, folder: Path, run_seconds: float | None) -> Executor:
-        return make_executor(self.jobs, folder, job_seconds=run_seconds)
+        """An executor; a run is stopped after the shorter one of both limits."""
+        given = [limit for limit in (run_seconds, self.job_seconds) if limit is not None]
+        seconds = min(given) if given and self.jobs else None  # without a worker nothing is stopped
+        return make_executor(
+            self.jobs, folder, job_seconds=seconds, silent_seconds=self.silent_seconds
+        )
 
     def _tracker(self, folder: Path) -> Tracker:
         return MlflowTracker(folder) if self.track else NullTracker()
@@ -146,11 +163,19 @@ def _shown(name: str, value: float | None) -> str:
     return f"{value:.6g}"
 
 
-def describe_search(config_file: Path, overrides: Sequence[str], trials: int | None) -> list[Any]:
+def describe_search(
+    config_file: Path, overrides: Sequence[str], trials: int | None, command: "SearchCommand"
+) -> list[Any]:
     """The plan of a search as rows of two columns; checks everything, runs nothing."""
-    setup = search_of(read_config_file(config_file, overrides), trials=trials)
+    runtime = command.runtime
+    config = with_canonical_names(read_config_file(config_file, overrides), runtime.data_root)
+    setup = search_of(config, trials=trials)
     print_notes(setup.notes)
     space, search = space_of(setup), setup.search
+    unread = _unread(setup, runtime)
+    check_choices(setup, space, command.fingerprint_of, without=unread)
+    known = tuple(name for name in search.datasets if name not in unread)
+    found = preflight(_runs_of(setup, known), runtime)
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)
@@ -169,7 +194,31 @@ def describe_search(config_file: Path, overrides: Sequence[str], trials: int | N
         ("sampler, pruner", f"@{type(setup.sampler).__name__}, @{type(setup.pruner).__name__}"),
         *((key, _dimension(shape)) for key, shape in space.describe().items()),
         ("conditional settings", ", ".join(space.conditional) or "none"),
+        *(("note", line) for line in found.notes()),
+        *(("not checked", f"{name}: {reason}") for name, reason in unread.items()),
     ]
+
+
+def _unread(setup: SearchSetup, runtime: Runtime) -> dict[str, str]:
+    """The datasets that are not on this machine, with the reason."""
+    unread: dict[str, str] = {}
+    for dataset in setup.search.datasets:
+        bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
+        settings, _ = planned(setup.base.with_bindings(bindings, "search"))
+        try:
+            read_dataset(settings, dataset, runtime)
+        except ValueError as error:
+            unread[dataset] = str(error)
+    return unread
+
+
+def _runs_of(setup: SearchSetup, datasets: Sequence[str]) -> Iterator[Config]:
+    """The default configuration on each dataset, in trials and where the winner is judged."""
+    for dataset in datasets:
+        bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
+        yield setup.base.with_bindings(bindings, "search")
+        judged = {key: bindings[key] for key in (f"{ROOT}.dataset", f"{ROOT}.seed")}
+        yield setup.base.with_bindings(judged, "search")
 
 
 def _final_runs(search: Search) -> int:
@@ -184,6 +233,6 @@ def _dimension(shape: Mapping[str, Any]) -> str:
     return ", ".join(words + ([f"step {shape['step']}"] if shape["step"] else []))
 
 
-def _interrupted() -> int:
-    print(f"interrupted; to continue, rerun: {same_command()}", file=sys.stderr)
+def _interrupted(outcome: StudyOutcome) -> int:
+    print(interruption(outcome), file=sys.stderr)
     return 3

@@ -1,6 +1,7 @@
 """``train``: one run outside a study."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -9,6 +10,7 @@ import typer
 from core.metrics import harmonic_mean
 from core.store.names import RECORD_NAME, TRAIN_FOLDER
 from core.store.record import RunRecord
+from core.store.run_facts import short_counts, target_scores
 from core.streams import one_line
 from experiments.cli.console import console, percent, table
 from experiments.cli.options import (
@@ -22,6 +24,7 @@ from experiments.cli.options import (
     Set,
     make_runtime,
 )
+from experiments.run.runtime import Runtime
 
 
 def train_command(
@@ -40,6 +43,12 @@ def train_command(
     from experiments.study.progress import Bar
 
     runtime = make_runtime(runs, data_root, device)
+    lines = data_lines(config, overrides or [], runtime, as_json=as_json)
+
+    def show(epoch: Mapping[str, float]) -> None:
+        print_once(lines, as_json=as_json)
+        bar.show(epoch["epoch"], epoch["epochs"])
+
     with Bar("epochs") as bar:
         folder, record = train_one(
             config_path(config),
@@ -47,12 +56,38 @@ def train_command(
             out,
             runs / TRAIN_FOLDER,
             runtime,
-            on_progress=lambda epoch: bar.show(epoch["epoch"], epoch["epochs"]),
+            on_progress=show,
         )
+    print_once(lines, as_json=as_json)
     print_run(folder, record, as_json=as_json)
     if record.status != "finished":
         print(f"the run {record.status}: {one_line(record.message)}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def data_lines(config: str, overrides: list[str], runtime: Runtime, *, as_json: bool) -> list[str]:
+    """How the data of a run were read; beside JSON only what was found on disk.
+
+    Raises ValueError for data that cannot be read, and for an image that cannot be decoded.
+    """
+    from experiments.configs import config_path
+    from experiments.run.preflight import preflight, require_readable
+    from experiments.run.standalone import load_run_config
+    from experiments.study.progress import Bar
+
+    found = preflight([load_run_config(config_path(config), overrides)], runtime)
+    with Bar("opening images") as bar:
+        require_readable(found.decode(runtime, progress=bar.show), runtime)
+    return [*found.lines(on_disk=as_json), *found.notes()]
+
+
+def print_once(lines: list[str], *, as_json: bool) -> None:
+    """Print lines and forget them: with the first epoch, when nothing can be refused any more, or
+    at the end; on standard error beside JSON.
+    """
+    for line in lines:
+        print(line, file=sys.stderr if as_json else sys.stdout)
+    lines.clear()
 
 
 def print_run(folder: Path, record: RunRecord, *, as_json: bool) -> None:
@@ -69,18 +104,35 @@ def describe_run(record: RunRecord) -> list[tuple[str, str]]:
         ("dataset", record.dataset),
         *_rules(record),
         ("seed, shots", f"{'-' if record.seed is None else record.seed}, {record.shots}"),
+        *_cautions(record),
         ("status", f"{record.status} {record.message}".strip()),
     ]
     rows += [(f"{e.target} accuracy %", percent(e.accuracy)) for e in record.evaluations]
     base, new = record.accuracy("base"), record.accuracy("new")
     if base is not None and new is not None:
         rows.append(("harmonic mean %", percent(harmonic_mean(base, new))))
-    others = [e.accuracy for e in record.evaluations if e.dataset != record.dataset]
+    others = [e.accuracy for e in target_scores(record)]
     if others:
         rows.append((f"average over {len(others)} targets %", percent(fmean(others))))
     if record.cost is not None:
         rows.append(("training seconds", f"{record.cost.train_seconds:.2f}"))
         rows.append(("trainable parameters", f"{record.cost.trainable_parameters:,}"))
+    return rows
+
+
+def _cautions(record: RunRecord) -> list[tuple[str, str]]:
+    """What a reader of the accuracies has to know about the images of the run."""
+    rows = []
+    if short := short_counts(record):
+        used = str(min(short)) if min(short) == max(short) else f"{min(short)} to {max(short)}"
+        text = (
+            f"{len(short)} of {len(record.drawn_per_class)} trained classes have fewer than "
+            f"{record.shots} training images: {used}"
+        )
+        rows.append(("shots used", text))
+    if record.shared_images:
+        text = f"{record.shared_images}, so the accuracies are too high"
+        rows.append(("test images seen in training", text))
     return rows
 
 

@@ -1,5 +1,6 @@
 """``verify``: replay reference vectors and show the deviation of each tensor."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,17 +13,22 @@ from experiments.cli.options import Json
 
 def verify_command(
     vectors: Annotated[Path, typer.Argument(help="Folder of NAME.json + NAME.safetensors")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="NAME of a set to check; repeatable")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Replay reference vectors of published implementations; every tensor must match."""
-    from experiments.verify.verify import find_sets, verify_set
+    from experiments.verify.verify import find_sets, other_files, verify_set
 
-    outcomes = [verify_set(path) for path in find_sets(vectors)]
+    outcomes = [verify_set(path) for path in find_sets(vectors, only or ())]
     if as_json:
         print_json([_outcome_dict(outcome) for outcome in outcomes])
     else:
         _print_outcomes(outcomes)
-    if any(outcome.status == "failed" for outcome in outcomes):
+    for path in other_files(vectors):
+        print(f"{path.name} is not a set of vectors: not checked", file=sys.stderr)
+    if not all(outcome.ok for outcome in outcomes):
         raise typer.Exit(1)
 
 

@@ -3,20 +3,33 @@
 import functools
 import hashlib
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from core.config import Config, Reference, lookup
 from core.data.catalog import load_dataset
-from core.data.dataset import Dataset
-from core.data.fewshot import few_shot
+from core.data.dataset import ClassSubset, Dataset
+from core.data.dataset_names import canonical_name
+from core.data.fewshot import describe_shortage, few_shot
+from core.data.listings import first_difference, keep_listing
 from core.data.shots import with_shots
-from core.data.splits import SplitFractions
+from core.data.splits import SplitFractions, class_subset
 from core.data.validation_only import validation_only
+from core.store.names import CONFIG_NAME
+from core.store.record import read_record
+from experiments.run.dataset_names import with_canonical_names
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
+from experiments.run.shared_images import (
+    ListedDataset,
+    OverlapRule,
+    overlaps,
+    require_distinct,
+)
+from experiments.run.unchanged import changed_class_names, changed_inputs
 
 ROOT = "experiment"
 
@@ -26,12 +39,42 @@ class DataInputs:
     """The datasets of a run: as read, after the few-shot draw, and the test-only targets.
 
     ``fingerprints`` has one entry for each of them and one for every other file that is read.
+    ``overlaps`` has a line for every list of test images that holds training images, ``shortage``
+    one where classes have fewer images than shots.
     """
 
     full: Dataset
     dataset: Dataset
     targets: tuple[Dataset, ...]
     fingerprints: dict[str, str]
+    overlaps: tuple[str, ...] = ()
+    allowed: bool = False
+    shortage: str = ""
+
+    @property
+    def cautions(self) -> list[str]:
+        """What a person should know of the images before a run."""
+        allowed = [f"{line}; allowed by experiment.overlap" for line in self.overlaps]
+        return [*([self.shortage] if self.shortage else []), *allowed]
+
+    def what_changed(self, key: str, fingerprint: str, cache_dir: Path) -> str:
+        """The dataset that a key of ``fingerprints`` stands for, and what differs first from the
+        one of an earlier fingerprint where that is known; "" for a key that stands for none.
+        """
+        sets = {f"target {target.name}": target for target in self.targets}
+        found = self.full if key == "dataset" else sets.get(key)
+        if found is None:
+            return ""
+        first = first_difference(found, fingerprint, cache_dir)
+        return f"the data of {found.name}" + (f", first {first}" if first else "")
+
+    def check_overlap(self) -> None:
+        """Raise ValueError where test images are training images too and nobody allowed it."""
+        if self.overlaps and not self.allowed:
+            raise ValueError(
+                f"{'; '.join(self.overlaps)}; take them out of one of the lists, or set "
+                "experiment.overlap = 'allowed', which the report marks"
+            )
 
 
 def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
@@ -39,24 +82,19 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
 
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
-    settings, regime = _planned(config)
+    config = with_canonical_names(config, runtime.data_root)
+    settings, regime = planned(config)
     protocol = protocol_of(settings.protocol)
-    protocol.check(
-        regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
-    )
-    full, fingerprint = _listed(settings, settings.dataset, runtime)
-    if full.test_only and (protocol.labeled == "base" or _learns_labels(settings, regime)):
-        raise ValueError(
-            f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
-            "them with their labels; list it in experiment.targets of 'domain_generalization'"
-        )
-    targets = [_listed(settings, name, runtime) for name in settings.targets]
-    protocol.check_classes(full, [target for target, _ in targets])
-    prints = {"dataset": fingerprint}
-    prints |= {f"target {target.name}": own for target, own in targets}
+    source, listed = _read_sets(settings, regime, runtime)
+    full, targets = source.dataset, tuple(target.dataset for target in listed)
+    prints = {"dataset": source.fingerprint}
+    prints |= {f"target {target.dataset.name}": target.fingerprint for target in listed}
     if settings.shots_file is not None:
         prints["shots file"] = _content(_shots_path(settings))
-    prints |= {label: _content(path) for label, path in _part_files(config).items()}
+    part_files = _part_files(config)
+    prints |= {label: _content(path) for label, path in part_files.items()}
+    if not _allows_changed(config):
+        _check_earlier_runs(part_files.values(), source, runtime)
     drawn = _drawn(settings, full)
     if protocol.judged_by == "validation":
         if settings.selection not in protocol.selections:
@@ -64,16 +102,57 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
                 f"the protocol {protocol.name!r} scores validation images, got "
                 f"experiment.selection = {settings.selection!r}; use 'last'"
             )
-        full = drawn = validation_only(drawn)
+        drawn = validation_only(drawn)
     return DataInputs(
-        full=full,
+        full=full if protocol.judged_by == "test" else drawn,
         dataset=drawn,
-        targets=tuple(target for target, _ in targets),
+        targets=targets,
         fingerprints=prints,
+        overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
+        allowed=settings.overlap == "allowed",
+        shortage=_shortage(settings, full),
     )
 
 
-def _planned(config: Config) -> tuple[Experiment, str]:
+def _read_sets(
+    settings: Experiment, regime: str, runtime: Runtime
+) -> tuple[ListedDataset, list[ListedDataset]]:
+    """The source and the targets. Raises ValueError where they break the protocol."""
+    protocol = protocol_of(settings.protocol)
+    protocol.check(
+        regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
+    )
+    source = _listed(settings, settings.dataset, runtime)
+    full = source.dataset
+    if full.test_only and (protocol.labeled == "base" or _learns_labels(settings, regime)):
+        raise ValueError(
+            f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
+            "them with their labels; list it in experiment.targets of 'domain_generalization'"
+        )
+    targets = [_listed(settings, name, runtime) for name in settings.targets]
+    require_distinct(source, targets)
+    protocol.check_classes(full, [target.dataset for target in targets])
+    return source, targets
+
+
+def _shortage(settings: Experiment, full: Dataset) -> str:
+    if settings.shots_file is not None or not _trains(settings):
+        return ""
+    return describe_shortage(full, settings.shots)
+
+
+def _overlaps(
+    settings: Experiment, source: ListedDataset, targets: Sequence[ListedDataset]
+) -> tuple[str, ...]:
+    rule = OverlapRule(
+        copies=settings.overlap == "copies-refused",
+        by_val=settings.selection == "val",
+        on_val=protocol_of(settings.protocol).judged_by == "validation",
+    )
+    return tuple(overlaps(source, targets, rule))
+
+
+def planned(config: Config) -> tuple[Experiment, str]:
     """The settings of a configuration and the method's regime; parts stay references."""
     values: dict[str, Any] = config.operative(ROOT)
     prefix = f"{ROOT}."
@@ -85,10 +164,14 @@ def _planned(config: Config) -> tuple[Experiment, str]:
 
 def _learns_labels(settings: Experiment, regime: str) -> bool:
     """Whether a run trains on labeled images; ``settings`` are those of a planned run."""
+    return regime == LABELED and _trains(settings)
+
+
+def _trains(settings: Experiment) -> bool:
     method: Any = settings.method
     refiner: Any = settings.refiner
     cls: Any = lookup(method.name).cls
-    return regime == LABELED and (cls.trains or refiner != Reference("NullRefiner"))
+    return bool(cls.trains or refiner != Reference("NullRefiner"))
 
 
 def _drawn(settings: Experiment, full: Dataset) -> Dataset:
@@ -115,6 +198,35 @@ def _part_files(config: Config) -> dict[str, Path]:
     return {label: path for label, path in found.items() if path.is_file()}
 
 
+def _allows_changed(config: Config) -> bool:
+    """Whether a part that reads an earlier run goes on where its data are others."""
+    return any(v is True for k, v in config.operative(ROOT).items() if k.endswith(".allow_changed"))
+
+
+def _check_earlier_runs(files: Iterable[Path], source: ListedDataset, runtime: Runtime) -> None:
+    """Raise ValueError for an earlier run on another state of the same dataset.
+
+    An earlier run on another dataset is not checked: its images need not be on this machine.
+    """
+    dataset = source.dataset
+    for folder in {path.parent for path in files if path.name == CONFIG_NAME}:
+        record = read_record(folder)
+        if record is None or canonical_name(record.dataset, runtime.data_root) != dataset.name:
+            continue
+        names = {
+            subset: class_subset(dataset, subset).class_names for subset in get_args(ClassSubset)
+        }
+        changes = [
+            *changed_inputs(record.fingerprints, {"dataset": source.fingerprint}),
+            *changed_class_names(record, names),
+        ]
+        if changes:
+            raise ValueError(
+                f"{folder}: since this run was made there changed: {'; '.join(changes)}; restore "
+                "the data, repeat the run, or set RunTeacher.allow_changed = True"
+            )
+
+
 def _content(path: Path) -> str:
     """sha256 (16 hex digits) of a file; a large one is hashed once as long as it is unchanged."""
     status = path.stat()
@@ -136,10 +248,10 @@ def _shots_path(settings: Experiment) -> Path:
 
 def read_dataset(settings: Experiment, name: str, runtime: Runtime) -> Dataset:
     """A dataset by name, split as the experiment specifies if the tree has no split of its own."""
-    return _listed(settings, name, runtime)[0]
+    return _listed(settings, canonical_name(name, runtime.data_root), runtime).dataset
 
 
-def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset, str]:
+def _listed(settings: Experiment, name: str, runtime: Runtime) -> ListedDataset:
     train, val, test = settings.split_fractions
     fractions = SplitFractions(train=train, val=val, test=test)
     return _dataset(name, runtime.data_root, runtime.cache_dir, fractions, settings.split_seed)
@@ -148,9 +260,11 @@ def _listed(settings: Experiment, name: str, runtime: Runtime) -> tuple[Dataset,
 @functools.lru_cache(maxsize=64)
 def _dataset(
     name: str, data_root: Path | None, cache_dir: Path, fractions: SplitFractions, split_seed: int
-) -> tuple[Dataset, str]:
+) -> ListedDataset:
     """A dataset with its fingerprint; listed once per process."""
     dataset = load_dataset(
         name, root=data_root, cache_dir=cache_dir, fractions=fractions, split_seed=split_seed
     )
-    return dataset, dataset.fingerprint
+    fingerprint = dataset.fingerprint
+    keep_listing(dataset, fingerprint, cache_dir)
+    return ListedDataset(dataset=dataset, fingerprint=fingerprint)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from core.config import (
     Configurable,
@@ -20,6 +20,8 @@ from core.interfaces import Method, Refiner
 from core.train.optimizers import Optimizer, Schedule
 from experiments.run.protocols import ProtocolName, Selection
 from experiments.run.runtime import Precision
+
+Overlap = Literal["refused", "copies-refused", "allowed"]
 
 CROP_SCALE = (0.08, 1.0)
 UNTRAINED: dict[str, Any] = {
@@ -55,8 +57,12 @@ class Experiment(Configurable):
     images of the training classes, named so that nobody uses it by accident. ``template`` replaces
     the templates of the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a
     plain ``class/image`` tree, and have no effect elsewhere. ``precision`` applies to everything
-    that is trained; "bfloat16" is autocast.
+    that is trained; "bfloat16" is autocast. ``overlap`` says what happens where test images are
+    training images as well: the run is refused, also for equal copies under another name (every
+    file is then read), or it is allowed, recorded and marked in the report.
     """
+
+    permissions: ClassVar[frozenset[str]] = frozenset({"overlap"})
 
     method: Annotated[Callable[..., Method], Part("method")]
     refiner: Annotated[Callable[..., Refiner], Part("refiner")]
@@ -81,6 +87,7 @@ class Experiment(Configurable):
     split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"
+    overlap: Overlap = "refused"
 
     def __post_init__(self) -> None:
         if len(self.split_fractions) != 3:

@@ -6,7 +6,7 @@ width.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -47,18 +47,32 @@ MAX_TEXTS, MAX_WORDS, MAX_VECTORS = 2, 5, 32
 LOCAL_FIELDS = frozenset({"pooled", "local", "attention"})
 
 
-def inspect_run(run_dir: Path, runtime: Runtime, *, num_images: int = DEFAULT_IMAGES) -> Inspection:
+def inspect_run(
+    run_dir: Path,
+    runtime: Runtime,
+    *,
+    num_images: int = DEFAULT_IMAGES,
+    allow_changed: bool = False,
+) -> Inspection:
     """Everything that can be shown of a finished run. Trains nothing and writes nothing.
 
     ``num_images`` test images of the run's own dataset, spread evenly over its test list, are
-    searched for patches. Raises ValueError for a folder that is not that of a finished run.
+    searched for patches. Raises ValueError for a folder that is not that of a finished run, and,
+    unless ``allow_changed``, where what the run depended on has changed; the scores are then those
+    of now.
     """
     if num_images < 1:
         raise ValueError(f"images must be at least 1, got {num_images}")
     record = read_finished(run_dir)
-    built = reload(run_dir, runtime)
-    predictions = read_predictions(run_dir) or _predicted_again(built)
+    built = reload(run_dir, runtime, allow_changed=allow_changed)
+    predictions = {} if built.changes else read_predictions(run_dir)
+    if not predictions:
+        scores = [score_images(built, *scored) for scored in built.scored()]
+        predictions = {score.predicted.target: score.predicted for score in scores}
+        record = replace(record, evaluations=tuple(score.evaluation for score in scores))
     missing: dict[str, str] = {}
+    if built.changes:
+        record = replace(record, message=f"changed since the run: {'; '.join(built.changes)}")
     with torch.no_grad():
         looked = _look(built, num_images, missing)
         slots = _slots(built, looked, missing)
@@ -87,12 +101,6 @@ def read_finished(run_dir: Path) -> RunRecord:
         state = "has no record" if record is None else f"has the status {record.status!r}"
         raise ValueError(f"{run_dir} {state}: give the folder of a run that has finished")
     return record
-
-
-def _predicted_again(built: Assembly) -> dict[str, PredictedClasses]:
-    """What a run that did not store its predictions predicts."""
-    found = [score_images(built, *scored).predicted for scored in built.scored()]
-    return {p.target: p for p in found}
 
 
 def _confused(

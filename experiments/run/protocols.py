@@ -33,6 +33,10 @@ OWN_TEMPLATE = (
 )
 
 
+class UnscorableError(ValueError):
+    """A class list that a run would score cannot be bound by its method."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
     """The rules of one protocol.

@@ -1,9 +1,12 @@
 """One run: build everything from a configuration, train, evaluate, and record the outcome."""
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,30 +16,36 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
 from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset
+from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
+from core.finite import NotFiniteError
 from core.seeding import Seeds
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
 from core.store.predictions import PredictedClasses, write_predictions
-from core.store.record import Cost, Evaluation, RunRecord
+from core.store.record import Cost, Evaluation, RunRecord, read_record
 from core.store.settings import read_config, write_config
 from core.train.batches import ImageSource
-from core.train.checkpoints import load_checkpoint, save_checkpoint
+from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from core.types import ClassNames
 from experiments.run.data_inputs import DataInputs, read_data_inputs
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
+from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
+from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,7 @@ class Assembly:
     source: ImageSource
     seeds: Seeds
     autocast: AbstractContextManager[Any]
+    changes: tuple[str, ...] = ()  # of what a stored run depended on, where they are allowed
 
     @property
     def dataset(self) -> Dataset:
@@ -75,12 +85,20 @@ class Assembly:
         """The class subsets of the run's own dataset that the protocol scores."""
         return self.protocol.scored
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprints of the data and of the frozen model, as a record holds them."""
+        trains, spec = bool(self.model.trainable()), self.model.method.clip.spec
+        return {
+            **self.inputs.fingerprints,
+            "few_shot": self.dataset.fingerprint if trains else "",
+            "backbone": spec.fingerprint,
+            "activation": "quick-GELU" if spec.quick_gelu else "GELU",
+        }
+
     def scored(self) -> list[tuple[Dataset, ClassSubset]]:
         """Everything that the protocol scores: its own subsets, then the other datasets."""
-        return [
-            *((self.dataset, subset) for subset in self.scored_subsets()),
-            *((dataset, "all") for dataset in self.inputs.targets),
-        ]
+        return list(scored_parts(self.protocol, self.inputs))
 
 
 def run(
@@ -100,24 +118,30 @@ def run(
 
     Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
     ``weights.safetensors``, ``correct.json`` (which test images were predicted correctly) and
-    ``predictions.json`` (what was predicted) into ``run_dir``. A loss that is not finite gives a
-    record with the status "diverged". Raises ValueError for bad input.
+    ``predictions.json`` (what was predicted) into ``run_dir``. A loss, a learned tensor or a logit
+    that is not finite gives a record with the status "diverged". Raises ValueError for bad input,
+    weights that are not finite among it.
     """
     started = time.perf_counter()
     write_config(run_dir, config.text())
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
-    with epoch_log(run_dir, on_progress) as log:
+    built.inputs.check_overlap()
+    check_scored_classes(config, built.inputs, built.model.method.clip)
+    require_decodable(config, built.inputs, runtime, training=learn is None)
+    with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
-            result = (learn or train)(built, log)
-        except DivergedError as error:
+            result = (learn or train)(built, epochs)
+            sha256 = save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+            trained = time.perf_counter()
+            scores = [score_images(built, *scored) for scored in built.scored()]
+        except (DivergedError, NotFiniteError) as error:
+            if learn is not None or not built.model.trainable():
+                raise  # nothing was trained that could have diverged
             return replace(record, status="diverged", message=str(error))
-        save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
-        trained = time.perf_counter()
-        scores = [score_images(built, *scored) for scored in built.scored()]
         ended = time.perf_counter()
         write_correct_images(run_dir, [score.correct for score in scores])
         write_predictions(run_dir, [score.predicted for score in scores])
@@ -129,9 +153,13 @@ def run(
             peak_memory_mb=peak_memory_mb(device),
             trainable_parameters=sum(p.numel() for p in built.model.trainable()),
         )
-        epoch = result.selected_epoch
-        evaluations = tuple(score.evaluation for score in scores)
-        return replace(record, evaluations=evaluations, cost=cost, selected_epoch=epoch)
+        return replace(
+            record,
+            evaluations=tuple(score.evaluation for score in scores),
+            cost=cost,
+            selected_epoch=result.selected_epoch,
+            weights_sha256=sha256 if learned_state(built.model) else "",
+        )
 
 
 def train(built: Assembly, log: Progress) -> FitResult:
@@ -143,7 +171,7 @@ def train(built: Assembly, log: Progress) -> FitResult:
         return FitResult()
     assert built.budget is not None
     batches = built.source.training(
-        class_subset(built.dataset, built.trained_subset),
+        _trained_part(built),
         need=frozenset({"pooled"}) | refiner.needs(),
         num_views=settings.num_views,
         batch_size=settings.batch_size,
@@ -246,31 +274,54 @@ def assemble(config: Config, runtime: Runtime) -> Assembly:
     )
 
 
-def reload(run_dir: Path, runtime: Runtime) -> Assembly:
-    """A finished run, rebuilt with its learned weights. Raises ValueError for missing files."""
+def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> Assembly:
+    """A finished run, rebuilt with its learned weights.
+
+    Raises ValueError for missing files, for learned weights that are not those of its record, and,
+    unless ``allow_changed``, for data, class names or frozen weights that are not.
+    """
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
-    built = assemble(config, runtime)
-    load_checkpoint(run_dir / WEIGHTS_NAME, built.model)
+    record = read_record(run_dir)
+    built = assemble(_allowing(config) if allow_changed else config, runtime)
+    if record is not None:
+        names = {
+            _target(built, *scored): class_subset(*scored).class_names for scored in built.scored()
+        }
+        what_of = partial(built.inputs.what_changed, cache_dir=runtime.cache_dir)
+        changes = (
+            *changed_inputs(record.fingerprints, built.fingerprints, what_of),
+            *changed_class_names(record, names),
+        )
+        check_unchanged(run_dir, changes, allow_changed=allow_changed)
+        built = replace(built, changes=changes)
+    sha256 = "" if record is None else record.weights_sha256
+    if not sha256 and learned_state(built.model):
+        log.warning("%s holds no checksum of its learned weights: not checked", run_dir)
+    load_checkpoint(run_dir / WEIGHTS_NAME, built.model, sha256=sha256)
     built.model.eval()
     return built
+
+
+def _allowing(config: Config) -> Config:
+    """The configuration with the changes of its parts allowed as well."""
+    asked = [key for key in config.operative("experiment") if key.endswith(".allow_changed")]
+    return config.with_bindings(dict.fromkeys(asked, True), "--allow-changed")
 
 
 def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> dict[str, str]:
     """Fingerprints of what a run depends on besides its configuration: datasets and weights.
 
-    Raises ValueError for a configuration that breaks its protocol.
+    Raises ValueError for a configuration that breaks its protocol, for test images that are
+    training images too, and for a method that cannot score all classes that the protocol scores.
     """
     inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
+    inputs.check_overlap()
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
     )
+    check_scored_classes(config, inputs, clip)
     return {**inputs.fingerprints, "backbone": clip.spec.fingerprint}
-
-
-def class_names(dataset: Dataset, template: str | None) -> ClassNames:
-    """The class names that a method scores, with the dataset's template or another one."""
-    return ClassNames(names=dataset.class_names, template=template or dataset.template)
 
 
 def _describe(
@@ -294,13 +345,33 @@ def _describe(
         shots=settings.shots if trains else 0,
         status="finished",
         batch_coupled=method.batch_coupled,
-        fingerprints={
-            **built.inputs.fingerprints,
-            "few_shot": built.dataset.fingerprint if trains else "",
-            "backbone": method.clip.spec.fingerprint,
-        },
+        fingerprints=built.fingerprints,
         environment=describe_environment(runtime.device),
+        drawn_per_class=_drawn_per_class(built) if trains else (),
+        shared_images=_num_seen(built) if trains else 0,
     )
+
+
+def _trained_part(built: Assembly) -> Dataset:
+    """The images that training sees, after the few-shot draw."""
+    return class_subset(built.dataset, built.trained_subset)
+
+
+def _drawn_per_class(built: Assembly) -> tuple[int, ...]:
+    """The training images of each trained class."""
+    part = _trained_part(built)
+    counts = Counter(item.label for item in part.train)
+    return tuple(counts[label] for label in range(len(part.class_names)))
+
+
+def _num_seen(built: Assembly) -> int:
+    """How many of the test images training sees as well; without an overlap of lists, none."""
+    if not built.inputs.overlaps and not built.dataset.test_only:
+        return 0
+    part = _trained_part(built)
+    tests = [class_subset(*scored) for scored in built.scored()]
+    trained = ImageList(part, part.train)
+    return sum(shared_images(ImageList(test, test.test), trained).number for test in tests)
 
 
 def _budget(settings: Experiment, model: RefinedMethod) -> Budget | None:

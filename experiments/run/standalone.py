@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config import Config
 from core.data.dataset import ClassSubset
+from core.data.dataset_names import one_name_each
 from core.store.record import Evaluation, RunRecord, write_record
 from core.train.fit import FitResult
 from experiments.configs import read_config_file
 from experiments.run.data_inputs import read_dataset
+from experiments.run.dataset_names import with_canonical_names
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
 
@@ -57,6 +59,7 @@ def run_alone(
 
     ``prints`` are fingerprints that enter the identity in addition to those of data and backbone.
     """
+    config = with_canonical_names(config, runtime.data_root)
     found = fingerprints(config, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     identity = config.identity("experiment", {**found, **prints})
     folder = out or home / identity
@@ -76,19 +79,38 @@ def run_alone(
     return folder, record
 
 
-def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
+class Rescored(NamedTuple):
+    """Scores of a finished run, and what changed since it was made, where that is allowed."""
+
+    evaluations: list[Evaluation]
+    changes: tuple[str, ...]
+
+
+def rescore_run(
+    run_dir: Path, dataset: str, classes: str, runtime: Runtime, *, allow_changed: bool = False
+) -> Rescored:
     """Score a finished run on everything its protocol scores, or on the classes of one dataset.
 
-    Nothing is trained. Raises ValueError for an unknown subset or dataset.
+    Nothing is trained. Raises ValueError for an unknown subset or dataset, and, unless
+    ``allow_changed``, where data, class names or frozen weights are not those of its record.
     """
     subsets = get_args(ClassSubset)
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
     named = tuple(s for s in subsets if s == classes)
-    built = reload(run_dir, runtime)
+    built = reload(run_dir, runtime, allow_changed=allow_changed)
     if not dataset and not named:
-        return [evaluate(built, *scored) for scored in built.scored()]
-    if not dataset or dataset == built.dataset.name:
-        return [evaluate(built, built.dataset, s) for s in named or built.scored_subsets()]
-    other = read_dataset(built.settings, dataset, runtime)
-    return [evaluate(built, other, s) for s in named or ("all",)]
+        asked = built.scored()
+        return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+    own = one_name_each([built.dataset.name, *filter(None, [dataset])], runtime.data_root)
+    if not dataset or own[dataset] == own[built.dataset.name]:
+        asked = [(built.dataset, s) for s in named or built.scored_subsets()]
+    else:
+        other = read_dataset(built.settings, dataset, runtime)
+        asked = [(other, s) for s in named or ("all",)]
+    return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+
+
+def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
+    """The scores of ``rescore_run``, where nothing has changed since the run."""
+    return rescore_run(run_dir, dataset, classes, runtime).evaluations

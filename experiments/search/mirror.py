@@ -6,23 +6,23 @@ The ledger is authoritative; the copy is derived from it and the definition, and
 import importlib.util
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from core.store.names import JOURNAL_NAME, STORAGE_LOG_NAME
 from core.store.search import read_definition
+from core.store.secrets import masked_url, without_secrets
 from experiments.search.ledger import LedgerEvent, asked_trials, read_events, told_trials
 from experiments.study.progress import Progress
 from experiments.study.tracking import UiCommand, free_port
 
 JOURNAL = "journal:"
 EXTRAS: Mapping[str, str] = {"psycopg": "pip install 'refinelab[postgresql]'"}
-PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
 STATE_ATTRIBUTE = "refinelab.state"
 NUMBER_ATTRIBUTE = "refinelab.trial"
 
@@ -60,10 +60,11 @@ class StorageMirror:
         except Exception as error:
             self.broken = True
             log = self.search_dir / STORAGE_LOG_NAME
-            log.write_text(traceback.format_exc())
-            reason = str(error).partition("\n")[0][:300]
+            with suppress(OSError):
+                log.write_text(without_secrets(traceback.format_exc(), self.url))
+            reason = without_secrets(str(error), self.url).partition("\n")[0][:300]
             self.progress.note(
-                f"the study's copy in {_without_password(self.url)} is out of date "
+                f"the study's copy in {masked_url(self.url)} is out of date "
                 f"({type(error).__name__}: {reason}); nothing is lost; rerun the command to update "
                 f"it; see {log}"
             )
@@ -76,7 +77,7 @@ def check_storage(url: str) -> None:
 
     if url.startswith(JOURNAL):
         return
-    shown = _without_password(url)
+    shown = masked_url(url)
     try:
         make_url(url).get_dialect().import_dbapi()
     except ArgumentError:
@@ -89,10 +90,6 @@ def check_storage(url: str) -> None:
         raise ValueError(
             f"search.storage = {shown!r} needs the package {error.name!r}: {remedy}"
         ) from None
-
-
-def _without_password(url: str) -> str:
-    return PASSWORD.sub("***", url)
 
 
 def copy_search(search_dir: Path, url: str | None, *, only: Iterable[str] = ()) -> Any:
@@ -116,8 +113,8 @@ def copy_search(search_dir: Path, url: str | None, *, only: Iterable[str] = ()) 
         )
         if [d.name.lower() for d in study.directions] != definition["directions"]:
             raise ValueError(
-                f"{url} holds a study {definition['study']!r} with other directions: use another "
-                "storage"
+                f"{masked_url(url or '')} holds a study {definition['study']!r} with other "
+                "directions: use another storage"
             )
         there = {t.user_attrs.get(NUMBER_ATTRIBUTE) for t in study.get_trials(deepcopy=False)}
         for trial in _frozen(definition, read_events(search_dir), frozenset(only)):

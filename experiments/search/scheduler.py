@@ -29,6 +29,7 @@ from experiments.search.ledger import (
 )
 from experiments.search.mirror import Mirror, NullMirror, StorageMirror, check_storage
 from experiments.search.samplers import Pruner, Sampler
+from experiments.search.scorable import check_choices
 from experiments.search.settings import (
     OBJECTIVES,
     Search,
@@ -84,6 +85,7 @@ def run_trials(
     progress = progress or NoProgress()
     space = space_of(setup)
     definition = definition_of(setup, space, fingerprint_of)
+    check_choices(setup, space, fingerprint_of)
     url = setup.search.storage
     if url:
         check_storage(url)
@@ -93,7 +95,8 @@ def run_trials(
         if ledger.num_lost:
             progress.note(
                 f"{ledger.path}: a torn end of {ledger.num_lost} line(s) was cut off and kept as "
-                f"{ledger.path.name}.damaged; its trials are asked for again"
+                f"{ledger.kept.name if ledger.kept else ledger.path.name}; its trials are asked "
+                "for again"
             )
         _check_length(setup, ledger, search_dir)
         mirror = StorageMirror(search_dir, url, progress) if url else NullMirror()
@@ -108,7 +111,11 @@ def run_trials(
             search_dir, executor, runtime, tracker or NullTracker(), progress, scheduler=scheduler
         )
         outcome = driver.run(scheduler.begin(), max_attempts=MAX_ATTEMPTS, retry_failed=False)
-        scheduler.publish()
+        try:
+            scheduler.publish()
+        except OSError:
+            if not outcome.paused:
+                raise
     return SearchOutcome(scheduler=scheduler, study=outcome)
 
 

@@ -384,7 +384,7 @@ def keep_definition(definition: Mapping[str, Any], search_dir: Path) -> None:
     if not is_search(search_dir):
         write_definition(search_dir, definition)
         return
-    stored = read_definition(search_dir)
+    stored = read_definition(search_dir, check=False)
     del stored["schema_version"]
     differences = list(_differences(stored, definition))
     if differences:
@@ -394,6 +394,7 @@ def keep_definition(definition: Mapping[str, Any], search_dir: Path) -> None:
             f"{search_dir} holds another search of this name: {shown}{more}; restore them, or "
             "use another search.study"
         )
+    read_definition(search_dir)
 
 
 def _differences(old: object, new: object, name: str = "") -> Iterator[str]:

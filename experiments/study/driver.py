@@ -4,7 +4,9 @@ The driver alone writes records, so a run is done exactly when its result has ar
 be killed at any moment; the same call continues. A scheduler may add cells as others end.
 """
 
+import errno
 import json
+import os
 import shutil
 import signal
 import threading
@@ -16,8 +18,18 @@ from types import FrameType
 from typing import Any, Protocol, Self
 
 from core.config import config_from_text
-from core.store.manifest import change_of, read_manifest, write_manifest
-from core.store.names import DAMAGED_SUFFIX, INSPECTION_NAME, OUTPUT_NAME, PREVIOUS_SUFFIX
+from core.store.atomic import keep_copy
+from core.store.documents import NewerSchemaError
+from core.store.manifest import Manifest, change_of, read_manifest, write_manifest
+from core.store.names import (
+    CONFIG_NAME,
+    DAMAGED_SUFFIX,
+    INSPECTION_NAME,
+    MANIFEST_NAME,
+    OUTPUT_NAME,
+    PREVIOUS_SUFFIX,
+    RERUN_SUFFIX,
+)
 from core.store.record import (
     STATUSES,
     RunRecord,
@@ -28,6 +40,7 @@ from core.store.record import (
     write_record,
 )
 from core.store.settings import has_config, read_config
+from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
 from experiments.study.lock import StudyLock
 from experiments.study.planner import ROOT, Cell, Plan
@@ -35,6 +48,7 @@ from experiments.study.progress import NoProgress, Progress
 from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.workers.jobs import Event, Executor, Job
 
+PAUSING = "pausing after the current runs, and no attempt is counted"
 STOPPING = "stopping after the current runs; press Ctrl-C again to stop immediately"
 POLL_SECONDS = 0.5
 HURRIED_SECONDS = 3.0
@@ -45,7 +59,8 @@ class StudyOutcome:
     """The outcome of the cells.
 
     ``skipped`` were finished before; ``failed`` and ``diverged`` include those of earlier calls;
-    ``left`` are still to be run because the study was interrupted.
+    ``left`` are still to be run because the study was interrupted or, with the reason ``paused``,
+    because its files could not be written.
     """
 
     done: tuple[Cell, ...]
@@ -53,6 +68,7 @@ class StudyOutcome:
     failed: tuple[Cell, ...]
     diverged: tuple[Cell, ...]
     left: tuple[Cell, ...]
+    paused: str = ""
 
     @property
     def interrupted(self) -> bool:
@@ -82,18 +98,33 @@ def run_study(
     """Run the unfinished cells of a plan; closes the executor and the tracker.
 
     A cell that failed ``max_attempts`` times gets a record of the failure, and later calls skip it
-    unless ``retry_failed``. After the first Ctrl-C or SIGTERM the current runs finish; the second
-    stops immediately.
+    unless ``retry_failed``. After the first Ctrl-C or SIGTERM the current runs finish, unless they
+    show no sign of life; the second stops immediately. Where the disk is full or the folder cannot
+    be written, the study pauses: no attempt counts, and the same call goes on.
 
-    Raises ValueError where another driver works on the study.
+    Raises ValueError where another driver works on the study, or a newer version of RefineLab did.
     """
     progress = progress or NoProgress()
     with StudyLock(study_dir, steal=steal_lock):
-        if change := change_of(study_dir, plan.manifest):
-            progress.note(str(change))
-        write_manifest(study_dir, plan.manifest)
+        keep_manifest(study_dir, plan.manifest, progress)
         driver = Driver(study_dir, executor, runtime, tracker or NullTracker(), progress)
         return driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
+
+
+def keep_manifest(study_dir: Path, manifest: Manifest, progress: Progress) -> None:
+    """Write the manifest of a study; tells how it has changed. A damaged one is kept as a copy.
+
+    Raises NewerSchemaError for one of a newer version.
+    """
+    try:
+        if change := change_of(study_dir, manifest):
+            progress.note(str(change))
+    except NewerSchemaError:
+        raise
+    except ValueError as error:
+        kept = keep_copy(study_dir / MANIFEST_NAME)
+        progress.note(f"{error}; it is written again from the configuration, kept as {kept.name}")
+    write_manifest(study_dir, manifest)
 
 
 def rerun(
@@ -104,21 +135,27 @@ def rerun(
     runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
+    steal_lock: bool = False,
 ) -> StudyOutcome:
     """Repeat the run of one cell of a study, whatever its state.
 
-    The old record is kept beside the new one as ``record.json.previous``; what was shown of its
-    weights is removed, because it would stand for the new ones.
+    The run is made in a folder of its own, and takes the place of the old one when it has ended.
+    A run that fails or is interrupted leaves the old one as it was. The old record is kept beside
+    the new one as ``record.json.previous``; what was shown of its weights is removed, because it
+    would stand for the new ones.
     """
-    with StudyLock(study_dir):
+    with StudyLock(study_dir, steal=steal_lock):
         cell = _stored_cell(study_dir, identity)
-        if has_record(study_dir, identity):
-            rename_record(study_dir, identity, PREVIOUS_SUFFIX)
-        shutil.rmtree(study_dir / identity / INSPECTION_NAME, ignore_errors=True)
-        driver = Driver(
+        config_from_text(cell.config_text, str(study_dir / identity / CONFIG_NAME))
+        aside = study_dir / f"{identity}{RERUN_SUFFIX}"
+        shutil.rmtree(aside, ignore_errors=True)
+        driver = Repetition(
             study_dir, executor, runtime, tracker or NullTracker(), progress or NoProgress()
         )
-        return driver.run((cell,), max_attempts=1, retry_failed=True)
+        try:
+            return driver.run((cell,), max_attempts=1, retry_failed=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _stored_cell(study_dir: Path, identity: str) -> Cell:
@@ -196,6 +233,9 @@ class Driver:
         self.left: list[Cell] = []
         self.skipped: list[Cell] = []
         self.ended: dict[str, list[Cell]] = {status: [] for status in STATUSES}
+        self.unwritten: list[tuple[Cell, RunRecord]] = []
+        self.paused = ""
+        self.draining = False
 
     def run(self, cells: Sequence[Cell], *, max_attempts: int, retry_failed: bool) -> StudyOutcome:
         """Run the cells that are not done and return the outcome."""
@@ -208,6 +248,7 @@ class Driver:
             try:
                 with suppress(KeyboardInterrupt):
                     self._work(interrupts, max_attempts, retry_failed)
+                    self._write_late()
             finally:
                 self.executor.close()
                 self.progress.end()
@@ -230,12 +271,18 @@ class Driver:
                 waiting += self.scheduler.ended(cell, record)
         return to_run
 
+    def _run_dir(self, identity: str) -> Path:
+        """Where a run writes its files."""
+        return self.study_dir / identity
+
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
         """Sort a cell by the content of its folder; returns the record of a done cell. A damaged
         record is kept under another name.
         """
         try:
             record = read_run(self.study_dir, cell.identity)
+        except NewerSchemaError:
+            raise
         except ValueError as error:
             kept = rename_record(self.study_dir, cell.identity, DAMAGED_SUFFIX)
             self.progress.note(f"{error}; kept as {kept.name}; {cell.label} is rerun")
@@ -255,26 +302,52 @@ class Driver:
             self.executor.submit(self._job(cell, max_attempts))
 
     def _work(self, interrupts: "_Interrupts", max_attempts: int, retry_failed: bool) -> None:
-        """Submit all open cells and wait for them; once interrupted, only for the running ones."""
+        """Submit all open cells and wait for them; once interrupted or paused, only for the running
+        ones.
+        """
         self._submit(list(self.open.values()), max_attempts)
-        draining = False
         while self.open:
-            if interrupts.count and not draining:
-                draining = True
-                self.progress.note(STOPPING)
-            if draining:
+            if (interrupts.count or self.paused) and not self.draining:
+                self.draining = True
+                self.executor.hurry()
+                self.progress.note(STOPPING if interrupts.count else f"{self.paused}; {PAUSING}")
+            if self.draining:
                 for key in [key for key in self.queued if self.executor.cancel(key)]:
                     self.left.append(self.open.pop(key))
                     del self.queued[key]
             for event in self.executor.poll(POLL_SECONDS):
                 ended = self._handle(event)
-                if ended is not None and not draining:
-                    more = self.scheduler.ended(*ended)
-                    self._submit(self._admit_all(more, retry_failed), max_attempts)
-                    self.progress.catch_up(self.scheduler.done)
+                if ended is not None and not self.draining and not self.paused:
+                    self._follow(*ended, max_attempts, retry_failed)
+
+    def _follow(self, cell: Cell, record: RunRecord, max_attempts: int, retry_failed: bool) -> None:
+        """Submit what the scheduler adds after a run."""
+        try:
+            more = self.scheduler.ended(cell, record)
+        except OSError as error:
+            self._pause(error)
+            return
+        self._submit(self._admit_all(more, retry_failed), max_attempts)
+        self.progress.catch_up(self.scheduler.done)
+
+    def _pause(self, error: OSError) -> None:
+        """Stop because a file cannot be written; anything else is an error."""
+        problem = storage_problem(error, self.study_dir)
+        if not problem:
+            raise error
+        self.paused = self.paused or problem
+
+    def _write_late(self) -> None:
+        """Write the records that could not be written when their runs ended, if there is room."""
+        for cell, record in self.unwritten:
+            with suppress(OSError):
+                self._commit(cell, record)
+                continue
+            self.left.append(cell)
+        self.unwritten = []
 
     def _job(self, cell: Cell, max_attempts: int) -> Job:
-        run_dir = self.study_dir / cell.identity
+        run_dir = self._run_dir(cell.identity)
         payload = {
             "config": cell.config_text,
             "run_dir": str(run_dir),
@@ -291,6 +364,7 @@ class Driver:
             affinity=cell.dataset,
             max_attempts=max_attempts,
             log=run_dir / OUTPUT_NAME,
+            home=self.study_dir,
         )
 
     def _handle(self, event: Event) -> tuple[Cell, RunRecord] | None:
@@ -303,15 +377,33 @@ class Driver:
         elif event.kind == "retry":
             self.queued[event.key] = None
             self.progress.note(f"{cell.label}: attempt {event.attempt} failed: {event.message}")
+        elif event.kind == "returned":
+            self.queued[event.key] = None
+            self.progress.note(f"{cell.label}: {event.message}")
+            if not self.draining:
+                self.paused = self.paused or event.message
         else:
             record = self._record_of(cell, event)
-            self._commit(cell, record)
+            written = self._try_to_commit(cell, record)
             del self.open[event.key]
-            return cell, record
+            return (cell, record) if written else None
         return None
 
+    def _try_to_commit(self, cell: Cell, record: RunRecord) -> bool:
+        """Write a record; where that is impossible, pause and keep it for a last try."""
+        try:
+            self._commit(cell, record)
+        except OSError as error:
+            self._pause(error)
+            self.unwritten.append((cell, record))
+            return False
+        return True
+
     def _commit(self, cell: Cell, record: RunRecord) -> None:
+        """Write a record; raises OSError where that is impossible."""
         run_dir = self.study_dir / cell.identity
+        if not self.study_dir.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.study_dir))
         write_record(run_dir, record)
         self.ended[record.status].append(cell)
         if record.status == "failed":
@@ -323,7 +415,7 @@ class Driver:
         """The record of an ended job; the plan takes precedence over what the run reports."""
         if event.kind == "failed":
             attempts = "1 attempt" if event.attempt == 1 else f"{event.attempt} attempts"
-            logged = (self.study_dir / cell.identity / OUTPUT_NAME).exists()
+            logged = (self._run_dir(cell.identity) / OUTPUT_NAME).exists()
             see = f"; see {OUTPUT_NAME}" if logged else ""
             return _failed_record(cell, f"{event.message} ({attempts}{see})")
         try:
@@ -340,8 +432,40 @@ class Driver:
             skipped=tuple(self.skipped),
             failed=tuple(self.ended["failed"]),
             diverged=tuple(self.ended["diverged"]),
-            left=(*self.left, *self.open.values()),
+            left=(*self.left, *self.open.values(), *(cell for cell, _ in self.unwritten)),
+            paused=self.paused,
         )
+
+
+class Repetition(Driver):
+    """Runs a cell again in a folder of its own, which takes the place of the old one at its end.
+
+    A run that fails leaves the old record and weights as they were.
+    """
+
+    def _run_dir(self, identity: str) -> Path:
+        return self.study_dir / f"{identity}{RERUN_SUFFIX}"
+
+    def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
+        self.open[cell.identity] = cell
+        return None
+
+    def _commit(self, cell: Cell, record: RunRecord) -> None:
+        run_dir, new = self.study_dir / cell.identity, self._run_dir(cell.identity)
+        if record.status == "failed" and has_record(self.study_dir, cell.identity):
+            with suppress(FileNotFoundError):
+                os.replace(new / OUTPUT_NAME, run_dir / OUTPUT_NAME)
+            self.ended["failed"].append(cell)
+            self.progress.note(f"{cell.label}: {record.message}")
+            self.progress.note(f"{run_dir} keeps its earlier record and weights")
+            self.progress.finished(cell.identity, cell.label, record.status)
+            return
+        if has_record(self.study_dir, cell.identity):
+            rename_record(self.study_dir, cell.identity, PREVIOUS_SUFFIX)
+        shutil.rmtree(run_dir / INSPECTION_NAME, ignore_errors=True)
+        for file in new.iterdir() if new.is_dir() else ():
+            os.replace(file, run_dir / file.name)
+        super()._commit(cell, record)
 
 
 def _failed_record(cell: Cell, message: str) -> RunRecord:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.config import Config, config_from_text
 from core.store.manifest import ManifestChange, change_of
 from core.store.record import RunRecord
 from experiments.study.planner import Plan
@@ -44,6 +45,14 @@ def dry_run(plan: Plan, study_dir: Path, *, jobs: int) -> DryRun:
         change=change_of(study_dir, plan.manifest),
         rows=tuple(_variant_rows(plan, records)),
     )
+
+
+def unfinished_configs(plan: Plan, study_dir: Path) -> Iterator[Config]:
+    """The configurations of the runs that have no record yet."""
+    records = read_valid_records(study_dir, [cell.identity for cell in plan.runs])
+    for cell in plan.runs:
+        if cell.identity not in records:
+            yield config_from_text(cell.config_text, cell.label)
 
 
 def _variant_rows(plan: Plan, records: Mapping[str, RunRecord]) -> Iterator[dict[str, Any]]:

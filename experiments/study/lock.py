@@ -88,7 +88,8 @@ class StudyLock:
     def _refusal(self, holder: Holder | None) -> str:
         return (
             f"study {self.path.parent.name!r} is in use by {holder or 'another process'}: "
-            f"wait for it to finish or stop it; if it no longer exists, remove {self.path}"
+            f"wait for it to finish or stop it; if it no longer exists, give --steal-lock, or "
+            f"remove {self.path}"
         )
 
 

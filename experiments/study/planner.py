@@ -17,7 +17,7 @@ from typing import Any, Literal
 from core.config import Config, Configurable, NonNegativeInt, Reference, format_value, register
 from core.store.manifest import MAX_SEED, Manifest, ManifestCell, ManifestVariant
 from core.store.names import checked_study_name
-from experiments.run.protocols import FEW_SHOTS
+from experiments.run.protocols import FEW_SHOTS, UnscorableError
 from experiments.study.overrides import SETTINGS, CellGroup, check_overrides, read_overrides
 from experiments.study.replaced import check_not_replaced, replaced_settings
 
@@ -150,19 +150,20 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
     configs = _configs(common, grid, variants)
     _check_bindings(common, variants, configs)
     cells: list[Cell] = []
+    unscorable: dict[CellGroup, str] = {}
     for dataset, shots in itertools.product(grid.datasets, points):
-        columns = [
-            _cells_over_seeds(
-                variant,
-                configs[group := CellGroup(variant.name, dataset, shots)],
-                group,
-                grid.seeds,
-                fingerprint_of,
-            )
-            for variant in variants
-        ]
+        columns: list[list[Cell]] = []
+        for variant in variants:
+            config = configs[group := CellGroup(variant.name, dataset, shots)]
+            try:
+                columns.append(
+                    _cells_over_seeds(variant, config, group, grid.seeds, fingerprint_of)
+                )
+            except UnscorableError as error:
+                unscorable[group] = str(error)
         rows = itertools.zip_longest(*columns)
         cells += [cell for row in rows for cell in row if cell]
+    _refuse_unscorable(unscorable)
     return Plan(
         grid=grid, variants=variants, cells=tuple(_with_notes(cells, variants)), notes=tuple(notes)
     )
@@ -186,6 +187,14 @@ def _check_axes(grid: Grid) -> None:
     ]
     for source, keys in named:
         check_not_replaced(keys, source, _replaced_by(grid))
+
+
+def _refuse_unscorable(problems: Mapping[CellGroup, str]) -> None:
+    """Raise ValueError that names every cell whose classes could not be scored after training."""
+    if problems:
+        groups = [f"{group.variant!r} on {group.dataset}" for group in problems]
+        others = f"; also {', '.join(groups[1:])}" if groups[1:] else ""
+        raise ValueError(f"{groups[0]}: {next(iter(problems.values()))}{others}")
 
 
 def _configs(common: Config, grid: Grid, variants: Sequence[Variant]) -> dict[CellGroup, Config]:

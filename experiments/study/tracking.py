@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, TextIO, cast
 
 from filelock import FileLock, Timeout
 
@@ -27,6 +27,7 @@ from core.metrics import harmonic_mean
 from core.program import command_line
 from core.store.names import (
     ARTIFACTS_NAME,
+    CONFIG_NAME,
     MIRROR_LOCK_NAME,
     MIRROR_LOG_NAME,
     MLFLOW_LOCK_NAME,
@@ -34,7 +35,8 @@ from core.store.names import (
     RECORD_NAME,
 )
 from core.store.record import RunRecord, read_record, record_paths, to_json
-from core.store.settings import has_config, read_settings
+from core.store.secrets import without_secrets
+from core.store.settings import has_config, read_config, read_settings
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -44,12 +46,14 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
+URI_VARIABLE = "REFINELAB_MIRROR_URI"
 NICENESS = 10
 CLOSE_SECONDS = 60.0
 LOCK_SECONDS = 30.0
 MAX_PARAMS = 100
 MAX_KEY = 250
 MAX_VALUE = 6000
+CUT = " [cut; the whole text is in the artifact config.gin]"
 ILLEGAL = re.compile(r"[^\w\-.: /]", re.ASCII)
 IDENTITY_TAG = "refinelab.identity"
 CONTENT_TAG = "refinelab.record"
@@ -156,15 +160,24 @@ def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
 
 def _start_mirror(study_dir: Path, uri: str, *, niceness: int) -> subprocess.Popen[bytes]:
     search_path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    with (study_dir / MIRROR_LOG_NAME).open("ab") as log:
+    with _log_file(study_dir / MIRROR_LOG_NAME) as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(study_dir.absolute()), uri, str(niceness)],
+            [sys.executable, "-P", "-m", __name__, str(study_dir.absolute()), str(niceness)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**QUIET, **os.environ, "PYTHONPATH": search_path},
+            # Arguments are visible to everybody on the machine, and an address may hold a password.
+            env={**QUIET, **os.environ, "PYTHONPATH": search_path, URI_VARIABLE: uri},
             process_group=0,
         )
+
+
+def _log_file(path: Path) -> BinaryIO:
+    """The log, or nothing where it cannot be written."""
+    try:
+        return path.open("ab")
+    except OSError:
+        return open(os.devnull, "wb")
 
 
 def _wake_up(process: subprocess.Popen[bytes]) -> int:
@@ -189,6 +202,7 @@ def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> Mirr
 def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
     """The mirror process: one pass per wake-up, one when the driver ends, then a report."""
     os.nice(niceness)
+    sys.stderr = cast(TextIO, _WithoutSecrets(sys.stderr, uri))
     mirror = MlflowMirror(study_dir, uri)
     mirror.run_pass()
     while os.read(0, 65536):
@@ -196,6 +210,21 @@ def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
     report = mirror.run_pass()
     mirror.close()
     print(json.dumps(asdict(report)), flush=True)
+
+
+class _WithoutSecrets:
+    """A stream that masks passwords and tokens in what is written to it, line by line."""
+
+    def __init__(self, stream: TextIO, uri: str) -> None:
+        self.stream = stream
+        self.uri = uri
+
+    def write(self, text: str) -> int:
+        self.stream.write(without_secrets(text, self.uri))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 class MlflowMirror:
@@ -227,7 +256,8 @@ class MlflowMirror:
                 damaged = [text for path, stamp in sorted(new) if (text := self._take(path, stamp))]
             except Exception as error:
                 traceback.print_exc()
-                self.error = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+                text = without_secrets(f"{type(error).__name__}: {error}", self.uri)
+                self.error = text.splitlines()[0][:300]
         return MirrorReport(
             written=self.written,
             present=len(self.seen) - self.written,
@@ -309,6 +339,8 @@ class MlflowMirror:
         self.client.log_batch(run_id, metrics=metrics, params=params[:MAX_PARAMS])
         for first in range(MAX_PARAMS, len(params), MAX_PARAMS):
             self.client.log_batch(run_id, params=params[first : first + MAX_PARAMS])
+        if any(value.endswith(CUT) for value in [p.value for p in params]) and has_config(run_dir):
+            self.client.log_text(run_id, without_secrets(read_config(run_dir)), CONFIG_NAME)
         self.client.set_terminated(run_id, RUN_STATUS[record.status], end)
         return run_id
 
@@ -326,15 +358,21 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
 
 
 def settings_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
-    """The run's settings and factor levels."""
+    """The run's settings and factor levels, without passwords."""
     resolved = read_settings(run_dir) if has_config(run_dir) else {}
-    return {**resolved, **record.factors}
+    settings = {**resolved, **record.factors}
+    return {key: without_secrets(value) for key, value in settings.items()}
 
 
 def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
     """The run's settings and factor levels, with keys and lengths that MLflow accepts."""
     settings = settings_of(run_dir, record)
-    return {key: settings[own][:MAX_VALUE] for key, own in _legal_keys(settings).items()}
+    return {key: _short(settings[own]) for key, own in _legal_keys(settings).items()}
+
+
+def _short(value: str) -> str:
+    """A value that MLflow accepts; one that is too long says that it was cut."""
+    return value if len(value) <= MAX_VALUE else value[: MAX_VALUE - len(CUT)] + CUT
 
 
 def not_whole(run_dir: Path, record: RunRecord) -> dict[str, str]:
@@ -355,7 +393,7 @@ def tags_of(record: RunRecord) -> dict[str, str]:
         "selection": record.selection,
         "seed": "no seed" if record.seed is None else f"seed {record.seed}",
         "status": record.status,
-        "message": record.message,
+        "message": without_secrets(record.message),
     }
     return {key: value[:MAX_VALUE] for key, value in tags.items()}
 
@@ -404,7 +442,6 @@ def ui_command(runs_dir: Path, *, port: int = FIRST_PORT) -> UiCommand:
     """MLflow's web interface for ``runs_dir``, on this machine only, at the next free port."""
     port = free_port(port)
     options = {
-        "--backend-store-uri": tracking_uri(runs_dir),
         "--default-artifact-root": runs_dir.absolute().as_uri(),
         "--host": "127.0.0.1",
         "--port": str(port),
@@ -412,7 +449,12 @@ def ui_command(runs_dir: Path, *, port: int = FIRST_PORT) -> UiCommand:
     }
     argv = [sys.executable, "-m", "mlflow", "server"]
     argv += [word for pair in options.items() for word in pair]
-    env = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    env = {
+        **os.environ,
+        **QUIET,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri(runs_dir),
+    }
     return UiCommand(argv=tuple(argv), env=env, url=f"http://127.0.0.1:{port}")
 
 
@@ -430,4 +472,4 @@ def free_port(first: int) -> int:
 
 
 if __name__ == "__main__":
-    mirror_process(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    mirror_process(Path(sys.argv[1]), os.environ[URI_VARIABLE], int(sys.argv[2]))

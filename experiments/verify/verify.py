@@ -1,19 +1,21 @@
 """Replays sets of reference vectors with the methods and refiners and compares every tensor.
 
 Every tensor of a set is used: those that describe the model, parameters or inputs are loaded; all
-others must be reproduced.
+others must be reproduced. What cannot be checked has not passed: a set of an unknown case, half of
+a set, a set whose tensors are not those that it lists, and numbers that are not finite.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from core.finite import not_finite
+from core.suggestions import did_you_mean
+from core.tensor_files import first_line, read_safetensors
 from experiments.verify.cocoop import replay_cocoop
 from experiments.verify.coop import replay_coop
 from experiments.verify.ivlp import replay_ivlp
@@ -34,6 +36,8 @@ CASES: Mapping[str, Callable[[Vectors], Named]] = {
     "textrefiner_kd": replay_textrefiner_kd,
 }
 
+ENDINGS = (".json", ".safetensors")
+GIVEN = ("clip.", "param.", "in.")  # tensors that a replay is given
 FLOAT64_TOLERANCE = 1e-9
 FLOAT32_TOLERANCE = 2e-7
 ZERO_TOLERANCE = 1e-10  # where the recorded tensor is rounding noise around an exact zero
@@ -54,41 +58,101 @@ class Difference:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one set; ``problem`` is set when it could not be replayed at all."""
+    """The result of one set: "matched", "failed" or "not implemented".
+
+    ``problem`` is set when it could not be compared at all.
+    """
 
     name: str
     status: str
     differences: tuple[Difference, ...] = ()
     problem: str = ""
 
+    @property
+    def ok(self) -> bool:
+        return self.status == "matched"
 
-def find_sets(folder: Path) -> list[Path]:
-    """The ``.json`` files of all sets in a folder. Raises ValueError where there is none."""
-    found = [p for p in sorted(folder.glob("*.json")) if p.with_suffix(".safetensors").is_file()]
-    if not found:
+
+def find_sets(folder: Path, only: Sequence[str] = ()) -> list[Path]:
+    """The ``.json`` paths of all sets in a folder, of those too of which only one half is there.
+
+    ``only`` names the sets to check. Raises ValueError where there is none, and for an unknown
+    name.
+    """
+    names = {path.with_suffix(".json") for end in ENDINGS for path in folder.glob(f"*{end}")}
+    names -= set(other_files(folder))
+    if not names:
         raise ValueError(
             f"{folder} holds no reference vectors; a set is NAME.json with NAME.safetensors"
         )
-    return found
+    by_name = {path.stem: path for path in sorted(names)}
+    for name in only:
+        if name not in by_name:
+            near = did_you_mean(name, by_name) or f"; there are {', '.join(by_name)}"
+            raise ValueError(f"{folder} holds no set {name!r}{near}")
+    return [path for name, path in by_name.items() if not only or name in only]
+
+
+def other_files(folder: Path) -> list[Path]:
+    """JSON files that are certainly not sets: nothing in them or beside them is of one."""
+    alone = [p for p in sorted(folder.glob("*.json")) if not p.with_suffix(".safetensors").exists()]
+    return [path for path in alone if not _is_half(path)]
+
+
+def _is_half(path: Path) -> bool:
+    """Whether a JSON file without tensors was a set's; in doubt it was."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError):
+        return True
+    named = path.stem.split("_", 1)[-1] in CASES
+    return (
+        named or not raw or not isinstance(raw, dict) or bool({"constants", "tensors"} & set(raw))
+    )
 
 
 def verify_set(path: Path) -> Outcome:
     """Replay one set, named ``SOURCE_CASE``, and compare every recorded tensor."""
-    case = path.stem.split("_", 1)[-1]
+    name, tensors = path.stem, path.with_suffix(".safetensors")
+    if lost := [half.name for half in (path, tensors) if not half.is_file()]:
+        return Outcome(name, "failed", problem=f"{lost[0]} is missing; a set is both files")
+    case = name.split("_", 1)[-1]
     replay = CASES.get(case)
     if replay is None:
-        return Outcome(path.stem, "not implemented")
+        known = f"not checked: no case {case!r}; the cases are {', '.join(CASES)}"
+        return Outcome(name, "not implemented", problem=known)
     try:
         raw = json.loads(path.read_text())
-        vectors = Vectors(path.stem, raw["constants"], load_file(path.with_suffix(".safetensors")))
+        vectors = Vectors(name, raw["constants"], read_safetensors(tensors, "vectors"))
+        if problem := _unlisted(vectors, raw.get("tensors")) or _unfinished(vectors):
+            return Outcome(name, "failed", problem=problem)
         return _compare(vectors, dict(replay(vectors)))
-    except (SafetensorError, KeyError, ValueError, RuntimeError, IndexError) as error:
-        return Outcome(path.stem, "failed", problem=f"{type(error).__name__}: {error}")
+    except (KeyError, ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
+        return Outcome(name, "failed", problem=f"{type(error).__name__}: {first_line(error)}")
+
+
+def _unlisted(vectors: Vectors, listed: Mapping[str, object] | None) -> str:
+    """What a set lacks of the tensors that its JSON lists, or has beyond them."""
+    if listed is None:
+        return ""
+    there = vectors.tensors.keys()
+    found = {"lacks": sorted(listed.keys() - there), "also holds": sorted(there - listed.keys())}
+    words = [f"it {verb} {len(names)}, first {names[0]}" for verb, names in found.items() if names]
+    return f"its tensors are not those that it lists: {'; '.join(words)}" if words else ""
+
+
+def _unfinished(vectors: Vectors) -> str:
+    """Why the recorded values cannot be compared with anything."""
+    name = not_finite(vectors.tensors)
+    if name is not None:
+        return f"the recorded {name} is not finite, which matches nothing"
+    if all(name.startswith(GIVEN) for name in vectors.tensors):
+        return "it records inputs and parameters only, nothing to compare with"
+    return ""
 
 
 def _compare(vectors: Vectors, computed: Mapping[str, Tensor]) -> Outcome:
-    given = ("clip.", "param.", "in.")
-    expected = [k for k in vectors.tensors if not k.startswith(given) or k in computed]
+    expected = [k for k in vectors.tensors if not k.startswith(GIVEN) or k in computed]
     if absent := [k for k in expected if k not in computed]:
         return Outcome(vectors.name, "failed", problem=f"recorded but not computed: {absent}")
     differences = tuple(_difference(k, computed[k], vectors.tensors[k]) for k in sorted(expected))
@@ -100,6 +164,8 @@ def _difference(name: str, computed: Tensor, recorded: Tensor) -> Difference:
     """The largest absolute difference, with a tolerance relative to the largest recorded entry."""
     if computed.shape != recorded.shape:
         return Difference(f"{name} {tuple(computed.shape)}", float("inf"), 0.0)
+    if not recorded.numel():
+        return Difference(f"{name} (empty)", float("inf"), 0.0)
     if not recorded.is_floating_point():
         return Difference(name, float((computed.long() != recorded.long()).sum()), 0.0)
     tolerance = FLOAT64_TOLERANCE if recorded.dtype == torch.float64 else FLOAT32_TOLERANCE

@@ -1,8 +1,9 @@
 """Jobs, their events, and the interface of the executors that run them.
 
 A job is retried when its worker died or its function raised, up to ``max_attempts``; a ValueError
-is a user error and final at once. Every submitted job ends in exactly one "done" or "failed" event,
-unless it is cancelled.
+is a user error and final at once. Where the job is not to blame (a full disk, a folder that cannot
+be written), the attempt does not count and the job is "returned": it waits until it is cancelled or
+run again. Every submitted job ends in exactly one "done" or "failed" event, unless it is cancelled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ from typing import Any, Literal, Protocol
 class Job:
     """One call of the entry function. Jobs of one ``affinity`` stay on one worker where possible.
 
-    ``log`` receives what the job prints.
+    ``log`` receives what the job prints. ``home`` is the folder that the job needs; where it cannot
+    be written, the job is not to blame.
     """
 
     key: str
@@ -23,14 +25,15 @@ class Job:
     affinity: str = ""
     max_attempts: int = 3
     log: Path | None = None
+    home: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """An event of a job: "done" carries its result, "failed" and "retry" the reason."""
+    """An event of a job: "done" carries its result, "failed", "retry" and "returned" the reason."""
 
     key: str
-    kind: Literal["started", "progress", "done", "retry", "failed"]
+    kind: Literal["started", "progress", "done", "retry", "returned", "failed"]
     attempt: int
     result: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
@@ -49,6 +52,10 @@ class Executor(Protocol):
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
         """Withdraw a job that is queued or, with ``running``, running. True if it was withdrawn."""
+        ...
+
+    def hurry(self) -> None:
+        """The study is stopping: jobs that show no sign of life are not waited for any longer."""
         ...
 
     def close(self) -> None:
@@ -97,13 +104,16 @@ class JobQueue:
         return job
 
     def put_back(self, job: Job) -> None:
-        """Return a job that never started; the attempt does not count."""
+        """Queue a job again that is not to blame for its end; the attempt does not count."""
         self.attempts[job.key] -= 1
         self._put(job)
 
     def conclude(self, job: Job, answer: Mapping[str, Any]) -> Event:
         """The event of a finished attempt; a job that may be retried is queued again."""
         attempt = self.attempts[job.key]
+        if answer["kind"] == "returned":
+            self.put_back(job)
+            return Event(key=job.key, kind="returned", attempt=attempt, message=answer["message"])
         if answer["kind"] == "done":
             del self.attempts[job.key]
             return Event(key=job.key, kind="done", attempt=attempt, result=answer["result"])

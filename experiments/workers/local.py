@@ -6,6 +6,7 @@ about records.
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -26,6 +27,15 @@ ENTRY = "experiments.workers.worker:run_job"
 MAX_FAILED_STARTS = 3
 CLOSE_SECONDS = 5.0
 CHECK_SECONDS = 0.5
+# The silence limit where none is given: this long at least, and this many times the longest silence
+# after which a job of this call went on, unless the worker uses its processor.
+SILENT_SECONDS = 300.0
+SILENT_FACTOR = 5.0
+# The same while the study is stopping.
+HURRIED_SECONDS = 10.0
+HURRIED_FACTOR = 2.0
+BUSY_SHARE = 0.02
+START_SECONDS = 60.0
 
 
 class InlineExecutor:
@@ -48,11 +58,14 @@ class InlineExecutor:
         def on_progress(values: Mapping[str, float]) -> None:
             events.append(Event(key=job.key, kind="progress", attempt=attempt, result=values))
 
-        answer = json.loads(execute(self.entry, job.payload, on_progress))
+        answer = json.loads(execute(self.entry, job.payload, on_progress, home=job.home))
         return [*events, self.queue.conclude(job, answer)]
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
         return self.queue.remove(key)
+
+    def hurry(self) -> None:
+        return
 
     def close(self) -> None:
         self.queue = JobQueue()
@@ -90,14 +103,33 @@ class _Worker:
         self.begun = False
         self.affinity: str | None = None
         self.started = self.heard = 0.0
+        self.processor = 0.0
 
     def give(self, job: Job, attempt: int) -> None:
         """Start a job. A worker that died meanwhile is noticed by the next poll."""
         self.job, self.affinity, self.begun = job, job.affinity, False
-        self.started = self.heard = time.monotonic()
-        log = str(job.log) if job.log else None
-        message = {"key": job.key, "attempt": attempt, "payload": job.payload, "log": log}
+        self.started = time.monotonic()
+        self.hear()
+        folders = {"log": str(job.log) if job.log else None, "home": str(job.home or "")}
+        message = {"key": job.key, "attempt": attempt, "payload": job.payload, **folders}
         self._send(json.dumps(message, allow_nan=False))
+
+    def hear(self) -> float:
+        """Note a sign of life; returns the seconds since the last one."""
+        before, self.heard = self.heard, time.monotonic()
+        self.processor = _processor_seconds(self.process.pid)
+        return self.heard - before
+
+    def silence(self) -> float:
+        """Seconds since the last message."""
+        return time.monotonic() - self.heard
+
+    def is_busy(self) -> bool:
+        """Whether the process has used its processor since its last message, or nobody can say."""
+        if not Path("/proc/self/stat").exists():
+            return True
+        used = _processor_seconds(self.process.pid) - self.processor
+        return used >= BUSY_SHARE * self.silence()
 
     def dismiss(self) -> None:
         """Ask an idle worker to exit; kill a busy one."""
@@ -122,10 +154,16 @@ class _Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         self.kill()
-        code = self.process.wait()
+        code = None
+        with contextlib.suppress(
+            subprocess.TimeoutExpired
+        ):  # waiting for a device cannot be killed
+            code = self.process.wait(CLOSE_SECONDS)
         self.channel.close()
         if self.process.stdin:
             self.process.stdin.close()
+        if code is None:
+            return f"worker process {self.process.pid} cannot be killed: it waits for a device"
         if code >= 0:
             return f"worker process exited with code {code}"
         hint = ", possibly out of memory" if code == -signal.SIGKILL else ""
@@ -137,11 +175,15 @@ class LocalExecutor:
 
     A worker that dies is replaced, and costs its job one attempt if the job had begun. ``threads``
     is the number of torch threads a worker gets, by default its share of the cores. With ``gpus``
-    (device numbers or UUIDs) each worker sees one of them. A job is stopped after ``job_seconds``,
-    or if it reports no progress for ``silent_seconds``.
+    (device numbers or UUIDs) each worker sees one of them.
+
+    A job is stopped after ``job_seconds``, or if it reports no progress for ``silent_seconds``.
+    Where that is None, a job is stopped that has reported nothing for ``SILENT_SECONDS`` and for
+    ``SILENT_FACTOR`` times the longest silence of a job of this executor, and whose process has
+    used less than ``BUSY_SHARE`` of a processor meanwhile: a stopped process or a deadlock.
 
     Raises:
-        ValueError: ``jobs`` or ``threads`` below one.
+        ValueError: ``jobs`` or ``threads`` below one, or a limit that is not above zero.
         RuntimeError: from ``poll``, when processes cannot be started at all.
     """
 
@@ -162,6 +204,7 @@ class LocalExecutor:
             )
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
+        check_limits(jobs, job_seconds, silent_seconds)
         self.entry = entry
         self.log_dir = log_dir
         self.threads = threads or max(1, available_cores() // jobs)
@@ -171,6 +214,8 @@ class LocalExecutor:
         self.queue = JobQueue()
         self.workers: list[_Worker | None] = [None] * jobs
         self.failed_starts = 0
+        self.longest_silence = 0.0
+        self.hurried = False
 
     def submit(self, job: Job) -> None:
         self.queue.add(job)
@@ -240,12 +285,13 @@ class LocalExecutor:
             return self._lost(slot, worker, "")
         job = worker.job
         assert job is not None
-        worker.heard = time.monotonic()
+        silent = worker.hear()
         if message["kind"] == "begun":
             worker.begun = True
             worker.started = worker.heard
             self.failed_starts = 0
             return []
+        self.longest_silence = max(self.longest_silence, silent)
         if message["kind"] == "progress":
             attempt = self.queue.attempts[job.key]
             values = message["values"]
@@ -254,15 +300,26 @@ class LocalExecutor:
         return [self.queue.conclude(job, message)]
 
     def _late(self, worker: _Worker) -> str:
-        """Why a busy worker must be stopped, or nothing; its start-up time does not count."""
-        if not worker.begun:
-            return ""
-        now = time.monotonic()
-        if self.job_seconds is not None and now - worker.started > self.job_seconds:
+        """Why a busy worker must be stopped, or nothing."""
+        running = time.monotonic() - worker.started
+        if self.job_seconds is not None and worker.begun and running > self.job_seconds:
             return f"stopped after {self.job_seconds:g} seconds, the time limit of a job"
-        if self.silent_seconds is not None and now - worker.heard > self.silent_seconds:
-            return f"stopped after {self.silent_seconds:g} seconds without progress"
-        return ""
+        limit = self._silence_limit(worker)
+        if worker.silence() <= limit:
+            return ""
+        given = self.silent_seconds is not None and not self.hurried
+        if not (given and worker.begun) and worker.is_busy():
+            return ""
+        return f"stopped after {limit:.4g} seconds without progress"
+
+    def _silence_limit(self, worker: _Worker) -> float:
+        """Seconds that a worker may say nothing; it may be slow to start."""
+        limit = max(SILENT_SECONDS, SILENT_FACTOR * self.longest_silence)
+        if self.silent_seconds is not None:
+            limit = self.silent_seconds if worker.begun else max(START_SECONDS, self.silent_seconds)
+        if self.hurried:
+            limit = min(limit, max(HURRIED_SECONDS, HURRIED_FACTOR * self.longest_silence))
+        return limit
 
     def _lost(self, slot: int, worker: _Worker, reason: str) -> list[Event]:
         """A busy worker is gone: its job is retried or fails, and its slot is free."""
@@ -270,7 +327,9 @@ class LocalExecutor:
         self.workers[slot] = None
         job = worker.job
         assert job is not None
-        if worker.begun:
+        if self.hurried and reason:  # it may run again when the study goes on
+            return [self.queue.conclude(job, {"kind": "returned", "message": reason})]
+        if worker.begun or reason:
             return [self.queue.conclude(job, {"kind": "failed", "message": reason or ending})]
         self.queue.put_back(job)
         self.failed_starts += 1
@@ -292,6 +351,10 @@ class LocalExecutor:
                 return True
         return False
 
+    def hurry(self) -> None:
+        """See Executor.hurry."""
+        self.hurried = True
+
     def close(self) -> None:
         """See Executor.close."""
         workers = [worker for worker in self.workers if worker is not None]
@@ -309,9 +372,42 @@ class LocalExecutor:
         self.close()
 
 
-def make_executor(jobs: int, log_dir: Path, *, job_seconds: float | None = None) -> Executor:
-    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0."""
+def make_executor(
+    jobs: int,
+    log_dir: Path,
+    *,
+    job_seconds: float | None = None,
+    silent_seconds: float | None = None,
+) -> Executor:
+    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0.
+
+    Raises ValueError as ``check_limits`` does.
+    """
+    check_limits(jobs, job_seconds, silent_seconds)
     if jobs == 0:
         return InlineExecutor()
     count = available_cores() if jobs < 0 else jobs
-    return LocalExecutor(count, log_dir=log_dir, job_seconds=job_seconds)
+    return LocalExecutor(
+        count, log_dir=log_dir, job_seconds=job_seconds, silent_seconds=silent_seconds
+    )
+
+
+def check_limits(jobs: int, job_seconds: float | None, silent_seconds: float | None) -> None:
+    """Raise ValueError for a time limit that is not above zero, or without a worker to stop."""
+    for name, value in (("job seconds", job_seconds), ("silent seconds", silent_seconds)):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a number above 0, got {value:g}")
+        if value is not None and jobs == 0:
+            raise ValueError(
+                f"{name} = {value:g} stops a worker process, and there is none with --jobs 0; use "
+                "at least one worker"
+            )
+
+
+def _processor_seconds(pid: int) -> float:
+    """Processor time that a process has used, 0 where the system does not say."""
+    try:
+        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -4,6 +4,7 @@ Messages are JSON texts over one pipe. This module imports nothing heavy: the en
 process is set up before the entry function's module, and torch with it, is imported.
 """
 
+import contextlib
 import faulthandler
 import importlib
 import json
@@ -18,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from core.store.storage import storage_problem
 from core.streams import one_line
 
 PROGRESS_SECONDS = 0.2
@@ -43,24 +45,50 @@ def serve(channel: Connection, entry: str) -> None:
         if job is None:
             return
         channel.send_bytes(b'{"kind": "begun"}')
-        if job["log"]:
-            _redirect_output(Path(job["log"]))
-        print(f"--- {job['key']}, attempt {job['attempt']}", flush=True)
-        answer = execute(entry, job["payload"], _Reporter(channel))
-        _flush()
+        home = Path(job["home"]) if job["home"] else None
+        answer = _with_output(entry, job, home, _Reporter(channel))
         channel.send_bytes(answer.encode())
 
 
-def execute(entry: str, payload: Mapping[str, Any], on_progress: Progress) -> str:
-    """Run one job; returns its answer as JSON. A failure prints its traceback to standard error."""
+def _with_output(
+    entry: str, job: Mapping[str, Any], home: Path | None, on_progress: Progress
+) -> str:
+    """Run one job with its output in its log; returns its answer as JSON."""
+    try:
+        if job["log"]:
+            _redirect_output(Path(job["log"]), home)
+        print(f"--- {job['key']}, attempt {job['attempt']}", flush=True)
+    except OSError as error:
+        return _failure(error, home)
+    answer = execute(entry, job["payload"], on_progress, home=home)
+    with contextlib.suppress(OSError):  # a full disk: the output is cut, the result is not lost
+        _flush()
+    return answer
+
+
+def execute(
+    entry: str, payload: Mapping[str, Any], on_progress: Progress, *, home: Path | None = None
+) -> str:
+    """Run one job; returns its answer as JSON."""
     try:
         result = load_entry(entry)(payload, on_progress)
         return json.dumps({"kind": "done", "result": result}, allow_nan=False)
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
-        message = one_line(traceback.format_exception_only(error)[-1])  # in full in the log
-        fatal = isinstance(error, ValueError)
-        return json.dumps({"kind": "failed", "message": message, "fatal": fatal})
+        return _failure(error, home)
+
+
+def _failure(error: BaseException, home: Path | None) -> str:
+    """The answer of a job that raised: "returned" where the storage is to blame, or else "failed",
+    with the message in full and the traceback on standard error.
+    """
+    if problem := storage_problem(error, home):
+        return json.dumps({"kind": "returned", "message": problem})
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
+    message = one_line(traceback.format_exception_only(error)[-1])
+    return json.dumps(
+        {"kind": "failed", "message": message, "fatal": isinstance(error, ValueError)}
+    )
 
 
 def load_entry(entry: str) -> Entry:
@@ -125,13 +153,30 @@ def _vanish_with_driver() -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def _redirect_output(log: Path) -> None:
-    """Append everything this process prints from now on, native code included, to ``log``."""
-    _flush()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+def _redirect_output(log: Path, home: Path | None) -> None:
+    """Append everything this process prints from now on, native code included, to ``log``.
+
+    A ``home`` that has vanished is not made again: the study in it is gone.
+    """
+    with contextlib.suppress(OSError):  # an earlier job may have closed its output
+        _flush()
+    log.parent.mkdir(parents=home is None, exist_ok=True)
+    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        for descriptor in (1, 2):
+            if descriptor != opened:
+                os.dup2(opened, descriptor)
+    finally:
+        if opened > 2:
+            os.close(opened)
+    _reopen_streams()
+
+
+def _reopen_streams() -> None:
+    """Replace standard streams that an earlier job has closed."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name).closed:
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
 
 
 def _flush() -> None:

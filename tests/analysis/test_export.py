@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 
 import pandas as pd
 import pytest
@@ -21,7 +20,7 @@ from analysis.sections.analysis import Options
 from analysis.sections.parts import parts
 from analysis.sections.run_pair import score_rows
 from tests.helpers.report_studies import PARTS, toggle_study
-from tests.helpers.study_folders import make_study
+from tests.helpers.study_folders import edit_record, make_study
 
 
 @pytest.fixture
@@ -124,13 +123,15 @@ def test_a_base_to_new_study_reads_back_with_its_rules_and_parts(tmp_path):
     assert len(effects[0]) > 15 and effects[1] == pytest.approx(effects[0], abs=1e-6)
 
 
+def to_sketch_and_art(raw):
+    for target, evaluation in zip(("sketch", "art"), raw["evaluations"], strict=True):
+        evaluation["dataset"] = evaluation["target"] = target
+
+
 def test_targets_of_one_model_keep_their_counts_and_their_shared_seeds(tmp_path):
     folder = make_study(tmp_path / "s", {"CoOp": (0, 0), "Ours": (9, 9)}, datasets=1, seeds=3)
     for path in folder.glob("*/record.json"):
-        record = json.loads(path.read_text())
-        for target, evaluation in zip(("sketch", "art"), record["evaluations"], strict=True):
-            evaluation["dataset"] = evaluation["target"] = target
-        path.write_text(json.dumps(record))
+        edit_record(path, to_sketch_and_art)
     results = load_study(folder)
     frame = scores_frame(results)
     assert (frame["correct"] / frame["total"]).tolist() == pytest.approx(frame["accuracy"].tolist())

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
 from analysis import stats
-from analysis.stats import Resamples
+from analysis.stats import Resamples, aggregates, paired
 from tests.helpers.paths import GOLDEN
 
 REFERENCE = json.loads((GOLDEN / "stats_reference.json").read_text())
@@ -535,3 +536,31 @@ def test_posterior_over_resamples_that_share_nothing_is_the_plain_t():
     d = rng(3).normal(0.01, 0.01, 8)
     found = stats.bayesian_correlated_t(d, test_over_train=0.0, rope=0.0)
     assert 2 * min(found.worse, found.better) == pytest.approx(stats.paired_t(d).p, rel=1e-6)
+
+
+def test_resampling_needs_little_memory_and_gives_the_same_numbers(monkeypatch):
+    """2,500 seeds of two variants on two datasets, and small tables in blocks of one run each."""
+    first, second = (np.round(rng(seed).normal(size=(2, 2500)), 2) for seed in (1, 2))
+    draws = Resamples.draw(2, 2500, reps=50, rng=rng())
+    calls = {
+        "improvement": lambda: stats.improvement(first, second),
+        "rank_stability": lambda: stats.rank_stability(np.stack([first, second]), draws),
+        "sign_flip": lambda: stats.sign_flip(first.ravel() - second.ravel(), rng=rng()),
+    }
+    for name, call in calls.items():
+        tracemalloc.start()
+        call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 400 * 2**20, name
+    small, other = first[:, :9], second[:, :9]
+    many = first[0, :60]
+    whole = (stats.probability_of_improvement(small, other), stats.sign_flip(many, rng=rng()))
+    monkeypatch.setattr(aggregates, "MAX_PAIRS", 1)
+    monkeypatch.setattr(paired, "MAX_SIGNS", 1)
+    assert whole == (
+        stats.probability_of_improvement(small, other),
+        stats.sign_flip(many, rng=rng()),
+    )
+    pairs = [np.sign(np.subtract.outer(a, b)) for a, b in zip(small, other, strict=True)]
+    assert whole[0] == np.mean((np.array(pairs) + 1) / 2)

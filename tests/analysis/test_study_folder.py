@@ -9,7 +9,13 @@ from analysis.read.load import load_results
 from analysis.read.results import with_choices
 from analysis.read.study_folder import load_study
 from core.store.record import RunRecord, write_record
-from tests.helpers.study_folders import FIELDS, cross_dataset, edit_manifest, make_study
+from tests.helpers.study_folders import (
+    FIELDS,
+    cross_dataset,
+    edit_manifest,
+    edit_record,
+    make_study,
+)
 
 
 @pytest.fixture
@@ -98,7 +104,7 @@ def test_regimes_keep_variants_apart_and_zero_shot_goes_with_all(study):
 def test_a_variant_that_mixes_regimes_is_refused(study):
     folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)})
     path = folder / "010001" / "record.json"
-    path.write_text(path.read_text().replace('"inductive"', '"transductive"'))
+    edit_record(path, lambda raw: raw.update(regime="transductive"))
     with pytest.raises(ValueError, match="'Full' mixes regime 'inductive' against 'transductive'"):
         load_study(folder)
 
@@ -106,10 +112,9 @@ def test_a_variant_that_mixes_regimes_is_refused(study):
 def test_differing_splits_backbones_and_environments_are_noted(study):
     folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)})
     path = folder / "010001" / "record.json"
-    raw = json.loads(path.read_text())
-    raw["fingerprints"] = {"dataset": "other", "backbone": "other"}
-    raw["environment"]["commit"] = "def"
-    path.write_text(json.dumps(raw))
+    fingerprints = {"dataset": "other", "backbone": "other"}
+    environment = {"commit": "def", "packages": {"torch": "2.10"}}
+    edit_record(path, lambda raw: raw.update(fingerprints=fingerprints, environment=environment))
     stray = RunRecord(**{**FIELDS, "identity": "stray"})
     write_record(folder / "stray", stray)
     assert load_study(folder).notes == (
@@ -123,9 +128,7 @@ def test_differing_splits_backbones_and_environments_are_noted(study):
 def test_a_split_per_seed_is_paired_but_not_for_a_variant_without_seeds(study):
     folder = make_study(study, {"CoOp": (0, 0), "Zero": (3, 3)}, datasets=1, constant=("Zero",))
     for path in folder.glob("*/record.json"):
-        raw = json.loads(path.read_text())
-        raw["fingerprints"] = {"dataset": str(raw["seed"] or 1)}
-        path.write_text(json.dumps(raw))
+        edit_record(path, lambda raw: raw.update(fingerprints={"dataset": str(raw["seed"] or 1)}))
     (note,) = load_study(folder).notes
     assert note.startswith("data/set0 has a split of its own for every seed, but a variant without")
 
@@ -148,18 +151,31 @@ def test_several_sources_keep_their_targets_apart(study):
 def test_one_target_of_all_classes_is_a_metric(study):
     folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, datasets=2, seeds=2)
     for path in folder.glob("*/record.json"):
-        raw = json.loads(path.read_text())
-        raw["evaluations"] = [{**raw["evaluations"][0], "target": "all"}]
-        path.write_text(json.dumps(raw))
+        all_classes = {**json.loads(path.read_text())["evaluations"][0], "target": "all"}
+        edit_record(path, lambda raw, one=all_classes: raw.update(evaluations=[one]))
     results = load_study(folder)
     assert results.metrics == ("accuracy",) and results.primary_metric == "accuracy"
     assert results.datasets == ("data/set0", "data/set1")
 
 
+def test_training_on_test_images_and_short_classes_are_told(study):
+    effects, regimes = {"CoOp": (0, 0), "Full": (8, 12)}, {"Full": "transductive"}
+    folder = make_study(study, effects, datasets=2, seeds=2, regimes=regimes)
+    for path in sorted(folder.glob("*/record.json"))[1::2]:  # the second seed of each dataset
+        told = {"shared_images": 3, "drawn_per_class": [16, 5, 9]}
+        edit_record(path, lambda raw, told=told: raw.update(told))
+    results = load_study(folder)
+    assert results.trained_on_test == {"CoOp": 3, "Full": 3}
+    assert results.notes == (
+        "data/set0, 16 shots: 2 trained classes have fewer training images than that: 5 to 9",
+        "data/set1, 16 shots: 2 trained classes have fewer training images than that: 5 to 9",
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 9}, "schema version 9, but this version reads 1"),
+        ({"schema_version": 9}, "schema version 9, and this version of RefineLab reads 1"),
         ({"cells": []}, "lacks cells"),
         (
             {"baseline": "Coop"},

@@ -47,7 +47,7 @@ def test_class_tree(tree):
     before = sorted(tree.rglob("*"))
     dataset = read_folder(tree)
     assert dataset.class_names == ("B dog", "a_cat", "bird")
-    assert dataset.name == "folder/pets" and dataset.template == "a photo of a {}."
+    assert dataset.name == f"folder/{tree}" and dataset.template == "a photo of a {}."
     assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [15, 6, 9]
     listed = [i.path for s in ("train", "val", "test") for i in dataset.split(s)]
     assert len(set(listed)) == 30 and all(path.endswith(".PNG") for path in listed)
@@ -141,7 +141,7 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path):
         (["a.jpg", -1, "x"], "label must be an integer of at least 0, got -1"),
         (["a.jpg", True, "x"], "label must be an integer of at least 0, got True"),
         (["a.jpg", 1.0, "x"], "label must be an integer"),
-        (["a.jpg", 0, ""], "class name must be non-empty text"),
+        (["a.jpg", 0, ""], "class name must be non-empty UTF-8 text"),
         (["../a.jpg", 0, "x"], "path must be relative and stay in the image folder"),
         (["/etc/a.jpg", 0, "x"], "path must be relative"),
         (["a.jpg", 1, "x"], r"labels must be 0\.\.1 without gaps, 0 is missing"),
@@ -315,7 +315,9 @@ def test_export_errors_leave_nothing(tmp_path):
 
 def test_catalog_reads_folders_below_the_root(tree, tmp_path):
     by_name = load_dataset("folder/pets", root=tmp_path, cache_dir=tmp_path)
-    by_path = load_dataset(f"folder/{tree}", root=None, cache_dir=tmp_path)
+    by_path = load_dataset(f"folder/{tree}", root=tmp_path, cache_dir=tmp_path)
     assert by_name == by_path and by_name.name == "folder/pets"
+    elsewhere = load_dataset(f"folder/{tree}", root=tmp_path / "other", cache_dir=tmp_path)
+    assert elsewhere.name == f"folder/{tree}" and elsewhere.fingerprint == by_name.fingerprint
     with pytest.raises(ValueError, match=r"data folder .*cats does not exist"):
         load_dataset("folder/cats", root=tmp_path, cache_dir=tmp_path)

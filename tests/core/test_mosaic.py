@@ -305,3 +305,27 @@ def test_contact_sheet_is_written(tmp_path):
     datasets.contact_sheet(tmp_path / "docs" / "sheet.png", columns=2)
     with Image.open(tmp_path / "docs" / "sheet.png") as sheet:
         assert sheet.mode == "RGB" and sheet.height > 500
+
+
+@pytest.mark.parametrize("how", ["a flipped byte", "cut", "no checksum", "empty"])
+def test_a_damaged_cache_of_images_is_drawn_again_with_a_note(small_mosaic, tmp_path, caplog, how):
+    whole = datasets.load("shapes", tmp_path).reader.pixels().copy()
+    (path,) = tmp_path.glob("*.npy")
+    data = bytearray(path.read_bytes())
+    if how == "a flipped byte":
+        data[len(data) // 2] ^= 1
+    new = {"cut": data[:-100], "no checksum": data[:-32], "empty": b""}.get(how, data)
+    path.write_bytes(bytes(new))
+    found = datasets.load("shapes", tmp_path).reader.pixels()
+    assert (found == whole).all()
+    assert "its images are drawn again" in caplog.text
+    caplog.clear()
+    assert (datasets.load("shapes", tmp_path).reader.pixels() == whole).all()
+    assert not caplog.text
+
+
+def test_images_that_cannot_be_kept_stay_in_memory(small_mosaic, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    found = datasets.load("shapes", tmp_path / "cache").reader.pixels()
+    assert found.shape[1:] == (48, 48, 3) and found.any()
+    assert "images are not cached" in caplog.text

@@ -77,6 +77,7 @@ def test_the_manifest_is_deterministic_and_complete(tmp_path):
         "factors",
         "variants",
         "cells",
+        "digest",
     ]
     assert manifest["variants"][0] == {
         "name": "ok a",
@@ -145,7 +146,7 @@ def test_workers_that_die_leave_no_trace_in_the_records(tmp_path):
     assert records_text(tmp_path / "killed") == records_text(tmp_path / "plain")
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 99}', "foreign"])
+@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 0}', "foreign"])
 def test_a_damaged_or_foreign_record_is_kept_aside_and_the_cell_runs_again(tmp_path, content):
     plan = fake_plan(["ok"], datasets=["alpha"])
     run_inline(plan, tmp_path)
@@ -160,6 +161,41 @@ def test_a_damaged_or_foreign_record_is_kept_aside_and_the_cell_runs_again(tmp_p
     assert str(first / RECORD_NAME) in lines.getvalue()
     assert (first / "record.json.damaged").read_text() == text
     assert records_text(tmp_path) == expected
+
+
+def test_a_record_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path):
+    plan = fake_plan(["ok"], datasets=["alpha"])
+    run_inline(plan, tmp_path)
+    path = tmp_path / plan.cells[0].identity / RECORD_NAME
+    path.write_text('{"schema_version": 99}')
+    with pytest.raises(ValueError, match=r"schema version 99.*use the version that wrote it"):
+        run_inline(plan, tmp_path)
+    assert path.read_text() == '{"schema_version": 99}'
+    assert not list(path.parent.glob("*.damaged"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"schema_version": 1}', '{"cells": 5}'])
+def test_a_damaged_manifest_is_kept_aside_and_written_again(tmp_path, content):
+    plan = fake_plan(["ok"])
+    run_inline(plan, tmp_path)
+    path = tmp_path / MANIFEST_NAME
+    whole = path.read_text()
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"study\.json.*rerun the grid"):
+        read_manifest(tmp_path)
+    lines = io.StringIO()
+    outcome = run_inline(plan, tmp_path, progress=PlainProgress(lines))
+    assert len(outcome.skipped) == 4 and path.read_text() == whole
+    assert "kept as study.json.damaged" in lines.getvalue()
+    assert path.with_name("study.json.damaged").read_text() == content
+
+
+def test_a_manifest_of_a_newer_version_is_never_overwritten(tmp_path):
+    path = tmp_path / MANIFEST_NAME
+    path.write_text('{"schema_version": 99}')
+    with pytest.raises(ValueError, match="schema version 99"):
+        run_inline(fake_plan(["ok"]), tmp_path)
+    assert path.read_text() == '{"schema_version": 99}'
 
 
 DRIVER = """
@@ -378,6 +414,27 @@ def test_one_cell_can_be_run_again(tmp_path):
     assert len(read_manifest(tmp_path).cells) == 8
     with pytest.raises(ValueError, match="no run of"):
         find_run(tmp_path, "x")
+
+
+@pytest.mark.parametrize("fault", ["the run fails", "the config is refused"])
+def test_a_rerun_that_fails_keeps_the_good_run(tmp_path, fault):
+    plan = fake_plan(["ok"], datasets=["alpha"])
+    run_inline(plan, tmp_path)
+    identity = plan.cells[0].identity
+    run_dir, before = tmp_path / identity, records_text(tmp_path)
+    (run_dir / "weights.safetensors").write_text("learned")
+    if fault == "the config is refused":
+        (run_dir / "config.gin").write_text("experiment.nonsense = [")
+        with pytest.raises(ValueError, match=r"config\.gin"):
+            rerun(tmp_path, identity, InlineExecutor(FAKE), runtime=RUNTIME)
+    else:
+        failing = InlineExecutor("tests.helpers.fake_runs:refuse_and_write")
+        outcome = rerun(tmp_path, identity, failing, runtime=RUNTIME)
+        assert len(outcome.failed) == 1 and outcome.exit_code == 1
+    assert records_text(tmp_path) == before
+    assert (run_dir / "weights.safetensors").read_text() == "learned"
+    assert not list(run_dir.glob("*.previous")) and not list(tmp_path.glob("*.rerun"))
+    assert len(run_inline(plan, tmp_path).skipped) == 2
 
 
 def test_two_runs_differ_in_their_settings(tmp_path):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_a_run_that_failed_or_diverged_decides_its_trial(tmp_path, kind, state, 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_value_that_is_no_number_fails_its_trial(tmp_path, value):
-    """It cannot pass a worker's pipe; a record that has it all the same is caught by the judge."""
+    """It passes neither a record nor a worker's pipe; the judge would catch it all the same."""
     aims = "search.objectives=('val', 'train_seconds')"
     search = parsed(tmp_path, ONE_ROUND, aims, trouble("no number"))
     assert run_inline(search, tmp_path / "s").complete
@@ -110,7 +111,10 @@ def test_a_value_that_is_no_number_fails_its_trial(tmp_path, value):
     )  # fmt: skip
     for cell in trial.cells:
         record = read_record(tmp_path / "good" / cell.identity)
-        cost = replace(record.cost, train_seconds=value)
+        with pytest.raises(ValueError, match="cost train_seconds must be a number of at least 0"):
+            replace(record.cost, train_seconds=value)
+        cost = copy(record.cost)
+        object.__setattr__(cost, "train_seconds", value)
         trial.records[cell.identity] = replace(record, cost=cost)
     told = judge(trial, search.search, pruned=False)
     assert told.state == "failed" and "not finite" in told.message and told.values == ()

@@ -124,11 +124,71 @@ def test_a_tensor_that_nothing_computes_fails(tmp_path):
     assert "out9.surprise" in verify_set(path).problem
 
 
-def test_a_case_nobody_implements_is_no_failure(tmp_path, monkeypatch, capsys):
+def test_a_case_nobody_implements_has_not_passed(tmp_path, monkeypatch, capsys):
     (tmp_path / "hidden_telepathy.json").write_text("{}")
     (tmp_path / "hidden_telepathy.safetensors").write_bytes(b"")
-    assert command(monkeypatch, tmp_path) == 0
+    assert command(monkeypatch, tmp_path) == 1
     assert "hidden_telepathy: not implemented" in capsys.readouterr().out
+
+
+def copied(folder, name, *, to=None, ends=("json", "safetensors")):
+    """A copy of a set, or of half of it, under another name."""
+    for end in ends:
+        shutil.copy(GOLDEN / f"{name}.{end}", folder / f"{to or name}.{end}")
+
+
+@pytest.mark.parametrize("end", ["json", "safetensors"])
+def test_half_a_set_has_not_passed(tmp_path, monkeypatch, capsys, end):
+    copied(tmp_path, "public_coop")
+    copied(tmp_path, "public_ivlp", ends=(end,))
+    assert command(monkeypatch, tmp_path) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "public_coop: matched" in shown and "public_ivlp: failed public_ivlp." in shown
+    assert "is missing; a set is both files" in shown
+    assert command(monkeypatch, tmp_path, "--only", "public_coop") == 0
+    assert command(monkeypatch, tmp_path, "--only", "public_cop") == 2
+    assert "did you mean 'public_coop'?" in capsys.readouterr().err
+
+
+def test_what_is_not_a_set_is_named(tmp_path, monkeypatch, capsys):
+    copied(tmp_path, "public_coop")
+    (tmp_path / "statistics.json").write_text('{"t": 1.5}')
+    assert command(monkeypatch, tmp_path) == 0
+    assert capsys.readouterr().err == "statistics.json is not a set of vectors: not checked\n"
+
+
+@pytest.mark.parametrize("name", ["public_cop", "public", "public_coop_old"])
+def test_a_renamed_set_has_not_passed(tmp_path, monkeypatch, capsys, name):
+    copied(tmp_path, "public_coop", to=name)
+    assert command(monkeypatch, tmp_path) == 1
+    assert f"{name}: not implemented" in capsys.readouterr().out
+
+
+def test_a_set_under_the_name_of_another_case_fails(tmp_path):
+    copied(tmp_path, "public_coop", to="public_sep")
+    assert verify_set(tmp_path / "public_sep.json").status == "failed"
+
+
+def test_a_set_without_some_of_its_tensors_has_not_passed(tmp_path):
+    path = altered(tmp_path, "public_coop", "in.labels", lambda tensor: None)
+    left = {k: v for k, v in tensors_of("public_coop").items() if "logits" not in k}
+    save_file(left, path.with_suffix(".safetensors"))
+    assert "its tensors are not those that it lists: it lacks" in verify_set(path).problem
+    given = {k: v for k, v in left.items() if k.startswith(("clip.", "in.", "param."))}
+    save_file(given, path.with_suffix(".safetensors"))
+    unlisted = {k: v for k, v in json.loads(path.read_text()).items() if k != "tensors"}
+    path.write_text(json.dumps(unlisted))
+    outcome = verify_set(path)
+    assert outcome.status == "failed" and "nothing to compare with" in outcome.problem
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["end.generic.out1.logits", "param.ctx.generic", "clip.text.proj"])
+def test_what_is_not_finite_matches_nothing(tmp_path, name, value):
+    outcome = verify_set(
+        altered(tmp_path, "public_coop", name, lambda t: t.view(-1)[:1].fill_(value))
+    )
+    assert outcome.status == "failed" and f"the recorded {name} is not finite" in outcome.problem
 
 
 def test_a_folder_without_vectors_is_bad_input(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ Names are always sorted by code point; the file system's own order has no effect
 
 import hashlib
 import json
+import logging
 import os
 import stat
 import time
@@ -21,8 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from core.store.atomic import write_atomic
+from core.store.documents import DIGEST, digest_of, with_digest
 
-_VERSION = 1
+log = logging.getLogger(__name__)
+
+_VERSION = 2  # 1 had no digest
 _SETTLED_NS = 2 * 10**9
 _BROKEN, _FOLDER = -1, -2  # instead of a size: a dead link, a folder
 
@@ -73,7 +77,11 @@ class ImageTree:
         """Write the index if it has changed."""
         if self._file is not None and self._changed:
             document = {"version": _VERSION, "root": str(self.root), "folders": self._known}
-            write_atomic(self._file, json.dumps(document, separators=(",", ":")))
+            text = json.dumps(with_digest(document), separators=(",", ":"))
+            try:
+                write_atomic(self._file, text)
+            except OSError as error:
+                log.warning("the index %s cannot be written (%s)", self._file, error)
             self._changed = False
 
     def _names(self, folder: str, *, wanted: bool) -> list[str]:
@@ -135,18 +143,19 @@ def _index_file(root: Path, cache_dir: Path) -> Path:
 
 
 def _read_index(file: Path) -> dict[str, list[Any]]:
-    """The stored index; an absent, damaged or older one is read as empty."""
+    """The stored index; an absent or older one is read as empty, and so is a damaged one, with a
+    warning.
+    """
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError):
+        document = None
+    if isinstance(document, dict) and document.get("version") != _VERSION:
         return {}
-    if not isinstance(document, dict) or document.get("version") != _VERSION:
+    if not isinstance(document, dict) or document.get(DIGEST) != digest_of(document):
+        log.warning("the index %s is damaged; the folders are listed again", file)
         return {}
-    folders = document.get("folders")
-    if not isinstance(folders, dict):
-        return {}
-    whole = all(
-        isinstance(known, list) and len(known) == 3 and isinstance(known[2], dict)
-        for known in folders.values()
-    )
-    return folders if whole else {}
+    folders: dict[str, list[Any]] = document["folders"]
+    return folders

@@ -1,4 +1,4 @@
-"""Reading one of the fifteen sets below a data root. Nothing is ever written there.
+"""DataReading one of the fifteen sets below a data root. Nothing is ever written there.
 
 A split file, if present, is the only source of names, labels and lists. If it is absent, a split is
 created (``split_creation.py``) and a copy is kept in the cache for inspection, below
@@ -11,6 +11,7 @@ corresponds to the later run, the default; ``first_run`` is the other.
 """
 
 import hashlib
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,13 @@ from core.data.benchmarks.split_creation import SplitRows
 from core.data.dataset import Dataset
 from core.data.fewshot import continue_draw
 from core.data.folder import FolderReader
+from core.data.folder_settings import SETTINGS_NAME
+from core.data.reading import DataReading, name_notes
 from core.data.split_file import Split, make_split, read_split, split_text
 from core.store.atomic import write_atomic
+from core.streams import printable
+
+log = logging.getLogger(__name__)
 
 FIRST_SEED = 1  # split seed 0 means this one: the published code takes 0 for "not seeded"
 
@@ -85,7 +91,9 @@ def read_benchmark(
     paths = split.paths()
     sizes = tree.sizes(paths)
     _require_all(row, tree, paths, sizes, source)
-    dataset = _dataset(row, split, tree.root, _content(paths, sizes))
+    creates = split_file is None and row.split_file is not None
+    reading = _reading(row, split, home, tree, creates=creates, split_file=split_file)
+    dataset = _dataset(row, split, tree.root, _content(paths, sizes), reading)
     tree.save()
     created = None
     if split_file is None and row.split_file is not None:
@@ -162,7 +170,36 @@ def _content(paths: Sequence[str], sizes: Sequence[int]) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _dataset(row: Benchmark, split: Split, images: Path, content: str) -> Dataset:
+def _reading(
+    row: Benchmark,
+    split: Split,
+    home: Path,
+    tree: ImageTree,
+    *,
+    creates: bool,
+    split_file: Path | None,
+) -> DataReading:
+    """How a set was read. Only a created split depends on a setting, its seed."""
+    images = printable(str(tree.root))
+    if split_file is not None:
+        source = f"split file {printable(str(split_file))}"
+    elif creates:
+        source = f"split created by the published rule ({row.split_file} is absent)"
+    else:
+        source = "test set only" if row.kind == "variant" else "the official lists"
+    notes = list(name_notes(split.class_names))
+    if (home / SETTINGS_NAME).is_file():
+        notes.append(f"{SETTINGS_NAME} in {printable(str(home))} is not read: {row.name} is fixed")
+    return DataReading(
+        layout=f"{source}, images below {images}",
+        notes=tuple(notes),
+        split_settings=frozenset({"split_seed"}) if creates else frozenset(),
+    )
+
+
+def _dataset(
+    row: Benchmark, split: Split, images: Path, content: str, reading: DataReading
+) -> Dataset:
     return Dataset(
         name=row.name,
         class_names=split.class_names,
@@ -174,6 +211,7 @@ def _dataset(row: Benchmark, split: Split, images: Path, content: str) -> Datase
         content=content,
         folder=row.image_folder,
         test_only=row.kind == "variant",
+        reading=reading,
     )
 
 
@@ -181,6 +219,12 @@ def _keep(dataset: Dataset, cache_dir: Path, seed: int, name: str) -> Path:
     text = split_text(dataset)
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
     file = cache_dir / "splits" / f"{dataset.name}-seed{seed}-{key}" / name
-    if not file.is_file():
-        write_atomic(file, text)
+    try:
+        if file.is_file() and file.read_bytes() != text.encode():
+            log.warning("the copy of the split %s is damaged; it is written again", file)
+            file.unlink()
+        if not file.is_file():
+            write_atomic(file, text)
+    except OSError as error:
+        log.warning("the copy of the split %s cannot be written (%s)", file, error)
     return file

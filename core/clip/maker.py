@@ -1,0 +1,106 @@
+"""What the maker of a file of weights says about it in the files beside it.
+
+open_clip writes ``open_clip_config.json`` (``model_cfg``, ``preprocess_cfg``), transformers writes
+``config.json`` and ``preprocessor_config.json``. They state what no tensor shows: the activation,
+the numbers of attention heads, the normalization of images.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.clip.transformers_clip import model_config
+
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+TRANSFORMERS_CONFIG = "config.json"
+TRANSFORMERS_IMAGES = "preprocessor_config.json"
+RESIZING = {"interpolation": "bicubic", "resize_mode": "shortest"}  # what the transforms here do
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakersWord:
+    """What is known about a file: from where, the activation, the model, the images.
+
+    ``quick_gelu`` None is unknown. ``model`` is as open_clip describes a model, empty if unknown;
+    ``images`` may have ``mean``, ``std``, ``interpolation`` and ``resize_mode``.
+    """
+
+    source: str
+    quick_gelu: bool | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def normalization(self) -> dict[str, tuple[float, ...]]:
+        """``mean`` and ``std``, where they are known."""
+        return {key: tuple(self.images[key]) for key in ("mean", "std") if self.images.get(key)}
+
+    def other_resizing(self) -> str:
+        """How the maker resizes images, where that is not what is done here; else empty."""
+        other = {k: self.images.get(k) or v for k, v in RESIZING.items()}
+        return "" if other == RESIZING else ", ".join(f"{k} {v!r}" for k, v in other.items())
+
+
+def words_beside(path: Path, *, transformers: bool) -> MakersWord | None:
+    """What the configuration beside a file says; None where there is none of the file's format.
+
+    A folder may hold both formats; ``transformers`` says which one the file has. Raises ValueError
+    for a configuration that cannot be read.
+    """
+    for folder in dict.fromkeys((path.parent, path.resolve().parent)):
+        ours, theirs = folder / OPEN_CLIP_CONFIG, folder / TRANSFORMERS_CONFIG
+        if transformers and theirs.is_file():
+            return _from_transformers(theirs)
+        if ours.is_file():
+            return _from_open_clip(ours)
+    return None
+
+
+def _from_open_clip(path: Path) -> MakersWord | None:
+    raw = _read(path)
+    model = raw.get("model_cfg", raw)  # the configurations of the library have no level above
+    if not isinstance(model, dict) or "vision_cfg" not in model:
+        raise ValueError(f"{path} has no 'model_cfg' with a 'vision_cfg'; {_REMEDY}")
+    images = raw.get("preprocess_cfg") or {}
+    return _word(path, bool(model.get("quick_gelu", False)), model, images)
+
+
+def _from_transformers(path: Path) -> MakersWord | None:
+    raw = _read(path)
+    if raw.get("model_type", "clip") != "clip":
+        raise ValueError(
+            f"{path} describes a model of type {raw['model_type']!r}, only 'clip' is supported"
+        )
+    try:
+        model = model_config(raw)
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} cannot be used: {error}; {_REMEDY}") from error
+    beside = path.with_name(TRANSFORMERS_IMAGES)
+    found = _read(beside) if beside.is_file() else {}
+    images = {key: found[f"image_{key}"] for key in ("mean", "std") if f"image_{key}" in found}
+    return _word(path, bool(model["quick_gelu"]), model, images)
+
+
+_REMEDY = "mend it, or move it away and name the activation by the backbone"
+
+
+def _word(
+    path: Path, quick_gelu: bool, model: Mapping[str, Any], images: Mapping[str, Any]
+) -> MakersWord:
+    word = MakersWord(source=str(path), quick_gelu=quick_gelu, model=model, images=images)
+    for key, values in word.normalization.items():
+        if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+            raise ValueError(f"{path} has {key} {values!r}, three numbers are needed; {_REMEDY}")
+    return word
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; {_REMEDY}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not a JSON object; {_REMEDY}")
+    return found

@@ -1,0 +1,121 @@
+"""CLIP files of Hugging Face's transformers: names and layouts as open_clip has them.
+
+Radford et al., ICML 2021, arXiv 2103.00020, as ``transformers.CLIPModel`` stores it: queries, keys
+and values apart, projections transposed, positions as embeddings.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MARKS = frozenset(
+    {
+        "text_model.embeddings.token_embedding.weight",
+        "vision_model.embeddings.patch_embedding.weight",
+    }
+)
+TOWERS = {"text_model": "", "vision_model": "visual."}
+LAYER = re.compile(r"(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+MODULES = {
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+NAMES = {
+    "logit_scale": "logit_scale",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",  # the library's own spelling
+    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
+    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
+    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
+}
+TRANSPOSED = {
+    "text_projection.weight": "text_projection",
+    "visual_projection.weight": "visual.proj",
+}
+COUNTERS = frozenset(f"{tower}.embeddings.position_ids" for tower in TOWERS)
+
+
+def is_transformers(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has the names of ``transformers.CLIPModel``, or of one of its towers."""
+    return bool(MARKS & set(state))
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors with the names and layouts of ``open_clip.CLIP``.
+
+    A name that CLIPModel does not have stays as it is. Raises ValueError where a block lacks its
+    queries, keys or values.
+    """
+    found: dict[str, Tensor] = {}
+    packed: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if name in COUNTERS:
+            continue
+        if name in TRANSPOSED:
+            found[TRANSPOSED[name]] = tensor.t().contiguous()
+        elif layer := LAYER.fullmatch(name):
+            tower, index, module, kind = layer.groups()
+            block = f"{TOWERS[tower]}transformer.resblocks.{index}"
+            if module in MODULES:
+                found[f"{block}.{MODULES[module]}.{kind}"] = tensor
+            elif module.startswith("self_attn.") and module[10:] in ("q_proj", "k_proj", "v_proj"):
+                packed.setdefault(f"{block}.attn.in_proj_{kind}", {})[module[10]] = tensor
+            else:
+                found[name] = tensor
+        else:
+            found[NAMES.get(name, name)] = tensor
+    return found | {name: _packed(name, parts) for name, parts in packed.items()}
+
+
+def _packed(name: str, parts: Mapping[str, Tensor]) -> Tensor:
+    if lost := [part for part in "qkv" if part not in parts]:
+        raise ValueError(f"the file lacks {lost[0]}_proj of {name!r}; check the model name")
+    return torch.cat([parts["q"], parts["k"], parts["v"]])
+
+
+def model_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config.json`` of a CLIPModel as open_clip describes a model.
+
+    What the file leaves out has the library's default; for the activation that is quick-GELU.
+    Raises ValueError where the towers have different activations.
+    """
+    vision, text = (_tower(config, tower) for tower in ("vision", "text"))
+    activations = {tower.get("hidden_act", "quick_gelu") for tower in (vision, text)}
+    if len(activations) > 1:
+        raise ValueError(f"its towers have different activations, {sorted(activations)}")
+    width, heads = vision.get("hidden_size", 768), vision.get("num_attention_heads", 12)
+    return {
+        "embed_dim": config.get("projection_dim", 512),
+        "quick_gelu": activations == {"quick_gelu"},
+        "vision_cfg": {
+            "image_size": vision.get("image_size", 224),
+            "patch_size": vision.get("patch_size", 32),
+            "layers": vision.get("num_hidden_layers", 12),
+            "width": width,
+            "head_width": width // heads,
+        },
+        "text_cfg": {
+            "context_length": text.get("max_position_embeddings", 77),
+            "vocab_size": text.get("vocab_size", 49408),
+            "layers": text.get("num_hidden_layers", 12),
+            "width": text.get("hidden_size", 512),
+            "heads": text.get("num_attention_heads", 8),
+        },
+    }
+
+
+def _tower(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
+    """The settings of one tower; ``..._config_dict`` wins, as in the library."""
+    return {**(config.get(f"{tower}_config") or {}), **(config.get(f"{tower}_config_dict") or {})}

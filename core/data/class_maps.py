@@ -1,0 +1,78 @@
+"""Class names of a plain tree that differ from its folders: ``classnames.txt``.
+
+One class per line: the folder, then the name. They are separated by a TAB, a comma or a blank; the
+folder must be one that is there, so that names and folders may hold blanks and commas. Blank lines
+are ignored.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.suggestions import did_you_mean
+
+CLASSNAMES_NAME = "classnames.txt"
+
+
+def read_classnames(file: Path, folders: Sequence[str]) -> dict[str, str]:
+    """The class name of every folder.
+
+    Raises ValueError, one line, for a file that is not UTF-8 text, a line that fits no folder or
+    several, a folder that is named twice, and one that is missing.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as UTF-8 text: {error}") from error
+    lines = [(f"{file}:{n}", line.strip()) for n, line in enumerate(text.splitlines(), start=1)]
+    lines = [(where, line) for where, line in lines if line]
+    if sorted(line for _, line in lines) == sorted(folders):
+        return {folder: folder for folder in folders}
+    names: dict[str, str] = {}
+    for where, line in lines:
+        folder, name = _folder_and_name(line, folders, where)
+        if folder in names:
+            raise ValueError(f"{where}: class folder {folder!r} is there twice; keep one line")
+        names[folder] = name
+    require_all_named(names, folders, str(file))
+    return names
+
+
+def require_all_named(names: dict[str, str], folders: Sequence[str], where: str) -> None:
+    """Raises ValueError unless ``names`` has exactly the class folders ``folders``."""
+    known = set(folders)
+    if strange := [folder for folder in names if folder not in known]:
+        raise ValueError(
+            f"{where}: there is no class folder {strange[0]!r} ({len(strange)} unknown in all)"
+            f"{did_you_mean(strange[0], folders)}"
+        )
+    if missing := [folder for folder in folders if folder not in names]:
+        raise ValueError(
+            f"{where} has no name for the class folder {missing[0]!r} ({len(missing)} of "
+            f"{len(folders)} in all); name every class folder"
+        )
+
+
+def _folder_and_name(line: str, folders: Sequence[str], where: str) -> tuple[str, str]:
+    known = set(folders)
+    separators = "\t" if "\t" in line else ", "
+    pairs = [
+        (line[:n].strip(), line[n + 1 :].strip()) for n, c in enumerate(line) if c in separators
+    ]
+    fitting = {folder: _unquoted(name) for folder, name in pairs if folder in known and name}
+    if len(fitting) == 1:
+        return fitting.popitem()
+    if fitting:
+        raise ValueError(
+            f"{where}: {line!r} fits the class folders {' and '.join(map(repr, fitting))}; "
+            "separate folder and name by a TAB"
+        )
+    first = line.partition("\t" if "\t" in line else "," if "," in line else " ")[0].strip()
+    raise ValueError(
+        f"{where}: {line!r} must be a class folder, a TAB, comma or blank, and its class name; "
+        f"there is no class folder {first!r} with a name"
+        f"{'' if first in known else did_you_mean(first, folders)}"
+    )
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].strip() if len(name) > 2 and name[0] == name[-1] == '"' else name

@@ -1,0 +1,46 @@
+"""What follows from a record: which evaluations are of its own dataset, where shots were short."""
+
+from pathlib import PurePosixPath
+
+from core.store.record import Evaluation, RunRecord
+
+FOLDER = "folder/"
+
+
+def is_own(record: RunRecord, scored: Evaluation) -> bool:
+    """Whether an evaluation is of the dataset that the run was trained on."""
+    return scored.dataset == _own_name(record)
+
+
+def own_scores(record: RunRecord) -> tuple[Evaluation, ...]:
+    """The evaluations of the run's own dataset."""
+    return tuple(scored for scored in record.evaluations if is_own(record, scored))
+
+
+def target_scores(record: RunRecord) -> tuple[Evaluation, ...]:
+    """The evaluations of other datasets."""
+    return tuple(scored for scored in record.evaluations if not is_own(record, scored))
+
+
+def short_counts(record: RunRecord) -> tuple[int, ...]:
+    """The training images of every trained class that has fewer of them than shots."""
+    return tuple(count for count in record.drawn_per_class if count < record.shots)
+
+
+def own_target(record: RunRecord, scored: Evaluation) -> str:
+    """What an evaluation of the run's own dataset is called: "base", "new" or "all"."""
+    return scored.target if scored.dataset == record.dataset else scored.classes
+
+
+def _own_name(record: RunRecord) -> str:
+    """The name under which a run scored its own dataset, which it always does.
+
+    It is that of the record, but in records from before names of datasets were canonical a folder
+    is called by its last name, or without superfluous slashes, where it was not typed like that.
+    """
+    names = {scored.dataset for scored in record.evaluations}
+    if record.dataset in names or not record.dataset.startswith(FOLDER):
+        return record.dataset
+    path = PurePosixPath(record.dataset.removeprefix(FOLDER))
+    absolute = path.is_absolute() or path.parts[:1] == ("~",)
+    return f"{FOLDER}{path.name if absolute else path}"

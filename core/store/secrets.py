@@ -1,0 +1,94 @@
+"""Passwords and tokens in texts that people and files get to see: one rule, used everywhere.
+
+A secret is the password of a URL in any spelling, the value of a query parameter with a telling
+name, and the value of an environment variable that carries credentials.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+MASK = "***"
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
+TELLING = re.compile(r"(?:pass|pwd|token|secret|key|auth|sig|cred)", re.IGNORECASE)
+PARAMETER = re.compile(r"(?P<head>[?&;](?P<name>[^=&;#\s]+)=)(?P<value>[^&;#\s\"'<>]*)")
+SECRET_VARIABLES = re.compile(
+    r"(?:PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIALS?|API_?KEY|ACCESS_KEY)$", re.IGNORECASE
+)
+URL_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI")
+WORDS = frozenset({"true", "false", "none", "null", "default"})
+SHORTEST = 4
+"""Shorter secrets are masked inside URLs alone: elsewhere they would hide ordinary words."""
+
+
+def without_secrets(text: str, *urls: str | None) -> str:
+    """The text with every secret masked: those of URLs in it, of the environment, and of ``urls``,
+    in plain and in percent-encoded spelling.
+    """
+    given = [url for url in urls if url]
+    for url in sorted(given, key=len, reverse=True):
+        text = text.replace(url, masked_url(url))
+    known = {spelling for secret in _known(given) for spelling in _spellings(secret)}
+    for secret in sorted(known, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return URL.sub(lambda found: masked_url(found[0]), text)
+
+
+def masked_url(url: str) -> str:
+    """A URL whose password and telling parameters are masked."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    user, password, place = _parts(scheme, rest)
+    if user is not None:
+        shown = f"{user}:{MASK}" if password is not None and user else (user or MASK)
+        rest = f"{MASK if password == user else shown}@{place}"
+    return f"{scheme}://{PARAMETER.sub(_masked_parameter, rest)}"
+
+
+def _masked_parameter(found: "re.Match[str]") -> str:
+    telling = TELLING.search(unquote(found["name"])) and found["value"]
+    return f"{found['head']}{MASK}" if telling else found[0]
+
+
+def _parts(scheme: str, rest: str) -> tuple[str | None, str | None, str]:
+    """User, password and the rest of what follows the scheme; None where there is none.
+
+    A password may hold any sign, so it ends at the last "@". The user of a web address may be a
+    token, and is its own password here.
+    """
+    end = next((i for i, sign in enumerate(rest) if sign in "/?#"), len(rest))
+    authority = rest if "@" in rest and ":" in rest[:end] and "@" not in rest[:end] else rest[:end]
+    login, at, _ = authority.rpartition("@")
+    if not at:
+        return None, None, rest
+    place = rest[len(login) + 1 :]
+    user, colon, password = login.partition(":")
+    if colon:
+        return user, password, place
+    return user, user if scheme.lower().startswith("http") else None, place
+
+
+def _known(urls: list[str]) -> Iterator[str]:
+    """The secrets of these URLs and of the environment."""
+    found = [*urls, *(os.environ.get(name, "") for name in URL_VARIABLES)]
+    for url in found:
+        scheme, separator, rest = url.partition("://")
+        if separator:
+            yield _parts(scheme, rest)[1] or ""
+            for parameter in PARAMETER.finditer(rest):
+                if TELLING.search(unquote(parameter["name"])):
+                    yield parameter["value"]
+    for name, value in os.environ.items():
+        if SECRET_VARIABLES.search(name) and value.lower() not in WORDS:
+            yield value
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret as written, decoded, and encoded, where it is long enough to be told apart."""
+    for plain in {secret, unquote(secret), unquote_plus(secret)}:
+        encoded = {quote(plain, safe=""), quote(plain), quote_plus(plain), repr(plain)[1:-1]}
+        for spelling in {plain, *encoded}:
+            if len(spelling) >= SHORTEST:
+                yield spelling

@@ -1,0 +1,180 @@
+"""What is checked and shown of the data before anything is trained: how each dataset was read,
+settings without effect on it, and whether every image that the runs will read can be decoded.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.config import Config, Reference, lookup
+from core.data.dataset import ClassSubset, Dataset, Item
+from core.data.decoding import Decoded, Progress, decode_all
+from core.data.overlap import same_tree
+from core.data.reading import DataReading, counted
+from core.data.splits import class_subset
+from core.program import command_line
+from core.streams import printable
+from experiments.run.data_inputs import DataInputs, planned, read_data_inputs
+from experiments.run.experiment import Experiment
+from experiments.run.protocols import LABELED, protocol_of
+from experiments.run.runtime import Runtime
+
+# A dry run opens at most so many images that were never opened: some seconds.
+DRY_RUN_IMAGES = 5000
+
+_SPLIT_DEFAULTS: dict[str, Any] = {"split_seed": 0, "split_fractions": (0.5, 0.2, 0.3)}
+_passed: dict[tuple[str, str], set[str]] = {}
+
+
+@dataclass(kw_only=True)
+class Preflight:
+    """The data of one or several runs: datasets by name, and the paths of the images they read."""
+
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    paths: dict[str, dict[str, None]] = field(default_factory=dict)
+    idle: dict[str, list[str]] = field(default_factory=dict)
+    cautions: dict[str, None] = field(default_factory=dict)
+
+    def lines(self, *, on_disk: bool = False) -> list[str]:
+        """How each dataset was read, one line a fact; ``on_disk`` leaves out what is built in."""
+        shown = [d for d in self.datasets.values() if d.reading is not None or not on_disk]
+        return [line for dataset in shown for line in describe_reading(dataset)]
+
+    def notes(self) -> list[str]:
+        """Settings without effect on some of the datasets, and what to know of the images."""
+        return [*(note for notes in self.idle.values() for note in notes), *self.cautions]
+
+    def decode(
+        self, runtime: Runtime, *, progress: Progress | None = None, limit: int | None = None
+    ) -> list[Decoded]:
+        """Open every image that was never opened, unless there are more than ``limit``."""
+        found = []
+        for name, dataset in self.datasets.items():
+            wanted = self.paths[name]
+            found.append(
+                decode_all(dataset, wanted, runtime.cache_dir, progress=progress, limit=limit)
+            )
+        return found
+
+
+def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
+    """The data that runs will read.
+
+    Raises ValueError for data that cannot be read, for test images that are training images too,
+    for one dataset under two names, and for a setting of the split that has no effect on any
+    dataset of any run.
+    """
+    found = Preflight()
+    effective: set[str] = set()
+    idle: dict[str, list[str]] = {}
+    for config in configs:
+        settings, inputs = planned(config)[0], read_data_inputs(config, runtime)
+        inputs.check_overlap()
+        found.cautions |= dict.fromkeys(inputs.cautions)
+        for dataset, items in images_of_run(config, inputs):
+            found.paths.setdefault(dataset.name, {}).update(dict.fromkeys(i.path for i in items))
+        datasets = (inputs.full, *inputs.targets)
+        for dataset in datasets:
+            found.datasets.setdefault(dataset.name, dataset)
+        for key in _given_split_settings(settings):
+            if any(key in reading_of(dataset).split_settings for dataset in datasets):
+                effective.add(key)
+            else:
+                idle.setdefault(key, []).append(_idle_note(key, settings, inputs.full))
+    for key, notes in idle.items():
+        if key not in effective:
+            raise ValueError(f"{notes[0]}; remove it")
+    for one, two in itertools.combinations(found.datasets.values(), 2):
+        if same_tree(one, two):
+            raise ValueError(
+                f"{one.name!r} and {two.name!r} are the same images; name the dataset once"
+            )
+    found.idle = {key: list(dict.fromkeys(notes)) for key, notes in idle.items()}
+    return found
+
+
+def require_decodable(
+    config: Config, inputs: DataInputs, runtime: Runtime, *, training: bool
+) -> None:
+    """Raise ValueError where an image that a run will read cannot be decoded; a dataset is opened
+    once, and looked up once a process. Without ``training`` only test images are read.
+    """
+    found = []
+    for dataset, items in images_of_run(config, inputs, training=training):
+        passed = _passed.setdefault((dataset.name, dataset.content), set())
+        wanted = {item.path for item in items} - passed
+        decoded = decode_all(dataset, sorted(wanted), runtime.cache_dir)
+        found.append(decoded)
+        if not decoded.unreadable:
+            passed |= wanted
+    require_readable(found, runtime)
+
+
+def require_readable(found: Iterable[Decoded], runtime: Runtime) -> None:
+    """Raise ValueError, one line, for images that cannot be read."""
+    bad = [decoded for decoded in found if decoded.unreadable]
+    if bad:
+        problems = "; ".join(f"{printable(d.name)}: {d.problem()}" for d in bad)
+        raise ValueError(f"{problems}; '{decode_command(bad[0].name, runtime)}' names all")
+
+
+def decode_command(name: str, runtime: Runtime) -> str:
+    """The command that opens all images of a dataset."""
+    root = [] if runtime.data_root is None else ["--root", runtime.data_root]
+    return command_line("data", "check", name, "--decode", *root)
+
+
+def images_of_run(
+    config: Config, inputs: DataInputs, *, training: bool = True
+) -> Iterator[tuple[Dataset, list[Item]]]:
+    """Each dataset of a run with the images that training, selection and evaluation read."""
+    settings, regime = planned(config)
+    protocol, drawn = protocol_of(settings.protocol), inputs.dataset
+    trained: ClassSubset = protocol.labeled if regime == LABELED else "all"
+    items: list[Item] = []
+    method: Any = settings.method
+    refiner: Any = settings.refiner
+    cls: Any = lookup(method.name).cls
+    if training and (cls.trains or refiner != Reference("NullRefiner")):
+        items += class_subset(drawn, trained).train
+    if training and settings.selection == "val":
+        items += class_subset(drawn, protocol.labeled).val
+    for subset in protocol.scored:
+        items += class_subset(drawn, subset).test
+    yield drawn, items
+    for target in inputs.targets:
+        yield target, list(target.test)
+
+
+def describe_reading(dataset: Dataset) -> list[str]:
+    """How a dataset was read: layout, counts per part, what was ignored, notes."""
+    reading = reading_of(dataset)
+    counts = ", ".join(
+        f"{part} {len(items)}"
+        for part, items in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
+    )
+    name = printable(dataset.name)
+    return [
+        f"{name}: {reading.layout}; {counted(len(dataset.class_names), 'class')}; {counts}",
+        *(f"{name}: ignored {line}" for line in reading.ignored),
+        *(f"{name}: note: {line}" for line in reading.notes),
+    ]
+
+
+def _given_split_settings(settings: Experiment) -> list[str]:
+    """The settings of the split that differ from their defaults."""
+    return [key for key, value in _SPLIT_DEFAULTS.items() if getattr(settings, key) != value]
+
+
+def _idle_note(key: str, settings: Experiment, dataset: Dataset) -> str:
+    return (
+        f"experiment.{key} = {getattr(settings, key)} has no effect on "
+        f"{printable(dataset.name)}, whose split does not depend on it "
+        f"({reading_of(dataset).layout})"
+    )
+
+
+def reading_of(dataset: Dataset) -> DataReading:
+    """How a dataset was read; what is built in has a split of its own."""
+    return dataset.reading or DataReading(layout="built in, with a split of its own")

@@ -1,0 +1,65 @@
+"""Every class list that a run will score, bound once before it trains.
+
+What cannot be bound (the context of other classes, a prompt that does not fit) would otherwise be
+found after the last epoch. Prompts are assembled as for training; the towers do not run.
+"""
+
+from collections.abc import Iterator
+
+from core.clip.frozen import FrozenCLIP, TowerlessCLIP
+from core.config import Config, build
+from core.data.dataset import ClassSubset, Dataset
+from core.data.splits import class_subset
+from core.seeding import Seeds
+from core.types import ClassNames
+from experiments.run.data_inputs import DataInputs
+from experiments.run.experiment import Experiment
+from experiments.run.protocols import LABELED, Protocol, UnscorableError, protocol_of
+from methods.base import TextMethod
+
+SEED = "experiment.seed"
+
+_PASSED: set[tuple[object, ...]] = set()
+
+
+def class_names(dataset: Dataset, template: str | None) -> ClassNames:
+    """The class names that a method scores, with the dataset's template or another one."""
+    return ClassNames(names=dataset.class_names, template=template or dataset.template)
+
+
+def scored_parts(protocol: Protocol, inputs: DataInputs) -> Iterator[tuple[Dataset, ClassSubset]]:
+    """Everything that a protocol scores: its own subsets, then the other datasets."""
+    yield from ((inputs.dataset, subset) for subset in protocol.scored)
+    yield from ((dataset, "all") for dataset in inputs.targets)
+
+
+def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -> None:
+    """Bind every class list that a run scores, in a method and a refiner without towers.
+
+    Raises UnscorableError, naming dataset and classes. Once per process for each configuration,
+    whatever its seed.
+    """
+    key = (config.without([SEED]).text(), *inputs.fingerprints.items())
+    if key in _PASSED:
+        return
+    settings: Experiment = build(config, "experiment")
+    protocol, seeds = protocol_of(settings.protocol), Seeds(settings.seed)
+    labeled = class_subset(inputs.dataset, protocol.labeled)
+    try:
+        method = settings.method(
+            TowerlessCLIP(clip), class_names(labeled, settings.template), seeds.at("method")
+        )
+        if method.regime != LABELED:
+            method.set_classes(class_names(inputs.dataset, settings.template))
+        settings.refiner(method.output(), seeds.at("refiner"))
+    except ValueError as error:
+        raise UnscorableError(str(error)) from error
+    for dataset, subset in scored_parts(protocol, inputs):
+        try:
+            method.set_classes(class_names(class_subset(dataset, subset), settings.template))
+            if isinstance(method, TextMethod):
+                method.class_texts()
+        except ValueError as error:
+            which = f"the classes {subset!r} of {dataset.name}, which are scored after training"
+            raise UnscorableError(f"{which}: {error}") from error
+    _PASSED.add(key)
