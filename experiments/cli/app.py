@@ -7,6 +7,7 @@ imports what it needs when it is called, so that help and usage errors appear wi
 import contextlib
 import errno
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,6 +73,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+PANELS = app.rich_markup_mode
+NARROWEST_PANELS = 40
+"""Narrower terminals get help without boxes, which would cut the names of options."""
 app.add_typer(data_app, name="data")
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
@@ -101,6 +105,9 @@ def main() -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    narrow = shutil.get_terminal_size().columns < NARROWEST_PANELS
+    for part in (app, data_app):
+        part.rich_markup_mode = None if narrow else PANELS
     arguments = [word for word in words if word != "--debug"] or ["--help"]
     debug = "--debug" in words
     try:
