@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow error-rates mosaic-results lint clean
+.PHONY: setup demo test test-slow test-faults error-rates mosaic-results lint clean
 
 setup: $(READY)
 
@@ -28,10 +28,14 @@ demo: setup
 
 # Two processes, a file at a time: what the tests of a file share is made once.
 test: setup
-	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(RUN) -m pytest -m 'not slow and not faults' -n 2 --dist loadfile
 
 test-slow: setup
 	$(RUN) -m pytest -m slow
+
+# Real processes are killed and stopped, disks are full, databases are locked; best as root.
+test-faults: setup
+	$(RUN) -m pytest -m faults
 
 # Simulates how often the verdicts are wrong, and writes docs/verdicts.md.
 error-rates: setup

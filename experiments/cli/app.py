@@ -113,14 +113,19 @@ def _run(words: Sequence[str]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return leave()
-    except (ValueError, OSError) as error:
+    except RecursionError:
+        if debug:
+            raise
+        print("error: a file is nested too deeply to be read; see --debug", file=sys.stderr)
+        return 2
+    except (ValueError, OSError, OverflowError) as error:
         if debug:
             raise
         print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
 
 
-def _described(error: ValueError | OSError) -> str:
+def _described(error: Exception) -> str:
     """What went wrong, without passwords; an error of the system with the file and a way out."""
     if not isinstance(error, OSError):
         return without_secrets(str(error))

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from experiments.cli.console import console, percent, print_json, table
-from experiments.cli.options import RUNS, AllowChanged, DataRoot, Device, Json, Runs, make_runtime
+from experiments.cli.options import (
+    RUNS,
+    AllowChanged,
+    AllowOutside,
+    DataRoot,
+    Device,
+    Json,
+    Runs,
+    make_runtime,
+)
 
 
 def evaluate_command(
@@ -18,12 +27,15 @@ def evaluate_command(
     data_root: DataRoot = None,
     device: Device = "cpu",
     allow_changed: AllowChanged = False,
+    allow_outside: AllowOutside = False,
     as_json: Json = False,
 ) -> None:
     """Score a finished run again, on its own classes or on another dataset, without retraining."""
+    from experiments.run.outside_files import check_named_files
     from experiments.run.standalone import rescore_run
 
     runtime = make_runtime(runs, data_root, device)
+    check_named_files(run_dir, runtime, allow_outside=allow_outside)
     scores, changes = rescore_run(run_dir, dataset, classes, runtime, allow_changed=allow_changed)
     if as_json:
         keys = ("target", "dataset", "classes", "accuracy", "correct", "total")

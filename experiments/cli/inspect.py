@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.options import RUNS, AllowChanged, DataRoot, Device, Runs, make_runtime
+from experiments.cli.options import (
+    RUNS,
+    AllowChanged,
+    AllowOutside,
+    DataRoot,
+    Device,
+    Runs,
+    make_runtime,
+)
 
 
 def inspect_command(
@@ -20,17 +28,20 @@ def inspect_command(
     data_root: DataRoot = None,
     device: Device = "cpu",
     allow_changed: AllowChanged = False,
+    allow_outside: AllowOutside = False,
 ) -> None:
     """Show what one run has learned: memory, attention, errors, calibration, context words."""
     from analysis.inspect_page import write_inspection
     from core.store.names import INSPECTION_NAME
     from experiments.run.inspection import inspect_run, read_finished
+    from experiments.run.outside_files import check_named_files
 
     read_finished(run_dir)
+    runtime = make_runtime(runs, data_root, device)
+    check_named_files(run_dir, runtime, allow_outside=allow_outside)
     folder = out or run_dir / INSPECTION_NAME
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give another one with --out")
     folder.mkdir(parents=True, exist_ok=True)
-    runtime = make_runtime(runs, data_root, device)
     found = inspect_run(run_dir, runtime, num_images=images, allow_changed=allow_changed)
     print(f"page: {write_inspection(found, folder)}")

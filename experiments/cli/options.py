@@ -42,6 +42,14 @@ StealLock = Annotated[
         help="Take over a folder whose lock names a process of another machine that is gone",
     ),
 ]
+AllowOutside = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside-files",
+        help="Read files outside the study folder, and datasets outside the data root, that the "
+        "run's configuration names: weights, shots, teachers",
+    ),
+]
 JobSeconds = Annotated[
     float | None, typer.Option("--job-seconds", help="Stop a run that takes longer, and retry it")
 ]

@@ -7,6 +7,7 @@ import typer
 from experiments.cli.grid import print_outcome
 from experiments.cli.options import (
     RUNS,
+    AllowOutside,
     DataRoot,
     Device,
     JobSeconds,
@@ -24,6 +25,7 @@ def rerun_command(
     job_seconds: JobSeconds = None,
     silent_seconds: SilentSeconds = None,
     steal_lock: StealLock = False,
+    allow_outside: AllowOutside = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
@@ -31,6 +33,8 @@ def rerun_command(
     """Repeat one run of a study: in this process, or with a time limit in a worker process."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from core.store.search import is_search
+    from core.store.settings import has_config
+    from experiments.run.outside_files import check_named_files
     from experiments.search.status import refuse_rerun
     from experiments.study.driver import rerun
     from experiments.study.progress import make_progress
@@ -40,12 +44,15 @@ def rerun_command(
 
     if is_search(study):
         refuse_rerun(study, run)
+    identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
+    if has_config(study / identity):
+        check_named_files(study / identity, runtime, allow_outside=allow_outside)
     limited = job_seconds is not None or silent_seconds is not None
     outcome = rerun(
         study,
-        find_run(study, run),
+        identity,
         make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds),
-        runtime=make_runtime(runs, data_root, device),
+        runtime=runtime,
         tracker=MlflowTracker(study),
         progress=make_progress(),
         steal_lock=steal_lock,

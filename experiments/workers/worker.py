@@ -69,22 +69,22 @@ def _with_output(
 def execute(
     entry: str, payload: Mapping[str, Any], on_progress: Progress, *, home: Path | None = None
 ) -> str:
-    """Run one job; returns its answer as JSON. A failure prints its traceback to standard error."""
+    """Run one job; returns its answer as JSON."""
     try:
         result = load_entry(entry)(payload, on_progress)
         return json.dumps({"kind": "done", "result": result}, allow_nan=False)
     except (Exception, SystemExit) as error:
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
         return _failure(error, home)
 
 
 def _failure(error: BaseException, home: Path | None) -> str:
-    """The answer of a job that raised: "returned" where the storage is to blame. The log has the
-    message in full.
+    """The answer of a job that raised: "returned" where the storage is to blame, or else "failed",
+    with the message in full and the traceback on standard error.
     """
     if problem := storage_problem(error, home):
         return json.dumps({"kind": "returned", "message": problem})
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
     message = one_line(traceback.format_exception_only(error)[-1])
     return json.dumps(
         {"kind": "failed", "message": message, "fatal": isinstance(error, ValueError)}
@@ -158,11 +158,25 @@ def _redirect_output(log: Path, home: Path | None) -> None:
 
     A ``home`` that has vanished is not made again: the study in it is gone.
     """
-    _flush()
+    with contextlib.suppress(OSError):  # an earlier job may have closed its output
+        _flush()
     log.parent.mkdir(parents=home is None, exist_ok=True)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        for descriptor in (1, 2):
+            if descriptor != opened:
+                os.dup2(opened, descriptor)
+    finally:
+        if opened > 2:
+            os.close(opened)
+    _reopen_streams()
+
+
+def _reopen_streams() -> None:
+    """Replace standard streams that an earlier job has closed."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name).closed:
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
 
 
 def _flush() -> None:

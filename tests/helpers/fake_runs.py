@@ -1,7 +1,8 @@
 """Runs that train nothing: entry functions for workers, and plans made of their cells.
 
 What a fake run does follows from the first word of its variant's name: "ok", "slow", "fail",
-"refuse", "diverge" or "kill".
+"refuse", "diverge", "kill" (once), "die" (always), "stop" (its process, once), "stall" (always),
+"fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a file "go").
 """
 
 import hashlib
@@ -72,6 +73,23 @@ def behave(kind, run_dir):
         raise ValueError("this configuration is wrong")
     if kind == "slow":
         time.sleep(0.1)
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "stall" or (kind == "stop" and not (run_dir / "stopped").exists()):
+        (run_dir / "stopped").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if kind == "fill":
+        with (run_dir / "weights.safetensors").open("wb", buffering=0) as file:
+            file.write(bytes(256 * 1024))
+            file.write(bytes(256 * 1024))
+    if kind == "loud":
+        for _ in range(2000):
+            print("x" * 10_000)
+        os.close(1)
+        os.close(2)
+    if kind == "patient":
+        while not (run_dir.parent / "go").exists():
+            time.sleep(0.02)
     if kind == "kill" and not (run_dir / "killed").exists():
         (run_dir / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
