@@ -62,6 +62,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
 }
 
+TYPER_INTERRUPTED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
@@ -88,9 +89,9 @@ def _run(words: Sequence[str]) -> int:
     arguments = [word for word in words if word != "--debug"] or ["--help"]
     debug = "--debug" in words
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        return _code(int(app(arguments, standalone_mode=False) or 0))
     except typer.Exit as stop:
-        return int(stop.exit_code)
+        return _code(int(stop.exit_code))
     except UsageProblem as error:
         usage = one_line(error.format_message()).rstrip(".")
         print(f"error: {usage}; try --help", file=sys.stderr)
@@ -102,6 +103,11 @@ def _run(words: Sequence[str]) -> int:
             raise
         print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
+
+
+def _code(code: int) -> int:
+    """The exit code of a command; Typer turns an interruption into one of its own."""
+    return leave() if code == TYPER_INTERRUPTED else code
 
 
 def _described(error: ValueError | OSError) -> str:
