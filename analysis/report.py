@@ -16,13 +16,14 @@ from rich.console import Console
 
 from analysis.figures.drawing import to_files
 from analysis.figures.figure import Figure
+from analysis.read.csv_text import spreadsheet_text
 from analysis.read.load import load_results
 from analysis.read.results import Results, with_choices
 from analysis.render.html import render_page
 from analysis.render.json_document import document, schema
 from analysis.render.latex import report_latex
 from analysis.render.markdown import report_markdown
-from analysis.render.scores_table import scores_frame
+from analysis.render.scores_table import csv_text, scores_frame
 from analysis.render.terminal import print_lines, report_lines
 from analysis.sections import (
     base_to_new,
@@ -380,7 +381,7 @@ def _files(report: Report) -> dict[str, str | bytes]:
         "results.csv": _csv(_rows(report, "results", "results")),
         "comparisons.csv": _csv(_comparison_rows(report)),
         "evidence.csv": _csv(_evidence_rows(report)),
-        "scores.csv": scores_frame(found).to_csv(index=False, lineterminator="\n"),
+        "scores.csv": csv_text(scores_frame(found)),
         "report.md": report_markdown(header, chapters),
         "report.tex": report_latex(header, chapters, names),
         "references.bib": "\n".join(work.bibtex for work in cited(chapters)),
@@ -392,7 +393,7 @@ def _files(report: Report) -> dict[str, str | bytes]:
         )
         files[runs.PAGE] = render_page(replace(header, question="", links=()), (chapter,))
     if not found.costs.empty:
-        files["cost.csv"] = found.costs.round(6).to_csv(index=False, lineterminator="\n")
+        files["cost.csv"] = csv_text(found.costs.round(6))
     return files
 
 
@@ -435,7 +436,10 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: "; ".join(v) if isinstance(v, list) else v for k, v in row.items()})
+        cells = {k: "; ".join(v) if isinstance(v, list) else v for k, v in row.items()}
+        writer.writerow(
+            {k: spreadsheet_text(v) if isinstance(v, str) else v for k, v in cells.items()}
+        )
     return buffer.getvalue()
 
 

@@ -13,7 +13,13 @@ def command_line(*words: object) -> str:
     ``refinelab ...`` where the installed script runs, ``python main.py ...`` anywhere else.
     """
     program = (SCRIPT,) if Path(sys.argv[0]).stem == SCRIPT else ("python", "main.py")
-    return shlex.join([*program, *map(str, words)])
+    return shlex.join([*program, *map(_word, words)])
+
+
+def _word(word: object) -> str:
+    """A word of a command; a path that begins with a hyphen must not be read as an option."""
+    text = str(word)
+    return f"./{text}" if isinstance(word, Path) and text.startswith("-") else text
 
 
 def same_command() -> str:

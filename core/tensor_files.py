@@ -11,6 +11,7 @@ import pickletools
 import re
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +76,8 @@ def read_safetensors(path: Path, what: str) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         found = unreadable(path, what, error)
         if _head(path)[:1] in (b"P", b"\x80") and _other_kind(path) is None:
-            found = ValueError(f"{what} {path} cannot be read: it is a torch file, not safetensors")
+            kind = "it is a pickle or a torch file, not safetensors; give the file that was written"
+            found = ValueError(f"{what} {path} cannot be read: {kind}")
         raise found from error
     return tensors
 
@@ -87,7 +89,9 @@ def load_torch(path: Path, what: str) -> Any:
     """
     _check_present(path, what)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # As a stream: by a path, torch.load would decide by the suffix.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise unreadable(path, what, error) from error
 

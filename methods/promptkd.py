@@ -17,6 +17,7 @@ from core.config import (
     Reference,
     register,
 )
+from core.finite import check_finite
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import KlReduction, kl_divergence
@@ -203,7 +204,9 @@ class PromptKD(TextMethod):
         missing = known.missing(batch.index)
         if missing.any():
             part = _rows(batch, missing)
-            known.learn(batch.index[missing], self.teacher.logits(part, self.classes))
+            logits = self.teacher.logits(part, self.classes)
+            check_finite({"logits": logits}, "the teacher's output", "check its weights")
+            known.learn(batch.index[missing], logits)
         return known.rows_NC[batch.index]
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:

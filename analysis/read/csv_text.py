@@ -1,17 +1,21 @@
 """The text of a CSV file: encoding, delimiter, quotes and line breaks, cell by cell.
 
 Cells are names and numbers as somebody typed them. All white space in a cell, line breaks among it,
-is one blank, so that a name fits on a line.
+is one blank, so that a name fits on a line. A name that a spreadsheet would take for a formula has
+an apostrophe in front of it in the files of this program, which is not part of the name.
 """
 
 import csv
 import io
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from analysis.read.csv_cells import is_missing, is_number
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SIGNATURES = {
@@ -23,6 +27,7 @@ SIGNATURES = {
 }
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad"))
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 MAX_FIELD = 1_000_000
 MIN_COLUMNS = 2
 
@@ -71,6 +76,17 @@ def read_table(path: Path) -> RawTable:
 def tidy(text: str) -> str:
     """A name on one line, in one Unicode form, without invisible letters."""
     return " ".join(unicodedata.normalize("NFC", text).translate(INVISIBLE).split())
+
+
+def spreadsheet_text(cell: str) -> str:
+    """A cell for a file that a spreadsheet may open: text and never a formula. Numbers stay."""
+    plain = is_missing(cell) or is_number(cell)
+    return f"'{cell}" if FORMULA.match(cell) and not plain else cell
+
+
+def typed_text(cell: str) -> str:
+    """What was typed into a cell: the inverse of ``spreadsheet_text``."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def _decoded(path: Path) -> str:
@@ -136,7 +152,7 @@ def _parsed(text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[s
     end = 0
     for row in reader:
         line, end = start + end, reader.line_num
-        cells = [tidy(cell) for cell in row]
+        cells = [typed_text(tidy(cell)) for cell in row]
         if any(cells):
             yield line, cells
 

@@ -273,8 +273,8 @@ def _shot_notes(finished: Sequence[CellResult]) -> Iterable[str]:
         have = "class has" if len(short) == 1 else "classes have"
         used = str(min(short)) if min(short) == max(short) else f"{min(short)} to {max(short)}"
         yield (
-            f"{dataset}, {point(shots)}: {len(short)} trained {have} fewer training images and "
-            f"used all of them ({used})"
+            f"{dataset}, {point(shots)}: {len(short)} trained {have} fewer training images than "
+            f"that: {used}"
         )
 
 

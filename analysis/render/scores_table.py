@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.read.csv_columns import HIGHER_PREFIX, LOWER_PREFIX
+from analysis.read.csv_text import spreadsheet_text
 from analysis.read.metric_direction import is_doubtful
 from analysis.read.provenance import COUNTS, FACTOR, PROVENANCE_COLUMNS
 from analysis.read.results import Results, Setting
@@ -44,6 +45,13 @@ def scores_frame(results: Results) -> pd.DataFrame:
     )
 
 
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV text, in which no cell is a formula to a spreadsheet."""
+    made = frame.rename(columns=lambda name: spreadsheet_text(str(name)))
+    texts = made.map(lambda cell: spreadsheet_text(cell) if isinstance(cell, str) else cell)
+    return texts.to_csv(index=False, lineterminator="\n")
+
+
 def _header(results: Results, metric: str) -> str:
     """The column of a metric; ``lower:`` and ``higher:`` state what its name does not tell."""
     if results.direction(metric) < 0:
@@ -61,7 +69,7 @@ def export(results: Results, path: Path) -> int:
         raise ValueError(f"the file to export to must end in {endings}, got {path.name!r}")
     frame = scores_frame(results)
     if path.suffix == ".csv":
-        write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
+        write_atomic(path, csv_text(frame))
         return len(frame)
     raw = frame.to_parquet(index=False)
     assert raw is not None

@@ -36,13 +36,16 @@ def _title(scored: Evaluation, run: Inspection) -> str:
 
 
 def summary(run: Inspection) -> str:
-    """The run in one line: what was trained, on how much, and how well it scores."""
+    """The run in one line: what was trained, on how much, how well it scores, and what its record
+    says besides.
+    """
     record, settings = run.record, run.settings
     parts = [settings.get(f"experiment.{name}", "").lstrip("@") for name in ("method", "refiner")]
     trained = " with ".join(part for part in parts if part and part != "NullRefiner")
     shots = f", {counted(record.shots, 'shot')}" if record.shots else ""
     scores = (f"{points(e.accuracy)} % on {_title(e, run)}" for e in record.evaluations)
-    return f"{trained}{shots}: {', '.join(scores)}."
+    besides = f" ({record.message})" if record.message else ""
+    return f"{trained}{shots}: {', '.join(scores)}{besides}."
 
 
 def _classes(run: Inspection) -> Sequence[Section]:

@@ -280,9 +280,20 @@ def _plain(value: Any) -> Any:
     return sides.pop() if len(sides) == 1 else tuple(value)
 
 
-@functools.lru_cache(maxsize=2)
 def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype) -> FrozenCLIP:
-    """``load_clip`` once per process, on its device: runs share the frozen weights."""
+    """``load_clip`` once per process and state of the file, on its device: runs share the frozen
+    weights.
+    """
+    path = Path(weights).expanduser() if weights else mosaic.WEIGHTS_PATH
+    status = path.stat() if path.is_file() else None
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
+    return _shared_clip(name, weights, device, dtype, stamp)
+
+
+@functools.lru_cache(maxsize=2)
+def _shared_clip(
+    name: str, weights: str | None, device: str, dtype: torch.dtype, stamp: tuple[int, ...]
+) -> FrozenCLIP:
     return load_clip(name, weights).to(device, dtype)
 
 

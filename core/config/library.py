@@ -38,4 +38,4 @@ class ConfigLibrary:
 
     def nearest(self, name: str) -> str | None:
         """The existing name that is most similar to an unknown one."""
-        return closest(Path(name).with_suffix("").as_posix(), self.files())
+        return closest(name.removesuffix(".gin"), self.files())

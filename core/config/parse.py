@@ -8,6 +8,7 @@ file and line. The result of a file and its includes is one table of raw binding
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from gin import config_parser
 
 from core.config.library import ConfigLibrary
 from core.config.registry import did_you_mean_key
-from core.config.value_types import Reference
+from core.config.value_types import Reference, shortened
 from core.suggestions import did_you_mean
 
 OVERRIDE = "--set"
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+DEEPEST_NESTING = 50
 BARE_WORD = re.compile(r"[\w./~:+-][^'\"\[\](){}@%\n]*")
 
 CLEARER = {
@@ -75,15 +77,22 @@ class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
 
 
 class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
-    """gin's parser, except that a repeated dict key is an error instead of silently overriding."""
+    """gin's parser, except that a repeated dict key is an error instead of silently overriding, and
+    so are more brackets in each other than a recursive parser survives.
+    """
 
     def __init__(self, text: str) -> None:
         self._keys: list[str] = []
+        self._depth = 0
         super().__init__(text, _Delegate())
 
     def _maybe_parse_container(self) -> tuple[bool, object]:
+        if self._depth > DEEPEST_NESTING:
+            raise _RefusedError(f"brackets are nested more than {DEEPEST_NESTING} deep")
         outer, self._keys = self._keys, []
+        self._depth += 1
         result: tuple[bool, object] = super()._maybe_parse_container()
+        self._depth -= 1
         self._keys = outer
         return result
 
@@ -218,13 +227,14 @@ def _read_includes_first(
 
 
 def _find(path: str, folder: Path, prefix: str, library: ConfigLibrary | None) -> Path:
-    if (folder / path).is_file():
-        return folder / path
-    if library and (found := library.find(path)):
-        return found
+    with suppress(OSError, ValueError):  # a name that no file can have: too long, a null character
+        if (folder / path).is_file():
+            return folder / path
+        if library and (found := library.find(path)):
+            return found
     near = library.nearest(path) if library else None
     raise ValueError(
-        f"{prefix}there is no configuration file {path!r} in {_shown(folder)}"
+        f"{prefix}there is no configuration file {shortened(repr(path))} in {_shown(folder)}"
         f"{f' or {_shown(library.folder)}' if library else ''}"
         f"{f'; did you mean {near!r}?' if near else ''}"
     )
@@ -312,6 +322,11 @@ def _expand(
             f"`{value.name} = ...`{did_you_mean(value.name, macros)}"
         )
     chain = (*chain, value.name)
+    if len(chain) > DEEPEST_NESTING:
+        raise ValueError(
+            f"{source}: the macro %{chain[0]} leads through more than {DEEPEST_NESTING} others; "
+            "give its value"
+        )
     if value.name in chain[:-1]:
         raise ValueError(f"{source}: the macros {' -> '.join(chain)} form a circle")
     return _expand(macros[value.name].value, macros, source, chain)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 LONGEST_VALUE_SHOWN = 100
+LARGEST_INT = 2**64
 UNIONS = (Union, types.UnionType)
 SEQUENCES = (tuple, list, Sequence)
 MAPPINGS = (dict, Mapping)
@@ -124,16 +125,30 @@ def conform(value: object, annotation: Any, check_reference: CheckReference) -> 
     try:
         return _conform(value, annotation, check_reference)
     except MismatchError:
-        shown = format_value(value)
-        if len(shown) > LONGEST_VALUE_SHOWN:
-            shown = f"{shown[:LONGEST_VALUE_SHOWN]}..."
+        shown = shortened(_shown(value))
         rule = type_text(annotation)
         raise MismatchError(f"must be {rule}, got {shown}{_hint(value, rule)}") from None
+
+
+def shortened(text: str) -> str:
+    """A text for a message, cut where it is very long."""
+    return text if len(text) <= LONGEST_VALUE_SHOWN else f"{text[:LONGEST_VALUE_SHOWN]}..."
+
+
+def _shown(value: object) -> str:
+    try:
+        return format_value(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def _hint(value: object, rule: str) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "; nan and infinity are not allowed"
+    if isinstance(value, int) and abs(value) > LARGEST_INT and rule.startswith("int"):
+        return "; a whole number goes up to 2^64"
+    if isinstance(value, str) and "\0" in value:
+        return "; text has no null characters"
     if isinstance(value, str) and "@" in rule:
         return f"; a class is written @{value.lstrip('@')}, without quotes"
     if rule.startswith("(") and not isinstance(value, tuple | list):
@@ -157,7 +172,16 @@ def _conform(value: object, annotation: Any, check_reference: CheckReference) ->
         return _conform_sequence(value, arguments, check_reference)
     if origin in MAPPINGS:
         return _conform_mapping(value, arguments[1], check_reference)
-    return _conform_scalar(value, annotation)
+    return _within_limits(_conform_scalar(value, annotation))
+
+
+def _within_limits(value: Value) -> Value:
+    """The value of a single setting: a number that a machine counts, text that a file can name."""
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise MismatchError
+    if isinstance(value, str) and "\0" in value:
+        raise MismatchError
+    return value
 
 
 def _conform_any(value: object, check_reference: CheckReference) -> Value:

@@ -2,6 +2,7 @@
 loader in ``_FAMILIES``.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,14 +102,15 @@ def _unknown(name: str, root: Path | None) -> str:
 
 def _tree_of(name: str, root: Path | None) -> str:
     """``folder/<path>`` where a name is the path of a folder, or is written like a path."""
-    rest = name.partition("/")[2] if name.startswith(f"{FOLDER.title()}/") else name
+    rest = name.replace("\\", "/")
+    rest = rest[len(FOLDER) + 1 :] if rest.casefold().startswith(f"{FOLDER}/") else rest
     if not rest.strip("/") or "\0" in rest:
         return ""
-    path = Path(rest).expanduser()
-    like_a_path = path.is_absolute() or rest.startswith(("./", "../")) or "\\" in rest
+    path = Path(os.path.expanduser(rest))
     for place in (data_root(root), Path.cwd()):
-        if (place / path).is_dir():
+        if os.path.isdir(place / path):
             return canonical_name(f"{FOLDER}/{place / path}", root)
+    like_a_path = path.is_absolute() or rest.startswith(("./", "../")) or rest != name
     return f"{FOLDER}/{rest}" if like_a_path else ""
 
 

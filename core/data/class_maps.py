@@ -39,7 +39,8 @@ def read_classnames(file: Path, folders: Sequence[str]) -> dict[str, str]:
 
 def require_all_named(names: dict[str, str], folders: Sequence[str], where: str) -> None:
     """Raises ValueError unless ``names`` has exactly the class folders ``folders``."""
-    if strange := [folder for folder in names if folder not in folders]:
+    known = set(folders)
+    if strange := [folder for folder in names if folder not in known]:
         raise ValueError(
             f"{where}: there is no class folder {strange[0]!r} ({len(strange)} unknown in all)"
             f"{did_you_mean(strange[0], folders)}"

@@ -1,8 +1,8 @@
 """Whether images can be decoded: each file is opened once, and the result is kept.
 
 ``cache_dir/decoded/<image folder>.json`` remembers for every file its size, its times (modification
-and change) and, where it cannot be read, why; a file whose size or times differ is opened again. It
-carries a checksum, and a damaged one is rebuilt.
+and change) and, where it cannot be read, why; a file whose size or times differ is opened again,
+and so is one that could not be read. It carries a checksum, and a damaged one is rebuilt.
 """
 
 import hashlib
@@ -77,18 +77,20 @@ def decode_all(
         return Decoded(name=dataset.name, total=len(wanted), unreadable={})
     root = dataset.reader.root
     file = _file_of(root, cache_dir)
-    known, stamps = _read(file), {path: _stamp(root / path) for path in wanted}
-    new = [path for path in wanted if path not in known or known[path][0] != stamps[path]]
-    unopened = 0
-    if limit is not None and len(new) > limit:
-        unopened = len(new)
-    elif new:
-        opened = _open(dataset.reader, new, progress or _no_progress)
-        found = {path: (stamps[path], message) for path, message in opened.items()}
+    stamps = {path: _stamp(root / path) for path in wanted}
+    known = {path: row for path, row in _read(file).items() if stamps.get(path) == row[0]}
+    # what failed is tried again: the disk or the memory may have been the reason
+    new = [path for path in wanted if path not in known or known[path][1]]
+    unopened = len(new) if limit is not None and len(new) > limit else 0
+    if new and not unopened:
+        opened: dict[str, str] = {}
+        try:
+            _open(dataset.reader, new, opened, progress or _no_progress)
+        finally:  # what was opened before Ctrl-C is kept, too
+            found = {path: (stamps[path], message) for path, message in opened.items()}
+            _write(file, root, {**_read(file), **found})
         known |= found
-        _write(file, root, {**_read(file), **found})
-    left = set(new) if unopened else set()
-    unreadable = {p: known[p][1] for p in wanted if p not in left and known[p][1]}
+    unreadable = {path: known[path][1] for path in wanted if path in known and known[path][1]}
     return Decoded(name=dataset.name, total=len(wanted), unreadable=unreadable, unopened=unopened)
 
 
@@ -96,19 +98,18 @@ def _no_progress(done: int, total: int) -> None:
     return
 
 
-def _open(reader: FolderReader, paths: Sequence[str], progress: Progress) -> dict[str, str]:
-    """Why each image cannot be read, "" for one that can."""
+def _open(
+    reader: FolderReader, paths: Sequence[str], opened: dict[str, str], progress: Progress
+) -> None:
+    """Add to ``opened`` why each image cannot be read, "" for one that can."""
     pieces = [paths[n : n + _PER_CALL] for n in range(0, len(paths), _PER_CALL)]
-    found: dict[str, str] = {}
-    with ThreadPoolExecutor(min(MAX_THREADS, available_cores()), "decode") as pool:
-        try:
-            for piece in pool.map(lambda some: [(p, _problem(reader, p)) for p in some], pieces):
-                found.update(piece)
-                progress(len(found), len(paths))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return found
+    pool = ThreadPoolExecutor(min(MAX_THREADS, available_cores()), "decode")
+    try:
+        for piece in pool.map(lambda some: [(p, _problem(reader, p)) for p in some], pieces):
+            opened.update(piece)
+            progress(len(opened), len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _problem(reader: FolderReader, path: str) -> str:

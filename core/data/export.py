@@ -6,9 +6,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from core.data.dataset import Dataset
+from core.data.dataset_names import FOLDER
 from core.data.folder_settings import SETTINGS_NAME
 from core.data.split_file import PREFIX, require_inside, split_text
 
@@ -49,9 +50,11 @@ def export_dataset(dataset: Dataset, out: Path, progress: Progress | None = None
 
 def split_file_name(dataset: Dataset) -> str:
     """``split_zhou_<Name>.json`` with the dataset's name in CamelCase: "mosaic/shapes" gives
-    MosaicShapes.
+    MosaicShapes. Of a folder outside the data root, its last name is enough.
     """
-    words = "".join(c if c.isalnum() else " " for c in dataset.name).split()
+    outside = dataset.name.startswith(f"{FOLDER}//")
+    name = f"{FOLDER}/{PurePosixPath(dataset.name).name}" if outside else dataset.name
+    words = "".join(c if c.isalnum() else " " for c in name).split()
     return f"{PREFIX}{''.join(word[0].upper() + word[1:] for word in words)}.json"
 
 

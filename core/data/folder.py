@@ -19,6 +19,7 @@ written below the data root.
 
 import hashlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -284,7 +285,10 @@ def _content(root: Path, paths: Iterable[str]) -> str:
 
 
 def _sample(file: Path, path: str, look_inside: bool) -> bytes:
-    size = os.stat(file).st_size
+    found = os.stat(file)
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+        raise OSError(f"{file} is not a regular file")
+    size = found.st_size
     head = f"\0{path}\0{size}\0".encode("utf-8", "surrogateescape")
     if not look_inside:
         return head

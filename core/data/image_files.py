@@ -104,8 +104,13 @@ def has_direct_images(folder: Path) -> bool:
         return any(is_image(e.name) and not e.is_dir() for e in entries)
 
 
+def _refuse(error: OSError) -> None:
+    """Raises ValueError where a folder cannot be listed: its images would be left out silently."""
+    raise ValueError(f"folder {error.filename} cannot be listed: {error.strerror}") from error
+
+
 def _walk(folder: Path, ignored: Ignored) -> Iterator[tuple[str, list[str], list[str]]]:
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=_refuse):
         kept = [name for name in folders if not is_system(name)]
         ignored.linked_folders += sum(os.path.islink(os.path.join(here, name)) for name in kept)
         folders[:] = kept

@@ -16,9 +16,10 @@ nothing here, and a JSON file beside the images that would not be read. ``refine
 
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,7 @@ from core.streams import printable
 
 _PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _MAX_WRAPPERS = 8
+_MAX_JSON = 20  # JSON files looked into in a folder that is left out
 _CONTAINER = "images image imgs img jpg jpeg jpegs jpegimages png pngs pictures photos frames data"
 _CONTAINERS = frozenset(_CONTAINER.split())
 _ANNOTATION = (
@@ -156,7 +158,7 @@ def _by_names(images: Path, settings: FolderSettings) -> FolderLayout:
         images=images,
         settings=settings,
         class_folders=tuple(kept),
-        ignored=tuple(_set_aside(set_aside)),
+        ignored=tuple(_set_aside(images, set_aside)),
         notes=tuple(_nested_notes(images, kept)),
     )
 
@@ -173,11 +175,11 @@ def _with_parts(
             f"or {_line('layout', 'classes')} if all of them are classes"
         )
     if not {"train", "test"} <= set(parts):
-        absent = "train" if "train" not in parts else "test"
+        absent: SplitName = "train" if "train" not in parts else "test"
         there = " and ".join(f"{folder}/" for folder in parts.values())
         raise ValueError(
-            f"{images} has {there} but no {absent}/; rename the part to "
-            f"{'train' if absent == 'train' else 'test'} on to {absent}/"
+            f"{images} has {there} but no {absent}/; rename the part to {absent} on to {absent}/, "
+            f"or write {SETTINGS_NAME} there with {_line('parts', _renamed(parts, absent))}"
         )
     for folder in parts.values():
         if not subfolders(images / folder) and has_direct_images(images / folder):
@@ -192,10 +194,15 @@ def _with_parts(
         settings=settings,
         parts={part: parts[part] for part in PARTS if part in parts},
         ignored=(
-            *_set_aside(others),
+            *_set_aside(images, others),
             *_loose((images / folder for folder in parts.values()), files=True),
         ),
     )
+
+
+def _renamed(parts: Mapping[SplitName, str], absent: SplitName) -> dict[str, str]:
+    """The parts with the validation folder in the place of the absent part."""
+    return {absent if part == "val" else part: folder for part, folder in parts.items()}
 
 
 def _one_each(images: Path, named: Mapping[str, SplitName]) -> dict[SplitName, str]:
@@ -292,11 +299,8 @@ def _wrappers(path: Path, settings: FolderSettings) -> list[Path]:
 def _wrapper_notes(chain: Sequence[Path]) -> list[str]:
     if len(chain) == 1:
         return []
-    inner = printable(str(chain[-1].relative_to(chain[0])))
-    return [
-        f"{inner}/ is the only folder of images in {printable(str(chain[0]))}, and is read in its "
-        "place"
-    ]
+    inner, outer = (printable(str(p)) for p in (chain[-1].relative_to(chain[0]), chain[0]))
+    return [f"{inner}/ is the only folder of images in {outer}, and is read in its place"]
 
 
 def _sibling_notes(path: Path) -> list[str]:
@@ -327,7 +331,17 @@ def _nested_notes(images: Path, folders: Sequence[str]) -> list[str]:
     ]
 
 
-def _set_aside(folders: Sequence[str]) -> list[str]:
+def _set_aside(place: Path, folders: Sequence[str]) -> list[str]:
+    """A line for folders that are left out. Raises ValueError where one holds a split file."""
+    for folder in folders:
+        for file in islice((place / folder).rglob("*.json"), _MAX_JSON):
+            if file.name.startswith(PREFIX) or _is_split(_json_of(file)):
+                name = file.name if file.name.startswith(PREFIX) else _split_name(file)
+                raise ValueError(
+                    f"{file} is not read: a split file is named {PREFIX}<Name>.json and is beside "
+                    f"the images; {_move(file, place / name)}, or write {SETTINGS_NAME} there with "
+                    f"{_line('ignore', [folder])}"
+                )
     return [f"{_some([f'{name}/' for name in folders])}: not class folders"] if folders else []
 
 
@@ -357,7 +371,7 @@ def _beside(chain: Sequence[Path], settings: FolderSettings, read: Collection[st
         found.append(f"{_some(files)}: files beside the images that are not read")
     for outer, inner in pairwise(chain):
         others = [name for name in subfolders(outer) if name not in (inner.name, *settings.ignore)]
-        found += _set_aside(others)
+        found += _set_aside(outer, others)
     return found
 
 
@@ -399,16 +413,9 @@ def _json_advice(file: Path) -> str:
     leave_out = f"write {SETTINGS_NAME} beside it with {_line('ignore', [file.name])}"
     found = _json_of(file)
     if _is_split(found):
-        stem = "".join(c for c in file.stem if c.isalnum() or c == "_")
-        for prefix in (PREFIX, "split_", "split"):
-            if stem.lower().startswith(prefix):
-                stem = stem[len(prefix) :]
-                break
-        return (
-            f"a split file is named {PREFIX}<Name>.json; mv {file.name} {PREFIX}{stem or 'X'}.json"
-        )
+        return f"a split file is named {PREFIX}<Name>.json; {_move(file.name, _split_name(file))}"
     if file.name.casefold().startswith("refinelab"):
-        return f"the settings of a folder are in {SETTINGS_NAME}; mv {file.name} {SETTINGS_NAME}"
+        return f"the settings of a folder are in {SETTINGS_NAME}; {_move(file.name, SETTINGS_NAME)}"
     if isinstance(found, dict) and found and all(isinstance(v, str) for v in found.values()):
         return (
             f"class names are the key class_names of {SETTINGS_NAME}, "
@@ -419,6 +426,17 @@ def _json_advice(file: Path) -> str:
         '{"train": [["<path>", <label>, "<class name>"], ...], "val": [...], "test": [...]}; '
         f"if it does not belong to the data, {leave_out}"
     )
+
+
+def _move(source: object, target: object) -> str:
+    return shlex.join(["mv", str(source), str(target)])
+
+
+def _split_name(file: Path) -> str:
+    """The name that a split file should have: ``split_zhou_Pets.json`` for ``split_Pets.json``."""
+    stem = "".join(c for c in file.stem if c.isalnum() or c == "_")
+    prefixes = (p for p in (PREFIX, "split_", "split") if stem.lower().startswith(p))
+    return f"{PREFIX}{stem[len(next(prefixes, '')) :] or 'X'}.json"
 
 
 def _json_of(file: Path) -> object:

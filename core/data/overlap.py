@@ -48,6 +48,14 @@ def shared_images(asked: ImageList, seen: ImageList, *, copies: bool = False) ->
     return SharedImages(len(set(order)), order[0], found[order[0]]) if order else NOTHING
 
 
+def same_tree(one: Dataset, two: Dataset) -> bool:
+    """Whether two datasets have the same test list of the same image folder, as a tree has that is
+    named by the folder of its split file and by that of its images.
+    """
+    folder = _folder(one)
+    return folder is not None and folder == _folder(two) and one.test == two.test
+
+
 NOTHING = SharedImages(0, "", "")
 
 

@@ -18,7 +18,7 @@ file of a newer version is refused and left as it is.
     |   |-- IDENTITY.rerun/         a run that is being repeated on request
     |   |-- worker-N.log          output of worker N outside its runs
     |   |-- mirror.log            output of the mirror process (.mirror.lock: while it runs)
-    |   |-- artifacts/            where MLflow would keep artifacts; stays empty
+    |   |-- artifacts/            MLflow: parameters that it would cut, whole; else empty
     |   |-- report/               output of the report command
     |   `-- IDENTITY/             a run folder, named by the identity of its run
     |       |-- config.gin        the resolved configuration, written first  (settings.py)

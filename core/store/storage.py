@@ -25,13 +25,20 @@ def storage_problem(error: BaseException, home: Path | None = None) -> str:
     return ""
 
 
+LONGEST_NAME = 200
+
+
 def describe_os_error(error: OSError) -> str:
     """An error of the system as one line: what is wrong, and with which file."""
     if error.strerror is None:
         return str(error) or type(error).__name__
     reason = error.strerror[:1].lower() + error.strerror[1:]
-    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    names = [_short(str(n)) for n in (error.filename, error.filename2) if n is not None]
     return f"{reason}: {' -> '.join(names)}" if names else reason
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

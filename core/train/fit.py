@@ -22,6 +22,9 @@ Log = Callable[[Mapping[str, float]], None]
 Score = Callable[[RefinedMethod], float]
 
 
+LOWER = "try a lower lr"
+
+
 class DivergedError(RuntimeError):
     """A loss, or what was learned, was not finite."""
 
@@ -103,11 +106,12 @@ def fit(
         result.seconds += time.perf_counter() - started
         log({"epoch": epoch, "epochs": budget.epochs, "lr": lr, **means})
         if not math.isfinite(means["loss"]):
-            raise DivergedError(f"the loss was {means['loss']} in epoch {epoch}; try a lower lr")
+            raise DivergedError(f"the loss was {means['loss']} in epoch {epoch}; {LOWER}")
         _check_learned(model, f"after epoch {epoch}")
         model.method.end_epoch(epoch)
         if select is not None:
             best = _keep_best(model, select, epoch, result, best)
+    _check_last_step(model, objective, batch, autocast or nullcontext())
     model.method.end_training()
     if best is not None:
         restore_state(model, best)
@@ -116,11 +120,34 @@ def fit(
     return result
 
 
+@torch.no_grad()
+def _check_last_step(
+    model: RefinedMethod,
+    objective: Objective,
+    batch: Batch,
+    autocast: AbstractContextManager[object],
+) -> None:
+    """Raise DivergedError where the loss after the last step, which no epoch has, is not finite.
+
+    It is computed once more on the last batch, in eval mode, which changes no state: parts that
+    only training uses may overflow where test images are still scored, all as one class.
+    """
+    model.eval()
+    with autocast:
+        terms = objective(model(batch), model.method.targets(batch))
+    name = not_finite(terms)
+    if name is not None:
+        raise DivergedError(
+            f"the loss {name!r} was {float(terms[name])} after the last step; {LOWER}"
+        )
+    model.train()
+
+
 def _check_learned(model: RefinedMethod, when: str) -> None:
     """Raise DivergedError for a number of the learned state that is not finite."""
     name = not_finite(learned_state(model))
     if name is not None:
-        raise DivergedError(f"{name} was not finite {when}; try a lower lr")
+        raise DivergedError(f"{name} was not finite {when}; {LOWER}")
 
 
 def _keep_best(

@@ -31,6 +31,12 @@ class Optimizer(Configurable, ABC):
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer: ...
 
 
+def _check_lr(owner: str, lr: float) -> None:
+    """Raise ValueError for a rate that no parameter could be multiplied with."""
+    if lr > torch.finfo(torch.float32).max:
+        raise ValueError(f"{owner}.lr = {lr} is more than float32 holds; use a lower one")
+
+
 @register("optimizer")
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum; the field's defaults (Dassl)."""
@@ -42,6 +48,7 @@ class SGD(Optimizer):
         momentum: Probability = 0.9,
         weight_decay: NonNegativeFloat = 5e-4,
     ) -> None:
+        _check_lr("SGD", lr)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -64,6 +71,7 @@ class Adam(Optimizer):
         eps: PositiveFloat = 1e-8,
         weight_decay: NonNegativeFloat = 5e-4,
     ) -> None:
+        _check_lr("Adam", lr)
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -86,6 +94,7 @@ class AdamW(Optimizer):
         eps: PositiveFloat = 1e-8,
         weight_decay: NonNegativeFloat = 0.01,
     ) -> None:
+        _check_lr("AdamW", lr)
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

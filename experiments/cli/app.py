@@ -4,7 +4,9 @@ Exit codes: 0 success, 1 some runs failed, 2 bad input, 3 interrupted and resuma
 imports what it needs when it is called, so that help and usage errors appear without delay.
 """
 
+import contextlib
 import errno
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -79,8 +81,22 @@ for _name, _command in COMMANDS.items():
 UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+class NoteHandler(logging.Handler):
+    """Shows what the program notes on standard error, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the message; a closed terminal is no reason to stop."""
+        with contextlib.suppress(OSError, ValueError):
+            print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+NOTES = NoteHandler(logging.WARNING)
+
+
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
+    for package in ("core", "experiments", "methods"):
+        logging.getLogger(package).addHandler(NOTES)  # adding it again changes nothing
     with guarded_streams(), listening():
         return _run(sys.argv[1:])
 
@@ -98,7 +114,12 @@ def _run(words: Sequence[str]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return leave()
-    except (ValueError, OSError) as error:
+    except RecursionError:
+        if debug:
+            raise
+        print("error: a file is nested too deeply to be read; see --debug", file=sys.stderr)
+        return 2
+    except (ValueError, OSError, OverflowError) as error:
         if debug:
             raise
         print(f"error: {one_line(_described(error))}", file=sys.stderr)
@@ -110,7 +131,7 @@ def _code(code: int) -> int:
     return leave() if code == TYPER_INTERRUPTED else code
 
 
-def _described(error: ValueError | OSError) -> str:
+def _described(error: Exception) -> str:
     """What went wrong, without passwords; an error of the system with the file and a way out."""
     if not isinstance(error, OSError):
         return without_secrets(str(error))

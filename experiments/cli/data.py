@@ -141,6 +141,29 @@ def requested(
     return name, run, settings_of(run, classes)
 
 
+def load_split(
+    name: str, root: Path | None, cache: Path, split_seed: int, split_fractions: str | None
+) -> Any:
+    """The ``Dataset`` of a name, split as asked. Raises ValueError where that has no effect."""
+    from core.data.catalog import load_dataset
+    from experiments.run.preflight import reading_of
+
+    shares = None if split_fractions is None else fractions_of(split_fractions)
+    fractions = None if shares is None else split_fractions_of(shares)
+    dataset = load_dataset(
+        name, root=root, cache_dir=cache, fractions=fractions, split_seed=split_seed
+    )
+    given = {"split_seed": split_seed != 0, "split_fractions": fractions is not None}
+    for key, is_given in given.items():
+        if is_given and key not in reading_of(dataset).split_settings:
+            option = f"--{key.replace('_', '-')}"
+            raise ValueError(
+                f"{option} has no effect on {dataset.name}, whose split does not depend on it "
+                f"({reading_of(dataset).layout}); remove it"
+            )
+    return dataset
+
+
 def fractions_of(text: str) -> tuple[float, ...]:
     """``0.5,0.2,0.3`` as numbers. Raises ValueError."""
     try:
@@ -188,6 +211,7 @@ def data_shots(
     shots: Shots = 16,
     seed: Seed = 1,
     split_seed: SplitSeed = 0,
+    split_fractions: Fractions = None,
     first_run: Annotated[
         bool,
         typer.Option("--first-run", help="Draw as the published run that creates the split does"),
@@ -198,34 +222,39 @@ def data_shots(
     """Write the images of a few-shot draw to a file for experiment.shots_file."""
     from core.data.benchmarks.definitions import BENCHMARKS
     from core.data.benchmarks.read_benchmark import first_run as first_run_of
-    from core.data.catalog import load_dataset
     from core.data.dataset_names import data_root
     from core.data.fewshot import few_shot
     from core.data.shots import write_shots
 
     cache = cache_dir(runs)
     if first_run:
-        if name not in BENCHMARKS or split_seed not in (0, seed):
+        if name not in BENCHMARKS or split_seed not in (0, seed) or split_fractions is not None:
             raise ValueError(
                 "--first-run draws split and shots with the same seed and exists only for the "
                 f"benchmarks, got {name!r} and split seed {split_seed}; leave one out"
             )
         drawn = first_run_of(name, root=data_root(root), cache_dir=cache, shots=shots, seed=seed)
     else:
-        full = load_dataset(name, root=root, cache_dir=cache, split_seed=split_seed)
+        full = load_split(name, root, cache, split_seed, split_fractions)
         drawn = few_shot(full, shots=shots, seed=seed)
     digest = write_shots(out, drawn)
     print(f"wrote {out}; sha256 of its training list {digest}")
 
 
 @data_app.command("export")
-def data_export(name: str, out: Path, root: Root = None, runs: Runs = RUNS) -> None:
+def data_export(
+    name: str,
+    out: Path,
+    split_seed: SplitSeed = 0,
+    split_fractions: Fractions = None,
+    root: Root = None,
+    runs: Runs = RUNS,
+) -> None:
     """Write a dataset as image files with a split file, in the CoOp folder layout."""
-    from core.data.catalog import load_dataset
     from core.data.export import export_dataset
     from experiments.study.progress import Bar
 
     with Bar(f"writing {name}") as bar:
-        dataset = load_dataset(name, root=root, cache_dir=cache_dir(runs))
+        dataset = load_split(name, root, cache_dir(runs), split_seed, split_fractions)
         split_file = export_dataset(dataset, out, bar.show)
     print(f"wrote {split_file}; read it with experiment.dataset = 'folder/{out}'")

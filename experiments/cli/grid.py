@@ -70,9 +70,9 @@ def grid_command(
         print(line)
     if dry_run:
         print_plan(made, study_dir, jobs=jobs)
-        require_readable(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES))
+        require_readable(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES), runtime)
         return
-    require_readable(print_data(made, study_dir, runtime, limit=None))
+    require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
     outcome = run_study(
         made,
         study_dir,
@@ -118,7 +118,7 @@ def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | Non
 
     Images that were never opened are opened, unless there are more than ``limit``.
     """
-    from experiments.run.preflight import preflight
+    from experiments.run.preflight import decode_command, preflight
     from experiments.study.dry_run import unfinished_configs
     from experiments.study.progress import Bar
 
@@ -131,7 +131,7 @@ def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | Non
         if data.unopened:
             print(
                 f"{data.name}: {data.unopened} of {data.total} images were never opened; "
-                f"'{command_line('data', 'check', data.name, '--decode')}' opens them"
+                f"'{decode_command(data.name, runtime)}' opens them"
             )
     return decoded
 

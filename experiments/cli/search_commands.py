@@ -1,7 +1,7 @@
 """The ``search`` command: trials, the random control, and the winner on test images."""
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,10 @@ def describe_search(
     setup = search_of(config, trials=trials)
     print_notes(setup.notes)
     space, search = space_of(setup), setup.search
-    check_choices(setup, space, command.fingerprint_of)
     unread = _unread(setup, runtime)
-    found = preflight(_runs_of(setup, without=unread), runtime)
+    check_choices(setup, space, command.fingerprint_of, without=unread)
+    known = tuple(name for name in search.datasets if name not in unread)
+    found = preflight(_runs_of(setup, known), runtime)
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)
@@ -211,9 +212,9 @@ def _unread(setup: SearchSetup, runtime: Runtime) -> dict[str, str]:
     return unread
 
 
-def _runs_of(setup: SearchSetup, without: Collection[str]) -> Iterator[Config]:
+def _runs_of(setup: SearchSetup, datasets: Sequence[str]) -> Iterator[Config]:
     """The default configuration on each dataset, in trials and where the winner is judged."""
-    for dataset in (name for name in setup.search.datasets if name not in without):
+    for dataset in datasets:
         bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
         yield setup.base.with_bindings(bindings, "search")
         judged = {key: bindings[key] for key in (f"{ROOT}.dataset", f"{ROOT}.seed")}

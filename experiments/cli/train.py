@@ -77,7 +77,7 @@ def data_lines(config: str, overrides: list[str], runtime: Runtime, *, as_json: 
 
     found = preflight([load_run_config(config_path(config), overrides)], runtime)
     with Bar("opening images") as bar:
-        require_readable(found.decode(runtime, progress=bar.show))
+        require_readable(found.decode(runtime, progress=bar.show), runtime)
     return [*found.lines(on_disk=as_json), *found.notes()]
 
 
@@ -127,7 +127,7 @@ def _cautions(record: RunRecord) -> list[tuple[str, str]]:
         used = str(min(short)) if min(short) == max(short) else f"{min(short)} to {max(short)}"
         text = (
             f"{len(short)} of {len(record.drawn_per_class)} trained classes have fewer than "
-            f"{record.shots} training images and used all of them: {used}"
+            f"{record.shots} training images: {used}"
         )
         rows.append(("shots used", text))
     if record.shared_images:

@@ -38,6 +38,11 @@ def server_for(folder: Path, port: int) -> Server:
     from experiments.search.mirror import dashboard_command
     from experiments.study.tracking import ui_command
 
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"{folder} {what}: ui shows a folder of studies, a study or a search")
+    if not 0 < port < 2**16:
+        raise ValueError(f"--port must be from 1 to 65535, got {port}")
     if is_search(folder):
         command = dashboard_command(folder, port=port)
         return Server("Optuna dashboard", command.argv, command.env, command.url)

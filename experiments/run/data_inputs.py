@@ -13,7 +13,7 @@ from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset, Dataset
 from core.data.dataset_names import canonical_name
 from core.data.fewshot import describe_shortage, few_shot
-from core.data.listings import keep_listing
+from core.data.listings import first_difference, keep_listing
 from core.data.shots import with_shots
 from core.data.splits import SplitFractions, class_subset
 from core.data.validation_only import validation_only
@@ -57,6 +57,17 @@ class DataInputs:
         allowed = [f"{line}; allowed by experiment.overlap" for line in self.overlaps]
         return [*([self.shortage] if self.shortage else []), *allowed]
 
+    def what_changed(self, key: str, fingerprint: str, cache_dir: Path) -> str:
+        """The dataset that a key of ``fingerprints`` stands for, and what differs first from the
+        one of an earlier fingerprint where that is known; "" for a key that stands for none.
+        """
+        sets = {f"target {target.name}": target for target in self.targets}
+        found = self.full if key == "dataset" else sets.get(key)
+        if found is None:
+            return ""
+        first = first_difference(found, fingerprint, cache_dir)
+        return f"the data of {found.name}" + (f", first {first}" if first else "")
+
     def check_overlap(self) -> None:
         """Raise ValueError where test images are training images too and nobody allowed it."""
         if self.overlaps and not self.allowed:
@@ -74,6 +85,40 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     config = with_canonical_names(config, runtime.data_root)
     settings, regime = planned(config)
     protocol = protocol_of(settings.protocol)
+    source, listed = _read_sets(settings, regime, runtime)
+    full, targets = source.dataset, tuple(target.dataset for target in listed)
+    prints = {"dataset": source.fingerprint}
+    prints |= {f"target {target.dataset.name}": target.fingerprint for target in listed}
+    if settings.shots_file is not None:
+        prints["shots file"] = _content(_shots_path(settings))
+    part_files = _part_files(config)
+    prints |= {label: _content(path) for label, path in part_files.items()}
+    if not _allows_changed(config):
+        _check_earlier_runs(part_files.values(), source, runtime)
+    drawn = _drawn(settings, full)
+    if protocol.judged_by == "validation":
+        if settings.selection not in protocol.selections:
+            raise ValueError(
+                f"the protocol {protocol.name!r} scores validation images, got "
+                f"experiment.selection = {settings.selection!r}; use 'last'"
+            )
+        drawn = validation_only(drawn)
+    return DataInputs(
+        full=full if protocol.judged_by == "test" else drawn,
+        dataset=drawn,
+        targets=targets,
+        fingerprints=prints,
+        overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
+        allowed=settings.overlap == "allowed",
+        shortage=_shortage(settings, full),
+    )
+
+
+def _read_sets(
+    settings: Experiment, regime: str, runtime: Runtime
+) -> tuple[ListedDataset, list[ListedDataset]]:
+    """The source and the targets. Raises ValueError where they break the protocol."""
+    protocol = protocol_of(settings.protocol)
     protocol.check(
         regime=regime, shots=settings.shots, dataset=settings.dataset, targets=settings.targets
     )
@@ -84,37 +129,16 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
             f"{full.name} has test images only, and the protocol {protocol.name!r} would train on "
             "them with their labels; list it in experiment.targets of 'domain_generalization'"
         )
-    listed = [_listed(settings, name, runtime) for name in settings.targets]
-    require_distinct(source, listed)
-    targets = tuple(target.dataset for target in listed)
-    protocol.check_classes(full, targets)
-    prints = {"dataset": source.fingerprint}
-    prints |= {f"target {target.dataset.name}": target.fingerprint for target in listed}
-    if settings.shots_file is not None:
-        prints["shots file"] = _content(_shots_path(settings))
-    part_files = _part_files(config)
-    prints |= {label: _content(path) for label, path in part_files.items()}
-    if not _allows_changed(config):
-        _check_earlier_runs(part_files.values(), full, source.fingerprint)
-    drawn = _drawn(settings, full)
-    draws = _trains(settings) and settings.shots_file is None
-    shortage = describe_shortage(full, settings.shots) if draws else ""
-    if protocol.judged_by == "validation":
-        if settings.selection not in protocol.selections:
-            raise ValueError(
-                f"the protocol {protocol.name!r} scores validation images, got "
-                f"experiment.selection = {settings.selection!r}; use 'last'"
-            )
-        full = drawn = validation_only(drawn)
-    return DataInputs(
-        full=full,
-        dataset=drawn,
-        targets=targets,
-        fingerprints=prints,
-        overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
-        allowed=settings.overlap == "allowed",
-        shortage=shortage,
-    )
+    targets = [_listed(settings, name, runtime) for name in settings.targets]
+    require_distinct(source, targets)
+    protocol.check_classes(full, [target.dataset for target in targets])
+    return source, targets
+
+
+def _shortage(settings: Experiment, full: Dataset) -> str:
+    if settings.shots_file is not None or not _trains(settings):
+        return ""
+    return describe_shortage(full, settings.shots)
 
 
 def _overlaps(
@@ -179,20 +203,21 @@ def _allows_changed(config: Config) -> bool:
     return any(v is True for k, v in config.operative(ROOT).items() if k.endswith(".allow_changed"))
 
 
-def _check_earlier_runs(files: Iterable[Path], dataset: Dataset, fingerprint: str) -> None:
+def _check_earlier_runs(files: Iterable[Path], source: ListedDataset, runtime: Runtime) -> None:
     """Raise ValueError for an earlier run on another state of the same dataset.
 
     An earlier run on another dataset is not checked: its images need not be on this machine.
     """
+    dataset = source.dataset
     for folder in {path.parent for path in files if path.name == CONFIG_NAME}:
         record = read_record(folder)
-        if record is None or record.dataset != dataset.name:
+        if record is None or canonical_name(record.dataset, runtime.data_root) != dataset.name:
             continue
         names = {
             subset: class_subset(dataset, subset).class_names for subset in get_args(ClassSubset)
         }
         changes = [
-            *changed_inputs(record.fingerprints, {"dataset": fingerprint}),
+            *changed_inputs(record.fingerprints, {"dataset": source.fingerprint}),
             *changed_class_names(record, names),
         ]
         if changes:

@@ -128,7 +128,7 @@ def _reading(full: Dataset, settings: DataSettings) -> dict[str, Any]:
     reading = reading_of(full)
     given = {"split_seed": settings.split_seed, "split_fractions": settings.fractions}
     idle = [
-        f"{key} has no effect: the dataset has a split of its own"
+        f"{key} has no effect: the split of this dataset does not depend on it"
         for key, default in (("split_seed", 0), ("split_fractions", SplitFractions()))
         if given[key] != default and key not in reading.split_settings
     ]

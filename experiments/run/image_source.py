@@ -23,9 +23,8 @@ def image_source(
     pixels = PixelSource(clip, device, dtype, crop_scale=(low, high))
     if image_input == "pixels":
         return pixels
-    store = _store(
-        settings.backbone, settings.weights, runtime.device, runtime.cache_dir, (low, high)
-    )
+    single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
+    store = _store(single, device, runtime.cache_dir, (low, high))
     if settings.fresh_views:
         return FreshViewSource(store, pixels)
     return FeatureSource(store, device, dtype)
@@ -33,17 +32,12 @@ def image_source(
 
 @functools.lru_cache(maxsize=4)
 def _store(
-    backbone: str,
-    weights: str | None,
-    device: str,
-    cache_dir: Path,
-    crop_scale: tuple[float, float],
+    clip: FrozenCLIP, device: torch.device, cache_dir: Path, crop_scale: tuple[float, float]
 ) -> FeatureStore:
     """One store of frozen features per process and backbone; features are computed in float32."""
-    clip = shared_clip(backbone, weights, device, torch.float32)
     return FeatureStore(
         cache_dir / "features",
         clip,
-        device=torch.device(device),
+        device=device,
         augmentation=TrainTransform(clip.spec, crop_scale),
     )

@@ -72,7 +72,7 @@ def inspect_run(
         record = replace(record, evaluations=tuple(score.evaluation for score in scores))
     missing: dict[str, str] = {}
     if built.changes:
-        missing["the run as it was"] = f"changed since: {'; '.join(built.changes)}"
+        record = replace(record, message=f"changed since the run: {'; '.join(built.changes)}")
     with torch.no_grad():
         looked = _look(built, num_images, missing)
         slots = _slots(built, looked, missing)

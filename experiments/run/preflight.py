@@ -2,6 +2,7 @@
 settings without effect on it, and whether every image that the runs will read can be decoded.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from core.config import Config, Reference, lookup
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all
+from core.data.overlap import same_tree
 from core.data.reading import DataReading, counted
 from core.data.splits import class_subset
 from core.program import command_line
@@ -60,7 +62,8 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     """The data that runs will read.
 
     Raises ValueError for data that cannot be read, for test images that are training images too,
-    and for a setting of the split that has no effect on any dataset of any run.
+    for one dataset under two names, and for a setting of the split that has no effect on any
+    dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
@@ -82,36 +85,49 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     for key, notes in idle.items():
         if key not in effective:
             raise ValueError(f"{notes[0]}; remove it")
+    for one, two in itertools.combinations(found.datasets.values(), 2):
+        if same_tree(one, two):
+            raise ValueError(
+                f"{one.name!r} and {two.name!r} are the same images; name the dataset once"
+            )
     found.idle = {key: list(dict.fromkeys(notes)) for key, notes in idle.items()}
     return found
 
 
-def require_decodable(config: Config, inputs: DataInputs, runtime: Runtime) -> None:
+def require_decodable(
+    config: Config, inputs: DataInputs, runtime: Runtime, *, training: bool
+) -> None:
     """Raise ValueError where an image that a run will read cannot be decoded; a dataset is opened
-    once, and looked up once a process.
+    once, and looked up once a process. Without ``training`` only test images are read.
     """
     found = []
-    for dataset, items in images_of_run(config, inputs):
+    for dataset, items in images_of_run(config, inputs, training=training):
         passed = _passed.setdefault((dataset.name, dataset.content), set())
         wanted = {item.path for item in items} - passed
         decoded = decode_all(dataset, sorted(wanted), runtime.cache_dir)
         found.append(decoded)
         if not decoded.unreadable:
             passed |= wanted
-    require_readable(found)
+    require_readable(found, runtime)
 
 
-def require_readable(found: Iterable[Decoded]) -> None:
+def require_readable(found: Iterable[Decoded], runtime: Runtime) -> None:
     """Raise ValueError, one line, for images that cannot be read."""
     bad = [decoded for decoded in found if decoded.unreadable]
     if bad:
         problems = "; ".join(f"{printable(d.name)}: {d.problem()}" for d in bad)
-        raise ValueError(
-            f"{problems}; '{command_line('data', 'check', bad[0].name, '--decode')}' names all"
-        )
+        raise ValueError(f"{problems}; '{decode_command(bad[0].name, runtime)}' names all")
 
 
-def images_of_run(config: Config, inputs: DataInputs) -> Iterator[tuple[Dataset, list[Item]]]:
+def decode_command(name: str, runtime: Runtime) -> str:
+    """The command that opens all images of a dataset."""
+    root = [] if runtime.data_root is None else ["--root", runtime.data_root]
+    return command_line("data", "check", name, "--decode", *root)
+
+
+def images_of_run(
+    config: Config, inputs: DataInputs, *, training: bool = True
+) -> Iterator[tuple[Dataset, list[Item]]]:
     """Each dataset of a run with the images that training, selection and evaluation read."""
     settings, regime = planned(config)
     protocol, drawn = protocol_of(settings.protocol), inputs.dataset
@@ -120,9 +136,9 @@ def images_of_run(config: Config, inputs: DataInputs) -> Iterator[tuple[Dataset,
     method: Any = settings.method
     refiner: Any = settings.refiner
     cls: Any = lookup(method.name).cls
-    if cls.trains or refiner != Reference("NullRefiner"):
+    if training and (cls.trains or refiner != Reference("NullRefiner")):
         items += class_subset(drawn, trained).train
-    if settings.selection == "val":
+    if training and settings.selection == "val":
         items += class_subset(drawn, protocol.labeled).val
     for subset in protocol.scored:
         items += class_subset(drawn, subset).test
@@ -154,7 +170,8 @@ def _given_split_settings(settings: Experiment) -> list[str]:
 def _idle_note(key: str, settings: Experiment, dataset: Dataset) -> str:
     return (
         f"experiment.{key} = {getattr(settings, key)} has no effect on "
-        f"{printable(dataset.name)}, which has a split of its own ({reading_of(dataset).layout})"
+        f"{printable(dataset.name)}, whose split does not depend on it "
+        f"({reading_of(dataset).layout})"
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,7 +128,7 @@ def run(
     built = assemble(config, runtime)
     built.inputs.check_overlap()
     check_scored_classes(config, built.inputs, built.model.method.clip)
-    require_decodable(config, built.inputs, runtime)
+    require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime)
         if record.shots:
@@ -286,8 +287,9 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
         names = {
             _target(built, *scored): class_subset(*scored).class_names for scored in built.scored()
         }
+        what_of = partial(built.inputs.what_changed, cache_dir=runtime.cache_dir)
         changes = (
-            *changed_inputs(record.fingerprints, built.fingerprints),
+            *changed_inputs(record.fingerprints, built.fingerprints, what_of),
             *changed_class_names(record, names),
         )
         check_unchanged(run_dir, changes, allow_changed=allow_changed)

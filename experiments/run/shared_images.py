@@ -62,10 +62,9 @@ def require_distinct(source: ListedDataset, targets: Sequence[ListedDataset]) ->
     tested on the same files.
     """
     for one, two in itertools.combinations((source, *targets), 2):
-        asked, other = one.dataset.test, two.dataset.test
-        if len(asked) == len(other) and _shared(two, "test", one, "test", False).number == len(
-            other
-        ):
+        tested = {item.path for item in two.dataset.test}
+        as_many = len(tested) == len({item.path for item in one.dataset.test})
+        if as_many and tested and _shared(two, "test", one, "test", False).number == len(tested):
             kind = "the source" if one is source else "the target"
             raise ValueError(
                 f"experiment.targets: {two.dataset.name!r} is {kind} {one.dataset.name!r} under "

@@ -1,6 +1,6 @@
 """Whether what a stored run depended on is still the same: data, class names, frozen weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from core.store.record import RunRecord
@@ -17,12 +17,19 @@ def check_unchanged(where: Path, changes: Sequence[str], *, allow_changed: bool)
         )
 
 
-def changed_inputs(stored: Mapping[str, str], current: Mapping[str, str]) -> Iterator[str]:
-    """The fingerprints that differ, among those that both sides have."""
+def changed_inputs(
+    stored: Mapping[str, str],
+    current: Mapping[str, str],
+    what_of: Callable[[str, str], str] = lambda name, value: "",
+) -> Iterator[str]:
+    """The fingerprints that differ, among those that both sides have. ``what_of`` a name and its
+    stored fingerprint says more of what has changed, or "".
+    """
     for name, value in stored.items():
         now = current.get(name, "")
         if value and now and value != now:
-            yield f"{LABELS.get(name, name)} (fingerprint {value}, now {now})"
+            what = what_of(name, value) or LABELS.get(name, name)
+            yield f"{what} (fingerprint {value}, now {now})"
 
 
 LABELS = {

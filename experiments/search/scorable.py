@@ -1,6 +1,6 @@
 """Every choice of a search, checked against the class lists that its trials and its end score."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from core.config import Config, format_value
 from experiments.run.protocols import UnscorableError
@@ -9,14 +9,21 @@ from experiments.search.space import Choice, Space
 from experiments.study.planner import ROOT, FingerprintOf
 
 
-def check_choices(setup: SearchSetup, space: Space, fingerprint_of: FingerprintOf) -> None:
-    """Raise ValueError for a choice with which a trial, or the winner on test images, could not
-    score its classes; nothing is run. Choices are taken one at a time, in every combination of
-    parts.
+def check_choices(
+    setup: SearchSetup,
+    space: Space,
+    fingerprint_of: FingerprintOf,
+    *,
+    without: Collection[str] = (),
+) -> None:
+    """Raise UnscorableError for a choice whose trials, or the final runs, could not score.
+
+    Nothing is run, and datasets ``without`` are left out. Choices are taken one at a time, in every
+    combination of parts.
     """
     search = setup.search
     for config, chosen in _configs(setup.base, space):
-        for dataset in search.datasets:
+        for dataset in (name for name in search.datasets if name not in without):
             trial = search.run_bindings(dataset, search.seeds[0])
             final = {f"{ROOT}.dataset": dataset, f"{ROOT}.seed": search.seeds[0]}
             for bindings in (trial, final):
@@ -25,7 +32,7 @@ def check_choices(setup: SearchSetup, space: Space, fingerprint_of: FingerprintO
                     fingerprint_of(made.without(made.unused((ROOT,))))
                 except UnscorableError as error:
                     where = f"search.space, {chosen}" if chosen else "the default"
-                    raise ValueError(f"{where}, on {dataset}: {error}") from error
+                    raise UnscorableError(f"{where}, on {dataset}: {error}") from error
 
 
 def _configs(base: Config, space: Space) -> Iterator[tuple[Config, str]]:

@@ -5,8 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.config import config_from_text
-from core.data.dataset import Dataset
-from core.data.listings import first_difference
 from core.store.manifest import CellKey, has_manifest, read_manifest
 from core.store.record import RunRecord
 from experiments.run.data_inputs import DataInputs, read_data_inputs
@@ -47,15 +45,8 @@ def _earlier_records(plan: Plan, study_dir: Path) -> Mapping[CellKey, RunRecord]
 
 def _changes(old: RunRecord, inputs: DataInputs, runtime: Runtime) -> Iterator[str]:
     """A line for every dataset and file that is not what the earlier run read."""
-    sets: dict[str, Dataset] = {f"target {target.name}": target for target in inputs.targets}
-    sets["dataset"] = inputs.full
     for key, fingerprint in inputs.fingerprints.items():
         was = old.fingerprints.get(key, fingerprint)
-        if was == fingerprint:
-            continue
-        if key not in sets:
-            yield f"{key} has changed since the study was run"
-            continue
-        what = first_difference(sets[key], was, runtime.cache_dir)
-        of = f", first: {what}" if what else ""
-        yield f"the data of {sets[key].name} has changed since the study was run{of}"
+        if was != fingerprint:
+            what = inputs.what_changed(key, was, runtime.cache_dir) or key
+            yield f"since the study was run there changed: {what}"

@@ -9,12 +9,13 @@ again changes nothing.
 import hashlib
 import json
 import os
+import posixpath
 import re
 import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ CUT = " [cut; the whole text is in the artifact config.gin]"
 ILLEGAL = re.compile(r"[^\w\-.: /]", re.ASCII)
 IDENTITY_TAG = "refinelab.identity"
 CONTENT_TAG = "refinelab.record"
+NOTE_TAG = "mlflow.note.content"
+WHOLE_NAME = "parameters.json"
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
 FIRST_PORT = 5000
 
@@ -101,7 +104,12 @@ class MirrorReport:
 
 def tracking_uri(runs_dir: Path) -> str:
     """``MLFLOW_TRACKING_URI``, or else the database file ``mlflow.db`` in ``runs_dir``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.absolute()}/{MLFLOW_NAME}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _database_url(runs_dir.absolute() / MLFLOW_NAME)
+
+
+def _database_url(path: Path) -> str:
+    """The URL of a database file: ``%`` would begin an escape in it, ``?`` its options."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 class MlflowTracker:
@@ -309,9 +317,14 @@ class MlflowMirror:
         end = (run_dir / RECORD_NAME).stat().st_mtime_ns // 1_000_000
         start = end - int(1000 * record.cost.total_seconds) if record.cost else end
         tags = {**tags_of(record), CONTENT_TAG: content, "run_dir": str(run_dir)}
+        whole = not_whole(run_dir, record)
+        if whole:
+            tags[NOTE_TAG] = f"{len(whole)} parameters are whole only in {WHOLE_NAME}"
         name = f"{record.variant}, {record.dataset}, {tags['seed']}"
-        run = self.client.create_run(self.experiment, start, tags, name)
+        run = self.client.create_run(self.experiment, start, tags, name[:MAX_KEY])
         run_id: str = run.info.run_id
+        if whole:
+            self.client.log_text(run_id, json.dumps(whole, indent=1), WHOLE_NAME)
         metrics = [Metric(key, value, end, 0) for key, value in metrics_of(record).items()]
         params = [Param(key, value) for key, value in params_of(run_dir, record).items()]
         self.client.log_batch(run_id, metrics=metrics, params=params[:MAX_PARAMS])
@@ -325,7 +338,8 @@ class MlflowMirror:
 
 def metrics_of(record: RunRecord) -> dict[str, float]:
     """Accuracy on every target, the harmonic mean where it is defined, and the cost."""
-    metrics = {_legal(e.target): e.accuracy for e in record.evaluations}
+    accuracies = {e.target: e.accuracy for e in record.evaluations}
+    metrics = {key: accuracies[target] for key, target in _legal_keys(accuracies).items()}
     base, new = record.accuracy("base"), record.accuracy("new")
     if base is not None and new is not None:
         metrics["hm"] = harmonic_mean(base, new)
@@ -334,11 +348,17 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
     return metrics
 
 
+def settings_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
+    """The run's settings and factor levels, without passwords."""
+    resolved = read_settings(run_dir) if has_config(run_dir) else {}
+    settings = {**resolved, **record.factors}
+    return {key: without_secrets(value) for key, value in settings.items()}
+
+
 def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
     """The run's settings and factor levels, with keys and lengths that MLflow accepts."""
-    resolved = read_settings(run_dir) if has_config(run_dir) else {}
-    settings: dict[str, str] = {**resolved, **record.factors}
-    return {_legal(key): _short(without_secrets(value)) for key, value in settings.items()}
+    settings = settings_of(run_dir, record)
+    return {key: _short(settings[own]) for key, own in _legal_keys(settings).items()}
 
 
 def _short(value: str) -> str:
@@ -346,9 +366,16 @@ def _short(value: str) -> str:
     return value if len(value) <= MAX_VALUE else value[: MAX_VALUE - len(CUT)] + CUT
 
 
+def not_whole(run_dir: Path, record: RunRecord) -> dict[str, str]:
+    """The settings whose key or value is another one among the parameters in MLflow."""
+    params = params_of(run_dir, record)
+    settings = settings_of(run_dir, record)
+    return {key: value for key, value in settings.items() if params.get(key) != value}
+
+
 def tags_of(record: RunRecord) -> dict[str, str]:
     """What identifies a run."""
-    return {
+    tags = {
         IDENTITY_TAG: record.identity,
         "variant": record.variant,
         "dataset": record.dataset,
@@ -357,12 +384,26 @@ def tags_of(record: RunRecord) -> dict[str, str]:
         "selection": record.selection,
         "seed": "no seed" if record.seed is None else f"seed {record.seed}",
         "status": record.status,
-        "message": without_secrets(record.message)[:MAX_VALUE],
+        "message": without_secrets(record.message),
     }
+    return {key: value[:MAX_VALUE] for key, value in tags.items()}
 
 
-def _legal(key: str) -> str:
-    return ILLEGAL.sub("_", key)[:MAX_KEY]
+def _legal_keys(keys: Iterable[str]) -> dict[str, str]:
+    """A key that MLflow accepts for each of these: legal characters, no path that means another
+    (``a//b``), not too long, and all different.
+    """
+    legal: dict[str, str] = {}
+    for key in keys:
+        made = ILLEGAL.sub("_", key)
+        if posixpath.normpath(made) != made or made.startswith(("/", "..")):
+            made = made.replace("/", "_")
+        made = made[:MAX_KEY]
+        if made in legal or made in (".", ".."):
+            digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:8]
+            made = f"{made[: MAX_KEY - 9]}_{digest}"
+        legal[made] = key
+    return legal
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from analysis.stats import Interval
 from analysis.text import Effect, Kind, Ruling, cell_text, interval_text, points
 from tests.helpers.report_pages import read_page, rows_of
 from tests.helpers.report_studies import REFINED, REFINER, leave_one_out_study
-from tests.helpers.study_folders import make_study
+from tests.helpers.study_folders import edit_record, make_study
 
 QUICK = Options(reps=100)
 MAX_WORDS = 700
@@ -35,6 +35,18 @@ def demo(tmp_path_factory):
     """The report of a study that is made like the demo: 8 variants on 4 datasets."""
     folder = leave_one_out_study(tmp_path_factory.mktemp("demo") / "demo")
     return build_report(folder, out=folder / "report", options=QUICK, figures=False)
+
+
+def test_training_on_test_images_comes_first(tmp_path):
+    effects, regimes = {"CoOp": (0, 0), "Full": (8, 12)}, {"Full": "transductive"}
+    folder = make_study(tmp_path / "s", effects, datasets=2, seeds=2, regimes=regimes)
+    for path in folder.glob("*/record.json"):
+        edit_record(path, lambda raw: raw.update(shared_images=3))
+    said, _ = told(load_study(folder))
+    assert [(s.kind, s.text) for s in said[:2]] == [
+        ("flag", "Training saw test images, so these numbers are too high: CoOp (3 images)."),
+        ("flag", "Training saw test images without their labels: Full (3 images)."),
+    ]
 
 
 def test_the_rows_are_methods_then_their_parts_then_other_variants(demo):

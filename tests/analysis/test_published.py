@@ -357,6 +357,13 @@ def test_context_has_the_study_s_data_sets_and_namesakes_first(tmp_path):
     assert {line.row.table for line in found.lines} == {"base_to_new"}
 
 
+def test_context_is_silent_where_two_folders_have_the_name_of_one_published_set(tmp_path):
+    two = study(tmp_path, datasets=("folder/v1/dtd", "folder/v2/dtd", "oxford_pets"))
+    assert published_context(load_csv(two)).datasets == ("oxford_pets",)
+    beside = study(tmp_path, datasets=("folder/v1/dtd", "dtd"))
+    assert published_context(load_csv(beside)).datasets == ("dtd",)
+
+
 def test_context_names_a_base_method_in_the_factors_and_another_regime(tmp_path):
     results = load_csv(study(tmp_path, variants=("TextRefiner", "PromptKD")))
     results = replace(

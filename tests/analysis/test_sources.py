@@ -94,6 +94,15 @@ def test_datasets_and_metrics_are_matched_by_name(study, tmp_path):
     assert np.isfinite(found.scores("other/CoOp", "base")[:, 2:]).all()
 
 
+def test_folders_are_the_same_only_where_their_paths_are(tmp_path):
+    first = make_study(tmp_path / "demo", {"CoOp": (0, 0)}, datasets=1, prefix="folder/v1/")
+    content = theirs(datasets=1, prefix="folder/v1/set")
+    assert load(first, write(tmp_path, content)).datasets == ("folder/v1/set0",)
+    for other in (content.replace("set0", "SET0"), content.replace("v1/set0", "v1/set-0")):
+        with pytest.raises(ValueError, match="shares no dataset with the first source"):
+            load(first, write(tmp_path, other))
+
+
 @pytest.mark.parametrize(
     ("content", "how", "message"),
     [

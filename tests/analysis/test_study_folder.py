@@ -158,6 +158,20 @@ def test_one_target_of_all_classes_is_a_metric(study):
     assert results.datasets == ("data/set0", "data/set1")
 
 
+def test_training_on_test_images_and_short_classes_are_told(study):
+    effects, regimes = {"CoOp": (0, 0), "Full": (8, 12)}, {"Full": "transductive"}
+    folder = make_study(study, effects, datasets=2, seeds=2, regimes=regimes)
+    for path in sorted(folder.glob("*/record.json"))[1::2]:  # the second seed of each dataset
+        told = {"shared_images": 3, "drawn_per_class": [16, 5, 9]}
+        edit_record(path, lambda raw, told=told: raw.update(told))
+    results = load_study(folder)
+    assert results.trained_on_test == {"CoOp": 3, "Full": 3}
+    assert results.notes == (
+        "data/set0, 16 shots: 2 trained classes have fewer training images than that: 5 to 9",
+        "data/set1, 16 shots: 2 trained classes have fewer training images than that: 5 to 9",
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,8 +1,11 @@
 """Weights of a backbone: four formats of one model, pretrained tags, and what is refused."""
 
+import hashlib
 import json
+import shutil
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -295,3 +298,281 @@ def test_nothing_in_a_weights_file_is_executed(tmp_path, capfd):
     torch.jit.script(_Program()).save(str(tmp_path / "program.pt"))
     assert list(read_state_dict(tmp_path / "program.pt")) == ["weight"]
     assert "executed" not in capfd.readouterr().out
+
+
+CONFIG = "open_clip_config.json"
+UNKNOWN = "whether they were trained with quick-GELU is unknown"
+
+
+@pytest.fixture
+def notes(caplog) -> Callable[[], list[str]]:
+    """The notes so far; each is said once per process, so that they are forgotten first."""
+    backbone._note.cache_clear()
+    ours = "core.clip.backbone"
+    return lambda: [record.getMessage() for record in caplog.records if record.name == ours]
+
+
+def put_beside(file: Path, name: str, **content: object) -> Path:
+    """A file in a folder of its own with a configuration beside it."""
+    folder = file.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    shutil.copy(file, folder / file.name)
+    (folder / name).write_text(json.dumps(content))
+    return folder / file.name
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_configuration_beside_a_file_says_the_activation(state, tmp_path, notes, quick):
+    save_file(state, tmp_path / "clip.safetensors")
+    images = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}
+    model = tiny_config(quick_gelu=quick)
+    file = put_beside(tmp_path / "clip.safetensors", CONFIG, model_cfg=model, preprocess_cfg=images)
+    clip = load_clip("small-16", str(file))
+    assert clip.spec.quick_gelu is quick and notes() == []
+    assert clip.spec.image_mean == (0.5, 0.4, 0.3) and clip.spec.image_std == (0.2, 0.2, 0.1)
+    assert clip.name.startswith("small-16-quickgelu/" if quick else "small-16/")
+    if quick:
+        assert load_clip("small-16-quickgelu", str(file)).spec == clip.spec
+    else:
+        with pytest.raises(ValueError, match=r"without quick-GELU, as .* use 'small-16'$"):
+            load_clip("small-16-quickgelu", str(file))
+
+
+@pytest.mark.usefixtures("notes")
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("vision_cfg", "head_width", 32),  # shows in no tensor
+        ("text_cfg", "heads", 6),
+        ("vision_cfg", "patch_size", 16),
+        ("text_cfg", "context_length", 50),
+    ],
+)
+def test_the_configuration_of_another_model_is_refused(state, tmp_path, part, key, value):
+    save_file(state, tmp_path / "clip.safetensors")
+    model = tiny_config()
+    model[part] = {**model[part], key: value}
+    file = put_beside(tmp_path / "clip.safetensors", CONFIG, model_cfg=model)
+    with pytest.raises(ValueError, match=rf"another model than 'small-16': .* has {part}.{key} "):
+        load_clip("small-16", str(file))
+    file = put_beside(tmp_path / "clip.safetensors", CONFIG, model_cfg={"embed_dim": 32})
+    with pytest.raises(ValueError, match="has no 'model_cfg' with a 'vision_cfg'"):
+        load_clip("small-16", str(file))
+
+
+def test_an_unknown_activation_is_said_once_with_the_way_out(state, tmp_path, notes):
+    save_file(state, tmp_path / "clip.safetensors")
+    for _ in range(2):
+        assert not load_clip("small-16", str(tmp_path / "clip.safetensors")).spec.quick_gelu
+    (note,) = notes()
+    assert UNKNOWN in note and "set experiment.backbone = 'small-16-quickgelu'" in note
+    assert load_clip("small-16-quickgelu", str(tmp_path / "clip.safetensors")).spec.quick_gelu
+    assert len(notes()) == 1
+
+
+def test_other_resizing_than_here_is_said(state, tmp_path, notes):
+    save_file(state, tmp_path / "clip.safetensors")
+    images = {"interpolation": "bilinear", "resize_mode": "squash"}
+    content = {"model_cfg": tiny_config(), "preprocess_cfg": images}
+    load_clip("small-16", str(put_beside(tmp_path / "clip.safetensors", CONFIG, **content)))
+    (note,) = notes()
+    assert "interpolation 'bilinear', resize_mode 'squash'" in note
+
+
+@pytest.mark.usefixtures("tags")
+@pytest.mark.parametrize("how", ["the file itself", "a copy", "a copy in another format"])
+def test_a_file_of_a_known_tag_has_that_tags_activation(state, tmp_path, notes, how):
+    cached = hub_file("nobody/quick", "open_clip_model.safetensors")
+    save_file(state, cached)
+    file = cached
+    if how == "a copy":
+        shutil.copy(cached, file := tmp_path / "renamed.bin")
+    elif how == "a copy in another format":
+        torch.save({"state_dict": state}, file := tmp_path / "other.pt")
+    by_tag, by_path = load_clip("small-16", "openai"), load_clip("small-16", str(file))
+    assert by_path.spec == by_tag.spec and by_path.spec.quick_gelu and notes() == []
+    other = {**state, "logit_scale": state["logit_scale"] + 1}
+    save_file(other, tmp_path / "another.safetensors")
+    assert not load_clip("small-16", str(tmp_path / "another.safetensors")).spec.quick_gelu
+    assert UNKNOWN in notes()[-1]
+
+
+def test_a_file_is_known_by_the_sha256_in_the_address_of_its_tag(
+    state, tmp_path, monkeypatch, notes
+):
+    file = tmp_path / "mine.safetensors"
+    save_file(state, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    for url in (f"https://nowhere/{digest}/a.pt", f"https://nowhere/x/a-e31-{digest[:8]}.pt"):
+        known = {"small-16": {"some": {"url": url, "quick_gelu": True}}}
+        monkeypatch.setattr(open_clip.pretrained, "_PRETRAINED", known)
+        assert load_clip("small-16", str(file)).spec.quick_gelu and notes() == []
+    known = {"small-16": {"some": {"url": "https://nowhere/0123abcd/a.pt", "quick_gelu": True}}}
+    monkeypatch.setattr(open_clip.pretrained, "_PRETRAINED", known)
+    assert not load_clip("small-16", str(file)).spec.quick_gelu
+
+
+def as_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of what is tested, written from the documentation of the other library."""
+    made = {"logit_scale": state["logit_scale"]}
+    made["text_projection.weight"] = state["text_projection"].t().contiguous()
+    made["visual_projection.weight"] = state["visual.proj"].t().contiguous()
+    text, vision = "text_model.embeddings", "vision_model.embeddings"
+    made[f"{text}.token_embedding.weight"] = state["token_embedding.weight"]
+    made[f"{text}.position_embedding.weight"] = state["positional_embedding"]
+    made[f"{text}.position_ids"] = torch.arange(77)[None]
+    made[f"{vision}.position_ids"] = torch.arange(17)[None]
+    made[f"{vision}.class_embedding"] = state["visual.class_embedding"]
+    made[f"{vision}.patch_embedding.weight"] = state["visual.conv1.weight"]
+    made[f"{vision}.position_embedding.weight"] = state["visual.positional_embedding"]
+    for kind in ("weight", "bias"):
+        made[f"text_model.final_layer_norm.{kind}"] = state[f"ln_final.{kind}"]
+        made[f"vision_model.pre_layrnorm.{kind}"] = state[f"visual.ln_pre.{kind}"]
+        made[f"vision_model.post_layernorm.{kind}"] = state[f"visual.ln_post.{kind}"]
+        for tower, prefix in (("text_model", ""), ("vision_model", "visual.")):
+            for i in range(3):
+                block = f"{prefix}transformer.resblocks.{i}"
+                layer = f"{tower}.encoder.layers.{i}"
+                parts = state[f"{block}.attn.in_proj_{kind}"].chunk(3)
+                for letter, part in zip("qkv", parts, strict=True):
+                    made[f"{layer}.self_attn.{letter}_proj.{kind}"] = part.clone()
+                for theirs, ours in (
+                    ("self_attn.out_proj", "attn.out_proj"),
+                    ("layer_norm1", "ln_1"),
+                    ("layer_norm2", "ln_2"),
+                    ("mlp.fc1", "mlp.c_fc"),
+                    ("mlp.fc2", "mlp.c_proj"),
+                ):
+                    made[f"{layer}.{theirs}.{kind}"] = state[f"{block}.{ours}.{kind}"]
+    return made
+
+
+def transformers_config(**vision: object) -> dict[str, object]:
+    """``config.json`` of the small model."""
+    return {
+        "model_type": "clip",
+        "projection_dim": 32,
+        "text_config": {
+            "hidden_size": 48,
+            "num_attention_heads": 3,
+            "num_hidden_layers": 3,
+            "hidden_act": vision.get("hidden_act", "quick_gelu"),
+        },
+        "vision_config": {
+            "hidden_size": 64,
+            "num_attention_heads": 4,
+            "num_hidden_layers": 3,
+            "patch_size": 8,
+            "image_size": 32,
+            **vision,
+        },
+    }
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu", None])
+def test_files_of_transformers_are_the_same_backbone(state, tmp_path, notes, name, activation):
+    theirs, file = as_transformers(state), tmp_path / name
+    save_file(theirs, file) if file.suffix == ".safetensors" else torch.save(theirs, file)
+    save_file(state, tmp_path / "ours.safetensors")
+    named = {"hidden_act": activation} if activation else {}
+    file = put_beside(file, "config.json", **transformers_config(**named))
+    images = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}
+    (file.parent / "preprocessor_config.json").write_text(json.dumps(images))
+    clip = load_clip("small-16", str(file.parent))  # the folder
+    assert clip.spec.quick_gelu is (activation != "gelu") and notes() == []
+    assert clip.spec.image_mean == (0.5, 0.4, 0.3)
+    ours = "small-16" if activation == "gelu" else "small-16-quickgelu"
+    ours = load_clip(ours, str(tmp_path / "ours.safetensors"))
+    assert clip.spec.fingerprint == ours.spec.fingerprint
+    pixels = torch.randn(2, 3, 32, 32)
+    assert torch.equal(clip.encode_image(pixels).pooled, ours.encode_image(pixels).pooled)
+    assert torch.equal(clip.encode_texts(["a cat", "dogs"]), ours.encode_texts(["a cat", "dogs"]))
+
+
+def test_files_of_transformers_that_do_not_fit_say_why(state, tmp_path, notes):
+    theirs = as_transformers(state)
+    save_file(theirs, file := tmp_path / "model.safetensors")
+    assert not load_clip("small-16", str(file)).spec.quick_gelu and UNKNOWN in notes()[0]
+    with pytest.raises(ValueError, match=r"'visual\.positional_embedding' is"):
+        load_clip("small-4", str(file))
+    file = put_beside(file, "config.json", **transformers_config(num_attention_heads=8))
+    with pytest.raises(ValueError, match=r"has vision_cfg\.head_width 8, the model 16"):
+        load_clip("small-16", str(file))
+    key = "text_model.encoder.layers.1.self_attn.k_proj.bias"
+    save_file({k: v for k, v in theirs.items() if k != key}, tmp_path / "less.safetensors")
+    with pytest.raises(ValueError, match=r"lacks k_proj of 'transformer.resblocks.1.attn.in_proj_"):
+        load_clip("small-16", str(tmp_path / "less.safetensors"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"folder .* holds none of open_clip_model.safetensors,"):
+        load_clip("small-16", str(tmp_path / "folder"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "logit_scale",
+        "text_projection",
+        "token_embedding.weight",
+        "transformer.resblocks.2.mlp.c_fc.bias",
+        "visual.proj",
+        "visual.transformer.resblocks.0.attn.in_proj_weight",
+    ],
+)
+def test_weights_that_are_not_finite_name_the_tensor(state, tmp_path, name, value):
+    bad = {key: tensor.double() for key, tensor in state.items()}
+    bad[name].view(-1)[-1] = value  # 1e300 overflows in the precision of the model
+    save_file(bad, tmp_path / "bad.safetensors")
+    kind = "NaN" if value != value else "an infinity"
+    with pytest.raises(ValueError, match=f"bad.safetensors holds {kind} in the tensor '{name}'"):
+        load_clip("small-16", str(tmp_path / "bad.safetensors"))
+    torch.save({k: v.half() for k, v in bad.items()}, tmp_path / "half.bin")
+    with pytest.raises(ValueError, match=f"in the tensor '{name}'"):
+        load_clip("small-16", str(tmp_path / "half.bin"))
+
+
+def test_a_scale_whose_exponential_overflows_is_refused(state, tmp_path):
+    save_file({**state, "logit_scale": torch.tensor(1000.0)}, tmp_path / "loud.safetensors")
+    with pytest.raises(ValueError, match=r"exp\(logit_scale\) holds an infinity"):
+        load_clip("small-16", str(tmp_path / "loud.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ViT-L/14@336px", "ViT-L-14-336"),
+        ("vit_b16", "ViT-B-16"),
+        ("ViT-B/16", "ViT-B-16"),
+        ("ViTB32", "ViT-B-32"),
+        ("clip-vit-base-patch16", "ViT-B-16"),
+        ("openai/clip-vit-base-patch16", "ViT-B-16"),
+        ("openai/clip-vit-large-patch14-336", "ViT-L-14-336"),
+        ("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "ViT-bigG-14"),
+        ("hf-hub:timm/vit_base_patch32_clip_224.openai", "ViT-B-32"),
+        ("ViT-B/16-quickgelu", "ViT-B-16-quickgelu"),
+        ("ViT-g/14", "ViT-g-14"),
+        ("mosaik", "mosaic"),
+    ],
+)
+def test_the_usual_spellings_of_models_get_the_right_suggestion(name, meant):
+    with pytest.raises(ValueError, match=f"unknown backbone '{name}'; did you mean '{meant}'"):
+        load_clip(name, "openai")
+
+
+def test_quick_gelu_can_be_named_for_every_model(tmp_path, notes):
+    assert "small-short-quickgelu" not in open_clip.list_models()
+    save_file(random_model("small-short").state_dict(), tmp_path / "clip.safetensors")
+    clip = load_clip("small-short-quickgelu", str(tmp_path / "clip.safetensors"))
+    assert clip.spec.quick_gelu and notes() == []
+
+
+@pytest.mark.usefixtures("tags")
+def test_a_tag_is_a_tag_whatever_lies_in_the_folder(state, tmp_path, monkeypatch):
+    save_file(state, hub_file("nobody/quick", "open_clip_model.safetensors"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "openai").write_text("something else")
+    assert load_clip("small-16", "openai").name == "small-16-quickgelu/openai"
+    (tmp_path / "mine").write_text("<html></html> " * 3)
+    with pytest.raises(ValueError, match="mine cannot be read: it is an HTML page"):
+        load_clip("small-16", "mine")

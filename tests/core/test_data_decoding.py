@@ -54,13 +54,17 @@ def test_images_are_opened_once_and_again_when_they_change(tree, tmp_path, opene
     assert found.problem().startswith("2 of 20 images cannot be read, first: image ")
     assert "not in a format that Pillow can read" in str(found.unreadable["cat/3.png"])
     opened.clear()
-    assert decode_all(dataset, paths_of(dataset), cache) == found and opened == []  # kept as well
-    stamp = os.stat(tree / "cat" / "3.png")
-    data = (tree / "cat" / "5.png").read_bytes()[: stamp.st_size]
-    (tree / "cat" / "3.png").write_bytes(data.ljust(stamp.st_size, b"\0"))
-    os.utime(tree / "cat" / "3.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    decode_all(dataset, paths_of(dataset), cache)
-    assert opened == ["cat/3.png"]  # same size and modification time: the change time tells
+    assert decode_all(dataset, paths_of(dataset), cache) == found
+    assert sorted(opened) == ["cat/3.png", "dog/4.png"]  # only what failed is tried again
+    known = decode_all(dataset, paths_of(dataset), cache, limit=1)
+    assert known.unreadable == found.unreadable and known.unopened == 2
+    opened.clear()
+    file = tree / "cat" / "5.png"
+    stamp = os.stat(file)
+    file.write_bytes(b"x" * stamp.st_size)
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    found = decode_all(dataset, paths_of(dataset), cache)
+    assert "cat/5.png" in found.unreadable  # same size and modification time: its change time tells
 
 
 def test_more_than_the_limit_is_not_opened(tree, tmp_path, opened):
@@ -98,6 +102,29 @@ def test_a_folder_that_cannot_be_written_keeps_nothing(tree, tmp_path, caplog):
     (tmp_path / "decoded").write_text("a file")
     found = decode_all(dataset, paths_of(dataset), tmp_path)
     assert found.unreadable == {} and "not kept" in caplog.text
+
+
+def test_a_failure_that_was_the_disks_is_not_kept(tree, tmp_path, monkeypatch):
+    dataset = read_folder(tree)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "I/O")))
+        assert len(decode_all(dataset, paths_of(dataset), tmp_path).unreadable) == 20
+    assert decode_all(dataset, paths_of(dataset), tmp_path).unreadable == {}
+
+
+def test_what_was_opened_before_an_interrupt_is_kept(tree, tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(decoding, "_PER_CALL", 5)
+
+    def interrupt(done, total):
+        if done >= 10:
+            raise KeyboardInterrupt
+
+    dataset = read_folder(tree)
+    with pytest.raises(KeyboardInterrupt):
+        decode_all(dataset, paths_of(dataset), tmp_path, progress=interrupt)
+    opened.clear()
+    decode_all(dataset, paths_of(dataset), tmp_path)
+    assert len(opened) == 10
 
 
 def test_rendered_images_are_no_files(tmp_path):

@@ -143,9 +143,15 @@ def test_one_part_alone_is_refused(tmp_path, folder):
 
 
 def test_two_parts_without_training_or_test_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"has Train/ and Val/ but no test/; rename"):
+    with pytest.raises(
+        ValueError, match=r"has Train/ and Val/ but no test/; rename .*\"test\": \"Val\""
+    ):
         read_folder(make(tmp_path / "a", "Train", "Val"))
-    with pytest.raises(ValueError, match="has testing/ and valid/ but no train/"):
+    settings(tmp_path / "a", parts={"train": "Train", "test": "Val"})  # the other way out
+    assert counts(read_folder(tmp_path / "a")) == [30, 0, 30]
+    with pytest.raises(
+        ValueError, match=r"testing/ and valid/ but no train/; .*\"train\": \"valid\""
+    ):
         read_folder(make(tmp_path / "b", "valid", "testing"))
     with pytest.raises(ValueError, match="'eval' and 'test' both mean the test part"):
         read_folder(make(tmp_path / "c", "train", "test", "eval"))
@@ -217,6 +223,7 @@ def split_of(folder):
         ("split_Pets.json", "split", "mv split_Pets.json split_zhou_Pets.json"),
         ("Split_Zhou_Pets.JSON", "split", "split_zhou_Pets.json"),
         ("pets.json", "split", "mv pets.json split_zhou_pets.json"),
+        ("my split.json", "split", "mv 'my split.json' split_zhou_mysplit.json"),
         ("refinelabs.json", "{}", "mv refinelabs.json refinelab.json"),
         ("names.json", '{"cat": "big cat"}', '{"class_names": {"<folder>": "<name>"'),
         ("other.json", "[1]", '{"ignore": ["other.json"]}'),
@@ -249,6 +256,18 @@ def test_a_split_file_above_the_images_under_another_name_is_refused(tmp_path):
         read_folder(tree / "images")
 
 
+@pytest.mark.parametrize("name", ["split_zhou_Pets.json", "split_Pets.json", "pets.json"])
+def test_a_split_file_in_a_folder_that_is_left_out_is_refused(tmp_path, name):
+    tree = make(tmp_path / "pets", "images")
+    (tree / "splits").mkdir()
+    (tree / "splits" / "other.json").write_text("[")
+    (tree / "splits" / name).write_text(split_of(tree))
+    with pytest.raises(ValueError, match=r"beside the images; mv .* .*/split_zhou_[Pp]ets\.json"):
+        read_folder(tree)
+    (tree / "splits" / name).rename(tree / "split_zhou_Pets.json")
+    assert "split file" in read_folder(tree).reading.layout
+
+
 def test_what_is_ignored_is_counted_by_reason(tmp_path):
     plain = read_folder(make(tmp_path, "")).fingerprint
     for name in ("a.heic", "b.HEIC", "c.avif", "d.svg"):
@@ -275,6 +294,13 @@ def test_what_is_ignored_is_counted_by_reason(tmp_path):
         "1 link to folders below a class folder",
     ):
         assert line in text, line
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    make(tmp_path, "")
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    with pytest.raises(ValueError, match=r"1 of 31 listed images are missing or unreadable"):
+        read_folder(tmp_path)
 
 
 def test_jfif_is_read(tmp_path):

@@ -108,6 +108,8 @@ def test_a_configuration_of_others_names_nothing_outside_the_data_root(root):
         ("v1/birds", "folder/v1/birds"),
         ("./v1/birds/", "folder/v1/birds"),
         ("Folder/v1/birds", "folder/v1/birds"),
+        ("FOLDER/gone", "folder/gone"),
+        ("folder\\v1\\birds", "folder/v1/birds"),
         ("{root}/v2/birds", "folder/v2/birds"),
         ("{root}/../out/birds", "folder/{out}/birds"),
         ("/no/such/pets", "folder//no/such/pets"),

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from core.clip.features import FeatureStore
 from core.config import registered_classes
 from core.data.catalog import load_dataset
 from core.data.fewshot import few_shot
+from core.finite import NotFiniteError
 from core.seeding import Seeds
 from core.train.batches import FeatureSource, PixelSource
 from core.train.checkpoints import copy_state, load_checkpoint, restore_state, save_checkpoint
@@ -272,3 +274,104 @@ def test_answers_keep_the_order_of_the_batches_and_counts_are_their_sums():
 def test_no_image_is_no_answer():
     given = predict(coop().eval(), [])
     assert given.bits() == b"" and given.counts(2) == ((0, 0), (0, 0))
+
+
+# finite or failed
+
+
+@torch.no_grad()
+def spoiled(model, name="method.ctx", value=float("nan")):
+    model.get_parameter(name).view(-1)[3] = value
+    return model
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_state_that_is_not_finite_is_neither_saved_nor_read(tmp_path, value):
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(NotFiniteError, match=r"the learned state .*'method\.ctx'"):
+        save_checkpoint(path, spoiled(coop(), value=value))
+    assert not path.exists()
+    save_file({**copy_state(coop()), "method.ctx": torch.full((4, 32), value)}, path)
+    with pytest.raises(ValueError, match=r"safetensors holds .* in the tensor 'method\.ctx'"):
+        load_checkpoint(path, coop())
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused(tmp_path):
+    path, model = tmp_path / "weights.safetensors", coop()
+    sha256 = save_checkpoint(path, model)
+    load_checkpoint(path, coop(), sha256=sha256)
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(bytes(data))
+    load_checkpoint(path, coop())  # still a good safetensors file
+    with pytest.raises(ValueError, match="damaged or was replaced: its sha256 is not the one"):
+        load_checkpoint(path, coop(), sha256=sha256)
+
+
+def one_step_of(model, lr):
+    """The whole training is one step, whose loss is still finite."""
+    budget, log = Budget(epochs=1, optimizer=SGD(lr=lr), schedule=Constant()), []
+    batches = ListBatches([batch(seed=3)])
+    try:
+        fit(model, objective_of(model), batches, budget, Seeds(0), log=log.append)
+    finally:
+        assert math.isfinite(log[0]["loss"])
+
+
+def test_a_last_step_that_leaves_no_number_is_divergence():
+    with pytest.raises(DivergedError, match="the loss 'ce' was nan after the last step"):
+        one_step_of(coop(), 1e30)
+    with pytest.raises(ValueError, match=r"SGD\.lr = 1e\+39 is more than float32 holds"):
+        one_step_of(coop(), 1e39)
+
+
+def test_a_part_that_only_training_uses_diverges_too():
+    """Test images would still be scored: every one as the same class."""
+    model = make_model(make_method("CoOp", shared_tiny_clip(), ctx_init=""), cache="EmaCache")
+    with pytest.raises(DivergedError, match=r"the loss '.*' was nan after the last step"):
+        one_step_of(model, 1e18)
+    model.eval()
+    assert bool(model(batch()).logits().isfinite().all())
+
+
+def test_the_check_of_the_last_step_changes_nothing(monkeypatch):
+    made = [make_model(make_method("CoOp", shared_tiny_clip(), ctx_init=""), cache="EmaCache")]
+    made.append(make_model(make_method("CoOp", shared_tiny_clip(), ctx_init=""), cache="EmaCache"))
+    results = [training(made[0])]
+    monkeypatch.setattr("core.train.fit._check_last_step", lambda *given: None)
+    results.append(training(made[1]))
+    assert results[0][1] == results[1][1]
+    one, two = (copy_state(model) for model in made)
+    assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_learned_number_that_is_not_finite_ends_the_training(monkeypatch):
+    model = coop()
+    step = {"loss": torch.ones(())}
+    monkeypatch.setattr("core.train.fit.train_step", lambda *given: (spoiled(model), step)[1])
+    with pytest.raises(DivergedError, match=r"method\.ctx was not finite after epoch 1"):
+        training(model, epochs=3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_no_prediction(value):
+    model = spoiled(coop(), value=value).eval()
+    data = batch()
+    with pytest.raises(NotFiniteError, match="the logits of 6 of 6 images are not finite"):
+        predict(model, [data])
+    with pytest.raises(NotFiniteError, match="not finite"):
+        accuracy(model, [data])
+
+
+def test_selection_does_not_choose_an_epoch_without_numbers():
+    model, seen = coop(), []
+
+    def select(model):
+        seen.append(accuracy(spoiled(model), [batch()]))
+        return seen[-1]
+
+    budget = Budget(epochs=2, optimizer=SGD(lr=0.1), schedule=Constant())
+    batches = ListBatches([batch(seed=3)])
+    with pytest.raises(NotFiniteError):
+        fit(model, objective_of(model), batches, budget, Seeds(0), log=seen.append, select=select)
+    assert len(seen) == 1  # the log of the epoch, no score

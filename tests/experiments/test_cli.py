@@ -200,9 +200,11 @@ def test_data_list_check_and_export(quick):
     code, out, _ = quick("data", "check", "folder/tree", "--shots", "2", "--json")
     again = json.loads(out)
     assert code == 0
-    assert {k: again[k] for k in again if k not in ("name", "fingerprint")} == {
-        k: found[k] for k in found if k not in ("name", "fingerprint")
+    own = ("name", "fingerprint", "layout")
+    assert {k: again[k] for k in again if k not in own} == {
+        k: found[k] for k in found if k not in own
     }
+    assert "split file" in again["layout"] and "tree/images" in again["layout"]
     code, _, err = quick("data", "export", "mosaic/land", "tree")
     assert code == 2 and len(err) == 1 and "choose an empty folder" in err[0]
     assert quick("data", "list")[0] == 0

@@ -16,7 +16,7 @@ include 'mosaic.gin'
 grid.study = 'mine'
 grid.datasets = {datasets}
 grid.seeds = (1, 2)
-grid.variants = {{'A': {{}}, 'B': {{'SGD.lr': 0.02}}}}
+grid.variants = {{'A': {{}}, 'B': {{'experiment.epochs': 2}}}}
 grid.baseline = 'A'
 experiment.epochs = 1
 experiment.shots = 2
@@ -178,6 +178,24 @@ def test_data_check_takes_the_settings_of_a_run(call):
     ):
         _, code, err = check(*bad)
         assert code == 2 and len(err) == 1 and message in err[0], (bad, err)
+
+
+@pytest.mark.parametrize("command", ["shots", "export"])
+def test_a_split_can_be_given_where_a_draw_or_a_copy_is_written(call, tmp_path, command):
+    words = ("--split-fractions", "0.6,0.1,0.3", "--split-seed", "2")
+    code, _, err = call("data", command, "folder/pets", "out", *words)
+    assert code == 0, err
+    found = json.loads(call("data", "check", "folder/pets", *words, "--shots", "16", "--json")[1])
+    if command == "shots":
+        written = json.loads((tmp_path / "out").read_text())["train"]
+        assert written == [row[:2] for row in found["train"]["listing"]]
+    else:
+        again = json.loads(call("data", "check", "folder/out", "--json")[1])
+        assert again["images"] == found["images"] == {"train": 24, "val": 4, "test": 12}
+    for option in (words[:2], words[2:]):
+        code, _, err = call("data", command, "folder/parts", "other", *option)
+        assert code == 2 and f"{option[0]} has no effect on folder/parts" in err[0]
+        assert not (tmp_path / "other").exists()
 
 
 def test_a_file_name_that_is_not_utf8_works_everywhere(call, tmp_path):
