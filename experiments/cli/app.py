@@ -87,7 +87,7 @@ class NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the message; a closed terminal is no reason to stop."""
         with contextlib.suppress(OSError, ValueError):
-            print(record.getMessage(), file=sys.stderr, flush=True)
+            print(without_secrets(record.getMessage()), file=sys.stderr, flush=True)
 
 
 NOTES = NoteHandler(logging.WARNING)
