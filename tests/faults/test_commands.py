@@ -409,6 +409,7 @@ def test_a_received_study_names_no_file_outside(place):
     config = run_dir / "config.gin"
     text = config.read_text()
     (place / "secret.txt").write_text("not for the sender")
+    assert program("evaluate", run_dir, cwd=place)[0] == 0
     for line in (
         f"experiment.weights = '{place}/secret.txt'",
         "experiment.weights = '../../../secret.txt'",
