@@ -39,7 +39,7 @@ grid.variants = VARIANTS
 experiment.shots = 2
 experiment.epochs = 1
 """
-TWO = "{'a': {}, 'b': {'SGD.lr': 0.01}}"
+TWO = "{'a': {}, 'b': {'SGD.lr': 0.0125}}"
 
 
 def settings(*words):
@@ -173,7 +173,7 @@ def test_19_code_that_changed_between_sessions(tmp_path):
 
 
 def test_20_a_configuration_that_changed(place):
-    grid_file(place, TWO.replace("0.01", "0.02"))
+    grid_file(place, TWO.replace("0.0125", "0.025"))
     code, output, _ = program("grid", "toy.gin", "--dry-run", cwd=place)
     assert code == 0 and "the grid has changed: 1 cells are new, 1 were removed" in output
 
