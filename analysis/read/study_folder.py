@@ -132,13 +132,18 @@ def _scores(
     for c, r in pairs:
         others = target_scores(r)
         for e in others or r.evaluations:
-            name = f"{r.dataset} to {e.target}" if several else e.target
+            name = _pair_name(r.dataset, e.target) if several else e.target
             counts = {"correct": sum(e.correct), "total": sum(e.total)}
             rows.append({**_key(c, name), "run": (c.identity,), **counts, "accuracy": e.accuracy})
         if others and len(others) < len(r.evaluations):
             notes.append("accuracy on the source dataset is not part of the average over targets")
     datasets = tuple(dict.fromkeys(str(row["dataset"]) for row in rows))
     return _typed(rows), datasets, tuple(dict.fromkeys(notes)), not own
+
+
+def _pair_name(source: str, target: str) -> str:
+    """A source and a target in one name; no other pair has it."""
+    return " to ".join(repr(name) if " to " in name else name for name in (source, target))
 
 
 def _source_accuracy(finished: Sequence[CellResult], variants: Sequence[str]) -> dict[str, float]:
