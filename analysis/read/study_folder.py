@@ -1,5 +1,6 @@
 """``Results`` of a study folder. Nothing is dropped silently: every missing run is named."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,22 @@ def _finished(study_dir: Path, cells: Sequence[CellResult]) -> list[CellResult]:
     if not finished:
         rule = f"{study_dir}: a report needs at least one finished run"
         raise ValueError(
-            f"{rule}, but none of the {len(cells)} planned cells has one; run it first"
+            f"{rule}, but none of the {len(cells)} planned cells has one; {_why(cells)}"
         )
     return finished
+
+
+def _why(cells: Sequence[CellResult]) -> str:
+    """What to do about a study none of whose runs has finished."""
+    ended = [c.record for c in cells if c.record is not None]
+    if not ended:
+        return "run it first"
+    counts = Counter(record.status for record in ended)
+    shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    way = "change their settings"
+    if counts["failed"]:
+        way = "mend what made them fail, then rerun the grid with --retry-failed"
+    return f"{shown} ({ended[0].message or 'no reason was given'}): {way}"
 
 
 def _scores(
