@@ -15,15 +15,17 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
     Reads every tensor once, and waits for the device once.
     """
-    names, flags = [], []
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel():
-            low, high = tensor.detach().aminmax()  # a NaN among the entries is both
-            names.append(name)
-            flags.append((low.isfinite() & high.isfinite()).reshape(()))
-    if not flags or bool((finite := torch.stack(flags)).all()):
+    checked = {k: v.detach() for k, v in tensors.items() if v.is_floating_point() and v.numel()}
+    # A sum is finite only if every summand is; where it is not, it may only have overflowed.
+    sums = [tensor.sum().reshape(()).float() for tensor in checked.values()]
+    if not sums or bool(torch.stack(sums).isfinite().all()):
         return None
-    return names[finite.tolist().index(False)]
+    return next((name for name, tensor in checked.items() if not _all_finite(tensor)), None)
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    low, high = tensor.aminmax()  # a NaN among the entries is both
+    return bool(low.isfinite() & high.isfinite())
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str, way_out: str) -> None:

@@ -61,7 +61,7 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
         for batch in batches:
             logits_BC = model(batch).logits()
             best_B1 = logits_BC.argmax(dim=-1, keepdim=True)
-            finite.append(logits_BC.isfinite().all(dim=-1))
+            finite.append(logits_BC.sum(dim=-1).isfinite())  # only if every logit is
             predicted.append(best_B1[:, 0])
             confidence.append(logits_BC.softmax(dim=-1).gather(1, best_B1)[:, 0].float())
             labels.append(batch.labels)

@@ -65,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
 }
 
+TYPER_INTERRUPTED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
@@ -90,7 +91,7 @@ class NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the message; a closed terminal is no reason to stop."""
         with contextlib.suppress(OSError, ValueError):
-            print(record.getMessage(), file=sys.stderr, flush=True)
+            print(without_secrets(record.getMessage()), file=sys.stderr, flush=True)
 
 
 NOTES = NoteHandler(logging.WARNING)
@@ -111,9 +112,9 @@ def _run(words: Sequence[str]) -> int:
     arguments = [word for word in words if word != "--debug"] or ["--help"]
     debug = "--debug" in words
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        return _code(int(app(arguments, standalone_mode=False) or 0))
     except typer.Exit as stop:
-        return int(stop.exit_code)
+        return _code(int(stop.exit_code))
     except UsageProblem as error:
         usage = one_line(error.format_message()).rstrip(".")
         print(f"error: {usage}; try --help", file=sys.stderr)
@@ -130,6 +131,11 @@ def _run(words: Sequence[str]) -> int:
             raise
         print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
+
+
+def _code(code: int) -> int:
+    """The exit code of a command; Typer turns an interruption into one of its own."""
+    return leave() if code == TYPER_INTERRUPTED else code
 
 
 def _described(error: Exception) -> str:

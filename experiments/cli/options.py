@@ -50,7 +50,7 @@ AllowOutside = Annotated[
     typer.Option(
         "--allow-outside-files",
         help="Read files outside the study folder, and datasets outside the data root, that the "
-        "run's configuration names: weights, shots, teachers",
+        "configuration of a run names which was not made here: weights, shots, teachers",
     ),
 ]
 JobSeconds = Annotated[

@@ -1,5 +1,6 @@
 """The cache of frozen image features: keys, shards, damage, bounded memory."""
 
+import hashlib
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from core.clip import features as module
 from core.clip.features import FeatureStore
@@ -171,16 +173,10 @@ def test_a_damaged_shard_is_dropped_and_recomputed(tmp_path, caplog, damage):
 
 def seen_first(root: Path, rows: torch.Tensor) -> set[str]:
     """Names of the shards with as many rows as ``rows``."""
-    from safetensors.torch import load_file
-
     return {f.name for f in shard_files(root) if len(load_file(f)["values"]) == len(rows)}
 
 
 def test_a_shard_in_a_wrong_shape_or_form_is_not_used(tmp_path):
-    import hashlib
-
-    from safetensors.torch import save
-
     dataset = noise_dataset(3)
     FeatureStore(tmp_path, FakeCLIP()).get(dataset, dataset.train)
     good = shard_files(tmp_path)[0]
@@ -192,6 +188,23 @@ def test_a_shard_in_a_wrong_shape_or_form_is_not_used(tmp_path):
     clip = FakeCLIP()
     FeatureStore(tmp_path, clip).get(dataset, dataset.train)
     assert clip.num_images == 3 and shard_files(tmp_path) == [good]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_stored_feature_that_is_not_finite_is_dropped_and_recomputed(tmp_path, caplog, value):
+    dataset = noise_dataset(3)
+    expected = FeatureStore(tmp_path, FakeCLIP()).get(dataset, dataset.train).pooled
+    (good,) = shard_files(tmp_path)
+    tensors = load_file(good)
+    tensors["values"][1, 2] = value
+    data = save(tensors)
+    bad = good.with_name(f"{hashlib.sha256(data).hexdigest()}.safetensors")
+    bad.write_bytes(data)
+    good.unlink()
+    with caplog.at_level(logging.WARNING):
+        again = FeatureStore(tmp_path, FakeCLIP()).get(dataset, dataset.train).pooled
+    assert torch.equal(again, expected) and shard_files(tmp_path) == [good]
+    assert "holds numbers that are not finite" in caplog.records[0].getMessage()
 
 
 def test_memory_is_bounded_and_disk_is_found_again(tmp_path):

@@ -18,7 +18,7 @@ import experiments.run.experiment
 import methods.zero_shot
 import refiners.null_refiner
 from core.store.names import RECORD_NAME
-from core.store.record import read_record, write_record
+from core.store.record import Evaluation, RunRecord, read_record, write_record
 from experiments.study.driver import rerun, run_study
 from experiments.study.progress import NoProgress
 from experiments.study.tracking import (
@@ -300,6 +300,42 @@ def test_the_pages_are_served(mirrored, runs_dir):
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+
+
+def test_every_target_has_a_metric_of_its_own_that_mlflow_accepts():
+    from mlflow.utils.validation import _validate_metric_name
+
+    names = ["all", "folder//disk/v1/birds", "folder/disk/v1/birds", "folder/vögel", "folder/vägel"]
+    names += ["folder/" + "x" * 300, "folder/" + "x" * 301]
+    scores = [
+        Evaluation(
+            target=name,
+            dataset=name,
+            classes="all",
+            class_names=("a",),
+            correct=(n,),
+            total=(len(names),),
+        )
+        for n, name in enumerate(names)
+    ]
+    record = RunRecord(
+        identity="0" * 12,
+        variant="v",
+        factors={},
+        dataset="d",
+        protocol="cross_dataset",
+        regime="inductive",
+        selection="last",
+        seed=1,
+        shots=1,
+        status="finished",
+        evaluations=tuple(scores),
+    )
+    found = metrics_of(record)
+    assert list(found.values()) == [n / len(names) for n in range(len(names))]
+    for name in found:
+        _validate_metric_name(name)
+    assert list(found)[:3] == ["all", "folder__disk_v1_birds", "folder/disk/v1/birds"]
 
 
 @pytest.mark.parametrize("name", ["per%cent", "per%20cent", "ques?tion", "ha#sh", "bl ank ü"])

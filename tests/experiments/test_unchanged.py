@@ -43,6 +43,7 @@ def call(monkeypatch, capsys, tmp_path):
         settings = () if words[0] in ("evaluate", "inspect") else (*SHORT, *BASE, *sets)
         chosen = [word for setting in settings for word in ("--set", setting)]
         given = ["main.py", *map(str, words), "--data-root", "data", *chosen]
+        given += ["--allow-outside-files"] if words[0] in ("evaluate", "inspect") else []
         monkeypatch.setattr(sys, "argv", given)
         code = main.main()
         shown = capsys.readouterr()
