@@ -1,6 +1,7 @@
 """Tables on terminals of every width, and names that must not steer them."""
 
 import io
+import json
 import re
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from experiments.cli.console import console, table
 from experiments.study.progress import Bar, PlainProgress
+from experiments.workers.worker import execute
 
 COLUMNS = ["variant", "dataset", "finished", "failed", "diverged", "missing"]
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -69,3 +71,15 @@ def test_a_long_failure_is_one_bounded_line():
     log = io.StringIO()
     PlainProgress(log).note("attempt 1 failed: " + "y" * 3_000_000 + "\nmore")
     assert log.getvalue().count("\n") == 1 and len(log.getvalue()) < 2200
+
+
+def explode(payload, on_progress):
+    """An entry function that fails with a very long text."""
+    raise RuntimeError("z" * 3_000_000)
+
+
+def test_a_worker_sends_a_bounded_message_and_logs_all_of_it(capsys):
+    answer = json.loads(execute("tests.experiments.test_terminal:explode", {}, lambda values: None))
+    assert answer["kind"] == "failed" and answer["message"].startswith("RuntimeError: zzz")
+    assert len(answer["message"]) < 2100 and answer["message"].endswith("more characters)")
+    assert capsys.readouterr().err.count("z") >= 3_000_000
