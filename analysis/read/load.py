@@ -47,6 +47,10 @@ def load_source(path: Path, reading: Reading, *, baseline: str | None = None) ->
             f"{path} is a study folder, whose metrics are known accuracies: leave out --metrics, "
             "--lower and --higher; --metric chooses that of the headline"
         )
+    if reading.scale not in ("auto", (), []) and not reading.one_of_several:
+        raise ValueError(
+            f"{path} is a study folder, whose records are counts of images: leave out --scale"
+        )
     return load_study(path, baseline=baseline, allow_mixed=reading.allow_mixed)
 
 

@@ -1,5 +1,6 @@
 """``Results`` of a study folder. Nothing is dropped silently: every missing run is named."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,22 @@ def _finished(study_dir: Path, cells: Sequence[CellResult]) -> list[CellResult]:
     if not finished:
         rule = f"{study_dir}: a report needs at least one finished run"
         raise ValueError(
-            f"{rule}, but none of the {len(cells)} planned cells has one; run it first"
+            f"{rule}, but none of the {len(cells)} planned cells has one; {_why(cells)}"
         )
     return finished
+
+
+def _why(cells: Sequence[CellResult]) -> str:
+    """What to do about a study none of whose runs has finished."""
+    ended = [c.record for c in cells if c.record is not None]
+    if not ended:
+        return "run it first"
+    counts = Counter(record.status for record in ended)
+    shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    way = "change their settings"
+    if counts["failed"]:
+        way = "mend what made them fail, then rerun the grid with --retry-failed"
+    return f"{shown} ({ended[0].message or 'no reason was given'}): {way}"
 
 
 def _scores(
@@ -118,13 +132,18 @@ def _scores(
     for c, r in pairs:
         others = target_scores(r)
         for e in others or r.evaluations:
-            name = f"{r.dataset} to {e.target}" if several else e.target
+            name = _pair_name(r.dataset, e.target) if several else e.target
             counts = {"correct": sum(e.correct), "total": sum(e.total)}
             rows.append({**_key(c, name), "run": (c.identity,), **counts, "accuracy": e.accuracy})
         if others and len(others) < len(r.evaluations):
             notes.append("accuracy on the source dataset is not part of the average over targets")
     datasets = tuple(dict.fromkeys(str(row["dataset"]) for row in rows))
     return _typed(rows), datasets, tuple(dict.fromkeys(notes)), not own
+
+
+def _pair_name(source: str, target: str) -> str:
+    """A source and a target in one name; no other pair has it."""
+    return " to ".join(repr(name) if " to " in name else name for name in (source, target))
 
 
 def _source_accuracy(finished: Sequence[CellResult], variants: Sequence[str]) -> dict[str, float]:

@@ -1,16 +1,25 @@
-"""Class names of a plain tree that differ from its folders: ``classnames.txt``.
+"""Class names of a plain tree that differ from its folders: ``classnames.txt`` (or ``.csv``).
 
 One class per line: the folder, then the name. They are separated by a TAB, a comma or a blank; the
 folder must be one that is there, so that names and folders may hold blanks and commas. Blank lines
 are ignored.
 """
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from core.suggestions import did_you_mean
 
 CLASSNAMES_NAME = "classnames.txt"
+_SUFFIXES = (".txt", ".csv", ".tsv")
+
+
+def is_class_map(name: str) -> bool:
+    """Whether a file of this name gives class names: ``classnames.txt``, ``Class_Names.csv``."""
+    stem, suffix = os.path.splitext(name.casefold())
+    return suffix in _SUFFIXES and re.sub(r"[ _-]", "", stem) == "classnames"
 
 
 def read_classnames(file: Path, folders: Sequence[str]) -> dict[str, str]:

@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.dataset import Dataset
+from core.data.dataset import Dataset, ImageReader
 from core.data.folder import FolderReader
 from core.data.reading import counted
+from core.data.validation_only import RestrictedReader
 from core.machine import available_cores
 from core.store.atomic import write_atomic
 from core.streams import printable
@@ -73,9 +74,10 @@ def decode_all(
     as readable.
     """
     wanted = list(dict.fromkeys(paths))
-    if not isinstance(dataset.reader, FolderReader):
+    reader = _folder_reader(dataset.reader)
+    if reader is None:
         return Decoded(name=dataset.name, total=len(wanted), unreadable={})
-    root = dataset.reader.root
+    root = reader.root
     file = _file_of(root, cache_dir)
     stamps = {path: _stamp(root / path) for path in wanted}
     known = {path: row for path, row in _read(file).items() if stamps.get(path) == row[0]}
@@ -85,13 +87,20 @@ def decode_all(
     if new and not unopened:
         opened: dict[str, str] = {}
         try:
-            _open(dataset.reader, new, opened, progress or _no_progress)
+            _open(reader, new, opened, progress or _no_progress)
         finally:  # what was opened before Ctrl-C is kept, too
             found = {path: (stamps[path], message) for path, message in opened.items()}
             _write(file, root, {**_read(file), **found})
         known |= found
     unreadable = {path: known[path][1] for path in wanted if path in known and known[path][1]}
     return Decoded(name=dataset.name, total=len(wanted), unreadable=unreadable, unopened=unopened)
+
+
+def _folder_reader(reader: ImageReader) -> FolderReader | None:
+    """The reader of files behind a reader; None for images that are not files."""
+    if isinstance(reader, RestrictedReader):
+        return _folder_reader(reader.reader)
+    return reader if isinstance(reader, FolderReader) else None
 
 
 def _no_progress(done: int, total: int) -> None:

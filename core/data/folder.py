@@ -28,7 +28,7 @@ from pathlib import Path
 from PIL import Image
 
 from core.data.benchmarks.definitions import PLAIN_TEMPLATE
-from core.data.class_maps import CLASSNAMES_NAME, read_classnames, require_all_named
+from core.data.class_maps import is_class_map, read_classnames, require_all_named
 from core.data.dataset import Dataset, Item, SplitName
 from core.data.image_files import (
     SUFFIXES,
@@ -216,8 +216,8 @@ def _own_names(layout: FolderLayout, folders: tuple[str, ...]) -> tuple[str, ...
     """The class names by label: those of a map, or else the names of the folders."""
     if layout.kind == "split":
         return folders
-    files = dict.fromkeys([layout.home / CLASSNAMES_NAME, layout.images / CLASSNAMES_NAME])
-    maps = [file for file in files if file.is_file()]
+    places = dict.fromkeys((layout.home, layout.images))
+    maps = [place / name for place in places for name in files_in(place) if is_class_map(name)]
     settings = layout.settings
     if len(maps) + (settings.class_names is not None) > 1:
         both = [*map(str, maps), *([str(settings.file)] if settings.class_names else [])]

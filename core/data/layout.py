@@ -17,13 +17,13 @@ nothing here, and a JSON file beside the images that would not be read. ``refine
 import json
 import os
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
-from core.data.class_maps import CLASSNAMES_NAME
+from core.data.class_maps import is_class_map
 from core.data.dataset import SplitName
 from core.data.folder_settings import SETTINGS_NAME, FolderSettings, read_folder_settings
 from core.data.image_files import (
@@ -109,7 +109,7 @@ def find_layout(path: Path) -> FolderLayout:
         found,
         home=path,
         ignored=(
-            *_beside(chain, settings, [CLASSNAMES_NAME]),
+            *_beside(chain, settings),
             *_loose(chain),
             *found.ignored,
         ),
@@ -131,7 +131,7 @@ def _with_split(home: Path, split_file: Path, images: Path) -> FolderLayout:
         images=images,
         settings=settings,
         split_file=split_file,
-        ignored=tuple(_beside([home], settings, [split_file.name])),
+        ignored=tuple(_beside([home], settings, split_file.name)),
     )
 
 
@@ -234,7 +234,7 @@ def _require_no_lone_part(images: Path, folders: Sequence[str]) -> None:
         if sum(has_images(images / folder / inner) for inner in subfolders(images / folder)) > 1:
             raise ValueError(
                 f"{images}: {folder!r} looks like a part of a dataset, because it holds folders of "
-                "images, but no other folder does; name the parts train/, val/ and test/, or "
+                "images; name the parts train/, val/ and test/, or "
                 f"write {SETTINGS_NAME} there with {_line('layout', 'classes')} if it is a class"
             )
 
@@ -345,10 +345,8 @@ def _set_aside(place: Path, folders: Sequence[str]) -> list[str]:
     return [f"{_some([f'{name}/' for name in folders])}: not class folders"] if folders else []
 
 
-def _beside(chain: Sequence[Path], settings: FolderSettings, read: Collection[str]) -> list[str]:
-    """What lies beside the images and is not read, and ``ignore`` as far as it has an effect;
-    ``read`` are the names of files that are read.
-    """
+def _beside(chain: Sequence[Path], settings: FolderSettings, split_name: str = "") -> list[str]:
+    """What lies beside the images and is not read, and ``ignore`` as far as it has an effect."""
     here = {name for folder in chain for name in os.listdir(folder)}
     if absent := [name for name in settings.ignore if name not in here]:
         raise ValueError(
@@ -365,7 +363,7 @@ def _beside(chain: Sequence[Path], settings: FolderSettings, read: Collection[st
         name
         for name in names
         if not (is_system(name) or is_image(name) or name in (SETTINGS_NAME, *settings.ignore))
-        and name not in read
+        and not (name == split_name if split_name else is_class_map(name))
     ]
     if files:
         found.append(f"{_some(files)}: files beside the images that are not read")

@@ -63,13 +63,15 @@ def _shared(
     asked: ImageList, seen: ImageList, key_of: Callable[[ImageList, ImageList], _KeyOf]
 ) -> dict[str, str]:
     """Path in ``asked`` -> path in ``seen``, for the images of equal keys."""
-    theirs = key_of(seen, asked)
-    first: dict[Hashable, str] = {}
-    for path in _paths(seen):
-        first.setdefault(theirs(path), path)
-    mine = key_of(asked, seen)
-    keys = {path: mine(path) for path in _paths(asked)}
-    return {path: first[key] for path, key in keys.items() if key in first}
+    mine, theirs = key_of(asked, seen), key_of(seen, asked)
+    wanted: dict[Hashable, list[str]] = {}
+    for path in _paths(asked):
+        wanted.setdefault(mine(path), []).append(path)
+    found: dict[str, str] = {}
+    for path in (item.path for item in seen.items):
+        if equal := wanted.pop(theirs(path), None):
+            found |= dict.fromkeys(equal, path)
+    return found
 
 
 def _paths(images: ImageList) -> Iterable[str]:
@@ -87,9 +89,16 @@ def _folder(dataset: Dataset) -> str | None:
 def _path(images: ImageList, others: ImageList) -> _KeyOf:
     """The path of an image, or its name in a dataset without files."""
     folder = _folder(images.dataset)
+    if images.dataset is others.dataset:
+        return _plain
     if folder is None:
-        return lambda path: (images.dataset.name, posixpath.normpath(path))
-    return lambda path: posixpath.normpath(f"{folder}/{path}")
+        return lambda path: (images.dataset.name, _plain(path))
+    return lambda path: f"{folder}/{_plain(path)}"
+
+
+def _plain(path: str) -> str:
+    """A path without superfluous parts, which the most have not."""
+    return posixpath.normpath(path) if "./" in path or "//" in path else path
 
 
 def _inode(images: ImageList, others: ImageList) -> _KeyOf:

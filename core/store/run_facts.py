@@ -1,7 +1,5 @@
 """What follows from a record: which evaluations are of its own dataset, where shots were short."""
 
-from pathlib import PurePosixPath
-
 from core.store.record import Evaluation, RunRecord
 
 FOLDER = "folder/"
@@ -33,14 +31,11 @@ def own_target(record: RunRecord, scored: Evaluation) -> str:
 
 
 def _own_name(record: RunRecord) -> str:
-    """The name under which a run scored its own dataset, which it always does.
+    """The name under which a run scored its own dataset, which it always does, and first.
 
-    It is that of the record, but in records from before names of datasets were canonical a folder
-    is called by its last name, or without superfluous slashes, where it was not typed like that.
+    It is that of the record, unless a folder was typed in another way before names of datasets
+    were canonical.
     """
-    names = {scored.dataset for scored in record.evaluations}
-    if record.dataset in names or not record.dataset.startswith(FOLDER):
-        return record.dataset
-    path = PurePosixPath(record.dataset.removeprefix(FOLDER))
-    absolute = path.is_absolute() or path.parts[:1] == ("~",)
-    return f"{FOLDER}{path.name if absolute else path}"
+    names = [scored.dataset for scored in record.evaluations]
+    typed = record.dataset not in names and record.dataset.startswith(FOLDER)
+    return names[0] if names and typed else record.dataset

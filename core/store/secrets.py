@@ -7,7 +7,7 @@ name, and the value of an environment variable that carries credentials.
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import quote, quote_plus, unquote, unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 MASK = "***"
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
@@ -29,9 +29,14 @@ def without_secrets(text: str, *urls: str | None) -> str:
     given = [url for url in urls if url]
     for url in sorted(given, key=len, reverse=True):
         text = text.replace(url, masked_url(url))
-    known = {spelling for secret in _known(given) for spelling in _spellings(secret)}
+    known = {
+        plain
+        for secret in _known(given)
+        for plain in (secret, unquote(secret), unquote_plus(secret))
+        if len(plain) >= SHORTEST
+    }
     for secret in sorted(known, key=len, reverse=True):
-        text = text.replace(secret, MASK)
+        text = _pattern(secret).sub(MASK, text)
     return URL.sub(lambda found: masked_url(found[0]), text)
 
 
@@ -85,10 +90,18 @@ def _known(urls: list[str]) -> Iterator[str]:
             yield value
 
 
-def _spellings(secret: str) -> Iterator[str]:
-    """A secret as written, decoded, and encoded, where it is long enough to be told apart."""
-    for plain in {secret, unquote(secret), unquote_plus(secret)}:
-        encoded = {quote(plain, safe=""), quote(plain), quote_plus(plain), repr(plain)[1:-1]}
-        for spelling in {plain, *encoded}:
-            if len(spelling) >= SHORTEST:
-                yield spelling
+def _pattern(secret: str) -> "re.Pattern[str]":
+    """A secret in any spelling: each of its signs as it is, or percent-encoded."""
+    signs = (
+        f"(?:{re.escape(sign)}|{_encoded(sign)}{'|[+]' if sign == ' ' else ''})" for sign in secret
+    )
+    return re.compile("".join(signs))
+
+
+def _encoded(sign: str) -> str:
+    """A pattern of the percent-encoding of a sign, in large and small letters."""
+    codes = (f"{byte:02X}" for byte in sign.encode(errors="surrogatepass"))
+    return "".join(
+        "%" + "".join(f"[{digit}{digit.lower()}]" if digit.isalpha() else digit for digit in code)
+        for code in codes
+    )

@@ -140,10 +140,21 @@ def load_published(
             raise ValueError(
                 f"{theirs!r} is {tuple(found[ours].shape)} in {published.path}, but {ours!r} is "
                 f"{tuple(own[ours].shape)} here; set the method, its sizes and the backbone as "
-                "they were trained"
+                f"they were trained{_context_hint(ours, found[ours], own[ours])}"
             )
     for ours, value in found.items():
         own[ours].copy_(value)
+
+
+def _context_hint(name: str, found: Tensor, own: Tensor) -> str:
+    """The way out for a context of another number of vectors: its words decide about it."""
+    if name.rpartition(".")[2] != "ctx" or found.shape[-1:] != own.shape[-1:] or found.dim() < 2:
+        return ""
+    number = found.shape[-2]
+    return (
+        f": a context of {number} vectors had {number} words in ctx_init, or ctx_init = '' with "
+        f"num_ctx = {number}"
+    )
 
 
 def two_layer_names(prefix: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ imports what it needs when it is called, so that help and usage errors appear wi
 import contextlib
 import errno
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
 }
 
+TYPER_INTERRUPTED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
@@ -72,6 +74,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+PANELS = app.rich_markup_mode
+NARROWEST_PANELS = 40
+"""Narrower terminals get help without boxes, which would cut the names of options."""
 app.add_typer(data_app, name="data")
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
@@ -86,7 +91,7 @@ class NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the message; a closed terminal is no reason to stop."""
         with contextlib.suppress(OSError, ValueError):
-            print(record.getMessage(), file=sys.stderr, flush=True)
+            print(without_secrets(record.getMessage()), file=sys.stderr, flush=True)
 
 
 NOTES = NoteHandler(logging.WARNING)
@@ -101,12 +106,15 @@ def main() -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    narrow = shutil.get_terminal_size().columns < NARROWEST_PANELS
+    for part in (app, data_app):
+        part.rich_markup_mode = None if narrow else PANELS
     arguments = [word for word in words if word != "--debug"] or ["--help"]
     debug = "--debug" in words
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        return _code(int(app(arguments, standalone_mode=False) or 0))
     except typer.Exit as stop:
-        return int(stop.exit_code)
+        return _code(int(stop.exit_code))
     except UsageProblem as error:
         usage = one_line(error.format_message()).rstrip(".")
         print(f"error: {usage}; try --help", file=sys.stderr)
@@ -123,6 +131,11 @@ def _run(words: Sequence[str]) -> int:
             raise
         print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
+
+
+def _code(code: int) -> int:
+    """The exit code of a command; Typer turns an interruption into one of its own."""
+    return leave() if code == TYPER_INTERRUPTED else code
 
 
 def _described(error: Exception) -> str:

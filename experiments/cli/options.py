@@ -25,7 +25,10 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 Study = Annotated[Path, typer.Argument(help="Folder of a study, such as runs/demo")]
 RunFolder = Annotated[Path | None, typer.Option("--out", help="Run folder")]
 Jobs = Annotated[
-    int, typer.Option(help="Worker processes (-1: one per core; 0: none, run in this process)")
+    int,
+    typer.Option(
+        help="Worker processes (-1: one per core; 0: none, run in this process)", min=-1, max=1024
+    ),
 ]
 Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
 AllowChanged = Annotated[
@@ -47,7 +50,7 @@ AllowOutside = Annotated[
     typer.Option(
         "--allow-outside-files",
         help="Read files outside the study folder, and datasets outside the data root, that the "
-        "run's configuration names: weights, shots, teachers",
+        "configuration of a run names which was not made here: weights, shots, teachers",
     ),
 ]
 JobSeconds = Annotated[

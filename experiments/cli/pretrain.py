@@ -14,10 +14,10 @@ from experiments.cli.options import RUNS
 def pretrain_command(
     out: Annotated[Path, typer.Option(help="Working folder")] = RUNS / PRETRAIN_FOLDER,
     steps: Annotated[
-        int | None, typer.Option(help="Training steps; default: as for the shipped weights")
+        int | None, typer.Option(help="Training steps; default: as for the shipped weights", min=1)
     ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
-    processes: Annotated[int, typer.Option(help="Number of processes that draw images")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    processes: Annotated[int, typer.Option(help="Number of processes that draw images", min=1)] = 1,
 ) -> None:
     """Train the embedded benchmark's weights from scratch; rerun to continue after a stop."""
     from core.clip.backbone import build_open_clip

@@ -94,7 +94,8 @@ def report_command(
     scale: Scale = None,
     allow_mixed: AllowMixed = False,
     image_runs: Annotated[
-        int, typer.Option(help="Largest number of runs to compare image by image (0: none)")
+        int,
+        typer.Option(help="Largest number of runs to compare image by image (0: none)", min=0),
     ] = 2000,
 ) -> None:
     """Make tables, tests, figures and an HTML page from a study or a CSV file of results."""

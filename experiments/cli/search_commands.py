@@ -17,8 +17,8 @@ from experiments.configs import read_config_file
 from experiments.run.data_inputs import planned, read_dataset
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.preflight import preflight
-from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
+from experiments.run.standalone import readable_fingerprints
 from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
@@ -56,7 +56,7 @@ class SearchCommand:
         self.track = track
         self.steal_lock = steal_lock
         self.fingerprint_of: FingerprintOf = partial(
-            fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root
+            readable_fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root
         )
 
     def run(

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -87,12 +87,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     protocol = protocol_of(settings.protocol)
     source, listed = _read_sets(settings, regime, runtime)
     full, targets = source.dataset, tuple(target.dataset for target in listed)
-    prints = {"dataset": source.fingerprint}
-    prints |= {f"target {target.dataset.name}": target.fingerprint for target in listed}
-    if settings.shots_file is not None:
-        prints["shots file"] = _content(_shots_path(settings))
     part_files = _part_files(config)
-    prints |= {label: _content(path) for label, path in part_files.items()}
     if not _allows_changed(config):
         _check_earlier_runs(part_files.values(), source, runtime)
     drawn = _drawn(settings, full)
@@ -107,7 +102,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         full=full if protocol.judged_by == "test" else drawn,
         dataset=drawn,
         targets=targets,
-        fingerprints=prints,
+        fingerprints=_fingerprints(settings, source, listed, part_files),
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
         allowed=settings.overlap == "allowed",
         shortage=_shortage(settings, full),
@@ -139,6 +134,20 @@ def _shortage(settings: Experiment, full: Dataset) -> str:
     if settings.shots_file is not None or not _trains(settings):
         return ""
     return describe_shortage(full, settings.shots)
+
+
+def _fingerprints(
+    settings: Experiment,
+    source: ListedDataset,
+    targets: Sequence[ListedDataset],
+    part_files: Mapping[str, Path],
+) -> dict[str, str]:
+    """Everything that the data of a run depend on besides its configuration, by name."""
+    prints = {"dataset": source.fingerprint}
+    prints |= {f"target {target.dataset.name}": target.fingerprint for target in targets}
+    if settings.shots_file is not None:
+        prints["shots file"] = _content(_shots_path(settings))
+    return prints | {label: _content(path) for label, path in part_files.items()}
 
 
 def _overlaps(

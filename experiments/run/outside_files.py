@@ -2,10 +2,14 @@
 
 A study folder may come from somebody else. Its configurations are data, and do not decide which
 other files of this machine are read: the person who evaluates, inspects or repeats a run says so.
+Configurations that were run here are remembered in the cache, by their hash: they name what the
+person chose.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +28,13 @@ WEIGHT_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".safetensors"})
 
 
 def check_named_files(run_dir: Path, runtime: Runtime, *, allow_outside: bool) -> None:
-    """Raise ValueError where the configuration of a run names a file outside its study folder, or
-    a dataset outside the data root, unless ``allow_outside``.
+    """Raise ValueError where the configuration of a run that was not made here names a file
+    outside its study folder, or a dataset outside the data root, unless ``allow_outside``.
     """
-    if allow_outside:
+    text = read_config(run_dir)
+    if allow_outside or _mark(text, runtime.cache_dir).exists():
         return
-    config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
+    config = config_from_text(text, str(run_dir / CONFIG_NAME))
     values: dict[str, Any] = config.operative(ROOT)
     for name in (values[f"{ROOT}.dataset"], *values[f"{ROOT}.targets"]):
         try:
@@ -40,9 +45,21 @@ def check_named_files(run_dir: Path, runtime: Runtime, *, allow_outside: bool) -
     for key, path in named_files(config):
         if not path.expanduser().resolve().is_relative_to(home):
             raise ValueError(
-                f"{run_dir / CONFIG_NAME}: {key} names {path}, a file outside {home}; if you mean "
-                "it, give --allow-outside-files"
+                f"{run_dir / CONFIG_NAME}: {key} names {path}, a file outside {home}, and the "
+                "run was not made here; if you mean it, give --allow-outside-files"
             )
+
+
+def remember(text: str, cache_dir: Path) -> None:
+    """Note that a configuration is run here."""
+    mark = _mark(text, cache_dir)
+    with suppress(OSError):  # it is asked for later
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
+def _mark(text: str, cache_dir: Path) -> Path:
+    return cache_dir / "configs" / hashlib.sha256(text.encode()).hexdigest()
 
 
 def named_files(config: Config) -> Iterator[tuple[str, Path]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.config import Config, Reference, lookup
+from core.data.benchmarks.published import repetitions
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all
 from core.data.overlap import same_tree
@@ -33,6 +34,7 @@ class Preflight:
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
     paths: dict[str, dict[str, None]] = field(default_factory=dict)
+    tested: set[tuple[str, str]] = field(default_factory=set)
     idle: dict[str, list[str]] = field(default_factory=dict)
     cautions: dict[str, None] = field(default_factory=dict)
 
@@ -51,7 +53,7 @@ class Preflight:
         """Open every image that was never opened, unless there are more than ``limit``."""
         found = []
         for name, dataset in self.datasets.items():
-            wanted = self.paths[name]
+            wanted = self.paths.get(name, ())
             found.append(
                 decode_all(dataset, wanted, runtime.cache_dir, progress=progress, limit=limit)
             )
@@ -72,8 +74,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         settings, inputs = planned(config)[0], read_data_inputs(config, runtime)
         inputs.check_overlap()
         found.cautions |= dict.fromkeys(inputs.cautions)
-        for dataset, items in images_of_run(config, inputs):
-            found.paths.setdefault(dataset.name, {}).update(dict.fromkeys(i.path for i in items))
+        _add_images(found, config, inputs)
         datasets = (inputs.full, *inputs.targets)
         for dataset in datasets:
             found.datasets.setdefault(dataset.name, dataset)
@@ -129,22 +130,49 @@ def images_of_run(
     config: Config, inputs: DataInputs, *, training: bool = True
 ) -> Iterator[tuple[Dataset, list[Item]]]:
     """Each dataset of a run with the images that training, selection and evaluation read."""
+    learned = _learned(config, inputs) if training else []
+    yield inputs.dataset, [*learned, *_scored(config, inputs)]
+    for target in inputs.targets:
+        yield target, list(target.test)
+
+
+def _learned(config: Config, inputs: DataInputs) -> list[Item]:
+    """The images that training and selection read."""
     settings, regime = planned(config)
-    protocol, drawn = protocol_of(settings.protocol), inputs.dataset
+    protocol = protocol_of(settings.protocol)
     trained: ClassSubset = protocol.labeled if regime == LABELED else "all"
     items: list[Item] = []
     method: Any = settings.method
     refiner: Any = settings.refiner
     cls: Any = lookup(method.name).cls
-    if training and (cls.trains or refiner != Reference("NullRefiner")):
-        items += class_subset(drawn, trained).train
-    if training and settings.selection == "val":
-        items += class_subset(drawn, protocol.labeled).val
-    for subset in protocol.scored:
-        items += class_subset(drawn, subset).test
-    yield drawn, items
+    if cls.trains or refiner != Reference("NullRefiner"):
+        items += class_subset(inputs.dataset, trained).train
+    if settings.selection == "val":
+        items += class_subset(inputs.dataset, protocol.labeled).val
+    return items
+
+
+def _scored(config: Config, inputs: DataInputs) -> list[Item]:
+    """The images of a run's own dataset that are scored."""
+    protocol = protocol_of(planned(config)[0].protocol)
+    subsets = (class_subset(inputs.dataset, subset) for subset in protocol.scored)
+    return [item for subset in subsets for item in subset.test]
+
+
+def _add_images(found: Preflight, config: Config, inputs: DataInputs) -> None:
+    """Add the images that a run reads; test lists, which all seeds share, are looked up once."""
+    protocol = protocol_of(planned(config)[0].protocol)
     for target in inputs.targets:
-        yield target, list(target.test)
+        if target.name not in found.paths:
+            found.paths[target.name] = dict.fromkeys(item.path for item in target.test)
+    if inputs.dataset.reading is None:  # built in: there are no files
+        return
+    paths = found.paths.setdefault(inputs.dataset.name, {})
+    paths |= dict.fromkeys(item.path for item in _learned(config, inputs))
+    key = (inputs.dataset.name, protocol.name)
+    if protocol.judged_by == "validation" or key not in found.tested:
+        found.tested.add(key)
+        paths |= dict.fromkeys(item.path for item in _scored(config, inputs))
 
 
 def describe_reading(dataset: Dataset) -> list[str]:
@@ -158,7 +186,7 @@ def describe_reading(dataset: Dataset) -> list[str]:
     return [
         f"{name}: {reading.layout}; {counted(len(dataset.class_names), 'class')}; {counts}",
         *(f"{name}: ignored {line}" for line in reading.ignored),
-        *(f"{name}: note: {line}" for line in reading.notes),
+        *(f"{name}: note: {line}" for line in (*repetitions(dataset), *reading.notes)),
     ]
 
 

@@ -37,6 +37,7 @@ from experiments.run.data_inputs import DataInputs, read_data_inputs
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.outside_files import remember
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
@@ -124,6 +125,7 @@ def run(
     """
     started = time.perf_counter()
     write_config(run_dir, config.text())
+    remember(config.text(), cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check_overlap()

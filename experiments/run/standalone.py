@@ -11,8 +11,9 @@ from core.data.dataset_names import one_name_each
 from core.store.record import Evaluation, RunRecord, write_record
 from core.train.fit import FitResult
 from experiments.configs import read_config_file
-from experiments.run.data_inputs import read_dataset
+from experiments.run.data_inputs import read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
+from experiments.run.preflight import require_decodable
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
 
@@ -33,6 +34,19 @@ def train_one(
     )
     write_record(folder, record)
     return folder, record
+
+
+def readable_fingerprints(
+    config: Config, *, cache_dir: Path, data_root: Path | None
+) -> dict[str, str]:
+    """``fingerprints`` of a run all of whose images can be decoded.
+
+    Raises ValueError as it does, and for images that cannot.
+    """
+    found = fingerprints(config, cache_dir=cache_dir, data_root=data_root)
+    runtime = Runtime(cache_dir=cache_dir, data_root=data_root)
+    require_decodable(config, read_data_inputs(config, runtime), runtime, training=True)
+    return found
 
 
 def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:

@@ -39,6 +39,7 @@ from core.store.record import (
     rename_record,
     write_record,
 )
+from core.store.secrets import without_secrets
 from core.store.settings import has_config, read_config
 from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
@@ -483,7 +484,7 @@ def _failed_record(cell: Cell, message: str) -> RunRecord:
         seed=cell.seed,
         shots=shots if isinstance(shots, int) else 0,
         status="failed",
-        message=message,
+        message=without_secrets(message),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Protocol, Self, TextIO
 
 import rich.progress
 
+from core.store.secrets import without_secrets
 from core.streams import one_line, printable
 from experiments.study.terminal import PrintableConsole
 
@@ -165,7 +166,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Print a line of text, above the bar if there is one."""
-        text = one_line(text)
+        text = one_line(without_secrets(text))
         if self.on_terminal:
             self.console.print(text, markup=False)
         else:
@@ -216,7 +217,7 @@ class PlainProgress:
         return f"{pace.done:g}/{pace.total:g} runs{problems}, {rest}"
 
     def note(self, text: str) -> None:
-        print(one_line(text), file=self.stream, flush=True)
+        print(one_line(without_secrets(text)), file=self.stream, flush=True)
 
     def end(self) -> None:
         return

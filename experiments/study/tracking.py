@@ -57,6 +57,7 @@ CUT = " [cut; the whole text is in the artifact config.gin]"
 ILLEGAL = re.compile(r"[^\w\-.: /]", re.ASCII)
 IDENTITY_TAG = "refinelab.identity"
 CONTENT_TAG = "refinelab.record"
+DATABASE = "sqlite:///"
 NOTE_TAG = "mlflow.note.content"
 WHOLE_NAME = "parameters.json"
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
@@ -109,7 +110,14 @@ def tracking_uri(runs_dir: Path) -> str:
 
 def _database_url(path: Path) -> str:
     """The URL of a database file: ``%`` would begin an escape in it, ``?`` its options."""
-    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+    return DATABASE + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _remove_stray_folder(uri: str) -> None:
+    """Remove the empty folder that MLflow makes for the escapes of a database's URL."""
+    if uri.startswith(DATABASE) and "%" in uri:
+        with suppress(OSError):
+            os.removedirs(Path(uri.removeprefix(DATABASE)).parent)
 
 
 class MlflowTracker:
@@ -282,6 +290,7 @@ class MlflowMirror:
         with _exclusive(self.study_dir.parent / MLFLOW_LOCK_NAME):
             client = MlflowClient(tracking_uri=self.uri)
             found = client.get_experiment_by_name(self.study_dir.name)
+        _remove_stray_folder(self.uri)
         if found is None:
             location = (self.study_dir / ARTIFACTS_NAME).absolute().as_uri()
             self.experiment = client.create_experiment(self.study_dir.name, location)
@@ -396,10 +405,10 @@ def _legal_keys(keys: Iterable[str]) -> dict[str, str]:
     legal: dict[str, str] = {}
     for key in keys:
         made = ILLEGAL.sub("_", key)
-        if posixpath.normpath(made) != made or made.startswith(("/", "..")):
-            made = made.replace("/", "_")
+        if posixpath.normpath(made) != made or made.startswith(("/", ".")):
+            made = re.sub(r"^\.|/", "_", made)
         made = made[:MAX_KEY]
-        if made in legal or made in (".", ".."):
+        if made in legal:
             digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:8]
             made = f"{made[: MAX_KEY - 9]}_{digest}"
         legal[made] = key

@@ -1,5 +1,6 @@
 """Scores as one tidy table, and two runs side by side."""
 
+import csv
 import itertools
 
 import pandas as pd
@@ -7,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 import main
+from analysis.read.csv_cells import is_number
 from analysis.read.csv_file import load_csv
+from analysis.read.csv_text import spreadsheet_text, typed_text
 from analysis.read.results import with_choices
 from analysis.read.settings import differing_settings
 from analysis.read.study_folder import load_study
@@ -180,3 +183,44 @@ def test_directions_and_large_seeds_read_back(tmp_path):
     again = load_csv(tmp_path / "b.csv")
     same_report(results, again)
     assert again.lower_is_better == {"ece"} and again.planned_seeds == results.planned_seeds
+
+
+FORMULAS = [
+    "=1+1",
+    "+cache",
+    "-cache",
+    "@SUM(A1)",
+    "'=x",
+    "''+y",
+    "'quoted'",
+    "-0.5 alpha",
+    "plain",
+]
+
+
+def test_no_cell_is_a_formula_and_names_come_back(tmp_path):
+    effects = {name: (float(place), 0.0) for place, name in enumerate(FORMULAS)}
+    results = load_study(make_study(tmp_path / "s", effects, datasets=2, seeds=2))
+    export(results, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    formulas = [
+        c for c in cells if c.startswith(("=", "+", "-", "@", "\t", "\r")) and not is_number(c)
+    ]
+    assert not formulas and "'-cache" in cells
+    assert set(load_csv(tmp_path / "t.csv").variants) == set(FORMULAS)
+    files = build_report(results, out=tmp_path / "report", options=Options(), figures=False)
+    assert files is not None
+    for path in (tmp_path / "report").glob("*.csv"):
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert not [
+            cell for row in rows for cell in row
+            if cell.startswith(("=", "+", "-", "@")) and not is_number(cell) and len(cell) > 1
+        ]  # fmt: skip
+    assert set(load_csv(tmp_path / "report" / "scores.csv").variants) == set(FORMULAS)
+
+
+@pytest.mark.parametrize("number", ["-0.5", "+3", "-1,5", "-5%", "-", "--", "-1e-5"])
+def test_numbers_stay_numbers(number):
+    assert spreadsheet_text(number) == number == typed_text(number)

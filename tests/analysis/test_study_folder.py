@@ -148,6 +148,11 @@ def test_several_sources_keep_their_targets_apart(study):
     assert results.datasets == ("a to t0", "a to t1", "b to t0", "b to t1")
 
 
+def test_pairs_of_names_with_the_word_between_them_stay_apart(study):
+    results = load_study(cross_dataset(study, sources=("a", "a to t0")))
+    assert results.datasets == ("a to t0", "a to t1", "'a to t0' to t0", "'a to t0' to t1")
+
+
 def test_one_target_of_all_classes_is_a_metric(study):
     folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)}, datasets=2, seeds=2)
     for path in folder.glob("*/record.json"):

@@ -325,3 +325,59 @@ def test_bad_overrides(override, message):
 
 def test_one_override_a_key():
     assert refusal("", "toy.lr=1", "toy.lr=2") == "--set 'toy.lr=2': toy.lr is set twice; keep one"
+
+
+DEEP = 5000
+IMPOSSIBLE = [
+    ("toy.name = " + "[" * DEEP, "nested more than 50 deep"),
+    ("toy.name = " + "[" * DEEP + "]" * DEEP, "nested more than 50 deep"),
+    ("toy.name = " + "(" * DEEP, "nested more than 50 deep"),
+    ("toy.name = " + "{'a': " * DEEP, "nested more than 50 deep"),
+    (
+        "".join(f"m{n} = %m{n + 1}\n" for n in range(DEEP)) + f"m{DEEP} = 1\ntoy.name = %m0",
+        "leads through more than 50 others",
+    ),
+    ("include '" + "a" * DEEP + ".gin'", "there is no configuration file"),
+    ("include ''", "there is no configuration file ''"),
+    ("include 'a\\0b'", "there is no configuration file"),
+    ("toy.name = 'a\\0b'", "text has no null characters"),
+    ("ToyMix.hidden = 0x" + "f" * DEEP, "a whole number goes up to"),
+    ("ToyMix.hidden = " + "9" * 400, "a whole number goes up to"),
+    ("ToyMix.hidden = 1\0", "unexpected text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), IMPOSSIBLE, ids=[t[:12] + t[-3:] for t, _ in IMPOSSIBLE]
+)
+def test_impossible_texts_are_one_line(tmp_path, text, message):
+    path = tmp_path / "bad.gin"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_config(path)
+    assert type(caught.value) is ValueError and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [bytes(range(256)), "toy.name = 'b\u00e4ume'".encode("latin-1"), "a = 1".encode("utf-16")],
+)
+def test_files_that_are_not_text_are_told_so(tmp_path, raw):
+    path = tmp_path / "bad.gin"
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match="not UTF-8 text"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_marks_and_line_ends_of_other_systems_are_read(tmp_path, end):
+    path = tmp_path / "other.gin"
+    path.write_bytes(("\ufeff" + end.join(["toy.name = 'x'", "toy.lr = 0.5", ""])).encode())
+    assert dict(load_config(path).bindings) == {"toy.name": "x", "toy.lr": 0.5}
+
+
+def test_deep_overrides_are_refused(tmp_path):
+    path = tmp_path / "fine.gin"
+    path.write_text("toy.name = 'x'\n")
+    with pytest.raises(ValueError, match="nested more than 50 deep"):
+        load_config(path, ["toy.name=" + "[" * DEEP])

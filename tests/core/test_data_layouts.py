@@ -354,13 +354,14 @@ def test_names_that_say_nothing_are_noted(tmp_path):
     ],
 )
 @pytest.mark.parametrize("place", ["plain", "wrapped", "parts"])
-def test_classnames_file(tmp_path, text, place):
+@pytest.mark.parametrize("name", ["classnames.txt", "Class_Names.CSV"])
+def test_classnames_file(tmp_path, text, place, name):
     parts = {"plain": [""], "wrapped": ["images"], "parts": ["train", "test"]}[place]
     make(tmp_path, *parts, classes=("n1", "n2", "n 3"))
-    (tmp_path / "classnames.txt").write_text(text, newline="")
+    (tmp_path / name).write_text(text, newline="")
     dataset = read_folder(tmp_path)
     assert dataset.class_names == ("night owl", "big cat", "dog, small")  # in the folders' order
-    assert not any("classnames.txt" in line for line in dataset.reading.ignored)
+    assert dataset.reading.ignored == ()
 
 
 @pytest.mark.parametrize(

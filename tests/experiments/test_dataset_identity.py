@@ -17,6 +17,7 @@ from experiments.run import data_inputs
 from experiments.run.data_inputs import read_data_inputs
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.runtime import Runtime
+from experiments.study.planner import plan
 from tests.helpers.picture_trees import class_tree, parts_tree, picture
 
 SHORT = ("experiment.epochs=1", "experiment.shots=2", "experiment.batch_size=4")
@@ -173,6 +174,27 @@ def test_a_grid_names_a_dataset_once_and_rules_find_it(grid, place):
     }
     assert "experiment.epochs = 2" in configs["folder/v1/birds"]
     assert "experiment.epochs = 1" in configs["folder/cars"]
+
+
+def test_variants_that_differ_in_spelling_are_one_run(grid, place):
+    variants = (
+        "grid.variants = {\n"
+        "    'A': {'experiment.targets': ('folder/cars/', 'folder/v2/birds')},\n"
+        f"    'B': {{'experiment.targets': ('folder/{place}/data/cars', 'folder/./v2/birds')}},\n"
+        "    'C': {'experiment.targets': ('folder/v2/birds', 'folder/cars')},\n}\n"
+    )
+    text = GRID[: GRID.index("grid.variants")].replace("'CoOp'", "'A'") + variants
+    (place / "v.gin").write_text(
+        f"{text}grid.study = 'v'\ngrid.datasets = ('folder/v1/birds',)\n"
+        "experiment.protocol = 'cross_dataset'\n"
+    )
+    config = with_canonical_names(read_config_file(place / "v.gin"), place / "data")
+    cells = plan(config, lambda made: {}).cells
+    assert {cell.variant: cell.note for cell in cells} == {
+        "A": "",
+        "B": "duplicate of 'A'",
+        "C": "",
+    }
 
 
 def test_a_tree_is_named_by_its_split_file_or_by_its_images_not_by_both(grid, train, place):

@@ -234,3 +234,78 @@ def test_the_largest_seed_is_planned():
     for seeds in (f"({2**64 - 1},)", f"(0, {2**64 - 1})"):
         laid_out = planned(NAMED.replace("(1, 2, 3)", seeds))
         assert {cell.seed for cell in laid_out.cells} == set(laid_out.grid.seeds)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cache", "Cache", "CACHE", "train", "Train", "imported", "pretrain", "mlflow.db"),
+        *("MLflow.db", "mlflow.db-wal", ".", "..", "a/b", "a\\b", "", " ", "a ", " a", "a\n", "-a"),
+        *(".hidden", "a.", "a\x1b", "x" * 201, "\u00e4" * 101, "a:b", "a%b", "~"),
+    ],
+)
+def test_a_study_has_a_folder_of_its_own(name):
+    with pytest.raises(ValueError, match=r"grid\.study") as caught:
+        planned(NAMED.replace("'demo'", repr(name)))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "name", ["caches", "my_cache", "train2", "b\u00e4ume", "a.b", "x" * 200, "x_final"]
+)
+def test_other_names_of_studies_are_fine(name):
+    assert planned(NAMED.replace("'demo'", repr(name))).grid.study == name
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "'a': {'experiment.seed': 5}",
+        "'a': {'experiment.dataset': 'x'}",
+    ],
+)
+def test_a_variant_cannot_set_what_a_list_sets(added):
+    with pytest.raises(ValueError, match=r"grid\.(seeds|datasets) sets .* in every cell: remove"):
+        planned(NAMED.replace("'TextRefiner': {}", f"'TextRefiner': {{}}, {added}"))
+
+
+def test_neither_can_a_factor_nor_an_override():
+    factor = "grid.factors = {'experiment.seed': (1, 2)}\n"
+    override = "grid.overrides = ({'datasets': ('beasts',), 'set': {'experiment.dataset': 'x'}},)\n"
+    for text in (factor, override):
+        with pytest.raises(ValueError, match="in every cell: remove it from"):
+            planned(NAMED + text)
+
+
+def test_what_a_list_replaces_is_noted_and_refused_on_the_command_line():
+    made = planned(NAMED + "experiment.seed = 7\nexperiment.dataset = 'x'\n")
+    assert [note.partition(": ")[2][:33] for note in made.notes] == [
+        "experiment.dataset = 'x' has no e", "experiment.seed = 7 has no effect"
+    ]  # fmt: skip
+    config = config_from_text(NAMED).with_bindings({"experiment.seed": 7}, "--set")
+    with pytest.raises(ValueError, match=r"--set experiment\.seed: .*set grid\.seeds instead"):
+        plan(config, fingerprint_of)
+
+
+NUMBERS = NAMED.replace("(1, 2, 3)", "(1,)").replace(
+    "grid.variants", "CoOp.ctx_init = 'a photo of a'\ngrid.variants"
+)
+
+
+def test_a_number_beside_words_is_inert_as_a_level_and_refused_in_a_variant():
+    levels = "grid.factors = {'CoOp.num_ctx': (4, 16)}\ngrid.baseline = 'full'\n"
+    made = planned(COMMON + "CoOp.ctx_init = 'a photo of a'\n" + levels)
+    inert = [cell for cell in made.cells if cell.variant != "full"]
+    assert {cell.note for cell in inert} == {"inert: same as 'full'"}
+    assert all("num_ctx" not in cell.config_text for cell in inert)
+    named = NUMBERS.replace("'TextRefiner': {}", "'TextRefiner': {'CoOp.num_ctx': 16}")
+    with pytest.raises(ValueError, match=r"variant 'TextRefiner': CoOp\.num_ctx: .*4 words"):
+        planned(named)
+    with pytest.raises(ValueError, match="4 words"):
+        planned(NUMBERS + "CoOp.num_ctx = 16\n")
+
+
+def test_words_and_numbers_as_two_factors():
+    factors = "grid.factors = {'CoOp.ctx_init': ('a photo of a', ''), 'CoOp.num_ctx': (4, 16)}\n"
+    made = planned(COMMON.replace("(1, 2, 3)", "(1,)") + factors + "grid.baseline = 'full'\n")
+    assert len({cell.identity for cell in made.cells if cell.dataset == "shapes"}) == 3

@@ -111,6 +111,16 @@ def test_a_grid_reports_unreadable_images_and_starts_nothing(call, tmp_path):
     assert not (tmp_path / "runs" / "mine").exists()
 
 
+@pytest.mark.parametrize(("protocol", "number"), [("validation", 8), ("pseudo_new", 6)])
+def test_the_runs_of_a_search_open_validation_images_first(call, tmp_path, protocol, number):
+    for name in ("cat", "dog", "owl", "yak"):
+        for n in range(10):
+            (tmp_path / "pets" / name / f"{n}.png").write_bytes(b"no image")
+    rules = ("--set", f"experiment.protocol={protocol}")
+    code, _, err = call("train", "mosaic", *RUN, *dataset("pets"), *rules)
+    assert code == 2 and f"folder/pets: {number} of {number} images cannot" in err[0]
+
+
 def test_a_dry_run_opens_a_bounded_number_of_images(call, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.run.preflight.DRY_RUN_IMAGES", 5)
     (tmp_path / "parts" / "Testing" / "dog" / "5.png").write_bytes(b"")
@@ -233,3 +243,27 @@ def test_a_file_name_that_is_not_utf8_works_everywhere(call, tmp_path):
         file.write(b"")
     code, out, err = call("data", "check", "folder/latin", "--decode")
     assert code == 2 and "caf\\xe9 0.png" in out and "\udce9" not in out
+
+
+SEARCH = """
+include 'mosaic.gin'
+include 'search_base.gin'
+search.study = 'tuned'
+search.datasets = ('folder/pets',)
+search.seeds = (1,)
+search.final_seeds = (101,)
+search.trials = 1
+search.space = {'SGD.lr': {'low': 0.001, 'high': 0.1}}
+experiment.epochs = 2
+experiment.shots = 2
+"""
+
+
+def test_a_search_over_unreadable_images_starts_no_trial(call, tmp_path):
+    for name in ("cat", "dog"):
+        for n in range(10):
+            (tmp_path / "pets" / name / f"{n}.png").write_bytes(b"no image")
+    (tmp_path / "s.gin").write_text(SEARCH)
+    code, _, err = call("search", "s.gin", "--jobs", "0", "--no-track")
+    assert code == 2 and "folder/pets: 8 of 8 images cannot be read" in err[-1]
+    assert not list((tmp_path / "runs").glob("tuned/*/"))

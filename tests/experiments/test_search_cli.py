@@ -66,7 +66,7 @@ def test_a_second_driver_hears_who_is_there(call, tmp_path, monkeypatch):
     from tests.helpers.fake_searches import fingerprints
 
     monkeypatch.setattr(
-        "experiments.cli.search_commands.fingerprints", lambda c, **_: fingerprints(c)
+        "experiments.cli.search_commands.readable_fingerprints", lambda c, **_: fingerprints(c)
     )
     with StudyLock(tmp_path / "runs" / "fake"):
         code, _, err = call("search", "fake.gin", "--jobs", "0", "--no-track")

@@ -4,6 +4,7 @@ import pytest
 
 from core.config import Reference, config_from_text
 from experiments.search.samplers import TPE
+from experiments.search.settings import space_of
 from experiments.search.space import Choice, Range, Space
 from tests.helpers.fake_searches import CONFIG, parsed
 
@@ -176,6 +177,13 @@ SETTINGS = [
     (["experiment.selection='val'"], "a search scores the last epoch"),
     (["experiment.dataset='x'"], "set search.datasets"),
     (["experiment.seed=3"], "set search.seeds"),
+    (["experiment.protocol='few_shot'"], "set search.objectives"),
+    (["search.study='demo_final'"], "must not end in '_final' or '_random'"),
+    (["search.study='demo_Random'"], "must not end in"),
+    (["search.study='Cache'"], "a name that other commands use"),
+    (["search.stage='run'"], "@NoPruning never ends a trial early"),
+    (["TPE.multivariate=False", "TPE.group=True"], "set TPE.multivariate"),
+    (["GP.num_startup=3"], "GP is not plugged in"),
     (["search.round_size=0"], "search.round_size must be int >= 1"),
     (["search.trials=9000"], "more than 10000"),
 ]
@@ -210,3 +218,40 @@ def test_the_control_is_a_random_search_of_equal_budget(tmp_path):
     control = parsed(tmp_path, "search.pruner=@MedianPruning", control=True)
     assert type(control.sampler).__name__ == "Random" and not control.pruner.prunes
     assert (control.search.study, control.search.trials) == ("fake_random", 12)
+
+
+WORDS = "CoOp.ctx_init = 'a photo of a'\n"
+NUMBER = {"CoOp.num_ctx": {"low": 4, "high": 16}}
+
+
+def test_a_number_beside_words_cannot_be_searched():
+    with pytest.raises(ValueError, match=r"CoOp.num_ctx: .*starts from the 4 words") as caught:
+        Space(NUMBER, config_from_text(BASE + WORDS))
+    assert "\n" not in str(caught.value)
+    random = config_from_text(BASE + "CoOp.ctx_init = ''\n")
+    assert Space(NUMBER, random).propose(highest) == {"CoOp.num_ctx": 16}
+
+
+def test_a_number_is_proposed_only_without_words(base):
+    words = {"CoOp.ctx_init": ("a photo of a", "")}
+    for described in ({**words, **NUMBER}, {**NUMBER, **words}):
+        space = Space(described, base)
+        assert space.conditional == ("CoOp.num_ctx",)
+        assert space.propose(lowest) == {"CoOp.ctx_init": "a photo of a"}
+        assert space.propose(highest) == {"CoOp.ctx_init": "", "CoOp.num_ctx": 16}
+
+
+CHOICES = "search.space={'SGD.momentum': (0.0, 0.9), 'EmaCache.momentum': (0.5, 0.8)}"
+ONE_RANGE = "search.space={'SGD.momentum': (0.0, 0.9), 'SGD.lr': {'low': 0.1, 'high': 0.2}}"
+
+
+def test_cma_es_needs_a_range_that_every_trial_has(tmp_path):
+    with pytest.raises(ValueError, match=r"@CMAES adapts to ranges .* use @TPE or @GP"):
+        space_of(parsed(tmp_path, "search.sampler=@CMAES", CHOICES))
+    space_of(parsed(tmp_path, "search.sampler=@CMAES", ONE_RANGE))
+    space_of(parsed(tmp_path, "search.sampler=@TPE", CHOICES))
+
+
+def test_settings_of_a_file_that_a_search_replaces_are_noted(tmp_path):
+    found = parsed(tmp_path, text=CONFIG + "experiment.seed = 7\n").notes
+    assert len(found) == 1 and "experiment.seed = 7 has no effect in a search" in found[0]

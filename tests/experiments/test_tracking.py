@@ -18,7 +18,7 @@ import experiments.run.experiment
 import methods.zero_shot
 import refiners.null_refiner
 from core.store.names import RECORD_NAME
-from core.store.record import read_record, write_record
+from core.store.record import Evaluation, RunRecord, read_record, write_record
 from experiments.study.driver import rerun, run_study
 from experiments.study.progress import NoProgress
 from experiments.study.tracking import (
@@ -300,3 +300,79 @@ def test_the_pages_are_served(mirrored, runs_dir):
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+
+
+def test_every_target_has_a_metric_of_its_own_that_mlflow_accepts():
+    from mlflow.utils.validation import _validate_metric_name
+
+    names = ["all", "folder//disk/v1/birds", "folder/disk/v1/birds", "folder/vögel", "folder/vägel"]
+    names += ["folder/" + "x" * 300, "folder/" + "x" * 301]
+    scores = [
+        Evaluation(
+            target=name,
+            dataset=name,
+            classes="all",
+            class_names=("a",),
+            correct=(n,),
+            total=(len(names),),
+        )
+        for n, name in enumerate(names)
+    ]
+    record = RunRecord(
+        identity="0" * 12,
+        variant="v",
+        factors={},
+        dataset="d",
+        protocol="cross_dataset",
+        regime="inductive",
+        selection="last",
+        seed=1,
+        shots=1,
+        status="finished",
+        evaluations=tuple(scores),
+    )
+    found = metrics_of(record)
+    assert list(found.values()) == [n / len(names) for n in range(len(names))]
+    for name in found:
+        _validate_metric_name(name)
+    assert list(found)[:3] == ["all", "folder__disk_v1_birds", "folder/disk/v1/birds"]
+
+
+@pytest.mark.parametrize("name", ["per%cent", "per%20cent", "ques?tion", "ha#sh", "bl ank ü"])
+def test_the_database_is_in_its_folder_whatever_its_name(tmp_path, name):
+    from sqlalchemy.engine import make_url
+
+    url = make_url(tracking_uri(tmp_path / name))
+    assert url.database == str(tmp_path / name / "mlflow.db") and not url.query
+
+
+def test_what_mlflow_cannot_hold_is_kept_whole(tmp_path):
+    study_dir = tmp_path / "a % b?#" / "s"
+    run_study(
+        fake_plan(["ok"], seeds=[1], datasets=["alpha"]),
+        study_dir,
+        InlineExecutor(FAKE),
+        runtime=RUNTIME,
+    )
+    path = next(study_dir.glob(f"*/{RECORD_NAME}"))
+    long = {
+        "a//b": "1",
+        "../up": "2",
+        "long": "x" * 7000,
+        "ü" * 300: "3",
+        "é" * 300: "4",
+        "short": "5",
+    }
+    write_record(path.parent, replace(read_record(path.parent), factors=long))
+    uri = tracking_uri(study_dir.parent)
+    mirror = MlflowMirror(study_dir, uri)
+    report = mirror.run_pass()
+    mirror.close()
+    assert (report.written, report.error) == (1, "")
+    (run,) = mirror.client.search_runs([mirror.experiment])
+    assert len(run.data.params["long"]) == 6000 and run.data.params["short"] == "5"
+    assert {"3", "4"} <= set(run.data.params.values())
+    assert "5 parameters are whole only in parameters.json" in run.data.tags["mlflow.note.content"]
+    (kept,) = study_dir.rglob("parameters.json")
+    assert json.loads(kept.read_text()) == {k: v for k, v in long.items() if k != "short"}
+    assert (study_dir.parent / "mlflow.db").is_file() and len(list(tmp_path.iterdir())) == 1

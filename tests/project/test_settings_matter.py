@@ -1,0 +1,321 @@
+"""Every setting matters or leaves the identity: two steps of every method and part, one setting
+changed at a time. The identity of a run changes exactly if what is learned or scored does.
+"""
+
+import pytest
+import torch
+
+import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.config import config_from_text, registered_classes
+from experiments.run.run import train
+from tests.helpers.two_step_runs import ON, built, logits_of, two_steps
+
+ROOT = "experiment"
+KINDS = (
+    *("method", "refiner", "alignment", "cache", "aggregation", "loss", "optimizer", "schedule"),
+    *("teacher", "experiment"),
+)
+NONE = "experiment.refiner = @NullRefiner"
+
+HOSTS = {
+    "CoOp": ("CoOp", "CoOp.ctx_init = ''", NONE),
+    "CoCoOp": ("CoCoOp", "CoCoOp.ctx_init = ''", NONE),
+    "SEP": ("SEP", "SEP.ctx_init = ''", NONE),
+    "IVLP": ("IVLP", "", NONE),
+    "PromptSRC": ("PromptSRC", "PromptSRC.average_mean = 1.0\nPromptSRC.num_ctx_text = 2", NONE),
+    "PromptKD": ("PromptKD", "", NONE),
+    "ZeroShot": ("ZeroShot", "", NONE),
+    "ZeroShotTeacher": ("PromptKD", "PromptKD.teacher = @ZeroShotTeacher", NONE),
+    "Adam": ("CoOp", "experiment.optimizer = @Adam", NONE),
+    "AdamW": ("CoOp", "experiment.optimizer = @AdamW", NONE),
+    "SGD": ("CoOp", "", NONE),
+    "ConstantThenCosine": ("CoOp", "experiment.schedule = @ConstantThenCosine", NONE),
+    ROOT: ("CoOp", "experiment.num_views = 1", NONE),
+}
+"""Where a class is plugged in and has an effect: method, further settings, refiner."""
+
+CHANGED = {
+    "num_ctx": "3", "ctx_init": "'an image of'", "class_position": "'front'",
+    "class_specific": "True", "meta_reduction": "8", "num_ctx_vision": "3", "text_layers": "(1,)",
+    "vision_layers": "(1,)", "selection_scope": "'batch'", "fusion_axis": "'batch'",
+    "fusion_hidden": "32", "fusion_init": "'independent'", "text_weight": "1.0",
+    "vision_weight": "1.0", "prototype_weight": "0.5", "prototype_scale": "5.0",
+    "num_ctx_text": "3", "depth_text": "2", "depth_vision": "2", "ctx_init_tokens": "'all'",
+    "prompt_dtype": "'float16'", "image_weight": "1.0", "kl_weight": "0.5",
+    "kl_reduction": "'batchmean'", "templates": "('one {}',)", "template_average": "'unit'",
+    "average": "'none'", "average_mean": "2.0", "average_std": "3.0", "average_starts_at": "2",
+    "temperature": "2.0", "kd_weight": "10.0", "num_slots": "7", "momentum": "0.5",
+    "read_temperature": "0.1", "write_reduce": "'mean'", "initial": "'normal'",
+    "reset_after": "1", "topk": "2", "alpha": "0.5", "renormalise": "True",
+    "initial_gate": "0.5", "hidden_width": "16", "initial_mix": "0.5", "weight": "0.5",
+    "local_rows": "('cls',)", "pooling": "'max'", "normalise_rows": "True", "l1_weight": "1.0",
+    "cosine_weight": "1.0", "lr": "0.03", "eps": "0.001", "weight_decay": "0.1",
+    "warmup_epochs": "0", "warmup_lr": "0.1", "shots": "1", "seed": "2", "epochs": "3",
+    "batch_size": "4", "num_views": "2", "fresh_views": "True", "crop_scale": "(0.5, 1.0)",
+    "drop_last": "False", "precision": "'bfloat16'", "protocol": "'few_shot'",
+    "dataset": "'mosaic/shapes'",
+}  # fmt: skip
+"""Another value of each parameter, by its name."""
+
+ELSEWHERE = {
+    "FusionAggregation.renormalise": "False",
+    "LearnedCache.initial": "'positive'",
+}
+
+DECLARED = {
+    "CoCoOp.max_text_memory_mb": "how much is computed at a time",
+    "PromptKD.teacher_logits": "exact for unaugmented images",
+    "PromptKD.regime": "decides about images and is checked against the protocol",
+    "PromptKD.teacher": "a part",
+    "ZeroShotTeacher.backbone": "other weights",
+    "ZeroShotTeacher.weights": "other weights",
+    "experiment.backbone": "other weights",
+    "experiment.weights": "other weights",
+    "experiment.targets": "checked against the protocol",
+    "experiment.template": "refused where nobody reads it, see below",
+    "experiment.shots_file": "a file",
+    "experiment.selection": "the same epoch may be the best one",
+    "experiment.split_fractions": "for plain folders",
+    "experiment.split_seed": "for plain folders",
+    **dict.fromkeys((f"experiment.{part}" for part in ("method", "refiner", "optimizer")), "parts"),
+    "experiment.schedule": "a part",
+    **dict.fromkeys(
+        (f"TextRefiner.{part}" for part in ("alignment", "cache", "aggregation")), "parts"
+    ),
+    "TextRefiner.semantic": "a part",
+    "TextRefiner.regularization": "a part",
+}
+"""Parameters that this test does not change, and why."""
+
+SLOTS = {
+    "alignment": "TextRefiner.alignment",
+    "cache": "TextRefiner.cache",
+    "aggregation": "TextRefiner.aggregation",
+    "loss": "TextRefiner.regularization",
+}
+
+
+def first_of(texts):
+    """One binding a key: later lines replace earlier ones."""
+    lines = "\n".join(texts).splitlines()
+    return config_from_text(
+        "\n".join({line.partition(" = ")[0]: line for line in lines if line}.values())
+    )
+
+
+def host(entry):
+    """A configuration in which a class is plugged in."""
+    if entry.name in HOSTS:
+        method, settings, refiner = HOSTS[entry.name]
+    else:
+        slot = "TextRefiner.semantic" if entry.name == "SemanticLoss" else SLOTS[entry.kind]
+        lines = [line for line in ON.splitlines() if not line.startswith(slot)]
+        method, settings, refiner = "CoOp", f"{slot} = @{entry.name}", "\n".join(lines)
+    config = first_of([two_steps(method, "", refiner), settings, "experiment.epochs = 2"])
+    return config.without(config.unused((ROOT,)))
+
+
+LIVE = [
+    f"{entry.name}.{name}"
+    for kind in KINDS
+    for entry in registered_classes(kind)
+    for name in entry.parameters
+    if f"{entry.name}.{name}" not in DECLARED
+    and entry.name not in ("RunTeacher", "PublishedTeacher")
+]
+
+
+def outcome(config, cache_dir):
+    """What a run learns and answers, and its loss."""
+    assembly = built(config.text(), cache_dir)
+    losses = []
+    train(assembly, lambda values: losses.append(values.get("loss", 0.0)))
+    state = {k: v.detach().clone() for k, v in assembly.model.state_dict().items()}
+    return {**state, "logits": logits_of(assembly), "loss": torch.tensor(losses)}
+
+
+def agree(first, second):
+    """Whether two outcomes are the same but for rounding."""
+    return first.keys() == second.keys() and all(
+        first[k].shape == second[k].shape and torch.allclose(first[k], second[k], atol=1e-6)
+        for k in first
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """Outcomes of configurations that several settings are compared with."""
+    return {}
+
+
+def compared(config, changed, outcomes, cache_dir):
+    for one in (config, changed):
+        if one.text() not in outcomes:
+            outcomes[one.text()] = outcome(one, cache_dir)
+    same = agree(outcomes[config.text()], outcomes[changed.text()])
+    return same, config.identity(ROOT) == changed.identity(ROOT)
+
+
+def changed_by(config, *lines):
+    text = "\n".join(lines)
+    return config.with_bindings(config_from_text(text).bindings, "test")
+
+
+@pytest.mark.parametrize("key", LIVE)
+def test_a_setting_changes_the_outcome_and_the_identity(key, outcomes, small_mosaic):
+    name, _, parameter = key.partition(".")
+    entry = next(e for kind in KINDS for e in registered_classes(kind) if e.name == name)
+    config = host(entry)
+    value = ELSEWHERE.get(key, CHANGED.get(parameter))
+    assert value is not None, f"{key}: name another value in CHANGED, or declare it"
+    same, identical = compared(
+        config, changed_by(config, f"{key} = {value}"), outcomes, small_mosaic
+    )
+    assert not same and not identical
+
+
+WORDS = "CoOp.ctx_init = 'a photo of a'"
+DEAD = [
+    ("CoOp", WORDS, "CoOp.num_ctx = 4"),
+    ("CoOp", WORDS, "CoOp.ctx_init = 'a_photo  of a '"),
+    ("CoOp", "CoOp.ctx_init = ''\nCoOp.num_ctx = 1\nCoOp.class_position = 'front'",
+     "CoOp.class_position = 'middle'"),
+    ("CoCoOp", "CoCoOp.ctx_init = 'a photo of'", "CoCoOp.num_ctx = 3"),
+    ("SEP", "SEP.ctx_init = 'a photo of'", "SEP.num_ctx = 3"),
+    ("SEP", "SEP.prototype_weight = 0.0", "SEP.prototype_scale = 3.0"),
+    ("SEP", "SEP.vision_layers = ()", "SEP.selection_scope = 'batch'"),
+    ("SEP", "SEP.vision_layers = ()\nSEP.text_layers = ()", "SEP.fusion_hidden = 8"),
+    ("IVLP", "IVLP.num_ctx_vision = 0", "IVLP.depth_vision = 3"),
+    ("IVLP", "IVLP.depth_vision = 0", "IVLP.num_ctx_vision = 3"),
+    ("IVLP", "IVLP.ctx_init_tokens = 'all'", "IVLP.num_ctx_text = 3"),
+    ("IVLP", "IVLP.ctx_init = ''", "IVLP.ctx_init_tokens = 'all'"),
+    ("IVLP", "IVLP.depth_vision = 0\nIVLP.depth_text = 1", "IVLP.prompt_dtype = 'float16'"),
+    ("PromptSRC", "PromptSRC.average = 'none'", "PromptSRC.average_std = 2.0"),
+    ("PromptSRC", "PromptSRC.average_std = 2.0", "PromptSRC.average = 'none'"),
+    ("PromptSRC", "PromptSRC.kl_weight = 0.0", "PromptSRC.kl_reduction = 'batchmean'"),
+    ("PromptSRC", "PromptSRC.kl_weight = 0.0\nPromptSRC.text_weight = 0.0",
+     "PromptSRC.templates = 'dataset'"),
+    ("PromptKD", "PromptKD.depth_vision = 0", "PromptKD.num_ctx_vision = 2"),
+    ("CoOp", "experiment.schedule = @ConstantThenCosine", "SGD.lr = 0.5"),
+    ("CoOp", "experiment.schedule = @ConstantThenCosine", "ConstantThenCosine.warmup_epochs = 5"),
+    ("CoOp", "experiment.schedule = @ConstantThenCosine\nConstantThenCosine.warmup_epochs = 0",
+     "experiment.schedule = @Constant"),
+    ("CoOp", "experiment.schedule = @ConstantThenCosine\nConstantThenCosine.warmup_epochs = 0",
+     "ConstantThenCosine.warmup_lr = 0.5"),
+    ("ZeroShot", "", "experiment.shots = 7"),
+    ("ZeroShot", "", "SGD.lr = 0.7"),
+]  # fmt: skip
+DEAD_PARTS = [
+    ("EmaCache.num_slots = 1", "EmaCache.read_temperature = 0.1"),
+    ("EmaCache.momentum = 1.0", "EmaCache.write_reduce = 'mean'"),
+    ("TextRefiner.aggregation = @FusionAggregation", "EmaCache.read_temperature = 0.1"),
+    (
+        "LinearAggregation.alpha = 0.0\nLinearAggregation.renormalise = True",
+        "EmaCache.num_slots = 7",
+    ),
+    ("LinearAggregation.alpha = 0.0", "EmaCache.num_slots = 7"),
+    ("SemanticLoss.local_rows = ('cls', 'mean')", "SemanticLoss.topk = 2"),
+    ("SemanticLoss.local_rows = ('cls', 'mean')", "SemanticLoss.local_rows = ('mean', 'cls')"),
+    ("SemanticLoss.local_rows = ('cls',)", "SemanticLoss.pooling = 'max'"),
+    ("SemanticLoss.weight = 0.0", "SemanticLoss.topk = 2"),
+    ("L1Regularization.weight = 0.0", "TextRefiner.regularization = @NoLoss"),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "state", "line"),
+    [*DEAD, *[("CoOp", state, line) for state, line in DEAD_PARTS]],
+)
+def test_a_setting_without_effect_leaves_the_identity(method, state, line, outcomes, small_mosaic):
+    refiner = ON if (state, line) in DEAD_PARTS else NONE
+    config = first_of([two_steps(method, "", refiner), state])
+    changed = first_of([config.text(), line])
+    first, second = (
+        outcome(one.without(one.unused((ROOT,))), small_mosaic) for one in (config, changed)
+    )
+    assert torch.allclose(first["logits"], second["logits"], atol=1e-5)
+    assert config.identity(ROOT) == changed.identity(ROOT)
+
+
+IDLE = [
+    ("CoOp", "CoOp.num_ctx = 16", "CoOp.ctx_init = '' for 16 random vectors"),
+    ("CoOp", "CoOp.num_ctx = 3", "set CoOp.num_ctx = 4"),
+    ("CoCoOp", "CoCoOp.num_ctx = 16", "starts from the 4 words of CoCoOp.ctx_init"),
+    ("SEP", "SEP.ctx_init = 'a photo'\nSEP.num_ctx = 6", "set SEP.num_ctx = 2"),
+    ("CoOp", "experiment.template = 'one {}.'", "CoOp makes its own prompts"),
+    ("CoCoOp", "experiment.template = 'one {}.'", "CoCoOp makes its own prompts"),
+    ("IVLP", "experiment.template = 'one {}.'", "IVLP makes its own prompts"),
+    ("PromptSRC", "experiment.template = 'one {}.'", "PromptSRC makes its own prompts"),
+    ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = ('a {}.',)", "ZeroShot"),
+    (
+        "PromptKD",
+        "experiment.template = 'one {}.'\nPromptKD.teacher = @ZeroShotTeacher\n"
+        "ZeroShotTeacher.templates = ('a {}.',)",
+        "PromptKD makes its own prompts",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "settings", "message"), IDLE)
+def test_contradicting_settings_are_refused_with_the_way_out(method, settings, message):
+    config = first_of([two_steps(method), settings])
+    with pytest.raises(ValueError, match=message) as caught:
+        config.check_used((ROOT,))
+    assert "\n" not in str(caught.value)
+    (key,) = (k for k in config.unused((ROOT,)) if not k.startswith("SGD"))
+    assert config.identity(ROOT) == config.without([key]).identity(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("CoOp", "CoOp.num_ctx = 4"),
+        ("CoOp", "CoOp.num_ctx = 16\nCoOp.ctx_init = ''"),
+        ("CoOp", "CoOp.num_ctx = 16\nCoOp.ctx_init = '_ '"),
+        ("SEP", "SEP.ctx_init = 'a photo of a'"),
+        ("ZeroShot", "experiment.template = 'one {}.'"),
+        ("SEP", "experiment.template = 'one {}.'"),
+        ("PromptSRC", "experiment.template = 'one {}.'\nPromptSRC.templates = 'dataset'"),
+        ("PromptKD", "experiment.template = 'one {}.'"),
+    ],
+)
+def test_settings_that_agree_are_accepted(method, settings):
+    first_of([two_steps(method), settings]).check_used((ROOT,))
+
+
+@pytest.mark.parametrize(
+    "method", ["SEP", "ZeroShot", "PromptKD", "CoOp", "CoCoOp", "IVLP", "PromptSRC"]
+)
+def test_a_method_reads_the_template_if_it_says_so(method, outcomes, small_mosaic):
+    config = first_of([two_steps(method)])
+    changed = first_of([config.text(), "experiment.template = 'one {} of many.'"])
+    reads = "experiment.template" not in changed.unused((ROOT,))
+    same, _ = compared(config, changed, outcomes, small_mosaic)
+    assert same is not reads
+
+
+TEMPLATES = [
+    "", "a photo.", "a {} and a {}.", "a {0}.", "a {name}.", "a {", "a {} {", "}{", "{} }", "{{}}",
+    "{!r}", "{:>9}", " {} ", "{}\t",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "experiment.template",
+        "ZeroShot.templates",
+        "PromptSRC.templates",
+        "ZeroShotTeacher.templates",
+    ],
+)
+def test_templates_are_checked_where_they_are_given(key, template):
+    value = template if key.startswith(ROOT) else ("a {}.", template)
+    with pytest.raises(ValueError, match=r"\{\} exactly once"):
+        config_from_text(f"{key} = {value!r}")
+
+
+@pytest.mark.parametrize("template", ["{}", "a {}.", "{} texture.", 'a "{}".', "ein Foto von {}."])
+def test_right_templates_are_accepted(template):
+    assert config_from_text(f"experiment.template = {template!r}").bindings
