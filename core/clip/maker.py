@@ -35,7 +35,8 @@ class MakersWord:
     @property
     def normalization(self) -> dict[str, tuple[float, ...]]:
         """``mean`` and ``std``, where they are known."""
-        return {key: tuple(self.images[key]) for key in ("mean", "std") if self.images.get(key)}
+        found = {key: self.images[key] for key in ("mean", "std") if self.images.get(key)}
+        return {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in found.items()}
 
     def other_resizing(self) -> str:
         """How the maker resizes images, where that is not what is done here; else empty."""
@@ -63,8 +64,11 @@ def _from_open_clip(path: Path) -> MakersWord | None:
     model = raw.get("model_cfg", raw)  # the configurations of the library have no level above
     if not isinstance(model, dict) or "vision_cfg" not in model:
         raise ValueError(f"{path} has no 'model_cfg' with a 'vision_cfg'; {_REMEDY}")
-    images = raw.get("preprocess_cfg") or {}
-    return _word(path, bool(model.get("quick_gelu", False)), model, images)
+    images, quick_gelu = raw.get("preprocess_cfg") or {}, model.get("quick_gelu", False)
+    parts = (images, model["vision_cfg"], model.get("text_cfg") or {})
+    if not all(isinstance(part, dict) for part in parts) or not isinstance(quick_gelu, bool):
+        raise ValueError(f"{path} has a value of a wrong type; {_REMEDY}")
+    return _word(path, quick_gelu, model, images)
 
 
 def _from_transformers(path: Path) -> MakersWord | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.clip.frozen import FrozenCLIP
 from core.finite import check_finite
 from core.store.atomic import write_atomic
-from core.tensor_files import read_safetensors
+from core.tensor_files import is_safetensors, read_safetensors
 
 
 def learned_state(module: nn.Module) -> dict[str, Tensor]:
@@ -68,12 +68,12 @@ def load_checkpoint(path: Path, module: nn.Module, *, sha256: str = "") -> None:
     """
     if not path.exists():
         raise ValueError(f"checkpoint {path} does not exist; is the run finished?")
-    state = read_safetensors(path, "checkpoint")
-    if sha256 and file_sha256(path) != sha256:
+    if sha256 and is_safetensors(path) and file_sha256(path) != sha256:
         raise ValueError(
             f"checkpoint {path} is damaged or was replaced: its sha256 is not the one that the "
             "run's record holds; copy the run again, or rerun it"
         )
+    state = read_safetensors(path, "checkpoint")
     check_finite(state, f"checkpoint {path}", "the file is damaged; rerun the run")
     restore_state(module, state)
 

@@ -360,6 +360,23 @@ def test_the_configuration_of_another_model_is_refused(state, tmp_path, part, ke
         load_clip("small-16", str(file))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_cfg": {**tiny_config(), "quick_gelu": "yes"}},
+        {"model_cfg": {**tiny_config(), "vision_cfg": [1]}},
+        {"preprocess_cfg": [1]},
+        {"preprocess_cfg": {"mean": 3}},
+        {"preprocess_cfg": {"std": ["a", "b", "c"]}},
+    ],
+)
+def test_a_configuration_of_a_wrong_type_is_refused(state, tmp_path, change):
+    save_file(state, tmp_path / "clip.safetensors")
+    content = {"model_cfg": tiny_config(), **change}
+    with pytest.raises(ValueError, match=r"open_clip_config\.json has .*; mend it"):
+        load_clip("small-16", str(put_beside(tmp_path / "clip.safetensors", CONFIG, **content)))
+
+
 def test_an_unknown_activation_is_said_once_with_the_way_out(state, tmp_path, notes):
     save_file(state, tmp_path / "clip.safetensors")
     for _ in range(2):
