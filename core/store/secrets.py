@@ -13,6 +13,8 @@ MASK = "***"
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
 TELLING = re.compile(r"(?:pass|pwd|token|secret|key|auth|sig|cred)", re.IGNORECASE)
 PARAMETER = re.compile(r"(?P<head>[?&;](?P<name>[^=&;#\s]+)=)(?P<value>[^&;#\s\"'<>]*)")
+IN_PATH = re.compile(r"(?<=:)[^:/@]+(?=@)")
+"""What looks like a password elsewhere in a URL, such as in the name of a file."""
 SECRET_VARIABLES = re.compile(
     r"(?:PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIALS?|API_?KEY|ACCESS_KEY)$", re.IGNORECASE
 )
@@ -46,7 +48,9 @@ def masked_url(url: str) -> str:
     if not separator:
         return url
     user, password, place = _parts(scheme, rest)
-    if user is not None:
+    if user is None:
+        rest = IN_PATH.sub(MASK, rest)
+    else:
         shown = f"{user}:{MASK}" if password is not None and user else (user or MASK)
         rest = f"{MASK if password == user else shown}@{place}"
     return f"{scheme}://{PARAMETER.sub(_masked_parameter, rest)}"
@@ -82,6 +86,7 @@ def _known(urls: list[str]) -> Iterator[str]:
         scheme, separator, rest = url.partition("://")
         if separator:
             yield _parts(scheme, rest)[1] or ""
+            yield from IN_PATH.findall(rest)
             for parameter in PARAMETER.finditer(rest):
                 if TELLING.search(unquote(parameter["name"])):
                     yield parameter["value"]

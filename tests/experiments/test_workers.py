@@ -9,7 +9,7 @@ import time
 import pytest
 
 from experiments.workers.jobs import Job, JobQueue
-from experiments.workers.local import InlineExecutor, LocalExecutor
+from experiments.workers.local import InlineExecutor, LocalExecutor, make_executor
 
 ACT = "tests.helpers.fake_runs:act"
 
@@ -249,3 +249,34 @@ def test_workers_share_out_data_sets():
     assert [item.key for item in taken] == ["0", "1", "2"]
     with pytest.raises(ValueError, match="unique"):
         queue.add(job("5"))
+
+
+def test_without_a_limit_a_job_that_neither_reports_nor_computes_is_stopped(local, monkeypatch):
+    monkeypatch.setattr("experiments.workers.local.SILENT_SECONDS", 1.5)
+    executor = local(2)
+    executor.submit(job("waits", do="sleep", seconds=600, max_attempts=1))
+    executor.submit(job("computes", do="spin"))
+    event = ended(drain(executor, 1))["waits"]
+    assert event.kind == "failed" and "stopped after 1.5 seconds without progress" in event.message
+    executor.poll(2.0)
+    assert [worker.job.key for _, worker in executor._busy()] == ["computes"]
+
+
+def test_a_hung_job_is_returned_uncounted_when_the_study_is_stopping(local, monkeypatch):
+    monkeypatch.setattr("experiments.workers.local.HURRIED_SECONDS", 1.0)
+    executor = local(1)
+    executor.submit(job("waits", do="sleep", seconds=600, max_attempts=1))
+    executor.poll(1.0)
+    executor.hurry()
+    events = []
+    while not any(event.kind == "returned" for event in events):
+        events += executor.poll(1.0)
+    assert executor.cancel("waits") and not executor.queue
+
+
+@pytest.mark.parametrize("limits", [{"job_seconds": 0}, {"silent_seconds": -1}])
+def test_limits_are_above_zero_and_need_a_worker(limits, tmp_path):
+    with pytest.raises(ValueError, match="must be a number above 0"):
+        make_executor(1, tmp_path, **limits)
+    with pytest.raises(ValueError, match="none with --jobs 0"):
+        make_executor(0, tmp_path, **dict.fromkeys(limits, 5.0))
