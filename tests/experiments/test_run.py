@@ -14,6 +14,7 @@ from core.config import config_from_text
 from core.data.catalog import load_dataset
 from core.data.splits import class_subset
 from core.store import read_correct_images, read_predictions, read_record
+from core.store.epochs import read_epochs
 from core.store.predictions import CONFIDENCE_STEPS
 from experiments.cli.train import describe_run
 from experiments.configs import config_path, read_config_file
@@ -69,7 +70,7 @@ def test_a_record_says_everything_in_whole_numbers(train):
     assert record.cost.trainable_parameters == context + alignment + extractor
     assert {"dataset", "backbone", "few_shot"} <= set(record.fingerprints)
     assert record.environment["packages"]["torch"]
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = read_epochs(folder)
     assert log == seen and [line["epoch"] for line in log] == [1, 2]
     assert set(log[0]) == {
         "epoch", "epochs", "lr", "loss", "ce", "semantic", "regularization",
@@ -150,6 +151,10 @@ def test_a_run_without_its_images_or_with_those_of_another_is_told(train, tmp_pa
     document = json.loads(text)
     first = document["targets"][0]
     first["bits"] = re.sub("[^=]", "A", first["bits"])  # as many bits, none of them set
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="its content was changed after it was written"):
+        read_correct_images(folder)
+    del document["digest"]  # as an older version wrote it
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match="contradicts the record"):
         read_correct_images(folder)
