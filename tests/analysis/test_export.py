@@ -199,7 +199,7 @@ FORMULAS = [
 
 
 def test_no_cell_is_a_formula_and_names_come_back(tmp_path):
-    effects = {name: (float(place), 0.0) for place, name in enumerate(FORMULAS)}
+    effects = {name: (place % 3, 0) for place, name in enumerate(FORMULAS)}
     results = load_study(make_study(tmp_path / "s", effects, datasets=2, seeds=2))
     export(results, tmp_path / "t.csv")
     with (tmp_path / "t.csv").open(newline="") as file:
