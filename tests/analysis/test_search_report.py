@@ -130,7 +130,7 @@ def test_a_search_without_a_judgment_says_so(tmp_path):
 
 
 def test_a_search_in_which_nothing_worked_has_a_page(tmp_path):
-    run_inline(parsed(tmp_path, "experiment.template='crash'", trials=4), tmp_path / "s")
+    run_inline(parsed(tmp_path, "experiment.shots_file='crash'", trials=4), tmp_path / "s")
     page = build_search_report(tmp_path / "s", options=QUICK).page.read_text()
     assert page.count("<dd>too few complete trials: 0</dd>") == 4
     assert "this run always fails" in page

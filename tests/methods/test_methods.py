@@ -235,7 +235,7 @@ def test_ensemble_is_the_unit_mean_of_unit_texts():
 
 
 def test_a_template_without_one_slot_for_the_name_is_refused():
-    with pytest.raises(ValueError, match="exactly one"):
+    with pytest.raises(ValueError, match="exactly once"):
         make_method("ZeroShot", shared_tiny_clip(), templates=("a photo.",))
 
 

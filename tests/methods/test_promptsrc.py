@@ -147,7 +147,7 @@ def test_templates(clip):
     two = ("a photo of a {}.", "a bad photo of a {}.")
     raw, unit = build(clip, templates=two), build(clip, templates=two, template_average="unit")
     assert not torch.allclose(raw.frozen_text(), unit.frozen_text(), rtol=0, atol=1e-7)
-    with pytest.raises(ValueError, match="exactly one"):
+    with pytest.raises(ValueError, match="exactly once"):
         build(clip, templates=("a photo",))
 
 
