@@ -28,7 +28,7 @@ STATUSES = ("finished", "diverged", "failed")
 _FORMAT: Mapping[str, Any] = {"indent": 1, "sort_keys": True, "allow_nan": False}
 _TEXTS = (
     *("identity", "variant", "dataset", "protocol", "regime", "selection", "message"),
-    "weights_sha256",
+    *("config_sha256", "weights_sha256"),
 )
 
 
@@ -94,8 +94,9 @@ class RunRecord:
     replicate. ``factors`` maps ``Class.parameter`` to the level's text. ``identity`` is the hash
     that names the run. ``status`` is "finished", "diverged" (a loss was not finite) or "failed"
     (quarantined after repeated errors); only a finished run has evaluations. ``batch_coupled`` says
-    that predictions depended on the test batch. ``weights_sha256`` is the hash of the file of the
-    learned weights, "" where nothing was learned or the record is older. ``drawn_per_class`` counts
+    that predictions depended on the test batch. ``config_sha256`` is the hash of the
+    configuration's file and ``weights_sha256`` that of the learned weights, "" where nothing was
+    learned or the record is older. ``drawn_per_class`` counts
     the training images of each trained class: fewer than ``shots`` where a class has no more.
     ``shared_images`` counts the test images that training also saw.
     """
@@ -117,6 +118,7 @@ class RunRecord:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
+    config_sha256: str = ""
     weights_sha256: str = ""
     drawn_per_class: tuple[int, ...] = ()
     shared_images: int = 0

@@ -1,14 +1,17 @@
 """``config.gin``: the resolved configuration of a run, one binding per line."""
 
+import hashlib
 from pathlib import Path
 
 from core.store.atomic import write_atomic
 from core.store.names import CONFIG_NAME
+from core.store.record import read_record
 
 
-def write_config(run_dir: Path, text: str) -> None:
-    """Write the resolved configuration of a run, atomically."""
+def write_config(run_dir: Path, text: str) -> str:
+    """Write the resolved configuration of a run, atomically; returns the sha256 of the file."""
     write_atomic(run_dir / CONFIG_NAME, text)
+    return _checksum(run_dir)
 
 
 def has_config(run_dir: Path) -> bool:
@@ -17,16 +20,29 @@ def has_config(run_dir: Path) -> bool:
 
 
 def read_config(run_dir: Path) -> str:
-    """The text of the resolved configuration. Raises ValueError for a folder that has none."""
+    """The text of the resolved configuration.
+
+    Raises ValueError for a folder that has none, and for one that is not the run's own.
+    """
     if not has_config(run_dir):
         raise ValueError(f"{run_dir} is not a run folder: it has no {CONFIG_NAME}")
+    record = read_record(run_dir)
+    if record is not None and record.config_sha256 not in ("", _checksum(run_dir)):
+        raise ValueError(
+            f"{run_dir / CONFIG_NAME} was changed after the run: its checksum is not that of the "
+            "record; restore it, or delete the run folder and repeat the command that made it"
+        )
     return (run_dir / CONFIG_NAME).read_text(encoding="utf-8")
 
 
 def read_settings(run_dir: Path) -> dict[str, str]:
     """The resolved settings of a run as text, by ``Class.parameter``.
 
-    Raises ValueError for a folder that has no configuration.
+    Raises ValueError for a folder whose configuration is missing or was changed.
     """
     pairs = (line.partition(" = ") for line in read_config(run_dir).splitlines())
     return {key: value for key, equals, value in pairs if equals}
+
+
+def _checksum(run_dir: Path) -> str:
+    return hashlib.sha256((run_dir / CONFIG_NAME).read_bytes()).hexdigest()

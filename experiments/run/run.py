@@ -124,7 +124,7 @@ def run(
     weights that are not finite among it.
     """
     started = time.perf_counter()
-    write_config(run_dir, config.text())
+    config_sha256 = write_config(run_dir, config.text())
     remember(config.text(), cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
@@ -133,6 +133,7 @@ def run(
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime)
+        record = replace(record, config_sha256=config_sha256)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:

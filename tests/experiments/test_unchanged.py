@@ -111,6 +111,19 @@ def test_learned_weights_are_those_of_the_record(call):
     assert code == 0 and errors == ["run holds no checksum of its learned weights: not checked"]
 
 
+def test_the_configuration_is_that_of_the_record(call):
+    assert call("train", "coop", "--out", "run")[0] == 0
+    path = Path("run/config.gin")
+    text = path.read_text()
+    assert text.count("photo of a") == 1
+    path.write_text(text.replace("photo of a", "picture of a"))
+    for words in (("evaluate", "run"), ("inspect", "run")):
+        code, out, errors = call(*words)
+        assert (code, out) == (2, "") and "config.gin was changed after the run" in errors[-1]
+    path.write_text(text)
+    assert call("evaluate", "run")[0] == 0
+
+
 def replaced(record, **changes):
     from dataclasses import replace
 
