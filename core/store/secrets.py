@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from urllib.parse import unquote, unquote_plus
 
 MASK = "***"
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
+# Both are bounded, so that a long text takes time in proportion to its length.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s\"'<>]+")
 TELLING = re.compile(r"(?:pass|pwd|token|secret|key|auth|sig|cred)", re.IGNORECASE)
-PARAMETER = re.compile(r"(?P<head>[?&;](?P<name>[^=&;#\s]+)=)(?P<value>[^&;#\s\"'<>]*)")
+PARAMETER = re.compile(r"(?P<head>[?&;](?P<name>[^=&;#\s]{1,100})=)(?P<value>[^&;#\s\"'<>]*)")
 IN_PATH = re.compile(r"(?<=:)[^:/@]+(?=@)")
 """What looks like a password elsewhere in a URL, such as in the name of a file."""
 SECRET_VARIABLES = re.compile(
