@@ -128,7 +128,7 @@ def run(
     remember(config.text(), cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
-    built.inputs.check_overlap()
+    built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
@@ -318,7 +318,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
     training images too, and for a method that cannot score all classes that the protocol scores.
     """
     inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
-    inputs.check_overlap()
+    inputs.check()
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
