@@ -112,7 +112,13 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
         allowed=settings.overlap == "allowed",
         shortage=_shortage(settings, full),
-        problem=data_problem(protocol, drawn, targets, trained=_trained(settings, regime)),
+        problem=data_problem(
+            protocol,
+            drawn,
+            targets,
+            trained=_trained(settings, regime),
+            selection=settings.selection,
+        ),
     )
 
 

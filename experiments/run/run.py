@@ -398,12 +398,6 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     part = class_subset(built.dataset, built.selected_subset)
     classes = class_names(part, built.settings.template)
     items = part.val if rule == "val" else part.test
-    if not items or (rule == "val" and part.val == part.test):
-        lacks = "has none of its own: they are its test images" if items else "has none"
-        raise ValueError(
-            f"experiment.selection = 'val' needs validation images, {built.dataset.name} {lacks}; "
-            "use 'last'"
-        )
 
     def score(model: RefinedMethod) -> float:
         method = model.method

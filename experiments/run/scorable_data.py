@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.splits import subset_labels
-from experiments.run.protocols import Protocol
+from experiments.run.protocols import Protocol, Selection
 
 FEW_SHOT = "use the protocol 'few_shot', which scores all classes together"
 _SUBSETS = {"base": "the base half", "new": "the new half", "all": "what is scored"}
@@ -18,13 +18,26 @@ def data_problem(
     targets: tuple[Dataset, ...],
     *,
     trained: ClassSubset | None,
+    selection: Selection,
 ) -> str:
     """Why a run on these images would have no score or a meaningless one, "" where it has one.
 
     ``dataset`` is the run's own after its few-shot draw; ``trained`` are the classes whose images
     training sees, None where nothing is trained.
     """
-    return next(_problems(protocol, dataset, targets, trained), "")
+    found = _problems(protocol, dataset, targets, trained)
+    return next(found, "") or (_selection_problem(protocol, dataset) if selection == "val" else "")
+
+
+def _selection_problem(protocol: Protocol, dataset: Dataset) -> str:
+    lacks = "has none of its own: they are its test images"
+    if not _has(dataset, protocol.labeled, dataset.val):
+        lacks = f"has none of {_classes(dataset, protocol.labeled)}"
+    elif dataset.val != dataset.test:
+        return ""
+    return (
+        f"experiment.selection = 'val' needs validation images, {dataset.name} {lacks}; use 'last'"
+    )
 
 
 def data_notes(dataset: Dataset) -> list[str]:
@@ -40,6 +53,12 @@ def data_notes(dataset: Dataset) -> list[str]:
         and (untested := _without_images(dataset, range(len(dataset.class_names)), dataset.test))
     ):
         notes.append(f"no test images of {untested}")
+    tested = {item.path for item in dataset.test}
+    if not dataset.test_only and (both := sum(item.path in tested for item in dataset.val)):
+        notes.append(
+            f"{both} of {len(dataset.val)} validation images are test images as well: selection by "
+            "them is refused, and so is a search"
+        )
     if len(subset_labels(dataset, "new")) < 2 and not dataset.test_only:
         notes.append(
             "the protocol 'base_to_new' would score a single class alone, which is always right: "

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import main as command_line
+from experiments.run import data_inputs
 from tests.helpers.picture_trees import CLASSES, class_tree, parts_tree
 
 RUN = ("experiment.epochs=1", "experiment.shots=2")
@@ -29,6 +30,7 @@ def call(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("experiments.run.run.fit", None)  # nothing is trained
 
     def run(*words):
+        data_inputs._dataset.cache_clear()  # a command has a process of its own
         monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words)])
         code = command_line.main()
         shown = capsys.readouterr()
@@ -114,3 +116,34 @@ def test_fractions_that_leave_no_test_images_are_refused(call, tmp_path):
     class_tree(tmp_path / "x", 1)
     code, _, err = call(*train("experiment.split_fractions=(1, 0, 0)"))
     assert code == 2 and "folder/x has no test images of the classes of the base half" in err[0]
+
+
+def test_validation_images_that_are_test_images_are_noted_and_no_selection(call, tmp_path):
+    parts_tree(tmp_path / "x", 1)
+    code, out, _ = call("data", "check", "folder/x", "--json")
+    assert code == 0 and not json.loads(out)["notes"]
+    split = {
+        name: [[f"{part}/{c}/{n}.png", label, c] for label, c in enumerate(CLASSES) for n in (0, 1)]
+        for name, part in {"train": "train", "val": "test", "test": "test"}.items()
+    }
+    (tmp_path / "x" / "split_zhou_x.json").write_text(json.dumps(split))
+    code, out, _ = call("data", "check", "folder/x", "--json")
+    assert code == 0 and "8 of 8 validation images are test images" in json.loads(out)["notes"][0]
+    select = "experiment.selection = 'val'"
+    for line in refused(call, commands(tmp_path, select)).values():
+        assert "needs validation images, folder/x has none of its own: they are its test" in line
+    (tmp_path / "x" / "split_zhou_x.json").write_text(json.dumps(split | {"val": []}))
+    for line in refused(call, commands(tmp_path, select)).values():
+        assert "needs validation images, folder/x has none of the classes of the base half" in line
+
+
+def test_a_setting_of_a_grid_is_refused_on_a_single_run(call, tmp_path):
+    class_tree(tmp_path / "x", 1)
+    (tmp_path / "g.gin").write_text(GRID.format(more=""))
+    for setting in ("grid.seeds=(1,2,3)", "grid.study='mine'"):
+        for words in (train(setting), ("train", tmp_path / "g.gin", "--set", setting)):
+            code, out, err = call(*words)
+            assert code == 2 and out == "" and len(err) == 1
+            assert f"--set: {setting.split('=')[0]} has no effect on a single run" in err[0]
+    code, _, err = call("search", "search_text_refiner", "--dry-run", "--set", "grid.seeds=(1, 2)")
+    assert code == 2 and "--set: grid.seeds has no effect on a search" in err[0]
