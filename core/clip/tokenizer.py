@@ -8,6 +8,10 @@ from torch import Tensor
 SPECIAL = ("<start_of_text>", "<end_of_text>")
 
 
+class LongTextError(ValueError):
+    """A text has more tokens than the context."""
+
+
 class Tokenizer:
     """CLIP's byte-pair tokenizer over a chosen number of merges.
 
@@ -39,15 +43,14 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Ids ``(len(texts), context_length)`` int64: start, text, end, zeros.
 
-        Raises ValueError for a text that does not fit, where open_clip would cut it silently.
+        Raises LongTextError for a text that does not fit, where open_clip would cut it silently.
         """
         for text in texts:
             needed = len(self.encode(text)) + 2
             if needed > self.context_length:
-                raise ValueError(
+                raise LongTextError(
                     f"text of {needed} tokens does not fit a context of {self.context_length}: "
-                    f"{text!r}; "
-                    "shorten the class name or use fewer context tokens"
+                    f"{text!r}; shorten the class name or the template, or use fewer context tokens"
                 )
         ids: Tensor = self._bpe(list(texts))
         return ids

@@ -16,6 +16,7 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
 from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset
+from core.data.dataset_names import data_root
 from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
@@ -33,7 +34,8 @@ from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from experiments.run.data_inputs import DataInputs, read_data_inputs
+from experiments.run.data_inputs import DataInputs, planned, read_data_inputs, read_dataset
+from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
@@ -284,6 +286,7 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
     unless ``allow_changed``, for data, class names or frozen weights that are not.
     """
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
+    _require_data(run_dir, config, runtime)
     record = read_record(run_dir)
     built = assemble(_allowing(config) if allow_changed else config, runtime)
     if record is not None:
@@ -303,6 +306,19 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
     load_checkpoint(run_dir / WEIGHTS_NAME, built.model, sha256=sha256)
     built.model.eval()
     return built
+
+
+def _require_data(run_dir: Path, config: Config, runtime: Runtime) -> None:
+    """Raise ValueError, naming the run, for a dataset of a stored run that cannot be read here."""
+    settings = planned(with_canonical_names(config, runtime.data_root))[0]
+    for name in (settings.dataset, *settings.targets):
+        try:
+            read_dataset(settings, name, runtime)
+        except ValueError as error:
+            raise ValueError(
+                f"{run_dir} is a run on {name}, which cannot be read below the data root "
+                f"{data_root(runtime.data_root)}: {error}; give --data-root as for the run"
+            ) from error
 
 
 def _allowing(config: Config) -> Config:

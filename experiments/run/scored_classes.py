@@ -7,6 +7,7 @@ found after the last epoch. Prompts are assembled as for training; the towers do
 from collections.abc import Iterator
 
 from core.clip.frozen import FrozenCLIP, TowerlessCLIP
+from core.clip.tokenizer import LongTextError
 from core.config import Config, build
 from core.data.dataset import ClassSubset, Dataset
 from core.data.splits import class_subset
@@ -52,6 +53,8 @@ def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -
         if method.regime != LABELED:
             method.set_classes(class_names(inputs.dataset, settings.template))
         settings.refiner(method.output(), seeds.at("refiner"))
+    except LongTextError as error:
+        raise UnscorableError(f"{_asked(labeled, settings)}: {error}") from error
     except ValueError as error:
         raise UnscorableError(str(error)) from error
     for dataset, subset in scored_parts(protocol, inputs):
@@ -59,7 +62,16 @@ def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -
             method.set_classes(class_names(class_subset(dataset, subset), settings.template))
             if isinstance(method, TextMethod):
                 method.class_texts()
+        except LongTextError as error:
+            raise UnscorableError(f"{_asked(dataset, settings)}: {error}") from error
         except ValueError as error:
             which = f"the classes {subset!r} of {dataset.name}, which are scored after training"
             raise UnscorableError(f"{which}: {error}") from error
     _PASSED.add(key)
+
+
+def _asked(dataset: Dataset, settings: Experiment) -> str:
+    """The dataset and the template whose texts are too long."""
+    if settings.template is None:
+        return f"{dataset.name} (template {dataset.template!r})"
+    return f"{dataset.name} with experiment.template = {settings.template!r}"

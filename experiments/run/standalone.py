@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config import Config
+from core.config import Config, Reference
+from core.config.parse import OVERRIDE
 from core.data.dataset import ClassSubset
 from core.data.dataset_names import one_name_each
+from core.program import command_line
 from core.store.record import Evaluation, RunRecord, write_record
 from core.train.fit import FitResult
-from experiments.configs import read_config_file
+from experiments.configs import SHIPPED, read_config_file
 from experiments.run.data_inputs import read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.grid_settings import grid_settings
@@ -57,8 +59,31 @@ def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
     """
     config = read_config_file(config_file, overrides)
     config = config.without(grid_settings(config, "a single run"))
-    config.check_used(["experiment"])
+    try:
+        config.check_used(["experiment"])
+    except ValueError as error:
+        raise ValueError(f"{error}{_replaced_part(config)}") from error
     return config
+
+
+def _replaced_part(config: Config) -> str:
+    """The way out where a part of a file is replaced and the file has settings of it, or ""."""
+    unused = config.unused(["experiment"])
+    if all(config.sources[key] == OVERRIDE for key in unused):
+        return ""
+    replaced = [
+        (key, value)
+        for key, value in config.bindings.items()
+        if isinstance(value, Reference) and config.sources[key] == OVERRIDE and key not in unused
+    ]
+    for key, value in replaced:
+        own = [n for n in SHIPPED.files() if n.replace("_", "") == value.name.casefold()]
+        way_out = f": '{command_line('train', own[0])}'" if own else ""
+        return (
+            f"; {key} is replaced by {OVERRIDE}, and the file has settings of another part: start "
+            f"from a configuration of @{value.name} instead{way_out}"
+        )
+    return ""
 
 
 def run_alone(

@@ -147,3 +147,41 @@ def test_a_setting_of_a_grid_is_refused_on_a_single_run(call, tmp_path):
             assert f"--set: {setting.split('=')[0]} has no effect on a single run" in err[0]
     code, _, err = call("search", "search_text_refiner", "--dry-run", "--set", "grid.seeds=(1, 2)")
     assert code == 2 and "--set: grid.seeds has no effect on a search" in err[0]
+
+
+def test_messages_name_what_is_to_blame(call, tmp_path):
+    class_tree(tmp_path / "x", 1)
+    long = " ".join(["word"] * 100)
+    setting = f"experiment.template='{long} {{}}.'"
+    code, _, err = call(
+        "train", "zero_shot", "--set", "experiment.dataset=folder/x", "--set", setting
+    )
+    assert code == 2 and "folder/x with experiment.template = " in err[0]
+    assert "shorten the class name or the template" in err[0]
+    code, _, err = call("train", "mosaic", "--set", "experiment.method=@ZeroShot")
+    assert code == 2 and "python main.py train zero_shot" in err[0]
+    assert "experiment.method is replaced by --set" in err[0]
+    (tmp_path / "g.gin").write_text(
+        GRID.format(more="").replace("'folder/x',", "'folder/x', 'folder/./x'")
+    )
+    code, _, err = call("grid", tmp_path / "g.gin", "--dry-run")
+    assert code == 2 and "'folder/x' appears twice: as 'folder/x' and as 'folder/./x'" in err[0]
+    targets = "experiment.targets=('mosaic/land', 'mosaic/./land')"
+    code, _, err = call(*train("experiment.protocol=cross_dataset", targets))
+    assert code == 2 and "'mosaic/land' does: as 'mosaic/land' and as 'mosaic/./land'" in err[0]
+
+
+def test_a_run_whose_data_are_not_here_says_which(call, tmp_path, monkeypatch):
+    class_tree(tmp_path / "x", 1)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    words = ("--data-root", str(tmp_path), "--out", "run")
+    settings = [word for text in ("experiment.dataset=folder/x", *RUN) for word in ("--set", text)]
+    monkeypatch.setattr(sys, "argv", ["main.py", "train", "zero_shot", *settings[:2], *words])
+    assert command_line.main() == 0
+    (tmp_path / "elsewhere").mkdir()
+    code, _, err = call("evaluate", "run", "--dataset", "mosaic/land", "--data-root", "elsewhere")
+    assert (
+        code == 2 and "run is a run on folder/x, which cannot be read below the data root" in err[0]
+    )
+    assert str(tmp_path / "elsewhere") in err[0] and "--data-root" in err[0]
