@@ -132,8 +132,7 @@ def run(
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
-        record = _describe(built, identity, variant, factors, runtime)
-        record = replace(record, config_sha256=config_sha256)
+        record = _describe(built, identity, variant, factors, runtime, config_sha256)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -333,6 +332,7 @@ def _describe(
     variant: str,
     factors: Mapping[str, str],
     runtime: Runtime,
+    config_sha256: str,
 ) -> RunRecord:
     settings, method = built.settings, built.model.method
     trains = bool(built.model.trainable())
@@ -350,6 +350,7 @@ def _describe(
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
         environment=describe_environment(runtime.device),
+        config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,
     )
