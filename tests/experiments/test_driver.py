@@ -272,6 +272,7 @@ def test_a_killed_driver_can_be_called_again(tmp_path, undisturbed):
     [
         (signal.SIGINT, False),
         (signal.SIGTERM, False),
+        (signal.SIGHUP, False),
         (signal.SIGINT, True),
     ],
 )
