@@ -128,7 +128,7 @@ def run(
     remember(config.text(), cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
-    built.inputs.check_overlap()
+    built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
@@ -317,7 +317,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
     training images too, and for a method that cannot score all classes that the protocol scores.
     """
     inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
-    inputs.check_overlap()
+    inputs.check()
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
@@ -399,12 +399,6 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     part = class_subset(built.dataset, built.selected_subset)
     classes = class_names(part, built.settings.template)
     items = part.val if rule == "val" else part.test
-    if not items or (rule == "val" and part.val == part.test):
-        lacks = "has none of its own: they are its test images" if items else "has none"
-        raise ValueError(
-            f"experiment.selection = 'val' needs validation images, {built.dataset.name} {lacks}; "
-            "use 'last'"
-        )
 
     def score(model: RefinedMethod) -> float:
         method = model.method
