@@ -34,7 +34,7 @@ from core.data.image_files import (
     is_system,
     subfolders,
 )
-from core.data.part_names import PARTS, part_folders, part_name
+from core.data.part_names import PARTS, part_folders, part_name, spelled_alike
 from core.data.reading import counted
 from core.data.split_file import PREFIX, read_split
 from core.streams import printable
@@ -241,29 +241,71 @@ def _require_no_lone_part(images: Path, folders: Sequence[str]) -> None:
 
 def _require_classes(images: Path, folders: Sequence[str]) -> None:
     """Refuse folders that look like parts or domains of one dataset, not like its classes."""
-    if len(folders) < 2 or any(has_direct_images(images / name) for name in folders):
-        return
     inside = {name: _image_folders(images / name) for name in folders}
-    if all(part_folders(sorted(names)) for names in inside.values()):
+    _require_no_parts_inside(images, inside)
+    sets = {
+        name: {spelled_alike(folder): folder for folder in sorted(found)}
+        for name, found in inside.items()
+        if found and len(found) >= _count_direct_images(images / name)
+    }
+    like_parts, shared = _overlapping({n: frozenset(f) - _CONTAINERS for n, f in sets.items()})
+    if 2 * len(like_parts) >= len(folders) and like_parts:
+        some = ", ".join(sorted(sets[like_parts[0]][key] for key in shared)[:3])
         raise ValueError(
-            f"{images}: the class folders hold parts ({folders[0]}/{min(inside[folders[0]])}, "
-            "...); turn the tree round to <part>/<class>/<image>, or write "
-            f"{SETTINGS_NAME} there with {_line('layout', 'classes')} to ignore the parts"
-        )
-    shared = set.intersection(*inside.values())
-    if len(shared) > 1:
-        some = ", ".join(sorted(shared)[:3])
-        raise ValueError(
-            f"{images}: its {len(folders)} folders ({_some(folders)}) hold the same "
+            f"{images}: its {len(like_parts)} folders ({_some(like_parts)}) hold the same "
             f"folders ({some}, ...), so they look like parts or domains, not classes; name parts "
-            f"train/, val/ and test/, give one of them as folder/{images / folders[0]}, or write "
-            f"{SETTINGS_NAME} there with {_line('parts', {'train': '...', 'test': '...'})} or "
-            f"{_line('layout', 'classes')}"
+            f"train/, val/ and test/, give one of them as folder/{images / like_parts[0]}, or "
+            f"write {SETTINGS_NAME} there with "
+            f"{_line('parts', {'train': '...', 'test': '...'})} or {_line('layout', 'classes')}"
         )
+
+
+def _require_no_parts_inside(images: Path, inside: Mapping[str, set[str]]) -> None:
+    """Refuse a class folder that holds parts, and class folders that hold one part each."""
+    holder = next((name for name, found in inside.items() if part_folders(sorted(found))), None)
+    if holder is None:
+        only = {n: f for n, f in inside.items() if f and all(map(part_name, f))}
+        if not part_folders(sorted(set().union(*only.values()))):
+            return
+        holder = next(iter(only))
+    raise ValueError(
+        f"{images}: the class folders hold parts ({holder}/{min(inside[holder])}, "
+        "...); turn the tree round to <part>/<class>/<image>, or write "
+        f"{SETTINGS_NAME} there with {_line('layout', 'classes')} to ignore the parts"
+    )
+
+
+def _overlapping(
+    inside: Mapping[str, frozenset[str]],
+) -> tuple[list[str], frozenset[str]]:
+    """The folders that share at least half of what is in the smaller of two with another one, and
+    what the first of them shares. One folder of the same name in each is no sign of parts.
+    """
+    holders: dict[frozenset[str], list[str]] = {}
+    for name, found in inside.items():
+        holders.setdefault(found, []).append(name)
+    sharing: dict[str, list[frozenset[str]]] = {}
+    for found in holders:
+        for key in found:
+            sharing.setdefault(key, []).append(found)
+    shared: dict[str, frozenset[str]] = {}
+    for found, names in holders.items():
+        near = dict.fromkeys(other for key in found for other in sharing[key] if other != found)
+        same = [found] if len(names) > 1 and len(found) > 1 else []
+        for other in (*same, *near):
+            if 2 * len(found & other) >= min(len(found), len(other)):
+                shared.update(dict.fromkeys(names, found & other))
+                break
+    ordered = [name for name in inside if name in shared]
+    return ordered, shared[ordered[0]] if ordered else frozenset()
 
 
 def _image_folders(folder: Path) -> set[str]:
     return {name for name in subfolders(folder) if has_images(folder / name)}
+
+
+def _count_direct_images(folder: Path) -> int:
+    return sum(map(is_image, files_in(folder)))
 
 
 def _without_metadata(images: Path, folders: Sequence[str]) -> list[str]:

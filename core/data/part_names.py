@@ -3,6 +3,7 @@
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,6 +53,11 @@ def part_name(name: str) -> PartName | None:
     if parts == ["train", "val"]:  # train_val: the training part of a tree without val
         parts = ["train"]
     return PartName(parts[0], tuple(rest)) if len(parts) == 1 else None
+
+
+def spelled_alike(name: str) -> str:
+    """The same text for names that differ only in case or in the form of their accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def part_folders(folders: Sequence[str]) -> dict[str, SplitName]:

@@ -178,6 +178,64 @@ def test_what_looks_like_parts_or_domains_is_refused(tmp_path):
         read_folder(tmp_path / "f")
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"fold1": "ab", "fold2": "bc", "fold3": "cd"},
+        {"fold1": "ab", "fold2": "bc", "fold3": "cd", "fold4": "ef"},
+        {"learn": "ab", "check": "a"},
+        {"real": "ab", "sketch": "AB"},
+        {"real": ["caf\u00e9", "tea"], "sketch": ["cafe\u0301", "Tea"]},
+    ],
+)
+def test_folders_that_share_half_of_their_folders_are_no_classes(tmp_path, tree):
+    for outer, names in tree.items():
+        make(tmp_path, outer, classes=names, count=6)
+    save(tmp_path / next(iter(tree)) / "cover.png")  # a stray image changes nothing
+    with pytest.raises(ValueError, match="hold the same folders"):
+        read_folder(tmp_path)
+    settings(tmp_path, layout="classes")
+    assert read_folder(tmp_path).class_names == tuple(sorted(tree))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"cat": ["train", "test"], "dog": ["train"]},
+        {"cat": ["train", "test"], "dog": [""]},
+        {"cat": ["train"], "dog": ["test"]},
+        {"w/train": "ab", "w/test": "ab", "w2/train": "ab"},
+    ],
+)
+@pytest.mark.parametrize("stray", [False, True])
+def test_class_folders_that_hold_parts_are_refused(tmp_path, tree, stray):
+    for outer, names in tree.items():
+        make(tmp_path, outer, classes=names, count=6)
+    if stray:
+        save(tmp_path / next(iter(tree)).partition("/")[0] / "cover.png")
+    with pytest.raises(ValueError, match="the class folders hold parts"):
+        read_folder(tmp_path)
+    settings(tmp_path, layout="classes")
+    assert len(read_folder(tmp_path).class_names) == 2
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"cat": ["images"], "dog": ["images"]},
+        {"cat": ["full"], "dog": ["full"], "owl": ["full"]},
+        {"cat": ["images", "crops"], "dog": ["images"]},
+        {"animals": ["cat", "dog", "other"], "things": ["cup", "car", "other"]},
+        {"rail": ["train", "tram"], "school": ["pupil", "test"]},
+        {"cat": ["train"], "dog": ["train"]},
+    ],
+)
+def test_folders_in_class_folders_are_read(tmp_path, tree):
+    for outer, names in tree.items():
+        make(tmp_path, outer, classes=names, count=4)
+    assert read_folder(tmp_path).class_names == tuple(sorted(tree))
+
+
 def test_settings_declare_what_cannot_be_recognized(tmp_path):
     tree = make(tmp_path / "a", "fold1", "fold2", "fold3")
     settings(tree, parts={"train": "fold1", "test": "fold3"}, ignore=["fold2"])
