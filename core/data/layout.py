@@ -147,8 +147,9 @@ def _by_names(images: Path, settings: FolderSettings) -> FolderLayout:
         return _with_parts(images, folders, parts, settings)
     if settings.layout is None and (named := part_folders(folders)):
         return _with_parts(images, folders, _one_each(images, named), settings)
-    kept = _without_metadata(images, folders)
+    kept = _without_metadata(images, folders, as_classes=settings.layout is not None)
     if settings.layout is None:
+        _require_clear_metadata(images, folders, kept)
         _require_no_lone_part(images, kept)
         _require_classes(images, kept)
     set_aside = [name for name in folders if name not in kept]
@@ -308,15 +309,31 @@ def _count_direct_images(folder: Path) -> int:
     return sum(map(is_image, files_in(folder)))
 
 
-def _without_metadata(images: Path, folders: Sequence[str]) -> list[str]:
+def _without_metadata(
+    images: Path, folders: Sequence[str], *, as_classes: bool = False
+) -> list[str]:
     """The folders without those for annotations: of such a name, and without images (or with
-    images, beside a folder that is named for holding the images).
+    images, beside a folder that is named for holding the images, unless all are classes).
     """
     named = [name for name in folders if name.casefold() in _METADATA]
     rest = [name for name in folders if name not in named]
-    if rest and all(name.casefold() in _CONTAINERS for name in rest):
+    if rest and not as_classes and all(name.casefold() in _CONTAINERS for name in rest):
         return rest
     return [name for name in folders if name not in named or has_images(images / name)]
+
+
+def _require_clear_metadata(images: Path, folders: Sequence[str], kept: Sequence[str]) -> None:
+    """Refuse a folder that may be a class or annotations: named for these, with images directly in
+    it, beside several folders that hold images directly too.
+    """
+    unclear = [n for n in folders if n not in kept and has_direct_images(images / n)]
+    if unclear and len(kept) > 1 and any(has_direct_images(images / name) for name in kept):
+        raise ValueError(
+            f"{images}: {unclear[0]!r} holds images, like {_some(kept)}, but its name is one of a "
+            f"folder for annotations; write {SETTINGS_NAME} there with "
+            f"{_line('layout', 'classes')} if it is a class, or {_line('ignore', unclear)} to "
+            "leave it out"
+        )
 
 
 def _wrappers(path: Path, settings: FolderSettings) -> list[Path]:

@@ -114,6 +114,18 @@ def test_folders_of_annotations_are_set_aside_and_named(tmp_path):
     assert named.class_names == ("cups", "labels", "photos")
 
 
+@pytest.mark.parametrize("name", ["docs", "labels", "Code", "scripts", "meta"])
+def test_a_class_named_like_annotations_is_never_dropped(tmp_path, name):
+    classes = tuple(sorted(("photos", "pictures", name)))
+    make(tmp_path, "", classes=classes)
+    with pytest.raises(ValueError, match=rf"'{name}' holds images, like photos, pictures"):
+        read_folder(tmp_path)
+    settings(tmp_path, ignore=[name])
+    assert read_folder(tmp_path).class_names == ("photos", "pictures")
+    settings(tmp_path, layout="classes")
+    assert read_folder(tmp_path).class_names == classes
+
+
 def test_files_directly_in_a_part_are_counted(tmp_path):
     make(tmp_path, "train", "test")
     save(tmp_path / "train" / "loose.png")
