@@ -27,6 +27,7 @@ from core.data.class_maps import is_class_map
 from core.data.dataset import SplitName
 from core.data.folder_settings import SETTINGS_NAME, FolderSettings, read_folder_settings
 from core.data.image_files import (
+    CONTAINERS,
     files_in,
     has_direct_images,
     has_images,
@@ -34,7 +35,14 @@ from core.data.image_files import (
     is_system,
     subfolders,
 )
-from core.data.part_names import PARTS, part_folders, part_name, spelled_alike
+from core.data.part_names import (
+    PARTS,
+    is_unlabeled,
+    part_folders,
+    part_name,
+    spelled_alike,
+)
+from core.data.part_wrappers import class_places
 from core.data.reading import counted
 from core.data.split_file import PREFIX, read_split
 from core.streams import printable
@@ -42,8 +50,6 @@ from core.streams import printable
 _PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _MAX_WRAPPERS = 8
 _MAX_JSON = 20  # JSON files looked into in a folder that is left out
-_CONTAINER = "images image imgs img jpg jpeg jpegs jpegimages png pngs pictures photos frames data"
-_CONTAINERS = frozenset(_CONTAINER.split())
 _ANNOTATION = (
     "annotation annotations bboxes code devkit doc docs imagesets label labels lists meta metadata "
     "script scripts split splits split_fewshot"
@@ -109,7 +115,7 @@ def find_layout(path: Path) -> FolderLayout:
         found,
         home=path,
         ignored=(
-            *_beside(chain, settings),
+            *_beside(chain, settings, inside=(found.parts or {}).values()),
             *_loose(chain),
             *found.ignored,
         ),
@@ -168,7 +174,13 @@ def _with_parts(
     images: Path, folders: Sequence[str], parts: Mapping[SplitName, str], settings: FolderSettings
 ) -> FolderLayout:
     others = [name for name in folders if name not in parts.values()]
-    if with_images := [name for name in others if has_images(images / name)]:
+    with_images = [
+        name
+        for name in others
+        if has_images(images / name)
+        and not (is_unlabeled(name) and len(_image_folders(images / name)) < 2)
+    ]
+    if with_images:
         raise ValueError(
             f"{images}: {', '.join(parts.values())} look like the parts of a dataset, but "
             f"{with_images[0]!r} ({len(with_images)} such folders) holds images too; move it away, "
@@ -182,22 +194,19 @@ def _with_parts(
             f"{images} has {there} but no {absent}/; rename the part to {absent} on to {absent}/, "
             f"or write {SETTINGS_NAME} there with {_line('parts', _renamed(parts, absent))}"
         )
-    for folder in parts.values():
-        if not subfolders(images / folder) and has_direct_images(images / folder):
-            raise ValueError(
-                f"{images / folder} holds images directly; expected {images / folder}/<class>/"
-                f"<image>, or a split file {PREFIX}<Name>.json that lists them"
-            )
+    places, notes = class_places(images, parts)
+    _require_read_json([images / place for place in places.values()], settings, images)
     return FolderLayout(
         kind="parts",
         home=images,
         images=images,
         settings=settings,
-        parts={part: parts[part] for part in PARTS if part in parts},
+        parts={part: places[part] for part in PARTS if part in places},
         ignored=(
             *_set_aside(images, others),
-            *_loose((images / folder for folder in parts.values()), files=True),
+            *_loose((images / p for p in places.values()), files=True, but=settings.ignore),
         ),
+        notes=tuple(notes),
     )
 
 
@@ -249,7 +258,7 @@ def _require_classes(images: Path, folders: Sequence[str]) -> None:
         for name, found in inside.items()
         if found and len(found) >= _count_direct_images(images / name)
     }
-    like_parts, shared = _overlapping({n: frozenset(f) - _CONTAINERS for n, f in sets.items()})
+    like_parts, shared = _overlapping({n: frozenset(f) - CONTAINERS for n, f in sets.items()})
     if 2 * len(like_parts) >= len(folders) and like_parts:
         some = ", ".join(sorted(sets[like_parts[0]][key] for key in shared)[:3])
         raise ValueError(
@@ -317,7 +326,7 @@ def _without_metadata(
     """
     named = [name for name in folders if name.casefold() in _METADATA]
     rest = [name for name in folders if name not in named]
-    if rest and not as_classes and all(name.casefold() in _CONTAINERS for name in rest):
+    if rest and not as_classes and all(name.casefold() in CONTAINERS for name in rest):
         return rest
     return [name for name in folders if name not in named or has_images(images / name)]
 
@@ -404,10 +413,18 @@ def _set_aside(place: Path, folders: Sequence[str]) -> list[str]:
     return [f"{_some([f'{name}/' for name in folders])}: not class folders"] if folders else []
 
 
-def _beside(chain: Sequence[Path], settings: FolderSettings, split_name: str = "") -> list[str]:
-    """What lies beside the images and is not read, and ``ignore`` as far as it has an effect."""
+def _beside(
+    chain: Sequence[Path],
+    settings: FolderSettings,
+    split_name: str = "",
+    inside: Iterable[str] = (),
+) -> list[str]:
+    """What lies beside the images and is not read, and ``ignore`` as far as it has an effect: there
+    and on the files in the folders ``inside``.
+    """
     here = {name for folder in chain for name in os.listdir(folder)}
-    if absent := [name for name in settings.ignore if name not in here]:
+    known = here.union(*(files_in(chain[-1] / folder) for folder in inside))
+    if absent := [name for name in settings.ignore if name not in known]:
         raise ValueError(
             f"{settings.file}: ignore names {absent[0]!r}, which is not in {chain[0]}; remove it"
         )
@@ -432,12 +449,12 @@ def _beside(chain: Sequence[Path], settings: FolderSettings, split_name: str = "
     return found
 
 
-def _loose(folders: Iterable[Path], *, files: bool = False) -> list[str]:
-    """Images, and with ``files`` other files, that are in no class folder."""
+def _loose(folders: Iterable[Path], *, files: bool = False, but: Sequence[str] = ()) -> list[str]:
+    """Images, and with ``files`` other files, that are in no class folder, without ``but``."""
     found = []
     for folder in folders:
         place = printable(str(folder))
-        names = [name for name in files_in(folder) if not is_system(name)]
+        names = [n for n in files_in(folder) if not is_system(n) and n not in but]
         if images := [name for name in names if is_image(name)]:
             found.append(
                 f"{counted(len(images), 'image')} directly in {place}, which belong to no class, "
@@ -453,26 +470,37 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(printable, names[:5])) + more
 
 
-def _require_read_json(chain: Sequence[Path], settings: FolderSettings) -> None:
-    """Refuse a JSON file beside the images that would not be read."""
-    for folder in chain:
+def _require_read_json(
+    folders: Sequence[Path], settings: FolderSettings, home: Path | None = None
+) -> None:
+    """Refuse a JSON file beside the images that would not be read. ``home``: where it would be
+    read, if not in its own folder.
+    """
+    for folder in folders:
         for name in files_in(folder):
             if (
                 name.lower().endswith(".json")
-                and name not in (SETTINGS_NAME, *settings.ignore)
+                and name not in settings.ignore
+                and (home is not None or name != SETTINGS_NAME)
                 and not is_system(name)
             ):
-                raise ValueError(f"{folder / name} is not read: {_json_advice(folder / name)}")
+                advice = _json_advice(folder / name, home)
+                raise ValueError(f"{folder / name} is not read: {advice}")
 
 
-def _json_advice(file: Path) -> str:
+def _json_advice(file: Path, home: Path | None = None) -> str:
     """What to do with a JSON file that is not read, from what is in it."""
-    leave_out = f"write {SETTINGS_NAME} beside it with {_line('ignore', [file.name])}"
+    place = "beside it" if home is None else f"in {home}"
+    leave_out = f"write {SETTINGS_NAME} {place} with {_line('ignore', [file.name])}"
+
+    def move(name: str) -> str:
+        return _move(file.name, name) if home is None else _move(file, home / name)
+
     found = _json_of(file)
     if _is_split(found):
-        return f"a split file is named {PREFIX}<Name>.json; {_move(file.name, _split_name(file))}"
+        return f"a split file is named {PREFIX}<Name>.json; {move(_split_name(file))}"
     if file.name.casefold().startswith("refinelab"):
-        return f"the settings of a folder are in {SETTINGS_NAME}; {_move(file.name, SETTINGS_NAME)}"
+        return f"the settings of a folder are in {SETTINGS_NAME}; {move(SETTINGS_NAME)}"
     if isinstance(found, dict) and found and all(isinstance(v, str) for v in found.values()):
         return (
             f"class names are the key class_names of {SETTINGS_NAME}, "

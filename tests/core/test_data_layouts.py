@@ -248,6 +248,69 @@ def test_folders_in_class_folders_are_read(tmp_path, tree):
     assert read_folder(tmp_path).class_names == tuple(sorted(tree))
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("train/images", "test/images"),
+        ("train/a/b", "test/c"),
+        ("train", "test/test"),
+    ],
+)
+def test_a_wrapper_inside_a_part_is_read_through_and_said(tmp_path, places):
+    found = read_folder(make(tmp_path, *places, count=2))
+    assert found.class_names == CLASSES and counts(found) == [6, 0, 6]
+    assert found.train[0].path == f"{places[0]}/cat/0.png"
+    assert any(f"{places[1]}/ is the only folder of images in" in n for n in found.reading.notes)
+
+
+def test_a_class_folder_is_no_wrapper_of_a_part(tmp_path):
+    make(tmp_path, "train", "test", classes=("cat",), count=2)
+    make(tmp_path / "test" / "cat", "", classes=("deep",), count=2)
+    make(tmp_path, "train", classes=("dog",), count=2)
+    (tmp_path / "test" / "cat" / "0.png").unlink()
+    (tmp_path / "test" / "cat" / "1.png").unlink()
+    assert read_folder(tmp_path).class_names == ("cat", "dog")
+
+
+def test_a_flat_part_beside_class_folders_is_refused(tmp_path):
+    make(tmp_path, "train", count=2)
+    make(tmp_path, "val", "test", classes=("images",), count=2)
+    with pytest.raises(ValueError, match=r"(val|test)/images holds images directly; expected"):
+        read_folder(tmp_path)
+
+
+def test_an_empty_validation_part_is_left_out_and_said(tmp_path):
+    make(tmp_path, "train", "test", count=2)
+    (tmp_path / "valid" / "cat").mkdir(parents=True)
+    (tmp_path / "valid" / ".gitkeep").write_text("")
+    found = read_folder(tmp_path)
+    assert counts(found) == [6, 0, 6] and "train/test folders" in found.reading.layout
+    assert any("valid/ is empty and is left out" in note for note in found.reading.notes)
+    (tmp_path / "valid" / "cat" / "1.heic").write_text("")
+    with pytest.raises(ValueError, match=r"class folder 'cat' .*, but 1 \.heic"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["unlabeled", "Unlabelled", "seg_pred/seg_pred"])
+def test_images_without_labels_beside_the_parts_are_left_out_and_said(tmp_path, folder):
+    save(make(tmp_path, "seg_train", "seg_test") / folder / "1.png")
+    found = read_folder(tmp_path)
+    assert counts(found) == [30, 0, 30]
+    assert f"{folder.partition('/')[0]}/: not class folders" in found.reading.ignored
+
+
+@pytest.mark.parametrize("name", ["_annotations.coco.json", "split.json", "refinelab.json"])
+def test_a_json_in_a_part_is_refused_with_the_line_to_write(tmp_path, name):
+    make(tmp_path, "train", "test")
+    (tmp_path / "train" / name).write_text(split_of(tmp_path) if name == "split.json" else "{}")
+    with pytest.raises(ValueError, match=rf"train/{name} is not read: ") as refused:
+        read_folder(tmp_path)
+    assert str(tmp_path / "split_zhou_X.json") in str(refused.value) or name != "split.json"
+    settings(tmp_path, ignore=[name])
+    assert counts(read_folder(tmp_path)) == [30, 0, 30]
+
+
 def test_settings_declare_what_cannot_be_recognized(tmp_path):
     tree = make(tmp_path / "a", "fold1", "fold2", "fold3")
     settings(tree, parts={"train": "fold1", "test": "fold3"}, ignore=["fold2"])
@@ -269,9 +332,8 @@ def test_settings_declare_what_cannot_be_recognized(tmp_path):
 def test_a_single_class_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has a single class, 'cat'; .* give the folder"):
         read_folder(make(tmp_path / "a", "", classes=("cat",)))
-    for part in ("train", "test"):
-        make(tmp_path / "b", f"{part}/images")
-    with pytest.raises(ValueError, match="single class, 'images'"):
+    make(tmp_path / "b", "train", "test", classes=("images",))
+    with pytest.raises(ValueError, match=r"single class, 'images'; .*<part>/<class>/<image>"):
         read_folder(tmp_path / "b")
     make(tmp_path / "c", "", classes=("images",), count=3)
     rows = [[f"images/{n}.png", 0, "only"] for n in range(3)]
@@ -366,11 +428,19 @@ def test_what_is_ignored_is_counted_by_reason(tmp_path):
         assert line in text, line
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
-    make(tmp_path, "")
-    os.mkfifo(tmp_path / "cat" / "pipe.png")
-    with pytest.raises(ValueError, match=r"1 of 31 listed images are missing or unreadable"):
-        read_folder(tmp_path)
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_a_pipe_is_not_waited_for(tmp_path, parts):
+    make(tmp_path, *parts)
+    pipe = tmp_path / parts[0] / "cat" / "pipe.png"
+    os.mkfifo(pipe)
+    for _ in range(2):  # then a broken link
+        with pytest.raises(
+            ValueError, match=r"1 of \d+ images cannot be read, .*pipe\.png"
+        ) as told:
+            read_folder(tmp_path)
+        assert "split file" not in str(told.value)
+        pipe.unlink()
+        pipe.symlink_to(tmp_path / "absent.png")
 
 
 def test_jfif_is_read(tmp_path):
@@ -398,6 +468,13 @@ def test_nested_folders_and_a_part_of_a_larger_tree_are_noted(tmp_path):
     found = read_folder(tmp_path / "train")
     assert any("1 class folder of 3 holds folders, first cat/" in n for n in found.reading.notes)
     assert any("test/ beside it is not read" in note for note in found.reading.notes)
+
+
+def test_classes_that_differ_in_the_form_of_an_accent_are_told_apart(tmp_path):
+    make(tmp_path, "train", classes=("caf\u00e9", "tea"))
+    make(tmp_path, "test", classes=("cafe\u0301", "tea"))
+    with pytest.raises(ValueError, match=r"only in the Unicode form .*'caf\\xe9'"):
+        read_folder(tmp_path)
 
 
 @pytest.mark.parametrize("twin", ["Red_Car", "red-car", "RED  car", "red_car"])
