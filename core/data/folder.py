@@ -41,11 +41,18 @@ from core.data.image_files import (
 from core.data.images import open_rgb
 from core.data.layout import FolderLayout, find_layout
 from core.data.part_names import PARTS, spelled_alike
-from core.data.reading import SPLIT_SETTINGS, DataReading, by_suffix, counted, name_notes
+from core.data.reading import (
+    SPLIT_SETTINGS,
+    DataReading,
+    by_suffix,
+    counted,
+    name_notes,
+    name_problem,
+)
 from core.data.split_file import read_split, template_of
 from core.data.splits import SplitFractions, cut_classes
 from core.data.templates import require_template
-from core.streams import printable
+from core.streams import one_line, printable
 
 _SAMPLED_FILES = 100_000  # up to this many files, content fingerprints look into the files
 _SAMPLE_BYTES = 4096
@@ -232,10 +239,11 @@ def _own_names(layout: FolderLayout, folders: tuple[str, ...]) -> tuple[str, ...
         named = read_classnames(maps[0], folders) if maps else {name: name for name in folders}
     names = tuple(named[folder] for folder in folders)
     for name in names:
-        if name != printable(name):
+        if problem := name_problem(name):
             raise ValueError(
-                f"{layout.images}: the class name '{printable(name)}' is not UTF-8, so no prompt "
-                "can be made of it; rename its folder"
+                f"{layout.images}: the class name '{one_line(printable(name))}' {problem}, so no "
+                "prompt can be made of it; rename its folder, or name it in class_names of "
+                "refinelab.json"
             )
     return names
 

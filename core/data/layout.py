@@ -14,18 +14,21 @@ nothing here, and a JSON file beside the images that would not be read. ``refine
 (``folder_settings.py``) declares what cannot be recognized.
 """
 
-import json
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
-from core.data.class_maps import is_class_map
+from core.data.class_maps import CLASSNAMES_NAME, is_class_map, may_name_classes
 from core.data.dataset import SplitName
-from core.data.folder_settings import SETTINGS_NAME, FolderSettings, read_folder_settings
+from core.data.folder_settings import (
+    SETTINGS_NAME,
+    FolderSettings,
+    read_folder_settings,
+    settings_line,
+)
 from core.data.image_files import (
     CONTAINERS,
     files_in,
@@ -45,7 +48,16 @@ from core.data.part_names import (
 from core.data.part_wrappers import class_places
 from core.data.reading import counted
 from core.data.split_file import PREFIX, read_split
+from core.data.unread_json import (
+    is_split,
+    json_advice,
+    json_of,
+    move_command,
+    require_read_json,
+    split_name_for,
+)
 from core.streams import printable
+from core.suggestions import did_you_mean
 
 _PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _MAX_WRAPPERS = 8
@@ -94,6 +106,7 @@ def find_layout(path: Path) -> FolderLayout:
     if not path.is_dir():
         raise ValueError(
             f"data folder {path} does not exist or is not a folder; check the name and the root"
+            f"{_similar_folder(path)}"
         )
     if (own := _split_file_in(path)) is not None:
         return _with_split(path, own, _image_folder(path, own))
@@ -108,7 +121,7 @@ def find_layout(path: Path) -> FolderLayout:
     if len(chain) > 1 and (inner := _split_file_in(images)) is not None:
         found = _with_split(images, inner, _image_folder(images, inner))
         return replace(found, home=path, notes=(*_wrapper_notes(chain), *found.notes))
-    _require_read_json(chain, settings)
+    require_read_json(chain, settings)
     _require_no_split_above(path, parent)
     found = _by_names(images, settings)
     return replace(
@@ -121,6 +134,24 @@ def find_layout(path: Path) -> FolderLayout:
         ),
         notes=(*_wrapper_notes(chain), *_sibling_notes(path), *found.notes),
     )
+
+
+def _similar_folder(path: Path) -> str:
+    """A suggestion for a path that is no folder: one that is there, spelled in another way."""
+    there = next((p for p in (path, *path.parents) if p.is_dir()), None)
+    if there is None or there == path:
+        return ""
+    name = path.relative_to(there).parts[0]
+    try:
+        names = subfolders(there)
+    except OSError:
+        return ""
+    same = next((n for n in names if spelled_alike(n) == spelled_alike(name)), None)
+    if same is not None and same.casefold() == name.casefold():
+        return f"; did you mean {same!r}?"
+    if same is not None:
+        return f"; {same!r} ({same!a}) there has its accents in another Unicode form"
+    return did_you_mean(name, names)
 
 
 def _with_split(home: Path, split_file: Path, images: Path) -> FolderLayout:
@@ -184,18 +215,18 @@ def _with_parts(
         raise ValueError(
             f"{images}: {', '.join(parts.values())} look like the parts of a dataset, but "
             f"{with_images[0]!r} ({len(with_images)} such folders) holds images too; move it away, "
-            f"or write {SETTINGS_NAME} there with {_line('ignore', with_images)} to leave it out, "
-            f"or {_line('layout', 'classes')} if all of them are classes"
+            f"or write {SETTINGS_NAME} there with {settings_line('ignore', with_images)} to "
+            f"leave it out, or {settings_line('layout', 'classes')} if all of them are classes"
         )
     if not {"train", "test"} <= set(parts):
         absent: SplitName = "train" if "train" not in parts else "test"
         there = " and ".join(f"{folder}/" for folder in parts.values())
         raise ValueError(
             f"{images} has {there} but no {absent}/; rename the part to {absent} on to {absent}/, "
-            f"or write {SETTINGS_NAME} there with {_line('parts', _renamed(parts, absent))}"
+            f"or write {SETTINGS_NAME} there with {settings_line('parts', _renamed(parts, absent))}"
         )
     places, notes = class_places(images, parts)
-    _require_read_json([images / place for place in places.values()], settings, images)
+    require_read_json([images / place for place in places.values()], settings, images)
     return FolderLayout(
         kind="parts",
         home=images,
@@ -223,7 +254,7 @@ def _one_each(images: Path, named: Mapping[str, SplitName]) -> dict[SplitName, s
             raise ValueError(
                 f"{images}: {parts[part]!r} and {folder!r} both mean the {part} part; rename one, "
                 f"or write {SETTINGS_NAME} there with "
-                f"{_line('parts', {'train': '...', 'val': '...', 'test': '...'})}"
+                f"{settings_line('parts', {'train': '...', 'val': '...', 'test': '...'})}"
             )
         parts[part] = folder
     return parts
@@ -245,7 +276,8 @@ def _require_no_lone_part(images: Path, folders: Sequence[str]) -> None:
             raise ValueError(
                 f"{images}: {folder!r} looks like a part of a dataset, because it holds folders of "
                 "images; name the parts train/, val/ and test/, or "
-                f"write {SETTINGS_NAME} there with {_line('layout', 'classes')} if it is a class"
+                f"write {SETTINGS_NAME} there with {settings_line('layout', 'classes')} if it is a "
+                "class"
             )
 
 
@@ -266,8 +298,16 @@ def _require_classes(images: Path, folders: Sequence[str]) -> None:
             f"folders ({some}, ...), so they look like parts or domains, not classes; name parts "
             f"train/, val/ and test/, give one of them as folder/{images / like_parts[0]}, or "
             f"write {SETTINGS_NAME} there with "
-            f"{_line('parts', {'train': '...', 'test': '...'})} or {_line('layout', 'classes')}"
+            f"{settings_line('parts', _guessed_parts(like_parts))} or "
+            f"{settings_line('layout', 'classes')}"
         )
+
+
+def _guessed_parts(folders: Sequence[str]) -> dict[str, str]:
+    """The parts that names say (``train_a``, ``test_b``), with dots for what they do not say."""
+    said = {name: found.part for name in folders if (found := part_name(name)) is not None}
+    guessed: dict[str, str] = {"train": "...", "test": "..."}
+    return guessed | {part: name for name, part in said.items()}
 
 
 def _require_no_parts_inside(images: Path, inside: Mapping[str, set[str]]) -> None:
@@ -281,7 +321,7 @@ def _require_no_parts_inside(images: Path, inside: Mapping[str, set[str]]) -> No
     raise ValueError(
         f"{images}: the class folders hold parts ({holder}/{min(inside[holder])}, "
         "...); turn the tree round to <part>/<class>/<image>, or write "
-        f"{SETTINGS_NAME} there with {_line('layout', 'classes')} to ignore the parts"
+        f"{SETTINGS_NAME} there with {settings_line('layout', 'classes')} to ignore the parts"
     )
 
 
@@ -340,8 +380,8 @@ def _require_clear_metadata(images: Path, folders: Sequence[str], kept: Sequence
         raise ValueError(
             f"{images}: {unclear[0]!r} holds images, like {_some(kept)}, but its name is one of a "
             f"folder for annotations; write {SETTINGS_NAME} there with "
-            f"{_line('layout', 'classes')} if it is a class, or {_line('ignore', unclear)} to "
-            "leave it out"
+            f"{settings_line('layout', 'classes')} if it is a class, or "
+            f"{settings_line('ignore', unclear)} to leave it out"
         )
 
 
@@ -403,12 +443,12 @@ def _set_aside(place: Path, folders: Sequence[str]) -> list[str]:
     """A line for folders that are left out. Raises ValueError where one holds a split file."""
     for folder in folders:
         for file in islice((place / folder).rglob("*.json"), _MAX_JSON):
-            if file.name.startswith(PREFIX) or _is_split(_json_of(file)):
-                name = file.name if file.name.startswith(PREFIX) else _split_name(file)
+            if file.name.startswith(PREFIX) or is_split(json_of(file)):
+                name = file.name if file.name.startswith(PREFIX) else split_name_for(file)
                 raise ValueError(
                     f"{file} is not read: a split file is named {PREFIX}<Name>.json and is beside "
-                    f"the images; {_move(file, place / name)}, or write {SETTINGS_NAME} there with "
-                    f"{_line('ignore', [folder])}"
+                    f"the images; {move_command(file, place / name)}, or write {SETTINGS_NAME} "
+                    f"there with {settings_line('ignore', [folder])}"
                 )
     return [f"{_some([f'{name}/' for name in folders])}: not class folders"] if folders else []
 
@@ -443,6 +483,12 @@ def _beside(
     ]
     if files:
         found.append(f"{_some(files)}: files beside the images that are not read")
+        found += [
+            f"{printable(name)} is not read: names of the classes are read from {CLASSNAMES_NAME}, "
+            "one line a class, the folder and its name"
+            for name in files
+            if not split_name and may_name_classes(name)
+        ]
     for outer, inner in pairwise(chain):
         others = [name for name in subfolders(outer) if name not in (inner.name, *settings.ignore)]
         found += _set_aside(outer, others)
@@ -470,72 +516,6 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(printable, names[:5])) + more
 
 
-def _require_read_json(
-    folders: Sequence[Path], settings: FolderSettings, home: Path | None = None
-) -> None:
-    """Refuse a JSON file beside the images that would not be read. ``home``: where it would be
-    read, if not in its own folder.
-    """
-    for folder in folders:
-        for name in files_in(folder):
-            if (
-                name.lower().endswith(".json")
-                and name not in settings.ignore
-                and (home is not None or name != SETTINGS_NAME)
-                and not is_system(name)
-            ):
-                advice = _json_advice(folder / name, home)
-                raise ValueError(f"{folder / name} is not read: {advice}")
-
-
-def _json_advice(file: Path, home: Path | None = None) -> str:
-    """What to do with a JSON file that is not read, from what is in it."""
-    place = "beside it" if home is None else f"in {home}"
-    leave_out = f"write {SETTINGS_NAME} {place} with {_line('ignore', [file.name])}"
-
-    def move(name: str) -> str:
-        return _move(file.name, name) if home is None else _move(file, home / name)
-
-    found = _json_of(file)
-    if _is_split(found):
-        return f"a split file is named {PREFIX}<Name>.json; {move(_split_name(file))}"
-    if file.name.casefold().startswith("refinelab"):
-        return f"the settings of a folder are in {SETTINGS_NAME}; {move(SETTINGS_NAME)}"
-    if isinstance(found, dict) and found and all(isinstance(v, str) for v in found.values()):
-        return (
-            f"class names are the key class_names of {SETTINGS_NAME}, "
-            f'{{"class_names": {{"<folder>": "<name>", ...}}}}; otherwise {leave_out}'
-        )
-    return (
-        f"a split file is named {PREFIX}<Name>.json and holds "
-        '{"train": [["<path>", <label>, "<class name>"], ...], "val": [...], "test": [...]}; '
-        f"if it does not belong to the data, {leave_out}"
-    )
-
-
-def _move(source: object, target: object) -> str:
-    return shlex.join(["mv", str(source), str(target)])
-
-
-def _split_name(file: Path) -> str:
-    """The name that a split file should have: ``split_zhou_Pets.json`` for ``split_Pets.json``."""
-    stem = "".join(c for c in file.stem if c.isalnum() or c == "_")
-    prefixes = (p for p in (PREFIX, "split_", "split") if stem.lower().startswith(p))
-    return f"{PREFIX}{stem[len(next(prefixes, '')) :] or 'X'}.json"
-
-
-def _json_of(file: Path) -> object:
-    try:
-        found: object = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found
-
-
-def _is_split(found: object) -> bool:
-    return isinstance(found, dict) and all(isinstance(found.get(part), list) for part in PARTS)
-
-
 def _require_no_split_above(path: Path, parent: Path) -> None:
     """Refuse an image folder whose split file, under a name that is not read, is in its parent."""
     try:
@@ -543,16 +523,12 @@ def _require_no_split_above(path: Path, parent: Path) -> None:
     except OSError:
         return
     for name in names:
-        if name.startswith(PREFIX) or not _is_split(found := _json_of(parent / name)):
+        if name.startswith(PREFIX) or not is_split(found := json_of(parent / name)):
             continue
         assert isinstance(found, dict)
         rows = [row for part in PARTS for row in found[part] if isinstance(row, list) and row]
         if rows and _num_present(path, [str(row[0]) for row in rows]):
-            raise ValueError(f"{parent / name} is not read: {_json_advice(parent / name)}")
-
-
-def _line(key: str, value: object) -> str:
-    return json.dumps({key: value})
+            raise ValueError(f"{parent / name} is not read: {json_advice(parent / name)}")
 
 
 def _split_file_in(folder: Path, *, several_is_none: bool = False) -> Path | None:

@@ -6,6 +6,7 @@ import os
 import pytest
 from PIL import Image
 
+from core.clip.tokenizer import Tokenizer
 from core.data.folder import find_layout, read_folder
 from core.data.part_names import part_name
 
@@ -484,6 +485,72 @@ def test_names_that_are_one_prompt_are_noted(tmp_path, twin):
     assert not read_folder(make(tmp_path / "x", "", classes=("redcar", "red car"))).reading.notes
 
 
+@pytest.mark.parametrize(
+    ("one", "twin"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("a&amp;b", "a&b"),
+        ("it\u2019s", "it's"),
+        ("\ufb01sh", "fish"),
+        ("\uff26ish", "fish"),
+    ],
+)
+def test_names_that_the_tokenizer_makes_one_are_noted(tmp_path, one, twin):
+    notes = read_folder(make(tmp_path, "", classes=(one, twin, "owl"))).reading.notes
+    assert any("differ only in the spelling of their characters" in note for note in notes)
+    encode = Tokenizer().encode
+    assert encode(one) == encode(twin)  # why they are one prompt
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb"])
+def test_a_control_character_in_a_class_name_is_refused(tmp_path, name):
+    tree = make(tmp_path / "a", "", classes=(name, "owl"))
+    with pytest.raises(ValueError, match="holds a control character") as told:
+        read_folder(tree)
+    assert "\n" not in str(told.value)
+    rows = [["owl/0.png", 0, "owl"], ["owl/1.png", 1, name]]
+    split = {"train": rows, "val": [], "test": rows}
+    (tree / "split_zhou_X.json").write_text(json.dumps(split), encoding="utf-8-sig")
+    with pytest.raises(ValueError, match=r"train\[1\].*holds a control character"):
+        read_folder(tree)
+
+
+def test_a_split_file_may_begin_with_a_byte_order_mark(tmp_path):
+    tree = make(tmp_path, "")
+    (tree / "split_zhou_X.json").write_text(split_of(tree), encoding="utf-8-sig")
+    assert counts(read_folder(tree)) == [3, 0, 3]
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "labels.csv", "Class.txt"])
+def test_a_file_that_seems_to_name_the_classes_is_told(tmp_path, name):
+    (make(tmp_path, "") / name).write_text("")
+    told = read_folder(tmp_path).reading.ignored
+    assert any(f"{name} is not read: names of the classes are read from" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("Birds", "did you mean 'birds'"),
+        ("bird", "did you mean 'birds'"),
+        ("Birds/train", "did you mean 'birds'"),
+        ("caf\u00e9", "accents in another Unicode form"),
+    ],
+)
+def test_a_folder_of_another_spelling_is_suggested(tmp_path, typed, hint):
+    for name in ("birds", "cafe\u0301"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="does not exist") as told:
+        read_folder(tmp_path / typed)
+    assert hint in str(told.value)
+
+
+def test_names_that_mean_parts_are_in_the_line_to_write(tmp_path):
+    make(tmp_path, "train_a", "test_b")
+    with pytest.raises(ValueError, match=r'{"train": "train_a", "test": "test_b"}'):
+        read_folder(tmp_path)
+
+
 def test_names_that_say_nothing_are_noted(tmp_path):
     wnids = read_folder(make(tmp_path / "a", "", classes=("n01440764", "n01443537")))
     numbers = read_folder(make(tmp_path / "b", "", classes=("0", "1", "10")))
@@ -497,6 +564,8 @@ def test_names_that_say_nothing_are_noted(tmp_path):
         "n1 big cat\nn2 dog, small\nn 3 night owl\n",
         "n1\tbig cat\nn2\tdog, small\nn 3\tnight owl\n",
         'n1,big cat\r\nn2,"dog, small"\r\n\r\nn 3,night owl',
+        'folder,name\n"n1","big cat"\nn2,"dog, small"\n"n 3","night owl"\n',
+        "Class ID\tClass Name\nn1\tbig cat\nn2\tdog, small\nn 3\tnight owl\n",
         "\ufeffn 3  night owl\nn2 dog, small\nn1 big cat",
     ],
 )
@@ -521,6 +590,7 @@ def test_classnames_file(tmp_path, text, place, name):
         ("a\nb\n", r"txt:1: 'a' must be a class folder"),
         ("bb two\na one", r"txt:1: 'bb two' .*did you mean 'b'"),
         ("", "no name for the class folder"),
+        ("a\tone\textra\nb\ttwo\na b\tthree", r"txt:1: .* has 3 columns; keep two"),
     ],
 )
 def test_wrong_classnames_files(tmp_path, text, message):
