@@ -48,20 +48,31 @@ MIN_DIGEST = 8  # hex digits of a sha256 in a tag's address
 
 log = logging.getLogger(__name__)
 
-# What makes another model of the same class; the rest of a configuration is about training.
-SHAPING = frozenset(
+# What a configuration says about training, or shows in the tensors of the file; whatever else differs
+# makes another model of the same tensors.
+TRAINING = frozenset(
+    {"patch_dropout", "ls_init_value", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
+)
+UNUSED_PARTS = ("timm_", "hf_")  # of towers that are not native; what names such a tower counts
+FOREIGN = frozenset({"timm_model_name", "hf_model_name", "hf_tokenizer_name"})
+TOP_LEVEL = frozenset(
     {
-        "layers",
-        "width",
-        "head_width",
-        "heads",
-        "mlp_ratio",
-        "patch_size",
-        "image_size",
-        "context_length",
-        "vocab_size",
+        "embed_dim",
+        "vision_cfg",
+        "text_cfg",
+        "quick_gelu",
+        "custom_text",
+        "multimodal_cfg",
+        "init_logit_scale",
+        "init_logit_bias",
+        "nonscalar_logit_scale",
+        "cast_dtype",
+        "output_dict",
+        "preprocess_cfg",
     }
 )
+# Keyword arguments that state what a layer does without them.
+DEFAULT_ARGUMENTS = {"norm_kwargs": {"eps": 1e-5}, "act_kwargs": {"approximate": "none"}}
 # What a different size of these tensors implies about the file.
 SIZED_BY = {
     "visual.positional_embedding": "a different image size or patch size",
@@ -256,28 +267,41 @@ def _note(text: str) -> None:
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two descriptions of a model disagree on, with open_clip's defaults filled in."""
+    """What two descriptions of a model disagree on, with open_clip's defaults filled in.
+
+    A key that is not known differs unless it is off: what it changes is not known either.
+    """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     found: dict[str, tuple[Any, Any]] = {}
     if not theirs:
         return found
+    widths = theirs.get("embed_dim"), ours.get("embed_dim")
+    if widths[0] != widths[1]:
+        found["embed_dim"] = widths
     for part, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
         known = vars(kind())
         one, two = ({**known, **(c.get(part) or {})} for c in (theirs, ours))
-        found |= {
-            f"{part}.{key}": (one[key], two[key])
-            for key in known
-            if key in SHAPING and _plain(one[key]) != _plain(two[key])
-        }
-    widths = theirs.get("embed_dim"), ours.get("embed_dim")
-    return found if widths[0] == widths[1] else {"embed_dim": widths, **found}
+        for key in one:
+            pair = one[key], two.get(key)
+            if _shaping(key) and _plain(key, pair[0]) != _plain(key, pair[1]):
+                found[f"{part}.{key}"] = pair
+    unknown = {k: (v, None) for k, v in theirs.items() if k not in TOP_LEVEL}
+    return found | {key: pair for key, pair in unknown.items() if _plain(key, pair[0]) is not None}
 
 
-def _plain(value: Any) -> Any:
-    """A square size by its side."""
-    sides = set(value) if isinstance(value, list | tuple) else {value}
-    return sides.pop() if len(sides) == 1 else tuple(value)
+def _shaping(key: str) -> bool:
+    return key in FOREIGN or not (key in TRAINING or key.startswith(UNUSED_PARTS))
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A square size by its side; None for what is off, or says what a layer does anyway."""
+    if isinstance(value, dict):
+        default = DEFAULT_ARGUMENTS.get(key, {})
+        return {k: v for k, v in value.items() if v != default.get(k)} or None
+    if isinstance(value, list | tuple):
+        return value[0] if value and all(side == value[0] for side in value) else list(value)
+    return None if value is False else value
 
 
 def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype) -> FrozenCLIP:

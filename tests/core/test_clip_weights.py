@@ -360,10 +360,63 @@ def test_the_configuration_of_another_model_is_refused(state, tmp_path, part, ke
         load_clip("small-16", str(file))
 
 
+@pytest.mark.usefixtures("notes")
+@pytest.mark.parametrize(
+    ("part", "key", "value", "same"),
+    [
+        ("vision_cfg", "pool_type", "avg", "tok"),
+        ("vision_cfg", "norm_kwargs", {"eps": 0.1}, {"eps": 1e-5}),
+        ("vision_cfg", "act_kwargs", {"approximate": "tanh"}, {}),
+        ("vision_cfg", "qk_norm", True, False),
+        ("text_cfg", "no_causal_mask", True, False),
+        ("text_cfg", "pool_type", "first", "argmax"),
+        ("text_cfg", "hf_tokenizer_name", "other", None),
+        ("text_cfg", "rotary", 2, None),  # unknown to open_clip
+        ("vision_cfg", "patch_dropout", None, 0.5),  # for training only
+    ],
+)
+def test_every_key_that_makes_another_model_is_refused(state, tmp_path, part, key, value, same):
+    save_file(state, tmp_path / "clip.safetensors")
+    model = tiny_config()
+    model[part] = {**model[part], key: same}
+    file = put_beside(tmp_path / "clip.safetensors", CONFIG, model_cfg=model)
+    assert load_clip("small-16", str(file)).spec.quick_gelu is False
+    if value is not None:
+        model[part] = {**model[part], key: value}
+        file = put_beside(tmp_path / "clip.safetensors", CONFIG, model_cfg=model)
+        with pytest.raises(ValueError, match=rf"another model than 'small-16': .* {part}.{key} "):
+            load_clip("small-16", str(file))
+
+
+@pytest.mark.parametrize(
+    ("tower", "key", "value", "same"),
+    [
+        ("vision_config", "hidden_act", "relu", "quick_gelu"),
+        ("text_config", "hidden_act", "gelu_new", "quick_gelu"),
+        ("vision_config", "layer_norm_eps", 0.1, 1e-5),
+        ("text_config", "layer_norm_eps", 1e-6, 1e-5),
+        ("text_config", "eos_token_id", 5, 2),
+    ],
+)
+def test_what_transformers_does_and_open_clip_does_not_is_refused(
+    state, tmp_path, tower, key, value, same
+):
+    save_file(as_transformers(state), tmp_path / "model.safetensors")
+    config = transformers_config()
+    config[tower] = {**config[tower], key: same}
+    file = put_beside(tmp_path / "model.safetensors", "config.json", **config)
+    assert load_clip("small-16", str(file)).spec.quick_gelu
+    config[tower] = {**config[tower], key: value}
+    file = put_beside(tmp_path / "model.safetensors", "config.json", **config)
+    with pytest.raises(ValueError, match=rf"another model: it has {tower}.{key} {value!r}"):
+        load_clip("small-16", str(file))
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"model_cfg": {**tiny_config(), "quick_gelu": "yes"}},
+        {"model_cfg": {**tiny_config(), "quick_gelu": None}},
         {"model_cfg": {**tiny_config(), "vision_cfg": [1]}},
         {"preprocess_cfg": [1]},
         {"preprocess_cfg": {"mean": 3}},
