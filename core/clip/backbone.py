@@ -36,7 +36,7 @@ from core.clip.weights import (
     read_state_dict,
     weights_path,
 )
-from core.finite import check_finite
+from core.finite import check_finite, check_real
 from core.program import command_line
 from core.suggestions import did_you_mean
 from core.tensor_files import DOWNLOAD, first_line
@@ -44,6 +44,7 @@ from core.tensor_files import DOWNLOAD, first_line
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
 HUB_FOLDER = "models--"
+SCALES = (1e-3, 1e4)  # of logits; a trained CLIP has about 100
 MIN_DIGEST = 8  # hex digits of a sha256 in a tag's address
 
 log = logging.getLogger(__name__)
@@ -410,9 +411,22 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
                 f"weights {source} do not fit the model: the file {problem} {len(keys)} tensors, "
                 f"first {keys[0]!r}; check the model name"
             )
+    check_real({key: state[key] for key in own}, f"weights {source}")
     model.load_state_dict(state)
-    scale = {"logit_scale": model.get_parameter("logit_scale").detach().exp()}
-    check_finite(scale, f"weights {source}, exp(logit_scale)", f"the file is damaged; {DOWNLOAD}")
+    _check_scale(model.get_parameter("logit_scale"), source)
+
+
+def _check_scale(log_scale: Tensor, source: str) -> None:
+    """Raise ValueError for a scale that no training gives: CLIP keeps it at 100 or below."""
+    scale = log_scale.detach().exp()
+    what = f"weights {source}, exp(logit_scale)"
+    check_finite({"logit_scale": scale}, what, f"the file is damaged; {DOWNLOAD}")
+    smallest, largest = SCALES
+    if not smallest <= float(scale.min()) <= float(scale.max()) <= largest:
+        raise ValueError(
+            f"{what} is {float(scale.max()):.3g}, but a trained CLIP has {smallest} to "
+            f"{largest:.0f}: the file is damaged; {DOWNLOAD}"
+        )
 
 
 def _native_config(name: str) -> dict[str, Any]:

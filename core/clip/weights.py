@@ -15,7 +15,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from torch import Tensor
 
 from core.clip.torchscript import is_torchscript, read_torchscript
-from core.finite import check_finite
+from core.finite import check_finite, check_real
 from core.tensor_files import DOWNLOAD, is_safetensors, load_torch, read_safetensors
 
 # OpenAI's archives store these numbers as tensors beside the weights; no other format does.
@@ -26,6 +26,7 @@ URL_CACHE = Path("~/.cache/clip")
 WHAT = "weights file"
 # What training on several devices and compiling put in front of names.
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
+COUNTERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
 NESTED = ("state_dict", "model_state_dict", "model")
 
 
@@ -55,6 +56,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     a number that is not finite in float32.
     """
     state = _read(weights_path(str(path)))
+    # A single integer is a size or a counter; whether it is a weight shows with the model.
+    whole = {name for name, value in state.items() if not value.dim() or COUNTERS.search(name)}
+    check_real(state, f"{WHAT} {path}", whole=whole)
     single = {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.weights import tensors_of
-from core.finite import check_finite
+from core.finite import check_finite, check_real
 from core.tensor_files import is_safetensors, load_torch, read_safetensors
 
 WHAT = "checkpoint"
@@ -132,6 +132,9 @@ def load_published(
         )
     wanted = {ours: theirs for ours, theirs in names.items() if theirs is not None}
     _check_names(published, set(wanted.values()), unused)
+    counters = {theirs for ours, theirs in wanted.items() if not own[ours].is_floating_point()}
+    used = {theirs: published.tensors[theirs] for theirs in wanted.values()}
+    check_real(used, f"{WHAT} {published.path}", whole=counters)
     found = {ours: _matrix(published.tensors[theirs]) for ours, theirs in wanted.items()}
     single = {wanted[k]: v.to(own[k].dtype) for k, v in found.items()}
     check_finite(single, f"{WHAT} {published.path}", "the training diverged or the file is damaged")

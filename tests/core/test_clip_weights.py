@@ -602,10 +602,45 @@ def test_weights_that_are_not_finite_name_the_tensor(state, tmp_path, name, valu
         load_clip("small-16", str(tmp_path / "half.bin"))
 
 
+@pytest.mark.parametrize("name", ["visual.proj", "logit_scale"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_in_other_number_kinds_name_the_tensor(state, tmp_path, name, dtype):
+    torch.save({**state, name: state[name].to(dtype)}, tmp_path / "odd.pt")
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(ValueError, match=rf"odd.pt holds {kind} in the tensor '{name}'; weights"):
+        load_clip("small-16", str(tmp_path / "odd.pt"))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta"])
+def test_tensors_without_their_numbers_are_named(state, tmp_path, kind):
+    projection = state["visual.proj"]
+    odd = projection.to_sparse() if kind == "sparse" else projection.to("meta")
+    torch.save({**state, "visual.proj": odd}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"odd.pt holds .* tensor 'visual.proj'|odd.pt cannot be"):
+        load_clip("small-16", str(tmp_path / "odd.pt"))
+
+
+def test_a_packed_projection_of_integers_is_named(state, tmp_path):
+    theirs, key = as_transformers(state), "text_model.encoder.layers.1.self_attn.k_proj.bias"
+    theirs[key] = theirs[key].to(torch.int8)  # the packing of all three would cast it
+    save_file(theirs, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"holds int8 in the tensor '{key}'"):
+        load_clip("small-16", str(tmp_path / "model.safetensors"))
+
+
 def test_a_scale_whose_exponential_overflows_is_refused(state, tmp_path):
     save_file({**state, "logit_scale": torch.tensor(1000.0)}, tmp_path / "loud.safetensors")
     with pytest.raises(ValueError, match=r"exp\(logit_scale\) holds an infinity"):
         load_clip("small-16", str(tmp_path / "loud.safetensors"))
+
+
+@pytest.mark.parametrize("value", [-300.0, -9.0, 12.0, 80.0])
+def test_a_scale_that_no_training_gives_is_refused(state, tmp_path, value):
+    save_file({**state, "logit_scale": torch.tensor(value)}, tmp_path / "odd.safetensors")
+    with pytest.raises(
+        ValueError, match=r"odd.safetensors, exp\(logit_scale\) is .*, but a trained CLIP has"
+    ):
+        load_clip("small-16", str(tmp_path / "odd.safetensors"))
 
 
 @pytest.mark.parametrize(
