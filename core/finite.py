@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-
 REAL = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 

@@ -49,8 +49,8 @@ MIN_DIGEST = 8  # hex digits of a sha256 in a tag's address
 
 log = logging.getLogger(__name__)
 
-# What a configuration says about training, or shows in the tensors of the file; whatever else differs
-# makes another model of the same tensors.
+# What a configuration says about training, or shows in the tensors of the file; whatever else
+# differs makes another model of the same tensors.
 TRAINING = frozenset(
     {"patch_dropout", "ls_init_value", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
 )

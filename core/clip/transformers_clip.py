@@ -121,7 +121,7 @@ def model_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsupported(config: Mapping[str, Any]) -> str:
-    """What ``config.json`` has that open_clip's CLIP does not do and no tensor shows; else empty."""
+    """What ``config.json`` has that open_clip's CLIP does not do and no tensor shows, or empty."""
     for name in ("vision", "text"):
         tower = _tower(config, name)
         activation = tower.get("hidden_act", QUICK_GELU)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.clip.torchscript import is_torchscript, read_torchscript
 from core.finite import check_finite, check_real
-from core.tensor_files import DOWNLOAD, is_safetensors, load_torch, read_safetensors
+from core.tensor_files import DOWNLOAD, check_size, is_safetensors, load_torch, read_safetensors
 
 # OpenAI's archives store these numbers as tensors beside the weights; no other format does.
 OPENAI_SIZES = frozenset({"input_resolution", "context_length", "vocab_size"})
@@ -70,6 +70,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if is_safetensors(path):
         return read_safetensors(path, WHAT)
     if is_torchscript(path):
+        check_size(path, WHAT)
         try:
             return read_torchscript(path)
         except ValueError as error:
