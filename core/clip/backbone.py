@@ -409,11 +409,17 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
         if keys:
             raise ValueError(
                 f"weights {source} do not fit the model: the file {problem} {len(keys)} tensors, "
-                f"first {keys[0]!r}; check the model name"
+                f"first {keys[0]!r}{_instead(unknown) if problem == 'lacks' else ''}; check the "
+                "model name"
             )
     check_real({key: state[key] for key in own}, f"weights {source}")
     model.load_state_dict(state)
     _check_scale(model.get_parameter("logit_scale"), source)
+
+
+def _instead(unknown: list[str]) -> str:
+    """The names that a file has in place of those it lacks."""
+    return f", and has {len(unknown)} others, first {unknown[0]!r}" if unknown else ""
 
 
 def _check_scale(log_scale: Tensor, source: str) -> None:

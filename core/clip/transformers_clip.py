@@ -80,6 +80,10 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 found[name] = tensor
         else:
             found[NAMES.get(name, name)] = tensor
+    for twice in sorted(set(TRANSPOSED.values()) | set(NAMES.values())):
+        theirs = next(k for k, v in (TRANSPOSED | NAMES).items() if v == twice)
+        if twice != theirs and {twice, theirs} <= state.keys():
+            raise ValueError(f"the file holds both {twice!r} and {theirs!r}; keep one of them")
     return found | {name: _packed(name, parts) for name, parts in packed.items()}
 
 

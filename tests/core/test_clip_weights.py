@@ -268,7 +268,7 @@ def test_torn_files_are_refused_in_one_line(state, tmp_path):
             load_clip("small-16", str(file))
         assert "\n" not in str(caught.value)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="the file lacks"):
+    with pytest.raises(ValueError, match="holds no tensors by name, .* it is a list; save"):
         load_clip("small-16", str(tmp_path / "list.pt"))
 
 
@@ -626,6 +626,42 @@ def test_a_packed_projection_of_integers_is_named(state, tmp_path):
     save_file(theirs, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=f"holds int8 in the tensor '{key}'"):
         load_clip("small-16", str(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("end", ["pt", "safetensors"])
+def test_two_tensors_of_one_name_are_ambiguous(state, tmp_path, prefix, end):
+    def load(tensors):
+        file = tmp_path / f"two.{end}"
+        torch.save(tensors, file) if end == "pt" else save_file(tensors, file)
+        return load_clip("small-16", str(file))
+
+    twice = {**state, f"{prefix}visual.proj": state["visual.proj"].clone()}
+    assert load(twice).spec == load(state).spec
+    twice[f"{prefix}visual.proj"] += 1
+    with pytest.raises(ValueError, match=r"holds two different tensors of the name 'visual.proj'"):
+        load(twice)
+
+
+def test_what_a_file_holds_instead_is_said(state, tmp_path):
+    file = tmp_path / "a.pt"
+    for content, said in (
+        ({f"clip.{k}": v for k, v in state.items()}, "has 86 others, first 'clip.ln_final.bias'"),
+        ({"model_ema": state}, r"holds no tensors by name, .* the keys 'model_ema'; save"),
+        ({"a": {"b": state}}, r"the keys 'a'; save"),
+        ([state], r"it is a list; save"),
+    ):
+        torch.save(content, file)
+        with pytest.raises(ValueError, match=said):
+            load_clip("small-16", str(file))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save_file(state, folder / "model.fp16.safetensors")
+    with pytest.raises(ValueError, match=r"holds none of .*, but model.fp16.safetensors; give"):
+        load_clip("small-16", str(folder))
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds a model in several files \(model.safetensors.ind"):
+        load_clip("small-16", str(folder))
 
 
 def test_a_scale_whose_exponential_overflows_is_refused(state, tmp_path):

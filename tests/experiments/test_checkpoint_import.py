@@ -268,6 +268,13 @@ def test_a_bare_state_dict_and_several_devices(tmp_path):
     assert torch.equal(model.method.ctx, ctx)
 
 
+def test_two_prompts_of_one_name_are_ambiguous(tmp_path):
+    ctx = torch.randn(4, 32)
+    torch.save({"prompt_learner.ctx": ctx, "ctx": ctx + 1}, tmp_path / "a")
+    with pytest.raises(ValueError, match="holds two different tensors of the name 'ctx'"):
+        read_published(tmp_path / "a")
+
+
 REFUSED = [
     ({"ctx": None}, "CoOp", {}, "lacks 1 tensors, first 'ctx'; is it from another method"),
     ({"meta_net.linear1.bias": torch.ones(2)}, "CoOp", {}, "also holds 1 .* 'meta_net.linear1"),
