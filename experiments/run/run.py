@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from core.seeding import Seeds
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
+from core.store.own_files import file_checksums
 from core.store.predictions import PredictedClasses, write_predictions
 from core.store.record import Cost, Evaluation, RunRecord, read_record
 from core.store.settings import read_config, write_config
@@ -143,10 +144,9 @@ def run(
         except (DivergedError, NotFiniteError) as error:
             if learn is not None or not built.model.trainable():
                 raise  # nothing was trained that could have diverged
-            return replace(record, status="diverged", message=str(error))
+            return _diverged(record, run_dir, str(error))
         ended = time.perf_counter()
-        write_correct_images(run_dir, [score.correct for score in scores])
-        write_predictions(run_dir, [score.predicted for score in scores])
+        files = _write_scores(run_dir, scores)
         cost = Cost(
             train_seconds=result.seconds,
             evaluate_seconds=ended - trained,
@@ -160,8 +160,21 @@ def run(
             evaluations=tuple(score.evaluation for score in scores),
             cost=cost,
             selected_epoch=result.selected_epoch,
+            files_sha256=files,
             weights_sha256=sha256 if learned_state(built.model) else "",
         )
+
+
+def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
+    files = file_checksums(run_dir)
+    return replace(record, status="diverged", message=message, files_sha256=files)
+
+
+def _write_scores(run_dir: Path, scores: Sequence["Score"]) -> dict[str, str]:
+    """Write the scores of a run image by image; returns the checksums of all its files."""
+    write_correct_images(run_dir, [score.correct for score in scores])
+    write_predictions(run_dir, [score.predicted for score in scores])
+    return file_checksums(run_dir)
 
 
 def train(built: Assembly, log: Progress) -> FitResult:

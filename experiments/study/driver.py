@@ -292,6 +292,12 @@ class Driver:
             self.open[cell.identity] = cell
             return None
         if record.status == "finished":
+            if record.config_sha256 and not has_config(self.study_dir / cell.identity):
+                self.progress.note(
+                    f"{cell.label}: {CONFIG_NAME} is missing in {self.study_dir / cell.identity}; "
+                    "its scores are kept, but its model cannot be built again: restore the file, "
+                    "or delete the folder and repeat the command"
+                )
             self.skipped.append(cell)
         else:
             self.ended[record.status].append(cell)
