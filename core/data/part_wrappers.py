@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 
 from core.data.dataset import SplitName
 from core.data.image_files import CONTAINERS, has_direct_images, has_images, is_system, subfolders
+from core.data.part_names import PARTS, part_name
 from core.data.split_file import PREFIX
 from core.streams import printable
 
@@ -21,16 +22,15 @@ def class_places(
     Raises ValueError for a part with its images directly in one folder.
     """
     notes = []
-    kept = dict(parts)
+    kept = {part: parts[part] for part in PARTS if part in parts}
     if "val" in kept and _is_empty(images / kept["val"]):
         notes.append(f"{printable(kept.pop('val'))}/ is empty and is left out: there is no val")
     places = dict(kept)
     for _ in range(_MAX_WRAPPERS):
         wrapped = _wrapped(images, places)
         _require_class_folders(images, [p for p in places.values() if not subfolders(images / p)])
-        if len(wrapped) < len(places):
-            named = [p for p in wrapped.values() if PurePath(p).name.casefold() in CONTAINERS]
-            _require_class_folders(images, named)
+        some = len(wrapped) < len(places)
+        _require_class_folders(images, [p for p in wrapped.values() if _no_class(p, some)])
         deeper = {p: place for p, place in wrapped.items() if _holds_class_folders(images / place)}
         if not deeper:
             break
@@ -54,6 +54,12 @@ def _wrapped(images: Path, places: Mapping[SplitName, str]) -> dict[SplitName, s
         and not has_direct_images(images / place)
         and all(len(found) == 1 or inside[part][0] not in found for found in inside.values())
     }
+
+
+def _no_class(place: str, beside_classes: bool) -> bool:
+    """Whether the only folder of a part cannot be a class, by its name."""
+    name = PurePath(place).name
+    return part_name(name) is not None or (beside_classes and name.casefold() in CONTAINERS)
 
 
 def _require_class_folders(images: Path, places: Iterable[str]) -> None:

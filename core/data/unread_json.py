@@ -55,6 +55,7 @@ def json_advice(file: Path, home: Path | None = None) -> str:
 
 
 def move_command(source: object, target: object) -> str:
+    """A shell command that gives a file another name."""
     return shlex.join(["mv", str(source), str(target)])
 
 
@@ -66,6 +67,7 @@ def split_name_for(file: Path) -> str:
 
 
 def json_of(file: Path) -> object:
+    """What is in a JSON file; None where it cannot be read."""
     try:
         found: object = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -74,4 +76,5 @@ def json_of(file: Path) -> object:
 
 
 def is_split(found: object) -> bool:
+    """Whether a JSON value has the three lists of a split file."""
     return isinstance(found, dict) and all(isinstance(found.get(part), list) for part in PARTS)

@@ -279,6 +279,10 @@ def test_a_flat_part_beside_class_folders_is_refused(tmp_path):
     make(tmp_path, "val", "test", classes=("images",), count=2)
     with pytest.raises(ValueError, match=r"(val|test)/images holds images directly; expected"):
         read_folder(tmp_path)
+    for part in ("cars_train", "cars_test"):
+        make(tmp_path / "cars", part, classes=(part,), count=2)
+    with pytest.raises(ValueError, match=r"cars_train/cars_train holds images directly; expected"):
+        read_folder(tmp_path / "cars")
 
 
 def test_an_empty_validation_part_is_left_out_and_said(tmp_path):
