@@ -254,10 +254,12 @@ def _note_unknown(name: str, config: Mapping[str, Any], word: MakersWord, path: 
             f"without, as {name!r} says. If with: set experiment.backbone = {name + QUICK!r}; if "
             f"without: put the maker's {OPEN_CLIP_CONFIG} beside the file"
         )
-    if other := word.other_resizing():
+    size = config["vision_cfg"].get("image_size", 224)
+    if other := word.other_preparation(size):
         _note(
-            f"weights {path}: {word.source} prepares images with {other}; here the shorter side is "
-            "resized (bicubic) and the center is cropped"
+            f"weights {path}: {word.source} prepares images with {other}; here RGB images are "
+            f"resized (bicubic, the shorter side to {size}), cropped to the center, scaled to 0-1 "
+            "and normalized"
         )
 
 
