@@ -21,6 +21,7 @@ from analysis.read.results import (
 )
 from analysis.read.shot_curves import curve_rows, point
 from core.store.manifest import read_manifest
+from core.store.own_files import foreign_files
 from core.store.record import RunRecord, record_paths
 from core.store.run_facts import is_own, own_scores, own_target, short_counts, target_scores
 
@@ -185,6 +186,7 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
         names = ", ".join(extra)
         yield f"runs in the folder but not in the manifest are not used ({len(extra)}): {names}"
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
+    yield from _foreign_files(study_dir, finished)
     for key, values in _environment(finished).items():
         if len(values) > 1:
             yield f"the runs differ in {key}: {', '.join(values)}"
@@ -193,6 +195,21 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
     on_purpose = any(c.shots is not None for c in cells)
     if len(shots := _shots(finished)) > 1 and not on_purpose:
         yield f"the runs differ in shots: {', '.join(map(str, shots))}"
+
+
+def _foreign_files(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]:
+    """Scores come from the records; what else a run wrote may have been changed since."""
+    records = {c.identity: c.record for c in cells if c.record is not None}
+    names = [
+        f"{identity}/{name}"
+        for identity, record in records.items()
+        for name in foreign_files(study_dir / identity, record)
+    ]
+    if names:
+        yield (
+            f"files that are not those that their runs wrote ({len(names)}): {', '.join(names)}; "
+            "the scores are those of the records; restore the files, or rerun the runs"
+        )
 
 
 def _fingerprint_notes(records: Sequence[RunRecord]) -> Iterable[str]:

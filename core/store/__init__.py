@@ -29,7 +29,8 @@ file of a newer version is refused and left as it is.
     |       |-- correct.json      which test images were predicted correctly  (correct.py)
     |       |-- predictions.json  the predicted class of every test image, and its confidence
     |       |                     (predictions.py); runs made by old versions lack it
-    |       |-- record.json       makes the run finished, written last  (record.py)
+    |       |-- record.json       makes the run finished, written last  (record.py); it has the
+    |       |                     checksums of the other files  (own_files.py)
     |       |-- inspect/          output of the inspect command
     |       |-- record.json.previous  the old record of a run that was rerun on request
     |       `-- record.json.damaged   the torn record of a run that is rerun

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.store.documents import sealed_document, write_document
 from core.store.names import CORRECT_NAME
+from core.store.own_files import require_own
 from core.store.record import read_record
 
 CORRECT_VERSION = 1
@@ -45,7 +46,7 @@ def write_correct_images(run_dir: Path, images: Sequence[CorrectImages]) -> None
 def read_correct_images(run_dir: Path) -> dict[str, CorrectImages]:
     """Which images a run predicted correctly, by target; empty for a run that did not write it.
 
-    Raises ValueError for a broken file, and for one that its record contradicts.
+    Raises ValueError for a broken file, and for one that is not the run's own.
     """
     path, record = run_dir / CORRECT_NAME, read_record(run_dir)
     if record is None or not record.evaluations or not path.is_file():
@@ -63,4 +64,5 @@ def read_correct_images(run_dir: Path) -> dict[str, CorrectImages]:
         len(f.bits) != -(-f.num_images // 8) for f in found
     ):
         raise ValueError(f"{path} contradicts the record beside it; rerun the run")
+    require_own(path, record)
     return {f.target: f for f in found}

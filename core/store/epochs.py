@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from core.store.names import EPOCHS_NAME
+from core.store.own_files import require_own
+from core.store.record import read_record
 
 CHECKSUM = "crc32"
 
@@ -34,15 +36,18 @@ def epoch_log(run_dir: Path, on_epoch: OnEpoch) -> Iterator[OnEpoch]:
 def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
     """The epochs of a run in order; empty for a run that trained nothing or has no log.
 
-    Raises ValueError for a line that is not a JSON object, or that was changed.
+    Raises ValueError for a line that is not a JSON object or was changed, and for a log that is not
+    the run's own.
     """
     path = run_dir / EPOCHS_NAME
     if not path.is_file():
         return []
     try:
-        return [_epoch(line) for line in path.read_text().splitlines() if line.strip()]
+        epochs = [_epoch(line) for line in path.read_text().splitlines() if line.strip()]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be read: {error}; rerun the run") from error
+    require_own(path, read_record(run_dir))
+    return epochs
 
 
 def _epoch(line: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 from core.store.correct import CorrectImages, read_correct_images
 from core.store.documents import sealed_document, write_document
 from core.store.names import PREDICTIONS_NAME
+from core.store.own_files import require_own
 from core.store.record import Evaluation, read_record
 
 PREDICTIONS_VERSION = 1
@@ -91,6 +92,7 @@ def read_predictions(run_dir: Path) -> dict[str, PredictedClasses]:
         _agrees(found[t], scored[t], correct.get(t)) for t in found
     ):
         raise ValueError(f"{path} contradicts the record beside it; rerun the run")
+    require_own(path, record)
     return found
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,6 +27,7 @@ DIGEST = "digest"
 STATUSES = ("finished", "diverged", "failed")
 
 _FORMAT: Mapping[str, Any] = {"indent": 1, "sort_keys": True, "allow_nan": False}
+_IDENTITY = re.compile(r"[0-9a-f]{12}")
 _TEXTS = (
     *("identity", "variant", "dataset", "protocol", "regime", "selection", "message"),
     *("config_sha256", "weights_sha256"),
@@ -96,7 +98,8 @@ class RunRecord:
     (quarantined after repeated errors); only a finished run has evaluations. ``batch_coupled`` says
     that predictions depended on the test batch. ``config_sha256`` is the hash of the
     configuration's file and ``weights_sha256`` that of the learned weights, "" where nothing was
-    learned or the record is older. ``drawn_per_class`` counts
+    learned or the record is older; ``files_sha256`` has those of the run's other files by name
+    (``core.store.own_files``), and is empty where the record is older. ``drawn_per_class`` counts
     the training images of each trained class: fewer than ``shots`` where a class has no more.
     ``shared_images`` counts the test images that training also saw.
     """
@@ -119,6 +122,7 @@ class RunRecord:
     environment: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
     config_sha256: str = ""
+    files_sha256: Mapping[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
     drawn_per_class: tuple[int, ...] = ()
     shared_images: int = 0
@@ -130,6 +134,9 @@ class RunRecord:
         for name in _TEXTS:
             if not isinstance(value := getattr(self, name), str):
                 raise ValueError(f"{name} must be a text, got {value!r}")
+        hashes = dict(self.files_sha256)
+        if not all(isinstance(text, str) for pair in hashes.items() for text in pair):
+            raise ValueError(f"files_sha256 must be texts by name, got {hashes!r}")
         counts = {"shots": self.shots, "shared_images": self.shared_images}
         counts |= {} if self.seed is None else {"seed": self.seed}
         counts |= {} if self.selected_epoch is None else {"selected_epoch": self.selected_epoch}
@@ -204,6 +211,12 @@ def read_record(run_dir: Path) -> RunRecord | None:
     except ValueError as error:
         kind = NewerSchemaError if isinstance(error, NewerSchemaError) else ValueError
         raise kind(f"{path}: {error}") from error
+
+
+def check_place(run_dir: Path, record: RunRecord) -> None:
+    """Raise ValueError for the record of another run, in a folder that is named by an identity."""
+    if _IDENTITY.fullmatch(run_dir.name) and record.identity != run_dir.name:
+        raise ValueError(f"{run_dir / RECORD_NAME} is the record of run {record.identity}")
 
 
 def read_run(study_dir: Path, identity: str) -> RunRecord | None:

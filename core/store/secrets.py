@@ -1,7 +1,8 @@
 """Passwords and tokens in texts that people and files get to see: one rule, used everywhere.
 
-A secret is the password of a URL in any spelling, the value of a query parameter with a telling
-name, and the value of an environment variable that carries credentials.
+A secret is the password of a URL in any spelling, the value of a parameter of a URL or of a
+connection string with a telling name, and the value of an environment variable that carries
+credentials.
 """
 
 import os
@@ -10,10 +11,32 @@ from collections.abc import Iterator
 from urllib.parse import unquote, unquote_plus
 
 MASK = "***"
-# Both are bounded, so that a long text takes time in proportion to its length.
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s\"'<>]+")
-TELLING = re.compile(r"(?:pass|pwd|token|secret|key|auth|sig|cred)", re.IGNORECASE)
-PARAMETER = re.compile(r"(?P<head>[?&;](?P<name>[^=&;#\s]{1,100})=)(?P<value>[^&;#\s\"'<>]*)")
+# All are bounded, so that a long text takes time in proportion to its length.
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://"
+_PORT = r"\d{1,5}(?:[/?#\s\"'<>,;.)]|$)"
+_LOGIN = rf"(?:[^\s\"'<>:/?#@\[]{{0,100}}:(?!{_PORT})(?:(?!://)[^\n]){{0,200}}?@)?"
+URL = re.compile(
+    rf"(?<=')(?:{_SCHEME}{_LOGIN})[^'\n]{{1,2000}}(?=')"
+    rf"|(?<=\")(?:{_SCHEME}{_LOGIN})[^\"\n]{{1,2000}}(?=\")"
+    rf"|{_SCHEME}{_LOGIN}[^\s\"'<>]*"
+)
+"""A URL in quotes goes to the closing quote, another one to a blank or a quote: a password may hold
+either, and goes to its "@"."""
+TELLING = re.compile(r"pass|pwd?|token|secret|key|auth|sig|cred|jwt|\bcode\b", re.IGNORECASE)
+PARAMETER = re.compile(
+    r"(?P<head>[?&;#](?P<name>[^=&;#\s]{1,100})=)(?P<value>\{[^{}]{0,500}\}|[^&;#]*)"
+)
+CONNECTION = re.compile(
+    r"(?P<head>(?:(?<![A-Za-z0-9_.])|(?<=%3B)|(?<=%26)|(?<=%20))"
+    r"(?:[A-Za-z_-]{0,40}(?:passw(?:or)?d|secret|access_?token|auth_?token|api_?key|access_?key)"
+    r"|pwd?|pass|token)"
+    r"(?:\s{0,3}(?:=|%3D|%253D)\s{0,3}|[\"']\s{0,3}[=:]\s{0,3}))"
+    r"(?!\*\*\*)(?P<value>'[^'\n]*'|\"[^\"\n]*\"|\{[^{}\n]*\}"
+    r"|(?:(?!%3B|%26|%20|%253B)[^\s;&,\"'<>)])+)",
+    re.IGNORECASE,
+)
+"""A telling parameter outside URLs, as in ``host=h password=p`` or encoded in a parameter. Its name
+is a whole word, since settings have names like ``token_weight`` and ``sigma``."""
 IN_PATH = re.compile(r"(?<=:)[^:/@]+(?=@)")
 """What looks like a password elsewhere in a URL, such as in the name of a file."""
 SECRET_VARIABLES = re.compile(
@@ -40,7 +63,8 @@ def without_secrets(text: str, *urls: str | None) -> str:
     }
     for secret in sorted(known, key=len, reverse=True):
         text = _pattern(secret).sub(MASK, text)
-    return URL.sub(lambda found: masked_url(found[0]), text)
+    text = URL.sub(lambda found: masked_url(found[0]), text)
+    return CONNECTION.sub(rf"\g<head>{MASK}", text)
 
 
 def masked_url(url: str) -> str:
@@ -58,8 +82,14 @@ def masked_url(url: str) -> str:
 
 
 def _masked_parameter(found: "re.Match[str]") -> str:
-    telling = TELLING.search(unquote(found["name"])) and found["value"]
-    return f"{found['head']}{MASK}" if telling else found[0]
+    return f"{found['head']}{MASK}" if found["value"] and _tells(found) else found[0]
+
+
+def _tells(parameter: "re.Match[str]") -> bool:
+    """Whether the value of a parameter is a secret, or holds one, as a connection string does."""
+    value = unquote(unquote(parameter["value"]))
+    inner = CONNECTION.search(value) or URL.sub(lambda found: masked_url(found[0]), value) != value
+    return bool(TELLING.search(unquote(parameter["name"])) or inner)
 
 
 def _parts(scheme: str, rest: str) -> tuple[str | None, str | None, str]:
@@ -89,8 +119,10 @@ def _known(urls: list[str]) -> Iterator[str]:
             yield _parts(scheme, rest)[1] or ""
             yield from IN_PATH.findall(rest)
             for parameter in PARAMETER.finditer(rest):
-                if TELLING.search(unquote(parameter["name"])):
+                if _tells(parameter):
                     yield parameter["value"]
+                for inner in CONNECTION.finditer(unquote(parameter["value"])):
+                    yield inner["value"].strip("'\"{}")
     for name, value in os.environ.items():
         if SECRET_VARIABLES.search(name) and value.lower() not in WORDS:
             yield value

@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 
 from core.store.atomic import write_atomic
-from core.store.names import CONFIG_NAME
-from core.store.record import read_record
+from core.store.names import CONFIG_NAME, RECORD_NAME
+from core.store.own_files import require_own
+from core.store.record import check_place, read_record
 
 
 def write_config(run_dir: Path, text: str) -> str:
@@ -25,13 +26,16 @@ def read_config(run_dir: Path) -> str:
     Raises ValueError for a folder that has none, and for one that is not the run's own.
     """
     if not has_config(run_dir):
+        if (run_dir / RECORD_NAME).exists():
+            raise ValueError(
+                f"{run_dir} has a record, but its {CONFIG_NAME} is missing; restore it, or delete "
+                "the run folder and repeat the command that made it"
+            )
         raise ValueError(f"{run_dir} is not a run folder: it has no {CONFIG_NAME}")
     record = read_record(run_dir)
-    if record is not None and record.config_sha256 not in ("", _checksum(run_dir)):
-        raise ValueError(
-            f"{run_dir / CONFIG_NAME} was changed after the run: its checksum is not that of the "
-            "record; restore it, or delete the run folder and repeat the command that made it"
-        )
+    if record is not None:
+        check_place(run_dir, record)
+        require_own(run_dir / CONFIG_NAME, record)
     return (run_dir / CONFIG_NAME).read_text(encoding="utf-8")
 
 

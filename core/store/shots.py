@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from core.store.atomic import write_atomic
+from core.store.names import SHOTS_NAME
+from core.store.own_files import require_own
+from core.store.record import read_record
 
 FORMAT = "refinelab shots 1"
 
@@ -82,7 +85,10 @@ def _one_per_line(pairs: Sequence[tuple[str, int]]) -> str:
 
 
 def read_shot_file(path: Path) -> Shots:
-    """The images that a file of ``write_shot_file`` names. Raises ValueError, one line."""
+    """The images that a file of ``write_shot_file`` names.
+
+    Raises ValueError, one line, also for a file that is not the one that the run beside it drew.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -92,6 +98,8 @@ def read_shot_file(path: Path) -> Shots:
             f'shots file {path} must be a JSON object with "format": "{FORMAT}"; lists of other '
             "projects are .pkl, .jsonl or .txt"
         )
+    if path.name == SHOTS_NAME:
+        require_own(path, read_record(path.parent))
     hashes = {part: document.get(f"{part}_sha256") for part in ("train", "val")}
     return Shots(
         train=_pairs(document, "train", path),

@@ -1,17 +1,19 @@
-"""Ctrl-C and SIGTERM at any command: one line that says what is kept, and exit code 3.
+"""Ctrl-C, SIGTERM and a closed terminal at any command: one line on what is kept, and exit code 3.
 
 The first signal unwinds the command, which leaves no half-written file; a second one ends the
 process at once. Grids and searches handle the signals themselves while their runs are under way.
 """
 
+import atexit
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+from core.signals import HANGUP, handle, ignore_hangup
 
 INTERRUPTED = 3
 NOTHING_KEPT = "nothing was written"
@@ -34,8 +36,8 @@ KEPT = {
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """A context in which SIGINT and SIGTERM interrupt this process; afterwards as before, unless
-    one of them came.
+    """A context in which SIGINT, SIGTERM and SIGHUP interrupt this process; afterwards as before,
+    unless one of them came.
     """
     before = listen()
     try:
@@ -47,17 +49,16 @@ def listening() -> Iterator[None]:
 
 
 def listen() -> dict[int, Any]:
-    """From now on SIGINT and SIGTERM interrupt this process: the first one raises
+    """From now on SIGINT, SIGTERM and SIGHUP interrupt this process: the first one raises
     KeyboardInterrupt, the second one ends it. Returns the handlers that they had.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.signal(number, _first) for number in (signal.SIGINT, signal.SIGTERM)}
+    return handle(_first)
 
 
 def _first(number: int, frame: FrameType | None) -> None:
-    for other in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(other, _second)
+    handle(_second)
+    if number == HANGUP:
+        ignore_hangup()
     raise KeyboardInterrupt
 
 
@@ -84,9 +85,9 @@ def _third(number: int, frame: FrameType | None) -> None:
 
 def leave() -> int:
     """Print the line; a signal that comes later ends the process without a traceback."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _third)
+    handle(_third)
+    # The interpreter puts its own handlers back while it ends, which would change the exit code.
+    atexit.register(handle, signal.SIG_IGN)
     with suppress(OSError, ValueError):  # standard error may be closed
         print(sentence(), file=sys.stderr, flush=True)
     return INTERRUPTED

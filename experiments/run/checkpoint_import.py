@@ -11,6 +11,7 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.frozen import fingerprint
 from core.config import Config, lookup
 from core.store.names import SHOTS_NAME
+from core.store.own_files import file_checksums
 from core.store.record import RunRecord, read_record, record_paths, write_record
 from core.store.settings import has_config, read_config
 from core.train.fit import FitResult
@@ -62,6 +63,7 @@ def import_checkpoint(
     record = replace(
         record,
         fingerprints={**record.fingerprints, **about},
+        files_sha256=file_checksums(folder),
         message=f"imported from {checkpoint}{since}",
     )
     write_record(folder, record)

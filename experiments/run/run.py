@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from core.seeding import Seeds
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
+from core.store.own_files import file_checksums
 from core.store.predictions import PredictedClasses, write_predictions
 from core.store.record import Cost, Evaluation, RunRecord, read_record
 from core.store.settings import read_config, write_config
@@ -128,12 +129,11 @@ def run(
     remember(config.text(), cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
-    built.inputs.check_overlap()
+    built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
-        record = _describe(built, identity, variant, factors, runtime)
-        record = replace(record, config_sha256=config_sha256)
+        record = _describe(built, identity, variant, factors, runtime, config_sha256)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -144,10 +144,9 @@ def run(
         except (DivergedError, NotFiniteError) as error:
             if learn is not None or not built.model.trainable():
                 raise  # nothing was trained that could have diverged
-            return replace(record, status="diverged", message=str(error))
+            return _diverged(record, run_dir, str(error))
         ended = time.perf_counter()
-        write_correct_images(run_dir, [score.correct for score in scores])
-        write_predictions(run_dir, [score.predicted for score in scores])
+        files = _write_scores(run_dir, scores)
         cost = Cost(
             train_seconds=result.seconds,
             evaluate_seconds=ended - trained,
@@ -161,8 +160,21 @@ def run(
             evaluations=tuple(score.evaluation for score in scores),
             cost=cost,
             selected_epoch=result.selected_epoch,
+            files_sha256=files,
             weights_sha256=sha256 if learned_state(built.model) else "",
         )
+
+
+def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
+    files = file_checksums(run_dir)
+    return replace(record, status="diverged", message=message, files_sha256=files)
+
+
+def _write_scores(run_dir: Path, scores: Sequence["Score"]) -> dict[str, str]:
+    """Write the scores of a run image by image; returns the checksums of all its files."""
+    write_correct_images(run_dir, [score.correct for score in scores])
+    write_predictions(run_dir, [score.predicted for score in scores])
+    return file_checksums(run_dir)
 
 
 def train(built: Assembly, log: Progress) -> FitResult:
@@ -318,7 +330,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
     training images too, and for a method that cannot score all classes that the protocol scores.
     """
     inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
-    inputs.check_overlap()
+    inputs.check()
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
@@ -333,6 +345,7 @@ def _describe(
     variant: str,
     factors: Mapping[str, str],
     runtime: Runtime,
+    config_sha256: str,
 ) -> RunRecord:
     settings, method = built.settings, built.model.method
     trains = bool(built.model.trainable())
@@ -350,6 +363,7 @@ def _describe(
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
         environment=describe_environment(runtime.device),
+        config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,
     )
@@ -398,12 +412,6 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     part = class_subset(built.dataset, built.selected_subset)
     classes = class_names(part, built.settings.template)
     items = part.val if rule == "val" else part.test
-    if not items or (rule == "val" and part.val == part.test):
-        lacks = "has none of its own: they are its test images" if items else "has none"
-        raise ValueError(
-            f"experiment.selection = 'val' needs validation images, {built.dataset.name} {lacks}; "
-            "use 'last'"
-        )
 
     def score(model: RefinedMethod) -> float:
         method = model.method

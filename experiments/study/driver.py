@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Any, Protocol, Self
 
 from core.config import config_from_text
+from core.signals import HANGUP, handle
 from core.store.atomic import keep_copy
 from core.store.documents import NewerSchemaError
 from core.store.manifest import Manifest, change_of, read_manifest, write_manifest
@@ -99,9 +99,9 @@ def run_study(
     """Run the unfinished cells of a plan; closes the executor and the tracker.
 
     A cell that failed ``max_attempts`` times gets a record of the failure, and later calls skip it
-    unless ``retry_failed``. After the first Ctrl-C or SIGTERM the current runs finish, unless they
-    show no sign of life; the second stops immediately. Where the disk is full or the folder cannot
-    be written, the study pauses: no attempt counts, and the same call goes on.
+    unless ``retry_failed``. After the first Ctrl-C, SIGTERM or SIGHUP the current runs finish,
+    unless they show no sign of life; the second stops immediately. Where the disk is full or the
+    folder cannot be written, the study pauses: no attempt counts, and the same call goes on.
 
     Raises ValueError where another driver works on the study, or a newer version of RefineLab did.
     """
@@ -292,6 +292,12 @@ class Driver:
             self.open[cell.identity] = cell
             return None
         if record.status == "finished":
+            if record.config_sha256 and not has_config(self.study_dir / cell.identity):
+                self.progress.note(
+                    f"{cell.label}: {CONFIG_NAME} is missing in {self.study_dir / cell.identity}; "
+                    "its scores are kept, but its model cannot be built again: restore the file, "
+                    "or delete the folder and repeat the command"
+                )
             self.skipped.append(cell)
         else:
             self.ended[record.status].append(cell)
@@ -489,16 +495,16 @@ def _failed_record(cell: Cell, message: str) -> RunRecord:
 
 
 class _Interrupts:
-    """Counts Ctrl-C and SIGTERM; the second raises KeyboardInterrupt, later ones are ignored."""
+    """Counts Ctrl-C, SIGTERM and SIGHUP; the second raises KeyboardInterrupt, later ones are
+    ignored, and so is a SIGHUP after the first.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._interrupt)
+        self.before = handle(self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -506,6 +512,8 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if number == HANGUP and self.count:
+            return
         self.count += 1
         if self.count == 2:
             raise KeyboardInterrupt

@@ -36,6 +36,11 @@ class Holder:
             return False
         return self.boot != _boot() or self.process_start != _process_start(self.pid)
 
+    def is_here(self) -> bool:
+        """True if the process certainly exists."""
+        own = (socket.gethostname(), _boot(), _process_start(self.pid))
+        return bool(self.boot) and (self.host, self.boot, self.process_start) == own
+
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
@@ -86,11 +91,14 @@ class StudyLock:
             os.fsync(file.fileno())
 
     def _refusal(self, holder: Holder | None) -> str:
-        return (
+        """The message; with a way to override the lock where nobody can say that it is right."""
+        rule = (
             f"study {self.path.parent.name!r} is in use by {holder or 'another process'}: "
-            f"wait for it to finish or stop it; if it no longer exists, give --steal-lock, or "
-            f"remove {self.path}"
+            "wait for it to finish or stop it"
         )
+        if holder is not None and holder.is_here():
+            return rule
+        return f"{rule}; if it no longer exists, give --steal-lock, or remove {self.path}"
 
 
 def read_holder(study_dir: Path) -> Holder | None:

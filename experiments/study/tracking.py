@@ -34,7 +34,7 @@ from core.store.names import (
     MLFLOW_NAME,
     RECORD_NAME,
 )
-from core.store.record import RunRecord, read_record, record_paths, to_json
+from core.store.record import RunRecord, check_place, read_record, record_paths, to_json
 from core.store.secrets import without_secrets
 from core.store.settings import has_config, read_config, read_settings
 
@@ -269,6 +269,8 @@ class MlflowMirror:
         """Mirror one record; returns what is wrong with it, or nothing."""
         try:
             record = read_record(path.parent)
+            if record is not None:
+                check_place(path.parent, record)
         except ValueError as error:
             return str(error)
         if record is not None:

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from core.signals import ignore_hangup
 from core.store.storage import storage_problem
 from core.streams import one_line
 
@@ -32,6 +33,7 @@ def main(channel: int, entry: str) -> None:
     """Serve jobs from the pipe at this file descriptor until the driver closes it or sends null."""
     faulthandler.enable()
     _vanish_with_driver()
+    ignore_hangup()  # the driver decides when a worker ends
     serve(Connection(channel), entry)
 
 

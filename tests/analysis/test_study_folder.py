@@ -8,6 +8,7 @@ import pytest
 from analysis.read.load import load_results
 from analysis.read.results import with_choices
 from analysis.read.study_folder import load_study
+from core.store.own_files import file_checksums
 from core.store.record import RunRecord, write_record
 from tests.helpers.study_folders import (
     FIELDS,
@@ -123,6 +124,21 @@ def test_differing_splits_backbones_and_environments_are_noted(study):
         "the runs on data/set0 differ in split, so their differences are not paired",
         "the runs do not share one frozen backbone",
     )
+
+
+def test_files_that_their_runs_did_not_write_are_named(study):
+    folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)})
+    run_dir = folder / "010001"
+    for name in ("log.jsonl", "shots.json", "config.gin"):
+        (run_dir / name).write_text("as it was")
+    sha256 = file_checksums(run_dir)
+    hashes = {"files_sha256": sha256, "config_sha256": sha256["log.jsonl"]}
+    edit_record(run_dir / "record.json", lambda raw: raw.update(hashes))
+    assert load_study(folder).notes == ()
+    (run_dir / "shots.json").write_text("of another run")
+    (run_dir / "config.gin").unlink()
+    (note,) = load_study(folder).notes
+    assert "(2): 010001/config.gin (missing), 010001/shots.json; the scores are" in note
 
 
 def test_a_split_per_seed_is_paired_but_not_for_a_variant_without_seeds(study):

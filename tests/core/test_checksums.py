@@ -2,11 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from core.store.documents import NewerSchemaError, read_document, write_document
 from core.store.epochs import epoch_log, read_epochs
+from core.store.own_files import FILES, file_checksums, foreign_files, require_own
+from core.store.record import RunRecord, check_place, read_record, write_record
+from core.store.settings import read_config, write_config
 from core.store.storage import describe_os_error, storage_problem
 
 
@@ -43,6 +47,63 @@ def test_a_log_notices_a_changed_digit(tmp_path):
         read_epochs(tmp_path)
     path.write_text(json.dumps({"epoch": 1, "loss": 0.5}) + "\n")
     assert read_epochs(tmp_path) == [{"epoch": 1, "loss": 0.5}]  # of an earlier version
+
+
+def _run(folder, text):
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_text(text + name)
+    config_sha256 = write_config(folder, text)
+    fields = dict.fromkeys(("variant", "dataset", "protocol", "regime", "selection"), "x")
+    record = RunRecord(
+        **fields,
+        identity=folder.name,
+        factors={},
+        seed=1,
+        shots=1,
+        status="diverged",
+        config_sha256=config_sha256,
+        files_sha256=file_checksums(folder),
+    )
+    write_record(folder, record)
+    return read_record(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_run_is_noticed(tmp_path, name):
+    mine, _ = _run(tmp_path / "mine", "a"), _run(tmp_path / "other", "b")
+    path = tmp_path / "mine" / name
+    require_own(path, mine)
+    assert set(mine.files_sha256) == set(FILES) and foreign_files(tmp_path / "mine", mine) == []
+    path.write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(ValueError, match=f"{name} was changed after the run: .*checksum"):
+        require_own(path, mine)
+    assert foreign_files(tmp_path / "mine", mine) == [name]
+    older = replace(mine, files_sha256={})
+    require_own(path, older)
+    path.unlink()
+    require_own(path, mine)  # whoever needs the file says that it is missing
+
+
+def test_a_missing_configuration_is_named(tmp_path):
+    record = _run(tmp_path / "mine", "a")
+    (tmp_path / "mine" / "config.gin").unlink()
+    assert foreign_files(tmp_path / "mine", record) == ["config.gin (missing)"]
+    with pytest.raises(ValueError, match=r"mine has a record, but its config\.gin is missing"):
+        read_config(tmp_path / "mine")
+    (tmp_path / "mine" / "record.json").unlink()
+    with pytest.raises(ValueError, match="is not a run folder"):
+        read_config(tmp_path / "mine")
+
+
+def test_two_folders_that_changed_places_are_noticed(tmp_path):
+    record = _run(tmp_path / "0123456789ab", "a")
+    check_place(tmp_path / "0123456789ab", record)
+    (tmp_path / "0123456789ab").rename(tmp_path / "0123456789ac")
+    with pytest.raises(ValueError, match="is the record of run 0123456789ab"):
+        read_config(tmp_path / "0123456789ac")
+    (tmp_path / "0123456789ac").rename(tmp_path / "kept")  # a name that a person chose
+    assert read_config(tmp_path / "kept") == "a"
 
 
 def test_faults_of_the_storage_are_told_from_those_of_a_run(tmp_path):

@@ -272,6 +272,7 @@ def test_a_killed_driver_can_be_called_again(tmp_path, undisturbed):
     [
         (signal.SIGINT, False),
         (signal.SIGTERM, False),
+        (signal.SIGHUP, False),
         (signal.SIGINT, True),
     ],
 )
@@ -300,7 +301,7 @@ def test_an_interrupted_driver_stops_and_can_be_called_again(tmp_path, undisturb
 def test_a_second_driver_is_refused(tmp_path):
     driver = start_driver(tmp_path, num_seeds=100)
     wait_for_records(tmp_path, 1, driver)
-    with pytest.raises(ValueError, match=rf"in use by process {driver.pid} on .*remove .*\.lock"):
+    with pytest.raises(ValueError, match=rf"in use by process {driver.pid} on .*stop it$"):
         run_inline(fake_plan(["ok"]), tmp_path)
     status = study_status(tmp_path)
     assert status["holder"].startswith(f"process {driver.pid} on ")
@@ -313,13 +314,13 @@ def test_locks_of_the_dead_are_taken_over_and_others_are_not(tmp_path):
     me = Holder.current()
     gone = {"pid": 2**22 + 1, "process_start": "5"}
     cases = [
-        ({}, False),
-        (gone, True),
-        ({"process_start": "1"}, True),
-        ({"boot": "another"}, True),
-        ({**gone, "host": "elsewhere"}, False),
+        ({}, "stop it$"),
+        (gone, ""),
+        ({"process_start": "1"}, ""),
+        ({"boot": "another"}, ""),
+        ({**gone, "host": "elsewhere"}, r"give --steal-lock, or remove .*\.lock$"),
     ]
-    for changes, free in cases:
+    for changes, refusal in cases:
         holder = {
             "host": me.host,
             "pid": me.pid,
@@ -327,11 +328,14 @@ def test_locks_of_the_dead_are_taken_over_and_others_are_not(tmp_path):
             "boot": me.boot,
         }
         (tmp_path / LOCK_NAME).write_text(json.dumps(holder | changes))
-        if free:
+        if not refusal:
             with StudyLock(tmp_path):
                 assert living_holder(tmp_path) == me
         else:
-            with pytest.raises(ValueError, match="is in use by process"), StudyLock(tmp_path):
+            with (
+                pytest.raises(ValueError, match=f"is in use by process .*{refusal}"),
+                StudyLock(tmp_path),
+            ):
                 pass
             with StudyLock(tmp_path, steal=True):
                 pass

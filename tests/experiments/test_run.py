@@ -158,6 +158,9 @@ def test_a_run_without_its_images_or_with_those_of_another_is_told(train, tmp_pa
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match="contradicts the record"):
         read_correct_images(folder)
+    path.write_text(text + "\n")
+    with pytest.raises(ValueError, match=r"correct.json was changed after the run"):
+        read_correct_images(folder)
     path.unlink()
     assert read_correct_images(folder) == {} == read_correct_images(tmp_path / "nothing")
 

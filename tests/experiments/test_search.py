@@ -196,7 +196,7 @@ def test_a_search_cannot_be_cut_short_or_go_on_after_its_judgment(tmp_path):
 def test_a_second_driver_is_refused_and_a_stale_lock_is_not(tmp_path):
     folder = tmp_path / "s"
     with StudyLock(folder):
-        with pytest.raises(ValueError, match=f"in use by process {os.getpid()} on .*remove .*lock"):
+        with pytest.raises(ValueError, match=f"in use by process {os.getpid()} on .*stop it$"):
             run_inline(parsed(tmp_path, ONE_ROUND), folder)
         assert [path.name for path in folder.iterdir()] == [LOCK_NAME]
     me = Holder.current()

@@ -365,7 +365,7 @@ def _status(url, **headers):
         return 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_train_that_is_interrupted(place, number, twice):
     words = settings("experiment.epochs=100000")
