@@ -73,7 +73,10 @@ TOP_LEVEL = frozenset(
     }
 )
 # Keyword arguments that state what a layer does without them.
-DEFAULT_ARGUMENTS = {"norm_kwargs": {"eps": 1e-5}, "act_kwargs": {"approximate": "none"}}
+DEFAULT_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "norm_kwargs": {"eps": 1e-5},
+    "act_kwargs": {"approximate": "none"},
+}
 # What a different size of these tensors implies about the file.
 SIZED_BY = {
     "visual.positional_embedding": "a different image size or patch size",
