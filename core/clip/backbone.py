@@ -73,7 +73,10 @@ TOP_LEVEL = frozenset(
     }
 )
 # Keyword arguments that state what a layer does without them.
-DEFAULT_ARGUMENTS = {"norm_kwargs": {"eps": 1e-5}, "act_kwargs": {"approximate": "none"}}
+DEFAULT_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "norm_kwargs": {"eps": 1e-5},
+    "act_kwargs": {"approximate": "none"},
+}
 # What a different size of these tensors implies about the file.
 SIZED_BY = {
     "visual.positional_embedding": "a different image size or patch size",
@@ -254,10 +257,12 @@ def _note_unknown(name: str, config: Mapping[str, Any], word: MakersWord, path: 
             f"without, as {name!r} says. If with: set experiment.backbone = {name + QUICK!r}; if "
             f"without: put the maker's {OPEN_CLIP_CONFIG} beside the file"
         )
-    if other := word.other_resizing():
+    size = config["vision_cfg"].get("image_size", 224)
+    if other := word.other_preparation(size):
         _note(
-            f"weights {path}: {word.source} prepares images with {other}; here the shorter side is "
-            "resized (bicubic) and the center is cropped"
+            f"weights {path}: {word.source} prepares images with {other}; here RGB images are "
+            f"resized (bicubic, the shorter side to {size}), cropped to the center, scaled to 0-1 "
+            "and normalized"
         )
 
 

@@ -6,6 +6,7 @@ the numbers of attention heads, the normalization of images.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,20 @@ from core.clip.transformers_clip import model_config, unsupported
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 TRANSFORMERS_CONFIG = "config.json"
 TRANSFORMERS_IMAGES = "preprocessor_config.json"
-RESIZING = {"interpolation": "bicubic", "resize_mode": "shortest"}  # what the transforms here do
+# What the transforms here do, beside the size of the model's images.
+PREPARATION: Mapping[str, Any] = {
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+    "size": None,
+    "crop_size": None,
+    "mode": "RGB",
+    "do_resize": True,
+    "do_center_crop": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "rescale_factor": 1 / 255,
+}
+RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
 
 
 class OtherModelError(ValueError):
@@ -28,7 +42,7 @@ class MakersWord:
     """What is known about a file: from where, the activation, the model, the images.
 
     ``quick_gelu`` None is unknown. ``model`` is as open_clip describes a model, empty if unknown;
-    ``images`` may have ``mean``, ``std``, ``interpolation`` and ``resize_mode``.
+    ``images`` may have ``mean``, ``std`` and the keys of ``PREPARATION``.
     """
 
     source: str
@@ -39,13 +53,28 @@ class MakersWord:
     @property
     def normalization(self) -> dict[str, tuple[float, ...]]:
         """``mean`` and ``std``, where they are known."""
-        found = {key: self.images[key] for key in ("mean", "std") if self.images.get(key)}
+        found = {
+            key: self.images[key] for key in ("mean", "std") if self.images.get(key) is not None
+        }
         return {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in found.items()}
 
-    def other_resizing(self) -> str:
-        """How the maker resizes images, where that is not what is done here; else empty."""
-        other = {k: self.images.get(k) or v for k, v in RESIZING.items()}
-        return "" if other == RESIZING else ", ".join(f"{k} {v!r}" for k, v in other.items())
+    def other_preparation(self, size: Any) -> str:
+        """How the maker prepares images of a model's size, where that is not what is done here."""
+        ours = {**PREPARATION, "size": _side(size), "crop_size": _side(size)}
+        theirs = {k: _side(v) for k in ours if (v := self.images.get(k)) is not None}
+        return ", ".join(f"{k} {v!r}" for k, v in theirs.items() if not _same(v, ours[k]))
+
+
+def _side(size: Any) -> Any:
+    """The side of a square that is given by both."""
+    if isinstance(size, list | tuple):
+        return size[0] if len(size) == 2 and size[0] == size[1] else list(size)
+    return size
+
+
+def _same(one: Any, other: Any) -> bool:
+    rounded = isinstance(one, float) and isinstance(other, float)
+    return math.isclose(one, other, rel_tol=1e-6) if rounded else bool(one == other)
 
 
 def words_beside(path: Path, *, transformers: bool) -> MakersWord | None:
@@ -99,8 +128,24 @@ def _from_transformers(path: Path) -> MakersWord | None:
         raise ValueError(f"{path} cannot be used: {error}; {_REMEDY}") from error
     beside = path.with_name(TRANSFORMERS_IMAGES)
     found = _read(beside) if beside.is_file() else {}
-    images = {key: found[f"image_{key}"] for key in ("mean", "std") if f"image_{key}" in found}
-    return _word(path, bool(model["quick_gelu"]), model, images)
+    return _word(path, bool(model["quick_gelu"]), model, _images(found))
+
+
+def _images(found: Mapping[str, Any]) -> dict[str, Any]:
+    """``preprocessor_config.json`` of a CLIPImageProcessor with open_clip's names."""
+    images = {key: found[key] for key in PREPARATION if key in found}
+    images |= {key: found[f"image_{key}"] for key in ("mean", "std") if f"image_{key}" in found}
+    for key in ("size", "crop_size"):
+        if isinstance(sizes := found.get(key), dict):
+            both = [sizes.get("height"), sizes.get("width")]
+            images[key] = sizes.get("shortest_edge", both)
+            if key == "size" and "shortest_edge" not in sizes:
+                images["resize_mode"] = "squash"
+    number = found.get("resample")
+    if number is not None:
+        known = isinstance(number, int) and 0 <= number < len(RESAMPLING)
+        images["interpolation"] = RESAMPLING[number] if known else number
+    return images
 
 
 _REMEDY = "mend it, or move it away and name the activation by the backbone"
@@ -111,9 +156,17 @@ def _word(
 ) -> MakersWord:
     word = MakersWord(source=str(path), quick_gelu=quick_gelu, model=model, images=images)
     for key, values in word.normalization.items():
-        if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-            raise ValueError(f"{path} has {key} {values!r}, three numbers are needed; {_REMEDY}")
+        least = "above 0 " if key == "std" else ""
+        if len(values) != 3 or not all(_is_number(v) and (v > 0 or not least) for v in values):
+            raise ValueError(
+                f"{path} has {key} {values!r}, three numbers {least}are needed; {_REMEDY}"
+            )
     return word
+
+
+def _is_number(value: object) -> bool:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and math.isfinite(float(str(value)))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -268,7 +268,7 @@ def test_torn_files_are_refused_in_one_line(state, tmp_path):
             load_clip("small-16", str(file))
         assert "\n" not in str(caught.value)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="holds no tensors by name, .* it is a list; save"):
+    with pytest.raises(ValueError, match=r"holds no tensors by name, .* it is a list; save"):
         load_clip("small-16", str(tmp_path / "list.pt"))
 
 
@@ -420,6 +420,12 @@ def test_what_transformers_does_and_open_clip_does_not_is_refused(
         {"model_cfg": {**tiny_config(), "vision_cfg": [1]}},
         {"preprocess_cfg": [1]},
         {"preprocess_cfg": {"mean": 3}},
+        {"preprocess_cfg": {"mean": []}},
+        {"preprocess_cfg": {"mean": [0.5, float("nan"), 0.5]}},
+        {"preprocess_cfg": {"std": [0, 0, 0]}},
+        {"preprocess_cfg": {"std": [0.2, -0.2, 0.2]}},
+        {"preprocess_cfg": {"std": [0.2, float("inf"), 0.2]}},
+        {"preprocess_cfg": {"std": [True, True, True]}},
         {"preprocess_cfg": {"std": ["a", "b", "c"]}},
     ],
 )
@@ -447,6 +453,40 @@ def test_other_resizing_than_here_is_said(state, tmp_path, notes):
     load_clip("small-16", str(put_beside(tmp_path / "clip.safetensors", CONFIG, **content)))
     (note,) = notes()
     assert "interpolation 'bilinear', resize_mode 'squash'" in note
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ({"size": 112, "mode": "L"}, "with size 112, mode 'L';"),
+        ({"size": [32, 64]}, "with size [32, 64];"),
+        ({"size": [32, 32], "mode": "RGB", "interpolation": None}, ""),
+    ],
+)
+def test_other_images_than_here_are_said(state, tmp_path, notes, images, said):
+    save_file(state, tmp_path / "clip.safetensors")
+    content = {"model_cfg": tiny_config(), "preprocess_cfg": images}
+    load_clip("small-16", str(put_beside(tmp_path / "clip.safetensors", CONFIG, **content)))
+    assert [said in note for note in notes()] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ({"do_normalize": False, "do_rescale": False}, "do_rescale False, do_normalize False;"),
+        ({"size": {"shortest_edge": 36}, "crop_size": 32, "resample": 3}, "with size 36;"),
+        ({"size": {"height": 32, "width": 32}}, "with resize_mode 'squash';"),
+        ({"resample": 2, "crop_size": {"height": 30, "width": 30}}, "'bilinear', crop_size 30;"),
+        ({"rescale_factor": 1.0, "do_center_crop": False}, "do_center_crop False, rescale_factor"),
+        ({"size": 32, "crop_size": 32, "resample": 3, "rescale_factor": 1 / 255}, ""),
+    ],
+)
+def test_other_images_of_transformers_are_said(state, tmp_path, notes, images, said):
+    save_file(as_transformers(state), tmp_path / "model.safetensors")
+    file = put_beside(tmp_path / "model.safetensors", "config.json", **transformers_config())
+    (file.parent / "preprocessor_config.json").write_text(json.dumps(images))
+    load_clip("small-16", str(file))
+    assert [said in note for note in notes()] == ([True] if said else [])
 
 
 @pytest.mark.usefixtures("tags")
