@@ -1,9 +1,13 @@
-"""The one rule for NaN and infinity: no tensor that is read, learned or scored holds one."""
+"""The one rule for numbers: no tensor that is read, learned or scored holds a NaN or an infinity,
+and weights are real numbers of a usual precision.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
+
+REAL = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 class NotFiniteError(ValueError):
@@ -34,3 +38,28 @@ def check_finite(tensors: Mapping[str, Tensor], what: str, way_out: str) -> None
     if name is not None:
         kind = "NaN" if bool(tensors[name].isnan().any()) else "an infinity"
         raise NotFiniteError(f"{what} holds {kind} in the tensor {name!r}; {way_out}")
+
+
+def check_real(tensors: Mapping[str, Tensor], what: str, *, whole: Collection[str] = ()) -> None:
+    """Raise ValueError, naming the tensor, unless all are dense and hold real numbers.
+
+    Other kinds would be cast in silence: imaginary parts, scales of quantized numbers and fractions
+    would be lost. Those named in ``whole``, such as counters, hold integers or real numbers.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            kind = "no numbers (device meta)"
+        elif tensor.layout != torch.strided:
+            kind = str(tensor.layout).removeprefix("torch.")
+        elif tensor.dtype in REAL or (name in whole and _is_whole(tensor)):
+            continue
+        else:
+            kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{what} holds {kind} in the tensor {name!r}; weights are dense tensors of float16, "
+            "bfloat16, float32 or float64: save it as one of these"
+        )
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized)

@@ -14,7 +14,7 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """None where the system has no such signal."""
 INTERRUPTING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 
-Handler = Callable[[int, FrameType | None], object]
+Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 def handle(handler: Handler) -> dict[int, Any]:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 HEAD_BYTES = 1024
+UNPACKED = 2**26  # bytes by which a torch file may grow: only the texts of programs are compressed
 SMALLEST = 16  # bytes; no file of tensors is smaller
 DOWNLOAD = "download the file again"
 CONVERT = "convert it to a torch file or to safetensors where that library is installed"
@@ -88,12 +89,37 @@ def load_torch(path: Path, what: str) -> Any:
     Raises ValueError, in one line, for a file that is missing, damaged or something else.
     """
     _check_present(path, what)
+    check_size(path, what)
     try:
         # As a stream: by a path, torch.load would decide by the suffix.
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise unreadable(path, what, error) from error
+
+
+def check_size(path: Path, what: str) -> None:
+    """Raise ValueError for a zip file whose members are much larger than the file.
+
+    torch stores tensors as they are; a small file that unpacks to gigabytes would fill the memory.
+    """
+    if unpacked := _unpacked(path):
+        kind, way_out = _compressed(unpacked)
+        raise ValueError(f"{what} {path} cannot be read: it is {kind}; {way_out}")
+
+
+def _unpacked(path: Path) -> int:
+    """The size to which a zip file unpacks where that is more than it should be; else 0."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        return 0  # not a zip file, or damaged: the reader says so
+    return unpacked if unpacked > path.stat().st_size + UNPACKED else 0
+
+
+def _compressed(unpacked: int) -> tuple[str, str]:
+    return f"a compressed archive that unpacks to {unpacked} bytes; torch writes none", DOWNLOAD
 
 
 def is_safetensors(path: Path) -> bool:
@@ -198,6 +224,8 @@ def _text_kind(text: str) -> tuple[str, str]:
 
 def _zip_kind(path: Path) -> tuple[str, str] | None:
     """What a complete zip file is; None for a torch file whose content is damaged."""
+    if unpacked := _unpacked(path):
+        return _compressed(unpacked)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -185,7 +185,14 @@ def _with_settings(base: Results, found: Results, source: Named) -> Results:
 
 def _matched(base: Results, found: Results, source: Named) -> tuple[Results, list[str]]:
     """The results on the datasets and metrics of the first source, under its names."""
-    datasets = _same_names(found.datasets, base.datasets)
+    datasets = _same_datasets(base, found)
+    others = _other_images(base, found, datasets)
+    if others and len(others) == len(datasets):
+        raise ValueError(
+            f"{source.path}: no dataset has the same images as in the first source: "
+            f"{'; '.join(others.values())}; make both on one state of the data"
+        )
+    datasets = {old: new for old, new in datasets.items() if old not in others}
     metrics = _same_names(found.metrics, base.metrics)
     _check_overlap(base, found, source, datasets, metrics)
     notes = [
@@ -193,7 +200,8 @@ def _matched(base: Results, found: Results, source: Named) -> tuple[Results, lis
         for old, new in {**datasets, **metrics}.items()
         if old != new
     ]
-    if extra := [d for d in found.datasets if d not in datasets]:
+    notes += [f"{source.label}: set aside, {reason}" for reason in others.values()]
+    if extra := [d for d in found.datasets if d not in datasets and d not in others]:
         notes.append(
             f"{source.label}: datasets that {base.name} lacks are left out: {', '.join(extra)}"
         )
@@ -257,6 +265,55 @@ def _same_names(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
         if match is None or match in found.values() or (paths and match != name):
             continue
         found[name] = match
+    return found
+
+
+def _same_datasets(base: Results, found: Results) -> dict[str, str]:
+    """The datasets that are one of the first source: by name, or by the fingerprint of their data
+    where a name is in only one source and the fingerprint is that of one dataset in both.
+    """
+    same = _same_names(found.datasets, base.datasets)
+    one, two = _fingerprints(base), _fingerprints(found)
+    for name in (name for name in found.datasets if name not in same and name in two):
+        known = {*two[name].values()}
+        here = [d for d in one if not known.isdisjoint(one[d].values())]
+        there = [d for d in two if not known.isdisjoint(two[d].values())]
+        if len(here) == len(there) == 1 and here[0] not in same.values():
+            same[name] = here[0]
+    return same
+
+
+def _other_images(base: Results, found: Results, datasets: Mapping[str, str]) -> dict[str, str]:
+    """Why a dataset of one name is not one dataset in both sources: no fingerprint is in both.
+
+    Splits that are drawn for every seed are compared only where both sources have a seed.
+    """
+    one, two = _fingerprints(base), _fingerprints(found)
+    reasons = {}
+    for old, new in datasets.items():
+        here, there = one.get(new, {}), two.get(old, {})
+        a, b = {*here.values()}, {*there.values()}
+        decided = len(a) == len(b) == 1 or not here.keys().isdisjoint(there)
+        if a and b and a.isdisjoint(b) and decided:
+            reasons[old] = (
+                f"{old!r} has other images or another split: fingerprint {min(b)}, not {min(a)}"
+            )
+    return reasons
+
+
+def _fingerprints(results: Results) -> dict[str, dict[int | None, str]]:
+    """The fingerprints of the data of every dataset, by seed, where they are known.
+
+    Where one model is scored on several datasets, its fingerprint is that of the images that it was
+    trained on, which says nothing of them.
+    """
+    if "data" not in results.provenance.columns or results.shared_seeds:
+        return {}
+    found: dict[str, dict[int | None, str]] = {}
+    columns = (results.frame["dataset"], results.frame["seed"], results.provenance["data"])
+    for dataset, seed, data in zip(*columns, strict=True):
+        if not pd.isna(data) and str(data):
+            found.setdefault(dataset, {})[None if pd.isna(seed) else int(seed)] = str(data)
     return found
 
 

@@ -36,7 +36,7 @@ from core.clip.weights import (
     read_state_dict,
     weights_path,
 )
-from core.finite import check_finite
+from core.finite import check_finite, check_real
 from core.program import command_line
 from core.suggestions import did_you_mean
 from core.tensor_files import DOWNLOAD, first_line
@@ -44,24 +44,36 @@ from core.tensor_files import DOWNLOAD, first_line
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
 HUB_FOLDER = "models--"
+SCALES = (1e-3, 1e4)  # of logits; a trained CLIP has about 100
 MIN_DIGEST = 8  # hex digits of a sha256 in a tag's address
 
 log = logging.getLogger(__name__)
 
-# What makes another model of the same class; the rest of a configuration is about training.
-SHAPING = frozenset(
+# What a configuration says about training, or shows in the tensors of the file; whatever else
+# differs makes another model of the same tensors.
+TRAINING = frozenset(
+    {"patch_dropout", "ls_init_value", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
+)
+UNUSED_PARTS = ("timm_", "hf_")  # of towers that are not native; what names such a tower counts
+FOREIGN = frozenset({"timm_model_name", "hf_model_name", "hf_tokenizer_name"})
+TOP_LEVEL = frozenset(
     {
-        "layers",
-        "width",
-        "head_width",
-        "heads",
-        "mlp_ratio",
-        "patch_size",
-        "image_size",
-        "context_length",
-        "vocab_size",
+        "embed_dim",
+        "vision_cfg",
+        "text_cfg",
+        "quick_gelu",
+        "custom_text",
+        "multimodal_cfg",
+        "init_logit_scale",
+        "init_logit_bias",
+        "nonscalar_logit_scale",
+        "cast_dtype",
+        "output_dict",
+        "preprocess_cfg",
     }
 )
+# Keyword arguments that state what a layer does without them.
+DEFAULT_ARGUMENTS = {"norm_kwargs": {"eps": 1e-5}, "act_kwargs": {"approximate": "none"}}
 # What a different size of these tensors implies about the file.
 SIZED_BY = {
     "visual.positional_embedding": "a different image size or patch size",
@@ -256,28 +268,41 @@ def _note(text: str) -> None:
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two descriptions of a model disagree on, with open_clip's defaults filled in."""
+    """What two descriptions of a model disagree on, with open_clip's defaults filled in.
+
+    A key that is not known differs unless it is off: what it changes is not known either.
+    """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     found: dict[str, tuple[Any, Any]] = {}
     if not theirs:
         return found
+    widths = theirs.get("embed_dim"), ours.get("embed_dim")
+    if widths[0] != widths[1]:
+        found["embed_dim"] = widths
     for part, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
         known = vars(kind())
         one, two = ({**known, **(c.get(part) or {})} for c in (theirs, ours))
-        found |= {
-            f"{part}.{key}": (one[key], two[key])
-            for key in known
-            if key in SHAPING and _plain(one[key]) != _plain(two[key])
-        }
-    widths = theirs.get("embed_dim"), ours.get("embed_dim")
-    return found if widths[0] == widths[1] else {"embed_dim": widths, **found}
+        for key in one:
+            pair = one[key], two.get(key)
+            if _shaping(key) and _plain(key, pair[0]) != _plain(key, pair[1]):
+                found[f"{part}.{key}"] = pair
+    unknown = {k: (v, None) for k, v in theirs.items() if k not in TOP_LEVEL}
+    return found | {key: pair for key, pair in unknown.items() if _plain(key, pair[0]) is not None}
 
 
-def _plain(value: Any) -> Any:
-    """A square size by its side."""
-    sides = set(value) if isinstance(value, list | tuple) else {value}
-    return sides.pop() if len(sides) == 1 else tuple(value)
+def _shaping(key: str) -> bool:
+    return key in FOREIGN or not (key in TRAINING or key.startswith(UNUSED_PARTS))
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A square size by its side; None for what is off, or says what a layer does anyway."""
+    if isinstance(value, dict):
+        default = DEFAULT_ARGUMENTS.get(key, {})
+        return {k: v for k, v in value.items() if v != default.get(k)} or None
+    if isinstance(value, list | tuple):
+        return value[0] if value and all(side == value[0] for side in value) else list(value)
+    return None if value is False else value
 
 
 def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype) -> FrozenCLIP:
@@ -384,11 +409,30 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
         if keys:
             raise ValueError(
                 f"weights {source} do not fit the model: the file {problem} {len(keys)} tensors, "
-                f"first {keys[0]!r}; check the model name"
+                f"first {keys[0]!r}{_instead(unknown) if problem == 'lacks' else ''}; check the "
+                "model name"
             )
+    check_real({key: state[key] for key in own}, f"weights {source}")
     model.load_state_dict(state)
-    scale = {"logit_scale": model.get_parameter("logit_scale").detach().exp()}
-    check_finite(scale, f"weights {source}, exp(logit_scale)", f"the file is damaged; {DOWNLOAD}")
+    _check_scale(model.get_parameter("logit_scale"), source)
+
+
+def _instead(unknown: list[str]) -> str:
+    """The names that a file has in place of those it lacks."""
+    return f", and has {len(unknown)} others, first {unknown[0]!r}" if unknown else ""
+
+
+def _check_scale(log_scale: Tensor, source: str) -> None:
+    """Raise ValueError for a scale that no training gives: CLIP keeps it at 100 or below."""
+    scale = log_scale.detach().exp()
+    what = f"weights {source}, exp(logit_scale)"
+    check_finite({"logit_scale": scale}, what, f"the file is damaged; {DOWNLOAD}")
+    smallest, largest = SCALES
+    if not smallest <= float(scale.min()) <= float(scale.max()) <= largest:
+        raise ValueError(
+            f"{what} is {float(scale.max()):.3g}, but a trained CLIP has {smallest} to "
+            f"{largest:.0f}: the file is damaged; {DOWNLOAD}"
+        )
 
 
 def _native_config(name: str) -> dict[str, Any]:

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.clip.transformers_clip import model_config
+from core.clip.transformers_clip import model_config, unsupported
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 TRANSFORMERS_CONFIG = "config.json"
 TRANSFORMERS_IMAGES = "preprocessor_config.json"
 RESIZING = {"interpolation": "bicubic", "resize_mode": "shortest"}  # what the transforms here do
+
+
+class OtherModelError(ValueError):
+    """The configuration beside a file describes a model that cannot be built here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +69,17 @@ def _from_open_clip(path: Path) -> MakersWord | None:
     if not isinstance(model, dict) or "vision_cfg" not in model:
         raise ValueError(f"{path} has no 'model_cfg' with a 'vision_cfg'; {_REMEDY}")
     images, quick_gelu = raw.get("preprocess_cfg") or {}, model.get("quick_gelu", False)
-    parts = (images, model["vision_cfg"], model.get("text_cfg") or {})
-    if not all(isinstance(part, dict) for part in parts) or not isinstance(quick_gelu, bool):
-        raise ValueError(f"{path} has a value of a wrong type; {_REMEDY}")
+    parts = {
+        "preprocess_cfg": images,
+        "vision_cfg": model["vision_cfg"],
+        "text_cfg": model.get("text_cfg") or {},
+    }
+    for key, part in parts.items():
+        if not isinstance(part, dict):
+            raise ValueError(f"{path} has {key} {part!r}, an object is needed; {_REMEDY}")
+    if not isinstance(quick_gelu, bool):
+        shown = json.dumps(quick_gelu)
+        raise ValueError(f"{path} has quick_gelu {shown}, true or false is needed; {_REMEDY}")
     return _word(path, quick_gelu, model, images)
 
 
@@ -78,7 +90,11 @@ def _from_transformers(path: Path) -> MakersWord | None:
             f"{path} describes a model of type {raw['model_type']!r}, only 'clip' is supported"
         )
     try:
+        if other := unsupported(raw):
+            raise OtherModelError(f"weights beside {path} are of another model: it has {other}")
         model = model_config(raw)
+    except OtherModelError:
+        raise
     except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise ValueError(f"{path} cannot be used: {error}; {_REMEDY}") from error
     beside = path.with_name(TRANSFORMERS_IMAGES)

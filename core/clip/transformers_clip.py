@@ -44,6 +44,10 @@ TRANSPOSED = {
     "text_projection.weight": "text_projection",
     "visual_projection.weight": "visual.proj",
 }
+QUICK_GELU = "quick_gelu"
+ACTIVATIONS = frozenset({QUICK_GELU, "gelu", "gelu_python"})  # the last two are the exact GELU
+EPSILON = 1e-5  # of every layer norm of open_clip
+LEGACY_EOS = 2  # with this one the library takes the largest token, as open_clip does
 COUNTERS = frozenset(f"{tower}.embeddings.position_ids" for tower in TOWERS)
 
 
@@ -76,6 +80,10 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 found[name] = tensor
         else:
             found[NAMES.get(name, name)] = tensor
+    for twice in sorted(set(TRANSPOSED.values()) | set(NAMES.values())):
+        theirs = next(k for k, v in (TRANSPOSED | NAMES).items() if v == twice)
+        if twice != theirs and {twice, theirs} <= state.keys():
+            raise ValueError(f"the file holds both {twice!r} and {theirs!r}; keep one of them")
     return found | {name: _packed(name, parts) for name, parts in packed.items()}
 
 
@@ -92,13 +100,13 @@ def model_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError where the towers have different activations.
     """
     vision, text = (_tower(config, tower) for tower in ("vision", "text"))
-    activations = {tower.get("hidden_act", "quick_gelu") for tower in (vision, text)}
+    activations = {tower.get("hidden_act", QUICK_GELU) for tower in (vision, text)}
     if len(activations) > 1:
         raise ValueError(f"its towers have different activations, {sorted(activations)}")
     width, heads = vision.get("hidden_size", 768), vision.get("num_attention_heads", 12)
     return {
         "embed_dim": config.get("projection_dim", 512),
-        "quick_gelu": activations == {"quick_gelu"},
+        "quick_gelu": activations == {QUICK_GELU},
         "vision_cfg": {
             "image_size": vision.get("image_size", 224),
             "patch_size": vision.get("patch_size", 32),
@@ -114,6 +122,24 @@ def model_config(config: Mapping[str, Any]) -> dict[str, Any]:
             "heads": text.get("num_attention_heads", 8),
         },
     }
+
+
+def unsupported(config: Mapping[str, Any]) -> str:
+    """What ``config.json`` has that open_clip's CLIP does not do and no tensor shows, or empty."""
+    for name in ("vision", "text"):
+        tower = _tower(config, name)
+        activation = tower.get("hidden_act", QUICK_GELU)
+        if activation not in ACTIVATIONS:
+            known = ", ".join(sorted(ACTIVATIONS))
+            return f"{name}_config.hidden_act {activation!r}, supported are {known}"
+        epsilon = tower.get("layer_norm_eps", EPSILON)
+        if epsilon != EPSILON:
+            return f"{name}_config.layer_norm_eps {epsilon!r}, supported is {EPSILON}"
+    text = _tower(config, "text")
+    last = text.get("vocab_size", 49408) - 1
+    if (end := text.get("eos_token_id", last)) not in (last, LEGACY_EOS, None):
+        return f"text_config.eos_token_id {end!r}, supported are {last} and {LEGACY_EOS}"
+    return ""
 
 
 def _tower(config: Mapping[str, Any], tower: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from huggingface_hub import constants, try_to_load_from_cache
 from torch import Tensor
 
 from core.clip.torchscript import is_torchscript, read_torchscript
-from core.finite import check_finite
-from core.tensor_files import DOWNLOAD, is_safetensors, load_torch, read_safetensors
+from core.finite import check_finite, check_real
+from core.tensor_files import DOWNLOAD, check_size, is_safetensors, load_torch, read_safetensors
 
 # OpenAI's archives store these numbers as tensors beside the weights; no other format does.
 OPENAI_SIZES = frozenset({"input_resolution", "context_length", "vocab_size"})
@@ -26,6 +26,7 @@ URL_CACHE = Path("~/.cache/clip")
 WHAT = "weights file"
 # What training on several devices and compiling put in front of names.
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
+COUNTERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
 NESTED = ("state_dict", "model_state_dict", "model")
 
 
@@ -38,14 +39,24 @@ def weights_path(weights: str) -> Path:
     if path.is_dir():
         found = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
         if found is None:
+            if parts := sorted(path.glob("*.index.json")):
+                raise ValueError(
+                    f"weights folder {path} holds a model in several files ({parts[0].name}); save "
+                    "it as one: load it where it was made and save it with a larger max_shard_size"
+                )
             raise ValueError(
-                f"weights folder {path} holds none of {', '.join(FOLDER_FILES)}; give the file of "
-                "weights"
+                f"weights folder {path} holds none of {', '.join(FOLDER_FILES)}{_files(path)}; "
+                "give the file of weights"
             )
         return found
     if not path.is_file():
         raise ValueError(f"{WHAT} {path} does not exist; give a file or a pretrained tag")
     return path
+
+
+def _files(folder: Path) -> str:
+    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt"))
+    return f", but {', '.join(names[:3])}" if names else ""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -55,6 +66,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     a number that is not finite in float32.
     """
     state = _read(weights_path(str(path)))
+    # A single integer is a size or a counter; whether it is a weight shows with the model.
+    whole = {name for name, value in state.items() if not value.dim() or COUNTERS.search(name)}
+    check_real(state, f"{WHAT} {path}", whole=whole)
     single = {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }
@@ -64,8 +78,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if is_safetensors(path):
-        return read_safetensors(path, WHAT)
+        return tensors_of(read_safetensors(path, WHAT), f"{WHAT} {path}")
     if is_torchscript(path):
+        check_size(path, WHAT)
         try:
             return read_torchscript(path)
         except ValueError as error:
@@ -73,16 +88,46 @@ def _read(path: Path) -> dict[str, Tensor]:
                 f"{WHAT} {path} cannot be read: it is a TorchScript archive, but {error}"
             ) from error
     loaded = load_torch(path, WHAT)
-    if not isinstance(loaded, dict):
-        return {}
-    nested = next((loaded[key] for key in NESTED if isinstance(loaded.get(key), dict)), loaded)
-    return tensors_of(nested)
+    nested = [
+        key for key in NESTED if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)
+    ]
+    state = tensors_of(loaded[nested[0]] if nested else loaded, f"{WHAT} {path}")
+    if not any(value.dim() for value in state.values()):
+        kind = type(loaded).__name__
+        if isinstance(loaded, dict):
+            kind = f"dict with the keys {', '.join(map(repr, list(loaded)[:5])) or 'none'}"
+        raise ValueError(
+            f"{WHAT} {path} holds no tensors by name, alone or under {' or '.join(NESTED)}: it is "
+            f"a {kind}; save the state_dict of the model alone"
+        )
+    return state
 
 
-def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict, without the prefix added by training on several devices."""
-    named = {PREFIXES.sub("", str(key)): value for key, value in state.items()}
-    return {k: torch.as_tensor(v) for k, v in named.items() if isinstance(v, Tensor | int)}
+def tensors_of(state: object, what: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, without the prefix added by training on several devices.
+
+    Raises ValueError where two names become one and their tensors differ.
+    """
+    found: dict[str, Tensor] = {}
+    for key, value in state.items() if isinstance(state, Mapping) else ():
+        if isinstance(value, Tensor | int):
+            add_named(found, PREFIXES.sub("", str(key)), torch.as_tensor(value), what)
+    return found
+
+
+def add_named(found: dict[str, Tensor], name: str, tensor: Tensor, what: str) -> None:
+    """Add a renamed tensor. Raises ValueError where another one has its name."""
+    known = found.setdefault(name, tensor)
+    if known is not tensor and not _equal(known, tensor):
+        raise ValueError(
+            f"{what} holds two different tensors of the name {name!r}, one behind a prefix; keep "
+            "one of them in the file"
+        )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    plain = not (one.is_meta or other.is_meta) and one.layout == other.layout == torch.strided
+    return plain and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def is_openai(state: Mapping[str, Tensor]) -> bool:

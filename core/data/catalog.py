@@ -93,9 +93,10 @@ def _unknown(name: str, root: Path | None) -> str:
     known = [n for n, _ in dataset_names() if "<" not in n]
     short = {n.rpartition("/")[2]: n for n in known}
     last = name.rpartition("/")[2]
-    near = closest(name, known) or short.get(closest(last, short) or "")
+    near = closest(name.strip("/"), known) or short.get(closest(last, short) or "")
     hint = f"; did you mean {near!r}?" if near else "."
-    if path := _tree_of(name, root):
+    typed = name.strip("/").casefold()
+    if typed not in known and (path := _tree_of(name, root)):
         hint = f": a folder of images is named {path!r}."
     return f"unknown dataset {name!r}{hint} Names: {', '.join(known)}, folder/<path>"
 

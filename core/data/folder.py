@@ -40,12 +40,19 @@ from core.data.image_files import (
 )
 from core.data.images import open_rgb
 from core.data.layout import FolderLayout, find_layout
-from core.data.part_names import PARTS
-from core.data.reading import SPLIT_SETTINGS, DataReading, by_suffix, counted, name_notes
+from core.data.part_names import PARTS, spelled_alike
+from core.data.reading import (
+    SPLIT_SETTINGS,
+    DataReading,
+    by_suffix,
+    counted,
+    name_notes,
+    name_problem,
+)
 from core.data.split_file import read_split, template_of
 from core.data.splits import SplitFractions, cut_classes
 from core.data.templates import require_template
-from core.streams import printable
+from core.streams import one_line, printable
 
 _SAMPLED_FILES = 100_000  # up to this many files, content fingerprints look into the files
 _SAMPLE_BYTES = 4096
@@ -96,11 +103,14 @@ def read_folder(
     """
     layout = find_layout(path)
     listing = _list(layout, fractions or SplitFractions(), split_seed)
-    content = _content(layout.images, listing.paths())
+    content = _content(layout.images, listing.paths(), listed=layout.split_file is not None)
     if len(listing.class_names) < 2:
+        expected = "give the folder that holds the class folders"
+        if layout.kind == "parts":
+            expected = f"expected {layout.images}/<part>/<class>/<image>"
         raise ValueError(
             f"{layout.images} has a single class, {listing.class_names[0]!r}; every image would be "
-            "predicted correctly: give the folder that holds the class folders"
+            f"predicted correctly: {expected}"
         )
     names = _own_names(layout, listing.class_names)
     train, val, test = listing.lists
@@ -188,12 +198,12 @@ def _require_trained(
     known = set(found["train"])
     if not (untrained := [name for name in names if name not in known]):
         return
-    alike = [name for name in known if name.casefold() == untrained[0].casefold()]
-    hint = (
-        f"{alike[0]!r} there differs only in case, names must match exactly"
-        if alike
-        else "add it or remove it from the other parts"
-    )
+    alike = [name for name in known if spelled_alike(name) == spelled_alike(untrained[0])]
+    hint = "add it or remove it from the other parts"
+    if alike:
+        accents = alike[0].casefold() != untrained[0].casefold()
+        what = f"the Unicode form of its accents, {alike[0]!a}" if accents else "case"
+        hint = f"{alike[0]!r} there differs only in {what}, names must match exactly"
     raise ValueError(
         f"{images}: class {untrained[0]!r} ({len(untrained)} in all) has no folder in {train}/; "
         f"{hint}"
@@ -229,10 +239,11 @@ def _own_names(layout: FolderLayout, folders: tuple[str, ...]) -> tuple[str, ...
         named = read_classnames(maps[0], folders) if maps else {name: name for name in folders}
     names = tuple(named[folder] for folder in folders)
     for name in names:
-        if name != printable(name):
+        if problem := name_problem(name):
             raise ValueError(
-                f"{layout.images}: the class name '{printable(name)}' is not UTF-8, so no prompt "
-                "can be made of it; rename its folder"
+                f"{layout.images}: the class name '{one_line(printable(name))}' {problem}, so no "
+                "prompt can be made of it; rename its folder, or name it in class_names of "
+                "refinelab.json"
             )
     return names
 
@@ -260,12 +271,13 @@ def _template(layout: FolderLayout) -> str:
     return PLAIN_TEMPLATE if layout.split_file is None else template_of(layout.split_file)
 
 
-def _content(root: Path, paths: Iterable[str]) -> str:
+def _content(root: Path, paths: Iterable[str], *, listed: bool) -> str:
     """Fingerprint (16 hex digits) of the files: path, size, first and last 4 KiB; above 100,000
     files only path and size.
 
     Unlike time stamps, it survives copying the tree; unlike sizes alone, it detects re-encoded
-    images. Raises ValueError naming the first missing file and how many are missing.
+    images. Raises ValueError naming the first missing file and how many are missing; ``listed`` by
+    a split file, or else found in the tree.
     """
     ordered = sorted(set(paths))
     missing: list[str] = []
@@ -277,9 +289,13 @@ def _content(root: Path, paths: Iterable[str]) -> str:
         except OSError:
             missing.append(path)
     if missing:
+        numbers = f"{len(missing)} of {len(ordered)}"
         raise ValueError(
-            f"{root}: {len(missing)} of {len(ordered)} listed images are missing or unreadable, "
-            f"first {missing[0]}; complete the download or correct the split file"
+            f"{root}: {numbers} listed images are missing or unreadable, first {missing[0]}; "
+            "complete the download or correct the split file"
+            if listed
+            else f"{root}: {numbers} images cannot be read, first {missing[0]} (a broken link, a "
+            "pipe or a file without permission); mend or remove it"
         )
     return digest.hexdigest()[:16]
 

@@ -37,6 +37,11 @@ class FolderSettings:
     ignore: tuple[str, ...] = ()
 
 
+def settings_line(key: str, value: object) -> str:
+    """A ``refinelab.json`` of one key, as a line to write."""
+    return json.dumps({key: value})
+
+
 def read_folder_settings(folders: Sequence[Path]) -> FolderSettings:
     """The settings in one of ``folders``.
 

@@ -17,6 +17,9 @@ _UNREAD = (
 )
 SUFFIXES = frozenset(_READ.split())
 _UNREAD_IMAGES = frozenset(_UNREAD.split())
+# Names of folders that say that they hold the images.
+_CONTAINER = "images image imgs img jpg jpeg jpegs jpegimages png pngs pictures photos frames data"
+CONTAINERS = frozenset(_CONTAINER.split())
 _SYSTEM = (
     "thumbs.db, ehthumbs.db, desktop.ini, icon\r, __macosx, __pycache__, $recycle.bin, @eadir, "
     "lost+found, system volume information"

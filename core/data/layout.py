@@ -14,19 +14,23 @@ nothing here, and a JSON file beside the images that would not be read. ``refine
 (``folder_settings.py``) declares what cannot be recognized.
 """
 
-import json
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
-from core.data.class_maps import is_class_map
+from core.data.class_maps import CLASSNAMES_NAME, is_class_map, may_name_classes
 from core.data.dataset import SplitName
-from core.data.folder_settings import SETTINGS_NAME, FolderSettings, read_folder_settings
+from core.data.folder_settings import (
+    SETTINGS_NAME,
+    FolderSettings,
+    read_folder_settings,
+    settings_line,
+)
 from core.data.image_files import (
+    CONTAINERS,
     files_in,
     has_direct_images,
     has_images,
@@ -34,16 +38,30 @@ from core.data.image_files import (
     is_system,
     subfolders,
 )
-from core.data.part_names import PARTS, part_folders, part_name
+from core.data.part_names import (
+    PARTS,
+    is_unlabeled,
+    part_folders,
+    part_name,
+    spelled_alike,
+)
+from core.data.part_wrappers import class_places
 from core.data.reading import counted
 from core.data.split_file import PREFIX, read_split
+from core.data.unread_json import (
+    is_split,
+    json_advice,
+    json_of,
+    move_command,
+    require_read_json,
+    split_name_for,
+)
 from core.streams import printable
+from core.suggestions import did_you_mean
 
 _PROBES = 32  # listed files looked up to find out which sub-folder is the image folder
 _MAX_WRAPPERS = 8
 _MAX_JSON = 20  # JSON files looked into in a folder that is left out
-_CONTAINER = "images image imgs img jpg jpeg jpegs jpegimages png pngs pictures photos frames data"
-_CONTAINERS = frozenset(_CONTAINER.split())
 _ANNOTATION = (
     "annotation annotations bboxes code devkit doc docs imagesets label labels lists meta metadata "
     "script scripts split splits split_fewshot"
@@ -88,6 +106,7 @@ def find_layout(path: Path) -> FolderLayout:
     if not path.is_dir():
         raise ValueError(
             f"data folder {path} does not exist or is not a folder; check the name and the root"
+            f"{_similar_folder(path)}"
         )
     if (own := _split_file_in(path)) is not None:
         return _with_split(path, own, _image_folder(path, own))
@@ -102,19 +121,37 @@ def find_layout(path: Path) -> FolderLayout:
     if len(chain) > 1 and (inner := _split_file_in(images)) is not None:
         found = _with_split(images, inner, _image_folder(images, inner))
         return replace(found, home=path, notes=(*_wrapper_notes(chain), *found.notes))
-    _require_read_json(chain, settings)
+    require_read_json(chain, settings)
     _require_no_split_above(path, parent)
     found = _by_names(images, settings)
     return replace(
         found,
         home=path,
         ignored=(
-            *_beside(chain, settings),
+            *_beside(chain, settings, inside=(found.parts or {}).values()),
             *_loose(chain),
             *found.ignored,
         ),
         notes=(*_wrapper_notes(chain), *_sibling_notes(path), *found.notes),
     )
+
+
+def _similar_folder(path: Path) -> str:
+    """A suggestion for a path that is no folder: one that is there, spelled in another way."""
+    there = next((p for p in (path, *path.parents) if p.is_dir()), None)
+    if there is None or there == path:
+        return ""
+    name = path.relative_to(there).parts[0]
+    try:
+        names = subfolders(there)
+    except OSError:
+        return ""
+    same = next((n for n in names if spelled_alike(n) == spelled_alike(name)), None)
+    if same is not None and same.casefold() == name.casefold():
+        return f"; did you mean {same!r}?"
+    if same is not None:
+        return f"; {same!r} ({same!a}) there has its accents in another Unicode form"
+    return did_you_mean(name, names)
 
 
 def _with_split(home: Path, split_file: Path, images: Path) -> FolderLayout:
@@ -147,8 +184,9 @@ def _by_names(images: Path, settings: FolderSettings) -> FolderLayout:
         return _with_parts(images, folders, parts, settings)
     if settings.layout is None and (named := part_folders(folders)):
         return _with_parts(images, folders, _one_each(images, named), settings)
-    kept = _without_metadata(images, folders)
+    kept = _without_metadata(images, folders, as_classes=settings.layout is not None)
     if settings.layout is None:
+        _require_clear_metadata(images, folders, kept)
         _require_no_lone_part(images, kept)
         _require_classes(images, kept)
     set_aside = [name for name in folders if name not in kept]
@@ -167,36 +205,39 @@ def _with_parts(
     images: Path, folders: Sequence[str], parts: Mapping[SplitName, str], settings: FolderSettings
 ) -> FolderLayout:
     others = [name for name in folders if name not in parts.values()]
-    if with_images := [name for name in others if has_images(images / name)]:
+    with_images = [
+        name
+        for name in others
+        if has_images(images / name)
+        and not (is_unlabeled(name) and len(_image_folders(images / name)) < 2)
+    ]
+    if with_images:
         raise ValueError(
             f"{images}: {', '.join(parts.values())} look like the parts of a dataset, but "
             f"{with_images[0]!r} ({len(with_images)} such folders) holds images too; move it away, "
-            f"or write {SETTINGS_NAME} there with {_line('ignore', with_images)} to leave it out, "
-            f"or {_line('layout', 'classes')} if all of them are classes"
+            f"or write {SETTINGS_NAME} there with {settings_line('ignore', with_images)} to "
+            f"leave it out, or {settings_line('layout', 'classes')} if all of them are classes"
         )
     if not {"train", "test"} <= set(parts):
         absent: SplitName = "train" if "train" not in parts else "test"
         there = " and ".join(f"{folder}/" for folder in parts.values())
         raise ValueError(
             f"{images} has {there} but no {absent}/; rename the part to {absent} on to {absent}/, "
-            f"or write {SETTINGS_NAME} there with {_line('parts', _renamed(parts, absent))}"
+            f"or write {SETTINGS_NAME} there with {settings_line('parts', _renamed(parts, absent))}"
         )
-    for folder in parts.values():
-        if not subfolders(images / folder) and has_direct_images(images / folder):
-            raise ValueError(
-                f"{images / folder} holds images directly; expected {images / folder}/<class>/"
-                f"<image>, or a split file {PREFIX}<Name>.json that lists them"
-            )
+    places, notes = class_places(images, parts)
+    require_read_json([images / place for place in places.values()], settings, images)
     return FolderLayout(
         kind="parts",
         home=images,
         images=images,
         settings=settings,
-        parts={part: parts[part] for part in PARTS if part in parts},
+        parts={part: places[part] for part in PARTS if part in places},
         ignored=(
             *_set_aside(images, others),
-            *_loose((images / folder for folder in parts.values()), files=True),
+            *_loose((images / p for p in places.values()), files=True, but=settings.ignore),
         ),
+        notes=tuple(notes),
     )
 
 
@@ -213,7 +254,7 @@ def _one_each(images: Path, named: Mapping[str, SplitName]) -> dict[SplitName, s
             raise ValueError(
                 f"{images}: {parts[part]!r} and {folder!r} both mean the {part} part; rename one, "
                 f"or write {SETTINGS_NAME} there with "
-                f"{_line('parts', {'train': '...', 'val': '...', 'test': '...'})}"
+                f"{settings_line('parts', {'train': '...', 'val': '...', 'test': '...'})}"
             )
         parts[part] = folder
     return parts
@@ -235,46 +276,113 @@ def _require_no_lone_part(images: Path, folders: Sequence[str]) -> None:
             raise ValueError(
                 f"{images}: {folder!r} looks like a part of a dataset, because it holds folders of "
                 "images; name the parts train/, val/ and test/, or "
-                f"write {SETTINGS_NAME} there with {_line('layout', 'classes')} if it is a class"
+                f"write {SETTINGS_NAME} there with {settings_line('layout', 'classes')} if it is a "
+                "class"
             )
 
 
 def _require_classes(images: Path, folders: Sequence[str]) -> None:
     """Refuse folders that look like parts or domains of one dataset, not like its classes."""
-    if len(folders) < 2 or any(has_direct_images(images / name) for name in folders):
-        return
     inside = {name: _image_folders(images / name) for name in folders}
-    if all(part_folders(sorted(names)) for names in inside.values()):
+    _require_no_parts_inside(images, inside)
+    sets = {
+        name: {spelled_alike(folder): folder for folder in sorted(found)}
+        for name, found in inside.items()
+        if found and len(found) >= _count_direct_images(images / name)
+    }
+    like_parts, shared = _overlapping({n: frozenset(f) - CONTAINERS for n, f in sets.items()})
+    if 2 * len(like_parts) >= len(folders) and like_parts:
+        some = ", ".join(sorted(sets[like_parts[0]][key] for key in shared)[:3])
         raise ValueError(
-            f"{images}: the class folders hold parts ({folders[0]}/{min(inside[folders[0]])}, "
-            "...); turn the tree round to <part>/<class>/<image>, or write "
-            f"{SETTINGS_NAME} there with {_line('layout', 'classes')} to ignore the parts"
-        )
-    shared = set.intersection(*inside.values())
-    if len(shared) > 1:
-        some = ", ".join(sorted(shared)[:3])
-        raise ValueError(
-            f"{images}: its {len(folders)} folders ({_some(folders)}) hold the same "
+            f"{images}: its {len(like_parts)} folders ({_some(like_parts)}) hold the same "
             f"folders ({some}, ...), so they look like parts or domains, not classes; name parts "
-            f"train/, val/ and test/, give one of them as folder/{images / folders[0]}, or write "
-            f"{SETTINGS_NAME} there with {_line('parts', {'train': '...', 'test': '...'})} or "
-            f"{_line('layout', 'classes')}"
+            f"train/, val/ and test/, give one of them as folder/{images / like_parts[0]}, or "
+            f"write {SETTINGS_NAME} there with "
+            f"{settings_line('parts', _guessed_parts(like_parts))} or "
+            f"{settings_line('layout', 'classes')}"
         )
+
+
+def _guessed_parts(folders: Sequence[str]) -> dict[str, str]:
+    """The parts that names say (``train_a``, ``test_b``), with dots for what they do not say."""
+    said = {name: found.part for name in folders if (found := part_name(name)) is not None}
+    guessed: dict[str, str] = {"train": "...", "test": "..."}
+    return guessed | {part: name for name, part in said.items()}
+
+
+def _require_no_parts_inside(images: Path, inside: Mapping[str, set[str]]) -> None:
+    """Refuse a class folder that holds parts, and class folders that hold one part each."""
+    holder = next((name for name, found in inside.items() if part_folders(sorted(found))), None)
+    if holder is None:
+        only = {n: f for n, f in inside.items() if f and all(map(part_name, f))}
+        if not part_folders(sorted(set().union(*only.values()))):
+            return
+        holder = next(iter(only))
+    raise ValueError(
+        f"{images}: the class folders hold parts ({holder}/{min(inside[holder])}, "
+        "...); turn the tree round to <part>/<class>/<image>, or write "
+        f"{SETTINGS_NAME} there with {settings_line('layout', 'classes')} to ignore the parts"
+    )
+
+
+def _overlapping(
+    inside: Mapping[str, frozenset[str]],
+) -> tuple[list[str], frozenset[str]]:
+    """The folders that share at least half of what is in the smaller of two with another one, and
+    what the first of them shares. One folder of the same name in each is no sign of parts.
+    """
+    holders: dict[frozenset[str], list[str]] = {}
+    for name, found in inside.items():
+        holders.setdefault(found, []).append(name)
+    sharing: dict[str, list[frozenset[str]]] = {}
+    for found in holders:
+        for key in found:
+            sharing.setdefault(key, []).append(found)
+    shared: dict[str, frozenset[str]] = {}
+    for found, names in holders.items():
+        near = dict.fromkeys(other for key in found for other in sharing[key] if other != found)
+        same = [found] if len(names) > 1 and len(found) > 1 else []
+        for other in (*same, *near):
+            if 2 * len(found & other) >= min(len(found), len(other)):
+                shared.update(dict.fromkeys(names, found & other))
+                break
+    ordered = [name for name in inside if name in shared]
+    return ordered, shared[ordered[0]] if ordered else frozenset()
 
 
 def _image_folders(folder: Path) -> set[str]:
     return {name for name in subfolders(folder) if has_images(folder / name)}
 
 
-def _without_metadata(images: Path, folders: Sequence[str]) -> list[str]:
+def _count_direct_images(folder: Path) -> int:
+    return sum(map(is_image, files_in(folder)))
+
+
+def _without_metadata(
+    images: Path, folders: Sequence[str], *, as_classes: bool = False
+) -> list[str]:
     """The folders without those for annotations: of such a name, and without images (or with
-    images, beside a folder that is named for holding the images).
+    images, beside a folder that is named for holding the images, unless all are classes).
     """
     named = [name for name in folders if name.casefold() in _METADATA]
     rest = [name for name in folders if name not in named]
-    if rest and all(name.casefold() in _CONTAINERS for name in rest):
+    if rest and not as_classes and all(name.casefold() in CONTAINERS for name in rest):
         return rest
     return [name for name in folders if name not in named or has_images(images / name)]
+
+
+def _require_clear_metadata(images: Path, folders: Sequence[str], kept: Sequence[str]) -> None:
+    """Refuse a folder that may be a class or annotations: named for these, with images directly in
+    it, beside several folders that hold images directly too.
+    """
+    unclear = [n for n in folders if n not in kept and has_direct_images(images / n)]
+    if unclear and len(kept) > 1 and any(has_direct_images(images / name) for name in kept):
+        raise ValueError(
+            f"{images}: {unclear[0]!r} holds images, like {_some(kept)}, but its name is one of a "
+            f"folder for annotations; write {SETTINGS_NAME} there with "
+            f"{settings_line('layout', 'classes')} if it is a class, or "
+            f"{settings_line('ignore', unclear)} to leave it out"
+        )
 
 
 def _wrappers(path: Path, settings: FolderSettings) -> list[Path]:
@@ -335,20 +443,28 @@ def _set_aside(place: Path, folders: Sequence[str]) -> list[str]:
     """A line for folders that are left out. Raises ValueError where one holds a split file."""
     for folder in folders:
         for file in islice((place / folder).rglob("*.json"), _MAX_JSON):
-            if file.name.startswith(PREFIX) or _is_split(_json_of(file)):
-                name = file.name if file.name.startswith(PREFIX) else _split_name(file)
+            if file.name.startswith(PREFIX) or is_split(json_of(file)):
+                name = file.name if file.name.startswith(PREFIX) else split_name_for(file)
                 raise ValueError(
                     f"{file} is not read: a split file is named {PREFIX}<Name>.json and is beside "
-                    f"the images; {_move(file, place / name)}, or write {SETTINGS_NAME} there with "
-                    f"{_line('ignore', [folder])}"
+                    f"the images; {move_command(file, place / name)}, or write {SETTINGS_NAME} "
+                    f"there with {settings_line('ignore', [folder])}"
                 )
     return [f"{_some([f'{name}/' for name in folders])}: not class folders"] if folders else []
 
 
-def _beside(chain: Sequence[Path], settings: FolderSettings, split_name: str = "") -> list[str]:
-    """What lies beside the images and is not read, and ``ignore`` as far as it has an effect."""
+def _beside(
+    chain: Sequence[Path],
+    settings: FolderSettings,
+    split_name: str = "",
+    inside: Iterable[str] = (),
+) -> list[str]:
+    """What lies beside the images and is not read, and ``ignore`` as far as it has an effect: there
+    and on the files in the folders ``inside``.
+    """
     here = {name for folder in chain for name in os.listdir(folder)}
-    if absent := [name for name in settings.ignore if name not in here]:
+    known = here.union(*(files_in(chain[-1] / folder) for folder in inside))
+    if absent := [name for name in settings.ignore if name not in known]:
         raise ValueError(
             f"{settings.file}: ignore names {absent[0]!r}, which is not in {chain[0]}; remove it"
         )
@@ -367,18 +483,24 @@ def _beside(chain: Sequence[Path], settings: FolderSettings, split_name: str = "
     ]
     if files:
         found.append(f"{_some(files)}: files beside the images that are not read")
+        found += [
+            f"{printable(name)} is not read: names of the classes are read from {CLASSNAMES_NAME}, "
+            "one line a class, the folder and its name"
+            for name in files
+            if not split_name and may_name_classes(name)
+        ]
     for outer, inner in pairwise(chain):
         others = [name for name in subfolders(outer) if name not in (inner.name, *settings.ignore)]
         found += _set_aside(outer, others)
     return found
 
 
-def _loose(folders: Iterable[Path], *, files: bool = False) -> list[str]:
-    """Images, and with ``files`` other files, that are in no class folder."""
+def _loose(folders: Iterable[Path], *, files: bool = False, but: Sequence[str] = ()) -> list[str]:
+    """Images, and with ``files`` other files, that are in no class folder, without ``but``."""
     found = []
     for folder in folders:
         place = printable(str(folder))
-        names = [name for name in files_in(folder) if not is_system(name)]
+        names = [n for n in files_in(folder) if not is_system(n) and n not in but]
         if images := [name for name in names if is_image(name)]:
             found.append(
                 f"{counted(len(images), 'image')} directly in {place}, which belong to no class, "
@@ -394,61 +516,6 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(printable, names[:5])) + more
 
 
-def _require_read_json(chain: Sequence[Path], settings: FolderSettings) -> None:
-    """Refuse a JSON file beside the images that would not be read."""
-    for folder in chain:
-        for name in files_in(folder):
-            if (
-                name.lower().endswith(".json")
-                and name not in (SETTINGS_NAME, *settings.ignore)
-                and not is_system(name)
-            ):
-                raise ValueError(f"{folder / name} is not read: {_json_advice(folder / name)}")
-
-
-def _json_advice(file: Path) -> str:
-    """What to do with a JSON file that is not read, from what is in it."""
-    leave_out = f"write {SETTINGS_NAME} beside it with {_line('ignore', [file.name])}"
-    found = _json_of(file)
-    if _is_split(found):
-        return f"a split file is named {PREFIX}<Name>.json; {_move(file.name, _split_name(file))}"
-    if file.name.casefold().startswith("refinelab"):
-        return f"the settings of a folder are in {SETTINGS_NAME}; {_move(file.name, SETTINGS_NAME)}"
-    if isinstance(found, dict) and found and all(isinstance(v, str) for v in found.values()):
-        return (
-            f"class names are the key class_names of {SETTINGS_NAME}, "
-            f'{{"class_names": {{"<folder>": "<name>", ...}}}}; otherwise {leave_out}'
-        )
-    return (
-        f"a split file is named {PREFIX}<Name>.json and holds "
-        '{"train": [["<path>", <label>, "<class name>"], ...], "val": [...], "test": [...]}; '
-        f"if it does not belong to the data, {leave_out}"
-    )
-
-
-def _move(source: object, target: object) -> str:
-    return shlex.join(["mv", str(source), str(target)])
-
-
-def _split_name(file: Path) -> str:
-    """The name that a split file should have: ``split_zhou_Pets.json`` for ``split_Pets.json``."""
-    stem = "".join(c for c in file.stem if c.isalnum() or c == "_")
-    prefixes = (p for p in (PREFIX, "split_", "split") if stem.lower().startswith(p))
-    return f"{PREFIX}{stem[len(next(prefixes, '')) :] or 'X'}.json"
-
-
-def _json_of(file: Path) -> object:
-    try:
-        found: object = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found
-
-
-def _is_split(found: object) -> bool:
-    return isinstance(found, dict) and all(isinstance(found.get(part), list) for part in PARTS)
-
-
 def _require_no_split_above(path: Path, parent: Path) -> None:
     """Refuse an image folder whose split file, under a name that is not read, is in its parent."""
     try:
@@ -456,16 +523,12 @@ def _require_no_split_above(path: Path, parent: Path) -> None:
     except OSError:
         return
     for name in names:
-        if name.startswith(PREFIX) or not _is_split(found := _json_of(parent / name)):
+        if name.startswith(PREFIX) or not is_split(found := json_of(parent / name)):
             continue
         assert isinstance(found, dict)
         rows = [row for part in PARTS for row in found[part] if isinstance(row, list) and row]
         if rows and _num_present(path, [str(row[0]) for row in rows]):
-            raise ValueError(f"{parent / name} is not read: {_json_advice(parent / name)}")
-
-
-def _line(key: str, value: object) -> str:
-    return json.dumps({key: value})
+            raise ValueError(f"{parent / name} is not read: {json_advice(parent / name)}")
 
 
 def _split_file_in(folder: Path, *, several_is_none: bool = False) -> Path | None:

@@ -56,6 +56,21 @@ def same_tree(one: Dataset, two: Dataset) -> bool:
     return folder is not None and folder == _folder(two) and one.test == two.test
 
 
+def shared_by_path(one: Dataset, two: Dataset) -> SharedImages:
+    """The listed images of ``two`` that ``one`` lists as well, for a folder and one inside it.
+
+    By path alone, which costs no look at the disk.
+    """
+    folders = [_folder(one), _folder(two)]
+    inside = [f"{folder}/" for folder in folders if folder is not None]
+    if len(inside) < 2 or not (inside[0].startswith(inside[1]) or inside[1].startswith(inside[0])):
+        return NOTHING
+    asked, seen = (ImageList(d, (*d.train, *d.val, *d.test)) for d in (two, one))
+    found = _shared(asked, seen, _path)
+    first = next(iter(found), "")
+    return SharedImages(len(found), first, found.get(first, ""))
+
+
 NOTHING = SharedImages(0, "", "")
 
 

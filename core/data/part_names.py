@@ -3,6 +3,7 @@
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ _FILLING_WORDS = (
     "splits folder folders dir part parts partition file files sample samples subset the of"
 )
 _FILLING = _FILLING_WORDS.split()
+_UNLABELED = frozenset(("unlabeled", "unlabelled", "unlabel", "unsup", "pred"))
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 _HELD_OUT = re.compile(r"(held|hold)[-_ .]?out", re.IGNORECASE)
 # "trainset", "testimages", "vals"
@@ -52,6 +54,16 @@ def part_name(name: str) -> PartName | None:
     if parts == ["train", "val"]:  # train_val: the training part of a tree without val
         parts = ["train"]
     return PartName(parts[0], tuple(rest)) if len(parts) == 1 else None
+
+
+def is_unlabeled(name: str) -> bool:
+    """Whether a folder's name says that its images have no labels: ``unlabeled``, ``seg_pred``."""
+    return any(word.lower() in _UNLABELED for word in _WORD.findall(name))
+
+
+def spelled_alike(name: str) -> str:
+    """The same text for names that differ only in case or in the form of their accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def part_folders(folders: Sequence[str]) -> dict[str, SplitName]:

@@ -1,8 +1,18 @@
 """How a dataset was read: what is shown of it before anything runs."""
 
+import html
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from core.streams import printable
+
+# What the tokenizer's cleaning makes one: curled and straight quotes, ligatures, wide letters.
+_QUOTES = str.maketrans("\u2018\u2019\u201a\u201b\u02bc\u201c\u201d\u201e\u201f", "'''''" + '"' * 4)
+_COMPATIBLE = re.compile(r"[\ufb00-\ufb06\uff01-\uffef\u3000]+")
+_BREAKS = frozenset("\t\n")
 
 SPLIT_SETTINGS = frozenset({"split_seed", "split_fractions"})
 
@@ -28,8 +38,7 @@ def name_notes(class_names: tuple[str, ...]) -> list[str]:
     for name in dict.fromkeys(class_names):
         groups.setdefault(prompt_key(name), []).append(name)
     found = [
-        f"the classes {_listed(names)} differ only in case, underscores, hyphens or blanks: as "
-        "prompts they are one class"
+        f"the classes {_listed(names)} {_difference(names)}: as prompts they are one class"
         for names in groups.values()
         if len(names) > 1
     ]
@@ -42,8 +51,23 @@ def name_notes(class_names: tuple[str, ...]) -> list[str]:
 
 
 def prompt_key(name: str) -> str:
-    """The same text for names that differ only in case, underscores, hyphens and blanks."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    """The same text for names that are one prompt: they differ only in case, underscores, hyphens
+    and blanks, or in what the tokenizer cleans (Unicode form, curled quotes, HTML entities,
+    ligatures, wide letters).
+    """
+    text = html.unescape(html.unescape(name)).translate(_QUOTES)
+    text = _COMPATIBLE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return " ".join(text.replace("_", " ").replace("-", " ").split())
+
+
+def name_problem(name: str) -> str:
+    """Why no prompt can be made of a class name: "is not UTF-8", ...; "" for a good name."""
+    if any("\ud800" <= c <= "\udfff" for c in name):
+        return "is not UTF-8"
+    if not _BREAKS.isdisjoint(name) or name != printable(name):
+        return "holds a control character"
+    return ""
 
 
 def counted(number: int, what: str) -> str:
@@ -62,6 +86,15 @@ def by_suffix(counts: Mapping[str, int]) -> str:
 def repeated(values: Counter[str]) -> list[str]:
     """What was counted more than once, in the order of its first appearance."""
     return [value for value, count in values.items() if count > 1]
+
+
+def _difference(names: list[str]) -> str:
+    """What one prompt was made of, with escapes where the names may look the same."""
+    plain = {" ".join(re.sub("[_-]", " ", name.lower()).split()) for name in names}
+    if len(plain) == 1:
+        return f"{_listed(names)} differ only in case, underscores, hyphens or blanks"
+    shown = " and ".join(ascii(name) for name in names)
+    return f"{shown} differ only in the spelling of their characters"
 
 
 def _listed(names: list[str]) -> str:

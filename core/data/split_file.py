@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from core.data.benchmarks.definitions import BENCHMARKS, PLAIN_TEMPLATE
 from core.data.dataset import Dataset, Item
+from core.data.reading import name_problem
 from core.store.documents import parse_json
-from core.streams import printable
 
 PREFIX = "split_zhou_"
 PARTS = ("train", "val", "test")
@@ -61,7 +61,7 @@ def read_split(path: Path) -> Split:
     """
     try:
         # a file name that is not UTF-8 keeps its bytes
-        raw = parse_json(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        raw = parse_json(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except (OSError, ValueError) as error:
         raise ValueError(f"split file {path} cannot be read: {error}") from error
     if not isinstance(raw, dict) or any(not isinstance(raw.get(part), list) for part in PARTS):
@@ -108,12 +108,14 @@ def _entry(entry: Any, where: str) -> SplitRow:
     if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)):
         raise ValueError(f"{where} must be [path, label, class name], got {entry!r}")
     path, label, name = entry
+    problem = ""
     if isinstance(label, str) and label.isascii() and label.isdigit():
         label = int(label)
     if not isinstance(label, int) or isinstance(label, bool) or label < 0:
         raise ValueError(f"{where}: label must be an integer of at least 0, got {label!r}")
-    if not isinstance(name, str) or not name or name != printable(name):
-        raise ValueError(f"{where}: class name must be non-empty UTF-8 text, got {name!r}")
+    if not isinstance(name, str) or not name or (problem := name_problem(name)):
+        why = f"; it {problem}" if problem else ""
+        raise ValueError(f"{where}: class name must be non-empty UTF-8 text, got {name!r}{why}")
     require_inside(path, where)
     return SplitRow(path, label, name)
 

@@ -43,14 +43,13 @@ def class_subset(dataset: Dataset, subset: ClassSubset) -> Dataset:
         raise ValueError(f"classes must be one of {get_args(ClassSubset)}, got {subset!r}")
     if subset == "all" or dataset.test_only:
         return dataset
-    labels = sorted({item.label for item in dataset.train or dataset.test})
-    if len(labels) < 2:
+    kept = subset_labels(dataset, subset)
+    if not subset_labels(dataset, "new"):
+        labels = subset_labels(dataset, "base")
         raise ValueError(
             f"{dataset.name} has {len(labels)} class(es) with images, but base and new need two; "
             "use all"
         )
-    middle = (len(labels) + 1) // 2
-    kept = labels[:middle] if subset == "base" else labels[middle:]
     renumbered = {old: new for new, old in enumerate(kept)}
     return replace(
         dataset,
@@ -59,6 +58,15 @@ def class_subset(dataset: Dataset, subset: ClassSubset) -> Dataset:
         val=_relabel(dataset.val, renumbered),
         test=_relabel(dataset.test, renumbered),
     )
+
+
+def subset_labels(dataset: Dataset, subset: ClassSubset) -> list[int]:
+    """The labels that ``class_subset`` keeps, sorted: none for the new half of a single class."""
+    if subset == "all" or dataset.test_only:
+        return list(range(len(dataset.class_names)))
+    labels = sorted({item.label for item in dataset.train or dataset.test})
+    middle = (len(labels) + 1) // 2
+    return labels[:middle] if subset == "base" else labels[middle:]
 
 
 def _relabel(items: Sequence[Item], renumbered: Mapping[int, int]) -> tuple[Item, ...]:

@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
-from core.finite import check_finite
+from core.finite import check_finite, check_real
 from core.store.atomic import write_atomic
 from core.tensor_files import is_safetensors, read_safetensors
 
@@ -74,6 +74,8 @@ def load_checkpoint(path: Path, module: nn.Module, *, sha256: str = "") -> None:
             "run's record holds; copy the run again, or rerun it"
         )
     state = read_safetensors(path, "checkpoint")
+    counters = {k for k, v in learned_state(module).items() if not v.is_floating_point()}
+    check_real(state, f"checkpoint {path}", whole=counters)
     check_finite(state, f"checkpoint {path}", "the file is damaged; rerun the run")
     restore_state(module, state)
 

@@ -51,17 +51,18 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
     """Classify every image; the model is in eval mode.
 
     Class texts that do not depend on the image are encoded once. No result leaves the device before
-    the last batch. Raises NotFiniteError for logits that are not finite: the largest of them would
-    be the first NaN, whatever the image.
+    the last batch. Raises NotFiniteError for logits that are not finite, the largest of which
+    would be the first NaN, and where no image prefers any class: all would be of the first.
     """
     predicted, labels = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
     confidence = [torch.zeros(0, dtype=torch.float32)]
-    finite = [torch.zeros(0, dtype=torch.bool)]
+    finite, level = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.bool)]
     with model.method.texts_once():
         for batch in batches:
             logits_BC = model(batch).logits()
             best_B1 = logits_BC.argmax(dim=-1, keepdim=True)
             finite.append(logits_BC.sum(dim=-1).isfinite())  # only if every logit is
+            level.append((logits_BC == logits_BC[:, :1]).all(dim=-1))
             predicted.append(best_B1[:, 0])
             confidence.append(logits_BC.softmax(dim=-1).gather(1, best_B1)[:, 0].float())
             labels.append(batch.labels)
@@ -70,6 +71,15 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
         raise NotFiniteError(
             f"the logits of {int((~finite_N).sum())} of {len(finite_N)} images are not finite; "
             "try a lower lr, or check the weights"
+        )
+    if (
+        len(finite_N)
+        and logits_BC.shape[-1] > 1
+        and bool(torch.cat([x.cpu() for x in level]).all())
+    ):
+        raise NotFiniteError(
+            f"the logits of each of {len(finite_N)} images are the same for all classes; "
+            "check the weights and the class names"
         )
     return Predictions(*(torch.cat([x.cpu() for x in v]) for v in (predicted, labels, confidence)))
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.clip.weights import tensors_of
-from core.finite import check_finite
+from core.clip.weights import add_named, tensors_of
+from core.finite import check_finite, check_real
 from core.tensor_files import is_safetensors, load_torch, read_safetensors
 
 WHAT = "checkpoint"
@@ -102,10 +102,13 @@ def read_published(path: Path) -> Published:
     named = loaded if isinstance(loaded, dict) else {}
     state, epoch = named.get("state_dict", named), named.get("epoch", 0)
     beside = {MEMORY: named[MEMORY]} if MEMORY in named else {}
-    state = tensors_of({**state, **beside} if isinstance(state, dict) else {})
+    what = f"{WHAT} {path}"
+    state = tensors_of({**state, **beside} if isinstance(state, dict) else {}, what)
     if not state:
         raise ValueError(f"checkpoint {path} holds no tensors, neither alone nor in 'state_dict'")
-    tensors = {name.removeprefix("prompt_learner."): value for name, value in state.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        add_named(tensors, name.removeprefix("prompt_learner."), value, what)
     return Published(path=path, tensors=tensors, epoch=epoch if isinstance(epoch, int) else 0)
 
 
@@ -132,6 +135,9 @@ def load_published(
         )
     wanted = {ours: theirs for ours, theirs in names.items() if theirs is not None}
     _check_names(published, set(wanted.values()), unused)
+    counters = {theirs for ours, theirs in wanted.items() if not own[ours].is_floating_point()}
+    used = {theirs: published.tensors[theirs] for theirs in wanted.values()}
+    check_real(used, f"{WHAT} {published.path}", whole=counters)
     found = {ours: _matrix(published.tensors[theirs]) for ours, theirs in wanted.items()}
     single = {wanted[k]: v.to(own[k].dtype) for k, v in found.items()}
     check_finite(single, f"{WHAT} {published.path}", "the training diverged or the file is damaged")

@@ -102,7 +102,19 @@ def main() -> int:
     for package in ("core", "experiments", "methods"):
         logging.getLogger(package).addHandler(NOTES)  # adding it again changes nothing
     with guarded_streams(), listening():
-        return _run(sys.argv[1:])
+        try:
+            return _run(sys.argv[1:])
+        except Exception as error:
+            if not _was_interrupted(error):
+                raise
+            return leave()
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error was made of a KeyboardInterrupt, as Python does inside a class body."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _run(words: Sequence[str]) -> int:

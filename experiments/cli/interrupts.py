@@ -4,6 +4,7 @@ The first signal unwinds the command, which leaves no half-written file; a secon
 process at once. Grids and searches handle the signals themselves while their runs are under way.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -85,6 +86,8 @@ def _third(number: int, frame: FrameType | None) -> None:
 def leave() -> int:
     """Print the line; a signal that comes later ends the process without a traceback."""
     handle(_third)
+    # The interpreter puts its own handlers back while it ends, which would change the exit code.
+    atexit.register(handle, signal.SIG_IGN)
     with suppress(OSError, ValueError):  # standard error may be closed
         print(sentence(), file=sys.stderr, flush=True)
     return INTERRUPTED

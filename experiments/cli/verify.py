@@ -19,15 +19,17 @@ def verify_command(
     as_json: Json = False,
 ) -> None:
     """Replay reference vectors of published implementations; every tensor must match."""
-    from experiments.verify.verify import find_sets, other_files, verify_set
+    from experiments.verify.verify import find_sets, other_files, set_name, verify_set
 
-    outcomes = [verify_set(path) for path in find_sets(vectors, only or ())]
+    outcomes = [
+        verify_set(path, set_name(vectors, path)) for path in find_sets(vectors, only or ())
+    ]
     if as_json:
         print_json([_outcome_dict(outcome) for outcome in outcomes])
     else:
         _print_outcomes(outcomes)
     for path in other_files(vectors):
-        print(f"{path.name} is not a set of vectors: not checked", file=sys.stderr)
+        print(f"{path.relative_to(vectors)} is not a set of vectors: not checked", file=sys.stderr)
     if not all(outcome.ok for outcome in outcomes):
         raise typer.Exit(1)
 

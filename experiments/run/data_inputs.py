@@ -23,6 +23,7 @@ from experiments.run.dataset_names import with_canonical_names
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
+from experiments.run.scorable_data import data_problem
 from experiments.run.shared_images import (
     ListedDataset,
     OverlapRule,
@@ -40,7 +41,7 @@ class DataInputs:
 
     ``fingerprints`` has one entry for each of them and one for every other file that is read.
     ``overlaps`` has a line for every list of test images that holds training images, ``shortage``
-    one where classes have fewer images than shots.
+    one where classes have fewer images than shots, ``problem`` why nothing could be scored.
     """
 
     full: Dataset
@@ -50,6 +51,7 @@ class DataInputs:
     overlaps: tuple[str, ...] = ()
     allowed: bool = False
     shortage: str = ""
+    problem: str = ""
 
     @property
     def cautions(self) -> list[str]:
@@ -68,13 +70,17 @@ class DataInputs:
         first = first_difference(found, fingerprint, cache_dir)
         return f"the data of {found.name}" + (f", first {first}" if first else "")
 
-    def check_overlap(self) -> None:
-        """Raise ValueError where test images are training images too and nobody allowed it."""
+    def check(self) -> None:
+        """Raise ValueError where test images are training images too and nobody allowed it, or
+        where the images cannot be scored.
+        """
         if self.overlaps and not self.allowed:
             raise ValueError(
                 f"{'; '.join(self.overlaps)}; take them out of one of the lists, or set "
                 "experiment.overlap = 'allowed', which the report marks"
             )
+        if self.problem:
+            raise ValueError(self.problem)
 
 
 def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
@@ -106,6 +112,13 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
         allowed=settings.overlap == "allowed",
         shortage=_shortage(settings, full),
+        problem=data_problem(
+            protocol,
+            drawn,
+            targets,
+            trained=_trained(settings, regime),
+            selection=settings.selection,
+        ),
     )
 
 
@@ -181,6 +194,13 @@ def _trains(settings: Experiment) -> bool:
     refiner: Any = settings.refiner
     cls: Any = lookup(method.name).cls
     return bool(cls.trains or refiner != Reference("NullRefiner"))
+
+
+def _trained(settings: Experiment, regime: str) -> ClassSubset | None:
+    """The classes whose images training sees, None where nothing is trained."""
+    if not _trains(settings):
+        return None
+    return protocol_of(settings.protocol).labeled if regime == LABELED else "all"
 
 
 def _drawn(settings: Experiment, full: Dataset) -> Dataset:

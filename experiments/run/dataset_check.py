@@ -24,6 +24,7 @@ from core.data.templates import require_template
 from experiments.run.data_inputs import planned
 from experiments.run.preflight import preflight, reading_of
 from experiments.run.runtime import Runtime
+from experiments.run.scorable_data import data_notes
 from experiments.run.shared_images import own_overlaps
 
 
@@ -136,7 +137,7 @@ def _reading(full: Dataset, settings: DataSettings) -> dict[str, Any]:
         "layout": reading.layout,
         "images": {part: len(full.split(part)) for part in PARTS},
         "ignored": list(reading.ignored),
-        "notes": [*repetitions(full), *reading.notes, *idle],
+        "notes": [*repetitions(full), *reading.notes, *data_notes(full), *idle],
     }
 
 

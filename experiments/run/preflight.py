@@ -11,7 +11,7 @@ from core.config import Config, Reference, lookup
 from core.data.benchmarks.published import repetitions
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all
-from core.data.overlap import same_tree
+from core.data.overlap import NOTHING, same_tree, shared_by_path
 from core.data.reading import DataReading, counted
 from core.data.splits import class_subset
 from core.program import command_line
@@ -70,9 +70,11 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     found = Preflight()
     effective: set[str] = set()
     idle: dict[str, list[str]] = {}
+    allowed = False
     for config in configs:
         settings, inputs = planned(config)[0], read_data_inputs(config, runtime)
-        inputs.check_overlap()
+        inputs.check()
+        allowed = allowed or inputs.allowed
         found.cautions |= dict.fromkeys(inputs.cautions)
         _add_images(found, config, inputs)
         datasets = (inputs.full, *inputs.targets)
@@ -86,13 +88,23 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     for key, notes in idle.items():
         if key not in effective:
             raise ValueError(f"{notes[0]}; remove it")
-    for one, two in itertools.combinations(found.datasets.values(), 2):
-        if same_tree(one, two):
-            raise ValueError(
-                f"{one.name!r} and {two.name!r} are the same images; name the dataset once"
-            )
+    _require_distinct(found, allowed=allowed)
     found.idle = {key: list(dict.fromkeys(notes)) for key, notes in idle.items()}
     return found
+
+
+def _require_distinct(found: Preflight, *, allowed: bool) -> None:
+    """Raise ValueError for two datasets that are one, or share images unless that is allowed."""
+    for one, two in itertools.combinations(found.datasets.values(), 2):
+        names = f"{printable(one.name)!r} and {printable(two.name)!r}"
+        if same_tree(one, two):
+            raise ValueError(f"{names} are the same images; name the dataset once")
+        shared = NOTHING if allowed else shared_by_path(one, two)
+        if shared.number:
+            raise ValueError(
+                f"{names} share {counted(shared.number, 'image')}, first {shared.first}: they are "
+                "not two datasets; take one out, or set experiment.overlap = 'allowed'"
+            )
 
 
 def require_decodable(

@@ -129,12 +129,11 @@ def run(
     remember(config.text(), cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
-    built.inputs.check_overlap()
+    built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
-        record = _describe(built, identity, variant, factors, runtime)
-        record = replace(record, config_sha256=config_sha256)
+        record = _describe(built, identity, variant, factors, runtime, config_sha256)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -330,7 +329,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
     training images too, and for a method that cannot score all classes that the protocol scores.
     """
     inputs = read_data_inputs(config, Runtime(cache_dir=cache_dir, data_root=data_root))
-    inputs.check_overlap()
+    inputs.check()
     values: dict[str, Any] = config.operative("experiment")
     clip = shared_clip(
         values["experiment.backbone"], values["experiment.weights"], "cpu", torch.float32
@@ -345,6 +344,7 @@ def _describe(
     variant: str,
     factors: Mapping[str, str],
     runtime: Runtime,
+    config_sha256: str,
 ) -> RunRecord:
     settings, method = built.settings, built.model.method
     trains = bool(built.model.trainable())
@@ -362,6 +362,7 @@ def _describe(
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
         environment=describe_environment(runtime.device),
+        config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,
     )
@@ -410,12 +411,6 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     part = class_subset(built.dataset, built.selected_subset)
     classes = class_names(part, built.settings.template)
     items = part.val if rule == "val" else part.test
-    if not items or (rule == "val" and part.val == part.test):
-        lacks = "has none of its own: they are its test images" if items else "has none"
-        raise ValueError(
-            f"experiment.selection = 'val' needs validation images, {built.dataset.name} {lacks}; "
-            "use 'last'"
-        )
 
     def score(model: RefinedMethod) -> float:
         method = model.method

@@ -31,24 +31,26 @@ class OverlapRule:
 def overlaps(
     source: ListedDataset, targets: Sequence[ListedDataset], rule: OverlapRule
 ) -> Iterator[str]:
-    """A line for every list of test images that holds images which training or selection sees.
+    """A line for every list of test images that holds images which training or selection sees, and
+    for every pair of test lists that are averaged although they share images.
 
     The lists are those before any draw, so that the answer is the same for all seeds. A test-only
     set has no training images of its own: its train list is its test list, as published.
     """
     own = source.dataset
-    if own.test_only:
-        return
-    parts: list[tuple[ListedDataset, SplitName, SplitName]] = [(source, "test", "train")]
-    parts += [(target, "test", "train") for target in targets]
-    if rule.on_val:
-        parts.append((source, "val", "train"))
-    if rule.by_val and own.val != own.test:
-        parts.append((source, "test", "val"))
-    for asked, tested, seen in parts:
-        found = _shared(asked, tested, source, seen, rule.copies)
+    parts: list[tuple[ListedDataset, SplitName, ListedDataset, SplitName]] = []
+    if not own.test_only:
+        parts += [(asked, "test", source, "train") for asked in (source, *targets)]
+        if rule.on_val:
+            parts.append((source, "val", source, "train"))
+        if rule.by_val and own.val != own.test:
+            parts.append((source, "test", source, "val"))
+    pairs = itertools.combinations((source, *targets), 2)
+    parts += [(two, "test", one, "test") for one, two in pairs]
+    for asked, tested, other, seen in parts:
+        found = _shared(asked, tested, other, seen, rule.copies)
         if found.number:
-            yield _line(asked.dataset, tested, own, seen, found)
+            yield _line(asked.dataset, tested, other.dataset, seen, found)
 
 
 def own_overlaps(dataset: Dataset, *, copies: bool) -> list[str]:

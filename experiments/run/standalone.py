@@ -13,6 +13,7 @@ from core.train.fit import FitResult
 from experiments.configs import read_config_file
 from experiments.run.data_inputs import read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
+from experiments.run.grid_settings import grid_settings
 from experiments.run.preflight import require_decodable
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
@@ -50,9 +51,12 @@ def readable_fingerprints(
 
 
 def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
-    """The configuration of one run; the grid bindings of a grid file are dropped."""
+    """The configuration of one run; the grid bindings of a grid file are dropped.
+
+    Raises ValueError for a setting without effect, and for one of a grid among the overrides.
+    """
     config = read_config_file(config_file, overrides)
-    config = config.without(key for key in config.bindings if key.startswith("grid."))
+    config = config.without(grid_settings(config, "a single run"))
     config.check_used(["experiment"])
     return config
 

@@ -32,6 +32,7 @@ from core.derived_seeds import derive_seed
 from core.store.manifest import MAX_SEED
 from core.store.names import CONTROL_SUFFIX, FINAL_SUFFIX, checked_study_name
 from core.store.search import is_search, read_definition, write_definition
+from experiments.run.grid_settings import grid_settings
 from experiments.search.samplers import Pruner, Sampler
 from experiments.search.space import Space
 from experiments.study.planner import ROOT, FingerprintOf
@@ -257,8 +258,8 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     sampler = build(without_parts, values["search.sampler"].name)
     pruner = build(without_parts, values["search.pruner"].name)
     _check_sampler(search, sampler, pruner)
-    outside = {key for key in config.bindings if key.startswith((f"{SEARCH}.", "grid."))}
-    outside |= set(_of_kind(config, "sampler", "pruner"))
+    outside = {key for key in config.bindings if key.startswith(f"{SEARCH}.")}
+    outside |= {*grid_settings(config, "a search")} | set(_of_kind(config, "sampler", "pruner"))
     _check_base(config)
     options = {key: value for key, value in values.items() if not key.startswith(f"{SEARCH}.")}
     base = config.without(outside)

@@ -5,6 +5,7 @@ others must be reproduced. What cannot be checked has not passed: a set of an un
 a set, a set whose tensors are not those that it lists, and numbers that are not finite.
 """
 
+import glob
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,18 +75,19 @@ class Outcome:
 
 
 def find_sets(folder: Path, only: Sequence[str] = ()) -> list[Path]:
-    """The ``.json`` paths of all sets in a folder, of those too of which only one half is there.
+    """The ``.json`` paths of all sets in a folder and below, of those too of which only one half is
+    there.
 
     ``only`` names the sets to check. Raises ValueError where there is none, and for an unknown
     name.
     """
-    names = {path.with_suffix(".json") for end in ENDINGS for path in folder.glob(f"*{end}")}
-    names -= set(other_files(folder))
-    if not names:
+    by_name = {
+        set_name(folder, path): path for path in sorted(_candidates(folder)) if _is_set(path)
+    }
+    if not by_name:
         raise ValueError(
             f"{folder} holds no reference vectors; a set is NAME.json with NAME.safetensors"
         )
-    by_name = {path.stem: path for path in sorted(names)}
     for name in only:
         if name not in by_name:
             near = did_you_mean(name, by_name) or f"; there are {', '.join(by_name)}"
@@ -95,8 +97,29 @@ def find_sets(folder: Path, only: Sequence[str] = ()) -> list[Path]:
 
 def other_files(folder: Path) -> list[Path]:
     """JSON files that are certainly not sets: nothing in them or beside them is of one."""
-    alone = [p for p in sorted(folder.glob("*.json")) if not p.with_suffix(".safetensors").exists()]
-    return [path for path in alone if not _is_half(path)]
+    return sorted(path for path in _candidates(folder) if not _is_set(path))
+
+
+def set_name(folder: Path, path: Path) -> str:
+    """A set is named by its path in the folder without the ending."""
+    return str(path.relative_to(folder).with_suffix(""))
+
+
+def _candidates(folder: Path) -> set[Path]:
+    """Every file with an ending of a set, in any letter case, as its ``.json``; hidden folders
+    apart.
+    """
+    return {
+        path.with_suffix(".json")
+        for path in folder.rglob("*")
+        if path.suffix.lower() in ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def _is_set(path: Path) -> bool:
+    halves = {other.name for other in path.parent.glob(f"{glob.escape(path.stem)}.*")}
+    return halves != {path.name} or _is_half(path)
 
 
 def _is_half(path: Path) -> bool:
@@ -111,12 +134,13 @@ def _is_half(path: Path) -> bool:
     )
 
 
-def verify_set(path: Path) -> Outcome:
-    """Replay one set, named ``SOURCE_CASE``, and compare every recorded tensor."""
-    name, tensors = path.stem, path.with_suffix(".safetensors")
+def verify_set(path: Path, name: str = "") -> Outcome:
+    """Replay one set, ``SOURCE_CASE.json``, and compare every recorded tensor."""
+    name, tensors = name or path.stem, path.with_suffix(".safetensors")
     if lost := [half.name for half in (path, tensors) if not half.is_file()]:
-        return Outcome(name, "failed", problem=f"{lost[0]} is missing; a set is both files")
-    case = name.split("_", 1)[-1]
+        problem = f"{lost[0]} is missing; a set is both files, their endings in small letters"
+        return Outcome(name, "failed", problem=problem)
+    case = path.stem.split("_", 1)[-1]
     replay = CASES.get(case)
     if replay is None:
         known = f"not checked: no case {case!r}; the cases are {', '.join(CASES)}"
@@ -124,21 +148,27 @@ def verify_set(path: Path) -> Outcome:
     try:
         raw = json.loads(path.read_text())
         vectors = Vectors(name, raw["constants"], read_safetensors(tensors, "vectors"))
-        if problem := _unlisted(vectors, raw.get("tensors")) or _unfinished(vectors):
+        if problem := _unfinished(vectors) or _unlisted(vectors, raw.get("tensors")):
             return Outcome(name, "failed", problem=problem)
         return _compare(vectors, dict(replay(vectors)))
     except (KeyError, ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
         return Outcome(name, "failed", problem=f"{type(error).__name__}: {first_line(error)}")
 
 
-def _unlisted(vectors: Vectors, listed: Mapping[str, object] | None) -> str:
-    """What a set lacks of the tensors that its JSON lists, or has beyond them."""
-    if listed is None:
-        return ""
+def _unlisted(vectors: Vectors, listed: object) -> str:
+    """Why the tensors are not those that the JSON lists, by name, shape and number kind."""
+    if not isinstance(listed, dict):
+        return "its JSON lists no 'tensors', so that it may lack some; record the set again"
     there = vectors.tensors.keys()
     found = {"lacks": sorted(listed.keys() - there), "also holds": sorted(there - listed.keys())}
     words = [f"it {verb} {len(names)}, first {names[0]}" for verb, names in found.items() if names]
-    return f"its tensors are not those that it lists: {'; '.join(words)}" if words else ""
+    for name in sorted(listed.keys() & there):
+        tensor, about = vectors.tensors[name], listed[name]
+        own = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+        for key, value in own.items():
+            if isinstance(about, dict) and about.get(key, value) != value:
+                words.append(f"{name} has {key} {value}, listed is {about[key]}")
+    return f"its tensors are not those that it lists: {'; '.join(words[:2])}" if words else ""
 
 
 def _unfinished(vectors: Vectors) -> str:
@@ -166,6 +196,9 @@ def _difference(name: str, computed: Tensor, recorded: Tensor) -> Difference:
         return Difference(f"{name} {tuple(computed.shape)}", float("inf"), 0.0)
     if not recorded.numel():
         return Difference(f"{name} (empty)", float("inf"), 0.0)
+    if computed.is_floating_point() and not recorded.is_floating_point():
+        kinds = f"{recorded.dtype} for {computed.dtype}".replace("torch.", "")
+        return Difference(f"{name} ({kinds})", float("inf"), 0.0)
     if not recorded.is_floating_point():
         return Difference(name, float((computed.long() != recorded.long()).sum()), 0.0)
     tolerance = FLOAT64_TOLERANCE if recorded.dtype == torch.float64 else FLOAT32_TOLERANCE

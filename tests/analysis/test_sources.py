@@ -10,7 +10,7 @@ from analysis.read.reading import Reading
 from analysis.report import build_report
 from analysis.sections.analysis import Options
 from tests.helpers.score_tables import text
-from tests.helpers.study_folders import make_study
+from tests.helpers.study_folders import edit_record, make_study
 
 HEADER = "method,dataset,seed,base,new\n"
 
@@ -101,6 +101,59 @@ def test_folders_are_the_same_only_where_their_paths_are(tmp_path):
     for other in (content.replace("set0", "SET0"), content.replace("v1/set0", "v1/set-0")):
         with pytest.raises(ValueError, match="shares no dataset with the first source"):
             load(first, write(tmp_path, other))
+
+
+def state(folder, prints, prefix="folder/"):
+    """A study on a dataset for each fingerprint."""
+    effects = {"CoOp": (0, 0), "Full": (9, 9)}
+    made = make_study(folder, effects, datasets=len(prints), seeds=2, prefix=prefix)
+    for file in made.glob("*/record.json"):
+
+        def edit(raw):
+            raw["fingerprints"] = {"dataset": prints[int(raw["dataset"][-1])]}
+
+        edit_record(file, edit)
+    return made
+
+
+def test_a_dataset_of_other_images_is_set_aside_and_named(tmp_path):
+    first = state(tmp_path / "a", ["f0", "f1"])
+    second = state(tmp_path / "b", ["g0", "f1"])
+    for paired in (False, True):
+        found = load(first, second, names=["two"], paired=paired)
+        assert np.isnan(found.scores("two/Full", "base")[0]).all()
+        assert np.isfinite(found.scores("two/Full", "base")[1]).any()
+        told = "set aside, 'folder/set0' has other images or another split: fingerprint g0, not f0"
+        assert any(told in note for note in found.notes)
+    build_report(found, out=tmp_path / "o", options=Options(reps=200), figures=False)
+    assert told.partition("' ")[2] in (tmp_path / "o/index.html").read_text()
+    with pytest.raises(ValueError, match="no dataset has the same images as in the first source"):
+        load(first, state(tmp_path / "c", ["g0", "g1"]), paired=True)
+    blank = state(tmp_path / "d", ["", ""])
+    assert len(load(first, blank).datasets) == 2  # an older source states nothing: not checked
+
+
+def test_splits_of_every_seed_are_compared_where_both_have_the_seed(tmp_path):
+    def rows(name, word):
+        more = text("variant,dataset,seed,acc,data", more=lambda v, d, s: [f"{word}-{d}-{s}"])
+        return write(tmp_path, more, f"{name}.csv")
+
+    with pytest.raises(ValueError, match="no dataset has the same images"):
+        load(rows("a", "x"), rows("b", "y"))
+    later = write(tmp_path, rows("c", "y").read_text().replace(",1,", ",8,").replace(",2,", ",9,"))
+    assert load(rows("a", "x"), later).planned_seeds[:2] == (1, 2)
+
+
+def test_a_dataset_is_known_by_its_fingerprint_under_another_name(tmp_path):
+    first = state(tmp_path / "a", ["f0", "f1"])
+    second = state(tmp_path / "b", ["f0", "f1"], prefix="folder//disk/")
+    found = load(first, second, names=["two"])
+    assert found.datasets == ("folder/set0", "folder/set1")
+    assert any("'folder//disk/set1' is taken to be 'folder/set1'" in n for n in found.notes)
+    assert [o.paired for o in found.origins] == [True, True]
+    twice = state(tmp_path / "c", ["f0", "f0"], prefix="folder//disk/")
+    with pytest.raises(ValueError, match="shares no dataset"):
+        load(first, twice)
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_torn_files_are_refused_in_one_line(state, tmp_path):
             load_clip("small-16", str(file))
         assert "\n" not in str(caught.value)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="the file lacks"):
+    with pytest.raises(ValueError, match="holds no tensors by name, .* it is a list; save"):
         load_clip("small-16", str(tmp_path / "list.pt"))
 
 
@@ -360,10 +360,63 @@ def test_the_configuration_of_another_model_is_refused(state, tmp_path, part, ke
         load_clip("small-16", str(file))
 
 
+@pytest.mark.usefixtures("notes")
+@pytest.mark.parametrize(
+    ("part", "key", "value", "same"),
+    [
+        ("vision_cfg", "pool_type", "avg", "tok"),
+        ("vision_cfg", "norm_kwargs", {"eps": 0.1}, {"eps": 1e-5}),
+        ("vision_cfg", "act_kwargs", {"approximate": "tanh"}, {}),
+        ("vision_cfg", "qk_norm", True, False),
+        ("text_cfg", "no_causal_mask", True, False),
+        ("text_cfg", "pool_type", "first", "argmax"),
+        ("text_cfg", "hf_tokenizer_name", "other", None),
+        ("text_cfg", "rotary", 2, None),  # unknown to open_clip
+        ("vision_cfg", "patch_dropout", None, 0.5),  # for training only
+    ],
+)
+def test_every_key_that_makes_another_model_is_refused(state, tmp_path, part, key, value, same):
+    save_file(state, tmp_path / "clip.safetensors")
+    model = tiny_config()
+    model[part] = {**model[part], key: same}
+    file = put_beside(tmp_path / "clip.safetensors", CONFIG, model_cfg=model)
+    assert load_clip("small-16", str(file)).spec.quick_gelu is False
+    if value is not None:
+        model[part] = {**model[part], key: value}
+        file = put_beside(tmp_path / "clip.safetensors", CONFIG, model_cfg=model)
+        with pytest.raises(ValueError, match=rf"another model than 'small-16': .* {part}.{key} "):
+            load_clip("small-16", str(file))
+
+
+@pytest.mark.parametrize(
+    ("tower", "key", "value", "same"),
+    [
+        ("vision_config", "hidden_act", "relu", "quick_gelu"),
+        ("text_config", "hidden_act", "gelu_new", "quick_gelu"),
+        ("vision_config", "layer_norm_eps", 0.1, 1e-5),
+        ("text_config", "layer_norm_eps", 1e-6, 1e-5),
+        ("text_config", "eos_token_id", 5, 2),
+    ],
+)
+def test_what_transformers_does_and_open_clip_does_not_is_refused(
+    state, tmp_path, tower, key, value, same
+):
+    save_file(as_transformers(state), tmp_path / "model.safetensors")
+    config = transformers_config()
+    config[tower] = {**config[tower], key: same}
+    file = put_beside(tmp_path / "model.safetensors", "config.json", **config)
+    assert load_clip("small-16", str(file)).spec.quick_gelu
+    config[tower] = {**config[tower], key: value}
+    file = put_beside(tmp_path / "model.safetensors", "config.json", **config)
+    with pytest.raises(ValueError, match=rf"another model: it has {tower}.{key} {value!r}"):
+        load_clip("small-16", str(file))
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"model_cfg": {**tiny_config(), "quick_gelu": "yes"}},
+        {"model_cfg": {**tiny_config(), "quick_gelu": None}},
         {"model_cfg": {**tiny_config(), "vision_cfg": [1]}},
         {"preprocess_cfg": [1]},
         {"preprocess_cfg": {"mean": 3}},
@@ -549,10 +602,81 @@ def test_weights_that_are_not_finite_name_the_tensor(state, tmp_path, name, valu
         load_clip("small-16", str(tmp_path / "half.bin"))
 
 
+@pytest.mark.parametrize("name", ["visual.proj", "logit_scale"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_in_other_number_kinds_name_the_tensor(state, tmp_path, name, dtype):
+    torch.save({**state, name: state[name].to(dtype)}, tmp_path / "odd.pt")
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(ValueError, match=rf"odd.pt holds {kind} in the tensor '{name}'; weights"):
+        load_clip("small-16", str(tmp_path / "odd.pt"))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta"])
+def test_tensors_without_their_numbers_are_named(state, tmp_path, kind):
+    projection = state["visual.proj"]
+    odd = projection.to_sparse() if kind == "sparse" else projection.to("meta")
+    torch.save({**state, "visual.proj": odd}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"odd.pt holds .* tensor 'visual.proj'|odd.pt cannot be"):
+        load_clip("small-16", str(tmp_path / "odd.pt"))
+
+
+def test_a_packed_projection_of_integers_is_named(state, tmp_path):
+    theirs, key = as_transformers(state), "text_model.encoder.layers.1.self_attn.k_proj.bias"
+    theirs[key] = theirs[key].to(torch.int8)  # the packing of all three would cast it
+    save_file(theirs, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"holds int8 in the tensor '{key}'"):
+        load_clip("small-16", str(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("end", ["pt", "safetensors"])
+def test_two_tensors_of_one_name_are_ambiguous(state, tmp_path, prefix, end):
+    def load(tensors):
+        file = tmp_path / f"two.{end}"
+        torch.save(tensors, file) if end == "pt" else save_file(tensors, file)
+        return load_clip("small-16", str(file))
+
+    twice = {**state, f"{prefix}visual.proj": state["visual.proj"].clone()}
+    assert load(twice).spec == load(state).spec
+    twice[f"{prefix}visual.proj"] += 1
+    with pytest.raises(ValueError, match=r"holds two different tensors of the name 'visual.proj'"):
+        load(twice)
+
+
+def test_what_a_file_holds_instead_is_said(state, tmp_path):
+    file = tmp_path / "a.pt"
+    for content, said in (
+        ({f"clip.{k}": v for k, v in state.items()}, "has 86 others, first 'clip.ln_final.bias'"),
+        ({"model_ema": state}, r"holds no tensors by name, .* the keys 'model_ema'; save"),
+        ({"a": {"b": state}}, r"the keys 'a'; save"),
+        ([state], r"it is a list; save"),
+    ):
+        torch.save(content, file)
+        with pytest.raises(ValueError, match=said):
+            load_clip("small-16", str(file))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save_file(state, folder / "model.fp16.safetensors")
+    with pytest.raises(ValueError, match=r"holds none of .*, but model.fp16.safetensors; give"):
+        load_clip("small-16", str(folder))
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds a model in several files \(model.safetensors.ind"):
+        load_clip("small-16", str(folder))
+
+
 def test_a_scale_whose_exponential_overflows_is_refused(state, tmp_path):
     save_file({**state, "logit_scale": torch.tensor(1000.0)}, tmp_path / "loud.safetensors")
     with pytest.raises(ValueError, match=r"exp\(logit_scale\) holds an infinity"):
         load_clip("small-16", str(tmp_path / "loud.safetensors"))
+
+
+@pytest.mark.parametrize("value", [-300.0, -9.0, 12.0, 80.0])
+def test_a_scale_that_no_training_gives_is_refused(state, tmp_path, value):
+    save_file({**state, "logit_scale": torch.tensor(value)}, tmp_path / "odd.safetensors")
+    with pytest.raises(
+        ValueError, match=r"odd.safetensors, exp\(logit_scale\) is .*, but a trained CLIP has"
+    ):
+        load_clip("small-16", str(tmp_path / "odd.safetensors"))
 
 
 @pytest.mark.parametrize(

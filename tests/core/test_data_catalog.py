@@ -48,6 +48,13 @@ def test_unknown_names(tmp_path, name, hint):
     assert message.endswith("imagenet_r, sklearn/digits, folder/<path>")
 
 
+@pytest.mark.parametrize("name", ["eurosat/", "/eurosat", "EuroSAT/"])
+def test_a_benchmark_typed_like_its_folder_is_suggested(tmp_path, name):
+    (tmp_path / "eurosat").mkdir()
+    with pytest.raises(ValueError, match="; did you mean 'eurosat'"):
+        load_dataset(name, root=tmp_path, cache_dir=tmp_path)
+
+
 def test_digits(tmp_path):
     digits = load_dataset("sklearn/digits", root=None, cache_dir=tmp_path)
     assert digits.class_names[0] == "zero" and len(digits.class_names) == 10

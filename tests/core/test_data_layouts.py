@@ -6,6 +6,7 @@ import os
 import pytest
 from PIL import Image
 
+from core.clip.tokenizer import Tokenizer
 from core.data.folder import find_layout, read_folder
 from core.data.part_names import part_name
 
@@ -114,6 +115,18 @@ def test_folders_of_annotations_are_set_aside_and_named(tmp_path):
     assert named.class_names == ("cups", "labels", "photos")
 
 
+@pytest.mark.parametrize("name", ["docs", "labels", "Code", "scripts", "meta"])
+def test_a_class_named_like_annotations_is_never_dropped(tmp_path, name):
+    classes = tuple(sorted(("photos", "pictures", name)))
+    make(tmp_path, "", classes=classes)
+    with pytest.raises(ValueError, match=rf"'{name}' holds images, like photos, pictures"):
+        read_folder(tmp_path)
+    settings(tmp_path, ignore=[name])
+    assert read_folder(tmp_path).class_names == ("photos", "pictures")
+    settings(tmp_path, layout="classes")
+    assert read_folder(tmp_path).class_names == classes
+
+
 def test_files_directly_in_a_part_are_counted(tmp_path):
     make(tmp_path, "train", "test")
     save(tmp_path / "train" / "loose.png")
@@ -178,6 +191,127 @@ def test_what_looks_like_parts_or_domains_is_refused(tmp_path):
         read_folder(tmp_path / "f")
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"fold1": "ab", "fold2": "bc", "fold3": "cd"},
+        {"fold1": "ab", "fold2": "bc", "fold3": "cd", "fold4": "ef"},
+        {"learn": "ab", "check": "a"},
+        {"real": "ab", "sketch": "AB"},
+        {"real": ["caf\u00e9", "tea"], "sketch": ["cafe\u0301", "Tea"]},
+    ],
+)
+def test_folders_that_share_half_of_their_folders_are_no_classes(tmp_path, tree):
+    for outer, names in tree.items():
+        make(tmp_path, outer, classes=names, count=6)
+    save(tmp_path / next(iter(tree)) / "cover.png")  # a stray image changes nothing
+    with pytest.raises(ValueError, match="hold the same folders"):
+        read_folder(tmp_path)
+    settings(tmp_path, layout="classes")
+    assert read_folder(tmp_path).class_names == tuple(sorted(tree))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"cat": ["train", "test"], "dog": ["train"]},
+        {"cat": ["train", "test"], "dog": [""]},
+        {"cat": ["train"], "dog": ["test"]},
+        {"w/train": "ab", "w/test": "ab", "w2/train": "ab"},
+    ],
+)
+@pytest.mark.parametrize("stray", [False, True])
+def test_class_folders_that_hold_parts_are_refused(tmp_path, tree, stray):
+    for outer, names in tree.items():
+        make(tmp_path, outer, classes=names, count=6)
+    if stray:
+        save(tmp_path / next(iter(tree)).partition("/")[0] / "cover.png")
+    with pytest.raises(ValueError, match="the class folders hold parts"):
+        read_folder(tmp_path)
+    settings(tmp_path, layout="classes")
+    assert len(read_folder(tmp_path).class_names) == 2
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"cat": ["images"], "dog": ["images"]},
+        {"cat": ["full"], "dog": ["full"], "owl": ["full"]},
+        {"cat": ["images", "crops"], "dog": ["images"]},
+        {"animals": ["cat", "dog", "other"], "things": ["cup", "car", "other"]},
+        {"rail": ["train", "tram"], "school": ["pupil", "test"]},
+        {"cat": ["train"], "dog": ["train"]},
+    ],
+)
+def test_folders_in_class_folders_are_read(tmp_path, tree):
+    for outer, names in tree.items():
+        make(tmp_path, outer, classes=names, count=4)
+    assert read_folder(tmp_path).class_names == tuple(sorted(tree))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("train/images", "test/images"),
+        ("train/a/b", "test/c"),
+        ("train", "test/test"),
+    ],
+)
+def test_a_wrapper_inside_a_part_is_read_through_and_said(tmp_path, places):
+    found = read_folder(make(tmp_path, *places, count=2))
+    assert found.class_names == CLASSES and counts(found) == [6, 0, 6]
+    assert found.train[0].path == f"{places[0]}/cat/0.png"
+    assert any(f"{places[1]}/ is the only folder of images in" in n for n in found.reading.notes)
+
+
+def test_a_class_folder_is_no_wrapper_of_a_part(tmp_path):
+    make(tmp_path, "train", "test", classes=("cat",), count=2)
+    make(tmp_path / "test" / "cat", "", classes=("deep",), count=2)
+    make(tmp_path, "train", classes=("dog",), count=2)
+    (tmp_path / "test" / "cat" / "0.png").unlink()
+    (tmp_path / "test" / "cat" / "1.png").unlink()
+    assert read_folder(tmp_path).class_names == ("cat", "dog")
+
+
+def test_a_flat_part_beside_class_folders_is_refused(tmp_path):
+    make(tmp_path, "train", count=2)
+    make(tmp_path, "val", "test", classes=("images",), count=2)
+    with pytest.raises(ValueError, match=r"(val|test)/images holds images directly; expected"):
+        read_folder(tmp_path)
+
+
+def test_an_empty_validation_part_is_left_out_and_said(tmp_path):
+    make(tmp_path, "train", "test", count=2)
+    (tmp_path / "valid" / "cat").mkdir(parents=True)
+    (tmp_path / "valid" / ".gitkeep").write_text("")
+    found = read_folder(tmp_path)
+    assert counts(found) == [6, 0, 6] and "train/test folders" in found.reading.layout
+    assert any("valid/ is empty and is left out" in note for note in found.reading.notes)
+    (tmp_path / "valid" / "cat" / "1.heic").write_text("")
+    with pytest.raises(ValueError, match=r"class folder 'cat' .*, but 1 \.heic"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["unlabeled", "Unlabelled", "seg_pred/seg_pred"])
+def test_images_without_labels_beside_the_parts_are_left_out_and_said(tmp_path, folder):
+    save(make(tmp_path, "seg_train", "seg_test") / folder / "1.png")
+    found = read_folder(tmp_path)
+    assert counts(found) == [30, 0, 30]
+    assert f"{folder.partition('/')[0]}/: not class folders" in found.reading.ignored
+
+
+@pytest.mark.parametrize("name", ["_annotations.coco.json", "split.json", "refinelab.json"])
+def test_a_json_in_a_part_is_refused_with_the_line_to_write(tmp_path, name):
+    make(tmp_path, "train", "test")
+    (tmp_path / "train" / name).write_text(split_of(tmp_path) if name == "split.json" else "{}")
+    with pytest.raises(ValueError, match=rf"train/{name} is not read: ") as refused:
+        read_folder(tmp_path)
+    assert str(tmp_path / "split_zhou_X.json") in str(refused.value) or name != "split.json"
+    settings(tmp_path, ignore=[name])
+    assert counts(read_folder(tmp_path)) == [30, 0, 30]
+
+
 def test_settings_declare_what_cannot_be_recognized(tmp_path):
     tree = make(tmp_path / "a", "fold1", "fold2", "fold3")
     settings(tree, parts={"train": "fold1", "test": "fold3"}, ignore=["fold2"])
@@ -199,9 +333,8 @@ def test_settings_declare_what_cannot_be_recognized(tmp_path):
 def test_a_single_class_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has a single class, 'cat'; .* give the folder"):
         read_folder(make(tmp_path / "a", "", classes=("cat",)))
-    for part in ("train", "test"):
-        make(tmp_path / "b", f"{part}/images")
-    with pytest.raises(ValueError, match="single class, 'images'"):
+    make(tmp_path / "b", "train", "test", classes=("images",))
+    with pytest.raises(ValueError, match=r"single class, 'images'; .*<part>/<class>/<image>"):
         read_folder(tmp_path / "b")
     make(tmp_path / "c", "", classes=("images",), count=3)
     rows = [[f"images/{n}.png", 0, "only"] for n in range(3)]
@@ -296,11 +429,19 @@ def test_what_is_ignored_is_counted_by_reason(tmp_path):
         assert line in text, line
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
-    make(tmp_path, "")
-    os.mkfifo(tmp_path / "cat" / "pipe.png")
-    with pytest.raises(ValueError, match=r"1 of 31 listed images are missing or unreadable"):
-        read_folder(tmp_path)
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_a_pipe_is_not_waited_for(tmp_path, parts):
+    make(tmp_path, *parts)
+    pipe = tmp_path / parts[0] / "cat" / "pipe.png"
+    os.mkfifo(pipe)
+    for _ in range(2):  # then a broken link
+        with pytest.raises(
+            ValueError, match=r"1 of \d+ images cannot be read, .*pipe\.png"
+        ) as told:
+            read_folder(tmp_path)
+        assert "split file" not in str(told.value)
+        pipe.unlink()
+        pipe.symlink_to(tmp_path / "absent.png")
 
 
 def test_jfif_is_read(tmp_path):
@@ -330,11 +471,84 @@ def test_nested_folders_and_a_part_of_a_larger_tree_are_noted(tmp_path):
     assert any("test/ beside it is not read" in note for note in found.reading.notes)
 
 
+def test_classes_that_differ_in_the_form_of_an_accent_are_told_apart(tmp_path):
+    make(tmp_path, "train", classes=("caf\u00e9", "tea"))
+    make(tmp_path, "test", classes=("cafe\u0301", "tea"))
+    with pytest.raises(ValueError, match=r"only in the Unicode form .*'caf\\xe9'"):
+        read_folder(tmp_path)
+
+
 @pytest.mark.parametrize("twin", ["Red_Car", "red-car", "RED  car", "red_car"])
 def test_names_that_are_one_prompt_are_noted(tmp_path, twin):
     dataset = read_folder(make(tmp_path, "", classes=("red car", twin, "owl")))
     assert [note for note in dataset.reading.notes if "differ only in case" in note]
     assert not read_folder(make(tmp_path / "x", "", classes=("redcar", "red car"))).reading.notes
+
+
+@pytest.mark.parametrize(
+    ("one", "twin"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("a&amp;b", "a&b"),
+        ("it\u2019s", "it's"),
+        ("\ufb01sh", "fish"),
+        ("\uff26ish", "fish"),
+    ],
+)
+def test_names_that_the_tokenizer_makes_one_are_noted(tmp_path, one, twin):
+    notes = read_folder(make(tmp_path, "", classes=(one, twin, "owl"))).reading.notes
+    assert any("differ only in the spelling of their characters" in note for note in notes)
+    encode = Tokenizer().encode
+    assert encode(one) == encode(twin)  # why they are one prompt
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb"])
+def test_a_control_character_in_a_class_name_is_refused(tmp_path, name):
+    tree = make(tmp_path / "a", "", classes=(name, "owl"))
+    with pytest.raises(ValueError, match="holds a control character") as told:
+        read_folder(tree)
+    assert "\n" not in str(told.value)
+    rows = [["owl/0.png", 0, "owl"], ["owl/1.png", 1, name]]
+    split = {"train": rows, "val": [], "test": rows}
+    (tree / "split_zhou_X.json").write_text(json.dumps(split), encoding="utf-8-sig")
+    with pytest.raises(ValueError, match=r"train\[1\].*holds a control character"):
+        read_folder(tree)
+
+
+def test_a_split_file_may_begin_with_a_byte_order_mark(tmp_path):
+    tree = make(tmp_path, "")
+    (tree / "split_zhou_X.json").write_text(split_of(tree), encoding="utf-8-sig")
+    assert counts(read_folder(tree)) == [3, 0, 3]
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "labels.csv", "Class.txt"])
+def test_a_file_that_seems_to_name_the_classes_is_told(tmp_path, name):
+    (make(tmp_path, "") / name).write_text("")
+    told = read_folder(tmp_path).reading.ignored
+    assert any(f"{name} is not read: names of the classes are read from" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("Birds", "did you mean 'birds'"),
+        ("bird", "did you mean 'birds'"),
+        ("Birds/train", "did you mean 'birds'"),
+        ("caf\u00e9", "accents in another Unicode form"),
+    ],
+)
+def test_a_folder_of_another_spelling_is_suggested(tmp_path, typed, hint):
+    for name in ("birds", "cafe\u0301"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="does not exist") as told:
+        read_folder(tmp_path / typed)
+    assert hint in str(told.value)
+
+
+def test_names_that_mean_parts_are_in_the_line_to_write(tmp_path):
+    make(tmp_path, "train_a", "test_b")
+    with pytest.raises(ValueError, match=r'{"train": "train_a", "test": "test_b"}'):
+        read_folder(tmp_path)
 
 
 def test_names_that_say_nothing_are_noted(tmp_path):
@@ -350,6 +564,8 @@ def test_names_that_say_nothing_are_noted(tmp_path):
         "n1 big cat\nn2 dog, small\nn 3 night owl\n",
         "n1\tbig cat\nn2\tdog, small\nn 3\tnight owl\n",
         'n1,big cat\r\nn2,"dog, small"\r\n\r\nn 3,night owl',
+        'folder,name\n"n1","big cat"\nn2,"dog, small"\n"n 3","night owl"\n',
+        "Class ID\tClass Name\nn1\tbig cat\nn2\tdog, small\nn 3\tnight owl\n",
         "\ufeffn 3  night owl\nn2 dog, small\nn1 big cat",
     ],
 )
@@ -374,6 +590,7 @@ def test_classnames_file(tmp_path, text, place, name):
         ("a\nb\n", r"txt:1: 'a' must be a class folder"),
         ("bb two\na one", r"txt:1: 'bb two' .*did you mean 'b'"),
         ("", "no name for the class folder"),
+        ("a\tone\textra\nb\ttwo\na b\tthree", r"txt:1: .* has 3 columns; keep two"),
     ],
 )
 def test_wrong_classnames_files(tmp_path, text, message):

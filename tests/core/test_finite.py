@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.finite import NotFiniteError, check_finite, not_finite
+from core.finite import NotFiniteError, check_finite, check_real, not_finite
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -33,3 +33,16 @@ def test_what_has_no_fraction_or_no_entry_is_finite():
     whole = {"i": torch.arange(3), "b": torch.tensor([True]), "e": torch.zeros(0)}
     assert not_finite(whole) is None and not_finite({}) is None
     assert not_finite({"scalar": torch.tensor(math.nan)}) == "scalar"
+
+
+def test_weights_are_dense_real_numbers():
+    good = {str(dtype): torch.ones(2, dtype=dtype) for dtype in FLOATS}
+    check_real(good | {"count": torch.tensor(3)}, "it", whole={"count"})
+    others = (torch.int64, torch.uint8, torch.bool, torch.complex128, torch.float8_e5m2)
+    odd = {str(dtype).removeprefix("torch."): torch.ones(2).to(dtype) for dtype in others}
+    odd |= {"sparse_coo": torch.eye(2).to_sparse(), "sparse_csr": torch.eye(2).to_sparse_csr()}
+    for kind, tensor in odd.items():
+        with pytest.raises(ValueError, match=f"^it holds {kind} in the tensor 'b'; weights are"):
+            check_real(good | {"b": tensor}, "it")
+    with pytest.raises(ValueError, match="holds complex128 in the tensor 'count'"):
+        check_real({"count": odd["complex128"]}, "it", whole={"count"})

@@ -129,6 +129,23 @@ def test_every_reader_says_what_a_file_is_and_the_way_out(tmp_path, name):
                 read(path)
 
 
+@pytest.mark.parametrize("member", ["data.pkl", "data/0", "constants.pkl"])
+@pytest.mark.parametrize("program", [True, False])
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch, member, program):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("data.pkl", *(["constants.pkl"] if program else [])):
+            if name != member:
+                archive.writestr(f"a/{name}", b"\x80\x02).")
+        with archive.open(f"a/{member}", "w") as file:
+            for _ in range(40):
+                file.write(bytes(2**21))
+    monkeypatch.setattr(zipfile.ZipFile, "read", None)  # nothing is unpacked
+    for read in (read_state_dict, read_published, lambda path: read_safetensors(path, "file")):
+        with pytest.raises(ValueError, match=r"a.pt cannot be read: .* unpacks to 838\d+ bytes;"):
+            read(path)
+
+
 def test_a_folder_and_nothing_are_told_apart(tmp_path):
     for read in (read_published, lambda path: load_checkpoint(path, nn.Linear(2, 2))):
         with pytest.raises(ValueError, match="is a folder; give"):

@@ -364,6 +364,18 @@ def test_logits_that_are_not_finite_are_no_prediction(value):
         accuracy(model, [data])
 
 
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_images_that_prefer_no_class_are_no_prediction(monkeypatch, value):
+    model, data = coop().eval(), batch()
+    assert len(predict(model, [data]).correct_N) == 6
+    level = torch.full_like(model(data).logits(), value)
+    monkeypatch.setattr(type(model(data)), "logits", lambda output: level)
+    with pytest.raises(NotFiniteError, match="of each of 6 images are the same for all classes"):
+        predict(model, [data])
+    level[0, 0] += 1  # one image that prefers a class is a prediction
+    assert len(predict(model, [data]).correct_N) == 6
+
+
 def test_selection_does_not_choose_an_epoch_without_numbers():
     model, seen = coop(), []
 

@@ -268,12 +268,24 @@ def test_a_bare_state_dict_and_several_devices(tmp_path):
     assert torch.equal(model.method.ctx, ctx)
 
 
+def test_two_prompts_of_one_name_are_ambiguous(tmp_path):
+    ctx = torch.randn(4, 32)
+    torch.save({"prompt_learner.ctx": ctx, "ctx": ctx + 1}, tmp_path / "a")
+    with pytest.raises(ValueError, match="holds two different tensors of the name 'ctx'"):
+        read_published(tmp_path / "a")
+
+
 REFUSED = [
     ({"ctx": None}, "CoOp", {}, "lacks 1 tensors, first 'ctx'; is it from another method"),
     ({"meta_net.linear1.bias": torch.ones(2)}, "CoOp", {}, "also holds 1 .* 'meta_net.linear1"),
     ({"image_encoder.VPT": torch.ones(2, 32)}, "CoOp", {}, "also holds 1 .* 'image_encoder.VPT'"),
     ({}, "CoOp", {"num_ctx": 3, "ctx_init": ""}, r"'ctx' is \(4, 32\) in .* \(3, 32\) here; set "),
     ({}, "CoOp", {"class_specific": True}, r"'ctx' is \(4, 32\) .* \(5, 4, 32\) here"),
+    ({"ctx": torch.ones(4, 32, dtype=torch.int8)}, "CoOp", {}, "holds int8 in the tensor 'ctx'"),
+    ({"ctx": torch.ones(4, 32) > 0}, "CoOp", {}, "holds bool in the tensor 'ctx'"),
+    ({"ctx": torch.ones(4, 32) * 1j}, "CoOp", {}, "holds complex64 in the tensor 'ctx'"),
+    ({"ctx": torch.ones(4, 32).to_sparse()}, "CoOp", {}, "holds sparse_coo in the tensor 'ctx'"),
+    ({"ctx": torch.ones(4, 32, device="meta")}, "CoOp", {}, r"holds no numbers .* tensor 'ctx'"),
     ({}, "CoCoOp", {}, r"lacks 4 tensors, first 'meta_net\.linear1\.bias'"),
     ({}, "IVLP", {}, "lacks 5 tensors, first 'image_encoder.VPT'"),
     ({}, "ZeroShot", {}, "also holds 1 tensors, first 'ctx'"),

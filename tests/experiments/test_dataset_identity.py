@@ -326,6 +326,26 @@ def test_other_ways_to_test_on_training_images(train, place, how):
     assert ("folder/y" if how == "target" else "its training") in error
 
 
+def test_images_that_two_datasets_of_one_average_share_are_refused(train, grid, place):
+    parts_tree(place / "data/x", 5, train=8, test=20)
+    error = train("folder/x", CROSS, "experiment.targets=('folder/x/test',)")
+    assert error.startswith("error: folder/x/test: 24 of 24 test images are folder/x's test images")
+    assert "(as test/crow/" in error
+    (place / "data/y").mkdir()
+    for name in ("cars/bus", "x/test/crow", "x/test/duck"):
+        (place / "data/y" / name.rpartition("/")[2]).symlink_to(place / "data" / name)
+    error = train("folder/x", CROSS, "experiment.targets=('folder/y',)")
+    assert error.startswith("error: folder/y: ") and "are folder/x's test images as well" in error
+    error = train("folder/cars", CROSS, "experiment.targets=('folder/x', 'folder/x/test')")
+    assert error.startswith("error: folder/x/test: 24 of 24 test images are folder/x's test images")
+    for nested in (("folder/x", "folder/x/train"), ("folder/x/test", "folder/x")):
+        code, _, error = grid("s", nested, "--dry-run")
+        assert code == 2 and "share " in error and "experiment.overlap = 'allowed'" in error
+        allowed = ("--set", "experiment.overlap=allowed")
+        assert grid("s", nested, "--dry-run", *allowed)[0] == 0
+    assert grid("s", ("folder/x/test", "folder/x/train"), "--dry-run")[0] == 0
+
+
 def test_copies_are_refused_on_request_and_where_validation_selects(train, call, place):
     tree = parts_tree(place / "data/x", 6)
     shutil.copy(tree / "train/crow/0.png", tree / "test/wren/7.png")

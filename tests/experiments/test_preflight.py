@@ -111,9 +111,10 @@ def test_a_grid_reports_unreadable_images_and_starts_nothing(call, tmp_path):
     assert not (tmp_path / "runs" / "mine").exists()
 
 
-@pytest.mark.parametrize(("protocol", "number"), [("validation", 8), ("pseudo_new", 6)])
+@pytest.mark.parametrize(("protocol", "number"), [("validation", 16), ("pseudo_new", 12)])
 def test_the_runs_of_a_search_open_validation_images_first(call, tmp_path, protocol, number):
-    for name in ("cat", "dog", "owl", "yak"):
+    for name in ("ape", "bee", "cat", "dog", "eel", "fox", "owl", "yak"):
+        (tmp_path / "pets" / name).mkdir(exist_ok=True)
         for n in range(10):
             (tmp_path / "pets" / name / f"{n}.png").write_bytes(b"no image")
     rules = ("--set", f"experiment.protocol={protocol}")

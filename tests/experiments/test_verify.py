@@ -182,6 +182,58 @@ def test_a_set_without_some_of_its_tensors_has_not_passed(tmp_path):
     assert outcome.status == "failed" and "nothing to compare with" in outcome.problem
 
 
+@pytest.mark.parametrize("listed", [None, "x", []])
+def test_a_set_without_the_list_of_its_tensors_has_not_passed(tmp_path, listed):
+    path = altered(tmp_path, "public_coop", "in.labels", lambda tensor: None)
+    left = {k: v for k, v in tensors_of("public_coop").items() if not k.startswith("middle.csc")}
+    save_file(left, path.with_suffix(".safetensors"))
+    raw = json.loads(path.read_text())
+    raw = {k: v for k, v in raw.items() if k != "tensors"} | (
+        {} if listed is None else {"tensors": listed}
+    )
+    path.write_text(json.dumps(raw))
+    outcome = verify_set(path)
+    assert outcome.status == "failed" and "lists no 'tensors'" in outcome.problem
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+@pytest.mark.parametrize("relisted", [True, False])
+def test_values_of_another_number_kind_match_nothing(tmp_path, dtype, relisted):
+    path = altered(tmp_path, "public_coop", "in.labels", lambda tensor: None)
+    raw, given = json.loads(path.read_text()), ("clip.", "param.", "in.")
+    changed = {
+        k: v if k.startswith(given) else v.to(dtype) for k, v in tensors_of("public_coop").items()
+    }
+    save_file(changed, path.with_suffix(".safetensors"))
+    if relisted:
+        for name, tensor in changed.items():
+            raw["tensors"][name]["dtype"] = str(tensor.dtype).removeprefix("torch.")
+        path.write_text(json.dumps(raw))
+    outcome = verify_set(path)
+    assert outcome.status == "failed"
+    if relisted:
+        kept = [d.name for d in outcome.differences if d.ok]
+        assert all(name.startswith(given) for name in kept), kept
+    else:
+        assert "has dtype" in outcome.problem
+
+
+def test_sets_in_subfolders_are_checked_and_other_letter_cases_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "deeper" / "more").mkdir(parents=True)
+    copied(tmp_path, "public_coop")
+    copied(tmp_path / "deeper" / "more", "public_coop")
+    assert command(monkeypatch, tmp_path) == 0
+    assert "deeper/more/public_coop: matched" in capsys.readouterr().out
+    altered(tmp_path / "deeper", "public_coop", "param.ctx.generic", by_one)
+    assert command(monkeypatch, tmp_path, "--only", "deeper/public_coop") == 1
+    for half in ("json", "safetensors"):
+        (tmp_path / f"public_coop.{half}").rename(tmp_path / f"public_coop.{half.upper()}")
+    capsys.readouterr()
+    assert command(monkeypatch, tmp_path, "--only", "public_coop") == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "public_coop.json is missing; a set is both files, their endings in small" in shown
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["end.generic.out1.logits", "param.ctx.generic", "clip.text.proj"])
 def test_what_is_not_finite_matches_nothing(tmp_path, name, value):

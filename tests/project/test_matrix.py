@@ -153,7 +153,7 @@ def run_variant(method, folder, tree, *overrides):
         identity="test",
         variant=method,
         factors={},
-        cache_dir=tree / "cache",
+        cache_dir=tree.with_name("cache"),
         data_root=None,
         device="cpu",
         on_progress=lambda epoch: None,
@@ -168,7 +168,7 @@ def check_restored(folder, tree):
     assert record.status == "finished", record.message
     assert [e.target for e in record.evaluations] == ["base", "new"]
     assert from_json(to_json(record)) == record
-    built = reload(folder, Runtime(cache_dir=tree / "cache"))
+    built = reload(folder, Runtime(cache_dir=tree.with_name("cache")))
     state = built.model.state_dict().values()
     assert all(bool(torch.isfinite(value).all()) for value in state)
     again = [

@@ -74,6 +74,7 @@ DECLARED = {
     "experiment.targets": "checked against the protocol",
     "experiment.template": "refused where nobody reads it, see below",
     "experiment.shots_file": "a file",
+    "experiment.overlap": "lets a run happen or refuses it",
     "experiment.selection": "the same epoch may be the best one",
     "experiment.split_fractions": "for plain folders",
     "experiment.split_seed": "for plain folders",
