@@ -12,6 +12,7 @@ from core.data.dataset import Dataset
 from core.data.dataset_names import FOLDER
 from core.data.folder_settings import SETTINGS_NAME
 from core.data.split_file import PREFIX, require_inside, split_text
+from core.store.documents import parse_json
 
 IMAGES_NAME = "images"
 
@@ -111,7 +112,7 @@ def _require_identical(dataset: Dataset, out: Path, paths: list[str]) -> None:
 
 def _differences(dataset: Dataset, out: Path, paths: list[str]) -> Iterator[str]:
     try:
-        settings = json.loads((out / SETTINGS_NAME).read_text(encoding="utf-8"))
+        settings = parse_json((out / SETTINGS_NAME).read_text(encoding="utf-8"))
         listing = (out / split_file_name(dataset)).read_text(encoding="utf-8")
     except (OSError, ValueError):
         yield f"{SETTINGS_NAME} or {split_file_name(dataset)} is missing or broken"

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from core.data.part_names import PARTS
 from core.data.templates import require_template
+from core.store.documents import parse_json
 from core.suggestions import did_you_mean
 
 SETTINGS_NAME = "refinelab.json"
@@ -57,7 +58,7 @@ def read_folder_settings(folders: Sequence[Path]) -> FolderSettings:
 def _read(file: Path) -> FolderSettings:
     try:
         text = file.read_text(encoding="utf-8-sig")
-        given = json.loads(text, object_pairs_hook=lambda pairs: _object(file, pairs))
+        given = parse_json(text, object_pairs_hook=lambda pairs: _object(file, pairs))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} must be a JSON object: {error}") from error
     if not isinstance(given, dict):

@@ -13,12 +13,12 @@
 Blank lines are ignored in the last two.
 """
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core.store.documents import parse_json
 from core.store.shots import Shot, Shots, checked_shot
 
 PATH_KEYS = ("impath", "path", "image_path", "img_path", "image", "filepath", "file", "filename")
@@ -107,7 +107,7 @@ def _read_json_lines(path: Path) -> Shots:
     parts: dict[str, list[Shot]] = {"train": [], "val": []}
     for where, line in _lines(path):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError as error:
             raise ValueError(f"{where} is not JSON: {error}") from error
         if isinstance(entry, list) and len(entry) >= 2:

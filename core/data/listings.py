@@ -17,6 +17,7 @@ from typing import Any
 from core.data.dataset import Dataset, SplitName
 from core.data.folder import FolderReader
 from core.store.atomic import write_atomic
+from core.store.documents import parse_json
 
 PARTS: tuple[SplitName, ...] = ("train", "val", "test")
 MAX_IMAGES = 200_000
@@ -104,7 +105,7 @@ def _path(fingerprint: str, cache_dir: Path) -> Path:
 def _read(path: Path) -> dict[str, Any] | None:
     """A stored listing, None where it is absent or damaged (gzip has a checksum)."""
     try:
-        document = json.loads(gzip.decompress(path.read_bytes()))
+        document = parse_json(gzip.decompress(path.read_bytes()))
         complete = isinstance(document["rows"], dict) and isinstance(document["class_names"], list)
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from core.data.benchmarks.definitions import BENCHMARKS, PLAIN_TEMPLATE
 from core.data.dataset import Dataset, Item
 from core.data.reading import name_problem
+from core.store.documents import parse_json
 
 PREFIX = "split_zhou_"
 PARTS = ("train", "val", "test")
@@ -60,7 +61,7 @@ def read_split(path: Path) -> Split:
     """
     try:
         # a file name that is not UTF-8 keeps its bytes
-        raw = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+        raw = parse_json(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except (OSError, ValueError) as error:
         raise ValueError(f"split file {path} cannot be read: {error}") from error
     if not isinstance(raw, dict) or any(not isinstance(raw.get(part), list) for part in PARTS):

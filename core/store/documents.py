@@ -61,16 +61,21 @@ def digest_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """``json.loads`` that raises JSONDecodeError also for a text that is nested too deeply."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise json.JSONDecodeError("it is nested too deeply", "", 0) from None
+
+
 def sealed_document(text: str, version: int, *, check: bool = True) -> dict[str, Any]:
     """The content of a file of ``write_document``, without its digest.
 
     Raises NewerSchemaError for one of a newer version, and ValueError for one that is damaged.
     ``check`` off, a digest that contradicts the content is passed over.
     """
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    found = parse_json(text)
     check_version(found, newest=version, oldest=version)
     digest = found.pop(DIGEST, None)
     if check and digest is not None and digest != digest_of(found):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.store.documents import parse_json
 from core.store.names import EPOCHS_NAME
 from core.store.own_files import require_own
 from core.store.record import read_record
@@ -51,7 +52,7 @@ def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _epoch(line: str) -> dict[str, Any]:
-    epoch = dict(json.loads(line))
+    epoch = dict(parse_json(line))
     checksum = epoch.pop(CHECKSUM, None)
     if checksum is not None and checksum != _checksum(epoch):
         raise ValueError("a line was changed after it was written: its checksum does not match")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.store.atomic import write_atomic
-from core.store.documents import NewerSchemaError, check_version
+from core.store.documents import NewerSchemaError, check_version, parse_json
 from core.store.names import RECORD_NAME
 
 SCHEMA_VERSION = 2
@@ -165,7 +165,7 @@ def from_json(text: str) -> RunRecord:
     Raises NewerSchemaError for a record of a newer version, and ValueError for broken JSON, an
     impossible count, a missing field or a content that its digest contradicts.
     """
-    raw = json.loads(text, parse_constant=_refuse_constant)
+    raw = parse_json(text, parse_constant=_refuse_constant)
     version = check_version(raw, newest=SCHEMA_VERSION, oldest=1)
     known = {f.name for f in fields(RunRecord)} | {DIGEST}
     if unknown := sorted(set(raw) - known):

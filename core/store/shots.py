@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.store.atomic import write_atomic
+from core.store.documents import parse_json
 from core.store.names import SHOTS_NAME
 from core.store.own_files import require_own
 from core.store.record import read_record
@@ -90,7 +91,7 @@ def read_shot_file(path: Path) -> Shots:
     Raises ValueError, one line, also for a file that is not the one that the run beside it drew.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"shots file {path} cannot be read: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:

@@ -148,7 +148,6 @@ def run(
                 raise  # nothing was trained that could have diverged
             return _diverged(record, run_dir, str(error))
         ended = time.perf_counter()
-        files = _write_scores(run_dir, scores)
         cost = Cost(
             train_seconds=result.seconds,
             evaluate_seconds=ended - trained,
@@ -162,7 +161,7 @@ def run(
             evaluations=tuple(score.evaluation for score in scores),
             cost=cost,
             selected_epoch=result.selected_epoch,
-            files_sha256=files,
+            files_sha256=_write_scores(run_dir, scores),
             weights_sha256=sha256 if learned_state(built.model) else "",
         )
 

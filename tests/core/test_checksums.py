@@ -6,11 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from core.data.benchmarks.text_files import json_of
+from core.data.folder_settings import read_folder_settings
+from core.data.foreign_shots import read_foreign_shots
+from core.data.split_file import read_split
 from core.store.documents import NewerSchemaError, read_document, write_document
 from core.store.epochs import epoch_log, read_epochs
 from core.store.own_files import FILES, file_checksums, foreign_files, require_own
 from core.store.record import RunRecord, check_place, read_record, write_record
 from core.store.settings import read_config, write_config
+from core.store.shots import read_shot_file
 from core.store.storage import describe_os_error, storage_problem
 
 
@@ -33,6 +38,24 @@ def test_what_is_no_document_is_damaged_not_newer(tmp_path, text):
     with pytest.raises(ValueError, match=r"is damaged .*: restore it") as caught:
         read_document(tmp_path / "d.json", 1, remedy="restore it")
     assert not isinstance(caught.value, NewerSchemaError)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("shots.json", read_shot_file),
+        ("lines.jsonl", read_foreign_shots),
+        ("split.json", read_split),
+        ("refinelab.json", lambda path: read_folder_settings([path.parent])),
+        ("annotations.json", json_of),
+        ("record.json", lambda path: read_record(path.parent)),
+        ("log.jsonl", lambda path: read_epochs(path.parent)),
+    ],
+)
+def test_a_file_that_is_nested_too_deeply_is_named(tmp_path, name, read):
+    (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=rf"{name}.*nested too deeply"):
+        read(tmp_path / name)
 
 
 def test_a_log_notices_a_changed_digit(tmp_path):

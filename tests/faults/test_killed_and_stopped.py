@@ -112,7 +112,8 @@ def test_07_two_drivers_and_a_stale_lock(tmp_path):
     wait_for(lambda: (tmp_path / "executions").is_dir())
     code, _, errors = drive(tmp_path, variants=["ok"], seeds=1)
     assert code == 2
-    assert f"process {first.pid} on {socket.gethostname()}" in errors and "--steal-lock" in errors
+    assert f"process {first.pid} on {socket.gethostname()}: wait for it to finish" in errors
+    assert "--steal-lock" not in errors  # it is alive, and nothing may override it
     first.kill()
     finish(first)
     (tmp_path / "go").touch()
@@ -120,7 +121,7 @@ def test_07_two_drivers_and_a_stale_lock(tmp_path):
     holder = {"host": "elsewhere", "pid": 1, "process_start": "1", "boot": "b"}
     (tmp_path / ".lock").write_text(json.dumps(holder))
     code, _, errors = drive(tmp_path, variants=["patient"], seeds=2)
-    assert code == 2 and "process 1 on elsewhere" in errors
+    assert code == 2 and "process 1 on elsewhere" in errors and "--steal-lock" in errors
     code, output, _ = drive(tmp_path, variants=["patient"], seeds=2, steal_lock=True)
     assert code == 0 and counts(output)["done"] == 1
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from core.store.atomic import write_atomic
-from core.store.documents import DIGEST, digest_of, with_digest
+from core.store.documents import DIGEST, digest_of, parse_json, with_digest
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _read_index(file: Path) -> dict[str, list[Any]]:
     warning.
     """
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):

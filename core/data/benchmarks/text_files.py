@@ -1,8 +1,9 @@
 """Annotation files in plain text and JSON: read whole, with errors that name file and line."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from core.store.documents import parse_json
 
 
 def lines_of(path: Path) -> list[tuple[str, str]]:
@@ -23,7 +24,7 @@ def lines_of(path: Path) -> list[tuple[str, str]]:
 def json_of(path: Path) -> Any:
     """The content of a JSON file. Raises ValueError for a missing or broken one."""
     try:
-        return json.loads(_text(path))
+        return parse_json(_text(path))
     except ValueError as error:
         raise ValueError(f"annotation file {path} cannot be read: {error}") from error
 
