@@ -54,7 +54,7 @@ def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -
             method.set_classes(class_names(inputs.dataset, settings.template))
         settings.refiner(method.output(), seeds.at("refiner"))
     except LongTextError as error:
-        raise UnscorableError(f"{_asked(labeled, settings)}: {error}") from error
+        raise UnscorableError(f"{labeled.name}{_template(labeled, settings)}: {error}") from error
     except ValueError as error:
         raise UnscorableError(str(error)) from error
     for dataset, subset in scored_parts(protocol, inputs):
@@ -62,16 +62,15 @@ def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -
             method.set_classes(class_names(class_subset(dataset, subset), settings.template))
             if isinstance(method, TextMethod):
                 method.class_texts()
-        except LongTextError as error:
-            raise UnscorableError(f"{_asked(dataset, settings)}: {error}") from error
         except ValueError as error:
-            which = f"the classes {subset!r} of {dataset.name}, which are scored after training"
-            raise UnscorableError(f"{which}: {error}") from error
+            asked = _template(dataset, settings) if isinstance(error, LongTextError) else ""
+            which = f"the classes {subset!r} of {dataset.name}{asked}"
+            raise UnscorableError(f"{which}, which are scored after training: {error}") from error
     _PASSED.add(key)
 
 
-def _asked(dataset: Dataset, settings: Experiment) -> str:
-    """The dataset and the template whose texts are too long."""
+def _template(dataset: Dataset, settings: Experiment) -> str:
+    """The template whose texts are too long."""
     if settings.template is None:
-        return f"{dataset.name} (template {dataset.template!r})"
-    return f"{dataset.name} with experiment.template = {settings.template!r}"
+        return f" (template {dataset.template!r})"
+    return f" with experiment.template = {settings.template!r}"
