@@ -1,5 +1,6 @@
 """Faults that a user meets at the command line, each with the program itself as a process."""
 
+import hashlib
 import http.client
 import json
 import os
@@ -13,12 +14,14 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from core.store.record import read_record, write_record
 from tests.helpers.fault_programs import environment, finish, program, records, texts, wait_for
 from tests.helpers.paths import ROOT
 from tests.helpers.study_folders import edit_manifest, make_study
@@ -407,7 +410,7 @@ def test_secrets_stay_where_they_are(place):
 
 def test_a_received_study_names_no_file_outside(place):
     run_dir = first_run(place)
-    config = run_dir / "config.gin"
+    config, record = run_dir / "config.gin", read_record(run_dir)
     text = config.read_text()
     (place / "secret.txt").write_text("not for the sender")
     assert program("evaluate", run_dir, cwd=place)[0] == 0
@@ -421,6 +424,8 @@ def test_a_received_study_names_no_file_outside(place):
         key = line.partition(" = ")[0]
         kept = [old for old in text.splitlines() if not old.startswith(f"{key} =")]
         config.write_text("\n".join([*kept, line]) + "\n")
+        sender = {"config_sha256": hashlib.sha256(config.read_bytes()).hexdigest()}
+        write_record(run_dir, replace(record, **sender))
         for words in (
             ("evaluate", run_dir),
             ("inspect", run_dir),
@@ -428,6 +433,7 @@ def test_a_received_study_names_no_file_outside(place):
         ):
             refused(program(*words, cwd=place), "--allow-outside-files|outside the data root")
     config.write_text(text)
+    write_record(run_dir, record)
     for identity in ("../../birds", "/etc", ".."):
         raw = json.loads((place / "runs" / "toy" / "study.json").read_text())
         raw.pop("digest", None)
