@@ -13,7 +13,6 @@ error, and where they say nothing the name decides: with a note unless it has th
 """
 
 import functools
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,6 +37,7 @@ from core.clip.weights import (
 )
 from core.finite import check_finite, check_real
 from core.program import command_line
+from core.store.checksums import file_sha256
 from core.suggestions import did_you_mean
 from core.tensor_files import DOWNLOAD, first_line
 
@@ -196,7 +196,7 @@ def _tags_of_file(
     digest = ""
     for tag, source in tags:
         if known := _digest_in(source.get("url", "")):
-            digest = digest or _sha256(path)
+            digest = digest or file_sha256(path)
             if digest.startswith(known):
                 yield tag, source
     for tag, source in tags:
@@ -212,11 +212,6 @@ def _digest_in(url: str) -> str:
         if len(text) >= MIN_DIGEST and all(c in "0123456789abcdef" for c in text):
             return text
     return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _same_tensors(cached: Path, state: Mapping[str, Tensor]) -> bool:

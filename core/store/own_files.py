@@ -5,9 +5,9 @@ noticed even where it is sound in itself. Records of earlier versions hold none:
 checked.
 """
 
-import hashlib
 from pathlib import Path
 
+from core.store.checksums import file_sha256
 from core.store.names import CONFIG_NAME, CORRECT_NAME, EPOCHS_NAME, PREDICTIONS_NAME, SHOTS_NAME
 from core.store.record import RunRecord
 
@@ -16,7 +16,7 @@ FILES = (SHOTS_NAME, EPOCHS_NAME, CORRECT_NAME, PREDICTIONS_NAME)
 
 def file_checksums(run_dir: Path) -> dict[str, str]:
     """The sha256 of the files of a run, by name, as its record holds them."""
-    return {name: _sha256(run_dir / name) for name in FILES if (run_dir / name).is_file()}
+    return {name: file_sha256(run_dir / name) for name in FILES if (run_dir / name).is_file()}
 
 
 def require_own(path: Path, record: RunRecord | None) -> None:
@@ -41,9 +41,4 @@ def _is_own(path: Path, record: RunRecord | None) -> bool:
     if record is None:
         return True
     own = {**record.files_sha256, CONFIG_NAME: record.config_sha256}.get(path.name)
-    return not own or not path.is_file() or own == _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return not own or not path.is_file() or own == file_sha256(path)

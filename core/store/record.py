@@ -7,7 +7,6 @@ results are exactly equal. A record carries a digest of its content: a changed d
 Schema version 1, of RefineLab 0.1, had no digest; its records are read, and their counts checked.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -18,12 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from core.store.atomic import write_atomic
-from core.store.documents import NewerSchemaError, check_version, parse_json
+from core.store.documents import (
+    DIGEST,
+    NewerSchemaError,
+    check_version,
+    digest_of,
+    parse_json,
+    with_digest,
+)
 from core.store.names import RECORD_NAME
 
 SCHEMA_VERSION = 2
 FIRST_WITH_DIGEST = 2
-DIGEST = "digest"
 STATUSES = ("finished", "diverged", "failed")
 
 _FORMAT: Mapping[str, Any] = {"indent": 1, "sort_keys": True, "allow_nan": False}
@@ -156,7 +161,7 @@ class RunRecord:
 def to_json(record: RunRecord) -> str:
     """Canonical text of a record: sorted keys, no NaN, a digest, a newline at the end."""
     raw = {**asdict(record), "schema_version": SCHEMA_VERSION}
-    return json.dumps({**raw, DIGEST: _digest(raw)}, **_FORMAT) + "\n"
+    return json.dumps(with_digest(raw), **_FORMAT) + "\n"
 
 
 def from_json(text: str) -> RunRecord:
@@ -171,7 +176,7 @@ def from_json(text: str) -> RunRecord:
     if unknown := sorted(set(raw) - known):
         raise ValueError(f"record has unknown fields {unknown}")
     digest = raw.pop(DIGEST, None)
-    if version >= FIRST_WITH_DIGEST and digest != _digest(raw):
+    if version >= FIRST_WITH_DIGEST and digest != digest_of(raw):
         raise ValueError("its content was changed after it was written: the digest does not match")
     try:
         raw["evaluations"] = tuple(_evaluation(e) for e in raw["evaluations"])
@@ -185,11 +190,6 @@ def from_json(text: str) -> RunRecord:
 def _evaluation(raw: Mapping[str, Any]) -> Evaluation:
     lists = {key: tuple(raw[key]) for key in ("class_names", "correct", "total")}
     return Evaluation(**{**raw, **lists})
-
-
-def _digest(raw: Mapping[str, Any]) -> str:
-    """sha256 of the canonical text of everything but the digest itself."""
-    return hashlib.sha256(json.dumps(raw, **_FORMAT).encode()).hexdigest()
 
 
 def _refuse_constant(name: str) -> float:

@@ -1,9 +1,9 @@
 """``config.gin``: the resolved configuration of a run, one binding per line."""
 
-import hashlib
 from pathlib import Path
 
 from core.store.atomic import write_atomic
+from core.store.checksums import file_sha256
 from core.store.names import CONFIG_NAME, RECORD_NAME
 from core.store.own_files import require_own
 from core.store.record import check_place, read_record
@@ -12,7 +12,7 @@ from core.store.record import check_place, read_record
 def write_config(run_dir: Path, text: str) -> str:
     """Write the resolved configuration of a run, atomically; returns the sha256 of the file."""
     write_atomic(run_dir / CONFIG_NAME, text)
-    return _checksum(run_dir)
+    return file_sha256(run_dir / CONFIG_NAME)
 
 
 def has_config(run_dir: Path) -> bool:
@@ -46,7 +46,3 @@ def read_settings(run_dir: Path) -> dict[str, str]:
     """
     pairs = (line.partition(" = ") for line in read_config(run_dir).splitlines())
     return {key: value for key, equals, value in pairs if equals}
-
-
-def _checksum(run_dir: Path) -> str:
-    return hashlib.sha256((run_dir / CONFIG_NAME).read_bytes()).hexdigest()

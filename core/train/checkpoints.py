@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from core.clip.frozen import FrozenCLIP
 from core.finite import check_finite, check_real
 from core.store.atomic import write_atomic
+from core.store.checksums import file_sha256
 from core.tensor_files import is_safetensors, read_safetensors
 
 
@@ -78,9 +79,3 @@ def load_checkpoint(path: Path, module: nn.Module, *, sha256: str = "") -> None:
     check_real(state, f"checkpoint {path}", whole=counters)
     check_finite(state, f"checkpoint {path}", "the file is damaged; rerun the run")
     restore_state(module, state)
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

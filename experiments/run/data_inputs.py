@@ -1,7 +1,6 @@
 """What a run reads: its dataset, the few-shot images, the targets, and their fingerprints."""
 
 import functools
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from core.data.listings import first_difference, keep_listing
 from core.data.shots import with_shots
 from core.data.splits import SplitFractions, class_subset
 from core.data.validation_only import validation_only
+from core.store.checksums import file_sha256
 from core.store.names import CONFIG_NAME
 from core.store.record import read_record
 from experiments.run.dataset_names import with_canonical_names
@@ -264,8 +264,7 @@ def _content(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _hash(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_sha256(path)[:16]
 
 
 def _shots_path(settings: Experiment) -> Path:

@@ -5,7 +5,6 @@ names in label order, and the sha256 of the official split files of seven sets, 
 et al., arXiv:2109.01134).
 """
 
-import hashlib
 import json
 from collections import Counter
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Any
 
 from core.data.benchmarks.definitions import Benchmark
 from core.data.dataset import Dataset
+from core.store.checksums import file_sha256
 
 
 def differences(row: Benchmark, dataset: Dataset, split_file: Path | None) -> list[str]:
@@ -56,7 +56,7 @@ def _split(row: Benchmark, split_file: Path | None) -> list[str]:
     if split_file is None:
         return [f"{row.split_file} is absent, the split is our own"]
     published = _facts().get(row.name, {}).get("split_sha256")
-    if published and hashlib.sha256(split_file.read_bytes()).hexdigest() != published:
+    if published and file_sha256(split_file) != published:
         return [f"{row.split_file} is not the published file (sha256 {published[:16]}...)"]
     return []
 
