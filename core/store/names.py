@@ -13,6 +13,7 @@ OWN_FOLDERS = (CACHE_FOLDER, TRAIN_FOLDER, IMPORTED_FOLDER, PRETRAIN_FOLDER)
 
 # A run folder.
 CONFIG_NAME = "config.gin"
+OPERATIVE_NAME = "operative.json"
 SHOTS_NAME = "shots.json"
 EPOCHS_NAME = "log.jsonl"
 WEIGHTS_NAME = "weights.safetensors"
@@ -33,6 +34,10 @@ WORKER_LOG_NAME = "worker-{slot}.log"
 MIRROR_LOCK_NAME = ".mirror.lock"
 MIRROR_LOG_NAME = "mirror.log"
 ARTIFACTS_NAME = "artifacts"
+WANDB_FOLDER = "wandb"
+WANDB_LEDGER_NAME = "mirrored.jsonl"
+REPORT_FOLDER = "report"
+FIGURES_FOLDER = "figures"
 
 # A search folder.
 DEFINITION_NAME = "search.json"

@@ -28,7 +28,7 @@ from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
 from core.store.own_files import file_checksums
 from core.store.predictions import PredictedClasses, write_predictions
 from core.store.record import Cost, Evaluation, RunRecord, read_record
-from core.store.settings import read_config, write_config
+from core.store.settings import read_config, write_config, write_operative
 from core.train.batches import ImageSource
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
@@ -40,6 +40,7 @@ from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.operative import operative_of
 from experiments.run.outside_files import remember
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
@@ -120,7 +121,7 @@ def run(
 ) -> RunRecord:
     """Train (or call ``learn`` instead) and evaluate; returns the record without writing it.
 
-    Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
+    Writes ``config.gin``, ``operative.json``, ``shots.json`` (the few-shot images), ``log.jsonl``,
     ``weights.safetensors``, ``correct.json`` (which test images were predicted correctly) and
     ``predictions.json`` (what was predicted) into ``run_dir``. A loss, a learned tensor or a logit
     that is not finite gives a record with the status "diverged". Raises ValueError for bad input,
@@ -128,6 +129,7 @@ def run(
     """
     started = time.perf_counter()
     config_sha256 = write_config(run_dir, config.text())
+    write_operative(run_dir, operative_of(config))
     remember(config.text(), cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
