@@ -76,8 +76,9 @@ class ContextPrompts(nn.Module):
     ``placeholder`` is the text that fills the slots when the prompt is tokenized. As in the
     released code, the number of slots is its number of words: further BPE tokens of a placeholder
     word stay as fixed tokens before the name. ``num_ctx`` sets another number of slots, and
-    ``min_length`` keeps at least that many tokens. There are no parameters; the buffers are derived
-    from the class names and are not saved.
+    ``min_length`` keeps at least that many tokens. ``template``, with one ``{}`` for the name, is
+    the whole prompt where it is not "placeholder name."; its first tokens are the slots. There are
+    no parameters; the buffers are derived from the class names and are not saved.
     """
 
     fixed_CLW: Tensor
@@ -93,12 +94,13 @@ class ContextPrompts(nn.Module):
         position: ClassPosition = "end",
         num_ctx: int | None = None,
         min_length: int = 0,
+        template: str | None = None,
     ) -> None:
         super().__init__()
         self.num_ctx = len(words_of(placeholder)) if num_ctx is None else num_ctx
         names = [name.replace("_", " ") for name in classes.names]
-        text = placeholder.replace("_", " ")
-        ids = clip.tokenizer([f"{text} {name}." for name in names]).to(clip.scale.device)
+        before, after = _around(placeholder.replace("_", " "), template)
+        ids = clip.tokenizer([f"{before}{name}{after}" for name in names]).to(clip.scale.device)
         eot_C = ids.argmax(dim=-1)
         ids = ids[:, : max(int(eot_C.max()) + 1, min_length)]
         lengths = [len(clip.tokenizer.encode(name)) for name in names]
@@ -137,6 +139,14 @@ class ContextPrompts(nn.Module):
         embedding = torch.where(self.slots_CL[..., None] >= 0, filled_GCLW, self.fixed_CLW)
         prefix, suffix = embedding[:, 0, : self.num_shared], embedding[:, :, self.num_shared :]
         return clip.encode_prompts(prefix, suffix, self.eot_C)
+
+
+def _around(placeholder: str, template: str | None) -> tuple[str, str]:
+    """The text before and after the class name."""
+    if template is None:
+        return f"{placeholder} ", "."
+    before, _, after = template.partition("{}")
+    return before, after
 
 
 def _arrange(

@@ -24,6 +24,9 @@ HOSTS = {
     "IVLP": ("IVLP", "", NONE),
     "PromptSRC": ("PromptSRC", "PromptSRC.average_mean = 1.0\nPromptSRC.num_ctx_text = 2", NONE),
     "PromptKD": ("PromptKD", "", NONE),
+    "KgCoOp": ("KgCoOp", "KgCoOp.ctx_init = ''", NONE),
+    "MaPLe": ("MaPLe", "", NONE),
+    "TCP": ("TCP", "", NONE),
     "ZeroShot": ("ZeroShot", "", NONE),
     "ZeroShotTeacher": ("PromptKD", "PromptKD.teacher = @ZeroShotTeacher", NONE),
     "Adam": ("CoOp", "experiment.optimizer = @Adam", NONE),
@@ -53,7 +56,10 @@ CHANGED = {
     "warmup_epochs": "0", "warmup_lr": "0.1", "shots": "1", "seed": "2", "epochs": "3",
     "batch_size": "4", "num_views": "2", "fresh_views": "True", "crop_scale": "(0.5, 1.0)",
     "drop_last": "False", "precision": "'bfloat16'", "protocol": "'few_shot'",
-    "dataset": "'mosaic/shapes'",
+    "dataset": "'mosaic/shapes'", "distance": "'squared'", "depth": "3", "coupling": "'shared'",
+    "coupling_bias": "False", "coupling_init": "'independent'", "prompt_template": "'X X X X X {}.'",
+    "class_prompt_length": "2", "injection_block": "1", "injection_weight": "0.5",
+    "meta_hidden": "5", "meta_activation": "'relu'",
 }  # fmt: skip
 """Another value of each parameter, by its name."""
 
@@ -67,6 +73,7 @@ DECLARED = {
     "PromptKD.teacher_logits": "exact for unaugmented images",
     "PromptKD.regime": "decides about images and is checked against the protocol",
     "PromptKD.teacher": "a part",
+    "TCP.long_context": "lets a run happen or refuses it",
     "ZeroShotTeacher.backbone": "other weights",
     "ZeroShotTeacher.weights": "other weights",
     "experiment.backbone": "other weights",
