@@ -120,7 +120,8 @@ class MaPLe(TextMethod):
         """The prompts V_i (N, W_vision), from the input on."""
         last = len(self.couplings) - 1
         return [
-            self.couplings[min(i, last)](prompt) for i, prompt in enumerate(self.text_prompts.prompts)
+            self.couplings[min(i, last)](prompt)
+            for i, prompt in enumerate(self.text_prompts.prompts)
         ]
 
     def image_features(self, batch: Batch) -> ImageFeatures:

@@ -36,6 +36,12 @@ RELEASED_BLOCK = 8
 MetaActivation = Literal["quick_gelu", "relu"]
 LongContext = Literal["refuse", "overwrite"]
 KINDS = ("weight", "bias")
+NO_TOKENS: dict[str, Any] = {
+    "class_prompt_length": None,
+    "injection_block": None,
+    "meta_hidden": None,
+    "meta_activation": "quick_gelu",
+}
 
 
 class ClassAwareTokens:
@@ -119,9 +125,16 @@ class TCP(TextMethod):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """With words their number is the context's; what overwrites nothing needs no permission."""
+        """With words their number is the context's; tokens of weight 0 are none; what overwrites
+        nothing needs no permission.
+        """
         context = settled_context(parameters["num_ctx"], parameters["ctx_init"])
-        return {**parameters, **context, "long_context": "refuse"}
+        simple = {**parameters, **context, "long_context": "refuse"}
+        if simple["class_prompt_length"] == (len(context["ctx_init"].split()) or simple["num_ctx"]):
+            simple["class_prompt_length"] = None
+        if not simple["injection_weight"]:
+            simple |= NO_TOKENS
+        return simple
 
     @classmethod
     def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:

@@ -154,13 +154,13 @@ def _arrange(
 ) -> tuple[Tensor, Tensor]:
     """For each position of each prompt: its position in the 'end' layout, and its slot or -1.
 
-    Both (C, L) int64.
+    Both (C, L) int64. Slots may cover names, or what is behind them.
     """
     before = {"end": num_ctx, "middle": num_ctx // 2, "front": 0}[position]
     order, slots = [], []
     for name_length in name_lengths:
         start = 1 + num_ctx
-        name = list(range(start, start + name_length))
+        name = list(range(start, min(start + name_length, length)))
         rest = list(range(start + name_length, length))
         ctx = list(range(1, start))
         row = [0, *ctx[:before], *name, *ctx[before:], *rest]

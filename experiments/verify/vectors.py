@@ -54,7 +54,11 @@ class Vectors:
         """The recorded classes, with the recorded hand-made template where there is one."""
         names = tuple(self.constants["classes"])
         template = self.constants.get("template")
-        return ClassNames(names=names) if template is None else ClassNames(names=names, template=template)
+        return (
+            ClassNames(names=names)
+            if template is None
+            else ClassNames(names=names, template=template)
+        )
 
 
 def frozen_clip(vectors: Vectors) -> FrozenCLIP:
