@@ -85,7 +85,8 @@ class CoOp(TextMethod):
             raise ValueError(
                 "a class-specific context cannot score other classes than it was trained on "
                 f"({len(self.classes)} trained, {len(classes)} given); "
-                f"use {type(self).__name__}.class_specific = False or evaluate on the trained classes"
+                f"use {type(self).__name__}.class_specific = False or evaluate on the trained "
+                "classes"
             )
         self.classes = classes
         self.prompts = self._prompts(classes)

@@ -91,8 +91,8 @@ class TextPrompts(nn.Module):
     (from all of them, regardless of ``num_ctx``, if ``ctx_init_tokens`` is "all"), or from N(0,
     0.02 squared) if that is empty; the later prompts are drawn at random. The prompt string is
     ``ctx_init name.``, so that init tokens beyond N stay as fixed tokens before the name. ``owner``
-    is the class that error messages name, ``setting`` its parameter for N. ``prompt_dtype`` "float16" rounds the prompts of later
-    blocks where they are used, as the released code does.
+    is the class that error messages name, ``setting`` its parameter for N. ``prompt_dtype``
+    "float16" rounds the prompts of later blocks where they are used, as the released code does.
     """
 
     def __init__(

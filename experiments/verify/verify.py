@@ -22,6 +22,7 @@ from experiments.verify.coop import replay_coop
 from experiments.verify.ivlp import replay_ivlp
 from experiments.verify.kgcoop import replay_kgcoop
 from experiments.verify.maple import replay_maple
+from experiments.verify.prograd import replay_prograd
 from experiments.verify.promptkd import replay_promptkd, replay_textrefiner_kd
 from experiments.verify.promptsrc import replay_promptsrc
 from experiments.verify.sep import replay_sep
@@ -38,6 +39,7 @@ CASES: Mapping[str, Callable[[Vectors], Named]] = {
     "promptkd": replay_promptkd,
     "sep": replay_sep,
     "kgcoop": replay_kgcoop,
+    "prograd": replay_prograd,
     "tcp": replay_tcp,
     "textrefiner": replay_textrefiner,
     "textrefiner_kd": replay_textrefiner_kd,

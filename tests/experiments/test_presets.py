@@ -22,6 +22,7 @@ METHODS = (
     "ivlp",
     "kgcoop",
     "maple",
+    "prograd",
     "tcp",
 )
 PARTS = ("common", *PROTOCOLS)
@@ -137,6 +138,13 @@ PUBLISHED = {
     "kgcoop_few_shot": {EPOCHS: 100, SHOTS: 4, BATCH: 128},
     "maple_base_to_new": {EPOCHS: 5, BATCH: 4, "SGD.lr": 0.0035, "MaPLe.num_ctx": 2},
     "maple_cross_dataset": {EPOCHS: 2, BATCH: 4, "SGD.lr": 0.0026, "MaPLe.depth": 3},
+    "prograd_base_to_new": {
+        EPOCHS: 100, BATCH: 32, "SGD.lr": 0.002, SHOTS: 4, "ProGrad.num_ctx": 16,
+        "ProGrad.ctx_init": None, "ProGrad.strength": 1.0, "ProGrad.temperature": 1.0,
+    },
+    "prograd_base_to_new_imagenet": {EPOCHS: 50, SHOTS: 4},
+    "prograd_cross_dataset": {EPOCHS: 50, SHOTS: 4},
+    "prograd_few_shot": {EPOCHS: 200, SHOTS: 16, "ProGrad.strength": 1.0},
     "tcp_base_to_new": {
         EPOCHS: 50, BATCH: 32, "Adam.lr": 0.002, "Adam.eps": 0.001, "TCP.num_ctx": 4,
         "TCP.ctx_init": "", "TCP.weight": 8.0,

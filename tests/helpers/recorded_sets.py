@@ -122,7 +122,7 @@ class Recorder:
     def image(
         self, images: Tensor, appended: Tensor | None = None, change: Change = lambda i, x: x
     ) -> Tensor:
-        """Image features (B, D), not normalized; ``appended`` tokens enter before the first norm."""
+        """Image features (B, D), not normalized; ``appended`` enters before ``ln_pre``."""
         patches = F.conv2d(
             images.double(), self["clip.vision.patch.weight"], stride=self.sizes["patch"]
         )

@@ -26,6 +26,7 @@ HOSTS = {
     "PromptKD": ("PromptKD", "", NONE),
     "KgCoOp": ("KgCoOp", "KgCoOp.ctx_init = ''", NONE),
     "MaPLe": ("MaPLe", "", NONE),
+    "ProGrad": ("ProGrad", "", NONE),
     "TCP": ("TCP", "", NONE),
     "ZeroShot": ("ZeroShot", "", NONE),
     "ZeroShotTeacher": ("PromptKD", "PromptKD.teacher = @ZeroShotTeacher", NONE),
@@ -57,7 +58,8 @@ CHANGED = {
     "batch_size": "4", "num_views": "2", "fresh_views": "True", "crop_scale": "(0.5, 1.0)",
     "drop_last": "False", "precision": "'bfloat16'", "protocol": "'few_shot'",
     "dataset": "'mosaic/shapes'", "distance": "'squared'", "depth": "2", "coupling": "'shared'",
-    "coupling_bias": "False", "coupling_init": "'independent'", "prompt_template": "'X X X X X {}.'",
+    "coupling_bias": "False", "coupling_init": "'independent'",
+    "prompt_template": "'X X X X X {}.'", "strength": "0.5", "projection_scope": "'vector'",
     "class_prompt_length": "2", "injection_block": "2", "injection_weight": "0.5",
     "meta_hidden": "5", "meta_activation": "'relu'",
 }  # fmt: skip
@@ -227,6 +229,10 @@ DEAD = [
     ("MaPLe", "MaPLe.depth = 2", "MaPLe.coupling_init = 'independent'"),
     ("MaPLe", "MaPLe.coupling = 'shared'", "MaPLe.coupling_init = 'independent'"),
     ("MaPLe", "MaPLe.ctx_init = 'a photo of a'", "MaPLe.ctx_init = 'a_photo  of a '"),
+    ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.temperature = 2.0"),
+    ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.projection_scope = 'vector'"),
+    ("ProGrad", "ProGrad.ctx_init = 'a photo of'", "ProGrad.ctx_init = 'a_photo  of '"),
+    ("ProGrad", "ProGrad.ctx_init = ''\nProGrad.num_ctx = 1", "ProGrad.class_position = 'middle'"),
     ("TCP", "", "TCP.long_context = 'overwrite'"),
     ("TCP", "TCP.ctx_init = 'a photo of'", "TCP.num_ctx = 3"),
     ("TCP", "TCP.num_ctx = 3", "TCP.class_prompt_length = 3"),
@@ -280,6 +286,11 @@ IDLE = [
     ("KgCoOp", "KgCoOp.num_ctx = 16", "KgCoOp.ctx_init = '' for 16 random vectors"),
     ("KgCoOp", "experiment.template = 'one {}.'\nKgCoOp.weight = 0.0", "KgCoOp makes its own"),
     ("MaPLe", "experiment.template = 'one {}.'", "MaPLe makes its own prompts"),
+    (
+        "ProGrad",
+        "experiment.template = 'one {}.'\nProGrad.ctx_init = 'a'\nProGrad.strength = 0.0",
+        "ProGrad makes its own prompts",
+    ),
     ("TCP", "TCP.ctx_init = 'a photo'\nTCP.num_ctx = 6", "set TCP.num_ctx = 2"),
     ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = ('a {}.',)", "ZeroShot"),
     (
@@ -313,6 +324,8 @@ def test_contradicting_settings_are_refused_with_the_way_out(method, settings, m
         ("PromptSRC", "experiment.template = 'one {}.'\nPromptSRC.templates = 'dataset'"),
         ("PromptKD", "experiment.template = 'one {}.'"),
         ("KgCoOp", "experiment.template = 'one {}.'"),
+        ("ProGrad", "experiment.template = 'one {}.'"),
+        ("ProGrad", "experiment.template = 'one {}.'\nProGrad.ctx_init = 'a photo of a'"),
         ("TCP", "experiment.template = 'one {}.'"),
     ],
 )
@@ -324,7 +337,7 @@ def test_settings_that_agree_are_accepted(method, settings):
     "method",
     [
         *("SEP", "ZeroShot", "PromptKD", "CoOp", "CoCoOp", "IVLP", "PromptSRC"),
-        *("KgCoOp", "MaPLe", "TCP"),
+        *("KgCoOp", "MaPLe", "ProGrad", "TCP"),
     ],
 )
 def test_a_method_reads_the_template_if_it_says_so(method, outcomes, small_mosaic):
