@@ -28,6 +28,7 @@ file of a newer version is refused and left as it is.
     |       |-- log.jsonl         one line per epoch  (epochs.py)
     |       |-- output.log        what the run printed
     |       |-- weights.safetensors   what was learned
+    |       |-- training.safetensors  the state of a training under way, with checkpoint_every
     |       |-- correct.json      which test images were predicted correctly  (correct.py)
     |       |-- predictions.json  the predicted class of every test image, and its confidence
     |       |                     (predictions.py); runs made by old versions lack it

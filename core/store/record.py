@@ -106,7 +106,8 @@ class RunRecord:
     learned or the record is older; ``files_sha256`` has those of the run's other files by name
     (``core.store.own_files``), and is empty where the record is older. ``drawn_per_class`` counts
     the training images of each trained class: fewer than ``shots`` where a class has no more.
-    ``shared_images`` counts the test images that training also saw.
+    ``shared_images`` counts the test images that training also saw. ``stopped_epoch`` is the last
+    epoch that was trained where early stopping ended training before its budget, else None.
     """
 
     identity: str
@@ -131,6 +132,7 @@ class RunRecord:
     weights_sha256: str = ""
     drawn_per_class: tuple[int, ...] = ()
     shared_images: int = 0
+    stopped_epoch: int | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -144,7 +146,8 @@ class RunRecord:
             raise ValueError(f"files_sha256 must be texts by name, got {hashes!r}")
         counts = {"shots": self.shots, "shared_images": self.shared_images}
         counts |= {} if self.seed is None else {"seed": self.seed}
-        counts |= {} if self.selected_epoch is None else {"selected_epoch": self.selected_epoch}
+        epochs = {"selected_epoch": self.selected_epoch, "stopped_epoch": self.stopped_epoch}
+        counts |= {name: epoch for name, epoch in epochs.items() if epoch is not None}
         counts |= {f"drawn_per_class[{i}]": count for i, count in enumerate(self.drawn_per_class)}
         for name, value in counts.items():
             if type(value) is not int or value < 0:
