@@ -9,7 +9,7 @@ import typer
 
 from core.program import command_line, same_command
 from core.store.secrets import without_secrets
-from experiments.cli.console import console, print_notes, table
+from experiments.cli.console import console, print_notes, stale_line, table
 from experiments.cli.options import (
     RUNS,
     Config,
@@ -92,6 +92,7 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     from core.machine import available_cores
     from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
+    from experiments.study.stale import counted
 
     workers = available_cores() if jobs < 0 else max(jobs, 1)
     found = dry_run(plan, study_dir, jobs=workers)
@@ -101,13 +102,16 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     screen.print(table(f"grid {plan.grid.study}", columns, rows))
     for note in sorted({f"{c.variant}: {c.note}" for c in plan.cells if c.note}):
         screen.print(f"  {note}", markup=False)
+    for number, change in counted(found.stale.values()):
+        screen.print(stale_line(number, change), markup=False)
+    stale = f", {len(found.stale)} of them stale" if found.stale else ""
     time = UNKNOWN
     if found.seconds is not None:
         time = f"about {duration(found.seconds)} with {workers} jobs"
     print(
         f"{found.cells} cells, {found.runs} runs ({found.repeated} cells repeat another): "
         f"{found.done} done, {found.failed} failed, {found.diverged} diverged, "
-        f"{found.to_do} left; time: {time}"
+        f"{found.to_do} left{stale}; time: {time}"
     )
     if found.change is not None:
         print(found.change)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.streams import one_line
-from experiments.cli.console import console, print_json, table
+from experiments.cli.console import console, print_json, stale_line, table
 from experiments.cli.options import Json, Study
 
 
@@ -45,8 +45,14 @@ def _print_study(found: Mapping[str, Any]) -> None:
         )
     for path in found["damaged"]:
         screen.print(f"damaged, will be rerun: {path}", markup=False)
+    for change in found["changes"]:
+        screen.print(stale_line(change["runs"], change["change"]), markup=False)
+    if kept := found["set_aside"]:
+        records = "1 earlier record" if kept == 1 else f"{kept} earlier records"
+        screen.print(f"kept aside: {records} of runs that were made again", markup=False)
+    stale = f"{found['stale']} stale, " if found["stale"] else ""
     print(
         f"{found['finished']} of {found['runs']} runs finished, {found['failed']} failed, "
-        f"{found['diverged']} diverged, {found['missing']} missing; "
+        f"{found['diverged']} diverged, {stale}{found['missing']} missing; "
         f"driver: {found['holder'] or 'none'}"
     )

@@ -22,6 +22,7 @@ from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
 from core.seeding import Seeds
+from core.store.code import write_code
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
@@ -35,6 +36,7 @@ from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
+from experiments.run.code import code_of
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
@@ -120,14 +122,16 @@ def run(
 ) -> RunRecord:
     """Train (or call ``learn`` instead) and evaluate; returns the record without writing it.
 
-    Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
-    ``weights.safetensors``, ``correct.json`` (which test images were predicted correctly) and
-    ``predictions.json`` (what was predicted) into ``run_dir``. A loss, a learned tensor or a logit
-    that is not finite gives a record with the status "diverged". Raises ValueError for bad input,
-    weights that are not finite among it.
+    Writes ``config.gin``, ``code.json`` (the code that runs), ``shots.json`` (the few-shot images),
+    ``log.jsonl``, ``weights.safetensors``, ``correct.json`` (which test images were predicted
+    correctly) and ``predictions.json`` (what was predicted) into ``run_dir``. A loss, a learned
+    tensor or a logit that is not finite gives a record with the status "diverged". Raises
+    ValueError for bad input, weights that are not finite among it.
     """
     started = time.perf_counter()
     config_sha256 = write_config(run_dir, config.text())
+    code = code_of(config)
+    write_code(run_dir, code)
     remember(config.text(), cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
@@ -136,6 +140,7 @@ def run(
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime, config_sha256)
+        record = replace(record, code=code.classes)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
