@@ -189,7 +189,7 @@ class SourceTree:
             return {}, set()
         seen.add((module.name, chain))
         if module.unread is not None:
-            return {Place(module, module.unread): None}, set()
+            return {Place(module, module.unread): None}, {chain[0]}
         found = {Place(module, d): None for d in module.definitions.get(chain[0], ())}
         about = {chain[0]} if found else set[str]()
         for imported in module.imports.get(chain[0], ()):

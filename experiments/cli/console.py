@@ -83,9 +83,3 @@ def print_notes(notes: Iterable[str]) -> None:
 def print_json(value: object) -> None:
     """Print a value as indented JSON on standard output."""
     print(json.dumps(value, indent=1, default=str))
-
-
-def stale_line(number: int, change: str) -> str:
-    """What has changed since some runs, which the next call makes again."""
-    runs = "1 run" if number == 1 else f"{number} runs"
-    return f"{runs} stale, to be made again, because the code changed: {change}"

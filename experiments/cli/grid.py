@@ -9,7 +9,7 @@ import typer
 
 from core.program import command_line, same_command
 from core.store.secrets import without_secrets
-from experiments.cli.console import console, print_notes, stale_line, table
+from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
     RUNS,
     Config,
@@ -90,9 +90,9 @@ def grid_command(
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     """Print a ``Plan``: cells, inert and duplicate ones, what is done, and the time."""
     from core.machine import available_cores
+    from experiments.run.stale import counted, stale_line
     from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
-    from experiments.study.stale import counted
 
     workers = available_cores() if jobs < 0 else max(jobs, 1)
     found = dry_run(plan, study_dir, jobs=workers)

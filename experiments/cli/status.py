@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.streams import one_line
-from experiments.cli.console import console, print_json, stale_line, table
+from experiments.cli.console import console, print_json, table
 from experiments.cli.options import Json, Study
 
 
@@ -33,6 +33,8 @@ def status_command(study: Study, as_json: Json = False) -> None:
 
 
 def _print_study(found: Mapping[str, Any]) -> None:
+    from experiments.run.stale import stale_line
+
     columns = list(found["rows"][0])
     rows = [[row[column] for column in columns] for row in found["rows"]]
     screen = console()

@@ -48,6 +48,7 @@ from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
+from experiments.run.stale import CodeCheck
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -66,7 +67,7 @@ class Assembly:
     source: ImageSource
     seeds: Seeds
     autocast: AbstractContextManager[Any]
-    changes: tuple[str, ...] = ()  # of what a stored run depended on, where they are allowed
+    changes: tuple[str, ...] = ()  # of what a stored run depended on
 
     @property
     def dataset(self) -> Dataset:
@@ -316,7 +317,8 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
     """A finished run, rebuilt with its learned weights.
 
     Raises ValueError for missing files, for learned weights that are not those of its record, and,
-    unless ``allow_changed``, for data, class names or frozen weights that are not.
+    unless ``allow_changed``, for data, class names or frozen weights that are not. Code that has
+    changed is one of ``changes`` and no reason to refuse: it may have been mended.
     """
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
     _require_data(run_dir, config, runtime)
@@ -332,7 +334,8 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
             *changed_class_names(record, names),
         )
         check_unchanged(run_dir, changes, allow_changed=allow_changed)
-        built = replace(built, changes=changes)
+        code = CodeCheck().changes(record, run_dir)
+        built = replace(built, changes=(*changes, *([f"the code ({code})"] if code else [])))
     sha256 = "" if record is None else record.weights_sha256
     if not sha256 and learned_state(built.model):
         log.warning("%s holds no checksum of its learned weights: not checked", run_dir)

@@ -49,10 +49,11 @@ from core.store.secrets import without_secrets
 from core.store.settings import has_config, read_config
 from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
+from experiments.run.stale import CodeCheck, counted, runs_of
 from experiments.study.lock import StudyLock
 from experiments.study.planner import ROOT, Cell, Plan
 from experiments.study.progress import NoProgress, Progress
-from experiments.study.stale import CodeCheck, counted, runs_of
+from experiments.study.status import read_valid_records
 from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.workers.jobs import Event, Executor, Job
 
@@ -512,6 +513,12 @@ class Repetition(Driver):
 
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
         self.open[cell.identity] = cell
+        found = read_valid_records(self.study_dir, [cell.identity])
+        for change in self.code.stale(self.study_dir, found).values():
+            self.progress.note(
+                f"the code changed since {cell.label} was run: {change}; other runs of the study "
+                "may be stale as well, and the grid command runs them again"
+            )
         return None
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:

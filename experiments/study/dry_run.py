@@ -8,8 +8,8 @@ from typing import Any
 from core.config import Config, config_from_text
 from core.store.manifest import ManifestChange, change_of
 from core.store.record import RunRecord
+from experiments.run.stale import CodeCheck
 from experiments.study.planner import Plan
-from experiments.study.stale import CodeCheck
 from experiments.study.status import read_valid_records, remaining_seconds
 
 

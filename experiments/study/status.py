@@ -16,8 +16,8 @@ from core.store.manifest import Manifest, read_manifest
 from core.store.names import RECORD_NAME, RERUN_SUFFIX
 from core.store.record import RunRecord, has_record, read_run
 from core.store.settings import read_settings
+from experiments.run.stale import CodeCheck, counted, num_set_aside
 from experiments.study.lock import living_holder
-from experiments.study.stale import CodeCheck, counted, num_set_aside
 
 NOT_SET = "-"
 

@@ -24,6 +24,7 @@ from experiments.run.code import (
 )
 
 EVERY_RUN = "every run"
+GONE = ""
 
 
 class CodeCheck:
@@ -55,13 +56,12 @@ class CodeCheck:
         code = None
         with suppress(ValueError):  # a damaged file explains nothing, the record decides
             code = read_code(run_dir)
-        changed = [
-            key
-            for key, was in record.code.items()
-            if (now := self._hash(key, code)) is not None and now != was
-        ]
+        now = {key: self._hash(key, code) for key in record.code}
+        changed = [key for key, was in record.code.items() if now[key] not in (None, was)]
         if not changed:
             return ""
+        if gone := [key.partition(":")[2] for key in changed if now[key] == GONE]:
+            return f"there is no {' and no '.join(gone)} any more"
         before = code.files if code is not None and code.classes == record.code else {}
         after = called_by(self._tree, record.code).listing() if before else {}
         where = described(differences(before, after), HOME)
@@ -71,7 +71,7 @@ class CodeCheck:
         return f"the code of {', '.join(names)}"
 
     def _hash(self, key: str, code: RunCode | None) -> str | None:
-        """The hash of a class now: None where its plug-in cannot be found, "" where it is gone."""
+        """The hash of a class now, ``GONE``, or None where its plug-in cannot be found."""
         if key not in self._now:
             self._now[key] = self._read(key, code)
         return self._now[key]
@@ -84,13 +84,18 @@ class CodeCheck:
                 return None
             self._tree.add(folder)
         found = called_by(self._tree, [key])
-        return found.hash if found.hashes else ""
+        return found.hash if found.hashes else GONE
 
 
 def counted(changes: Iterable[str]) -> Iterator[tuple[int, str]]:
     """Each change, and how many runs it makes stale."""
     for change, number in Counter(changes).items():
         yield number, change
+
+
+def stale_line(number: int, change: str) -> str:
+    """What has changed since some runs, which the next call makes again."""
+    return f"{runs_of(number)} stale, to be made again, because the code changed: {change}"
 
 
 def runs_of(number: int) -> str:
