@@ -40,13 +40,13 @@ def method_presets() -> dict[str, MethodPreset]:
 
 def _preset(method: str) -> MethodPreset:
     own = [name for name, config in _alone(METHODS) if _binds(config, method)]
-    sizes = {
-        str(values["experiment.protocol"]): int(values["experiment.batch_size"])
-        for _, config in _alone(PUBLISHED)
-        if _binds(config, method)
-        and (values := config.bindings).keys() >= {"experiment.protocol", "experiment.batch_size"}
-    }
-    size = next((sizes[protocol] for protocol in PROTOCOLS if protocol in sizes), None)
+    sizes: dict[object, object] = {}
+    for _, config in _alone(PUBLISHED):
+        if _binds(config, method):
+            found = config.bindings
+            sizes[found.get("experiment.protocol")] = found.get("experiment.batch_size")
+    named = (sizes.get(protocol) for protocol in PROTOCOLS)
+    size = next((value for value in named if isinstance(value, int)), None)
     if not own:
         chosen = (f"experiment.method=@{method}",)
         return MethodPreset(method=method, config=BASE, bindings=chosen, batch_size=size)
