@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.config import Config
+from core.config import Config, lookup
 from core.data.dataset import Dataset
 from core.data.splits import class_subset
 from core.seeding import Seeds
@@ -30,7 +30,7 @@ from core.train.batches import ImageSource, TrainingBatches
 from core.train.evaluate import predict
 from core.types import Batch
 from experiments.run.method_presets import method_presets
-from experiments.run.run import Assembly, assemble, scoring, train
+from experiments.run.run import Assembly, assemble, evaluation_batches, scoring, train
 from experiments.run.runtime import Runtime
 
 REFINERS = {
@@ -137,7 +137,7 @@ def agreement(*, method: str, refiner: str, device: str, cache_dir: str) -> dict
     the same prediction, those among which the CPU itself does not choose beyond the tolerance
     included.
     """
-    config = method_presets()[method].read(*FEW_STEPS, *REFINERS[refiner])
+    config = method_presets()[method].read_scorable(*FEW_STEPS, *REFINERS[refiner])
     on_cpu = _Trained(config, Runtime(cache_dir=Path(cache_dir)))
     place = Runtime(cache_dir=Path(cache_dir), device=device)
     on_device = _Trained(config, place)
@@ -169,18 +169,23 @@ class _Trained:
     def __init__(self, config: Config, runtime: Runtime) -> None:
         self.log: list[dict[str, float]] = []
         built = assemble(config, runtime)
-        result = train(built, lambda epoch: self.log.append(dict(epoch)))
-        self.steps = result.images // built.settings.batch_size
+        result = train(built, lambda epoch: self.log.append(_numbers(epoch)))
+        self.steps = result.images // built.settings.batch_size if self.log else 0
         dataset, subset = built.scored()[0]
         part = class_subset(dataset, subset)
         with torch.no_grad(), scoring(built, part):
-            batches = list(built.source.evaluation(part, part.test[:TESTED], TESTED))
+            batches = list(evaluation_batches(built, part, part.test[:TESTED]))
             self.logits_BC = torch.cat([built.model(b).logits().float().cpu() for b in batches])
             self.predicted_B = predict(built.model, batches).predicted_N
 
     def is_finite(self) -> bool:
         numbers = torch.tensor([value for epoch in self.log for value in epoch.values()])
         return bool(numbers.isfinite().all()) and bool(self.logits_BC.isfinite().all())
+
+
+def _numbers(epoch: Mapping[str, Any]) -> dict[str, float]:
+    """An entry of the log without nesting; metrics are counters, and no terms of the loss."""
+    return {name: value for name, value in epoch.items() if isinstance(value, int | float)}
 
 
 def _loss_difference(
@@ -244,7 +249,7 @@ def speed(
         f"experiment.shots={SHOTS}",
         f"experiment.batch_size={size}",
         "experiment.epochs=2",
-        f"experiment.num_views={int(fresh)}",
+        f"experiment.num_views={_num_views(method, fresh=fresh)}",
         f"experiment.fresh_views={fresh}",
         f"experiment.precision={precision!r}",
         "experiment.split_fractions=(0.5, 0.125, 0.375)",
@@ -253,9 +258,9 @@ def speed(
     runtime = Runtime(cache_dir=Path(cache_dir), device=device)
     built = assemble(config, runtime)
     source = TimedSource(built.source, place)
-    result = train(replace(built, source=source), lambda epoch: None)
+    train(replace(built, source=source), lambda epoch: None)
     found: dict[str, Any] = {
-        "batch_size": size if result.images else None,
+        "batch_size": size if source.steps else None,
         "parameters": sum(p.numel() for p in built.model.trainable()),
     }
     if source.steps:
@@ -270,13 +275,22 @@ def speed(
     return found | {"evaluated_per_second": _evaluation_speed(built, place)}
 
 
+def _num_views(method: str, *, fresh: bool) -> int:
+    """The augmented views that a run keeps: one to draw anew, or as many as a batch compares."""
+    entry: Any = lookup(method, "method").cls
+    compared: int = entry.views_per_image
+    if fresh:
+        return 1
+    return compared if compared > 1 else 0
+
+
 def _evaluation_speed(built: Assembly, device: torch.device) -> float:
     """Images per second of a batch that is on the device."""
     dataset, subset = built.scored()[0]
     part = class_subset(dataset, subset)
-    items = part.test[:EVALUATED]
+    items = part.test[: max(1, EVALUATED // (1 + built.model.method.test_views))]
     with scoring(built, part):
-        batches = list(built.source.evaluation(part, items, built.model.method.eval_batch_size))
+        batches = list(evaluation_batches(built, part, items))
         return len(items) / _seconds(device, lambda: predict(built.model, batches), 3)
 
 
@@ -291,8 +305,8 @@ class TimedSource(ImageSource):
     def training(self, dataset: Dataset, **settings: Any) -> TrainingBatches:
         return _TimedBatches(self, self.source.training(dataset, **settings))
 
-    def evaluation(self, *given: Any) -> Iterator[Batch]:
-        return self.source.evaluation(*given)
+    def evaluation(self, *given: Any, **settings: Any) -> Iterator[Batch]:
+        return self.source.evaluation(*given, **settings)
 
 
 class _TimedBatches(TrainingBatches):

@@ -4,9 +4,10 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config import Config, Reference, registered_classes
+from core.config import Config, Reference, lookup, registered_classes
 from experiments.configs import SHIPPED, config_path, read_config_file
 
 BASE = "base"
@@ -29,8 +30,18 @@ class MethodPreset:
     batch_size: int | None = None
 
     def read(self, *overrides: str) -> Config:
-        """The configuration, with overrides on top of it."""
+        """The configuration, with overrides on top of it, which name a dataset."""
         return read_config_file(config_path(self.config), [*self.bindings, *overrides])
+
+    def read_scorable(self, *overrides: str) -> Config:
+        """The same; a method that cannot score new classes scores those that it is trained on."""
+        config = self.read(*overrides)
+        entry = lookup(self.method, "method")
+        values = config.operative("experiment")
+        method: Any = entry.cls
+        if method.closed_set({name: values[f"{entry.name}.{name}"] for name in entry.parameters}):
+            return config.with_bindings({"experiment.protocol": "few_shot"}, "closed set")
+        return config
 
 
 def method_presets() -> dict[str, MethodPreset]:
