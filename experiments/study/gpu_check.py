@@ -6,6 +6,7 @@ its reason and never the end of the check. What was found is written after every
 """
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.store.atomic import write_atomic
+from core.clip.backbone import MOSAIC, write_random_weights
+from core.config import lookup
+from core.data.catalog import load_dataset
+from core.store.atomic import check_folder, write_atomic
 from core.store.names import CACHE_FOLDER
 from core.store.record import RunRecord, read_records
 from core.streams import one_line
+from core.suggestions import did_you_mean
 from experiments.configs import config_path, read_config_file
+from experiments.run.device_cases import REFINERS, write_images
+from experiments.run.method_presets import method_presets
+from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
 from experiments.study.driver import run_study
 from experiments.study.gpu_check_page import page
@@ -44,6 +52,10 @@ Case = tuple[dict[str, Any], dict[str, Any]]
 """What names a row, and the payload of its measurement."""
 
 
+class OutOfTimeError(RuntimeError):
+    """A section has used its share of the time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GpuCheck:
     """What to check, and the folder in which it is written down.
@@ -66,8 +78,14 @@ class GpuCheck:
             raise ValueError(
                 f"gpu-check has no section {unknown[0]!r}; choose from {', '.join(SHARES)}"
             )
-        if not self.seconds > 0:
-            raise ValueError(f"the time limit must be above 0 seconds, got {self.seconds:g}")
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"seconds must be a number above 0, got {self.seconds:g}")
+        known = method_presets()
+        if unknown := [name for name in self.methods if name not in known]:
+            near = did_you_mean(unknown[0], known)
+            raise ValueError(f"there is no method {unknown[0]!r}{near}")
+        Runtime(cache_dir=self.cache_dir, device=self.device)  # refuses a device that is not there
+        check_folder(self.out, "--out")
 
     @property
     def cache_dir(self) -> Path:
@@ -94,8 +112,9 @@ class Findings:
         return time.monotonic() - self.started
 
     def time_left(self, section: str) -> float:
-        """Seconds until a section must be through."""
-        return SHARES[section] * self.check.seconds - self.elapsed()
+        """Seconds until a section must be through; the last one may use all that is left."""
+        whole = max(SHARES[name] for name in self.check.sections)
+        return SHARES[section] / whole * self.check.seconds - self.elapsed()
 
     def document(self) -> dict[str, Any]:
         """What the JSON file holds."""
@@ -120,8 +139,7 @@ class Findings:
 
 
 def gpu_check(check: GpuCheck, say: Say) -> bool:
-    """Run the sections; True where every row is right. Raises ValueError for a missing device."""
-    Runtime(cache_dir=check.cache_dir, device=check.device)
+    """Run the sections; True where every row is right."""
     found = Findings(check=check, say=say)
     found.write()
     sections: dict[str, Callable[[Findings], None]] = {
@@ -133,7 +151,7 @@ def gpu_check(check: GpuCheck, say: Say) -> bool:
     for name in check.sections:
         try:
             sections[name](found)
-        except (RuntimeError, OSError, ValueError) as error:  # the other sections still run
+        except Exception as error:  # whatever it is, the other sections still run
             found.add(name, {"error": one_line(f"{type(error).__name__}: {error}")})
     return found.ok()
 
@@ -165,13 +183,9 @@ def _agreement(found: Findings) -> None:
 
 
 def _speed(found: Findings) -> None:
-    from experiments.run.device_cases import write_images
-
     check = found.check
     weights = None
-    if check.backbone != "mosaic":
-        from core.clip.backbone import write_random_weights
-
+    if check.backbone != MOSAIC:
         path = check.cache_dir / f"{check.backbone}.safetensors"
         write_random_weights(check.backbone, path)
         weights = str(path)
@@ -188,8 +202,6 @@ def _speed(found: Findings) -> None:
 
 def _speed_rows(check: GpuCheck) -> Iterator[dict[str, str]]:
     """The rows in the order of their importance: the last are left out first."""
-    from core.config import lookup
-
     methods = _methods(check)
     cached = [m for m in methods if getattr(lookup(m).cls, "image_input", "") == "features"]
     alone, refined = _refiners()
@@ -233,12 +245,10 @@ def _correct(record: RunRecord) -> list[int]:
 
 def _run_grid(found: Findings, name: str, device: str, jobs: int) -> list[RunRecord]:
     """The records of the small grid, in the order of their identities' folders."""
-    from experiments.run.run import fingerprints
-
     check = found.check
     left = found.time_left("grid")
     if left <= 0:
-        raise RuntimeError(OUT_OF_TIME)
+        raise OutOfTimeError(OUT_OF_TIME)
     made = plan(
         read_config_file(config_path(GRID)),
         partial(fingerprints, cache_dir=check.cache_dir, data_root=None),
@@ -246,7 +256,7 @@ def _run_grid(found: Findings, name: str, device: str, jobs: int) -> list[RunRec
     runtime = Runtime(cache_dir=check.cache_dir, device=device)
     with tempfile.TemporaryDirectory(dir=check.out) as folder:  # earlier records never count
         study_dir = Path(folder) / GRID
-        executor = make_executor(jobs, study_dir, job_seconds=min(CASE_SECONDS, left))
+        executor = make_executor(jobs, study_dir, job_seconds=left)
         outcome = run_study(made, study_dir, executor, runtime=runtime, max_attempts=1)
         records = list(read_records(study_dir))
     if outcome.failed or outcome.diverged or outcome.left:
@@ -275,21 +285,12 @@ def _measure(found: Findings, section: str, cases: list[Case], *, jobs: int) -> 
 
 def prepare_mosaic(cache_dir: Path) -> None:
     """Draw the embedded benchmark's images once, before several workers want them."""
-    from core.data.catalog import load_dataset
-
     load_dataset("mosaic/vehicles", root=None, cache_dir=cache_dir)
 
 
 def _methods(check: GpuCheck) -> tuple[str, ...]:
-    from experiments.run.method_presets import method_presets
-
-    known = tuple(method_presets())
-    if unknown := [name for name in check.methods if name not in known]:
-        raise ValueError(f"there is no method {unknown[0]!r}; choose from {', '.join(known)}")
-    return check.methods or known
+    return check.methods or tuple(method_presets())
 
 
 def _refiners() -> tuple[str, ...]:
-    from experiments.run.device_cases import REFINERS
-
     return tuple(REFINERS)

@@ -34,6 +34,7 @@ RATES = {
     "copy_gb_per_second": "copy, GB/s read and written",
 }
 ABSENT = "–"
+ERROR = "error"
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -93,18 +94,14 @@ def _agreement_row(row: Row) -> Row:
 
 
 def _table(columns: Mapping[str, str], rows: Iterable[Row]) -> Iterable[str]:
-    """A table; an error takes the place of the cells that are missing."""
+    """A table of what was found; a last column says what went wrong, where anything did."""
     rows = list(rows)
-    shown = [key for key in columns if any(key in row for row in rows)]
-    yield _line([columns[key] for key in shown])
+    first, *others = [*columns, ERROR]
+    shown = [first, *(key for key in others if any(key in row for row in rows))]
+    yield _line([columns.get(key, key) for key in shown])
     yield _line(["---"] * len(shown))
     for row in rows:
-        cells = [_cell(row.get(key)) for key in shown]
-        if row.get("error"):
-            named = max((i for i, key in enumerate(shown) if key in row), default=-1) + 1
-            at = min(named, len(shown) - 1)
-            cells[at] = str(row["error"]).replace("|", "\\|")
-        yield _line(cells)
+        yield _line([_cell(row.get(key, "" if key == ERROR else None)) for key in shown])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -116,4 +113,6 @@ def _cell(value: Any) -> str:
         return ABSENT
     if isinstance(value, float):
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value).replace("|", "\\|")
