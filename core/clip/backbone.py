@@ -379,6 +379,17 @@ def fetch(name: str, tag: str) -> Path:
     return found
 
 
+def write_random_weights(name: str, path: Path) -> None:
+    """Write random weights of a named model to a safetensors file, for measurements of speed."""
+    from safetensors.torch import save_model
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = build_open_clip(_native_config(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(path))
+
+
 def _load_mosaic(path: Path) -> FrozenCLIP:
     if not path.is_file() and path == mosaic.WEIGHTS_PATH:
         raise ValueError(

@@ -23,6 +23,7 @@ from experiments.cli.diff import diff_command
 from experiments.cli.doctor import doctor_command
 from experiments.cli.evaluate import evaluate_command
 from experiments.cli.export import export_command
+from experiments.cli.gpu_check import gpu_check_command
 from experiments.cli.grid import grid_command
 from experiments.cli.import_checkpoint import import_command
 from experiments.cli.inspect import inspect_command
@@ -61,6 +62,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "weights": weights_command,
     "verify": verify_command,
     "bench": bench_command,
+    "gpu-check": gpu_check_command,
     "doctor": doctor_command,
     "pretrain": pretrain_command,
 }
