@@ -68,6 +68,7 @@ CHANGED = {
 ELSEWHERE = {
     "FusionAggregation.renormalise": "False",
     "LearnedCache.initial": "'positive'",
+    "RandomCache.initial": "'normal'",
 }
 
 DECLARED = {
@@ -93,6 +94,7 @@ DECLARED = {
         (f"TextRefiner.{part}" for part in ("alignment", "cache", "aggregation")), "parts"
     ),
     "TextRefiner.semantic": "a part",
+    "TextRefiner.losses": "parts",
     "TextRefiner.regularization": "a part",
 }
 """Parameters that this test does not change, and why."""
