@@ -26,7 +26,7 @@ HOSTS = {
     "PromptKD": ("PromptKD", "", NONE),
     "KgCoOp": ("KgCoOp", "KgCoOp.ctx_init = ''", NONE),
     "MaPLe": ("MaPLe", "", NONE),
-    "ProGrad": ("ProGrad", "ProGrad.ctx_init = ''", NONE),
+    "ProGrad": ("ProGrad", "", NONE),
     "TCP": ("TCP", "", NONE),
     "ZeroShot": ("ZeroShot", "", NONE),
     "ZeroShotTeacher": ("PromptKD", "PromptKD.teacher = @ZeroShotTeacher", NONE),
@@ -66,6 +66,7 @@ CHANGED = {
 """Another value of each parameter, by its name."""
 
 ELSEWHERE = {
+    "ProGrad.num_ctx": "8",
     "FusionAggregation.renormalise": "False",
     "LearnedCache.initial": "'positive'",
     "RandomCache.initial": "'normal'",
