@@ -145,7 +145,8 @@ class ListBatches(TrainingBatches):
 
 def objective_of(model: RefinedMethod) -> Objective:
     method, refiner = model.method, model.refiner
-    return Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
+    guides = method.guide_terms()
+    return Objective(method.loss_terms(), refiner.loss_terms(), method.criterion, guides)
 
 
 def training(
