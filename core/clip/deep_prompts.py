@@ -72,6 +72,8 @@ class VisionPrompts(nn.Module):
         super().__init__()
         self.prompt_dtype = prompt_dtype
         width = clip.spec.vision_width
+        if depth and num_ctx:
+            clip.require_hooks("image")
         self.prompts = nn.ParameterList(
             seeded_normal(num_ctx, width, std=0.02, generator=seeds.generator("vision", layer))
             for layer in range(depth if num_ctx else 0)
@@ -109,6 +111,8 @@ class TextPrompts(nn.Module):
         prompt_dtype: PromptDtype = "parameter",
     ) -> None:
         super().__init__()
+        if depth > 1:
+            clip.require_hooks("text")
         self.prompt_dtype = prompt_dtype
         words = ctx_init.replace("_", " ").strip()
         init_ids = clip.tokenizer.encode(words)
@@ -147,7 +151,8 @@ class TextPrompts(nn.Module):
         """Class texts (C, D), not normalized."""
         first, *later = self.prompts
         deep = [_as_used(prompt, self.prompt_dtype) for prompt in later]
-        return self.classes.encode(clip, first, LeadingPrompts([first, *deep]))
+        hook = LeadingPrompts([first, *deep]) if deep else NO_HOOK
+        return self.classes.encode(clip, first, hook)
 
 
 def checked_depth(
