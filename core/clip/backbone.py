@@ -183,8 +183,8 @@ def _renamed(path: Path, state: dict[str, Tensor], config: Mapping[str, Any]) ->
     """A file of transformers with open_clip's names."""
     if is_timm(config):
         raise ValueError(
-            f"weights {path} are in the format of transformers, which is read for CLIP models alone; "
-            "use the file of open_clip"
+            f"weights {path} are in the format of transformers, which is read for CLIP alone; use "
+            "the file of open_clip"
         )
     try:
         return from_transformers(state)

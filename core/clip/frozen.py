@@ -234,7 +234,7 @@ def _spec(model: Any, text: Any, tower: ImageTower) -> FeatureSpec:
     mean = preprocess.get("mean") or (0.48145466, 0.4578275, 0.40821073)
     std = preprocess.get("std") or (0.26862954, 0.26130258, 0.27577711)
     return FeatureSpec(
-        joint_width=tower.joint_width,
+        joint_width=_joint_width(text),
         vision_width=tower.width,
         vision_depth=tower.depth,
         text_width=text.token_embedding.embedding_dim,
@@ -295,6 +295,14 @@ def _has_quick_gelu(text: Any) -> bool:
     """
     block = text.transformer.resblocks[0]
     return any(type(layer).__name__ == "QuickGELU" for layer in block.mlp)
+
+
+def _joint_width(text: Any) -> int:
+    projection = text.text_projection
+    if projection is None:
+        return int(text.token_embedding.embedding_dim)
+    linear = isinstance(projection, nn.Linear)
+    return int(projection.out_features if linear else projection.shape[1])
 
 
 def _text_pooling(text: Any) -> str:

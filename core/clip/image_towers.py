@@ -43,11 +43,6 @@ class ImageTower(ABC):
 
     @property
     @abstractmethod
-    def joint_width(self) -> int:
-        """The width of every feature."""
-
-    @property
-    @abstractmethod
     def width(self) -> int:
         """The width of the tokens before they are projected."""
 
@@ -91,10 +86,6 @@ class NativeViT(ImageTower):
         x = blocks.full_block(last, x, causal=False)
         local = self._project(x[:, : 1 + num_patches])
         return ImageFeatures(pooled=local[:, 0], local=local, attention=attention)
-
-    @property
-    def joint_width(self) -> int:
-        return self.width if self.visual.proj is None else int(self.visual.proj.shape[1])
 
     @property
     def width(self) -> int:
@@ -158,10 +149,6 @@ class ResNet(ImageTower):
         return ImageFeatures(pooled=pooled, local=local, attention=attention)
 
     @property
-    def joint_width(self) -> int:
-        return int(self.visual.attnpool.c_proj.out_features)
-
-    @property
     def width(self) -> int:
         return int(self.visual.attnpool.v_proj.in_features)
 
@@ -188,12 +175,6 @@ class TimmTower(ImageTower):
     def encode(self, image_BCHW: Tensor, hook: TokenHook, need: frozenset[str]) -> ImageFeatures:
         pooled: Tensor = self.visual(image_BCHW)
         return ImageFeatures(pooled=pooled)
-
-    @property
-    def joint_width(self) -> int:
-        head = getattr(self.visual.head, "proj", None) or getattr(self.visual.head, "mlp", None)
-        head = getattr(head, "fc2", head)
-        return int(self.visual.trunk.num_features if head is None else head.out_features)
 
     @property
     def width(self) -> int:
