@@ -23,7 +23,7 @@ from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, Positiv
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
-from core.types import Batch, ClassNames, Forward
+from core.types import Batch, ClassNames, Forward, Tower
 from methods.base import TextMethod, unit
 from methods.token_fusion import (
     FusionAxis,
@@ -148,6 +148,10 @@ class SEP(TextMethod):
     @classmethod
     def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
         return idle_number("SEP", parameters["num_ctx"], parameters["ctx_init"])
+
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        return frozenset(("image", "text"))
 
     @property
     def handmade_CD(self) -> Tensor:

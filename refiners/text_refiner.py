@@ -65,8 +65,8 @@ class TextRefiner(Refiner):
         self.regularization = regularization()
         if missing := sorted(self.needs() - source.provides):
             raise ValueError(
-                f"TextRefiner needs the image fields {missing}, which this base method does not "
-                "provide; use @NoCache and @NoLoss, or another base method"
+                f"TextRefiner needs the image fields {missing}, which this base method on this "
+                "backbone does not provide; use @NoCache and @NoLoss, or another of the two"
             )
         if self.semantic.topk > source.num_patches:
             raise ValueError(

@@ -9,11 +9,11 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from core.clip.frozen import support_of_towers, way_out
+from core.clip.frozen import no_hooks, support_of_towers, way_out
 from core.clip.image_towers import EvaViT, ImageTower, NativeViT, ResNet, SigLIPViT, TimmTower
 from core.clip.model_names import usual_name
 from core.suggestions import did_you_mean
-from core.types import NATIVE, TowerSupport
+from core.types import NATIVE, Tower, TowerSupport
 
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
@@ -65,6 +65,27 @@ def backbones() -> Iterator[BackboneRow]:
         config = _config(name)
         reason = _unsupported(config)
         yield BackboneRow(name, None if reason else _support(config), reason)
+
+
+def families() -> Iterator[tuple[TowerSupport, tuple[str, ...]]]:
+    """The kinds of towers that run here, each with the models that have them."""
+    found: dict[TowerSupport, list[str]] = {}
+    for row in backbones():
+        if row.support is not None:
+            found.setdefault(row.support, []).append(row.name)
+    for support in sorted(found, key=lambda kind: (-len(kind.hooked), -len(kind.image_fields))):
+        yield support, tuple(found[support])
+
+
+def check_towers(method: str, hooked: frozenset[Tower], name: str) -> None:
+    """Raise ValueError where a method puts something inside a tower of a backbone that has no way
+    in. Needs no weights; nothing is looked up for a method that leaves the towers alone.
+    """
+    for tower in sorted(hooked):
+        if tower not in (support := support_of(name)).hooked:
+            raise ValueError(
+                f"{method} works inside the {tower} tower: {no_hooks(name, support, tower)}"
+            )
 
 
 def some_tags(name: str) -> str:

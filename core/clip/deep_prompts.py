@@ -4,8 +4,8 @@ Depth counts blocks: 1 is the input alone, 0 is no prompt at all. Letters: B seq
 N prompt tokens, W tower width, C classes, D joint width.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.hooks import NO_HOOK, TokenHook
 from core.clip.prompts import ContextPrompts
 from core.seeding import Seeds, seeded_normal
-from core.types import ClassNames
+from core.types import ClassNames, Tower
 
 ContextTokens = Literal["first_n", "all"]
 PromptDtype = Literal["parameter", "float16"]
@@ -170,6 +170,12 @@ def checked_depth(
             f"blocks; use at most {tower_depth}, or None for the default"
         )
     return depth
+
+
+def hooked_by_vision_prompts(parameters: Mapping[str, Any]) -> frozenset[Tower]:
+    """The tower that a method's vision prompts enter, unless their number or depth is 0."""
+    there = parameters["num_ctx_vision"] and parameters["depth_vision"] != 0
+    return frozenset(("image",)) if there else frozenset()
 
 
 def _generator(seeds: Seeds, layer: int) -> torch.Generator:

@@ -216,7 +216,10 @@ def test_a_hook_that_cannot_enter_is_refused_by_name(name):
             ("image", lambda c=whole: VisionPrompts(c, Seeds(0), num_ctx=2, depth=1)),
             ("text", lambda c=whole: deep_text(c)),
             ("text", lambda c=whole: c.encode_text(text, ids[:, 2] * 0, hook)),
-            ("text", lambda c=whole: c.encode_prompts(text[:, :2], text[:, 2:], ids[:, 2] * 0 + 2, hook)),
+            (
+                "text",
+                lambda c=whole: c.encode_prompts(text[:, :2], text[:, 2:], ids[:, 2] * 0 + 2, hook),
+            ),
         ):
             if tower in hooked:
                 build()
