@@ -299,7 +299,7 @@ def _check_word(name: str, config: Mapping[str, Any], word: MakersWord, path: Pa
 
 def _note_unknown(name: str, config: Mapping[str, Any], word: MakersWord, path: Path) -> None:
     """Say what was assumed, and what is done otherwise than the maker did."""
-    if word.quick_gelu is None and not config.get("quick_gelu"):
+    if word.quick_gelu is None and not config.get("quick_gelu") and not is_timm(config):
         _note(
             f"weights {path}: whether they were trained with quick-GELU is unknown; taken as "
             f"without, as {name!r} says. If with: set experiment.backbone = {name + QUICK!r}; if "
@@ -484,7 +484,8 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
                 f"first {keys[0]!r}{_instead(unknown) if problem == 'lacks' else ''}; check the "
                 "model name"
             )
-    check_real({key: state[key] for key in own}, f"weights {source}")
+    numbers = {key: state[key] for key, value in own.items() if value.is_floating_point()}
+    check_real(numbers, f"weights {source}")
     model.load_state_dict(state)
     _check_scale(model.get_parameter("logit_scale"), source)
 

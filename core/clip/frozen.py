@@ -264,12 +264,12 @@ def tower_support(model: Any, name: str) -> TowerSupport:
 
 def support_of_towers(tower: type[ImageTower], *, causal: bool) -> TowerSupport:
     """What a kind of image tower and a text tower can do."""
-    hooked: list[Tower] = [*(["image"] if tower.hookable else []), *(["text"] if causal else [])]
+    ways: dict[Tower, bool] = {"image": tower.hookable, "text": causal}
     return TowerSupport(
         image=tower.words,
         text="causal transformer" if causal else "transformer that is not causal",
         image_fields=tower.fields,
-        hooked=frozenset(hooked),
+        hooked=frozenset(tower for tower, way in ways.items() if way),
         causal_text=causal,
     )
 

@@ -312,7 +312,7 @@ def _pools_cls(visual: Any) -> bool:
 
 def _timm_tower(visual: Any) -> ImageTower:
     trunk = visual.trunk
-    pool = getattr(trunk, "attn_pool", None)
+    pool: Any = getattr(trunk, "attn_pool", None)
     if (
         type(trunk).__name__ == "VisionTransformer"
         and type(pool).__name__ == "AttentionPoolLatent"
