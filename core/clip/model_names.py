@@ -19,7 +19,8 @@ def usual_name(name: str, known: Iterable[str]) -> str | None:
     """Open_clip's name of the model that another spelling means; None where it has none."""
     quick = "-quickgelu" if "quickgelu" in name.lower().replace("-", "").replace("_", "") else ""
     by_lower = {choice.lower(): choice for choice in known}
-    wanted = [f"{spelled}{quick}" for spelled in _spellings(name)]
+    spellings = _spellings(name)
+    wanted = [*(f"{spelled}{quick}" for spelled in spellings), *spellings]
     return next((by_lower[choice] for choice in wanted if choice in by_lower), None)
 
 

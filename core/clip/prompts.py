@@ -78,8 +78,9 @@ class ContextPrompts(nn.Module):
     ``placeholder`` is the text that fills the slots when the prompt is tokenized. As in the
     released code, the number of slots is its number of words: further BPE tokens of a placeholder
     word stay as fixed tokens before the name. ``num_ctx`` sets another number of slots, and
-    ``min_length`` keeps at least that many tokens. There are no parameters; the buffers are derived
-    from the class names and are not saved.
+    ``min_length`` keeps at least that many tokens. ``template``, with one ``{}`` for the name, is
+    the whole prompt where it is not "placeholder name."; its first tokens are the slots. There are
+    no parameters; the buffers are derived from the class names and are not saved.
     """
 
     fixed_CLW: Tensor
@@ -95,12 +96,13 @@ class ContextPrompts(nn.Module):
         position: ClassPosition = "end",
         num_ctx: int | None = None,
         min_length: int = 0,
+        template: str | None = None,
     ) -> None:
         super().__init__()
         self.num_ctx = len(words_of(placeholder)) if num_ctx is None else num_ctx
         names = [name.replace("_", " ") for name in classes.names]
-        text = placeholder.replace("_", " ")
-        ids = clip.tokenizer([f"{text} {name}." for name in names]).to(clip.scale.device)
+        before, after = _around(placeholder.replace("_", " "), template)
+        ids = clip.tokenizer([f"{before}{name}{after}" for name in names]).to(clip.scale.device)
         eot_C = clip.read_positions(ids)
         ids = ids[:, : max(clip.length_read(eot_C), min_length)]
         lengths = [len(clip.tokenizer.encode(name)) for name in names]
@@ -145,12 +147,21 @@ def _before_name(num_ctx: int, position: ClassPosition) -> int:
     return {"end": num_ctx, "middle": num_ctx // 2, "front": 0}[position]
 
 
+def _around(placeholder: str, template: str | None) -> tuple[str, str]:
+    """The text before and after the class name."""
+    if template is None:
+        return f"{placeholder} ", "."
+    before, _, after = template.partition("{}")
+    return before, after
+
+
 def _arrange(
     length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition, num_start: int
 ) -> tuple[Tensor, Tensor]:
     """For each position of each prompt: its position in the 'end' layout, and its slot or -1.
 
-    Both (C, L) int64. ``num_start`` tokens stand before everything.
+    Both (C, L) int64. ``num_start`` tokens stand before everything. Slots may cover names, or what
+    is behind them.
     """
     before = _before_name(num_ctx, position)
     name_start = num_start + num_ctx
@@ -158,7 +169,7 @@ def _arrange(
     for name_length in name_lengths:
         first = list(range(num_start))
         ctx = list(range(num_start, name_start))
-        name = list(range(name_start, name_start + name_length))
+        name = list(range(name_start, min(name_start + name_length, length)))
         rest = list(range(name_start + name_length, length))
         row = [*first, *ctx[:before], *name, *ctx[before:], *rest]
         order.append(row)
