@@ -112,6 +112,8 @@ class SEP(TextMethod):
         prototype_scale: PositiveFloat = 10.0,
     ) -> None:
         super().__init__(clip, classes)
+        for tower in sorted(self.hooked_towers({})):
+            clip.require_hooks(tower)
         text = _fused_layers("text", text_layers, clip.spec.text_depth)
         vision = _fused_layers("vision", vision_layers, clip.spec.vision_depth)
         self.batch_coupled = bool(vision) and "batch" in (selection_scope, fusion_axis)

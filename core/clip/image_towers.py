@@ -49,7 +49,7 @@ class ImageTower(ABC):
     @property
     @abstractmethod
     def depth(self) -> int:
-        """The number of blocks."""
+        """The number of blocks; a tower that is not made of blocks is one."""
 
     @property
     @abstractmethod
@@ -182,7 +182,7 @@ class TimmTower(ImageTower):
 
     @property
     def depth(self) -> int:
-        return len(getattr(self.visual.trunk, "blocks", ()))
+        return len(getattr(self.visual.trunk, "blocks", ())) or 1
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -39,7 +39,7 @@ def frozen(name: str, dtype: torch.dtype = torch.float32) -> tuple[FrozenCLIP, A
     if name == "tiny-siglip":
         text = FAMILIES[name]["text_cfg"]
         settings = {"settings": text["tokenizer_kwargs"], "way_out": "nothing"}
-        tokenizer = HubTokenizer(HUB, model.context_length, vocab_size=60, **settings)
+        tokenizer = HubTokenizer(HUB, model.context_length, vocab_size=400, **settings)
     return FrozenCLIP(model, tokenizer, name=name).to(dtype), model
 
 
@@ -302,21 +302,21 @@ def test_a_bias_of_all_logits_changes_no_prediction():
 def test_a_tokenizer_of_the_hub_pads_counts_and_says_what_does_not_fit():
     clip, _ = frozen("tiny-siglip")
     ids = clip.tokenizer(["a cat.", "A  CAT!"])
-    assert ids.shape == (2, 12) and ids.dtype == torch.int64 and torch.equal(ids[0], ids[1])
-    assert ids[0, 2:].tolist() == [1] * 10 and clip.tokenizer.encode("a cat") == ids[0, :2].tolist()
-    assert clip.read_positions(ids).tolist() == [11, 11]
-    clip.tokenizer(["w " * 11])
-    with pytest.raises(LongTextError, match="text of 13 tokens does not fit a context of 12"):
-        clip.tokenizer(["w " * 12])
+    assert ids.shape == (2, 24) and ids.dtype == torch.int64 and torch.equal(ids[0], ids[1])
+    assert ids[0, 2:].tolist() == [1] * 22 and clip.tokenizer.encode("a cat") == ids[0, :2].tolist()
+    assert clip.read_positions(ids).tolist() == [23, 23]
+    clip.tokenizer(["w " * 23])
+    with pytest.raises(LongTextError, match="text of 25 tokens does not fit a context of 24"):
+        clip.tokenizer(["w " * 24])
     words = clip.tokenizer.words()
-    assert len(words) == 60 and words[ids[0, 1]] == " cat"
+    assert len(words) == 400 and words[ids[0, 1]] == " cat"
 
 
 def test_a_tokenizer_that_is_not_here_is_one_line_with_the_way_out(monkeypatch):
-    settings = {"vocab_size": 60, "settings": {}, "way_out": "fetch it"}
+    settings = {"vocab_size": 400, "settings": {}, "way_out": "fetch it"}
     with pytest.raises(ValueError, match=r"other/one cannot be read: .*; fetch it$") as caught:
-        HubTokenizer("other/one", 12, **settings)
+        HubTokenizer("other/one", 24, **settings)
     assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match=r"pip install 'refinelab\[siglip\]'"):
-        HubTokenizer(HUB, 12, **settings)
+        HubTokenizer(HUB, 24, **settings)

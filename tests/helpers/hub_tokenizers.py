@@ -13,7 +13,7 @@ END, PAD, UNKNOWN, FIRST = 1, 1, 2, 3
 class WordTokenizer:
     """Every word has one id, by its order of appearance; an end token, no start token."""
 
-    def __init__(self, size: int = 60) -> None:
+    def __init__(self, size: int = 400) -> None:
         self.size = size
         self.known: dict[str, int] = {}
 

@@ -22,8 +22,8 @@ TIMM_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_h
 TEXT = {"width": 48, "heads": 3, "layers": 3}
 SIGLIP_TEXT = {
     **TEXT,
-    "context_length": 12,
-    "vocab_size": 60,
+    "context_length": 24,
+    "vocab_size": 400,
     "hf_tokenizer_name": "nobody/tiny-siglip",
     "tokenizer_kwargs": {"clean": "canonicalize"},
     "no_causal_mask": True,

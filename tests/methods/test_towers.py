@@ -1,5 +1,7 @@
 """Every method on every family of towers: it trains, or it is refused by name before any work."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from core.clip.catalog import check_towers
 from core.clip.frozen import FrozenCLIP, TowerlessCLIP
 from core.clip.tokenizer import HubTokenizer
 from core.config import lookup, registered_classes
+from core.train.checkpoints import learned_state
 from core.types import Batch
 from tests.helpers.hub_tokenizers import stand_in
 from tests.helpers.open_clip_models import FAMILIES, family, register_families
@@ -16,8 +19,8 @@ from tests.helpers.tiny_clip import (
     SETTINGS,
     make_method,
     make_model,
-    one_step,
     tokenizer,
+    training,
 )
 
 METHODS = [entry.name for entry in registered_classes("method")]
@@ -34,7 +37,9 @@ def backbone(request, tmp_path, monkeypatch) -> FrozenCLIP:
     text = tokenizer(model.context_length)
     if name == "tiny-siglip":
         settings = FAMILIES[name]["text_cfg"]["tokenizer_kwargs"]
-        text = HubTokenizer(HUB, 12, vocab_size=60, settings=settings, way_out="")
+        text = HubTokenizer(
+            HUB, model.context_length, vocab_size=400, settings=settings, way_out=""
+        )
     with torch.no_grad():
         getattr(model, "text", model).token_embedding.weight *= 30
     return FrozenCLIP(model, text, name=name)
@@ -69,13 +74,11 @@ def test_a_method_trains_on_a_family_or_is_refused_by_name(name, backbone):
     check_towers(name, hooked(name), backbone.name)
     make_method(name, TowerlessCLIP(backbone)).set_classes(OTHER_CLASSES)
     model = make_model(make_method(name, backbone))
-    model.method.begin_training([data], 1)
-    before = [p.detach().clone() for p in model.trainable()]
-    if before:
-        losses = one_step(model, data)
-        assert all(bool(torch.isfinite(loss)) for loss in losses.values())
-        changed = [not torch.equal(a, b) for a, b in zip(before, model.trainable(), strict=True)]
-        assert any(changed)
+    before = {name: value.clone() for name, value in learned_state(model).items()}
+    _, log = training(model, epochs=1, data=[data])
+    assert all(math.isfinite(value) for entry in log for value in entry.values())
+    after = learned_state(model)
+    assert not before or any(not torch.equal(before[name], after[name]) for name in before)
     model.method.set_classes(OTHER_CLASSES)
     out = model(data)
     assert out.logits().shape == (6, len(OTHER_CLASSES)) and out.logits().isfinite().all()
@@ -92,7 +95,7 @@ def test_text_refiner_works_where_there_are_local_tokens(backbone):
     model = make_model(method, alignment="MlpAlignment")
     data = batch_for(backbone)
     slots = model.refiner.memory().slots.clone()
-    losses = one_step(model, data)
-    assert {"ce", "semantic", "regularization"} <= set(losses)
-    assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+    _, log = training(model, epochs=1, data=[data])
+    assert {"ce", "semantic", "regularization"} <= set(log[0])
+    assert all(math.isfinite(value) for value in log[0].values())
     assert not torch.equal(model.refiner.memory().slots, slots)
