@@ -150,12 +150,17 @@ def objective_of(model: RefinedMethod) -> Objective:
 
 
 def training(
-    model: RefinedMethod, *, epochs: int = 2, lr: float = 0.05, dtype: torch.dtype = torch.float32
+    model: RefinedMethod,
+    *,
+    epochs: int = 2,
+    lr: float = 0.05,
+    dtype: torch.dtype = torch.float32,
+    data: Sequence[Batch] = (),
 ) -> tuple[FitResult, list[dict[str, float]]]:
-    """Two batches an epoch through the ordinary loop; the result and the log."""
+    """Two batches an epoch, or those given, through the ordinary loop; the result and the log."""
     log: list[dict[str, float]] = []
     budget = Budget(epochs=epochs, optimizer=SGD(lr=lr), schedule=Constant())
-    batches = ListBatches([batch(seed=3, dtype=dtype), batch(seed=4, dtype=dtype)])
+    batches = ListBatches(data or [batch(seed=3, dtype=dtype), batch(seed=4, dtype=dtype)])
     result = fit(
         model, objective_of(model), batches, budget, Seeds(0), log=lambda e: log.append(dict(e))
     )
