@@ -20,6 +20,8 @@ from experiments.run.preflight import require_decodable
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
 
+ROOTS = ("experiment",)
+
 
 def train_one(
     config_file: Path,
@@ -52,23 +54,40 @@ def readable_fingerprints(
     return found
 
 
-def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
-    """The configuration of one run; the grid bindings of a grid file are dropped.
+class RunConfig(NamedTuple):
+    """The configuration of one run, and a line for what was dropped from its presets."""
 
-    Raises ValueError for a setting without effect, and for one of a grid among the overrides.
+    config: Config
+    notes: list[str]
+
+
+def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
+    """The configuration of ``read_run_config``."""
+    return read_run_config(config_file, overrides).config
+
+
+def read_run_config(config_file: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of one run; the grid bindings of a grid file are dropped, and so is what
+    an included file or a preset binds for parts that are not plugged in.
+
+    Raises ValueError for a setting without effect that a person typed: in the file, unless it is a
+    preset, or among the overrides.
     """
     config = read_config_file(config_file, overrides)
     config = config.without(grid_settings(config, "a single run"))
+    dropped = config.unplugged(ROOTS)
+    notes = config.unplugged_notes(dropped, ROOTS)
+    config = config.without(dropped)
     try:
-        config.check_used(["experiment"])
+        config.check_used(ROOTS)
     except ValueError as error:
         raise ValueError(f"{error}{_replaced_part(config)}") from error
-    return config
+    return RunConfig(config, notes)
 
 
 def _replaced_part(config: Config) -> str:
     """The way out where a part of a file is replaced and the file has settings of it, or ""."""
-    unused = config.unused(["experiment"])
+    unused = config.unused(ROOTS)
     if all(config.sources[key] == OVERRIDE for key in unused):
         return ""
     replaced = [

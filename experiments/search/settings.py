@@ -264,7 +264,8 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     options = {key: value for key, value in values.items() if not key.startswith(f"{SEARCH}.")}
     base = config.without(outside)
     notes = replaced_settings(base, "search", REPLACED_BY)
-    return SearchSetup(search, sampler, pruner, options, base, tuple(notes))
+    space = Space(search.space, base)
+    return SearchSetup(search, sampler, pruner, options, space.base, (*notes, *space.notes))
 
 
 def _own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
