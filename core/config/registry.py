@@ -232,7 +232,9 @@ def lookup(name: str, kind: str | None = None) -> RegisteredClass:
         problem = f"there is no {kind or 'class'} {name!r}"
     if near and kind is None:
         raise ValueError(f"{problem}{near}")
-    raise ValueError(f"{problem}; choose one of: {', '.join(names) or '(none registered)'}{near}")
+    own = "" if near or entry is not None else "; a class of your own needs --plugin PATH"
+    known = ", ".join(names) or "(none registered)"
+    raise ValueError(f"{problem}; choose one of: {known}{near}{own}")
 
 
 def did_you_mean_key(parameter: str) -> str:
@@ -250,6 +252,11 @@ def parameter_help(entry: RegisteredClass) -> list[tuple[str, str, str]]:
         (name, type_text(parameter.annotation), format_value(parameter.default))
         for name, parameter in entry.parameters.items()
     ]
+
+
+def forget_class(name: str) -> None:
+    """Undo ``register``, for a plug-in that cannot be loaded as a whole."""
+    _REGISTRY.pop(name, None)
 
 
 @contextmanager
