@@ -6,9 +6,9 @@ here with a default, or in ``core.config.Configurable``, which all registered cl
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,25 @@ from core.types import Batch, ClassNames, Forward, ImageFeatures, Memory, Method
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """A classification loss: logits and targets to a 0-d mean over rows."""
+
+
+Gradients = Mapping[str, Tensor]
+"""Gradients by the name of the parameter."""
+
+Score = Callable[[Batch], Forward]
+"""The output for a batch of the whole model: the method with the refiner on top of it."""
+
+NOTHING_SHAPED: frozenset[str] = frozenset()
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters with a rate of their own: ``lr_factor`` times the scheduled learning rate, and
+    another weight decay, unless None.
+    """
+
+    parameters: tuple[nn.Parameter, ...]
+    lr_factor: float = 1.0
+    weight_decay: float | None = None
 
 
 class LossTerm(Protocol):
@@ -34,9 +53,21 @@ class Method(nn.Module, Configurable, ABC):
     Built as ``Method(clip, classes, seeds, *, hyper-parameters)``. ``regime`` states which images
     training may see; ``provides`` which image fields a refiner may request; ``batch_coupled`` that
     a prediction depends on the other images of its batch; ``image_input`` whether training can run
-    on cached frozen features or must see pixels; ``trains`` that there is something to learn;
-    ``eval_batch_size`` bounds an evaluation batch; ``released_unused`` are patterns of names in the
-    authors' checkpoints that are not needed.
+    on cached frozen features or must see pixels; ``eval_batch_size`` bounds an evaluation batch;
+    ``released_unused`` are patterns of names in the authors' checkpoints that are not needed.
+
+    ``trains`` says that there is something to learn from training images, ``trains_by_gradient``
+    that this takes steps: without, the budget has no effect, and ``begin_training`` is all.
+    ``data_shaped`` names learned tensors whose first size depends on the training images: they
+    have no rows until ``begin_training`` gives them some, or a checkpoint does.
+    ``views_per_image`` counts the views of an image in a training batch: the batch itself and
+    ``Batch.views``. ``test_views`` counts the random views in ``Batch.views`` of an evaluation
+    batch, whose own images are the evaluation view; they need pixels.
+
+    ``adapts_to`` names what the method adapts to at test time, "" for nothing: "image", every test
+    image on its own, whatever else is in the batch; or "stream", one image after the other, in an
+    order that the run's seed draws. ``reset_adaptation`` is called before every batch of images,
+    or once before and after the stream; then ``adapt`` and ``forward`` with the same batch.
     """
 
     regime: str = "inductive"
@@ -44,6 +75,11 @@ class Method(nn.Module, Configurable, ABC):
     batch_coupled: bool = False
     image_input: ClassVar[Literal["features", "pixels"]] = "features"
     trains: ClassVar[bool] = True
+    trains_by_gradient: ClassVar[bool] = True
+    data_shaped: ClassVar[frozenset[str]] = NOTHING_SHAPED
+    views_per_image: ClassVar[int] = 1
+    test_views: int = 0
+    adapts_to: ClassVar[Literal["", "image", "stream"]] = ""
     eval_batch_size: ClassVar[int] = 4096
     released_unused: ClassVar[tuple[str, ...]] = ()
 
@@ -71,18 +107,57 @@ class Method(nn.Module, Configurable, ABC):
         """
         return True
 
+    @classmethod
+    def closed_set(cls, parameters: Mapping[str, Any]) -> str:
+        """Why only classes that were trained on can be scored, given the method's parameters by
+        bare name; "" if others can be as well. Protocols that score others refuse such a method.
+        """
+        return ""
+
     def texts_once(self) -> AbstractContextManager[None]:
         """A context in which class texts may be encoded once and kept, for evaluation."""
         return nullcontext()
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
-        """Called once before the first step; ``batches`` is one pass over the training images."""
+        """Called once before the optimizer is built and the first step is made; ``batches`` is one
+        pass over the training images. Parameters that depend on them are set here.
+        """
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Parameters with a rate of their own; all others have the optimizer's."""
+        return ()
+
+    def guide_terms(self) -> Mapping[str, LossTerm]:
+        """Terms that are no part of the loss, but whose gradients ``after_backward`` receives."""
+        return {}
+
+    def after_backward(self, gradients: Mapping[str, Gradients]) -> None:
+        """Called in every step between the gradient of the loss and the update, to change the
+        ``grad`` of parameters in place. ``gradients`` are those of each guide term with respect to
+        the method's parameters, by the name of the term and of the parameter.
+        """
+
+    def metrics(self) -> Mapping[str, float]:
+        """What the epoch log holds of the epoch that ends, beside the loss terms; asked for once an
+        epoch, before ``end_epoch``. Counters start anew with it.
+        """
+        return {}
 
     def end_epoch(self, epoch: int) -> None:
         """Called after each epoch, counted from 1."""
 
     def end_training(self) -> None:
         """Called once after the last epoch, before the epoch to report is chosen."""
+
+    def adapt(self, batch: Batch, score: Score) -> None:
+        """Adapt to the images of an evaluation batch, without their labels.
+
+        Gradients are enabled. What is kept is no learned state: neither a Parameter nor a saved
+        buffer. ``score`` is the output of method and refiner as adapted so far.
+        """
+
+    def reset_adaptation(self) -> None:
+        """Forget what ``adapt`` kept."""
 
     def released_names(self) -> Mapping[str, str | None]:
         """Learned tensors: name here -> name in the authors' checkpoints, where they exist.
@@ -129,16 +204,30 @@ class Method(nn.Module, Configurable, ABC):
 class Refiner(nn.Module, Configurable, ABC):
     """Takes a base method's output and improves its class texts.
 
-    Built as ``Refiner(source, seeds, *, parts)`` with the method's ``output()`` as the source.
-    ``released_file`` is the folder of its own checkpoint file, if the authors write one beside the
-    method's.
+    Built as ``Refiner(source, seeds, *, parts)`` with the method's ``output()`` as the source, and
+    then told the classes by ``set_classes``. ``released_file`` is the folder of its own checkpoint
+    file, if the authors write one beside the method's. ``data_shaped`` as in Method.
     """
 
     released_file: ClassVar[str] = ""
+    data_shaped: ClassVar[frozenset[str]] = NOTHING_SHAPED
 
     @abstractmethod
     def forward(self, out: Forward) -> Forward:
         """The same output with refined ``text``; never changes state."""
+
+    def set_classes(self, classes: ClassNames) -> None:
+        """The classes that the method scores from now on: once after construction, those that are
+        trained on, and whenever the method is re-bound.
+        """
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """As ``Method.parameter_groups``."""
+        return ()
+
+    def metrics(self) -> Mapping[str, float]:
+        """As ``Method.metrics``."""
+        return {}
 
     def observe(self, out: Forward, targets: Tensor | None = None) -> None:
         """State change of one training step, such as a cache write.

@@ -90,7 +90,8 @@ class Batch:
 
     ``labels`` (B,) int64. Exactly one of the two image inputs is given, the one that the method
     requires. ``need`` names the fields of ImageFeatures that this step uses. ``index`` (B,) int64
-    are the images' positions in the training list, if there is one.
+    are the images' positions in the list that the batches walk through, if there is one. ``views``
+    are further views of the same images, each a batch of its own, as many as the method asks for.
     """
 
     labels: Tensor
@@ -98,6 +99,7 @@ class Batch:
     features: ImageFeatures | None = None
     need: frozenset[str] = frozenset({"pooled"})
     index: Tensor | None = None
+    views: tuple["Batch", ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,6 +123,8 @@ class Forward:
     ``image`` (B, D) unit norm; ``text`` (C, D), or (B, C, D) when conditioned on the image;
     ``logit_scale`` (); ``local`` (B, 1+P, D) and ``attention`` (B, P) as in ImageFeatures, prompt
     tokens removed; ``aux`` holds what the method's or refiner's own loss terms need.
+    ``extra_logits`` (B, C), or (1, C), are added to the logits: those of a cache of training
+    images, or of a probe, which no class text explains.
     """
 
     image: Tensor
@@ -129,8 +133,14 @@ class Forward:
     local: Tensor | None = None
     attention: Tensor | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)
+    extra_logits: Tensor | None = None
 
     def logits(self) -> Tensor:
+        """(B, C): ``text_logits`` and what is added to them."""
+        logits_BC = self.text_logits()
+        return logits_BC if self.extra_logits is None else logits_BC + self.extra_logits
+
+    def text_logits(self) -> Tensor:
         """(B, C): scale times the inner product of images and class texts."""
         if self.text.dim() == 2:
             return self.logit_scale * self.image @ self.text.t()

@@ -47,7 +47,7 @@ class TextMethod(Method):
     @contextmanager
     def given_texts(self, texts_CD: Tensor) -> Iterator[None]:
         """A context in which these tensors replace the class texts."""
-        self._texts = texts_CD
+        self._texts = texts_CD.view_as(texts_CD)  # a Parameter would be registered as one of ours
         try:
             yield
         finally:

@@ -75,6 +75,11 @@ class CoOp(TextMethod):
     def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         return False
 
+    @classmethod
+    def closed_set(cls, parameters: Mapping[str, Any]) -> str:
+        specific = "every class has its own context; use CoOp.class_specific = False for others"
+        return specific if parameters["class_specific"] else ""
+
     def set_classes(self, classes: ClassNames) -> None:
         if self.class_specific and classes.names != self.classes.names:
             raise ValueError(

@@ -14,7 +14,7 @@ from core.store.epochs import read_epochs
 TITLE = "Training curves"
 MAX_VARIANTS = 8
 MAX_POINTS = 60
-NOT_TERMS = ("epoch", "epochs", "lr")
+NOT_TERMS = ("epoch", "epochs", "lr", "metrics")
 TOTAL = "loss"
 PRINTED = {"ce": "cross-entropy", TOTAL: "training loss", "kd": "distillation loss"}
 """Printed names of the terms that methods log; others are printed as they are logged."""

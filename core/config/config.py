@@ -127,12 +127,13 @@ class Config:
     def identity(self, root: str, extra: Mapping[str, str] = MappingProxyType({})) -> str:
         """12 hex digits that agree exactly if the canonical parameters and ``extra`` do.
 
-        Permissions (``Configurable.permissions``) are not among these parameters.
+        Permissions are not among these parameters, nor are later ones at their default; see
+        ``Configurable``.
         """
         parameters = {
             key: format_value(value, sort_keys=True)
             for key, value in self.canonical(root).items()
-            if not _is_permission(key)
+            if not _is_permission(key) and not _is_later_default(key, value)
         }
         content = {"root": root, "parameters": parameters, "extra": dict(extra)}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -281,6 +282,12 @@ def _is_root(name: str) -> bool:
 def _is_permission(key: str) -> bool:
     name, _, parameter = key.rpartition(".")
     return parameter in lookup(name).cls.permissions
+
+
+def _is_later_default(key: str, value: Value) -> bool:
+    name, _, parameter = key.rpartition(".")
+    entry = lookup(name)
+    return parameter in entry.cls.later and value == entry.parameters[parameter].default
 
 
 def _takes_text(key: str) -> bool:

@@ -29,11 +29,13 @@ class Configurable:
 
     ``parameters`` are the operative values by bare name; parts appear as References.
     ``permissions`` are parameters that only let a run happen or refuse it, and never change it:
-    they are left out of its identity.
+    they are left out of its identity. ``later`` are parameters that a class got after runs were
+    made with it: at their default they are left out as well, so that those runs keep their names.
     """
 
     __slots__ = ()
     permissions: ClassVar[frozenset[str]] = frozenset()
+    later: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> Mapping[str, Any] | Reference:

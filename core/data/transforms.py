@@ -8,6 +8,7 @@ decoding threads do not start threads of their own.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -110,6 +111,20 @@ class TrainTransform:
         elif width / height > max(self.RATIO):
             crop_width = round(height * max(self.RATIO))
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+class Views:
+    """One view of each transform, (V, 3, H, W), of an image that is decoded once.
+
+    The generator runs through them in their order: the first view is what it would be alone.
+    """
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        self._transforms = tuple(transforms)
+        self.id = " + ".join(transform.id for transform in transforms)
+
+    def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
+        return torch.stack([transform(image, generator) for transform in self._transforms])
 
 
 class _Normalize:

@@ -6,6 +6,8 @@ refiner can affect them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +16,20 @@ from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
-from core.data.transforms import EvalTransform, TrainTransform
+from core.data.transforms import EvalTransform, TrainTransform, Transform, Views
 from core.derived_seeds import derive_seed
 from core.seeding import Seeds
 from core.types import Batch, ImageFeatures
+
+
+class TestViews(NamedTuple):
+    """How many random views evaluation batches carry, and the random streams that draw them."""
+
+    number: int
+    seeds: Seeds
+
+
+NO_VIEWS = TestViews(0, Seeds(0))
 
 
 class ImageSource(ABC):
@@ -32,12 +44,21 @@ class ImageSource(ABC):
         num_views: int,
         batch_size: int,
         drop_last: bool = True,
-    ) -> "TrainingBatches": ...
+        views_per_image: int = 1,
+    ) -> "TrainingBatches":
+        """Batches of the training images, with ``views_per_image - 1`` further views of each."""
 
     @abstractmethod
     def evaluation(
-        self, dataset: Dataset, items: Sequence[Item], batch_size: int
-    ) -> Iterator[Batch]: ...
+        self,
+        dataset: Dataset,
+        items: Sequence[Item],
+        batch_size: int,
+        *,
+        order: Sequence[int] | None = None,
+        test_views: TestViews = NO_VIEWS,
+    ) -> Iterator[Batch]:
+        """The items in ``order``, or their own; each batch with their positions as ``index``."""
 
 
 class TrainingBatches(ABC):
@@ -88,6 +109,7 @@ class FeatureSource(ImageSource):
         num_views: int,
         batch_size: int,
         drop_last: bool = True,
+        views_per_image: int = 1,
     ) -> TrainingBatches:
         views = range(num_views) if num_views else (None,)
         features = [
@@ -103,22 +125,33 @@ class FeatureSource(ImageSource):
             self.device,
             need,
             drop_last=drop_last,
+            views_per_image=views_per_image,
         )
 
     def evaluation(
-        self, dataset: Dataset, items: Sequence[Item], batch_size: int
+        self,
+        dataset: Dataset,
+        items: Sequence[Item],
+        batch_size: int,
+        *,
+        order: Sequence[int] | None = None,
+        test_views: TestViews = NO_VIEWS,
     ) -> Iterator[Batch]:
+        if test_views.number:
+            raise ValueError("random views of test images need pixels: set image_input = 'pixels'")
         pooled = frozenset({"pooled"})
         features = self.store.get(dataset, items, fields=pooled, view=None)
         labels = _labels(items)
-        for start in range(0, len(items), batch_size):
-            rows = slice(start, start + batch_size)
-            chunk = features[rows].to(self.device, self.dtype)
-            yield Batch(labels=labels[rows].to(self.device), features=chunk)
+        for index in _indices(len(items), order).split(batch_size):
+            chunk = features[index].to(self.device, self.dtype)
+            on_device = index.to(self.device)
+            yield Batch(labels=labels[index].to(self.device), features=chunk, index=on_device)
 
 
 class FeatureBatches(TrainingBatches):
-    """Rows of cached features; with several views, each image uses a random one per epoch."""
+    """Rows of cached features; with several views, each image uses a random one per epoch, and its
+    further views in a batch are the next ones.
+    """
 
     def __init__(
         self,
@@ -129,20 +162,29 @@ class FeatureBatches(TrainingBatches):
         need: frozenset[str],
         *,
         drop_last: bool = True,
+        views_per_image: int = 1,
     ) -> None:
         super().__init__(labels, batch_size, device, drop_last=drop_last)
         self.need = need
+        self.views_per_image = views_per_image
         self.num_images = len(labels)
         self.num_views = len(views)
         self.features = views[0] if len(views) == 1 else _stack(views)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        row = index
+        view = torch.zeros_like(index)
         if self.num_views > 1:
             generator = seeds.generator("view", epoch)
-            view = torch.randint(self.num_views, (self.num_images,), generator=generator)
-            row = view[index] * self.num_images + index
-        row, index = row.to(self.device), index.to(self.device)
+            view = torch.randint(self.num_views, (self.num_images,), generator=generator)[index]
+        first, *others = (
+            self._rows(index, (view + n) % self.num_views) for n in range(self.views_per_image)
+        )
+        return replace(first, views=tuple(others))
+
+    def _rows(self, index: Tensor, view: Tensor) -> Batch:
+        """One view of each of these images."""
+        row = (view * self.num_images + index).to(self.device)
+        index = index.to(self.device)
         return Batch(
             labels=self.labels[index], features=self.features[row], need=self.need, index=index
         )
@@ -173,6 +215,7 @@ class PixelSource(ImageSource):
         num_views: int,
         batch_size: int,
         drop_last: bool = True,
+        views_per_image: int = 1,
     ) -> TrainingBatches:
         return PixelBatches(
             self,
@@ -181,18 +224,37 @@ class PixelSource(ImageSource):
             augment=num_views > 0,
             batch_size=batch_size,
             drop_last=drop_last,
+            views_per_image=views_per_image,
         )
 
     def evaluation(
-        self, dataset: Dataset, items: Sequence[Item], batch_size: int
+        self,
+        dataset: Dataset,
+        items: Sequence[Item],
+        batch_size: int,
+        *,
+        order: Sequence[int] | None = None,
+        test_views: TestViews = NO_VIEWS,
     ) -> Iterator[Batch]:
-        transform = EvalTransform(self.clip.spec)
-        for start in range(0, len(items), batch_size):
-            chunk = items[start : start + batch_size]
-            pixels = load_pixels(dataset, chunk, transform)
-            yield Batch(
-                labels=_labels(chunk).to(self.device), pixels=pixels.to(self.device, self.dtype)
-            )
+        plain: Transform = EvalTransform(self.clip.spec)
+        views = Views([plain, *[self.augmentation] * test_views.number])
+        for index in _indices(len(items), order).split(batch_size):
+            chunk = [items[i] for i in index.tolist()]
+            draws = [derive_seed(test_views.seeds.seed, "test view", item.path) for item in chunk]
+            pixels = load_pixels(dataset, chunk, views, seeds=draws)
+            yield self.batch(pixels, _labels(chunk), index, frozenset({"pooled"}))
+
+    def batch(
+        self, pixels_BVCHW: Tensor, labels_B: Tensor, index_B: Tensor, need: frozenset[str]
+    ) -> Batch:
+        """A batch of the first view of each image, with the others as its views."""
+        labels, index = labels_B.to(self.device), index_B.to(self.device)
+        pixels = pixels_BVCHW.to(self.device, self.dtype).unbind(dim=1)
+        first, *others = (
+            Batch(labels=labels, pixels=view.contiguous(), need=need, index=index)
+            for view in pixels
+        )
+        return replace(first, views=tuple(others))
 
 
 class FreshViewSource(FeatureSource):
@@ -214,9 +276,15 @@ class FreshViewSource(FeatureSource):
         num_views: int,
         batch_size: int,
         drop_last: bool = True,
+        views_per_image: int = 1,
     ) -> TrainingBatches:
         return self.pixels.training(
-            dataset, need=need, num_views=num_views, batch_size=batch_size, drop_last=drop_last
+            dataset,
+            need=need,
+            num_views=num_views,
+            batch_size=batch_size,
+            drop_last=drop_last,
+            views_per_image=views_per_image,
         )
 
 
@@ -232,24 +300,23 @@ class PixelBatches(TrainingBatches):
         augment: bool,
         batch_size: int,
         drop_last: bool = True,
+        views_per_image: int = 1,
     ) -> None:
         super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
-        self.source, self.dataset, self.need, self.augment = source, dataset, need, augment
+        self.source, self.dataset, self.need = source, dataset, need
+        view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
+        self.views = Views([view] * views_per_image)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        spec = self.source.clip.spec
         items = [self.dataset.train[i] for i in index.tolist()]
-        if self.augment:
-            draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
-            pixels = load_pixels(self.dataset, items, self.source.augmentation, seeds=draws)
-        else:
-            pixels = load_pixels(self.dataset, items, EvalTransform(spec))
-        return Batch(
-            labels=self.labels[index.to(self.device)],
-            pixels=pixels.to(self.device, self.source.dtype),
-            need=self.need,
-            index=index.to(self.device),
-        )
+        draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
+        pixels = load_pixels(self.dataset, items, self.views, seeds=draws)
+        return self.source.batch(pixels, _labels(items), index, self.need)
+
+
+def _indices(number: int, order: Sequence[int] | None) -> Tensor:
+    """Positions 0 to N - 1 in their order or another one: (N,) int64."""
+    return torch.arange(number) if order is None else torch.tensor(order, dtype=torch.int64)
 
 
 def _labels(items: Sequence[Item]) -> Tensor:

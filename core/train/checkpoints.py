@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
 from core.finite import check_finite, check_real
+from core.interfaces import Method, Refiner
 from core.store.atomic import write_atomic
 from core.store.checksums import file_sha256
 from core.tensor_files import is_safetensors, read_safetensors
@@ -34,7 +35,11 @@ def copy_state(module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Restore a snapshot. Raises ValueError unless names and shapes match the module's."""
+    """Restore a snapshot; tensors that training images shape (``Method.data_shaped``) are resized.
+
+    Raises ValueError unless names and all other shapes match the module's.
+    """
+    _take_shapes(module, state)
     own = learned_state(module)
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     wrong = sorted(name for name in own if name in state and own[name].shape != state[name].shape)
@@ -47,6 +52,18 @@ def restore_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             raise ValueError(f"checkpoint {problem} {names[:5]}; is it from another experiment?")
     for name, tensor in own.items():
         tensor.copy_(state[name])
+
+
+def _take_shapes(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the tensors that training images shape as many rows as the snapshot has."""
+    own = learned_state(module)
+    for prefix, part in module.named_modules():
+        for name in part.data_shaped if isinstance(part, Method | Refiner) else ():
+            full = f"{prefix}.{name}" if prefix else name
+            if full in state and state[full].shape[1:] == own[full].shape[1:]:
+                holder, _, leaf = name.rpartition(".")
+                tensor = getattr(part.get_submodule(holder), leaf)
+                tensor.data = tensor.new_zeros(state[full].shape)
 
 
 def save_checkpoint(path: Path, module: nn.Module) -> str:

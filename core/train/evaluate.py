@@ -3,7 +3,7 @@
 N images in the order of the batches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from core.finite import NotFiniteError
 from core.store.predictions import CONFIDENCE_STEPS
 from core.train.model import RefinedMethod
-from core.types import Batch
+from core.types import Batch, Forward
 
 
 class Predictions(NamedTuple):
@@ -50,22 +50,28 @@ class Predictions(NamedTuple):
 def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
     """Classify every image; the model is in eval mode.
 
-    Class texts that do not depend on the image are encoded once. No result leaves the device before
-    the last batch. Raises NotFiniteError for logits that are not finite, the largest of which
-    would be the first NaN, and where no image prefers any class: all would be of the first.
+    Class texts that do not depend on the image are encoded once. A method that adapts at test time
+    starts anew here and forgets everything afterwards. Results are in the order of ``Batch.index``
+    where that numbers all images. No result leaves the device before the last batch.
+
+    Raises NotFiniteError for logits that are not finite, the largest of which would be the first
+    NaN, and where no image prefers any class: all would be of the first.
     """
     predicted, labels = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
     confidence = [torch.zeros(0, dtype=torch.float32)]
     finite, level = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.bool)]
+    places = [torch.zeros(0, dtype=torch.int64)]
     with model.method.texts_once():
-        for batch in batches:
-            logits_BC = model(batch).logits()
+        for batch, out in _outputs(model, batches):
+            logits_BC = out.logits()
             best_B1 = logits_BC.argmax(dim=-1, keepdim=True)
             finite.append(logits_BC.sum(dim=-1).isfinite())  # only if every logit is
             level.append((logits_BC == logits_BC[:, :1]).all(dim=-1))
             predicted.append(best_B1[:, 0])
             confidence.append(logits_BC.softmax(dim=-1).gather(1, best_B1)[:, 0].float())
             labels.append(batch.labels)
+            if batch.index is not None:
+                places.append(batch.index)
     finite_N = torch.cat([x.cpu() for x in finite])
     if not bool(finite_N.all()):
         raise NotFiniteError(
@@ -81,7 +87,26 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
             f"the logits of each of {len(finite_N)} images are the same for all classes; "
             "check the weights and the class names"
         )
-    return Predictions(*(torch.cat([x.cpu() for x in v]) for v in (predicted, labels, confidence)))
+    given = [torch.cat([x.cpu() for x in v]) for v in (predicted, labels, confidence)]
+    place_N = torch.cat([x.cpu() for x in places])
+    row_N = place_N.argsort()
+    if torch.equal(place_N[row_N], torch.arange(len(finite_N))):
+        given = [values_N[row_N] for values_N in given]
+    return Predictions(*given)
+
+
+def _outputs(model: RefinedMethod, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Forward]]:
+    """Every batch with what the model says of it, adapted to it first where the method adapts."""
+    method = model.method
+    method.reset_adaptation()
+    for batch in batches:
+        if method.adapts_to:
+            with torch.enable_grad():
+                method.adapt(batch, model)
+        yield batch, model(batch)
+        if method.adapts_to == "image":
+            method.reset_adaptation()
+    method.reset_adaptation()
 
 
 def accuracy(model: RefinedMethod, batches: Iterable[Batch]) -> float:

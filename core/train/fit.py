@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.finite import not_finite
+from core.interfaces import Gradients, Method, ParameterGroup
 from core.seeding import Seeds
 from core.train.batches import TrainingBatches
 from core.train.checkpoints import copy_state, learned_state, restore_state
@@ -18,8 +20,8 @@ from core.train.objective import Objective
 from core.train.optimizers import Optimizer, Schedule
 from core.types import Batch
 
-Log = Callable[[Mapping[str, float]], None]
-Score = Callable[[RefinedMethod], float]
+Log = Callable[[Mapping[str, Any]], None]
+EpochScore = Callable[[RefinedMethod], float]
 
 
 LOWER = "try a lower lr"
@@ -62,62 +64,114 @@ def train_step(
         targets = model.method.targets(batch)
         terms = objective(out, targets)
         loss = torch.stack(list(terms.values())).sum()
+        guides = objective.guides(out, targets)
+    gradients = {name: _gradients(guide, model.method) for name, guide in guides.items()}
     torch.autograd.backward(loss)
+    model.method.after_backward(gradients)
     model.refiner.observe(out, targets)
     optimizer.step()
-    return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+    values = {"loss": loss, **terms, **guides}
+    return {name: value.detach() for name, value in values.items()}
+
+
+def _gradients(guide: Tensor, method: Method) -> Gradients:
+    """The gradient of a guide term with respect to each parameter of the method that it reaches."""
+    named = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(guide, list(named.values()), retain_graph=True, allow_unused=True)
+    return {name: g for name, g in zip(named, found, strict=True) if g is not None}
 
 
 def fit(
     model: RefinedMethod,
     objective: Objective,
     batches: TrainingBatches,
-    budget: Budget,
+    budget: Budget | None,
     seeds: Seeds,
     *,
     log: Log,
-    select: Score | None = None,
+    select: EpochScore | None = None,
     autocast: AbstractContextManager[object] | None = None,
 ) -> FitResult:
     """Train for ``budget.epochs``; with ``select`` keep the first epoch with the highest score.
 
-    Raises DivergedError, naming the epoch, when a loss or the learned state is not finite after
-    it: the last step changes a state whose loss nobody computes.
+    Without parameters or a budget, what ``begin_training`` learns is all. Raises DivergedError,
+    naming the epoch, when a loss or the learned state is not finite after it: the last step changes
+    a state whose loss nobody computes.
     """
-    result = FitResult(selected_epoch=budget.epochs)
-    parameters = model.trainable()
-    if not parameters:
+    if not model.learns:
         return FitResult()
-    optimizer = budget.optimizer.build(parameters)
-    best: dict[str, Tensor] | None = None
     model.train()
-    model.method.begin_training(batches.every_image(seeds), budget.epochs)
+    num_epochs = 0 if budget is None else budget.epochs
+    result = FitResult(selected_epoch=num_epochs)
+    _begin(model, batches, num_epochs, seeds, result)
+    if budget is None or not model.trainable():
+        return _finished(model, result)
+    autocast = autocast or nullcontext()
+    groups = model.parameter_groups()
+    optimizer = budget.optimizer.build([_settings(group) for group in groups])
+    best: dict[str, Tensor] | None = None
     for epoch in range(1, budget.epochs + 1):
         lr = budget.schedule.at(epoch, budget.epochs, budget.optimizer.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for settings, group in zip(optimizer.param_groups, groups, strict=True):
+            settings["lr"] = lr * group.lr_factor
         started = time.perf_counter()
         sums: dict[str, Tensor] = {}
         for batch in batches.epoch(epoch, seeds):
-            terms = train_step(model, objective, optimizer, batch, autocast or nullcontext())
+            terms = train_step(model, objective, optimizer, batch, autocast)
             sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
             result.images += len(batch)
         means = {name: float(total) / len(batches) for name, total in sums.items()}
         result.seconds += time.perf_counter() - started
-        log({"epoch": epoch, "epochs": budget.epochs, "lr": lr, **means})
-        if not math.isfinite(means["loss"]):
-            raise DivergedError(f"the loss was {means['loss']} in epoch {epoch}; {LOWER}")
-        _check_learned(model, f"after epoch {epoch}")
+        log({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **_metrics(model)})
+        _check_epoch(model, epoch, means["loss"])
         model.method.end_epoch(epoch)
         if select is not None:
             best = _keep_best(model, select, epoch, result, best)
-    _check_last_step(model, objective, batch, autocast or nullcontext())
+    _check_last_step(model, objective, batch, autocast)
     model.method.end_training()
     if best is not None:
         restore_state(model, best)
+    return _finished(model, result)
+
+
+def _metrics(model: RefinedMethod) -> dict[str, dict[str, float]]:
+    """What method and refiner tell of an epoch, apart from the terms of the loss."""
+    metrics = model.metrics()
+    return {"metrics": metrics} if metrics else {}
+
+
+def _check_epoch(model: RefinedMethod, epoch: int, loss: float) -> None:
+    """Raise DivergedError for the loss of an epoch, or a learned tensor, that is not finite."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"the loss was {loss} in epoch {epoch}; {LOWER}")
+    _check_learned(model, f"after epoch {epoch}")
+
+
+def _finished(model: RefinedMethod, result: FitResult) -> FitResult:
     _check_learned(model, "at the end of training")
     model.eval()
     return result
+
+
+def _begin(
+    model: RefinedMethod,
+    batches: TrainingBatches,
+    num_epochs: int,
+    seeds: Seeds,
+    result: FitResult,
+) -> None:
+    """Let the method see every training image once, before there is an optimizer."""
+    started = time.perf_counter()
+    model.method.begin_training(batches.every_image(seeds), num_epochs)
+    if not model.method.trains_by_gradient:
+        result.seconds += time.perf_counter() - started
+        result.images += len(batches.labels)
+
+
+def _settings(group: ParameterGroup) -> dict[str, Any]:
+    """The group as torch's optimizers take it."""
+    decay = {} if group.weight_decay is None else {"weight_decay": group.weight_decay}
+    return {"params": list(group.parameters), **decay}
 
 
 @torch.no_grad()
@@ -152,7 +206,7 @@ def _check_learned(model: RefinedMethod, when: str) -> None:
 
 def _keep_best(
     model: RefinedMethod,
-    select: Score,
+    select: EpochScore,
     epoch: int,
     result: FitResult,
     best: dict[str, Tensor] | None,

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from core.interfaces import Method, Refiner
-from core.types import Batch, Forward
+from core.interfaces import Method, ParameterGroup, Refiner
+from core.types import Batch, ClassNames, Forward
 
 
 class RefinedMethod(nn.Module):
@@ -13,10 +13,21 @@ class RefinedMethod(nn.Module):
         super().__init__()
         self.method: Method = method
         self.refiner: Refiner = refiner
+        refiner.set_classes(method.classes)
 
     def forward(self, batch: Batch) -> Forward:
         out: Forward = self.refiner(self.method(batch))
         return out
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is something to learn from training images."""
+        return self.method.trains or bool(self.trainable())
+
+    def set_classes(self, classes: ClassNames) -> None:
+        """Score other classes from now on; ValueError where the method cannot."""
+        self.method.set_classes(classes)
+        self.refiner.set_classes(classes)
 
     def released_names(self) -> dict[str, str | None]:
         """Names in published checkpoints for the method and the refiner together."""
@@ -26,3 +37,17 @@ class RefinedMethod(nn.Module):
     def trainable(self) -> list[nn.Parameter]:
         """Parameters that require grad, each once."""
         return [p for p in self.parameters() if p.requires_grad]
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All trainable parameters: those without a rate of their own, then the other groups."""
+        own = (*self.method.parameter_groups(), *self.refiner.parameter_groups())
+        taken = {id(parameter) for group in own for parameter in group.parameters}
+        rest = tuple(p for p in self.trainable() if id(p) not in taken)
+        return [group for group in (ParameterGroup(rest), *own) if group.parameters]
+
+    def metrics(self) -> dict[str, float]:
+        """What method and refiner log of an epoch; ValueError where both log one name."""
+        of_method, of_refiner = self.method.metrics(), self.refiner.metrics()
+        if both := sorted(set(of_method) & set(of_refiner)):
+            raise ValueError(f"method and refiner both have metrics named {both}; rename one")
+        return {name: float(value) for name, value in {**of_method, **of_refiner}.items()}

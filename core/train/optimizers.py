@@ -19,16 +19,22 @@ from core.config import (
     register,
 )
 
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+
 WARMUP_EPOCHS = "ConstantThenCosine.warmup_epochs"
 
 
 class Optimizer(Configurable, ABC):
-    """Settings of an optimizer; ``build`` creates it with one group of trainable parameters."""
+    """Settings of an optimizer.
+
+    ``build`` creates it for parameters, or for groups of them as dicts of torch's, in which
+    ``weight_decay`` may replace the optimizer's.
+    """
 
     lr: float
 
     @abstractmethod
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer: ...
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer: ...
 
 
 def _check_lr(owner: str, lr: float) -> None:
@@ -51,7 +57,7 @@ class SGD(Optimizer):
         _check_lr("SGD", lr)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
@@ -74,7 +80,7 @@ class Adam(Optimizer):
         _check_lr("Adam", lr)
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(
             parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
         )
@@ -97,7 +103,7 @@ class AdamW(Optimizer):
         _check_lr("AdamW", lr)
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
         )

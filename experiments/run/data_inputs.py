@@ -21,7 +21,7 @@ from core.store.names import CONFIG_NAME
 from core.store.record import read_record
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.experiment import Experiment
-from experiments.run.protocols import LABELED, protocol_of
+from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import Runtime
 from experiments.run.scorable_data import data_problem
 from experiments.run.shared_images import (
@@ -91,6 +91,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     config = with_canonical_names(config, runtime.data_root)
     settings, regime = planned(config)
     protocol = protocol_of(settings.protocol)
+    _check_method(config, protocol)
     source, listed = _read_sets(settings, regime, runtime)
     full, targets = source.dataset, tuple(target.dataset for target in listed)
     part_files = _part_files(config)
@@ -182,6 +183,23 @@ def planned(config: Config) -> tuple[Experiment, str]:
     name = own["method"].name
     method: Any = lookup(name).cls
     return Experiment(**own), values.get(f"{name}.regime", method.regime)
+
+
+def _check_method(config: Config, protocol: Protocol) -> None:
+    """Raise ValueError for a method that the protocol, or the images of a batch, do not suit."""
+    settings: Any = planned(config)[0]
+    entry = lookup(settings.method.name)
+    method: Any = entry.cls
+    values = config.operative(ROOT)
+    own = {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
+    protocol.check_closed_set(entry.name, method.closed_set(own))
+    drawn_anew = method.image_input == "pixels" or settings.fresh_views
+    needed = 1 if drawn_anew else method.views_per_image
+    if method.views_per_image > 1 and settings.num_views < needed:
+        raise ValueError(
+            f"{entry.name} compares {method.views_per_image} augmented views of an image, got "
+            f"experiment.num_views = {settings.num_views}; set it to {needed} or more"
+        )
 
 
 def _learns_labels(settings: Experiment, regime: str) -> bool:

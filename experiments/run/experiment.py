@@ -39,6 +39,15 @@ UNTRAINED: dict[str, Any] = {
     "shots_file": None,
 }
 
+WITHOUT_STEPS: dict[str, Any] = {
+    "optimizer": None,
+    "schedule": None,
+    "epochs": 1,
+    "batch_size": 1,
+    "selection": "last",
+    "drop_last": True,
+}
+
 
 @register("experiment", name="experiment")
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +130,16 @@ class Experiment(Configurable):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """A run that trains nothing depends neither on the seed nor on the budget; a run without
-        augmentation does not depend on the crop.
+        """A run that trains nothing depends neither on the budget nor, unless it adapts at test
+        time, on the seed; one that learns without steps does not depend on the budget; a run
+        without augmentation does not depend on the crop.
         """
         method: Any = lookup(parameters["method"].name).cls
-        if not method.trains and parameters["refiner"] == Reference("NullRefiner"):
-            return UNTRAINED
+        if parameters["refiner"] == Reference("NullRefiner"):
+            if not method.trains:
+                return UNTRAINED | ({"seed": parameters["seed"]} if method.adapts_to else {})
+            if not method.trains_by_gradient:
+                parameters = {**parameters, **WITHOUT_STEPS}
         if not parameters["num_views"]:
             return {**parameters, "crop_scale": CROP_SCALE}
         return parameters

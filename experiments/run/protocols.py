@@ -73,6 +73,24 @@ class Protocol:
             "source": self.source,
         }
 
+    @property
+    def scores_others(self) -> bool:
+        """Whether classes are scored that training did not see, given labeled images."""
+        return any(subset != self.labeled for subset in self.scored) or self.targets == "any"
+
+    def check_closed_set(self, method: str, reason: str) -> None:
+        """Raise UnscorableError for a method that, for this reason, scores only the classes that it
+        was trained on.
+        """
+        if reason and self.scores_others:
+            known = {**PROTOCOLS, **SEARCH_PROTOCOLS}.values()
+            fitting = [repr(protocol.name) for protocol in known if not protocol.scores_others]
+            raise UnscorableError(
+                f"{method} scores only classes that it was trained on ({reason}), and the protocol "
+                f"{self.name!r} scores others as well; protocols of a closed set are "
+                f"{', '.join(fitting)}"
+            )
+
     def check(self, *, regime: str, shots: int, dataset: str, targets: Sequence[str]) -> None:
         """Raise ValueError, saying rule, value and way out, for a run that breaks the protocol."""
         if regime not in self.regimes:

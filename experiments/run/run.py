@@ -15,7 +15,7 @@ import torch
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
 from core.config import Config, build, config_from_text
-from core.data.dataset import ClassSubset, Dataset
+from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.dataset_names import data_root
 from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
@@ -29,12 +29,13 @@ from core.store.own_files import file_checksums
 from core.store.predictions import PredictedClasses, write_predictions
 from core.store.record import Cost, Evaluation, RunRecord, read_record
 from core.store.settings import read_config, write_config
-from core.train.batches import ImageSource
+from core.train.batches import ImageSource, TestViews
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
+from core.types import Batch
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
@@ -92,7 +93,7 @@ class Assembly:
     @property
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of the data and of the frozen model, as a record holds them."""
-        trains, spec = bool(self.model.trainable()), self.model.method.clip.spec
+        trains, spec = self.model.learns, self.model.method.clip.spec
         return {
             **self.inputs.fingerprints,
             "few_shot": self.dataset.fingerprint if trains else "",
@@ -144,7 +145,7 @@ def run(
             trained = time.perf_counter()
             scores = [score_images(built, *scored) for scored in built.scored()]
         except (DivergedError, NotFiniteError) as error:
-            if learn is not None or not built.model.trainable():
+            if learn is not None or not built.model.learns:
                 raise  # nothing was trained that could have diverged
             return _diverged(record, run_dir, str(error))
         ended = time.perf_counter()
@@ -181,17 +182,19 @@ def _write_scores(run_dir: Path, scores: Sequence["Score"]) -> dict[str, str]:
 def train(built: Assembly, log: Progress) -> FitResult:
     """Train an assembled run on its few-shot images. Raises DivergedError."""
     method, refiner, settings = built.model.method, built.model.refiner, built.settings
-    objective = Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
-    if not built.model.trainable():
+    objective = Objective(
+        method.loss_terms(), refiner.loss_terms(), method.criterion, method.guide_terms()
+    )
+    if not built.model.learns:
         built.model.eval()
         return FitResult()
-    assert built.budget is not None
     batches = built.source.training(
         _trained_part(built),
         need=frozenset({"pooled"}) | refiner.needs(),
         num_views=settings.num_views,
         batch_size=settings.batch_size,
         drop_last=settings.drop_last,
+        views_per_image=method.views_per_image,
     )
     return fit(
         built.model,
@@ -222,8 +225,7 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
     """The same, image by image."""
     part = class_subset(dataset, subset)
     with scoring(built, part):
-        batches = built.source.evaluation(part, part.test, built.model.method.eval_batch_size)
-        given = predict(built.model, batches)
+        given = predict(built.model, _test_batches(built, part, part.test))
     correct, total = given.counts(len(part.class_names))
     about = {"target": _target(built, dataset, subset)}
     evaluation = Evaluation(
@@ -246,16 +248,31 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
     return Score(evaluation, images, predicted)
 
 
+def _test_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
+    """Batches to score; a stream of single images has an order that the run's seed draws."""
+    method = built.model.method
+    stream = method.adapts_to == "stream"
+    seeds = built.seeds.at("test", part.name)
+    order = torch.randperm(len(items), generator=seeds.generator("order")) if stream else None
+    return built.source.evaluation(
+        part,
+        items,
+        1 if stream else method.eval_batch_size,
+        order=None if order is None else order.tolist(),
+        test_views=TestViews(method.test_views, seeds),
+    )
+
+
 @contextmanager
 def scoring(built: Assembly, part: Dataset) -> Iterator[None]:
     """A context in which the model scores the classes of ``part``, in eval mode."""
-    method = built.model.method
-    trained = method.classes
-    method.set_classes(class_names(part, built.settings.template))
-    built.model.eval()
+    model = built.model
+    trained = model.method.classes
+    model.set_classes(class_names(part, built.settings.template))
+    model.eval()
     with built.autocast:
         yield
-    method.set_classes(trained)
+    model.set_classes(trained)
 
 
 def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
@@ -363,7 +380,7 @@ def _describe(
     config_sha256: str,
 ) -> RunRecord:
     settings, method = built.settings, built.model.method
-    trains = bool(built.model.trainable())
+    trains = built.model.learns
     return RunRecord(
         identity=identity,
         variant=variant,
@@ -372,7 +389,7 @@ def _describe(
         protocol=settings.protocol,
         regime=method.regime,
         selection=settings.selection,
-        seed=settings.seed if trains else None,
+        seed=settings.seed if trains or method.adapts_to else None,
         shots=settings.shots if trains else 0,
         status="finished",
         batch_coupled=method.batch_coupled,
@@ -429,14 +446,12 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     items = part.val if rule == "val" else part.test
 
     def score(model: RefinedMethod) -> float:
-        method = model.method
-        trained = method.classes
+        trained = model.method.classes
         if trained != classes:
-            method.set_classes(classes)
-        batches = built.source.evaluation(part, items, method.eval_batch_size)
-        fraction = accuracy(model, batches)
+            model.set_classes(classes)
+        fraction = accuracy(model, _test_batches(built, part, items))
         if trained != classes:
-            method.set_classes(trained)
+            model.set_classes(trained)
         return fraction
 
     return score
