@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments.cli.console import console, print_json, table
-from experiments.cli.options import Json
+from experiments.cli.options import Json, Plugin
 
 PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
 KINDS = {"methods": ("method",), "refiners": ("refiner",), "parts": PARTS}
@@ -13,7 +13,9 @@ TOPICS = (*KINDS, "datasets", "protocols", "configs")
 
 
 def list_command(
-    topic: Annotated[str, typer.Argument(help=", ".join(TOPICS))] = "", as_json: Json = False
+    topic: Annotated[str, typer.Argument(help=", ".join(TOPICS))] = "",
+    plugin: Plugin = None,
+    as_json: Json = False,
 ) -> None:
     """List what a configuration can name: methods, refiners, parts, datasets, protocols, ..."""
     found = {name: listing(name) for name in ([topic] if topic else TOPICS)}

@@ -19,6 +19,7 @@ from experiments.cli.options import (
     DataRoot,
     Device,
     Json,
+    Plugin,
     RunFolder,
     Runs,
     Set,
@@ -30,6 +31,7 @@ from experiments.run.runtime import Runtime
 def train_command(
     config: Config,
     overrides: Set = None,
+    plugin: Plugin = None,
     out: RunFolder = None,
     runs: Runs = RUNS,
     data_root: DataRoot = None,

@@ -46,6 +46,7 @@ from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
+from experiments.run.stored_plugins import described, plugins_of, remember_plugins
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -129,7 +130,9 @@ def run(
     """
     started = time.perf_counter()
     config_sha256 = write_config(run_dir, config.text())
+    plugins = plugins_of(config)
     remember(config.text(), cache_dir)
+    remember_plugins(plugins, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
@@ -137,6 +140,7 @@ def run(
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime, config_sha256)
+        record = replace(record, environment={**record.environment, **described(plugins)})
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:

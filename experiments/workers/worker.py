@@ -107,9 +107,11 @@ def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, A
     """The entry function of studies: train and evaluate one cell; its record as a plain mapping."""
     import experiments.run.registered  # noqa: F401  (fills the registry)
     from core.config import config_from_text
+    from core.plugins import load_unchanged
     from core.store.record import to_json
     from experiments.run.run import run
 
+    load_unchanged(payload.get("plugins", {}))
     record = run(
         config_from_text(payload["config"], payload["identity"]),
         Path(payload["run_dir"]),
