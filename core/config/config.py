@@ -336,16 +336,17 @@ def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
     simpler = dict(values)
     for name in sorted({key.split(".")[0] for key in values} | set(_referred(values))):
         entry = lookup(name)
-        result = entry.cls.simplify(_own(entry, simpler))
+        result = entry.ask("simplify", _own(entry, simpler))
         if isinstance(result, Reference):
             assert name != root, f"{name}.simplify cannot replace the root"
             old = Reference(name)
             simpler = {k: replace_reference(v, old, result) for k, v in simpler.items()}
         else:
-            changed = {f"{name}.{parameter}": value for parameter, value in result.items()}
+            own = "simplify" in vars(entry.cls)  # an inherited one may know further parameters
+            changed = {f"{name}.{p}": v for p, v in result.items() if own or p in entry.parameters}
             source = f"{name}.simplify"
             simpler |= {k: _checked(Binding(k, v, source)) for k, v in changed.items()}
-        below = entry.cls.simplify_below(simpler)
+        below = entry.ask("simplify_below", simpler)
         simpler |= {k: _checked(Binding(k, v, f"{name}.simplify_below")) for k, v in below.items()}
     return simpler
 
@@ -357,7 +358,7 @@ def _idle(reached: Mapping[str, Value | Required]) -> dict[str, str]:
         entry = lookup(name)
         own = {parameter: reached[f"{name}.{parameter}"] for parameter in entry.parameters}
         if not any(isinstance(value, Required) for value in own.values()):
-            reasons = entry.cls.idle(own, reached)
+            reasons = entry.ask("idle", own, reached)
             found |= {f"{name}.{parameter}": why for parameter, why in reasons.items()}
     return found
 

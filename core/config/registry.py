@@ -104,6 +104,20 @@ class RegisteredClass:
     reference: str
     parameters: Mapping[str, Parameter]
 
+    def ask(self, hook: str, values: Mapping[str, Any], *more: Any) -> Any:
+        """What a hook of the class says, such as ``idle``, given its parameters.
+
+        A hook may be inherited from a class with parameters that this one does not have: it cannot
+        say anything then, and the default of the interface is the answer.
+        """
+        try:
+            return getattr(self.cls, hook)(values, *more)
+        except KeyError as error:
+            first = next(base for base in reversed(self.cls.__mro__) if hook in vars(base))
+            if hook in vars(self.cls) or error.args[0] in values:
+                raise
+            return vars(first)[hook].__get__(None, self.cls)(values, *more)
+
 
 _REGISTRY: dict[str, RegisteredClass] = {}
 

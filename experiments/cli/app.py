@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from core.program import PREFIX
 from core.store.secrets import without_secrets
 from core.store.storage import describe_os_error
 from core.streams import guarded_streams, one_line
@@ -100,7 +101,7 @@ NOTES = NoteHandler(logging.WARNING)
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
     for package in ("core", "experiments", "methods"):
-        logging.getLogger(package).addHandler(NOTES)  # adding it again changes nothing
+        logging.getLogger(PREFIX + package).addHandler(NOTES)  # again: changes nothing
     with guarded_streams(), listening():
         try:
             return _run(sys.argv[1:])

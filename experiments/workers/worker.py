@@ -23,6 +23,7 @@ from core.signals import ignore_hangup
 from core.store.storage import storage_problem
 from core.streams import one_line
 
+ENTRY = f"{__name__}:run_job"
 PROGRESS_SECONDS = 0.2
 
 Progress = Callable[[Mapping[str, float]], None]
