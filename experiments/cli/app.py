@@ -19,6 +19,7 @@ from core.store.secrets import without_secrets
 from core.store.storage import describe_os_error
 from core.streams import guarded_streams, one_line
 from experiments.cli.bench import bench_command
+from experiments.cli.check_plugin import check_plugin_command
 from experiments.cli.data import data_app
 from experiments.cli.diff import diff_command
 from experiments.cli.doctor import doctor_command
@@ -61,6 +62,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_command,
     "weights": weights_command,
     "verify": verify_command,
+    "check-plugin": check_plugin_command,
     "bench": bench_command,
     "doctor": doctor_command,
     "pretrain": pretrain_command,
