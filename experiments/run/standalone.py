@@ -156,21 +156,31 @@ def rescore_run(
     Nothing is trained. Raises ValueError for an unknown subset or dataset, and, unless
     ``allow_changed``, where data, class names or frozen weights are not those of its record.
     """
+    _subset(classes)
+    built = reload(run_dir, runtime, allow_changed=allow_changed)
+    return Rescored(rescore(built, dataset, classes, runtime), built.changes)
+
+
+def _subset(classes: str) -> tuple[ClassSubset, ...]:
+    """The subset of that name, none for "". Raises ValueError for an unknown one."""
     subsets = get_args(ClassSubset)
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
-    named = tuple(s for s in subsets if s == classes)
-    built = reload(run_dir, runtime, allow_changed=allow_changed)
+    return tuple(s for s in subsets if s == classes)
+
+
+def rescore(built: Assembly, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
+    """The scores of ``rescore_run``, of a run that is loaded."""
+    named = _subset(classes)
     if not dataset and not named:
-        asked = built.scored()
-        return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+        return [evaluate(built, *scored) for scored in built.scored()]
     own = one_name_each([built.dataset.name, *filter(None, [dataset])], runtime.data_root)
     if not dataset or own[dataset] == own[built.dataset.name]:
         asked = [(built.dataset, s) for s in named or built.scored_subsets()]
     else:
         other = read_dataset(built.settings, dataset, runtime)
         asked = [(other, s) for s in named or ("all",)]
-    return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+    return [evaluate(built, *scored) for scored in asked]
 
 
 def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
