@@ -17,6 +17,7 @@ from experiments.cli.options import (
     Device,
     Jobs,
     JobSeconds,
+    Plugin,
     Runs,
     Set,
     SilentSeconds,
@@ -30,6 +31,7 @@ from experiments.run.runtime import Runtime
 def grid_command(
     config: Config,
     overrides: Set = None,
+    plugin: Plugin = None,
     jobs: Jobs = -1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan without running anything")

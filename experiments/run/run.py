@@ -49,6 +49,7 @@ from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
 from experiments.run.stale import CodeCheck
+from experiments.run.stored_plugins import described, plugins_of, remember_plugins
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -134,7 +135,9 @@ def run(
     config_sha256 = write_config(run_dir, config.text())
     code = code_of(config)
     write_code(run_dir, code)
+    plugins = plugins_of(config)
     remember(config.text(), cache_dir)
+    remember_plugins(plugins, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
@@ -142,7 +145,8 @@ def run(
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime, config_sha256)
-        record = replace(record, code=code.classes)
+        environment = {**record.environment, **described(plugins)}
+        record = replace(record, code=code.classes, environment=environment)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, Protocol, Self
 
 from core.config import config_from_text
+from core.plugins import loaded_plugins
 from core.signals import HANGUP, handle
 from core.store.atomic import keep_copy
 from core.store.code import read_code
@@ -393,6 +394,7 @@ class Driver:
             "cache_dir": str(self.runtime.cache_dir),
             "data_root": str(self.runtime.data_root) if self.runtime.data_root else None,
             "device": self.runtime.device,
+            "plugins": {plugin.name: plugin.sha256 for plugin in loaded_plugins()},
         }
         return Job(
             key=cell.identity,
