@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.store.checksums import file_sha256
 from core.store.names import (
+    CODE_NAME,
     CONFIG_NAME,
     CORRECT_NAME,
     EPOCHS_NAME,
@@ -18,7 +19,7 @@ from core.store.names import (
 )
 from core.store.record import RunRecord
 
-FILES = (OPERATIVE_NAME, SHOTS_NAME, EPOCHS_NAME, CORRECT_NAME, PREDICTIONS_NAME)
+FILES = (CODE_NAME, OPERATIVE_NAME, SHOTS_NAME, EPOCHS_NAME, CORRECT_NAME, PREDICTIONS_NAME)
 
 
 def file_checksums(run_dir: Path) -> dict[str, str]:

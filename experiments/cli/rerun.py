@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.console import print_notes
 from experiments.cli.grid import print_outcome
 from experiments.cli.options import (
     MLFLOW,
@@ -13,6 +14,7 @@ from experiments.cli.options import (
     Device,
     JobSeconds,
     NoTrack,
+    Plugin,
     Runs,
     SilentSeconds,
     StealLock,
@@ -32,6 +34,7 @@ def rerun_command(
     no_track: NoTrack = False,
     steal_lock: StealLock = False,
     allow_outside: AllowOutside = False,
+    plugin: Plugin = None,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
@@ -41,6 +44,7 @@ def rerun_command(
     from core.store.search import is_search
     from core.store.settings import has_config
     from experiments.run.outside_files import check_named_files
+    from experiments.run.stored_plugins import load_stored_plugins
     from experiments.search.status import refuse_rerun
     from experiments.study.driver import rerun
     from experiments.study.progress import make_progress
@@ -52,6 +56,8 @@ def rerun_command(
     if is_search(study):
         refuse_rerun(study, run)
     identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
+    changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
+    print_notes(f"changed since the run: {change}" for change in changes)
     if has_config(study / identity):
         check_named_files(study / identity, runtime, allow_outside=allow_outside)
     limited = job_seconds is not None or silent_seconds is not None

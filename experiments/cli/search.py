@@ -14,6 +14,7 @@ from experiments.cli.options import (
     Jobs,
     JobSeconds,
     NoTrack,
+    Plugin,
     Runs,
     Set,
     SilentSeconds,
@@ -30,6 +31,7 @@ def search_command(
         int | None, typer.Option(help="Number of trials; overrides search.trials")
     ] = None,
     overrides: Set = None,
+    plugin: Plugin = None,
     jobs: Jobs = -1,
     control: Annotated[
         bool, typer.Option("--control", help="Also run a random search of equal budget")

@@ -142,10 +142,10 @@ class Experiment(Configurable):
         """
         name = parameters["method"].name
         entry = lookup(name)
-        method: Any = entry.cls
         own = {key: values[f"{name}.{key}"] for key in entry.parameters}
+        method: Any = entry.cls
         reasons = {}
-        if parameters["template"] is not None and not method.reads_template(own, values):
+        if parameters["template"] is not None and not entry.ask("reads_template", own, values):
             reasons["template"] = (
                 f"{name} makes its own prompts and reads no template, got "
                 f"{parameters['template']!r}; remove it, or use a method with hand-made texts"

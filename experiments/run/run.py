@@ -1,5 +1,7 @@
 """One run: build everything from a configuration, train, evaluate, and record the outcome."""
 
+import hashlib
+import json
 import logging
 import time
 from collections import Counter
@@ -22,6 +24,7 @@ from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
 from core.seeding import Seeds
+from core.store.code import write_code
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, TRAINING_NAME, WEIGHTS_NAME
@@ -37,6 +40,7 @@ from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.train.resume import TrainingCheckpoints
 from core.types import Batch
+from experiments.run.code import code_of
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
@@ -48,6 +52,8 @@ from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
+from experiments.run.stale import CodeCheck
+from experiments.run.stored_plugins import described, plugins_of, remember_plugins
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -66,7 +72,7 @@ class Assembly:
     source: ImageSource
     seeds: Seeds
     autocast: AbstractContextManager[Any]
-    changes: tuple[str, ...] = ()  # of what a stored run depended on, where they are allowed
+    changes: tuple[str, ...] = ()  # of what a stored run depended on
 
     @property
     def dataset(self) -> Dataset:
@@ -124,25 +130,23 @@ def run(
     """Train (or call ``learn`` instead) and evaluate; returns the record without writing it.
 
     Where an earlier process was killed, training goes on from the state that it kept
-    (``experiment.checkpoint_every``). Writes ``config.gin``, ``operative.json``, ``shots.json``
-    (the few-shot images), ``log.jsonl``, ``weights.safetensors``, ``correct.json`` (which test
-    images were predicted correctly) and ``predictions.json`` (what was predicted) into
-    ``run_dir``. A loss, a learned tensor or a logit
-    that is not finite gives a record with the status "diverged". Raises ValueError for bad input,
-    weights that are not finite among it.
+    (``experiment.checkpoint_every``). Writes ``config.gin``, ``operative.json``, ``code.json`` (the
+    code that runs), ``shots.json`` (the few-shot images), ``log.jsonl``, ``weights.safetensors``,
+    ``correct.json`` (which test images were predicted correctly) and ``predictions.json`` (what was
+    predicted) into ``run_dir``. A loss, a learned tensor or a logit that is not finite gives a
+    record with the status "diverged". Raises ValueError for bad input, weights that are not finite
+    among it.
     """
     started = time.perf_counter()
-    config_sha256 = write_config(run_dir, config.text())
-    write_operative(run_dir, operative_of(config))
-    remember(config.text(), cache_dir)
+    ran = _write_what_runs(config, run_dir, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
-    checkpoints = _checkpoints(built, run_dir, identity, runtime)
+    checkpoints = _checkpoints(built, run_dir, identity, ran.code)
     with epoch_log(run_dir, on_progress) as epochs:
-        record = _describe(built, identity, variant, factors, runtime, config_sha256)
+        record = _describe(built, identity, variant, factors, runtime, ran)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -155,15 +159,7 @@ def run(
                 raise  # nothing was trained that could have diverged
             checkpoints.remove()
             return _diverged(record, run_dir, str(error))
-        ended = time.perf_counter()
-        cost = Cost(
-            train_seconds=result.seconds,
-            evaluate_seconds=ended - trained,
-            total_seconds=ended - started + result.earlier_seconds,
-            images_per_second=result.images / result.seconds if result.seconds else 0.0,
-            peak_memory_mb=peak_memory_mb(device),
-            trainable_parameters=sum(p.numel() for p in built.model.trainable()),
-        )
+        cost = _cost(built, result, started, trained, device)
         checkpoints.remove()
         return replace(
             record,
@@ -174,6 +170,39 @@ def run(
             files_sha256=_write_scores(run_dir, scores),
             weights_sha256=sha256 if learned_state(built.model) else "",
         )
+
+
+class _Ran(NamedTuple):
+    """What a run is made of: its configuration's hash, its code and where its plug-ins are from."""
+
+    config_sha256: str
+    code: Mapping[str, str]
+    plugins: Mapping[str, Any]
+
+
+def _write_what_runs(config: Config, run_dir: Path, cache_dir: Path) -> _Ran:
+    """Write the configuration, the settings in force and the code into the run folder."""
+    config_sha256 = write_config(run_dir, config.text())
+    write_operative(run_dir, operative_of(config))
+    code = code_of(config)
+    write_code(run_dir, code)
+    plugins = plugins_of(config)
+    remember(config.text(), cache_dir)
+    remember_plugins(plugins, cache_dir)
+    return _Ran(config_sha256, code.classes, described(plugins))
+
+
+def _cost(built: Assembly, result: FitResult, started: float, trained: float, device: str) -> Cost:
+    """The cost of a run that has been scored, with that of processes that were killed."""
+    ended = time.perf_counter()
+    return Cost(
+        train_seconds=result.seconds,
+        evaluate_seconds=ended - trained,
+        total_seconds=ended - started + result.earlier_seconds,
+        images_per_second=result.images / result.seconds if result.seconds else 0.0,
+        peak_memory_mb=peak_memory_mb(device),
+        trainable_parameters=sum(p.numel() for p in built.model.trainable()),
+    )
 
 
 def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
@@ -189,11 +218,15 @@ def _write_scores(run_dir: Path, scores: Sequence["Score"]) -> dict[str, str]:
 
 
 def _checkpoints(
-    built: Assembly, run_dir: Path, identity: str, runtime: Runtime
+    built: Assembly, run_dir: Path, identity: str, code: Mapping[str, str]
 ) -> TrainingCheckpoints:
     """Where the state of this training is kept, and what must agree for it to go on."""
-    device = torch.device(runtime.device).type
-    key = {"identity": identity, "torch": torch.__version__, "device": device}
+    key = {
+        "identity": identity,
+        "code": hashlib.sha256(json.dumps(dict(code), sort_keys=True).encode()).hexdigest(),
+        "version of torch": torch.__version__,
+        "device": built.model.method.clip.scale.device.type,
+    }
     return TrainingCheckpoints(run_dir / TRAINING_NAME, key, built.settings.checkpoint_every)
 
 
@@ -247,7 +280,7 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
     """The same, image by image."""
     part = class_subset(dataset, subset)
     with scoring(built, part):
-        given = predict(built.model, _test_batches(built, part, part.test))
+        given = predict(built.model, evaluation_batches(built, part, part.test))
     correct, total = given.counts(len(part.class_names))
     about = {"target": _target(built, dataset, subset)}
     evaluation = Evaluation(
@@ -270,7 +303,7 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
     return Score(evaluation, images, predicted)
 
 
-def _test_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
+def evaluation_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
     """Batches to score; a stream of single images has an order that the run's seed draws."""
     method = built.model.method
     stream = method.adapts_to == "stream"
@@ -333,7 +366,8 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
     """A finished run, rebuilt with its learned weights.
 
     Raises ValueError for missing files, for learned weights that are not those of its record, and,
-    unless ``allow_changed``, for data, class names or frozen weights that are not.
+    unless ``allow_changed``, for data, class names or frozen weights that are not. Code that has
+    changed is one of ``changes`` and no reason to refuse: it may have been mended.
     """
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
     _require_data(run_dir, config, runtime)
@@ -349,7 +383,8 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
             *changed_class_names(record, names),
         )
         check_unchanged(run_dir, changes, allow_changed=allow_changed)
-        built = replace(built, changes=changes)
+        code = CodeCheck().changes(record, run_dir)
+        built = replace(built, changes=(*changes, *([f"the code ({code})"] if code else [])))
     sha256 = "" if record is None else record.weights_sha256
     if not sha256 and learned_state(built.model):
         log.warning("%s holds no checksum of its learned weights: not checked", run_dir)
@@ -399,7 +434,7 @@ def _describe(
     variant: str,
     factors: Mapping[str, str],
     runtime: Runtime,
-    config_sha256: str,
+    ran: _Ran,
 ) -> RunRecord:
     settings, method = built.settings, built.model.method
     trains = built.model.learns
@@ -416,8 +451,9 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
-        environment=describe_environment(runtime.device),
-        config_sha256=config_sha256,
+        environment={**describe_environment(runtime.device), **ran.plugins},
+        config_sha256=ran.config_sha256,
+        code=ran.code,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,
     )
@@ -471,7 +507,7 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
         trained = model.method.classes
         if trained != classes:
             model.set_classes(classes)
-        fraction = accuracy(model, _test_batches(built, part, items))
+        fraction = accuracy(model, evaluation_batches(built, part, items))
         if trained != classes:
             model.set_classes(trained)
         return fraction
