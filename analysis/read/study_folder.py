@@ -46,11 +46,9 @@ def load_study(
     cells = read_cells(study_dir, manifest)
     finished = _finished(study_dir, cells)
     variants = manifest.variant_names
-    origins = _provenance(study_dir, finished, baseline or manifest.baseline)
-    reasons = reasons_to_exclude(
-        origins, baseline=baseline or manifest.baseline, allow_mixed=allow_mixed
+    kept, excluded = _comparable(
+        study_dir, finished, baseline or manifest.baseline, allow_mixed=allow_mixed
     )
-    kept = [(c, o) for c, o, why in zip(finished, origins, reasons, strict=True) if not why]
     used = [cell for cell, _ in kept]
     frame, datasets, notes, by_target = _scores(used, manifest.datasets)
     frame, provenance = split_provenance(frame, used, [origin for _, origin in kept])
@@ -66,7 +64,7 @@ def load_study(
         planned_seeds=tuple(sorted({int(c.seed) for c in cells if c.seed is not None})),
         baseline=manifest.baseline,
         references=manifest.references,
-        problems=(*_problems(cells), *exclusion_problems(origins, reasons)),
+        problems=(*_problems(cells), *excluded),
         notes=(*notes, *partly, *_record_notes(study_dir, cells), *_mixed_notes(kept)),
         inert=inert,
         aliases=_aliases(cells, variants, manifest.baseline),
@@ -332,6 +330,16 @@ def _status(cell: CellResult, *, used: bool) -> str:
     if cell.record is None:
         return "missing"
     return cell.record.status if used or cell.record.status != "finished" else EXCLUDED
+
+
+def _comparable(
+    study_dir: Path, finished: Sequence[CellResult], baseline: str, *, allow_mixed: bool
+) -> tuple[list[tuple[CellResult, Provenance]], list[Problem]]:
+    """The cells whose scores may stand in one table, and the others as problems."""
+    origins = _provenance(study_dir, finished, baseline)
+    reasons = reasons_to_exclude(origins, baseline=baseline, allow_mixed=allow_mixed)
+    kept = [(c, o) for c, o, why in zip(finished, origins, reasons, strict=True) if not why]
+    return kept, exclusion_problems(origins, reasons)
 
 
 def _provenance(study_dir: Path, finished: Sequence[CellResult], baseline: str) -> list[Provenance]:

@@ -22,7 +22,7 @@ from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
 from core.seeding import Seeds
-from core.store.code import write_code
+from core.store.code import RunCode, write_code
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
@@ -131,10 +131,7 @@ def run(
     ValueError for bad input, weights that are not finite among it.
     """
     started = time.perf_counter()
-    config_sha256 = write_config(run_dir, config.text())
-    code = code_of(config)
-    write_code(run_dir, code)
-    remember(config.text(), cache_dir)
+    config_sha256, code = _begin(config, run_dir, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
@@ -171,6 +168,15 @@ def run(
             files_sha256=_write_scores(run_dir, scores),
             weights_sha256=sha256 if learned_state(built.model) else "",
         )
+
+
+def _begin(config: Config, run_dir: Path, cache_dir: Path) -> tuple[str, RunCode]:
+    """Write down what is going to run: the hash of its configuration, and its code."""
+    config_sha256 = write_config(run_dir, config.text())
+    code = code_of(config)
+    write_code(run_dir, code)
+    remember(config.text(), cache_dir)
+    return config_sha256, code
 
 
 def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
