@@ -38,22 +38,20 @@ def load_study(
     """Results of a study folder: ``study.json`` says what was planned, the records what was run.
 
     A cell without a record is missing; a failed or diverged run is named and never averaged; a run
-    of other code or another split than its peers is excluded and named. Raises
-    ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
-    a study without a finished run.
+    of other code or another split than its peers is excluded and named. Raises ValueError for a
+    broken manifest, a record that contradicts it, a variant that mixes regimes, or a study without
+    a finished run.
     """
     manifest = read_manifest(study_dir)
     cells = read_cells(study_dir, manifest)
     finished = _finished(study_dir, cells)
     variants = manifest.variant_names
-    kept, excluded = _comparable(
-        study_dir, finished, baseline or manifest.baseline, allow_mixed=allow_mixed
-    )
+    judge = baseline or manifest.baseline
+    kept, excluded = _comparable(study_dir, finished, judge, allow_mixed=allow_mixed)
     used = [cell for cell, _ in kept]
     frame, datasets, notes, by_target = _scores(used, manifest.datasets)
     frame, provenance = split_provenance(frame, used, [origin for _, origin in kept])
-    curve = {point(n): n for n in sorted({c.shots for c in cells if c.shots is not None})}
-    inert, partly = _inert(cells)
+    curve, (inert, partly) = _curve(cells), _inert(cells)
     results = Results(
         name=manifest.study,
         frame=frame,
@@ -83,6 +81,11 @@ def load_study(
         runs=_runs(cells, used),
     )
     return with_choices(results, baseline=baseline)
+
+
+def _curve(cells: Sequence[CellResult]) -> dict[str, int]:
+    """The points of a few-shot curve, by name."""
+    return {point(n): n for n in sorted({c.shots for c in cells if c.shots is not None})}
 
 
 def _finished(study_dir: Path, cells: Sequence[CellResult]) -> list[CellResult]:

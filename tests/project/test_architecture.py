@@ -85,7 +85,7 @@ DOORS = {
 }
 
 # Rooms that analysis and the parent process read without torch: the standard library is enough.
-STANDARD_LIBRARY_ONLY = ("core/store/", "core/metrics.py", "core/suggestions.py")
+STANDARD_LIBRARY_ONLY = ("core/store/", "core/source/", "core/metrics.py", "core/suggestions.py")
 
 # The embedded model is stored in half precision; the released deep prompts round to it.
 STORES_HALF = ("core/mosaic/", "core/clip/deep_prompts.py")
