@@ -150,6 +150,16 @@ class Method(nn.Module, Configurable, ABC):
         """
         return {}
 
+    def training_state(self) -> Mapping[str, Tensor]:
+        """What later epochs depend on beside parameters, saved buffers and what ``begin_training``
+        makes: sums over epochs, answers that were kept. A training that is resumed starts with
+        ``begin_training`` and then gets this back.
+        """
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``training_state`` returned, of the same run after some epoch."""
+
     def end_epoch(self, epoch: int) -> None:
         """Called after each epoch, counted from 1."""
 
@@ -246,6 +256,13 @@ class Refiner(nn.Module, Configurable, ABC):
     def released_names(self) -> Mapping[str, str | None]:
         """As ``Method.released_names``."""
         return {}
+
+    def training_state(self) -> Mapping[str, Tensor]:
+        """As ``Method.training_state``."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """As ``Method.load_training_state``."""
 
     def needs(self) -> frozenset[str]:
         """Image fields that training uses beyond ``pooled``."""

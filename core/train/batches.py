@@ -16,7 +16,7 @@ from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
-from core.data.transforms import EvalTransform, TrainTransform, Transform, Views
+from core.data.transforms import CROP_SCALE, EvalTransform, TrainTransform, Transform, Views
 from core.derived_seeds import derive_seed
 from core.seeding import Seeds
 from core.types import Batch, ImageFeatures
@@ -194,7 +194,8 @@ class FeatureBatches(TrainingBatches):
 class PixelSource(ImageSource):
     """Normalized pixels, newly augmented in every epoch, for methods that change the image tower.
 
-    ``crop_scale`` bounds the fraction of the area that an augmented crop covers.
+    ``crop_scale`` bounds the fraction of the area that an augmented crop covers; ``augmentation``
+    replaces the published crop and flip.
     """
 
     def __init__(
@@ -203,10 +204,11 @@ class PixelSource(ImageSource):
         device: torch.device,
         dtype: torch.dtype,
         *,
-        crop_scale: tuple[float, float] = (0.08, 1.0),
+        crop_scale: tuple[float, float] = CROP_SCALE,
+        augmentation: Transform | None = None,
     ) -> None:
         self.clip, self.device, self.dtype = clip, device, dtype
-        self.augmentation = TrainTransform(clip.spec, crop_scale)
+        self.augmentation: Transform = augmentation or TrainTransform(clip.spec, crop_scale)
 
     def training(
         self,

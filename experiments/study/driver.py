@@ -52,10 +52,10 @@ from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
 from experiments.run.stale import CodeCheck, counted, runs_of
 from experiments.study.lock import StudyLock
+from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.study.planner import ROOT, Cell, Plan
 from experiments.study.progress import NoProgress, Progress
 from experiments.study.status import read_valid_records
-from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.workers.jobs import Event, Executor, Job
 
 PAUSING = "pausing after the current runs, and no attempt is counted"

@@ -70,6 +70,7 @@ DOORS = {
     "torchvision": ("core/clip/torchvision_ops.py",),
     "gin": ("core/config/parse.py",),
     "mlflow": ("experiments/study/tracking.py",),
+    "wandb": ("experiments/study/wandb_mirror.py",),
     "optuna": ("experiments/search/",),
     "sqlalchemy": ("experiments/search/mirror.py",),
     "ray": ("experiments/workers/",),
