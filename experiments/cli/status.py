@@ -5,10 +5,10 @@ from typing import Any
 
 from core.streams import one_line
 from experiments.cli.console import console, print_json, table
-from experiments.cli.options import Json, Study
+from experiments.cli.options import Json, Plugin, Study
 
 
-def status_command(study: Study, as_json: Json = False) -> None:
+def status_command(study: Study, plugin: Plugin = None, as_json: Json = False) -> None:
     """Show the progress of a study or a search, its failures, and the process working on it."""
     from core.store.search import is_search
 

@@ -26,6 +26,8 @@ from experiments.run.stale import CodeCheck
 
 log = logging.getLogger(__name__)
 
+ROOTS = ("experiment",)
+
 
 def train_one(
     config_file: Path,
@@ -58,23 +60,40 @@ def readable_fingerprints(
     return found
 
 
-def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
-    """The configuration of one run; the grid bindings of a grid file are dropped.
+class RunConfig(NamedTuple):
+    """The configuration of one run, and a line for what was dropped from its presets."""
 
-    Raises ValueError for a setting without effect, and for one of a grid among the overrides.
+    config: Config
+    notes: list[str]
+
+
+def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
+    """The configuration of ``read_run_config``."""
+    return read_run_config(config_file, overrides).config
+
+
+def read_run_config(config_file: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of one run; the grid bindings of a grid file are dropped, and so is what
+    an included file or a preset binds for parts that are not plugged in.
+
+    Raises ValueError for a setting without effect that a person typed: in the file, unless it is a
+    preset, or among the overrides.
     """
     config = read_config_file(config_file, overrides)
     config = config.without(grid_settings(config, "a single run"))
+    dropped = config.unplugged(ROOTS)
+    notes = config.unplugged_notes(dropped, ROOTS)
+    config = config.without(dropped)
     try:
-        config.check_used(["experiment"])
+        config.check_used(ROOTS)
     except ValueError as error:
         raise ValueError(f"{error}{_replaced_part(config)}") from error
-    return config
+    return RunConfig(config, notes)
 
 
 def _replaced_part(config: Config) -> str:
     """The way out where a part of a file is replaced and the file has settings of it, or ""."""
-    unused = config.unused(["experiment"])
+    unused = config.unused(ROOTS)
     if all(config.sources[key] == OVERRIDE for key in unused):
         return ""
     replaced = [
@@ -156,21 +175,31 @@ def rescore_run(
     Nothing is trained. Raises ValueError for an unknown subset or dataset, and, unless
     ``allow_changed``, where data, class names or frozen weights are not those of its record.
     """
+    _subset(classes)
+    built = reload(run_dir, runtime, allow_changed=allow_changed)
+    return Rescored(rescore(built, dataset, classes, runtime), built.changes)
+
+
+def _subset(classes: str) -> tuple[ClassSubset, ...]:
+    """The subset of that name, none for "". Raises ValueError for an unknown one."""
     subsets = get_args(ClassSubset)
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
-    named = tuple(s for s in subsets if s == classes)
-    built = reload(run_dir, runtime, allow_changed=allow_changed)
+    return tuple(s for s in subsets if s == classes)
+
+
+def rescore(built: Assembly, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
+    """The scores of ``rescore_run``, of a run that is loaded."""
+    named = _subset(classes)
     if not dataset and not named:
-        asked = built.scored()
-        return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+        return [evaluate(built, *scored) for scored in built.scored()]
     own = one_name_each([built.dataset.name, *filter(None, [dataset])], runtime.data_root)
     if not dataset or own[dataset] == own[built.dataset.name]:
         asked = [(built.dataset, s) for s in named or built.scored_subsets()]
     else:
         other = read_dataset(built.settings, dataset, runtime)
         asked = [(other, s) for s in named or ("all",)]
-    return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+    return [evaluate(built, *scored) for scored in asked]
 
 
 def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:

@@ -16,10 +16,10 @@ from experiments.run.code import (
     ENTRY_POINTS,
     HOME,
     OUTSIDE,
+    add_plugin,
     called_by,
     code_of,
     places_of,
-    plug_in_folder,
     source_tree,
 )
 from experiments.run.stale import CodeCheck
@@ -27,7 +27,9 @@ from tests.helpers.fake_runs import fake_record
 
 TREE = source_tree()
 REGISTERED = experiments.run.registered
-KINDS = sorted({e.kind for e in registered_classes()} - {"experiment", "grid", "search"})
+KINDS = sorted(
+    {e.kind for e in registered_classes()} - {"experiment", "grid", "search", "sampler", "pruner"}
+)
 CLASSES = [entry for kind in KINDS for entry in registered_classes(kind)]
 COOP = """experiment.dataset = 'mosaic/shapes'
 experiment.method = @CoOp
@@ -109,7 +111,7 @@ def test_a_run_records_the_classes_plugged_in_and_no_others():
     names = {key.partition(":")[2] for key in code.classes}
     assert {"CoOp", "SGD", "ConstantThenCosine", "TextRefiner", "EmaCache", "SemanticLoss"} <= names
     assert "run" in names and not {"Adam", "NoCache", "Experiment", "ZeroShot"} & names
-    assert code.files["methods/coop.py"]["CoOp"] and not code.folders
+    assert code.files["methods/coop.py"]["CoOp"] and not code.plugins
     assert code_of(config_from_text(COOP)) is code
 
 
@@ -126,21 +128,56 @@ def test_the_hashes_do_not_depend_on_the_order_of_sets():
     assert one.hash == two.hash and one.listing() == two.listing()
 
 
-def test_the_folder_of_a_plug_in_follows_from_its_module(tmp_path, monkeypatch):
-    inside = tmp_path / "paper" / "sub" / "method.py"
-    inside.parent.mkdir(parents=True)
-    inside.touch()
-    monkeypatch.setitem(sys.modules, "paper.sub.method", type(sys)("paper.sub.method"))
-    sys.modules["paper.sub.method"].__file__ = str(inside)
-    assert plug_in_folder("paper.sub.method").path == tmp_path.resolve()
-    assert plug_in_folder("methods.coop") is None and plug_in_folder("absent.module") is None
-    assert plug_in_folder("absent.module", {"absent": str(tmp_path)}).path == tmp_path
-    installed = tmp_path / "site-packages" / "paper2" / "__init__.py"
-    installed.parent.mkdir(parents=True)
-    installed.touch()
-    monkeypatch.setitem(sys.modules, "paper2", type(sys)("paper2"))
-    sys.modules["paper2"].__file__ = str(installed)
-    assert plug_in_folder("paper2").packages == {"paper2"}
+def loaded(monkeypatch, name, file):
+    """A module in ``sys.modules`` that says that it comes from a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("class Part:\n    pass\n")
+    monkeypatch.setitem(sys.modules, name, type(sys)(name))
+    sys.modules[name].__file__ = str(file)
+
+
+@pytest.mark.parametrize(
+    ("module", "file", "place"),
+    [
+        ("paper_part", "paper_part.py", "paper_part.py"),
+        ("paper_pack", "paper_pack/__init__.py", "paper_pack"),
+        ("paper_pack.sub.part", "paper_pack/sub/part.py", "paper_pack"),
+        ("plugin_0a_my_paper.part", "my-paper/part.py", "my-paper"),
+        ("plugin_0a_methods", "methods.py", "methods.py"),
+    ],
+)
+def test_the_place_of_a_plug_in_follows_from_its_module(tmp_path, monkeypatch, module, file, place):
+    loaded(monkeypatch, module, tmp_path / file)
+    tree = source_tree()
+    assert add_plugin(tree, module, {}) == (tmp_path / place).resolve()
+    (found,) = tree.find(module, "Part")
+    assert found.module.path == str((tmp_path / file).resolve())
+    monkeypatch.delitem(sys.modules, module)
+    again, stored = source_tree(), {module.partition(".")[0]: str(tmp_path / place)}
+    assert add_plugin(again, module, stored) and again.find(module, "Part")
+    assert add_plugin(source_tree(), module, {}) is None
+
+
+def test_what_is_installed_beside_a_plug_in_is_not_followed(tmp_path, monkeypatch):
+    loaded(monkeypatch, "paper_pack", tmp_path / "site-packages" / "paper_pack" / "__init__.py")
+    (tmp_path / "site-packages" / "library.py").write_text("def call():\n    pass\n")
+    tree = source_tree()
+    assert add_plugin(tree, "paper_pack", {}) and tree.module("library") is None
+
+
+def test_a_plug_in_may_name_the_project_by_its_long_name(tmp_path, monkeypatch):
+    loaded(monkeypatch, "paper_part", tmp_path / "paper_part.py")
+    (tmp_path / "beside.py").write_text("def near():\n    return 1\n")
+    (tmp_path / "paper_part.py").write_text(
+        "from refinelab.methods.base import unit\nfrom refinelab import methods\n"
+        "from beside import near\nclass Part:\n    def f(self, x):\n"
+        "        return unit(x), near(), methods.coop.CoOp\n"
+    )
+    tree = source_tree()
+    add_plugin(tree, "paper_part", {})
+    found = called_by(tree, ["paper_part:Part"]).listing()
+    assert "unit" in found["methods/base.py"] and "CoOp" in found["methods/coop.py"]
+    assert str((tmp_path / "beside.py").resolve()) in found
 
 
 def test_a_stored_record_of_this_code_is_not_stale(tmp_path):

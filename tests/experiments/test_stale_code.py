@@ -215,7 +215,7 @@ def test_a_search_is_of_one_code(tmp_path):
     message = r"since 1 of 4 trials of 'fake' were made: the code of CoOp; later trials depend"
     with pytest.raises(ValueError, match=message):
         run_inline(parsed(tmp_path, "search.trials=8"), folder)
-    with pytest.raises(ValueError, match="restore that code, or use another search.study"):
+    with pytest.raises(ValueError, match="restore that code, or use another"):
         run_inline(parsed(tmp_path, "search.trials=4"), folder)
     with_code(folder, runs[2], {})
     assert run_inline(parsed(tmp_path, "search.trials=8"), folder).complete
