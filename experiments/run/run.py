@@ -41,12 +41,11 @@ from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
-from experiments.run.outside_files import remember
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
-from experiments.run.stored_plugins import described, plugins_of, remember_plugins
+from experiments.run.stored_plugins import remember, used_plugins_of
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -130,17 +129,14 @@ def run(
     """
     started = time.perf_counter()
     config_sha256 = write_config(run_dir, config.text())
-    plugins = plugins_of(config)
-    remember(config.text(), cache_dir)
-    remember_plugins(plugins, cache_dir)
+    remember(config, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
-        record = _describe(built, identity, variant, factors, runtime, config_sha256)
-        record = replace(record, environment={**record.environment, **described(plugins)})
+        record = _describe(config, built, identity, variant, factors, runtime, config_sha256)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -376,6 +372,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
 
 
 def _describe(
+    config: Config,
     built: Assembly,
     identity: str,
     variant: str,
@@ -398,7 +395,7 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
-        environment=describe_environment(runtime.device),
+        environment={**describe_environment(runtime.device), **used_plugins_of(config)},
         config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,
