@@ -25,6 +25,7 @@ from experiments.cli.diff import diff_command
 from experiments.cli.doctor import doctor_command
 from experiments.cli.evaluate import evaluate_command
 from experiments.cli.export import export_command
+from experiments.cli.gpu_check import gpu_check_command
 from experiments.cli.grid import grid_command
 from experiments.cli.import_checkpoint import import_command
 from experiments.cli.inspect import inspect_command
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify_command,
     "check-plugin": check_plugin_command,
     "bench": bench_command,
+    "gpu-check": gpu_check_command,
     "doctor": doctor_command,
     "pretrain": pretrain_command,
 }

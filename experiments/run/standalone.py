@@ -1,6 +1,8 @@
 """A run outside a study: training it, or scoring it again."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -10,7 +12,8 @@ from core.config.parse import OVERRIDE
 from core.data.dataset import ClassSubset
 from core.data.dataset_names import one_name_each
 from core.program import command_line
-from core.store.record import Evaluation, RunRecord, write_record
+from core.store.names import STALE_SUFFIX
+from core.store.record import Evaluation, RunRecord, read_record, set_aside, write_record
 from core.train.fit import FitResult
 from experiments.configs import SHIPPED, read_config_file
 from experiments.run.data_inputs import read_data_inputs, read_dataset
@@ -19,6 +22,9 @@ from experiments.run.grid_settings import grid_settings
 from experiments.run.preflight import require_decodable
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
+from experiments.run.stale import CodeCheck
+
+log = logging.getLogger(__name__)
 
 ROOTS = ("experiment",)
 
@@ -117,7 +123,7 @@ def run_alone(
     learn: Callable[[Assembly, Progress], FitResult] | None = None,
 ) -> tuple[Path, RunRecord]:
     """Run a configuration in ``out`` or below ``home``; returns the folder and the unwritten
-    record.
+    record. An earlier record of the same run that was made by other code is set aside.
 
     ``prints`` are fingerprints that enter the identity in addition to those of data and backbone.
     """
@@ -126,6 +132,7 @@ def run_alone(
     identity = config.identity("experiment", {**found, **prints})
     folder = out or home / identity
     folder.mkdir(parents=True, exist_ok=True)
+    change = _changed_code(folder, identity)
     record = run(
         config,
         folder,
@@ -138,7 +145,19 @@ def run_alone(
         on_progress=on_progress,
         learn=learn,
     )
+    if change:
+        kept = set_aside(folder.parent, folder.name, STALE_SUFFIX)
+        log.warning("the code changed since %s was made: %s; kept as %s", folder, change, kept.name)
     return folder, record
+
+
+def _changed_code(folder: Path, identity: str) -> str:
+    """What has changed since a folder's earlier record of the same run was made, if it has one."""
+    with suppress(ValueError):
+        old = read_record(folder)
+        if old is not None and old.identity == identity:
+            return CodeCheck().changes(old, folder)
+    return ""
 
 
 class Rescored(NamedTuple):
