@@ -444,7 +444,7 @@ def write_random_weights(name: str, path: Path) -> None:
 
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        model = build_open_clip(_native_config(name))
+        model = build_open_clip(model_config(name))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_model(model, str(path))
 
