@@ -127,8 +127,8 @@ def locate_plugin(name: str, folder: Path) -> tuple[Path, str]:
         raise ValueError(f"the plug-in {name} is neither a .py file nor a folder")
     if all(part.isidentifier() for part in name.split(".")) and not name.endswith(".py"):
         _make_importable(folder)
-        if found := _module_path(name):
-            return found, name
+        if (origin := _module_path(name)) is not None:
+            return origin, name
     raise ValueError(
         f"there is no plug-in {name}: neither a .py file or folder in {folder}, nor a module that "
         "can be imported"
