@@ -1,14 +1,20 @@
 """The published presets: one a method and protocol, complete, with the published numbers."""
 
+import math
 import re
 
 import pytest
 
 import experiments.run.registered  # noqa: F401
+from core.config import lookup
 from core.data.benchmarks.definitions import BENCHMARKS
+from core.train import fit
 from experiments.configs import SHIPPED, config_path, config_rows, read_config_file
 from experiments.run.protocols import PROTOCOLS
+from experiments.run.run import run
 from experiments.study.planner import ROOT, plan
+from tests.helpers.mosaic_presets import on_mosaic, preset_names
+from tests.helpers.preset_runs import few_test_images
 
 METHODS = (
     "zero_shot",
@@ -238,3 +244,48 @@ def test_mosaic_grids_run_the_same_protocols(name):
     if name == "domain_generalization":
         assert all(t.startswith("mosaic/shapes-") for t in values["experiment.targets"])
         assert len(values["experiment.targets"]) == 4
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_trains_two_steps(preset, small_mosaic, tmp_path, monkeypatch):
+    few_test_images(monkeypatch)
+    steps = counted_steps(monkeypatch)
+    config = on_mosaic(preset)
+    if config.operative(ROOT)["experiment.shots"] == 0:  # all images of both halves
+        config = on_mosaic(preset, batch_size=60)
+    record = run(
+        config,
+        tmp_path,
+        identity="test",
+        variant=preset,
+        factors={},
+        cache_dir=small_mosaic,
+        data_root=None,
+        device="cpu",
+        on_progress=lambda epoch: None,
+    )
+    assert (record.status, record.message) == ("finished", "")
+    method = lookup(config.operative(ROOT)["experiment.method"].name).cls
+    trained = method.trains and method.trains_by_gradient
+    assert len(steps) >= 2 if trained else not steps
+    assert all(math.isfinite(loss) for loss in steps)
+    assert {e.target for e in record.evaluations} == scored_by(config)
+
+
+def scored_by(config):
+    values = config.operative(ROOT)
+    own = PROTOCOLS[values["experiment.protocol"]].scored
+    return {*own, *values["experiment.targets"]}
+
+
+def counted_steps(monkeypatch):
+    """The loss of every training step from now on."""
+    step, losses = fit.train_step, []
+
+    def counted(*arguments):
+        terms = step(*arguments)
+        losses.append(float(terms["loss"]))
+        return terms
+
+    monkeypatch.setattr(fit, "train_step", counted)
+    return losses

@@ -15,29 +15,12 @@ from core.store.epochs import read_epochs
 from core.store.names import TRAINING_NAME
 from core.store.record import write_record
 from core.train.resume import TrainingCheckpoints, TrainingState
-from experiments.configs import SHIPPED, config_path, read_config_file
 from experiments.run.run import run
+from tests.helpers.mosaic_presets import on_mosaic, preset_names
 from tests.helpers.preset_runs import few_test_images
 from tests.helpers.two_step_runs import two_steps
 
-FOLDERS = ("methods", "refiners")
-PRESETS = sorted(
-    f"{path.parent.name}/{path.stem}"
-    for folder in FOLDERS
-    for path in (SHIPPED.folder / folder).glob("*.gin")
-)
 EPOCHS, KILLED_AFTER = 4, 2
-SETTINGS = (
-    "experiment.backbone='mosaic'",
-    "experiment.weights=None",
-    "experiment.protocol='base_to_new'",
-    "experiment.targets=()",
-    "experiment.dataset='mosaic/vehicles'",
-    "experiment.shots=2",
-    "experiment.batch_size=7",
-    f"experiment.epochs={EPOCHS}",
-)
-EVERY = "experiment.checkpoint_every=1"
 
 
 class KilledError(RuntimeError):
@@ -89,30 +72,19 @@ def outcome(folder, record):
     }
 
 
-def overrides_of(preset):
-    """Settings without which a preset cannot train four epochs here."""
-    text = read_config_file(config_path(preset), []).bindings
-    method = text["experiment.method"].name
-    return {"PromptSRC": ["PromptSRC.average_mean=2.0"]}.get(method, [])
-
-
-def config_of(preset, *overrides):
-    return read_config_file(config_path(preset), [*SETTINGS, *overrides_of(preset), *overrides])
-
-
 def has_steps(config):
     values = config.canonical("experiment")
     return values["experiment.optimizer"] is not None
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [n for n in preset_names() if not n.startswith("published/")])
 def test_every_preset_ends_bitwise_the_same(preset, small_mosaic, tmp_path, monkeypatch):
     few_test_images(monkeypatch)
-    config = config_of(preset)
+    config = on_mosaic(preset, epochs=EPOCHS, batch_size=12)
     if not has_steps(config):
         pytest.skip("it takes no steps")
     whole = run_in(tmp_path / "whole", config, small_mosaic)
-    checkpointed = config_of(preset, EVERY)
+    checkpointed = config.with_bindings({"experiment.checkpoint_every": 1}, "test")
     assert checkpointed.identity("experiment") == config.identity("experiment")
     killed(tmp_path / "killed", checkpointed, small_mosaic)
     again = run_in(tmp_path / "killed", checkpointed, small_mosaic)
