@@ -132,14 +132,16 @@ class Experiment(Configurable):
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         """A run that trains nothing depends neither on the budget nor, unless it adapts at test
         time, on the seed; one that learns without steps does not depend on the budget; a run
-        without augmentation does not depend on the crop.
+        without augmentation, in training and at test time, does not depend on the crop.
         """
         method: Any = lookup(parameters["method"].name).cls
         if parameters["refiner"] == Reference("NullRefiner"):
             if not method.trains:
-                return UNTRAINED | ({"seed": parameters["seed"]} if method.adapts_to else {})
+                kept = ("seed", "crop_scale") if method.test_views else ("seed",)
+                adapts = {name: parameters[name] for name in kept} if method.adapts_to else {}
+                return UNTRAINED | adapts
             if not method.trains_by_gradient:
                 parameters = {**parameters, **WITHOUT_STEPS}
-        if not parameters["num_views"]:
+        if not parameters["num_views"] and not method.test_views:
             return {**parameters, "crop_scale": CROP_SCALE}
         return parameters

@@ -225,7 +225,7 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
     """The same, image by image."""
     part = class_subset(dataset, subset)
     with scoring(built, part):
-        given = predict(built.model, _test_batches(built, part, part.test))
+        given = predict(built.model, evaluation_batches(built, part, part.test))
     correct, total = given.counts(len(part.class_names))
     about = {"target": _target(built, dataset, subset)}
     evaluation = Evaluation(
@@ -248,7 +248,7 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
     return Score(evaluation, images, predicted)
 
 
-def _test_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
+def evaluation_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
     """Batches to score; a stream of single images has an order that the run's seed draws."""
     method = built.model.method
     stream = method.adapts_to == "stream"
@@ -449,7 +449,7 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
         trained = model.method.classes
         if trained != classes:
             model.set_classes(classes)
-        fraction = accuracy(model, _test_batches(built, part, items))
+        fraction = accuracy(model, evaluation_batches(built, part, items))
         if trained != classes:
             model.set_classes(trained)
         return fraction

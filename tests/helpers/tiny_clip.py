@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -194,3 +195,11 @@ def logits(model: RefinedMethod, data: Batch) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
         return model(data).logits()
+
+
+def with_views(
+    count: int, num_views: int, *, seed: int = 1, dtype: torch.dtype = torch.float32
+) -> Batch:
+    """A batch of pixels with further views, images of their own."""
+    views = [batch(count, seed=1000 * seed + n, dtype=dtype) for n in range(num_views)]
+    return replace(batch(count, seed=seed, dtype=dtype), views=tuple(views))
