@@ -22,6 +22,7 @@ METHODS = (
     "ivlp",
     "tda",
     "tpt",
+    "dept",
 )
 PARTS = ("common", *PROTOCOLS)
 FILES = sorted(path.stem for path in (SHIPPED.folder / "published").glob("*.gin"))
@@ -139,6 +140,10 @@ PUBLISHED = {
     "tpt_few_shot": {
         "TPT.test_views": 63, "TPT.selection": 0.1, "TPT.steps": 1, "TPT.lr": 0.005,
         "TPT.ctx_init": "a photo of a",
+    },
+    "dept_base_to_new": {
+        EPOCHS: 10, BATCH: 4, "SGD.lr": 0.0035, "DePT.weight": 0.7, "DePT.lr_factor": 6.5,
+        "CoOp.num_ctx": 16, "CoOp.ctx_init": "",
     },
     "ivlp_base_to_new": {EPOCHS: 5, BATCH: 4, "SGD.lr": 0.0035, "IVLP.num_ctx_text": 2},
     "ivlp_base_to_new_promptsrc": {EPOCHS: 20, "SGD.lr": 0.0025, "IVLP.depth_text": 9},

@@ -146,7 +146,9 @@ class ListBatches(TrainingBatches):
 
 def objective_of(model: RefinedMethod) -> Objective:
     method, refiner = model.method, model.refiner
-    return Objective(method.loss_terms(), refiner.loss_terms(), method.criterion)
+    return Objective(
+        refiner.method_terms(method.loss_terms()), refiner.loss_terms(), method.criterion
+    )
 
 
 def training(

@@ -25,6 +25,9 @@ HOSTS = {
     "PromptSRC": ("PromptSRC", "PromptSRC.average_mean = 1.0\nPromptSRC.num_ctx_text = 2", NONE),
     "PromptKD": ("PromptKD", "", NONE),
     "ZeroShot": ("ZeroShot", "", NONE),
+    "TDA": ("TDA", "", NONE),
+    "TPT": ("TPT", "TPT.ctx_init = ''\nTPT.test_views = 7\nTPT.selection = 0.4", NONE),
+    "DePT": ("CoOp", "", "experiment.refiner = @DePT"),
     "ZeroShotTeacher": ("PromptKD", "PromptKD.teacher = @ZeroShotTeacher", NONE),
     "Adam": ("CoOp", "experiment.optimizer = @Adam", NONE),
     "AdamW": ("CoOp", "experiment.optimizer = @AdamW", NONE),
@@ -53,7 +56,12 @@ CHANGED = {
     "warmup_epochs": "0", "warmup_lr": "0.1", "shots": "1", "seed": "2", "epochs": "3",
     "batch_size": "4", "num_views": "2", "fresh_views": "True", "crop_scale": "(0.5, 1.0)",
     "drop_last": "False", "precision": "'bfloat16'", "protocol": "'few_shot'",
-    "dataset": "'mosaic/shapes'",
+    "dataset": "'mosaic/shapes'", "positive": "False", "positive_capacity": "1",
+    "positive_alpha": "1.0", "positive_beta": "2.0", "negative": "False", "negative_capacity": "1",
+    "negative_alpha": "0.5", "negative_beta": "2.0", "entropy_lower": "0.3",
+    "entropy_upper": "0.4", "mask_lower": "0.1", "mask_upper": "0.5", "entropy_unit": "'nats'",
+    "test_views": "6", "selection": "0.7", "steps": "2", "lr_factor": "2.0", "adjust": "False",
+    "fusion": "'probabilities'", "feature_scale": "5.0",
 }  # fmt: skip
 """Another value of each parameter, by its name."""
 
