@@ -222,6 +222,10 @@ DEAD = [
     ("CoOp", "experiment.schedule = @ConstantThenCosine\nConstantThenCosine.warmup_epochs = 0",
      "ConstantThenCosine.warmup_lr = 0.5"),
     ("ZeroShot", "", "experiment.shots = 7"),
+    ("TDA", "", "experiment.shots = 7"),
+    ("TDA", "TDA.positive = False", "TDA.positive_beta = 2.0"),
+    ("TDA", "TDA.negative_alpha = 0.0", "TDA.negative = False"),
+    ("TPT", "TPT.ctx_init = 'a photo of'\nTPT.test_views = 3", "TPT.num_ctx = 3"),
     ("ZeroShot", "", "SGD.lr = 0.7"),
 ]  # fmt: skip
 DEAD_PARTS = [
@@ -264,6 +268,7 @@ IDLE = [
     ("CoOp", "experiment.template = 'one {}.'", "CoOp makes its own prompts"),
     ("CoCoOp", "experiment.template = 'one {}.'", "CoCoOp makes its own prompts"),
     ("IVLP", "experiment.template = 'one {}.'", "IVLP makes its own prompts"),
+    ("TPT", "experiment.template = 'one {}.'", "TPT makes its own prompts"),
     ("PromptSRC", "experiment.template = 'one {}.'", "PromptSRC makes its own prompts"),
     ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = ('a {}.',)", "ZeroShot"),
     (
