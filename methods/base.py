@@ -7,14 +7,20 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from core.clip.frozen import FrozenCLIP
 from core.interfaces import Method
-from core.types import Batch, Forward
+from core.types import Batch, ClassNames, Forward
 
 
 def unit(x: Tensor) -> Tensor:
     """X / ||x|| over the last axis, without an epsilon, as the released code divides."""
     length: Tensor = x.norm(dim=-1, keepdim=True)
     return x / length
+
+
+def hand_made_texts(clip: FrozenCLIP, classes: ClassNames) -> Tensor:
+    """Frozen class texts (C, D) of the dataset's template, unit norm."""
+    return unit(clip.encode_texts(classes.prompts()))
 
 
 class TextMethod(Method):

@@ -4,8 +4,8 @@ Depth counts blocks: 1 is the input alone, 0 is no prompt at all. Letters: B seq
 N prompt tokens, W tower width, C classes, D joint width.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.hooks import NO_HOOK, TokenHook
 from core.clip.prompts import ContextPrompts
 from core.seeding import Seeds, seeded_normal
-from core.types import ClassNames
+from core.types import ClassNames, Tower
 
 ContextTokens = Literal["first_n", "all"]
 PromptDtype = Literal["parameter", "float16"]
@@ -72,6 +72,8 @@ class VisionPrompts(nn.Module):
         super().__init__()
         self.prompt_dtype = prompt_dtype
         width = clip.spec.vision_width
+        if depth and num_ctx:
+            clip.require_hooks("image")
         self.prompts = nn.ParameterList(
             seeded_normal(num_ctx, width, std=0.02, generator=seeds.generator("vision", layer))
             for layer in range(depth if num_ctx else 0)
@@ -81,7 +83,7 @@ class VisionPrompts(nn.Module):
         """The hook for ``encode_image``; one without effect if there are no prompts."""
         if not len(self.prompts):
             return NO_HOOK
-        return TrailingPrompts([_as_used(prompt, self.prompt_dtype) for prompt in self.prompts])
+        return TrailingPrompts([as_used(prompt, self.prompt_dtype) for prompt in self.prompts])
 
 
 class TextPrompts(nn.Module):
@@ -91,8 +93,8 @@ class TextPrompts(nn.Module):
     (from all of them, regardless of ``num_ctx``, if ``ctx_init_tokens`` is "all"), or from N(0,
     0.02 squared) if that is empty; the later prompts are drawn at random. The prompt string is
     ``ctx_init name.``, so that init tokens beyond N stay as fixed tokens before the name. ``owner``
-    is the class that error messages name. ``prompt_dtype`` "float16" rounds the prompts of later
-    blocks where they are used, as the released code does.
+    is the class that error messages name, ``setting`` its parameter for N. ``prompt_dtype``
+    "float16" rounds the prompts of later blocks where they are used, as the released code does.
     """
 
     def __init__(
@@ -107,8 +109,11 @@ class TextPrompts(nn.Module):
         ctx_init: str,
         ctx_init_tokens: ContextTokens = "first_n",
         prompt_dtype: PromptDtype = "parameter",
+        setting: str = "num_ctx_text",
     ) -> None:
         super().__init__()
+        if depth > 1:
+            clip.require_hooks("text")
         self.prompt_dtype = prompt_dtype
         words = ctx_init.replace("_", " ").strip()
         init_ids = clip.tokenizer.encode(words)
@@ -116,7 +121,7 @@ class TextPrompts(nn.Module):
             num_ctx = len(init_ids)
         if words and num_ctx > len(init_ids):
             raise ValueError(
-                f"{owner}.num_ctx_text is {num_ctx}, but ctx_init {ctx_init!r} has "
+                f"{owner}.{setting} is {num_ctx}, but ctx_init {ctx_init!r} has "
                 f"{len(init_ids)} tokens, and the rest would overwrite the class names; use more "
                 "words, fewer context tokens, or ctx_init = '' for a random start"
             )
@@ -146,8 +151,9 @@ class TextPrompts(nn.Module):
     def encode(self, clip: FrozenCLIP) -> Tensor:
         """Class texts (C, D), not normalized."""
         first, *later = self.prompts
-        deep = [_as_used(prompt, self.prompt_dtype) for prompt in later]
-        return self.classes.encode(clip, first, LeadingPrompts([first, *deep]))
+        deep = [as_used(prompt, self.prompt_dtype) for prompt in later]
+        hook = LeadingPrompts([first, *deep]) if deep else NO_HOOK
+        return self.classes.encode(clip, first, hook)
 
 
 def checked_depth(
@@ -167,10 +173,17 @@ def checked_depth(
     return depth
 
 
+def hooked_by_vision_prompts(parameters: Mapping[str, Any]) -> frozenset[Tower]:
+    """The tower that a method's vision prompts enter, unless their number or depth is 0."""
+    there = parameters["num_ctx_vision"] and parameters["depth_vision"] != 0
+    return frozenset(("image",)) if there else frozenset()
+
+
 def _generator(seeds: Seeds, layer: int) -> torch.Generator:
     """Prompt 0 corresponds to the context of the other methods and starts from the same draw."""
     return seeds.generator("context") if layer == 0 else seeds.generator("text", layer)
 
 
-def _as_used(prompt: Tensor, prompt_dtype: PromptDtype) -> Tensor:
+def as_used(prompt: Tensor, prompt_dtype: PromptDtype) -> Tensor:
+    """The prompt as a block sees it: rounded through float16 where the release rounds."""
     return prompt.half().to(prompt.dtype) if prompt_dtype == "float16" else prompt

@@ -6,16 +6,31 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from core.clip.frozen import fingerprint
 from core.config import Reference, lookup, registered_classes
 from core.seeding import Seeds
-from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
-from core.types import Batch, Forward, MethodOutput
+from core.train.checkpoints import learned_state
+from core.types import Forward, MethodOutput
 from experiments.configs import config_path, read_config_file
+from experiments.contracts.contract import title_of
+from experiments.contracts.methods import MethodCase
+from experiments.contracts.parts import (
+    REFINER_CHECKS,
+    SLOTS,
+    PartCase,
+    RefinerCase,
+    check_a_copy_of_a_part_is_independent,
+    check_a_part_moves_no_others_initial_values,
+    check_a_small_step_lowers_the_loss_and_not_the_backbone,
+    check_evaluation_is_batch_invariant_and_stateless,
+    check_names_the_source_of_a_part,
+    check_shapes_and_types,
+    check_the_refiner_works_on_top,
+    check_what_a_part_learned_survives_a_file,
+)
 from refiners.aggregation import LinearAggregation
 from refiners.alignment import MlpAlignment
 from refiners.cache import EmaCache, NoCache
-from refiners.losses import L1Regularization, SemanticLoss
+from refiners.losses import L1Regularization, SemanticLoss, SpreadLoss
 from refiners.text_refiner import TextRefiner
 from tests.helpers.tiny_clip import (
     PARTS_OFF,
@@ -29,18 +44,10 @@ from tests.helpers.tiny_clip import (
     one_step,
     part,
     shared_tiny_clip,
-    small_step,
     tiny_clip,
     training,
 )
 
-SLOTS = {
-    "alignment": "alignment",
-    "cache": "cache",
-    "aggregation": "aggregation",
-    "semantic": "loss",
-    "regularization": "loss",
-}
 PLUGGED = [(slot, entry.name) for slot, kind in SLOTS.items() for entry in registered_classes(kind)]
 each_part = pytest.mark.parametrize(("slot", "name"), PLUGGED)
 SOURCE = MethodOutput(
@@ -72,88 +79,48 @@ def same(first, second):
 
 @each_part
 def test_a_part_keeps_shapes_and_types(slot, name):
-    model = coop(tiny_clip().double(), **{slot: name}).double()
-    out = model.eval()(batch(dtype=torch.float64))
-    assert out.text.shape == (5, 32) and out.text.dtype == torch.float64
-    assert out.logits().shape == (6, 5) and bool(torch.isfinite(out.logits()).all())
+    check_shapes_and_types(PartCase(slot, name))
 
 
 @each_part
 def test_a_small_step_lowers_the_loss_and_not_the_backbone(slot, name):
-    clip = tiny_clip().double()
-    before = fingerprint(clip.state_dict())
-    model = coop(clip, **{slot: name}).double()
-    first, second = small_step(model, batch(dtype=torch.float64))
-    assert second < first
-    assert fingerprint(clip.state_dict()) == before
+    check_a_small_step_lowers_the_loss_and_not_the_backbone(PartCase(slot, name))
 
 
 @each_part
 def test_evaluation_is_batch_invariant_and_stateless(slot, name):
-    model = coop(**{slot: name})
-    training(model, epochs=1)
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-    data = batch(8)
-    together = logits(model, data)
-    alone = [
-        logits(model, Batch(labels=data.labels[i : i + 1], pixels=data.pixels[i : i + 1]))
-        for i in range(8)
-    ]
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-5)
-    assert same(dict(model.state_dict()), state)
+    check_evaluation_is_batch_invariant_and_stateless(PartCase(slot, name))
 
 
 @each_part
-def test_parameters_and_cache_survive_a_file(slot, name, tmp_path):
-    model = coop(**{slot: name})
-    training(model, epochs=1)
-    save_checkpoint(tmp_path / "weights.safetensors", model)
-    fresh = coop(seed=99, **{slot: name})
-    load_checkpoint(tmp_path / "weights.safetensors", fresh)
-    assert same(learned_state(fresh), learned_state(model))
-    assert torch.equal(logits(fresh, batch()), logits(model, batch()))
+def test_parameters_and_cache_survive_a_file(slot, name):
+    check_what_a_part_learned_survives_a_file(PartCase(slot, name))
 
 
 @each_part
 def test_a_copy_is_independent(slot, name):
-    model = coop(**{slot: name})
-    state = {key: value.clone() for key, value in learned_state(model).items()}
-    training(copy.deepcopy(model), epochs=1)
-    assert same(learned_state(model), state)
+    check_a_copy_of_a_part_is_independent(PartCase(slot, name))
 
 
 @each_part
 def test_a_part_alone_moves_no_others_initial_values(slot, name):
-    full, changed = learned_state(coop(**PARTS_ON)), learned_state(coop(**{slot: name}))
-    kept = [key for key in full if not key.startswith(f"refiner.{slot}.")]
-    assert "method.ctx" in kept
-    assert all(torch.equal(full[key], changed[key]) for key in kept)
+    check_a_part_moves_no_others_initial_values(PartCase(slot, name))
 
 
 @pytest.mark.parametrize("method", [e.name for e in registered_classes("method")])
 def test_the_refiner_works_on_every_method_that_provides_what_it_needs(method):
-    model = make_method(method, shared_tiny_clip())
-    missing = {"local", "attention"} - model.provides
-    if missing:
-        with pytest.raises(ValueError, match=sorted(missing)[0]):
-            make_model(model, **PARTS_ON)
-        return
-    refined = make_model(model, **PARTS_ON)
-    terms = one_step(refined, batch())
-    assert {"semantic", "regularization"} <= terms.keys()
-    assert all(value.dim() == 0 and bool(torch.isfinite(value)) for value in terms.values())
-    assert logits(refined, batch()).shape == (6, 5)
+    check_the_refiner_works_on_top(MethodCase(method))
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [e for kind in ("refiner", *sorted(set(SLOTS.values()))) for e in registered_classes(kind)],
-)
-def test_every_part_says_what_it_is(entry):
-    off = entry.name in {*PARTS_OFF.values(), "NullRefiner"}
-    assert entry.summary
-    known = "arXiv" in entry.reference or entry.reference.startswith("ours")
-    assert off or known, f"{entry.name} names no source"
+@each_part
+def test_every_part_says_what_it_is(slot, name):
+    check_names_the_source_of_a_part(PartCase(slot, name))
+
+
+@pytest.mark.parametrize("check", REFINER_CHECKS, ids=title_of)
+@pytest.mark.parametrize("name", [e.name for e in registered_classes("refiner")])
+def test_every_refiner_keeps_the_contract(name, check):
+    check(RefinerCase(name))
 
 
 # off
@@ -375,6 +342,66 @@ def test_regularization_is_the_mean_distance_of_the_unit_text():
     out = forward_of(text=torch.tensor([[3.0, 4.0]]), aux={"plain_text": torch.tensor([[1.0, 0]])})
     loss = L1Regularization(weight=10.0)(out, torch.tensor([0]), F.cross_entropy)
     torch.testing.assert_close(loss, torch.tensor(10 * (0.4 + 0.8) / 2))
+
+
+def test_the_spread_is_the_mean_cosine_between_classes():
+    text = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]])
+    loss = SpreadLoss(weight=6.0)(forward_of(text=text), torch.tensor([0]), F.cross_entropy)
+    torch.testing.assert_close(loss, torch.tensor(6 * (0.6 + 0.8 + 0.0) / 3))
+    alone = SpreadLoss()(forward_of(text=text[:1]), torch.tensor([0]), F.cross_entropy)
+    torch.testing.assert_close(alone, torch.tensor(0.0))
+
+
+def test_further_losses_are_logged_by_name_and_count():
+    model = coop(cache="EmaCache")
+    spread = coop(losses={"spread": part("SpreadLoss"), "off": part("NoLoss")})
+    first, second = (objective_of(m)(m(batch()), batch().labels) for m in (model, spread))
+    assert set(second) - set(first) == {"spread"}
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    texts = F.normalize(spread(batch()).text, dim=-1)
+    cosine = texts @ texts.t()
+    expected = (cosine.sum() - cosine.trace()) / (len(texts) * (len(texts) - 1))
+    torch.testing.assert_close(second["spread"], expected)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ({"semantic": "SpreadLoss"}, "other than 'semantic' and 'regularization', got 'semantic'"),
+        ({"a b": "SpreadLoss"}, "got 'a b'"),
+        ({"a": "SpreadLoss", "b": "SpreadLoss"}, "SpreadLoss twice"),
+        ({"a": "SemanticLoss"}, "SemanticLoss twice"),
+    ],
+)
+def test_further_losses_have_names_and_settings_of_their_own(losses, message):
+    with pytest.raises(ValueError, match=message):
+        coop(losses={name: part(loss) for name, loss in losses.items()})
+
+
+# controls
+
+
+def test_random_slots_start_as_the_cache_and_stay():
+    model, written = coop(cache="RandomCache"), coop(cache="EmaCache")
+    start = model.refiner.cache.slots().clone()
+    assert start.shape == written.refiner.cache.slots().shape
+    settings = {"num_slots": 3}
+    ours = coop(cache=part("RandomCache", **settings)).refiner.cache.slots()
+    assert torch.equal(ours, coop(cache=part("EmaCache", **settings)).refiner.cache.slots())
+    training(model)
+    assert torch.equal(model.refiner.cache.slots(), start)
+    assert sum(p.numel() for p in model.trainable()) == sum(p.numel() for p in written.trainable())
+
+
+def test_the_text_adapter_has_as_many_weights_and_no_memory():
+    model, linear = (coop(aggregation=f"{name}Aggregation") for name in ("Adapter", "Linear"))
+    count = [sum(p.numel() for p in m.refiner.aggregation.parameters()) for m in (model, linear)]
+    assert count[0] == count[1] == 2 * 32**2
+    out = model.eval()(batch())
+    text, adapter = out.aux["plain_text"], model.refiner.aggregation
+    by_hand = text + 0.2 * (text @ adapter.enter.weight.t()).clamp(min=0) @ adapter.leave.weight.t()
+    torch.testing.assert_close(out.text, by_hand)
+    assert simple(aggregation="AdapterAggregation")["cache"] == "NoCache"
 
 
 # what cannot work is said when the run is built
