@@ -281,3 +281,9 @@ class Refiner(nn.Module, Configurable, ABC):
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """Terms added to the method's own."""
         return {}
+
+    def method_terms(self, terms: Mapping[str, LossTerm]) -> Mapping[str, LossTerm]:
+        """The method's own terms, of its loss or its guides, as they are computed from the output
+        of ``forward``: unchanged, unless the refiner takes some of their weight or of their input.
+        """
+        return terms

@@ -217,7 +217,10 @@ def train(
     """Train an assembled run on its few-shot images. Raises DivergedError."""
     method, refiner, settings = built.model.method, built.model.refiner, built.settings
     objective = Objective(
-        method.loss_terms(), refiner.loss_terms(), method.criterion, method.guide_terms()
+        refiner.method_terms(method.loss_terms()),
+        refiner.loss_terms(),
+        method.criterion,
+        refiner.method_terms(method.guide_terms()),
     )
     if not built.model.learns:
         built.model.eval()

@@ -26,6 +26,9 @@ METHODS = (
     "sep",
     "promptsrc",
     "ivlp",
+    "tda",
+    "tpt",
+    "dept",
     "kgcoop",
     "maple",
     "prograd",
@@ -136,6 +139,22 @@ PUBLISHED = {
     "promptsrc_cross_dataset": {EPOCHS: 20, MEAN: 6.0, STD: 10.0, "PromptSRC.depth_text": 3},
     "promptsrc_few_shot": {EPOCHS: 50, MEAN: 30.0, STD: 30.0},
     "promptsrc_few_shot_cars_flowers_aircraft_dtd_eurosat": {EPOCHS: 50, MEAN: 45.0, STD: 5.0},
+    "tda_few_shot": {
+        "TDA.positive_capacity": 3, "TDA.positive_alpha": 2.0, "TDA.positive_beta": 5.0,
+        "TDA.negative_capacity": 2, "TDA.negative_alpha": 0.117, "TDA.negative_beta": 1.0,
+        "TDA.entropy_lower": 0.2, "TDA.entropy_upper": 0.5, "TDA.mask_lower": 0.03,
+        "TDA.mask_upper": 1.0,
+    },
+    "tda_few_shot_caltech101": {"TDA.positive_alpha": 5.0, "TDA.positive_beta": 5.0},
+    "tda_few_shot_imagenet_sketch": {"TDA.positive_alpha": 2.363, "TDA.positive_beta": 7.45},
+    "tpt_few_shot": {
+        "TPT.test_views": 63, "TPT.selection": 0.1, "TPT.steps": 1, "TPT.lr": 0.005,
+        "TPT.ctx_init": "a photo of a",
+    },
+    "dept_base_to_new": {
+        EPOCHS: 10, BATCH: 4, "SGD.lr": 0.0035, "DePT.weight": 0.7, "DePT.lr_factor": 6.5,
+        "CoOp.num_ctx": 16, "CoOp.ctx_init": "",
+    },
     "ivlp_base_to_new": {EPOCHS: 5, BATCH: 4, "SGD.lr": 0.0035, "IVLP.num_ctx_text": 2},
     "kgcoop_base_to_new": {
         EPOCHS: 100, BATCH: 128, "SGD.lr": 0.002, SHOTS: 16, "KgCoOp.weight": 8.0,

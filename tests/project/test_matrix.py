@@ -26,7 +26,7 @@ from tests.helpers.tiny_clip import EVERYTHING, shared_tiny_clip
 
 # Bindings without which a class cannot run here, or behind its name other settings to cover too.
 # A class that is not named runs with its defaults.
-NEEDED: dict[str, tuple[str, ...]] = {}
+NEEDED: dict[str, tuple[str, ...]] = {"TPT": ("TPT.test_views=3",)}
 OTHER_SETTINGS = {
     "SEP": {"released": ("SEP.selection_scope='batch'", "SEP.fusion_axis='batch'")},
 }
