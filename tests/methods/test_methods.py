@@ -3,13 +3,14 @@
 import copy
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from core.clip.frozen import fingerprint
 from core.clip.prompts import ContextPrompts
-from core.config import registered_classes
+from core.config import lookup, registered_classes
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import predict
 from core.types import Batch, ClassNames
@@ -35,11 +36,19 @@ CASES = [
     ("CoOp", {"class_position": "front", "class_specific": True}),
     ("CoOp", {"ctx_init": "", "num_ctx": 3, "class_specific": True}),
     ("ZeroShot", {"templates": ("a {}.", "no {} at all")}),
+    ("LinearProbe", {"init": "random"}),
+    ("LinearProbe", {"constraint": "class_adaptive"}),
 ]
 each_method = pytest.mark.parametrize("name", METHODS)
 each_case = pytest.mark.parametrize(
     ("name", "settings"), CASES, ids=[f"{n}-{'-'.join(map(str, s.values()))}" for n, s in CASES]
 )
+
+
+def why_closed(method, settings):
+    """Why a method with these settings scores only what it was trained on; "" if it does not."""
+    parameters = lookup(type(method).__name__).parameters
+    return method.closed_set({name: p.default for name, p in parameters.items()} | settings)
 
 
 def test_the_registry_holds_the_methods_of_this_suite():
@@ -84,7 +93,7 @@ def test_training_leaves_the_backbone_alone(name, settings):
     training(model)
     assert fingerprint(clip.state_dict()) == before
     assert not any(p.requires_grad or p.grad is not None for p in clip.parameters())
-    assert bool(model.trainable()) == model.method.trains
+    assert bool(model.trainable()) == (model.method.trains and model.method.trains_by_gradient)
     if model.method.trains:
         now = learned_state(model)
         assert any(not torch.equal(now[key], start[key]) for key in start)
@@ -94,7 +103,7 @@ def test_training_leaves_the_backbone_alone(name, settings):
 def test_one_small_step_lowers_the_loss(name, settings):
     clip = tiny_clip().double()
     model = make_model(make_method(name, clip, **settings), dtype=torch.float64)
-    if not model.method.trains:
+    if not (model.method.trains and model.method.trains_by_gradient):
         assert model.trainable() == []
         return
     before, after = small_step(model, batch(dtype=torch.float64))
@@ -134,7 +143,7 @@ def test_other_classes_and_back(name, settings):
     model = make_model(make_method(name, shared_tiny_clip(), **settings))
     training(model, epochs=1)
     before = logits(model, batch())
-    if settings.get("class_specific"):
+    if why_closed(model.method, settings):
         with pytest.raises(ValueError, match="other classes"):
             model.method.set_classes(OTHER_CLASSES)
     else:
@@ -144,6 +153,26 @@ def test_other_classes_and_back(name, settings):
         assert len(model.method.classes) == model.method.output().num_classes == 3
         model.method.set_classes(CLASSES)
     assert torch.equal(logits(model, batch()), before)
+
+
+CLOSED = [name for name in METHODS if why_closed(make_method(name, shared_tiny_clip()), {})]
+
+
+@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("order", [(3, 1), (4, 3, 2, 1, 0), (2,)])
+def test_a_closed_set_scores_some_of_its_classes_in_any_order(name, order):
+    model = make_model(make_method(name, shared_tiny_clip()))
+    training(model)
+    whole = logits(model, batch())
+    some = replace(CLASSES, names=tuple(CLASSES.names[i] for i in order))
+    model.set_classes(some)
+    assert len(model.method.classes) == model.method.output().num_classes == len(order)
+    torch.testing.assert_close(logits(model, batch()), whole[:, list(order)])
+    with pytest.raises(ValueError, match="other classes") as caught:
+        model.set_classes(replace(CLASSES, names=(*some.names, "tram")))
+    assert "'tram'" in str(caught.value) and model.method.classes == some
+    model.set_classes(CLASSES)
+    assert torch.equal(logits(model, batch()), whole)
 
 
 @each_case

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.clip.templates import IMAGENET_TEMPLATES_7
 from core.config import config_from_text, lookup, registered_classes
 from experiments.run.run import train
 from tests.helpers.two_step_runs import ON, built, logits_of, two_steps
@@ -25,6 +26,12 @@ HOSTS = {
     "PromptSRC": ("PromptSRC", "PromptSRC.average_mean = 1.0\nPromptSRC.num_ctx_text = 2", NONE),
     "PromptKD": ("PromptKD", "", NONE),
     "ZeroShot": ("ZeroShot", "", NONE),
+    "ClipAdapter": ("ClipAdapter", "", NONE),
+    "TipAdapter": ("TipAdapter", "", NONE),
+    "TipAdapterF": ("TipAdapterF", "", NONE),
+    "TaskRes": ("TaskRes", "", NONE),
+    "LinearProbe": ("LinearProbe", "LinearProbe.constraint = 'class_adaptive'", NONE),
+    "NearestClassMean": ("NearestClassMean", "", NONE),
     "ZeroShotTeacher": ("PromptKD", "PromptKD.teacher = @ZeroShotTeacher", NONE),
     "Adam": ("CoOp", "experiment.optimizer = @Adam", NONE),
     "AdamW": ("CoOp", "experiment.optimizer = @AdamW", NONE),
@@ -53,7 +60,8 @@ CHANGED = {
     "warmup_epochs": "0", "warmup_lr": "0.1", "shots": "1", "seed": "2", "epochs": "3",
     "batch_size": "4", "num_views": "2", "fresh_views": "True", "crop_scale": "(0.5, 1.0)",
     "drop_last": "False", "precision": "'bfloat16'", "protocol": "'few_shot'",
-    "dataset": "'mosaic/shapes'",
+    "dataset": "'mosaic/shapes'", "reduction": "2", "ratio": "0.6", "beta": "2.0",
+    "init": "'random'", "constraint": "'constant'",
 }  # fmt: skip
 """Another value of each parameter, by its name."""
 
@@ -185,6 +193,7 @@ def test_a_setting_changes_the_outcome_and_the_identity(key, outcomes, small_mos
     assert not same and not identical
 
 
+CLOSED = "experiment.protocol = 'few_shot'"
 WORDS = "CoOp.ctx_init = 'a photo of a'"
 DEAD = [
     ("CoOp", WORDS, "CoOp.num_ctx = 4"),
@@ -215,6 +224,16 @@ DEAD = [
      "ConstantThenCosine.warmup_lr = 0.5"),
     ("ZeroShot", "", "experiment.shots = 7"),
     ("ZeroShot", "", "SGD.lr = 0.7"),
+    ("ZeroShot", f"ZeroShot.templates = {IMAGENET_TEMPLATES_7}", "ZeroShot.templates = 'imagenet7'"),
+    ("TaskRes", f"{CLOSED}\nTaskRes.templates = {IMAGENET_TEMPLATES_7}",
+     "TaskRes.templates = 'imagenet7'"),
+    ("LinearProbe", f"{CLOSED}\nLinearProbe.init = 'random'", "LinearProbe.templates = 'imagenet7'"),
+    ("TipAdapter", CLOSED, "SGD.lr = 0.7"),
+    ("TipAdapter", CLOSED, "experiment.epochs = 7"),
+    ("TipAdapter", CLOSED, "experiment.batch_size = 3"),
+    ("TipAdapter", CLOSED, "experiment.optimizer = None"),
+    ("NearestClassMean", CLOSED, "experiment.batch_size = 3"),
+    ("NearestClassMean", CLOSED, "experiment.selection = 'val'"),
 ]  # fmt: skip
 DEAD_PARTS = [
     ("EmaCache.num_slots = 1", "EmaCache.read_temperature = 0.1"),
@@ -258,6 +277,13 @@ IDLE = [
     ("IVLP", "experiment.template = 'one {}.'", "IVLP makes its own prompts"),
     ("PromptSRC", "experiment.template = 'one {}.'", "PromptSRC makes its own prompts"),
     ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = ('a {}.',)", "ZeroShot"),
+    ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = 'clip60'", "ZeroShot"),
+    (
+        "TipAdapter",
+        "experiment.template = 'one {}.'\nTipAdapter.templates = 'clip60'",
+        "TipAdapter makes its own prompts",
+    ),
+    ("NearestClassMean", "experiment.template = 'one {}.'", "reads no template"),
     (
         "PromptKD",
         "experiment.template = 'one {}.'\nPromptKD.teacher = @ZeroShotTeacher\n"
@@ -295,10 +321,16 @@ def test_settings_that_agree_are_accepted(method, settings):
 
 
 @pytest.mark.parametrize(
-    "method", ["SEP", "ZeroShot", "PromptKD", "CoOp", "CoCoOp", "IVLP", "PromptSRC"]
-)
+    "method",
+    [
+        "SEP", "ZeroShot", "PromptKD", "CoOp", "CoCoOp", "IVLP", "PromptSRC", "ClipAdapter",
+        "TipAdapter", "TipAdapterF", "TaskRes", "LinearProbe", "NearestClassMean",
+    ],
+)  # fmt: skip
 def test_a_method_reads_the_template_if_it_says_so(method, outcomes, small_mosaic):
     config = first_of([two_steps(method)])
+    if is_closed_set(config):
+        config = first_of([config.text(), CLOSED])
     changed = first_of([config.text(), "experiment.template = 'one {} of many.'"])
     reads = "experiment.template" not in changed.unused((ROOT,))
     same, _ = compared(config, changed, outcomes, small_mosaic)
