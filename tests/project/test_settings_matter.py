@@ -68,6 +68,7 @@ CHANGED = {
 ELSEWHERE = {
     "FusionAggregation.renormalise": "False",
     "LearnedCache.initial": "'positive'",
+    "TaskRes.alpha": "1.0",
 }
 
 DECLARED = {
@@ -224,10 +225,12 @@ DEAD = [
      "ConstantThenCosine.warmup_lr = 0.5"),
     ("ZeroShot", "", "experiment.shots = 7"),
     ("ZeroShot", "", "SGD.lr = 0.7"),
-    ("ZeroShot", f"ZeroShot.templates = {IMAGENET_TEMPLATES_7}", "ZeroShot.templates = 'imagenet7'"),
+    ("ZeroShot", f"ZeroShot.templates = {IMAGENET_TEMPLATES_7}",
+     "ZeroShot.templates = 'imagenet7'"),
     ("TaskRes", f"{CLOSED}\nTaskRes.templates = {IMAGENET_TEMPLATES_7}",
      "TaskRes.templates = 'imagenet7'"),
-    ("LinearProbe", f"{CLOSED}\nLinearProbe.init = 'random'", "LinearProbe.templates = 'imagenet7'"),
+    ("LinearProbe", f"{CLOSED}\nLinearProbe.init = 'random'",
+     "LinearProbe.templates = 'imagenet7'"),
     ("TipAdapter", CLOSED, "SGD.lr = 0.7"),
     ("TipAdapter", CLOSED, "experiment.epochs = 7"),
     ("TipAdapter", CLOSED, "experiment.batch_size = 3"),
