@@ -21,6 +21,11 @@ def unit(x: Tensor) -> Tensor:
     return x / length
 
 
+def hand_made_texts(clip: FrozenCLIP, classes: ClassNames) -> Tensor:
+    """Frozen class texts (C, D) of the dataset's template, unit norm."""
+    return unit(clip.encode_texts(classes.prompts()))
+
+
 class TextMethod(Method):
     """A method whose class texts do not depend on the image; subclasses write ``class_texts``."""
 

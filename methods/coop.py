@@ -69,7 +69,7 @@ class CoOp(TextMethod):
 
     @classmethod
     def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
-        return idle_number("CoOp", parameters["num_ctx"], parameters["ctx_init"])
+        return idle_number(cls.__name__, parameters["num_ctx"], parameters["ctx_init"])
 
     @classmethod
     def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
@@ -85,7 +85,8 @@ class CoOp(TextMethod):
             raise ValueError(
                 "a class-specific context cannot score other classes than it was trained on "
                 f"({len(self.classes)} trained, {len(classes)} given); "
-                "use CoOp.class_specific = False or evaluate on the trained classes"
+                f"use {type(self).__name__}.class_specific = False or evaluate on the trained "
+                "classes"
             )
         self.classes = classes
         self.prompts = self._prompts(classes)

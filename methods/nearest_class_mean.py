@@ -12,7 +12,7 @@ from core.interfaces import LossTerm
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames
-from methods.base import ClosedSetMethod, all_views, unit
+from methods.base import ClosedSetMethod, all_views, hand_made_texts, unit
 
 
 @register("method")
@@ -39,7 +39,7 @@ class NearestClassMean(ClosedSetMethod):
 
     def __init__(self, clip: FrozenCLIP, classes: ClassNames, seeds: Seeds) -> None:
         super().__init__(clip, classes)
-        self.register_buffer("means_CD", unit(clip.encode_texts(classes.prompts())))
+        self.register_buffer("means_CD", hand_made_texts(clip, classes))
 
     @classmethod
     def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:

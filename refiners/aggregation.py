@@ -1,7 +1,7 @@
 """Aggregation: combines class texts with the cache. Shapes: texts (..., D), M slots."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,12 @@ from refiners.cache import Cache
 
 
 class Aggregation(nn.Module, Configurable, ABC):
-    """Refines texts (..., D) with a cache. Built as ``Aggregation(width, seeds)``."""
+    """Refines texts (..., D) with a cache. Built as ``Aggregation(width, seeds)``.
+
+    ``reads_cache``: the result depends on the cache.
+    """
+
+    reads_cache: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, text: Tensor, cache: Cache) -> Tensor: ...
@@ -142,8 +147,51 @@ class FusionAggregation(Aggregation):
 
 
 @register("aggregation")
+class AdapterAggregation(Aggregation):
+    """``t + alpha * W2 relu(W1 t)``: an adapter on texts alone, with no memory to read.
+
+    A control for LinearAggregation: what is left of a gain that needs learned weights on the texts
+    but no visual concepts? W1 is (H, D) and W2 (D, H) without bias; H is ``hidden_width``, or D if
+    None, which gives as many weights, 2 D squared, as LinearAggregation has.
+
+    Source: ours, as a control; after the text adapter of Gao et al., CLIP-Adapter, IJCV 2024,
+    arXiv 2110.04544.
+    """
+
+    reads_cache = False
+
+    def __init__(
+        self,
+        width: int,
+        seeds: Seeds,
+        *,
+        alpha: NonNegativeFloat = 0.2,
+        hidden_width: PositiveInt | None = None,
+        renormalise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.renormalise = renormalise
+        hidden = hidden_width or width
+        self.enter = seeded_linear(width, hidden, seeds.generator("enter"), bias=False)
+        self.leave = seeded_linear(hidden, width, seeds.generator("leave"), bias=False)
+
+    def forward(self, text: Tensor, cache: Cache) -> Tensor:
+        refined: Tensor = text + self.alpha * self.leave(self.enter(text).relu())
+        return F.normalize(refined, dim=-1) if self.renormalise else refined
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
+        """With ``alpha`` 0 nothing is added."""
+        nothing = parameters.get("alpha") == 0 and not parameters.get("renormalise")
+        return Reference("NoAggregation") if nothing else parameters
+
+
+@register("aggregation")
 class NoAggregation(Aggregation):
     """Off: texts are unchanged, regardless of the cache."""
+
+    reads_cache = False
 
     def __init__(self, width: int, seeds: Seeds) -> None:
         super().__init__()

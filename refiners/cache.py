@@ -271,6 +271,43 @@ class LearnedCache(SoftCache):
 
 
 @register("cache")
+class RandomCache(SoftCache):
+    """Random slots that nothing ever changes; read as EmaCache is.
+
+    A control of equal size for a cache that is written: the same slots at the start, the same
+    weights to learn, and no visual concept in them.
+
+    Source: ours, as a control for Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176.
+    """
+
+    writes = False
+
+    def __init__(
+        self,
+        width: int,
+        seeds: Seeds,
+        num_classes: int = 0,
+        *,
+        num_slots: PositiveInt = 25,
+        read_temperature: PositiveFloat = 1.0,
+        initial: SlotInit = "positive",
+    ) -> None:
+        super().__init__()
+        self.read_temperature = read_temperature
+        self.register_buffer("slots_MD", initial_slots(num_slots, width, seeds, initial))
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A softmax over one slot does not depend on its temperature."""
+        return (
+            {**parameters, "read_temperature": 1.0} if parameters["num_slots"] == 1 else parameters
+        )
+
+    def slots(self) -> Tensor:
+        return self.get_buffer("slots_MD")
+
+
+@register("cache")
 class ClassCache(SoftCache):
     """One slot per training class: an EMA of the mean local token of that class's images.
 

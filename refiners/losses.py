@@ -187,6 +187,27 @@ class L1CosineRegularization(RefinerLoss):
 
 
 @register("loss")
+class SpreadLoss(RefinerLoss):
+    """``weight`` times the mean cosine between the refined texts of different classes.
+
+    0 for a single class.
+
+    Source: ours, after the uniformity of Wang and Isola, Understanding Contrastive Representation
+    Learning through Alignment and Uniformity on the Hypersphere, ICML 2020, arXiv 2005.10242.
+    """
+
+    def __init__(self, *, weight: NonNegativeFloat = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
+        text = F.normalize(out.text, dim=-1)
+        num_classes = text.shape[-2]
+        total = text.sum(dim=-2).square().sum(dim=-1) - num_classes  # pairs of different classes
+        return self.weight * (total / max(num_classes * (num_classes - 1), 1)).mean()
+
+
+@register("loss")
 class NoLoss(RefinerLoss):
     """Off: no loss term."""
 

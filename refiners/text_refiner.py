@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import Annotated, Any, cast
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from core.types import Forward, Memory, MethodOutput
 from refiners.aggregation import Aggregation, LinearAggregation
 from refiners.alignment import Alignment, MlpAlignment
 from refiners.cache import Cache, EmaCache, Observation
-from refiners.losses import RefinerLoss
+from refiners.losses import NoLoss, RefinerLoss
 
 OFF = {
     "alignment": Reference("NoAlignment"),
@@ -23,6 +24,10 @@ OFF = {
     "semantic": Reference("NoLoss"),
     "regularization": Reference("NoLoss"),
 }
+
+Factory = Callable[..., RefinerLoss]
+LossPart = Annotated[Factory, Part("loss")]
+NO_LOSSES: Mapping[str, LossPart] = MappingProxyType({})
 
 # Tensors of the released parts by their names in released checkpoints; other parts have none.
 RELEASED_NAMES: dict[type[nn.Module], dict[str, str]] = {
@@ -39,12 +44,14 @@ class TextRefiner(Refiner):
     ``text -> aggregation(text, cache)``. In training the aligned local tokens feed the
     semantic loss and are then written into the cache. Each of the five parts is plugged in, and
     each has an object that is off; with all of them off this is the base method, bit for bit.
+    ``losses`` are any number of further terms, by the names under which they are logged.
 
     Source: Xie et al., TextRefiner: Internal Visual Feature as Efficient Refiner for
     Vision-Language Models Prompt Tuning, AAAI 2025, arXiv 2412.08176.
     """
 
     released_file = "Memory"
+    later = frozenset({"losses"})
 
     def __init__(
         self,
@@ -54,28 +61,32 @@ class TextRefiner(Refiner):
         alignment: Annotated[Callable[..., Alignment], Part("alignment")],
         cache: Annotated[Callable[..., Cache], Part("cache")],
         aggregation: Annotated[Callable[..., Aggregation], Part("aggregation")],
-        semantic: Annotated[Callable[..., RefinerLoss], Part("loss")],
-        regularization: Annotated[Callable[..., RefinerLoss], Part("loss")],
+        semantic: LossPart,
+        regularization: LossPart,
+        losses: Mapping[str, LossPart] = NO_LOSSES,
     ) -> None:
         super().__init__()
+        _check_further({"semantic": semantic, "regularization": regularization}, losses)
         self.alignment = alignment(source.local_width, source.text_width, seeds.at("alignment"))
         self.cache = cache(source.text_width, seeds.at("cache"), source.num_classes)
         self.aggregation = aggregation(source.text_width, seeds.at("aggregation"))
         self.semantic = semantic()
         self.regularization = regularization()
+        self.losses = nn.ModuleDict({name: loss() for name, loss in losses.items()})
         if missing := sorted(self.needs() - source.provides):
             raise ValueError(
                 f"TextRefiner needs the image fields {missing}, which this base method does not "
                 "provide; use @NoCache and @NoLoss, or another base method"
             )
-        if self.semantic.topk > source.num_patches:
-            raise ValueError(
-                f"SemanticLoss.topk is {self.semantic.topk}, but the backbone has "
-                f"{source.num_patches} patches; use a smaller topk"
-            )
+        for loss in self._terms().values():
+            if loss.topk > source.num_patches:
+                raise ValueError(
+                    f"{type(loss).__name__}.topk is {loss.topk}, but the backbone has "
+                    f"{source.num_patches} patches; use a smaller topk"
+                )
 
     def needs(self) -> frozenset[str]:
-        losses = (self.semantic, self.regularization)
+        losses = self._terms().values()
         fields = {"local", "attention"} if any(x.reads_local for x in losses) else set()
         fields |= {"local"} if self.cache.writes else set()
         return frozenset(fields | ({"attention"} if self.cache.reads_attention else set()))
@@ -116,23 +127,32 @@ class TextRefiner(Refiner):
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """Terms of positive weight: with weight 0, weight decay would still change their parts."""
-        parts = {"semantic": self.semantic, "regularization": self.regularization}
-        return {name: part for name, part in parts.items() if part.weight > 0}
+        return {name: part for name, part in self._terms().items() if part.weight > 0}
+
+    def _terms(self) -> dict[str, RefinerLoss]:
+        """All loss parts by name, those that are off among them."""
+        further = {name: cast(RefinerLoss, loss) for name, loss in self.losses.items()}
+        return {"semantic": self.semantic, "regularization": self.regularization, **further}
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
         """An equivalent computation with fewer parts; the planner runs equal cells once."""
         simple = dict(parameters)
+        named = simple.get("losses", NO_LOSSES).items()
+        further = {name: loss for name, loss in named if loss != Reference("NoLoss")}
         if simple["aggregation"] == Reference("NoAggregation"):
-            simple["cache"] = Reference("NoCache")
             simple["regularization"] = Reference("NoLoss")
-        parts: dict[str, Any] = {name: lookup(part.name).cls for name, part in simple.items()}
-        losses = (parts["semantic"], parts["regularization"])
+        aggregation: Any = lookup(simple["aggregation"].name).cls
+        if not aggregation.reads_cache:
+            simple["cache"] = Reference("NoCache")
+        parts: dict[str, Any] = {name: lookup(simple[name].name).cls for name in OFF}
+        terms = (simple["semantic"], simple["regularization"], *further.values())
+        losses: list[Any] = [lookup(term.name).cls for term in terms]
         if not parts["cache"].writes and not any(loss.reads_local for loss in losses):
             simple["alignment"] = Reference("NoAlignment")
-        if all(part == OFF[name] for name, part in simple.items()):
+        if not further and all(simple[name] == off for name, off in OFF.items()):
             return Reference("NullRefiner")
-        return simple
+        return {**simple, "losses": further} if "losses" in simple else simple
 
     @classmethod
     def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,3 +166,22 @@ class TextRefiner(Refiner):
         if aggregation == Reference("FusionAggregation") and key in values:
             return {key: lookup(cache.name).parameters["read_temperature"].default}
         return {}
+
+
+def _check_further(fixed: Mapping[str, Factory], losses: Mapping[str, Factory]) -> None:
+    """Raise ValueError for a name that cannot be logged beside the two terms that are always there,
+    and for one class under two names: both would have the same settings.
+    """
+    for name in losses:
+        if name in fixed or not name.isidentifier():
+            raise ValueError(
+                f"TextRefiner.losses must name terms by identifiers other than "
+                f"{' and '.join(map(repr, fixed))}, got {name!r}; rename it"
+            )
+    classes = [getattr(loss, "func", loss) for loss in (*fixed.values(), *losses.values())]
+    for cls in classes[len(fixed) :]:
+        if classes.count(cls) > 1 and cls is not NoLoss:
+            raise ValueError(
+                f"TextRefiner has {cls.__name__} twice, with the same settings; name it once, with "
+                "the sum of the weights"
+            )

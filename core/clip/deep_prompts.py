@@ -81,7 +81,7 @@ class VisionPrompts(nn.Module):
         """The hook for ``encode_image``; one without effect if there are no prompts."""
         if not len(self.prompts):
             return NO_HOOK
-        return TrailingPrompts([_as_used(prompt, self.prompt_dtype) for prompt in self.prompts])
+        return TrailingPrompts([as_used(prompt, self.prompt_dtype) for prompt in self.prompts])
 
 
 class TextPrompts(nn.Module):
@@ -91,8 +91,8 @@ class TextPrompts(nn.Module):
     (from all of them, regardless of ``num_ctx``, if ``ctx_init_tokens`` is "all"), or from N(0,
     0.02 squared) if that is empty; the later prompts are drawn at random. The prompt string is
     ``ctx_init name.``, so that init tokens beyond N stay as fixed tokens before the name. ``owner``
-    is the class that error messages name. ``prompt_dtype`` "float16" rounds the prompts of later
-    blocks where they are used, as the released code does.
+    is the class that error messages name, ``setting`` its parameter for N. ``prompt_dtype``
+    "float16" rounds the prompts of later blocks where they are used, as the released code does.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class TextPrompts(nn.Module):
         ctx_init: str,
         ctx_init_tokens: ContextTokens = "first_n",
         prompt_dtype: PromptDtype = "parameter",
+        setting: str = "num_ctx_text",
     ) -> None:
         super().__init__()
         self.prompt_dtype = prompt_dtype
@@ -116,7 +117,7 @@ class TextPrompts(nn.Module):
             num_ctx = len(init_ids)
         if words and num_ctx > len(init_ids):
             raise ValueError(
-                f"{owner}.num_ctx_text is {num_ctx}, but ctx_init {ctx_init!r} has "
+                f"{owner}.{setting} is {num_ctx}, but ctx_init {ctx_init!r} has "
                 f"{len(init_ids)} tokens, and the rest would overwrite the class names; use more "
                 "words, fewer context tokens, or ctx_init = '' for a random start"
             )
@@ -146,7 +147,7 @@ class TextPrompts(nn.Module):
     def encode(self, clip: FrozenCLIP) -> Tensor:
         """Class texts (C, D), not normalized."""
         first, *later = self.prompts
-        deep = [_as_used(prompt, self.prompt_dtype) for prompt in later]
+        deep = [as_used(prompt, self.prompt_dtype) for prompt in later]
         return self.classes.encode(clip, first, LeadingPrompts([first, *deep]))
 
 
@@ -172,5 +173,6 @@ def _generator(seeds: Seeds, layer: int) -> torch.Generator:
     return seeds.generator("context") if layer == 0 else seeds.generator("text", layer)
 
 
-def _as_used(prompt: Tensor, prompt_dtype: PromptDtype) -> Tensor:
+def as_used(prompt: Tensor, prompt_dtype: PromptDtype) -> Tensor:
+    """The prompt as a block sees it: rounded through float16 where the release rounds."""
     return prompt.half().to(prompt.dtype) if prompt_dtype == "float16" else prompt

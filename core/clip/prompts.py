@@ -76,8 +76,9 @@ class ContextPrompts(nn.Module):
     ``placeholder`` is the text that fills the slots when the prompt is tokenized. As in the
     released code, the number of slots is its number of words: further BPE tokens of a placeholder
     word stay as fixed tokens before the name. ``num_ctx`` sets another number of slots, and
-    ``min_length`` keeps at least that many tokens. There are no parameters; the buffers are derived
-    from the class names and are not saved.
+    ``min_length`` keeps at least that many tokens. ``template``, with one ``{}`` for the name, is
+    the whole prompt where it is not "placeholder name."; its first tokens are the slots. There are
+    no parameters; the buffers are derived from the class names and are not saved.
     """
 
     fixed_CLW: Tensor
@@ -93,12 +94,13 @@ class ContextPrompts(nn.Module):
         position: ClassPosition = "end",
         num_ctx: int | None = None,
         min_length: int = 0,
+        template: str | None = None,
     ) -> None:
         super().__init__()
         self.num_ctx = len(words_of(placeholder)) if num_ctx is None else num_ctx
         names = [name.replace("_", " ") for name in classes.names]
-        text = placeholder.replace("_", " ")
-        ids = clip.tokenizer([f"{text} {name}." for name in names]).to(clip.scale.device)
+        before, after = _around(placeholder.replace("_", " "), template)
+        ids = clip.tokenizer([f"{before}{name}{after}" for name in names]).to(clip.scale.device)
         eot_C = ids.argmax(dim=-1)
         ids = ids[:, : max(int(eot_C.max()) + 1, min_length)]
         lengths = [len(clip.tokenizer.encode(name)) for name in names]
@@ -139,18 +141,26 @@ class ContextPrompts(nn.Module):
         return clip.encode_prompts(prefix, suffix, self.eot_C)
 
 
+def _around(placeholder: str, template: str | None) -> tuple[str, str]:
+    """The text before and after the class name."""
+    if template is None:
+        return f"{placeholder} ", "."
+    before, _, after = template.partition("{}")
+    return before, after
+
+
 def _arrange(
     length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition
 ) -> tuple[Tensor, Tensor]:
     """For each position of each prompt: its position in the 'end' layout, and its slot or -1.
 
-    Both (C, L) int64.
+    Both (C, L) int64. Slots may cover names, or what is behind them.
     """
     before = {"end": num_ctx, "middle": num_ctx // 2, "front": 0}[position]
     order, slots = [], []
     for name_length in name_lengths:
         start = 1 + num_ctx
-        name = list(range(start, start + name_length))
+        name = list(range(start, min(start + name_length, length)))
         rest = list(range(start + name_length, length))
         ctx = list(range(1, start))
         row = [0, *ctx[:before], *name, *ctx[before:], *rest]

@@ -33,7 +33,7 @@ from refiners.losses import L1Regularization, SemanticLoss
 from refiners.null_refiner import NullRefiner
 from refiners.text_refiner import TextRefiner
 
-INIT = "a photo of a"
+OLDER_SETS_INIT = "a photo of a"  # sets that do not record the teacher's words have these
 STUDENT_PROMPT = "student.prompt"
 
 
@@ -80,6 +80,7 @@ class _Recorded(Teacher):
 
     def __init__(self, student: FrozenCLIP, vectors: Vectors) -> None:
         design = vectors.constants["teacher"]["design"]
+        words = design.get("ctx_init", OLDER_SETS_INIT) or ""
         method = IVLP(
             _clip(vectors, "teacher"),
             vectors.classes,
@@ -88,7 +89,7 @@ class _Recorded(Teacher):
             num_ctx_vision=design["vision_ctx"],
             depth_text=design["language_depth"],
             depth_vision=design["vision_depth"],
-            ctx_init=INIT if design["language_ctx"] <= RELEASED_INIT_LIMIT else "",
+            ctx_init=words if design["language_ctx"] <= RELEASED_INIT_LIMIT else "",
         ).double()
         for name, prompt in prompts_of(method).items():
             fill(prompt, vectors[f"clip.teacher.{name}"])

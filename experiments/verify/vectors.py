@@ -4,7 +4,7 @@ initial values, three SGD steps.
 A set is a pair of files ``NAME.json`` (constants) and ``NAME.safetensors`` (tensors).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,14 @@ class Vectors:
 
     @property
     def classes(self) -> ClassNames:
-        return ClassNames(names=tuple(self.constants["classes"]))
+        """The recorded classes, with the recorded hand-made template where there is one."""
+        names = tuple(self.constants["classes"])
+        template = self.constants.get("template")
+        return (
+            ClassNames(names=names)
+            if template is None
+            else ClassNames(names=names, template=template)
+        )
 
 
 def frozen_clip(vectors: Vectors) -> FrozenCLIP:
@@ -85,13 +92,29 @@ def frozen_clip(vectors: Vectors) -> FrozenCLIP:
 def check_tokens(vectors: Vectors, placeholder: str, tokenizer: Tokenizer) -> Named:
     """Computed token ids, end positions and name lengths of the recorded class names."""
     names = [name.replace("_", " ") for name in vectors.constants["classes"]]
-    ids = tokenizer([f"{placeholder} {name}." for name in names])
-    yield "in.eot", ids.argmax(dim=-1)
-    yield "in.token_ids", ids
+    yield from check_prompts(vectors, [f"{placeholder} {name}." for name in names], tokenizer)
     if "in.name_lens" in vectors.tensors:
         yield "in.name_lens", torch.tensor([len(tokenizer.encode(name)) for name in names])
+
+
+def check_prompts(vectors: Vectors, prompts: Sequence[str], tokenizer: Tokenizer) -> Named:
+    """Computed token ids and end positions of the learned prompts."""
+    yield "in.eot", tokenizer(prompts).argmax(dim=-1)
+    yield from _ids(vectors, "", prompts, tokenizer)
+
+
+def check_hand_made(vectors: Vectors, classes: ClassNames, tokenizer: Tokenizer) -> Named:
+    """Computed token ids of the hand-made prompts."""
+    yield from _ids(vectors, "handmade_", classes.prompts(), tokenizer)
+
+
+def _ids(vectors: Vectors, kind: str, prompts: Sequence[str], tokenizer: Tokenizer) -> Named:
+    """Token ids, and their rows among the recorded embeddings."""
+    ids = tokenizer(prompts)
     rows = {int(token): row for row, token in enumerate(vectors["in.token_row_ids"])}
-    yield "in.token_rows_index", torch.tensor([[rows.get(int(i), -1) for i in r] for r in ids])
+    yield f"in.{kind}token_ids", ids
+    index = torch.tensor([[rows.get(int(i), -1) for i in r] for r in ids])
+    yield f"in.{kind}token_rows_index", index
 
 
 @torch.no_grad()

@@ -20,9 +20,13 @@ from core.tensor_files import first_line, read_safetensors
 from experiments.verify.cocoop import replay_cocoop
 from experiments.verify.coop import replay_coop
 from experiments.verify.ivlp import replay_ivlp
+from experiments.verify.kgcoop import replay_kgcoop
+from experiments.verify.maple import replay_maple
+from experiments.verify.prograd import replay_prograd
 from experiments.verify.promptkd import replay_promptkd, replay_textrefiner_kd
 from experiments.verify.promptsrc import replay_promptsrc
 from experiments.verify.sep import replay_sep
+from experiments.verify.tcp import replay_tcp
 from experiments.verify.text_refiner import replay_textrefiner
 from experiments.verify.vectors import Named, Vectors
 
@@ -30,9 +34,13 @@ CASES: Mapping[str, Callable[[Vectors], Named]] = {
     "coop": replay_coop,
     "cocoop": replay_cocoop,
     "ivlp": replay_ivlp,
+    "maple": replay_maple,
     "promptsrc": replay_promptsrc,
     "promptkd": replay_promptkd,
     "sep": replay_sep,
+    "kgcoop": replay_kgcoop,
+    "prograd": replay_prograd,
+    "tcp": replay_tcp,
     "textrefiner": replay_textrefiner,
     "textrefiner_kd": replay_textrefiner_kd,
 }

@@ -20,6 +20,10 @@ METHODS = (
     "sep",
     "promptsrc",
     "ivlp",
+    "kgcoop",
+    "maple",
+    "prograd",
+    "tcp",
 )
 PARTS = ("common", *PROTOCOLS)
 FILES = sorted(path.stem for path in (SHIPPED.folder / "published").glob("*.gin"))
@@ -140,6 +144,25 @@ PUBLISHED = {
     "promptsrc_few_shot": {EPOCHS: 50, MEAN: 30.0, STD: 30.0},
     "promptsrc_few_shot_cars_flowers_aircraft_dtd_eurosat": {EPOCHS: 50, MEAN: 45.0, STD: 5.0},
     "ivlp_base_to_new": {EPOCHS: 5, BATCH: 4, "SGD.lr": 0.0035, "IVLP.num_ctx_text": 2},
+    "kgcoop_base_to_new": {
+        EPOCHS: 100, BATCH: 128, "SGD.lr": 0.002, SHOTS: 16, "KgCoOp.weight": 8.0,
+    },
+    "kgcoop_cross_dataset": {EPOCHS: 100, SHOTS: 4},
+    "kgcoop_few_shot": {EPOCHS: 100, SHOTS: 4, BATCH: 128},
+    "maple_base_to_new": {EPOCHS: 5, BATCH: 4, "SGD.lr": 0.0035, "MaPLe.num_ctx": 2},
+    "maple_cross_dataset": {EPOCHS: 2, BATCH: 4, "SGD.lr": 0.0026, "MaPLe.depth": 3},
+    "prograd_base_to_new": {
+        EPOCHS: 100, BATCH: 32, "SGD.lr": 0.002, SHOTS: 4, "ProGrad.num_ctx": 16,
+        "ProGrad.ctx_init": None, "ProGrad.strength": 1.0, "ProGrad.temperature": 1.0,
+    },
+    "prograd_base_to_new_imagenet": {EPOCHS: 50, SHOTS: 4},
+    "prograd_cross_dataset": {EPOCHS: 50, SHOTS: 4},
+    "prograd_few_shot": {EPOCHS: 200, SHOTS: 16, "ProGrad.strength": 1.0},
+    "tcp_base_to_new": {
+        EPOCHS: 50, BATCH: 32, "Adam.lr": 0.002, "Adam.eps": 0.001, "TCP.num_ctx": 4,
+        "TCP.ctx_init": "", "TCP.weight": 8.0,
+    },
+    "tcp_base_to_new_sun397_imagenet": {EPOCHS: 25, "Adam.eps": 0.001},
     "ivlp_base_to_new_promptsrc": {EPOCHS: 20, "SGD.lr": 0.0025, "IVLP.depth_text": 9},
     "clip_adapter_few_shot": {EPOCHS: 200, BATCH: 32, "SGD.lr": 1e-5, "ClipAdapter.ratio": 0.2},
     "clip_adapter_few_shot_dtd": {"ClipAdapter.ratio": 0.6, "experiment.dataset": "dtd"},

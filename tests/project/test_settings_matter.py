@@ -25,6 +25,10 @@ HOSTS = {
     "IVLP": ("IVLP", "", NONE),
     "PromptSRC": ("PromptSRC", "PromptSRC.average_mean = 1.0\nPromptSRC.num_ctx_text = 2", NONE),
     "PromptKD": ("PromptKD", "", NONE),
+    "KgCoOp": ("KgCoOp", "KgCoOp.ctx_init = ''", NONE),
+    "MaPLe": ("MaPLe", "", NONE),
+    "ProGrad": ("ProGrad", "", NONE),
+    "TCP": ("TCP", "", NONE),
     "ZeroShot": ("ZeroShot", "", NONE),
     "ClipAdapter": ("ClipAdapter", "", NONE),
     "TipAdapter": ("TipAdapter", "", NONE),
@@ -60,8 +64,13 @@ CHANGED = {
     "warmup_epochs": "0", "warmup_lr": "0.1", "shots": "1", "seed": "2", "epochs": "3",
     "batch_size": "4", "num_views": "2", "fresh_views": "True", "crop_scale": "(0.5, 1.0)",
     "drop_last": "False", "precision": "'bfloat16'", "protocol": "'few_shot'",
-    "dataset": "'mosaic/shapes'", "reduction": "2", "ratio": "0.6", "beta": "2.0",
+    "reduction": "2", "ratio": "0.6", "beta": "2.0",
     "init": "'random'", "constraint": "'constant'",
+    "dataset": "'mosaic/shapes'", "distance": "'squared'", "depth": "2", "coupling": "'shared'",
+    "coupling_bias": "False", "coupling_init": "'independent'",
+    "prompt_template": "'X X X X X {}.'", "strength": "0.5", "projection_scope": "'vector'",
+    "class_prompt_length": "2", "injection_block": "2", "injection_weight": "0.5",
+    "meta_hidden": "5", "meta_activation": "'relu'",
 }  # fmt: skip
 """Another value of each parameter, by its name."""
 
@@ -69,6 +78,7 @@ ELSEWHERE = {
     "FusionAggregation.renormalise": "False",
     "LearnedCache.initial": "'positive'",
     "TaskRes.alpha": "1.0",
+    "RandomCache.initial": "'normal'",
 }
 
 DECLARED = {
@@ -76,6 +86,7 @@ DECLARED = {
     "PromptKD.teacher_logits": "exact for unaugmented images",
     "PromptKD.regime": "decides about images and is checked against the protocol",
     "PromptKD.teacher": "a part",
+    "TCP.long_context": "lets a run happen or refuses it",
     "ZeroShotTeacher.backbone": "other weights",
     "ZeroShotTeacher.weights": "other weights",
     "experiment.backbone": "other weights",
@@ -93,6 +104,7 @@ DECLARED = {
         (f"TextRefiner.{part}" for part in ("alignment", "cache", "aggregation")), "parts"
     ),
     "TextRefiner.semantic": "a part",
+    "TextRefiner.losses": "parts",
     "TextRefiner.regularization": "a part",
 }
 """Parameters that this test does not change, and why."""
@@ -223,6 +235,23 @@ DEAD = [
      "experiment.schedule = @Constant"),
     ("CoOp", "experiment.schedule = @ConstantThenCosine\nConstantThenCosine.warmup_epochs = 0",
      "ConstantThenCosine.warmup_lr = 0.5"),
+    ("KgCoOp", "KgCoOp.ctx_init = 'a photo of'", "KgCoOp.num_ctx = 3"),
+    ("KgCoOp", "KgCoOp.weight = 0.0", "KgCoOp.distance = 'squared'"),
+    ("KgCoOp", "KgCoOp.weight = 0.0", "experiment.template = 'one {} of many.'"),
+    ("MaPLe", "MaPLe.depth = 1", "MaPLe.coupling = 'shared'"),
+    ("MaPLe", "MaPLe.depth = 2", "MaPLe.coupling_init = 'independent'"),
+    ("MaPLe", "MaPLe.coupling = 'shared'", "MaPLe.coupling_init = 'independent'"),
+    ("MaPLe", "MaPLe.ctx_init = 'a photo of a'", "MaPLe.ctx_init = 'a_photo  of a '"),
+    ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.temperature = 2.0"),
+    ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.projection_scope = 'vector'"),
+    ("ProGrad", "ProGrad.ctx_init = 'a photo of'", "ProGrad.ctx_init = 'a_photo  of '"),
+    ("ProGrad", "ProGrad.ctx_init = ''\nProGrad.num_ctx = 1", "ProGrad.class_position = 'middle'"),
+    ("TCP", "", "TCP.long_context = 'overwrite'"),
+    ("TCP", "TCP.ctx_init = 'a photo of'", "TCP.num_ctx = 3"),
+    ("TCP", "TCP.num_ctx = 3", "TCP.class_prompt_length = 3"),
+    ("TCP", "TCP.injection_weight = 0.0", "TCP.meta_hidden = 3"),
+    ("TCP", "TCP.injection_weight = 0.0", "TCP.injection_block = 2"),
+    ("TCP", "TCP.injection_weight = 0.0", "TCP.class_prompt_length = 2"),
     ("ZeroShot", "", "experiment.shots = 7"),
     ("ZeroShot", "", "SGD.lr = 0.7"),
     ("ZeroShot", f"ZeroShot.templates = {IMAGENET_TEMPLATES_7}",
@@ -279,6 +308,15 @@ IDLE = [
     ("CoCoOp", "experiment.template = 'one {}.'", "CoCoOp makes its own prompts"),
     ("IVLP", "experiment.template = 'one {}.'", "IVLP makes its own prompts"),
     ("PromptSRC", "experiment.template = 'one {}.'", "PromptSRC makes its own prompts"),
+    ("KgCoOp", "KgCoOp.num_ctx = 16", "KgCoOp.ctx_init = '' for 16 random vectors"),
+    ("KgCoOp", "experiment.template = 'one {}.'\nKgCoOp.weight = 0.0", "KgCoOp makes its own"),
+    ("MaPLe", "experiment.template = 'one {}.'", "MaPLe makes its own prompts"),
+    (
+        "ProGrad",
+        "experiment.template = 'one {}.'\nProGrad.ctx_init = 'a'\nProGrad.strength = 0.0",
+        "ProGrad makes its own prompts",
+    ),
+    ("TCP", "TCP.ctx_init = 'a photo'\nTCP.num_ctx = 6", "set TCP.num_ctx = 2"),
     ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = ('a {}.',)", "ZeroShot"),
     ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = 'clip60'", "ZeroShot"),
     (
@@ -317,6 +355,10 @@ def test_contradicting_settings_are_refused_with_the_way_out(method, settings, m
         ("SEP", "experiment.template = 'one {}.'"),
         ("PromptSRC", "experiment.template = 'one {}.'\nPromptSRC.templates = 'dataset'"),
         ("PromptKD", "experiment.template = 'one {}.'"),
+        ("KgCoOp", "experiment.template = 'one {}.'"),
+        ("ProGrad", "experiment.template = 'one {}.'"),
+        ("ProGrad", "experiment.template = 'one {}.'\nProGrad.ctx_init = 'a photo of a'"),
+        ("TCP", "experiment.template = 'one {}.'"),
     ],
 )
 def test_settings_that_agree_are_accepted(method, settings):
@@ -326,10 +368,12 @@ def test_settings_that_agree_are_accepted(method, settings):
 @pytest.mark.parametrize(
     "method",
     [
-        "SEP", "ZeroShot", "PromptKD", "CoOp", "CoCoOp", "IVLP", "PromptSRC", "ClipAdapter",
-        "TipAdapter", "TipAdapterF", "TaskRes", "LinearProbe", "NearestClassMean",
+        *("SEP", "ZeroShot", "PromptKD", "CoOp", "CoCoOp", "IVLP", "PromptSRC"),
+        *("KgCoOp", "MaPLe", "ProGrad", "TCP"),
+        *("ClipAdapter", "TipAdapter", "TipAdapterF", "TaskRes", "LinearProbe"),
+        "NearestClassMean",
     ],
-)  # fmt: skip
+)
 def test_a_method_reads_the_template_if_it_says_so(method, outcomes, small_mosaic):
     config = first_of([two_steps(method)])
     if is_closed_set(config):
@@ -354,10 +398,11 @@ TEMPLATES = [
         "ZeroShot.templates",
         "PromptSRC.templates",
         "ZeroShotTeacher.templates",
+        "TCP.prompt_template",
     ],
 )
 def test_templates_are_checked_where_they_are_given(key, template):
-    value = template if key.startswith(ROOT) else ("a {}.", template)
+    value = ("a {}.", template) if key.endswith("templates") else template
     with pytest.raises(ValueError, match=r"\{\} exactly once"):
         config_from_text(f"{key} = {value!r}")
 

@@ -15,7 +15,7 @@ from experiments.configs import config_path, read_config_file
 from refiners.aggregation import LinearAggregation
 from refiners.alignment import MlpAlignment
 from refiners.cache import EmaCache, NoCache
-from refiners.losses import L1Regularization, SemanticLoss
+from refiners.losses import L1Regularization, SemanticLoss, SpreadLoss
 from refiners.text_refiner import TextRefiner
 from tests.helpers.tiny_clip import (
     PARTS_OFF,
@@ -375,6 +375,66 @@ def test_regularization_is_the_mean_distance_of_the_unit_text():
     out = forward_of(text=torch.tensor([[3.0, 4.0]]), aux={"plain_text": torch.tensor([[1.0, 0]])})
     loss = L1Regularization(weight=10.0)(out, torch.tensor([0]), F.cross_entropy)
     torch.testing.assert_close(loss, torch.tensor(10 * (0.4 + 0.8) / 2))
+
+
+def test_the_spread_is_the_mean_cosine_between_classes():
+    text = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]])
+    loss = SpreadLoss(weight=6.0)(forward_of(text=text), torch.tensor([0]), F.cross_entropy)
+    torch.testing.assert_close(loss, torch.tensor(6 * (0.6 + 0.8 + 0.0) / 3))
+    alone = SpreadLoss()(forward_of(text=text[:1]), torch.tensor([0]), F.cross_entropy)
+    torch.testing.assert_close(alone, torch.tensor(0.0))
+
+
+def test_further_losses_are_logged_by_name_and_count():
+    model = coop(cache="EmaCache")
+    spread = coop(losses={"spread": part("SpreadLoss"), "off": part("NoLoss")})
+    first, second = (objective_of(m)(m(batch()), batch().labels) for m in (model, spread))
+    assert set(second) - set(first) == {"spread"}
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    texts = F.normalize(spread(batch()).text, dim=-1)
+    cosine = texts @ texts.t()
+    expected = (cosine.sum() - cosine.trace()) / (len(texts) * (len(texts) - 1))
+    torch.testing.assert_close(second["spread"], expected)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ({"semantic": "SpreadLoss"}, "other than 'semantic' and 'regularization', got 'semantic'"),
+        ({"a b": "SpreadLoss"}, "got 'a b'"),
+        ({"a": "SpreadLoss", "b": "SpreadLoss"}, "SpreadLoss twice"),
+        ({"a": "SemanticLoss"}, "SemanticLoss twice"),
+    ],
+)
+def test_further_losses_have_names_and_settings_of_their_own(losses, message):
+    with pytest.raises(ValueError, match=message):
+        coop(losses={name: part(loss) for name, loss in losses.items()})
+
+
+# controls
+
+
+def test_random_slots_start_as_the_cache_and_stay():
+    model, written = coop(cache="RandomCache"), coop(cache="EmaCache")
+    start = model.refiner.cache.slots().clone()
+    assert start.shape == written.refiner.cache.slots().shape
+    settings = {"num_slots": 3}
+    ours = coop(cache=part("RandomCache", **settings)).refiner.cache.slots()
+    assert torch.equal(ours, coop(cache=part("EmaCache", **settings)).refiner.cache.slots())
+    training(model)
+    assert torch.equal(model.refiner.cache.slots(), start)
+    assert sum(p.numel() for p in model.trainable()) == sum(p.numel() for p in written.trainable())
+
+
+def test_the_text_adapter_has_as_many_weights_and_no_memory():
+    model, linear = (coop(aggregation=f"{name}Aggregation") for name in ("Adapter", "Linear"))
+    count = [sum(p.numel() for p in m.refiner.aggregation.parameters()) for m in (model, linear)]
+    assert count[0] == count[1] == 2 * 32**2
+    out = model.eval()(batch())
+    text, adapter = out.aux["plain_text"], model.refiner.aggregation
+    by_hand = text + 0.2 * (text @ adapter.enter.weight.t()).clamp(min=0) @ adapter.leave.weight.t()
+    torch.testing.assert_close(out.text, by_hand)
+    assert simple(aggregation="AdapterAggregation")["cache"] == "NoCache"
 
 
 # what cannot work is said when the run is built
