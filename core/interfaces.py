@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
 from core.config import Configurable
-from core.types import Batch, ClassNames, Forward, ImageFeatures, Memory, MethodOutput
+from core.types import Batch, ClassNames, Forward, ImageFeatures, Memory, MethodOutput, Tower
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """A classification loss: logits and targets to a 0-d mean over rows."""
@@ -114,6 +114,13 @@ class Method(nn.Module, Configurable, ABC):
         """
         return ""
 
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        """The towers into whose blocks the method puts something, given its parameters by bare
+        name: deep prompts, fusions. A backbone without a way in is refused before any work.
+        """
+        return frozenset()
+
     def texts_once(self) -> AbstractContextManager[None]:
         """A context in which class texts may be encoded once and kept, for evaluation."""
         return nullcontext()
@@ -190,7 +197,7 @@ class Method(nn.Module, Configurable, ABC):
             local_width=spec.joint_width,
             num_patches=spec.num_patches,
             num_classes=len(self.classes),
-            provides=self.provides,
+            provides=self.provides & spec.support.image_fields,
         )
 
     def image_features(self, batch: Batch) -> ImageFeatures:

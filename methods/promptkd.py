@@ -7,7 +7,12 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
+from core.clip.deep_prompts import (
+    PromptDtype,
+    VisionPrompts,
+    checked_depth,
+    hooked_by_vision_prompts,
+)
 from core.clip.frozen import FrozenCLIP
 from core.config import (
     NonNegativeFloat,
@@ -22,7 +27,7 @@ from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import KlReduction, kl_divergence
 from core.train.published_checkpoints import two_layer_names
-from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
+from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput, Tower
 from methods.base import TextMethod, unit
 from methods.ivlp import released_vision_prompts
 from methods.teachers import Teacher, ZeroShotTeacher
@@ -165,6 +170,10 @@ class PromptKD(TextMethod):
         if teacher == Reference("ZeroShotTeacher"):
             return not values["ZeroShotTeacher.templates"]
         return bool(teacher != Reference("PublishedTeacher"))
+
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        return hooked_by_vision_prompts(parameters)
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes

@@ -29,7 +29,7 @@ from core.config import (
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import cross_entropy, text_distance
-from core.types import Batch, ClassNames, Forward
+from core.types import Batch, ClassNames, Forward, Tower
 from methods.base import TextMethod, hand_made_texts, unit
 
 RELEASED_BLOCK = 8
@@ -140,6 +140,10 @@ class TCP(TextMethod):
     def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
         return idle_number("TCP", parameters["num_ctx"], parameters["ctx_init"])
 
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        return frozenset(("text",))
+
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes
         self.prompts = ContextPrompts(
@@ -159,8 +163,8 @@ class TCP(TextMethod):
             hidden_CH = hidden_CH.relu()
         else:
             hidden_CH = hidden_CH * (1.702 * hidden_CH).sigmoid()
-        tokens: Tensor = self.fc2(hidden_CH)
-        return tokens.unflatten(-1, (self.class_prompt_length, -1))
+        flat: Tensor = self.fc2(hidden_CH)
+        return flat.reshape(len(flat), self.class_prompt_length, -1)
 
     def encode(self) -> Tensor:
         """Class texts (C, D), not normalized."""

@@ -36,18 +36,22 @@ class EvalTransform:
     """Shorter side to the backbone's size (bicubic, aspect kept), center crop, to [0, 1],
     normalize.
 
-    An image of that size is not resampled. Draws no random numbers; the generator is ignored.
+    With ``spec.squash``, both sides are resized to it instead, whatever the aspect. An image of
+    that size is not resampled. Draws no random numbers; the generator is ignored.
     As in A. Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
     arXiv:2103.00020.
     """
 
     def __init__(self, spec: FeatureSpec) -> None:
         self._size = spec.image_size
+        self._squash = spec.squash
         self._normalize = _Normalize(spec)
-        self.id = f"eval-1|{_describe(spec)}"
+        self.id = f"eval-1|{'squash|' if spec.squash else ''}{_describe(spec)}"
 
     def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
         height, width = self._size
+        if self._squash:
+            return self._normalize(_resize(image, self._size))
         image = _resize(image, _covering_size(image.height, image.width, self._size))
         top = round((image.height - height) / 2)
         left = round((image.width - width) / 2)

@@ -15,13 +15,14 @@ file of a newer version is refused and left as it is.
     |-- STUDY/
     |   |-- study.json            the manifest: variants, datasets, seeds, cells  (manifest.py)
     |   |-- .lock                 the process that works on the study; empty if there is none
-    |   |-- IDENTITY.rerun/         a run that is being repeated on request
+    |   |-- IDENTITY.rerun/         a run that is being repeated, on request or with other code
     |   |-- worker-N.log          output of worker N outside its runs
     |   |-- mirror.log            output of the mirror process (.mirror.lock: while it runs)
     |   |-- artifacts/            MLflow: parameters that it would cut, whole; else empty
     |   |-- report/               output of the report command
     |   `-- IDENTITY/             a run folder, named by the identity of its run
     |       |-- config.gin        the resolved configuration, written first  (settings.py)
+    |       |-- code.json         the definitions of the code that it ran  (code.py)
     |       |-- shots.json        the few-shot images  (shots.py)
     |       |-- log.jsonl         one line per epoch  (epochs.py)
     |       |-- output.log        what the run printed
@@ -33,6 +34,8 @@ file of a newer version is refused and left as it is.
     |       |                     checksums of the other files  (own_files.py)
     |       |-- inspect/          output of the inspect command
     |       |-- record.json.previous  the old record of a run that was rerun on request
+    |       |-- record.json.stale   the old record of a run that was made again with other code;
+    |       |                       further ones are record.json.stale-2, ...
     |       `-- record.json.damaged   the torn record of a run that is rerun
     |-- SEARCH/                   has run folders, .lock and logs as a study has
     |   |-- search.json           the definition: everything that determines the trials

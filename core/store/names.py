@@ -13,6 +13,7 @@ OWN_FOLDERS = (CACHE_FOLDER, TRAIN_FOLDER, IMPORTED_FOLDER, PRETRAIN_FOLDER)
 
 # A run folder.
 CONFIG_NAME = "config.gin"
+CODE_NAME = "code.json"
 SHOTS_NAME = "shots.json"
 EPOCHS_NAME = "log.jsonl"
 WEIGHTS_NAME = "weights.safetensors"
@@ -23,6 +24,7 @@ OUTPUT_NAME = "output.log"
 INSPECTION_NAME = "inspect"
 INSPECTION_PAGE = "index.html"
 PREVIOUS_SUFFIX = ".previous"
+STALE_SUFFIX = ".stale"
 RERUN_SUFFIX = ".rerun"
 DAMAGED_SUFFIX = ".damaged"
 

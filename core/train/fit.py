@@ -120,7 +120,8 @@ def fit(
             terms = train_step(model, objective, optimizer, batch, autocast)
             sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
             result.images += len(batch)
-        means = {name: float(total) / len(batches) for name, total in sums.items()}
+        totals = torch.stack(list(sums.values())).tolist()  # the host waits once an epoch
+        means = {name: total / len(batches) for name, total in zip(sums, totals, strict=True)}
         result.seconds += time.perf_counter() - started
         log({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **_metrics(model)})
         _check_epoch(model, epoch, means["loss"])

@@ -17,6 +17,7 @@ from experiments.cli.options import (
     Device,
     Jobs,
     JobSeconds,
+    Plugin,
     Runs,
     Set,
     SilentSeconds,
@@ -30,6 +31,7 @@ from experiments.run.runtime import Runtime
 def grid_command(
     config: Config,
     overrides: Set = None,
+    plugin: Plugin = None,
     jobs: Jobs = -1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan without running anything")
@@ -90,6 +92,7 @@ def grid_command(
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     """Print a ``Plan``: cells, inert and duplicate ones, what is done, and the time."""
     from core.machine import available_cores
+    from experiments.run.stale import counted, stale_line
     from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
 
@@ -101,13 +104,16 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     screen.print(table(f"grid {plan.grid.study}", columns, rows))
     for note in sorted({f"{c.variant}: {c.note}" for c in plan.cells if c.note}):
         screen.print(f"  {note}", markup=False)
+    for number, change in counted(found.stale.values()):
+        screen.print(stale_line(number, change), markup=False)
+    stale = f", {len(found.stale)} of them stale" if found.stale else ""
     time = UNKNOWN
     if found.seconds is not None:
         time = f"about {duration(found.seconds)} with {workers} jobs"
     print(
         f"{found.cells} cells, {found.runs} runs ({found.repeated} cells repeat another): "
         f"{found.done} done, {found.failed} failed, {found.diverged} diverged, "
-        f"{found.to_do} left; time: {time}"
+        f"{found.to_do} left{stale}; time: {time}"
     )
     if found.change is not None:
         print(found.change)

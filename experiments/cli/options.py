@@ -14,6 +14,27 @@ Config = Annotated[str, typer.Argument(help="A .gin file, or the name of a shipp
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE, overrides the file; repeatable")
 ]
+
+
+def _load(names: list[str] | None) -> list[str] | None:
+    """Load the plug-ins that a person names, before the command looks anything up."""
+    if names:
+        import experiments.cli.registered  # noqa: F401  (fills the registry)
+        from core.plugins import load_plugins
+
+        load_plugins(names)
+    return names
+
+
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        callback=_load,
+        help="Code of your own that registers methods, parts or datasets: a .py file, a folder or "
+        "a module; repeatable",
+    ),
+]
 Runs = Annotated[
     Path, typer.Option("--runs", help="Folder for studies, caches and the MLflow database")
 ]

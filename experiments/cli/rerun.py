@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.console import print_notes
 from experiments.cli.grid import print_outcome
 from experiments.cli.options import (
     RUNS,
@@ -11,6 +12,7 @@ from experiments.cli.options import (
     DataRoot,
     Device,
     JobSeconds,
+    Plugin,
     Runs,
     SilentSeconds,
     StealLock,
@@ -26,6 +28,7 @@ def rerun_command(
     silent_seconds: SilentSeconds = None,
     steal_lock: StealLock = False,
     allow_outside: AllowOutside = False,
+    plugin: Plugin = None,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
@@ -35,6 +38,7 @@ def rerun_command(
     from core.store.search import is_search
     from core.store.settings import has_config
     from experiments.run.outside_files import check_named_files
+    from experiments.run.stored_plugins import load_stored_plugins
     from experiments.search.status import refuse_rerun
     from experiments.study.driver import rerun
     from experiments.study.progress import make_progress
@@ -45,6 +49,8 @@ def rerun_command(
     if is_search(study):
         refuse_rerun(study, run)
     identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
+    changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
+    print_notes(f"changed since the run: {change}" for change in changes)
     if has_config(study / identity):
         check_named_files(study / identity, runtime, allow_outside=allow_outside)
     limited = job_seconds is not None or silent_seconds is not None

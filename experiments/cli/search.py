@@ -12,6 +12,7 @@ from experiments.cli.options import (
     Device,
     Jobs,
     JobSeconds,
+    Plugin,
     Runs,
     Set,
     SilentSeconds,
@@ -27,6 +28,7 @@ def search_command(
         int | None, typer.Option(help="Number of trials; overrides search.trials")
     ] = None,
     overrides: Set = None,
+    plugin: Plugin = None,
     jobs: Jobs = -1,
     control: Annotated[
         bool, typer.Option("--control", help="Also run a random search of equal budget")

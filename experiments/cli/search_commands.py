@@ -22,7 +22,7 @@ from experiments.run.standalone import readable_fingerprints
 from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
-from experiments.search.scheduler import SearchOutcome, run_trials
+from experiments.search.scheduler import SearchOutcome, require_same_code, run_trials
 from experiments.search.scorable import check_choices
 from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of, space_of
 from experiments.study.driver import StudyOutcome, run_study
@@ -172,6 +172,7 @@ def describe_search(
     setup = search_of(config, trials=trials)
     print_notes(setup.notes)
     space, search = space_of(setup), setup.search
+    require_same_code(command.runs_dir / search.study)
     unread = _unread(setup, runtime)
     check_choices(setup, space, command.fingerprint_of, without=unread)
     known = tuple(name for name in search.datasets if name not in unread)

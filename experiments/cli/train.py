@@ -12,13 +12,14 @@ from core.store.names import RECORD_NAME, TRAIN_FOLDER
 from core.store.record import RunRecord
 from core.store.run_facts import short_counts, target_scores
 from core.streams import one_line
-from experiments.cli.console import console, percent, table
+from experiments.cli.console import console, percent, print_notes, table
 from experiments.cli.options import (
     RUNS,
     Config,
     DataRoot,
     Device,
     Json,
+    Plugin,
     RunFolder,
     Runs,
     Set,
@@ -30,6 +31,7 @@ from experiments.run.runtime import Runtime
 def train_command(
     config: Config,
     overrides: Set = None,
+    plugin: Plugin = None,
     out: RunFolder = None,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
@@ -72,10 +74,12 @@ def data_lines(config: str, overrides: list[str], runtime: Runtime, *, as_json: 
     """
     from experiments.configs import config_path
     from experiments.run.preflight import preflight, require_readable
-    from experiments.run.standalone import load_run_config
+    from experiments.run.standalone import read_run_config
     from experiments.study.progress import Bar
 
-    found = preflight([load_run_config(config_path(config), overrides)], runtime)
+    given, notes = read_run_config(config_path(config), overrides)
+    print_notes(notes)
+    found = preflight([given], runtime)
     with Bar("opening images") as bar:
         require_readable(found.decode(runtime, progress=bar.show), runtime)
     return [*found.lines(on_disk=as_json), *found.notes()]

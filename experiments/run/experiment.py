@@ -119,9 +119,8 @@ class Experiment(Configurable):
         """A template has no effect where the method makes its own prompts."""
         name = parameters["method"].name
         entry = lookup(name)
-        method: Any = entry.cls
         own = {key: values[f"{name}.{key}"] for key in entry.parameters}
-        if parameters["template"] is None or method.reads_template(own, values):
+        if parameters["template"] is None or entry.ask("reads_template", own, values):
             return {}
         return {
             "template": f"{name} makes its own prompts and reads no template, got "

@@ -22,6 +22,7 @@ from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
 from core.seeding import Seeds
+from core.store.code import write_code
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
@@ -36,6 +37,7 @@ from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import Batch
+from experiments.run.code import code_of
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
@@ -46,6 +48,8 @@ from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
+from experiments.run.stale import CodeCheck
+from experiments.run.stored_plugins import described, plugins_of, remember_plugins
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -64,7 +68,7 @@ class Assembly:
     source: ImageSource
     seeds: Seeds
     autocast: AbstractContextManager[Any]
-    changes: tuple[str, ...] = ()  # of what a stored run depended on, where they are allowed
+    changes: tuple[str, ...] = ()  # of what a stored run depended on
 
     @property
     def dataset(self) -> Dataset:
@@ -121,15 +125,19 @@ def run(
 ) -> RunRecord:
     """Train (or call ``learn`` instead) and evaluate; returns the record without writing it.
 
-    Writes ``config.gin``, ``shots.json`` (the few-shot images), ``log.jsonl``,
-    ``weights.safetensors``, ``correct.json`` (which test images were predicted correctly) and
-    ``predictions.json`` (what was predicted) into ``run_dir``. A loss, a learned tensor or a logit
-    that is not finite gives a record with the status "diverged". Raises ValueError for bad input,
-    weights that are not finite among it.
+    Writes ``config.gin``, ``code.json`` (the code that runs), ``shots.json`` (the few-shot images),
+    ``log.jsonl``, ``weights.safetensors``, ``correct.json`` (which test images were predicted
+    correctly) and ``predictions.json`` (what was predicted) into ``run_dir``. A loss, a learned
+    tensor or a logit that is not finite gives a record with the status "diverged". Raises
+    ValueError for bad input, weights that are not finite among it.
     """
     started = time.perf_counter()
     config_sha256 = write_config(run_dir, config.text())
+    code = code_of(config)
+    write_code(run_dir, code)
+    plugins = plugins_of(config)
     remember(config.text(), cache_dir)
+    remember_plugins(plugins, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
@@ -137,6 +145,8 @@ def run(
     require_decodable(config, built.inputs, runtime, training=learn is None)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(built, identity, variant, factors, runtime, config_sha256)
+        environment = {**record.environment, **described(plugins)}
+        record = replace(record, code=code.classes, environment=environment)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -225,7 +235,7 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
     """The same, image by image."""
     part = class_subset(dataset, subset)
     with scoring(built, part):
-        given = predict(built.model, _test_batches(built, part, part.test))
+        given = predict(built.model, evaluation_batches(built, part, part.test))
     correct, total = given.counts(len(part.class_names))
     about = {"target": _target(built, dataset, subset)}
     evaluation = Evaluation(
@@ -248,7 +258,7 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
     return Score(evaluation, images, predicted)
 
 
-def _test_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
+def evaluation_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
     """Batches to score; a stream of single images has an order that the run's seed draws."""
     method = built.model.method
     stream = method.adapts_to == "stream"
@@ -311,7 +321,8 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
     """A finished run, rebuilt with its learned weights.
 
     Raises ValueError for missing files, for learned weights that are not those of its record, and,
-    unless ``allow_changed``, for data, class names or frozen weights that are not.
+    unless ``allow_changed``, for data, class names or frozen weights that are not. Code that has
+    changed is one of ``changes`` and no reason to refuse: it may have been mended.
     """
     config = config_from_text(read_config(run_dir), str(run_dir / CONFIG_NAME))
     _require_data(run_dir, config, runtime)
@@ -327,7 +338,8 @@ def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> A
             *changed_class_names(record, names),
         )
         check_unchanged(run_dir, changes, allow_changed=allow_changed)
-        built = replace(built, changes=changes)
+        code = CodeCheck().changes(record, run_dir)
+        built = replace(built, changes=(*changes, *([f"the code ({code})"] if code else [])))
     sha256 = "" if record is None else record.weights_sha256
     if not sha256 and learned_state(built.model):
         log.warning("%s holds no checksum of its learned weights: not checked", run_dir)
@@ -449,7 +461,7 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
         trained = model.method.classes
         if trained != classes:
             model.set_classes(classes)
-        fraction = accuracy(model, _test_batches(built, part, items))
+        fraction = accuracy(model, evaluation_batches(built, part, items))
         if trained != classes:
             model.set_classes(trained)
         return fraction

@@ -21,9 +21,8 @@ from typing import Self
 from core.machine import available_cores
 from core.store.names import WORKER_LOG_NAME
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
-from experiments.workers.worker import execute
+from experiments.workers.worker import ENTRY, execute
 
-ENTRY = "experiments.workers.worker:run_job"
 MAX_FAILED_STARTS = 3
 CLOSE_SECONDS = 5.0
 CHECK_SECONDS = 0.5
@@ -87,7 +86,7 @@ class _Worker:
 
     def __init__(self, entry: str, environment: Mapping[str, str], log: Path) -> None:
         self.channel, theirs = Pipe()
-        call = f"from experiments.workers.worker import main; main({theirs.fileno()}, {entry!r})"
+        call = f"from {execute.__module__} import main; main({theirs.fileno()}, {entry!r})"
         log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, log.open("ab") as output:
             self.process = subprocess.Popen(

@@ -24,6 +24,10 @@ from experiments.verify import text_refiner as refiners
 from experiments.verify.vectors import POOLED, Vectors, frozen_clip
 from methods.cocoop import CoCoOp
 from methods.coop import CoOp
+from methods.kgcoop import KgCoOp
+from methods.maple import MaPLe
+from methods.prograd import ProGrad
+from methods.tcp import TCP
 from methods.teachers import PublishedTeacher
 from refiners.null_refiner import NullRefiner
 from tests.helpers.dassl_checkpoints import class_buffers, head, save, whole_clip
@@ -95,6 +99,71 @@ def test_cocoop(tmp_path):
         meta_reduction=reduction,
     )  # fmt: skip
     check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
+
+
+def test_kgcoop(tmp_path):
+    """The file also holds a bias and a network that the released model never uses."""
+    vectors = vectors_of("kgcoop")
+    width = vectors.constants["text_width"]
+    unused = {"bias_vectors": torch.randn(1, 8), "meta_net.linear1.weight": torch.randn(8, 8)}
+    unused["meta_net.linear1.bias"] = torch.randn(8)
+    state = {"ctx": vectors["after3.ctx"], **unused, **class_buffers(5, width)}
+    path = save(tmp_path, "prompt_learner", state, epoch=100)
+    method = KgCoOp(frozen_clip(vectors), vectors.classes, SEEDS)
+    check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
+    with pytest.raises(ValueError, match="also holds 3 tensors, first 'bias_vectors'"):
+        load(plain(CoOp(frozen_clip(vectors), vectors.classes, SEEDS)), path)
+
+
+@pytest.mark.parametrize("case", ["agree", "conflict"])
+def test_prograd(tmp_path, case):
+    vectors = vectors_of("prograd")
+    ctx = vectors[f"{case}.after3.ctx"]
+    state = {"ctx": ctx, **class_buffers(5, vectors.constants["text_width"])}
+    path = save(tmp_path, "prompt_learner", state, epoch=100)
+    method = ProGrad(frozen_clip(vectors), vectors.classes, SEEDS, num_ctx=len(ctx))
+    check(plain(method), path, vectors.eval_batch(), vectors[f"{case}.eval_after3.logits"])
+
+
+def test_tcp(tmp_path):
+    vectors = vectors_of("tcp")
+    after, c = vectors.prefixed("after3."), vectors.constants
+    state = {"ctx": after["ctx"], **class_buffers(5, c["text_width"])}
+    for layer in (1, 2):
+        for kind in ("weight", "bias"):
+            state[f"meta_net.linear{layer}.{kind}"] = after[f"meta.fc{layer}.{kind}"]
+    path = save(tmp_path, "prompt_learner", state, optimizer=torch.optim.Adam)
+    method = TCP(frozen_clip(vectors), vectors.classes, SEEDS)
+    check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
+
+
+def maple_state(vectors: Vectors) -> dict[str, torch.Tensor]:
+    """The whole model, whose maps are ``proj`` at the input and a list for the later blocks."""
+    after = vectors.prefixed("after3.")
+    state = {"prompt_learner.ctx": after["prompt_text0"], **whole_clip()}
+    for kind in ("weight", "bias"):
+        state[f"prompt_learner.proj.{kind}"] = after[f"couple0.{kind}"]
+    for i in range(1, vectors.constants["depth"]):
+        state[f"prompt_learner.compound_prompts_text.{i - 1}"] = after[f"prompt_text{i}"]
+        for kind in ("weight", "bias"):
+            name = f"prompt_learner.compound_prompt_projections.{i - 1}.{kind}"
+            state[name] = after[f"couple{i}.{kind}"]
+    return state | class_buffers(5, vectors.constants["text_width"], "prompt_learner.")
+
+
+def test_maple(tmp_path):
+    vectors = vectors_of("maple")
+    path = save(tmp_path, "MultiModalPromptLearner", maple_state(vectors), epoch=5)
+    method = MaPLe(frozen_clip(vectors), vectors.classes, SEEDS)
+    check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
+
+
+@pytest.mark.parametrize("settings", [{"depth": 2}, {"coupling": "shared"}])
+def test_maple_of_other_maps_is_refused(tmp_path, settings):
+    vectors = vectors_of("maple")
+    path = save(tmp_path, "MultiModalPromptLearner", maple_state(vectors), epoch=5)
+    with pytest.raises(ValueError, match=r"also holds \d tensors, first 'compound_prompt"):
+        load(plain(MaPLe(frozen_clip(vectors), vectors.classes, SEEDS, **settings)), path)
 
 
 def text_refiner_files(folder: Path, vectors: Vectors) -> Path:

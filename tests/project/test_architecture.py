@@ -65,7 +65,8 @@ MAY_IMPORT = {
 }
 
 DOORS = {
-    "open_clip": ("core/clip/backbone.py", "core/clip/tokenizer.py"),
+    "open_clip": ("core/clip/backbone.py", "core/clip/catalog.py", "core/clip/tokenizer.py"),
+    "timm": ("core/clip/image_towers.py",),
     "torchvision": ("core/clip/torchvision_ops.py",),
     "gin": ("core/config/parse.py",),
     "mlflow": ("experiments/study/tracking.py",),

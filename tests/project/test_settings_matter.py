@@ -75,6 +75,7 @@ CHANGED = {
 """Another value of each parameter, by its name."""
 
 ELSEWHERE = {
+    "ProGrad.num_ctx": "8",
     "FusionAggregation.renormalise": "False",
     "LearnedCache.initial": "'positive'",
     "TaskRes.alpha": "1.0",
@@ -245,7 +246,10 @@ DEAD = [
     ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.temperature = 2.0"),
     ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.projection_scope = 'vector'"),
     ("ProGrad", "ProGrad.ctx_init = 'a photo of'", "ProGrad.ctx_init = 'a_photo  of '"),
-    ("ProGrad", "ProGrad.ctx_init = ''\nProGrad.num_ctx = 1", "ProGrad.class_position = 'middle'"),
+    ("ProGrad", "ProGrad.ctx_init = ''\nProGrad.num_ctx = 1\nProGrad.class_position = 'front'",
+     "ProGrad.class_position = 'middle'"),
+    ("ProGrad", "ProGrad.ctx_init = ''\nProGrad.num_ctx = 1",
+     "ProGrad.projection_scope = 'vector'"),
     ("TCP", "", "TCP.long_context = 'overwrite'"),
     ("TCP", "TCP.ctx_init = 'a photo of'", "TCP.num_ctx = 3"),
     ("TCP", "TCP.num_ctx = 3", "TCP.class_prompt_length = 3"),
