@@ -396,7 +396,9 @@ def test_other_parts_than_the_released_ones_are_refused(tmp_path, parts, message
         load(make_model(make_method("CoOp", shared_tiny_clip()), **parts), path)
 
 
-@pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "IVLP", "PromptSRC", "PromptKD", "SEP"])
+@pytest.mark.parametrize(
+    "name", ["CoOp", "CoCoOp", "IVLP", "PromptSRC", "PromptKD", "SEP", "CoPrompt", "TPT"]
+)
 def test_everything_that_a_published_method_trains_has_a_name(name):
     model = make_model(make_method(name, shared_tiny_clip()), cache="EmaCache")
     names = model.released_names()

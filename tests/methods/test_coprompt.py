@@ -7,11 +7,14 @@ import torch
 
 from core.interfaces import Method
 from core.seeding import Seeds
+from core.train.published_checkpoints import load_published, read_published
 from methods.base import unit
 from methods.coprompt import Bottleneck
+from tests.helpers.dassl_checkpoints import class_buffers, save, whole_clip
 from tests.helpers.tiny_clip import (
     CLASSES,
     batch,
+    logits,
     make_method,
     make_model,
     shared_tiny_clip,
@@ -133,3 +136,26 @@ def test_the_other_view_is_of_the_same_image_and_fresh_in_every_epoch(fresh, sma
                 seen.setdefault(place, []).append(pixels)
     pairs = [views for views in seen.values() if len(views) == 2]
     assert pairs and not any(torch.equal(*views) for views in pairs)
+
+
+def test_a_file_of_the_trainer_is_read(tmp_path):
+    """It holds the whole model, with the frozen one that it is compared with."""
+    trained = make_model(coprompt())
+    training(trained, epochs=1)
+    names, values = trained.released_names(), trained.state_dict()
+    state = {
+        f"prompt_learner.{theirs}" if "adapter" not in theirs else theirs: values[ours]
+        for ours, theirs in names.items()
+    }
+    state |= {**whole_clip(), **class_buffers(5, 32, "prompt_learner.")}
+    state |= {f"model_distill.{name}": value for name, value in whole_clip().items()}
+    path = save(tmp_path, "MultiModalPromptLearner", state, epoch=8)
+    fresh = make_model(coprompt(), seed=7)
+    assert not torch.equal(logits(fresh, batch()), logits(trained, batch()))
+    load_published(
+        fresh,
+        fresh.released_names(),
+        read_published(path),
+        unused=fresh.method.released_unused,
+    )
+    assert torch.equal(logits(fresh, batch()), logits(trained, batch()))
