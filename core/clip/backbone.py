@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from core import mosaic
-from core.clip.frozen import FrozenCLIP
+from core.clip.frozen import FrozenCLIP, TowerlessCLIP
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
 from core.clip.model_names import usual_name
 from core.clip.tokenizer import Tokenizer
@@ -97,6 +97,23 @@ def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
     return model
 
 
+def sized_clip(name: str) -> TowerlessCLIP:
+    """A model of the sizes of an open_clip name without weights, whose towers do not run: to count
+    what a method learns on it. Raises ValueError for an unknown or unsupported name.
+    """
+    config = _native_config(name)
+    with torch.device("meta"):
+        model = build_open_clip(config)
+    model = model.to_empty(device="cpu")
+    for value in model.state_dict().values():
+        value.zero_()
+    return TowerlessCLIP(FrozenCLIP(model, _tokenizer(config), name=name))
+
+
+def _tokenizer(config: Mapping[str, Any]) -> Tokenizer:
+    return Tokenizer(config["text_cfg"].get("context_length", 77))
+
+
 def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     """A frozen backbone, float32 on the CPU. Never downloads; only ``fetch`` does.
 
@@ -133,7 +150,7 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     _load_weights(model, {k: v for k, v in state.items() if k not in OPENAI_SIZES}, str(path))
     _note_unknown(name, config, word, path)
     model.visual.preprocess_cfg = word.normalization
-    tokenizer = Tokenizer(config["text_cfg"].get("context_length", 77))
+    tokenizer = _tokenizer(config)
     return FrozenCLIP(model, tokenizer, name=f"{name}/{weights}")
 
 
