@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
 from core.config import Configurable
-from core.types import Batch, ClassNames, Forward, ImageFeatures, Memory, MethodOutput
+from core.types import Batch, ClassNames, Forward, ImageFeatures, Memory, MethodOutput, Tower
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """A classification loss: logits and targets to a 0-d mean over rows."""
@@ -114,6 +114,13 @@ class Method(nn.Module, Configurable, ABC):
         """
         return ""
 
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        """The towers into whose blocks the method puts something, given its parameters by bare
+        name: deep prompts, fusions. A backbone without a way in is refused before any work.
+        """
+        return frozenset()
+
     def texts_once(self) -> AbstractContextManager[None]:
         """A context in which class texts may be encoded once and kept, for evaluation."""
         return nullcontext()
@@ -142,6 +149,16 @@ class Method(nn.Module, Configurable, ABC):
         epoch, before ``end_epoch``. Counters start anew with it.
         """
         return {}
+
+    def training_state(self) -> Mapping[str, Tensor]:
+        """What later epochs depend on beside parameters, saved buffers and what ``begin_training``
+        makes: sums over epochs, answers that were kept. A training that is resumed starts with
+        ``begin_training`` and then gets this back.
+        """
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``training_state`` returned, of the same run after some epoch."""
 
     def end_epoch(self, epoch: int) -> None:
         """Called after each epoch, counted from 1."""
@@ -189,7 +206,7 @@ class Method(nn.Module, Configurable, ABC):
             local_width=spec.joint_width,
             num_patches=spec.num_patches,
             num_classes=len(self.classes),
-            provides=self.provides,
+            provides=self.provides & spec.support.image_fields,
         )
 
     def image_features(self, batch: Batch) -> ImageFeatures:
@@ -239,6 +256,13 @@ class Refiner(nn.Module, Configurable, ABC):
     def released_names(self) -> Mapping[str, str | None]:
         """As ``Method.released_names``."""
         return {}
+
+    def training_state(self) -> Mapping[str, Tensor]:
+        """As ``Method.training_state``."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """As ``Method.load_training_state``."""
 
     def needs(self) -> frozenset[str]:
         """Image fields that training uses beyond ``pooled``."""

@@ -6,9 +6,12 @@ Frozen dataclasses without behavior beyond what follows from their fields.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Tower = Literal["image", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +30,34 @@ class ClassNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TowerSupport:
+    """What the towers of a backbone can do: the one thing that is compared with what a method or a
+    refiner needs.
+
+    ``image`` and ``text`` say in words what the towers are; ``image_fields`` are the fields of
+    ImageFeatures that there are; ``hooked`` the towers whose blocks deep prompts can enter.
+    ``causal_text`` is False where every token of a text sees all others, so that texts are computed
+    at full length, one by one.
+    """
+
+    image: str = "ViT"
+    text: str = "causal transformer"
+    image_fields: frozenset[str] = frozenset({"pooled", "local", "attention"})
+    hooked: frozenset[Tower] = frozenset(("image", "text"))
+    causal_text: bool = True
+
+
+NATIVE = TowerSupport()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSpec:
     """The dimensions of a backbone.
 
     ``grid`` counts patches (rows, columns); ``fingerprint`` hashes the weights; ``quick_gelu`` is
-    the activation, which cannot be inferred from the weights.
+    the activation, which cannot be inferred from the weights. ``squash`` resizes an evaluated image
+    to the square without keeping its aspect, as SigLIP was trained. ``support`` says which features
+    and which ways into the towers there are.
     """
 
     joint_width: int
@@ -46,6 +72,8 @@ class FeatureSpec:
     image_std: tuple[float, float, float]
     fingerprint: str
     quick_gelu: bool = False
+    squash: bool = False
+    support: TowerSupport = NATIVE
 
     @property
     def num_patches(self) -> int:
@@ -59,7 +87,7 @@ class ImageFeatures:
     ``pooled`` (B, D) is the global feature. ``local`` (B, 1+P, D) are the last block's tokens
     projected like the global one, CLS first. ``attention`` (B, P) is the CLS row of the last
     block's attention, mean over heads, without the CLS column. The last two are None unless
-    requested.
+    requested. What they are for towers that pool by attention: ``core/clip/image_towers.py``.
     """
 
     pooled: Tensor

@@ -11,13 +11,14 @@ from core.clip.deep_prompts import (
     TextPrompts,
     VisionPrompts,
     checked_depth,
+    hooked_by_vision_prompts,
 )
 from core.clip.frozen import FrozenCLIP
 from core.config import NonNegativeInt, PositiveInt, register
 from core.interfaces import LossTerm
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
-from core.types import Batch, ClassNames, ImageFeatures
+from core.types import Batch, ClassNames, ImageFeatures, Tower
 from methods.base import TextMethod, unit
 
 
@@ -100,6 +101,11 @@ class IVLP(TextMethod):
     @classmethod
     def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         return False
+
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        text: set[Tower] = set() if parameters["depth_text"] == 1 else {"text"}
+        return frozenset(text) | hooked_by_vision_prompts(parameters)
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes

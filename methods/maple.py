@@ -17,7 +17,7 @@ from core.config import PositiveInt, register
 from core.interfaces import LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import cross_entropy
-from core.types import Batch, ClassNames, ImageFeatures
+from core.types import Batch, ClassNames, ImageFeatures, Tower
 from methods.base import TextMethod, unit
 
 Coupling = Literal["per_depth", "shared"]
@@ -108,6 +108,11 @@ class MaPLe(TextMethod):
     @classmethod
     def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         return False
+
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        both: tuple[Tower, Tower] = ("image", "text")
+        return frozenset(both[:1] if parameters["depth"] == 1 else both)
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes

@@ -7,7 +7,12 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from core.clip.deep_prompts import PromptDtype, VisionPrompts, checked_depth
+from core.clip.deep_prompts import (
+    PromptDtype,
+    VisionPrompts,
+    checked_depth,
+    hooked_by_vision_prompts,
+)
 from core.clip.frozen import FrozenCLIP
 from core.config import (
     NonNegativeFloat,
@@ -22,7 +27,7 @@ from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import KlReduction, kl_divergence
 from core.train.published_checkpoints import two_layer_names
-from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput
+from core.types import Batch, ClassNames, Forward, ImageFeatures, MethodOutput, Tower
 from methods.base import TextMethod, unit
 from methods.ivlp import released_vision_prompts
 from methods.teachers import Teacher, ZeroShotTeacher
@@ -166,6 +171,10 @@ class PromptKD(TextMethod):
             return not values["ZeroShotTeacher.templates"]
         return bool(teacher != Reference("PublishedTeacher"))
 
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        return hooked_by_vision_prompts(parameters)
+
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes
 
@@ -195,6 +204,17 @@ class PromptKD(TextMethod):
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
         self.known = {}  # another training may have a different list of images
+
+    def training_state(self) -> Mapping[str, Tensor]:
+        """The teacher's logits: in batches of other sizes it would round them differently."""
+        known = self.known.get(self.classes)
+        return {} if known is None else {"rows": known.rows_NC, "known": known.known_N}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        if state:
+            known = self.known.setdefault(self.classes, KnownLogits())
+            device = self.clip.scale.device
+            known.rows_NC, known.known_N = state["rows"].to(device), state["known"].to(device)
 
     def targets(self, batch: Batch) -> Tensor:
         """Teacher logits (B, C); computed once per image of the training list."""

@@ -23,7 +23,7 @@ from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, Positiv
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
-from core.types import Batch, ClassNames, Forward
+from core.types import Batch, ClassNames, Forward, Tower
 from methods.base import TextMethod, unit
 from methods.token_fusion import (
     FusionAxis,
@@ -112,6 +112,8 @@ class SEP(TextMethod):
         prototype_scale: PositiveFloat = 10.0,
     ) -> None:
         super().__init__(clip, classes)
+        for tower in sorted(self.hooked_towers({})):
+            clip.require_hooks(tower)
         text = _fused_layers("text", text_layers, clip.spec.text_depth)
         vision = _fused_layers("vision", vision_layers, clip.spec.vision_depth)
         self.batch_coupled = bool(vision) and "batch" in (selection_scope, fusion_axis)
@@ -148,6 +150,10 @@ class SEP(TextMethod):
     @classmethod
     def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
         return idle_number("SEP", parameters["num_ctx"], parameters["ctx_init"])
+
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        return frozenset(("image", "text"))
 
     @property
     def handmade_CD(self) -> Tensor:

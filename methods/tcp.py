@@ -29,7 +29,7 @@ from core.config import (
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import cross_entropy, text_distance
-from core.types import Batch, ClassNames, Forward
+from core.types import Batch, ClassNames, Forward, Tower
 from methods.base import TextMethod, hand_made_texts, unit
 
 RELEASED_BLOCK = 8
@@ -139,6 +139,10 @@ class TCP(TextMethod):
     @classmethod
     def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
         return idle_number("TCP", parameters["num_ctx"], parameters["ctx_init"])
+
+    @classmethod
+    def hooked_towers(cls, parameters: Mapping[str, Any]) -> frozenset[Tower]:
+        return frozenset(("text",))
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.backbone import shared_clip
-from core.clip.frozen import POOLED, FrozenCLIP, TowerlessCLIP
+from core.clip.frozen import FrozenCLIP, TowerlessCLIP
+from core.clip.image_towers import POOLED
 from core.config import Configurable, PromptTemplate, build, config_from_text, register
 from core.finite import check_finite
 from core.interfaces import Method, Refiner

@@ -75,8 +75,8 @@ class TextRefiner(Refiner):
         self.losses = nn.ModuleDict({name: loss() for name, loss in losses.items()})
         if missing := sorted(self.needs() - source.provides):
             raise ValueError(
-                f"TextRefiner needs the image fields {missing}, which this base method does not "
-                "provide; use @NoCache and @NoLoss, or another base method"
+                f"TextRefiner needs the image fields {missing}, which this base method on this "
+                "backbone does not provide; use @NoCache and @NoLoss, or another of the two"
             )
         for loss in self._terms().values():
             if loss.topk > source.num_patches:

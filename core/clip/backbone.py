@@ -15,6 +15,7 @@ error, and where they say nothing the name decides: with a note unless it has th
 import functools
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from core import mosaic
-from core.clip.frozen import FrozenCLIP, TowerlessCLIP
+from core.clip.catalog import MOSAIC, QUICK, agreed_images, is_timm, model_config, some_tags
+from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
-from core.clip.model_names import usual_name
-from core.clip.tokenizer import Tokenizer
+from core.clip.tokenizer import AnyTokenizer, HubTokenizer, Tokenizer
 from core.clip.transformers_clip import from_transformers, is_transformers
 from core.clip.weights import (
     OPENAI_SIZES,
@@ -41,8 +42,6 @@ from core.store.checksums import file_sha256
 from core.suggestions import did_you_mean
 from core.tensor_files import DOWNLOAD, first_line
 
-MOSAIC = "mosaic"
-QUICK = "-quickgelu"
 HUB_FOLDER = "models--"
 SCALES = (1e-3, 1e4)  # of logits; a trained CLIP has about 100
 MIN_DIGEST = 8  # hex digits of a sha256 in a tag's address
@@ -56,6 +55,8 @@ TRAINING = frozenset(
 )
 UNUSED_PARTS = ("timm_", "hf_")  # of towers that are not native; what names such a tower counts
 FOREIGN = frozenset({"timm_model_name", "hf_model_name", "hf_tokenizer_name"})
+TIMM_HEAD = frozenset({"timm_pool", "timm_proj", "timm_proj_bias"})  # these do, for timm's towers
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TOP_LEVEL = frozenset(
     {
         "embed_dim",
@@ -80,6 +81,9 @@ DEFAULT_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 # What a different size of these tensors implies about the file.
 SIZED_BY = {
     "visual.positional_embedding": "a different image size or patch size",
+    "visual.attnpool.positional_embedding": "a different image size",
+    "visual.trunk.pos_embed": "a different image size or patch size",
+    "text.positional_embedding": "a different context length",
     "positional_embedding": "a different context length",
 }
 
@@ -98,20 +102,17 @@ def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
 
 
 def sized_clip(name: str) -> TowerlessCLIP:
-    """A model of the sizes of an open_clip name without weights, whose towers do not run: to count
+    """A CLIP of the sizes of an open_clip name without weights, whose towers do not run: to count
     what a method learns on it. Raises ValueError for an unknown or unsupported name.
     """
-    config = _native_config(name)
+    config = model_config(name)
     with torch.device("meta"):
         model = build_open_clip(config)
     model = model.to_empty(device="cpu")
     for value in model.state_dict().values():
         value.zero_()
-    return TowerlessCLIP(FrozenCLIP(model, _tokenizer(config), name=name))
-
-
-def _tokenizer(config: Mapping[str, Any]) -> Tokenizer:
-    return Tokenizer(config["text_cfg"].get("context_length", 77))
+    tokenizer = Tokenizer(config["text_cfg"].get("context_length", 77))
+    return TowerlessCLIP(FrozenCLIP(model, tokenizer, name=name))
 
 
 def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
@@ -122,15 +123,15 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     (the shipped file). The clip's ``name`` shows the activation that was used.
 
     Raises ValueError for an unknown name or tag, a file that is missing, damaged or does not fit, a
-    number that is not finite, a tower that is not a native ViT, and an activation that contradicts
-    what is known of the weights, which would silently lower accuracy.
+    number that is not finite, a tower that does not run here (``core/clip/catalog.py``), and an
+    activation that contradicts what is known of the weights, which would silently lower accuracy.
     """
     if name == MOSAIC:
         return _load_mosaic(Path(weights) if weights else mosaic.WEIGHTS_PATH)
-    config = _native_config(name)
+    config = model_config(name)
     if weights is None:
         raise ValueError(
-            f"backbone {name!r} needs weights: a pretrained tag ({_some_tags(name)}) "
+            f"backbone {name!r} needs weights: a pretrained tag ({some_tags(name)}) "
             "or the path to a file"
         )
     source: Mapping[str, Any] | None = None
@@ -142,16 +143,44 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     state = read_state_dict(path)
     word = _about_tag(weights, source) if source is not None else _about_file(name, path, state)
     if is_transformers(state):
-        state = _renamed(path, state, custom_text=bool(config.get("custom_text")))
+        state = _renamed(path, state, config)
+    state = _as_built(state, config)
+    if not word.normalization:
+        word = replace(word, images={**agreed_images(name), **word.images})
     _check_word(name, config, word, path)
     if word.quick_gelu:
         name, config["quick_gelu"] = name.removesuffix(QUICK) + QUICK, True
     model: Any = build_open_clip(config)
     _load_weights(model, {k: v for k, v in state.items() if k not in OPENAI_SIZES}, str(path))
     _note_unknown(name, config, word, path)
-    model.visual.preprocess_cfg = word.normalization
-    tokenizer = _tokenizer(config)
+    model.visual.preprocess_cfg = {**word.normalization, "squash": _squashes(config, word)}
+    tokenizer = _tokenizer(config, path, name, weights)
     return FrozenCLIP(model, tokenizer, name=f"{name}/{weights}")
+
+
+def _tokenizer(config: Mapping[str, Any], path: Path, name: str, weights: str) -> AnyTokenizer:
+    """The tokenizer of a model: CLIP's, or its own, from the folder of the weights or the hub."""
+    text = config["text_cfg"]
+    context_length = text.get("context_length", 77)
+    repository = text.get("hf_tokenizer_name")
+    if repository is None:
+        return Tokenizer(context_length)
+    beside = all((path.parent / file).is_file() for file in TOKENIZER_FILES)
+    files = f"put the files of {repository} ({', '.join(TOKENIZER_FILES)}) beside the weights"
+    if pretrained := not _is_path(name, weights):
+        files = f"fetch it with: {command_line('weights', name, weights)}"
+    return HubTokenizer(
+        path.parent if beside and not pretrained else repository,
+        context_length,
+        vocab_size=text["vocab_size"],
+        settings=text.get("tokenizer_kwargs") or {},
+        way_out=files,
+    )
+
+
+def _squashes(config: Mapping[str, Any], word: MakersWord) -> bool:
+    """Whether images are resized without their aspect: for timm's towers, as their maker says."""
+    return is_timm(config) and word.images.get("resize_mode") == "squash"
 
 
 def _fetched(name: str, tag: str, source: Mapping[str, Any]) -> Path:
@@ -164,16 +193,37 @@ def _fetched(name: str, tag: str, source: Mapping[str, Any]) -> Path:
     return path
 
 
-def _renamed(path: Path, state: dict[str, Tensor], *, custom_text: bool) -> dict[str, Tensor]:
+def _renamed(path: Path, state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """A file of transformers with open_clip's names."""
+    if is_timm(config):
+        raise ValueError(
+            f"weights {path} are in the format of transformers, which is read for CLIP alone; use "
+            "the file of open_clip"
+        )
     try:
-        renamed = from_transformers(state)
+        return from_transformers(state)
     except ValueError as error:
         raise ValueError(f"weights {path} do not fit the model: {error}") from error
-    if not custom_text:
-        return renamed
-    kept = ("visual.", "logit_scale")
-    return {k if k.startswith(kept) else f"text.{k}": v for k, v in renamed.items()}
+
+
+def _as_built(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A state dict with the names and shapes of the model that is built.
+
+    Files from before open_clip had a text tower of its own lack the prefix of its names, a scale
+    may have one dimension too many, and counters of batches may be left out: nothing reads them.
+    """
+    if config.get("custom_text") and "positional_embedding" in state:
+        kept = ("visual.", "logit_")
+        state = {k if k.startswith(kept) else f"text.{k}": v for k, v in state.items()}
+    for name in ("logit_scale", "logit_bias"):
+        if name in state and state[name].numel() == 1 and is_timm(config):
+            state = {**state, name: state[name].reshape(())}
+    counters = {
+        f"{name.removesuffix('running_mean')}{BATCH_COUNTERS}": torch.tensor(0)
+        for name in state
+        if name.endswith("running_mean")
+    }
+    return {**counters, **state}
 
 
 def _about_tag(tag: str, source: Mapping[str, Any]) -> MakersWord:
@@ -263,18 +313,19 @@ def _check_word(name: str, config: Mapping[str, Any], word: MakersWord, path: Pa
 
 def _note_unknown(name: str, config: Mapping[str, Any], word: MakersWord, path: Path) -> None:
     """Say what was assumed, and what is done otherwise than the maker did."""
-    if word.quick_gelu is None and not config.get("quick_gelu"):
+    if word.quick_gelu is None and not config.get("quick_gelu") and not is_timm(config):
         _note(
             f"weights {path}: whether they were trained with quick-GELU is unknown; taken as "
             f"without, as {name!r} says. If with: set experiment.backbone = {name + QUICK!r}; if "
             f"without: put the maker's {OPEN_CLIP_CONFIG} beside the file"
         )
     size = config["vision_cfg"].get("image_size", 224)
-    if other := word.other_preparation(size):
+    squash = _squashes(config, word)
+    if other := word.other_preparation(size, squash=squash):
+        resized = f"to {size}" if squash else f"the shorter side to {size}), cropped to the center"
         _note(
             f"weights {path}: {word.source} prepares images with {other}; here RGB images are "
-            f"resized (bicubic, the shorter side to {size}), cropped to the center, scaled to 0-1 "
-            "and normalized"
+            f"resized (bicubic, {resized}{')' if squash else ''}, scaled to 0-1 and normalized"
         )
 
 
@@ -302,7 +353,8 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str
         one, two = ({**known, **(c.get(part) or {})} for c in (theirs, ours))
         for key in one:
             pair = one[key], two.get(key)
-            if _shaping(key) and _plain(key, pair[0]) != _plain(key, pair[1]):
+            shaping = _shaping(key) or (key in TIMM_HEAD and is_timm(ours))
+            if shaping and _plain(key, pair[0]) != _plain(key, pair[1]):
                 found[f"{part}.{key}"] = pair
     unknown = {k: (v, None) for k, v in theirs.items() if k not in TOP_LEVEL}
     return found | {key: pair for key, pair in unknown.items() if _plain(key, pair[0]) is not None}
@@ -317,6 +369,8 @@ def _plain(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         default = DEFAULT_ARGUMENTS.get(key, {})
         return {k: v for k, v in value.items() if v != default.get(k)} or None
+    if key == "hf_tokenizer_name":  # a copy of the same files may be in many repositories
+        return value is not None
     if isinstance(value, list | tuple):
         return value[0] if value and all(side == value[0] for side in value) else list(value)
     return None if value is False else value
@@ -347,7 +401,7 @@ def pretrained_source(name: str, tag: str) -> dict[str, Any]:
     """
     import open_clip
 
-    quick = bool(_native_config(name).get("quick_gelu", False))
+    quick = bool(model_config(name).get("quick_gelu", False))
     for model in (name, name.removesuffix(QUICK), name + QUICK):
         if not open_clip.pretrained.is_pretrained_cfg(model, tag):
             continue
@@ -361,7 +415,7 @@ def pretrained_source(name: str, tag: str) -> dict[str, Any]:
         return source
     near = did_you_mean(tag, open_clip.list_pretrained_tags_by_model(name))
     raise ValueError(
-        f"backbone {name!r} has no pretrained tag {tag!r}; known tags: {_some_tags(name)}; "
+        f"backbone {name!r} has no pretrained tag {tag!r}; known tags: {some_tags(name)}; "
         f"to use a local file, give its path including the suffix{near}"
     )
 
@@ -370,7 +424,7 @@ def about(name: str, tag: str) -> str:
     """The size of a tag's weights, their origin and their destination, for a message."""
     source = pretrained_source(name, tag)
     with torch.device("meta"):
-        model = build_open_clip(_native_config(name))
+        model = build_open_clip(model_config(name))
     megabytes = 4e-6 * sum(tensor.numel() for tensor in model.state_dict().values())
     origin = source.get("hf_hub") or source.get("url", "")
     return f"about {megabytes:.0f} MB from {origin.rstrip('/')} into {cache_folder(source)}"
@@ -393,7 +447,33 @@ def fetch(name: str, tag: str) -> Path:
                 f"weights {tag!r} of {name!r} cannot be downloaded: {first_line(error)}; "
                 "download the file elsewhere and give its path"
             ) from error
+    if repository := model_config(name)["text_cfg"].get("hf_tokenizer_name"):
+        _fetch_tokenizer(repository)
     return found
+
+
+def write_random_weights(name: str, path: Path) -> None:
+    """Write random weights of a named model to a safetensors file, for measurements of speed."""
+    from safetensors.torch import save_model
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = build_open_clip(model_config(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(path))
+
+
+def _fetch_tokenizer(repository: str) -> None:
+    """Download the files of a tokenizer, small ones, into the hub's cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(repository, allow_patterns=["*token*.json", "*.model", "special*.json"])
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the tokenizer {repository} cannot be downloaded: {first_line(error)}; download its "
+            "files elsewhere, put them beside the weights and give the path of the weights"
+        ) from error
 
 
 def _load_mosaic(path: Path) -> FrozenCLIP:
@@ -429,7 +509,8 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> No
                 f"first {keys[0]!r}{_instead(unknown) if problem == 'lacks' else ''}; check the "
                 "model name"
             )
-    check_real({key: state[key] for key in own}, f"weights {source}")
+    numbers = {key: state[key] for key, value in own.items() if value.is_floating_point()}
+    check_real(numbers, f"weights {source}")
     model.load_state_dict(state)
     _check_scale(model.get_parameter("logit_scale"), source)
 
@@ -450,44 +531,6 @@ def _check_scale(log_scale: Tensor, source: str) -> None:
             f"{what} is {float(scale.max()):.3g}, but a trained CLIP has {smallest} to "
             f"{largest:.0f}: the file is damaged; {DOWNLOAD}"
         )
-
-
-def _native_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of a model with native ViT towers."""
-    import open_clip
-
-    listed = open_clip.list_models()  # open_clip would ask the network for other names
-    config: dict[str, Any] | None = open_clip.get_model_config(name) if name in listed else None
-    if config is None and (base := name.removesuffix(QUICK)) != name and base in listed:
-        config = {**open_clip.get_model_config(base), "quick_gelu": True}
-    if config is None:
-        known = [*listed, MOSAIC]
-        usual = usual_name(name, known)
-        near = f"; did you mean {usual!r}?" if usual else did_you_mean(name, known)
-        raise ValueError(f"unknown backbone {name!r}{near or '; see open_clip.list_models()'}")
-    vision, text = config["vision_cfg"], config["text_cfg"]
-    reasons = {
-        "its image tower comes from timm": "timm_model_name" in vision,
-        "its image tower is a ResNet": isinstance(vision.get("layers"), list),
-        "its text tower comes from Hugging Face": "hf_model_name" in text,
-        "its tokenizer comes from Hugging Face": "hf_tokenizer_name" in text,
-        "it has a caption decoder": "multimodal_cfg" in config,
-    }
-    for reason, applies in reasons.items():
-        if applies:
-            raise ValueError(
-                f"backbone {name!r} is not supported: {reason}; "
-                "use a CLIP with native ViT towers such as ViT-B-16-quickgelu"
-            )
-    return config
-
-
-def _some_tags(name: str) -> str:
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    shown = ", ".join(tags[:8]) + (", ..." if len(tags) > 8 else "")
-    return shown or "none for this model"
 
 
 def _is_path(name: str, weights: str) -> bool:

@@ -48,14 +48,16 @@ def full_block(block: Any, x_BLW: Tensor, *, causal: bool) -> Tensor:
     return finish(block, x_BLW, attended)
 
 
-def row_block(block: Any, x_BLW: Tensor, row_B: Tensor) -> Tensor:
-    """The causal block on one row per sequence: (B, W). Exact if only that row is read later."""
+def row_block(block: Any, x_BLW: Tensor, row_B: Tensor, *, causal: bool = True) -> Tensor:
+    """The block on one row per sequence: (B, W). Exact if only that row is read later."""
     every = torch.arange(len(x_BLW), device=x_BLW.device)
     x_B1W = x_BLW[every, row_B][:, None]
     (query,) = project(block, x_B1W, "q")
     key, value = project(block, x_BLW, "kv")
-    position = torch.arange(x_BLW.shape[1], device=x_BLW.device)
-    visible_B11L = (position <= row_B[:, None])[:, None, None]
+    visible_B11L = None
+    if causal:
+        position = torch.arange(x_BLW.shape[1], device=x_BLW.device)
+        visible_B11L = (position <= row_B[:, None])[:, None, None]
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible_B11L)
     return finish(block, x_B1W, attended)[:, 0]
 
@@ -72,6 +74,11 @@ def first_row_attention(block: Any, x_BLW: Tensor) -> Tensor:
     """Attention weights of row 0 in this block, mean over heads: (B, L); each row sums to 1."""
     (query,) = project(block, x_BLW[:, :1], "q")
     key, _ = project(block, x_BLW, "kv")
-    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+    return first_row_weights(query, key)
+
+
+def first_row_weights(query_BHQE: Tensor, key_BHLE: Tensor) -> Tensor:
+    """Attention weights of the first query, mean over heads: (B, L)."""
+    scores = query_BHQE @ key_BHLE.transpose(-1, -2) / query_BHQE.shape[-1] ** 0.5
     weights: Tensor = scores.softmax(dim=-1)
     return weights.mean(dim=1)[:, 0]

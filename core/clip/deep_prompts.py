@@ -4,8 +4,8 @@ Depth counts blocks: 1 is the input alone, 0 is no prompt at all. Letters: B seq
 N prompt tokens, W tower width, C classes, D joint width.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.hooks import NO_HOOK, TokenHook
 from core.clip.prompts import ContextPrompts
 from core.seeding import Seeds, seeded_normal
-from core.types import ClassNames
+from core.types import ClassNames, Tower
 
 ContextTokens = Literal["first_n", "all"]
 PromptDtype = Literal["parameter", "float16"]
@@ -72,6 +72,8 @@ class VisionPrompts(nn.Module):
         super().__init__()
         self.prompt_dtype = prompt_dtype
         width = clip.spec.vision_width
+        if depth and num_ctx:
+            clip.require_hooks("image")
         self.prompts = nn.ParameterList(
             seeded_normal(num_ctx, width, std=0.02, generator=seeds.generator("vision", layer))
             for layer in range(depth if num_ctx else 0)
@@ -110,6 +112,8 @@ class TextPrompts(nn.Module):
         setting: str = "num_ctx_text",
     ) -> None:
         super().__init__()
+        if depth > 1:
+            clip.require_hooks("text")
         self.prompt_dtype = prompt_dtype
         words = ctx_init.replace("_", " ").strip()
         init_ids = clip.tokenizer.encode(words)
@@ -148,7 +152,8 @@ class TextPrompts(nn.Module):
         """Class texts (C, D), not normalized."""
         first, *later = self.prompts
         deep = [as_used(prompt, self.prompt_dtype) for prompt in later]
-        return self.classes.encode(clip, first, LeadingPrompts([first, *deep]))
+        hook = LeadingPrompts([first, *deep]) if deep else NO_HOOK
+        return self.classes.encode(clip, first, hook)
 
 
 def checked_depth(
@@ -166,6 +171,12 @@ def checked_depth(
             f"blocks; use at most {tower_depth}, or None for the default"
         )
     return depth
+
+
+def hooked_by_vision_prompts(parameters: Mapping[str, Any]) -> frozenset[Tower]:
+    """The tower that a method's vision prompts enter, unless their number or depth is 0."""
+    there = parameters["num_ctx_vision"] and parameters["depth_vision"] != 0
+    return frozenset(("image",)) if there else frozenset()
 
 
 def _generator(seeds: Seeds, layer: int) -> torch.Generator:

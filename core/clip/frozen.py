@@ -1,8 +1,8 @@
-"""The frozen two-tower model: any native-ViT CLIP of open_clip, run by a block loop of our own.
+"""The frozen two-tower model: a CLIP of open_clip whose text tower is run by a block loop of our
+own, and whose image tower is one of ``core/clip/image_towers.py``.
 
-Letters: B images, G prompt groups, C classes, P prefix tokens (P patches in the image tower), S
-suffix tokens, L tokens, W tower width, D joint width. Nothing here is trained; gradients flow to
-the tokens only.
+Letters: B images, G prompt groups, C classes, P prefix tokens, S suffix tokens, L tokens, W tower
+width, D joint width. Nothing here is trained; gradients flow to the tokens only.
 """
 
 import hashlib
@@ -13,30 +13,40 @@ import torch
 from torch import Tensor, nn
 
 from core.clip import blocks, shared_prefix
-from core.clip.hooks import NO_HOOK, TokenHook
-from core.clip.tokenizer import Tokenizer
-from core.types import FeatureSpec, ImageFeatures
+from core.clip.hooks import NO_HOOK, NoHook, TokenHook
+from core.clip.image_towers import POOLED, ImageTower, image_tower
+from core.clip.tokenizer import AnyTokenizer
+from core.program import command_line
+from core.types import FeatureSpec, ImageFeatures, Tower, TowerSupport
 
-POOLED = frozenset({"pooled"})
+# Positions of the text tower whose output is the feature: of the largest id, or a fixed one.
+READ_POSITIONS = ("argmax", "eos", "last", "first")
+EXAMPLE = "ViT-B-16-quickgelu"
+BATCH_COUNTERS = "num_batches_tracked"  # of batch norms; no part of what they compute
 
 
 class FrozenCLIP(nn.Module):
     """A CLIP model that is always in eval mode and never requires grad.
 
-    Wraps ``open_clip.CLIP`` and ``CustomTextCLIP`` with native ViT towers and a causal text tower
-    (Radford et al., ICML 2021, arXiv 2103.00020; Ilharco et al., OpenCLIP, 2021). Raises
-    ValueError, naming the model, for anything else.
+    Wraps ``open_clip.CLIP`` and ``CustomTextCLIP`` with a native text transformer (Radford et al.,
+    ICML 2021, arXiv 2103.00020; Ilharco et al., OpenCLIP, 2021). Raises ValueError, naming the
+    model, for anything else.
+
+    In a causal text tower nothing after a prompt's end token can change it, and what all prompts
+    begin with is computed once. In one that is not (SigLIP), a text is computed alone and at full
+    length. SigLIP's logit bias is left out of all logits: it is the same for every class, so that
+    no softmax, no prediction and no cross-entropy depends on it, and its sigmoid is not used here.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, *, name: str = "model") -> None:
+    def __init__(self, model: Any, tokenizer: AnyTokenizer, *, name: str = "model") -> None:
         super().__init__()
-        _check_supported(model, name)
         self.name = name
         self.tokenizer = tokenizer
         self.visual: Any = model.visual
         self.text: Any = getattr(model, "text", model)
         self.logit_scale: Tensor = model.logit_scale
-        self.spec = _spec(model, self.text)
+        self.image_tower = _checked_tower(model, name)
+        self.spec = _spec(model, self.text, self.image_tower)
         self.requires_grad_(False)
         self.eval()
 
@@ -49,42 +59,55 @@ class FrozenCLIP(nn.Module):
         """The similarity scale exp(logit_scale), shape ()."""
         return self.logit_scale.exp().reshape(())
 
+    @property
+    def causal(self) -> bool:
+        """Whether a token of a text sees only those before it."""
+        return self.spec.support.causal_text
+
+    def require_hooks(self, tower: Tower) -> None:
+        """Raise ValueError, naming the model, where no hook can enter the blocks of a tower."""
+        if tower not in self.spec.support.hooked:
+            raise ValueError(no_hooks(self.name, self.spec.support, tower))
+
     def encode_image(
         self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED
     ) -> ImageFeatures:
         """Features of normalized images; ``need`` names the fields beyond ``pooled``.
 
-        If only ``pooled`` is needed, the last block runs on the CLS row alone, which is exact.
+        Raises ValueError for a hook where the tower has no blocks that it could enter.
         """
-        x = self._embed_image(image_BCHW, hook)
-        *body, last = self.visual.transformer.resblocks
-        for layer, block in enumerate(body):
-            x = blocks.full_block(block, hook.before_block(layer, x), causal=False)
-        x = hook.before_block(len(body), x)
-        attention = None
-        if "attention" in need:
-            attention = blocks.first_row_attention(last, x)[:, 1 : 1 + self.spec.num_patches]
-        if "local" not in need:
-            pooled = self._project_image(blocks.first_row_block(last, x))
-            return ImageFeatures(pooled=pooled, attention=attention)
-        x = blocks.full_block(last, x, causal=False)
-        local = self._project_image(x[:, : 1 + self.spec.num_patches])
-        return ImageFeatures(pooled=local[:, 0], local=local, attention=attention)
+        if not isinstance(hook, NoHook):
+            self.require_hooks("image")
+        return self.image_tower.encode(image_BCHW, hook, need)
+
+    def read_positions(self, ids_CL: Tensor) -> Tensor:
+        """The position (C,) of each tokenized text whose output is the text's feature."""
+        pooling = _text_pooling(self.text)
+        if pooling in ("argmax", "eos"):
+            return ids_CL.argmax(dim=-1)
+        last = ids_CL.shape[1] - 1
+        return torch.full_like(ids_CL[:, 0], last if pooling == "last" else 0)
+
+    def length_read(self, positions_C: Tensor) -> int:
+        """How many tokens of each text can matter to the feature at these positions."""
+        context_length: int = self.spec.context_length
+        return int(positions_C.max()) + 1 if self.causal else context_length
 
     def encode_text(
         self, embedding_CLW: Tensor, eot_C: Tensor, hook: TokenHook = NO_HOOK
     ) -> Tensor:
-        """Text features from token embeddings without positions: (C, D). L may be any length >
-        max(eot).
+        """Text features from token embeddings without positions: (C, D), read at ``eot_C``.
 
-        Attention is causal, so everything after the last EOT may be cut off beforehand.
+        In a causal tower, L may be any length > max(eot): everything after it may be cut off.
         """
+        if not isinstance(hook, NoHook):
+            self.require_hooks("text")
         x = hook.enter(embedding_CLW + self.text.positional_embedding[: embedding_CLW.shape[1]])
         *body, last = self.text.transformer.resblocks
         for layer, block in enumerate(body):
-            x = blocks.full_block(block, hook.before_block(layer, x), causal=True)
+            x = blocks.full_block(block, hook.before_block(layer, x), causal=self.causal)
         x = hook.before_block(len(body), x)
-        return self._project_text(blocks.row_block(last, x, eot_C))
+        return self._project_text(blocks.row_block(last, x, eot_C, causal=self.causal))
 
     def encode_prompts(
         self,
@@ -95,10 +118,13 @@ class FrozenCLIP(nn.Module):
     ) -> Tensor:
         """Text features of every prefix with every suffix: (G, C, D), each prefix computed once.
 
-        Exact, since under causal attention nothing after the prefix can change it. ``eot_C`` counts
-        from the start of the whole prompt. The hook sees the prefix, where deep prompts stand.
-        ``suffix_CSW`` may also be (G, C, S, W).
+        Exact, since under causal attention nothing after the prefix can change it; a tower that is
+        not causal encodes every prompt as a whole. ``eot_C`` counts from the start of the whole
+        prompt. The hook sees the prefix, where deep prompts stand. ``suffix_CSW`` may also be (G,
+        C, S, W).
         """
+        if not self.causal:
+            return self._encode_whole(prefix_GPW, suffix_CSW, eot_C, hook)
         position = self.text.positional_embedding
         num_prefix, num_suffix = prefix_GPW.shape[1], suffix_CSW.shape[-2]
         prefix = hook.enter(prefix_GPW + position[:num_prefix])
@@ -119,23 +145,23 @@ class FrozenCLIP(nn.Module):
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """Features (len(texts), D) of plain texts, not normalized."""
         ids = self.tokenizer(texts).to(self.logit_scale.device)
-        eot = ids.argmax(dim=-1)
+        eot = self.read_positions(ids)
         chunks = [
-            self.encode_text(self.embed_tokens(i[:, : int(e.max()) + 1]), e)
+            self.encode_text(self.embed_tokens(i[:, : self.length_read(e)]), e)
             for i, e in zip(ids.split(batch_size), eot.split(batch_size), strict=True)
         ]
         return torch.cat(chunks)
 
-    def _embed_image(self, image_BCHW: Tensor, hook: TokenHook) -> Tensor:
-        patches_BPW = self.visual.conv1(image_BCHW).flatten(2).transpose(1, 2)
-        cls_B1W = self.visual.class_embedding.expand(len(patches_BPW), 1, -1)
-        x = torch.cat([cls_B1W, patches_BPW], dim=1) + self.visual.positional_embedding
-        normed: Tensor = self.visual.ln_pre(hook.enter(x))
-        return normed
-
-    def _project_image(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.visual.ln_post(x)
-        return normed if self.visual.proj is None else normed @ self.visual.proj
+    def _encode_whole(
+        self, prefix_GPW: Tensor, suffix_CSW: Tensor, eot_C: Tensor, hook: TokenHook
+    ) -> Tensor:
+        """Text features (G, C, D) of every prompt, each one computed alone."""
+        groups, classes = len(prefix_GPW), suffix_CSW.shape[-3]
+        prefix_GCPW = prefix_GPW[:, None].expand(-1, classes, -1, -1)
+        suffix_GCSW = suffix_CSW.expand(groups, *suffix_CSW.shape[-3:])
+        whole = torch.cat([prefix_GCPW, suffix_GCSW], dim=2).flatten(0, 1)
+        text = self.encode_text(whole, eot_C.repeat(groups), hook)
+        return text.reshape(groups, classes, -1)
 
     def _project_text(self, x: Tensor) -> Tensor:
         normed: Tensor = self.text.ln_final(x)
@@ -169,6 +195,8 @@ class TowerlessCLIP(FrozenCLIP):
         self, embedding_CLW: Tensor, eot_C: Tensor, hook: TokenHook = NO_HOOK
     ) -> Tensor:
         """Constant features (C, D)."""
+        if not isinstance(hook, NoHook):
+            self.require_hooks("text")
         return self._constant(len(embedding_CLW))
 
     def encode_prompts(
@@ -179,6 +207,8 @@ class TowerlessCLIP(FrozenCLIP):
         hook: TokenHook = NO_HOOK,
     ) -> Tensor:
         """Constant features (G, C, D)."""
+        if not isinstance(hook, NoHook):
+            self.require_hooks("text")
         return self._constant(len(prefix_GPW), suffix_CSW.shape[-3])
 
     def _constant(self, *shape: int) -> Tensor:
@@ -187,75 +217,119 @@ class TowerlessCLIP(FrozenCLIP):
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 (16 hex digits) of named tensors: names, types, shapes and bytes."""
+    """sha256 (16 hex digits) of named tensors: names, types, shapes and bytes.
+
+    Counters of batches are no part of it: they change nothing, and not every file has them.
+    """
     digest = hashlib.sha256()
-    for name in sorted(tensors):
+    for name in sorted(name for name in tensors if not name.endswith(BATCH_COUNTERS)):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _spec(model: Any, text: Any) -> FeatureSpec:
-    visual = model.visual
-    preprocess: Mapping[str, Any] = getattr(visual, "preprocess_cfg", None) or {}
+def _spec(model: Any, text: Any, tower: ImageTower) -> FeatureSpec:
+    preprocess: Mapping[str, Any] = getattr(model.visual, "preprocess_cfg", None) or {}
     mean = preprocess.get("mean") or (0.48145466, 0.4578275, 0.40821073)
     std = preprocess.get("std") or (0.26862954, 0.26130258, 0.27577711)
-    vision_width = visual.transformer.width
     return FeatureSpec(
-        joint_width=vision_width if visual.proj is None else visual.proj.shape[1],
-        vision_width=vision_width,
-        vision_depth=len(visual.transformer.resblocks),
+        joint_width=_joint_width(text),
+        vision_width=tower.width,
+        vision_depth=tower.depth,
         text_width=text.token_embedding.embedding_dim,
         text_depth=len(text.transformer.resblocks),
         context_length=text.context_length,
-        image_size=tuple(visual.image_size),
-        grid=tuple(visual.grid_size),
+        image_size=tower.image_size,
+        grid=tower.grid,
         image_mean=tuple(mean),
         image_std=tuple(std),
         fingerprint=fingerprint(model.state_dict()),
-        quick_gelu=_has_quick_gelu(visual),
+        quick_gelu=_has_quick_gelu(text),
+        squash=bool(preprocess.get("squash", False)),
+        support=support_of_towers(type(tower), causal=text.attn_mask is not None),
     )
 
 
-def _has_quick_gelu(visual: Any) -> bool:
-    """Checked by class name, because only ``backbone.py`` imports open_clip's models."""
-    block = visual.transformer.resblocks[0]
+def tower_support(model: Any, name: str) -> TowerSupport:
+    """What the towers of one of open_clip's models can do, whatever its weights.
+
+    Raises ValueError, naming the model, where nothing here runs them.
+    """
+    tower = _checked_tower(model, name)
+    return support_of_towers(
+        type(tower), causal=getattr(model, "text", model).attn_mask is not None
+    )
+
+
+def support_of_towers(tower: type[ImageTower], *, causal: bool) -> TowerSupport:
+    """What a kind of image tower and a text tower can do."""
+    ways: dict[Tower, bool] = {"image": tower.hookable, "text": causal}
+    return TowerSupport(
+        image=tower.words,
+        text="causal transformer" if causal else "transformer that is not causal",
+        image_fields=tower.fields,
+        hooked=frozenset(tower for tower, way in ways.items() if way),
+        causal_text=causal,
+    )
+
+
+def way_out() -> str:
+    """What to do about a backbone that cannot be used."""
+    listing = command_line("list", "backbones")
+    return f"use another one, such as {EXAMPLE}; '{listing}' names all"
+
+
+def no_hooks(name: str, support: TowerSupport, tower: Tower) -> str:
+    """Why no deep prompt can enter a tower of a backbone, and the way out."""
+    what = f"a {support.image}" if tower == "image" else f"a {support.text}"
+    return (
+        f"backbone {name!r} has no place for prompts inside its {tower} tower, which is {what}; "
+        f"use a backbone with a native ViT and a causal text tower, such as {EXAMPLE}"
+    )
+
+
+def _has_quick_gelu(text: Any) -> bool:
+    """Checked by class name, because only ``backbone.py`` imports open_clip's models. Of the text
+    tower: a ViT has the same activation, a ResNet and timm's towers have their own.
+    """
+    block = text.transformer.resblocks[0]
     return any(type(layer).__name__ == "QuickGELU" for layer in block.mlp)
 
 
-def _check_supported(model: Any, name: str) -> None:
-    """Raise ValueError unless both towers are native, CLS-pooled and causal."""
+def _joint_width(text: Any) -> int:
+    projection = text.text_projection
+    if projection is None:
+        return int(text.token_embedding.embedding_dim)
+    linear = isinstance(projection, nn.Linear)
+    return int(projection.out_features if linear else projection.shape[1])
+
+
+def _text_pooling(text: Any) -> str:
+    return str(getattr(text, "pool_type", getattr(text, "text_pool_type", "")))
+
+
+def _checked_tower(model: Any, name: str) -> ImageTower:
+    """The image tower. Raises ValueError unless both towers can be run here."""
     visual: Any = getattr(model, "visual", None)
     text: Any = getattr(model, "text", model)
-    problems = {
-        "its image tower is not a native ViT": not hasattr(visual, "positional_embedding")
-        or not hasattr(visual, "conv1")
-        or hasattr(visual, "layer1"),
-        "its text tower is not a native transformer": not hasattr(text, "token_embedding"),
-    }
-    if not any(problems.values()):
-        problems |= {
-            "its image tower pools by attention or average": getattr(visual, "attn_pool", None)
-            is not None
-            or visual.pool_type != "tok"
-            or visual.final_ln_after_pool,
-            "its text tower is not causal": text.attn_mask is None,
-            "its text tower has a CLS token": getattr(text, "cls_emb", None) is not None,
-            "its text tower does not pool at the end token": getattr(
-                text, "pool_type", getattr(text, "text_pool_type", "")
-            )
-            not in ("argmax", "eos"),
-            "its blocks are not the standard ones": not all(
-                isinstance(getattr(block, "attn", None), nn.MultiheadAttention)
-                for tower in (visual, text)
-                for block in tower.transformer.resblocks
-            ),
-            "it adds a logit bias": getattr(model, "logit_bias", None) is not None,
-        }
-    for problem, found in problems.items():
-        if found:
-            raise ValueError(
-                f"backbone {name!r} is not supported: {problem}; "
-                "use a CLIP with native ViT towers such as ViT-B-16-quickgelu"
-            )
+    tower = image_tower(visual)
+    if tower is None:
+        problem = "its image tower is none of a ViT that pools its CLS token, a ResNet and timm's"
+    elif not hasattr(text, "token_embedding"):
+        problem = "its text tower is not a native transformer"
+    elif getattr(text, "cls_emb", None) is not None:
+        problem = "its text tower has a CLS token"
+    elif _text_pooling(text) not in READ_POSITIONS:
+        problem = f"its text tower pools in the way {_text_pooling(text)!r}"
+    elif not all(_is_standard(block) for block in text.transformer.resblocks) or (
+        tower.hookable and not all(_is_standard(b) for b in visual.transformer.resblocks)
+    ):
+        problem = "its blocks are not the standard ones"
+    else:
+        return tower
+    raise ValueError(f"backbone {name!r} is not supported: {problem}; {way_out()}")
+
+
+def _is_standard(block: Any) -> bool:
+    return isinstance(getattr(block, "attn", None), nn.MultiheadAttention)

@@ -58,9 +58,11 @@ class MakersWord:
         }
         return {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in found.items()}
 
-    def other_preparation(self, size: Any) -> str:
+    def other_preparation(self, size: Any, *, squash: bool = False) -> str:
         """How the maker prepares images of a model's size, where that is not what is done here."""
         ours = {**PREPARATION, "size": _side(size), "crop_size": _side(size)}
+        if squash:
+            ours["resize_mode"] = "squash"
         theirs = {k: _side(v) for k in ours if (v := self.images.get(k)) is not None}
         return ", ".join(f"{k} {v!r}" for k, v in theirs.items() if not _same(v, ours[k]))
 

@@ -65,7 +65,8 @@ def placeholder_of(words: str, num_ctx: int) -> str:
 
 
 class ContextPrompts(nn.Module):
-    """Class prompts with N slots for learnable context, cut after the longest end token.
+    """Class prompts with N slots for learnable context, cut after the longest end token where the
+    text tower is causal.
 
     Layouts (Zhou et al., IJCV 2022, arXiv 2109.01134), with h = N // 2::
 
@@ -73,6 +74,7 @@ class ContextPrompts(nn.Module):
         middle : [SOT, ctx[:h], name, ctx[h:], ".", EOT]
         front  : [SOT, name, ctx, ".", EOT]
 
+    SigLIP's tokenizer has no start token and drops the full stop.
     ``placeholder`` is the text that fills the slots when the prompt is tokenized. As in the
     released code, the number of slots is its number of words: further BPE tokens of a placeholder
     word stay as fixed tokens before the name. ``num_ctx`` sets another number of slots, and
@@ -101,14 +103,13 @@ class ContextPrompts(nn.Module):
         names = [name.replace("_", " ") for name in classes.names]
         before, after = _around(placeholder.replace("_", " "), template)
         ids = clip.tokenizer([f"{before}{name}{after}" for name in names]).to(clip.scale.device)
-        eot_C = ids.argmax(dim=-1)
-        ids = ids[:, : max(int(eot_C.max()) + 1, min_length)]
+        eot_C = clip.read_positions(ids)
+        ids = ids[:, : max(clip.length_read(eot_C), min_length)]
         lengths = [len(clip.tokenizer.encode(name)) for name in names]
-        order, slots = _arrange(ids.shape[1], self.num_ctx, lengths, position)
+        start = clip.tokenizer.num_start
+        order, slots = _arrange(ids.shape[1], self.num_ctx, lengths, position, start)
         ids, slots = ids.gather(1, order.to(ids.device)), slots.to(ids.device)
-        self.num_shared = {"end": 1 + self.num_ctx, "middle": 1 + self.num_ctx // 2, "front": 1}[
-            position
-        ]
+        self.num_shared = start + _before_name(self.num_ctx, position)
         self.register_buffer("fixed_CLW", clip.embed_tokens(ids), persistent=False)
         self.register_buffer("slots_CL", slots, persistent=False)
         self.register_buffer("eot_C", eot_C, persistent=False)
@@ -141,6 +142,11 @@ class ContextPrompts(nn.Module):
         return clip.encode_prompts(prefix, suffix, self.eot_C)
 
 
+def _before_name(num_ctx: int, position: ClassPosition) -> int:
+    """How many context tokens stand in front of the name."""
+    return {"end": num_ctx, "middle": num_ctx // 2, "front": 0}[position]
+
+
 def _around(placeholder: str, template: str | None) -> tuple[str, str]:
     """The text before and after the class name."""
     if template is None:
@@ -150,20 +156,24 @@ def _around(placeholder: str, template: str | None) -> tuple[str, str]:
 
 
 def _arrange(
-    length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition
+    length: int, num_ctx: int, name_lengths: list[int], position: ClassPosition, num_start: int
 ) -> tuple[Tensor, Tensor]:
     """For each position of each prompt: its position in the 'end' layout, and its slot or -1.
 
-    Both (C, L) int64. Slots may cover names, or what is behind them.
+    Both (C, L) int64. ``num_start`` tokens stand before everything. Slots may cover names, or what
+    is behind them.
     """
-    before = {"end": num_ctx, "middle": num_ctx // 2, "front": 0}[position]
+    before = _before_name(num_ctx, position)
+    name_start = num_start + num_ctx
     order, slots = [], []
     for name_length in name_lengths:
-        start = 1 + num_ctx
-        name = list(range(start, min(start + name_length, length)))
-        rest = list(range(start + name_length, length))
-        ctx = list(range(1, start))
-        row = [0, *ctx[:before], *name, *ctx[before:], *rest]
+        first = list(range(num_start))
+        ctx = list(range(num_start, name_start))
+        name = list(range(name_start, min(name_start + name_length, length)))
+        rest = list(range(name_start + name_length, length))
+        row = [*first, *ctx[:before], *name, *ctx[before:], *rest]
         order.append(row)
-        slots.append([place - 1 if 1 <= place < start else -1 for place in row])
+        slots.append(
+            [place - num_start if num_start <= place < name_start else -1 for place in row]
+        )
     return torch.tensor(order), torch.tensor(slots)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.program import command_line
 from experiments.cli.console import console, print_json, table
 from experiments.cli.method_table import (
     MATRIX_COLUMNS,
@@ -12,16 +13,19 @@ from experiments.cli.method_table import (
     matrix_table,
     methods_markdown,
 )
-from experiments.cli.options import Json
+from experiments.cli.options import Json, Plugin
 
 PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
 KINDS = {"methods": ("method",), "refiners": ("refiner",), "parts": PARTS}
 TOPICS = (*KINDS, "datasets", "protocols", "configs")
 MATRIX = "matrix"
+SLOW = ("backbones", MATRIX)  # listed when asked for: they take seconds
+DETAILS = ("parameters", "rules", "models")
 
 
 def list_command(
-    topic: Annotated[str, typer.Argument(help=", ".join((*TOPICS, MATRIX)))] = "",
+    topic: Annotated[str, typer.Argument(help=", ".join((*TOPICS, *SLOW)))] = "",
+    plugin: Plugin = None,
     as_json: Json = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help=f"A Markdown table, of methods or the {MATRIX}")
@@ -46,7 +50,7 @@ def list_command(
         print_json(found)
         return
     for name, rows in found.items():
-        keys = [key for key in rows[0] if key not in ("parameters", "rules")]
+        keys = [key for key in rows[0] if key not in DETAILS]
         console().print(table(name, keys, [[row[key] for key in keys] for row in rows]))
         for row in rows if topic else ():
             for parameter in row.get("parameters", ()):
@@ -54,6 +58,10 @@ def list_command(
                 print(f"  {key} = {parameter['default']}  ({parameter['type']})")
             for term, rule in row.get("rules", {}).items():
                 print(f"  {row['name']}: {term}: {rule}")
+            for model in row.get("models", ()):
+                print(f"  {model}: {row['image tower']}, {row['text tower']}")
+    if not topic:
+        print(f"backbones: {command_line('list', 'backbones')}")
 
 
 def _show_matrix(*, as_json: bool, markdown: bool) -> None:
@@ -90,7 +98,36 @@ def listing(topic: str) -> list[dict[str, Any]]:
         from experiments.configs import config_rows
 
         return list(config_rows())
-    raise ValueError(f"unknown topic {topic!r}; topics: {', '.join((*TOPICS, MATRIX))}")
+    if topic == "backbones":
+        return _backbones()
+    raise ValueError(f"unknown topic {topic!r}; topics: {', '.join((*TOPICS, *SLOW))}")
+
+
+def _backbones() -> list[dict[str, Any]]:
+    """The kinds of towers, and the methods that each one leaves out with their default settings."""
+    import experiments.run.registered  # noqa: F401  (fills the registry)
+    from core.clip.catalog import families
+    from core.config import registered_classes
+
+    hooked = {}
+    for entry in registered_classes("method"):
+        defaults = {name: parameter.default for name, parameter in entry.parameters.items()}
+        cls: Any = entry.cls
+        hooked[entry.name] = cls.hooked_towers(defaults)
+    return [
+        {
+            "image tower": support.image,
+            "text tower": support.text,
+            "example": f"{names[0]} ({len(names)} model{'s' * (len(names) > 1)})",
+            "local tokens": "yes" if "local" in support.image_fields else "no",
+            "deep prompts": ", ".join(sorted(support.hooked)) or "none",
+            "methods that do not run": ", ".join(
+                name for name, towers in hooked.items() if towers - support.hooked
+            ),
+            "models": names,
+        }
+        for support, names in families()
+    ]
 
 
 def _registered(kinds: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from core.clip.catalog import check_towers
 from core.config import Config, Reference, lookup
 from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset, Dataset
@@ -186,13 +187,16 @@ def planned(config: Config) -> tuple[Experiment, str]:
 
 
 def _check_method(config: Config, protocol: Protocol) -> None:
-    """Raise ValueError for a method that the protocol, or the images of a batch, do not suit."""
+    """Raise ValueError for a method that the backbone, the protocol, or the images of a batch do
+    not suit.
+    """
     settings: Any = planned(config)[0]
     entry = lookup(settings.method.name)
     method: Any = entry.cls
     values = config.operative(ROOT)
     own = {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
-    protocol.check_closed_set(entry.name, method.closed_set(own))
+    check_towers(entry.name, entry.ask("hooked_towers", own), settings.backbone)
+    protocol.check_closed_set(entry.name, entry.ask("closed_set", own))
     drawn_anew = method.image_input == "pixels" or settings.fresh_views
     needed = 1 if drawn_anew else method.views_per_image
     if method.views_per_image > 1 and settings.num_views < needed:
@@ -241,7 +245,8 @@ def _part_files(config: Config) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in dict.fromkeys(key.partition(".")[0] for key in values):
         own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
-        found |= {f"{name} {path.name}": path for path in lookup(name).cls.input_files(own)}
+        files = lookup(name).ask("input_files", own)
+        found |= {f"{name} {path.name}": path for path in files}
     return {label: path for label, path in found.items() if path.is_file()}
 
 

@@ -225,7 +225,7 @@ def _compare(tokens_BTD: Tensor, memory: Memory) -> dict[str, Tensor]:
 def _pixel_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
     """Pixels of the images, with the request for all fields that the method provides."""
     method = built.model.method
-    scale, need = method.clip.scale, LOCAL_FIELDS & (method.provides | {"pooled"})
+    scale, need = method.clip.scale, LOCAL_FIELDS & (method.output().provides | {"pooled"})
     for start in range(0, len(items), CHUNK):
         chunk = items[start : start + CHUNK]
         pixels = load_pixels(part, chunk, EvalTransform(method.clip.spec))

@@ -73,7 +73,7 @@ def named_files(config: Config) -> Iterator[tuple[str, Path]]:
             yield key, Path(value)
     for name in dict.fromkeys(key.partition(".")[0] for key in values):
         own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
-        yield from ((name, path) for path in lookup(name).cls.input_files(own))
+        yield from ((name, path) for path in lookup(name).ask("input_files", own))
 
 
 def _is_path(weights: str) -> bool:

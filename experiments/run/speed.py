@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.clip.backbone import MOSAIC, load_clip
+from core.clip.backbone import load_clip
+from core.clip.catalog import MOSAIC
 from core.data.catalog import load_dataset
 from core.data.dataset import Dataset
 from core.data.pixels import iter_pixels

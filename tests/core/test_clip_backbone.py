@@ -147,8 +147,11 @@ def test_hooks_reach_the_tower_and_prompt_tokens_are_removed() -> None:
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("RN50", "openai", "ResNet"),
-        ("vit_medium_patch16_gap_256", None, "timm"),
+        ("RN50", None, "needs weights"),
+        ("vit_medium_patch16_gap_256", None, "needs weights"),
+        ("ViT-L-14-CLIPA", None, "'ViT-L-14-CLIPA' .* image tower pools by average"),
+        ("ViT-H-14-worldwide", None, "tokenizer comes from Hugging Face"),
+        ("EVA02-B-16-quickgelu", None, "did you mean 'EVA02-B-16'"),
         ("xlm-roberta-base-ViT-B-32", None, "Hugging Face"),
         ("coca_ViT-B-32", None, "caption decoder"),
         ("ViT-B-61", None, "did you mean"),

@@ -65,10 +65,12 @@ MAY_IMPORT = {
 }
 
 DOORS = {
-    "open_clip": ("core/clip/backbone.py", "core/clip/tokenizer.py"),
+    "open_clip": ("core/clip/backbone.py", "core/clip/catalog.py", "core/clip/tokenizer.py"),
+    "timm": ("core/clip/image_towers.py",),
     "torchvision": ("core/clip/torchvision_ops.py",),
     "gin": ("core/config/parse.py",),
     "mlflow": ("experiments/study/tracking.py",),
+    "wandb": ("experiments/study/wandb_mirror.py",),
     "optuna": ("experiments/search/",),
     "sqlalchemy": ("experiments/search/mirror.py",),
     "ray": ("experiments/workers/",),
@@ -85,7 +87,7 @@ DOORS = {
 }
 
 # Rooms that analysis and the parent process read without torch: the standard library is enough.
-STANDARD_LIBRARY_ONLY = ("core/store/", "core/metrics.py", "core/suggestions.py")
+STANDARD_LIBRARY_ONLY = ("core/store/", "core/source/", "core/metrics.py", "core/suggestions.py")
 
 # The embedded model is stored in half precision; the released deep prompts round to it.
 STORES_HALF = ("core/mosaic/", "core/clip/deep_prompts.py")

@@ -1,0 +1,101 @@
+"""Every method on every family of towers: it trains, or it is refused by name before any work."""
+
+import math
+
+import pytest
+import torch
+
+from core.clip.catalog import check_towers
+from core.clip.frozen import FrozenCLIP, TowerlessCLIP
+from core.clip.tokenizer import HubTokenizer
+from core.config import lookup, registered_classes
+from core.train.checkpoints import learned_state
+from core.types import Batch
+from tests.helpers.hub_tokenizers import stand_in
+from tests.helpers.open_clip_models import FAMILIES, family, register_families
+from tests.helpers.tiny_clip import (
+    CLASSES,
+    OTHER_CLASSES,
+    SETTINGS,
+    make_method,
+    make_model,
+    tokenizer,
+    training,
+)
+
+METHODS = [entry.name for entry in registered_classes("method")]
+TRIED = ["tiny-resnet", "tiny-siglip", "tiny-eva02", "tiny-convnext"]
+HUB = "nobody/tiny-siglip"
+
+
+@pytest.fixture
+def backbone(request, tmp_path, monkeypatch) -> FrozenCLIP:
+    """A family by name; open_clip knows it by that name."""
+    register_families(tmp_path / "configs", monkeypatch)
+    stand_in(monkeypatch, HUB)
+    model, name = family(request.param), request.param
+    text = tokenizer(model.context_length)
+    if name == "tiny-siglip":
+        settings = FAMILIES[name]["text_cfg"]["tokenizer_kwargs"]
+        text = HubTokenizer(
+            HUB, model.context_length, vocab_size=400, settings=settings, way_out=""
+        )
+    with torch.no_grad():
+        getattr(model, "text", model).token_embedding.weight *= 30
+    return FrozenCLIP(model, text, name=name)
+
+
+def batch_for(clip: FrozenCLIP) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(6, 3, *clip.spec.image_size, generator=generator)
+    need = clip.spec.support.image_fields
+    return Batch(labels=torch.arange(6) % 5, pixels=pixels, need=need, index=torch.arange(6))
+
+
+def hooked(name: str) -> frozenset:
+    entry = lookup(name)
+    values = {key: parameter.default for key, parameter in entry.parameters.items()}
+    return entry.cls.hooked_towers(values | SETTINGS.get(name, {}))
+
+
+@pytest.mark.parametrize("backbone", TRIED, indirect=True)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_trains_on_a_family_or_is_refused_by_name(name, backbone):
+    data = batch_for(backbone)
+    if lacking := hooked(name) - backbone.spec.support.hooked:
+        said = f"{name} works inside the .* tower: backbone '{backbone.name}' has no place"
+        with pytest.raises(ValueError, match=said) as caught:
+            check_towers(name, hooked(name), backbone.name)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ValueError, match=f"'{backbone.name}' has no place for prompts"):
+            make_method(name, backbone)(data)
+        assert lacking
+        return
+    check_towers(name, hooked(name), backbone.name)
+    make_method(name, TowerlessCLIP(backbone)).set_classes(OTHER_CLASSES)
+    model = make_model(make_method(name, backbone))
+    before = {name: value.clone() for name, value in learned_state(model).items()}
+    _, log = training(model, epochs=1, data=[data])
+    assert all(math.isfinite(value) for entry in log for value in entry.values())
+    after = learned_state(model)
+    assert not before or any(not torch.equal(before[name], after[name]) for name in before)
+    model.method.set_classes(OTHER_CLASSES)
+    out = model(data)
+    assert out.logits().shape == (6, len(OTHER_CLASSES)) and out.logits().isfinite().all()
+    model.method.set_classes(CLASSES)
+
+
+@pytest.mark.parametrize("backbone", TRIED, indirect=True)
+def test_text_refiner_works_where_there_are_local_tokens(backbone):
+    method = make_method("CoOp", backbone)
+    if "local" not in backbone.spec.support.image_fields:
+        with pytest.raises(ValueError, match=r"needs the image fields \['attention', 'local'\]"):
+            make_model(method, alignment="MlpAlignment")
+        return
+    model = make_model(method, alignment="MlpAlignment")
+    data = batch_for(backbone)
+    slots = model.refiner.memory().slots.clone()
+    _, log = training(model, epochs=1, data=[data])
+    assert {"ce", "semantic", "regularization"} <= set(log[0])
+    assert all(math.isfinite(value) for value in log[0].values())
+    assert not torch.equal(model.refiner.memory().slots, slots)
