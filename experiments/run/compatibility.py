@@ -8,7 +8,15 @@ from typing import Any, get_args
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import MOSAIC, load_clip
-from core.config import REQUIRED, Part, Reference, RegisteredClass, build, registered_classes
+from core.config import (
+    REQUIRED,
+    Config,
+    Part,
+    Reference,
+    RegisteredClass,
+    build,
+    registered_classes,
+)
 from core.interfaces import Method
 from core.seeding import Seeds
 from core.train.objective import Objective
@@ -42,21 +50,19 @@ def compatibility() -> Iterator[Compatibility]:
         method, batch = ready_to_train(entry.name, clip, num_classes=CLASSES, batch_size=BATCH)
         out = method(batch)
         for refiner, slot, part, parts in choices:
+            lines = [f"{refiner}.{slot} = @{part}" for slot, part in parts.items()]
+            config = default_config(entry.name, f"experiment.refiner = @{refiner}", *lines)
             yield Compatibility(
                 method=entry.name,
                 refiner=refiner,
                 slot=slot,
                 part=part,
-                reason=_why_not(method, batch, out, refiner, parts),
+                reason=_why_not(method, batch, out, config),
             )
 
 
-def _why_not(
-    method: Method, batch: Batch, out: Forward, refiner: str, parts: Mapping[str, str]
-) -> str:
-    """The refusal of a refiner with these parts on a method's output, "" if it runs."""
-    lines = [f"{refiner}.{slot} = @{part}" for slot, part in parts.items()]
-    config = default_config(type(method).__name__, f"experiment.refiner = @{refiner}", *lines)
+def _why_not(method: Method, batch: Batch, out: Forward, config: Config) -> str:
+    """The refusal of a configuration's refiner on a method's output, "" if it runs."""
     try:
         settings: Experiment = build(config, "experiment")
         built = settings.refiner(method.output(), Seeds(0).at("refiner"))
