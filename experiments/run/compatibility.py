@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.clip.backbone import MOSAIC, load_clip
+from core.clip.backbone import load_clip
+from core.clip.catalog import MOSAIC
 from core.config import (
     REQUIRED,
     Config,

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from core.clip.backbone import MOSAIC, load_clip
+from core.clip.backbone import load_clip
+from core.clip.catalog import MOSAIC
 from core.config import registered_classes
 from core.seeding import Seeds
 from core.store.atomic import write_atomic
