@@ -1,4 +1,4 @@
-"""Plug-ins on the command line and in configurations, in workers, and where a stored run needs one."""
+"""Plug-ins on the command line, in configurations, in workers, and where a stored run needs one."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ def trained(call, home, tmp_path):
 
 
 def test_train_by_the_name_of_a_preset_beside_the_plugin(trained, home):
-    ((_, record),) = read_records(trained.parent)
+    (record,) = read_records(trained.parent)
     assert record.environment["plugins"].keys() == {str(home)}
     assert record.dataset == "my_paper/squares" and record.status == "finished"
 
@@ -124,7 +124,7 @@ def test_a_preset_of_a_plugin_is_a_preset_by_its_name_and_typed_by_its_path(call
 def test_a_worker_loads_the_plugins_of_the_study(call, home, tmp_path):
     code, _, err = call("grid", "study.gin", "--jobs", "1", "--no-track")
     assert code == 0, err
-    records = {record.variant: record for _, record in read_records(tmp_path / "runs" / "pulled")}
+    records = {record.variant: record for record in read_records(tmp_path / "runs" / "pulled")}
     assert len(records) == 3
     assert all(set(r.environment["plugins"]) == {str(home)} for r in records.values())
     code, out, _ = call("grid", "study.gin", "--dry-run")
@@ -138,7 +138,7 @@ def test_a_run_made_here_knows_its_plugins(call, trained):
     code, out, err = call("evaluate", trained, "--json")
     assert code == 0, err
     scores = {row["target"]: row["correct"] for row in json.loads(out)}
-    ((_, record),) = read_records(trained.parent)
+    (record,) = read_records(trained.parent)
     assert scores == {e.target: list(e.correct) for e in record.evaluations}
 
 
@@ -230,7 +230,7 @@ def test_check_plugin_says_what_is_wrong_and_why(call, tmp_path):
         ("Doubled", "names its source", "must name 'Source:' with a year"),
         ("Doubled", "output", "text must have unit rows"),
         ("Doubled", "evaluation changes no state and repeats", "other logits the second time"),
-        ("Forgets", "evaluation is batch invariant and stateless", "evaluation changes"),
+        ("Forgets", "evaluation is batch invariant and stateless", "a prediction depends"),
         ("mine/none", "is read as data check does", "the images are gone"),
         ("wrong.gin", "can be read", "did you mean 'num_ctx'"),
     ]:
