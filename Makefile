@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow test-faults error-rates mosaic-results lint clean
+.PHONY: setup demo test test-slow test-faults error-rates mosaic-results gpu-check lint clean
 
 setup: $(READY)
 
@@ -48,6 +48,10 @@ mosaic-results: setup
 	for study in $(MOSAIC_STUDIES); do $(RUN) main.py grid $$study || exit 1; done
 	$(RUN) main.py search search_text_refiner --control
 	$(RUN) -m tests.helpers.mosaic_results_page
+
+# Every method on a GPU as on the CPU, its speed there, and a small study; under four minutes.
+gpu-check: setup
+	$(RUN) main.py gpu-check
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 SCRIPT = "refinelab"
+PREFIX = __name__.removesuffix("core.program")
+"""What stands before the names of our packages: nothing in a checkout, ``refinelab.`` elsewhere."""
 
 
 def command_line(*words: object) -> str:

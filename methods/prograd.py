@@ -161,9 +161,10 @@ def project(
     """A gradient without the part of it that opposes the guide, and the cosine of the two, 0 where
     one is 0; ``axes`` are those of one vector.
     """
-    along = guide / guide.norm(dim=axes, keepdim=True)
+    along = guide / torch.linalg.vector_norm(guide, dim=axes, keepdim=True)
     component = (gradient * along).sum(dim=axes, keepdim=True)
-    cosine = (component / gradient.norm(dim=axes, keepdim=True)).nan_to_num(nan=0.0)
+    length = torch.linalg.vector_norm(gradient, dim=axes, keepdim=True)
+    cosine = (component / length).nan_to_num(nan=0.0)
     opposed = torch.where(cosine < 0, strength * component, 0.0) * along
     return gradient - opposed.nan_to_num(nan=0.0), cosine
 

@@ -163,8 +163,8 @@ class TCP(TextMethod):
             hidden_CH = hidden_CH.relu()
         else:
             hidden_CH = hidden_CH * (1.702 * hidden_CH).sigmoid()
-        tokens: Tensor = self.fc2(hidden_CH)
-        return tokens.unflatten(-1, (self.class_prompt_length, -1))
+        flat: Tensor = self.fc2(hidden_CH)
+        return flat.reshape(len(flat), self.class_prompt_length, -1)
 
     def encode(self) -> Tensor:
         """Class texts (C, D), not normalized."""

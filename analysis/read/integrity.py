@@ -25,7 +25,8 @@ SAW_TEST = re.compile(r"(?<![a-z])(oracle|test)(?![a-z])", re.IGNORECASE)
 class Provenance(NamedTuple):
     """Where a score comes from: its cell, the version of the code, the fingerprint of the split.
 
-    An unknown version or fingerprint is "".
+    An unknown version or fingerprint is "". ``other_code`` says why the code is not that of most
+    scores, where more is known of it than a version.
     """
 
     variant: str
@@ -33,6 +34,7 @@ class Provenance(NamedTuple):
     seed: int | None
     code: str
     data: str
+    other_code: str = ""
 
 
 def refuse_best_of(texts: Iterable[str], where: str) -> None:
@@ -58,14 +60,16 @@ def reasons_to_exclude(
     One code version is used, that of most scores (of the baseline where two are even), unless
     ``allow_mixed``. On one (dataset, seed) all scores share the split of the baseline, or of most.
     """
-    codes = Counter(o.code for o in provenance if o.code)
+    codes = Counter(o.code for o in provenance if o.code and not o.other_code)
     own = {o.code for o in provenance if o.variant == baseline}
     main = max(codes, key=lambda code: (codes[code], code in own, code), default="")
     splits = _splits(provenance, baseline)
     reasons = []
     for score in provenance:
         expected = splits[score.dataset, score.seed]
-        if score.code and score.code != main and not allow_mixed:
+        if score.other_code and not allow_mixed:
+            reasons.append(score.other_code)
+        elif score.code and score.code != main and not allow_mixed:
             reasons.append(
                 f"code version {score.code}, while most runs have {main}; rerun it, or report with "
                 "--allow-mixed"

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.read.cells import CellResult, read_cells
+from analysis.read.code_versions import code_versions, num_unrecorded
 from analysis.read.integrity import EXCLUDED, Provenance, exclusion_problems, reasons_to_exclude
 from analysis.read.provenance import split_provenance
 from analysis.read.results import (
@@ -27,6 +28,8 @@ from core.store.run_facts import is_own, own_scores, own_target, short_counts, t
 
 TARGETS = {"all": "accuracy"}
 """Metrics that are not called as the classes that they are measured on."""
+CODE = ("commit", "dirty", "plugins.")
+"""What the environment says of the code, of no interest where the code itself is compared."""
 
 
 def load_study(
@@ -35,19 +38,20 @@ def load_study(
     """Results of a study folder: ``study.json`` says what was planned, the records what was run.
 
     A cell without a record is missing; a failed or diverged run is named and never averaged; a run
-    of another code version or another split than its peers is excluded and named. Raises
-    ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
-    a study without a finished run.
+    of other code or another split than its peers is excluded and named. Raises ValueError for a
+    broken manifest, a record that contradicts it, a variant that mixes regimes, or a study without
+    a finished run.
     """
     manifest = read_manifest(study_dir)
     cells = read_cells(study_dir, manifest)
     finished = _finished(study_dir, cells)
     variants = manifest.variant_names
-    used, excluded = _comparable(finished, baseline or manifest.baseline, allow_mixed=allow_mixed)
+    judge = baseline or manifest.baseline
+    kept, excluded = _comparable(study_dir, finished, judge, allow_mixed=allow_mixed)
+    used = [cell for cell, _ in kept]
     frame, datasets, notes, by_target = _scores(used, manifest.datasets)
-    frame, provenance = split_provenance(frame, used, [_provenance(c) for c in used])
-    curve = {point(n): n for n in sorted({c.shots for c in cells if c.shots is not None})}
-    inert, partly = _inert(cells)
+    frame, provenance = split_provenance(frame, used, [origin for _, origin in kept])
+    curve, (inert, partly) = _curve(cells), _inert(cells)
     results = Results(
         name=manifest.study,
         frame=frame,
@@ -59,7 +63,7 @@ def load_study(
         baseline=manifest.baseline,
         references=manifest.references,
         problems=(*_problems(cells), *excluded),
-        notes=(*notes, *partly, *_record_notes(study_dir, cells)),
+        notes=(*notes, *partly, *_record_notes(study_dir, cells), *_mixed_notes(kept)),
         inert=inert,
         aliases=_aliases(cells, variants, manifest.baseline),
         settings=_settings(finished),
@@ -77,6 +81,11 @@ def load_study(
         runs=_runs(cells, used),
     )
     return with_choices(results, baseline=baseline)
+
+
+def _curve(cells: Sequence[CellResult]) -> dict[str, int]:
+    """The points of a few-shot curve, by name."""
+    return {point(n): n for n in sorted({c.shots for c in cells if c.shots is not None})}
 
 
 def _finished(study_dir: Path, cells: Sequence[CellResult]) -> list[CellResult]:
@@ -187,8 +196,9 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
         yield f"runs in the folder but not in the manifest are not used ({len(extra)}): {names}"
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     yield from _foreign_files(study_dir, finished)
+    compared = all(c.record.code for c in finished if c.record)
     for key, values in _environment(finished).items():
-        if len(values) > 1:
+        if len(values) > 1 and not (compared and key.startswith(CODE)):
             yield f"the runs differ in {key}: {', '.join(values)}"
     yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
     yield from _shot_notes(finished)
@@ -326,22 +336,40 @@ def _status(cell: CellResult, *, used: bool) -> str:
 
 
 def _comparable(
-    finished: Sequence[CellResult], baseline: str, *, allow_mixed: bool
-) -> tuple[list[CellResult], list[Problem]]:
+    study_dir: Path, finished: Sequence[CellResult], baseline: str, *, allow_mixed: bool
+) -> tuple[list[tuple[CellResult, Provenance]], list[Problem]]:
     """The cells whose scores may stand in one table, and the others as problems."""
-    provenance = [_provenance(c) for c in finished]
-    reasons = reasons_to_exclude(provenance, baseline=baseline, allow_mixed=allow_mixed)
-    kept = [c for c, reason in zip(finished, reasons, strict=True) if not reason]
-    return kept, exclusion_problems(provenance, reasons)
+    origins = _provenance(study_dir, finished, baseline)
+    reasons = reasons_to_exclude(origins, baseline=baseline, allow_mixed=allow_mixed)
+    kept = [(c, o) for c, o, why in zip(finished, origins, reasons, strict=True) if not why]
+    return kept, exclusion_problems(origins, reasons)
 
 
-def _provenance(cell: CellResult) -> Provenance:
-    assert cell.record is not None
-    environment = cell.record.environment
-    code = str(environment.get("commit") or "")
-    code += " with changes" if code and environment.get("dirty") else ""
-    data = str(cell.record.fingerprints.get("dataset", ""))
-    return Provenance(cell.variant, cell.dataset, cell.seed, code, data)
+def _provenance(study_dir: Path, finished: Sequence[CellResult], baseline: str) -> list[Provenance]:
+    """Where the score of every cell comes from."""
+    code = code_versions(study_dir, finished, baseline)
+    return [
+        Provenance(
+            variant=c.variant,
+            dataset=c.dataset,
+            seed=c.seed,
+            code=version,
+            data=str(c.record.fingerprints.get("dataset", "")) if c.record else "",
+            other_code=reason,
+        )
+        for c, version, reason in zip(finished, code.versions, code.reasons, strict=True)
+    ]
+
+
+def _mixed_notes(kept: Sequence[tuple[CellResult, Provenance]]) -> Iterable[str]:
+    """What a reader should know of the code of the runs that are used."""
+    if mixed := sum(bool(origin.other_code) for _, origin in kept):
+        yield f"runs of different code stand together (--allow-mixed): {mixed} of {len(kept)}"
+    if unknown := num_unrecorded([cell for cell, _ in kept]):
+        yield (
+            f"{unknown} of {len(kept)} runs were made by a version of RefineLab that did not "
+            "record their code: whether it is that of the others is not checked"
+        )
 
 
 def _costs(finished: Sequence[CellResult], variants: Sequence[str]) -> pd.DataFrame:

@@ -438,6 +438,17 @@ def fetch(name: str, tag: str) -> Path:
     return found
 
 
+def write_random_weights(name: str, path: Path) -> None:
+    """Write random weights of a named model to a safetensors file, for measurements of speed."""
+    from safetensors.torch import save_model
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = build_open_clip(model_config(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(path))
+
+
 def _fetch_tokenizer(repository: str) -> None:
     """Download the files of a tokenizer, small ones, into the hub's cache."""
     from huggingface_hub import snapshot_download

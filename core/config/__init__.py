@@ -7,12 +7,14 @@ or ``config_from_text``; a ``Config`` becomes objects by ``build``.
 
 from core.config.build import Factory, build
 from core.config.config import Config, config_from_text, load_config
-from core.config.library import ConfigLibrary
+from core.config.library import ConfigLibrary, PresetPath
+from core.config.parse import Plugins
 from core.config.registry import (
     REQUIRED,
     Configurable,
     Parameter,
     RegisteredClass,
+    forget_class,
     isolated_registry,
     lookup,
     parameter_help,
@@ -51,8 +53,10 @@ __all__ = [
     "OneSlot",
     "Parameter",
     "Part",
+    "Plugins",
     "PositiveFloat",
     "PositiveInt",
+    "PresetPath",
     "Probability",
     "PromptTemplate",
     "Reference",
@@ -60,6 +64,7 @@ __all__ = [
     "Value",
     "build",
     "config_from_text",
+    "forget_class",
     "format_value",
     "isolated_registry",
     "load_config",

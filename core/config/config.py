@@ -16,7 +16,14 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from core.config.library import ConfigLibrary
-from core.config.parse import Binding, read_file, read_overrides, read_text, resolve
+from core.config.parse import (
+    Binding,
+    LoadPlugins,
+    read_file,
+    read_overrides,
+    read_text,
+    resolve,
+)
 from core.config.registry import (
     Parameter,
     RegisteredClass,
@@ -45,10 +52,15 @@ MOST_SIMPLIFICATIONS = 100
 
 @dataclass(frozen=True)
 class Config:
-    """Checked bindings and the source of each. Two are equal if their bindings are."""
+    """Checked bindings and the source of each. Two are equal if their bindings are.
+
+    ``_included`` are the keys that come from an included file or a preset: a person may not know
+    them, and those of a class that is not plugged in may be dropped.
+    """
 
     _bindings: dict[str, Value]
     _sources: dict[str, str] = field(compare=False)
+    _included: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def bindings(self) -> Mapping[str, Value]:
@@ -71,6 +83,7 @@ class Config:
         return Config(
             self._bindings | {key: _checked(binding) for key, binding in added.items()},
             self._sources | dict.fromkeys(added, source),
+            self._included - added.keys(),
         )
 
     def without(self, keys: Iterable[str]) -> "Config":
@@ -79,6 +92,7 @@ class Config:
         return Config(
             {key: value for key, value in self._bindings.items() if key in left},
             {key: source for key, source in self._sources.items() if key in left},
+            self._included & left,
         )
 
     def operative(self, root: str) -> dict[str, Value]:
@@ -133,6 +147,24 @@ class Config:
         read = reached.keys() - _idle(reached)
         return tuple(sorted(self._bindings.keys() - read))
 
+    def unplugged(self, roots: Sequence[str]) -> frozenset[str]:
+        """The bindings that an included file or a preset has for parts that are not plugged in:
+        without effect, and nobody typed them.
+        """
+        unreached = self._included - self._reached(roots).keys()
+        return frozenset(key for key in unreached if not _is_root(key.rpartition(".")[0]))
+
+    def unplugged_notes(self, keys: Iterable[str], roots: Sequence[str]) -> list[str]:
+        """A line for every class whose ``unplugged`` bindings are dropped."""
+        reached = self._reached(roots)
+        dropped: dict[str, list[str]] = {}
+        for key in sorted(keys):
+            dropped.setdefault(key.rpartition(".")[0], []).append(f"{key} ({self._sources[key]})")
+        return [
+            f"{self._why_unused(name, reached, ())}: dropped {', '.join(bindings)}"
+            for name, bindings in dropped.items()
+        ]
+
     def _reached(self, roots: Sequence[str]) -> dict[str, Value | Required]:
         return {key: v for root in roots for key, v in _reach(root, self._bindings).items()}
 
@@ -173,7 +205,10 @@ class Config:
 
 
 def load_config(
-    path: Path | str, overrides: Sequence[str] = (), library: ConfigLibrary | None = None
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    library: ConfigLibrary | None = None,
+    load_plugins: LoadPlugins | None = None,
 ) -> Config:
     """The checked configuration of a file, what it includes, and overrides on top.
 
@@ -181,14 +216,13 @@ def load_config(
 
     An override is ``Class.parameter=value``, or ``name=value`` for a macro of the files; its value
     is in gin's syntax, and bare words stand for text if the parameter accepts text. The classes
-    that the file names must already be registered, that is, imported. Nothing in a file is
-    executed.
+    that the file names must already be registered, that is, imported, or are registered by the
+    plug-ins that it names and ``load_plugins`` loads. Nothing in a file is executed.
 
     Raises ValueError, with file and line, for any error.
     """
-    return _config(
-        resolve([*read_file(path, library), *read_overrides(overrides, _takes_text)]).values()
-    )
+    bindings = read_file(path, library, load_plugins)
+    return _config(resolve([*bindings, *read_overrides(overrides, _takes_text)]).values())
 
 
 def config_from_text(text: str, name: str = "configuration") -> Config:
@@ -206,6 +240,7 @@ def _config(bindings: Iterable[Binding]) -> Config:
     return Config(
         {key: _checked(binding) for key, binding in found.items()},
         {key: binding.source for key, binding in found.items()},
+        frozenset(key for key, binding in found.items() if binding.included),
     )
 
 
@@ -237,6 +272,11 @@ def _parameter_of(key: str) -> Parameter:
     near = did_you_mean(parameter, entry.parameters) or did_you_mean_key(parameter)
     known = ", ".join(entry.parameters) or "(none)"
     raise ValueError(f"{name} has no parameter {parameter!r}; its parameters: {known}{near}")
+
+
+def _is_root(name: str) -> bool:
+    """Whether a class is what a command builds, such as a grid, and no part of anything."""
+    return lookup(name).kind == name
 
 
 def _is_permission(key: str) -> bool:
@@ -296,16 +336,17 @@ def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
     simpler = dict(values)
     for name in sorted({key.split(".")[0] for key in values} | set(_referred(values))):
         entry = lookup(name)
-        result = entry.cls.simplify(_own(entry, simpler))
+        result = entry.ask("simplify", _own(entry, simpler))
         if isinstance(result, Reference):
             assert name != root, f"{name}.simplify cannot replace the root"
             old = Reference(name)
             simpler = {k: replace_reference(v, old, result) for k, v in simpler.items()}
         else:
-            changed = {f"{name}.{parameter}": value for parameter, value in result.items()}
+            own = "simplify" in vars(entry.cls)  # an inherited one may know further parameters
+            changed = {f"{name}.{p}": v for p, v in result.items() if own or p in entry.parameters}
             source = f"{name}.simplify"
             simpler |= {k: _checked(Binding(k, v, source)) for k, v in changed.items()}
-        below = entry.cls.simplify_below(simpler)
+        below = entry.ask("simplify_below", simpler)
         simpler |= {k: _checked(Binding(k, v, f"{name}.simplify_below")) for k, v in below.items()}
     return simpler
 
@@ -317,7 +358,7 @@ def _idle(reached: Mapping[str, Value | Required]) -> dict[str, str]:
         entry = lookup(name)
         own = {parameter: reached[f"{name}.{parameter}"] for parameter in entry.parameters}
         if not any(isinstance(value, Required) for value in own.values()):
-            reasons = entry.cls.idle(own, reached)
+            reasons = entry.ask("idle", own, reached)
             found |= {f"{name}.{parameter}": why for parameter, why in reasons.items()}
     return found
 

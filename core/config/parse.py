@@ -15,12 +15,13 @@ from typing import Any
 
 from gin import config_parser
 
-from core.config.library import ConfigLibrary
+from core.config.library import ConfigLibrary, PresetPath
 from core.config.registry import did_you_mean_key
 from core.config.value_types import Reference, shortened
 from core.suggestions import did_you_mean
 
 OVERRIDE = "--set"
+PLUGINS = "plugins"
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 DEEPEST_NESTING = 50
 BARE_WORD = re.compile(r"[\w./~:+-][^'\"\[\](){}@%\n]*")
@@ -42,11 +43,14 @@ class Macro:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One ``key = value`` as written. A key without a dot defines a macro."""
+    """One ``key = value`` as written. A key without a dot defines a macro. ``included`` says that
+    it comes from an included file or a preset, and not from what a person typed.
+    """
 
     key: str
     value: object
     source: str
+    included: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,20 @@ class Include:
 
     path: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """One ``plugins = ('file.py', ...)`` as written: code that registers further classes."""
+
+    names: tuple[str, ...]
+    source: str
+
+
+LoadPlugins = Callable[[Plugins, Path], Sequence[Path]]
+"""Loads the plug-ins that a file in this folder names; returns the folders of their presets."""
+
+Statement = Binding | Include | Plugins
 
 
 class _RefusedError(SyntaxError):
@@ -109,13 +127,14 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
 
 def read_text(
     text: str, name: str, *, packages: tuple[str, ...] = (), resolved: bool = False
-) -> list[Binding | Include]:
+) -> list[Statement]:
     """The statements of one text. ``name`` is its name in messages.
 
     Raises ValueError for invalid syntax, scopes, imports from outside ``packages``, an include
-    below a binding, a key that is bound twice, and, in a ``resolved`` text, any include or import.
+    below a binding, a key that is bound twice, and, in a ``resolved`` text, any include, import or
+    plug-in.
     """
-    statements: list[Binding | Include] = []
+    statements: list[Statement] = []
     bound: dict[str, str] = {}
     for raw in _raw_statements(text, name):
         source = f"{name}:{raw.location.line_num}"
@@ -124,6 +143,9 @@ def read_text(
             if binding.key in bound:
                 first = bound[binding.key]
                 raise ValueError(f"{source}: {binding.key} is already bound at {first}; keep one")
+            if binding.key == PLUGINS:
+                statements.append(_plugins(binding, resolved=resolved))
+                continue
             bound[binding.key] = source
             statements.append(binding)
         elif isinstance(raw, config_parser.BlockDeclaration):
@@ -197,33 +219,81 @@ def _binding(raw: config_parser.BindingStatement, source: str) -> Binding:
     return Binding(key, raw.value, source)
 
 
-def read_file(path: Path | str, library: ConfigLibrary | None = None) -> list[Binding]:
+def _plugins(binding: Binding, *, resolved: bool) -> Plugins:
+    """The plug-ins that a file names. Raises ValueError for anything but texts."""
+    if resolved:
+        raise ValueError(
+            f"{binding.source}: a resolved configuration must not name plug-ins, which are code; "
+            "give them with --plugin"
+        )
+    names = (binding.value,) if isinstance(binding.value, str) else binding.value
+    if not isinstance(names, tuple | list) or not all(isinstance(n, str) and n for n in names):
+        raise ValueError(
+            f"{binding.source}: {PLUGINS} must be texts, such as ('my_paper/method.py',), "
+            f"got {shortened(repr(binding.value))}"
+        )
+    return Plugins(tuple(names), binding.source)
+
+
+def read_file(
+    path: Path | str,
+    library: ConfigLibrary | None = None,
+    load_plugins: LoadPlugins | None = None,
+) -> list[Binding]:
     """The bindings of a file and its includes; of two with the same key, the later one wins.
 
     An include is looked up beside the file that names it, then in the library. A file that is
     included several times is read once, at the first, so that it cannot undo changes made by
-    another file in between.
+    another file in between. The plug-ins of a file are loaded before its includes are looked up.
     """
-    file = _find(str(path), Path(), "", library)
-    return list(_read_includes_first(file, library, chain=(), done=set()))
+    file = path if isinstance(path, PresetPath) else _find(str(path), Path(), "", library)
+    return list(_Reader(library, load_plugins).includes_first(file, chain=()))
 
 
-def _read_includes_first(
-    file: Path, library: ConfigLibrary | None, chain: tuple[Path, ...], done: set[Path]
-) -> Iterator[Binding]:
-    chain = (*chain, file)
-    done.add(file.resolve())
-    packages = library.packages if library else ()
-    for statement in read_text(_content(file), _shown(file), packages=packages):
-        if isinstance(statement, Binding):
-            yield statement
-            continue
-        included = _find(statement.path, file.parent, f"{statement.source}: ", library)
+class _Reader:
+    """Reads one file and what it includes, each once; plug-ins add to the library on the way."""
+
+    def __init__(self, library: ConfigLibrary | None, load_plugins: LoadPlugins | None) -> None:
+        self.library = library
+        self.load_plugins = load_plugins
+        self.done: set[Path] = set()
+
+    def includes_first(self, file: Path, chain: tuple[Path, ...]) -> Iterator[Binding]:
+        included = bool(chain) or self._is_preset(file)
+        chain = (*chain, file)
+        self.done.add(file.resolve())
+        packages = self.library.packages if self.library else ()
+        statements = read_text(_content(file), _shown(file), packages=packages)
+        for statement in statements:
+            if isinstance(statement, Plugins):
+                self._load(statement, file.parent)
+        for statement in statements:
+            if isinstance(statement, Binding):
+                yield replace(statement, included=included)
+            elif isinstance(statement, Include):
+                yield from self._include(statement, chain)
+
+    def _include(self, statement: Include, chain: tuple[Path, ...]) -> Iterator[Binding]:
+        prefix = f"{statement.source}: "
+        included = _find(statement.path, chain[-1].parent, prefix, self.library)
         if included.resolve() in {above.resolve() for above in chain}:
             circle = " -> ".join(_shown(link) for link in (*chain, included))
-            raise ValueError(f"{statement.source}: the includes form a circle: {circle}")
-        if included.resolve() not in done:
-            yield from _read_includes_first(included, library, chain, done)
+            raise ValueError(f"{prefix}the includes form a circle: {circle}")
+        if included.resolve() not in self.done:
+            yield from self.includes_first(included, chain)
+
+    def _is_preset(self, file: Path) -> bool:
+        """Whether a file is shipped, or was found by its name."""
+        if isinstance(file, PresetPath) or self.library is None:
+            return isinstance(file, PresetPath)
+        return file.resolve().is_relative_to(self.library.folder.resolve())
+
+    def _load(self, plugins: Plugins, folder: Path) -> None:
+        if self.load_plugins is None:
+            raise ValueError(f"{plugins.source}: plug-ins cannot be named here; give --plugin")
+        folders = self.load_plugins(plugins, folder)
+        if self.library is not None:
+            self.library = self.library.with_folders(folders)
 
 
 def _find(path: str, folder: Path, prefix: str, library: ConfigLibrary | None) -> Path:
@@ -271,6 +341,8 @@ def read_overrides(overrides: Sequence[str], accepts_text: Callable[[str], bool]
 
 def _read_override(text: str, accepts_text: Callable[[str], bool]) -> Binding:
     key, equals, value = (piece.strip() for piece in text.partition("="))
+    if key == PLUGINS:
+        raise ValueError(f"{OVERRIDE} {text!r}: plug-ins are given with --plugin")
     if not equals or not KEY.fullmatch(key) or "\n" in value:
         raise ValueError(f"{OVERRIDE} {text!r}: write {OVERRIDE} Class.parameter=value")
     try:

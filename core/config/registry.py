@@ -104,6 +104,20 @@ class RegisteredClass:
     reference: str
     parameters: Mapping[str, Parameter]
 
+    def ask(self, hook: str, values: Mapping[str, Any], *more: Any) -> Any:
+        """What a hook of the class says, such as ``idle``, given its parameters.
+
+        A hook may be inherited from a class with parameters that this one does not have: it cannot
+        say anything then, and the default of the interface is the answer.
+        """
+        try:
+            return getattr(self.cls, hook)(values, *more)
+        except KeyError as error:
+            first = next(base for base in reversed(self.cls.__mro__) if hook in vars(base))
+            if hook in vars(self.cls) or error.args[0] in values:
+                raise
+            return vars(first)[hook].__get__(None, self.cls)(values, *more)
+
 
 _REGISTRY: dict[str, RegisteredClass] = {}
 
@@ -234,7 +248,9 @@ def lookup(name: str, kind: str | None = None) -> RegisteredClass:
         problem = f"there is no {kind or 'class'} {name!r}"
     if near and kind is None:
         raise ValueError(f"{problem}{near}")
-    raise ValueError(f"{problem}; choose one of: {', '.join(names) or '(none registered)'}{near}")
+    own = "" if near or entry is not None else "; a class of your own needs --plugin PATH"
+    known = ", ".join(names) or "(none registered)"
+    raise ValueError(f"{problem}; choose one of: {known}{near}{own}")
 
 
 def did_you_mean_key(parameter: str) -> str:
@@ -252,6 +268,11 @@ def parameter_help(entry: RegisteredClass) -> list[tuple[str, str, str]]:
         (name, type_text(parameter.annotation), format_value(parameter.default))
         for name, parameter in entry.parameters.items()
     ]
+
+
+def forget_class(name: str) -> None:
+    """Undo ``register``, for a plug-in that cannot be loaded as a whole."""
+    _REGISTRY.pop(name, None)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
-"""Datasets by name: one of the fifteen benchmarks, or ``<family>/<rest>``. A new family is one
-loader in ``_FAMILIES``.
+"""Datasets by name: one of the fifteen benchmarks, ``<family>/<rest>``, or one that a plug-in has
+registered. A new family is one loader in ``_FAMILIES``.
 """
 
+import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from core import mosaic
 from core.data.benchmarks.definitions import BENCHMARKS, Benchmark
@@ -30,6 +33,55 @@ class ReadOptions:
 
 
 _Loader = Callable[[str, ReadOptions], Dataset]
+DatasetLoader = Callable[[ReadOptions], Dataset]
+L = TypeVar("L", bound=DatasetLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredDataset:
+    """A dataset outside this package: its name, its loader, and a line of help."""
+
+    name: str
+    load: DatasetLoader
+    summary: str
+
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
+_REGISTERED: dict[str, RegisteredDataset] = {}
+
+
+def register_dataset(name: str) -> Callable[[L], L]:
+    """A decorator: the function reads the dataset of this name, such as ``my_paper/birds``.
+
+    It is called with ``ReadOptions`` and returns a ``Dataset`` of the same name. The first line of
+    its docstring is the line of help. Raises ValueError for a name that is taken, or that is not
+    words of letters, digits, ``_``, ``.`` and ``-``, separated by ``/``.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name a dataset: use words of letters, digits, _, . and -, separated "
+            "by /, such as 'my_paper/birds'"
+        )
+    taken = {known.casefold() for known, _ in dataset_names()}
+    if name.casefold() in taken or name.casefold().partition("/")[0] in _FAMILIES:
+        raise ValueError(f"the dataset {name!r} is already registered: give it another name")
+
+    def add(load: L) -> L:
+        summary = inspect.cleandoc(load.__doc__ or "").partition("\n")[0]
+        _REGISTERED[name] = RegisteredDataset(name, load, summary)
+        return load
+
+    return add
+
+
+def registered_datasets() -> list[RegisteredDataset]:
+    """The datasets that ``register_dataset`` has added, by name."""
+    return [_REGISTERED[name] for name in sorted(_REGISTERED)]
+
+
+def forget_dataset(name: str) -> None:
+    """Undo ``register_dataset``."""
+    _REGISTERED.pop(name, None)
 
 
 def load_dataset(
@@ -47,6 +99,7 @@ def load_dataset(
       absent; ``cache_dir`` keeps an index of their folders and a copy of the split.
     * ``mosaic/<set>``: rendered by the embedded benchmark; ``cache_dir`` keeps the images.
     * ``sklearn/digits``: handwritten digits that come with scikit-learn.
+    * a name of ``register_dataset``: whatever its function returns.
     * ``folder/<path>``: a tree on disk, absolute or below ``root`` (below the working folder
       without one); ``fractions`` and ``split_seed`` split a plain ``class/image`` tree.
 
@@ -56,15 +109,17 @@ def load_dataset(
     if name in BENCHMARKS:
         place = data_root(root)
         return read_benchmark(name, root=place, cache_dir=cache_dir, split_seed=split_seed).dataset
-    family, _, rest = name.partition("/")
-    if family not in _FAMILIES or not rest:
-        raise ValueError(_unknown(given, root))
     options = ReadOptions(
         root=root,
         cache_dir=cache_dir,
         fractions=fractions or SplitFractions(),
         split_seed=split_seed,
     )
+    if name in _REGISTERED:
+        return _load_registered(_REGISTERED[name], options)
+    family, _, rest = name.partition("/")
+    if family not in _FAMILIES or not rest:
+        raise ValueError(_unknown(given, root))
     return _FAMILIES[family](rest, options)
 
 
@@ -73,6 +128,7 @@ def dataset_names() -> list[tuple[str, str]]:
     return [
         *((f"mosaic/{name}", "embedded benchmark, rendered on demand") for name in mosaic.DATASETS),
         *((name, _summary(row)) for name, row in BENCHMARKS.items()),
+        *((found.name, found.summary) for found in registered_datasets()),
         (DIGITS, "1797 real handwritten digits of 8 x 8 pixels, 10 classes; nothing to download"),
         (
             "folder/<path>",
@@ -113,6 +169,17 @@ def _tree_of(name: str, root: Path | None) -> str:
             return canonical_name(f"{FOLDER}/{place / path}", root)
     like_a_path = path.is_absolute() or rest.startswith(("./", "../")) or rest != name
     return f"{FOLDER}/{rest}" if like_a_path else ""
+
+
+def _load_registered(found: RegisteredDataset, options: ReadOptions) -> Dataset:
+    dataset = found.load(options)
+    if not isinstance(dataset, Dataset) or dataset.name != found.name:
+        named = dataset.name if isinstance(dataset, Dataset) else type(dataset).__name__
+        raise ValueError(
+            f"the function that reads the dataset {found.name!r} must return a Dataset of this "
+            f"name, got {named!r}"
+        )
+    return dataset
 
 
 def _load_mosaic(rest: str, options: ReadOptions) -> Dataset:

@@ -8,10 +8,25 @@ checked.
 from pathlib import Path
 
 from core.store.checksums import file_sha256
-from core.store.names import CONFIG_NAME, CORRECT_NAME, EPOCHS_NAME, PREDICTIONS_NAME, SHOTS_NAME
+from core.store.names import (
+    CODE_NAME,
+    CONFIG_NAME,
+    CORRECT_NAME,
+    EPOCHS_NAME,
+    OPERATIVE_NAME,
+    PREDICTIONS_NAME,
+    SHOTS_NAME,
+)
 from core.store.record import RunRecord
 
-FILES = (SHOTS_NAME, EPOCHS_NAME, CORRECT_NAME, PREDICTIONS_NAME)
+FILES = (
+    CODE_NAME,
+    OPERATIVE_NAME,
+    SHOTS_NAME,
+    EPOCHS_NAME,
+    CORRECT_NAME,
+    PREDICTIONS_NAME,
+)
 
 
 def file_checksums(run_dir: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ integers, correct and total per class, and every accuracy is derived from them, 
 results are exactly equal. A record carries a digest of its content: a changed digit is noticed.
 
 Schema version 1, of RefineLab 0.1, had no digest; its records are read, and their counts checked.
+Versions 1 and 2 did not record the code of a run: whether it is still the same is not checked.
 """
 
 import json
@@ -27,7 +28,7 @@ from core.store.documents import (
 )
 from core.store.names import RECORD_NAME
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FIRST_WITH_DIGEST = 2
 STATUSES = ("finished", "diverged", "failed")
 
@@ -106,7 +107,11 @@ class RunRecord:
     learned or the record is older; ``files_sha256`` has those of the run's other files by name
     (``core.store.own_files``), and is empty where the record is older. ``drawn_per_class`` counts
     the training images of each trained class: fewer than ``shots`` where a class has no more.
-    ``shared_images`` counts the test images that training also saw.
+    ``shared_images`` counts the test images that training also saw. ``code`` has the hash of the
+    source of every class plugged in, with all that it calls, by "module:Class", and that of the
+    code which every run passes through; it is empty where the record is older.
+    ``stopped_epoch`` is the last epoch that was trained where early stopping ended training before
+    its budget, else None.
     """
 
     identity: str
@@ -131,6 +136,8 @@ class RunRecord:
     weights_sha256: str = ""
     drawn_per_class: tuple[int, ...] = ()
     shared_images: int = 0
+    code: Mapping[str, str] = field(default_factory=dict)
+    stopped_epoch: int | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -139,12 +146,14 @@ class RunRecord:
         for name in _TEXTS:
             if not isinstance(value := getattr(self, name), str):
                 raise ValueError(f"{name} must be a text, got {value!r}")
-        hashes = dict(self.files_sha256)
-        if not all(isinstance(text, str) for pair in hashes.items() for text in pair):
-            raise ValueError(f"files_sha256 must be texts by name, got {hashes!r}")
+        for name in ("files_sha256", "code"):
+            hashes = dict(getattr(self, name))
+            if not all(isinstance(text, str) for pair in hashes.items() for text in pair):
+                raise ValueError(f"{name} must be texts by name, got {hashes!r}")
         counts = {"shots": self.shots, "shared_images": self.shared_images}
         counts |= {} if self.seed is None else {"seed": self.seed}
-        counts |= {} if self.selected_epoch is None else {"selected_epoch": self.selected_epoch}
+        epochs = {"selected_epoch": self.selected_epoch, "stopped_epoch": self.stopped_epoch}
+        counts |= {name: epoch for name, epoch in epochs.items() if epoch is not None}
         counts |= {f"drawn_per_class[{i}]": count for i, count in enumerate(self.drawn_per_class)}
         for name, value in counts.items():
             if type(value) is not int or value < 0:
@@ -243,6 +252,15 @@ def rename_record(study_dir: Path, identity: str, suffix: str) -> Path:
     target = path.with_name(f"{RECORD_NAME}{suffix}")
     os.replace(path, target)
     return target
+
+
+def set_aside(study_dir: Path, identity: str, suffix: str) -> Path:
+    """``rename_record`` that never replaces an earlier record of that name: it counts them."""
+    run_dir, number = study_dir / identity, 1
+    while (run_dir / f"{RECORD_NAME}{suffix}").exists():
+        number += 1
+        suffix = f"{suffix.split('-')[0]}-{number}"
+    return rename_record(study_dir, identity, suffix)
 
 
 def record_paths(study_dir: Path) -> list[Path]:

@@ -6,6 +6,7 @@ refiner can affect them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
-from core.data.transforms import EvalTransform, TrainTransform, Transform, Views
+from core.data.transforms import CROP_SCALE, EvalTransform, TrainTransform, Transform, Views
 from core.derived_seeds import derive_seed
 from core.seeding import Seeds
 from core.types import Batch, ImageFeatures
@@ -144,13 +145,14 @@ class FeatureSource(ImageSource):
         labels = _labels(items)
         for index in _indices(len(items), order).split(batch_size):
             chunk = features[index].to(self.device, self.dtype)
-            on_device = index.to(self.device)
-            yield Batch(labels=labels[index].to(self.device), features=chunk, index=on_device)
+            on_device = _sent(index, self.device)
+            known = _sent(labels[index], self.device)
+            yield Batch(labels=known, features=chunk, index=on_device)
 
 
 class FeatureBatches(TrainingBatches):
     """Rows of cached features; with several views, each image uses a random one per epoch, and its
-    further views in a batch are the next ones.
+    further views in a batch are the next ones. ``every_image`` comes with all of them.
     """
 
     def __init__(
@@ -171,6 +173,11 @@ class FeatureBatches(TrainingBatches):
         self.num_views = len(views)
         self.features = views[0] if len(views) == 1 else _stack(views)
 
+    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
+        whole = copy(self)
+        whole.views_per_image = max(self.views_per_image, self.num_views)
+        return super(FeatureBatches, whole).every_image(seeds)
+
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
         view = torch.zeros_like(index)
         if self.num_views > 1:
@@ -183,8 +190,8 @@ class FeatureBatches(TrainingBatches):
 
     def _rows(self, index: Tensor, view: Tensor) -> Batch:
         """One view of each of these images."""
-        row = (view * self.num_images + index).to(self.device)
-        index = index.to(self.device)
+        row = _sent(view * self.num_images + index, self.device)
+        index = _sent(index, self.device)
         return Batch(
             labels=self.labels[index], features=self.features[row], need=self.need, index=index
         )
@@ -193,7 +200,8 @@ class FeatureBatches(TrainingBatches):
 class PixelSource(ImageSource):
     """Normalized pixels, newly augmented in every epoch, for methods that change the image tower.
 
-    ``crop_scale`` bounds the fraction of the area that an augmented crop covers.
+    ``crop_scale`` bounds the fraction of the area that an augmented crop covers; ``augmentation``
+    replaces the published crop and flip.
     """
 
     def __init__(
@@ -202,10 +210,11 @@ class PixelSource(ImageSource):
         device: torch.device,
         dtype: torch.dtype,
         *,
-        crop_scale: tuple[float, float] = (0.08, 1.0),
+        crop_scale: tuple[float, float] = CROP_SCALE,
+        augmentation: Transform | None = None,
     ) -> None:
         self.clip, self.device, self.dtype = clip, device, dtype
-        self.augmentation = TrainTransform(clip.spec, crop_scale)
+        self.augmentation: Transform = augmentation or TrainTransform(clip.spec, crop_scale)
 
     def training(
         self,
@@ -248,8 +257,8 @@ class PixelSource(ImageSource):
         self, pixels_BVCHW: Tensor, labels_B: Tensor, index_B: Tensor, need: frozenset[str]
     ) -> Batch:
         """A batch of the first view of each image, with the others as its views."""
-        labels, index = labels_B.to(self.device), index_B.to(self.device)
-        pixels = pixels_BVCHW.to(self.device, self.dtype).unbind(dim=1)
+        labels, index = _sent(labels_B, self.device), _sent(index_B, self.device)
+        pixels = _sent(pixels_BVCHW, self.device, self.dtype).unbind(dim=1)
         first, *others = (
             Batch(labels=labels, pixels=view.contiguous(), need=need, index=index)
             for view in pixels
@@ -317,6 +326,11 @@ class PixelBatches(TrainingBatches):
 def _indices(number: int, order: Sequence[int] | None) -> Tensor:
     """Positions 0 to N - 1 in their order or another one: (N,) int64."""
     return torch.arange(number) if order is None else torch.tensor(order, dtype=torch.int64)
+
+
+def _sent(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """The tensor on a device. The host goes on at once: what it sends is never changed later."""
+    return tensor.to(device, dtype or tensor.dtype, non_blocking=True)
 
 
 def _labels(items: Sequence[Item]) -> Tensor:

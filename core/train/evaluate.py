@@ -62,7 +62,7 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
     finite, level = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.bool)]
     places = [torch.zeros(0, dtype=torch.int64)]
     with model.method.texts_once():
-        for batch, out in _outputs(model, batches):
+        for batch, out in outputs(model, batches):
             logits_BC = out.logits()
             best_B1 = logits_BC.argmax(dim=-1, keepdim=True)
             finite.append(logits_BC.sum(dim=-1).isfinite())  # only if every logit is
@@ -95,7 +95,7 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
     return Predictions(*given)
 
 
-def _outputs(model: RefinedMethod, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Forward]]:
+def outputs(model: RefinedMethod, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Forward]]:
     """Every batch with what the model says of it, adapted to it first where the method adapts."""
     method = model.method
     method.reset_adaptation()

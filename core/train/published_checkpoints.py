@@ -1,11 +1,11 @@
 """Loading checkpoints of the released trainers into the methods of this suite.
 
-CoOp, CoCoOp, IVLP, PromptSRC, PromptKD, SEP and TextRefiner are trainers of Dassl (Zhou et al.,
-Domain Adaptive Ensemble Learning, TIP 2021, arXiv 2003.07325). It writes one torch file per epoch
-and registered model, ``OUTPUT/<registered name>/model.pth.tar-<epoch>``, holding ``state_dict``,
-``epoch``, ``optimizer``, ``scheduler`` and ``val_result``; TextRefiner adds ``memory_item`` to the
-file of its memory. Methods, refiners and parts declare how these files name their tensors
-(``released_names``).
+CoOp and what followed it, such as KgCoOp, MaPLe and TextRefiner, are trainers of Dassl (Zhou et
+al., Domain Adaptive Ensemble Learning, TIP 2021, arXiv 2003.07325). It writes one torch file per
+epoch and registered model, ``OUTPUT/<registered name>/model.pth.tar-<epoch>``, holding
+``state_dict``, ``epoch``, ``optimizer``, ``scheduler`` and ``val_result``; TextRefiner adds
+``memory_item`` to the file of its memory. Methods, refiners and parts declare how these files name
+their tensors (``released_names``).
 """
 
 import re

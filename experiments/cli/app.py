@@ -14,15 +14,18 @@ from typing import Any
 
 import typer
 
+from core.program import PREFIX
 from core.store.secrets import without_secrets
 from core.store.storage import describe_os_error
 from core.streams import guarded_streams, one_line
 from experiments.cli.bench import bench_command
+from experiments.cli.check_plugin import check_plugin_command
 from experiments.cli.data import data_app
 from experiments.cli.diff import diff_command
 from experiments.cli.doctor import doctor_command
 from experiments.cli.evaluate import evaluate_command
 from experiments.cli.export import export_command
+from experiments.cli.gpu_check import gpu_check_command
 from experiments.cli.grid import grid_command
 from experiments.cli.import_checkpoint import import_command
 from experiments.cli.inspect import inspect_command
@@ -60,7 +63,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_command,
     "weights": weights_command,
     "verify": verify_command,
+    "check-plugin": check_plugin_command,
     "bench": bench_command,
+    "gpu-check": gpu_check_command,
     "doctor": doctor_command,
     "pretrain": pretrain_command,
 }
@@ -100,7 +105,7 @@ NOTES = NoteHandler(logging.WARNING)
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
     for package in ("core", "experiments", "methods"):
-        logging.getLogger(package).addHandler(NOTES)  # adding it again changes nothing
+        logging.getLogger(PREFIX + package).addHandler(NOTES)  # again: changes nothing
     with guarded_streams(), listening():
         try:
             return _run(sys.argv[1:])

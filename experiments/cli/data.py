@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments.cli.console import console, print_json, table
-from experiments.cli.options import RUNS, Json, Runs, Set, cache_dir, make_runtime
+from experiments.cli.options import RUNS, Json, Plugin, Runs, Set, cache_dir, make_runtime
 
 DEFAULT_CONFIG = "mosaic"  # whose other settings do not concern the data
 
@@ -35,7 +35,7 @@ Fractions = Annotated[
 
 
 @data_app.command("list")
-def data_list(as_json: Json = False) -> None:
+def data_list(plugin: Plugin = None, as_json: Json = False) -> None:
     """List the datasets that can be read."""
     from core.data.catalog import dataset_names
 
@@ -71,6 +71,7 @@ def data_check(
         bool,
         typer.Option("--content", help="Also find training images among test images by content"),
     ] = False,
+    plugin: Plugin = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -217,6 +218,7 @@ def data_shots(
         typer.Option("--first-run", help="Draw as the published run that creates the split does"),
     ] = False,
     root: Root = None,
+    plugin: Plugin = None,
     runs: Runs = RUNS,
 ) -> None:
     """Write the images of a few-shot draw to a file for experiment.shots_file."""
@@ -248,6 +250,7 @@ def data_export(
     split_seed: SplitSeed = 0,
     split_fractions: Fractions = None,
     root: Root = None,
+    plugin: Plugin = None,
     runs: Runs = RUNS,
 ) -> None:
     """Write a dataset as image files with a split file, in the CoOp folder layout."""

@@ -14,6 +14,7 @@ from experiments.cli.options import (
     DataRoot,
     Device,
     Json,
+    Plugin,
     Runs,
     make_runtime,
 )
@@ -23,6 +24,7 @@ def evaluate_command(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run")],
     dataset: Annotated[str, typer.Option(help="Dataset; default: the run's own")] = "",
     classes: Annotated[str, typer.Option(help="all, base or new; default: the protocol's")] = "",
+    plugin: Plugin = None,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
@@ -33,10 +35,13 @@ def evaluate_command(
     """Score a finished run again, on its own classes or on another dataset, without retraining."""
     from experiments.run.outside_files import check_named_files
     from experiments.run.standalone import rescore_run
+    from experiments.run.stored_plugins import load_stored_plugins
 
     runtime = make_runtime(runs, data_root, device)
+    edited = load_stored_plugins(run_dir, runtime.cache_dir, allow_changed=allow_changed)
     check_named_files(run_dir, runtime, allow_outside=allow_outside)
-    scores, changes = rescore_run(run_dir, dataset, classes, runtime, allow_changed=allow_changed)
+    scores, others = rescore_run(run_dir, dataset, classes, runtime, allow_changed=allow_changed)
+    changes = (*edited, *others)
     if as_json:
         keys = ("target", "dataset", "classes", "accuracy", "correct", "total")
         changed = {"changed": changes} if changes else {}

@@ -11,18 +11,22 @@ from core.program import command_line, same_command
 from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
+    MLFLOW,
     RUNS,
     Config,
     DataRoot,
     Device,
     Jobs,
     JobSeconds,
+    NoTrack,
+    Plugin,
     Runs,
     Set,
     SilentSeconds,
     StealLock,
     Track,
     make_runtime,
+    track_choice,
 )
 from experiments.run.runtime import Runtime
 
@@ -30,6 +34,7 @@ from experiments.run.runtime import Runtime
 def grid_command(
     config: Config,
     overrides: Set = None,
+    plugin: Plugin = None,
     jobs: Jobs = -1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan without running anything")
@@ -39,7 +44,8 @@ def grid_command(
     ] = False,
     job_seconds: JobSeconds = None,
     silent_seconds: SilentSeconds = None,
-    track: Track = True,
+    track: Track = MLFLOW,
+    no_track: NoTrack = False,
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
@@ -56,10 +62,10 @@ def grid_command(
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
-    from experiments.study.tracking import MlflowTracker, NullTracker
+    from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
 
-    runtime = make_runtime(runs, data_root, device)
+    runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
     check_limits(jobs, job_seconds, silent_seconds)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     given = read_config_file(config_path(config), overrides or [])
@@ -78,7 +84,7 @@ def grid_command(
         study_dir,
         make_executor(jobs, study_dir, job_seconds=job_seconds, silent_seconds=silent_seconds),
         runtime=runtime,
-        tracker=MlflowTracker(study_dir) if track else NullTracker(),
+        tracker=make_tracker(study_dir, mirrors),
         progress=make_progress(),
         retry_failed=retry_failed,
         steal_lock=steal_lock,
@@ -90,6 +96,7 @@ def grid_command(
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     """Print a ``Plan``: cells, inert and duplicate ones, what is done, and the time."""
     from core.machine import available_cores
+    from experiments.run.stale import counted, stale_line
     from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
 
@@ -101,13 +108,16 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     screen.print(table(f"grid {plan.grid.study}", columns, rows))
     for note in sorted({f"{c.variant}: {c.note}" for c in plan.cells if c.note}):
         screen.print(f"  {note}", markup=False)
+    for number, change in counted(found.stale.values()):
+        screen.print(stale_line(number, change), markup=False)
+    stale = f", {len(found.stale)} of them stale" if found.stale else ""
     time = UNKNOWN
     if found.seconds is not None:
         time = f"about {duration(found.seconds)} with {workers} jobs"
     print(
         f"{found.cells} cells, {found.runs} runs ({found.repeated} cells repeat another): "
         f"{found.done} done, {found.failed} failed, {found.diverged} diverged, "
-        f"{found.to_do} left; time: {time}"
+        f"{found.to_do} left{stale}; time: {time}"
     )
     if found.change is not None:
         print(found.change)

@@ -11,6 +11,7 @@ from experiments.cli.options import (
     AllowOutside,
     DataRoot,
     Device,
+    Plugin,
     Runs,
     make_runtime,
 )
@@ -24,6 +25,7 @@ def inspect_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; default: inspect in the run folder")
     ] = None,
+    plugin: Plugin = None,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
@@ -35,9 +37,11 @@ def inspect_command(
     from core.store.names import INSPECTION_NAME
     from experiments.run.inspection import inspect_run, read_finished
     from experiments.run.outside_files import check_named_files
+    from experiments.run.stored_plugins import load_stored_plugins
 
     read_finished(run_dir)
     runtime = make_runtime(runs, data_root, device)
+    load_stored_plugins(run_dir, runtime.cache_dir, allow_changed=allow_changed)
     check_named_files(run_dir, runtime, allow_outside=allow_outside)
     folder = out or run_dir / INSPECTION_NAME
     if folder.exists() and not folder.is_dir():

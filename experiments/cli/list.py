@@ -6,7 +6,7 @@ import typer
 
 from core.program import command_line
 from experiments.cli.console import console, print_json, table
-from experiments.cli.options import Json
+from experiments.cli.options import Json, Plugin
 
 PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
 KINDS = {"methods": ("method",), "refiners": ("refiner",), "parts": PARTS}
@@ -17,6 +17,7 @@ DETAILS = ("parameters", "rules", "models")
 
 def list_command(
     topic: Annotated[str, typer.Argument(help=", ".join((*TOPICS, *SLOW)))] = "",
+    plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """List what a configuration can name: methods, refiners, parts, datasets, protocols, ..."""
@@ -75,8 +76,7 @@ def _backbones() -> list[dict[str, Any]]:
     hooked = {}
     for entry in registered_classes("method"):
         defaults = {name: parameter.default for name, parameter in entry.parameters.items()}
-        cls: Any = entry.cls
-        hooked[entry.name] = cls.hooked_towers(defaults)
+        hooked[entry.name] = entry.ask("hooked_towers", defaults)
     return [
         {
             "image tower": support.image,

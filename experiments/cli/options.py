@@ -9,10 +9,32 @@ from core.store.names import CACHE_FOLDER
 from experiments.run.runtime import Runtime
 
 RUNS = Path("runs")
+MLFLOW = "mlflow"
 
 Config = Annotated[str, typer.Argument(help="A .gin file, or the name of a shipped configuration")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE, overrides the file; repeatable")
+]
+
+
+def _load(names: list[str] | None) -> list[str] | None:
+    """Load the plug-ins that a person names, before the command looks anything up."""
+    if names:
+        import experiments.cli.registered  # noqa: F401  (fills the registry)
+        from core.plugins import load_plugins
+
+        load_plugins(names)
+    return names
+
+
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        callback=_load,
+        help="Code of your own that registers methods, parts or datasets: a .py file, a folder or "
+        "a module; repeatable",
+    ),
 ]
 Runs = Annotated[
     Path, typer.Option("--runs", help="Folder for studies, caches and the MLflow database")
@@ -30,7 +52,13 @@ Jobs = Annotated[
         help="Worker processes (-1: one per core; 0: none, run in this process)", min=-1, max=1024
     ),
 ]
-Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
+Track = Annotated[
+    str,
+    typer.Option(
+        envvar="REFINELAB_TRACK", help="Where runs are mirrored: mlflow, wandb, both or none"
+    ),
+]
+NoTrack = Annotated[bool, typer.Option("--no-track", help="The same as --track none")]
 AllowChanged = Annotated[
     bool,
     typer.Option(
@@ -70,6 +98,17 @@ SilentSeconds = Annotated[
 def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
     """The ``Runtime`` that the options describe."""
     return Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+
+
+def track_choice(track: str, no_track: bool) -> str:
+    """What ``--track`` and ``--no-track`` say together.
+
+    Raises ValueError for an unknown mirror, and for one that is not installed.
+    """
+    from experiments.study.trackers import mirrors_named
+
+    mirrors_named(track)
+    return "none" if no_track else track
 
 
 def cache_dir(runs: Path) -> Path:

@@ -4,18 +4,24 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.console import print_notes
 from experiments.cli.grid import print_outcome
 from experiments.cli.options import (
+    MLFLOW,
     RUNS,
     AllowOutside,
     DataRoot,
     Device,
     JobSeconds,
+    NoTrack,
+    Plugin,
     Runs,
     SilentSeconds,
     StealLock,
     Study,
+    Track,
     make_runtime,
+    track_choice,
 )
 
 
@@ -24,8 +30,11 @@ def rerun_command(
     run: Annotated[str, typer.Argument(help="Identity of a run, or the beginning of it")],
     job_seconds: JobSeconds = None,
     silent_seconds: SilentSeconds = None,
+    track: Track = MLFLOW,
+    no_track: NoTrack = False,
     steal_lock: StealLock = False,
     allow_outside: AllowOutside = False,
+    plugin: Plugin = None,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
@@ -35,16 +44,20 @@ def rerun_command(
     from core.store.search import is_search
     from core.store.settings import has_config
     from experiments.run.outside_files import check_named_files
+    from experiments.run.stored_plugins import load_stored_plugins
     from experiments.search.status import refuse_rerun
     from experiments.study.driver import rerun
     from experiments.study.progress import make_progress
     from experiments.study.status import find_run
-    from experiments.study.tracking import MlflowTracker
+    from experiments.study.trackers import make_tracker
     from experiments.workers.local import make_executor
 
+    mirrors = track_choice(track, no_track)
     if is_search(study):
         refuse_rerun(study, run)
     identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
+    changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
+    print_notes(f"changed since the run: {change}" for change in changes)
     if has_config(study / identity):
         check_named_files(study / identity, runtime, allow_outside=allow_outside)
     limited = job_seconds is not None or silent_seconds is not None
@@ -53,7 +66,7 @@ def rerun_command(
         identity,
         make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds),
         runtime=runtime,
-        tracker=MlflowTracker(study),
+        tracker=make_tracker(study, mirrors),
         progress=make_progress(),
         steal_lock=steal_lock,
     )

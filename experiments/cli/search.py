@@ -6,18 +6,22 @@ import typer
 
 from experiments.cli.console import console, table
 from experiments.cli.options import (
+    MLFLOW,
     RUNS,
     Config,
     DataRoot,
     Device,
     Jobs,
     JobSeconds,
+    NoTrack,
+    Plugin,
     Runs,
     Set,
     SilentSeconds,
     StealLock,
     Track,
     make_runtime,
+    track_choice,
 )
 
 
@@ -27,6 +31,7 @@ def search_command(
         int | None, typer.Option(help="Number of trials; overrides search.trials")
     ] = None,
     overrides: Set = None,
+    plugin: Plugin = None,
     jobs: Jobs = -1,
     control: Annotated[
         bool, typer.Option("--control", help="Also run a random search of equal budget")
@@ -37,7 +42,8 @@ def search_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan without running anything")
     ] = False,
-    track: Track = True,
+    track: Track = MLFLOW,
+    no_track: NoTrack = False,
     job_seconds: JobSeconds = None,
     silent_seconds: SilentSeconds = None,
     steal_lock: StealLock = False,
@@ -54,7 +60,7 @@ def search_command(
         runs,
         runtime,
         jobs=jobs,
-        track=track,
+        track=track_choice(track, no_track),
         steal_lock=steal_lock,
         job_seconds=job_seconds,
         silent_seconds=silent_seconds,

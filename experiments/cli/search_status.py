@@ -9,11 +9,17 @@ from experiments.cli.console import console, percent, table
 
 def print_search_status(found: Mapping[str, Any]) -> None:
     """Print the status of a search as a table, followed by its problems."""
+    from experiments.run.stale import runs_of
+
     screen = console()
     screen.print(table(f"search {found['study']}", ["item", "value"], _rows(found)))
     for problem in found["problems"]:
         line = f"{problem['state']}: trial {problem['trial']}: {problem['message']}"
         screen.print(line, markup=False)
+    for change in found["changes"]:
+        screen.print(
+            f"the code changed since {runs_of(change['runs'])}: {change['change']}", markup=False
+        )
 
 
 def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,10 +5,10 @@ from typing import Any
 
 from core.streams import one_line
 from experiments.cli.console import console, print_json, table
-from experiments.cli.options import Json, Study
+from experiments.cli.options import Json, Plugin, Study
 
 
-def status_command(study: Study, as_json: Json = False) -> None:
+def status_command(study: Study, plugin: Plugin = None, as_json: Json = False) -> None:
     """Show the progress of a study or a search, its failures, and the process working on it."""
     from core.store.search import is_search
 
@@ -33,6 +33,8 @@ def status_command(study: Study, as_json: Json = False) -> None:
 
 
 def _print_study(found: Mapping[str, Any]) -> None:
+    from experiments.run.stale import stale_line
+
     columns = list(found["rows"][0])
     rows = [[row[column] for column in columns] for row in found["rows"]]
     screen = console()
@@ -45,8 +47,14 @@ def _print_study(found: Mapping[str, Any]) -> None:
         )
     for path in found["damaged"]:
         screen.print(f"damaged, will be rerun: {path}", markup=False)
+    for change in found["changes"]:
+        screen.print(stale_line(change["runs"], change["change"]), markup=False)
+    if kept := found["set_aside"]:
+        records = "1 earlier record" if kept == 1 else f"{kept} earlier records"
+        screen.print(f"kept aside: {records} of runs that were made again", markup=False)
+    stale = f"{found['stale']} stale, " if found["stale"] else ""
     print(
         f"{found['finished']} of {found['runs']} runs finished, {found['failed']} failed, "
-        f"{found['diverged']} diverged, {found['missing']} missing; "
+        f"{found['diverged']} diverged, {stale}{found['missing']} missing; "
         f"driver: {found['holder'] or 'none'}"
     )

@@ -195,8 +195,8 @@ def _check_method(config: Config, protocol: Protocol) -> None:
     method: Any = entry.cls
     values = config.operative(ROOT)
     own = {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
-    check_towers(entry.name, method.hooked_towers(own), settings.backbone)
-    protocol.check_closed_set(entry.name, method.closed_set(own))
+    check_towers(entry.name, entry.ask("hooked_towers", own), settings.backbone)
+    protocol.check_closed_set(entry.name, entry.ask("closed_set", own))
     drawn_anew = method.image_input == "pixels" or settings.fresh_views
     needed = 1 if drawn_anew else method.views_per_image
     if method.views_per_image > 1 and settings.num_views < needed:
@@ -245,7 +245,8 @@ def _part_files(config: Config) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in dict.fromkeys(key.partition(".")[0] for key in values):
         own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
-        found |= {f"{name} {path.name}": path for path in lookup(name).cls.input_files(own)}
+        files = lookup(name).ask("input_files", own)
+        found |= {f"{name} {path.name}": path for path in files}
     return {label: path for label, path in found.items() if path.is_file()}
 
 

@@ -3,7 +3,6 @@
 import functools
 import platform
 import resource
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import Any
 
 import torch
 
+from core.source.changes import git
+
+HERE = Path(__file__).parent
 PACKAGES = ("torch", "open_clip_torch", "gin-config", "numpy", "pillow", "scikit-learn")
 
 
@@ -21,8 +23,8 @@ def describe_environment(device: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": git(HERE, "rev-parse", "--short=12", "HEAD"),
+        "dirty": bool(git(HERE, "status", "--porcelain", "--untracked-files=no")),
         "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),
     }
@@ -41,19 +43,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "missing"
-
-
-def _git(*arguments: str) -> str:
-    """Output of a git command in the code's folder, or "" where that is not a repository."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -39,6 +39,9 @@ class Runtime:
                     f"device {self.device!r} is not available: torch sees {count} CUDA devices; "
                     "use --device cpu"
                 )
+            # Convolutions would round their inputs to TF32 unless told otherwise: 3 digits, not 7.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
         """Mixed precision around a forward pass for "bfloat16", nothing for the others."""

@@ -1,6 +1,8 @@
 """A run outside a study: training it, or scoring it again."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -10,7 +12,8 @@ from core.config.parse import OVERRIDE
 from core.data.dataset import ClassSubset
 from core.data.dataset_names import one_name_each
 from core.program import command_line
-from core.store.record import Evaluation, RunRecord, write_record
+from core.store.names import STALE_SUFFIX
+from core.store.record import Evaluation, RunRecord, read_record, set_aside, write_record
 from core.train.fit import FitResult
 from experiments.configs import SHIPPED, read_config_file
 from experiments.run.data_inputs import read_data_inputs, read_dataset
@@ -19,6 +22,11 @@ from experiments.run.grid_settings import grid_settings
 from experiments.run.preflight import require_decodable
 from experiments.run.run import Assembly, Progress, evaluate, fingerprints, reload, run
 from experiments.run.runtime import Runtime
+from experiments.run.stale import CodeCheck
+
+log = logging.getLogger(__name__)
+
+ROOTS = ("experiment",)
 
 
 def train_one(
@@ -52,23 +60,40 @@ def readable_fingerprints(
     return found
 
 
-def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
-    """The configuration of one run; the grid bindings of a grid file are dropped.
+class RunConfig(NamedTuple):
+    """The configuration of one run, and a line for what was dropped from its presets."""
 
-    Raises ValueError for a setting without effect, and for one of a grid among the overrides.
+    config: Config
+    notes: list[str]
+
+
+def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
+    """The configuration of ``read_run_config``."""
+    return read_run_config(config_file, overrides).config
+
+
+def read_run_config(config_file: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of one run; the grid bindings of a grid file are dropped, and so is what
+    an included file or a preset binds for parts that are not plugged in.
+
+    Raises ValueError for a setting without effect that a person typed: in the file, unless it is a
+    preset, or among the overrides.
     """
     config = read_config_file(config_file, overrides)
     config = config.without(grid_settings(config, "a single run"))
+    dropped = config.unplugged(ROOTS)
+    notes = config.unplugged_notes(dropped, ROOTS)
+    config = config.without(dropped)
     try:
-        config.check_used(["experiment"])
+        config.check_used(ROOTS)
     except ValueError as error:
         raise ValueError(f"{error}{_replaced_part(config)}") from error
-    return config
+    return RunConfig(config, notes)
 
 
 def _replaced_part(config: Config) -> str:
     """The way out where a part of a file is replaced and the file has settings of it, or ""."""
-    unused = config.unused(["experiment"])
+    unused = config.unused(ROOTS)
     if all(config.sources[key] == OVERRIDE for key in unused):
         return ""
     replaced = [
@@ -98,7 +123,7 @@ def run_alone(
     learn: Callable[[Assembly, Progress], FitResult] | None = None,
 ) -> tuple[Path, RunRecord]:
     """Run a configuration in ``out`` or below ``home``; returns the folder and the unwritten
-    record.
+    record. An earlier record of the same run that was made by other code is set aside.
 
     ``prints`` are fingerprints that enter the identity in addition to those of data and backbone.
     """
@@ -107,6 +132,7 @@ def run_alone(
     identity = config.identity("experiment", {**found, **prints})
     folder = out or home / identity
     folder.mkdir(parents=True, exist_ok=True)
+    change = _changed_code(folder, identity)
     record = run(
         config,
         folder,
@@ -119,7 +145,19 @@ def run_alone(
         on_progress=on_progress,
         learn=learn,
     )
+    if change:
+        kept = set_aside(folder.parent, folder.name, STALE_SUFFIX)
+        log.warning("the code changed since %s was made: %s; kept as %s", folder, change, kept.name)
     return folder, record
+
+
+def _changed_code(folder: Path, identity: str) -> str:
+    """What has changed since a folder's earlier record of the same run was made, if it has one."""
+    with suppress(ValueError):
+        old = read_record(folder)
+        if old is not None and old.identity == identity:
+            return CodeCheck().changes(old, folder)
+    return ""
 
 
 class Rescored(NamedTuple):
@@ -137,21 +175,31 @@ def rescore_run(
     Nothing is trained. Raises ValueError for an unknown subset or dataset, and, unless
     ``allow_changed``, where data, class names or frozen weights are not those of its record.
     """
+    _subset(classes)
+    built = reload(run_dir, runtime, allow_changed=allow_changed)
+    return Rescored(rescore(built, dataset, classes, runtime), built.changes)
+
+
+def _subset(classes: str) -> tuple[ClassSubset, ...]:
+    """The subset of that name, none for "". Raises ValueError for an unknown one."""
     subsets = get_args(ClassSubset)
     if classes and classes not in subsets:
         raise ValueError(f"classes must be one of {', '.join(subsets)}, got {classes!r}")
-    named = tuple(s for s in subsets if s == classes)
-    built = reload(run_dir, runtime, allow_changed=allow_changed)
+    return tuple(s for s in subsets if s == classes)
+
+
+def rescore(built: Assembly, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:
+    """The scores of ``rescore_run``, of a run that is loaded."""
+    named = _subset(classes)
     if not dataset and not named:
-        asked = built.scored()
-        return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+        return [evaluate(built, *scored) for scored in built.scored()]
     own = one_name_each([built.dataset.name, *filter(None, [dataset])], runtime.data_root)
     if not dataset or own[dataset] == own[built.dataset.name]:
         asked = [(built.dataset, s) for s in named or built.scored_subsets()]
     else:
         other = read_dataset(built.settings, dataset, runtime)
         asked = [(other, s) for s in named or ("all",)]
-    return Rescored([evaluate(built, *scored) for scored in asked], built.changes)
+    return [evaluate(built, *scored) for scored in asked]
 
 
 def evaluate_run(run_dir: Path, dataset: str, classes: str, runtime: Runtime) -> list[Evaluation]:

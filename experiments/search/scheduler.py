@@ -19,12 +19,14 @@ from core.config import Config, format_value
 from core.store.record import RunRecord
 from core.store.search import RUNNING, Trial, has_result, write_trials
 from experiments.run.runtime import Runtime
+from experiments.run.stale import CodeCheck
 from experiments.search.ledger import (
     Asked,
     Ledger,
     LedgerEvent,
     Told,
     asked_trials,
+    read_events,
     told_trials,
 )
 from experiments.search.mirror import Mirror, NullMirror, StorageMirror, check_storage
@@ -42,9 +44,10 @@ from experiments.search.space import Choice, Dimension, Space
 from experiments.search.trials import TrialRuns, judge, runs_of_trial
 from experiments.study.driver import Driver, StudyOutcome
 from experiments.study.lock import StudyLock
+from experiments.study.mirror import NullTracker, Tracker
 from experiments.study.planner import Cell, FingerprintOf
 from experiments.study.progress import NoProgress, Progress
-from experiments.study.tracking import NullTracker, Tracker
+from experiments.study.status import read_valid_records
 from experiments.workers.jobs import Executor
 
 MAX_ATTEMPTS = 3
@@ -80,7 +83,8 @@ def run_trials(
     A run is attempted ``MAX_ATTEMPTS`` times before it counts as failed.
 
     Raises ValueError, before any run, for an invalid space, for a storage that cannot be used, for
-    another search of this name in the folder, and for a folder in use by another driver.
+    another search of this name in the folder, for trials that were made by other code, and for a
+    folder in use by another driver.
     """
     progress = progress or NoProgress()
     space = space_of(setup)
@@ -91,6 +95,7 @@ def run_trials(
         check_storage(url)
     with StudyLock(search_dir, steal=steal_lock):
         keep_definition(definition, search_dir)
+        require_same_code(search_dir)
         ledger = Ledger(search_dir)
         if ledger.num_lost:
             progress.note(
@@ -117,6 +122,26 @@ def run_trials(
             if not outcome.paused:
                 raise
     return SearchOutcome(scheduler=scheduler, study=outcome)
+
+
+def require_same_code(search_dir: Path) -> None:
+    """Raise ValueError where the code has changed since trials of a search ended: later ones
+    depend on them. The runs of a trial that has not ended are made again instead.
+    """
+    events = read_events(search_dir)
+    told, check = told_trials(events), CodeCheck()
+    changes: dict[str, list[int]] = {}
+    for number, asked in asked_trials(events).items():
+        if number in told:
+            stale = check.stale(search_dir, read_valid_records(search_dir, asked.runs))
+            for change in dict.fromkeys(stale.values()):
+                changes.setdefault(change, []).append(number)
+    for change, trials in changes.items():
+        raise ValueError(
+            f"the code changed since {len(trials)} of {len(told)} trials of {search_dir.name!r} "
+            f"were made: {change}; later trials depend on them: restore that code, or use another "
+            "search.study"
+        )
 
 
 def _check_length(setup: SearchSetup, ledger: Ledger, search_dir: Path) -> None:

@@ -26,9 +26,11 @@ from core.config import (
     build,
     format_value,
     lookup,
+    references,
     register,
 )
 from core.derived_seeds import derive_seed
+from core.plugins import used_plugins
 from core.store.manifest import MAX_SEED
 from core.store.names import CONTROL_SUFFIX, FINAL_SUFFIX, checked_study_name
 from core.store.search import is_search, read_definition, write_definition
@@ -264,7 +266,8 @@ def search_of(config: Config, *, trials: int | None = None, control: bool = Fals
     options = {key: value for key, value in values.items() if not key.startswith(f"{SEARCH}.")}
     base = config.without(outside)
     notes = replaced_settings(base, "search", REPLACED_BY)
-    return SearchSetup(search, sampler, pruner, options, base, tuple(notes))
+    space = Space(search.space, base)
+    return SearchSetup(search, sampler, pruner, options, space.base, (*notes, *space.notes))
 
 
 def _own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -355,6 +358,7 @@ def definition_of(
         "base": {k: format_value(v) for k, v in sorted(setup.base.bindings.items())},
         "inputs": _inputs(setup, fingerprint_of),
         "packages": {name: _version(name) for name in packages},
+        **_plugins(setup, space),
     }
 
 
@@ -365,6 +369,18 @@ def _inputs(setup: SearchSetup, fingerprint_of: FingerprintOf) -> dict[str, dict
         bindings = setup.search.run_bindings(dataset, setup.search.seeds[0])
         found[dataset] = dict(fingerprint_of(setup.base.with_bindings(bindings, "search")))
     return found
+
+
+def _plugins(setup: SearchSetup, space: Space) -> dict[str, dict[str, str]]:
+    """The hashes of the plug-ins that some trial uses, by the name of the file or module."""
+    values = [
+        *setup.base.bindings.values(),
+        *(v for d in space.dimensions.values() for v in d.examples),
+    ]
+    classes = {key.partition(".")[0] for key in (*setup.base.bindings, *space.dimensions)}
+    classes |= {reference.name for value in values for reference in references(value)}
+    used = used_plugins(classes, setup.search.datasets)
+    return {"plugins": {Path(plugin.name).name: plugin.sha256 for plugin in used}} if used else {}
 
 
 def _version(package: str) -> str:

@@ -1,7 +1,7 @@
 """The progress of a search, from its folder alone, and why none of its runs is repeated."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ from core.store.search import (
     planned_trials,
     read_definition,
 )
+from experiments.run.stale import CodeCheck, counted
 from experiments.search.ledger import (
     Asked,
     Told,
@@ -24,6 +25,7 @@ from experiments.search.ledger import (
     told_trials,
 )
 from experiments.study.lock import living_holder
+from experiments.study.status import read_valid_records
 
 RECORD_STATES = ("finished", "failed", "diverged", "damaged")
 
@@ -31,7 +33,8 @@ RECORD_STATES = ("finished", "failed", "diverged", "damaged")
 def search_status(search_dir: Path) -> dict[str, Any]:
     """Trials by state, rounds, runs, the best trial so far, and the process that works on it.
 
-    ``planned`` is None as long as no call has set the number of trials.
+    ``planned`` is None as long as no call has set the number of trials. ``changes`` are those of
+    the code since runs were made, with the number of runs.
     """
     definition, events = read_definition(search_dir), read_events(search_dir)
     asked, told = asked_trials(events), told_trials(events)
@@ -48,6 +51,7 @@ def search_status(search_dir: Path) -> dict[str, Any]:
         "trials": _counts(TRIAL_STATES, [event.state for event in told.values()]),
         "under_way": sorted(asked.keys() - told.keys()),
         "runs": _counts(RECORD_STATES, _record_states(search_dir)),
+        "changes": [{"runs": n, "change": change} for n, change in counted(_stale(search_dir))],
         "best": None if best is None else _best(best, asked[best.trial], definition),
         "judged": has_result(search_dir),
         "problems": [
@@ -72,6 +76,12 @@ def _record_states(search_dir: Path) -> list[str]:
             if (record := read_run(search_dir, path.parent.name)) is not None:
                 states[-1] = record.status
     return states
+
+
+def _stale(search_dir: Path) -> Iterable[str]:
+    """What has changed since each stale run."""
+    names = [path.parent.name for path in record_paths(search_dir)]
+    return CodeCheck().stale(search_dir, read_valid_records(search_dir, names)).values()
 
 
 def _best(told: Told, asked: Asked, definition: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from types import FrameType
 from typing import Any, Protocol, Self
 
 from core.config import config_from_text
+from core.plugins import loaded_plugins
 from core.signals import HANGUP, handle
 from core.store.atomic import keep_copy
+from core.store.code import read_code
 from core.store.documents import NewerSchemaError
 from core.store.manifest import Manifest, change_of, read_manifest, write_manifest
 from core.store.names import (
@@ -28,8 +30,13 @@ from core.store.names import (
     MANIFEST_NAME,
     OUTPUT_NAME,
     PREVIOUS_SUFFIX,
+    RECORD_NAME,
     RERUN_SUFFIX,
+    STALE_SUFFIX,
+    TRAINING_NAME,
+    WEIGHTS_NAME,
 )
+from core.store.own_files import FILES
 from core.store.record import (
     STATUSES,
     RunRecord,
@@ -37,16 +44,19 @@ from core.store.record import (
     has_record,
     read_run,
     rename_record,
+    set_aside,
     write_record,
 )
 from core.store.secrets import without_secrets
 from core.store.settings import has_config, read_config
 from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
+from experiments.run.stale import CodeCheck, counted, runs_of
 from experiments.study.lock import StudyLock
+from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.study.planner import ROOT, Cell, Plan
 from experiments.study.progress import NoProgress, Progress
-from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
+from experiments.study.status import read_valid_records
 from experiments.workers.jobs import Event, Executor, Job
 
 PAUSING = "pausing after the current runs, and no attempt is counted"
@@ -99,9 +109,11 @@ def run_study(
     """Run the unfinished cells of a plan; closes the executor and the tracker.
 
     A cell that failed ``max_attempts`` times gets a record of the failure, and later calls skip it
-    unless ``retry_failed``. After the first Ctrl-C, SIGTERM or SIGHUP the current runs finish,
-    unless they show no sign of life; the second stops immediately. Where the disk is full or the
-    folder cannot be written, the study pauses: no attempt counts, and the same call goes on.
+    unless ``retry_failed``. A cell whose record was made by code that has changed since is run
+    again; once the new record is there, the old one is kept as ``record.json.stale``. After the
+    first Ctrl-C, SIGTERM or SIGHUP the current runs finish, unless they show no sign of life; the
+    second stops immediately. Where the disk is full or the folder cannot be written, the study
+    pauses: no attempt counts, and the same call goes on.
 
     Raises ValueError where another driver works on the study, or a newer version of RefineLab did.
     """
@@ -235,12 +247,16 @@ class Driver:
         self.skipped: list[Cell] = []
         self.ended: dict[str, list[Cell]] = {status: [] for status in STATUSES}
         self.unwritten: list[tuple[Cell, RunRecord]] = []
+        self.code = CodeCheck()
+        self.stale: dict[str, str] = {}
+        self.told: set[str] = set()
         self.paused = ""
         self.draining = False
 
     def run(self, cells: Sequence[Cell], *, max_attempts: int, retry_failed: bool) -> StudyOutcome:
         """Run the cells that are not done and return the outcome."""
         self._admit_all(cells, retry_failed)
+        self._remove_leftovers()
         total = max(len(cells), self.scheduler.total)
         ended = sum(map(len, self.ended.values()))
         done = max(len(self.skipped) + ended, self.scheduler.done)
@@ -252,6 +268,7 @@ class Driver:
                     self._write_late()
             finally:
                 self.executor.close()
+                self._remove_leftovers()
                 self.progress.end()
             patience = HURRIED_SECONDS if interrupts.count > 1 else CLOSE_SECONDS
             if warning := self.tracker.close(seconds=patience):
@@ -270,11 +287,24 @@ class Driver:
                 to_run.append(cell)
             else:
                 waiting += self.scheduler.ended(cell, record)
+        changes = [self.stale[cell.identity] for cell in to_run if cell.identity in self.stale]
+        for number, change in counted(changes):
+            self.progress.note(
+                f"{runs_of(number)} will be made again, and the old records kept as "
+                f"{RECORD_NAME}{STALE_SUFFIX}, because the code changed: {change}"
+            )
         return to_run
 
     def _run_dir(self, identity: str) -> Path:
-        """Where a run writes its files."""
-        return self.study_dir / identity
+        """Where a run writes its files: beside those of a stale run, until it has ended."""
+        return self.study_dir / f"{identity}{RERUN_SUFFIX if identity in self.stale else ''}"
+
+    def _remove_leftovers(self) -> None:
+        """Remove the files of repeated runs that did not end, but where training can go on."""
+        for folder in self.study_dir.glob(f"*{RERUN_SUFFIX}"):
+            wanted = folder.name.removesuffix(RERUN_SUFFIX) in self.stale
+            if not wanted or not (folder / TRAINING_NAME).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
         """Sort a cell by the content of its folder; returns the record of a done cell. A damaged
@@ -287,6 +317,9 @@ class Driver:
         except ValueError as error:
             kept = rename_record(self.study_dir, cell.identity, DAMAGED_SUFFIX)
             self.progress.note(f"{error}; kept as {kept.name}; {cell.label} is rerun")
+            record = None
+        if record and (change := self.code.changes(record, self.study_dir / cell.identity)):
+            self.stale[cell.identity] = change
             record = None
         if record is None or (retry_failed and record.status == "failed"):
             self.open[cell.identity] = cell
@@ -364,6 +397,7 @@ class Driver:
             "cache_dir": str(self.runtime.cache_dir),
             "data_root": str(self.runtime.data_root) if self.runtime.data_root else None,
             "device": self.runtime.device,
+            "plugins": {plugin.name: plugin.sha256 for plugin in loaded_plugins()},
         }
         return Job(
             key=cell.identity,
@@ -411,12 +445,34 @@ class Driver:
         run_dir = self.study_dir / cell.identity
         if not self.study_dir.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.study_dir))
+        if cell.identity in self.stale:
+            self._replace(cell, record)
         write_record(run_dir, record)
+        self._tell_of_other_code(record, run_dir)
         self.ended[record.status].append(cell)
         if record.status == "failed":
             self.progress.note(f"{cell.label}: {record.message}, in {run_dir}")
         self.progress.finished(cell.identity, cell.label, record.status)
         self.tracker.finished(run_dir)
+
+    def _replace(self, cell: Cell, record: RunRecord) -> None:
+        """Let a run take the place of the stale one. Where it failed, the old weights are kept."""
+        run_dir = self.study_dir / cell.identity
+        if has_record(self.study_dir, cell.identity):
+            set_aside(self.study_dir, cell.identity, STALE_SUFFIX)
+        for name in (WEIGHTS_NAME, *FILES) if record.status != "failed" else ():
+            (run_dir / name).unlink(missing_ok=True)
+        _move_files(self._run_dir(cell.identity), run_dir)
+
+    def _tell_of_other_code(self, record: RunRecord, run_dir: Path) -> None:
+        """Say so where a run was made by other code than there was when the study began."""
+        change = self.code.changes(record, run_dir)
+        if change and change not in self.told:
+            self.told.add(change)
+            self.progress.note(
+                f"the code changed while the study ran: {change}; repeat the command afterwards, "
+                "so that all runs are of the same code"
+            )
 
     def _record_of(self, cell: Cell, event: Event) -> RunRecord:
         """The record of an ended job; the plan takes precedence over what the run reports."""
@@ -424,14 +480,21 @@ class Driver:
             attempts = "1 attempt" if event.attempt == 1 else f"{event.attempt} attempts"
             logged = (self._run_dir(cell.identity) / OUTPUT_NAME).exists()
             see = f"; see {OUTPUT_NAME}" if logged else ""
-            return _failed_record(cell, f"{event.message} ({attempts}{see})")
+            return self._failed(cell, f"{event.message} ({attempts}{see})")
         try:
             record = from_json(json.dumps(event.result))
         except ValueError as error:
-            return _failed_record(cell, f"the run returned no valid record: {error}")
+            return self._failed(cell, f"the run returned no valid record: {error}")
         if record.identity != cell.identity:
-            return _failed_record(cell, f"the run returned the record of run {record.identity}")
+            return self._failed(cell, f"the run returned the record of run {record.identity}")
         return replace(record, variant=cell.variant, factors=cell.factors, seed=cell.seed)
+
+    def _failed(self, cell: Cell, message: str) -> RunRecord:
+        """A failed record with the code that failed, as far as the run came to write it down."""
+        code = None
+        with suppress(ValueError):
+            code = read_code(self._run_dir(cell.identity))
+        return replace(_failed_record(cell, message), code=code.classes if code else {})
 
     def _outcome(self) -> StudyOutcome:
         return StudyOutcome(
@@ -455,6 +518,12 @@ class Repetition(Driver):
 
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
         self.open[cell.identity] = cell
+        found = read_valid_records(self.study_dir, [cell.identity])
+        for change in self.code.stale(self.study_dir, found).values():
+            self.progress.note(
+                f"the code changed since {cell.label} was run: {change}; other runs of the study "
+                "may be stale as well, and the grid command runs them again"
+            )
         return None
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
@@ -469,10 +538,17 @@ class Repetition(Driver):
             return
         if has_record(self.study_dir, cell.identity):
             rename_record(self.study_dir, cell.identity, PREVIOUS_SUFFIX)
-        shutil.rmtree(run_dir / INSPECTION_NAME, ignore_errors=True)
-        for file in new.iterdir() if new.is_dir() else ():
-            os.replace(file, run_dir / file.name)
+        _move_files(new, run_dir)
         super()._commit(cell, record)
+
+
+def _move_files(new: Path, run_dir: Path) -> None:
+    """Move the files of a repeated run to those of the old one, of whose weights nothing is shown
+    any more.
+    """
+    shutil.rmtree(run_dir / INSPECTION_NAME, ignore_errors=True)
+    for file in new.iterdir() if new.is_dir() else ():
+        os.replace(file, run_dir / file.name)
 
 
 def _failed_record(cell: Cell, message: str) -> RunRecord:

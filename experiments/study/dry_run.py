@@ -8,13 +8,19 @@ from typing import Any
 from core.config import Config, config_from_text
 from core.store.manifest import ManifestChange, change_of
 from core.store.record import RunRecord
+from experiments.run.stale import CodeCheck
 from experiments.study.planner import Plan
 from experiments.study.status import read_valid_records, remaining_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """The counts of a dry run. ``seconds`` is None until a finished run provides an estimate."""
+    """The counts of a dry run: runs that are done, those that failed or diverged, and ``to_do``,
+    the stale ones among them.
+
+    ``stale`` has what changed since each of these. ``seconds`` is None until a finished run
+    provides an estimate.
+    """
 
     cells: int
     runs: int
@@ -23,6 +29,7 @@ class DryRun:
     failed: int
     diverged: int
     to_do: int
+    stale: Mapping[str, str]
     seconds: float | None
     change: ManifestChange | None
     rows: tuple[Mapping[str, Any], ...]
@@ -30,7 +37,9 @@ class DryRun:
 
 def dry_run(plan: Plan, study_dir: Path, *, jobs: int) -> DryRun:
     """What running the plan in this folder would do, and the estimated time."""
-    records = read_valid_records(study_dir, [cell.identity for cell in plan.runs])
+    found = read_valid_records(study_dir, [cell.identity for cell in plan.runs])
+    stale = CodeCheck().stale(study_dir, found)
+    records = {key: record for key, record in found.items() if key not in stale}
     statuses = [record.status for record in records.values()]
     waiting = [cell for cell in plan.runs if cell.identity not in records]
     return DryRun(
@@ -41,21 +50,25 @@ def dry_run(plan: Plan, study_dir: Path, *, jobs: int) -> DryRun:
         failed=statuses.count("failed"),
         diverged=statuses.count("diverged"),
         to_do=len(waiting),
-        seconds=remaining_seconds([cell.variant for cell in waiting], records.values(), jobs=jobs),
+        stale=stale,
+        seconds=remaining_seconds([cell.variant for cell in waiting], found.values(), jobs=jobs),
         change=change_of(study_dir, plan.manifest),
-        rows=tuple(_variant_rows(plan, records)),
+        rows=tuple(_variant_rows(plan, records, stale)),
     )
 
 
 def unfinished_configs(plan: Plan, study_dir: Path) -> Iterator[Config]:
-    """The configurations of the runs that have no record yet."""
+    """The configurations of the runs that have no record yet, or a stale one."""
     records = read_valid_records(study_dir, [cell.identity for cell in plan.runs])
+    stale = CodeCheck().stale(study_dir, records)
     for cell in plan.runs:
-        if cell.identity not in records:
+        if cell.identity not in records or cell.identity in stale:
             yield config_from_text(cell.config_text, cell.label)
 
 
-def _variant_rows(plan: Plan, records: Mapping[str, RunRecord]) -> Iterator[dict[str, Any]]:
+def _variant_rows(
+    plan: Plan, records: Mapping[str, RunRecord], stale: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     for variant in plan.variants:
         cells = [cell for cell in plan.cells if cell.variant == variant.name]
         runs = {cell.identity for cell in cells if not cell.note}
@@ -64,5 +77,6 @@ def _variant_rows(plan: Plan, records: Mapping[str, RunRecord]) -> Iterator[dict
             "cells": len(cells),
             "runs": len(runs),
             "done": len(runs & records.keys()),
+            **({"stale": len(runs & stale.keys())} if stale else {}),
             "note": next((cell.note for cell in cells if cell.note), ""),
         }

@@ -148,7 +148,7 @@ def plan(config: Config, fingerprint_of: FingerprintOf, *, yes: bool = False) ->
     notes = replaced_settings(common, "grid", _replaced_by(grid))
     _check_axes(grid)
     configs = _configs(common, grid, variants)
-    _check_bindings(common, variants, configs)
+    notes += _check_bindings(common, variants, configs)
     cells: list[Cell] = []
     unscorable: dict[CellGroup, str] = {}
     for dataset, shots in itertools.product(grid.datasets, points):
@@ -334,12 +334,12 @@ def _check_shots(grid: Grid, configs: Iterable[Config]) -> None:
 
 def _check_bindings(
     common: Config, variants: Iterable[Variant], configs: Mapping[CellGroup, Config]
-) -> None:
-    """Every binding must have an effect.
+) -> list[str]:
+    """Every binding must have an effect; returns notes on those that are dropped.
 
     The bindings of a named variant must have an effect in that variant. A common binding or a
     factor's level may have none in some variants, because they use another part, but not in all of
-    them.
+    them, unless an included file or a preset has it for a part that no variant uses.
     """
     firsts = {group.variant: config for group, config in reversed(list(configs.items()))}
     idle = set(common.bindings).union(*(variant.bindings for variant in variants))
@@ -349,8 +349,10 @@ def _check_bindings(
         idle -= config.bindings.keys() - unused
         if not variant.from_factors:
             config.without(unused - variant.bindings.keys()).check_used((ROOT,))
+    dropped = idle.intersection(*(config.unplugged((ROOT,)) for config in firsts.values()))
     for config in firsts.values():
-        config.without(set(config.unused((ROOT,))) - idle).check_used((ROOT,))
+        config.without(set(config.unused((ROOT,))) - (idle - dropped)).check_used((ROOT,))
+    return next(iter(firsts.values())).unplugged_notes(dropped, (ROOT,))
 
 
 def _cells_over_seeds(

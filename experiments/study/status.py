@@ -13,9 +13,10 @@ from statistics import fmean
 from typing import Any
 
 from core.store.manifest import Manifest, read_manifest
-from core.store.names import RECORD_NAME
+from core.store.names import RECORD_NAME, RERUN_SUFFIX
 from core.store.record import RunRecord, has_record, read_run
 from core.store.settings import read_settings
+from experiments.run.stale import CodeCheck, counted, num_set_aside
 from experiments.study.lock import living_holder
 
 NOT_SET = "-"
@@ -25,7 +26,9 @@ def study_status(study_dir: Path) -> dict[str, Any]:
     """The progress of a study: counts, a row per variant and dataset, problems, and the driver.
 
     ``running`` lists cells whose folder exists while a driver holds the study. ``damaged`` lists
-    records that are torn or belong elsewhere; their cells count as missing. Folders are listed
+    records that are torn or belong elsewhere; their cells count as missing. A run is ``stale`` if
+    the code that made it has changed since; it counts neither as finished nor as missing.
+    ``set_aside`` counts the records that new runs of such cells have replaced. Folders are listed
     before the records are read, so that a study in progress is never misread.
     """
     manifest = read_manifest(study_dir)
@@ -33,22 +36,28 @@ def study_status(study_dir: Path) -> dict[str, Any]:
     holder = living_holder(study_dir)
     folders = {path.name for path in study_dir.iterdir()}
     written = {identity for identity in runs if has_record(study_dir, identity)}
-    records = read_valid_records(study_dir, runs)
+    found = read_valid_records(study_dir, runs)
+    stale = CodeCheck().stale(study_dir, found)
+    records = {identity: record for identity, record in found.items() if identity not in stale}
     waiting = {identity: cell for identity, cell in runs.items() if identity not in records}
-    damaged = [identity for identity in waiting if identity in written]
-    running = [cell for identity, cell in waiting.items() if holder and identity in folders]
+    damaged = [key for key in waiting if key in written and key not in stale]
+    begun = {f"{key}{RERUN_SUFFIX}" if key in stale else key: cell for key, cell in waiting.items()}
+    running = [cell for name, cell in begun.items() if holder and name in folders]
     variants = [cell.variant for cell in waiting.values()]
     return {
         "study": manifest.study,
         "cells": len(manifest.cells),
         "runs": len(runs),
         **_counts(record.status for record in records.values()),
-        "missing": len(waiting),
+        "stale": len(stale),
+        "missing": len(waiting) - len(stale),
         "running": [cell.label for cell in reversed(running)],
         "damaged": [str(study_dir / identity / RECORD_NAME) for identity in damaged],
         "holder": None if holder is None else str(holder),
-        "remaining_seconds": remaining_seconds(variants, records.values(), jobs=len(running)),
-        "rows": list(_dataset_rows(manifest, records)),
+        "remaining_seconds": remaining_seconds(variants, found.values(), jobs=len(running)),
+        "rows": list(_dataset_rows(manifest, records, stale)),
+        "changes": [{"runs": n, "change": change} for n, change in counted(stale.values())],
+        "set_aside": num_set_aside(study_dir),
         "problems": [
             {**runs[identity].to_dict(), "status": record.status, "message": record.message}
             for identity, record in records.items()
@@ -85,14 +94,18 @@ def remaining_seconds(
     return sum(means.get(variant, overall) for variant in waiting) / max(1, jobs)
 
 
-def _dataset_rows(manifest: Manifest, records: Mapping[str, RunRecord]) -> Iterator[dict[str, Any]]:
+def _dataset_rows(
+    manifest: Manifest, records: Mapping[str, RunRecord], stale: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     groups: dict[tuple[str, str], dict[str, None]] = {}
     for cell in manifest.cells:
         groups.setdefault((cell.variant, cell.dataset), {})[cell.identity] = None
     for (variant, dataset), identities in groups.items():
         statuses = [records[key].status for key in identities if key in records]
-        missing = len(identities) - len(statuses)
-        yield {"variant": variant, "dataset": dataset, **_counts(statuses), "missing": missing}
+        old = len(identities.keys() & stale.keys())
+        missing = len(identities) - len(statuses) - old
+        row = {"variant": variant, "dataset": dataset, **_counts(statuses)}
+        yield row | ({"stale": old} if stale else {}) | {"missing": missing}
 
 
 def _counts(statuses: Iterable[str]) -> dict[str, int]:

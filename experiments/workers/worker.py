@@ -23,6 +23,7 @@ from core.signals import ignore_hangup
 from core.store.storage import storage_problem
 from core.streams import one_line
 
+ENTRY = f"{__name__}:run_job"
 PROGRESS_SECONDS = 0.2
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -107,9 +108,11 @@ def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, A
     """The entry function of studies: train and evaluate one cell; its record as a plain mapping."""
     import experiments.run.registered  # noqa: F401  (fills the registry)
     from core.config import config_from_text
+    from core.plugins import load_unchanged
     from core.store.record import to_json
     from experiments.run.run import run
 
+    load_unchanged(payload.get("plugins", {}))
     record = run(
         config_from_text(payload["config"], payload["identity"]),
         Path(payload["run_dir"]),

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.store.documents import NewerSchemaError
-from core.store.record import from_json, read_record, to_json, write_record
+from core.store.documents import NewerSchemaError, digest_of
+from core.store.record import SCHEMA_VERSION, from_json, read_record, to_json, write_record
 from tests.helpers.study_folders import edit_record, make_study
 
 
@@ -83,12 +83,27 @@ def test_a_record_of_the_first_version_is_read_and_written_with_a_digest(run_dir
     record = read_record(run_dir)
     assert record.schema_version == 1 and record.weights_sha256 == ""
     write_record(run_dir, record)
-    assert read_record(run_dir) == replace(record, schema_version=2)
+    assert read_record(run_dir) == replace(record, schema_version=SCHEMA_VERSION)
+
+
+def test_a_record_of_the_second_version_is_read_and_knows_no_code(run_dir):
+    raw = json.loads((run_dir / "record.json").read_text())
+    del raw["code"]
+    rest = {key: value for key, value in raw.items() if key != "digest"} | {"schema_version": 2}
+    (run_dir / "record.json").write_text(json.dumps({**rest, "digest": digest_of(rest)}))
+    record = read_record(run_dir)
+    assert record.schema_version == 2 and record.code == {}
+    assert from_json(to_json(replace(record, code={"m:C": "0f"}))).code == {"m:C": "0f"}
+    with pytest.raises(ValueError, match="code must be texts by name"):
+        replace(record, code={"m:C": 1})
 
 
 def test_a_record_of_a_newer_version_is_told_apart_from_a_damaged_one(run_dir):
-    rewrite(run_dir, schema_version=3)
-    with pytest.raises(NewerSchemaError, match="schema version 3, and this version of RefineLab"):
+    rewrite(run_dir, schema_version=SCHEMA_VERSION + 1)
+    with pytest.raises(
+        NewerSchemaError,
+        match=f"schema version {SCHEMA_VERSION + 1}, and this version of RefineLab",
+    ):
         read_record(run_dir)
     for wrong in (0, "2", None, 2.0, True):
         rewrite(run_dir, schema_version=wrong)

@@ -24,6 +24,10 @@ from experiments.verify import text_refiner as refiners
 from experiments.verify.vectors import POOLED, Vectors, frozen_clip
 from methods.cocoop import CoCoOp
 from methods.coop import CoOp
+from methods.kgcoop import KgCoOp
+from methods.maple import MaPLe
+from methods.prograd import ProGrad
+from methods.tcp import TCP
 from methods.teachers import PublishedTeacher
 from refiners.null_refiner import NullRefiner
 from tests.helpers.dassl_checkpoints import class_buffers, head, save, whole_clip
@@ -95,6 +99,71 @@ def test_cocoop(tmp_path):
         meta_reduction=reduction,
     )  # fmt: skip
     check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
+
+
+def test_kgcoop(tmp_path):
+    """The file also holds a bias and a network that the released model never uses."""
+    vectors = vectors_of("kgcoop")
+    width = vectors.constants["text_width"]
+    unused = {"bias_vectors": torch.randn(1, 8), "meta_net.linear1.weight": torch.randn(8, 8)}
+    unused["meta_net.linear1.bias"] = torch.randn(8)
+    state = {"ctx": vectors["after3.ctx"], **unused, **class_buffers(5, width)}
+    path = save(tmp_path, "prompt_learner", state, epoch=100)
+    method = KgCoOp(frozen_clip(vectors), vectors.classes, SEEDS)
+    check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
+    with pytest.raises(ValueError, match="also holds 3 tensors, first 'bias_vectors'"):
+        load(plain(CoOp(frozen_clip(vectors), vectors.classes, SEEDS)), path)
+
+
+@pytest.mark.parametrize("case", ["agree", "conflict"])
+def test_prograd(tmp_path, case):
+    vectors = vectors_of("prograd")
+    ctx = vectors[f"{case}.after3.ctx"]
+    state = {"ctx": ctx, **class_buffers(5, vectors.constants["text_width"])}
+    path = save(tmp_path, "prompt_learner", state, epoch=100)
+    method = ProGrad(frozen_clip(vectors), vectors.classes, SEEDS, num_ctx=len(ctx))
+    check(plain(method), path, vectors.eval_batch(), vectors[f"{case}.eval_after3.logits"])
+
+
+def test_tcp(tmp_path):
+    vectors = vectors_of("tcp")
+    after, c = vectors.prefixed("after3."), vectors.constants
+    state = {"ctx": after["ctx"], **class_buffers(5, c["text_width"])}
+    for layer in (1, 2):
+        for kind in ("weight", "bias"):
+            state[f"meta_net.linear{layer}.{kind}"] = after[f"meta.fc{layer}.{kind}"]
+    path = save(tmp_path, "prompt_learner", state, optimizer=torch.optim.Adam)
+    method = TCP(frozen_clip(vectors), vectors.classes, SEEDS)
+    check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
+
+
+def maple_state(vectors: Vectors) -> dict[str, torch.Tensor]:
+    """The whole model, whose maps are ``proj`` at the input and a list for the later blocks."""
+    after = vectors.prefixed("after3.")
+    state = {"prompt_learner.ctx": after["prompt_text0"], **whole_clip()}
+    for kind in ("weight", "bias"):
+        state[f"prompt_learner.proj.{kind}"] = after[f"couple0.{kind}"]
+    for i in range(1, vectors.constants["depth"]):
+        state[f"prompt_learner.compound_prompts_text.{i - 1}"] = after[f"prompt_text{i}"]
+        for kind in ("weight", "bias"):
+            name = f"prompt_learner.compound_prompt_projections.{i - 1}.{kind}"
+            state[name] = after[f"couple{i}.{kind}"]
+    return state | class_buffers(5, vectors.constants["text_width"], "prompt_learner.")
+
+
+def test_maple(tmp_path):
+    vectors = vectors_of("maple")
+    path = save(tmp_path, "MultiModalPromptLearner", maple_state(vectors), epoch=5)
+    method = MaPLe(frozen_clip(vectors), vectors.classes, SEEDS)
+    check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
+
+
+@pytest.mark.parametrize("settings", [{"depth": 2}, {"coupling": "shared"}])
+def test_maple_of_other_maps_is_refused(tmp_path, settings):
+    vectors = vectors_of("maple")
+    path = save(tmp_path, "MultiModalPromptLearner", maple_state(vectors), epoch=5)
+    with pytest.raises(ValueError, match=r"also holds \d tensors, first 'compound_prompt"):
+        load(plain(MaPLe(frozen_clip(vectors), vectors.classes, SEEDS, **settings)), path)
 
 
 def text_refiner_files(folder: Path, vectors: Vectors) -> Path:
@@ -289,6 +358,8 @@ REFUSED = [
     ({}, "CoCoOp", {}, r"lacks 4 tensors, first 'meta_net\.linear1\.bias'"),
     ({}, "IVLP", {}, "lacks 5 tensors, first 'image_encoder.VPT'"),
     ({}, "ZeroShot", {}, "also holds 1 tensors, first 'ctx'"),
+    ({}, "TipAdapterF", {}, "'method.keys' has no name in published checkpoints"),
+    ({}, "NearestClassMean", {}, "also holds 1 tensors, first 'ctx'"),
 ]
 
 
@@ -327,7 +398,51 @@ def test_other_parts_than_the_released_ones_are_refused(tmp_path, parts, message
         load(make_model(make_method("CoOp", shared_tiny_clip()), **parts), path)
 
 
-@pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "IVLP", "PromptSRC", "PromptKD", "SEP"])
+def drawn(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_clip_adapter(tmp_path):
+    down, up = drawn(8, 32, seed=1), drawn(32, 8, seed=2)
+    state = {"fc.0.weight": down, "fc.2.weight": up}
+    model = tiny("ClipAdapter")
+    load(model, save(tmp_path, "clip_adapter", state))
+    assert torch.equal(model.method.down.weight, down)
+    assert torch.equal(model.method.up.weight, up)
+
+
+def test_taskres_with_the_base_of_the_file(tmp_path):
+    """An enhanced base is in the file, and is not that of the frozen model."""
+    base, residual = drawn(5, 32, seed=1), drawn(5, 32, seed=2)
+    state = {"base_text_features": base, "text_feature_residuals": residual}
+    model = tiny("TaskRes", alpha=1.0)
+    load(model, save(tmp_path, "prompt_learner", state))
+    text = base + residual
+    torch.testing.assert_close(model.method.class_texts(), text / text.norm(dim=-1, keepdim=True))
+
+
+@pytest.mark.parametrize("constraint", ["none", "class_adaptive"])
+def test_clap(tmp_path, constraint):
+    weight = drawn(5, 32, seed=1)
+    state = {"prototypes": weight, "base_text_features": drawn(5, 32, seed=2)}
+    model = tiny("LinearProbe", constraint=constraint)
+    load(model, save(tmp_path, "adapter", state, epoch=300))
+    assert torch.equal(model.method.weight, weight)
+
+
+def test_a_closed_set_of_other_classes_is_refused(tmp_path):
+    state = {"prototypes": drawn(7, 32, seed=1)}
+    with pytest.raises(ValueError, match=r"'prototypes' is \(7, 32\) .* \(5, 32\) here"):
+        load(tiny("LinearProbe"), save(tmp_path, "adapter", state))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CoOp", "CoCoOp", "IVLP", "PromptSRC", "PromptKD", "SEP", "ClipAdapter", "TaskRes",
+        "LinearProbe",
+    ],
+)  # fmt: skip
 def test_everything_that_a_published_method_trains_has_a_name(name):
     model = make_model(make_method(name, shared_tiny_clip()), cache="EmaCache")
     names = model.released_names()

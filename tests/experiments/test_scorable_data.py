@@ -158,7 +158,8 @@ def test_messages_name_what_is_to_blame(call, tmp_path):
     )
     assert code == 2 and "folder/x with experiment.template = " in err[0]
     assert "shorten the class name or the template" in err[0]
-    code, _, err = call("train", "mosaic", "--set", "experiment.method=@ZeroShot")
+    (tmp_path / "mine.gin").write_text("include 'mosaic.gin'\nCoOp.ctx_init = 'a photo of a'\n")
+    code, _, err = call("train", tmp_path / "mine.gin", "--set", "experiment.method=@ZeroShot")
     assert code == 2 and "python main.py train zero_shot" in err[0]
     assert "experiment.method is replaced by --set" in err[0]
     (tmp_path / "g.gin").write_text(

@@ -1,30 +1,32 @@
 """The contract of every registered base method, whoever wrote it."""
 
-import copy
-import math
-import re
-
 import pytest
 import torch
 
-from core.clip.frozen import fingerprint
 from core.clip.prompts import ContextPrompts
 from core.config import registered_classes
-from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
-from core.train.evaluate import predict
-from core.types import Batch, ClassNames
+from core.types import ClassNames
+from experiments.contracts.methods import (
+    MethodCase,
+    check_a_copy_learns_on_its_own,
+    check_a_prediction_depends_on_its_own_image_alone,
+    check_cached_features_say_what_pixels_say,
+    check_counts_equal_the_argmax_of_every_image,
+    check_evaluation_changes_no_state_and_repeats,
+    check_names_its_source,
+    check_one_small_step_lowers_the_loss,
+    check_other_classes_and_back,
+    check_output,
+    check_same_seed_same_start,
+    check_training_leaves_the_backbone_alone,
+    check_what_was_learned_survives_a_file,
+)
 from tests.helpers.tiny_clip import (
     CLASSES,
-    EVERYTHING,
     OTHER_CLASSES,
     batch,
-    logits,
     make_method,
-    make_model,
     shared_tiny_clip,
-    small_step,
-    tiny_clip,
-    training,
 )
 
 METHODS = [entry.name for entry in registered_classes("method")]
@@ -35,6 +37,9 @@ CASES = [
     ("CoOp", {"class_position": "front", "class_specific": True}),
     ("CoOp", {"ctx_init": "", "num_ctx": 3, "class_specific": True}),
     ("ZeroShot", {"templates": ("a {}.", "no {} at all")}),
+    ("ZeroShot", {"templates": "imagenet7"}),
+    ("LinearProbe", {"init": "random"}),
+    ("LinearProbe", {"constraint": "class_adaptive"}),
 ]
 each_method = pytest.mark.parametrize("name", METHODS)
 each_case = pytest.mark.parametrize(
@@ -49,125 +54,47 @@ def test_the_registry_holds_the_methods_of_this_suite():
 @each_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_output_has_the_promised_shapes_norms_and_type(name, settings, dtype):
-    clip = tiny_clip().to(dtype)
-    method = make_method(name, clip, **settings).to(dtype)
-    method.eval()
-    out = method(batch(dtype=dtype))
-    width, count = method.output().text_width, len(CLASSES)
-    assert out.image.shape == (6, width)
-    assert out.text.shape in {(count, width), (6, count, width)}
-    assert out.logit_scale.shape == () and out.logits().shape == (6, count)
-    for unit in (out.image, out.text):
-        assert unit.dtype == dtype and bool(torch.isfinite(unit).all())
-        torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1], dtype=dtype))
-    if "local" in method.provides:
-        assert out.local.shape == (6, 1 + method.output().num_patches, method.output().local_width)
-    if "attention" in method.provides:
-        assert out.attention.shape == (6, method.output().num_patches)
-        assert bool((out.attention >= 0).all()) and bool((out.attention.sum(dim=1) < 1).all())
+    check_output(MethodCase(name, settings), dtype)
 
 
 @each_case
 def test_same_seed_same_start(name, settings):
-    clip = shared_tiny_clip()
-    first, again = (learned_state(make_method(name, clip, **settings)) for _ in range(2))
-    assert first.keys() == again.keys()
-    assert all(torch.equal(first[key], again[key]) for key in first)
+    check_same_seed_same_start(MethodCase(name, settings))
 
 
 @each_case
 def test_training_leaves_the_backbone_alone(name, settings):
-    clip = tiny_clip()
-    before = fingerprint(clip.state_dict())
-    model = make_model(make_method(name, clip, **settings))
-    start = {key: value.clone() for key, value in learned_state(model).items()}
-    training(model)
-    assert fingerprint(clip.state_dict()) == before
-    assert not any(p.requires_grad or p.grad is not None for p in clip.parameters())
-    assert bool(model.trainable()) == model.method.trains
-    if model.method.trains:
-        now = learned_state(model)
-        assert any(not torch.equal(now[key], start[key]) for key in start)
+    check_training_leaves_the_backbone_alone(MethodCase(name, settings))
 
 
 @each_case
 def test_one_small_step_lowers_the_loss(name, settings):
-    clip = tiny_clip().double()
-    model = make_model(make_method(name, clip, **settings), dtype=torch.float64)
-    if not model.method.trains:
-        assert model.trainable() == []
-        return
-    before, after = small_step(model, batch(dtype=torch.float64))
-    assert math.isfinite(before) and after < before
+    check_one_small_step_lowers_the_loss(MethodCase(name, settings))
 
 
 @each_case
 def test_a_prediction_depends_on_its_own_image_alone(name, settings):
-    model = make_model(make_method(name, shared_tiny_clip(), **settings))
-    training(model, epochs=1)
-    data = batch(8)
-    together = logits(model, data)
-    alone = torch.cat(
-        [
-            logits(model, Batch(labels=data.labels[i : i + 1], pixels=data.pixels[i : i + 1]))
-            for i in range(8)
-        ]
-    )
-    if model.method.batch_coupled:
-        assert (together - alone).abs().max() > 1e-6
-    else:
-        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-5)
+    check_a_prediction_depends_on_its_own_image_alone(MethodCase(name, settings))
 
 
 @each_case
 def test_evaluation_changes_no_state_and_repeats(name, settings):
-    model = make_model(make_method(name, shared_tiny_clip(), **settings))
-    training(model, epochs=1)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    first, second = logits(model, batch()), logits(model, batch())
-    assert torch.equal(first, second)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    check_evaluation_changes_no_state_and_repeats(MethodCase(name, settings))
 
 
 @each_case
 def test_other_classes_and_back(name, settings):
-    model = make_model(make_method(name, shared_tiny_clip(), **settings))
-    training(model, epochs=1)
-    before = logits(model, batch())
-    if settings.get("class_specific"):
-        with pytest.raises(ValueError, match="other classes"):
-            model.method.set_classes(OTHER_CLASSES)
-    else:
-        model.method.set_classes(OTHER_CLASSES)
-        other = logits(model, batch())
-        assert other.shape == (6, 3) and bool(torch.isfinite(other).all())
-        assert len(model.method.classes) == model.method.output().num_classes == 3
-        model.method.set_classes(CLASSES)
-    assert torch.equal(logits(model, batch()), before)
+    check_other_classes_and_back(MethodCase(name, settings))
 
 
 @each_case
-def test_what_was_learned_survives_a_file(name, settings, tmp_path):
-    clip = shared_tiny_clip()
-    model = make_model(make_method(name, clip, **settings))
-    training(model, epochs=1)
-    save_checkpoint(tmp_path / "weights.safetensors", model)
-    fresh = make_model(make_method(name, clip, seed=99, **settings), seed=99)
-    load_checkpoint(tmp_path / "weights.safetensors", fresh)
-    assert torch.equal(logits(fresh, batch()), logits(model, batch()))
-    backbone = sum(value.numel() for value in clip.state_dict().values())
-    assert sum(value.numel() for value in learned_state(model).values()) < backbone / 2
+def test_what_was_learned_survives_a_file(name, settings):
+    check_what_was_learned_survives_a_file(MethodCase(name, settings))
 
 
 @each_case
 def test_a_copy_learns_on_its_own(name, settings):
-    model = make_model(make_method(name, shared_tiny_clip(), **settings))
-    before = logits(model, batch())
-    twin = copy.deepcopy(model)
-    training(twin)
-    assert torch.equal(logits(model, batch()), before)
-    if model.method.trains:
-        assert not torch.equal(logits(twin, batch()), before)
+    check_a_copy_learns_on_its_own(MethodCase(name, settings))
 
 
 SEES_FEATURES = [
@@ -177,34 +104,17 @@ SEES_FEATURES = [
 
 @pytest.mark.parametrize("name", SEES_FEATURES)
 def test_cached_features_say_what_pixels_say(name):
-    clip = shared_tiny_clip()
-    model = make_model(make_method(name, clip))
-    data = batch()
-    cached = clip.encode_image(data.pixels, need=EVERYTHING)
-    torch.testing.assert_close(
-        logits(model, Batch(labels=data.labels, features=cached)), logits(model, data)
-    )
+    check_cached_features_say_what_pixels_say(MethodCase(name))
 
 
 @each_method
 def test_counting_right_answers_equals_the_argmax_of_every_image(name):
-    model = make_model(make_method(name, shared_tiny_clip()))
-    model.eval()
-    parts = [batch(5, seed=8), batch(4, seed=9)]
-    correct, total = predict(model, parts).counts(len(CLASSES))
-    guesses = torch.cat([logits(model, b).argmax(dim=-1) for b in parts])
-    labels = torch.cat([b.labels for b in parts])
-    assert total == tuple(int((labels == c).sum()) for c in range(len(CLASSES)))
-    assert correct == tuple(
-        int(((labels == c) & (guesses == c)).sum()) for c in range(len(CLASSES))
-    )
+    check_counts_equal_the_argmax_of_every_image(MethodCase(name))
 
 
 @pytest.mark.parametrize("entry", registered_classes("method"), ids=lambda entry: entry.name)
 def test_every_method_names_its_source(entry):
-    assert entry.summary and not entry.summary.startswith(entry.name + "(")
-    assert re.search(r"\b(19|20)\d\d\b", entry.reference), entry.reference
-    assert entry.cls.regime in {"inductive", "transductive", "limited"}
+    check_names_its_source(MethodCase(entry.name))
 
 
 def test_words_count_as_context_vectors_and_further_pieces_stay_as_text():

@@ -16,10 +16,13 @@ from core.types import Batch, ClassNames
 from experiments.run.data_inputs import read_data_inputs
 from experiments.run.run import evaluate, reload, train
 from experiments.run.runtime import Runtime
+from experiments.verify.verify import verify_set
 from methods.ivlp import IVLP
 from methods.promptkd import KnownLogits, PromptKD
 from methods.teachers import PublishedTeacher, RunTeacher, Teacher
+from tests.helpers.paths import GOLDEN
 from tests.helpers.preset_runs import few_test_images
+from tests.helpers.tiny_clip import tokenizer
 from tests.helpers.two_step_runs import (
     OFF,
     ON,
@@ -61,6 +64,39 @@ def pixels(clip, count=3, seed=5):
 @pytest.mark.parametrize("name", ["public_promptkd", "public_textrefiner_kd"])
 def test_matches_the_recorded_run(name):
     check_recorded(name)
+
+
+def with_teacher_words(folder, name, words):
+    """A set whose teacher's design has other words, and the tokens that belong to them."""
+    tensors = load_file(GOLDEN / f"{name}.safetensors")
+    raw = json.loads((GOLDEN / f"{name}.json").read_text())
+    raw["constants"]["teacher"]["design"]["ctx_init"] = words
+    names = [one.replace("_", " ") for one in raw["constants"]["classes"]]
+    ids = tokenizer(77)([f"{words or 'X X X X'} {one}." for one in names])
+    rows = {int(token): row for row, token in enumerate(tensors["in.token_row_ids"])}
+    index = [[rows.get(int(token), -1) for token in row] for row in ids]
+    tensors |= {"in.token_ids": ids, "in.token_rows_index": torch.tensor(index)}
+    save_file(tensors, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(raw))
+    return folder / f"{name}.json"
+
+
+@pytest.mark.parametrize("words", ["", None, "one of my own"])
+@pytest.mark.parametrize("name", ["public_promptkd", "public_textrefiner_kd"])
+def test_the_words_of_the_teacher_are_read_from_the_set(tmp_path, name, words):
+    assert len((words or "X X X X").split()) == 4
+    outcome = verify_set(with_teacher_words(tmp_path, name, words))
+    assert outcome.status == "matched", (
+        outcome.problem,
+        [d for d in outcome.differences if not d.ok],
+    )
+
+
+def test_a_set_that_does_not_record_the_words_of_the_teacher_has_the_released_ones(tmp_path):
+    path = with_teacher_words(tmp_path, "public_promptkd", "a photo of a")
+    path.write_text(path.read_text().replace(', "ctx_init": "a photo of a"', ""))
+    assert "ctx_init" not in path.read_text()
+    assert verify_set(path).status == "matched"
 
 
 def test_a_run_trains_and_is_restored(tmp_path, cache_dir, monkeypatch, teacher_run):

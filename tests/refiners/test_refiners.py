@@ -6,12 +6,27 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from core.clip.frozen import fingerprint
 from core.config import Reference, lookup, registered_classes
 from core.seeding import Seeds
-from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
-from core.types import Batch, Forward, MethodOutput
+from core.train.checkpoints import learned_state
+from core.types import Forward, MethodOutput
 from experiments.configs import config_path, read_config_file
+from experiments.contracts.contract import title_of
+from experiments.contracts.methods import MethodCase
+from experiments.contracts.parts import (
+    REFINER_CHECKS,
+    SLOTS,
+    PartCase,
+    RefinerCase,
+    check_a_copy_of_a_part_is_independent,
+    check_a_part_moves_no_others_initial_values,
+    check_a_small_step_lowers_the_loss_and_not_the_backbone,
+    check_evaluation_is_batch_invariant_and_stateless,
+    check_names_the_source_of_a_part,
+    check_shapes_and_types,
+    check_the_refiner_works_on_top,
+    check_what_a_part_learned_survives_a_file,
+)
 from refiners.aggregation import LinearAggregation
 from refiners.alignment import MlpAlignment
 from refiners.cache import EmaCache, NoCache
@@ -29,18 +44,10 @@ from tests.helpers.tiny_clip import (
     one_step,
     part,
     shared_tiny_clip,
-    small_step,
     tiny_clip,
     training,
 )
 
-SLOTS = {
-    "alignment": "alignment",
-    "cache": "cache",
-    "aggregation": "aggregation",
-    "semantic": "loss",
-    "regularization": "loss",
-}
 PLUGGED = [(slot, entry.name) for slot, kind in SLOTS.items() for entry in registered_classes(kind)]
 each_part = pytest.mark.parametrize(("slot", "name"), PLUGGED)
 SOURCE = MethodOutput(
@@ -72,88 +79,48 @@ def same(first, second):
 
 @each_part
 def test_a_part_keeps_shapes_and_types(slot, name):
-    model = coop(tiny_clip().double(), **{slot: name}).double()
-    out = model.eval()(batch(dtype=torch.float64))
-    assert out.text.shape == (5, 32) and out.text.dtype == torch.float64
-    assert out.logits().shape == (6, 5) and bool(torch.isfinite(out.logits()).all())
+    check_shapes_and_types(PartCase(slot, name))
 
 
 @each_part
 def test_a_small_step_lowers_the_loss_and_not_the_backbone(slot, name):
-    clip = tiny_clip().double()
-    before = fingerprint(clip.state_dict())
-    model = coop(clip, **{slot: name}).double()
-    first, second = small_step(model, batch(dtype=torch.float64))
-    assert second < first
-    assert fingerprint(clip.state_dict()) == before
+    check_a_small_step_lowers_the_loss_and_not_the_backbone(PartCase(slot, name))
 
 
 @each_part
 def test_evaluation_is_batch_invariant_and_stateless(slot, name):
-    model = coop(**{slot: name})
-    training(model, epochs=1)
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-    data = batch(8)
-    together = logits(model, data)
-    alone = [
-        logits(model, Batch(labels=data.labels[i : i + 1], pixels=data.pixels[i : i + 1]))
-        for i in range(8)
-    ]
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-5)
-    assert same(dict(model.state_dict()), state)
+    check_evaluation_is_batch_invariant_and_stateless(PartCase(slot, name))
 
 
 @each_part
-def test_parameters_and_cache_survive_a_file(slot, name, tmp_path):
-    model = coop(**{slot: name})
-    training(model, epochs=1)
-    save_checkpoint(tmp_path / "weights.safetensors", model)
-    fresh = coop(seed=99, **{slot: name})
-    load_checkpoint(tmp_path / "weights.safetensors", fresh)
-    assert same(learned_state(fresh), learned_state(model))
-    assert torch.equal(logits(fresh, batch()), logits(model, batch()))
+def test_parameters_and_cache_survive_a_file(slot, name):
+    check_what_a_part_learned_survives_a_file(PartCase(slot, name))
 
 
 @each_part
 def test_a_copy_is_independent(slot, name):
-    model = coop(**{slot: name})
-    state = {key: value.clone() for key, value in learned_state(model).items()}
-    training(copy.deepcopy(model), epochs=1)
-    assert same(learned_state(model), state)
+    check_a_copy_of_a_part_is_independent(PartCase(slot, name))
 
 
 @each_part
 def test_a_part_alone_moves_no_others_initial_values(slot, name):
-    full, changed = learned_state(coop(**PARTS_ON)), learned_state(coop(**{slot: name}))
-    kept = [key for key in full if not key.startswith(f"refiner.{slot}.")]
-    assert "method.ctx" in kept
-    assert all(torch.equal(full[key], changed[key]) for key in kept)
+    check_a_part_moves_no_others_initial_values(PartCase(slot, name))
 
 
 @pytest.mark.parametrize("method", [e.name for e in registered_classes("method")])
 def test_the_refiner_works_on_every_method_that_provides_what_it_needs(method):
-    model = make_method(method, shared_tiny_clip())
-    missing = {"local", "attention"} - model.provides
-    if missing:
-        with pytest.raises(ValueError, match=sorted(missing)[0]):
-            make_model(model, **PARTS_ON)
-        return
-    refined = make_model(model, **PARTS_ON)
-    terms = one_step(refined, batch())
-    assert {"semantic", "regularization"} <= terms.keys()
-    assert all(value.dim() == 0 and bool(torch.isfinite(value)) for value in terms.values())
-    assert logits(refined, batch()).shape == (6, 5)
+    check_the_refiner_works_on_top(MethodCase(method))
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [e for kind in ("refiner", *sorted(set(SLOTS.values()))) for e in registered_classes(kind)],
-)
-def test_every_part_says_what_it_is(entry):
-    off = entry.name in {*PARTS_OFF.values(), "NullRefiner"}
-    assert entry.summary
-    known = "arXiv" in entry.reference or entry.reference.startswith("ours")
-    assert off or known, f"{entry.name} names no source"
+@each_part
+def test_every_part_says_what_it_is(slot, name):
+    check_names_the_source_of_a_part(PartCase(slot, name))
+
+
+@pytest.mark.parametrize("check", REFINER_CHECKS, ids=title_of)
+@pytest.mark.parametrize("name", [e.name for e in registered_classes("refiner")])
+def test_every_refiner_keeps_the_contract(name, check):
+    check(RefinerCase(name))
 
 
 # off

@@ -1,0 +1,140 @@
+"""The code that a run executes: its plugged-in classes, what every run passes through, and all that
+these call in the project or in the repository of a plug-in.
+
+Left out is what cannot change the numbers of a run: commands, planning, reports, the format of
+files, the reading of configurations. So is what is in a run's identity already: the reading of
+datasets and weights, whose result has a fingerprint.
+"""
+
+import functools
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from core.config import Config, config_from_text, lookup, references
+from core.program import PREFIX, SCRIPT
+from core.source.tree import Called, Place, SourceFolder, SourceTree
+from core.store.code import RunCode
+from core.store.names import CONFIG_NAME
+
+ROOT = "experiment"
+HOME = Path(__file__).resolve().parents[2]
+PACKAGES = frozenset({"core", "methods", "refiners", "experiments"})
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+ENGINE = "experiments.run.run:run"
+ENTRY_POINTS = (
+    "experiments.run.run:assemble",
+    "experiments.run.run:train",
+    "experiments.run.run:score_images",
+    "core.data.fewshot:few_shot",
+    "core.data.shots:with_shots",
+    "core.data.validation_only:validation_only",
+    "core.data.images:open_rgb",
+)
+"""What every run passes through; which images, classes and weights it gets is its identity's."""
+
+OUTSIDE = (
+    *("core.config", "core.program", "core.store", "core.streams", "core.suggestions"),
+    *("experiments.cli", "experiments.configs", "experiments.search", "experiments.study"),
+    *("experiments.verify", "experiments.workers"),
+    # in the identity, as fingerprints of the data and of the frozen weights
+    *("core.clip.maker", "core.clip.model_names", "core.clip.torchscript"),
+    *("core.clip.transformers_clip", "core.clip.weights", "core.data.benchmarks"),
+    *("core.data.catalog", "core.data.dataset_names", "core.mosaic", "core.tensor_files"),
+    *("experiments.run.data_inputs", "experiments.run.dataset_names"),
+    *("experiments.run.experiment", "experiments.run.runtime"),
+    *("experiments.run.scorable_data", "experiments.run.unchanged"),
+)
+
+
+def source_tree() -> SourceTree:
+    """The source code as it is on disk now."""
+    aliases = {SCRIPT: ""}  # the project under the name by which it is installed
+    return SourceTree(HOME, [SourceFolder(HOME, PACKAGES)], outside=OUTSIDE, aliases=aliases)
+
+
+def code_of(config: Config) -> RunCode:
+    """The code that a run of this configuration executes in this process.
+
+    The files of loaded modules are read at the first call, and not again: an edit made later is
+    not what the process runs.
+    """
+    return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(_classes(config))))
+
+
+def called_by(tree: SourceTree, keys: Iterable[str]) -> Called:
+    """All definitions behind classes and the engine, as ``RunCode.classes`` names them."""
+    return tree.called(place for key in keys for place in places_of(tree, key))
+
+
+def places_of(tree: SourceTree, key: str) -> list[Place]:
+    """The definition of a class, wherever it was moved in its package; empty where it is gone."""
+    names = ENTRY_POINTS if key == ENGINE else (key,)
+    pairs = [name.partition(":") for name in names]
+    found = [tree.find(module, name) or _moved(tree, module, name) for module, _, name in pairs]
+    return [place for places in found for place in places]
+
+
+def is_own(module: str) -> bool:
+    """Whether a module is the project's."""
+    return module.partition(".")[0] in PACKAGES
+
+
+def add_plugin(tree: SourceTree, module: str, stored: Mapping[str, str]) -> Path | None:
+    """Make the module of a plug-in readable, where it was loaded from or else where it was stored
+    to be; returns the place of its top-level module, None where there is nothing.
+    """
+    top, *below = module.split(".")
+    file = getattr(sys.modules.get(module), "__file__", None)
+    place = Path(stored.get(top, ""))
+    if file:
+        path = Path(file).resolve()
+        path = path.parent if path.name == "__init__.py" else path
+        place = path.parents[len(below) - 1] if below else path
+    if not place.is_absolute() or not place.exists():
+        return None
+    tree.add(top, place, alone=bool(INSTALLED & set(place.parts)))
+    return place
+
+
+def _moved(tree: SourceTree, module: str, name: str) -> list[Place]:
+    return tree.search(module.partition(".")[0], name.partition(".")[0])
+
+
+@functools.cache
+def _loaded_sources() -> SourceTree:
+    """The source code of the modules that this process has loaded."""
+    tree = source_tree()
+    for name, module in list(sys.modules.items()):
+        if is_own(name.removeprefix(PREFIX)) and (file := getattr(module, "__file__", None)):
+            tree.keep(Path(file))
+    return tree
+
+
+def _classes(config: Config) -> Iterator[str]:
+    """The classes that a configuration plugs in, and those of earlier runs that it reads."""
+    values = config.canonical(ROOT)
+    names = {key.partition(".")[0]: None for key in values}
+    names |= {r.name: None for value in values.values() for r in references(value)}
+    for name in names:
+        cls = lookup(name).cls
+        if name != ROOT and cls.__module__ != "__main__":
+            yield f"{cls.__module__.removeprefix(PREFIX)}:{cls.__qualname__}"
+        own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
+        for path in lookup(name).ask("input_files", own):
+            if path.name == CONFIG_NAME and path.is_file():
+                yield from _classes(config_from_text(path.read_text(), str(path)))
+    yield ENGINE
+
+
+@functools.cache
+def _code_of_classes(tree: SourceTree, keys: tuple[str, ...]) -> RunCode:
+    modules = dict.fromkeys(key.partition(":")[0] for key in keys)
+    places = {name: add_plugin(tree, name, {}) for name in modules if not is_own(name)}
+    classes = {key: called_by(tree, [key]) for key in keys}
+    return RunCode(
+        classes={key: found.hash for key, found in classes.items() if found.hashes},
+        files=called_by(tree, keys).listing(),
+        plugins={name.partition(".")[0]: str(path) for name, path in places.items() if path},
+    )

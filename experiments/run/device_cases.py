@@ -1,0 +1,345 @@
+"""Measurements on a device, each from a plain payload to a plain result.
+
+* ``rates``: what the device is, and what it can do.
+* ``agreement``: a method trains a few steps on the CPU and on the device, and says the same.
+* ``speed``: the time and memory of a method's training step and of its evaluation.
+
+Nothing is downloaded: the embedded backbone, or random weights of a real size. B images, C classes.
+"""
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from core.config import Config, lookup
+from core.data.dataset import Dataset
+from core.data.splits import class_subset
+from core.seeding import Seeds
+from core.train.batches import ImageSource, TrainingBatches
+from core.train.evaluate import predict
+from core.types import Batch
+from experiments.run.method_presets import method_presets
+from experiments.run.run import Assembly, assemble, evaluation_batches, scoring, train
+from experiments.run.runtime import Runtime
+
+REFINERS = {
+    "none": ("experiment.refiner=@NullRefiner",),
+    "TextRefiner": (
+        "experiment.refiner=@TextRefiner",
+        "TextRefiner.alignment=@MlpAlignment",
+        "TextRefiner.cache=@EmaCache",
+        "TextRefiner.aggregation=@LinearAggregation",
+        "TextRefiner.semantic=@SemanticLoss",
+        "TextRefiner.regularization=@L1Regularization",
+    ),
+}
+TOLERANCE = 1e-4  # relative, in float32
+FEW_STEPS = (
+    "experiment.dataset='mosaic/vehicles'",
+    "experiment.backbone='mosaic'",
+    "experiment.shots=2",
+    "experiment.batch_size=12",
+    "experiment.epochs=3",  # the first one warms up
+)
+TESTED = 64
+IMAGE_SIDE = 224
+CLASSES, PER_CLASS, SHOTS = 50, 8, 4
+KEPT_BATCHES = 4
+WARM_UP_STEPS, TIMED_STEPS, TIMED_SECONDS = 3, 20, 0.8
+EVALUATED = 100
+SOLE_BATCH = 32  # of a method for which no batch size is published
+
+
+def measure_case(payload: Mapping[str, Any], on_progress: object) -> Mapping[str, Any]:
+    """The entry function of worker processes: the result of one measurement."""
+    cases: dict[str, Callable[..., dict[str, Any]]] = {
+        "rates": rates,
+        "agreement": agreement,
+        "speed": speed,
+    }
+    given = dict(payload)
+    return cases[given.pop("case")](**given)
+
+
+# The device ------------------------------------------------------------------------------------
+
+
+def rates(*, device: str, side: int = 8192, megabytes: int = 2048) -> dict[str, Any]:
+    """Versions, the device, and measured rates of matrix products and of a copy."""
+    place = torch.device(Runtime(cache_dir=Path(), device=device).device)
+    found: dict[str, Any] = {
+        "device": platform.machine(),
+        "driver": _driver(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
+        "threads": torch.get_num_threads(),
+    }
+    if place.type == "cuda":
+        found["device"] = torch.cuda.get_device_name(place)
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        one, two = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
+        found[f"{name}_tflops"] = 2e-12 * side**3 / _seconds(place, partial(torch.matmul, one, two))
+    source = torch.randn(megabytes * 2**18, device=place)
+    target = torch.empty_like(source)
+    seconds = _seconds(place, lambda: target.copy_(source))
+    found["copy_gb_per_second"] = 2e-9 * source.nbytes / seconds
+    return found
+
+
+def _driver() -> str | None:
+    """The driver's version, asked of the driver's own tool; None without one."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (done.stdout.splitlines() or [""])[0].strip() or None
+
+
+def _seconds(device: torch.device, work: Callable[[], object], repetitions: int = 5) -> float:
+    """The median time of a call, the first not counted."""
+    found = []
+    for _ in range(repetitions + 1):
+        synchronize(device)
+        started = time.perf_counter()
+        work()
+        synchronize(device)
+        found.append(time.perf_counter() - started)
+    return median(found[1:])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# The same on both devices ----------------------------------------------------------------------
+
+
+def agreement(*, method: str, refiner: str, device: str, cache_dir: str) -> dict[str, Any]:
+    """A few steps on the CPU and on the device: differences relative to the largest value.
+
+    ``loss`` is over all terms and epochs, relative to the whole loss; ``agree`` counts images of
+    the same prediction, those among which the CPU itself does not choose beyond the tolerance
+    included.
+    """
+    config = method_presets()[method].read_scorable(*FEW_STEPS, *REFINERS[refiner])
+    on_cpu = _Trained(config, Runtime(cache_dir=Path(cache_dir)))
+    place = Runtime(cache_dir=Path(cache_dir), device=device)
+    on_device = _Trained(config, place)
+    low = config.with_bindings({"experiment.precision": "bfloat16"}, "gpu-check")
+    in_bfloat16 = _Trained(low, place)
+    logits_BC = on_cpu.logits_BC
+    scale = float(logits_BC.abs().max())
+    same_B = on_cpu.predicted_B == on_device.predicted_B
+    best_B = logits_BC.max(dim=-1).values
+    theirs_B = logits_BC.gather(1, on_device.predicted_B[:, None])[:, 0]
+    agree_B = same_B | (best_B - theirs_B <= TOLERANCE * scale)
+    found = {
+        "steps": on_cpu.steps,
+        "loss": _loss_difference(on_cpu.log, on_device.log),
+        "logits": float((on_device.logits_BC - logits_BC).abs().max()) / scale,
+        "agree": int(agree_B.sum()),
+        "images": len(agree_B),
+        "bfloat16_finite": in_bfloat16.is_finite(),
+        "bfloat16_same": int((in_bfloat16.predicted_B == on_cpu.predicted_B).sum()),
+    }
+    close = max(found["loss"], found["logits"]) <= TOLERANCE
+    found["ok"] = close and bool(agree_B.all()) and found["bfloat16_finite"]
+    return found
+
+
+class _Trained:
+    """A short training: its log, and what the model says of a few test images, on the CPU."""
+
+    def __init__(self, config: Config, runtime: Runtime) -> None:
+        self.log: list[dict[str, float]] = []
+        built = assemble(config, runtime)
+        result = train(built, lambda epoch: self.log.append(_numbers(epoch)))
+        self.steps = result.images // built.settings.batch_size if self.log else 0
+        dataset, subset = built.scored()[0]
+        part = class_subset(dataset, subset)
+        with torch.no_grad(), scoring(built, part):
+            batches = list(evaluation_batches(built, part, part.test[:TESTED]))
+            self.logits_BC = torch.cat([built.model(b).logits().float().cpu() for b in batches])
+            self.predicted_B = predict(built.model, batches).predicted_N
+
+    def is_finite(self) -> bool:
+        numbers = torch.tensor([value for epoch in self.log for value in epoch.values()])
+        return bool(numbers.isfinite().all()) and bool(self.logits_BC.isfinite().all())
+
+
+def _numbers(epoch: Mapping[str, Any]) -> dict[str, float]:
+    """An entry of the log without nesting; metrics are counters, and no terms of the loss."""
+    return {name: value for name, value in epoch.items() if isinstance(value, int | float)}
+
+
+def _loss_difference(
+    one: Sequence[Mapping[str, float]], two: Sequence[Mapping[str, float]]
+) -> float:
+    """The largest difference of a logged number, relative to the loss of its epoch."""
+    return max(
+        (
+            abs(value - b[name]) / max(abs(a["loss"]), abs(value))
+            for a, b in zip(one, two, strict=True)
+            for name, value in a.items()
+            if value != b[name]
+        ),
+        default=0.0,
+    )
+
+
+# Time and memory -------------------------------------------------------------------------------
+
+
+def write_images(folder: Path) -> Path:
+    """A tree of images of a usual size; returns it. What is there already is left."""
+    noise = np.random.default_rng(0)
+    for label in range(CLASSES):
+        (folder / f"kind {label}").mkdir(parents=True, exist_ok=True)
+        for number in range(PER_CLASS):
+            small = noise.integers(0, 256, (IMAGE_SIDE // 8, IMAGE_SIDE // 8, 3), dtype=np.uint8)
+            path = folder / f"kind {label}" / f"{number}.jpg"
+            if not path.exists():
+                Image.fromarray(small).resize((IMAGE_SIDE, IMAGE_SIDE)).save(path, quality=90)
+    return folder
+
+
+def speed(
+    *,
+    method: str,
+    refiner: str,
+    images: str,
+    precision: str,
+    device: str,
+    backbone: str,
+    weights: str | None,
+    tree: str,
+    cache_dir: str,
+) -> dict[str, Any]:
+    """A method's step at its published batch size with ``CLASSES`` classes: milliseconds, images
+    per second, MiB at most, and the images per second of evaluation.
+
+    ``images`` "cached" trains on frozen features, "pixels" encodes the images in every step. A
+    method that trains nothing has no step.
+    """
+    preset = method_presets()[method]
+    place = torch.device(device)
+    size = preset.batch_size or SOLE_BATCH
+    fresh = images == "pixels"
+    config = preset.read(
+        f"experiment.dataset={f'folder/{tree}'!r}",
+        f"experiment.backbone={backbone!r}",
+        f"experiment.weights={weights!r}",
+        "experiment.protocol='few_shot'",
+        f"experiment.shots={SHOTS}",
+        f"experiment.batch_size={size}",
+        "experiment.epochs=2",
+        f"experiment.num_views={_num_views(method, fresh=fresh)}",
+        f"experiment.fresh_views={fresh}",
+        f"experiment.precision={precision!r}",
+        "experiment.split_fractions=(0.5, 0.125, 0.375)",
+        *REFINERS[refiner],
+    )
+    runtime = Runtime(cache_dir=Path(cache_dir), device=device)
+    built = assemble(config, runtime)
+    source = TimedSource(built.source, place)
+    train(replace(built, source=source), lambda epoch: None)
+    found: dict[str, Any] = {
+        "batch_size": size if source.steps else None,
+        "parameters": sum(p.numel() for p in built.model.trainable()),
+    }
+    if source.steps:
+        step = median(source.steps)
+        found |= {
+            "step_ms": 1e3 * step,
+            "slowest_ms": 1e3 * max(source.steps),
+            "images_per_second": source.step_size / step,
+        }
+    if place.type == "cuda":
+        found["peak_mb"] = torch.cuda.max_memory_allocated(place) / 2**20
+    return found | {"evaluated_per_second": _evaluation_speed(built, place)}
+
+
+def _num_views(method: str, *, fresh: bool) -> int:
+    """The augmented views that a run keeps: one to draw anew, or as many as a batch compares."""
+    entry: Any = lookup(method, "method").cls
+    compared: int = entry.views_per_image
+    if fresh:
+        return 1
+    return compared if compared > 1 else 0
+
+
+def _evaluation_speed(built: Assembly, device: torch.device) -> float:
+    """Images per second of a batch that is on the device."""
+    dataset, subset = built.scored()[0]
+    part = class_subset(dataset, subset)
+    items = part.test[: max(1, EVALUATED // (1 + built.model.method.test_views))]
+    with scoring(built, part):
+        batches = list(evaluation_batches(built, part, items))
+        return len(items) / _seconds(device, lambda: predict(built.model, batches), 3)
+
+
+class TimedSource(ImageSource):
+    """Another source whose training batches are kept on the device, given again and timed."""
+
+    def __init__(self, source: ImageSource, device: torch.device) -> None:
+        self.source, self.device = source, device
+        self.steps: list[float] = []
+        self.step_size = 0
+
+    def training(self, dataset: Dataset, **settings: Any) -> TrainingBatches:
+        return _TimedBatches(self, self.source.training(dataset, **settings))
+
+    def evaluation(self, *given: Any, **settings: Any) -> Iterator[Batch]:
+        return self.source.evaluation(*given, **settings)
+
+
+class _TimedBatches(TrainingBatches):
+    """The first batches of an epoch, over and over: the first epoch warms up, later ones count."""
+
+    def __init__(self, owner: TimedSource, inner: TrainingBatches) -> None:
+        super().__init__(inner.labels, inner.batch_size, inner.device, drop_last=inner.drop_last)
+        self.owner, self.inner = owner, inner
+        self.kept: list[Batch] = []
+
+    def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
+        if not self.kept:
+            given = self.inner.epoch(epoch, seeds)
+            self.kept = [b for b, _ in zip(given, range(KEPT_BATCHES), strict=False)]
+            self.owner.step_size = len(self.kept[0])
+        elif self.owner.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.owner.device)  # without what is done only once
+        number = WARM_UP_STEPS if epoch == 1 else TIMED_STEPS
+        began = last = self._now()
+        for step in range(number):
+            yield self.kept[step % len(self.kept)]
+            before, last = last, self._now()
+            if epoch > 1:
+                self.owner.steps.append(last - before)
+            if last - began > TIMED_SECONDS:
+                return
+
+    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
+        return self.inner.every_image(seeds)
+
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        return self.inner.take(index, epoch, seeds)
+
+    def _now(self) -> float:
+        synchronize(self.owner.device)
+        return time.perf_counter()

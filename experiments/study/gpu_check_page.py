@@ -1,0 +1,118 @@
+"""The findings of ``gpu-check`` as a page in Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+SPEED = {
+    "method": "method",
+    "refiner": "refiner",
+    "images": "images",
+    "precision": "precision",
+    "batch_size": "batch size",
+    "parameters": "parameters",
+    "step_ms": "ms per step",
+    "images_per_second": "images/s",
+    "peak_mb": "peak MiB",
+    "evaluated_per_second": "evaluation, images/s",
+}
+AGREEMENT = {
+    "method": "method",
+    "refiner": "refiner",
+    "steps": "steps",
+    "loss": "loss",
+    "logits": "logits",
+    "agree": "equal predictions",
+    "bfloat16_same": "equal in bfloat16",
+    "ok": "verdict",
+}
+GRID = {"name": "grid", "runs": "runs", "seconds": "seconds", "counts_off": "counts that differ"}
+RATES = {
+    "float32_tflops": "float32 matrix product, TFLOP/s",
+    "bfloat16_tflops": "bfloat16 matrix product, TFLOP/s",
+    "copy_gb_per_second": "copy, GB/s read and written",
+}
+ABSENT = "–"
+ERROR = "error"
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The whole page; sections that found nothing are left out."""
+    lines = ["# Check of a device", "", *_head(found)]
+    if rows := found["agreement"]:
+        lines += [
+            "",
+            "## The same on the CPU and on the device",
+            "",
+            "A few training steps on the embedded backbone. Loss and logits: the largest difference"
+            " in float32, relative to the largest value.",
+            "",
+            *_table(AGREEMENT, map(_agreement_row, rows)),
+        ]
+    if rows := found["grid"]:
+        lines += ["", "## A small grid", "", *_table(GRID, rows)]
+    if rows := found["speed"]:
+        lines += [
+            "",
+            "## A training step",
+            "",
+            f"Backbone {found['backbone']} with random weights, 50 classes, published batch sizes, "
+            "medians; peak memory includes the frozen weights. Images: 'pixels' are encoded in "
+            "every step, as published, 'cached' is training on frozen features.",
+            "",
+            *_table(SPEED, rows),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _head(found: Mapping[str, Any]) -> Iterable[str]:
+    for row in found["machine"]:
+        if row.get("error"):
+            yield f"The device could not be measured: {row['error']}"
+            continue
+        yield (
+            f"{row['device']}; driver {row['driver'] or ABSENT}, CUDA {row['cuda'] or ABSENT}, "
+            f"cuDNN {row['cudnn'] or ABSENT}, torch {row['torch']}, Python {row['python']}."
+        )
+        rates = (f"{text}: {row[key]:.1f}" for key, text in RATES.items())
+        yield f"{'; '.join(rates)}."
+
+
+def _agreement_row(row: Row) -> Row:
+    if row.get("error"):
+        return row
+    images = row["images"]
+    return {
+        **row,
+        "loss": f"{row['loss']:.1e}",
+        "logits": f"{row['logits']:.1e}",
+        "agree": f"{row['agree']} of {images}",
+        "bfloat16_same": f"{row['bfloat16_same']} of {images}",
+        "ok": "ok" if row["ok"] else "DIFFERS",
+    }
+
+
+def _table(columns: Mapping[str, str], rows: Iterable[Row]) -> Iterable[str]:
+    """A table of what was found; a last column says what went wrong, where anything did."""
+    rows = list(rows)
+    first, *others = [*columns, ERROR]
+    shown = [first, *(key for key in others if any(key in row for row in rows))]
+    yield _line([columns.get(key, key) for key in shown])
+    yield _line(["---"] * len(shown))
+    for row in rows:
+        yield _line([_cell(row.get(key, "" if key == ERROR else None)) for key in shown])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value).replace("|", "\\|")

@@ -1,0 +1,244 @@
+"""The check of a device: on a pretended GPU, with what fails, hangs or does not fit in the time."""
+
+import json
+import math
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import experiments.study.gpu_check as gpu_check_module
+from core.config import lookup
+from experiments.cli.app import app
+from experiments.run import device_cases
+from experiments.run.device_cases import REFINERS, measure_case, write_images
+from experiments.run.method_presets import method_presets
+from experiments.study.gpu_check import JSON_NAME, OUT_OF_TIME, PAGE_NAME, GpuCheck, gpu_check
+from experiments.study.gpu_check_page import page
+from experiments.workers.local import InlineExecutor
+from tests.helpers.paths import ROOT
+from tests.helpers.pretended_cuda import PretendedCuda
+
+
+@pytest.fixture(autouse=True)
+def small_cases(monkeypatch):
+    """Few steps and few images."""
+    for name, value in {"TIMED_STEPS": 2, "WARM_UP_STEPS": 1, "EVALUATED": 4, "TESTED": 8}.items():
+        monkeypatch.setattr(device_cases, name, value)
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Measurements run in this process; gives the limits and the numbers of jobs asked for."""
+    asked = []
+
+    def executor(jobs, *, log_dir, entry, job_seconds):
+        asked.append((jobs, job_seconds))
+        return InlineExecutor(entry)
+
+    monkeypatch.setattr(gpu_check_module, "LocalExecutor", executor)
+    return asked
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """The images of the speeds, small ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_cases, "IMAGE_SIDE", 32)
+        return write_images(tmp_path_factory.mktemp("speed") / "images")
+
+
+def checked(out, **settings):
+    """The rows of a check on the CPU, by section, and whether all are right."""
+    given = {"seconds": 600.0, "backbone": "mosaic", "methods": ("CoOp",), "matrix_side": 16}
+    check = GpuCheck(out=out, device="cpu", jobs=1, **(given | settings))
+    ok = gpu_check(check, lambda line: None)
+    found = json.loads((out / JSON_NAME).read_text())
+    assert found["ok"] is ok
+    return found
+
+
+def timed(tree, cache_dir, **settings):
+    payload = {
+        "case": "speed",
+        "method": "CoOp",
+        "refiner": "none",
+        "images": "cached",
+        "precision": "float32",
+        "device": "cpu",
+        "backbone": "mosaic",
+        "weights": None,
+        "tree": str(tree),
+        "cache_dir": str(cache_dir),
+    }
+    return measure_case(payload | settings, None)
+
+
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_a_device_that_computes_the_same_agrees(refiner, small_mosaic, cache_dir):
+    payload = {"case": "agreement", "method": "CoOp", "refiner": refiner, "device": "cuda"}
+    with PretendedCuda(ROOT):
+        found = measure_case(payload | {"cache_dir": str(small_mosaic)}, None)
+    assert found["ok"] and found["steps"] == 6
+    assert found["loss"] == found["logits"] == 0
+    assert found["agree"] == found["images"] == 8
+
+
+def test_a_device_that_computes_otherwise_is_seen(small_mosaic, monkeypatch):
+    exact = lookup("CoOp").cls.forward
+    wrong = [1.0, 1.0 + 1e-3]  # first on the CPU, then on the device
+
+    def forward(self, batch):
+        out = exact(self, batch)
+        return replace(out, logit_scale=out.logit_scale * wrong[assembled[-1]])
+
+    assembled = []
+    ordinary = device_cases.assemble
+
+    def assemble(config, runtime):
+        assembled.append(min(len(assembled), 1))
+        return ordinary(config, runtime)
+
+    monkeypatch.setattr(device_cases, "assemble", assemble)
+    monkeypatch.setattr(lookup("CoOp").cls, "forward", forward)
+    payload = {"case": "agreement", "method": "CoOp", "refiner": "none", "device": "cpu"}
+    found = measure_case(payload | {"cache_dir": str(small_mosaic)}, None)
+    assert not found["ok"]
+    assert 1e-4 < found["logits"] < 1e-2 and 1e-4 < found["loss"] < 1e-2
+
+
+@pytest.mark.parametrize("pixels", ["pixels", "cached"])
+def test_the_speed_is_that_of_the_published_batch(pixels, images, tmp_path):
+    found = timed(images, tmp_path, images=pixels)
+    assert found["batch_size"] == method_presets()["CoOp"].batch_size == 32
+    assert math.isclose(found["images_per_second"], 32 / found["step_ms"] * 1e3)
+    assert found["slowest_ms"] >= found["step_ms"] > 0 and found["evaluated_per_second"] > 0
+    assert found["parameters"] == 4 * 128  # four words of context
+
+
+def test_what_trains_nothing_has_no_step(images, tmp_path):
+    found = timed(images, tmp_path, method="ZeroShot")
+    assert "step_ms" not in found and found["batch_size"] is None
+    assert found["evaluated_per_second"] > 0 and found["parameters"] == 0
+
+
+def test_speeds_on_a_gpu_have_its_memory(images, tmp_path):
+    with PretendedCuda(ROOT):
+        found = timed(images, tmp_path, device="cuda", precision="bfloat16")
+    assert found["peak_mb"] == 0  # the pretended GPU has none
+    assert "peak_mb" not in timed(images, tmp_path)
+
+
+def test_a_check_writes_all_sections(inline, tmp_path, small_mosaic, monkeypatch):
+    monkeypatch.setattr(device_cases, "IMAGE_SIDE", 32)
+    found = checked(tmp_path, sections=("machine", "agreement", "speed"))
+    assert found["ok"], found
+    assert [row["refiner"] for row in found["agreement"]] == ["none", "TextRefiner"]
+    order = [(row["refiner"], row["images"], row["precision"]) for row in found["speed"]]
+    assert order == [
+        (refiner, images, precision)
+        for refiner, images in (("none", "pixels"), ("none", "cached"), ("TextRefiner", "pixels"))
+        for precision in ("float32", "bfloat16")
+    ]
+    assert found["machine"][0]["torch"] == torch.__version__
+    text = (tmp_path / PAGE_NAME).read_text()
+    assert text == page(found) and text.count("| CoOp |") == 8
+    assert all(seconds <= gpu_check_module.CASE_SECONDS for _, seconds in inline)
+
+
+def test_all_registered_methods_are_checked_unless_some_are_named(tmp_path):
+    every = GpuCheck(out=tmp_path, device="cpu", seconds=1)
+    assert set(gpu_check_module._methods(every)) == set(method_presets())
+    assert {row["method"] for row in gpu_check_module._speed_rows(every)} == set(method_presets())
+    some = GpuCheck(out=tmp_path, device="cpu", seconds=1, methods=("CoOp",))
+    assert gpu_check_module._methods(some) == ("CoOp",)
+
+
+def test_a_method_that_fails_is_a_row(inline, tmp_path, monkeypatch):
+    def fails(**_):
+        raise RuntimeError("CUDA error: no | kernel\nsecond line")
+
+    monkeypatch.setattr(device_cases, "speed", fails)
+    found = checked(tmp_path, sections=("machine", "speed"))
+    assert not found["ok"] and found["machine"]
+    errors = [row["error"] for row in found["speed"]]
+    assert len(errors) == 6 and all("CUDA error: no | kernel" in error for error in errors)
+    (line, *_) = [x for x in (tmp_path / PAGE_NAME).read_text().splitlines() if "kernel" in x]
+    assert line.startswith("| CoOp | none | pixels | float32 | ")
+    assert line.endswith("CUDA error: no \\| kernel second line |")
+
+
+def test_a_section_that_fails_does_not_end_the_check(inline, tmp_path, monkeypatch):
+    def fails(*_):
+        raise KeyError("no such tag")
+
+    monkeypatch.setattr(gpu_check_module, "write_random_weights", fails)
+    found = checked(tmp_path, sections=("speed", "machine"), backbone="ViT-B-16")
+    assert [row["error"] for row in found["speed"]] == ["KeyError: 'no such tag'"]
+    assert found["machine"][0]["float32_tflops"] > 0 and not found["ok"]
+    assert "no such tag" in (tmp_path / PAGE_NAME).read_text()
+
+
+def test_what_does_not_fit_in_the_time_is_said(inline, tmp_path):
+    found = checked(tmp_path, sections=("machine", "speed"), seconds=1e-9)
+    rows = [*found["machine"], *found["speed"]]
+    assert rows and {row["error"] for row in rows} == {OUT_OF_TIME} and not found["ok"]
+    assert OUT_OF_TIME in (tmp_path / PAGE_NAME).read_text()
+
+
+def test_the_last_section_may_use_all_the_time(tmp_path):
+    def left(section, *sections):
+        check = GpuCheck(out=tmp_path, device="cpu", seconds=100, sections=sections)
+        found = gpu_check_module.Findings(check=check, say=lambda line: None)
+        return found.time_left(section)
+
+    assert left("machine", "machine") == pytest.approx(100, abs=1)
+    assert left("machine", "machine", "speed") == pytest.approx(15, abs=1)
+    assert left("agreement", "machine", "agreement") == pytest.approx(100, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"device": "cuda:99"}, "is not available"),
+        ({"device": "tpu"}, "device must be cpu, cuda or cuda:N"),
+        ({"methods": ("CooP",)}, "did you mean 'CoOp'"),
+        ({"sections": ("speeds",)}, "no section 'speeds'"),
+        ({"seconds": float("nan")}, "seconds must be"),
+        ({"seconds": 0.0}, "seconds must be"),
+    ],
+)
+def test_nonsense_is_refused_before_any_work(settings, reason, tmp_path):
+    given = {"out": tmp_path / "new", "device": "cpu", "seconds": 10.0} | settings
+    with pytest.raises(ValueError, match=reason):
+        GpuCheck(**given)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_says_where_the_findings_are(inline, tmp_path):
+    words = ["gpu-check", "--device", "cpu", "--out", str(tmp_path), "--section", "machine"]
+    done = CliRunner().invoke(app, [*words, "--matrix-side", "16"])
+    assert done.exit_code == 0, done.output
+    assert "everything agrees" in done.output and str(tmp_path / PAGE_NAME) in done.output
+
+
+@pytest.mark.slow
+def test_the_grid_says_the_same_with_one_worker_and_with_two(tmp_path):
+    found = checked(tmp_path, sections=("grid",), seconds=3000.0)
+    assert [(row["name"], row["runs"]) for row in found["grid"]] == [
+        ("cpu", 4),
+        ("device, 1 job", 4),
+        ("device, 2 jobs", 4),
+    ]
+    assert found["ok"] and {row["counts_off"] for row in found["grid"]} == {0}
+    assert sorted(os.listdir(tmp_path)) == ["cache", JSON_NAME, PAGE_NAME]
+
+
+@pytest.mark.slow
+def test_a_measurement_that_hangs_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check_module, "CASE_SECONDS", 1.0)
+    found = checked(tmp_path, sections=("machine",), matrix_side=8192)
+    (row,) = found["machine"]
+    assert "time limit of a job" in row["error"]

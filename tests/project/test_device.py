@@ -1,0 +1,154 @@
+"""Every registered method, alone and with TextRefiner, on a pretended GPU: no tensor forgets its
+device, and the host waits for the device no more often than it must.
+"""
+
+import copy
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import core.clip.backbone as backbone
+import experiments.run.image_source as image_source
+from core.config import lookup
+from experiments.run.environment import describe_environment
+from experiments.run.method_presets import method_presets
+from experiments.run.run import run
+from tests.helpers.paths import ROOT
+from tests.helpers.pretended_cuda import PretendedCuda
+from tests.helpers.tiny_clip import shared_tiny_clip
+
+PRESETS = method_presets()
+# Behind the name of a method other settings to cover too.
+OTHER_SETTINGS = {
+    "CoOp": {
+        "class-specific": ("CoOp.class_specific=True", "experiment.protocol='few_shot'"),
+        "middle": ("CoOp.class_position='middle'",),
+    },
+    "CoCoOp": {"in chunks": ("CoCoOp.max_text_memory_mb=0.001",)},
+    "PromptKD": {"each step": ("PromptKD.teacher_logits='each_step'",)},
+    "SEP": {"released": ("SEP.selection_scope='batch'", "SEP.fusion_axis='batch'")},
+}
+REFINERS = {
+    "none": ("experiment.refiner=@NullRefiner",),
+    "TextRefiner": (
+        "experiment.refiner=@TextRefiner",
+        "TextRefiner.alignment=@MlpAlignment",
+        "TextRefiner.cache=@EmaCache",
+        "TextRefiner.aggregation=@LinearAggregation",
+        "TextRefiner.semantic=@SemanticLoss",
+        "TextRefiner.regularization=@L1Regularization",
+    ),
+}
+# The plain method and other settings run in the slow suite: TextRefiner on it covers most of both.
+CASES = [
+    pytest.param(
+        *(name, label, refiner),
+        marks=[pytest.mark.slow] if label or refiner == "none" else [],
+        id=", ".join(part for part in (name, label, refiner) if part),
+    )
+    for name in PRESETS
+    for label in ("", *OTHER_SETTINGS.get(name, ()))
+    for refiner in REFINERS
+]
+EPOCHS = 2
+STEPS = 3  # an epoch: 4 shots of 3 classes in batches of 4
+# Waits of the second epoch by the innermost file, as they are today: they may only shrink.
+LIMITS = {"core/train/fit.py": 1, "core/finite.py": 1}
+MORE = {
+    "PromptKD": {"methods/promptkd.py": 2 * STEPS},
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Six classes of sixteen noisy images each."""
+    root = tmp_path_factory.mktemp("tree") / "images"
+    noise = np.random.default_rng(0)
+    for label in range(6):
+        folder = root / f"kind {label}"
+        folder.mkdir(parents=True)
+        for number in range(16):
+            pixels = noise.integers(0, 160, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+def forget():
+    """Nothing that an earlier run put on a device is used again."""
+    backbone._shared_clip.cache_clear()
+    image_source._store.cache_clear()
+    describe_environment.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch):
+    """Runs load a tiny CLIP through the ordinary door: on the CPU, then to the device."""
+    made = shared_tiny_clip()
+    monkeypatch.setattr(backbone, "load_clip", lambda *_: copy.deepcopy(made))
+    forget()
+    yield
+    forget()
+
+
+def run_on(device, name, settings, tree, folder, after_epoch=lambda values: None):
+    """The record of a short run of a method's preset, with settings on top."""
+    sees_all = lookup(name, "method").cls.regime != "inductive"
+    common = {
+        "experiment.dataset": f"'folder/{tree}'",
+        "experiment.shots": 2 if sees_all else 4,
+        "experiment.batch_size": 4,
+        "experiment.epochs": EPOCHS,
+        "experiment.num_views": 0,
+        "experiment.split_fractions": (0.5, 0.25, 0.25),
+    }
+    overrides = [f"{key}={value}" for key, value in common.items()]
+    folder.mkdir(parents=True)
+    return run(
+        PRESETS[name].read_scorable(*overrides, *settings),
+        folder,
+        identity="test",
+        variant="test",
+        factors={},
+        cache_dir=tree.with_name("cache"),
+        data_root=None,
+        device=device,
+        on_progress=after_epoch,
+    )
+
+
+def waits_by_file(waits):
+    """How often the host waited, by the innermost file of the product."""
+    found = Counter()
+    for text, count in waits.items():
+        found[text.partition(" at ")[2].partition(":")[0]] += count
+    return found
+
+
+@pytest.mark.parametrize(("name", "label", "refiner"), CASES)
+def test_no_tensor_forgets_its_device(name, label, refiner, tree, tmp_path):
+    own = OTHER_SETTINGS[name][label] if label else ()
+    settings = (*own, *REFINERS[refiner])
+    on_cpu = run_on("cpu", name, settings, tree, tmp_path / "cpu")
+    forget()
+    waits = []
+    with PretendedCuda(ROOT, sites=20) as gpu:
+        record = run_on(
+            "cuda",
+            name,
+            settings,
+            tree,
+            tmp_path / "cuda",
+            lambda _: waits.append(gpu.waits.copy()),
+        )
+    assert record.status == "finished", record.message
+    assert record.environment["device"] == "cuda (pretended)"
+    assert [e.correct for e in record.evaluations] == [e.correct for e in on_cpu.evaluations]
+    logs = [(tmp_path / device / "log.jsonl").read_text() for device in ("cpu", "cuda")]
+    assert logs[0] == logs[1]
+    if not waits:
+        return  # nothing is trained
+    limits = LIMITS | MORE.get(name, {}) | MORE.get(f"{name}, {label}", {})
+    second = waits_by_file(waits[1] - waits[0])
+    assert {file: n for file, n in second.items() if n > limits.get(file, 0)} == {}
