@@ -23,8 +23,8 @@ file of a newer version is refused and left as it is.
     |   |-- report/               output of the report command
     |   `-- IDENTITY/             a run folder, named by the identity of its run
     |       |-- config.gin        the resolved configuration, written first  (settings.py)
-    |       |-- operative.json    the settings in force, defaults included; older runs lack it
     |       |-- code.json         the definitions of the code that it ran  (code.py)
+    |       |-- operative.json    the settings in force, defaults included; older runs lack it
     |       |-- shots.json        the few-shot images  (shots.py)
     |       |-- log.jsonl         one line per epoch  (epochs.py)
     |       |-- output.log        what the run printed

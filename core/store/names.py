@@ -13,8 +13,8 @@ OWN_FOLDERS = (CACHE_FOLDER, TRAIN_FOLDER, IMPORTED_FOLDER, PRETRAIN_FOLDER)
 
 # A run folder.
 CONFIG_NAME = "config.gin"
-OPERATIVE_NAME = "operative.json"
 CODE_NAME = "code.json"
+OPERATIVE_NAME = "operative.json"
 SHOTS_NAME = "shots.json"
 EPOCHS_NAME = "log.jsonl"
 WEIGHTS_NAME = "weights.safetensors"

@@ -19,7 +19,14 @@ from core.store.names import (
 )
 from core.store.record import RunRecord
 
-FILES = (CODE_NAME, OPERATIVE_NAME, SHOTS_NAME, EPOCHS_NAME, CORRECT_NAME, PREDICTIONS_NAME)
+FILES = (
+    CODE_NAME,
+    OPERATIVE_NAME,
+    SHOTS_NAME,
+    EPOCHS_NAME,
+    CORRECT_NAME,
+    PREDICTIONS_NAME,
+)
 
 
 def file_checksums(run_dir: Path) -> dict[str, str]:

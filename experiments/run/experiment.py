@@ -143,14 +143,13 @@ class Experiment(Configurable):
         name = parameters["method"].name
         entry = lookup(name)
         own = {key: values[f"{name}.{key}"] for key in entry.parameters}
-        method: Any = entry.cls
         reasons = {}
         if parameters["template"] is not None and not entry.ask("reads_template", own, values):
             reasons["template"] = (
                 f"{name} makes its own prompts and reads no template, got "
                 f"{parameters['template']!r}; remove it, or use a method with hand-made texts"
             )
-        if parameters["augmentation"] is not None and not _augments(method, parameters):
+        if parameters["augmentation"] is not None and not _augments(entry.cls, parameters):
             reasons["augmentation"] = (
                 f"nothing is augmented with experiment.num_views = 0, got "
                 f"@{parameters['augmentation'].name}; remove it, or set experiment.num_views = 1"
