@@ -233,7 +233,7 @@ def test_39_a_grid_goes_on_inside_a_run(tmp_path):
         "include 'coop.gin'\n"
         + "".join(f"{text.replace('=', ' = ')}\n" for text in LONG)
         + "grid.study = 'long'\ngrid.datasets = ('mosaic/vehicles',)\ngrid.seeds = (1,)\n"
-        "grid.variants = {'CoOp': {}}\n"
+        "grid.variants = {'CoOp': {}}\ngrid.baseline = 'CoOp'\n"
     )
     words = ("grid", "long.gin", "--jobs", "1", "--no-track")
     driver = subprocess.Popen(
