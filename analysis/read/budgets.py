@@ -26,7 +26,7 @@ EARLIER_SOURCES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class VariantTraining:
     """How the runs of one variant were trained. Values that differ between its runs are all there.
 
     ``settings`` maps a name for readers to its values as text; it is empty for a variant that takes
@@ -46,7 +46,7 @@ class Training:
     complete: bool = True
 
 
-def read_trainings(results: Results, study_dir: Path | None) -> dict[str, Training]:
+def read_trainings(results: Results, study_dir: Path | None) -> dict[str, VariantTraining]:
     """The training of each variant of a study folder; of those from elsewhere nothing is known.
 
     Settings are read from one run per dataset and number of shots: seeds change nothing else.
@@ -97,7 +97,7 @@ def _patience(runs: Sequence[_Run]) -> tuple[str, ...]:
     return tuple(v for v in values if v not in ("0", NOT_RECORDED))
 
 
-def _training(runs: Sequence[_Run], stopped: int) -> Training:
+def _training(runs: Sequence[_Run], stopped: int) -> VariantTraining:
     """What several runs of one variant have in common, and where they differ."""
     stepping = [run for run in runs if run.took_steps]
     settings = {
@@ -123,7 +123,7 @@ def _training(runs: Sequence[_Run], stopped: int) -> Training:
     sources = {name: text for run in runs for name, text in run.operative.sources.items()}
     earlier = {name: EARLIER_SOURCES[name] for name in methods if name in EARLIER_SOURCES}
     trained = bool(stepping)
-    return Training(
+    return VariantTraining(
         backbone=_distinct(_backbone(run) for run in runs),
         settings=known if trained else {},
         methods=methods,

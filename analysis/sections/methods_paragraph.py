@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from analysis.read.budgets import Training
+from analysis.read.budgets import VariantTraining
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options
 from analysis.sections.comparisons import Block, compared
@@ -14,7 +14,7 @@ from analysis.sections.section import Citation, Section, Sentence, Topic, cite, 
 from analysis.sections.trainings import training_sentences, trainings_of
 from analysis.text import Column, Columns, Kind, Show, counted, label, table
 
-NO_TRAININGS: Mapping[str, Training] = MappingProxyType({})
+NO_TRAININGS: Mapping[str, VariantTraining] = MappingProxyType({})
 
 
 def methods_sentences(
@@ -26,7 +26,7 @@ def methods_sentences(
     assumed: Sequence[str] = (),
     profiles: bool,
     images: bool,
-    trainings: Mapping[str, Training] = NO_TRAININGS,
+    trainings: Mapping[str, VariantTraining] = NO_TRAININGS,
 ) -> tuple[Sentence, ...]:
     """What was measured, how it was compared, and what is not claimed."""
     sentences = [

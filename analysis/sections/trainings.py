@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from analysis.read.budgets import Training, read_trainings
+from analysis.read.budgets import VariantTraining, read_trainings
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.section import Citation, Sentence, cite_source, make_sentence
 
@@ -18,12 +18,12 @@ FULL_SCHEDULE = "learning rates follow the schedule of the full budget"
 
 
 @once
-def trainings_of(analysis: Analysis) -> dict[str, Training]:
+def trainings_of(analysis: Analysis) -> dict[str, VariantTraining]:
     """The training of each variant, read once."""
     return read_trainings(analysis.results, analysis.folder)
 
 
-def training_sentences(trainings: Mapping[str, Training]) -> list[Sentence]:
+def training_sentences(trainings: Mapping[str, VariantTraining]) -> list[Sentence]:
     """The compared methods with their sources, the backbone, and the budgets."""
     if not trainings:
         return []
@@ -48,18 +48,20 @@ def _paper(*pieces: str | Citation) -> Sentence:
     return make_sentence(*pieces, kind="paper")
 
 
-def _compared(trainings: Mapping[str, Training]) -> Sentence | None:
+def _compared(trainings: Mapping[str, VariantTraining]) -> Sentence | None:
     names = dict.fromkeys(name for t in trainings.values() for name in t.methods)
     return _cited("The compared methods are ", list(names), trainings)
 
 
-def _parts(trainings: Mapping[str, Training]) -> Sentence | None:
+def _parts(trainings: Mapping[str, VariantTraining]) -> Sentence | None:
     names = dict.fromkeys(name for t in trainings.values() for name in t.parts)
     sourced = [name for name in names if _works(name, trainings)]
     return _cited("Parts and settings with a published source are ", sourced, trainings)
 
 
-def _cited(start: str, names: Sequence[str], trainings: Mapping[str, Training]) -> Sentence | None:
+def _cited(
+    start: str, names: Sequence[str], trainings: Mapping[str, VariantTraining]
+) -> Sentence | None:
     """A list of classes, each with the works that it cites."""
     if not names:
         return None
@@ -70,17 +72,17 @@ def _cited(start: str, names: Sequence[str], trainings: Mapping[str, Training]) 
     return _paper(*pieces, ".")
 
 
-def _works(name: str, trainings: Mapping[str, Training]) -> tuple[Citation, ...]:
+def _works(name: str, trainings: Mapping[str, VariantTraining]) -> tuple[Citation, ...]:
     source = next((t.sources[name] for t in trainings.values() if name in t.sources), "")
     return cite_source(name, source)
 
 
-def _backbone(trainings: Mapping[str, Training]) -> Sentence:
+def _backbone(trainings: Mapping[str, VariantTraining]) -> Sentence:
     names = dict.fromkeys(name for t in trainings.values() for name in t.backbone)
     return _paper(f"The frozen backbone is {' or '.join(names)}.")
 
 
-def _budgets(trained: Mapping[str, Training]) -> list[Sentence]:
+def _budgets(trained: Mapping[str, VariantTraining]) -> list[Sentence]:
     """The most common budget, then the variants that differ from it, each with its own."""
     if not trained:
         return []
@@ -94,7 +96,7 @@ def _budgets(trained: Mapping[str, Training]) -> list[Sentence]:
     return sentences
 
 
-def _differences(training: Training, common: Mapping[str, Sequence[str]]) -> str:
+def _differences(training: VariantTraining, common: Mapping[str, Sequence[str]]) -> str:
     own = training.settings
     names = [name for name in own if own[name] != common.get(name)]
     return ", ".join(_worded(own, name) for name in names)
@@ -105,7 +107,7 @@ def _worded(settings: Mapping[str, Sequence[str]], name: str) -> str:
     return WORDING[name].format(" or ".join(settings[name]))
 
 
-def _stopping(trainings: Mapping[str, Training]) -> Sentence | None:
+def _stopping(trainings: Mapping[str, VariantTraining]) -> Sentence | None:
     text = _patience(trainings)
     if not text:
         return None
@@ -115,7 +117,7 @@ def _stopping(trainings: Mapping[str, Training]) -> Sentence | None:
     )
 
 
-def _patience(trainings: Mapping[str, Training]) -> str:
+def _patience(trainings: Mapping[str, VariantTraining]) -> str:
     """The patience of each variant that has one, and how many of its runs were ended by it."""
     return "; ".join(
         f"{variant}: patience {' or '.join(t.patience)}, {t.stopped} runs stopped"
@@ -128,7 +130,7 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def training_terms(trainings: Mapping[str, Training]) -> list[tuple[str, str]]:
+def training_terms(trainings: Mapping[str, VariantTraining]) -> list[tuple[str, str]]:
     """Lines of the design box: what a ranking depends on beside the protocol."""
     text = _patience(trainings)
     return [("Early stopping", f"{text}; {FULL_SCHEDULE}")] if text else []
