@@ -10,6 +10,7 @@ from experiments.run.runtime import Runtime
 
 RUNS = Path("runs")
 MLFLOW = "mlflow"
+TRACK_VARIABLE = "REFINELAB_TRACK"
 
 Config = Annotated[str, typer.Argument(help="A .gin file, or the name of a shipped configuration")]
 Set = Annotated[
@@ -55,7 +56,7 @@ Jobs = Annotated[
 Track = Annotated[
     str,
     typer.Option(
-        envvar="REFINELAB_TRACK", help="Where runs are mirrored: mlflow, wandb, both or none"
+        envvar=TRACK_VARIABLE, help="Where runs are mirrored: mlflow, wandb, both or none"
     ),
 ]
 NoTrack = Annotated[bool, typer.Option("--no-track", help="The same as --track none")]

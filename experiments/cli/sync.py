@@ -1,11 +1,18 @@
 """``sync``: update the mirrors of a study, or of a single run."""
 
+import os
+from typing import Annotated
+
 import typer
 
-from experiments.cli.options import MLFLOW, RUNS, Runs, Study, Track
+from experiments.cli.options import MLFLOW, RUNS, TRACK_VARIABLE, Runs, Study
+
+Mirror = Annotated[
+    str, typer.Option("--track", help="What is updated: mlflow, wandb or both; default: mlflow")
+]
 
 
-def sync_command(study: Study, track: Track = MLFLOW, runs: Runs = RUNS) -> None:
+def sync_command(study: Study, track: Mirror = "", runs: Runs = RUNS) -> None:
     """Write the runs that are missing from MLflow or W&B; no run is written twice.
 
     The folder of a single run is copied among the runs of ``train`` below ``--runs``.
@@ -15,6 +22,8 @@ def sync_command(study: Study, track: Track = MLFLOW, runs: Runs = RUNS) -> None
     from core.store.record import record_paths
     from experiments.study.trackers import mirrors_named, sync_all
 
+    usual = os.environ.get(TRACK_VARIABLE, MLFLOW)
+    track = track or (usual if mirrors_named(usual) else MLFLOW)
     if not mirrors_named(track):
         raise ValueError("--track none leaves sync nothing to do; choose mlflow, wandb or both")
     if study.is_file():

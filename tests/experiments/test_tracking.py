@@ -25,6 +25,7 @@ from core.store.names import INSPECTION_NAME, OUTPUT_NAME, RECORD_NAME
 from core.store.own_files import file_checksums
 from core.store.record import Evaluation, RunRecord, read_record, write_record
 from core.store.settings import Operative, write_config, write_operative
+from experiments.cli.app import main
 from experiments.study.driver import rerun, run_study
 from experiments.study.mirror import NullTracker
 from experiments.study.progress import NoProgress
@@ -595,3 +596,61 @@ def test_what_mlflow_cannot_hold_is_kept_whole(tmp_path):
     (kept,) = study_dir.rglob("parameters.json")
     assert json.loads(kept.read_text()) == {k: v for k, v in long.items() if k != "short"}
     assert (study_dir.parent / "mlflow.db").is_file() and len(list(tmp_path.iterdir())) == 1
+
+
+# the commands
+
+
+def command(capsys, *words):
+    """Exit code, output and errors of a command in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["main.py", *map(str, words)])
+        code = main()
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_train_is_mirrored_and_sync_knows_its_folder(
+    runs_dir, tmp_path, small_mosaic, capsys, monkeypatch
+):
+    del small_mosaic  # its images are drawn; other caches are of this folder
+    monkeypatch.setenv("REFINELAB_TRACK", "none")
+    monkeypatch.chdir(tmp_path)
+    settings = ["experiment.dataset=mosaic/vehicles", "experiment.shots=1", "experiment.epochs=2"]
+    words = ["train", "coop", *(w for s in settings for w in ("--set", s)), "--runs", runs_dir]
+    code, out, err = command(capsys, *words)
+    assert code == 0, err
+    assert not (runs_dir / "train" / "mirror.log").exists()  # as the variable says
+    code, out, err = command(capsys, *words, "--track", "mlflow")
+    assert (code, err) == (0, "")
+    ((identity, run),) = [
+        pair for pair in stored(runs_dir, "train").items() if pair[1].tags["variant"] == "coop"
+    ]
+    assert run.params["SGD.lr"] == "0.002"  # a default that nobody bound
+    assert run.params["experiment.epochs"] == "2" and "train/loss" in run.metrics
+    assert set(parents(runs_dir, "train").values()) >= {"coop"}
+    for folder in (runs_dir / "train", runs_dir / "train" / identity):
+        code, out, err = command(capsys, "sync", folder, "--runs", runs_dir)
+        assert (code, err) == (0, "") and out.startswith("0 runs written, ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("grid", "demo", "--dry-run", "--track", "nothing"),
+        ("train", "coop", "--track", "mlflo"),
+        ("search", "search_text_refiner", "--dry-run", "--track", ""),
+        ("rerun", ".", "abc", "--track", "--jobs"),
+        ("sync", ".", "--track", "no"),
+    ],
+)
+def test_an_unknown_mirror_is_refused_before_anything_runs(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(capsys, *words)
+    assert code == 2 and "--track must be one of mlflow, wandb, both, none, got" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sync_with_none_is_refused(tmp_path, capsys):
+    code, _, err = command(capsys, "sync", tmp_path, "--track", "none")
+    assert code == 2 and "leaves sync nothing to do" in err
