@@ -127,7 +127,8 @@ class Method(nn.Module, Configurable, ABC):
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
         """Called once before the optimizer is built and the first step is made; ``batches`` is one
-        pass over the training images. Parameters that depend on them are set here.
+        pass over the training images, where these are cached features with all their fixed views.
+        Parameters that depend on them are set here.
         """
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:

@@ -21,8 +21,9 @@ from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
+from core.plugins import Plugin
 from core.seeding import Seeds
-from core.store.code import write_code
+from core.store.code import RunCode, write_code
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
 from core.store.names import CONFIG_NAME, SHOTS_NAME, TRAINING_NAME, WEIGHTS_NAME
@@ -45,16 +46,16 @@ from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
 from experiments.run.operative import operative_of
-from experiments.run.outside_files import remember
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
 from experiments.run.stale import CodeCheck
-from experiments.run.stored_plugins import described, plugins_of, remember_plugins
+from experiments.run.stored_plugins import remember, used_plugins_of
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
+Plugins = tuple[Plugin, ...]
 
 log = logging.getLogger(__name__)
 
@@ -136,23 +137,16 @@ def run(
     among it.
     """
     started = time.perf_counter()
-    config_sha256 = write_config(run_dir, config.text())
-    write_operative(run_dir, operative_of(config))
-    code = code_of(config)
-    write_code(run_dir, code)
-    plugins = plugins_of(config)
-    remember(config.text(), cache_dir)
-    remember_plugins(plugins, cache_dir)
+    config_sha256, code = _begin(config, run_dir, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
-    checkpoints = _checkpoints(built, run_dir, identity, runtime)
+    checkpoints = _checkpoints(built, run_dir, identity, runtime, code)
     with epoch_log(run_dir, on_progress) as epochs:
-        record = _describe(built, identity, variant, factors, runtime, config_sha256)
-        environment = {**record.environment, **described(plugins)}
-        record = replace(record, code=code.classes, environment=environment)
+        record = _describe(config, built, identity, variant, factors, runtime, config_sha256)
+        record = replace(record, code=code.classes)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -166,24 +160,40 @@ def run(
             checkpoints.remove()
             return _diverged(record, run_dir, str(error))
         ended = time.perf_counter()
-        cost = Cost(
-            train_seconds=result.seconds,
-            evaluate_seconds=ended - trained,
-            total_seconds=ended - started + result.earlier_seconds,
-            images_per_second=result.images / result.seconds if result.seconds else 0.0,
-            peak_memory_mb=peak_memory_mb(device),
-            trainable_parameters=sum(p.numel() for p in built.model.trainable()),
-        )
+        total = ended - started + result.earlier_seconds
         checkpoints.remove()
         return replace(
             record,
             evaluations=tuple(score.evaluation for score in scores),
-            cost=cost,
+            cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
             stopped_epoch=result.stopped_epoch,
             files_sha256=_write_scores(run_dir, scores),
             weights_sha256=sha256 if learned_state(built.model) else "",
         )
+
+
+def _begin(config: Config, run_dir: Path, cache_dir: Path) -> tuple[str, RunCode]:
+    """Write down what is going to run; returns the hash of its configuration, and its code."""
+    config_sha256 = write_config(run_dir, config.text())
+    write_operative(run_dir, operative_of(config))
+    code = code_of(config)
+    write_code(run_dir, code)
+    remember(config, cache_dir)
+    return config_sha256, code
+
+
+def _cost(
+    built: Assembly, result: FitResult, *, evaluation: float, total: float, device: str
+) -> Cost:
+    return Cost(
+        train_seconds=result.seconds,
+        evaluate_seconds=evaluation,
+        total_seconds=total,
+        images_per_second=result.images / result.seconds if result.seconds else 0.0,
+        peak_memory_mb=peak_memory_mb(device),
+        trainable_parameters=sum(p.numel() for p in built.model.trainable()),
+    )
 
 
 def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
@@ -199,11 +209,11 @@ def _write_scores(run_dir: Path, scores: Sequence["Score"]) -> dict[str, str]:
 
 
 def _checkpoints(
-    built: Assembly, run_dir: Path, identity: str, runtime: Runtime
+    built: Assembly, run_dir: Path, identity: str, runtime: Runtime, code: RunCode
 ) -> TrainingCheckpoints:
     """Where the state of this training is kept, and what must agree for it to go on."""
     device = torch.device(runtime.device).type
-    key = {"identity": identity, "torch": torch.__version__, "device": device}
+    key = {"identity": identity, "torch": torch.__version__, "device": device, "code": code.hash}
     return TrainingCheckpoints(run_dir / TRAINING_NAME, key, built.settings.checkpoint_every)
 
 
@@ -409,6 +419,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
 
 
 def _describe(
+    config: Config,
     built: Assembly,
     identity: str,
     variant: str,
@@ -431,7 +442,7 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
-        environment=describe_environment(runtime.device),
+        environment={**describe_environment(runtime.device), **used_plugins_of(config)},
         config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,

@@ -48,12 +48,14 @@ MAY_IMPORT = {
     "refiners": {"core"},
     "experiments.configs": {"core"},
     "experiments.run": RUN,
+    "experiments.contracts": RUN | {"experiments.run"},
     "experiments.verify": RUN | {"experiments.run"},
     "experiments.workers": RUN | {"experiments.run"},
     "experiments.study": RUN | {"experiments.run", "experiments.workers"},
     "experiments.search": RUN | {"experiments.run", "experiments.workers", "experiments.study"},
     "experiments.cli": {"experiments", "analysis", *RUN},
     "main": {"experiments", "analysis", *RUN},
+    "refinelab": {"experiments", "analysis", *RUN},
     "analysis.stats": set(),
     "analysis.text": {"analysis.stats"},
     "analysis.read": READ,
@@ -87,7 +89,7 @@ DOORS = {
 }
 
 # Rooms that analysis and the parent process read without torch: the standard library is enough.
-STANDARD_LIBRARY_ONLY = ("core/store/", "core/metrics.py", "core/suggestions.py")
+STANDARD_LIBRARY_ONLY = ("core/store/", "core/source/", "core/metrics.py", "core/suggestions.py")
 
 # The embedded model is stored in half precision; the released deep prompts round to it.
 STORES_HALF = ("core/mosaic/", "core/clip/deep_prompts.py")
