@@ -423,6 +423,8 @@ TEMPLATES = [
         "experiment.template",
         "ZeroShot.templates",
         "PromptSRC.templates",
+        "TDA.templates",
+        "CoPrompt.templates",
         "ZeroShotTeacher.templates",
         "TCP.prompt_template",
     ],
