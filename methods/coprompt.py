@@ -35,8 +35,8 @@ class CoPrompt(MaPLe):
 
     Differences: the sentences of the release are descriptions of each class by GPT-3; here they are
     ``templates``, as in ZeroShot. Its views are resized and changed by RandAugment without a crop;
-    here they are those of training (``experiment.augmentation``), equal where nothing is augmented.
-    A batch that was made without further views has its own in their place.
+    here they are those of training (``experiment.augmentation``). A batch that was made without
+    further views has its own in their place.
 
     Source: Roy and Etemad, Consistency-guided Prompt Learning for Vision-Language Models, ICLR
     2024, arXiv 2306.01195.
