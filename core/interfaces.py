@@ -127,7 +127,8 @@ class Method(nn.Module, Configurable, ABC):
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
         """Called once before the optimizer is built and the first step is made; ``batches`` is one
-        pass over the training images. Parameters that depend on them are set here.
+        pass over the training images, where these are cached features with all their fixed views.
+        Parameters that depend on them are set here.
         """
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
@@ -281,3 +282,9 @@ class Refiner(nn.Module, Configurable, ABC):
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """Terms added to the method's own."""
         return {}
+
+    def method_terms(self, terms: Mapping[str, LossTerm]) -> Mapping[str, LossTerm]:
+        """The method's own terms, of its loss or its guides, as they are computed from the output
+        of ``forward``: unchanged, unless the refiner takes some of their weight or of their input.
+        """
+        return terms

@@ -119,7 +119,9 @@ class LongNameLoader(SourceFileLoader):
     The compiled file has a name of its own, beside that of the short names.
     """
 
-    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:
+    def source_to_code(  # type: ignore[override]
+        self, data: Any, path: Any, *, _optimize: int = -1
+    ) -> CodeType:
         """Compile a file after renaming its imports."""
         renamed = ast.fix_missing_locations(LongNames().visit(ast.parse(data, path)))
         code: CodeType = compile(renamed, path, "exec", dont_inherit=True, optimize=_optimize)

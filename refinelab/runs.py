@@ -147,9 +147,9 @@ class LoadedRun:
         need = LOCAL_FIELDS & method.provides
         with self._on(images, "base") as (_, forwards):
             found = [out.attention for out in forwards(need) if out.attention is not None]
-        return torch.cat([attention_BP.float().cpu() for attention_BP in found]).unflatten(
-            1, method.clip.spec.grid
-        )
+        attention_NP = torch.cat([attention_BP.float().cpu() for attention_BP in found])
+        rows, columns = method.clip.spec.grid
+        return attention_NP.reshape(-1, rows, columns)
 
     def memory(self) -> Memory | None:
         """The slots of the refiner's cache (M, D), and their labels where they have some; None

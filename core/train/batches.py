@@ -6,6 +6,7 @@ refiner can affect them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -151,7 +152,7 @@ class FeatureSource(ImageSource):
 
 class FeatureBatches(TrainingBatches):
     """Rows of cached features; with several views, each image uses a random one per epoch, and its
-    further views in a batch are the next ones.
+    further views in a batch are the next ones. ``every_image`` comes with all of them.
     """
 
     def __init__(
@@ -171,6 +172,11 @@ class FeatureBatches(TrainingBatches):
         self.num_images = len(labels)
         self.num_views = len(views)
         self.features = views[0] if len(views) == 1 else _stack(views)
+
+    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
+        whole = copy(self)
+        whole.views_per_image = max(self.views_per_image, self.num_views)
+        return super(FeatureBatches, whole).every_image(seeds)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
         view = torch.zeros_like(index)

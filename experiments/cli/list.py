@@ -112,8 +112,7 @@ def _backbones() -> list[dict[str, Any]]:
     hooked = {}
     for entry in registered_classes("method"):
         defaults = {name: parameter.default for name, parameter in entry.parameters.items()}
-        cls: Any = entry.cls
-        hooked[entry.name] = cls.hooked_towers(defaults)
+        hooked[entry.name] = entry.ask("hooked_towers", defaults)
     return [
         {
             "image tower": support.image,

@@ -25,10 +25,17 @@ def require(condition: bool, otherwise: str) -> None:
         raise ContractError(otherwise)
 
 
-def require_close(found: Tensor, expected: Tensor, otherwise: str, **tolerances: float) -> None:
+def require_close(
+    found: Tensor,
+    expected: Tensor,
+    otherwise: str,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
+) -> None:
     """Raise ``ContractError`` unless two tensors agree within torch's tolerances, or these."""
     try:
-        torch.testing.assert_close(found, expected, **tolerances)
+        torch.testing.assert_close(found, expected, atol=atol, rtol=rtol)
     except AssertionError as error:
         raise ContractError(f"{otherwise}: {one_line(str(error))[:MOST_DIGITS]}") from None
 

@@ -61,7 +61,8 @@ class PartCase:
     def model(self, clip: FrozenCLIP | None = None, *, seed: int = 0) -> RefinedMethod:
         """CoOp with TextRefiner and the part."""
         method = make_method(HOST, clip or shared_tiny_clip(), seed=seed)
-        return make_model(method, seed=seed, **{self.slot: self.name})
+        plugged: dict[str, Any] = {self.slot: self.name}
+        return make_model(method, seed=seed, **plugged)
 
 
 @dataclass(frozen=True, slots=True)

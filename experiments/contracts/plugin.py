@@ -40,7 +40,7 @@ from experiments.run.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckOutcome:
     """How a check ended: ``problem`` is "" where it passed."""
 
     subject: str
@@ -48,7 +48,7 @@ class Outcome:
     problem: str
 
 
-def check_plugin(plugin: Plugin, runtime: Runtime) -> Iterator[Outcome]:
+def check_plugin(plugin: Plugin, runtime: Runtime) -> Iterator[CheckOutcome]:
     """The outcome of every check of every class, dataset and preset of a plug-in, one by one."""
     for name in plugin.classes:
         yield from _check_class(lookup(name), plugin)
@@ -64,7 +64,7 @@ def presets_of(plugin: Plugin) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob("*.gin"))]
 
 
-def _check_class(entry: RegisteredClass, plugin: Plugin) -> Iterator[Outcome]:
+def _check_class(entry: RegisteredClass, plugin: Plugin) -> Iterator[CheckOutcome]:
     if entry.kind == "method":
         method = MethodCase(entry.name, _needed_settings(entry, plugin))
         checks = (*METHOD_CHECKS, check_the_refiner_works_on_top)
@@ -80,9 +80,9 @@ def _check_class(entry: RegisteredClass, plugin: Plugin) -> Iterator[Outcome]:
         yield from _outcomes(entry.name, entry, OTHER_CHECKS.get(entry.kind, (check_is_told,)))
 
 
-def _outcomes(subject: str, case: Case, checks: tuple[Check[Case], ...]) -> Iterator[Outcome]:
+def _outcomes(subject: str, case: Case, checks: tuple[Check[Case], ...]) -> Iterator[CheckOutcome]:
     for check in checks:
-        yield Outcome(subject, title_of(check), problem_of(check, case))
+        yield CheckOutcome(subject, title_of(check), problem_of(check, case))
 
 
 def _needed_settings(entry: RegisteredClass, plugin: Plugin) -> Mapping[str, Any]:

@@ -32,14 +32,14 @@ EVERYTHING = frozenset({"pooled", "local", "attention"})
 # Settings without which a registered class cannot be built here.
 SETTINGS: dict[str, dict[str, Any]] = {}
 
-PARTS_ON = {
+PARTS_ON: dict[str, Any] = {
     "alignment": "MlpAlignment",
     "cache": "EmaCache",
     "aggregation": "LinearAggregation",
     "semantic": "SemanticLoss",
     "regularization": "L1Regularization",
 }
-PARTS_OFF = {
+PARTS_OFF: dict[str, Any] = {
     "alignment": "NoAlignment",
     "cache": "NoCache",
     "aggregation": "NoAggregation",
@@ -86,7 +86,8 @@ def make_method(
     name: str, clip: FrozenCLIP, *, classes: ClassNames = CLASSES, seed: int = 0, **settings: Any
 ) -> Method:
     """A registered method with its defaults and these settings."""
-    made: Method = lookup(name).cls(
+    cls: Any = lookup(name).cls
+    made: Method = cls(
         clip, classes, Seeds(seed).at("method"), **SETTINGS.get(name, {}), **settings
     )
     return made
@@ -106,7 +107,10 @@ def make_model(
     seeds = Seeds(seed).at("refiner")
     if not parts:
         return RefinedMethod(method, NullRefiner(method.output(), seeds)).to(dtype=dtype)
-    factories = {k: part(v) if isinstance(v, str) else v for k, v in (PARTS_ON | parts).items()}
+    chosen = {**PARTS_ON, **parts}
+    factories: dict[str, Any] = {
+        slot: part(value) if isinstance(value, str) else value for slot, value in chosen.items()
+    }
     refiner = TextRefiner(method.output(), seeds, **factories)
     return RefinedMethod(method, refiner).to(dtype=dtype)
 
@@ -153,8 +157,8 @@ class ListBatches(TrainingBatches):
 def objective_of(model: RefinedMethod) -> Objective:
     """The objective of a model, as a run builds it."""
     method, refiner = model.method, model.refiner
-    guides = method.guide_terms()
-    return Objective(method.loss_terms(), refiner.loss_terms(), method.criterion, guides)
+    terms, guides = map(refiner.method_terms, (method.loss_terms(), method.guide_terms()))
+    return Objective(terms, refiner.loss_terms(), method.criterion, guides)
 
 
 def training(
@@ -192,7 +196,7 @@ def small_step(model: RefinedMethod, data: Batch, *, size: float = 1e-3) -> tupl
     length = torch.stack([(g**2).sum() for _, g in found]).sum().sqrt()
     with torch.no_grad():
         for parameter, gradient in found:
-            parameter -= size * gradient / length
+            parameter.sub_(size * gradient / length)
     return float(before.detach()), float(loss().detach())
 
 
@@ -207,4 +211,5 @@ def logits(model: RefinedMethod, data: Batch) -> torch.Tensor:
     """What the model says in evaluation."""
     model.eval()
     with torch.no_grad():
-        return model(data).logits()
+        found: torch.Tensor = model(data).logits()
+    return found

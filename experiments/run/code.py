@@ -122,7 +122,7 @@ def _classes(config: Config) -> Iterator[str]:
         if name != ROOT and cls.__module__ != "__main__":
             yield f"{cls.__module__.removeprefix(PREFIX)}:{cls.__qualname__}"
         own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
-        for path in cls.input_files(own):
+        for path in lookup(name).ask("input_files", own):
             if path.name == CONFIG_NAME and path.is_file():
                 yield from _classes(config_from_text(path.read_text(), str(path)))
     yield ENGINE

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config import Config, Reference, lookup, registered_classes
@@ -38,8 +37,8 @@ class MethodPreset:
         config = self.read(*overrides)
         entry = lookup(self.method, "method")
         values = config.operative("experiment")
-        method: Any = entry.cls
-        if method.closed_set({name: values[f"{entry.name}.{name}"] for name in entry.parameters}):
+        own = {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
+        if entry.ask("closed_set", own):
             return config.with_bindings({"experiment.protocol": "few_shot"}, "closed set")
         return config
 

@@ -9,7 +9,6 @@ person chose.
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def check_named_files(run_dir: Path, runtime: Runtime, *, allow_outside: bool) -
     outside its study folder, or a dataset outside the data root, unless ``allow_outside``.
     """
     text = read_config(run_dir)
-    if allow_outside or _mark(text, runtime.cache_dir).exists():
+    if allow_outside or config_mark(text, runtime.cache_dir).exists():
         return
     config = config_from_text(text, str(run_dir / CONFIG_NAME))
     values: dict[str, Any] = config.operative(ROOT)
@@ -50,15 +49,8 @@ def check_named_files(run_dir: Path, runtime: Runtime, *, allow_outside: bool) -
             )
 
 
-def remember(text: str, cache_dir: Path) -> None:
-    """Note that a configuration is run here."""
-    mark = _mark(text, cache_dir)
-    with suppress(OSError):  # it is asked for later
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-
-
-def _mark(text: str, cache_dir: Path) -> Path:
+def config_mark(text: str, cache_dir: Path) -> Path:
+    """The file that notes that a configuration was run here."""
     return cache_dir / "configs" / hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -46,13 +46,12 @@ from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
 from experiments.run.operative import operative_of
-from experiments.run.outside_files import remember
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
 from experiments.run.scored_classes import check_scored_classes, class_names, scored_parts
 from experiments.run.stale import CodeCheck
-from experiments.run.stored_plugins import described, plugins_of, remember_plugins
+from experiments.run.stored_plugins import remember, used_plugins_of
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
@@ -138,7 +137,7 @@ def run(
     among it.
     """
     started = time.perf_counter()
-    config_sha256, code, plugins = _begin(config, run_dir, cache_dir)
+    config_sha256, code = _begin(config, run_dir, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
@@ -146,9 +145,8 @@ def run(
     require_decodable(config, built.inputs, runtime, training=learn is None)
     checkpoints = _checkpoints(built, run_dir, identity, runtime, code)
     with epoch_log(run_dir, on_progress) as epochs:
-        record = _describe(built, identity, variant, factors, runtime, config_sha256)
-        environment = {**record.environment, **described(plugins)}
-        record = replace(record, code=code.classes, environment=environment)
+        record = _describe(config, built, identity, variant, factors, runtime, config_sha256)
+        record = replace(record, code=code.classes)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
@@ -162,19 +160,12 @@ def run(
             checkpoints.remove()
             return _diverged(record, run_dir, str(error))
         ended = time.perf_counter()
-        cost = Cost(
-            train_seconds=result.seconds,
-            evaluate_seconds=ended - trained,
-            total_seconds=ended - started + result.earlier_seconds,
-            images_per_second=result.images / result.seconds if result.seconds else 0.0,
-            peak_memory_mb=peak_memory_mb(device),
-            trainable_parameters=sum(p.numel() for p in built.model.trainable()),
-        )
+        total = ended - started + result.earlier_seconds
         checkpoints.remove()
         return replace(
             record,
             evaluations=tuple(score.evaluation for score in scores),
-            cost=cost,
+            cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
             stopped_epoch=result.stopped_epoch,
             files_sha256=_write_scores(run_dir, scores),
@@ -182,18 +173,27 @@ def run(
         )
 
 
-def _begin(config: Config, run_dir: Path, cache_dir: Path) -> tuple[str, RunCode, Plugins]:
-    """Write down what is going to run; returns the hash of its configuration, its code, and its
-    plug-ins.
-    """
+def _begin(config: Config, run_dir: Path, cache_dir: Path) -> tuple[str, RunCode]:
+    """Write down what is going to run; returns the hash of its configuration, and its code."""
     config_sha256 = write_config(run_dir, config.text())
     write_operative(run_dir, operative_of(config))
     code = code_of(config)
     write_code(run_dir, code)
-    plugins = plugins_of(config)
-    remember(config.text(), cache_dir)
-    remember_plugins(plugins, cache_dir)
-    return config_sha256, code, plugins
+    remember(config, cache_dir)
+    return config_sha256, code
+
+
+def _cost(
+    built: Assembly, result: FitResult, *, evaluation: float, total: float, device: str
+) -> Cost:
+    return Cost(
+        train_seconds=result.seconds,
+        evaluate_seconds=evaluation,
+        total_seconds=total,
+        images_per_second=result.images / result.seconds if result.seconds else 0.0,
+        peak_memory_mb=peak_memory_mb(device),
+        trainable_parameters=sum(p.numel() for p in built.model.trainable()),
+    )
 
 
 def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
@@ -223,7 +223,10 @@ def train(
     """Train an assembled run on its few-shot images. Raises DivergedError."""
     method, refiner, settings = built.model.method, built.model.refiner, built.settings
     objective = Objective(
-        method.loss_terms(), refiner.loss_terms(), method.criterion, method.guide_terms()
+        refiner.method_terms(method.loss_terms()),
+        refiner.loss_terms(),
+        method.criterion,
+        refiner.method_terms(method.guide_terms()),
     )
     if not built.model.learns:
         built.model.eval()
@@ -416,6 +419,7 @@ def fingerprints(config: Config, *, cache_dir: Path, data_root: Path | None) -> 
 
 
 def _describe(
+    config: Config,
     built: Assembly,
     identity: str,
     variant: str,
@@ -438,7 +442,7 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
-        environment=describe_environment(runtime.device),
+        environment={**describe_environment(runtime.device), **used_plugins_of(config)},
         config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,

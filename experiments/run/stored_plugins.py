@@ -14,28 +14,32 @@ from core.config import Config
 from core.plugin_sources import sources_sha256
 from core.plugins import Plugin, load_plugins, loaded_plugins, locate_plugin, used_plugins
 from core.store.record import read_record
+from experiments.run.outside_files import config_mark
 from experiments.run.unchanged import check_unchanged
 
 ROOT = "experiment"
 PLUGINS = "plugins"
 
 
-def plugins_of(config: Config) -> tuple[Plugin, ...]:
+def _plugins_of(config: Config) -> tuple[Plugin, ...]:
     """The loaded plug-ins that a run uses."""
     values: dict[str, Any] = config.operative(ROOT)
     datasets = (values[f"{ROOT}.dataset"], *values[f"{ROOT}.targets"])
     return used_plugins((key.partition(".")[0] for key in values), datasets)
 
 
-def described(plugins: tuple[Plugin, ...]) -> dict[str, dict[str, str]]:
-    """The plug-ins as part of a record's environment, by name; nothing where there are none."""
-    return {PLUGINS: {plugin.name: plugin.sha256 for plugin in plugins}} if plugins else {}
+def used_plugins_of(config: Config) -> dict[str, dict[str, str]]:
+    """The hashes of the plug-ins that a run uses, by name, as part of a record's environment;
+    nothing where it uses none.
+    """
+    used = _plugins_of(config)
+    return {PLUGINS: {plugin.name: plugin.sha256 for plugin in used}} if used else {}
 
 
-def remember_plugins(plugins: tuple[Plugin, ...], cache_dir: Path) -> None:
-    """Note that these sources are run here."""
-    for plugin in plugins:
-        mark = _mark(plugin.sha256, cache_dir)
+def remember(config: Config, cache_dir: Path) -> None:
+    """Note that a configuration, and the sources of its plug-ins, are run here."""
+    marks = [_mark(plugin.sha256, cache_dir) for plugin in _plugins_of(config)]
+    for mark in (config_mark(config.text(), cache_dir), *marks):
         with suppress(OSError):  # it is asked for later
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,33 +12,18 @@ import core.train.resume
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config import config_from_text
 from core.interfaces import Method
+from core.store.code import read_code
 from core.store.epochs import read_epochs
 from core.store.names import TRAINING_NAME
 from core.store.record import write_record
 from core.train.resume import TrainingCheckpoints, TrainingState
-from experiments.configs import SHIPPED, config_path, read_config_file
+from experiments.run.code import code_of
 from experiments.run.run import run
+from tests.helpers.mosaic_presets import on_mosaic, preset_names
 from tests.helpers.preset_runs import few_test_images
 from tests.helpers.two_step_runs import two_steps
 
-FOLDERS = ("methods", "refiners")
-PRESETS = sorted(
-    f"{path.parent.name}/{path.stem}"
-    for folder in FOLDERS
-    for path in (SHIPPED.folder / folder).glob("*.gin")
-)
 EPOCHS, KILLED_AFTER = 4, 2
-SETTINGS = (
-    "experiment.backbone='mosaic'",
-    "experiment.weights=None",
-    "experiment.protocol='base_to_new'",
-    "experiment.targets=()",
-    "experiment.dataset='mosaic/vehicles'",
-    "experiment.shots=2",
-    "experiment.batch_size=7",
-    f"experiment.epochs={EPOCHS}",
-)
-EVERY = "experiment.checkpoint_every=1"
 
 
 class KilledError(RuntimeError):
@@ -89,30 +75,19 @@ def outcome(folder, record):
     }
 
 
-def overrides_of(preset):
-    """Settings without which a preset cannot train four epochs here."""
-    text = read_config_file(config_path(preset), []).bindings
-    method = text["experiment.method"].name
-    return {"PromptSRC": ["PromptSRC.average_mean=2.0"]}.get(method, [])
-
-
-def config_of(preset, *overrides):
-    return read_config_file(config_path(preset), [*SETTINGS, *overrides_of(preset), *overrides])
-
-
 def has_steps(config):
     values = config.canonical("experiment")
     return values["experiment.optimizer"] is not None
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [n for n in preset_names() if not n.startswith("published/")])
 def test_every_preset_ends_bitwise_the_same(preset, small_mosaic, tmp_path, monkeypatch):
     few_test_images(monkeypatch)
-    config = config_of(preset)
+    config = on_mosaic(preset, epochs=EPOCHS, batch_size=12)
     if not has_steps(config):
         pytest.skip("it takes no steps")
     whole = run_in(tmp_path / "whole", config, small_mosaic)
-    checkpointed = config_of(preset, EVERY)
+    checkpointed = config.with_bindings({"experiment.checkpoint_every": 1}, "test")
     assert checkpointed.identity("experiment") == config.identity("experiment")
     killed(tmp_path / "killed", checkpointed, small_mosaic)
     again = run_in(tmp_path / "killed", checkpointed, small_mosaic)
@@ -161,6 +136,19 @@ def test_nothing_is_trained_twice(small_mosaic, tmp_path, monkeypatch):
     run_in(tmp_path, config, small_mosaic)
     assert trained == ["begin", 5, 6]
     assert [line["epoch"] for line in read_epochs(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_training_does_not_go_on_with_other_code(small_mosaic, tmp_path, monkeypatch, caplog):
+    config = coop("experiment.checkpoint_every = 2")
+    killed(tmp_path, config, small_mosaic, 4)
+    edited = replace(code_of(config), classes={"methods.coop:CoOp": "0" * 16})
+    monkeypatch.setattr("experiments.run.run.code_of", lambda config: edited)
+    trained = []
+    monkeypatch.setattr(Method, "end_epoch", lambda self, epoch: trained.append(epoch))
+    with caplog.at_level(logging.WARNING):
+        record = run_in(tmp_path, config, small_mosaic)
+    assert trained == [1, 2, 3, 4, 5, 6] and "of a run with another code" in caplog.text
+    assert record.code == edited.classes == read_code(tmp_path).classes
 
 
 def test_without_the_setting_nothing_is_kept(small_mosaic, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.helpers.paths import ROOT
 
-PACKAGES = ("core", "methods", "refiners", "experiments", "analysis")
+PACKAGES = ("core", "methods", "refiners", "experiments", "analysis", "refinelab")
 FILES: list[Path] = sorted(
     [ROOT / "main.py", *(file for name in PACKAGES for file in (ROOT / name).rglob("*.py"))]
 )

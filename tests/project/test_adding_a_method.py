@@ -57,7 +57,7 @@ print(json.dumps(played))
 def project(tmp_path_factory):
     """A copy of the project with small datasets, and with the files of the page added to it."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("core", "methods", "refiners", "experiments", "analysis"):
+    for name in ("core", "methods", "refiners", "experiments", "analysis", "refinelab"):
         half_written = shutil.ignore_patterns("*.pyc.*")  # by another process of the same project
         shutil.copytree(ROOT / name, folder / name, ignore=half_written)
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("golden"))
