@@ -254,6 +254,8 @@ DEAD = [
     ("MaPLe", "MaPLe.coupling = 'shared'", "MaPLe.coupling_init = 'independent'"),
     ("MaPLe", "MaPLe.ctx_init = 'a photo of a'", "MaPLe.ctx_init = 'a_photo  of a '"),
     ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.temperature = 2.0"),
+    ("ProGrad", "ProGrad.ctx_init = 'a photo of'", "ProGrad.num_ctx = 3"),
+    ("ProGrad", "ProGrad.ctx_init = ''", "ProGrad.num_ctx = 4"),
     ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.projection_scope = 'vector'"),
     ("ProGrad", "ProGrad.ctx_init = 'a photo of'", "ProGrad.ctx_init = 'a_photo  of '"),
     ("ProGrad", "ProGrad.ctx_init = ''\nProGrad.num_ctx = 1\nProGrad.class_position = 'front'",
