@@ -10,6 +10,7 @@ import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from core.config import Config, config_from_text, lookup, references
 from core.program import PREFIX, SCRIPT
@@ -42,7 +43,7 @@ OUTSIDE = (
     *("core.clip.maker", "core.clip.model_names", "core.clip.torchscript"),
     *("core.clip.transformers_clip", "core.clip.weights", "core.data.benchmarks"),
     *("core.data.catalog", "core.data.dataset_names", "core.mosaic", "core.tensor_files"),
-    *("experiments.run.data_inputs", "experiments.run.dataset_names"),
+    *("experiments.run.code", "experiments.run.data_inputs", "experiments.run.dataset_names"),
     *("experiments.run.experiment", "experiments.run.runtime"),
     *("experiments.run.scorable_data", "experiments.run.unchanged"),
 )
@@ -61,6 +62,16 @@ def code_of(config: Config) -> RunCode:
     not what the process runs.
     """
     return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(_classes(config))))
+
+
+def hash_of(*defined: Any) -> str:
+    """One hash for the code of some classes or functions, as this process runs it."""
+    return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(map(_key, defined)))).hash
+
+
+def _key(defined: Any) -> str:
+    """A class or function as ``RunCode.classes`` names it."""
+    return f"{defined.__module__.removeprefix(PREFIX)}:{defined.__qualname__}"
 
 
 def called_by(tree: SourceTree, keys: Iterable[str]) -> Called:
@@ -120,7 +131,7 @@ def _classes(config: Config) -> Iterator[str]:
     for name in names:
         cls = lookup(name).cls
         if name != ROOT and cls.__module__ != "__main__":
-            yield f"{cls.__module__.removeprefix(PREFIX)}:{cls.__qualname__}"
+            yield _key(cls)
         own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
         for path in lookup(name).ask("input_files", own):
             if path.name == CONFIG_NAME and path.is_file():
