@@ -15,7 +15,7 @@ from typing import Any
 from core.config import Config, config_from_text, lookup, references
 from core.program import PREFIX, SCRIPT
 from core.source.tree import Called, Place, SourceFolder, SourceTree
-from core.store.code import RunCode
+from core.store.code import EVERY_RUN, RunCode
 from core.store.names import CONFIG_NAME
 
 ROOT = "experiment"
@@ -23,7 +23,6 @@ HOME = Path(__file__).resolve().parents[2]
 PACKAGES = frozenset({"core", "methods", "refiners", "experiments"})
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 
-ENGINE = "experiments.run.run:run"
 ENTRY_POINTS = (
     "experiments.run.run:assemble",
     "experiments.run.run:train",
@@ -81,7 +80,7 @@ def called_by(tree: SourceTree, keys: Iterable[str]) -> Called:
 
 def places_of(tree: SourceTree, key: str) -> list[Place]:
     """The definition of a class, wherever it was moved in its package; empty where it is gone."""
-    names = ENTRY_POINTS if key == ENGINE else (key,)
+    names = ENTRY_POINTS if key == EVERY_RUN else (key,)
     pairs = [name.partition(":") for name in names]
     found = [tree.find(module, name) or _moved(tree, module, name) for module, _, name in pairs]
     return [place for places in found for place in places]
@@ -136,7 +135,7 @@ def _classes(config: Config) -> Iterator[str]:
         for path in lookup(name).ask("input_files", own):
             if path.name == CONFIG_NAME and path.is_file():
                 yield from _classes(config_from_text(path.read_text(), str(path)))
-    yield ENGINE
+    yield EVERY_RUN
 
 
 @functools.cache

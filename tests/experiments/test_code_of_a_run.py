@@ -13,10 +13,9 @@ from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.config import config_from_text, registered_classes
 from core.data.transforms import EvalTransform, TrainTransform
-from core.store.code import read_code, write_code
+from core.store.code import EVERY_RUN, read_code, write_code
 from core.store.record import read_record, write_record
 from experiments.run.code import (
-    ENGINE,
     ENTRY_POINTS,
     HOME,
     OUTSIDE,
@@ -94,7 +93,7 @@ def test_the_code_of_coop_is_its_own_and_that_of_what_it_calls():
 
 
 def test_every_run_passes_through_training_evaluation_and_the_frozen_model():
-    found = files(ENGINE)
+    found = files(EVERY_RUN)
     expected = {
         "core/train/fit.py": {"fit", "train_step"},
         "core/train/evaluate.py": {"predict"},
@@ -114,9 +113,9 @@ def test_every_run_passes_through_training_evaluation_and_the_frozen_model():
 
 def test_a_run_records_the_classes_plugged_in_and_no_others():
     code = code_of(config_from_text(COOP))
-    names = {key.partition(":")[2] for key in code.classes}
+    names = {key.rpartition(":")[2] for key in code.classes}
     assert {"CoOp", "SGD", "ConstantThenCosine", "TextRefiner", "EmaCache", "SemanticLoss"} <= names
-    assert "run" in names and not {"Adam", "NoCache", "Experiment", "ZeroShot"} & names
+    assert "every run" in names and not {"Adam", "NoCache", "Experiment", "ZeroShot"} & names
     assert code.files["methods/coop.py"]["CoOp"] and not code.plugins
     assert code_of(config_from_text(COOP)) is code
 
@@ -130,7 +129,7 @@ def test_equal_runs_have_equal_code():
 
 
 def test_the_hashes_do_not_depend_on_the_order_of_sets():
-    one, two = (called_by(source_tree(), [ENGINE, "methods.coop:CoOp"]) for _ in range(2))
+    one, two = (called_by(source_tree(), [EVERY_RUN, "methods.coop:CoOp"]) for _ in range(2))
     assert one.hash == two.hash and one.listing() == two.listing()
 
 
