@@ -3,9 +3,9 @@
     {"schema_version": 1, "classes": {"module:Class": hash}, "files": {path: {name: hash}},
      "plugins": {module: path}, "digest": ...}
 
-``classes`` is what the record has as ``code``; "every run" stands for what every run passes through.
-Paths are relative to the project's own folder; the code of a plug-in has absolute paths, and the
-place of its top-level module is in ``plugins``.
+``classes`` is what the record has as ``code``; "every run" stands for what every run passes
+through. Paths are relative to the project's own folder; the code of a plug-in has absolute paths,
+and the place of its top-level module is in ``plugins``.
 """
 
 import hashlib
