@@ -14,7 +14,7 @@ from tests.helpers.two_step_runs import ON, built, logits_of, two_steps
 ROOT = "experiment"
 KINDS = (
     *("method", "refiner", "alignment", "cache", "aggregation", "loss", "optimizer", "schedule"),
-    *("teacher", "experiment"),
+    *("teacher", "augmentation", "experiment"),
 )
 NONE = "experiment.refiner = @NullRefiner"
 
@@ -45,6 +45,10 @@ HOSTS = {
     "AdamW": ("CoOp", "experiment.optimizer = @AdamW", NONE),
     "SGD": ("CoOp", "", NONE),
     "ConstantThenCosine": ("CoOp", "experiment.schedule = @ConstantThenCosine", NONE),
+    **{
+        name: ("CoOp", f"experiment.num_views = 1\nexperiment.augmentation = @{name}", NONE)
+        for name in ("RandomResizedCropFlip", "ColorJitter", "RandAugment", "NoAugmentation")
+    },
     ROOT: ("CoOp", "experiment.num_views = 1", NONE),
 }
 """Where a class is plugged in and has an effect: method, further settings, refiner."""
@@ -76,7 +80,9 @@ CHANGED = {
     "fusion": "'probabilities'", "feature_scale": "5.0",
     "reduction": "2", "image_mix": "0.3", "text_mix": "0.4", "ratio": "0.6", "beta": "2.0",
     "init": "'random'", "constraint": "'constant'",
-    "dataset": "'mosaic/shapes'", "distance": "'squared'", "depth": "2", "coupling": "'shared'",
+    "dataset": "'mosaic/shapes'", "flip": "1.0", "brightness": "1.0",
+    "contrast": "1.0", "saturation": "2.0", "hue": "0.5", "num_ops": "4", "magnitude": "20",
+    "distance": "'squared'", "depth": "2", "coupling": "'shared'",
     "coupling_bias": "False", "coupling_init": "'independent'",
     "prompt_template": "'X X X X X {}.'", "strength": "0.5", "projection_scope": "'vector'",
     "class_prompt_length": "2", "injection_block": "2", "injection_weight": "0.5",
@@ -85,6 +91,7 @@ CHANGED = {
 """Another value of each parameter, by its name."""
 
 ELSEWHERE = {
+    "RandomResizedCropFlip.ratio": "(1.0, 2.0)",
     "ProGrad.num_ctx": "8",
     "FusionAggregation.renormalise": "False",
     "LearnedCache.initial": "'positive'",
@@ -107,6 +114,9 @@ DECLARED = {
     "experiment.shots_file": "a file",
     "experiment.overlap": "lets a run happen or refuses it",
     "experiment.selection": "the same epoch may be the best one",
+    "experiment.patience": "the same epoch may be the best one",
+    "experiment.checkpoint_every": "changes no result",
+    "experiment.augmentation": "a part",
     "experiment.split_fractions": "for plain folders",
     "experiment.split_seed": "for plain folders",
     **dict.fromkeys((f"experiment.{part}" for part in ("method", "refiner", "optimizer")), "parts"),
