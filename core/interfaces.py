@@ -127,7 +127,8 @@ class Method(nn.Module, Configurable, ABC):
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
         """Called once before the optimizer is built and the first step is made; ``batches`` is one
-        pass over the training images. Parameters that depend on them are set here.
+        pass over the training images, where these are cached features with all their fixed views.
+        Parameters that depend on them are set here.
         """
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
@@ -149,6 +150,16 @@ class Method(nn.Module, Configurable, ABC):
         epoch, before ``end_epoch``. Counters start anew with it.
         """
         return {}
+
+    def training_state(self) -> Mapping[str, Tensor]:
+        """What later epochs depend on beside parameters, saved buffers and what ``begin_training``
+        makes: sums over epochs, answers that were kept. A training that is resumed starts with
+        ``begin_training`` and then gets this back.
+        """
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``training_state`` returned, of the same run after some epoch."""
 
     def end_epoch(self, epoch: int) -> None:
         """Called after each epoch, counted from 1."""
@@ -247,6 +258,13 @@ class Refiner(nn.Module, Configurable, ABC):
         """As ``Method.released_names``."""
         return {}
 
+    def training_state(self) -> Mapping[str, Tensor]:
+        """As ``Method.training_state``."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """As ``Method.load_training_state``."""
+
     def needs(self) -> frozenset[str]:
         """Image fields that training uses beyond ``pooled``."""
         return frozenset()
@@ -264,3 +282,9 @@ class Refiner(nn.Module, Configurable, ABC):
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """Terms added to the method's own."""
         return {}
+
+    def method_terms(self, terms: Mapping[str, LossTerm]) -> Mapping[str, LossTerm]:
+        """The method's own terms, of its loss or its guides, as they are computed from the output
+        of ``forward``: unchanged, unless the refiner takes some of their weight or of their input.
+        """
+        return terms

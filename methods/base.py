@@ -1,13 +1,16 @@
-"""Code shared by base methods. Shapes: B images, C classes, D joint width."""
+"""Code shared by base methods. Shapes: B images, C classes, T templates, D joint width."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
+from core.clip.templates import Templates, templates_of
 from core.interfaces import Method
 from core.types import Batch, ClassNames, Forward
 
@@ -58,3 +61,81 @@ class TextMethod(Method):
             yield
         finally:
             self._texts = None
+
+
+class HandMadeTextMethod(TextMethod):
+    """A method with texts of hand-made prompts: those of its parameter ``templates``, or of the
+    dataset's own template if that is empty.
+    """
+
+    def __init__(self, clip: FrozenCLIP, classes: ClassNames, templates: Templates) -> None:
+        super().__init__(clip, classes)
+        self.templates = templates_of(templates)
+
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A named ensemble is the templates in it."""
+        return {**parameters, "templates": templates_of(parameters["templates"])}
+
+    @classmethod
+    def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        return not parameters["templates"]
+
+    def template_features(self, classes: ClassNames) -> Tensor:
+        """Text features (T, C, D) of every template, not normalized."""
+        templates = self.templates or (classes.template,)
+        views = [ClassNames(names=classes.names, template=t).prompts() for t in templates]
+        return torch.stack([self.clip.encode_texts(prompts) for prompts in views])
+
+    def zero_shot_texts(self, classes: ClassNames) -> Tensor:
+        """Zero-shot texts (C, D): the unit mean of the unit features of the templates."""
+        return unit(unit(self.template_features(classes)).mean(dim=0))
+
+
+class ClosedSetMethod(TextMethod):
+    """A method that learns something for every class on its own, and so scores the classes that it
+    was trained on, all or some of them and in any order.
+
+    ``why_closed`` says what it learns. ``rows_C`` (C,) int64 holds, for each class to score, its
+    position among the trained classes. Classes are known by their names. Where several trained
+    classes have one name, the first of that name to score is the first of them that was trained,
+    and so on.
+    """
+
+    why_closed: ClassVar[str]
+    rows_C: Tensor
+
+    def __init__(self, clip: FrozenCLIP, classes: ClassNames) -> None:
+        super().__init__(clip, classes)
+        self.trained = classes
+        rows = torch.arange(len(classes), device=clip.scale.device)
+        self.register_buffer("rows_C", rows, persistent=False)
+
+    @classmethod
+    def closed_set(cls, parameters: Mapping[str, Any]) -> str:
+        return cls.why_closed
+
+    def set_classes(self, classes: ClassNames) -> None:
+        rows = self._rows(classes)
+        self.classes = classes
+        self.rows_C = torch.tensor(rows, device=self.rows_C.device)
+
+    def _rows(self, classes: ClassNames) -> list[int]:
+        """Positions of these classes among the trained ones. Raises ValueError for others."""
+        places: dict[str, list[int]] = {}
+        for row, name in enumerate(self.trained.names):
+            places.setdefault(name, []).append(row)
+        too_many = Counter(classes.names) - Counter(self.trained.names)
+        if others := sorted(too_many):
+            raise ValueError(
+                f"{type(self).__name__} cannot score other classes than it was trained on "
+                f"({self.why_closed}): {', '.join(map(repr, others[:3]))}"
+                f"{', ...' if len(others) > 3 else ''} are not among its {len(self.trained)} "
+                "classes; use a protocol that scores trained classes alone, such as 'few_shot'"
+            )
+        return [places[name].pop(0) for name in classes.names]
+
+
+def all_views(batch: Batch) -> tuple[Batch, ...]:
+    """The batch and its further views of the same images."""
+    return (batch, *batch.views)

@@ -205,6 +205,17 @@ class PromptKD(TextMethod):
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
         self.known = {}  # another training may have a different list of images
 
+    def training_state(self) -> Mapping[str, Tensor]:
+        """The teacher's logits: in batches of other sizes it would round them differently."""
+        known = self.known.get(self.classes)
+        return {} if known is None else {"rows": known.rows_NC, "known": known.known_N}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        if state:
+            known = self.known.setdefault(self.classes, KnownLogits())
+            device = self.clip.scale.device
+            known.rows_NC, known.known_N = state["rows"].to(device), state["known"].to(device)
+
     def targets(self, batch: Batch) -> Tensor:
         """Teacher logits (B, C); computed once per image of the training list."""
         if self.teacher_logits == "each_step" or batch.index is None:

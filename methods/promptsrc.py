@@ -209,6 +209,16 @@ class PromptSRC(IVLP):
             trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
             self.epoch_average = EpochAverage(trained, weights)
 
+    def training_state(self) -> Mapping[str, Tensor]:
+        """The weighted sum of the parameters so far."""
+        sums = [] if self.epoch_average is None else self.epoch_average.sums
+        return {str(number): total for number, total in enumerate(sums)}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        if self.epoch_average is not None:
+            for number, total in enumerate(self.epoch_average.sums):
+                total.copy_(state[str(number)])
+
     def end_epoch(self, epoch: int) -> None:
         if self.epoch_average is not None:
             self.epoch_average.add(epoch)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from core.clip.backbone import shared_clip
 from core.clip.frozen import FrozenCLIP, TowerlessCLIP
 from core.clip.image_towers import POOLED
-from core.config import Configurable, PromptTemplate, build, config_from_text, register
+from core.clip.templates import Templates, templates_of
+from core.config import Configurable, build, config_from_text, register
 from core.finite import check_finite
 from core.interfaces import Method, Refiner
 from core.seeding import Seeds
@@ -86,6 +87,11 @@ class ZeroShotTeacher(Teacher):
     Source: Radford et al., ICML 2021, arXiv 2103.00020.
     """
 
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A named ensemble is the templates in it."""
+        return {**parameters, "templates": templates_of(parameters["templates"])}
+
     def __init__(
         self,
         student: FrozenCLIP,
@@ -93,7 +99,7 @@ class ZeroShotTeacher(Teacher):
         *,
         backbone: str | None = None,
         weights: str | None = None,
-        templates: tuple[PromptTemplate, ...] = (),
+        templates: Templates = (),
     ) -> None:
         clip = _clip(backbone, weights, student) if backbone else student
         super().__init__(student, ZeroShot(clip, classes, NO_SEEDS, templates=templates))

@@ -30,9 +30,10 @@ from experiments.run.run import fingerprints
 from experiments.search.status import search_status
 from experiments.study.driver import StudyOutcome, run_study
 from experiments.study.dry_run import unfinished_configs
+from experiments.study.mirror import NullTracker
 from experiments.study.planner import Plan, plan
 from experiments.study.progress import NoProgress
-from experiments.study.tracking import MlflowTracker, NullTracker
+from experiments.study.tracking import MlflowTracker
 from experiments.workers.local import make_executor
 from refinelab.runs import LoadedRun, load_run, runtime_of
 

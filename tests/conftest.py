@@ -1,5 +1,6 @@
 """What several test files share: one thread, and a small Mosaic that is drawn in a moment."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import core.clip  # noqa: F401  (declares operators that torchvision needs besid
 from core.mosaic import datasets
 from tests.helpers.benchmark_fixtures import bare_trees, copied, trees  # noqa: F401
 
+os.environ.setdefault("REFINELAB_TRACK", "none")  # a mirror process costs a test seconds
 torch.set_num_threads(1)  # bitwise comparisons, and less noise where several runs share a machine
 
 

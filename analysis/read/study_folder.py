@@ -28,7 +28,7 @@ from core.store.run_facts import is_own, own_scores, own_target, short_counts, t
 
 TARGETS = {"all": "accuracy"}
 """Metrics that are not called as the classes that they are measured on."""
-COMMIT = ("commit", "dirty")
+CODE = ("commit", "dirty", "plugins.")
 """What the environment says of the code, of no interest where the code itself is compared."""
 
 
@@ -38,24 +38,20 @@ def load_study(
     """Results of a study folder: ``study.json`` says what was planned, the records what was run.
 
     A cell without a record is missing; a failed or diverged run is named and never averaged; a run
-    of other code or another split than its peers is excluded and named. Raises
-    ValueError for a broken manifest, a record that contradicts it, a variant that mixes regimes, or
-    a study without a finished run.
+    of other code or another split than its peers is excluded and named. Raises ValueError for a
+    broken manifest, a record that contradicts it, a variant that mixes regimes, or a study without
+    a finished run.
     """
     manifest = read_manifest(study_dir)
     cells = read_cells(study_dir, manifest)
     finished = _finished(study_dir, cells)
     variants = manifest.variant_names
-    origins = _provenance(study_dir, finished, baseline or manifest.baseline)
-    reasons = reasons_to_exclude(
-        origins, baseline=baseline or manifest.baseline, allow_mixed=allow_mixed
-    )
-    kept = [(c, o) for c, o, why in zip(finished, origins, reasons, strict=True) if not why]
+    judge = baseline or manifest.baseline
+    kept, excluded = _comparable(study_dir, finished, judge, allow_mixed=allow_mixed)
     used = [cell for cell, _ in kept]
     frame, datasets, notes, by_target = _scores(used, manifest.datasets)
     frame, provenance = split_provenance(frame, used, [origin for _, origin in kept])
-    curve = {point(n): n for n in sorted({c.shots for c in cells if c.shots is not None})}
-    inert, partly = _inert(cells)
+    curve, (inert, partly) = _curve(cells), _inert(cells)
     results = Results(
         name=manifest.study,
         frame=frame,
@@ -66,7 +62,7 @@ def load_study(
         planned_seeds=tuple(sorted({int(c.seed) for c in cells if c.seed is not None})),
         baseline=manifest.baseline,
         references=manifest.references,
-        problems=(*_problems(cells), *exclusion_problems(origins, reasons)),
+        problems=(*_problems(cells), *excluded),
         notes=(*notes, *partly, *_record_notes(study_dir, cells), *_mixed_notes(kept)),
         inert=inert,
         aliases=_aliases(cells, variants, manifest.baseline),
@@ -85,6 +81,11 @@ def load_study(
         runs=_runs(cells, used),
     )
     return with_choices(results, baseline=baseline)
+
+
+def _curve(cells: Sequence[CellResult]) -> dict[str, int]:
+    """The points of a few-shot curve, by name."""
+    return {point(n): n for n in sorted({c.shots for c in cells if c.shots is not None})}
 
 
 def _finished(study_dir: Path, cells: Sequence[CellResult]) -> list[CellResult]:
@@ -197,7 +198,7 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
     yield from _foreign_files(study_dir, finished)
     compared = all(c.record.code for c in finished if c.record)
     for key, values in _environment(finished).items():
-        if len(values) > 1 and not (compared and key in COMMIT):
+        if len(values) > 1 and not (compared and key.startswith(CODE)):
             yield f"the runs differ in {key}: {', '.join(values)}"
     yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
     yield from _shot_notes(finished)
@@ -332,6 +333,16 @@ def _status(cell: CellResult, *, used: bool) -> str:
     if cell.record is None:
         return "missing"
     return cell.record.status if used or cell.record.status != "finished" else EXCLUDED
+
+
+def _comparable(
+    study_dir: Path, finished: Sequence[CellResult], baseline: str, *, allow_mixed: bool
+) -> tuple[list[tuple[CellResult, Provenance]], list[Problem]]:
+    """The cells whose scores may stand in one table, and the others as problems."""
+    origins = _provenance(study_dir, finished, baseline)
+    reasons = reasons_to_exclude(origins, baseline=baseline, allow_mixed=allow_mixed)
+    kept = [(c, o) for c, o, why in zip(finished, origins, reasons, strict=True) if not why]
+    return kept, exclusion_problems(origins, reasons)
 
 
 def _provenance(study_dir: Path, finished: Sequence[CellResult], baseline: str) -> list[Provenance]:

@@ -172,6 +172,7 @@ def _judgment_table(search: SearchData, result: Mapping[str, Any]) -> Table:
     columns += [
         Column(name, label(name), Kind.POINTS, _value("test", name), Show.READ)
         for name in ("base", "new", "hm")
+        if any(name in variant["test"] for variant in result["variants"].values())
     ]
     columns.append(
         Column("runs", "test runs", Kind.COUNT, lambda row: row[1]["test"]["runs"], Show.READ)

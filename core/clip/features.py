@@ -29,7 +29,7 @@ from torch import Tensor
 from core.data.dataset import Dataset, Item
 from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
-from core.data.transforms import EvalTransform, TrainTransform, Transform
+from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
 from core.store.atomic import write_atomic
 from core.types import FeatureSpec, ImageFeatures
@@ -96,7 +96,7 @@ class FeatureStore:
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
         precision: torch.dtype = torch.float32,
-        augmentation: TrainTransform | None = None,
+        augmentation: Transform | None = None,
         num_threads: int | None = None,
         memory_bytes: int = 2**30,
     ) -> None:
@@ -108,7 +108,7 @@ class FeatureStore:
         self._device = device or torch.device("cpu")
         self._precision = precision
         self._evaluation = EvalTransform(clip.spec)
-        self._augmentation = augmentation or TrainTransform(clip.spec)
+        self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
         self._num_threads = num_threads
         self._memory_bytes = memory_bytes
         self._tables: OrderedDict[Path, TensorShards] = OrderedDict()
@@ -161,7 +161,7 @@ class FeatureStore:
             "quick_gelu": self._clip.spec.quick_gelu,
             "dataset": dataset.name,
             "content": dataset.content,
-            "transform": transform.id,
+            "transform": cache_key(transform),
             "view": view,
             "computed": f"{self._device.type} {self._precision}",
             "stored": str(self._dtype),

@@ -1,13 +1,23 @@
-"""Prompt templates: those that several methods average over, and the check of given ones.
+"""Prompt templates: the published ensembles, by name or as given.
 
-Source: the first 60 of the 80 ImageNet templates published with CLIP (Radford et al., ICML 2021,
-arXiv 2103.00020), preceded by the plain one, as PromptSRC and PromptKD use them.
+"imagenet80" are the 80 templates published with CLIP for ImageNet, and "imagenet7" those of them
+that its authors select. Source: Radford et al., ICML 2021, arXiv 2103.00020; CLIP repository,
+notebooks/Prompt_Engineering_for_ImageNet.ipynb. "clip60" is the plain template and the first 59
+others of the 80, as PromptSRC and PromptKD use them. Source: Khattak et al., ICCV 2023,
+arXiv 2307.06948.
 """
 
-from core.config import OneSlot
+from collections.abc import Mapping
+from typing import Literal
 
-CLIP_TEMPLATES_60 = (
-    "a photo of a {}.",
+from core.config import OneSlot, PromptTemplate
+
+EnsembleName = Literal["clip60", "imagenet7", "imagenet80"]
+Templates = EnsembleName | tuple[PromptTemplate, ...]
+"""An ensemble by name, or templates; no templates mean the dataset's own."""
+
+PLAIN = "a photo of a {}."
+IMAGENET_TEMPLATES_80 = (
     "a bad photo of a {}.",
     "a photo of many {}.",
     "a sculpture of a {}.",
@@ -47,6 +57,7 @@ CLIP_TEMPLATES_60 = (
     "a photo of one {}.",
     "a doodle of a {}.",
     "a close-up photo of the {}.",
+    "a photo of a {}.",
     "the origami {}.",
     "the {} in a video game.",
     "a sketch of a {}.",
@@ -67,7 +78,53 @@ CLIP_TEMPLATES_60 = (
     "a embroidered {}.",
     "a pixelated photo of a {}.",
     "itap of the {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a good photo of a {}.",
+    "a plushie {}.",
+    "a photo of the nice {}.",
+    "a photo of the small {}.",
+    "a photo of the weird {}.",
+    "the cartoon {}.",
+    "art of the {}.",
+    "a drawing of the {}.",
+    "a photo of the large {}.",
+    "a black and white photo of a {}.",
+    "the plushie {}.",
+    "a dark photo of a {}.",
+    "itap of a {}.",
+    "graffiti of the {}.",
+    "a toy {}.",
+    "itap of my {}.",
+    "a photo of a cool {}.",
+    "a photo of a small {}.",
+    "a tattoo of the {}.",
 )
+IMAGENET_TEMPLATES_7 = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+CLIP_TEMPLATES_60 = (PLAIN, *[t for t in IMAGENET_TEMPLATES_80 if t != PLAIN][:59])
+ENSEMBLES: Mapping[str, tuple[str, ...]] = {
+    "clip60": CLIP_TEMPLATES_60,
+    "imagenet7": IMAGENET_TEMPLATES_7,
+    "imagenet80": IMAGENET_TEMPLATES_80,
+}
+
+
+def templates_of(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The templates of an ensemble, or those given. Raises ValueError as ``checked_templates``, and
+    for an unknown name.
+    """
+    if not isinstance(given, str):
+        return checked_templates(given)
+    if given not in ENSEMBLES:
+        raise ValueError(f"the template ensembles are {', '.join(ENSEMBLES)}, got {given!r}")
+    return ENSEMBLES[given]
 
 
 def checked_templates(templates: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,15 +7,19 @@ random number comes from the generator that is passed in. Arithmetic is in numpy
 decoding threads do not start threads of their own.
 """
 
+import hashlib
+import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from core.config import Configurable, PositiveFloat, Probability, register
 from core.types import FeatureSpec
 
 _CROP_TRIES = 10
@@ -45,7 +49,7 @@ class EvalTransform:
     def __init__(self, spec: FeatureSpec) -> None:
         self._size = spec.image_size
         self._squash = spec.squash
-        self._normalize = _Normalize(spec)
+        self._normalize = Normalization(spec)
         self.id = f"eval-1|{'squash|' if spec.squash else ''}{_describe(spec)}"
 
     def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
@@ -58,9 +62,48 @@ class EvalTransform:
         return self._normalize(_crop(image, top, left, height, width))
 
 
-class TrainTransform:
-    """Random resized crop (fraction ``scale`` of the area, aspect 3/4 to 4/3, bicubic), flip with
-    probability 0.5, normalize.
+CROP_SCALE = (0.08, 1.0)
+
+
+class Augmentation(Configurable, ABC):
+    """What training images go through: an RGB image to a float32 (3, H, W) tensor, normalized.
+
+    Built as ``Augmentation(spec, crop_scale, *, settings)``; ``experiment.augmentation`` plugs one
+    in. All random numbers come from the generator, which depends on the image, the epoch (or the
+    number of the fixed view) and the seed: every variant sees the same images. ``id`` names
+    everything that determines the result, all settings included: it is the key of cached features.
+    """
+
+    def __init__(self, spec: FeatureSpec, crop_scale: tuple[float, float] = CROP_SCALE) -> None:
+        self.spec = spec
+        self.crop_scale = crop_scale
+
+    @property
+    @abstractmethod
+    def id(self) -> str: ...
+
+    @abstractmethod
+    def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor: ...
+
+
+def cache_key(transform: Transform) -> str:
+    """What cached features depend on: the transform's ``id``, and the source of a transform that is
+    not part of this package, whose author may change it without another ``id``.
+    """
+    module = inspect.getmodule(type(transform))
+    if module is None or module.__name__.partition(".")[0] == "core":
+        return transform.id
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):  # typed into a notebook
+        return transform.id
+    return f"{transform.id}|{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+
+
+@register("augmentation", name="RandomResizedCropFlip")
+class TrainTransform(Augmentation):
+    """Random resized crop (fraction ``scale`` of the area, aspect within ``ratio``, bicubic), flip
+    with probability ``flip``, normalize.
 
     The generator is consumed exactly as torchvision consumes the global one: per attempt an area,
     an aspect ratio and, if the crop fits, its corner; then the flip. As in K. Zhou et al.,
@@ -69,26 +112,51 @@ class TrainTransform:
     Raises ValueError for a scale that is not 0 < low <= high <= 1, or a call without a generator.
     """
 
-    RATIO = (3 / 4, 4 / 3)
+    RATIO: ClassVar[tuple[float, float]] = (3 / 4, 4 / 3)
+    FLIP: ClassVar[float] = 0.5
 
-    def __init__(self, spec: FeatureSpec, scale: tuple[float, float] = (0.08, 1.0)) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        scale: tuple[float, float] = CROP_SCALE,
+        *,
+        ratio: tuple[PositiveFloat, ...] = RATIO,
+        flip: Probability = FLIP,
+    ) -> None:
+        super().__init__(spec, scale)
+        if len(ratio) != 2 or ratio[0] > ratio[1]:
+            raise ValueError(
+                "RandomResizedCropFlip.ratio must be (low, high) with low <= high, width over "
+                f"height, got {ratio}"
+            )
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(
                 f"crop scale must be 0 < low <= high <= 1 (fractions of the area), got {scale}"
             )
         self._size = spec.image_size
-        self._scale = scale
-        self._normalize = _Normalize(spec)
-        self.id = f"train-1|{scale[0]!r}-{scale[1]!r}|{_describe(spec)}"
+        self._scale, self._ratio, self._flip = scale, (ratio[0], ratio[1]), flip
+        self._normalize = Normalization(spec)
+
+    @property
+    def id(self) -> str:
+        low, high = self._scale
+        name = f"train-1|{low!r}-{high!r}|{_describe(self.spec)}"
+        if (self._ratio, self._flip) != (self.RATIO, self.FLIP):
+            name += f"|ratio {self._ratio}|flip {self._flip!r}"
+        return name
 
     def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
+        return self._normalize(self.crop_and_flip(image, generator))
+
+    def crop_and_flip(self, image: Image.Image, generator: torch.Generator | None) -> Image.Image:
+        """The image before it becomes a tensor."""
         if generator is None:
-            raise ValueError("TrainTransform draws random numbers; pass a torch.Generator")
+            raise ValueError("an augmentation draws random numbers; pass a torch.Generator")
         top, left, height, width = self.draw_crop(image.height, image.width, generator)
         image = _resize(_crop(image, top, left, height, width), self._size)
-        if torch.rand(1, generator=generator).item() < 0.5:
+        if torch.rand(1, generator=generator).item() < self._flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self._normalize(image)
+        return image
 
     def draw_crop(
         self, height: int, width: int, generator: torch.Generator
@@ -96,10 +164,10 @@ class TrainTransform:
         """Top, left, height and width of a crop; after ten crops that do not fit, the largest
         central one.
         """
-        log_low, log_high = torch.log(torch.tensor(self.RATIO)).tolist()
+        log_low, log_high = torch.log(torch.tensor(self._ratio)).tolist()
         for _ in range(_CROP_TRIES):
-            area = height * width * _uniform(*self._scale, generator).item()
-            aspect = torch.exp(_uniform(log_low, log_high, generator)).item()
+            area = height * width * uniform(*self._scale, generator).item()
+            aspect = torch.exp(uniform(log_low, log_high, generator)).item()
             crop_width = round(math.sqrt(area * aspect))
             crop_height = round(math.sqrt(area / aspect))
             if 0 < crop_width <= width and 0 < crop_height <= height:
@@ -110,11 +178,30 @@ class TrainTransform:
 
     def _central_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
         crop_height, crop_width = height, width
-        if width / height < min(self.RATIO):
-            crop_height = round(width / min(self.RATIO))
-        elif width / height > max(self.RATIO):
-            crop_width = round(height * max(self.RATIO))
+        if width / height < min(self._ratio):
+            crop_height = round(width / min(self._ratio))
+        elif width / height > max(self._ratio):
+            crop_width = round(height * max(self._ratio))
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+@register("augmentation")
+class NoAugmentation(Augmentation):
+    """The evaluation view: shorter side to the backbone's size, center crop, normalize.
+
+    Source: ours; what training sees without augmentation.
+    """
+
+    def __init__(self, spec: FeatureSpec, crop_scale: tuple[float, float] = CROP_SCALE) -> None:
+        super().__init__(spec, crop_scale)
+        self._view = EvalTransform(spec)
+
+    @property
+    def id(self) -> str:
+        return self._view.id
+
+    def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
+        return self._view(image)
 
 
 class Views:
@@ -131,7 +218,7 @@ class Views:
         return torch.stack([transform(image, generator) for transform in self._transforms])
 
 
-class _Normalize:
+class Normalization:
     """RGB image to a float32 (3, H, W) tensor: value / 255, minus mean, over std, in that
     order.
     """
@@ -149,7 +236,8 @@ class _Normalize:
         return torch.from_numpy(pixels_CHW)
 
 
-def _uniform(low: float, high: float, generator: torch.Generator) -> Tensor:
+def uniform(low: float, high: float, generator: torch.Generator) -> Tensor:
+    """One number (1,) from the interval, as torchvision draws it."""
     return torch.empty(1).uniform_(low, high, generator=generator)
 
 

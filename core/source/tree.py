@@ -77,14 +77,19 @@ class SourceTree:
         self.folders = list(folders)
         self.outside = frozenset(outside)
         self.aliases = aliases or {}
+        self.places: dict[str, Path] = {}
         self._sources: dict[Path, str] = {}
         self._modules: dict[str, Module | None] = {}
         self._hashes: dict[Definition, tuple[str, tuple[Place, ...]]] = {}
 
-    def add(self, folder: SourceFolder) -> None:
-        """Another folder, if it is new."""
-        if folder not in self.folders:
-            self.folders.append(folder)
+    def add(self, module: str, path: Path, *, alone: bool) -> None:
+        """Another top-level module: a file, or the folder of a package, whose name may differ.
+
+        Unless it is ``alone``, the modules beside it belong to the tree as well.
+        """
+        if self.places.get(module) != path:
+            self.places[module] = path
+            self.folders += [] if alone else [SourceFolder(path.parent)]
             self._modules = {name: found for name, found in self._modules.items() if found}
 
     def keep(self, path: Path) -> None:
@@ -110,17 +115,24 @@ class SourceTree:
         parents = {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
         if parents & self.outside or not name:
             return None
-        for folder in self.folders:
-            if folder.packages and parts[0] not in folder.packages:
-                continue
-            stem = folder.path.joinpath(*parts)
+        for stem in self._stems(parts):
             package = stem / "__init__.py"
             path = package if package.is_file() else stem.with_name(f"{stem.name}.py")
+            path = stem if stem.is_file() else path
             if path.is_file():
                 return self._parsed(path, name)
             if stem.is_dir():  # a package without a file of its own
                 return Module(name, "", {}, {}, [], [])
         return None
+
+    def _stems(self, parts: tuple[str, ...]) -> Iterator[Path]:
+        """The places where a module can be, without the ending of its file."""
+        if place := self.places.get(parts[0]):
+            yield place.joinpath(*parts[1:])
+            return
+        for folder in self.folders:
+            if not folder.packages or parts[0] in folder.packages:
+                yield folder.path.joinpath(*parts)
 
     def _parsed(self, path: Path, name: str) -> Module:
         near = path.is_relative_to(self.home)
@@ -136,15 +148,13 @@ class SourceTree:
         return list(self._in_module(start, tuple(name.split(".")), set())[0]) if start else []
 
     def search(self, package: str, name: str) -> list[Place]:
-        """The places of a definition in any module of a top-level package that lies in a folder."""
+        """The places of a definition in any module of a top-level package."""
         found: dict[Place, None] = {}
-        for folder in self.folders:
-            if folder.packages and package not in folder.packages:
-                continue
-            for path in sorted((folder.path / package).rglob("*.py")):
-                parts = path.relative_to(folder.path).with_suffix("").parts
-                parts = parts[:-1] if parts[-1] == "__init__" else parts
-                if module := self.module(".".join(parts)):
+        for stem in self._stems((package,)):
+            for path in sorted(stem.rglob("*.py")):
+                inner = path.relative_to(stem).with_suffix("").parts
+                inner = inner[:-1] if inner[-1] == "__init__" else inner
+                if module := self.module(".".join((package, *inner))):
                     found |= {Place(module, d): None for d in module.definitions.get(name, ())}
         return list(found)
 

@@ -18,15 +18,18 @@ file of a newer version is refused and left as it is.
     |   |-- IDENTITY.rerun/         a run that is being repeated, on request or with other code
     |   |-- worker-N.log          output of worker N outside its runs
     |   |-- mirror.log            output of the mirror process (.mirror.lock: while it runs)
-    |   |-- artifacts/            MLflow: parameters that it would cut, whole; else empty
+    |   |-- artifacts/            MLflow: configuration, log and figures of every run
+    |   |-- wandb/                W&B: runs kept offline, and the ledger of what was written
     |   |-- report/               output of the report command
     |   `-- IDENTITY/             a run folder, named by the identity of its run
     |       |-- config.gin        the resolved configuration, written first  (settings.py)
     |       |-- code.json         the definitions of the code that it ran  (code.py)
+    |       |-- operative.json    the settings in force, defaults included; older runs lack it
     |       |-- shots.json        the few-shot images  (shots.py)
     |       |-- log.jsonl         one line per epoch  (epochs.py)
     |       |-- output.log        what the run printed
     |       |-- weights.safetensors   what was learned
+    |       |-- training.safetensors  the state of a training under way, with checkpoint_every
     |       |-- correct.json      which test images were predicted correctly  (correct.py)
     |       |-- predictions.json  the predicted class of every test image, and its confidence
     |       |                     (predictions.py); runs made by old versions lack it

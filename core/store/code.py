@@ -1,12 +1,13 @@
 """``code.json``: the definitions of the code that a run executed, each with its hash.
 
     {"schema_version": 1, "classes": {"module:Class": hash}, "files": {path: {name: hash}},
-     "folders": {package: folder}, "digest": ...}
+     "plugins": {module: path}, "digest": ...}
 
-``classes`` is what the record has as ``code``. Paths are relative to the project's own folder; code
-that is elsewhere, a plug-in's, has absolute paths, and its folder by top-level package.
+``classes`` is what the record has as ``code``. Paths are relative to the project's own folder; the
+code of a plug-in has absolute paths, and the place of its top-level module is in ``plugins``.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,13 @@ class RunCode:
 
     classes: Mapping[str, str]
     files: Listing
-    folders: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """One hash for all classes."""
+        text = "\n".join(f"{key} {self.classes[key]}" for key in sorted(self.classes))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_code(run_dir: Path, code: RunCode) -> None:
@@ -48,7 +55,7 @@ def read_code(run_dir: Path) -> RunCode | None:
         return RunCode(
             classes=dict(raw["classes"]),
             files={str(path): dict(names) for path, names in raw["files"].items()},
-            folders=dict(raw["folders"]),
+            plugins=dict(raw["plugins"]),
         )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): {REMEDY}") from None

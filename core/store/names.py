@@ -14,9 +14,11 @@ OWN_FOLDERS = (CACHE_FOLDER, TRAIN_FOLDER, IMPORTED_FOLDER, PRETRAIN_FOLDER)
 # A run folder.
 CONFIG_NAME = "config.gin"
 CODE_NAME = "code.json"
+OPERATIVE_NAME = "operative.json"
 SHOTS_NAME = "shots.json"
 EPOCHS_NAME = "log.jsonl"
 WEIGHTS_NAME = "weights.safetensors"
+TRAINING_NAME = "training.safetensors"
 CORRECT_NAME = "correct.json"
 PREDICTIONS_NAME = "predictions.json"
 RECORD_NAME = "record.json"
@@ -35,6 +37,10 @@ WORKER_LOG_NAME = "worker-{slot}.log"
 MIRROR_LOCK_NAME = ".mirror.lock"
 MIRROR_LOG_NAME = "mirror.log"
 ARTIFACTS_NAME = "artifacts"
+WANDB_FOLDER = "wandb"
+WANDB_LEDGER_NAME = "mirrored.jsonl"
+REPORT_FOLDER = "report"
+FIGURES_FOLDER = "figures"
 
 # A search folder.
 DEFINITION_NAME = "search.json"

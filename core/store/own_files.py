@@ -13,12 +13,20 @@ from core.store.names import (
     CONFIG_NAME,
     CORRECT_NAME,
     EPOCHS_NAME,
+    OPERATIVE_NAME,
     PREDICTIONS_NAME,
     SHOTS_NAME,
 )
 from core.store.record import RunRecord
 
-FILES = (CODE_NAME, SHOTS_NAME, EPOCHS_NAME, CORRECT_NAME, PREDICTIONS_NAME)
+FILES = (
+    CODE_NAME,
+    OPERATIVE_NAME,
+    SHOTS_NAME,
+    EPOCHS_NAME,
+    CORRECT_NAME,
+    PREDICTIONS_NAME,
+)
 
 
 def file_checksums(run_dir: Path) -> dict[str, str]:

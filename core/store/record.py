@@ -110,6 +110,8 @@ class RunRecord:
     ``shared_images`` counts the test images that training also saw. ``code`` has the hash of the
     source of every class plugged in, with all that it calls, by "module:Class", and that of the
     code which every run passes through; it is empty where the record is older.
+    ``stopped_epoch`` is the last epoch that was trained where early stopping ended training before
+    its budget, else None.
     """
 
     identity: str
@@ -135,6 +137,7 @@ class RunRecord:
     drawn_per_class: tuple[int, ...] = ()
     shared_images: int = 0
     code: Mapping[str, str] = field(default_factory=dict)
+    stopped_epoch: int | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -149,7 +152,8 @@ class RunRecord:
                 raise ValueError(f"{name} must be texts by name, got {hashes!r}")
         counts = {"shots": self.shots, "shared_images": self.shared_images}
         counts |= {} if self.seed is None else {"seed": self.seed}
-        counts |= {} if self.selected_epoch is None else {"selected_epoch": self.selected_epoch}
+        epochs = {"selected_epoch": self.selected_epoch, "stopped_epoch": self.stopped_epoch}
+        counts |= {name: epoch for name, epoch in epochs.items() if epoch is not None}
         counts |= {f"drawn_per_class[{i}]": count for i, count in enumerate(self.drawn_per_class)}
         for name, value in counts.items():
             if type(value) is not int or value < 0:

@@ -6,6 +6,7 @@ refiner can affect them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
-from core.data.transforms import EvalTransform, TrainTransform, Transform, Views
+from core.data.transforms import CROP_SCALE, EvalTransform, TrainTransform, Transform, Views
 from core.derived_seeds import derive_seed
 from core.seeding import Seeds
 from core.types import Batch, ImageFeatures
@@ -151,7 +152,7 @@ class FeatureSource(ImageSource):
 
 class FeatureBatches(TrainingBatches):
     """Rows of cached features; with several views, each image uses a random one per epoch, and its
-    further views in a batch are the next ones.
+    further views in a batch are the next ones. ``every_image`` comes with all of them.
     """
 
     def __init__(
@@ -171,6 +172,11 @@ class FeatureBatches(TrainingBatches):
         self.num_images = len(labels)
         self.num_views = len(views)
         self.features = views[0] if len(views) == 1 else _stack(views)
+
+    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
+        whole = copy(self)
+        whole.views_per_image = max(self.views_per_image, self.num_views)
+        return super(FeatureBatches, whole).every_image(seeds)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
         view = torch.zeros_like(index)
@@ -194,7 +200,8 @@ class FeatureBatches(TrainingBatches):
 class PixelSource(ImageSource):
     """Normalized pixels, newly augmented in every epoch, for methods that change the image tower.
 
-    ``crop_scale`` bounds the fraction of the area that an augmented crop covers.
+    ``crop_scale`` bounds the fraction of the area that an augmented crop covers; ``augmentation``
+    replaces the published crop and flip.
     """
 
     def __init__(
@@ -203,10 +210,11 @@ class PixelSource(ImageSource):
         device: torch.device,
         dtype: torch.dtype,
         *,
-        crop_scale: tuple[float, float] = (0.08, 1.0),
+        crop_scale: tuple[float, float] = CROP_SCALE,
+        augmentation: Transform | None = None,
     ) -> None:
         self.clip, self.device, self.dtype = clip, device, dtype
-        self.augmentation = TrainTransform(clip.spec, crop_scale)
+        self.augmentation: Transform = augmentation or TrainTransform(clip.spec, crop_scale)
 
     def training(
         self,

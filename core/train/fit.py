@@ -1,10 +1,11 @@
 """The training loop."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,13 +19,20 @@ from core.train.checkpoints import copy_state, learned_state, restore_state
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.train.optimizers import Optimizer, Schedule
+from core.train.resume import (
+    TrainingCheckpoints,
+    TrainingState,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from core.types import Batch
 
 Log = Callable[[Mapping[str, Any]], None]
 EpochScore = Callable[[RefinedMethod], float]
 
-
 LOWER = "try a lower lr"
+
+logger = logging.getLogger(__name__)
 
 
 class DivergedError(RuntimeError):
@@ -42,12 +50,24 @@ class Budget:
 
 @dataclass(kw_only=True)
 class FitResult:
-    """The cost of training, and the epoch whose weights the model has."""
+    """The cost of training, and the epoch whose weights the model has.
+
+    ``stopped_epoch`` is the last one that was trained where that was not the whole budget;
+    ``earlier_seconds`` were spent by processes that were killed.
+    """
 
     seconds: float = 0.0
+    earlier_seconds: float = 0.0
     images: int = 0
     selected_epoch: int = 0
+    stopped_epoch: int | None = None
     scores: list[float] = field(default_factory=list)
+
+    def is_stalled(self, patience: int) -> bool:
+        """Whether the last ``patience`` epochs were no better than the best one; 0: never."""
+        if not patience or not self.scores:
+            return False
+        return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= patience
 
 
 def train_step(
@@ -91,12 +111,16 @@ def fit(
     log: Log,
     select: EpochScore | None = None,
     autocast: AbstractContextManager[object] | None = None,
+    patience: int = 0,
+    checkpoints: TrainingCheckpoints | None = None,
 ) -> FitResult:
-    """Train for ``budget.epochs``; with ``select`` keep the first epoch with the highest score.
+    """Train for ``budget.epochs``; with ``select`` keep the first epoch with the highest score, and
+    with ``patience`` stop after so many epochs that were no better.
 
-    Without parameters or a budget, what ``begin_training`` learns is all. Raises DivergedError,
-    naming the epoch, when a loss or the learned state is not finite after it: the last step changes
-    a state whose loss nobody computes.
+    Without parameters or a budget, what ``begin_training`` learns is all. With ``checkpoints`` the
+    training goes on where an earlier one was killed. Raises DivergedError, naming the epoch, when a
+    loss or the learned state is not finite after it: the last step changes a state whose loss
+    nobody computes.
     """
     if not model.learns:
         return FitResult()
@@ -106,33 +130,114 @@ def fit(
     _begin(model, batches, num_epochs, seeds, result)
     if budget is None or not model.trainable():
         return _finished(model, result)
-    autocast = autocast or nullcontext()
-    groups = model.parameter_groups()
-    optimizer = budget.optimizer.build([_settings(group) for group in groups])
-    best: dict[str, Tensor] | None = None
-    for epoch in range(1, budget.epochs + 1):
-        lr = budget.schedule.at(epoch, budget.epochs, budget.optimizer.lr)
-        for settings, group in zip(optimizer.param_groups, groups, strict=True):
+    training = _Training(model, objective, batches, budget, seeds, result, log, select)
+    epoch = training.resume(checkpoints)
+    while epoch < num_epochs and not result.is_stalled(patience):
+        epoch += 1
+        training.run_epoch(epoch, autocast or nullcontext())
+        if checkpoints is not None and checkpoints.is_due(epoch, num_epochs):
+            checkpoints.save(training.state(epoch))
+    if epoch < num_epochs:
+        result.stopped_epoch = epoch
+    _check_last_step(model, objective, training.last_batch(epoch), autocast or nullcontext())
+    model.method.end_training()
+    if training.best is not None:
+        restore_state(model, training.best)
+    return _finished(model, result)
+
+
+class _Training:
+    """A training and what its next epoch depends on."""
+
+    def __init__(
+        self,
+        model: RefinedMethod,
+        objective: Objective,
+        batches: TrainingBatches,
+        budget: Budget,
+        seeds: Seeds,
+        result: FitResult,
+        log: Log,
+        select: EpochScore | None,
+    ) -> None:
+        self.model, self.objective, self.batches = model, objective, batches
+        self.budget, self.seeds, self.result = budget, seeds, result
+        self.log, self.select = log, select
+        self.groups = model.parameter_groups()
+        self.optimizer = budget.optimizer.build([_settings(group) for group in self.groups])
+        self.best: dict[str, Tensor] | None = None
+        self.logged: list[Mapping[str, Any]] = []
+        self.batch: Batch | None = None
+
+    def run_epoch(self, epoch: int, autocast: AbstractContextManager[object]) -> None:
+        """One pass over the training images, its line in the log, and its score."""
+        model, result = self.model, self.result
+        num_epochs = self.budget.epochs
+        lr = self.budget.schedule.at(epoch, num_epochs, self.budget.optimizer.lr)
+        for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
             settings["lr"] = lr * group.lr_factor
         started = time.perf_counter()
         sums: dict[str, Tensor] = {}
-        for batch in batches.epoch(epoch, seeds):
-            terms = train_step(model, objective, optimizer, batch, autocast)
+        for batch in self.batches.epoch(epoch, self.seeds):
+            self.batch = batch
+            terms = train_step(model, self.objective, self.optimizer, batch, autocast)
             sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
             result.images += len(batch)
         totals = torch.stack(list(sums.values())).tolist()  # the host waits once an epoch
-        means = {name: total / len(batches) for name, total in zip(sums, totals, strict=True)}
+        means = {name: total / len(self.batches) for name, total in zip(sums, totals, strict=True)}
         result.seconds += time.perf_counter() - started
-        log({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **_metrics(model)})
+        self._note({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **_metrics(model)})
         _check_epoch(model, epoch, means["loss"])
         model.method.end_epoch(epoch)
-        if select is not None:
-            best = _keep_best(model, select, epoch, result, best)
-    _check_last_step(model, objective, batch, autocast)
-    model.method.end_training()
-    if best is not None:
-        restore_state(model, best)
-    return _finished(model, result)
+        if self.select is not None:
+            self.best = _keep_best(model, self.select, epoch, result, self.best)
+
+    def _note(self, line: Mapping[str, Any]) -> None:
+        self.logged.append(line)
+        self.log(line)
+
+    def last_batch(self, epoch: int) -> Batch:
+        """The last batch of an epoch, which this process may not have trained."""
+        if self.batch is None:
+            for batch in self.batches.epoch(epoch, self.seeds):
+                self.batch = batch
+        assert self.batch is not None
+        return self.batch
+
+    def state(self, epoch: int) -> TrainingState:
+        """What the epochs after this one depend on."""
+        kept, numbers = optimizer_tensors(self.optimizer)
+        tensors = {
+            "model": learned_state(self.model),
+            "best": self.best or {},
+            "optimizer": kept,
+            "method": self.model.method.training_state(),
+            "refiner": self.model.refiner.training_state(),
+        }
+        result = asdict(self.result)
+        return TrainingState(
+            epoch=epoch,
+            tensors={f"{part}.{n}": t for part, named in tensors.items() for n, t in named.items()},
+            plain={"result": result, "log": self.logged, "optimizer": numbers},
+        )
+
+    def resume(self, checkpoints: TrainingCheckpoints | None) -> int:
+        """Go on from a checkpoint; returns the epoch that it was made after, 0 without one."""
+        state = None if checkpoints is None else checkpoints.load()
+        if state is None:
+            return 0
+        restore_state(self.model, state.part("model"))
+        self.best = state.part("best") or None
+        restore_optimizer(self.optimizer, state.part("optimizer"), state.plain["optimizer"])
+        self.model.method.load_training_state(state.part("method"))
+        self.model.refiner.load_training_state(state.part("refiner"))
+        for name, value in state.plain["result"].items():
+            setattr(self.result, name, value)
+        self.result.earlier_seconds = self.result.seconds
+        for line in state.plain["log"]:
+            self._note(line)
+        logger.warning("training goes on after epoch %d of %d", state.epoch, self.budget.epochs)
+        return state.epoch
 
 
 def _metrics(model: RefinedMethod) -> dict[str, dict[str, float]]:

@@ -11,12 +11,14 @@ from core.program import command_line, same_command
 from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
+    MLFLOW,
     RUNS,
     Config,
     DataRoot,
     Device,
     Jobs,
     JobSeconds,
+    NoTrack,
     Plugin,
     Runs,
     Set,
@@ -24,6 +26,7 @@ from experiments.cli.options import (
     StealLock,
     Track,
     make_runtime,
+    track_choice,
 )
 from experiments.run.runtime import Runtime
 
@@ -41,7 +44,8 @@ def grid_command(
     ] = False,
     job_seconds: JobSeconds = None,
     silent_seconds: SilentSeconds = None,
-    track: Track = True,
+    track: Track = MLFLOW,
+    no_track: NoTrack = False,
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
@@ -58,10 +62,10 @@ def grid_command(
     from experiments.study.driver import run_study
     from experiments.study.planner import plan
     from experiments.study.progress import make_progress
-    from experiments.study.tracking import MlflowTracker, NullTracker
+    from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
 
-    runtime = make_runtime(runs, data_root, device)
+    runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
     check_limits(jobs, job_seconds, silent_seconds)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     given = read_config_file(config_path(config), overrides or [])
@@ -80,7 +84,7 @@ def grid_command(
         study_dir,
         make_executor(jobs, study_dir, job_seconds=job_seconds, silent_seconds=silent_seconds),
         runtime=runtime,
-        tracker=MlflowTracker(study_dir) if track else NullTracker(),
+        tracker=make_tracker(study_dir, mirrors),
         progress=make_progress(),
         retry_failed=retry_failed,
         steal_lock=steal_lock,

@@ -30,7 +30,7 @@ KEPT = {
     "pretrain": "what was drawn and the last saved step are kept",
     "import": "the finished run is not there; what was read is kept in the cache",
     "data": "what was read is kept in the cache",
-    "sync": "what MLflow has is kept",
+    "sync": "what was copied is kept",
 }
 
 

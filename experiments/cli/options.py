@@ -9,6 +9,7 @@ from core.store.names import CACHE_FOLDER
 from experiments.run.runtime import Runtime
 
 RUNS = Path("runs")
+MLFLOW = "mlflow"
 
 Config = Annotated[str, typer.Argument(help="A .gin file, or the name of a shipped configuration")]
 Set = Annotated[
@@ -51,7 +52,13 @@ Jobs = Annotated[
         help="Worker processes (-1: one per core; 0: none, run in this process)", min=-1, max=1024
     ),
 ]
-Track = Annotated[bool, typer.Option(help="Mirror runs in MLflow")]
+Track = Annotated[
+    str,
+    typer.Option(
+        envvar="REFINELAB_TRACK", help="Where runs are mirrored: mlflow, wandb, both or none"
+    ),
+]
+NoTrack = Annotated[bool, typer.Option("--no-track", help="The same as --track none")]
 AllowChanged = Annotated[
     bool,
     typer.Option(
@@ -91,6 +98,17 @@ SilentSeconds = Annotated[
 def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
     """The ``Runtime`` that the options describe."""
     return Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+
+
+def track_choice(track: str, no_track: bool) -> str:
+    """What ``--track`` and ``--no-track`` say together.
+
+    Raises ValueError for an unknown mirror, and for one that is not installed.
+    """
+    from experiments.study.trackers import mirrors_named
+
+    mirrors_named(track)
+    return "none" if no_track else track
 
 
 def cache_dir(runs: Path) -> Path:

@@ -7,17 +7,21 @@ import typer
 from experiments.cli.console import print_notes
 from experiments.cli.grid import print_outcome
 from experiments.cli.options import (
+    MLFLOW,
     RUNS,
     AllowOutside,
     DataRoot,
     Device,
     JobSeconds,
+    NoTrack,
     Plugin,
     Runs,
     SilentSeconds,
     StealLock,
     Study,
+    Track,
     make_runtime,
+    track_choice,
 )
 
 
@@ -26,6 +30,8 @@ def rerun_command(
     run: Annotated[str, typer.Argument(help="Identity of a run, or the beginning of it")],
     job_seconds: JobSeconds = None,
     silent_seconds: SilentSeconds = None,
+    track: Track = MLFLOW,
+    no_track: NoTrack = False,
     steal_lock: StealLock = False,
     allow_outside: AllowOutside = False,
     plugin: Plugin = None,
@@ -43,9 +49,10 @@ def rerun_command(
     from experiments.study.driver import rerun
     from experiments.study.progress import make_progress
     from experiments.study.status import find_run
-    from experiments.study.tracking import MlflowTracker
+    from experiments.study.trackers import make_tracker
     from experiments.workers.local import make_executor
 
+    mirrors = track_choice(track, no_track)
     if is_search(study):
         refuse_rerun(study, run)
     identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
@@ -59,7 +66,7 @@ def rerun_command(
         identity,
         make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds),
         runtime=runtime,
-        tracker=MlflowTracker(study),
+        tracker=make_tracker(study, mirrors),
         progress=make_progress(),
         steal_lock=steal_lock,
     )

@@ -6,12 +6,14 @@ import typer
 
 from experiments.cli.console import console, table
 from experiments.cli.options import (
+    MLFLOW,
     RUNS,
     Config,
     DataRoot,
     Device,
     Jobs,
     JobSeconds,
+    NoTrack,
     Plugin,
     Runs,
     Set,
@@ -19,6 +21,7 @@ from experiments.cli.options import (
     StealLock,
     Track,
     make_runtime,
+    track_choice,
 )
 
 
@@ -39,7 +42,8 @@ def search_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan without running anything")
     ] = False,
-    track: Track = True,
+    track: Track = MLFLOW,
+    no_track: NoTrack = False,
     job_seconds: JobSeconds = None,
     silent_seconds: SilentSeconds = None,
     steal_lock: StealLock = False,
@@ -56,7 +60,7 @@ def search_command(
         runs,
         runtime,
         jobs=jobs,
-        track=track,
+        track=track_choice(track, no_track),
         steal_lock=steal_lock,
         job_seconds=job_seconds,
         silent_seconds=silent_seconds,

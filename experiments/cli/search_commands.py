@@ -13,6 +13,7 @@ from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, write_importances, write_result
 from experiments.cli.console import console, percent, print_notes, table
 from experiments.cli.grid import interruption
+from experiments.cli.options import MLFLOW
 from experiments.configs import read_config_file
 from experiments.run.data_inputs import planned, read_dataset
 from experiments.run.dataset_names import with_canonical_names
@@ -26,9 +27,10 @@ from experiments.search.scheduler import SearchOutcome, require_same_code, run_t
 from experiments.search.scorable import check_choices
 from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of, space_of
 from experiments.study.driver import StudyOutcome, run_study
+from experiments.study.mirror import Tracker
 from experiments.study.planner import ROOT, FingerprintOf
 from experiments.study.progress import make_progress
-from experiments.study.tracking import MlflowTracker, NullTracker, Tracker
+from experiments.study.trackers import make_tracker
 from experiments.workers.jobs import Executor
 from experiments.workers.local import check_limits, make_executor
 
@@ -42,7 +44,7 @@ class SearchCommand:
         runtime: Runtime,
         *,
         jobs: int = -1,
-        track: bool = True,
+        track: str = MLFLOW,
         steal_lock: bool = False,
         job_seconds: float | None = None,
         silent_seconds: float | None = None,
@@ -137,7 +139,7 @@ class SearchCommand:
         )
 
     def _tracker(self, folder: Path) -> Tracker:
-        return MlflowTracker(folder) if self.track else NullTracker()
+        return make_tracker(folder, self.track)
 
 
 def print_result(result: Mapping[str, Any]) -> None:

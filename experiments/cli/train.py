@@ -14,16 +14,20 @@ from core.store.run_facts import short_counts, target_scores
 from core.streams import one_line
 from experiments.cli.console import console, percent, print_notes, table
 from experiments.cli.options import (
+    MLFLOW,
     RUNS,
     Config,
     DataRoot,
     Device,
     Json,
+    NoTrack,
     Plugin,
     RunFolder,
     Runs,
     Set,
+    Track,
     make_runtime,
+    track_choice,
 )
 from experiments.run.runtime import Runtime
 
@@ -36,6 +40,8 @@ def train_command(
     runs: Runs = RUNS,
     data_root: DataRoot = None,
     device: Device = "cpu",
+    track: Track = MLFLOW,
+    no_track: NoTrack = False,
     as_json: Json = False,
 ) -> None:
     """Train and evaluate one configuration."""
@@ -43,8 +49,9 @@ def train_command(
     from experiments.configs import config_path
     from experiments.run.standalone import train_one
     from experiments.study.progress import Bar
+    from experiments.study.trackers import make_tracker
 
-    runtime = make_runtime(runs, data_root, device)
+    runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
     lines = data_lines(config, overrides or [], runtime, as_json=as_json)
 
     def show(epoch: Mapping[str, float]) -> None:
@@ -62,6 +69,10 @@ def train_command(
         )
     print_once(lines, as_json=as_json)
     print_run(folder, record, as_json=as_json)
+    tracker = make_tracker(runs / TRAIN_FOLDER, mirrors, extra=[folder])
+    tracker.finished(folder)
+    if warning := tracker.close():
+        print(warning, file=sys.stderr)
     if record.status != "finished":
         print(f"the run {record.status}: {one_line(record.message)}", file=sys.stderr)
         raise typer.Exit(1)

@@ -157,8 +157,8 @@ class ListBatches(TrainingBatches):
 def objective_of(model: RefinedMethod) -> Objective:
     """The objective of a model, as a run builds it."""
     method, refiner = model.method, model.refiner
-    guides = method.guide_terms()
-    return Objective(method.loss_terms(), refiner.loss_terms(), method.criterion, guides)
+    terms, guides = map(refiner.method_terms, (method.loss_terms(), method.guide_terms()))
+    return Objective(terms, refiner.loss_terms(), method.criterion, guides)
 
 
 def training(

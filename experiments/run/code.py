@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from core.config import Config, config_from_text, lookup, references
-from core.program import PREFIX
+from core.program import PREFIX, SCRIPT
 from core.source.tree import Called, Place, SourceFolder, SourceTree
 from core.store.code import RunCode
 from core.store.names import CONFIG_NAME
@@ -50,7 +50,8 @@ OUTSIDE = (
 
 def source_tree() -> SourceTree:
     """The source code as it is on disk now."""
-    return SourceTree(HOME, [SourceFolder(HOME, PACKAGES)], outside=OUTSIDE)
+    aliases = {SCRIPT: ""}  # the project under the name by which it is installed
+    return SourceTree(HOME, [SourceFolder(HOME, PACKAGES)], outside=OUTSIDE, aliases=aliases)
 
 
 def code_of(config: Config) -> RunCode:
@@ -75,25 +76,26 @@ def places_of(tree: SourceTree, key: str) -> list[Place]:
     return [place for places in found for place in places]
 
 
-def plug_in_folder(module: str, stored: Mapping[str, str] | None = None) -> SourceFolder | None:
-    """The folder from which a plug-in's module is imported, or else the ``stored`` one of its
-    package; None for a module of the project, and where there is no such folder.
+def is_own(module: str) -> bool:
+    """Whether a module is the project's."""
+    return module.partition(".")[0] in PACKAGES
+
+
+def add_plugin(tree: SourceTree, module: str, stored: Mapping[str, str]) -> Path | None:
+    """Make the module of a plug-in readable, where it was loaded from or else where it was stored
+    to be; returns the place of its top-level module, None where there is nothing.
     """
     top, *below = module.split(".")
-    if top in PACKAGES:
-        return None
     file = getattr(sys.modules.get(module), "__file__", None)
+    place = Path(stored.get(top, ""))
     if file:
         path = Path(file).resolve()
-        return _folder(path.parents[len(below) + (path.name == "__init__.py")], top)
-    folder = Path((stored or {}).get(top, ""))
-    return _folder(folder, top) if folder.is_absolute() and folder.is_dir() else None
-
-
-def _folder(path: Path, package: str) -> SourceFolder:
-    """What is installed is read for this package alone, not for all that is installed beside it."""
-    installed = INSTALLED & set(path.parts)
-    return SourceFolder(path, frozenset({package}) if installed else frozenset())
+        path = path.parent if path.name == "__init__.py" else path
+        place = path.parents[len(below) - 1] if below else path
+    if not place.is_absolute() or not place.exists():
+        return None
+    tree.add(top, place, alone=bool(INSTALLED & set(place.parts)))
+    return place
 
 
 def _moved(tree: SourceTree, module: str, name: str) -> list[Place]:
@@ -105,8 +107,7 @@ def _loaded_sources() -> SourceTree:
     """The source code of the modules that this process has loaded."""
     tree = source_tree()
     for name, module in list(sys.modules.items()):
-        room = name.removeprefix(PREFIX).partition(".")[0]
-        if room in PACKAGES and (file := getattr(module, "__file__", None)):
+        if is_own(name.removeprefix(PREFIX)) and (file := getattr(module, "__file__", None)):
             tree.keep(Path(file))
     return tree
 
@@ -129,20 +130,11 @@ def _classes(config: Config) -> Iterator[str]:
 
 @functools.cache
 def _code_of_classes(tree: SourceTree, keys: tuple[str, ...]) -> RunCode:
-    folders = dict(_plug_ins(keys))
-    for folder in folders.values():
-        tree.add(folder)
+    modules = dict.fromkeys(key.partition(":")[0] for key in keys)
+    places = {name: add_plugin(tree, name, {}) for name in modules if not is_own(name)}
     classes = {key: called_by(tree, [key]) for key in keys}
-    together = called_by(tree, keys)
     return RunCode(
         classes={key: found.hash for key, found in classes.items() if found.hashes},
-        files=together.listing(),
-        folders={name: str(folder.path) for name, folder in folders.items()},
+        files=called_by(tree, keys).listing(),
+        plugins={name.partition(".")[0]: str(path) for name, path in places.items() if path},
     )
-
-
-def _plug_ins(keys: Iterable[str]) -> Iterator[tuple[str, SourceFolder]]:
-    """The folders of the classes that are not the project's, by top-level package."""
-    for module in dict.fromkeys(key.partition(":")[0] for key in keys):
-        if folder := plug_in_folder(module):
-            yield module.partition(".")[0], folder

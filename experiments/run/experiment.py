@@ -16,6 +16,7 @@ from core.config import (
     lookup,
     register,
 )
+from core.data.transforms import CROP_SCALE, Augmentation
 from core.interfaces import Method, Refiner
 from core.train.optimizers import Optimizer, Schedule
 from experiments.run.protocols import ProtocolName, Selection
@@ -23,7 +24,6 @@ from experiments.run.runtime import Precision
 
 Overlap = Literal["refused", "copies-refused", "allowed"]
 
-CROP_SCALE = (0.08, 1.0)
 UNTRAINED: dict[str, Any] = {
     "optimizer": None,
     "schedule": None,
@@ -34,8 +34,10 @@ UNTRAINED: dict[str, Any] = {
     "num_views": 0,
     "selection": "last",
     "crop_scale": CROP_SCALE,
+    "augmentation": None,
     "fresh_views": False,
     "drop_last": True,
+    "patience": 0,
     "shots_file": None,
 }
 
@@ -46,7 +48,11 @@ WITHOUT_STEPS: dict[str, Any] = {
     "batch_size": 1,
     "selection": "last",
     "drop_last": True,
+    "patience": 0,
 }
+KEPT_UNTRAINED = {"": (), "stream": ("seed",), "image": ("seed", "crop_scale", "augmentation")}
+"""What a method that trains nothing depends on, by what it adapts to at test time."""
+PUBLISHED_AUGMENTATION, NO_AUGMENTATION = "RandomResizedCropFlip", "NoAugmentation"
 
 
 @register("experiment", name="experiment")
@@ -60,10 +66,15 @@ class Experiment(Configurable):
     ``shots`` 0 means all images; ``shots_file`` replaces the draw by a list of images drawn
     elsewhere. ``num_views`` 0 trains on the evaluation view, k on k fixed augmented views of each
     image; ``fresh_views`` draws new augmentations in every epoch instead, as published, and encodes
-    every image in every step. ``crop_scale`` bounds the area of an augmented crop. ``drop_last``
-    drops the last short batch of an epoch unless it is the only one. ``selection`` decides which
-    epoch is reported: the last, the best on few-shot validation images, or the best on the test
-    images of the training classes, named so that nobody uses it by accident. ``template`` replaces
+    every image in every step. ``augmentation`` is what an augmented view goes through, by default
+    the published crop and flip, and ``crop_scale`` bounds the area of its crop. ``drop_last`` drops
+    the last short batch of an epoch unless it is the only one. ``selection`` decides which epoch is
+    reported: the last, the best on few-shot validation images, or the best on the test images of
+    the training classes, named so that nobody uses it by accident. ``patience`` k, with
+    the selection "val", stops training after k epochs that were no better than the best so far
+    (0: never); learning rates stay those of all ``epochs``. ``checkpoint_every`` k keeps the state
+    of training after every k-th epoch, so that the same command goes on there after a kill (0:
+    never); it changes no result. ``template`` replaces
     the templates of the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a
     plain ``class/image`` tree, and have no effect elsewhere. ``precision`` applies to everything
     that is trained; "bfloat16" is autocast. ``overlap`` says what happens where test images are
@@ -71,7 +82,8 @@ class Experiment(Configurable):
     file is then read), or it is allowed, recorded and marked in the report.
     """
 
-    permissions: ClassVar[frozenset[str]] = frozenset({"overlap"})
+    permissions: ClassVar[frozenset[str]] = frozenset({"overlap", "checkpoint_every"})
+    later: ClassVar[frozenset[str]] = frozenset({"augmentation", "patience"})
 
     method: Annotated[Callable[..., Method], Part("method")]
     refiner: Annotated[Callable[..., Refiner], Part("refiner")]
@@ -91,8 +103,11 @@ class Experiment(Configurable):
     num_views: NonNegativeInt = 0
     fresh_views: bool = False
     crop_scale: tuple[PositiveFloat, ...] = CROP_SCALE
+    augmentation: Annotated[Callable[..., Augmentation], Part("augmentation")] | None = None
     drop_last: bool = True
     selection: Selection = "last"
+    patience: NonNegativeInt = 0
+    checkpoint_every: NonNegativeInt = 0
     split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"
@@ -113,19 +128,33 @@ class Experiment(Configurable):
                 "experiment.fresh_views augments in every epoch, got experiment.num_views = "
                 "0, which disables augmentation; set it to 1"
             )
+        if self.patience and self.selection != "val":
+            raise ValueError(
+                "experiment.patience stops training by the accuracy on validation images, got "
+                f"{self.patience} with experiment.selection = {self.selection!r}; set "
+                "experiment.selection = 'val', or experiment.patience = 0"
+            )
 
     @classmethod
     def idle(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
-        """A template has no effect where the method makes its own prompts."""
+        """A template has no effect where the method makes its own prompts, and no augmentation has
+        one where nothing is augmented.
+        """
         name = parameters["method"].name
         entry = lookup(name)
         own = {key: values[f"{name}.{key}"] for key in entry.parameters}
-        if parameters["template"] is None or entry.ask("reads_template", own, values):
-            return {}
-        return {
-            "template": f"{name} makes its own prompts and reads no template, got "
-            f"{parameters['template']!r}; remove it, or use a method with hand-made texts"
-        }
+        reasons = {}
+        if parameters["template"] is not None and not entry.ask("reads_template", own, values):
+            reasons["template"] = (
+                f"{name} makes its own prompts and reads no template, got "
+                f"{parameters['template']!r}; remove it, or use a method with hand-made texts"
+            )
+        if parameters["augmentation"] is not None and not _augments(entry.cls, parameters):
+            reasons["augmentation"] = (
+                f"nothing is augmented with experiment.num_views = 0, got "
+                f"@{parameters['augmentation'].name}; remove it, or set experiment.num_views = 1"
+            )
+        return reasons
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +165,33 @@ class Experiment(Configurable):
         method: Any = lookup(parameters["method"].name).cls
         if parameters["refiner"] == Reference("NullRefiner"):
             if not method.trains:
-                return UNTRAINED | ({"seed": parameters["seed"]} if method.adapts_to else {})
+                kept = KEPT_UNTRAINED[method.adapts_to]
+                return UNTRAINED | {name: parameters[name] for name in kept}
             if not method.trains_by_gradient:
                 parameters = {**parameters, **WITHOUT_STEPS}
-        if not parameters["num_views"]:
-            return {**parameters, "crop_scale": CROP_SCALE}
-        return parameters
+        if parameters["patience"] >= parameters["epochs"] - 1:
+            parameters = {**parameters, "patience": 0}  # the last epoch comes first
+        if not _augments(method, parameters):
+            return {**parameters, "crop_scale": CROP_SCALE, "augmentation": None}
+        if parameters["augmentation"] != Reference(NO_AUGMENTATION):
+            return parameters
+        parameters = {**parameters, "crop_scale": CROP_SCALE}
+        if parameters["fresh_views"] or method.adapts_to == "image":
+            return parameters
+        return {**parameters, "augmentation": None, "num_views": 0}  # one view, the same as none
+
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The published augmentation, plugged in with its own settings, is the default."""
+        entry = lookup(PUBLISHED_AUGMENTATION)
+        own = {name: values.get(f"{entry.name}.{name}") for name in entry.parameters}
+        if values["experiment.augmentation"] == Reference(entry.name) and all(
+            own[name] == parameter.default for name, parameter in entry.parameters.items()
+        ):
+            return {"experiment.augmentation": None}
+        return {}
+
+
+def _augments(method: Any, parameters: Mapping[str, Any]) -> bool:
+    """Whether a run draws augmented views: of training images, or of test images to adapt to."""
+    return bool(parameters["num_views"] or method.adapts_to == "image")

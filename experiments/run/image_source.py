@@ -8,7 +8,7 @@ import torch
 from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
-from core.data.transforms import TrainTransform
+from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
 from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
 from experiments.run.experiment import Experiment
 from experiments.run.runtime import Runtime
@@ -19,25 +19,46 @@ def image_source(
 ) -> ImageSource:
     """The image source for methods with this ``image_input``."""
     device = torch.device(runtime.device)
-    low, high = settings.crop_scale
-    pixels = PixelSource(clip, device, dtype, crop_scale=(low, high))
+    augmentation = augmentation_of(settings, clip)
+    pixels = PixelSource(clip, device, dtype, augmentation=augmentation)
     if image_input == "pixels":
         return pixels
     single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
-    store = _store(single, device, runtime.cache_dir, (low, high))
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation))
     if settings.fresh_views:
         return FreshViewSource(store, pixels)
     return FeatureSource(store, device, dtype)
 
 
+def augmentation_of(settings: Experiment, clip: FrozenCLIP) -> Augmentation:
+    """What training images go through where a run augments them."""
+    low, high = settings.crop_scale
+    make = settings.augmentation or TrainTransform
+    return make(clip.spec, (low, high))
+
+
+class SameById:
+    """A transform that equals every other one of its ``cache_key``."""
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+        self.key = cache_key(transform)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SameById) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
 @functools.lru_cache(maxsize=4)
 def _store(
-    clip: FrozenCLIP, device: torch.device, cache_dir: Path, crop_scale: tuple[float, float]
+    clip: FrozenCLIP, device: torch.device, cache_dir: Path, augmentation: SameById
 ) -> FeatureStore:
     """One store of frozen features per process and backbone; features are computed in float32."""
     return FeatureStore(
         cache_dir / "features",
         clip,
         device=device,
-        augmentation=TrainTransform(clip.spec, crop_scale),
+        augmentation=augmentation.transform,
     )

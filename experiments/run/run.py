@@ -21,21 +21,23 @@ from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
+from core.plugins import Plugin
 from core.seeding import Seeds
-from core.store.code import write_code
+from core.store.code import RunCode, write_code
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
-from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
+from core.store.names import CONFIG_NAME, SHOTS_NAME, TRAINING_NAME, WEIGHTS_NAME
 from core.store.own_files import file_checksums
 from core.store.predictions import PredictedClasses, write_predictions
 from core.store.record import Cost, Evaluation, RunRecord, read_record
-from core.store.settings import read_config, write_config
+from core.store.settings import read_config, write_config, write_operative
 from core.train.batches import ImageSource, TestViews
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
+from core.train.resume import TrainingCheckpoints
 from core.types import Batch
 from experiments.run.code import code_of
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs, read_dataset
@@ -43,6 +45,7 @@ from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.operative import operative_of
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import STORED_AS, Runtime
@@ -52,6 +55,7 @@ from experiments.run.stored_plugins import remember, used_plugins_of
 from experiments.run.unchanged import changed_class_names, changed_inputs, check_unchanged
 
 Progress = Callable[[Mapping[str, float]], None]
+Plugins = tuple[Plugin, ...]
 
 log = logging.getLogger(__name__)
 
@@ -124,53 +128,72 @@ def run(
 ) -> RunRecord:
     """Train (or call ``learn`` instead) and evaluate; returns the record without writing it.
 
-    Writes ``config.gin``, ``code.json`` (the code that runs), ``shots.json`` (the few-shot images),
-    ``log.jsonl``, ``weights.safetensors``, ``correct.json`` (which test images were predicted
-    correctly) and ``predictions.json`` (what was predicted) into ``run_dir``. A loss, a learned
-    tensor or a logit that is not finite gives a record with the status "diverged". Raises
-    ValueError for bad input, weights that are not finite among it.
+    Where an earlier process was killed, training goes on from the state that it kept
+    (``experiment.checkpoint_every``). Writes ``config.gin``, ``operative.json``, ``code.json`` (the
+    code that runs), ``shots.json`` (the few-shot images), ``log.jsonl``, ``weights.safetensors``,
+    ``correct.json`` (which test images were predicted correctly) and ``predictions.json`` (what was
+    predicted) into ``run_dir``. A loss, a learned tensor or a logit that is not finite gives a
+    record with the status "diverged". Raises ValueError for bad input, weights that are not finite
+    among it.
     """
     started = time.perf_counter()
-    config_sha256 = write_config(run_dir, config.text())
-    code = code_of(config)
-    write_code(run_dir, code)
-    remember(config, cache_dir)
+    config_sha256, code = _begin(config, run_dir, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
     built = assemble(config, runtime)
     built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
+    checkpoints = _checkpoints(built, run_dir, identity, runtime, code)
     with epoch_log(run_dir, on_progress) as epochs:
         record = _describe(config, built, identity, variant, factors, runtime, config_sha256)
         record = replace(record, code=code.classes)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
-            result = (learn or train)(built, epochs)
+            result = (learn or partial(train, checkpoints=checkpoints))(built, epochs)
             sha256 = save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
             trained = time.perf_counter()
             scores = [score_images(built, *scored) for scored in built.scored()]
         except (DivergedError, NotFiniteError) as error:
             if learn is not None or not built.model.learns:
                 raise  # nothing was trained that could have diverged
+            checkpoints.remove()
             return _diverged(record, run_dir, str(error))
         ended = time.perf_counter()
-        cost = Cost(
-            train_seconds=result.seconds,
-            evaluate_seconds=ended - trained,
-            total_seconds=ended - started,
-            images_per_second=result.images / result.seconds if result.seconds else 0.0,
-            peak_memory_mb=peak_memory_mb(device),
-            trainable_parameters=sum(p.numel() for p in built.model.trainable()),
-        )
+        total = ended - started + result.earlier_seconds
+        checkpoints.remove()
         return replace(
             record,
             evaluations=tuple(score.evaluation for score in scores),
-            cost=cost,
+            cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
+            stopped_epoch=result.stopped_epoch,
             files_sha256=_write_scores(run_dir, scores),
             weights_sha256=sha256 if learned_state(built.model) else "",
         )
+
+
+def _begin(config: Config, run_dir: Path, cache_dir: Path) -> tuple[str, RunCode]:
+    """Write down what is going to run; returns the hash of its configuration, and its code."""
+    config_sha256 = write_config(run_dir, config.text())
+    write_operative(run_dir, operative_of(config))
+    code = code_of(config)
+    write_code(run_dir, code)
+    remember(config, cache_dir)
+    return config_sha256, code
+
+
+def _cost(
+    built: Assembly, result: FitResult, *, evaluation: float, total: float, device: str
+) -> Cost:
+    return Cost(
+        train_seconds=result.seconds,
+        evaluate_seconds=evaluation,
+        total_seconds=total,
+        images_per_second=result.images / result.seconds if result.seconds else 0.0,
+        peak_memory_mb=peak_memory_mb(device),
+        trainable_parameters=sum(p.numel() for p in built.model.trainable()),
+    )
 
 
 def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
@@ -185,11 +208,25 @@ def _write_scores(run_dir: Path, scores: Sequence["Score"]) -> dict[str, str]:
     return file_checksums(run_dir)
 
 
-def train(built: Assembly, log: Progress) -> FitResult:
+def _checkpoints(
+    built: Assembly, run_dir: Path, identity: str, runtime: Runtime, code: RunCode
+) -> TrainingCheckpoints:
+    """Where the state of this training is kept, and what must agree for it to go on."""
+    device = torch.device(runtime.device).type
+    key = {"identity": identity, "torch": torch.__version__, "device": device, "code": code.hash}
+    return TrainingCheckpoints(run_dir / TRAINING_NAME, key, built.settings.checkpoint_every)
+
+
+def train(
+    built: Assembly, log: Progress, checkpoints: TrainingCheckpoints | None = None
+) -> FitResult:
     """Train an assembled run on its few-shot images. Raises DivergedError."""
     method, refiner, settings = built.model.method, built.model.refiner, built.settings
     objective = Objective(
-        method.loss_terms(), refiner.loss_terms(), method.criterion, method.guide_terms()
+        refiner.method_terms(method.loss_terms()),
+        refiner.loss_terms(),
+        method.criterion,
+        refiner.method_terms(method.guide_terms()),
     )
     if not built.model.learns:
         built.model.eval()
@@ -211,6 +248,8 @@ def train(built: Assembly, log: Progress) -> FitResult:
         log=log,
         select=_selector(built),
         autocast=built.autocast,
+        patience=built.settings.patience,
+        checkpoints=checkpoints,
     )
 
 

@@ -14,14 +14,7 @@ from core.source.changes import described
 from core.store.code import RunCode, differences, read_code
 from core.store.names import RECORD_NAME, STALE_SUFFIX
 from core.store.record import RunRecord
-from experiments.run.code import (
-    ENGINE,
-    HOME,
-    PACKAGES,
-    called_by,
-    plug_in_folder,
-    source_tree,
-)
+from experiments.run.code import ENGINE, HOME, add_plugin, called_by, is_own, source_tree
 
 EVERY_RUN = "every run"
 GONE = ""
@@ -78,11 +71,8 @@ class CodeCheck:
 
     def _read(self, key: str, code: RunCode | None) -> str | None:
         module = key.partition(":")[0]
-        if module.partition(".")[0] not in PACKAGES:
-            folder = plug_in_folder(module, code.folders if code else {})
-            if folder is None:
-                return None
-            self._tree.add(folder)
+        if not is_own(module) and not add_plugin(self._tree, module, code.plugins if code else {}):
+            return None
         found = called_by(self._tree, [key])
         return found.hash if found.hashes else GONE
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from core.config import config_from_text
 from core.metrics import harmonic_mean
 from core.store.atomic import write_atomic
 from core.store.names import BEST_NAME, FINAL_SUFFIX
@@ -15,6 +16,9 @@ from experiments.search.scheduler import SearchOutcome
 from experiments.search.settings import OBJECTIVES, Search, SearchSetup
 from experiments.search.trials import mean_of
 from experiments.study.planner import ROOT, FingerprintOf, Plan, plan
+
+HALVES = ("base", "new", "hm")
+"""Metrics of the protocol that scores base and new classes apart."""
 
 
 def winner_of(outcome: SearchOutcome) -> Told:
@@ -118,7 +122,7 @@ def result_of(
     return {
         "study": search.study,
         "objectives": list(search.objectives),
-        "test_metrics": [OBJECTIVES[name].test_metric for name in search.objectives],
+        "test_metrics": [_test_metric(name, final) for name in search.objectives],
         "winner": winner_of(outcome).trial,
         "pareto_front": pareto_front(list(scheduler.told.values()), search),
         "final_study": final_dir.name,
@@ -159,10 +163,23 @@ def _test_means(
     return {**{name: fmean(values) for name, values in rows.items()}, "runs": len(found)}
 
 
+def _test_metric(objective: str, final: Plan) -> str:
+    """What an objective stands for on test images: where the final runs do not score base and new
+    classes apart, there is one accuracy.
+    """
+    metric = OBJECTIVES[objective].test_metric
+    values = config_from_text(final.cells[0].config_text).operative(ROOT)
+    halves = values[f"{ROOT}.protocol"] == "base_to_new"
+    return metric if halves or metric not in HALVES else "accuracy"
+
+
 def _scores(record: RunRecord) -> dict[str, float]:
     scores = {e.target: e.accuracy for e in record.evaluations}
     if {"base", "new"} <= scores.keys():
         scores["hm"] = harmonic_mean(scores["base"], scores["new"])
+    elif "all" in scores:  # its own test images count where no other dataset is scored
+        targets = [value for target, value in scores.items() if target != "all"]
+        scores["accuracy"] = fmean(targets or [scores["all"]])
     if record.cost is not None:
         scores["train_seconds"] = record.cost.train_seconds
         scores["trainable_parameters"] = float(record.cost.trainable_parameters)

@@ -44,10 +44,10 @@ from experiments.search.space import Choice, Dimension, Space
 from experiments.search.trials import TrialRuns, judge, runs_of_trial
 from experiments.study.driver import Driver, StudyOutcome
 from experiments.study.lock import StudyLock
+from experiments.study.mirror import NullTracker, Tracker
 from experiments.study.planner import Cell, FingerprintOf
 from experiments.study.progress import NoProgress, Progress
 from experiments.study.status import read_valid_records
-from experiments.study.tracking import NullTracker, Tracker
 from experiments.workers.jobs import Executor
 
 MAX_ATTEMPTS = 3

@@ -33,6 +33,7 @@ from core.store.names import (
     RECORD_NAME,
     RERUN_SUFFIX,
     STALE_SUFFIX,
+    TRAINING_NAME,
     WEIGHTS_NAME,
 )
 from core.store.own_files import FILES
@@ -52,10 +53,10 @@ from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
 from experiments.run.stale import CodeCheck, counted, runs_of
 from experiments.study.lock import StudyLock
+from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.study.planner import ROOT, Cell, Plan
 from experiments.study.progress import NoProgress, Progress
 from experiments.study.status import read_valid_records
-from experiments.study.tracking import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.workers.jobs import Event, Executor, Job
 
 PAUSING = "pausing after the current runs, and no attempt is counted"
@@ -254,8 +255,8 @@ class Driver:
 
     def run(self, cells: Sequence[Cell], *, max_attempts: int, retry_failed: bool) -> StudyOutcome:
         """Run the cells that are not done and return the outcome."""
-        self._remove_leftovers()
         self._admit_all(cells, retry_failed)
+        self._remove_leftovers()
         total = max(len(cells), self.scheduler.total)
         ended = sum(map(len, self.ended.values()))
         done = max(len(self.skipped) + ended, self.scheduler.done)
@@ -299,9 +300,11 @@ class Driver:
         return self.study_dir / f"{identity}{RERUN_SUFFIX if identity in self.stale else ''}"
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of repeated runs that did not end."""
+        """Remove the files of repeated runs that did not end, but where training can go on."""
         for folder in self.study_dir.glob(f"*{RERUN_SUFFIX}"):
-            shutil.rmtree(folder, ignore_errors=True)
+            wanted = folder.name.removesuffix(RERUN_SUFFIX) in self.stale
+            if not wanted or not (folder / TRAINING_NAME).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
         """Sort a cell by the content of its folder; returns the record of a done cell. A damaged

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.clip.backbone import MOSAIC, write_random_weights
+from core.clip.backbone import write_random_weights
+from core.clip.catalog import MOSAIC
 from core.config import lookup
 from core.data.catalog import load_dataset
 from core.store.atomic import check_folder, write_atomic

@@ -1,9 +1,8 @@
-"""The mirror of a study in MLflow; the only module that uses mlflow.
+"""The mirror of runs in MLflow; the only module that uses mlflow.
 
-Records are authoritative; MLflow holds a copy for inspection. A separate mirror process, at low
-priority, writes every finished run: neither the driver nor a worker imports mlflow, waits for it,
-or fails with it. Each run carries its identity and a hash of its record as tags, so that mirroring
-again changes nothing.
+The experiment has the study's name, and one parent run per variant, in which its runs are nested.
+Each run carries its identity and a digest of its description as tags, so that mirroring again
+changes nothing.
 """
 
 import hashlib
@@ -14,29 +13,42 @@ import re
 import socket
 import subprocess
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TextIO, cast
+from typing import Any, ClassVar, TypeVar
 
-from filelock import FileLock, Timeout
-
-from core.metrics import harmonic_mean
-from core.program import command_line
+from core.store.checksums import file_sha256
 from core.store.names import (
     ARTIFACTS_NAME,
     CONFIG_NAME,
+    FIGURES_FOLDER,
     MIRROR_LOCK_NAME,
-    MIRROR_LOG_NAME,
     MLFLOW_LOCK_NAME,
     MLFLOW_NAME,
-    RECORD_NAME,
+    REPORT_FOLDER,
 )
-from core.store.record import RunRecord, check_place, read_record, record_paths, to_json
-from core.store.secrets import without_secrets
-from core.store.settings import has_config, read_config, read_settings
+from core.store.record import RunRecord
+from experiments.study.mirror import (
+    ADDRESS_VARIABLE,
+    NICENESS,
+    MirrorReport,
+    MirrorTracker,
+    StudyMirror,
+    end_mirror,
+    exclusive,
+    serve_mirror,
+    start_mirror,
+)
+from experiments.study.run_description import (
+    IDENTITY_TAG,
+    TRAINING_PREFIX,
+    RunDescription,
+    scores_of,
+    settings_of,
+)
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -46,61 +58,21 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-URI_VARIABLE = "REFINELAB_MIRROR_URI"
-NICENESS = 10
-CLOSE_SECONDS = 60.0
-LOCK_SECONDS = 30.0
 MAX_PARAMS = 100
+MAX_METRICS = 1000
 MAX_KEY = 250
 MAX_VALUE = 6000
-CUT = " [cut; the whole text is in the artifact config.gin]"
+CUT = f" [cut; the whole text is in the artifact {CONFIG_NAME}]"
 ILLEGAL = re.compile(r"[^\w\-.: /]", re.ASCII)
-IDENTITY_TAG = "refinelab.identity"
 CONTENT_TAG = "refinelab.record"
+VARIANT_TAG = "refinelab.variant"
+PLACE_TAG = "refinelab.place"
+PARENT_TAG = "mlflow.parentRunId"
 DATABASE = "sqlite:///"
 NOTE_TAG = "mlflow.note.content"
 WHOLE_NAME = "parameters.json"
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
 FIRST_PORT = 5000
-
-
-class Tracker(Protocol):
-    """Is notified of finished runs."""
-
-    def finished(self, run_dir: Path) -> None:
-        """The record in ``run_dir`` is written. Returns at once and never raises."""
-        ...
-
-    def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
-        """Wait at most ``seconds`` for pending work; returns a warning for the user, or nothing."""
-        ...
-
-
-class NullTracker:
-    """Does nothing."""
-
-    def finished(self, run_dir: Path) -> None:
-        return
-
-    def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
-        return ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MirrorReport:
-    """Counts of runs that were written, were already in MLflow, or were not written, and why."""
-
-    written: int = 0
-    present: int = 0
-    left: int = 0
-    error: str = ""
-
-    def __str__(self) -> str:
-        reason = f" ({self.error})" if self.error else ""
-        return (
-            f"{self.written} runs written, {self.present} already in MLflow, "
-            f"{self.left} not written{reason}"
-        )
 
 
 def tracking_uri(runs_dir: Path) -> str:
@@ -120,33 +92,22 @@ def _remove_stray_folder(uri: str) -> None:
             os.removedirs(Path(uri.removeprefix(DATABASE)).parent)
 
 
-class MlflowTracker:
-    """Starts a study's mirror process with the first finished run; later runs wake it up."""
+class MlflowTracker(MirrorTracker):
+    """Mirrors the runs of a folder, and those in ``extra``, in MLflow."""
 
-    def __init__(self, study_dir: Path, uri: str | None = None) -> None:
-        self.study_dir = study_dir
+    title: ClassVar[str] = "MLflow"
+
+    def __init__(self, study_dir: Path, uri: str | None = None, extra: Sequence[Path] = ()) -> None:
+        super().__init__(study_dir)
         self.uri = uri or tracking_uri(study_dir.parent)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.extra = tuple(extra)
 
-    def finished(self, run_dir: Path) -> None:
-        with suppress(OSError):  # a full pipe or a dead mirror: its last pass, or sync, catches up
-            if self.process is None:
-                self.process = _start_mirror(self.study_dir, self.uri, niceness=NICENESS)
-                os.set_blocking(_wake_up(self.process), False)
-            os.write(_wake_up(self.process), b"\n")
-
-    def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
-        if self.process is None:
-            return ""
-        report = _end_mirror(self.process, seconds)
-        self.process = None
-        if not report.error:
-            return ""
-        missing = f", {report.left} runs are missing" if report.left else ""
-        return f"MLflow is behind{missing} ({report.error}): {command_line('sync', self.study_dir)}"
+    def start(self) -> subprocess.Popen[bytes]:
+        more = {"extra": self.extra} if self.extra else {}
+        return _start_mirror(self.study_dir, self.uri, niceness=NICENESS, **more)
 
 
-def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
+def sync(study_dir: Path, uri: str | None = None, extra: Sequence[Path] = ()) -> MirrorReport:
     """Write all runs of a study that MLflow lacks, and wait until that is done.
 
     Raises:
@@ -154,145 +115,47 @@ def sync(study_dir: Path, uri: str | None = None) -> MirrorReport:
     """
     if not study_dir.is_dir():
         raise ValueError(f"{study_dir} is not a study folder: it does not exist")
-    process = _start_mirror(study_dir, uri or tracking_uri(study_dir.parent), niceness=0)
-    return _end_mirror(process, None)
+    address = uri or tracking_uri(study_dir.parent)
+    return end_mirror(_start_mirror(study_dir, address, niceness=0, extra=extra), None)
 
 
-def _start_mirror(study_dir: Path, uri: str, *, niceness: int) -> subprocess.Popen[bytes]:
-    search_path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    with _log_file(study_dir / MIRROR_LOG_NAME) as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(study_dir.absolute()), str(niceness)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            # Arguments are visible to everybody on the machine, and an address may hold a password.
-            env={**QUIET, **os.environ, "PYTHONPATH": search_path, URI_VARIABLE: uri},
-            process_group=0,
-        )
+def _start_mirror(
+    study_dir: Path, uri: str, *, niceness: int, extra: Sequence[Path] = ()
+) -> subprocess.Popen[bytes]:
+    # Arguments are visible to everybody on the machine, and an address may hold a password.
+    environment = {**QUIET, **os.environ, ADDRESS_VARIABLE: uri}
+    return start_mirror(
+        __name__, study_dir, niceness=niceness, environment=environment, extra=extra
+    )
 
 
-def _log_file(path: Path) -> BinaryIO:
-    """The log, or nothing where it cannot be written."""
-    try:
-        return path.open("ab")
-    except OSError:
-        return open(os.devnull, "wb")
+class MlflowMirror(StudyMirror):
+    """Writes the runs of one folder to MLflow.
 
-
-def _wake_up(process: subprocess.Popen[bytes]) -> int:
-    """The descriptor of the pipe that wakes a mirror process; closing it ends the process."""
-    assert process.stdin is not None
-    return process.stdin.fileno()
-
-
-def _end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> MirrorReport:
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return MirrorReport(error=f"not finished after {seconds:g} seconds")
-    try:
-        return MirrorReport(**json.loads(output.splitlines()[-1]))
-    except (ValueError, TypeError, IndexError):
-        return MirrorReport(error=f"the mirror process ended with exit code {process.returncode}")
-
-
-def mirror_process(study_dir: Path, uri: str, niceness: int) -> None:
-    """The mirror process: one pass per wake-up, one when the driver ends, then a report."""
-    os.nice(niceness)
-    sys.stderr = cast(TextIO, _WithoutSecrets(sys.stderr, uri))
-    mirror = MlflowMirror(study_dir, uri)
-    mirror.run_pass()
-    while os.read(0, 65536):
-        mirror.run_pass()
-    report = mirror.run_pass()
-    mirror.close()
-    print(json.dumps(asdict(report)), flush=True)
-
-
-class _WithoutSecrets:
-    """A stream that masks passwords and tokens in what is written to it, line by line."""
-
-    def __init__(self, stream: TextIO, uri: str) -> None:
-        self.stream = stream
-        self.uri = uri
-
-    def write(self, text: str) -> int:
-        self.stream.write(without_secrets(text, self.uri))
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
-class MlflowMirror:
-    """Writes the records of one study folder to MLflow; imports mlflow with the first one.
-
-    The experiment has the study's name. A run that MLflow holds with other content, or only in part
-    because its writer was killed, is replaced. After an error, nothing more is written.
+    A run that MLflow holds with other content, or only in part because its writer was killed, is
+    replaced.
     """
 
-    def __init__(self, study_dir: Path, uri: str) -> None:
-        self.study_dir = study_dir
-        self.uri = uri
+    title: ClassVar[str] = "MLflow"
+
+    def __init__(self, study_dir: Path, uri: str, extra: Sequence[Path] = ()) -> None:
+        super().__init__(study_dir, uri, extra)
         self.client: Any = None
         self.experiment = ""
-        self.held: dict[str, tuple[str, str]] = {}
-        self.seen: dict[Path, int] = {}
-        self.written = 0
-        self.error = ""
-        self.locks = ExitStack()
+        self.held: dict[tuple[str, str], tuple[str, str]] = {}
+        self.parents: dict[str, tuple[str, str]] = {}
 
-    def run_pass(self) -> MirrorReport:
-        """Write every record that is new since the last pass; damaged ones are skipped."""
-        paths = record_paths(self.study_dir)
-        new = {path: path.stat().st_mtime_ns for path in paths}.items() - self.seen.items()
-        damaged: list[str] = []
-        if new and not self.error:
-            try:
-                self._connect()
-                damaged = [text for path, stamp in sorted(new) if (text := self._take(path, stamp))]
-            except Exception as error:
-                traceback.print_exc()
-                text = without_secrets(f"{type(error).__name__}: {error}", self.uri)
-                self.error = text.splitlines()[0][:300]
-        return MirrorReport(
-            written=self.written,
-            present=len(self.seen) - self.written,
-            left=len(paths) - len(self.seen),
-            error=self.error or "; ".join(damaged[:1]),
-        )
-
-    def _take(self, path: Path, stamp: int) -> str:
-        """Mirror one record; returns what is wrong with it, or nothing."""
-        try:
-            record = read_record(path.parent)
-            if record is not None:
-                check_place(path.parent, record)
-        except ValueError as error:
-            return str(error)
-        if record is not None:
-            self._write(path.parent, record)
-            self.seen[path] = stamp
-        return ""
-
-    def close(self) -> None:
-        """Let other processes mirror this study."""
-        self.locks.close()
-
-    def _connect(self) -> None:
+    def connect(self) -> None:
         """Open the store, create what it lacks, and read what it holds of this study."""
         if self.client is not None:
             return
-        self.locks.enter_context(_exclusive(self.study_dir / MIRROR_LOCK_NAME))
+        self.locks.enter_context(exclusive(self.study_dir / MIRROR_LOCK_NAME))
         from mlflow import MlflowClient
 
-        with _exclusive(self.study_dir.parent / MLFLOW_LOCK_NAME):
-            client = MlflowClient(tracking_uri=self.uri)
+        with exclusive(self.study_dir.parent / MLFLOW_LOCK_NAME):
+            client = MlflowClient(tracking_uri=self.address)
             found = client.get_experiment_by_name(self.study_dir.name)
-        _remove_stray_folder(self.uri)
+        _remove_stray_folder(self.address)
         if found is None:
             location = (self.study_dir / ARTIFACTS_NAME).absolute().as_uri()
             self.experiment = client.create_experiment(self.study_dir.name, location)
@@ -306,70 +169,95 @@ class MlflowMirror:
         while token != "":
             page = self.client.search_runs([self.experiment], max_results=1000, page_token=token)
             for run in page:
+                tags = run.data.tags
                 complete = run.info.status in RUN_STATUS.values()
-                content = run.data.tags.get(CONTENT_TAG, "") if complete else ""
-                self.held[run.data.tags.get(IDENTITY_TAG, "")] = (run.info.run_id, content)
+                content = tags.get(CONTENT_TAG, "") if complete else ""
+                known = (run.info.run_id, content)
+                if IDENTITY_TAG in tags:
+                    self.held[tags[IDENTITY_TAG], tags.get(PLACE_TAG, "")] = known
+                elif VARIANT_TAG in tags:
+                    self.parents[tags[VARIANT_TAG]] = known
             token = page.token or ""
 
-    def _write(self, run_dir: Path, record: RunRecord) -> None:
-        content = hashlib.sha256(to_json(record).encode()).hexdigest()
-        run_id, held_content = self.held.get(record.identity, ("", ""))
+    def write(self, run: RunDescription) -> bool:
+        parent = self._parent(run)
+        content = hashlib.sha256(f"{run.digest} {parent}".encode()).hexdigest()
+        key = (run.identity, run.place)
+        run_id, held_content = self.held.get(key, ("", ""))
         if held_content == content:
-            return
+            return False
         if run_id:
             self.client.delete_run(run_id)
-        run_id = self._create(run_dir, record, content)
-        self.held[record.identity] = (run_id, content)
-        self.written += 1
+        self.held[key] = (self._create(run, parent, content), content)
+        return True
 
-    def _create(self, run_dir: Path, record: RunRecord, content: str) -> str:
-        from mlflow.entities import Metric, Param
+    def _parent(self, run: RunDescription) -> str:
+        """The run of a variant, in which its runs are nested; created where there is none."""
+        if run.variant not in self.parents:
+            tags = {VARIANT_TAG: run.variant, NOTE_TAG: "the runs of one variant"}
+            name = run.variant[:MAX_KEY] or "no name"
+            made = self.client.create_run(self.experiment, run.start, _short_values(tags), name)
+            self.client.set_terminated(made.info.run_id, "FINISHED", run.end)
+            self.parents[run.variant] = (made.info.run_id, "")
+        return self.parents[run.variant][0]
 
-        end = (run_dir / RECORD_NAME).stat().st_mtime_ns // 1_000_000
-        start = end - int(1000 * record.cost.total_seconds) if record.cost else end
-        tags = {**tags_of(record), CONTENT_TAG: content, "run_dir": str(run_dir)}
-        whole = not_whole(run_dir, record)
+    def finish_pass(self) -> None:
+        """The figures of the study's report, where there is one, belong to its variants."""
+        folder = self.study_dir / REPORT_FOLDER / FIGURES_FOLDER
+        figures = {p.name: file_sha256(p) for p in sorted(folder.glob("*.png"))}
+        if not figures:
+            return
+        content = hashlib.sha256(json.dumps(figures).encode()).hexdigest()
+        for variant, (run_id, held_content) in self.parents.items():
+            if held_content != content:
+                for name in figures:
+                    self.client.log_artifact(run_id, str(folder / name), FIGURES_FOLDER)
+                self.client.set_tag(run_id, CONTENT_TAG, content)
+                self.parents[variant] = (run_id, content)
+
+    def _create(self, run: RunDescription, parent: str, content: str) -> str:
+        whole = _not_whole(run.settings)
+        tags = {**run.tags, CONTENT_TAG: content, PARENT_TAG: parent, "run_dir": str(run.folder)}
+        if run.place:
+            tags[PLACE_TAG] = run.place
         if whole:
             tags[NOTE_TAG] = f"{len(whole)} parameters are whole only in {WHOLE_NAME}"
-        name = f"{record.variant}, {record.dataset}, {tags['seed']}"
-        run = self.client.create_run(self.experiment, start, tags, name[:MAX_KEY])
-        run_id: str = run.info.run_id
+        made = self.client.create_run(
+            self.experiment, run.start, _short_values(tags), run.name[:MAX_KEY]
+        )
+        run_id: str = made.info.run_id
         if whole:
             self.client.log_text(run_id, json.dumps(whole, indent=1), WHOLE_NAME)
-        metrics = [Metric(key, value, end, 0) for key, value in metrics_of(record).items()]
-        params = [Param(key, value) for key, value in params_of(run_dir, record).items()]
-        self.client.log_batch(run_id, metrics=metrics, params=params[:MAX_PARAMS])
-        for first in range(MAX_PARAMS, len(params), MAX_PARAMS):
-            self.client.log_batch(run_id, params=params[first : first + MAX_PARAMS])
-        if any(value.endswith(CUT) for value in [p.value for p in params]) and has_config(run_dir):
-            self.client.log_text(run_id, without_secrets(read_config(run_dir)), CONFIG_NAME)
-        self.client.set_terminated(run_id, RUN_STATUS[record.status], end)
+        self._log_numbers(run_id, run)
+        with tempfile.TemporaryDirectory() as folder:
+            run.write_artifacts(Path(folder))
+            self.client.log_artifacts(run_id, folder)
+        self.client.set_terminated(run_id, RUN_STATUS[run.status], run.end)
         return run_id
+
+    def _log_numbers(self, run_id: str, run: RunDescription) -> None:
+        """Parameters, final metrics and the metrics of every epoch, in as few calls as allowed."""
+        from mlflow.entities import Metric, Param
+
+        metrics = [Metric(k, v, run.end, 0) for k, v in _legal(run.metrics).items()]
+        for step, epoch in enumerate(run.epochs, start=1):
+            values = {f"{TRAINING_PREFIX}{key}": value for key, value in epoch.items()}
+            metrics += [Metric(k, v, run.end, step) for k, v in _legal(values).items()]
+        params = [Param(key, _short(value)) for key, value in _legal(run.settings).items()]
+        for first in range(0, len(metrics), MAX_METRICS):
+            self.client.log_batch(run_id, metrics=metrics[first : first + MAX_METRICS])
+        for first in range(0, len(params), MAX_PARAMS):
+            self.client.log_batch(run_id, params=params[first : first + MAX_PARAMS])
 
 
 def metrics_of(record: RunRecord) -> dict[str, float]:
-    """Accuracy on every target, the harmonic mean where it is defined, and the cost."""
-    accuracies = {e.target: e.accuracy for e in record.evaluations}
-    metrics = {key: accuracies[target] for key, target in _legal_keys(accuracies).items()}
-    base, new = record.accuracy("base"), record.accuracy("new")
-    if base is not None and new is not None:
-        metrics["hm"] = harmonic_mean(base, new)
-    if record.cost is not None:
-        metrics |= {f"cost.{key}": float(value) for key, value in asdict(record.cost).items()}
-    return metrics
-
-
-def settings_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
-    """The run's settings and factor levels, without passwords."""
-    resolved = read_settings(run_dir) if has_config(run_dir) else {}
-    settings = {**resolved, **record.factors}
-    return {key: without_secrets(value) for key, value in settings.items()}
+    """The final scores of a run, with keys that MLflow accepts."""
+    return _legal(scores_of(record))
 
 
 def params_of(run_dir: Path, record: RunRecord) -> dict[str, str]:
     """The run's settings and factor levels, with keys and lengths that MLflow accepts."""
-    settings = settings_of(run_dir, record)
-    return {key: _short(settings[own]) for key, own in _legal_keys(settings).items()}
+    return {key: _short(value) for key, value in _legal(settings_of(run_dir, record)).items()}
 
 
 def _short(value: str) -> str:
@@ -377,27 +265,22 @@ def _short(value: str) -> str:
     return value if len(value) <= MAX_VALUE else value[: MAX_VALUE - len(CUT)] + CUT
 
 
-def not_whole(run_dir: Path, record: RunRecord) -> dict[str, str]:
+def _short_values(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value[:MAX_VALUE] for key, value in tags.items()}
+
+
+def _not_whole(settings: Mapping[str, str]) -> dict[str, str]:
     """The settings whose key or value is another one among the parameters in MLflow."""
-    params = params_of(run_dir, record)
-    settings = settings_of(run_dir, record)
+    params = {key: _short(value) for key, value in _legal(settings).items()}
     return {key: value for key, value in settings.items() if params.get(key) != value}
 
 
-def tags_of(record: RunRecord) -> dict[str, str]:
-    """What identifies a run."""
-    tags = {
-        IDENTITY_TAG: record.identity,
-        "variant": record.variant,
-        "dataset": record.dataset,
-        "protocol": record.protocol,
-        "regime": record.regime,
-        "selection": record.selection,
-        "seed": "no seed" if record.seed is None else f"seed {record.seed}",
-        "status": record.status,
-        "message": without_secrets(record.message),
-    }
-    return {key: value[:MAX_VALUE] for key, value in tags.items()}
+Item = TypeVar("Item")
+
+
+def _legal(named: Mapping[str, Item]) -> dict[str, Item]:
+    """The same under keys that MLflow accepts."""
+    return {key: named[own] for key, own in _legal_keys(named).items()}
 
 
 def _legal_keys(keys: Iterable[str]) -> dict[str, str]:
@@ -415,20 +298,6 @@ def _legal_keys(keys: Iterable[str]) -> dict[str, str]:
             made = f"{made[: MAX_KEY - 9]}_{digest}"
         legal[made] = key
     return legal
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold a file's lock; raises TimeoutError when another process keeps it for long."""
-    lock = FileLock(path, timeout=LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TimeoutError(f"another process is mirroring this study: it holds {path}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,4 +343,7 @@ def free_port(first: int) -> int:
 
 
 if __name__ == "__main__":
-    mirror_process(Path(sys.argv[1]), os.environ[URI_VARIABLE], int(sys.argv[2]))
+    folders = [Path(text) for text in sys.argv[3:]]
+    serve_mirror(
+        MlflowMirror(Path(sys.argv[1]), os.environ[ADDRESS_VARIABLE], folders), int(sys.argv[2])
+    )

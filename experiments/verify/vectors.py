@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.clip.backbone import build_open_clip
 from core.clip.frozen import FrozenCLIP
-from core.clip.tokenizer import Tokenizer
+from core.clip.tokenizer import AnyTokenizer, Tokenizer
 from core.seeding import Seeds
 from core.types import Batch, ClassNames
 
@@ -89,7 +89,7 @@ def frozen_clip(vectors: Vectors) -> FrozenCLIP:
     return FrozenCLIP(model, Tokenizer(c["context_length"]), name=vectors.name)
 
 
-def check_tokens(vectors: Vectors, placeholder: str, tokenizer: Tokenizer) -> Named:
+def check_tokens(vectors: Vectors, placeholder: str, tokenizer: AnyTokenizer) -> Named:
     """Computed token ids, end positions and name lengths of the recorded class names."""
     names = [name.replace("_", " ") for name in vectors.constants["classes"]]
     yield from check_prompts(vectors, [f"{placeholder} {name}." for name in names], tokenizer)
@@ -97,18 +97,18 @@ def check_tokens(vectors: Vectors, placeholder: str, tokenizer: Tokenizer) -> Na
         yield "in.name_lens", torch.tensor([len(tokenizer.encode(name)) for name in names])
 
 
-def check_prompts(vectors: Vectors, prompts: Sequence[str], tokenizer: Tokenizer) -> Named:
+def check_prompts(vectors: Vectors, prompts: Sequence[str], tokenizer: AnyTokenizer) -> Named:
     """Computed token ids and end positions of the learned prompts."""
     yield "in.eot", tokenizer(prompts).argmax(dim=-1)
     yield from _ids(vectors, "", prompts, tokenizer)
 
 
-def check_hand_made(vectors: Vectors, classes: ClassNames, tokenizer: Tokenizer) -> Named:
+def check_hand_made(vectors: Vectors, classes: ClassNames, tokenizer: AnyTokenizer) -> Named:
     """Computed token ids of the hand-made prompts."""
     yield from _ids(vectors, "handmade_", classes.prompts(), tokenizer)
 
 
-def _ids(vectors: Vectors, kind: str, prompts: Sequence[str], tokenizer: Tokenizer) -> Named:
+def _ids(vectors: Vectors, kind: str, prompts: Sequence[str], tokenizer: AnyTokenizer) -> Named:
     """Token ids, and their rows among the recorded embeddings."""
     ids = tokenizer(prompts)
     rows = {int(token): row for row, token in enumerate(vectors["in.token_row_ids"])}

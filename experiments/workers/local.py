@@ -23,6 +23,8 @@ from core.store.names import WORKER_LOG_NAME
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
 from experiments.workers.worker import ENTRY, execute
 
+OPENMP, MKL = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
+MAX_THREADS = 2**31 - 1
 MAX_FAILED_STARTS = 3
 CLOSE_SECONDS = 5.0
 CHECK_SECONDS = 0.5
@@ -173,7 +175,8 @@ class LocalExecutor:
     """At most ``jobs`` long-lived worker processes on this machine, started when first needed.
 
     A worker that dies is replaced, and costs its job one attempt if the job had begun. ``threads``
-    is the number of torch threads a worker gets, by default its share of the cores. With ``gpus``
+    is the number of torch threads a worker gets, by default what the user's environment says
+    (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``), or else its share of the cores. With ``gpus``
     (device numbers or UUIDs) each worker sees one of them.
 
     A job is stopped after ``job_seconds``, or if it reports no progress for ``silent_seconds``.
@@ -182,7 +185,8 @@ class LocalExecutor:
     used less than ``BUSY_SHARE`` of a processor meanwhile: a stopped process or a deadlock.
 
     Raises:
-        ValueError: ``jobs`` or ``threads`` below one, or a limit that is not above zero.
+        ValueError: ``jobs`` or ``threads`` below one, a limit that is not above zero, or an
+            environment variable that is no number of threads.
         RuntimeError: from ``poll``, when processes cannot be started at all.
     """
 
@@ -203,10 +207,10 @@ class LocalExecutor:
             )
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        check_limits(jobs, job_seconds, silent_seconds)
+        _check_times(jobs, job_seconds, silent_seconds)
         self.entry = entry
         self.log_dir = log_dir
-        self.threads = threads or max(1, available_cores() // jobs)
+        self.threads = thread_variables(threads, max(1, available_cores() // jobs))
         self.gpus = tuple(gpus)
         self.job_seconds = job_seconds
         self.silent_seconds = silent_seconds
@@ -246,8 +250,7 @@ class LocalExecutor:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
-            "OMP_NUM_THREADS": str(self.threads),
-            "MKL_NUM_THREADS": str(self.threads),
+            **self.threads,
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
@@ -392,7 +395,15 @@ def make_executor(
 
 
 def check_limits(jobs: int, job_seconds: float | None, silent_seconds: float | None) -> None:
-    """Raise ValueError for a time limit that is not above zero, or without a worker to stop."""
+    """Raise ValueError for a time limit that is not above zero, or without a worker to stop, and
+    for a number of threads in the environment that no worker could have.
+    """
+    if jobs:
+        thread_variables(None, 1)
+    _check_times(jobs, job_seconds, silent_seconds)
+
+
+def _check_times(jobs: int, job_seconds: float | None, silent_seconds: float | None) -> None:
     for name, value in (("job seconds", job_seconds), ("silent seconds", silent_seconds)):
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name} must be a number above 0, got {value:g}")
@@ -401,6 +412,28 @@ def check_limits(jobs: int, job_seconds: float | None, silent_seconds: float | N
                 f"{name} = {value:g} stops a worker process, and there is none with --jobs 0; use "
                 "at least one worker"
             )
+
+
+def thread_variables(threads: int | None, share: int) -> dict[str, str]:
+    """The environment variables that set the number of threads of a worker.
+
+    ``threads`` counts where it is given, then what the user has set, then ``share``. Both libraries
+    follow a user who has set the variable of OpenMP alone. Raises ValueError for a setting of the
+    user that is no number of threads.
+    """
+    if threads is not None:
+        return dict.fromkeys((OPENMP, MKL), str(threads))
+    given = {name: text for name in (OPENMP, MKL) if (text := os.environ.get(name, "").strip())}
+    for name, text in given.items():
+        # OpenMP also takes a list, one number for each level of nesting.
+        levels = [level.strip() for level in text.split(",")] if name == OPENMP else [text]
+        if not all(t.isascii() and t.isdecimal() and 0 < int(t) <= MAX_THREADS for t in levels):
+            raise ValueError(
+                f"{name} must be a whole number of threads of at least 1, got {text!r}; set it to "
+                "one, or unset it for an equal share of the cores"
+            )
+    openmp = given.get(OPENMP, str(share))
+    return {OPENMP: openmp, MKL: given.get(MKL, openmp.split(",")[0].strip())}
 
 
 def _processor_seconds(pid: int) -> float:

@@ -358,6 +358,8 @@ REFUSED = [
     ({}, "CoCoOp", {}, r"lacks 4 tensors, first 'meta_net\.linear1\.bias'"),
     ({}, "IVLP", {}, "lacks 5 tensors, first 'image_encoder.VPT'"),
     ({}, "ZeroShot", {}, "also holds 1 tensors, first 'ctx'"),
+    ({}, "TipAdapterF", {}, "'method.keys' has no name in published checkpoints"),
+    ({}, "NearestClassMean", {}, "also holds 1 tensors, first 'ctx'"),
 ]
 
 
@@ -396,7 +398,51 @@ def test_other_parts_than_the_released_ones_are_refused(tmp_path, parts, message
         load(make_model(make_method("CoOp", shared_tiny_clip()), **parts), path)
 
 
-@pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "IVLP", "PromptSRC", "PromptKD", "SEP"])
+def drawn(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_clip_adapter(tmp_path):
+    down, up = drawn(8, 32, seed=1), drawn(32, 8, seed=2)
+    state = {"fc.0.weight": down, "fc.2.weight": up}
+    model = tiny("ClipAdapter")
+    load(model, save(tmp_path, "clip_adapter", state))
+    assert torch.equal(model.method.down.weight, down)
+    assert torch.equal(model.method.up.weight, up)
+
+
+def test_taskres_with_the_base_of_the_file(tmp_path):
+    """An enhanced base is in the file, and is not that of the frozen model."""
+    base, residual = drawn(5, 32, seed=1), drawn(5, 32, seed=2)
+    state = {"base_text_features": base, "text_feature_residuals": residual}
+    model = tiny("TaskRes", alpha=1.0)
+    load(model, save(tmp_path, "prompt_learner", state))
+    text = base + residual
+    torch.testing.assert_close(model.method.class_texts(), text / text.norm(dim=-1, keepdim=True))
+
+
+@pytest.mark.parametrize("constraint", ["none", "class_adaptive"])
+def test_clap(tmp_path, constraint):
+    weight = drawn(5, 32, seed=1)
+    state = {"prototypes": weight, "base_text_features": drawn(5, 32, seed=2)}
+    model = tiny("LinearProbe", constraint=constraint)
+    load(model, save(tmp_path, "adapter", state, epoch=300))
+    assert torch.equal(model.method.weight, weight)
+
+
+def test_a_closed_set_of_other_classes_is_refused(tmp_path):
+    state = {"prototypes": drawn(7, 32, seed=1)}
+    with pytest.raises(ValueError, match=r"'prototypes' is \(7, 32\) .* \(5, 32\) here"):
+        load(tiny("LinearProbe"), save(tmp_path, "adapter", state))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CoOp", "CoCoOp", "IVLP", "PromptSRC", "PromptKD", "SEP", "ClipAdapter", "TaskRes",
+        "LinearProbe", "CoPrompt", "TPT",
+    ],
+)  # fmt: skip
 def test_everything_that_a_published_method_trains_has_a_name(name):
     model = make_model(make_method(name, shared_tiny_clip()), cache="EmaCache")
     names = model.released_names()

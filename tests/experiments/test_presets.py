@@ -1,14 +1,20 @@
 """The published presets: one a method and protocol, complete, with the published numbers."""
 
+import math
 import re
 
 import pytest
 
 import experiments.run.registered  # noqa: F401
+from core.config import lookup
 from core.data.benchmarks.definitions import BENCHMARKS
+from core.train import fit
 from experiments.configs import SHIPPED, config_path, config_rows, read_config_file
 from experiments.run.protocols import PROTOCOLS
+from experiments.run.run import run
 from experiments.study.planner import ROOT, plan
+from tests.helpers.mosaic_presets import on_mosaic, preset_names
+from tests.helpers.preset_runs import few_test_images
 
 METHODS = (
     "zero_shot",
@@ -20,6 +26,10 @@ METHODS = (
     "sep",
     "promptsrc",
     "ivlp",
+    "tda",
+    "tpt",
+    "dept",
+    "coprompt",
     "kgcoop",
     "maple",
     "prograd",
@@ -69,6 +79,18 @@ def test_a_preset_says_where_it_is_from(name):
         assert "ours" in text
 
 
+VIEW_KEYS = ("experiment.crop_scale", "experiment.num_views", "experiment.fresh_views")
+NEW_VIEWS = dict(zip(VIEW_KEYS, ((0.08, 1.0), 1, True), strict=True))
+TEN_OF_HALF = dict(zip(VIEW_KEYS, ((0.5, 1.0), 10, False), strict=True))
+TWENTY = dict(zip(VIEW_KEYS, ((0.08, 1.0), 20, False), strict=True))
+AS_TESTED = dict(zip(VIEW_KEYS, ((0.08, 1.0), 0, False), strict=True))
+VIEWS = {
+    "tip_adapter": TEN_OF_HALF, "tip_adapter_f": TEN_OF_HALF, "linear_probe": TWENTY,
+    "clap": TWENTY, "nearest_class_mean": AS_TESTED,
+}  # fmt: skip
+"""Views of training images, where they are not one that is new in every epoch."""
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_complete_and_nothing_in_it_is_idle(name):
     config = config_of(name)
@@ -79,7 +101,8 @@ def test_a_preset_is_complete_and_nothing_in_it_is_idle(name):
     assert values["experiment.backbone"] == "ViT-B-16-quickgelu"
     assert values["experiment.weights"] == "openai"
     assert values["experiment.selection"] in ("last", "val")  # never chosen on test images
-    assert values["experiment.crop_scale"] == (0.08, 1.0) and values["experiment.num_views"] == 1
+    views = {**values, **VIEWS.get(name.partition(f"_{protocol}")[0], NEW_VIEWS)}
+    assert views == values
     distils = "PromptKD" in str(values["experiment.method"]) and protocol != "few_shot"
     if protocol in ("cross_dataset", "domain_generalization") and not distils:
         assert values["experiment.dataset"] == SOURCE
@@ -130,6 +153,27 @@ PUBLISHED = {
     "promptsrc_cross_dataset": {EPOCHS: 20, MEAN: 6.0, STD: 10.0, "PromptSRC.depth_text": 3},
     "promptsrc_few_shot": {EPOCHS: 50, MEAN: 30.0, STD: 30.0},
     "promptsrc_few_shot_cars_flowers_aircraft_dtd_eurosat": {EPOCHS: 50, MEAN: 45.0, STD: 5.0},
+    "tda_few_shot": {
+        "TDA.positive_capacity": 3, "TDA.positive_alpha": 2.0, "TDA.positive_beta": 5.0,
+        "TDA.negative_capacity": 2, "TDA.negative_alpha": 0.117, "TDA.negative_beta": 1.0,
+        "TDA.entropy_lower": 0.2, "TDA.entropy_upper": 0.5, "TDA.mask_lower": 0.03,
+        "TDA.mask_upper": 1.0,
+    },
+    "tda_few_shot_caltech101": {"TDA.positive_alpha": 5.0, "TDA.positive_beta": 5.0},
+    "tda_few_shot_imagenet_sketch": {"TDA.positive_alpha": 2.363, "TDA.positive_beta": 7.45},
+    "tpt_few_shot": {
+        "TPT.test_views": 63, "TPT.selection": 0.1, "TPT.steps": 1, "TPT.lr": 0.005,
+        "TPT.ctx_init": "a photo of a",
+    },
+    "coprompt_base_to_new": {
+        EPOCHS: 8, BATCH: 4, "SGD.lr": 0.0035, "CoPrompt.num_ctx": 2, "CoPrompt.weight": 8.0,
+    },
+    "coprompt_base_to_new_food101": {EPOCHS: 5, "CoPrompt.weight": 0.5, "CoPrompt.depth": 9},
+    "coprompt_cross_dataset": {EPOCHS: 8, "CoPrompt.num_ctx": 4, "CoPrompt.depth": 12},
+    "dept_base_to_new": {
+        EPOCHS: 10, BATCH: 4, "SGD.lr": 0.0035, "DePT.weight": 0.7, "DePT.lr_factor": 6.5,
+        "CoOp.num_ctx": 16, "CoOp.ctx_init": "",
+    },
     "ivlp_base_to_new": {EPOCHS: 5, BATCH: 4, "SGD.lr": 0.0035, "IVLP.num_ctx_text": 2},
     "kgcoop_base_to_new": {
         EPOCHS: 100, BATCH: 128, "SGD.lr": 0.002, SHOTS: 16, "KgCoOp.weight": 8.0,
@@ -151,6 +195,25 @@ PUBLISHED = {
     },
     "tcp_base_to_new_sun397_imagenet": {EPOCHS: 25, "Adam.eps": 0.001},
     "ivlp_base_to_new_promptsrc": {EPOCHS: 20, "SGD.lr": 0.0025, "IVLP.depth_text": 9},
+    "clip_adapter_few_shot": {EPOCHS: 200, BATCH: 32, "SGD.lr": 1e-5, "ClipAdapter.ratio": 0.2},
+    "clip_adapter_few_shot_dtd": {"ClipAdapter.ratio": 0.6, "experiment.dataset": "dtd"},
+    "tip_adapter_few_shot": {"TipAdapter.alpha": 1.0, "TipAdapter.beta": 5.5},
+    "tip_adapter_few_shot_imagenet": {"TipAdapter.templates": "imagenet7"},
+    "tip_adapter_f_few_shot": {
+        EPOCHS: 20, BATCH: 256, "AdamW.lr": 0.001, "AdamW.eps": 1e-4, "AdamW.weight_decay": 0.01,
+        "ConstantThenCosine.warmup_epochs": 0,
+    },
+    "tip_adapter_f_few_shot_eurosat": {EPOCHS: 100, "experiment.dataset": "eurosat"},
+    "taskres_few_shot": {EPOCHS: 200, BATCH: 256, "Adam.lr": 0.002, "TaskRes.alpha": 0.5},
+    "taskres_few_shot_1_2_4_shots": {EPOCHS: 100, SHOTS: 4},
+    "taskres_few_shot_flowers": {"TaskRes.alpha": 1.0, "experiment.dataset": "oxford_flowers"},
+    "taskres_domain_generalization": {EPOCHS: 200, "Adam.lr": 0.0002},
+    "linear_probe_few_shot": {
+        EPOCHS: 300, BATCH: 256, "SGD.lr": 0.1, "SGD.weight_decay": 0.0,
+        "LinearProbe.constraint": "none",
+    },
+    "clap_few_shot": {EPOCHS: 300, "LinearProbe.constraint": "class_adaptive"},
+    "zero_shot_ensemble_few_shot": {"ZeroShot.templates": "imagenet80"},
 }  # fmt: skip
 
 
@@ -160,9 +223,9 @@ def test_the_published_numbers_are_in_force(name):
     assert {key: values[key] for key in PUBLISHED[name]} == PUBLISHED[name]
 
 
-def test_the_last_short_batch_is_kept_by_sep_alone():
+def test_the_last_short_batch_is_kept_by_sep_and_tip_adapter_f_alone():
     kept = {name for name in PRESETS if not values_of(name)["experiment.drop_last"]}
-    assert kept == {name for name in PRESETS if name.startswith("sep_")}
+    assert kept == {name for name in PRESETS if name.startswith(("sep_", "tip_adapter_f_"))}
 
 
 def planned(name, *overrides):
@@ -238,3 +301,48 @@ def test_mosaic_grids_run_the_same_protocols(name):
     if name == "domain_generalization":
         assert all(t.startswith("mosaic/shapes-") for t in values["experiment.targets"])
         assert len(values["experiment.targets"]) == 4
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_trains_two_steps(preset, small_mosaic, tmp_path, monkeypatch):
+    few_test_images(monkeypatch)
+    steps = counted_steps(monkeypatch)
+    config = on_mosaic(preset)
+    if config.operative(ROOT)["experiment.shots"] == 0:  # all images of both halves
+        config = on_mosaic(preset, batch_size=60)
+    record = run(
+        config,
+        tmp_path,
+        identity="test",
+        variant=preset,
+        factors={},
+        cache_dir=small_mosaic,
+        data_root=None,
+        device="cpu",
+        on_progress=lambda epoch: None,
+    )
+    assert (record.status, record.message) == ("finished", "")
+    method = lookup(config.operative(ROOT)["experiment.method"].name).cls
+    trained = method.trains and method.trains_by_gradient
+    assert len(steps) >= 2 if trained else not steps
+    assert all(math.isfinite(loss) for loss in steps)
+    assert {e.target for e in record.evaluations} == scored_by(config)
+
+
+def scored_by(config):
+    values = config.operative(ROOT)
+    own = PROTOCOLS[values["experiment.protocol"]].scored
+    return {*own, *values["experiment.targets"]}
+
+
+def counted_steps(monkeypatch):
+    """The loss of every training step from now on."""
+    step, losses = fit.train_step, []
+
+    def counted(*arguments):
+        terms = step(*arguments)
+        losses.append(float(terms["loss"]))
+        return terms
+
+    monkeypatch.setattr(fit, "train_step", counted)
+    return losses

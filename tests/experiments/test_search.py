@@ -431,6 +431,26 @@ def test_the_winner_is_judged_once_with_fresh_seeds_beside_the_default(tmp_path)
     assert texts and not any("validation" in text for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "objectives", "metrics"),
+    [
+        ("few_shot", "('val',)", ["accuracy"]),
+        ("few_shot", "('val', 'trainable_parameters')", ["accuracy", "trainable_parameters"]),
+        ("few_shot", "('hm',)", ["accuracy"]),
+        ("base_to_new", "('hm', 'new')", ["hm", "new"]),
+    ],
+)
+def test_the_winner_is_judged_by_what_its_protocol_scores(tmp_path, protocol, objectives, metrics):
+    """A method of a closed set is tuned on validation images, and reported few-shot."""
+    text = f"{CONFIG}\nexperiment.protocol = '{protocol}'\n"
+    asked = parsed(tmp_path, f"search.objectives={objectives}", text=text)
+    _, result = judged(tmp_path, asked)
+    assert result["test_metrics"] == metrics
+    for variant in result["variants"].values():
+        assert all(variant["test"][name] is not None for name in metrics)
+        assert ("base" in variant["test"]) is (protocol == "base_to_new")
+
+
 def test_the_winner_is_a_configuration_that_loads(tmp_path):
     course = run_inline(parsed(tmp_path), tmp_path / "s")
     path = write_best(course, tmp_path / "s")

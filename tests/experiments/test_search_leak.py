@@ -112,7 +112,7 @@ def test_the_alarm_works(tmp_path, place, monkeypatch):
 def test_a_whole_search_touches_test_images_at_its_end_only(tmp_path, place, monkeypatch):
     alarmed(monkeypatch, tmp_path, base_without_test)
     monkeypatch.setattr(SearchCommand, "_executor", lambda *_: InlineExecutor())
-    command = SearchCommand(tmp_path, place, jobs=0, track=False)
+    command = SearchCommand(tmp_path, place, jobs=0, track="none")
     file = config_path("search_text_refiner")
     options = {"trials": 2, "control": False}
     assert command.run(file, TINY, **options, final=False) == 0

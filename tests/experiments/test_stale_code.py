@@ -11,6 +11,8 @@ import experiments.run.registered
 from core.store.code import read_code
 from core.store.record import read_record, record_paths, write_record
 from experiments.run.stale import CodeCheck
+from experiments.search.ledger import read_events, told_trials
+from experiments.search.status import search_status
 from experiments.study.driver import rerun, run_study
 from experiments.study.dry_run import dry_run, unfinished_configs
 from experiments.study.progress import PlainProgress
@@ -18,6 +20,7 @@ from experiments.study.status import study_status
 from experiments.workers.local import InlineExecutor
 from tests.helpers.coded_runs import ENTRY, edit, write_paper
 from tests.helpers.fake_runs import executions, fake_plan
+from tests.helpers.fake_searches import parsed, run_inline
 
 REGISTERED = experiments.run.registered
 RUNTIME = SimpleNamespace(cache_dir="cache", data_root=None, device="cpu")
@@ -192,3 +195,37 @@ def test_a_run_by_code_that_changed_meanwhile_is_told(paper):
     _, printed = run(paper)
     assert printed.count(f"the code changed while the study ran: {paper}: Alpha") == 1
     assert not run(paper)[0].done  # both runs were of the last edit
+
+
+def with_code(folder, identities, code):
+    for identity in identities:
+        record = read_record(folder / identity)
+        write_record(folder / identity, replace(record, code=code))
+
+
+def test_a_search_is_of_one_code(tmp_path):
+    folder = tmp_path / "fake"
+    run_inline(parsed(tmp_path, "search.trials=4"), folder)
+    events = read_events(folder)
+    runs = {event.trial: event.runs for event in events if hasattr(event, "runs")}
+    assert len(told_trials(events)) == len(runs) == 4 and not search_status(folder)["changes"]
+    with_code(folder, runs[2], {"methods.coop:CoOp": "0" * 16})
+    (change,) = search_status(folder)["changes"]
+    assert change == {"runs": len(runs[2]), "change": "the code of CoOp"}
+    message = r"since 1 of 4 trials of 'fake' were made: the code of CoOp; later trials depend"
+    with pytest.raises(ValueError, match=message):
+        run_inline(parsed(tmp_path, "search.trials=8"), folder)
+    with pytest.raises(ValueError, match="restore that code, or use another"):
+        run_inline(parsed(tmp_path, "search.trials=4"), folder)
+    with_code(folder, runs[2], {})
+    assert run_inline(parsed(tmp_path, "search.trials=8"), folder).complete
+
+
+def test_the_default_of_a_search_is_made_again_where_it_is_stale(tmp_path):
+    folder = tmp_path / "fake"
+    outcome = run_inline(parsed(tmp_path, "search.trials=4"), folder)
+    default = outcome.scheduler.default.cells[0].identity
+    with_code(folder, [default], {"methods.coop:CoOp": "0" * 16})
+    again = run_inline(parsed(tmp_path, "search.trials=4"), folder)
+    assert [cell.identity for cell in again.study.done] == [default] and again.complete
+    assert (folder / default / "record.json.stale").exists()

@@ -1,6 +1,8 @@
 """The mirror in MLflow: complete, without duplicates, and never in the way."""
 
+import importlib.util
 import json
+import math
 import os
 import signal
 import socket
@@ -11,18 +13,25 @@ import time
 import urllib.request
 from dataclasses import replace
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 
 import experiments.run.experiment
 import methods.zero_shot
 import refiners.null_refiner
-from core.store.names import RECORD_NAME
+from core.store.epochs import epoch_log
+from core.store.names import INSPECTION_NAME, OUTPUT_NAME, RECORD_NAME
+from core.store.own_files import file_checksums
 from core.store.record import Evaluation, RunRecord, read_record, write_record
+from core.store.settings import Operative, write_config, write_operative
 from experiments.study.driver import rerun, run_study
+from experiments.study.mirror import NullTracker
 from experiments.study.progress import NoProgress
+from experiments.study.trackers import make_tracker
 from experiments.study.tracking import (
     IDENTITY_TAG,
+    VARIANT_TAG,
     MlflowMirror,
     MlflowTracker,
     metrics_of,
@@ -31,8 +40,10 @@ from experiments.study.tracking import (
     tracking_uri,
     ui_command,
 )
+from experiments.study.wandb_mirror import WandbTracker, sync_wandb
 from experiments.workers.local import InlineExecutor
-from tests.helpers.fake_runs import fake_plan
+from tests.helpers.fake_runs import CONFIG, fake_plan, fake_record
+from tests.helpers.wandb_files import wandb_records
 
 REGISTERED = (experiments.run.experiment, methods.zero_shot, refiners.null_refiner)
 FAKE = "tests.helpers.fake_runs:fake_run"
@@ -96,10 +107,36 @@ def stored(runs_dir, experiment):
                 dict(db.execute(f"select key, value from {table} where run_uuid = ?", (run_id,)))
                 for table in ("tags", "params", "metrics")
             )
+            if IDENTITY_TAG not in tags:
+                continue  # the parent run of a variant
             assert tags[IDENTITY_TAG] not in found, "one run was mirrored twice"
             found[tags[IDENTITY_TAG]] = SimpleNamespace(
                 status=status, metrics=metrics, params=params, tags=tags
             )
+    return found
+
+
+def parents(runs_dir, experiment):
+    """The parent runs of one experiment: variant by identifier."""
+    with sqlite3.connect(runs_dir / "mlflow.db") as db:
+        return dict(
+            db.execute(
+                "select t.run_uuid, t.value from tags t join runs r using (run_uuid) "
+                "join experiments e using (experiment_id) "
+                "where e.name = ? and t.key = ? and r.lifecycle_stage = 'active'",
+                (experiment, VARIANT_TAG),
+            )
+        )
+
+
+def files_of(study_dir):
+    """The artifacts of every run by their path below it."""
+    found = {}
+    for path in sorted((study_dir / "artifacts").rglob("*")):
+        if path.is_file():
+            name = path.relative_to(study_dir / "artifacts").as_posix()
+            run_id, _, below = name.partition("/artifacts/")
+            found.setdefault(run_id, {})[below] = path
     return found
 
 
@@ -117,7 +154,188 @@ def test_every_run_is_mirrored_with_what_it_is(mirrored, runs_dir):
     good = runs[PLAN.cells[0].identity]
     assert {"base", "new", "hm", "cost.total_seconds"} <= set(good.metrics)
     assert good.params["experiment.method"] == "@ZeroShot"
-    assert good.params["Fake.variant"] == "'ok a'"
+    assert good.params["Fake.variant"] == "ok a"
+    assert good.params["experiment.dataset"] == "alpha"
+
+
+def test_the_runs_of_a_variant_are_nested_in_one(mirrored, runs_dir):
+    variant_of = parents(runs_dir, "mirrored")
+    assert sorted(variant_of.values()) == ["diverge", "ok a", "refuse"]
+    for run in stored(runs_dir, "mirrored").values():
+        assert variant_of[run.tags["mlflow.parentRunId"]] == run.tags["variant"]
+
+
+def trained(folder, **settings):
+    """A finished run with a log of epochs; its secrets are not for others."""
+    folder.mkdir(parents=True)
+    text = "experiment.method = @ZeroShot\nexperiment.dataset = 'alpha'\n"
+    values = {"experiment.lr": "0.002", "experiment.targets": "('a', 'b')", **settings}
+    config = write_config(folder, text)
+    write_operative(folder, Operative(settings=values, sources={"ZeroShot": "X, 2021"}))
+    with epoch_log(folder, lambda epoch: None) as log:
+        for epoch in (1, 2, 3):
+            log({"epoch": epoch, "epochs": 3, "lr": 0.1, "loss": 1 / epoch, "kl": math.nan})
+    (folder / OUTPUT_NAME).write_text("postgresql://me:geheim77@host/db")
+    record = fake_record(
+        {"identity": folder.name, "variant": "v", "factors": {}, "config": CONFIG}, "finished"
+    )
+    record = replace(record, config_sha256=config, files_sha256=file_checksums(folder))
+    write_record(folder, record)
+    return record
+
+
+def test_settings_in_force_epochs_and_files_are_mirrored(runs_dir):
+    study_dir = runs_dir / "whole"
+    record = trained(study_dir / ("a" * 12), **{"CoOp.ctx_init": "'a photo of a'"})
+    (study_dir / record.identity / INSPECTION_NAME).mkdir()
+    (study_dir / record.identity / INSPECTION_NAME / "index.html").write_text("<p>")
+    uri = tracking_uri(runs_dir)
+    mirror = MlflowMirror(study_dir, uri)
+    assert mirror.run_pass().written == 1
+    (run,) = [r for r in mirror.client.search_runs([mirror.experiment]) if r.data.params]
+    assert run.data.params == {
+        "CoOp.ctx_init": "a photo of a",
+        "experiment.lr": "0.002",
+        "experiment.targets": "(a, b)",
+        **record.factors,
+    }
+    history = mirror.client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    files = files_of(study_dir)[run.info.run_id]
+    assert set(files) == {
+        *("config.gin", "log.jsonl", "output.log"),
+        *("figures/index.html", "figures/training.svg"),
+    }
+    assert "geheim77" not in files["output.log"].read_text()
+    curves = ElementTree.parse(files["figures/training.svg"]).getroot()
+    lines = curves.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 2  # lr and loss: nothing of kl is finite
+    assert len(lines[1].attrib["points"].split()) == 3
+    (study_dir / record.identity / INSPECTION_NAME / "index.html").write_text("<p>more")
+    mirror.close()
+    again = MlflowMirror(study_dir, uri)
+    assert again.run_pass().written == 1 and len(stored(runs_dir, "whole")) == 1
+    again.close()
+
+
+def test_the_figures_of_a_report_belong_to_the_variants(runs_dir):
+    study_dir = runs_dir / "reported"
+    trained(study_dir / ("b" * 12))
+    figures = study_dir / "report" / "figures"
+    figures.mkdir(parents=True)
+    (figures / "forest.png").write_bytes(b"png")
+    mirror = MlflowMirror(study_dir, tracking_uri(runs_dir))
+    mirror.run_pass()
+    mirror.close()
+    (parent,) = parents(runs_dir, "reported")
+    assert set(files_of(study_dir)[parent]) == {"figures/forest.png"}
+
+
+def test_a_changed_log_leaves_out_one_run_and_is_named(runs_dir):
+    study_dir = runs_dir / "changed"
+    for name in ("c" * 12, "d" * 12):
+        trained(study_dir / name)
+    (study_dir / ("c" * 12) / "log.jsonl").write_text('{"epoch": 1}\n')
+    mirror = MlflowMirror(study_dir, tracking_uri(runs_dir))
+    report = mirror.run_pass()
+    mirror.close()
+    assert (report.written, report.left) == (1, 1) and "was changed after the run" in report.error
+
+
+def test_a_run_outside_the_folder_of_runs_is_mirrored_beside_its_twin(runs_dir, tmp_path):
+    study_dir = runs_dir / "train"
+    trained(study_dir / ("e" * 12))
+    (tmp_path / "mine").mkdir()
+    outside = trained(tmp_path / "mine" / ("e" * 12))
+    for _ in range(2):
+        mirror = MlflowMirror(
+            study_dir, tracking_uri(runs_dir), [tmp_path / "mine" / "eeeeeeeeeeee"]
+        )
+        report = mirror.run_pass()
+        runs = mirror.client.search_runs([mirror.experiment])
+        found = [r for r in runs if r.data.tags.get(IDENTITY_TAG) == outside.identity]
+        mirror.close()
+        assert len(found) == 2
+    assert (report.written, report.present) == (0, 2)
+
+
+def test_wandb_holds_the_same_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    study_dir = tmp_path / "a study"
+    record = trained(study_dir / ("f" * 12), **{"CoOp.ctx_init": "'a photo of a'"})
+    report = sync_wandb(study_dir)
+    assert (report.written, report.left, report.error) == (1, 0, "")
+    assert str(report) == "1 runs written, 0 already in W&B, 0 not written"
+    (stored_run,) = study_dir.glob("wandb/offline-run-*/*.wandb")
+    told = wandb_records(stored_run)
+    (started,) = [r.run for r in told if r.WhichOneof("record_type") == "run"]
+    assert (started.project, started.run_group) == ("a_study", "v")
+    config = {c.key: json.loads(c.value_json) for c in started.config.update}
+    assert config["CoOp.ctx_init"] == "a photo of a"
+    steps = [
+        {".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in r.history.item}
+        for r in told
+        if r.WhichOneof("record_type") == "history"
+    ]
+    assert [step["train/loss"] for step in steps] == [1.0, 0.5, pytest.approx(1 / 3)]
+    summary = {}
+    for r in told:
+        if r.WhichOneof("record_type") == "summary":
+            summary |= {".".join(i.nested_key) or i.key: i.value_json for i in r.summary.update}
+    for name, value in metrics_of(record).items():
+        assert json.loads(summary[name]) == pytest.approx(value)
+    (files,) = [r for r in told if r.WhichOneof("record_type") in ("artifact", "request")
+                and "config.gin" in str(r)]  # fmt: skip
+    assert "training.svg" in str(files) and "log.jsonl" in str(files)
+    assert sync_wandb(study_dir).present == 1
+    write_record(study_dir / record.identity, replace(record, message="again"))
+    assert sync_wandb(study_dir).written == 1
+
+
+def test_a_ledger_that_was_cut_off_writes_its_last_run_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    trained(tmp_path / "s" / ("f" * 12))
+    assert sync_wandb(tmp_path / "s").written == 1
+    ledger = tmp_path / "s" / "wandb" / "mirrored.jsonl"
+    ledger.write_text(ledger.read_text()[:20])
+    assert sync_wandb(tmp_path / "s").written == 1
+
+
+@pytest.mark.parametrize(
+    ("track", "kinds"),
+    [
+        ("mlflow", ["MlflowTracker"]),
+        ("wandb", ["WandbTracker"]),
+        ("both", ["MlflowTracker", "WandbTracker"]),
+    ],
+)
+def test_a_choice_of_mirrors(tmp_path, track, kinds):
+    made = make_tracker(tmp_path, track)
+    assert [type(tracker).__name__ for tracker in made.trackers] == kinds
+    assert made.close() == "" and list(tmp_path.iterdir()) == []
+
+
+def test_no_mirror_and_one_that_does_not_exist(tmp_path, monkeypatch):
+    assert type(make_tracker(tmp_path, "none")) is NullTracker
+    with pytest.raises(ValueError, match="must be one of mlflow, wandb, both, none, got 'wanbd'"):
+        make_tracker(tmp_path, "wanbd")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for track in ("wandb", "both"):
+        with pytest.raises(ValueError, match="needs the package wandb, which is not installed"):
+            make_tracker(tmp_path, track)
+
+
+def test_a_wandb_that_cannot_be_reached_is_one_warning(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    trained(tmp_path / "s" / ("f" * 12))
+    tracker = WandbTracker(tmp_path / "s")
+    tracker.finished(tmp_path / "s" / ("f" * 12))
+    warning = tracker.close(seconds=600.0)
+    assert warning.startswith("W&B is behind, 1 runs are missing (") and "\n" not in warning
+    assert warning.endswith(f"python main.py sync {tmp_path / 's'} --track wandb")
 
 
 def test_sync_adds_nothing_that_is_there_and_replaces_what_changed(mirrored, runs_dir):
@@ -369,7 +587,8 @@ def test_what_mlflow_cannot_hold_is_kept_whole(tmp_path):
     report = mirror.run_pass()
     mirror.close()
     assert (report.written, report.error) == (1, "")
-    (run,) = mirror.client.search_runs([mirror.experiment])
+    runs = mirror.client.search_runs([mirror.experiment])
+    (run,) = [run for run in runs if IDENTITY_TAG in run.data.tags]
     assert len(run.data.params["long"]) == 6000 and run.data.params["short"] == "5"
     assert {"3", "4"} <= set(run.data.params.values())
     assert "5 parameters are whole only in parameters.json" in run.data.tags["mlflow.note.content"]

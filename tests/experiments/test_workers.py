@@ -9,7 +9,7 @@ import time
 import pytest
 
 from experiments.workers.jobs import Job, JobQueue
-from experiments.workers.local import InlineExecutor, LocalExecutor, make_executor
+from experiments.workers.local import InlineExecutor, LocalExecutor, check_limits, make_executor
 
 ACT = "tests.helpers.fake_runs:act"
 
@@ -81,6 +81,44 @@ def test_a_worker_is_lean_and_its_environment_is_set(local, tmp_path):
     assert not {"mlflow", "torch", "rich"} & set(result["modules"])
     assert (result["threads"], result["gpu"]) == ("3", "5")
     assert "printed by the job" in (tmp_path / "run" / "output.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "openmp", "mkl"),
+    [
+        ({}, "2", "2"),
+        ({"OMP_NUM_THREADS": "1"}, "1", "1"),
+        ({"OMP_NUM_THREADS": " 7 "}, "7", "7"),
+        ({"OMP_NUM_THREADS": "6,2"}, "6,2", "6"),
+        ({"MKL_NUM_THREADS": "5"}, "2", "5"),
+        ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "4"}, "3", "4"),
+        ({"OMP_NUM_THREADS": ""}, "2", "2"),
+    ],
+)
+def test_the_threads_that_the_user_has_set_count(local, monkeypatch, variables, openmp, mkl):
+    monkeypatch.setattr("experiments.workers.local.available_cores", lambda: 4)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    executor = local(2, entry="tests.helpers.fake_runs:describe_process")
+    executor.submit(job("look"))
+    result = ended(drain(executor, 1))["look"].result
+    assert (result["threads"], result["mkl_threads"]) == (openmp, mkl)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "2.5", "4,0", ",", "9" * 12, "²"])
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_senseless_numbers_of_threads_are_refused_early(tmp_path, monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    for refuse in (
+        lambda: check_limits(2, None, None),
+        lambda: LocalExecutor(1, log_dir=tmp_path),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of threads"):
+            refuse()
+    check_limits(0, None, None)  # there is no worker whose threads would be set
+    LocalExecutor(1, log_dir=tmp_path, threads=1).close()
 
 
 def test_a_killed_worker_costs_one_try_and_nothing_else(local, tmp_path):

@@ -56,7 +56,9 @@ def paper_code(folder, name):
     found = tree.called(tree.find(MODULE, name))
     files = {str(folder / path): names for path, names in found.listing().items()}
     key = f"{MODULE}:{name}"
-    return RunCode(classes={key: found.hash}, files=files, folders={MODULE: str(folder)})
+    return RunCode(
+        classes={key: found.hash}, files=files, plugins={MODULE: str(folder / f"{MODULE}.py")}
+    )
 
 
 def coded_run(payload, on_progress):

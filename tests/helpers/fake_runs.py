@@ -162,6 +162,7 @@ def describe_process(payload, on_progress):
         "pid": os.getpid(),
         "modules": sorted(sys.modules),
         "threads": os.environ["OMP_NUM_THREADS"],
+        "mkl_threads": os.environ["MKL_NUM_THREADS"],
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
 

@@ -60,7 +60,7 @@ def record_of(payload, values):
     protocol = values.get("experiment.protocol", "base_to_new").strip("'")
     seed = int(values["experiment.seed"])
     diverged = values.get("experiment.shots_file") == "'diverge'"
-    targets = {"validation": ("all",), "pseudo_new": ("base", "new")}.get(protocol, ("base", "new"))
+    targets = ("all",) if protocol in ("validation", "few_shot") else ("base", "new")
     seconds = math.nan if values.get("experiment.shots_file") == "'no number'" else 1.0
     evaluations = tuple(
         Evaluation(

@@ -2,6 +2,11 @@
 contract suites of plug-ins use (``experiments/contracts/tiny_model.py``), for all tests.
 """
 
+from dataclasses import replace
+
+import torch
+
+from core.types import Batch
 from experiments.contracts.tiny_model import (
     CLASSES,
     EVERYTHING,
@@ -46,4 +51,13 @@ __all__ = [
     "tiny_clip",
     "tokenizer",
     "training",
+    "with_views",
 ]
+
+
+def with_views(
+    count: int, num_views: int, *, seed: int = 1, dtype: torch.dtype = torch.float32
+) -> Batch:
+    """A batch of pixels with further views, images of their own."""
+    views = [batch(count, seed=1000 * seed + n, dtype=dtype) for n in range(num_views)]
+    return replace(batch(count, seed=seed, dtype=dtype), views=tuple(views))

@@ -3,7 +3,7 @@
 import torch
 
 from core.config import config_from_text
-from experiments.run.run import assemble, run, train
+from experiments.run.run import assemble, evaluation_batches, run, train
 from experiments.run.runtime import Runtime
 from experiments.verify.verify import verify_set
 from tests.helpers.paths import GOLDEN
@@ -79,7 +79,15 @@ def trained_logits(text, cache_dir):
 
 @torch.no_grad()
 def logits_of(assembly):
-    """Logits of the first test images."""
-    items = assembly.dataset.test[:7]
-    (batch,) = assembly.source.evaluation(assembly.dataset, items, 7)
-    return assembly.model.eval()(batch).logits()
+    """Logits of the first test images, or of all if they are a stream, adapted to as in a run."""
+    model, method = assembly.model.eval(), assembly.model.method
+    items = assembly.dataset.test if method.adapts_to == "stream" else assembly.dataset.test[:7]
+    rows, places = [], []
+    for batch in evaluation_batches(assembly, assembly.dataset, items):
+        if method.adapts_to:
+            with torch.enable_grad():
+                method.adapt(batch, model)
+        rows.append(model(batch).logits())
+        places.append(batch.index)
+    method.reset_adaptation()
+    return torch.cat(rows)[torch.cat(places).argsort()]

@@ -37,6 +37,9 @@ CASES = [
     ("CoOp", {"class_position": "front", "class_specific": True}),
     ("CoOp", {"ctx_init": "", "num_ctx": 3, "class_specific": True}),
     ("ZeroShot", {"templates": ("a {}.", "no {} at all")}),
+    ("ZeroShot", {"templates": "imagenet7"}),
+    ("LinearProbe", {"init": "random"}),
+    ("LinearProbe", {"constraint": "class_adaptive"}),
 ]
 each_method = pytest.mark.parametrize("name", METHODS)
 each_case = pytest.mark.parametrize(

@@ -72,6 +72,7 @@ DOORS = {
     "torchvision": ("core/clip/torchvision_ops.py",),
     "gin": ("core/config/parse.py",),
     "mlflow": ("experiments/study/tracking.py",),
+    "wandb": ("experiments/study/wandb_mirror.py",),
     "optuna": ("experiments/search/",),
     "sqlalchemy": ("experiments/search/mirror.py",),
     "ray": ("experiments/workers/",),
@@ -88,7 +89,7 @@ DOORS = {
 }
 
 # Rooms that analysis and the parent process read without torch: the standard library is enough.
-STANDARD_LIBRARY_ONLY = ("core/store/", "core/metrics.py", "core/suggestions.py")
+STANDARD_LIBRARY_ONLY = ("core/store/", "core/source/", "core/metrics.py", "core/suggestions.py")
 
 # The embedded model is stored in half precision; the released deep prompts round to it.
 STORES_HALF = ("core/mosaic/", "core/clip/deep_prompts.py")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.clip.templates import IMAGENET_TEMPLATES_7
 from core.config import config_from_text, lookup, registered_classes
 from experiments.run.run import train
 from tests.helpers.two_step_runs import ON, built, logits_of, two_steps
@@ -29,6 +30,16 @@ HOSTS = {
     "ProGrad": ("ProGrad", "", NONE),
     "TCP": ("TCP", "", NONE),
     "ZeroShot": ("ZeroShot", "", NONE),
+    "CoPrompt": ("CoPrompt", "experiment.num_views = 1", NONE),
+    "TDA": ("TDA", "", NONE),
+    "TPT": ("TPT", "TPT.ctx_init = ''\nTPT.test_views = 7\nTPT.selection = 0.4", NONE),
+    "DePT": ("CoOp", "", "experiment.refiner = @DePT"),
+    "ClipAdapter": ("ClipAdapter", "", NONE),
+    "TipAdapter": ("TipAdapter", "", NONE),
+    "TipAdapterF": ("TipAdapterF", "", NONE),
+    "TaskRes": ("TaskRes", "", NONE),
+    "LinearProbe": ("LinearProbe", "LinearProbe.constraint = 'class_adaptive'", NONE),
+    "NearestClassMean": ("NearestClassMean", "", NONE),
     "ZeroShotTeacher": ("PromptKD", "PromptKD.teacher = @ZeroShotTeacher", NONE),
     "Adam": ("CoOp", "experiment.optimizer = @Adam", NONE),
     "AdamW": ("CoOp", "experiment.optimizer = @AdamW", NONE),
@@ -57,6 +68,14 @@ CHANGED = {
     "warmup_epochs": "0", "warmup_lr": "0.1", "shots": "1", "seed": "2", "epochs": "3",
     "batch_size": "4", "num_views": "2", "fresh_views": "True", "crop_scale": "(0.5, 1.0)",
     "drop_last": "False", "precision": "'bfloat16'", "protocol": "'few_shot'",
+    "positive": "False", "positive_capacity": "1",
+    "positive_alpha": "1.0", "positive_beta": "2.0", "negative": "False", "negative_capacity": "1",
+    "negative_alpha": "0.5", "negative_beta": "2.0", "entropy_lower": "0.3",
+    "entropy_upper": "0.4", "mask_lower": "0.1", "mask_upper": "0.5", "entropy_unit": "'nats'",
+    "test_views": "6", "selection": "0.7", "steps": "2", "lr_factor": "2.0", "adjust": "False",
+    "fusion": "'probabilities'", "feature_scale": "5.0",
+    "reduction": "2", "image_mix": "0.3", "text_mix": "0.4", "ratio": "0.6", "beta": "2.0",
+    "init": "'random'", "constraint": "'constant'",
     "dataset": "'mosaic/shapes'", "distance": "'squared'", "depth": "2", "coupling": "'shared'",
     "coupling_bias": "False", "coupling_init": "'independent'",
     "prompt_template": "'X X X X X {}.'", "strength": "0.5", "projection_scope": "'vector'",
@@ -69,6 +88,7 @@ ELSEWHERE = {
     "ProGrad.num_ctx": "8",
     "FusionAggregation.renormalise": "False",
     "LearnedCache.initial": "'positive'",
+    "TaskRes.alpha": "1.0",
     "RandomCache.initial": "'normal'",
 }
 
@@ -197,6 +217,7 @@ def test_a_setting_changes_the_outcome_and_the_identity(key, outcomes, small_mos
     assert not same and not identical
 
 
+CLOSED = "experiment.protocol = 'few_shot'"
 WORDS = "CoOp.ctx_init = 'a photo of a'"
 DEAD = [
     ("CoOp", WORDS, "CoOp.num_ctx = 4"),
@@ -246,7 +267,25 @@ DEAD = [
     ("TCP", "TCP.injection_weight = 0.0", "TCP.injection_block = 2"),
     ("TCP", "TCP.injection_weight = 0.0", "TCP.class_prompt_length = 2"),
     ("ZeroShot", "", "experiment.shots = 7"),
+    ("CoPrompt", "CoPrompt.weight = 0.0", "CoPrompt.templates = ('one {}',)"),
+    ("CoPrompt", "CoPrompt.ctx_init = 'a photo of a'", "CoPrompt.ctx_init = 'a_photo  of a '"),
+    ("TDA", "", "experiment.shots = 7"),
+    ("TDA", "TDA.positive = False", "TDA.positive_beta = 2.0"),
+    ("TDA", "TDA.negative_alpha = 0.0", "TDA.negative = False"),
+    ("TPT", "TPT.ctx_init = 'a photo of'\nTPT.test_views = 3", "TPT.num_ctx = 3"),
     ("ZeroShot", "", "SGD.lr = 0.7"),
+    ("ZeroShot", f"ZeroShot.templates = {IMAGENET_TEMPLATES_7}",
+     "ZeroShot.templates = 'imagenet7'"),
+    ("TaskRes", f"{CLOSED}\nTaskRes.templates = {IMAGENET_TEMPLATES_7}",
+     "TaskRes.templates = 'imagenet7'"),
+    ("LinearProbe", f"{CLOSED}\nLinearProbe.init = 'random'",
+     "LinearProbe.templates = 'imagenet7'"),
+    ("TipAdapter", CLOSED, "SGD.lr = 0.7"),
+    ("TipAdapter", CLOSED, "experiment.epochs = 7"),
+    ("TipAdapter", CLOSED, "experiment.batch_size = 3"),
+    ("TipAdapter", CLOSED, "experiment.optimizer = None"),
+    ("NearestClassMean", CLOSED, "experiment.batch_size = 3"),
+    ("NearestClassMean", CLOSED, "experiment.selection = 'val'"),
 ]  # fmt: skip
 DEAD_PARTS = [
     ("EmaCache.num_slots = 1", "EmaCache.read_temperature = 0.1"),
@@ -288,10 +327,16 @@ IDLE = [
     ("CoOp", "experiment.template = 'one {}.'", "CoOp makes its own prompts"),
     ("CoCoOp", "experiment.template = 'one {}.'", "CoCoOp makes its own prompts"),
     ("IVLP", "experiment.template = 'one {}.'", "IVLP makes its own prompts"),
+    ("TPT", "experiment.template = 'one {}.'", "TPT makes its own prompts"),
     ("PromptSRC", "experiment.template = 'one {}.'", "PromptSRC makes its own prompts"),
     ("KgCoOp", "KgCoOp.num_ctx = 16", "KgCoOp.ctx_init = '' for 16 random vectors"),
     ("KgCoOp", "experiment.template = 'one {}.'\nKgCoOp.weight = 0.0", "KgCoOp makes its own"),
     ("MaPLe", "experiment.template = 'one {}.'", "MaPLe makes its own prompts"),
+    (
+        "CoPrompt",
+        "experiment.template = 'one {}.'\nCoPrompt.templates = ('a {}.',)",
+        "CoPrompt makes its own prompts",
+    ),
     (
         "ProGrad",
         "experiment.template = 'one {}.'\nProGrad.ctx_init = 'a'\nProGrad.strength = 0.0",
@@ -299,6 +344,13 @@ IDLE = [
     ),
     ("TCP", "TCP.ctx_init = 'a photo'\nTCP.num_ctx = 6", "set TCP.num_ctx = 2"),
     ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = ('a {}.',)", "ZeroShot"),
+    ("ZeroShot", "experiment.template = 'one {}.'\nZeroShot.templates = 'clip60'", "ZeroShot"),
+    (
+        "TipAdapter",
+        "experiment.template = 'one {}.'\nTipAdapter.templates = 'clip60'",
+        "TipAdapter makes its own prompts",
+    ),
+    ("NearestClassMean", "experiment.template = 'one {}.'", "reads no template"),
     (
         "PromptKD",
         "experiment.template = 'one {}.'\nPromptKD.teacher = @ZeroShotTeacher\n"
@@ -344,10 +396,14 @@ def test_settings_that_agree_are_accepted(method, settings):
     [
         *("SEP", "ZeroShot", "PromptKD", "CoOp", "CoCoOp", "IVLP", "PromptSRC"),
         *("KgCoOp", "MaPLe", "ProGrad", "TCP"),
+        *("ClipAdapter", "TipAdapter", "TipAdapterF", "TaskRes", "LinearProbe"),
+        "NearestClassMean",
     ],
 )
 def test_a_method_reads_the_template_if_it_says_so(method, outcomes, small_mosaic):
     config = first_of([two_steps(method)])
+    if is_closed_set(config):
+        config = first_of([config.text(), CLOSED])
     changed = first_of([config.text(), "experiment.template = 'one {} of many.'"])
     reads = "experiment.template" not in changed.unused((ROOT,))
     same, _ = compared(config, changed, outcomes, small_mosaic)

@@ -1,0 +1,189 @@
+"""The code that a run records: what belongs to it in this project, for every class there is."""
+
+import inspect
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import experiments.run.registered
+from core.config import config_from_text, registered_classes
+from core.store.code import read_code, write_code
+from core.store.record import read_record, write_record
+from experiments.run.code import (
+    ENGINE,
+    ENTRY_POINTS,
+    HOME,
+    OUTSIDE,
+    add_plugin,
+    called_by,
+    code_of,
+    places_of,
+    source_tree,
+)
+from experiments.run.stale import CodeCheck
+from tests.helpers.fake_runs import fake_record
+
+TREE = source_tree()
+REGISTERED = experiments.run.registered
+KINDS = sorted(
+    {e.kind for e in registered_classes()} - {"experiment", "grid", "search", "sampler", "pruner"}
+)
+CLASSES = [entry for kind in KINDS for entry in registered_classes(kind)]
+COOP = """experiment.dataset = 'mosaic/shapes'
+experiment.method = @CoOp
+experiment.optimizer = @SGD
+experiment.refiner = @TextRefiner
+experiment.schedule = @ConstantThenCosine
+TextRefiner.aggregation = @LinearAggregation
+TextRefiner.alignment = @MlpAlignment
+TextRefiner.cache = @EmaCache
+TextRefiner.regularization = @L1Regularization
+TextRefiner.semantic = @SemanticLoss
+"""
+ZERO_SHOT = """experiment.dataset = 'mosaic/shapes'
+experiment.method = @ZeroShot
+experiment.optimizer = {optimizer}
+experiment.refiner = @NullRefiner
+experiment.schedule = {schedule}
+"""
+
+
+def files(*keys):
+    return called_by(TREE, keys).listing()
+
+
+@pytest.mark.parametrize("entry", CLASSES, ids=lambda entry: entry.name)
+def test_every_registered_class_is_found_where_it_is_defined(entry):
+    places = places_of(TREE, f"{entry.cls.__module__}:{entry.cls.__qualname__}")
+    paths = {HOME / place.module.path for place in places}
+    assert paths == {Path(inspect.getfile(entry.cls)).resolve()}
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_every_entry_point_is_a_definition_of_the_project(name):
+    module, _, definition = name.partition(":")
+    (place,) = TREE.find(module, definition)
+    assert place.definition.name == definition
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_everything_left_out_is_there(name):
+    stem = HOME.joinpath(*name.split("."))
+    assert stem.is_dir() or stem.with_suffix(".py").is_file()
+
+
+def test_the_code_of_coop_is_its_own_and_that_of_what_it_calls():
+    found = files("methods.coop:CoOp")
+    assert {"CoOp"} == set(found["methods/coop.py"])
+    assert {"TextMethod", "unit"} <= set(found["methods/base.py"])
+    assert "ContextPrompts" in found["core/clip/prompts.py"]
+    assert (
+        "cross_entropy" in found["core/train/losses.py"] and "Method" in found["core/interfaces.py"]
+    )
+    assert not [
+        path for path in found if path.startswith(("experiments/", "core/config", "core/store"))
+    ]
+
+
+def test_every_run_passes_through_training_evaluation_and_the_frozen_model():
+    found = files(ENGINE)
+    expected = {
+        "core/train/fit.py": {"fit", "train_step"},
+        "core/train/evaluate.py": {"predict"},
+        "core/clip/frozen.py": {"FrozenCLIP"},
+        "core/data/transforms.py": {"EvalTransform", "TrainTransform"},
+        "core/data/fewshot.py": {"few_shot"},
+        "experiments/run/run.py": {"assemble", "score_images", "train"},
+        "experiments/run/protocols.py": {"PROTOCOLS"},
+        "core/train/batches.py": {"FeatureSource", "PixelSource"},
+    }
+    for path, names in expected.items():
+        assert names <= set(found[path]), path
+    rooms = {path.split("/")[0] for path in found}
+    assert rooms == {"core", "experiments"}
+    assert {path.split("/")[1] for path in found if path.startswith("experiments")} == {"run"}
+
+
+def test_a_run_records_the_classes_plugged_in_and_no_others():
+    code = code_of(config_from_text(COOP))
+    names = {key.partition(":")[2] for key in code.classes}
+    assert {"CoOp", "SGD", "ConstantThenCosine", "TextRefiner", "EmaCache", "SemanticLoss"} <= names
+    assert "run" in names and not {"Adam", "NoCache", "Experiment", "ZeroShot"} & names
+    assert code.files["methods/coop.py"]["CoOp"] and not code.plugins
+    assert code_of(config_from_text(COOP)) is code
+
+
+def test_equal_runs_have_equal_code():
+    """A method that does not train has no optimizer, whatever is bound."""
+    bare = config_from_text(ZERO_SHOT.format(optimizer=None, schedule=None))
+    bound = config_from_text(ZERO_SHOT.format(optimizer="@SGD", schedule="@ConstantThenCosine"))
+    assert bare.identity("experiment") == bound.identity("experiment")
+    assert code_of(bare) == code_of(bound)
+
+
+def test_the_hashes_do_not_depend_on_the_order_of_sets():
+    one, two = (called_by(source_tree(), [ENGINE, "methods.coop:CoOp"]) for _ in range(2))
+    assert one.hash == two.hash and one.listing() == two.listing()
+
+
+def loaded(monkeypatch, name, file):
+    """A module in ``sys.modules`` that says that it comes from a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("class Part:\n    pass\n")
+    monkeypatch.setitem(sys.modules, name, type(sys)(name))
+    sys.modules[name].__file__ = str(file)
+
+
+@pytest.mark.parametrize(
+    ("module", "file", "place"),
+    [
+        ("paper_part", "paper_part.py", "paper_part.py"),
+        ("paper_pack", "paper_pack/__init__.py", "paper_pack"),
+        ("paper_pack.sub.part", "paper_pack/sub/part.py", "paper_pack"),
+        ("plugin_0a_my_paper.part", "my-paper/part.py", "my-paper"),
+        ("plugin_0a_methods", "methods.py", "methods.py"),
+    ],
+)
+def test_the_place_of_a_plug_in_follows_from_its_module(tmp_path, monkeypatch, module, file, place):
+    loaded(monkeypatch, module, tmp_path / file)
+    tree = source_tree()
+    assert add_plugin(tree, module, {}) == (tmp_path / place).resolve()
+    (found,) = tree.find(module, "Part")
+    assert found.module.path == str((tmp_path / file).resolve())
+    monkeypatch.delitem(sys.modules, module)
+    again, stored = source_tree(), {module.partition(".")[0]: str(tmp_path / place)}
+    assert add_plugin(again, module, stored) and again.find(module, "Part")
+    assert add_plugin(source_tree(), module, {}) is None
+
+
+def test_what_is_installed_beside_a_plug_in_is_not_followed(tmp_path, monkeypatch):
+    loaded(monkeypatch, "paper_pack", tmp_path / "site-packages" / "paper_pack" / "__init__.py")
+    (tmp_path / "site-packages" / "library.py").write_text("def call():\n    pass\n")
+    tree = source_tree()
+    assert add_plugin(tree, "paper_pack", {}) and tree.module("library") is None
+
+
+def test_a_plug_in_may_name_the_project_by_its_long_name(tmp_path, monkeypatch):
+    loaded(monkeypatch, "paper_part", tmp_path / "paper_part.py")
+    (tmp_path / "beside.py").write_text("def near():\n    return 1\n")
+    (tmp_path / "paper_part.py").write_text(
+        "from refinelab.methods.base import unit\nfrom refinelab import methods\n"
+        "from beside import near\nclass Part:\n    def f(self, x):\n"
+        "        return unit(x), near(), methods.coop.CoOp\n"
+    )
+    tree = source_tree()
+    add_plugin(tree, "paper_part", {})
+    found = called_by(tree, ["paper_part:Part"]).listing()
+    assert "unit" in found["methods/base.py"] and "CoOp" in found["methods/coop.py"]
+    assert str((tmp_path / "beside.py").resolve()) in found
+
+
+def test_a_stored_record_of_this_code_is_not_stale(tmp_path):
+    code = code_of(config_from_text(COOP))
+    record = fake_record({"identity": "0" * 12, "variant": "v", "factors": {}})
+    write_record(tmp_path, replace(record, code=code.classes))
+    write_code(tmp_path, code)
+    assert read_code(tmp_path) == code
+    assert CodeCheck().changes(read_record(tmp_path), tmp_path) == ""
