@@ -15,6 +15,7 @@ from core.config import config_from_text, isolated_registry, lookup
 from core.seeding import Seeds
 from core.types import ClassNames
 from experiments.configs import SHIPPED, config_path, read_config_file
+from experiments.run.standalone import read_run_config
 from tests.helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -33,6 +34,11 @@ def test_the_method_of_the_readme_works_as_it_stands() -> None:
         assert float((pulled[0] * pulled[1]).sum()) > float((plain[0] * plain[1]).sum())
         with pytest.raises(ValueError, match=r"PulledCoOp\.pull"):
             config_from_text("PulledCoOp.pull = 1.2\n")
+        runs = [
+            read_run_config(config_path("mosaic"), ["experiment.method=@PulledCoOp", pull]).config
+            for pull in ("PulledCoOp.pull=0.2", "PulledCoOp.pull=0.3")
+        ]
+        assert len({run.identity("experiment") for run in runs}) == 2
 
 
 def test_every_command_of_the_readme_exists() -> None:
