@@ -67,6 +67,7 @@ class ClipLoRA(TextMethod):
             raise ValueError("ClipLoRA.dropout is 1, which leaves no input; use a value below 1")
         if not matrices or len(set(matrices)) < len(matrices):
             raise ValueError(f"ClipLoRA.matrices must name some once, got {matrices!r}")
+        matrices = tuple(matrix for matrix in MATRICES if matrix in matrices)
         scale = alpha / (rank if scaling == "rank" else math.sqrt(rank))
         self.dropout, self._seeds = dropout, seeds
         self.low_rank = nn.ModuleDict()
