@@ -12,7 +12,7 @@ setup(
     package_dir={"refinelab": "refinelab", **{f"refinelab.{room}": room for room in ROOMS}},
     package_data={
         "refinelab.core": ["mosaic/weights/*", "data/benchmarks/*.json"],
-        "refinelab.experiments": ["configs/**/*.gin"],
+        "refinelab.experiments": ["configs/**/*.gin", "configs/*.json"],
         "refinelab.analysis": [
             "render/templates/*",
             "sections/references.bib",

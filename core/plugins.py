@@ -154,9 +154,20 @@ def _import_plugin(path: Path, module: str) -> None:
     importlib.import_module(name)
     if not path.is_dir():
         return
+    alone = not (path / PACKAGE_FILE).is_file()
+    if alone:
+        _make_importable(path)
     for file in members(path):
-        if file.name != PACKAGE_FILE:
-            importlib.import_module(f"{name}.{file.stem}")
+        if file.name != PACKAGE_FILE and not _is_imported(file):
+            imported = importlib.import_module(f"{name}.{file.stem}")
+            if alone:  # the others may import it by its bare name
+                sys.modules.setdefault(file.stem, imported)
+
+
+def _is_imported(file: Path) -> bool:
+    """Whether a file is that of a module, under any name."""
+    modules = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]
+    return any(own.get("__file__") == str(file) for own in modules)
 
 
 def _import_path(path: Path) -> str:
@@ -243,11 +254,17 @@ def _all_or_nothing(path: Path) -> Iterator[None]:
             if dataset.name not in datasets:
                 forget_dataset(dataset.name)
         home = path if path.is_dir() else path.parent
-        for name in sys.modules.keys() - modules:
-            file = getattr(sys.modules[name], "__file__", None)
-            if isinstance(file, str) and Path(file).is_relative_to(home):
-                del sys.modules[name]
+        forget_modules(home, sys.modules.keys() - modules)
         raise
+
+
+def forget_modules(home: Path, names: Iterable[str]) -> None:
+    """Forget those of these modules whose files are in a folder."""
+    for name in names:
+        own = getattr(sys.modules[name], "__dict__", {})  # of modules that libraries pretend
+        places = (own.get("__file__"), *(own.get("__path__") or ()))
+        if any(isinstance(place, str) and Path(place).is_relative_to(home) for place in places):
+            del sys.modules[name]
 
 
 def _where(name: str, path: Path, error: BaseException) -> str:

@@ -69,13 +69,15 @@ class MaPLe(TextMethod):
         super().__init__(clip, classes)
         spec = clip.spec
         shallower = min(spec.text_depth, spec.vision_depth)
-        depth = checked_depth("MaPLe", "depth", depth, tower_depth=shallower, default=DEPTH)
+        depth = checked_depth(
+            type(self).__name__, "depth", depth, tower_depth=shallower, default=DEPTH
+        )
         self.prompt_dtype: PromptDtype = prompt_dtype
         self.text_prompts = TextPrompts(
             clip,
             classes,
             seeds,
-            owner="MaPLe",
+            owner=type(self).__name__,
             setting="num_ctx",
             num_ctx=num_ctx,
             depth=depth,

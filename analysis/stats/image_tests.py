@@ -68,7 +68,7 @@ def mcnemar_exact(first_N: Correct, second_N: Correct, *, level: float = 0.95) -
             counts, 1.0, difference, interval, 1.0, "both are correct on the same images"
         )
     p = float(mcnemar(np.array(counts), exact=True).pvalue)
-    least = 2 / 2.0 ** (only_one + only_two)
+    least = 2 / 2 ** (only_one + only_two)  # whole numbers: more than 1023 overflow a float
     return McNemar(counts, min(1.0, p), difference, interval, min(1.0, least))
 
 

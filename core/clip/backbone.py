@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from core import mosaic
 from core.clip.catalog import MOSAIC, QUICK, agreed_images, is_timm, model_config, some_tags
-from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP
+from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
 from core.clip.tokenizer import AnyTokenizer, HubTokenizer, Tokenizer
 from core.clip.transformers_clip import from_transformers, is_transformers
@@ -99,6 +99,20 @@ def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
     kind: Any = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     model: nn.Module = kind(**settings)
     return model
+
+
+def sized_clip(name: str) -> TowerlessCLIP:
+    """A CLIP of the sizes of an open_clip name without weights, whose towers do not run: to count
+    what a method learns on it. Raises ValueError for an unknown or unsupported name.
+    """
+    config = model_config(name)
+    with torch.device("meta"):
+        model = build_open_clip(config)
+    model = model.to_empty(device="cpu")
+    for value in model.state_dict().values():
+        value.zero_()
+    tokenizer = Tokenizer(config["text_cfg"].get("context_length", 77))
+    return TowerlessCLIP(FrozenCLIP(model, tokenizer, name=name))
 
 
 def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:

@@ -237,6 +237,7 @@ class Normalization:
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> Tensor:
+    """One number (1,) from the interval, as torchvision draws it."""
     return torch.empty(1).uniform_(low, high, generator=generator)
 
 

@@ -6,12 +6,20 @@ import typer
 
 from core.program import command_line
 from experiments.cli.console import console, print_json, table
+from experiments.cli.method_table import (
+    MATRIX_COLUMNS,
+    markdown_table,
+    matrix_rows,
+    matrix_table,
+    methods_markdown,
+)
 from experiments.cli.options import Json, Plugin
 
 PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
 KINDS = {"methods": ("method",), "refiners": ("refiner",), "parts": PARTS}
 TOPICS = (*KINDS, "datasets", "protocols", "configs")
-SLOW = ("backbones",)  # listed when asked for: open_clip takes seconds to import
+MATRIX = "matrix"
+SLOW = ("backbones", MATRIX)  # listed when asked for: they take seconds
 DETAILS = ("parameters", "rules", "models")
 
 
@@ -19,8 +27,24 @@ def list_command(
     topic: Annotated[str, typer.Argument(help=", ".join((*TOPICS, *SLOW)))] = "",
     plugin: Plugin = None,
     as_json: Json = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help=f"A Markdown table, of methods or the {MATRIX}")
+    ] = False,
 ) -> None:
-    """List what a configuration can name: methods, refiners, parts, datasets, protocols, ..."""
+    """List what a configuration can name: methods, refiners, parts, datasets, protocols, ...
+
+    'matrix' builds every method with every refiner and part: what works, and why not.
+    """
+    if markdown and (as_json or topic not in ("methods", MATRIX)):
+        raise ValueError(
+            "--markdown writes 'list methods' or 'list matrix' alone, without --json; leave it out"
+        )
+    if topic == MATRIX:
+        _show_matrix(as_json=as_json, markdown=markdown)
+        return
+    if markdown:
+        print(methods_markdown())
+        return
     found = {name: listing(name) for name in ([topic] if topic else TOPICS)}
     if as_json:
         print_json(found)
@@ -38,6 +62,18 @@ def list_command(
                 print(f"  {model}: {row['image tower']}, {row['text tower']}")
     if not topic:
         print(f"backbones: {command_line('list', 'backbones')}")
+
+
+def _show_matrix(*, as_json: bool, markdown: bool) -> None:
+    cells = matrix_rows()
+    if as_json:
+        print_json(cells)
+        return
+    rows = matrix_table(cells)
+    if markdown:
+        print(markdown_table(MATRIX_COLUMNS, rows))
+    else:
+        console().print(table(MATRIX, MATRIX_COLUMNS, rows))
 
 
 def listing(topic: str) -> list[dict[str, Any]]:

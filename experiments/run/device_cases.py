@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from core.config import Config, lookup
-from core.data.dataset import Dataset
+from core.data.dataset import Dataset, Item
 from core.data.splits import class_subset
 from core.seeding import Seeds
 from core.train.batches import ImageSource, TrainingBatches
@@ -52,9 +52,9 @@ FEW_STEPS = (
     "experiment.batch_size=12",
     "experiment.epochs=3",  # the first one warms up
 )
-TESTED = 64
+TESTED, FEWEST = 64, 8
 IMAGE_SIDE = 224
-CLASSES, PER_CLASS, SHOTS = 50, 8, 4
+CLASSES, PER_CLASS, SHOTS = 50, 12, 6
 KEPT_BATCHES = 4
 WARM_UP_STEPS, TIMED_STEPS, TIMED_SECONDS = 3, 20, 0.8
 EVALUATED = 100
@@ -174,13 +174,19 @@ class _Trained:
         dataset, subset = built.scored()[0]
         part = class_subset(dataset, subset)
         with torch.no_grad(), scoring(built, part):
-            batches = list(evaluation_batches(built, part, part.test[:TESTED]))
+            batches = list(evaluation_batches(built, part, _some(built, part, TESTED)))
             self.logits_BC = torch.cat([built.model(b).logits().float().cpu() for b in batches])
             self.predicted_B = predict(built.model, batches).predicted_N
 
     def is_finite(self) -> bool:
         numbers = torch.tensor([value for epoch in self.log for value in epoch.values()])
         return bool(numbers.isfinite().all()) and bool(self.logits_BC.isfinite().all())
+
+
+def _some(built: Assembly, part: Dataset, number: int) -> Sequence[Item]:
+    """The first test images: so many views of images, and a few images at least."""
+    views = 1 + built.model.method.test_views
+    return part.test[: max(min(number, FEWEST), number // views)]
 
 
 def _numbers(epoch: Mapping[str, Any]) -> dict[str, float]:
@@ -260,7 +266,7 @@ def speed(
     source = TimedSource(built.source, place)
     train(replace(built, source=source), lambda epoch: None)
     found: dict[str, Any] = {
-        "batch_size": size if source.steps else None,
+        "batch_size": source.step_size if source.steps else None,
         "parameters": sum(p.numel() for p in built.model.trainable()),
     }
     if source.steps:
@@ -288,7 +294,7 @@ def _evaluation_speed(built: Assembly, device: torch.device) -> float:
     """Images per second of a batch that is on the device."""
     dataset, subset = built.scored()[0]
     part = class_subset(dataset, subset)
-    items = part.test[: max(1, EVALUATED // (1 + built.model.method.test_views))]
+    items = _some(built, part, EVALUATED)
     with scoring(built, part):
         batches = list(evaluation_batches(built, part, items))
         return len(items) / _seconds(device, lambda: predict(built.model, batches), 3)

@@ -160,19 +160,12 @@ def run(
             checkpoints.remove()
             return _diverged(record, run_dir, str(error))
         ended = time.perf_counter()
-        cost = Cost(
-            train_seconds=result.seconds,
-            evaluate_seconds=ended - trained,
-            total_seconds=ended - started + result.earlier_seconds,
-            images_per_second=result.images / result.seconds if result.seconds else 0.0,
-            peak_memory_mb=peak_memory_mb(device),
-            trainable_parameters=sum(p.numel() for p in built.model.trainable()),
-        )
+        total = ended - started + result.earlier_seconds
         checkpoints.remove()
         return replace(
             record,
             evaluations=tuple(score.evaluation for score in scores),
-            cost=cost,
+            cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
             stopped_epoch=result.stopped_epoch,
             files_sha256=_write_scores(run_dir, scores),
@@ -188,6 +181,19 @@ def _begin(config: Config, run_dir: Path, cache_dir: Path) -> tuple[str, RunCode
     write_code(run_dir, code)
     remember(config, cache_dir)
     return config_sha256, code
+
+
+def _cost(
+    built: Assembly, result: FitResult, *, evaluation: float, total: float, device: str
+) -> Cost:
+    return Cost(
+        train_seconds=result.seconds,
+        evaluate_seconds=evaluation,
+        total_seconds=total,
+        images_per_second=result.images / result.seconds if result.seconds else 0.0,
+        peak_memory_mb=peak_memory_mb(device),
+        trainable_parameters=sum(p.numel() for p in built.model.trainable()),
+    )
 
 
 def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:

@@ -15,6 +15,7 @@ from experiments.verify.vectors import (
     SEEDS,
     Named,
     Vectors,
+    check_hand_made,
     check_tokens,
     fill,
     frozen_clip,
@@ -62,10 +63,9 @@ class Recorder:
 def replay_sep(vectors: Vectors) -> Named:
     """The released pair of scopes: prototypes, three steps, four batchings of the same images."""
     clip = frozen_clip(vectors)
-    classes = ClassNames(names=vectors.classes.names, template=vectors.constants["template"])
     yield from check_tokens(vectors, " ".join(["X"] * vectors.constants["n_ctx"]), clip.tokenizer)
-    yield from _handmade_tokens(vectors, classes, clip)
-    method = _released(clip, classes, vectors.constants)
+    yield from check_hand_made(vectors, vectors.classes, clip.tokenizer)
+    method = _released(clip, vectors.classes, vectors.constants)
     named = _parameters(method)
     for name, parameter in named.items():
         if name != "proto":
@@ -76,13 +76,6 @@ def replay_sep(vectors: Vectors) -> Named:
     for name, parameter in named.items():
         yield f"after3.{name}", parameter.detach()
     yield from _evaluations(vectors, method)
-
-
-def _handmade_tokens(vectors: Vectors, classes: ClassNames, clip: FrozenCLIP) -> Named:
-    ids = clip.tokenizer(classes.prompts())
-    rows = {int(token): row for row, token in enumerate(vectors["in.token_row_ids"])}
-    yield "in.handmade_token_ids", ids
-    yield "in.handmade_token_rows_index", torch.tensor([[rows[int(i)] for i in r] for r in ids])
 
 
 def _released(clip: FrozenCLIP, classes: ClassNames, c: Mapping[str, Any]) -> SEP:

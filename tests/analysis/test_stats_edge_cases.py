@@ -484,6 +484,16 @@ def test_replicability_counts_none_as_no_evidence():
     assert better.reasons == ("b: one seed: no test on this dataset",) and worse.k_hat == 0
 
 
+@pytest.mark.parametrize("number", [1023, 1024, 1100, 5000])
+def test_many_images_on_which_two_models_disagree(number):
+    """Two to the power of their number is no float."""
+    one = np.arange(number) % 2
+    found = check(stats.mcnemar_exact(one, 1 - one))
+    assert found.p == pytest.approx(1.0) and found.smallest_p < 1e-300
+    lopsided = check(stats.mcnemar_exact(np.ones(number, int), np.zeros(number, int)))
+    assert lopsided.p < 1e-300 and lopsided.difference == 1.0
+
+
 def test_images():
     one, two = np.array([1, 1, 1, 0, 0, 1]), np.array([1, 1, 0, 0, 0, 0])
     found = check(stats.mcnemar_exact(one, two))

@@ -440,7 +440,7 @@ def test_a_closed_set_of_other_classes_is_refused(tmp_path):
     "name",
     [
         "CoOp", "CoCoOp", "IVLP", "PromptSRC", "PromptKD", "SEP", "ClipAdapter", "TaskRes",
-        "LinearProbe",
+        "LinearProbe", "CoPrompt", "TPT",
     ],
 )  # fmt: skip
 def test_everything_that_a_published_method_trains_has_a_name(name):

@@ -29,6 +29,7 @@ METHODS = (
     "tda",
     "tpt",
     "dept",
+    "coprompt",
     "kgcoop",
     "maple",
     "prograd",
@@ -164,6 +165,11 @@ PUBLISHED = {
         "TPT.test_views": 63, "TPT.selection": 0.1, "TPT.steps": 1, "TPT.lr": 0.005,
         "TPT.ctx_init": "a photo of a",
     },
+    "coprompt_base_to_new": {
+        EPOCHS: 8, BATCH: 4, "SGD.lr": 0.0035, "CoPrompt.num_ctx": 2, "CoPrompt.weight": 8.0,
+    },
+    "coprompt_base_to_new_food101": {EPOCHS: 5, "CoPrompt.weight": 0.5, "CoPrompt.depth": 9},
+    "coprompt_cross_dataset": {EPOCHS: 8, "CoPrompt.num_ctx": 4, "CoPrompt.depth": 12},
     "dept_base_to_new": {
         EPOCHS: 10, BATCH: 4, "SGD.lr": 0.0035, "DePT.weight": 0.7, "DePT.lr_factor": 6.5,
         "CoOp.num_ctx": 16, "CoOp.ctx_init": "",

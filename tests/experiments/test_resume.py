@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ import core.train.resume
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config import config_from_text
 from core.interfaces import Method
+from core.store.code import read_code
 from core.store.epochs import read_epochs
 from core.store.names import TRAINING_NAME
 from core.store.record import write_record
 from core.train.resume import TrainingCheckpoints, TrainingState
+from experiments.run.code import code_of
 from experiments.run.run import run
 from tests.helpers.mosaic_presets import on_mosaic, preset_names
 from tests.helpers.preset_runs import few_test_images
@@ -133,6 +136,19 @@ def test_nothing_is_trained_twice(small_mosaic, tmp_path, monkeypatch):
     run_in(tmp_path, config, small_mosaic)
     assert trained == ["begin", 5, 6]
     assert [line["epoch"] for line in read_epochs(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_training_does_not_go_on_with_other_code(small_mosaic, tmp_path, monkeypatch, caplog):
+    config = coop("experiment.checkpoint_every = 2")
+    killed(tmp_path, config, small_mosaic, 4)
+    edited = replace(code_of(config), classes={"methods.coop:CoOp": "0" * 16})
+    monkeypatch.setattr("experiments.run.run.code_of", lambda config: edited)
+    trained = []
+    monkeypatch.setattr(Method, "end_epoch", lambda self, epoch: trained.append(epoch))
+    with caplog.at_level(logging.WARNING):
+        record = run_in(tmp_path, config, small_mosaic)
+    assert trained == [1, 2, 3, 4, 5, 6] and "of a run with another code" in caplog.text
+    assert record.code == edited.classes == read_code(tmp_path).classes
 
 
 def test_without_the_setting_nothing_is_kept(small_mosaic, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import experiments.run.registered  # noqa: F401  (fills the registry)
+import experiments.cli.registered  # noqa: F401  (fills the registry)
 from core.config import Config, Reference, format_value, lookup, registered_classes
 from core.store.names import BEST_NAME
 from experiments.configs import SHIPPED, read_config_file
@@ -67,7 +67,14 @@ BUDGET = {
     "experiment.batch_size": 32,
     "experiment.num_views": 0,
 }
-PARTICULAR: Mapping[str, Mapping[str, Any]] = {"PromptSRC": {"PromptSRC.average_mean": 11.0}}
+PARTICULAR: Mapping[str, Mapping[str, Any]] = {
+    "PromptSRC": {"PromptSRC.average_mean": 11.0},
+    "ProGrad": {"ProGrad.num_ctx": 4},
+    "DePT": {"CoOp.ctx_init": "a photo of a", "CoOp.num_ctx": 4},
+}
+"""The average of PromptSRC around epoch 11 of 15, as published around 15 of 20; contexts of 16
+vectors do not fit the embedded model's 32 tokens.
+"""
 PRESETS = {"TPT": "tpt_mosaic"}
 """Presets that are not named after their method."""
 
@@ -110,7 +117,7 @@ class Row:
             path.write_text("".join(f"include '{name}.gin'\n" for name in self.includes))
             given = read_config_file(path)
         method = str(given.bindings["experiment.method"]).removeprefix("@")
-        own = dict(PARTICULAR.get(method, {}))
+        own = {**PARTICULAR.get(method, {}), **PARTICULAR.get(self.refiner, {})}
         if lookup(method).cls.views_per_image > 1:
             own["experiment.num_views"] = 1
         bound = {**BUDGET, **own, "experiment.dataset": TUNED_ON[0]}

@@ -58,6 +58,7 @@ STEPS = 3  # an epoch: 4 shots of 3 classes in batches of 4
 LIMITS = {"core/train/fit.py": 1, "core/finite.py": 1}
 MORE = {
     "PromptKD": {"methods/promptkd.py": 2 * STEPS},
+    "ProGrad": {"methods/prograd.py": 2},  # two metrics, read once an epoch
 }
 
 
