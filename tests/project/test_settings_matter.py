@@ -35,6 +35,7 @@ HOSTS = {
     "TPT": ("TPT", "TPT.ctx_init = ''\nTPT.test_views = 7\nTPT.selection = 0.4", NONE),
     "DePT": ("CoOp", "", "experiment.refiner = @DePT"),
     "ClipAdapter": ("ClipAdapter", "", NONE),
+    "ClipLoRA": ("ClipLoRA", "experiment.optimizer = @AdamW\nAdamW.lr = 0.01", NONE),
     "TipAdapter": ("TipAdapter", "", NONE),
     "TipAdapterF": ("TipAdapterF", "", NONE),
     "TaskRes": ("TaskRes", "", NONE),
@@ -87,6 +88,7 @@ CHANGED = {
     "prompt_template": "'X X X X X {}.'", "strength": "0.5", "projection_scope": "'vector'",
     "class_prompt_length": "2", "injection_block": "2", "injection_weight": "0.5",
     "meta_hidden": "5", "meta_activation": "'relu'",
+    "rank": "3", "dropout": "0.5", "scaling": "'rank'", "encoder": "'image'", "matrices": "('q',)",
 }  # fmt: skip
 """Another value of each parameter, by its name."""
 
@@ -263,6 +265,8 @@ DEAD = [
     ("MaPLe", "MaPLe.depth = 2", "MaPLe.coupling_init = 'independent'"),
     ("MaPLe", "MaPLe.coupling = 'shared'", "MaPLe.coupling_init = 'independent'"),
     ("MaPLe", "MaPLe.ctx_init = 'a photo of a'", "MaPLe.ctx_init = 'a_photo  of a '"),
+    ("ClipLoRA", "ClipLoRA.rank = 1", "ClipLoRA.scaling = 'rank'"),
+    ("ClipLoRA", "ClipLoRA.matrices = ('q', 'v')", "ClipLoRA.matrices = ('v', 'q')"),
     ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.temperature = 2.0"),
     ("ProGrad", "ProGrad.ctx_init = 'a photo of'", "ProGrad.num_ctx = 3"),
     ("ProGrad", "ProGrad.ctx_init = ''", "ProGrad.num_ctx = 4"),
