@@ -12,7 +12,7 @@ ROOT = "experiment"
 SOURCE = "mosaic/vehicles"
 SHIFT_SOURCE = "mosaic/shapes"
 TARGETS = {
-    "cross_dataset": (SOURCE, ("mosaic/critters",)),
+    "cross_dataset": (SOURCE, ("mosaic/land",)),  # short names: contexts may be long
     "domain_generalization": (SHIFT_SOURCE, ("mosaic/shapes-sketch",)),
 }
 # What every configuration of the folder includes: no runs by themselves.
