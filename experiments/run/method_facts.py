@@ -13,7 +13,8 @@ import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import sized_clip
-from core.clip.frozen import POOLED, FrozenCLIP
+from core.clip.frozen import FrozenCLIP
+from core.clip.image_towers import POOLED
 from core.config import Config, RegisteredClass, build, config_from_text, registered_classes
 from core.interfaces import Method
 from core.seeding import Seeds
