@@ -36,9 +36,13 @@ def top_of(path: Path) -> Path:
 
 
 def source_files(path: Path) -> list[Path]:
-    """The files of a plug-in and those beside it that they import, in order."""
-    pending = members(path)
-    folders = (path if path.is_dir() else path.parent, top_of(path).parent)
+    """The files of a plug-in, those beside it that they import, and the ``__init__.py`` of the
+    packages that it is in, in order.
+    """
+    top = top_of(path)
+    packages = (place / PACKAGE_FILE for place in path.parents if place.is_relative_to(top))
+    pending = [*members(path), *(file for file in packages if file.is_file())]
+    folders = (path if path.is_dir() else path.parent, top.parent)
     files = set(pending)
     while pending:
         new = {file for file in _imported(pending.pop(), folders) if file not in files}

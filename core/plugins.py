@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from hashlib import sha256 as _sha256
 from importlib.machinery import ModuleSpec
@@ -21,6 +21,7 @@ from typing import Any
 from core.config import forget_class, registered_classes
 from core.data.catalog import forget_dataset, registered_datasets
 from core.plugin_sources import PACKAGE_FILE, members, source_files, sources_sha256, top_of
+from core.program import PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,8 @@ def _load(name: str, folder: Path) -> Plugin:
         return known
     with _all_or_nothing(path):
         try:
-            _import_plugin(path, module)
+            with redirect_stdout(sys.stderr):  # what it prints is no part of an answer
+                _import_plugin(path, module)
         except (Exception, SystemExit) as error:
             raise ValueError(_where(name, path, error)) from error
         files = set(source_files(path))
@@ -115,6 +117,8 @@ def locate_plugin(name: str, folder: Path) -> tuple[Path, str]:
 
     Raises ValueError where there is neither.
     """
+    if not name.strip():
+        raise ValueError("a plug-in must have a name: give a .py file, a folder or a module")
     path = folder / Path(name).expanduser()
     exists = is_plugin = False
     with suppress(OSError, ValueError):  # a name that no file can have
@@ -125,7 +129,7 @@ def locate_plugin(name: str, folder: Path) -> tuple[Path, str]:
         return (found.parent if found.name == PACKAGE_FILE else found), ""
     if exists:
         raise ValueError(f"the plug-in {name} is neither a .py file nor a folder")
-    if all(part.isidentifier() for part in name.split(".")) and not name.endswith(".py"):
+    if _is_module_name(name):
         _make_importable(folder)
         if (origin := _module_path(name)) is not None:
             return origin, name
@@ -135,12 +139,24 @@ def locate_plugin(name: str, folder: Path) -> tuple[Path, str]:
     )
 
 
+def _is_module_name(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split(".")) and not name.endswith(".py")
+
+
 def _module_path(name: str) -> Path | None:
-    """The file of a module, or the folder of a package; None where there is none."""
+    """The file of a module, or the folder of a package; None where there is none.
+
+    Raises ValueError where a package that it is in cannot be imported.
+    """
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
+    except ValueError:
         return None
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else ""
+        if missing and f"{name}.".startswith(f"{missing}."):
+            return None
+        raise ValueError(_where(name, Path.cwd(), error)) from error
     if spec is None:
         return None
     if spec.submodule_search_locations:
@@ -279,4 +295,12 @@ def _where(name: str, path: Path, error: BaseException) -> str:
         if Path(frame.filename).is_relative_to(home)
     ]
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    return ": ".join([place, *lines[-1:], f"{kind}{error}"])
+    return ": ".join([place, *lines[-1:], f"{kind}{error}{_other_name(error)}"])
+
+
+def _other_name(error: BaseException) -> str:
+    """The name under which a module of the project is installed, where the short one was used."""
+    name = error.name if isinstance(error, ModuleNotFoundError) and PREFIX else None
+    if not name or _module_path(PREFIX + name.partition(".")[0]) is None:
+        return ""
+    return f"; it is installed as {PREFIX}{name}"

@@ -247,10 +247,10 @@ def read_file(
     another file in between. The plug-ins of a file are loaded before its includes are looked up.
     """
     file = path if isinstance(path, PresetPath) else _find(str(path), Path(), "", library)
-    return list(_Reader(library, load_plugins).includes_first(file, chain=()))
+    return list(_FileReader(library, load_plugins).includes_first(file, chain=()))
 
 
-class _Reader:
+class _FileReader:
     """Reads one file and what it includes, each once; plug-ins add to the library on the way."""
 
     def __init__(self, library: ConfigLibrary | None, load_plugins: LoadPlugins | None) -> None:

@@ -5,6 +5,7 @@ names it (``--plugin``), or has run the very same sources here before, which the
 their hash.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from core.config import Config
 from core.plugin_sources import sources_sha256
-from core.plugins import Plugin, load_plugins, loaded_plugins, locate_plugin, used_plugins
+from core.plugins import Plugin, load_plugins, loaded_plugins, used_plugins
 from core.store.record import read_record
 from experiments.run.outside_files import config_mark
 from experiments.run.unchanged import check_unchanged
@@ -29,24 +30,27 @@ def _plugins_of(config: Config) -> tuple[Plugin, ...]:
 
 
 def used_plugins_of(config: Config) -> dict[str, dict[str, str]]:
-    """The hashes of the plug-ins that a run uses, by name, as part of a record's environment;
+    """The hashes of the plug-ins that a run uses, by path, as part of a record's environment;
     nothing where it uses none.
     """
     used = _plugins_of(config)
-    return {PLUGINS: {plugin.name: plugin.sha256 for plugin in used}} if used else {}
+    return {PLUGINS: {str(plugin.path): plugin.sha256 for plugin in used}} if used else {}
 
 
 def remember(config: Config, cache_dir: Path) -> None:
     """Note that a configuration, and the sources of its plug-ins, are run here."""
-    marks = [_mark(plugin.sha256, cache_dir) for plugin in _plugins_of(config)]
+    marks = [_mark(str(p.path), p.sha256, cache_dir) for p in _plugins_of(config)]
     for mark in (config_mark(config.text(), cache_dir), *marks):
         with suppress(OSError):  # it is asked for later
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
 
 
-def _mark(sha256: str, cache_dir: Path) -> Path:
-    return cache_dir / "plugins" / sha256
+def _mark(path: str, sha256: str, cache_dir: Path) -> Path:
+    """The file that notes that these sources were run here, from this place: what a received study
+    brings along lies elsewhere.
+    """
+    return cache_dir / "plugins" / hashlib.sha256(f"{path}\n{sha256}".encode()).hexdigest()
 
 
 def load_stored_plugins(
@@ -67,10 +71,10 @@ def _load_stored(run_dir: Path, cache_dir: Path) -> Iterator[str]:
         loaded = loaded_plugins()
         if any(plugin.sha256 == sha256 for plugin in loaded):
             continue
-        named = [plugin for plugin in loaded if _last(plugin.name) == _last(name)]
+        named = [plugin for plugin in loaded if plugin.path.stem == Path(name).stem]
         if named:
             yield f"the plug-in {name} (hash {sha256}, now {named[0].sha256})"
-        elif not _mark(sha256, cache_dir).exists():
+        elif not _mark(name, sha256, cache_dir).exists():
             raise ValueError(
                 f"{run_dir} was made with the plug-in {name}, which is code and was not run here; "
                 f"if you trust it, give --plugin {name}"
@@ -85,24 +89,19 @@ def _load_stored(run_dir: Path, cache_dir: Path) -> Iterator[str]:
 
 
 def stored_plugins(run_dir: Path) -> Mapping[str, str]:
-    """The hashes of the plug-ins that the record of a run names; none without a record."""
+    """The hashes of the plug-ins that the record of a run names, by path; none without a record."""
     record = read_record(run_dir)
     found = {} if record is None else record.environment.get(PLUGINS, {})
     if not isinstance(found, Mapping) or not all(
         isinstance(text, str) for pair in found.items() for text in pair
     ):
-        raise ValueError(f"{run_dir}: the plug-ins of its record must be hashes by name")
+        raise ValueError(f"{run_dir}: the plug-ins of its record must be hashes by path")
     return found
 
 
-def _last(name: str) -> str:
-    """The last part of a path or of a module's name."""
-    return Path(name).name.removesuffix(".py").rpartition(".")[2]
-
-
-def _hash_of(name: str) -> str:
+def _hash_of(path: str) -> str:
     """The hash of a plug-in as it is now, "" where it cannot be read. Nothing is executed."""
     try:
-        return sources_sha256(locate_plugin(name, Path.cwd())[0])
+        return sources_sha256(Path(path))
     except (OSError, SyntaxError, ValueError):
         return ""

@@ -155,7 +155,7 @@ def test_half_a_plugin_is_none():
     "name", ["nowhere.py", "no/such/folder", "no_such_module", "", "a b", "x\0"]
 )
 def test_what_is_not_there_is_named(name):
-    with pytest.raises(ValueError, match=r"there is no plug-in|registers nothing"):
+    with pytest.raises(ValueError, match=r"there is no plug-in|must have a name|registers nothing"):
         load_plugins([name])
 
 
@@ -163,6 +163,31 @@ def test_another_kind_of_file_is_refused(tmp_path):
     Path("data.txt").write_text("x")
     with pytest.raises(ValueError, match=r"neither a \.py file nor a folder"):
         load_plugins(["data.txt"])
+
+
+def test_the_packages_around_a_file_are_part_of_its_hash():
+    path = plugin_file("outer/inner/mine.py")
+    for folder in ("outer", "outer/inner"):
+        Path(folder, "__init__.py").write_text("")
+    before = sources_sha256(path.absolute())
+    Path("outer/__init__.py").write_text("VALUE = 1\n")
+    assert sources_sha256(path.absolute()) != before
+    assert load_plugins([str(path)])[0].classes == ("OwnNoCache",)
+    assert lookup("OwnNoCache").cls.__module__ == "outer.inner.mine"
+
+
+def test_what_a_plugin_prints_is_no_part_of_an_answer(capsys):
+    plugin_file(more="print('hello')")
+    load_plugins(["mine.py"])
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err == "hello\n"
+
+
+def test_a_module_in_a_package_that_cannot_be_imported_is_one_line():
+    plugin_file("broken/mine.py")
+    Path("broken/__init__.py").write_text("1 / 0\n")
+    with pytest.raises(ValueError, match=r"broken/__init__\.py:1: ZeroDivisionError"):
+        load_plugins(["broken.mine"])
 
 
 def test_an_edited_plugin_is_not_mixed_with_what_is_loaded():

@@ -1,15 +1,18 @@
 """Plug-ins on the command line, in configurations, in workers, and where a stored run needs one."""
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 
 import main as command_line
-from core.plugins import load_plugins
-from core.store.record import read_records
+from core.plugins import load_plugins, loaded_plugins
+from core.store.record import read_record, read_records, write_record
 from experiments.configs import config_path, config_rows, read_config_file
 from experiments.run.standalone import read_run_config
+from experiments.run.stored_plugins import load_stored_plugins
 from tests.helpers.plugin_folders import forgotten_plugins, write_plugin
 
 SQUARES = ("--set", "experiment.dataset=my_paper/squares")
@@ -163,6 +166,29 @@ def test_an_edited_plugin_is_not_the_one_of_the_record(call, trained, home):
     assert code == 2 and "since this was made there changed: the plug-in" in err
     code, _, err = call("evaluate", trained, "--plugin", "my_paper", "--allow-changed")
     assert code == 0 and "changed since the run: the plug-in" in err
+
+
+def test_nothing_that_a_received_record_names_is_executed(trained, home, tmp_path):
+    """Not even where sources of the same content were run here, from their own place."""
+    record = read_record(trained)
+    (sha256,) = record.environment["plugins"].values()
+    copy = tmp_path / "received" / "my_paper"
+    shutil.copytree(home, copy)
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    (evil / "__init__.py").write_text("raise SystemExit('executed')\n")
+    for name in (str(copy), "evil", "evil.method", "../received/my_paper", str(evil)):
+        changed = replace(record, environment={"plugins": {name: sha256}})
+        write_record(trained, changed)
+        with forgotten_plugins(), pytest.raises(ValueError, match="was not run here"):
+            load_stored_plugins(trained, tmp_path / "runs" / "cache")
+    write_record(trained, replace(record, environment={"plugins": ["my_paper"]}))
+    with pytest.raises(ValueError, match="must be hashes by path"):
+        load_stored_plugins(trained, tmp_path / "runs" / "cache")
+    write_record(trained, record)
+    with forgotten_plugins():
+        assert load_stored_plugins(trained, tmp_path / "runs" / "cache") == ()
+        assert [plugin.path for plugin in loaded_plugins()] == [home]
 
 
 def test_a_file_of_a_stored_study_does_not_load_what_it_names(call, trained, home, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import core.plugins
+import experiments.cli.registered  # noqa: F401  (fills the registry, which is then left alone)
 from core.config import isolated_registry
 from core.data import catalog
 

@@ -15,6 +15,7 @@ from core.config import config_from_text, isolated_registry, lookup
 from core.seeding import Seeds
 from core.types import ClassNames
 from experiments.configs import SHIPPED, config_path, read_config_file
+from experiments.run.standalone import read_run_config
 from tests.helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -33,10 +34,15 @@ def test_the_method_of_the_readme_works_as_it_stands() -> None:
         assert float((pulled[0] * pulled[1]).sum()) > float((plain[0] * plain[1]).sum())
         with pytest.raises(ValueError, match=r"PulledCoOp\.pull"):
             config_from_text("PulledCoOp.pull = 1.2\n")
+        runs = [
+            read_run_config(config_path("mosaic"), ["experiment.method=@PulledCoOp", pull]).config
+            for pull in ("PulledCoOp.pull=0.2", "PulledCoOp.pull=0.3")
+        ]
+        assert len({run.identity("experiment") for run in runs}) == 2
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    used = set(re.findall(r"python main\.py (\w+)", README))
+    used = set(re.findall(r"python main\.py ([\w-]*\w)", README))
     known = {c.name or c.callback.__name__ for c in main.app.registered_commands}
     known |= {group.name for group in main.app.registered_groups}
     assert used and used <= known
@@ -55,8 +61,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def test_files_and_folders_that_a_page_names_exist(page: Path) -> None:
     """Links to pages, and paths in code; capitals stand for a name that the reader gives."""
     text = page.read_text()
-    for path in re.findall(r"\]\((docs/[^)]+)\)", text):
+    for link in re.findall(r"\]\((docs/[^)]+)\)", text):
+        path, _, section = link.partition("#")
         assert (ROOT / path).is_file(), path
+        headings = (
+            re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE) if section else []
+        )
+        anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+        assert not section or section in anchors, link
     rooms = "core|methods|refiners|experiments|analysis|tests|docs"
     for path in re.findall(rf"`((?:{rooms})/[\w/]*(?:\.\w+)?)`", text):
         if not re.search(r"[A-Z]{2}", Path(path).stem) and "text_adapter" not in path:
