@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.clip.deep_prompts import PromptDtype
 from core.clip.frozen import FrozenCLIP
-from core.clip.templates import CLIP_TEMPLATES_60, checked_templates
-from core.config import NonNegativeFloat, PositiveInt, Probability, PromptTemplate, register
+from core.clip.templates import Templates, templates_of
+from core.config import NonNegativeFloat, PositiveInt, Probability, register
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
 from core.types import Batch, ClassNames, Forward, ImageFeatures
@@ -34,10 +34,9 @@ class CoPrompt(MaPLe):
     no draw. Its mean squared error is the same distance times 2 / D.
 
     Differences: the sentences of the release are descriptions of each class by GPT-3; here they are
-    ``templates``: "dataset" is the dataset's own, "clip60" PromptSRC's list, or strings with one
-    ``{}``. Its views are resized and changed by RandAugment without a crop; here they are those of
-    training (``experiment.augmentation``), equal where nothing is augmented. A batch that was made
-    without further views has its own in their place.
+    ``templates``, as in ZeroShot. Its views are resized and changed by RandAugment without a crop;
+    here they are those of training (``experiment.augmentation``). A batch that was made without
+    further views has its own in their place.
 
     Source: Roy and Etemad, Consistency-guided Prompt Learning for Vision-Language Models, ICLR
     2024, arXiv 2306.01195.
@@ -61,7 +60,7 @@ class CoPrompt(MaPLe):
         image_mix: Probability = 0.1,
         text_mix: Probability = 0.2,
         weight: NonNegativeFloat = 8.0,
-        templates: Literal["dataset", "clip60"] | tuple[PromptTemplate, ...] = "dataset",
+        templates: Templates = (),
     ) -> None:
         super().__init__(
             clip,
@@ -78,25 +77,22 @@ class CoPrompt(MaPLe):
             for tower, mix in (("image", image_mix), ("text", text_mix))
         )
         self.weight = weight
-        self.templates = _chosen(templates)
+        self.templates = templates_of(templates)
         self.register_buffer("sentences_CD", None, persistent=False)
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         """Words in one spelling; without consistency there are no sentences."""
-        simple = {
-            **parameters,
-            "ctx_init": " ".join(parameters["ctx_init"].replace("_", " ").split()),
-        }
-        if simple["weight"] == 0:
-            simple["templates"] = "dataset"
+        words = " ".join(parameters["ctx_init"].replace("_", " ").split())
+        used = templates_of(parameters["templates"]) if parameters["weight"] else ()
+        simple = {**parameters, "ctx_init": words, "templates": used}
         if simple["image_mix"] == simple["text_mix"] == 0:
             simple["reduction"] = 4
         return simple
 
     @classmethod
     def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-        return bool(parameters["weight"] and parameters["templates"] in ("dataset", ()))
+        return bool(parameters["weight"] and not parameters["templates"])
 
     def set_classes(self, classes: ClassNames) -> None:
         super().set_classes(classes)
@@ -180,10 +176,3 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner: Tensor = self.up(self.down(x).relu()).relu()
         return self.mix * inner + (1 - self.mix) * x
-
-
-def _chosen(templates: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The templates by name or as given; empty means the dataset's own."""
-    if isinstance(templates, str):
-        return CLIP_TEMPLATES_60 if templates == "clip60" else ()
-    return checked_templates(templates)

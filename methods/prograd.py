@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
-from core.clip.prompts import ClassPosition, initial_context
+from core.clip.prompts import DEFAULT_NUM_CTX, ClassPosition, initial_context
 from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, register
 from core.interfaces import Criterion, Gradients, LossTerm
 from core.seeding import Seeds
@@ -38,11 +38,12 @@ class ProGrad(CoOp):
     template (``experiment.template`` replaces it).
 
     ``ctx_init`` None takes the words before the name in the dataset's template, "" is N(0, 0.02
-    squared). As released, the last vectors start from the first tokens of the words, as many as
-    there are words, and those before them at zero; fewer vectors than words are an error. A comma
-    is a token, but no word: with "a type of pet, a photo of a" the last "a" stays as a fixed token.
-    The release ignores class-specific contexts if there are words, and fails for names in the
-    middle; here both work. Its projection is part of a modified Dassl.
+    squared). ``num_ctx`` None is one vector for each word; the released scripts have 16. As
+    released, the last vectors start from the first tokens of the words, as many as there are words,
+    and those before them at zero; fewer vectors than words are an error. A comma is a token, but no
+    word: with "a type of pet, a photo of a" the last "a" stays as a fixed token. The release
+    ignores class-specific contexts if there are words, and fails for names in the middle; here both
+    work. Its projection is part of a modified Dassl.
 
     Source: Zhu et al., Prompt-aligned Gradient for Prompt Tuning, ICCV 2023, arXiv 2205.14865.
     """
@@ -53,7 +54,7 @@ class ProGrad(CoOp):
         classes: ClassNames,
         seeds: Seeds,
         *,
-        num_ctx: PositiveInt = 16,
+        num_ctx: PositiveInt | None = None,
         ctx_init: str | None = None,
         class_position: ClassPosition = "end",
         class_specific: bool = False,
@@ -61,18 +62,18 @@ class ProGrad(CoOp):
         temperature: PositiveFloat = 1.0,
         projection_scope: ProjectionScope = "tensor",
     ) -> None:
+        words = _words(ctx_init, classes)
         super().__init__(
             clip,
             classes,
             seeds,
-            num_ctx=num_ctx,
+            num_ctx=num_ctx or len(words) or DEFAULT_NUM_CTX,
             ctx_init="",
             class_position=class_position,
             class_specific=class_specific,
         )
         self.strength, self.temperature = strength, temperature
         self.projection_scope: ProjectionScope = projection_scope
-        words = _words(ctx_init, classes)
         if words:
             self._start_from(words, seeds)
         self.register_buffer("fixed_CD", hand_made_texts(clip, classes), persistent=False)
@@ -80,10 +81,15 @@ class ProGrad(CoOp):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Words in one spelling; half of one vector is none; nothing is projected at strength 0."""
+        """Words in one spelling, their number left out; half of one vector is none; nothing is
+        projected at strength 0.
+        """
         simple = dict(parameters)
         if simple["ctx_init"] is not None:
-            simple["ctx_init"] = " ".join(_split(simple["ctx_init"]))
+            words = _split(simple["ctx_init"])
+            simple["ctx_init"] = " ".join(words)
+            if simple["num_ctx"] == (len(words) or DEFAULT_NUM_CTX):
+                simple["num_ctx"] = None
         if simple["num_ctx"] == 1 and simple["class_position"] == "middle":
             simple["class_position"] = "front"
         if simple["strength"] == 0:

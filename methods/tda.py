@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
-from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, PromptTemplate, register
+from core.clip.templates import Templates
+from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, register
 from core.interfaces import Score
 from core.seeding import Seeds
 from core.types import Batch, ClassNames, Forward
@@ -70,7 +71,7 @@ class TDA(ZeroShot):
         classes: ClassNames,
         seeds: Seeds,
         *,
-        templates: tuple[PromptTemplate, ...] = (),
+        templates: Templates = (),
         positive: bool = True,
         positive_capacity: PositiveInt = 3,
         positive_alpha: NonNegativeFloat = 2.0,
@@ -97,7 +98,7 @@ class TDA(ZeroShot):
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         """A cache of weight 0 is none; settings of a cache that is off do not matter."""
-        simple = dict(parameters)
+        simple = super().simplify(parameters)
         for name, off in (("positive", POSITIVE_OFF), ("negative", NEGATIVE_OFF)):
             if not simple[name] or simple[f"{name}_alpha"] == 0:
                 simple |= {name: False, **off}

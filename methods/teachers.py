@@ -266,7 +266,9 @@ def _check_same_images(student: FrozenCLIP, teacher: FrozenCLIP) -> None:
     """Raise ValueError unless the same batch of pixels is valid for both."""
 
     def seen(clip: FrozenCLIP) -> tuple[Any, ...]:
-        return clip.spec.image_size, clip.spec.image_mean, clip.spec.image_std
+        spec = clip.spec
+        squash = ("squashed",) if spec.squash else ()
+        return spec.image_size, spec.image_mean, spec.image_std, *squash
 
     if seen(student) != seen(teacher):
         raise ValueError(

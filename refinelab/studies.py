@@ -30,10 +30,9 @@ from experiments.run.run import fingerprints
 from experiments.search.status import search_status
 from experiments.study.driver import StudyOutcome, run_study
 from experiments.study.dry_run import unfinished_configs
-from experiments.study.mirror import NullTracker
 from experiments.study.planner import Plan, plan
 from experiments.study.progress import NoProgress
-from experiments.study.tracking import MlflowTracker
+from experiments.study.trackers import make_tracker, mirrors_named
 from experiments.workers.local import make_executor
 from refinelab.runs import LoadedRun, load_run, runtime_of
 
@@ -91,17 +90,19 @@ class Study:
         *,
         jobs: int = 0,
         on_progress: OnProgress | None = None,
-        track: bool = False,
+        track: bool | str = False,
         retry_failed: bool = False,
     ) -> StudyOutcome:
         """Run what is left. ``jobs`` worker processes, or 0 for this one; ``track`` mirrors the
-        runs in MLflow.
+        runs in MLflow, or where it says: "mlflow", "wandb" or "both".
 
-        Raises ValueError for data that cannot be read, and for a study that was opened by its
-        folder.
+        Raises ValueError for data that cannot be read, for a study that was opened by its folder,
+        and for a mirror that does not exist or is not installed.
         """
         if self.plan is None:
             raise ValueError(f"{self.folder} was opened to be read: open its configuration to run")
+        mirrors = track if isinstance(track, str) else "mlflow" if track else "none"
+        mirrors_named(mirrors)
         runtime = runtime_of(**self._places)
         found = preflight(unfinished_configs(self.plan, self.folder), runtime)
         require_readable(found.decode(runtime), runtime)
@@ -110,7 +111,7 @@ class Study:
             self.folder,
             make_executor(jobs, self.folder),
             runtime=runtime,
-            tracker=MlflowTracker(self.folder) if track else NullTracker(),
+            tracker=make_tracker(self.folder, mirrors),
             progress=None if on_progress is None else CountedProgress(on_progress),
             retry_failed=retry_failed,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.read.cells import CellResult
-from core.store.code import RunCode, differences, names_of, read_code
+from core.store.code import RunCode, class_names, differences, names_of, read_code
 
 DIGITS = 12
 
@@ -79,8 +79,8 @@ def _reason(
 ) -> str:
     assert cell.record is not None
     changed = [key for key, text in cell.record.code.items() if used[key] != text]
-    classes = ", ".join(key.partition(":")[2] for key in changed)
-    where = names_of(_differences(study_dir, cell, peers)) or f"the code of {classes}"
+    where = names_of(_differences(study_dir, cell, peers))
+    where = where or f"the code of {class_names(changed)}"
     return (
         f"made by other code than most runs ({where}); run the grid again, which repeats the runs "
         "of older code, or report with --allow-mixed"
@@ -90,15 +90,25 @@ def _reason(
 def _differences(
     study_dir: Path, cell: CellResult, peers: Sequence[CellResult]
 ) -> list[tuple[str, str]]:
-    """The definitions that differ between a cell and one that plugs in the same classes."""
-    assert cell.record is not None
+    """The definitions that differ between a cell and one that plugs in the same classes, or else
+    those that differ among what it has in common with any.
+    """
     own = _code(study_dir, cell)
-    for peer in peers:
-        assert peer.record is not None
-        if own is not None and peer.record.code.keys() == cell.record.code.keys():
-            other = _code(study_dir, peer)
-            return differences(other.files, own.files) if other is not None else []
-    return []
+    if own is None or not peers:
+        return []
+    same = [peer for peer in peers if _classes(peer) == _classes(cell)]
+    other = _code(study_dir, (same or peers)[0])
+    if other is None:
+        return []
+    found = differences(other.files, own.files)
+    if same:
+        return found
+    return [(file, name) for file, name in found if name in other.files.get(file, ())
+            and name in own.files.get(file, ())]  # fmt: skip
+
+
+def _classes(cell: CellResult) -> frozenset[str]:
+    return frozenset(cell.record.code if cell.record else ())
 
 
 def _code(study_dir: Path, cell: CellResult) -> RunCode | None:

@@ -12,6 +12,7 @@ from analysis.sections.comparisons import Block, compared
 from analysis.sections.mixed_model import modeled
 from analysis.sections.section import Section, Topic, make_sentence
 from analysis.sections.shared_tests import scored
+from analysis.sections.trainings import training_terms, trainings_of
 from analysis.stats import Rule, ScopeRule, smallest_p
 from analysis.text import (
     TERM_COLUMNS,
@@ -222,6 +223,7 @@ RULE_COLUMNS: Columns[Rule] = (
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
     lines = design_terms(analysis.results, compared(analysis), analysis.options)
+    lines += training_terms(trainings_of(analysis))
     return [
         Section(
             key="design",

@@ -205,6 +205,8 @@ def _attention(run: Inspection) -> Sequence[Section]:
         if any(view.slots for view in run.attention)
         else ""
     )
+    if "adaptation" in run.not_shown:
+        beside += f" The {run.not_shown['adaptation']}."
     drawn = contact_sheet(
         strips,
         name="attention",

@@ -1,7 +1,9 @@
 """A methods paragraph for a paper, made from what the report did, with its citations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+from analysis.read.budgets import VariantTraining
 from analysis.read.results import Results
 from analysis.sections.analysis import Analysis, Options
 from analysis.sections.comparisons import Block, compared
@@ -9,7 +11,10 @@ from analysis.sections.images import compared_images
 from analysis.sections.parts import assumed, has_attribution
 from analysis.sections.profiles import has_profiles
 from analysis.sections.section import Citation, Section, Sentence, Topic, cite, make_sentence
+from analysis.sections.trainings import training_sentences, trainings_of
 from analysis.text import Column, Columns, Kind, Show, counted, label, table
+
+NO_TRAININGS: Mapping[str, VariantTraining] = MappingProxyType({})
 
 
 def methods_sentences(
@@ -21,9 +26,15 @@ def methods_sentences(
     assumed: Sequence[str] = (),
     profiles: bool,
     images: bool,
+    trainings: Mapping[str, VariantTraining] = NO_TRAININGS,
 ) -> tuple[Sentence, ...]:
     """What was measured, how it was compared, and what is not claimed."""
-    sentences = [_said(_design(results)), *_tests(results, blocks, options), _intervals(options)]
+    sentences = [
+        _said(_design(results)),
+        *training_sentences(trainings),
+        *_tests(results, blocks, options),
+        _intervals(options),
+    ]
     if {"base", "new"} <= set(results.metrics):
         sentences.append(
             _said(
@@ -222,6 +233,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         assumed=assumed(analysis),
         profiles=has_profiles(analysis),
         images=compared_images(analysis).one_seed,
+        trainings=trainings_of(analysis),
     )
     works = dict.fromkeys(work for sentence in sentences for work in sentence.citations)
     tables = (table("references", "References", COLUMNS, works),)

@@ -17,6 +17,8 @@ from analysis.text import VERDICT_MARKS, Column, Show, Table
 
 BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
 
+ARXIV = re.compile(r"arXiv[ :]+(\d{4}\.\d{4,5})")
+
 FINDINGS: Mapping[str, str] = {
     **VERDICT_MARKS,
     "flag": "⚑",
@@ -26,11 +28,12 @@ FINDINGS: Mapping[str, str] = {
 
 
 class Citation(NamedTuple):
-    """A work that a sentence cites: its key, its text, and the BibTeX entry."""
+    """A cited work: its key, its text, the BibTeX entry, and its arXiv identifier."""
 
     key: str
     text: str
     bibtex: str
+    eprint: str = ""
 
 
 @functools.cache
@@ -44,8 +47,26 @@ def known_citations() -> Mapping[str, Citation]:
         where = fields.get("journal") or fields["booktitle"]
         authors = fields["author"].replace(" and ", ", ").replace(", others", " et al.")
         text = f"{authors.rstrip('.')}. {fields['title'].rstrip('?.')}. {where}, {fields['year']}."
-        found[match[1]] = Citation(match[1], text, entry.strip() + "\n")
+        eprint = fields.get("eprint", "")
+        found[match[1]] = Citation(match[1], text, entry.strip() + "\n", eprint)
     return found
+
+
+def cite_source(name: str, source: str) -> tuple[Citation, ...]:
+    """The works that the source of a class names by their arXiv identifiers.
+
+    One that references.bib lacks, such as that of a plug-in, is cited by the text of the source.
+    """
+    known = {work.eprint: work for work in known_citations().values() if work.eprint}
+    found = dict.fromkeys(ARXIV.findall(source))
+    return tuple(known.get(eprint) or _unlisted(name, source, eprint) for eprint in found)
+
+
+def _unlisted(name: str, source: str, eprint: str) -> Citation:
+    key = re.sub(r"\W", "", name).lower() + eprint.replace(".", "")
+    title = re.sub(r"[{}\\%#$&~^_]", " ", source)
+    lines = [f"title = {{{{{title}}}}}", f"eprint = {{{eprint}}}", "archiveprefix = {arXiv}"]
+    return Citation(key, source, f"@misc{{{key},\n  " + ",\n  ".join(lines) + "\n}\n", eprint)
 
 
 def cite(key: str) -> Citation:

@@ -4,7 +4,11 @@ Letters: B sequences, Q query rows, K key rows, W tower width, H heads. The weig
 open_clip's modules; these functions only decide which rows go through them.
 """
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,12 +25,44 @@ def project(block: Any, x_BLW: Tensor, rows: str) -> tuple[Tensor, ...]:
     attention = block.attn
     width = attention.embed_dim
     start, stop = {"q": (0, width), "kv": (width, 3 * width), "qkv": (0, 3 * width)}[rows]
+    normed = block.ln_1(x_BLW)
     packed = F.linear(
-        block.ln_1(x_BLW),
-        attention.in_proj_weight[start:stop],
-        attention.in_proj_bias[start:stop],
+        normed, attention.in_proj_weight[start:stop], attention.in_proj_bias[start:stop]
     )
+    packed = with_updates(block, normed, packed, rows)
     return tuple(split_heads(part, attention.num_heads) for part in packed.split(width, dim=-1))
+
+
+class Update(Protocol):
+    """Something that is added to the queries, keys and values of one block."""
+
+    def __call__(self, normed: Tensor, matrix: str) -> Tensor | None:
+        """What is added to "q", "k" or "v" of normed rows (..., W); None for nothing."""
+        ...
+
+
+_UPDATES: ContextVar[Mapping[Any, Update]] = ContextVar("updates", default=MappingProxyType({}))
+
+
+@contextmanager
+def updated(updates: Mapping[Any, Update]) -> Iterator[None]:
+    """A context in which these blocks have an update; the blocks themselves are not changed."""
+    token = _UPDATES.set(updates)
+    try:
+        yield
+    finally:
+        _UPDATES.reset(token)
+
+
+def with_updates(block: Any, normed: Tensor, packed: Tensor, rows: str) -> Tensor:
+    """Queries, keys and values, packed as ``rows`` says, with the block's update if it has one."""
+    update = _UPDATES.get().get(block)
+    if update is None:
+        return packed
+    parts = packed.chunk(len(rows), dim=-1)
+    added = [update(normed, matrix) for matrix in rows]
+    whole = [x if more is None else x + more for x, more in zip(parts, added, strict=True)]
+    return torch.cat(whole, dim=-1)
 
 
 def finish(block: Any, x_BQW: Tensor, attended_BHQE: Tensor) -> Tensor:

@@ -3,10 +3,10 @@ all runs.
 
 Layout: ``root/<key>/<field>/<sha256>.safetensors`` (``core.data.tensor_shards``). A key hashes the
 weights' fingerprint, the dataset's name and content, the transform (with the number of the
-augmented view) and the dtype; ``key.json`` lists them in readable form. Shards appear by rename and
-never change: killing a process at any moment leaves complete shards only, and a damaged one is
-detected, dropped and recomputed. A lock per key keeps processes from computing the same thing
-twice; where locks do not work, the only cost is duplicate work.
+augmented view), the dtype, and the code that computes features; ``key.json`` lists them in readable
+form. Shards appear by rename and never change: killing a process at any moment leaves complete
+shards only, and a damaged one is detected, dropped and recomputed. A lock per key keeps processes
+from computing the same thing twice; where locks do not work, the only cost is duplicate work.
 
 Frozen towers give the same features for every method and every run, hence the cache. The fixed
 augmented views make augmented training cacheable too, and pair all runs by construction. Shapes: B
@@ -82,8 +82,9 @@ class FeatureStore:
     One store belongs to one thread of one process; any number of processes may share ``root``.
     ``clip`` runs on ``device`` and takes pixels of dtype ``precision`` (both are part of the key);
     features are kept and returned as ``dtype``. ``augmentation`` creates the augmented views
-    (default: the published random resized crop and flip). At most ``memory_bytes`` of features stay
-    in memory between calls.
+    (default: the published random resized crop and flip). ``code_of`` gives a hash of the code that
+    computes features under a transform, which is then part of the key. At most ``memory_bytes`` of
+    features stay in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -97,6 +98,7 @@ class FeatureStore:
         device: torch.device | None = None,
         precision: torch.dtype = torch.float32,
         augmentation: Transform | None = None,
+        code_of: Callable[[Transform], str] | None = None,
         num_threads: int | None = None,
         memory_bytes: int = 2**30,
     ) -> None:
@@ -109,6 +111,7 @@ class FeatureStore:
         self._precision = precision
         self._evaluation = EvalTransform(clip.spec)
         self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
+        self._code_of = code_of
         self._num_threads = num_threads
         self._memory_bytes = memory_bytes
         self._tables: OrderedDict[Path, TensorShards] = OrderedDict()
@@ -166,6 +169,8 @@ class FeatureStore:
             "computed": f"{self._device.type} {self._precision}",
             "stored": str(self._dtype),
         }
+        if self._code_of is not None:
+            about["code"] = self._code_of(transform)
         return _Request(dataset=dataset, view=view, transform=transform, about=about)
 
     def _table(self, folder: Path) -> TensorShards:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.clip.blocks import add_to_residual, split_heads
+from core.clip.blocks import add_to_residual, split_heads, with_updates
 from core.clip.hooks import TokenHook
 
 
@@ -115,7 +115,9 @@ def _project(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Queries, keys and values (., H, ., E) of the prefix and of the suffix."""
     attention = block.attn
-    packed = F.linear(block.ln_1(rows_RW), attention.in_proj_weight, attention.in_proj_bias)
+    normed = block.ln_1(rows_RW)
+    packed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+    packed = with_updates(block, normed, packed, "qkv")
     prefix, suffix = (
         tuple(split_heads(third, attention.num_heads) for third in part.chunk(3, dim=-1))
         for part in layout.take_apart(packed)

@@ -96,11 +96,11 @@ def free_chains(statement: ast.stmt) -> set[Chain]:
     are not read. Imports in functions bind nothing here: what they name is read from elsewhere.
     """
     found: set[Chain] = set()
-    _Reader(found).read(statement, frozenset())
+    _NameReader(found).read(statement, frozenset())
     return found
 
 
-class _Reader:
+class _NameReader:
     """Collects free names; ``bound`` are those of the functions around a node."""
 
     def __init__(self, found: set[Chain]) -> None:

@@ -3,13 +3,14 @@
     {"schema_version": 1, "classes": {"module:Class": hash}, "files": {path: {name: hash}},
      "plugins": {module: path}, "digest": ...}
 
-``classes`` is what the record has as ``code``. Paths are relative to the project's own folder; the
-code of a plug-in has absolute paths, and the place of its top-level module is in ``plugins``.
+``classes`` is what the record has as ``code``; "every run" stands for what every run passes
+through. Paths are relative to the project's own folder; the code of a plug-in has absolute paths,
+and the place of its top-level module is in ``plugins``.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from core.store.names import CODE_NAME
 CODE_VERSION = 1
 REMEDY = "repeat the run"
 SHOWN = 3
+
+EVERY_RUN = "every run"
+"""The key of the code that every run passes through; those of classes have a colon."""
 
 Listing = Mapping[str, Mapping[str, str]]
 """Hashes of definitions by file and name."""
@@ -77,6 +81,11 @@ def _flat(listing: Listing) -> Iterator[tuple[tuple[str, str], str]]:
     for path, names in listing.items():
         for name, text in names.items():
             yield (path, name), text
+
+
+def class_names(keys: Iterable[str]) -> str:
+    """Classes as ``RunCode.classes`` names them, without their modules."""
+    return ", ".join(key.rpartition(":")[2] for key in keys)
 
 
 def names_of(

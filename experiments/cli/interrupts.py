@@ -21,7 +21,7 @@ NOTHING_KEPT = "nothing was written"
 # What a command keeps when it is interrupted; every file is written whole or not at all.
 KEPT = {
     "train": "the run's settings and the log of its epochs are kept, its weights are written at "
-    "the end, and training starts again",
+    "the end, and training starts again, or goes on from its last checkpoint",
     "grid": "the finished runs are kept",
     "search": "the finished runs are kept",
     "rerun": "the run's earlier record and files are kept",

@@ -15,7 +15,10 @@ from experiments.cli.method_table import (
 )
 from experiments.cli.options import Json, Plugin
 
-PARTS = ("alignment", "cache", "aggregation", "loss", "teacher", "optimizer", "schedule")
+PARTS = (
+    *("alignment", "cache", "aggregation", "loss", "teacher"),
+    *("optimizer", "schedule", "augmentation"),
+)
 KINDS = {"methods": ("method",), "refiners": ("refiner",), "parts": PARTS}
 TOPICS = (*KINDS, "datasets", "protocols", "configs")
 MATRIX = "matrix"

@@ -44,7 +44,7 @@ def methods_markdown() -> str:
             row["learns"],
             ALL if len(row["protocols"]) == len(PROTOCOLS) else _names(row["protocols"]),
             f"{row['parameters']:,}",
-            NONE if row["cost"] is None else f"{row['cost']:.1f}x",
+            _step(row["cost"], makes_steps=row["makes_steps"]),
             "yes" if row["vectors"] else "no",
         )
         for row in method_rows()
@@ -96,14 +96,24 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def paper(source: str) -> str:
-    """A reference with a link to arXiv, without its title and what follows it."""
-    found = ARXIV.search(source)
-    if found is None:
-        return source.partition(". ")[0].rstrip(".") or NONE
+    """The works of a reference with links to arXiv, without titles and what follows them."""
+    works = [_work(work) for work in source.split("; ") if ARXIV.search(work)]
+    return "; ".join(works) or source.partition(". ")[0].rstrip(".") or NONE
+
+
+def _work(text: str) -> str:
+    found = ARXIV.search(text)
+    assert found is not None
     authors, _, rest = found["before"].partition(", ")
-    venue = rest.rpartition(", ")[2]
-    number = found["number"]
-    return f"{authors}, {venue}, [arXiv {number}](https://arxiv.org/abs/{number})"
+    venue = "after" if authors.lower() == "ours" else rest.rpartition(", ")[2]
+    link = f"[arXiv {found['number']}](https://arxiv.org/abs/{found['number']})"
+    return f"{authors}, {venue} {link}" if venue == "after" else f"{authors}, {venue}, {link}"
+
+
+def _step(cost: float | None, *, makes_steps: bool) -> str:
+    if not makes_steps:
+        return NONE
+    return "not measured" if cost is None else f"{cost:.1f}x"
 
 
 def _names(protocols: Sequence[str]) -> str:

@@ -154,6 +154,15 @@ def _cautions(record: RunRecord) -> list[tuple[str, str]]:
     return rows
 
 
+def _epochs(record: RunRecord) -> list[tuple[str, str]]:
+    """Which epoch is reported, where that is a choice."""
+    if record.selection == "last" or not record.selected_epoch:
+        return []
+    stopped = record.stopped_epoch
+    early = f"; stopped early, after epoch {stopped}" if stopped is not None else ""
+    return [("reported epoch", f"{record.selected_epoch}{early}")]
+
+
 def _rules(record: RunRecord) -> list[tuple[str, str]]:
     """What the protocol allowed this run to see, and what it scored."""
     from experiments.run.protocols import protocol_of
@@ -165,4 +174,5 @@ def _rules(record: RunRecord) -> list[tuple[str, str]]:
         ("templates", protocol.templates),
         ("regime", f"{record.regime}: training sees {protocol.regimes[record.regime]}"),
         ("selection", f"{record.selection}: sees {protocol.selections[record.selection]}"),
+        *_epochs(record),
     ]

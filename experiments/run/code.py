@@ -10,11 +10,12 @@ import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from core.config import Config, config_from_text, lookup, references
 from core.program import PREFIX, SCRIPT
 from core.source.tree import Called, Place, SourceFolder, SourceTree
-from core.store.code import RunCode
+from core.store.code import EVERY_RUN, RunCode
 from core.store.names import CONFIG_NAME
 
 ROOT = "experiment"
@@ -22,7 +23,6 @@ HOME = Path(__file__).resolve().parents[2]
 PACKAGES = frozenset({"core", "methods", "refiners", "experiments"})
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 
-ENGINE = "experiments.run.run:run"
 ENTRY_POINTS = (
     "experiments.run.run:assemble",
     "experiments.run.run:train",
@@ -42,7 +42,7 @@ OUTSIDE = (
     *("core.clip.maker", "core.clip.model_names", "core.clip.torchscript"),
     *("core.clip.transformers_clip", "core.clip.weights", "core.data.benchmarks"),
     *("core.data.catalog", "core.data.dataset_names", "core.mosaic", "core.tensor_files"),
-    *("experiments.run.data_inputs", "experiments.run.dataset_names"),
+    *("experiments.run.code", "experiments.run.data_inputs", "experiments.run.dataset_names"),
     *("experiments.run.experiment", "experiments.run.runtime"),
     *("experiments.run.scorable_data", "experiments.run.unchanged"),
 )
@@ -63,6 +63,16 @@ def code_of(config: Config) -> RunCode:
     return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(_classes(config))))
 
 
+def hash_of(*defined: Any) -> str:
+    """One hash for the code of some classes or functions, as this process runs it."""
+    return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(map(_key, defined)))).hash
+
+
+def _key(defined: Any) -> str:
+    """A class or function as ``RunCode.classes`` names it."""
+    return f"{defined.__module__.removeprefix(PREFIX)}:{defined.__qualname__}"
+
+
 def called_by(tree: SourceTree, keys: Iterable[str]) -> Called:
     """All definitions behind classes and the engine, as ``RunCode.classes`` names them."""
     return tree.called(place for key in keys for place in places_of(tree, key))
@@ -70,7 +80,7 @@ def called_by(tree: SourceTree, keys: Iterable[str]) -> Called:
 
 def places_of(tree: SourceTree, key: str) -> list[Place]:
     """The definition of a class, wherever it was moved in its package; empty where it is gone."""
-    names = ENTRY_POINTS if key == ENGINE else (key,)
+    names = ENTRY_POINTS if key == EVERY_RUN else (key,)
     pairs = [name.partition(":") for name in names]
     found = [tree.find(module, name) or _moved(tree, module, name) for module, _, name in pairs]
     return [place for places in found for place in places]
@@ -120,12 +130,12 @@ def _classes(config: Config) -> Iterator[str]:
     for name in names:
         cls = lookup(name).cls
         if name != ROOT and cls.__module__ != "__main__":
-            yield f"{cls.__module__.removeprefix(PREFIX)}:{cls.__qualname__}"
+            yield _key(cls)
         own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
         for path in lookup(name).ask("input_files", own):
             if path.name == CONFIG_NAME and path.is_file():
                 yield from _classes(config_from_text(path.read_text(), str(path)))
-    yield ENGINE
+    yield EVERY_RUN
 
 
 @functools.cache

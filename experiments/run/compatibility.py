@@ -48,7 +48,10 @@ def compatibility() -> Iterator[Compatibility]:
     clip = load_clip(MOSAIC)
     choices = [choice for entry in registered_classes("refiner") for choice in _choices(entry)]
     for entry in registered_classes("method"):
-        method, batch = ready_to_train(entry.name, clip, num_classes=CLASSES, batch_size=BATCH)
+        cls: Any = entry.cls
+        method, batch = ready_to_train(
+            entry.name, clip, num_classes=CLASSES, batch_size=BATCH, need=cls.provides
+        )
         out = method(batch)
         for refiner, slot, part, parts in choices:
             lines = [f"{refiner}.{slot} = @{part}" for slot, part in parts.items()]

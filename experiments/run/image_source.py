@@ -8,8 +8,10 @@ import torch
 from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.data.pixels import iter_pixels
 from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
 from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
+from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
 from experiments.run.runtime import Runtime
 
@@ -55,10 +57,14 @@ class SameById:
 def _store(
     clip: FrozenCLIP, device: torch.device, cache_dir: Path, augmentation: SameById
 ) -> FeatureStore:
-    """One store of frozen features per process and backbone; features are computed in float32."""
+    """One store of frozen features per process and backbone; features are computed in float32.
+
+    Features of other code are not used: neither of another tower, nor of other transforms.
+    """
     return FeatureStore(
         cache_dir / "features",
         clip,
         device=device,
         augmentation=augmentation.transform,
+        code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

@@ -189,6 +189,8 @@ def _look(built: Assembly, num_images: int, missing: dict[str, str]) -> Looked:
             for name, value in found.items():
                 rows.setdefault(name, []).append(value.float().cpu())
     joined = {name: torch.cat(values) for name, values in rows.items()}
+    if method.adapts_to:
+        missing["adaptation"] = f"predictions here are those before {type(method).__name__} adapts"
     if memory is None:
         missing["memory"] = (
             f"the refiner ({type(refiner).__name__}) has no memory, or nothing was written into it"

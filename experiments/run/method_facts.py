@@ -14,6 +14,7 @@ import torch
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import sized_clip
 from core.clip.frozen import FrozenCLIP
+from core.clip.image_towers import POOLED
 from core.config import Config, RegisteredClass, build, config_from_text, registered_classes
 from core.interfaces import Method
 from core.seeding import Seeds
@@ -25,13 +26,18 @@ from experiments.run.protocols import PROTOCOLS, UnscorableError
 BACKBONE = "ViT-B-16-quickgelu"
 NUM_CLASSES, SHOTS = 100, 16
 PRESET_FOLDER = "methods"
+AT_TEST_TIME = {
+    "image": "from each test image",
+    "stream": "from the stream of test images",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodFacts:
     """One method with its defaults.
 
-    ``presets`` are shipped configurations of it, ``learns`` how it learns, ``closed_set`` why only
+    ``presets`` are shipped configurations of it, ``learns`` how it learns, ``makes_steps`` that a
+    budget has an effect, ``closed_set`` why only
     classes that were trained on can be scored, "" if others can be, ``protocols`` those that admit
     it, ``parameters`` what is trained at the sizes of ``BACKBONE``.
     """
@@ -42,6 +48,7 @@ class MethodFacts:
     presets: tuple[str, ...]
     regime: str
     learns: str
+    makes_steps: bool
     closed_set: str
     protocols: tuple[str, ...]
     parameters: int
@@ -74,27 +81,34 @@ def default_method(method: str, clip: FrozenCLIP, classes: ClassNames) -> Method
 
 
 def ready_to_train(
-    name: str, clip: FrozenCLIP, *, num_classes: int, batch_size: int
+    name: str,
+    clip: FrozenCLIP,
+    *,
+    num_classes: int,
+    batch_size: int,
+    need: frozenset[str] = POOLED,
 ) -> tuple[Method, Batch]:
-    """A method that has seen its training images and waits for the first step, and a batch of
+    """A method that has seen an image of every class and waits for the first step, and a batch of
     pixels for it.
     """
     method = default_method(name, clip, numbered_classes(num_classes))
-    first, *views = (
-        _noise(clip, view, batch_size, num_classes, method.provides)
-        for view in range(method.views_per_image)
-    )
-    batch = replace(first, views=tuple(views))
     if method.trains:
-        method.begin_training([batch], 1)
+        method.begin_training([_noise(method, num_classes, num_classes, need)], 1)
     method.train()
-    return method, batch
+    return method, _noise(method, batch_size, num_classes, need)
 
 
-def _noise(clip: FrozenCLIP, view: int, size: int, num_classes: int, need: frozenset[str]) -> Batch:
-    random = Seeds(0).generator("images", view)
-    images = torch.randn(size, 3, *clip.spec.image_size, generator=random)
-    return Batch(labels=torch.arange(size) % num_classes, pixels=images, need=need)
+def _noise(method: Method, size: int, num_classes: int, need: frozenset[str]) -> Batch:
+    """As many views of random images as a method asks for."""
+    shape = (size, 3, *method.clip.spec.image_size)
+
+    def view(number: int) -> Batch:
+        random = Seeds(0).generator("images", number)
+        images = torch.randn(*shape, generator=random)
+        return Batch(labels=torch.arange(size) % num_classes, pixels=images, need=need)
+
+    first, *others = map(view, range(method.views_per_image))
+    return replace(first, views=tuple(others))
 
 
 def numbered_classes(number: int) -> ClassNames:
@@ -115,6 +129,7 @@ def _facts(
         presets=presets.get(entry.name, ()),
         regime=method.regime,
         learns=_learns(method),
+        makes_steps=method.trains and method.trains_by_gradient,
         closed_set=closed_set,
         protocols=_protocols(entry.name, method.regime, closed_set),
         parameters=_trained(method),
@@ -132,7 +147,7 @@ def _learns(method: Method) -> str:
     if method.trains:
         ways.append("in steps" if method.trains_by_gradient else "in one pass")
     if method.adapts_to:
-        ways.append(f"at test time, from each {method.adapts_to}")
+        ways.append(AT_TEST_TIME[method.adapts_to])
     return " and ".join(ways) or "nothing"
 
 

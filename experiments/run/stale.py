@@ -11,12 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.source.changes import described
-from core.store.code import RunCode, differences, read_code
+from core.store.code import RunCode, class_names, differences, read_code
 from core.store.names import RECORD_NAME, STALE_SUFFIX
 from core.store.record import RunRecord
-from experiments.run.code import ENGINE, HOME, add_plugin, called_by, is_own, source_tree
+from experiments.run.code import HOME, add_plugin, called_by, is_own, source_tree
 
-EVERY_RUN = "every run"
 GONE = ""
 
 
@@ -60,8 +59,7 @@ class CodeCheck:
         where = described(differences(before, after), HOME)
         if where:
             return where
-        names = (EVERY_RUN if key == ENGINE else key.partition(":")[2] for key in changed)
-        return f"the code of {', '.join(names)}"
+        return f"the code of {class_names(changed)}"
 
     def _hash(self, key: str, code: RunCode | None) -> str | None:
         """The hash of a class now, ``GONE``, or None where its plug-in cannot be found."""

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,7 +32,7 @@ from refiners.null_refiner import NullRefiner
 
 SHIPPED_COSTS = Path(__file__).resolve().parents[1] / "configs" / "step_costs.json"
 BASE, BATCH = "CoOp", 32
-WARM_UP, ROUNDS = 2, 15
+ROUNDS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +61,17 @@ def write_step_costs(path: Path, costs: StepCosts) -> None:
 
 
 def measure_step_costs(device: str) -> StepCosts:
-    """Measure a step of every registered method; methods take turns, so that a busy moment of the
-    machine touches all of them, and the median over rounds counts.
+    """Measure a step of every registered method, after one that is not timed. Methods take turns,
+    so that a busy moment of the machine touches all of them; the median over rounds counts.
     """
-    names = [entry.name for entry in registered_classes("method")]
-    steps = {name: step for name in names if (step := _Step.of(name, device)) is not None}
+    entries = registered_classes("method")
+    learning = [entry for entry in entries if _makes_steps(entry.cls)]
+    steps = {entry.name: _Step.of(entry.name, device) for entry in learning}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(WARM_UP + ROUNDS):
+    for _ in range(ROUNDS):
         for name, step in steps.items():
-            took = step.seconds()
-            if number >= WARM_UP:
-                seconds[name].append(took)
+            step.seconds()
+            seconds[name].append(step.seconds())
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     return StepCosts(
         device=str(describe_environment(device)["device"]),
@@ -93,13 +94,11 @@ class _Step:
     device: str
 
     @classmethod
-    def of(cls, name: str, device: str) -> "_Step | None":
-        """A method on a device; None for one that makes no steps."""
+    def of(cls, name: str, device: str) -> "_Step":
+        """A method on a device."""
         clip = load_clip(MOSAIC)
         method, batch = ready_to_train(name, clip, num_classes=NUM_CLASSES, batch_size=BATCH)
         model = RefinedMethod(method, NullRefiner(method.output(), Seeds(0)))
-        if not (method.trains and method.trains_by_gradient and model.trainable()):
-            return None
         objective = Objective(method.loss_terms(), {}, method.criterion, method.guide_terms())
         model, batch = model.to(device), _moved(batch, device)
         groups = [{"params": list(group.parameters)} for group in model.parameter_groups()]
@@ -116,6 +115,10 @@ class _Step:
         if gpu:
             torch.cuda.synchronize()
         return clock() - started
+
+
+def _makes_steps(method: Any) -> bool:
+    return bool(method.trains and method.trains_by_gradient)
 
 
 def _moved(batch: Batch, device: str) -> Batch:

@@ -114,7 +114,10 @@ def scores_of(record: RunRecord) -> dict[str, float]:
 def epochs_of(run_dir: Path) -> Iterator[dict[str, float]]:
     """The numbers of the training log, one mapping per epoch."""
     for epoch in read_epochs(run_dir):
-        yield {key: float(value) for key, value in epoch.items() if isinstance(value, int | float)}
+        own = epoch.get("metrics")
+        more = {f"metrics.{k}": v for k, v in own.items()} if isinstance(own, dict) else {}
+        values = {**epoch, **more}
+        yield {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
 
 
 def tags_of(record: RunRecord) -> dict[str, str]:

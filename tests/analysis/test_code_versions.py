@@ -9,11 +9,10 @@ from analysis.read.csv_file import load_csv
 from analysis.read.study_folder import load_study
 from analysis.report import build_report
 from analysis.sections.analysis import Options
-from core.store.code import RunCode, write_code
+from core.store.code import EVERY_RUN, RunCode, write_code
 from core.store.record import read_record, record_paths, write_record
 from tests.helpers.study_folders import make_study
 
-ENGINE = "experiments.run.run:run"
 CLASSES = {"CoOp": "methods.coop:CoOp", "Full": "refiners.text_refiner:TextRefiner"}
 
 
@@ -24,7 +23,7 @@ def study(tmp_path):
     for path in record_paths(folder):
         record = read_record(path.parent)
         write_record(
-            path.parent, replace(record, code={ENGINE: "e1", CLASSES[record.variant]: "c1"})
+            path.parent, replace(record, code={EVERY_RUN: "e1", CLASSES[record.variant]: "c1"})
         )
     return folder
 
@@ -75,8 +74,21 @@ def test_the_definitions_that_differ_are_named_where_they_are_known(study):
     assert len(details) == 1 and "(refiners/cache.py: EmaCache)" in details.pop()
 
 
+def test_what_differs_is_named_also_where_no_other_run_has_the_same_classes(study):
+    for path in record_paths(study):
+        record = read_record(path.parent)
+        old = record.variant == "Full"
+        code = {**record.code, EVERY_RUN: "e0" if old else "e1"}
+        files = {"core/train/fit.py": {"fit": "1", "train_step": "2" if old else "3"}}
+        files[f"{record.variant}.py"] = {record.variant: record.variant}
+        write_code(path.parent, RunCode(classes=code, files=files))
+        write_record(path.parent, replace(record, code=code))
+    (detail,) = {p.detail for p in load_study(study).problems}
+    assert "than most runs (core/train/fit.py: train_step); run the grid" in detail
+
+
 def test_every_run_shares_what_every_run_passes_through(study):
-    change(study, lambda r: r.seed == 1, code={ENGINE: "e0"})
+    change(study, lambda r: r.seed == 1, code={EVERY_RUN: "e0"})
     assert excluded(load_study(study)) == [
         (variant, dataset, 1)
         for variant in ("CoOp", "Full")
@@ -91,7 +103,7 @@ def test_two_variants_of_one_class_share_its_code(study):
 
 
 def test_several_generations_never_leave_nothing(study):
-    change(study, lambda r: r.seed == 1, code={ENGINE: "e0"})
+    change(study, lambda r: r.seed == 1, code={EVERY_RUN: "e0"})
     change(study, lambda r: r.variant == "CoOp" and r.seed != 1, code={CLASSES["CoOp"]: "c9"})
     results = load_study(study)
     assert {p.seed for p in results.problems} == {1} and len(results.problems) == 4

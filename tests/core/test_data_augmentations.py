@@ -1,6 +1,7 @@
 """Augmentations as parts: torchvision's numbers, a generator of their own, and who may change."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ from torch import Tensor
 
 import core.clip.torchvision_ops  # noqa: F401  (before torchvision)
 import experiments.run.registered  # noqa: F401  (fills the registry)
-from core.config import config_from_text, isolated_registry, register, registered_classes
+from core.config import (
+    Probability,
+    config_from_text,
+    isolated_registry,
+    register,
+    registered_classes,
+)
 from core.data import transforms
 from core.data.augmentations import OPERATIONS, ColorJitter, RandAugment
 from core.data.transforms import (
@@ -23,6 +30,7 @@ from core.data.transforms import (
 from core.types import FeatureSpec
 from experiments.run.data_inputs import planned
 from experiments.run.run import run
+from tests.helpers.paths import ROOT
 from tests.helpers.two_step_runs import two_steps
 
 torchvision = pytest.importorskip("torchvision.transforms")
@@ -196,6 +204,24 @@ def test_another_augmentation_reaches_training_and_a_wrong_part_does_not(small_m
     assert len(set(logs.values())) >= 7  # what is not augmented is the same either way
     with pytest.raises(ValueError, match="augmentation"):
         config("experiment.augmentation = @EmaCache", VIEWS).check_used(["experiment"])
+
+
+def test_the_example_of_the_docs_runs():
+    text = (ROOT / "docs" / "training.md").read_text()
+    (example,) = re.findall(r"```python\n(@register.*?)```", text, re.DOTALL)
+    with isolated_registry():
+        names = {
+            **{"register": register, "Augmentation": Augmentation, "EvalTransform": EvalTransform},
+            **{"CROP_SCALE": transforms.CROP_SCALE, "Probability": Probability, "torch": torch},
+        }
+        exec(example, names)
+        made = names["Negative"](SPEC, share=1.0)
+        image = picture()
+        assert torch.equal(made(image, torch.Generator()), -EvalTransform(SPEC)(image))
+        assert "0.25" in names["Negative"](SPEC, share=0.25).id
+        config(VIEWS, "experiment.augmentation = @Negative", "Negative.share = 0.5").check_used(
+            ["experiment"]
+        )
 
 
 def test_a_plugged_in_augmentation_and_its_source_are_the_key(monkeypatch):

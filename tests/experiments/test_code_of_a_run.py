@@ -1,6 +1,7 @@
 """The code that a run records: what belongs to it in this project, for every class there is."""
 
 import inspect
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,22 +9,26 @@ from pathlib import Path
 import pytest
 
 import experiments.run.registered
+from core.clip.features import FeatureStore
+from core.clip.frozen import FrozenCLIP
 from core.config import config_from_text, registered_classes
-from core.store.code import read_code, write_code
+from core.data.transforms import EvalTransform, TrainTransform
+from core.store.code import EVERY_RUN, read_code, write_code
 from core.store.record import read_record, write_record
 from experiments.run.code import (
-    ENGINE,
     ENTRY_POINTS,
     HOME,
     OUTSIDE,
     add_plugin,
     called_by,
     code_of,
+    hash_of,
     places_of,
     source_tree,
 )
 from experiments.run.stale import CodeCheck
 from tests.helpers.fake_runs import fake_record
+from tests.helpers.image_features import FakeCLIP, noise_dataset
 
 TREE = source_tree()
 REGISTERED = experiments.run.registered
@@ -88,7 +93,7 @@ def test_the_code_of_coop_is_its_own_and_that_of_what_it_calls():
 
 
 def test_every_run_passes_through_training_evaluation_and_the_frozen_model():
-    found = files(ENGINE)
+    found = files(EVERY_RUN)
     expected = {
         "core/train/fit.py": {"fit", "train_step"},
         "core/train/evaluate.py": {"predict"},
@@ -108,9 +113,9 @@ def test_every_run_passes_through_training_evaluation_and_the_frozen_model():
 
 def test_a_run_records_the_classes_plugged_in_and_no_others():
     code = code_of(config_from_text(COOP))
-    names = {key.partition(":")[2] for key in code.classes}
+    names = {key.rpartition(":")[2] for key in code.classes}
     assert {"CoOp", "SGD", "ConstantThenCosine", "TextRefiner", "EmaCache", "SemanticLoss"} <= names
-    assert "run" in names and not {"Adam", "NoCache", "Experiment", "ZeroShot"} & names
+    assert "every run" in names and not {"Adam", "NoCache", "Experiment", "ZeroShot"} & names
     assert code.files["methods/coop.py"]["CoOp"] and not code.plugins
     assert code_of(config_from_text(COOP)) is code
 
@@ -124,7 +129,7 @@ def test_equal_runs_have_equal_code():
 
 
 def test_the_hashes_do_not_depend_on_the_order_of_sets():
-    one, two = (called_by(source_tree(), [ENGINE, "methods.coop:CoOp"]) for _ in range(2))
+    one, two = (called_by(source_tree(), [EVERY_RUN, "methods.coop:CoOp"]) for _ in range(2))
     assert one.hash == two.hash and one.listing() == two.listing()
 
 
@@ -187,3 +192,20 @@ def test_a_stored_record_of_this_code_is_not_stale(tmp_path):
     write_code(tmp_path, code)
     assert read_code(tmp_path) == code
     assert CodeCheck().changes(read_record(tmp_path), tmp_path) == ""
+
+
+def test_features_of_other_code_are_not_used(tmp_path):
+    """An edited tower must not be given what the old one computed."""
+    clip, dataset = FakeCLIP(), noise_dataset()
+    stores = [FeatureStore(tmp_path, clip, code_of=lambda _, code=code: code) for code in "aab"]
+    for store in stores:
+        store.get(dataset, dataset.train)
+    keys = {json.loads(path.read_text())["code"] for path in tmp_path.glob("*/key.json")}
+    assert keys == {"a", "b"} and len(list(tmp_path.glob("*/key.json"))) == 2
+
+
+def test_the_code_of_features_is_that_of_the_tower_and_the_transform():
+    one, two = hash_of(FrozenCLIP, EvalTransform), hash_of(FrozenCLIP, TrainTransform)
+    assert one == hash_of(FrozenCLIP, EvalTransform) != two
+    listing = files("core.clip.frozen:FrozenCLIP")
+    assert "image_tower" in listing["core/clip/image_towers.py"]

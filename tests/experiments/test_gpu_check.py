@@ -9,12 +9,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import core.clip.backbone as backbone
 import experiments.study.gpu_check as gpu_check_module
 from core.config import lookup
 from experiments.cli.app import app
 from experiments.run import device_cases
 from experiments.run.device_cases import REFINERS, measure_case, write_images
 from experiments.run.method_presets import method_presets
+from experiments.run.runtime import Runtime
 from experiments.study.gpu_check import JSON_NAME, OUT_OF_TIME, PAGE_NAME, GpuCheck, gpu_check
 from experiments.study.gpu_check_page import page
 from experiments.workers.local import InlineExecutor
@@ -242,3 +244,40 @@ def test_a_measurement_that_hangs_is_stopped(tmp_path, monkeypatch):
     found = checked(tmp_path, sections=("machine",), matrix_side=8192)
     (row,) = found["machine"]
     assert "time limit of a job" in row["error"]
+
+
+def test_random_weights_are_a_backbone_like_any_other(tmp_path, monkeypatch):
+    small = {
+        "embed_dim": 32,
+        "quick_gelu": True,
+        "vision_cfg": {
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 8,
+            "image_size": 32,
+        },
+        "text_cfg": {"width": 32, "heads": 2, "layers": 1},
+    }
+    monkeypatch.setattr(backbone, "model_config", lambda name: dict(small))
+    state = torch.random.get_rng_state()
+    for name in ("one", "two"):
+        backbone.write_random_weights("ViT-B-32-quickgelu", tmp_path / f"{name}.safetensors")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    clips = [
+        backbone.load_clip("ViT-B-32-quickgelu", str(tmp_path / f"{name}.safetensors"))
+        for name in ("one", "two")
+    ]
+    assert clips[0].spec == clips[1].spec and clips[0].spec.quick_gelu
+
+
+@pytest.mark.parametrize("views", [0, 63, 1000])
+def test_an_image_with_many_views_counts_as_many(views, tmp_path, small_mosaic, monkeypatch):
+    config = method_presets()["CoOp"].read(*device_cases.FEW_STEPS)
+    built = device_cases.assemble(config, Runtime(cache_dir=small_mosaic))
+    built.model.method.test_views = views
+    part = built.dataset
+    found = device_cases._some(built, part, 64)
+    assert len(found) == {0: 64, 63: 8, 1000: 8}[views]
+    assert list(found) == list(part.test[: len(found)])
+    assert len(device_cases._some(built, part, 4)) == 4

@@ -157,6 +157,20 @@ def test_a_run_that_trains_nothing_gets_the_rest(trained, place, tmp_path):
     assert not (tmp_path / "out" / "memory.png").exists()
 
 
+@pytest.mark.parametrize("settings", ["TDA", "TPT.test_views = 2"])
+def test_a_run_that_adapts_says_that_it_is_shown_before(
+    trained, place, tmp_path, monkeypatch, settings
+):
+    from tests.helpers.preset_runs import few_test_images
+
+    few_test_images(monkeypatch)
+    name, _, changed = settings.partition(".")
+    found = look(trained(two_steps(name, changed and settings)), place, images=8)
+    assert found.record.seed == 1 and len(found.attention) == 8
+    assert f"before {name} adapts" in found.not_shown["adaptation"]
+    assert f"before {name} adapts." in write_inspection(found, tmp_path / "out").read_text()
+
+
 def test_a_refiner_with_its_parts_off_has_no_memory(trained, place):
     assert "no memory" in look(trained(two_steps("CoOp", refiner=OFF)), place).not_shown["memory"]
 

@@ -81,7 +81,7 @@ def test_a_closed_set_method_names_the_protocols_that_admit_it():
         (row,) = [row for row in method_rows() if row["name"] == "OneTextEach"]
     admitted = {name for name, protocol in PROTOCOLS.items() if not protocol.scores_others}
     assert set(row["protocols"]) == admitted < set(PROTOCOLS)
-    assert not row["vectors"] and row["cost"] is None
+    assert not row["vectors"] and row["cost"] is None and row["makes_steps"]
 
 
 def test_the_matrix_holds_every_pair_and_says_why_not():
@@ -138,6 +138,10 @@ def test_what_has_no_markdown_is_refused(monkeypatch, capsys, words):
     [
         ("Zhou et al., A Title, with Comma, IJCV 2022, arXiv 2109.01134.",
          "Zhou et al., IJCV 2022, [arXiv 2109.01134](https://arxiv.org/abs/2109.01134)"),
+        ("Mensink et al., One, TPAMI 2013; Snell et al., Two, NeurIPS 2017, arXiv 1703.05175.",
+         "Snell et al., NeurIPS 2017, [arXiv 1703.05175](https://arxiv.org/abs/1703.05175)"),
+        ("Ours, after the adapter of Gao et al., A Title, 2021, arXiv 2110.04544. They blend.",
+         "Ours, after [arXiv 2110.04544](https://arxiv.org/abs/2110.04544)"),
         ("Ours, after nobody.", "Ours, after nobody"),
         ("", "-"),
     ],
@@ -152,12 +156,11 @@ def test_bars_in_cells_are_escaped():
 
 def test_costs_are_measured_for_methods_that_make_steps(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.run.step_costs.ROUNDS", 1)
-    monkeypatch.setattr("experiments.run.step_costs.WARM_UP", 0)
     monkeypatch.setattr("experiments.run.step_costs.NUM_CLASSES", 3)
     threads = torch.get_num_threads()
     costs = measure_step_costs("cpu")
-    learning = {name for name, row in rows().items() if row["learns"] == "in steps"}
-    assert learning - {"ZeroShot"} <= set(costs.ratios) and "ZeroShot" not in costs.ratios
+    assert set(costs.ratios) == {name for name, row in rows().items() if row["makes_steps"]}
+    assert "CoOp" in costs.ratios and "ZeroShot" not in costs.ratios
     assert costs.ratios["CoOp"] == 1.0 and all(ratio > 0 for ratio in costs.ratios.values())
     assert costs.threads == threads and costs.device.startswith("cpu")
     write_step_costs(tmp_path / "costs.json", costs)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import experiments.run.registered  # noqa: F401
-from core.config import lookup
+from core.config import config_from_text, lookup
 from core.data.benchmarks.definitions import BENCHMARKS
 from core.train import fit
 from experiments.configs import SHIPPED, config_path, config_rows, read_config_file
@@ -283,6 +283,38 @@ def test_a_few_shot_grid_has_the_epochs_of_each_number_of_shots():
     made = planned("grid_few_shot_promptsrc")
     assert {bound(made, "PromptSRC", d, 1)[MEAN] for d in ("dtd", "eurosat")} == {45.0}
     assert bound(made, "PromptSRC", "food101", 1)[MEAN] == 30.0
+
+
+ADAPTERS = {
+    "NearestClassMean": "nearest_class_mean_few_shot",
+    "Tip-Adapter": "tip_adapter_few_shot",
+    "Tip-Adapter-F": "tip_adapter_f_few_shot",
+    "TaskRes": "taskres_few_shot",
+    "ZS-LP": "linear_probe_few_shot",
+    "CLAP": "clap_few_shot",
+}
+OF_A_DATASET = {
+    ("Tip-Adapter", "imagenet"): "tip_adapter_few_shot_imagenet",
+    ("Tip-Adapter-F", "imagenet"): "tip_adapter_f_few_shot_imagenet",
+    ("Tip-Adapter-F", "eurosat"): "tip_adapter_f_few_shot_eurosat",
+    ("TaskRes", "imagenet"): "taskres_few_shot_imagenet",
+    ("TaskRes", "oxford_flowers"): "taskres_few_shot_flowers",
+    ("ZS-LP", "imagenet"): "linear_probe_few_shot_imagenet",
+    ("CLAP", "imagenet"): "clap_few_shot_imagenet",
+}
+
+
+@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("dataset", ["imagenet", "eurosat", "oxford_flowers", "dtd"])
+def test_a_grid_of_several_methods_has_the_settings_of_their_presets(variant, dataset):
+    made = planned("grid_few_shot_adapters", f"grid.datasets=('{dataset}',)", "grid.shots=(16,)")
+    name = OF_A_DATASET.get((variant, dataset), ADAPTERS[variant])
+    own = read_config_file(
+        config_path(f"published/{name}"), [f"experiment.dataset={dataset}", "experiment.seed=1"]
+    )
+    expected = own.identity(ROOT)
+    texts = {c.config_text for c in made.cells if c.variant == variant and c.seed == 1}
+    assert {config_from_text(text).identity(ROOT) for text in texts} == {expected}
 
 
 def test_a_published_grid_can_be_narrowed():

@@ -5,19 +5,25 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
+from core.store.names import TRAINING_NAME
 from tests.helpers.fake_runs import executions
 from tests.helpers.fault_programs import (
     drive,
+    environment,
     finish,
+    program,
     records,
     start,
     texts,
     wait_for,
 )
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.faults
 SLOW = {"variants": ["slow a", "slow b"], "seeds": 4}
@@ -190,3 +196,61 @@ def _alive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+LONG = ("experiment.epochs=120", "experiment.shots=8", "experiment.checkpoint_every=3")
+SAME = ("weights.safetensors", "log.jsonl", "correct.json", "predictions.json")
+
+
+def long_training(folder):
+    """The words of a command that trains for many epochs."""
+    sets = ("experiment.dataset=mosaic/vehicles", *LONG)
+    return ["train", "coop", *(w for text in sets for w in ("--set", text)), "--out", str(folder)]
+
+
+def test_39_kill_in_the_middle_of_a_training(tmp_path):
+    """The same command goes on from the last checkpoint and ends bitwise as without a kill."""
+    code, _, errors = program(*long_training(tmp_path / "whole"), cwd=tmp_path)
+    assert code == 0 and "goes on after epoch" not in errors, errors
+    command = [sys.executable, str(ROOT / "main.py"), *long_training(tmp_path / "killed")]
+    killed = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    kept = tmp_path / "killed" / TRAINING_NAME
+    wait_for(kept.is_file)
+    killed.kill()
+    killed.communicate()
+    assert kept.is_file() and not (tmp_path / "killed" / "record.json").exists()
+    code, _, errors = program(*long_training(tmp_path / "killed"), cwd=tmp_path)
+    assert code == 0 and re.search(r"training goes on after epoch \d+ of 120", errors), errors
+    assert not list((tmp_path / "killed").glob(f"*{TRAINING_NAME}*"))
+    for name in SAME:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_39_a_grid_goes_on_inside_a_run(tmp_path):
+    (tmp_path / "long.gin").write_text(
+        "include 'coop.gin'\n"
+        + "".join(f"{text.replace('=', ' = ')}\n" for text in LONG)
+        + "grid.study = 'long'\ngrid.datasets = ('mosaic/vehicles',)\ngrid.seeds = (1,)\n"
+        "grid.variants = {'CoOp': {}}\ngrid.baseline = 'CoOp'\n"
+    )
+    words = ("grid", "long.gin", "--jobs", "1", "--no-track")
+    driver = subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *words],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: list(tmp_path.glob(f"runs/long/*/{TRAINING_NAME}")))
+    driver.kill()
+    driver.communicate()
+    code, _, errors = program(*words, cwd=tmp_path)
+    assert code == 0, errors
+    (output,) = tmp_path.glob("runs/long/*/output.log")
+    assert "training goes on after epoch" in output.read_text()
+    code, _, errors = program(*long_training(tmp_path / "whole"), cwd=tmp_path)
+    assert code == 0, errors
+    for name in SAME:
+        assert (output.parent / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -115,6 +115,9 @@ def test_one_sign_for_the_whole_context_or_one_for_each_vector():
 
 def test_the_context_ends_in_the_words_of_the_template_behind_zeros():
     clip = shared_tiny_clip()
+    assert len(make_method("ProGrad", clip).ctx) == 4
+    assert len(make_method("ProGrad", clip, ctx_init="a b c d e f").ctx) == 6
+    assert len(make_method("ProGrad", clip, ctx_init="").ctx) == 4
     method = make_method("ProGrad", clip, num_ctx=6)
     assert CLASSES.template == "a photo of a {}." and method.placeholder == "X X a photo of a"
     assert not method.ctx[:2].any()

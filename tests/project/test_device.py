@@ -95,13 +95,14 @@ def tiny_backbone(monkeypatch):
 
 def run_on(device, name, settings, tree, folder, after_epoch=lambda values: None):
     """The record of a short run of a method's preset, with settings on top."""
-    sees_all = lookup(name, "method").cls.regime != "inductive"
+    method = lookup(name, "method").cls
+    sees_all, compared = method.regime != "inductive", method.views_per_image
     common = {
         "experiment.dataset": f"'folder/{tree}'",
         "experiment.shots": 2 if sees_all else 4,
         "experiment.batch_size": 4,
         "experiment.epochs": EPOCHS,
-        "experiment.num_views": 0,
+        "experiment.num_views": compared if compared > 1 else 0,
         "experiment.split_fractions": (0.5, 0.25, 0.25),
     }
     overrides = [f"{key}={value}" for key, value in common.items()]

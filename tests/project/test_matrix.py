@@ -33,7 +33,7 @@ OTHER_SETTINGS = {
 # These two work on the same rows, so that all their levels are combined.
 COMBINED = ("cache", "aggregation")
 PARTS_PRESET = "text_refiner"
-TWO_STEPS = ("experiment.batch_size=6", "experiment.epochs=1", "experiment.num_views=0")
+TWO_STEPS = ("experiment.batch_size=6", "experiment.epochs=1")
 NUM_CLASSES = 6
 
 
@@ -144,6 +144,7 @@ def run_variant(method, folder, tree, *overrides):
         f"experiment.dataset='folder/{tree}'",
         f"experiment.method=@{name}",
         f"experiment.shots={2 if sees_all_classes else 4}",
+        f"experiment.num_views={lookup(name, 'method').cls.views_per_image - 1}",
         *(["experiment.protocol=few_shot"] if closed_set(name) else []),
         *(*TWO_STEPS, *NEEDED.get(name, ()), *own, *overrides),
     ]

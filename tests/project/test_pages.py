@@ -42,7 +42,7 @@ def test_the_method_of_the_readme_works_as_it_stands() -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    used = set(re.findall(r"python main\.py ([\w-]+)", README))
+    used = set(re.findall(r"python main\.py ([\w-]*\w)", README))
     known = {c.name or c.callback.__name__ for c in main.app.registered_commands}
     known |= {group.name for group in main.app.registered_groups}
     assert used and used <= known
@@ -61,8 +61,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def test_files_and_folders_that_a_page_names_exist(page: Path) -> None:
     """Links to pages, and paths in code; capitals stand for a name that the reader gives."""
     text = page.read_text()
-    for path in re.findall(r"\]\((docs/[^)]+)\)", text):
-        assert (ROOT / path.partition("#")[0]).is_file(), path
+    for link in re.findall(r"\]\((docs/[^)]+)\)", text):
+        path, _, section = link.partition("#")
+        assert (ROOT / path).is_file(), path
+        headings = (
+            re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE) if section else []
+        )
+        anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+        assert not section or section in anchors, link
     rooms = "core|methods|refiners|experiments|analysis|tests|docs"
     for path in re.findall(rf"`((?:{rooms})/[\w/]*(?:\.\w+)?)`", text):
         if not re.search(r"[A-Z]{2}", Path(path).stem) and "text_adapter" not in path:

@@ -14,7 +14,7 @@ from tests.helpers.two_step_runs import ON, built, logits_of, two_steps
 ROOT = "experiment"
 KINDS = (
     *("method", "refiner", "alignment", "cache", "aggregation", "loss", "optimizer", "schedule"),
-    *("teacher", "experiment"),
+    *("teacher", "augmentation", "experiment"),
 )
 NONE = "experiment.refiner = @NullRefiner"
 
@@ -35,6 +35,7 @@ HOSTS = {
     "TPT": ("TPT", "TPT.ctx_init = ''\nTPT.test_views = 7\nTPT.selection = 0.4", NONE),
     "DePT": ("CoOp", "", "experiment.refiner = @DePT"),
     "ClipAdapter": ("ClipAdapter", "", NONE),
+    "ClipLoRA": ("ClipLoRA", "experiment.optimizer = @AdamW\nAdamW.lr = 0.01", NONE),
     "TipAdapter": ("TipAdapter", "", NONE),
     "TipAdapterF": ("TipAdapterF", "", NONE),
     "TaskRes": ("TaskRes", "", NONE),
@@ -45,6 +46,10 @@ HOSTS = {
     "AdamW": ("CoOp", "experiment.optimizer = @AdamW", NONE),
     "SGD": ("CoOp", "", NONE),
     "ConstantThenCosine": ("CoOp", "experiment.schedule = @ConstantThenCosine", NONE),
+    **{
+        name: ("CoOp", f"experiment.num_views = 1\nexperiment.augmentation = @{name}", NONE)
+        for name in ("RandomResizedCropFlip", "ColorJitter", "RandAugment", "NoAugmentation")
+    },
     ROOT: ("CoOp", "experiment.num_views = 1", NONE),
 }
 """Where a class is plugged in and has an effect: method, further settings, refiner."""
@@ -76,15 +81,19 @@ CHANGED = {
     "fusion": "'probabilities'", "feature_scale": "5.0",
     "reduction": "2", "image_mix": "0.3", "text_mix": "0.4", "ratio": "0.6", "beta": "2.0",
     "init": "'random'", "constraint": "'constant'",
-    "dataset": "'mosaic/shapes'", "distance": "'squared'", "depth": "2", "coupling": "'shared'",
+    "dataset": "'mosaic/shapes'", "flip": "1.0", "brightness": "1.0",
+    "contrast": "1.0", "saturation": "2.0", "hue": "0.5", "num_ops": "4", "magnitude": "20",
+    "distance": "'squared'", "depth": "2", "coupling": "'shared'",
     "coupling_bias": "False", "coupling_init": "'independent'",
     "prompt_template": "'X X X X X {}.'", "strength": "0.5", "projection_scope": "'vector'",
     "class_prompt_length": "2", "injection_block": "2", "injection_weight": "0.5",
     "meta_hidden": "5", "meta_activation": "'relu'",
+    "rank": "3", "dropout": "0.5", "scaling": "'rank'", "encoder": "'image'", "matrices": "('q',)",
 }  # fmt: skip
 """Another value of each parameter, by its name."""
 
 ELSEWHERE = {
+    "RandomResizedCropFlip.ratio": "(1.0, 2.0)",
     "ProGrad.num_ctx": "8",
     "FusionAggregation.renormalise": "False",
     "LearnedCache.initial": "'positive'",
@@ -107,6 +116,9 @@ DECLARED = {
     "experiment.shots_file": "a file",
     "experiment.overlap": "lets a run happen or refuses it",
     "experiment.selection": "the same epoch may be the best one",
+    "experiment.patience": "the same epoch may be the best one",
+    "experiment.checkpoint_every": "changes no result",
+    "experiment.augmentation": "a part",
     "experiment.split_fractions": "for plain folders",
     "experiment.split_seed": "for plain folders",
     **dict.fromkeys((f"experiment.{part}" for part in ("method", "refiner", "optimizer")), "parts"),
@@ -253,7 +265,11 @@ DEAD = [
     ("MaPLe", "MaPLe.depth = 2", "MaPLe.coupling_init = 'independent'"),
     ("MaPLe", "MaPLe.coupling = 'shared'", "MaPLe.coupling_init = 'independent'"),
     ("MaPLe", "MaPLe.ctx_init = 'a photo of a'", "MaPLe.ctx_init = 'a_photo  of a '"),
+    ("ClipLoRA", "ClipLoRA.rank = 1", "ClipLoRA.scaling = 'rank'"),
+    ("ClipLoRA", "ClipLoRA.matrices = ('q', 'v')", "ClipLoRA.matrices = ('v', 'q')"),
     ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.temperature = 2.0"),
+    ("ProGrad", "ProGrad.ctx_init = 'a photo of'", "ProGrad.num_ctx = 3"),
+    ("ProGrad", "ProGrad.ctx_init = ''", "ProGrad.num_ctx = 4"),
     ("ProGrad", "ProGrad.strength = 0.0", "ProGrad.projection_scope = 'vector'"),
     ("ProGrad", "ProGrad.ctx_init = 'a photo of'", "ProGrad.ctx_init = 'a_photo  of '"),
     ("ProGrad", "ProGrad.ctx_init = ''\nProGrad.num_ctx = 1\nProGrad.class_position = 'front'",
@@ -267,8 +283,10 @@ DEAD = [
     ("TCP", "TCP.injection_weight = 0.0", "TCP.injection_block = 2"),
     ("TCP", "TCP.injection_weight = 0.0", "TCP.class_prompt_length = 2"),
     ("ZeroShot", "", "experiment.shots = 7"),
-    ("CoPrompt", "CoPrompt.weight = 0.0", "CoPrompt.templates = ('one {}',)"),
-    ("CoPrompt", "CoPrompt.ctx_init = 'a photo of a'", "CoPrompt.ctx_init = 'a_photo  of a '"),
+    ("CoPrompt", "experiment.num_views = 1\nCoPrompt.weight = 0.0",
+     "CoPrompt.templates = ('one {}',)"),
+    ("CoPrompt", "experiment.num_views = 1\nCoPrompt.ctx_init = 'a photo of a'",
+     "CoPrompt.ctx_init = 'a_photo  of a '"),
     ("TDA", "", "experiment.shots = 7"),
     ("TDA", "TDA.positive = False", "TDA.positive_beta = 2.0"),
     ("TDA", "TDA.negative_alpha = 0.0", "TDA.negative = False"),
@@ -423,6 +441,8 @@ TEMPLATES = [
         "experiment.template",
         "ZeroShot.templates",
         "PromptSRC.templates",
+        "TDA.templates",
+        "CoPrompt.templates",
         "ZeroShotTeacher.templates",
         "TCP.prompt_template",
     ],

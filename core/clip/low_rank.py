@@ -1,0 +1,80 @@
+"""Low-rank updates of the query, key and value matrices of a frozen tower's blocks.
+
+Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, arXiv 2106.09685. Letters:
+M matrices of a block, R rank, W tower width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.clip.blocks import Update
+from core.seeding import Seeds
+
+Matrix = Literal["q", "k", "v"]
+
+
+class LowRank(nn.Module):
+    """``scale * B A x`` for some of the matrices of one block.
+
+    ``down`` (M, R, W) is A, uniform in +-1 / sqrt(W); ``up`` (M, W, R) is B and starts at zero, so
+    that nothing is changed at first.
+    """
+
+    def __init__(
+        self, width: int, matrices: Sequence[Matrix], rank: int, scale: float, seeds: Seeds
+    ) -> None:
+        super().__init__()
+        self.matrices, self.scale = tuple(matrices), scale
+        bound = 1 / math.sqrt(width)
+        drawn = [
+            torch.empty(rank, width).uniform_(-bound, bound, generator=seeds.generator(matrix))
+            for matrix in self.matrices
+        ]
+        self.down = nn.Parameter(torch.stack(drawn))
+        self.up = nn.Parameter(torch.zeros(len(self.matrices), width, rank))
+
+    def forward(self, x: Tensor, matrix: str) -> Tensor | None:
+        """What is added to the product of a matrix and x (..., W); None where nothing is."""
+        if matrix not in self.matrices:
+            return None
+        place = [str(name) for name in self.matrices].index(matrix)
+        low = F.linear(x, self.down[place])
+        added: Tensor = F.linear(low, self.up[place]) * self.scale
+        return added
+
+    def merged(self, matrix: Matrix) -> Tensor:
+        """The update of a matrix as a whole (W, W)."""
+        place = self.matrices.index(matrix)
+        return self.scale * self.up[place] @ self.down[place]
+
+
+class Dropped:
+    """An update that sees its input with a share of the entries at zero, the rest scaled up.
+
+    Every matrix draws its own entries, from the generator of one step.
+    """
+
+    def __init__(self, update: Update, dropout: float, generator: torch.Generator) -> None:
+        self.update, self.dropout, self.generator = update, dropout, generator
+
+    def __call__(self, normed: Tensor, matrix: str) -> Tensor | None:
+        kept = torch.rand(
+            normed.shape, generator=self.generator, device=normed.device, dtype=torch.float32
+        ).ge_(self.dropout)
+        return self.update(normed * kept.to(normed.dtype) / (1 - self.dropout), matrix)
+
+
+def low_rank_tower(
+    tower: Any, matrices: Sequence[Matrix], rank: int, scale: float, seeds: Seeds
+) -> nn.ModuleList:
+    """One update for every block of a tower."""
+    blocks = tower.transformer.resblocks
+    return nn.ModuleList(
+        LowRank(block.attn.embed_dim, matrices, rank, scale, seeds.at(layer))
+        for layer, block in enumerate(blocks)
+    )
