@@ -77,8 +77,10 @@ class CoOp(TextMethod):
 
     @classmethod
     def closed_set(cls, parameters: Mapping[str, Any]) -> str:
-        specific = "every class has its own context; use CoOp.class_specific = False for others"
-        return specific if parameters["class_specific"] else ""
+        if not parameters["class_specific"]:
+            return ""
+        setting = f"{cls.__name__}.class_specific"
+        return f"every class has its own context; use {setting} = False for others"
 
     def set_classes(self, classes: ClassNames) -> None:
         if self.class_specific and classes.names != self.classes.names:

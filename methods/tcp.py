@@ -205,7 +205,7 @@ class TCP(TextMethod):
             if number > found and long_context == "refuse":
                 raise ValueError(
                     f"TCP.{name} is {number}, but TCP.prompt_template {self.template!r} has "
-                    f"{found} tokens before the name, and the rest would overwrite the class "
+                    f"{found} token{'s' * (found != 1)} before the name, and the rest would overwrite the class "
                     "names; use a longer template, or TCP.long_context = 'overwrite' as the "
                     "release does"
                 )

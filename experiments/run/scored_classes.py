@@ -49,7 +49,7 @@ def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -
     try:
         method = settings.method(
             TowerlessCLIP(clip), class_names(labeled, settings.template), seeds.at("method")
-        )
+        ).to(clip.scale.device, clip.scale.dtype)
         if method.regime != LABELED:
             method.set_classes(class_names(inputs.dataset, settings.template))
         settings.refiner(method.output(), seeds.at("refiner"))

@@ -11,11 +11,15 @@ from PIL import Image
 import main
 from core.clip.backbone import shared_clip
 from core.clip.frozen import TowerlessCLIP
+from core.config import registered_classes
 from core.seeding import Seeds
 from core.types import ClassNames
 from experiments.configs import config_path, read_config_file
+from experiments.run.data_inputs import read_data_inputs
+from experiments.run.method_presets import method_presets
 from experiments.run.run import assemble
 from experiments.run.runtime import Runtime
+from experiments.run.scored_classes import check_scored_classes
 from methods.coop import CoOp
 from methods.ivlp import IVLP
 from methods.zero_shot import ZeroShot
@@ -145,3 +149,14 @@ def test_a_clip_without_towers_assembles_the_same_prompts():
     assert torch.equal(CoOp(light, names, seeds).ctx, CoOp(clip, names, seeds).ctx)
     texts = ZeroShot(light, names, seeds).class_texts()
     assert torch.allclose(texts.norm(dim=-1), torch.ones(2)) and texts.shape == (2, 128)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in registered_classes("method")])
+def test_class_lists_are_bound_in_the_precision_of_the_run(name, small_mosaic):
+    """Class texts that pass through something learned have its type, and its device."""
+    changed = {"dataset": "mosaic/vehicles", "backbone": "mosaic", "precision": "float64"}
+    settings = [f"experiment.{key}={value}" for key, value in changed.items()]
+    config = method_presets()[name].read_scorable(*settings)
+    clip = shared_clip("mosaic", None, "cpu", torch.float64)
+    inputs = read_data_inputs(config, Runtime(cache_dir=small_mosaic))
+    check_scored_classes(config, inputs, clip)

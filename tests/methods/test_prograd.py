@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from core.types import ClassNames
 from experiments.verify.verify import verify_set
-from methods.prograd import project
+from methods.prograd import ProGrad, project
 from tests.helpers.preset_runs import few_test_images
 from tests.helpers.recorded_sets import LR, STEPS, Recorder, unit, with_context
 from tests.helpers.tiny_clip import CLASSES, make_method, shared_tiny_clip
@@ -156,6 +156,11 @@ def test_other_classes_keep_the_learned_prompt():
     before = method.ctx.detach().clone()
     method.set_classes(ClassNames(names=("tram", "oak"), template="{} texture."))
     assert method.placeholder == "X X a photo of a" and torch.equal(method.ctx, before)
+
+
+def test_a_class_specific_context_is_a_closed_set_and_says_whose():
+    assert not ProGrad.closed_set({"class_specific": False})
+    assert "use ProGrad.class_specific = False" in ProGrad.closed_set({"class_specific": True})
 
 
 def test_a_run_logs_how_often_it_projects(tmp_path, cache_dir, monkeypatch):
