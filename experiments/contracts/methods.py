@@ -5,7 +5,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,24 @@ def _refuses_other_classes(model: RefinedMethod) -> None:
     require(False, "closed_set gives a reason, but set_classes accepts other classes")
 
 
+def check_a_closed_set_scores_some_of_its_classes_in_any_order(case: MethodCase) -> None:
+    """They have the logits that they have among all, unless the method refuses them in words."""
+    if not case.closed:
+        return
+    model = case.model()
+    training(model, epochs=1)
+    whole = logits(model, batch())
+    order = [3, 1]
+    some = replace(CLASSES, names=tuple(CLASSES.names[label] for label in order))
+    try:
+        model.set_classes(some)
+    except ValueError as error:
+        require("other classes" in str(error), f"the message must speak of other classes: {error}")
+        return
+    why = "two of the classes, in another order, have other logits than among all"
+    require_close(logits(model, batch()), whole[:, order], why)
+
+
 def check_what_was_learned_survives_a_file(case: MethodCase) -> None:
     """A method of another seed gives the same logits with the saved tensors."""
     clip = shared_tiny_clip()
@@ -279,6 +297,7 @@ METHOD_CHECKS: tuple[Check[MethodCase], ...] = (
     check_a_prediction_depends_on_its_own_image_alone,
     check_evaluation_changes_no_state_and_repeats,
     check_other_classes_and_back,
+    check_a_closed_set_scores_some_of_its_classes_in_any_order,
     check_what_was_learned_survives_a_file,
     check_a_copy_learns_on_its_own,
     check_cached_features_say_what_pixels_say,

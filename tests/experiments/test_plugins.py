@@ -13,6 +13,7 @@ from core.store.record import read_record, read_records, write_record
 from experiments.configs import config_path, config_rows, read_config_file
 from experiments.run.standalone import read_run_config
 from experiments.run.stored_plugins import load_stored_plugins
+from experiments.search.settings import definition_of, search_of, space_of
 from tests.helpers.plugin_folders import forgotten_plugins, write_plugin
 
 SQUARES = ("--set", "experiment.dataset=my_paper/squares")
@@ -269,3 +270,26 @@ def test_check_plugin_says_what_is_wrong_and_why(call, tmp_path):
         )
     code, out, _ = call("check-plugin", "bad.py", "--json")
     assert code == 1 and {row["subject"] for row in json.loads(out)} >= {"Doubled", "mine/none"}
+
+
+SEARCH = """
+plugins = ('my_paper',)
+include 'pulled.gin'
+include 'search_base.gin'
+search.study = 'tuned'
+search.datasets = ('mosaic/land',)
+search.seeds = (1,)
+search.final_seeds = (101,)
+search.space = {'SGD.lr': {'low': 0.01, 'high': 0.1}}
+"""
+
+
+def test_the_definition_of_a_search_has_the_hash_of_its_plugins(home, tmp_path):
+    (tmp_path / "search.gin").write_text(SEARCH)
+    with forgotten_plugins():
+        setup = search_of(read_config_file(tmp_path / "search.gin"))
+        found = definition_of(setup, space_of(setup), lambda config: {})
+        (plugin,) = loaded_plugins()
+        assert found["plugins"] == {"my_paper": plugin.sha256}
+        plain = search_of(read_config_file(config_path("search_text_refiner")))
+        assert "plugins" not in definition_of(plain, space_of(plain), lambda config: {})

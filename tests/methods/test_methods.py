@@ -8,6 +8,7 @@ from core.config import registered_classes
 from core.types import ClassNames
 from experiments.contracts.methods import (
     MethodCase,
+    check_a_closed_set_scores_some_of_its_classes_in_any_order,
     check_a_copy_learns_on_its_own,
     check_a_prediction_depends_on_its_own_image_alone,
     check_cached_features_say_what_pixels_say,
@@ -85,6 +86,11 @@ def test_evaluation_changes_no_state_and_repeats(name, settings):
 @each_case
 def test_other_classes_and_back(name, settings):
     check_other_classes_and_back(MethodCase(name, settings))
+
+
+@each_case
+def test_a_closed_set_scores_some_of_its_classes(name, settings):
+    check_a_closed_set_scores_some_of_its_classes_in_any_order(MethodCase(name, settings))
 
 
 @each_case
