@@ -139,7 +139,7 @@ class _Reporter:
         now = time.monotonic()
         if now - self.last >= PROGRESS_SECONDS:
             self.last = now
-            numbers = {key: float(value) for key, value in values.items()}
+            numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
             self.channel.send_bytes(json.dumps({"kind": "progress", "values": numbers}).encode())
 
 
