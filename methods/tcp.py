@@ -205,9 +205,9 @@ class TCP(TextMethod):
             if number > found and long_context == "refuse":
                 raise ValueError(
                     f"TCP.{name} is {number}, but TCP.prompt_template {self.template!r} has "
-                    f"{found} token{'s' * (found != 1)} before the name, and the rest would overwrite "
-                    "the class names; use a longer template, or TCP.long_context = 'overwrite' as the "
-                    "release does"
+                    f"{found} token{'s' * (found != 1)} before the name, and the rest would "
+                    "overwrite the class names; use a longer template, or TCP.long_context = "
+                    "'overwrite' as the release does"
                 )
             if 1 + number > self.clip.spec.context_length:
                 raise ValueError(
