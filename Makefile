@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow test-faults error-rates mosaic-results gpu-check lint clean
+.PHONY: setup demo test test-slow test-faults error-rates mosaic-results methods-all gpu-check lint clean
 
 setup: $(READY)
 
@@ -50,6 +50,17 @@ mosaic-results: setup
 	$(RUN) -m tests.helpers.mosaic_results_page
 
 # Every method on a GPU as on the CPU, its speed there, and a small study; under four minutes.
+# A search for every method and refiner, then two grids; most of a day on two cores. It goes on where
+# it stopped.
+METHODS_ALL := $(RUN) -m tests.helpers.tuned_methods
+methods-all: setup
+	$(METHODS_ALL) searches
+	for search in runs/tuning/*.gin; do \
+		$(RUN) main.py search $$search --no-final --track none || exit 1; done
+	$(METHODS_ALL) grids
+	$(RUN) main.py grid methods_all_few_shot --track none
+	$(RUN) main.py grid methods_all --track none
+
 gpu-check: setup
 	$(RUN) main.py gpu-check
 
