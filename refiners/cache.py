@@ -68,6 +68,12 @@ class SoftCache(Cache):
 
     read_temperature: float = 1.0
 
+    @classmethod
+    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A softmax over one slot does not depend on its temperature."""
+        alone = parameters.get("num_slots") == 1
+        return {**parameters, "read_temperature": 1.0} if alone else parameters
+
     def read_weights(self, text: Tensor) -> Tensor:
         """Softmax over slots (..., M)."""
         similarity = F.normalize(text, dim=-1) @ self.slots().t()
@@ -132,15 +138,9 @@ class EmaCache(SoftCache):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Slots that never move do not depend on how tokens are joined, nor a softmax over one
-        slot on its temperature.
-        """
-        simple = dict(parameters)
-        if simple["momentum"] == 1:
-            simple["write_reduce"] = "sum"
-        if simple["num_slots"] == 1:
-            simple["read_temperature"] = 1.0
-        return simple
+        """Slots that never move do not depend on how tokens are joined."""
+        simple = super().simplify(parameters)
+        return {**simple, "write_reduce": "sum"} if simple["momentum"] == 1 else simple
 
     def slots(self) -> Tensor:
         return self.slots_MD
@@ -211,13 +211,6 @@ class QueueCache(SoftCache):
         self.register_buffer("slots_MD", torch.zeros(num_slots, width))
         self.register_buffer("num_written", torch.zeros((), dtype=torch.int64))
 
-    @classmethod
-    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """A softmax over one slot does not depend on its temperature."""
-        return (
-            {**parameters, "read_temperature": 1.0} if parameters["num_slots"] == 1 else parameters
-        )
-
     def slots(self) -> Tensor:
         return self.slots_MD[: int(self.num_written)]
 
@@ -259,13 +252,6 @@ class LearnedCache(SoftCache):
         self.read_temperature = read_temperature
         self.slots_MD = nn.Parameter(initial_slots(num_slots, width, seeds, initial))
 
-    @classmethod
-    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """A softmax over one slot does not depend on its temperature."""
-        return (
-            {**parameters, "read_temperature": 1.0} if parameters["num_slots"] == 1 else parameters
-        )
-
     def slots(self) -> Tensor:
         return self.slots_MD
 
@@ -295,13 +281,6 @@ class RandomCache(SoftCache):
         super().__init__()
         self.read_temperature = read_temperature
         self.register_buffer("slots_MD", initial_slots(num_slots, width, seeds, initial))
-
-    @classmethod
-    def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """A softmax over one slot does not depend on its temperature."""
-        return (
-            {**parameters, "read_temperature": 1.0} if parameters["num_slots"] == 1 else parameters
-        )
 
     def slots(self) -> Tensor:
         return self.get_buffer("slots_MD")
