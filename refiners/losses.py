@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from core.config import Configurable, NonNegativeFloat, PositiveInt, Reference, register
 from core.interfaces import Criterion
+from core.precision import scaled_products
 from core.types import Forward
 
 LocalRow = Literal["cls", "top", "mean"]
@@ -113,8 +114,7 @@ class SemanticLoss(RefinerLoss):
 
     def local_logits(self, out: Forward) -> Tensor:
         """(B, K, C)."""
-        text = out.aux["plain_text"]
-        return out.logit_scale * self.rows(out) @ text.transpose(-1, -2)
+        return scaled_products(out.logit_scale, self.rows(out), out.aux["plain_text"])
 
     def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
         logits_BKC = self.local_logits(out)
