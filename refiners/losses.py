@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from core.config import Configurable, NonNegativeFloat, PositiveInt, Reference, register
 from core.interfaces import Criterion
-from core.precision import scaled_products
+from core.precision import scaled_products, widened
 from core.types import Forward
 
 LocalRow = Literal["cls", "top", "mean"]
@@ -99,7 +99,7 @@ class SemanticLoss(RefinerLoss):
 
     def rows(self, out: Forward) -> Tensor:
         """(B, K, D): K = topk + 2 with all kinds of rows, always in the order CLS, top, mean."""
-        aligned_BND = out.aux["aligned"]
+        aligned_BND = widened(out.aux["aligned"])
         parts: list[Tensor] = []
         if "cls" in self.local_rows:
             parts.append(aligned_BND[:, :1])
