@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from core.precision import in_full_precision, scaled_products
+
 Tower = Literal["image", "text"]
 
 
@@ -169,10 +171,18 @@ class Forward:
         return logits_BC if self.extra_logits is None else logits_BC + self.extra_logits
 
     def text_logits(self) -> Tensor:
-        """(B, C): scale times the inner product of images and class texts."""
+        """(B, C): scale times the inner product of images and class texts.
+
+        In float32 or float64, also inside autocast.
+        """
         if self.text.dim() == 2:
-            return self.logit_scale * self.image @ self.text.t()
-        return self.logit_scale * torch.einsum("bd,bcd->bc", self.image, self.text)
+            return scaled_products(self.logit_scale, self.image, self.text)
+        return self.logit_scale * in_full_precision(_own_products, self.image, self.text)
+
+
+def _own_products(image_BD: Tensor, text_BCD: Tensor) -> Tensor:
+    """Inner products (B, C) of every image with the texts that were made for it."""
+    return torch.einsum("bd,bcd->bc", image_BD, text_BCD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

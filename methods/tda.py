@@ -14,6 +14,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.templates import Templates
 from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, register
 from core.interfaces import Score
+from core.precision import in_full_precision
 from core.seeding import Seeds
 from core.types import Batch, ClassNames, Forward
 from methods.zero_shot import ZeroShot
@@ -150,7 +151,7 @@ class TDA(ZeroShot):
             logits_BC = logits_BC + self.positive_alpha * weight_BCK.sum(dim=-1)
         if self.negative:
             weight_BCK = self.negative_cache.affinity(out.image, self.negative_beta)
-            masked_BC = torch.einsum("bck,ckd->bd", weight_BCK, self.negative_cache.masks_CKC)
+            masked_BC = self.negative_cache.marked(weight_BCK)
             logits_BC = logits_BC - self.negative_alpha * masked_BC
         return replace(out, extra_logits=logits_BC)
 
@@ -195,8 +196,20 @@ class StreamCache:
 
     def affinity(self, image_BD: Tensor, beta: float) -> Tensor:
         """``exp(-beta (1 - v k'))`` (B, C, K) of every image and slot; 0 for free slots."""
-        cosine_BCK = torch.einsum("bd,ckd->bck", image_BD, self.keys_CKD)
+        cosine_BCK = in_full_precision(_cosines, image_BD, self.keys_CKD)
         return (-beta * (1 - cosine_BCK)).exp() * self.entropy_CK.isfinite()
+
+    def marked(self, weight_BCK: Tensor) -> Tensor:
+        """The sum (B, C) of the marks of all slots, with a weight for each."""
+        return in_full_precision(_weighted_marks, weight_BCK, self.masks_CKC)
+
+
+def _cosines(image_BD: Tensor, keys_CKD: Tensor) -> Tensor:
+    return torch.einsum("bd,ckd->bck", image_BD, keys_CKD)
+
+
+def _weighted_marks(weight_BCK: Tensor, masks_CKC: Tensor) -> Tensor:
+    return torch.einsum("bck,ckd->bd", weight_BCK, masks_CKC)
 
 
 def _limits(what: str, low: float, high: float) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from core.clip.prompts import (
 )
 from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, register
 from core.interfaces import LossTerm, Score
+from core.precision import scaled_products
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
@@ -162,7 +163,7 @@ class TPT(TextMethod):
         for _ in range(self.steps):
             self._tuned_BCD = unit(self.prompts.encode_groups(self.clip, ctx_BNW))
             out = score(batch)
-            logits_BVC = out.logit_scale * image_BVD @ out.text.transpose(1, 2)
+            logits_BVC = scaled_products(out.logit_scale, image_BVD, out.text)
             if chosen_BV1 is None:
                 chosen_BV1 = confident_views(logits_BVC, self.selection)[..., None]
             loss = entropy_of_the_mean(logits_BVC.take_along_dim(chosen_BV1, dim=1)).sum()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core.config import PositiveFloat, Probability, Reference, register
 from core.interfaces import Criterion, LossTerm, ParameterGroup, Refiner
+from core.precision import in_full_precision
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import cross_entropy
 from core.types import ClassNames, Forward, MethodOutput
@@ -89,7 +90,7 @@ class DePT(Refiner):
         if rows_C is None or self.weight == 0:
             return out
         assert isinstance(rows_C, Tensor)
-        own_BC, head_BC = out.logits(), self.head(self.image_adjust(out.image))[:, rows_C]
+        own_BC, head_BC = out.logits(), self._head_logits(self.image_adjust(out.image))[:, rows_C]
         fused_BC = self._fused(own_BC, head_BC)
         extra = {} if out.extra_logits is None else {OWN_EXTRA: out.extra_logits}
         return replace(out, extra_logits=fused_BC - out.text_logits(), aux={**out.aux, **extra})
@@ -124,7 +125,11 @@ class DePT(Refiner):
         rows_B = torch.arange(len(labels_B), device=labels_B.device)
         text_BD = out.text[labels_B] if out.text.dim() == 2 else out.text[rows_B, labels_B]
         features = torch.cat([self.text_adjust(text_BD), self.image_adjust(out.image)])
-        return self.weight * criterion(self.head(features), torch.cat([targets, targets]))
+        return self.weight * criterion(self._head_logits(features), torch.cat([targets, targets]))
+
+    def _head_logits(self, features: Tensor) -> Tensor:
+        """Logits (..., T) of the classifier."""
+        return in_full_precision(self.head, features)
 
 
 class ChannelAdjustment(nn.Module):

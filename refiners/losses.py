@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from core.config import Configurable, NonNegativeFloat, PositiveInt, Reference, register
 from core.interfaces import Criterion
+from core.precision import scaled_products, widened
 from core.types import Forward
 
 LocalRow = Literal["cls", "top", "mean"]
@@ -98,7 +99,7 @@ class SemanticLoss(RefinerLoss):
 
     def rows(self, out: Forward) -> Tensor:
         """(B, K, D): K = topk + 2 with all kinds of rows, always in the order CLS, top, mean."""
-        aligned_BND = out.aux["aligned"]
+        aligned_BND = widened(out.aux["aligned"])
         parts: list[Tensor] = []
         if "cls" in self.local_rows:
             parts.append(aligned_BND[:, :1])
@@ -113,8 +114,7 @@ class SemanticLoss(RefinerLoss):
 
     def local_logits(self, out: Forward) -> Tensor:
         """(B, K, C)."""
-        text = out.aux["plain_text"]
-        return out.logit_scale * self.rows(out) @ text.transpose(-1, -2)
+        return scaled_products(out.logit_scale, self.rows(out), out.aux["plain_text"])
 
     def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
         logits_BKC = self.local_logits(out)
