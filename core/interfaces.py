@@ -100,6 +100,13 @@ class Method(nn.Module, Configurable, ABC):
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """The method's own objective; the loss is the sum."""
 
+    def classification_terms(self) -> Mapping[str, float]:
+        """Those of ``loss_terms`` that are ``criterion`` on the logits, by name, with the weight
+        that they have: "ce" of weight 1, if there is one. A refiner with a classifier of its own
+        shares them, and refuses a method that names none.
+        """
+        return {"ce": 1.0} if "ce" in self.loss_terms() else {}
+
     @classmethod
     def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         """Whether a dataset's template can matter, given the method's parameters by bare name and
@@ -208,6 +215,7 @@ class Method(nn.Module, Configurable, ABC):
             num_patches=spec.num_patches,
             num_classes=len(self.classes),
             provides=self.provides & spec.support.image_fields,
+            classification=self.classification_terms(),
         )
 
     def image_features(self, batch: Batch) -> ImageFeatures:
