@@ -32,8 +32,8 @@ NOTHING_SHAPED: frozenset[str] = frozenset()
 
 
 class ParameterGroup(NamedTuple):
-    """Parameters with a rate of their own: ``lr_factor`` times the scheduled learning rate, and
-    another weight decay, unless None.
+    """Parameters with a rate of their own: ``lr_factor`` times the scheduled learning rate, but in
+    a constant warm-up, and another weight decay, unless None.
     """
 
     parameters: tuple[nn.Parameter, ...]

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from core.config import PositiveFloat, Probability, Reference, register
 from core.interfaces import Criterion, LossTerm, ParameterGroup, Refiner
 from core.seeding import Seeds, seeded_linear
+from core.train.optimizers import WARMUP_EPOCHS
 from core.types import ClassNames, Forward, MethodOutput
 
 OWN_EXTRA = "extra_logits_of_the_method"
+LR_FACTOR = 6.5
 
 
 @register("refiner")
@@ -41,10 +43,11 @@ class DePT(Refiner):
 
     the former as released, the latter as in the paper. A choice among them, such as the 200 classes
     of ImageNet-R, has their rows of z. As soon as another class is scored, all are scored by the
-    method alone. W, b, g, h learn at
-    ``lr_factor`` times the rate of the method. ``adjust`` False leaves out g and h, and ``weight``
-    0 is the method alone. On a method that learns from a teacher, CE is its distillation with the
-    weight that it has there, and y is the class that the teacher prefers.
+    method alone. W, b, g, h learn at ``lr_factor`` times the rate of the method, but in a constant
+    warm-up, where all have its rate, as released. ``adjust`` False leaves out g and h, and
+    ``weight`` 0 is the method alone. On a method that learns from a teacher, CE is its distillation
+    with the weight that it has there, which may ask for a lower ``lr_factor``, and y is the class
+    that the teacher prefers.
 
     Differences: the release does not normalize the features that it gives to the classifier; here
     they are unit times r, a length of the order of CLIP's. No checkpoints are released, and none
@@ -59,7 +62,7 @@ class DePT(Refiner):
         seeds: Seeds,
         *,
         weight: Probability = 0.7,
-        lr_factor: PositiveFloat = 6.5,
+        lr_factor: PositiveFloat = LR_FACTOR,
         adjust: bool = True,
         fusion: Literal["logits", "probabilities"] = "logits",
         feature_scale: PositiveFloat = 10.0,
@@ -81,8 +84,17 @@ class DePT(Refiner):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """Of weight 0 it is no refiner."""
-        return parameters if parameters["weight"] else Reference("NullRefiner")
+        """Of weight 0 it is no refiner; of weight 1 there is nothing to fuse."""
+        if not parameters["weight"]:
+            return Reference("NullRefiner")
+        return {**parameters, "fusion": "logits"} if parameters["weight"] == 1 else parameters
+
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """In a warm-up of all epochs there is one rate."""
+        warmup, epochs = values.get(WARMUP_EPOCHS), values.get("experiment.epochs")
+        one_rate = warmup is not None and epochs is not None and warmup >= epochs
+        return {"DePT.lr_factor": LR_FACTOR} if one_rate else {}
 
     def set_classes(self, classes: ClassNames) -> None:
         self.trained = self.trained or classes.names

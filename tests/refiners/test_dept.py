@@ -11,7 +11,7 @@ from core.seeding import Seeds
 from core.train.fit import Budget, fit
 from core.train.losses import cross_entropy
 from core.train.model import RefinedMethod
-from core.train.optimizers import SGD, Constant
+from core.train.optimizers import SGD, Constant, ConstantThenCosine
 from core.types import ClassNames, Forward, MethodOutput
 from experiments.configs import config_path, read_config_file
 from methods.coop import CoOp
@@ -251,3 +251,25 @@ def test_its_parameters_have_their_own_rate():
     (gradient,) = torch.autograd.grad(sum(terms.values()), model.refiner.head.weight)
     fit(model, objective_of(model), data, budget, Seeds(0), log=lambda values: None)
     torch.testing.assert_close(model.refiner.head.weight.detach(), start - 0.3 * gradient)
+
+
+def test_a_constant_warm_up_has_one_rate_for_all_as_released():
+    model = model_of(lr_factor=3.0)
+    weight = model.refiner.head.weight
+    data, steps = ListBatches([batch(seed=3)]), []
+
+    def note(values):
+        steps.append(weight.detach().clone())
+
+    optimizer = SGD(lr=0.1, momentum=0.0, weight_decay=0.0)
+    schedule = ConstantThenCosine(warmup_epochs=1, warmup_lr=0.02)
+    start = weight.detach().clone()
+    out = model.train()(batch(seed=3))
+    terms = objective_of(model)(out, batch(seed=3).labels)
+    (gradient,) = torch.autograd.grad(sum(terms.values()), weight)
+    budget = Budget(epochs=2, optimizer=optimizer, schedule=schedule)
+    fit(model, objective_of(model), data, budget, Seeds(0), log=note)
+    torch.testing.assert_close(steps[0], start - 0.02 * gradient)
+    assert (steps[1] - steps[0]).norm() > 10 * (steps[0] - start).norm()  # 0.1 times 3
+    assert [schedule.has_one_rate(epoch) for epoch in (1, 2)] == [True, False]
+    assert not Constant().has_one_rate(1)
