@@ -137,13 +137,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodOutput:
-    """What a refiner receives from a base method: widths, counts, and the provided image fields."""
+    """What a refiner receives from a base method: widths, counts, and the provided image fields.
+
+    ``classification`` are the terms of the method's loss that are its criterion on the logits, by
+    name, with their weights: those that a refiner may share.
+    """
 
     text_width: int
     local_width: int
     num_patches: int
     num_classes: int
     provides: frozenset[str]
+    classification: Mapping[str, float] = field(default_factory=lambda: {"ce": 1.0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

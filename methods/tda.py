@@ -4,6 +4,8 @@ Shapes: B images, C classes, K slots of a class, D joint width.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -51,7 +53,8 @@ class TDA(ZeroShot):
 
     Nothing is trained and images are cached features. The order of the stream is drawn from the
     run's seed, anew for every list of test images, and the caches start empty for each. On top of
-    a refiner p are the refined probabilities. ``templates`` as in ZeroShot.
+    a refiner p are the refined probabilities, with the logits that it adds. ``templates`` as in
+    ZeroShot.
 
     Differences: ImageNet's variants are published with 63 AugMix views of each image, of which the
     confident tenth is averaged; here every image is its evaluation view. s is the backbone's scale
@@ -115,8 +118,9 @@ class TDA(ZeroShot):
     @torch.no_grad()
     def adapt(self, batch: Batch, score: Score) -> None:
         """Offer the images of the batch to the caches, one after the other."""
-        out = score(batch)
-        log_p_BC = out.text_logits().log_softmax(dim=-1)
+        with self._without_caches():
+            out = score(batch)
+        log_p_BC = out.logits().log_softmax(dim=-1)
         p_BC = log_p_BC.exp()
         entropy_B = -(p_BC * log_p_BC).sum(dim=-1)
         label_B = log_p_BC.argmax(dim=-1)
@@ -134,6 +138,16 @@ class TDA(ZeroShot):
                 self.positive_cache.offer(image, label_B[one], torch.ones_like(uncertain_B[one]))
             if self.negative:
                 self.negative_cache.offer(image, label_B[one], uncertain_B[one])
+
+    @contextmanager
+    def _without_caches(self) -> Iterator[None]:
+        """A context in which images are scored as if nothing had been seen."""
+        caches = self.positive_cache, self.negative_cache
+        self.positive_cache = self.negative_cache = None
+        try:
+            yield
+        finally:
+            self.positive_cache, self.negative_cache = caches
 
     def _begin(self, image_BD: Tensor, num_classes: int) -> None:
         sizes = (self.positive_capacity, self.negative_capacity)
