@@ -34,12 +34,15 @@ class Imported:
 class Definition:
     """One top-level statement: what it binds, as canonical text, and the names that it reads.
 
-    ``number`` is its place in the file.
+    ``number`` is its place in the file, ``earlier`` the number of ``Module.bound`` before it.
     """
 
-    def __init__(self, name: str, statement: ast.stmt, package: str, number: int) -> None:
+    def __init__(
+        self, name: str, statement: ast.stmt, package: str, number: int, earlier: int = 0
+    ) -> None:
         self.name = name
         self.number = number
+        self.earlier = earlier
         self._statement = statement
         self._package = package
 
@@ -77,6 +80,7 @@ class Module:
     """What the names of a module stand for, in the order of its statements: the definitions that
     bind or change them, and what they are imported from.
 
+    ``bound`` has a name as often as it is bound or changed, in order.
     ``always`` are statements that run whenever the module is imported and may change anything.
     ``imported`` are the modules that it imports anywhere, and what may be one.
     """
@@ -84,14 +88,28 @@ class Module:
     name: str
     path: str
     names: dict[str, list[Definition | Imported]] = field(default_factory=dict)
+    bound: list[str] = field(default_factory=list)
     stars: list[str] = field(default_factory=list)
     always: list[Definition] = field(default_factory=list)
     imported: list[str] = field(default_factory=list)
     unread: Unreadable | None = None
 
+    def bind(self, name: str, to: Definition | Imported) -> None:
+        """Note what the next statement binds a name to."""
+        self.names.setdefault(name, []).append(to)
+        self.bound.append(name)
+
     def definitions(self, name: str) -> list[Definition]:
         """The definitions of a name, in order."""
         return [found for found in self.names.get(name, ()) if isinstance(found, Definition)]
+
+    def read_by(self, definition: Definition, name: str) -> str:
+        """A name as a definition reads it: with how often it was bound before, where that varies
+        because it is bound more than once.
+        """
+        if len(self.names.get(name, ())) < 2:
+            return name
+        return f"{name}@{self.bound[: definition.earlier].count(name)}"
 
     def everything(self) -> list[Definition]:
         """All definitions and statements, in order."""
@@ -121,13 +139,14 @@ def read_module(source: str, name: str, path: str, *, is_package: bool) -> Modul
 def _add(module: Module, statement: ast.stmt, package: str, number: int) -> None:
     names = list(dict.fromkeys(stored_names(statement)))
     patches = any(isinstance(i, Imported) for name in names for i in module.names.get(name, ()))
+    earlier = len(module.bound)
     _add_imports(module, statement, package)
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return
-    definition = Definition(", ".join(names) or STATEMENTS, statement, package, number)
+    definition = Definition(", ".join(names) or STATEMENTS, statement, package, number, earlier)
     names += [n for n in changed_by_decorators(statement) if module.definitions(n)]
     for name in dict.fromkeys(names):
-        module.names.setdefault(name, []).append(definition)
+        module.bind(name, definition)
     if not names or patches or calls_something(statement):
         module.always.append(definition)
 
@@ -142,7 +161,7 @@ def _add_imports(module: Module, statement: ast.stmt, package: str) -> None:
             if name == "*":
                 module.stars += [] if local else [imported.module]
             elif not local:
-                module.names.setdefault(name, []).append(imported)
+                module.bind(name, imported)
 
 
 def _bindings(statement: ast.stmt, package: str) -> Mapping[str, list[Imported]]:

@@ -18,7 +18,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _UNREAD = frozenset({"ctx", "kind", "type_comment", "returns", "type_params"})
-_BLOCKS = frozenset({"body", "orelse", "finalbody"})
+_BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+"""The fields of a statement that hold statements, in the order of the source."""
 _WITH_MESSAGE = frozenset(
     {"FileNotFoundError", "NotImplementedError", "RuntimeError", "TypeError", "ValueError"}
 )
@@ -111,8 +112,9 @@ def imports_of(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     if isinstance(node, _IMPORTS):
         yield node
     elif not (isinstance(node, ast.stmt) and is_for_type_checkers(node)):
-        for child in ast.iter_child_nodes(node):
-            yield from imports_of(child)
+        for block in _BLOCKS:
+            for child in getattr(node, block, ()):
+                yield from imports_of(child)
 
 
 def free_chains(statement: ast.stmt) -> set[Chain]:

@@ -218,15 +218,13 @@ class SourceTree:
         """The hash of one definition by itself, and what the names that it reads stand for."""
         definition = place.definition
         if definition not in self._followed:
-            links: list[Link] = [
-                (".".join(chain), tuple(self._resolved(place, chain))) for chain in definition.reads
-            ]
-            named = {
-                f"{chain[0]}: {target.name}"
-                for chain, (_, targets) in zip(definition.reads, links, strict=True)
-                for target in targets
-                if target.name
-            }
+            links: list[Link] = []
+            named: set[str] = set()
+            for chain in definition.reads:
+                targets = tuple(self._resolved(place, chain))
+                first = place.module.read_by(definition, chain[0])
+                links.append((".".join([first, *chain[1:]]), targets))
+                named |= {f"{chain[0]}: {target.name}" for target in targets if target.name}
             text = "\n".join([definition.text, *sorted(named)])
             ran = tuple(Target("", found) for found in self._run_at_import(place.module))
             self._followed[definition] = _digest(text), (*links, ("", ran))
