@@ -157,7 +157,8 @@ def _add_imports(module: Module, statement: ast.stmt, package: str) -> None:
         if isinstance(node, ast.Import):
             module.imported += [alias.name for alias in node.names]
         for name, imported in _bound(node, package):
-            module.imported += [imported.module, f"{imported.module}.{imported.name}"]
+            if imported.name:
+                module.imported += [imported.module, f"{imported.module}.{imported.name}"]
             if name == "*":
                 module.stars += [] if local else [imported.module]
             elif not local:
