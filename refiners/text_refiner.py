@@ -147,8 +147,8 @@ class TextRefiner(Refiner):
         if not aggregation.reads_cache:
             simple["cache"] = Reference("NoCache")
         parts: dict[str, Any] = {name: lookup(simple[name].name).cls for name in OFF}
-        terms = (simple["semantic"], simple["regularization"], *further.values())
-        losses: list[Any] = [lookup(term.name).cls for term in terms]
+        plugged = (simple["semantic"], simple["regularization"], *further.values())
+        losses: list[Any] = [lookup(loss.name).cls for loss in plugged]
         if not parts["cache"].writes and not any(loss.reads_local for loss in losses):
             simple["alignment"] = Reference("NoAlignment")
         if not further and all(simple[name] == off for name, off in OFF.items()):

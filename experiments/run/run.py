@@ -296,16 +296,14 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
 def evaluation_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
     """Batches to score; a stream of single images has an order that the run's seed draws."""
     method = built.model.method
-    stream = method.adapts_to == "stream"
     seeds = built.seeds.at("test", part.name)
-    order = torch.randperm(len(items), generator=seeds.generator("order")) if stream else None
-    return built.source.evaluation(
-        part,
-        items,
-        1 if stream else method.eval_batch_size,
-        order=None if order is None else order.tolist(),
-        test_views=TestViews(method.test_views, seeds),
-    )
+    if method.adapts_to == "stream":
+        order = torch.randperm(len(items), generator=seeds.generator("order")).tolist()
+        return built.source.evaluation(part, items, 1, order=order)
+    if not method.test_views:
+        return built.source.evaluation(part, items, method.eval_batch_size)
+    views = TestViews(method.test_views, seeds)
+    return built.source.evaluation(part, items, method.eval_batch_size, test_views=views)
 
 
 @contextmanager
