@@ -83,6 +83,14 @@ def test_a_common_constant_is_used_by_other_cases_too(tmp_path, case, path):
     assert outcome.status == "failed"
 
 
+@pytest.mark.parametrize("heads", [0, 5, -2, 2.5, "two"])
+def test_heads_that_no_tower_can_have_fail_with_one_line(tmp_path, heads):
+    path = with_constant(tmp_path, "coop", ("text_heads",), lambda _: heads)
+    path.write_text(path.read_text().replace('"head_dim": 16, ', ""))
+    outcome = verify_set(path)
+    assert outcome.status == "failed" and outcome.problem and "\n" not in outcome.problem
+
+
 @pytest.mark.parametrize("case", ["coop", "promptsrc", "promptkd"])
 @pytest.mark.parametrize("value", [1e-3, "cosine", True, None, {"warmup": {"epochs": 1}}])
 def test_a_constant_that_nobody_uses_is_named(tmp_path, case, value):
