@@ -16,6 +16,7 @@ from experiments.verify.vectors import (
     frozen_clip,
     gradients,
     sgd_steps,
+    words_of,
 )
 from methods.base import unit
 from methods.cocoop import CoCoOp
@@ -27,15 +28,16 @@ def replay_cocoop(vectors: Vectors) -> Named:
     clip = frozen_clip(vectors)
     c = vectors.constants
     c.require("meta_hidden", len(vectors["param.meta.fc1.weight"]))
-    yield from check_tokens(vectors, " ".join(["X"] * c["n_ctx"]), clip.tokenizer)
     method = CoCoOp(
         clip,
         vectors.classes,
         SEEDS,
         num_ctx=c["n_ctx"],
-        ctx_init="",
+        ctx_init=words_of(vectors),
         meta_reduction=c["embed_dim"] // c["meta_hidden"],
     ).double()
+    yield from check_tokens(vectors, method.placeholder, clip.tokenizer)
+    c.require("n_ctx", len(method.ctx))
     named = {"ctx": method.ctx}
     named |= {f"meta.{name}": value for name, value in method.meta_net.named_parameters()}
     for name, parameter in named.items():

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from core.clip.frozen import FrozenCLIP
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from core.types import Batch, ClassNames, Forward
+from core.types import Batch, Forward
 from experiments.verify.constants import Constants
+from experiments.verify.kgcoop import released_words
 from experiments.verify.vectors import (
     POOLED,
     SEEDS,
@@ -65,9 +66,9 @@ class Recorder:
 def replay_sep(vectors: Vectors) -> Named:
     """The released pair of scopes: prototypes, three steps, four batchings of the same images."""
     clip = frozen_clip(vectors)
-    yield from check_tokens(vectors, " ".join(["X"] * vectors.constants["n_ctx"]), clip.tokenizer)
     yield from check_hand_made(vectors, vectors.classes, clip.tokenizer)
-    method = _released(clip, vectors.classes, vectors.constants)
+    method = _released(vectors, clip)
+    yield from check_tokens(vectors, method.placeholder, clip.tokenizer)
     _check_fusions(vectors.constants, clip)
     set_norms(vectors, method)
     named = _parameters(method)
@@ -83,12 +84,14 @@ def replay_sep(vectors: Vectors) -> Named:
     yield from _evaluations(vectors, method)
 
 
-def _released(clip: FrozenCLIP, classes: ClassNames, c: Constants) -> SEP:
+def _released(vectors: Vectors, clip: FrozenCLIP) -> SEP:
+    c = vectors.constants
     method = SEP(
         clip,
-        classes,
+        vectors.classes,
         SEEDS,
         num_ctx=c["n_ctx"],
+        ctx_init=released_words(vectors),
         num_ctx_vision=c["n_ctx_visual"],
         text_layers=tuple(c["active_text_layers"]),
         vision_layers=tuple(c["active_vision_layers"]),
@@ -99,6 +102,7 @@ def _released(clip: FrozenCLIP, classes: ClassNames, c: Constants) -> SEP:
         vision_weight=c["W_V"],
         prototype_scale=c["proto_scale"],
     )
+    c.require("n_ctx", len(method.ctx))
     return method.double()
 
 

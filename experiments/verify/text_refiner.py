@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
+from core.clip.prompts import placeholder_of
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import Forward
@@ -21,6 +22,7 @@ from experiments.verify.vectors import (
     gradients,
     set_norms,
     sgd_steps,
+    words_of,
 )
 from methods.coop import CoOp
 from refiners.aggregation import LinearAggregation
@@ -67,7 +69,7 @@ class Released:
 def replay_textrefiner(vectors: Vectors) -> Named:
     """TextRefiner with all released parts on CoOp."""
     clip = frozen_clip(vectors)
-    placeholder = " ".join(["X"] * vectors.constants["n_ctx"])
+    placeholder = placeholder_of(words_of(vectors), vectors.constants["n_ctx"])
     yield from check_tokens(vectors, placeholder, clip.tokenizer)
     released = _released(clip, vectors)
     set_norms(vectors, released.model)
@@ -88,9 +90,10 @@ def _released(clip: FrozenCLIP, vectors: Vectors) -> Released:
         vectors.classes,
         SEEDS,
         num_ctx=c["n_ctx"],
-        ctx_init="",
+        ctx_init=words_of(vectors),
         class_position=c["class_position"],
     )
+    c.require("n_ctx", len(method.ctx))
     source = method.output()
     alignment = MlpAlignment(source.local_width, source.text_width, SEEDS)
     cache = EmaCache(source.text_width, SEEDS, num_slots=int(c["memory"]), momentum=c["momentum"])

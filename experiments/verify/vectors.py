@@ -162,6 +162,14 @@ def set_norms(vectors: Vectors, module: nn.Module) -> None:
             layer.momentum = float(c.get("bn_momentum", layer.momentum))
 
 
+def words_of(vectors: Vectors) -> str:
+    """The recorded words that the context starts from; empty for random vectors."""
+    words = vectors.constants.get("ctx_init") or ""
+    if not isinstance(words, str):
+        raise vectors.constants.refuse("ctx_init", "here words")
+    return words.replace("_", " ")
+
+
 def check_tokens(vectors: Vectors, placeholder: str, tokenizer: AnyTokenizer) -> Named:
     """Computed token ids, end positions and name lengths of the recorded class names."""
     names = [name.replace("_", " ") for name in vectors.constants["classes"]]
