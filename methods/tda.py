@@ -4,7 +4,7 @@ Shapes: B images, C classes, K slots of a class, D joint width.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.templates import Templates
-from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, register
+from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, Reference, register
 from core.interfaces import Score
 from core.precision import in_full_precision
 from core.seeding import Seeds
@@ -107,6 +107,18 @@ class TDA(ZeroShot):
             if not simple[name] or simple[f"{name}_alpha"] == 0:
                 simple |= {name: False, **off}
         return simple
+
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """With both caches off it is zero-shot CLIP, whatever the order of the stream."""
+        if values.get("experiment.method") != Reference("TDA"):
+            return {}
+        if values["TDA.positive"] or values["TDA.negative"]:
+            return {}
+        return {
+            "experiment.method": Reference("ZeroShot"),
+            "ZeroShot.templates": values["TDA.templates"],
+        }
 
     def set_classes(self, classes: ClassNames) -> None:
         super().set_classes(classes)

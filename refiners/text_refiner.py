@@ -140,8 +140,8 @@ class TextRefiner(Refiner):
         simple = dict(parameters)
         further = dict(simple.get("losses", NO_LOSSES))
         if simple["aggregation"] == Reference("NoAggregation"):
-            for terms in (simple, further):
-                terms |= {n: Reference("NoLoss") for n in _vanishing(terms)}
+            simple |= {name: Reference("NoLoss") for name in _vanishing(simple)}
+            further |= {name: Reference("NoLoss") for name in _vanishing(further)}
         further = {name: loss for name, loss in further.items() if loss != Reference("NoLoss")}
         aggregation: Any = lookup(simple["aggregation"].name).cls
         if not aggregation.reads_cache:

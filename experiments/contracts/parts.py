@@ -185,7 +185,7 @@ def check_a_loss_vanishes_where_nothing_is_refined_if_it_says_so(case: PartCase)
     term = model.refiner.loss_terms()[case.slot]
     value = term(model(data), data.labels, model.method.criterion)
     gradients = torch.autograd.grad(value, model.trainable(), allow_unused=True)
-    largest = max(float(x.abs().max()) for x in (value, *gradients) if x is not None)
+    largest = max(float(x.detach().abs().max()) for x in (value, *gradients) if x is not None)
     require(
         largest < 1e-9,
         f"vanishes_unrefined is True, but the term or its gradient is {largest} where texts are "
