@@ -77,9 +77,10 @@ class Experiment(Configurable):
     never); it changes no result. ``template`` replaces
     the templates of the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a
     plain ``class/image`` tree, and have no effect elsewhere. ``precision`` applies to everything
-    that is trained; "bfloat16" is autocast. ``overlap`` says what happens where test images are
-    training images as well: the run is refused, also for equal copies under another name (every
-    file is then read), or it is allowed, recorded and marked in the report.
+    that is trained; "bfloat16" is autocast, which rounds neither logits nor frozen texts nor cached
+    features. ``overlap`` says what happens where test images are training images as well: the run
+    is refused, also for equal copies under another name (every file is then read), or it is
+    allowed, recorded and marked in the report.
     """
 
     permissions: ClassVar[frozenset[str]] = frozenset({"overlap", "checkpoint_every"})
