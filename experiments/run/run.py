@@ -310,14 +310,18 @@ def evaluation_batches(built: Assembly, part: Dataset, items: Sequence[Item]) ->
 
 @contextmanager
 def scoring(built: Assembly, part: Dataset) -> Iterator[None]:
-    """A context in which the model scores the classes of ``part``, in eval mode."""
-    model = built.model
+    """A context in which the model scores the classes of ``part``, in eval mode and in the run's
+    precision.
+    """
+    model, scored = built.model, class_names(part, built.settings.template)
     trained = model.method.classes
-    model.set_classes(class_names(part, built.settings.template))
+    if scored != trained:
+        model.set_classes(scored)
     model.eval()
     with built.autocast:
         yield
-    model.set_classes(trained)
+    if scored != trained:
+        model.set_classes(trained)
 
 
 def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
@@ -490,16 +494,10 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     if rule == "last":
         return None
     part = class_subset(built.dataset, built.selected_subset)
-    classes = class_names(part, built.settings.template)
     items = part.val if rule == "val" else part.test
 
     def score(model: RefinedMethod) -> float:
-        trained = model.method.classes
-        if trained != classes:
-            model.set_classes(classes)
-        fraction = accuracy(model, evaluation_batches(built, part, items))
-        if trained != classes:
-            model.set_classes(trained)
-        return fraction
+        with scoring(built, part):
+            return accuracy(model, evaluation_batches(built, part, items))
 
     return score

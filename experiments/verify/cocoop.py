@@ -26,6 +26,7 @@ def replay_cocoop(vectors: Vectors) -> Named:
     """Three steps on batches; every image has a context of its own."""
     clip = frozen_clip(vectors)
     c = vectors.constants
+    c.require("meta_hidden", len(vectors["param.meta.fc1.weight"]))
     yield from check_tokens(vectors, " ".join(["X"] * c["n_ctx"]), clip.tokenizer)
     method = CoCoOp(
         clip,
@@ -47,15 +48,15 @@ def replay_cocoop(vectors: Vectors) -> Named:
         out = model(batch)
         return {"loss": objective(out, batch.labels)["ce"], "logits": out.logits()}
 
-    for number, values in sgd_steps(list(named.values()), step):
+    for number, values in sgd_steps(vectors, list(named.values()), step):
         yield f"loss{number}.total", values["loss"]
         yield f"out{number}.logits", values["logits"]
         if number == 1:
             yield from _first_step(vectors, method)
             yield from gradients(named)
     for name, parameter in named.items():
-        yield f"after3.{name}", parameter.detach()
-    yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
+        yield f"{vectors.after}.{name}", parameter.detach()
+    yield f"eval_{vectors.after}.logits", model.eval()(vectors.eval_batch()).logits()
 
 
 def _first_step(vectors: Vectors, method: CoCoOp) -> Named:

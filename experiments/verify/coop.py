@@ -57,7 +57,7 @@ def _coop_steps(vectors: Vectors, method: CoOp) -> Named:
         logits = out.logits()
         return {"loss": loss, "logits": logits, "hits": hits * 100, "text": text, "image": pooled}
 
-    for number, values in sgd_steps([method.ctx], step):
+    for number, values in sgd_steps(vectors, [method.ctx], step):
         yield f"loss{number}.total", values["loss"]
         yield f"out{number}.logits", values["logits"]
         if number == 1:
@@ -67,8 +67,8 @@ def _coop_steps(vectors: Vectors, method: CoOp) -> Named:
             shape = vectors.tensors[_first(vectors, "out1.prompts")].shape
             yield "out1.prompts", assembled[:, : shape[1]]
             yield from gradients({"ctx": method.ctx})
-    yield "after3.ctx", method.ctx.detach()
-    yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
+    yield f"{vectors.after}.ctx", method.ctx.detach()
+    yield f"eval_{vectors.after}.logits", model.eval()(vectors.eval_batch()).logits()
 
 
 def _first(vectors: Vectors, ending: str) -> str:

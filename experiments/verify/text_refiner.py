@@ -19,6 +19,7 @@ from experiments.verify.vectors import (
     fill,
     frozen_clip,
     gradients,
+    set_norms,
     sgd_steps,
 )
 from methods.coop import CoOp
@@ -69,13 +70,14 @@ def replay_textrefiner(vectors: Vectors) -> Named:
     placeholder = " ".join(["X"] * vectors.constants["n_ctx"])
     yield from check_tokens(vectors, placeholder, clip.tokenizer)
     released = _released(clip, vectors)
+    set_norms(vectors, released.model)
     for name, parameter in released.state().items():
         if f"param.{name}" in vectors.tensors:
             fill(parameter, vectors[f"param.{name}"])
     yield from _textrefiner_steps(vectors, released)
     for name, value in released.state().items():
-        yield f"after3.{name}", value.detach()
-    yield "eval_after3.logits", released.model.eval()(vectors.eval_batch()).logits()
+        yield f"{vectors.after}.{name}", value.detach()
+    yield f"eval_{vectors.after}.logits", released.model.eval()(vectors.eval_batch()).logits()
 
 
 def _released(clip: FrozenCLIP, vectors: Vectors) -> Released:
@@ -136,7 +138,7 @@ def _textrefiner_steps(vectors: Vectors, released: Released) -> Named:
         terms = objective(out, batch.labels)
         return {**terms, "loss": torch.stack(list(terms.values())).sum()}
 
-    for number, values in sgd_steps(list(named.values()), step):
+    for number, values in sgd_steps(vectors, list(named.values()), step):
         out = kept["out"]
         yield f"loss{number}.total", values["loss"]
         for ours, theirs in recorded.items():

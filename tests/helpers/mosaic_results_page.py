@@ -6,10 +6,12 @@ was asked and how it was set up.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.read.results import Results
 from analysis.read.study_folder import load_study
 from analysis.render.markdown import escape_markdown, table_markdown
 from analysis.report import CHAPTERS
@@ -26,7 +28,7 @@ WIDTH = 120
 class Study(NamedTuple):
     """A study of the page: its folder, the command that runs it, its question and its setup.
 
-    ``costs``: the page shows what a run of each variant costs; ``note`` is what to know of it.
+    ``costs``: the page shows what a run of each variant costs.
     """
 
     name: str
@@ -34,7 +36,6 @@ class Study(NamedTuple):
     question: str
     setup: str
     costs: bool = False
-    note: str = ""
 
 
 TUNED = (
@@ -45,7 +46,6 @@ TUNED = (
     "and new classes. Six trials are few, and equal for all: a row says what a method reaches with "
     "this effort."
 )
-UNFINISHED = ""
 STUDIES = (
     Study(
         "demo",
@@ -104,7 +104,6 @@ METHODS_ALL = (
         "Every method, alone and with TextRefiner: which is best at its own settings?",
         TUNED,
         costs=True,
-        note=UNFINISHED,
     ),
     Study(
         "methods_all_few_shot",
@@ -164,10 +163,23 @@ def _study(study: Study, folder: Path) -> Iterator[str]:
     if study.costs:
         (costs,) = built["cost"].tables
         yield _table(costs, Show.PAGE)
-    if study.note:
-        yield study.note
+    if unfinished := _unfinished(results):
+        yield unfinished
     if said := [s for s in built["remarks"].sentences if s.text != EMBEDDED_CAVEAT]:
         yield "\n".join(f"* {escape_markdown(s.text)}" for s in said)
+
+
+def _unfinished(results: Results) -> str:
+    """Which variants lack runs because their study was ended early."""
+    missing = Counter(p.variant for p in results.problems if p.kind == "missing")
+    if not missing:
+        return ""
+    planned = len(results.datasets) * len(results.planned_seeds)
+    shown = ", ".join(f"{name} {count}" for name, count in missing.items())
+    return (
+        f"The study was ended before its last run, and the same command goes on. Of {planned} runs "
+        f"each, there are missing: {shown}. What is compared is what both sides have."
+    )
 
 
 def _search(study: Study, folder: Path) -> Iterator[str]:

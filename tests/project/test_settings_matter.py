@@ -319,6 +319,22 @@ DEAD_PARTS = [
     ("SemanticLoss.local_rows = ('cls',)", "SemanticLoss.pooling = 'max'"),
     ("SemanticLoss.weight = 0.0", "SemanticLoss.topk = 2"),
     ("L1Regularization.weight = 0.0", "TextRefiner.regularization = @NoLoss"),
+    *[
+        (
+            f"TextRefiner.aggregation = @NoAggregation\nTextRefiner.{slot} = @{loss}",
+            f"TextRefiner.{slot} = @NoLoss",
+        )
+        for slot, loss in (
+            ("regularization", "L1Regularization"),
+            ("regularization", "CosineRegularization"),
+            ("semantic", "L1CosineRegularization"),
+        )
+    ],
+    (
+        "TextRefiner.aggregation = @NoAggregation\n"
+        "TextRefiner.losses = {'further': @CosineRegularization}",
+        "TextRefiner.losses = {}",
+    ),
 ]
 
 
@@ -335,6 +351,29 @@ def test_a_setting_without_effect_leaves_the_identity(method, state, line, outco
     )
     assert torch.allclose(first["logits"], second["logits"], atol=1e-5)
     assert config.identity(ROOT) == changed.identity(ROOT)
+
+
+ALIVE = [
+    ("CoOp", f"TextRefiner.aggregation = @NoAggregation\nTextRefiner.regularization = @{loss}",
+     "TextRefiner.regularization = @NoLoss")
+    for loss in ("SpreadLoss", "SemanticLoss")
+] + [
+    ("CoOp", "LinearAggregation.alpha = 0.0\nTextRefiner.regularization = @SpreadLoss",
+     "SpreadLoss.weight = 3.0"),
+    ("CoOp", "TextRefiner.aggregation = @NoAggregation\n"
+     "TextRefiner.losses = {'further': @SpreadLoss}", "SpreadLoss.weight = 3.0"),
+]  # fmt: skip
+"""With all parts of a refiner on: settings that look as if they had no effect, but have one."""
+
+
+@pytest.mark.parametrize(("method", "state", "line"), ALIVE)
+def test_a_setting_that_only_looks_inert(method, state, line, outcomes, small_mosaic):
+    text = two_steps(method, "", ON)
+    config = first_of([text, "TextRefiner.semantic = @NoLoss", "experiment.epochs = 2", state])
+    changed = first_of([config.text(), line])
+    pair = (one.without(one.unused((ROOT,))) for one in (config, changed))
+    same, identical = compared(*pair, outcomes, small_mosaic)
+    assert not same and not identical
 
 
 IDLE = [
