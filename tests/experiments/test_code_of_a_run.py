@@ -239,6 +239,15 @@ def test_a_stored_record_of_this_code_is_not_stale(tmp_path):
     assert CodeCheck().changes(read_record(tmp_path), tmp_path) == ""
 
 
+@pytest.mark.parametrize("key", [EVERY_RUN, "methods.coop:CoOp"])
+def test_a_record_of_other_code_is_stale_also_where_every_run_passes(tmp_path, key):
+    code = code_of(config_from_text(COOP))
+    record = fake_record({"identity": "0" * 12, "variant": "v", "factors": {}})
+    changed = {**code.classes, key: "0" * 16}
+    change = CodeCheck().changes(replace(record, code=changed), tmp_path)
+    assert change == f"the code of {key.rpartition(':')[2]}"
+
+
 def test_features_of_other_code_are_not_used(tmp_path):
     """An edited tower must not be given what the old one computed."""
     clip, dataset = FakeCLIP(), noise_dataset()
