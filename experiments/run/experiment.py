@@ -148,12 +148,12 @@ class Experiment(Configurable):
         if parameters["template"] is not None and not entry.ask("reads_template", own, values):
             reasons["template"] = (
                 f"{name} makes its own prompts and reads no template, got "
-                f"{parameters['template']!r}; remove it, or use a method with hand-made texts"
+                f"{parameters['template']!r}; a template is for methods with hand-made texts"
             )
         if parameters["augmentation"] is not None and not _augments(entry.cls, parameters):
             reasons["augmentation"] = (
                 f"nothing is augmented with experiment.num_views = 0, got "
-                f"@{parameters['augmentation'].name}; remove it, or set experiment.num_views = 1"
+                f"@{parameters['augmentation'].name}; it needs experiment.num_views = 1 or more"
             )
         return reasons
 
