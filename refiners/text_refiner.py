@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.config import Part, Reference, lookup, register
 from core.interfaces import LossTerm, Refiner
 from core.seeding import Seeds
+from core.store.epochs import check_logged_names
 from core.train.published_checkpoints import MEMORY, two_layer_names
 from core.types import Forward, Memory, MethodOutput
 from refiners.aggregation import Aggregation, LinearAggregation
@@ -181,8 +182,9 @@ def _check_further(fixed: Mapping[str, Factory], losses: Mapping[str, Factory]) 
     """Raise ValueError for a name that cannot be logged beside the two terms that are always there,
     and for one class under two names: both would have the same settings.
     """
+    check_logged_names(losses, "a term of TextRefiner.losses")
     for name in losses:
-        if name in fixed or not name.isidentifier():
+        if name in fixed:
             raise ValueError(
                 f"TextRefiner.losses must name terms by identifiers other than "
                 f"{' and '.join(map(repr, fixed))}, got {name!r}; rename it"

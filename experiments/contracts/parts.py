@@ -18,7 +18,7 @@ from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoi
 from core.train.model import RefinedMethod
 from core.types import Batch
 from experiments.contracts.contract import Check, require, require_close
-from experiments.contracts.methods import MethodCase
+from experiments.contracts.methods import MethodCase, check_log_can_be_read
 from experiments.contracts.tiny_model import (
     CLASSES,
     PARTS_OFF,
@@ -156,6 +156,16 @@ def check_what_a_part_learned_survives_a_file(case: RefinedCase) -> None:
     require(same, "the saved tensors do not give the logits back: save what was learned")
 
 
+def check_what_a_part_logs_can_be_read(case: RefinedCase) -> None:
+    """Terms and metrics stand in the training log; a memory has slots as wide as the texts."""
+    model = case.model()
+    check_log_can_be_read(model)
+    memory = model.refiner.memory()
+    if memory is not None:
+        shape, wide = tuple(memory.slots.shape), model.method.output().text_width
+        require(len(shape) == 2 and shape[1] == wide, f"slots must be (M, {wide}), got {shape}")
+
+
 def check_a_copy_of_a_part_is_independent(case: RefinedCase) -> None:
     """Nothing is shared between a model and its copy."""
     model = case.model()
@@ -223,6 +233,7 @@ REFINER_CHECKS: tuple[Check[RefinedCase], ...] = (
     check_a_small_step_lowers_the_loss_and_not_the_backbone,
     check_evaluation_is_batch_invariant_and_stateless,
     check_what_a_part_learned_survives_a_file,
+    check_what_a_part_logs_can_be_read,
     check_a_copy_of_a_part_is_independent,
 )
 PART_CHECKS: tuple[Check[PartCase], ...] = (

@@ -380,6 +380,8 @@ def test_further_losses_are_logged_by_name_and_count():
     [
         ({"semantic": "SpreadLoss"}, "other than 'semantic' and 'regularization', got 'semantic'"),
         ({"a b": "SpreadLoss"}, "got 'a b'"),
+        ({"loss": "SpreadLoss"}, "a term of TextRefiner.losses must .* got 'loss'"),
+        ({"epoch": "SpreadLoss"}, "got 'epoch'"),
         ({"a": "SpreadLoss", "b": "SpreadLoss"}, "SpreadLoss twice"),
         ({"a": "SemanticLoss"}, "SemanticLoss twice"),
     ],
