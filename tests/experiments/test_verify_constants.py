@@ -109,8 +109,8 @@ def test_a_constant_that_nobody_uses_is_named_wherever_it_stands(tmp_path):
 @pytest.mark.parametrize("name", ["notes", "equations"])
 @pytest.mark.parametrize("value", ["recorded twice", ["one", "two"]])
 def test_a_text_that_explains_is_no_constant(tmp_path, name, value):
-    assert verify_set(with_constant(tmp_path, "coop", (name,), lambda _: value)).ok
-    assert not verify_set(with_constant(tmp_path, "coop", (name,), lambda _: 3)).ok
+    assert not verify_set(with_constant(tmp_path, "coop", (name,), lambda _: value)).problem
+    assert verify_set(with_constant(tmp_path, "coop", (name,), lambda _: 3)).problem
 
 
 @pytest.mark.parametrize(
