@@ -15,13 +15,14 @@ from core.clip.backbone import shared_clip
 from core.clip.frozen import FrozenCLIP, TowerlessCLIP
 from core.clip.image_towers import POOLED
 from core.clip.templates import Templates, templates_of
-from core.config import Configurable, build, config_from_text, register
+from core.config import Config, Configurable, build, config_from_text, lookup, register
 from core.finite import check_finite
 from core.interfaces import Method, Refiner
 from core.precision import without_autocast
 from core.seeding import Seeds
 from core.store.names import CONFIG_NAME, WEIGHTS_NAME
 from core.store.record import RunRecord, read_record
+from core.store.run_facts import own_scores
 from core.store.settings import has_config, read_config
 from core.train.checkpoints import load_checkpoint
 from core.train.model import RefinedMethod
@@ -62,7 +63,7 @@ class Teacher(nn.Module, Configurable):
         scale = self.method.clip.scale
         key = (classes, scale.dtype, scale.device)
         if key not in self._texts:
-            self.method.set_classes(classes)
+            self._bind(classes)
             with without_autocast(scale.device):  # they are kept
                 texts = self.method.class_texts()
             about = {"class texts": texts, "logit scale": scale}
@@ -74,9 +75,15 @@ class Teacher(nn.Module, Configurable):
     def logits(self, batch: Batch, classes: ClassNames) -> Tensor:
         """The teacher's logits for the images of a batch: (B, C)."""
         texts = self.texts(classes)
+        self._bind(classes)  # kept texts are not all that depends on them
         with self.method.given_texts(texts):
             out: Forward = self.method(replace(batch, need=POOLED))
         return out.logits()
+
+    def _bind(self, classes: ClassNames) -> None:
+        """Teach these classes from now on. Raises ValueError where the method cannot."""
+        if self.method.classes != classes:
+            self.method.set_classes(classes)
 
 
 @register("teacher")
@@ -113,7 +120,8 @@ class RunTeacher(Teacher):
 
     ``run`` is the run's folder, or the weights file in it. Any method whose class texts do not
     depend on the image can teach, without a refiner. The user chooses which images the earlier run
-    saw: for base-to-new it should have been trained on the base classes.
+    saw: for base-to-new it should have been trained on the base classes. A method that learns
+    something for every class teaches classes that it was trained on, in any order.
 
     The frozen weights, and the data where they are the student's, must be those of the earlier
     run's record; ``allow_changed`` goes on where they are not.
@@ -144,16 +152,26 @@ class RunTeacher(Teacher):
                 f"RunTeacher.run = {run!r} is not a finished run: {path} does not exist; give the "
                 "folder of a run of this suite, or use @PublishedTeacher for another file"
             )
-        earlier = build(config_from_text(read_config(folder), str(path)), "experiment")
+        config = config_from_text(read_config(folder), str(path))
+        earlier = build(config, "experiment")
         clip = _clip(earlier.backbone, earlier.weights, student)
-        method = earlier.method(clip, classes, NO_SEEDS)
-        refiner = earlier.refiner(method.output(), NO_SEEDS)
-        _check_teaches(method, refiner, run)
         record = read_record(folder)
         if record is not None:
             _check_record(record, clip, run, allow_changed=allow_changed)
+        own = replace(classes, template=earlier.template or classes.template)
+        trained = _trained_classes(record, config, own, run)
+        method = earlier.method(clip, trained, NO_SEEDS)
+        refiner = earlier.refiner(method.output(), NO_SEEDS)
+        _check_teaches(method, refiner, run)
         sha256 = "" if record is None else record.weights_sha256
-        load_checkpoint(folder / WEIGHTS_NAME, RefinedMethod(method, refiner), sha256=sha256)
+        model = RefinedMethod(method, refiner)
+        load_checkpoint(folder / WEIGHTS_NAME, model, sha256=sha256)
+        try:
+            model.set_classes(classes)
+        except ValueError as error:
+            raise ValueError(
+                f"the run {run!r} cannot teach the student's classes: {error}"
+            ) from error
         super().__init__(student, method)
 
 
@@ -195,6 +213,29 @@ class PublishedTeacher(Teacher):
 
 def _run_folder(run: str) -> Path:
     return Path(run).parent if Path(run).is_file() else Path(run)
+
+
+def _trained_classes(
+    record: RunRecord | None, config: Config, classes: ClassNames, run: str
+) -> ClassNames:
+    """The classes that an earlier run was trained on, with the template of ``classes``.
+
+    Without scores in its record they are unknown. Then they are ``classes``, the student's, except
+    for a method that learns something for every class, which is refused with a ValueError.
+    """
+    scored = () if record is None else own_scores(record)
+    names = next((found.class_names for found in scored if found.classes != "new"), None)
+    if names is not None:
+        return replace(classes, names=names)
+    values: dict[str, Any] = config.operative("experiment")
+    name = values["experiment.method"].name
+    own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
+    if reason := lookup(name).ask("closed_set", own):
+        raise ValueError(
+            f"the run {run!r} cannot teach: {name} scores only classes that it was trained on "
+            f"({reason}), and no record says which; give the folder of a finished run"
+        )
+    return classes
 
 
 def _prompt_shapes(published: Published, clip: FrozenCLIP) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from experiments.contracts.methods import (
     check_a_copy_learns_on_its_own,
     check_a_prediction_depends_on_its_own_image_alone,
     check_cached_features_say_what_pixels_say,
+    check_can_be_inspected,
     check_counts_equal_the_argmax_of_every_image,
     check_evaluation_changes_no_state_and_repeats,
     check_names_its_source,
@@ -61,6 +62,11 @@ def test_output_has_the_promised_shapes_norms_and_type(name, settings, dtype):
 @each_case
 def test_same_seed_same_start(name, settings):
     check_same_seed_same_start(MethodCase(name, settings))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_can_be_inspected(name):
+    check_can_be_inspected(MethodCase(name))
 
 
 @each_case

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,8 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.clip.backbone import load_clip, shared_clip
+from core.clip.frozen import TowerlessCLIP
 from core.config import config_from_text
+from core.data.catalog import load_dataset
 from core.seeding import Seeds
+from core.store.record import write_record
 from core.types import Batch, ClassNames
 from experiments.run.data_inputs import read_data_inputs
 from experiments.run.run import evaluate, reload, train
@@ -251,6 +255,60 @@ def test_refuses_runs_that_cannot_teach(clip, tmp_path):
         RunTeacher(clip, CLASSES, run=str(tmp_path))
 
 
+CLOSED = [
+    ("TaskRes", ""),
+    ("CoOp", "CoOp.class_specific = True"),
+    ("TipAdapterF", "experiment.num_views = 1"),
+    ("LinearProbe", ""),
+]
+
+
+def land_run(folder, cache_dir, method, settings):
+    """A run of a method on the 24 classes of mosaic/land; returns what it makes of them."""
+    text = two_steps(method, f"experiment.protocol = 'few_shot'\n{settings}")
+    text = text.replace("mosaic/vehicles", "mosaic/land")
+    write_record(folder, run_text(text, folder, cache_dir))
+    stage_one = reload(folder, Runtime(cache_dir=cache_dir))
+    (batch,) = stage_one.source.evaluation(stage_one.dataset, stage_one.dataset.test[:7], 7)
+    return stage_one.model.method.classes, batch, logits_of(stage_one)
+
+
+@pytest.mark.parametrize(("method", "settings"), CLOSED)
+def test_a_closed_set_teaches_its_own_classes_alone(
+    tmp_path, cache_dir, monkeypatch, method, settings
+):
+    few_test_images(monkeypatch)
+    folder = tmp_path / "run"
+    classes, batch, expected = land_run(folder, cache_dir, method, settings)
+    student = shared_clip("mosaic", None, "cpu", torch.float32)
+    vehicles = load_dataset("mosaic/vehicles", root=None, cache_dir=cache_dir).class_names
+    assert len(vehicles) == len(classes) == 24
+    for names in (vehicles, CLASSES.names, (*classes.names[:-1], "tram")):
+        others = ClassNames(names=names, template=classes.template)
+        for clip in (student, TowerlessCLIP(student)):
+            with pytest.raises(ValueError, match=r"cannot teach the student's classes: .*other"):
+                RunTeacher(clip, others, run=str(folder))
+    teacher = RunTeacher(student, classes, run=str(folder))
+    torch.testing.assert_close(teacher.logits(batch, classes)[:7], expected[:7])
+    with pytest.raises(ValueError, match="other classes"):
+        teacher.texts(ClassNames(names=vehicles, template=classes.template))
+    if method == "CoOp":
+        return
+    some = ClassNames(names=(classes.names[3], classes.names[1]), template=classes.template)
+    pupil = RunTeacher(student, some, run=str(folder))
+    torch.testing.assert_close(pupil.logits(batch, some)[:7], expected[:7, [3, 1]])
+    for asked, columns in [(classes, list(range(24))), (some, [3, 1]), (classes, [*range(24)])]:
+        torch.testing.assert_close(pupil.logits(batch, asked)[:7], expected[:7, columns])
+
+
+def test_a_closed_set_without_a_record_is_refused(tmp_path, cache_dir, monkeypatch, clip):
+    few_test_images(monkeypatch)
+    land_run(tmp_path / "run", cache_dir, "TaskRes", "")
+    (tmp_path / "run" / "record.json").unlink()
+    with pytest.raises(ValueError, match=r"TaskRes scores only classes .* no record says which"):
+        RunTeacher(clip, CLASSES, run=str(tmp_path / "run"))
+
+
 def published(clip, path, **changes):
     """A file as the authors' code writes it, of an untrained IVLP; returns that too."""
     method = IVLP(clip, CLASSES, Seeds(3), num_ctx_text=4, depth_text=2, depth_vision=3)
@@ -302,7 +360,7 @@ def test_refuses_files_that_hold_no_teacher(clip, tmp_path):
 
 def test_a_teacher_must_see_the_same_images(clip):
     other = load_clip("mosaic")
-    other.spec = SimpleNamespace(image_size=(16, 16), image_mean=(0,), image_std=(1,))
+    other.spec = replace(other.spec, image_size=(16, 16))
     with pytest.raises(ValueError, match="images of different size or normalization"):
         Teacher(other, build(clip).teacher.method)
 
