@@ -4,8 +4,10 @@ import ast
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+
+from core.source.syntax import canonical, imports_of
 
 PACKAGE_FILE = "__init__.py"
 NOT_MEMBERS = ("__init__", "__main__", "conftest", "setup")
@@ -41,8 +43,13 @@ def source_files(path: Path) -> list[Path]:
     """
     top = top_of(path)
     packages = (place / PACKAGE_FILE for place in path.parents if place.is_relative_to(top))
-    pending = [*members(path), *(file for file in packages if file.is_file())]
-    folders = (path if path.is_dir() else path.parent, top.parent)
+    return _with_imports([*members(path), *(file for file in packages if file.is_file())], path)
+
+
+def _with_imports(first: Iterable[Path], path: Path) -> list[Path]:
+    """Some files of a plug-in and what they import of it and beside it, in order."""
+    pending = list(first)
+    folders = (path if path.is_dir() else path.parent, top_of(path).parent)
     files = set(pending)
     while pending:
         new = {file for file in _imported(pending.pop(), folders) if file not in files}
@@ -79,12 +86,30 @@ def sources_sha256(path: Path) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()[:DIGITS]
 
 
-def registers(file: Path) -> bool:
-    """Whether a file registers something: it calls ``register`` or ``register_dataset``."""
+def reader_sha256(path: Path, reader: Path) -> str:
+    """A hash (16 hex digits) of the code of a plug-in that reads a dataset: the file ``reader`` of
+    the function, the files that register datasets with it, and what these import of the plug-in.
+
+    Comments, docstrings, formatting and the version of Python do not matter, and neither do
+    methods in other files: to edit one leaves datasets as they are.
+    """
+    files = set(_with_imports([reader], path))
+    for member in members(path):
+        using = _with_imports([member], path) if registers(member, ("register_dataset",)) else []
+        files |= set(using) if reader in using else set()
+    content = sorted((os.path.relpath(file, reader.parent), _code(_tree(file))) for file in files)
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:DIGITS]
+
+
+def _code(tree: ast.Module) -> str:
+    imports = [ast.unparse(node) for node in imports_of(tree)]
+    return "\n".join([*imports, *map(canonical, tree.body)])
+
+
+def registers(file: Path, names: Collection[str] = ("register", "register_dataset")) -> bool:
+    """Whether a file registers something: it calls one of these functions."""
     return any(
-        _called(node.func) in ("register", "register_dataset")
-        for node in ast.walk(_tree(file))
-        if isinstance(node, ast.Call)
+        _called(node.func) in names for node in ast.walk(_tree(file)) if isinstance(node, ast.Call)
     )
 
 

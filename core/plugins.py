@@ -19,8 +19,15 @@ from types import ModuleType
 from typing import Any
 
 from core.config import forget_class, registered_classes
-from core.data.catalog import forget_dataset, registered_datasets
-from core.plugin_sources import PACKAGE_FILE, members, source_files, sources_sha256, top_of
+from core.data.catalog import forget_dataset, note_code, registered_datasets
+from core.plugin_sources import (
+    PACKAGE_FILE,
+    members,
+    reader_sha256,
+    source_files,
+    sources_sha256,
+    top_of,
+)
 from core.program import PREFIX
 
 
@@ -108,6 +115,9 @@ def _load(name: str, folder: Path) -> Plugin:
                 f"the plug-in {name} registers nothing: put @register(kind) above a class, or "
                 "@register_dataset(name) above a function that reads a dataset"
             )
+    for dataset in registered_datasets():
+        if dataset.name in plugin.datasets and not dataset.code:
+            note_code(dataset.name, reader_sha256(path, _file_of(dataset.load)))
     _LOADED[path] = plugin
     return plugin
 

@@ -12,11 +12,16 @@ from torch import Tensor
 from core.clip.frozen import FrozenCLIP
 from core.clip.templates import Templates, templates_of
 from core.interfaces import Method
+from core.precision import widened
 from core.types import Batch, ClassNames, Forward
 
 
 def unit(x: Tensor) -> Tensor:
-    """X / ||x|| over the last axis, without an epsilon, as the released code divides."""
+    """X / ||x|| over the last axis, without an epsilon, as the released code divides.
+
+    Not in half precision, in which no vector has length 1.
+    """
+    x = widened(x)
     length: Tensor = x.norm(dim=-1, keepdim=True)
     return x / length
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.config import Part, Reference, lookup, register
 from core.interfaces import LossTerm, Refiner
 from core.seeding import Seeds
+from core.store.epochs import check_logged_names
 from core.train.published_checkpoints import MEMORY, two_layer_names
 from core.types import Forward, Memory, MethodOutput
 from refiners.aggregation import Aggregation, LinearAggregation
@@ -138,16 +139,17 @@ class TextRefiner(Refiner):
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
         """An equivalent computation with fewer parts; the planner runs equal cells once."""
         simple = dict(parameters)
-        named = simple.get("losses", NO_LOSSES).items()
-        further = {name: loss for name, loss in named if loss != Reference("NoLoss")}
+        further = dict(simple.get("losses", NO_LOSSES))
         if simple["aggregation"] == Reference("NoAggregation"):
-            simple["regularization"] = Reference("NoLoss")
+            simple |= {name: Reference("NoLoss") for name in _vanishing(simple)}
+            further |= {name: Reference("NoLoss") for name in _vanishing(further)}
+        further = {name: loss for name, loss in further.items() if loss != Reference("NoLoss")}
         aggregation: Any = lookup(simple["aggregation"].name).cls
         if not aggregation.reads_cache:
             simple["cache"] = Reference("NoCache")
         parts: dict[str, Any] = {name: lookup(simple[name].name).cls for name in OFF}
-        terms = (simple["semantic"], simple["regularization"], *further.values())
-        losses: list[Any] = [lookup(term.name).cls for term in terms]
+        plugged = (simple["semantic"], simple["regularization"], *further.values())
+        losses: list[Any] = [lookup(loss.name).cls for loss in plugged]
         if not parts["cache"].writes and not any(loss.reads_local for loss in losses):
             simple["alignment"] = Reference("NoAlignment")
         if not further and all(simple[name] == off for name, off in OFF.items()):
@@ -168,12 +170,21 @@ class TextRefiner(Refiner):
         return {}
 
 
+def _vanishing(terms: Mapping[str, Any]) -> list[str]:
+    """The names under which a loss stands that is 0 where nothing is refined."""
+    classes: dict[str, Any] = {
+        name: lookup(term.name).cls for name, term in terms.items() if isinstance(term, Reference)
+    }
+    return [n for n, cls in classes.items() if getattr(cls, "vanishes_unrefined", False)]
+
+
 def _check_further(fixed: Mapping[str, Factory], losses: Mapping[str, Factory]) -> None:
     """Raise ValueError for a name that cannot be logged beside the two terms that are always there,
     and for one class under two names: both would have the same settings.
     """
+    check_logged_names(losses, "a term of TextRefiner.losses")
     for name in losses:
-        if name in fixed or not name.isidentifier():
+        if name in fixed:
             raise ValueError(
                 f"TextRefiner.losses must name terms by identifiers other than "
                 f"{' and '.join(map(repr, fixed))}, got {name!r}; rename it"

@@ -135,7 +135,7 @@ def run_training_figure(curves: Sequence[TrainingInfo]) -> Figure | None:
         name="training",
         title="Training curves",
         caption="Means over the steps of an epoch. loss is what training minimizes, the sum of the "
-        "other terms.",
+        "other terms; metrics. is what method or refiner tell of an epoch besides.",
         info=curves,
         draw=partial(_draw, curves, terms, names, ""),
     )

@@ -2,7 +2,7 @@
 context words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.figures.calibration import ReliabilityInfo, reliability_figure
@@ -22,6 +22,7 @@ from analysis.read.predictions import class_counts
 from analysis.sections.section import Section, Topic, make_sentence, running_text
 from analysis.text import Column, Columns, Kind, counted, points, share_text, table
 from core.metrics import expected_calibration_error
+from core.store.epochs import NOT_TERMS, numbers_of
 from core.store.inspection import AttentionView, ContextView, Inspection, Neighbor, SlotView
 from core.store.record import Evaluation
 from core.store.run_facts import is_own
@@ -110,23 +111,26 @@ def _calibration(run: Inspection) -> Sequence[Section]:
 
 
 def _training(run: Inspection) -> Sequence[Section]:
-    skipped = ("epoch", "epochs", "lr")
-    curves = [
-        TrainingInfo(
-            variant=run.record.variant,
-            dataset=name,
-            seeds=1,
-            epochs=tuple(range(1, len(run.epochs) + 1)),
-            mean=values,
-            lowest=values,
-            highest=values,
-        )
-        for name in (run.epochs[0] if run.epochs else ())
-        if name not in skipped
-        for values in [tuple(float(epoch[name]) for epoch in run.epochs)]
-    ]
+    logged = [numbers_of(epoch) for epoch in run.epochs]
+    names = dict.fromkeys(name for numbers in logged for name in numbers if name not in NOT_TERMS)
+    curves = [_curve(run.record.variant, name, logged) for name in names]
     reason = "" if curves else "this run trained nothing, so it logged no epochs"
     return [_with_figure("training", run_training_figure(curves), reason)]
+
+
+def _curve(variant: str, name: str, logged: Sequence[Mapping[str, float]]) -> TrainingInfo:
+    """A logged number in the epochs that have it."""
+    found = {i: numbers[name] for i, numbers in enumerate(logged, start=1) if name in numbers}
+    values = tuple(found.values())
+    return TrainingInfo(
+        variant=variant,
+        dataset=name,
+        seeds=1,
+        epochs=tuple(found),
+        mean=values,
+        lowest=values,
+        highest=values,
+    )
 
 
 def _slot_colors(run: Inspection) -> dict[int, str]:

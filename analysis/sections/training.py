@@ -2,25 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from analysis.figures.training import TrainingInfo, training_figure
 from analysis.sections.analysis import Analysis, once
 from analysis.sections.class_counts import NEEDS_FOLDER, Seed, finished_runs
 from analysis.sections.section import Section, Topic
 from analysis.text import Column, Columns, Kind, only_in_files, table
-from core.store.epochs import read_epochs
+from core.store.epochs import numbers_of, read_epochs, terms_of
 
 TITLE = "Training curves"
 MAX_VARIANTS = 8
 MAX_POINTS = 60
-NOT_TERMS = ("epoch", "epochs", "lr", "metrics")
 TOTAL = "loss"
 PRINTED = {"ce": "cross-entropy", TOTAL: "training loss", "kd": "distillation loss"}
 """Printed names of the terms that methods log; others are printed as they are logged."""
 NOTHING_LOGGED = "no run logged an epoch: nothing was trained"
 
-Epochs = Sequence[Mapping[str, Any]]
+Epochs = Sequence[Mapping[str, float]]
 
 
 class TrainingLogs(NamedTuple):
@@ -47,7 +46,7 @@ def training_logs(analysis: Analysis) -> TrainingLogs:
     found: dict[tuple[str, str, Seed], Epochs] = {}
     for row in rows:
         try:
-            epochs = read_epochs(analysis.folder / row["identity"])
+            epochs = [numbers_of(e) for e in read_epochs(analysis.folder / row["identity"])]
         except ValueError as error:
             return TrainingLogs({}, str(error).replace(f"{analysis.folder}/", ""))
         if epochs:
@@ -62,7 +61,7 @@ def shared_term(logs: TrainingLogs) -> tuple[str, str]:
     that all runs log.
     """
     logged = [
-        [k for k in epochs[0] if k not in NOT_TERMS and _is_number(epochs[0][k])]
+        [key for key in terms_of(epochs[0]) if all(key in epoch for epoch in epochs)]
         for epochs in logs.runs.values()
     ]
     terms = [[key for key in keys if key != TOTAL] for keys in logged]
@@ -79,10 +78,6 @@ def shared_term(logs: TrainingLogs) -> tuple[str, str]:
 
 def _printed(term: str) -> str:
     return PRINTED.get(term, term)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _curves(

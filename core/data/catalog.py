@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,11 +39,14 @@ L = TypeVar("L", bound=DatasetLoader)
 
 @dataclass(frozen=True, slots=True)
 class RegisteredDataset:
-    """A dataset outside this package: its name, its loader, and a line of help."""
+    """A dataset outside this package: its name, its loader, a line of help, and the hash of the
+    code that reads it, "" where it is unknown.
+    """
 
     name: str
     load: DatasetLoader
     summary: str
+    code: str = ""
 
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
@@ -54,8 +57,12 @@ def register_dataset(name: str) -> Callable[[L], L]:
     """A decorator: the function reads the dataset of this name, such as ``my_paper/birds``.
 
     It is called with ``ReadOptions`` and returns a ``Dataset`` of the same name. The first line of
-    its docstring is the line of help. Raises ValueError for a name that is taken, or that is not
-    words of letters, digits, ``_``, ``.`` and ``-``, separated by ``/``.
+    its docstring is the line of help. Of a plug-in, the hash of the code that reads the dataset is
+    added to its ``content``: an edited reader makes other runs. Files that it opens are not seen,
+    so that ``content`` should say what they are, such as a version or a hash.
+
+    Raises ValueError for a name that is taken, or that is not words of letters, digits, ``_``,
+    ``.`` and ``-``, separated by ``/``.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
@@ -77,6 +84,11 @@ def register_dataset(name: str) -> Callable[[L], L]:
 def registered_datasets() -> list[RegisteredDataset]:
     """The datasets that ``register_dataset`` has added, by name."""
     return [_REGISTERED[name] for name in sorted(_REGISTERED)]
+
+
+def note_code(name: str, code: str) -> None:
+    """Make the hash of the code that reads a registered dataset a part of its ``content``."""
+    _REGISTERED[name] = replace(_REGISTERED[name], code=code)
 
 
 def forget_dataset(name: str) -> None:
@@ -179,7 +191,7 @@ def _load_registered(found: RegisteredDataset, options: ReadOptions) -> Dataset:
             f"the function that reads the dataset {found.name!r} must return a Dataset of this "
             f"name, got {named!r}"
         )
-    return dataset
+    return replace(dataset, content=f"{dataset.content} {found.code}") if found.code else dataset
 
 
 def _load_mosaic(rest: str, options: ReadOptions) -> Dataset:

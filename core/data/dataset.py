@@ -35,7 +35,8 @@ class Dataset:
     """A dataset as lists of items. ``class_names[label]`` is the class; a split may be empty.
 
     ``content`` fingerprints the images themselves where that is cheap (renderer version, file
-    sizes); it enters ``fingerprint`` together with the listing. Item paths are relative to
+    sizes); it enters ``fingerprint`` together with the listing, and the key of cached features. For
+    a dataset of a plug-in, the hash of the code that reads it is added. Item paths are relative to
     ``folder``, which is relative to the data root and is used for listings only. For a
     ``test_only`` set, ``train`` is the test list: few-shot draws and class subsets leave it
     unchanged. ``reading`` says how the data on disk were recognized; it is no part of them.

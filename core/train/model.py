@@ -1,8 +1,11 @@
 """The trained model: a base method and a refiner on top of it."""
 
+from typing import Any
+
 from torch import nn
 
 from core.interfaces import Method, ParameterGroup, Refiner
+from core.store.epochs import check_logged_names
 from core.types import Batch, ClassNames, Forward
 
 
@@ -46,8 +49,23 @@ class RefinedMethod(nn.Module):
         return [group for group in (ParameterGroup(rest), *own) if group.parameters]
 
     def metrics(self) -> dict[str, float]:
-        """What method and refiner log of an epoch; ValueError where both log one name."""
+        """What method and refiner log of an epoch.
+
+        Raises ValueError where both log one name, for a name that the log uses itself, and for what
+        is no number.
+        """
         of_method, of_refiner = self.method.metrics(), self.refiner.metrics()
         if both := sorted(set(of_method) & set(of_refiner)):
             raise ValueError(f"method and refiner both have metrics named {both}; rename one")
-        return {name: float(value) for name, value in {**of_method, **of_refiner}.items()}
+        metrics = {**of_method, **of_refiner}
+        check_logged_names(metrics, "a metric")
+        return {name: _number(name, value) for name, value in metrics.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # torch's, of a tensor with several
+        raise ValueError(
+            f"the metric {name!r} must be a number, got {type(value).__name__}: return one per name"
+        ) from None

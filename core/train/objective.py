@@ -7,6 +7,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from core.interfaces import Criterion, LossTerm
+from core.store.epochs import check_logged_names
 from core.types import Forward
 
 
@@ -23,6 +24,8 @@ class Objective:
         criterion: Criterion,
         guide_terms: Mapping[str, LossTerm] = MappingProxyType({}),
     ) -> None:
+        for terms in (method_terms, refiner_terms, guide_terms):
+            check_logged_names(terms, "a loss term")
         named = Counter([*method_terms, *refiner_terms, *guide_terms])
         if both := sorted(name for name, count in named.items() if count > 1):
             raise ValueError(f"method and refiner both have loss terms named {both}; rename one")

@@ -14,6 +14,7 @@ import torch
 from core.clip.frozen import FrozenCLIP, fingerprint
 from core.config import REQUIRED, RegisteredClass, lookup
 from core.interfaces import Method
+from core.store.epochs import METRICS, epoch_log, read_epochs, terms_of
 from core.store.names import WEIGHTS_NAME
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import predict
@@ -277,6 +278,31 @@ def check_counts_equal_the_argmax_of_every_image(case: MethodCase) -> None:
     require((correct, total) == (hit, asked), f"evaluation counts {correct}, the logits say {hit}")
 
 
+def check_can_be_inspected(case: MethodCase) -> None:
+    """The training log can be read back, and the context vectors are as wide as a token."""
+    model = case.model()
+    check_log_can_be_read(model)
+    wide = model.method.clip.spec.text_width
+    for name, vectors in model.method.context_vectors().items():
+        shape = tuple(vectors.shape)
+        fits = len(shape) in (2, 3) and shape[-1] == wide
+        require(fits, f"context_vectors {name!r} must be (N, {wide}) or (C, N, {wide}): {shape}")
+
+
+def check_log_can_be_read(model: RefinedMethod) -> None:
+    """Train an epoch, write its line as a run does, and read it."""
+    _, log = training(model, epochs=1)
+    with tempfile.TemporaryDirectory() as folder:
+        with epoch_log(Path(folder), lambda epoch: None) as write:
+            for epoch in log:
+                write(epoch)
+        read = read_epochs(Path(folder))
+    for epoch in read:
+        require("loss" in terms_of(epoch), f"the loss is missing in the training log: {epoch}")
+        lost = sorted(model.metrics().keys() - epoch.get(METRICS, {}).keys())
+        require(not lost, f"the metrics {lost} are missing in the training log")
+
+
 def check_names_its_source(case: MethodCase) -> None:
     """A summary, ``Source:`` with a year, and a known regime."""
     entry = case.entry
@@ -301,5 +327,6 @@ METHOD_CHECKS: tuple[Check[MethodCase], ...] = (
     check_what_was_learned_survives_a_file,
     check_a_copy_learns_on_its_own,
     check_cached_features_say_what_pixels_say,
+    check_can_be_inspected,
     check_counts_equal_the_argmax_of_every_image,
 )

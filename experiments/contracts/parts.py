@@ -18,7 +18,7 @@ from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoi
 from core.train.model import RefinedMethod
 from core.types import Batch
 from experiments.contracts.contract import Check, require, require_close
-from experiments.contracts.methods import MethodCase
+from experiments.contracts.methods import MethodCase, check_log_can_be_read
 from experiments.contracts.tiny_model import (
     CLASSES,
     PARTS_OFF,
@@ -156,6 +156,16 @@ def check_what_a_part_learned_survives_a_file(case: RefinedCase) -> None:
     require(same, "the saved tensors do not give the logits back: save what was learned")
 
 
+def check_what_a_part_logs_can_be_read(case: RefinedCase) -> None:
+    """Terms and metrics stand in the training log; a memory has slots as wide as the texts."""
+    model = case.model()
+    check_log_can_be_read(model)
+    memory = model.refiner.memory()
+    if memory is not None:
+        shape, wide = tuple(memory.slots.shape), model.method.output().text_width
+        require(len(shape) == 2 and shape[1] == wide, f"slots must be (M, {wide}), got {shape}")
+
+
 def check_a_copy_of_a_part_is_independent(case: RefinedCase) -> None:
     """Nothing is shared between a model and its copy."""
     model = case.model()
@@ -172,6 +182,25 @@ def check_a_part_moves_no_others_initial_values(case: PartCase) -> None:
     assert "method.ctx" in kept
     moved = [key for key in kept if key not in changed or not torch.equal(usual[key], changed[key])]
     require(not moved, f"the part changes the initial values of {moved}")
+
+
+def check_a_loss_vanishes_where_nothing_is_refined_if_it_says_so(case: PartCase) -> None:
+    """The planner takes such a term away beside @NoAggregation."""
+    if not getattr(case.entry.cls, "vanishes_unrefined", False):
+        return
+    method = make_method(HOST, tiny_clip().double())
+    plugged: dict[str, Any] = {case.slot: case.name, "aggregation": "NoAggregation"}
+    model = make_model(method, **plugged).double()
+    data = batch(dtype=torch.float64)
+    term = model.refiner.loss_terms()[case.slot]
+    value = term(model(data), data.labels, model.method.criterion)
+    gradients = torch.autograd.grad(value, model.trainable(), allow_unused=True)
+    largest = max(float(x.detach().abs().max()) for x in (value, *gradients) if x is not None)
+    require(
+        largest < 1e-9,
+        f"vanishes_unrefined is True, but the term or its gradient is {largest} where texts are "
+        "not refined: say False",
+    )
 
 
 def check_the_refiner_works_on_top(case: MethodCase) -> None:
@@ -204,9 +233,11 @@ REFINER_CHECKS: tuple[Check[RefinedCase], ...] = (
     check_a_small_step_lowers_the_loss_and_not_the_backbone,
     check_evaluation_is_batch_invariant_and_stateless,
     check_what_a_part_learned_survives_a_file,
+    check_what_a_part_logs_can_be_read,
     check_a_copy_of_a_part_is_independent,
 )
 PART_CHECKS: tuple[Check[PartCase], ...] = (
     *REFINER_CHECKS,
     check_a_part_moves_no_others_initial_values,
+    check_a_loss_vanishes_where_nothing_is_refined_if_it_says_so,
 )

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from core.metrics import harmonic_mean
 from core.store.checksums import file_sha256
-from core.store.epochs import read_epochs
+from core.store.epochs import numbers_of, read_epochs
 from core.store.names import (
     CONFIG_NAME,
     EPOCHS_NAME,
@@ -113,11 +113,7 @@ def scores_of(record: RunRecord) -> dict[str, float]:
 
 def epochs_of(run_dir: Path) -> Iterator[dict[str, float]]:
     """The numbers of the training log, one mapping per epoch."""
-    for epoch in read_epochs(run_dir):
-        own = epoch.get("metrics")
-        more = {f"metrics.{k}": v for k, v in own.items()} if isinstance(own, dict) else {}
-        values = {**epoch, **more}
-        yield {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
+    yield from map(numbers_of, read_epochs(run_dir))
 
 
 def tags_of(record: RunRecord) -> dict[str, str]:
@@ -159,7 +155,8 @@ def _digest(run_dir: Path, record: RunRecord) -> str:
 
 def draw_curves(epochs: Sequence[Mapping[str, float]]) -> str:
     """The losses of every epoch as an SVG, each curve scaled to its own range."""
-    names = [key for key in epochs[-1] if key not in NOT_CURVES]
+    logged = dict.fromkeys(key for epoch in epochs for key in epoch)
+    names = [key for key in logged if key not in NOT_CURVES]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="11">',

@@ -11,7 +11,7 @@ from core.data.folder_settings import read_folder_settings
 from core.data.foreign_shots import read_foreign_shots
 from core.data.split_file import read_split
 from core.store.documents import NewerSchemaError, read_document, write_document
-from core.store.epochs import epoch_log, read_epochs
+from core.store.epochs import epoch_log, numbers_of, read_epochs, terms_of
 from core.store.own_files import FILES, file_checksums, foreign_files, require_own
 from core.store.record import RunRecord, check_place, read_record, write_record
 from core.store.settings import read_config, write_config
@@ -70,6 +70,30 @@ def test_a_log_notices_a_changed_digit(tmp_path):
         read_epochs(tmp_path)
     path.write_text(json.dumps({"epoch": 1, "loss": 0.5}) + "\n")
     assert read_epochs(tmp_path) == [{"epoch": 1, "loss": 0.5}]  # of an earlier version
+
+
+def test_a_log_is_valid_json_where_a_number_is_not_finite(tmp_path):
+    infinite, nan = float("inf"), float("nan")
+    line = {"epoch": 1, "epochs": 1, "lr": 0.1, "loss": 0.5, "guide": -infinite}
+    shown = []
+    with epoch_log(tmp_path, shown.append) as write:
+        write({**line, "metrics": {"gap": nan, "share": 0.25}})
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    (text,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    raw = json.loads(text, parse_constant=refuse)
+    assert raw["guide"] is None and raw["metrics"] == {"gap": None, "share": 0.25}
+    (epoch,) = read_epochs(tmp_path)
+    assert shown[0]["guide"] == -infinite
+    assert numbers_of(epoch) == {**dict(list(line.items())[:4]), "metrics.share": 0.25}
+    assert terms_of(epoch) == {"loss": 0.5}
+
+
+def test_a_log_of_an_earlier_version_with_a_nan_is_read(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1, "loss": 0.5, "metrics": {"gap": NaN}}\n')
+    assert [numbers_of(epoch) for epoch in read_epochs(tmp_path)] == [{"epoch": 1, "loss": 0.5}]
 
 
 def _run(folder, text):

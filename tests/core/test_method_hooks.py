@@ -65,6 +65,32 @@ def test_a_guide_steers_and_is_no_part_of_the_loss():
     assert "metrics" not in fitted(plain)[1][0]
 
 
+RESERVED = ("loss", "epoch", "epochs", "lr", "metrics", "crc32", "two words", "", "a.b")
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_a_term_or_metric_cannot_take_a_name_of_the_log(monkeypatch, name):
+    method = model_of(CoOp).method
+    term = method.loss_terms()["ce"]
+    for terms in [({name: term}, {}), ({}, {name: term}), ({}, {}, {name: term})]:
+        own, refiner, *guides = terms
+        with pytest.raises(ValueError, match="a loss term must be named by an identifier") as info:
+            Objective(own, refiner, method.criterion, *guides)
+        assert "\n" not in str(info.value) and repr(name) in str(info.value)
+    for owner in (CoOp, NullRefiner):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, "metrics", lambda self: {name: 1.0})
+            with pytest.raises(ValueError, match="a metric must be named by an identifier"):
+                fitted(model_of(CoOp))
+
+
+@pytest.mark.parametrize("value", ["much", None, torch.ones(2)])
+def test_a_metric_that_is_no_number_is_refused_by_name(monkeypatch, value):
+    monkeypatch.setattr(CoOp, "metrics", lambda self: {"gap": value})
+    with pytest.raises(ValueError, match="the metric 'gap' must be a number"):
+        fitted(model_of(CoOp))
+
+
 class Grouped(TextMethod):
     """Two learned offsets on the frozen texts, one with a rate of its own."""
 

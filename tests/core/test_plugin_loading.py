@@ -227,6 +227,72 @@ def test_a_dataset_has_a_name_of_its_own(tmp_path, name):
         register_dataset(name)
 
 
+READER = """
+from PIL import Image
+
+
+class Squares:
+    def read(self, path):
+        return Image.new("RGB", (40, 40), path.partition("/")[0])
+"""
+
+
+def read_again(tmp_path, name="my_paper"):
+    """The dataset as a process of its own reads it."""
+    with forgotten_plugins():
+        load_plugins([name])
+        return load_dataset("my_paper/squares", root=None, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("package", [True, False])
+def test_an_edited_reader_is_another_dataset(tmp_path, package):
+    home = write_plugin(tmp_path, package=package)
+    data = home / "data.py"
+    shared = "from my_paper.reader import Squares" if package else "from reader import Squares"
+    start = data.read_text().index("@dataclass(frozen=True)")
+    end = data.read_text().index("def items")
+    text = data.read_text()
+    data.write_text(f"{shared}\n" + text[:start] + text[end:])
+    (home / "reader.py").write_text(READER)
+    first = read_again(tmp_path)
+    data.write_text(data.read_text().replace("\n\n\n", "\n\n\n\n# colors\n"))
+    (home / "method.py").write_text(
+        (home / "method.py").read_text().replace("1 - self", "2 - self")
+    )
+    for name in ("my_paper", "my_paper/data.py"):
+        same = read_again(tmp_path, name)
+        assert (same.content, same.fingerprint) == (first.content, first.fingerprint)
+    for file, old, new in [
+        (home / "reader.py", '("/")[0]', '("/")[2] or "red"'),
+        (data, 'my_paper/squares",\n', 'my_paper/squares",\n        content="version 2",\n'),
+        (data, "(40, 40)" if "(40, 40)" in data.read_text() else "items(2, 20)", "items(2, 21)"),
+    ]:
+        assert old in file.read_text()
+        before = read_again(tmp_path)
+        file.write_text(file.read_text().replace(old, new))
+        after = read_again(tmp_path)
+        assert after.content != before.content and after.test_fingerprint != before.test_fingerprint
+
+
+def test_a_reader_from_a_factory_is_that_of_the_file_that_registers_it(tmp_path):
+    (tmp_path / "made.py").write_text(
+        "from core.data.dataset import Dataset\n\n\n"
+        "def make(name, color):\n"
+        "    def load(options):\n"
+        "        return Dataset(name=name, class_names=('a',), template='{}', train=(), val=(),\n"
+        "                       test=(), reader=color)\n\n"
+        "    return load\n"
+    )
+    path = tmp_path / "some.py"
+    path.write_text(
+        "from core.data.catalog import register_dataset\nfrom made import make\n\n"
+        "register_dataset('my_paper/squares')(make('my_paper/squares', 'red'))\n"
+    )
+    first = read_again(tmp_path, "some.py")
+    path.write_text(path.read_text().replace("'red'", "'blue'"))
+    assert read_again(tmp_path, "some.py").content != first.content
+
+
 def test_a_dataset_under_another_name_than_the_registered_is_refused(tmp_path):
     home = write_plugin(tmp_path)
     text = (

@@ -11,8 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import main
+from analysis.figures.colors import PRINT
 from analysis.figures.contact_sheet import lit, pixels_of, tinted
 from analysis.inspect_page import write_inspection
+from analysis.sections.inspection import TOPICS
 from core.data.catalog import load_dataset
 from core.data.export import export_dataset
 from core.store.record import write_record
@@ -20,6 +22,7 @@ from core.types import Memory
 from experiments.run.inspection import inspect_run
 from experiments.run.run import reload
 from experiments.run.runtime import Runtime
+from methods.prograd import ProGrad
 from tests.helpers.two_step_runs import OFF, ON, run_text, two_steps
 
 
@@ -42,6 +45,20 @@ def trained(tmp_path, place):
 
 def look(folder, place, images=24):
     return inspect_run(folder, place, num_images=images)
+
+
+def test_a_run_that_logs_metrics_shows_them_beside_its_losses(trained, place, monkeypatch):
+    told = iter([{"gap": float("nan"), "late": 1.0}, {"gap": 0.5}, {"gap": 0.25}])
+    monkeypatch.setattr(ProGrad, "metrics", lambda self: next(told, {}))
+    text = two_steps("ProGrad").replace("epochs = 1", "epochs = 3")
+    found = look(trained(text), place)
+    (topic,) = (shown.topic for shown in TOPICS if shown.topic.key == "training")
+    (figure,) = topic.build(found)[0].figures
+    curves = {curve.dataset: (curve.epochs, curve.mean) for curve in figure.info}
+    assert list(curves) == ["loss", "ce", "zero_shot", "metrics.late", "metrics.gap"]
+    assert curves["metrics.gap"] == ((2, 3), (0.5, 0.25))
+    assert curves["metrics.late"] == ((1,), (1.0,)) and curves["loss"][0] == (1, 2, 3)
+    assert figure.draw(PRINT) is not None
 
 
 @pytest.mark.parametrize("cache", ["EmaCache", "QueueCache", "LearnedCache", "ClassCache"])

@@ -257,6 +257,17 @@ class Doubled(CoOp):
         return 2 * super().class_texts() + 0.01 * torch.rand(1)
 
 
+@register("method")
+class Loud(CoOp):
+    """CoOp that logs a metric under a name of the log.
+
+    Source: ours, 2026.
+    """
+
+    def metrics(self):
+        return {"loss": 1.0}
+
+
 @register("cache")
 class Forgets(EmaCache):
     """A cache that evaluation writes to.
@@ -285,6 +296,7 @@ def test_check_plugin_says_what_is_wrong_and_why(call, tmp_path):
         ("Doubled", "names its source", "must name 'Source:' with a year"),
         ("Doubled", "output", "text must have unit rows"),
         ("Doubled", "evaluation changes no state and repeats", "other logits the second time"),
+        ("Loud", "can be inspected", "other than crc32, epoch, epochs, loss, lr, metrics"),
         ("Forgets", "evaluation is batch invariant and stateless", "a prediction depends"),
         ("mine/none", "is read as data check does", "the images are gone"),
         ("wrong.gin", "can be read", "did you mean 'num_ctx'"),
