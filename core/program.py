@@ -2,6 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 SCRIPT = "refinelab"
@@ -16,6 +19,24 @@ def command_line(*words: object) -> str:
     """
     program = (SCRIPT,) if Path(sys.argv[0]).stem == SCRIPT else ("python", "main.py")
     return shlex.join([*program, *map(_word, words)])
+
+
+_IN_PYTHON: ContextVar[bool] = ContextVar("in_python", default=False)
+
+
+@contextmanager
+def called_from_python() -> Iterator[None]:
+    """A context in which the one who reads a message called a function, and gave no command."""
+    token = _IN_PYTHON.set(True)
+    try:
+        yield
+    finally:
+        _IN_PYTHON.reset(token)
+
+
+def way_out(command: str, python: str) -> str:
+    """What to do, for whoever gave a command or called a function of ``refinelab``."""
+    return python if _IN_PYTHON.get() else command
 
 
 def _word(word: object) -> str:

@@ -20,6 +20,7 @@ from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.images import open_rgb
 from core.data.splits import class_subset
 from core.plugins import load_plugins
+from core.program import called_from_python
 from core.store.names import CACHE_FOLDER
 from core.store.record import Evaluation, RunRecord
 from core.store.settings import read_settings
@@ -77,7 +78,14 @@ class GivenImages:
     def read(self, path: str) -> Image.Image:
         """The image at a position."""
         image = self.images[int(path)]
-        return image.convert("RGB") if isinstance(image, Image.Image) else open_rgb(Path(image))
+        if isinstance(image, Image.Image):
+            return image.convert("RGB")
+        if not Path(image).is_file():
+            raise ValueError(
+                f"there is no image {str(image)!r}; give the path of a file, absolute or from "
+                f"{Path.cwd()}"
+            )
+        return open_rgb(Path(image))
 
 
 class LoadedRun:
@@ -176,13 +184,16 @@ class LoadedRun:
 
     def _dataset(self, images: tuple[ImageGiven, ...], classes: ClassesGiven) -> Dataset:
         own = self._built.dataset
-        subset = next((s for s in get_args(ClassSubset) if s == (classes or "all")), None)
+        wanted = "all" if classes is None else classes
+        subset = next((s for s in get_args(ClassSubset) if s == wanted), None)
         if subset is not None:
             names = class_subset(own, subset).class_names
-        elif isinstance(classes, str):
-            raise ValueError(f"classes must be 'all', 'base', 'new' or names, got {classes!r}")
+        elif isinstance(wanted, str) or not len(wanted):
+            raise ValueError(
+                f"classes must be 'all' (the default), 'base', 'new' or names, got {classes!r}"
+            )
         else:
-            names = tuple(classes or ())
+            names = tuple(wanted)
         if len(set(names)) < len(names):
             raise ValueError(f"the names of classes must differ, got {names}")
         items = tuple(Item(str(number), 0) for number in range(len(images)))
@@ -230,9 +241,10 @@ def load_run(
     runtime = runtime_of(runs, data_root, device)
     load_plugins(plugins)
     record = read_finished(place)
-    load_stored_plugins(place, runtime.cache_dir, allow_changed=allow_changed)
-    check_named_files(place, runtime, allow_outside=allow_outside_files)
-    built = reload(place, runtime, allow_changed=allow_changed)
+    with called_from_python():
+        load_stored_plugins(place, runtime.cache_dir, allow_changed=allow_changed)
+        check_named_files(place, runtime, allow_outside=allow_outside_files)
+        built = reload(place, runtime, allow_changed=allow_changed)
     return LoadedRun(place, built, record, runtime)
 
 

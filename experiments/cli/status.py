@@ -48,7 +48,7 @@ def _print_study(found: Mapping[str, Any]) -> None:
     for path in found["damaged"]:
         screen.print(f"damaged, will be rerun: {path}", markup=False)
     for change in found["changes"]:
-        screen.print(stale_line(change["runs"], change["change"]), markup=False)
+        screen.print(stale_line(change["runs"], change["change"], planned=False), markup=False)
     if kept := found["set_aside"]:
         records = "1 earlier record" if kept == 1 else f"{kept} earlier records"
         screen.print(f"kept aside: {records} of runs that were made again", markup=False)

@@ -15,6 +15,7 @@ from typing import Any
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config import Config, config_from_text, lookup
 from core.data.dataset_names import require_below_root
+from core.program import way_out
 from core.store.manifest import has_manifest
 from core.store.names import CONFIG_NAME
 from core.store.search import is_search
@@ -33,19 +34,20 @@ def check_named_files(run_dir: Path, runtime: Runtime, *, allow_outside: bool) -
     text = read_config(run_dir)
     if allow_outside or config_mark(text, runtime.cache_dir).exists():
         return
+    allow = way_out("--allow-outside-files", "allow_outside_files=True")
     config = config_from_text(text, str(run_dir / CONFIG_NAME))
     values: dict[str, Any] = config.operative(ROOT)
     for name in (values[f"{ROOT}.dataset"], *values[f"{ROOT}.targets"]):
         try:
             require_below_root(name, runtime.data_root)
         except ValueError as error:
-            raise ValueError(f"{error}, or --allow-outside-files") from None
+            raise ValueError(f"{error}, or {allow}") from None
     home = _home(run_dir).resolve()
     for key, path in named_files(config):
         if not path.expanduser().resolve().is_relative_to(home):
             raise ValueError(
                 f"{run_dir / CONFIG_NAME}: {key} names {path}, a file outside {home}, and the "
-                "run was not made here; if you mean it, give --allow-outside-files"
+                f"run was not made here; if you mean it, give {allow}"
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.config import Config, Reference, lookup
 from core.data.benchmarks.published import repetitions
+from core.data.catalog import registered_datasets
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all
 from core.data.overlap import NOTHING, same_tree, shared_by_path
@@ -216,5 +217,7 @@ def _idle_note(key: str, settings: Experiment, dataset: Dataset) -> str:
 
 
 def reading_of(dataset: Dataset) -> DataReading:
-    """How a dataset was read; what is built in has a split of its own."""
-    return dataset.reading or DataReading(layout="built in, with a split of its own")
+    """How a dataset was read; what is built in, or registered by a plug-in, has its own split."""
+    registered = any(dataset.name == known.name for known in registered_datasets())
+    source = "registered by a plug-in" if registered else "built in"
+    return dataset.reading or DataReading(layout=f"{source}, with a split of its own")

@@ -82,9 +82,14 @@ def counted(changes: Iterable[str]) -> Iterator[tuple[int, str]]:
         yield number, change
 
 
-def stale_line(number: int, change: str) -> str:
-    """What has changed since some runs, which the next call makes again."""
-    return f"{runs_of(number)} stale, to be made again, because the code changed: {change}"
+def stale_line(number: int, change: str, *, planned: bool = True) -> str:
+    """What has changed since some runs. The next call makes those of a plan again; without a plan
+    nobody knows whether the cells are still those of the grid, whose defaults may have changed too.
+    """
+    reason = f"because the code changed: {change}"
+    if planned:
+        return f"{runs_of(number)} stale, to be made again, {reason}"
+    return f"{runs_of(number)} stale, {reason}; grid makes them again, unless settings changed too"
 
 
 def runs_of(number: int) -> str:

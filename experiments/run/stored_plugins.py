@@ -14,6 +14,7 @@ from typing import Any
 from core.config import Config
 from core.plugin_sources import sources_sha256
 from core.plugins import Plugin, load_plugins, loaded_plugins, used_plugins
+from core.program import way_out
 from core.store.record import read_record
 from experiments.run.outside_files import config_mark
 from experiments.run.unchanged import check_unchanged
@@ -77,12 +78,17 @@ def _load_stored(run_dir: Path, cache_dir: Path) -> Iterator[str]:
         elif not _mark(name, sha256, cache_dir).exists():
             raise ValueError(
                 f"{run_dir} was made with the plug-in {name}, which is code and was not run here; "
-                f"if you trust it, give --plugin {name}"
+                "if you trust it, "
+                + way_out(f"give --plugin {name}", f"call refinelab.load_plugin({name!r})")
             )
         elif _hash_of(name) != sha256:
             raise ValueError(
                 f"{run_dir} was made with the plug-in {name}, which is not there any more or has "
-                "changed since; restore it, or give the one to use with --plugin"
+                "changed since; restore it, or "
+                + way_out(
+                    "give the one to use with --plugin",
+                    "load the one to use with refinelab.load_plugin",
+                )
             )
         else:
             load_plugins([name])

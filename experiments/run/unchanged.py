@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from core.program import way_out
 from core.store.record import RunRecord
 
 SHOWN = 3
@@ -13,7 +14,8 @@ def check_unchanged(where: Path, changes: Sequence[str], *, allow_changed: bool)
     if changes and not allow_changed:
         raise ValueError(
             f"{where}: since this was made there changed: {'; '.join(changes)}. Its scores would "
-            "not be those of its record; restore what it was made with, or say --allow-changed"
+            "not be those of its record; restore what it was made with, or "
+            + way_out("say --allow-changed", "give allow_changed=True")
         )
 
 

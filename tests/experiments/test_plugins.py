@@ -6,8 +6,10 @@ import sys
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 import main as command_line
+import refinelab
 from core.plugins import load_plugins, loaded_plugins
 from core.store.record import read_record, read_records, write_record
 from experiments.configs import config_path, config_rows, read_config_file
@@ -73,6 +75,8 @@ def test_every_command_that_reads_configurations_takes_the_option(call, home):
     assert rows["pulled"] == "PulledCoOp as in the paper."
     code, out, _ = call("data", "check", "my_paper/squares", "--plugin", "my_paper", "--json")
     assert code == 0 and json.loads(out)["train"]["n"] == 18
+    code, out, _ = call("train", "pulled", "--plugin", "my_paper", *SQUARES)
+    assert code == 0 and "my_paper/squares: registered by a plug-in, with a split of its own" in out
     code, _, err = call("train", "mosaic", "--plugin", "nowhere.py")
     assert code == 2 and err.startswith("error: there is no plug-in nowhere.py")
     for command in ("grid", "search", "evaluate", "inspect", "rerun", "import", "status"):
@@ -154,6 +158,30 @@ def test_a_run_from_elsewhere_does_not_run_its_plugins(call, trained, home, tmp_
         assert f"is code and was not run here; if you trust it, give --plugin {home}" in err
     code, _, err = call("evaluate", trained, *other, "--plugin", "my_paper")
     assert code == 0, err
+
+
+def test_in_python_the_way_out_is_a_function_and_what_is_given_is_checked(trained, home, tmp_path):
+    with forgotten_plugins():
+        with pytest.raises(ValueError, match=r"trust it, call refinelab\.load_plugin\('.*'\)$"):
+            refinelab.load_run(trained, runs=tmp_path / "other")
+        strength = home / "strength.py"
+        text = strength.read_text()
+        strength.write_text("def half(x):\n    return x / 3\n")
+        with pytest.raises(ValueError, match=r"load the one to use with refinelab\.load_plugin"):
+            refinelab.load_run(trained)
+        with pytest.raises(ValueError, match=r"or give allow_changed=True$"):
+            refinelab.load_run(trained, plugins=[str(home)])
+        strength.write_text(text)
+    with forgotten_plugins():
+        run = refinelab.load_run(trained)
+        image = Image.new("RGB", (32, 32))
+        for wrong in ([], (), "", "ball"):
+            with pytest.raises(ValueError, match=r"classes must be 'all' .* or names, got"):
+                run.predict([image], classes=wrong)
+        with pytest.raises(ValueError, match=r"^there is no image 'nope\.png'; give the path"):
+            run.predict(["nope.png"])
+        every = [run.predict([image], c).class_names for c in (None, "all", run.class_names)]
+        assert every == [run.class_names] * 3
 
 
 def test_an_edited_plugin_is_not_the_one_of_the_record(call, trained, home):

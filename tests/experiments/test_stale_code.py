@@ -10,6 +10,7 @@ import pytest
 import experiments.run.registered
 from core.store.code import read_code
 from core.store.record import read_record, record_paths, write_record
+from experiments.cli.status import status_command
 from experiments.run.stale import CodeCheck
 from experiments.search.ledger import read_events, told_trials
 from experiments.search.status import search_status
@@ -95,6 +96,15 @@ def test_a_study_repeats_what_its_code_no_longer_makes(paper, change, again):
     assert ("because the code changed" in printed) == bool(again)
     assert not run(paper)[0].done and not dry_run(PLAN, study_of(paper), jobs=1).stale
     assert not list(study_of(paper).glob("*.rerun"))
+
+
+def test_status_cannot_plan_and_says_what_it_depends_on(paper, capsys):
+    run(paper)
+    edit(paper, "def shared(x):\n    return x", "def shared(x):\n    return 2 * x")
+    status_command(study_of(paper))
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"4 runs stale, because the code changed: {paper}: shared; grid makes them" in told
+    assert "again, unless settings changed too" in told and "to be made again" not in told
 
 
 def test_what_changed_is_named_once_with_file_and_definition(paper):
