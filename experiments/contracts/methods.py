@@ -299,7 +299,8 @@ def check_log_can_be_read(model: RefinedMethod) -> None:
         read = read_epochs(Path(folder))
     for epoch in read:
         require("loss" in terms_of(epoch), f"the loss is missing in the training log: {epoch}")
-        lost = sorted(model.metrics().keys() - epoch.get(METRICS, {}).keys())
+        told = epoch.get(METRICS)
+        lost = sorted(model.metrics().keys() - (told if isinstance(told, dict) else {}).keys())
         require(not lost, f"the metrics {lost} are missing in the training log")
 
 
