@@ -32,8 +32,8 @@ NOTHING_SHAPED: frozenset[str] = frozenset()
 
 
 class ParameterGroup(NamedTuple):
-    """Parameters with a rate of their own: ``lr_factor`` times the scheduled learning rate, and
-    another weight decay, unless None.
+    """Parameters with a rate of their own: ``lr_factor`` times the scheduled learning rate, but in
+    a constant warm-up, and another weight decay, unless None.
     """
 
     parameters: tuple[nn.Parameter, ...]
@@ -99,6 +99,13 @@ class Method(nn.Module, Configurable, ABC):
     @abstractmethod
     def loss_terms(self) -> Mapping[str, LossTerm]:
         """The method's own objective; the loss is the sum."""
+
+    def classification_terms(self) -> Mapping[str, float]:
+        """Those of ``loss_terms`` that are ``criterion`` on the logits, by name, with the weight
+        that they have: "ce" of weight 1, if there is one. A refiner with a classifier of its own
+        shares them, and refuses a method that names none.
+        """
+        return {"ce": 1.0} if "ce" in self.loss_terms() else {}
 
     @classmethod
     def reads_template(cls, parameters: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
@@ -208,6 +215,7 @@ class Method(nn.Module, Configurable, ABC):
             num_patches=spec.num_patches,
             num_classes=len(self.classes),
             provides=self.provides & spec.support.image_fields,
+            classification=self.classification_terms(),
         )
 
     def image_features(self, batch: Batch) -> ImageFeatures:

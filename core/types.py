@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from core.precision import in_full_precision, scaled_products
+
 Tower = Literal["image", "text"]
 
 
@@ -135,13 +137,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodOutput:
-    """What a refiner receives from a base method: widths, counts, and the provided image fields."""
+    """What a refiner receives from a base method: widths, counts, and the provided image fields.
+
+    ``classification`` are the terms of the method's loss that are its criterion on the logits, by
+    name, with their weights: those that a refiner may share.
+    """
 
     text_width: int
     local_width: int
     num_patches: int
     num_classes: int
     provides: frozenset[str]
+    classification: Mapping[str, float] = field(default_factory=lambda: {"ce": 1.0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +176,18 @@ class Forward:
         return logits_BC if self.extra_logits is None else logits_BC + self.extra_logits
 
     def text_logits(self) -> Tensor:
-        """(B, C): scale times the inner product of images and class texts."""
+        """(B, C): scale times the inner product of images and class texts.
+
+        In float32 or float64, also inside autocast.
+        """
         if self.text.dim() == 2:
-            return self.logit_scale * self.image @ self.text.t()
-        return self.logit_scale * torch.einsum("bd,bcd->bc", self.image, self.text)
+            return scaled_products(self.logit_scale, self.image, self.text)
+        return self.logit_scale * in_full_precision(_own_products, self.image, self.text)
+
+
+def _own_products(image_BD: Tensor, text_BCD: Tensor) -> Tensor:
+    """Inner products (B, C) of every image with the texts that were made for it."""
+    return torch.einsum("bd,bcd->bc", image_BD, text_BCD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,16 @@ from torch import Tensor
 from core.clip.frozen import FrozenCLIP
 from core.clip.templates import Templates, templates_of
 from core.interfaces import Method
+from core.precision import widened
 from core.types import Batch, ClassNames, Forward
 
 
 def unit(x: Tensor) -> Tensor:
-    """X / ||x|| over the last axis, without an epsilon, as the released code divides."""
+    """X / ||x|| over the last axis, without an epsilon, as the released code divides.
+
+    Not in half precision, in which no vector has length 1.
+    """
+    x = widened(x)
     length: Tensor = x.norm(dim=-1, keepdim=True)
     return x / length
 
@@ -116,24 +121,27 @@ class ClosedSetMethod(TextMethod):
         return cls.why_closed
 
     def set_classes(self, classes: ClassNames) -> None:
-        rows = self._rows(classes)
+        rows = trained_rows(self.trained, classes, type(self).__name__, self.why_closed)
         self.classes = classes
         self.rows_C = torch.tensor(rows, device=self.rows_C.device)
 
-    def _rows(self, classes: ClassNames) -> list[int]:
-        """Positions of these classes among the trained ones. Raises ValueError for others."""
-        places: dict[str, list[int]] = {}
-        for row, name in enumerate(self.trained.names):
-            places.setdefault(name, []).append(row)
-        too_many = Counter(classes.names) - Counter(self.trained.names)
-        if others := sorted(too_many):
-            raise ValueError(
-                f"{type(self).__name__} cannot score other classes than it was trained on "
-                f"({self.why_closed}): {', '.join(map(repr, others[:3]))}"
-                f"{', ...' if len(others) > 3 else ''} are not among its {len(self.trained)} "
-                "classes; use a protocol that scores trained classes alone, such as 'few_shot'"
-            )
-        return [places[name].pop(0) for name in classes.names]
+
+def trained_rows(trained: ClassNames, classes: ClassNames, owner: str, why: str) -> list[int]:
+    """The position of each class to score among the trained ones, as in ``ClosedSetMethod``.
+
+    Raises ValueError, which names the ``owner`` and ``why`` it scores no others.
+    """
+    places: dict[str, list[int]] = {}
+    for row, name in enumerate(trained.names):
+        places.setdefault(name, []).append(row)
+    if others := sorted(Counter(classes.names) - Counter(trained.names)):
+        raise ValueError(
+            f"{owner} cannot score other classes than it was trained on ({why}): "
+            f"{', '.join(map(repr, others[:3]))}{', ...' if len(others) > 3 else ''} are not among "
+            f"its {len(trained)} classes; use a protocol that scores trained classes alone, such "
+            "as 'few_shot'"
+        )
+    return [places[name].pop(0) for name in classes.names]
 
 
 def all_views(batch: Batch) -> tuple[Batch, ...]:

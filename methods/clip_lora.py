@@ -35,14 +35,16 @@ class ClipLoRA(TextMethod):
     A starts uniform in +-1 / sqrt(W), B at zero: untrained, this is zero-shot CLIP, bit for bit.
     g is ``alpha`` / sqrt(rank) as released ("sqrt_rank"), or ``alpha`` / rank as in the paper
     ("rank"). ``dropout`` acts in training alone, on the input of every A on its own; the masks are
-    drawn from the run's seed and the step. Elsewhere the result is that of the merged matrix W +
-    g B A up to rounding; the product with x is kept apart, which needs no copy of the tower.
-    ``encoder`` and ``matrices`` choose the towers and the matrices. Texts are the dataset's
+    drawn from the run's seed, the step, the block and the matrix, for all tokens, so that they do
+    not depend on which image fields a refiner reads. Elsewhere the result is that of the merged
+    matrix W + g B A up to rounding; the product with x is kept apart, which needs no copy of the
+    tower. ``encoder`` and ``matrices`` choose the towers and the matrices. Texts are the dataset's
     template; ``experiment.template`` replaces it.
 
     Source: Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, CVPRW
-    2024, arXiv 2405.18541. In its release, 21 of the 24 blocks of ViT-L/14's image tower are
-    adapted; here all are. Its scale of logits is 100; here it is the backbone's.
+    2024, arXiv 2405.18541. Of the 24 blocks of ViT-L/14's image tower, its release adapts 21 at
+    commit 37a196d and all at e6bf706 (2024-09-12), as here. Its scale of logits is 100; here it is
+    the backbone's.
     """
 
     image_input = "pixels"
@@ -124,9 +126,8 @@ class ClipLoRA(TextMethod):
         owner = self.clip.visual if tower == "image" else self.clip.text
         updates: list[Update] = list(self.low_rank.get_submodule(tower).children())
         if self.training and self.dropout:
-            seed = self._seeds.generator("dropout", tower, int(self.step)).initial_seed()
-            generator = torch.Generator(self.clip.scale.device).manual_seed(seed)
-            updates = [Dropped(update, self.dropout, generator) for update in updates]
+            seeds = self._seeds.at("dropout", tower, int(self.step))
+            updates = [Dropped(u, self.dropout, seeds.at(n)) for n, u in enumerate(updates)]
         return blocks.updated(dict(zip(owner.transformer.resblocks, updates, strict=True)))
 
 

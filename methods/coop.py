@@ -20,7 +20,7 @@ from core.interfaces import LossTerm
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
 from core.types import ClassNames
-from methods.base import TextMethod, unit
+from methods.base import TextMethod, trained_rows, unit
 
 
 @register("method")
@@ -50,6 +50,8 @@ class CoOp(TextMethod):
         super().__init__(clip, classes)
         self.class_position: ClassPosition = class_position
         self.class_specific = class_specific
+        self.trained = classes
+        self.rows: list[int] | None = None
         self.placeholder = placeholder_of(ctx_init, num_ctx)
         self.prompts = self._prompts(classes)
         start = initial_context(clip, ctx_init, num_ctx, seeds.generator("context"))
@@ -83,18 +85,19 @@ class CoOp(TextMethod):
         return f"every class has its own context; use {setting} = False for others"
 
     def set_classes(self, classes: ClassNames) -> None:
-        if self.class_specific and classes.names != self.classes.names:
-            raise ValueError(
-                "a class-specific context cannot score other classes than it was trained on "
-                f"({len(self.classes)} trained, {len(classes)} given); "
-                f"use {type(self).__name__}.class_specific = False or evaluate on the trained "
-                "classes"
-            )
+        """A class-specific context scores the classes it was trained on, some or all of them, in
+        any order.
+        """
+        if self.class_specific:
+            why = self.closed_set({"class_specific": True})
+            self.rows = trained_rows(self.trained, classes, type(self).__name__, why)
         self.classes = classes
         self.prompts = self._prompts(classes)
 
     def class_texts(self) -> Tensor:
-        return unit(self.prompts.encode(self.clip, self.ctx))
+        in_place = self.rows is None or self.classes.names == self.trained.names
+        ctx = self.ctx if in_place else self.ctx[self.rows]
+        return unit(self.prompts.encode(self.clip, ctx))
 
     def context_vectors(self) -> Mapping[str, Tensor]:
         return {"ctx": self.ctx}

@@ -15,6 +15,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.templates import Templates
 from core.config import register
 from core.interfaces import Criterion, LossTerm
+from core.precision import scaled_products
 from core.seeding import Seeds, seeded_normal
 from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
@@ -102,7 +103,7 @@ class LinearProbe(HandMadeTextMethod, ClosedSetMethod):
         sums, counts = torch.zeros_like(self.multipliers_C), torch.zeros_like(self.multipliers_C)
         for view in (view for batch in batches for view in all_views(batch)):
             image_BD = unit(self.image_features(view).pooled)
-            probability_BC = (self.clip.scale * image_BD @ texts_CD.t()).softmax(dim=-1)
+            probability_BC = scaled_products(self.clip.scale, image_BD, texts_CD).softmax(dim=-1)
             one_hot_BC = F.one_hot(view.labels, len(sums)).to(sums)
             sums += (probability_BC * one_hot_BC).sum(dim=0)
             counts += one_hot_BC.sum(dim=0)

@@ -11,6 +11,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.prompts import DEFAULT_NUM_CTX, ClassPosition, initial_context
 from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, register
 from core.interfaces import Criterion, Gradients, LossTerm
+from core.precision import scaled_products
 from core.seeding import Seeds
 from core.types import ClassNames, Forward
 from methods.base import hand_made_texts
@@ -121,7 +122,7 @@ class ProGrad(CoOp):
 
     def zero_shot_logits(self, out: Forward) -> Tensor:
         """Logits (B, C) of the hand-made texts."""
-        return out.logit_scale * out.image.detach() @ self.get_buffer("fixed_CD").t()
+        return scaled_products(out.logit_scale, out.image.detach(), self.get_buffer("fixed_CD"))
 
     def after_backward(self, gradients: Mapping[str, Gradients]) -> None:
         guide = gradients[GUIDE].get("ctx")

@@ -243,6 +243,9 @@ class PromptKD(TextMethod):
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {"kd": self.distillation}
 
+    def classification_terms(self) -> Mapping[str, float]:
+        return {"kd": self.kd_weight}
+
     def distillation(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
         """The weighted criterion on the logits of the whole image."""
         return self.kd_weight * criterion(out.logits(), targets)

@@ -19,6 +19,7 @@ from core.config import (
     register,
 )
 from core.interfaces import Criterion, LossTerm
+from core.precision import scaled_products
 from core.seeding import Seeds
 from core.train.averaging import EpochAverage, gaussian_weights
 from core.train.losses import KlReduction, kl_divergence
@@ -196,7 +197,7 @@ class PromptSRC(IVLP):
 
     def frozen_logits(self, out: Forward) -> Tensor:
         """Zero-shot logits (B, C) of the frozen model with the averaged templates."""
-        return out.logit_scale * out.aux["frozen_image"] @ out.aux["frozen_text"].t()
+        return scaled_products(out.logit_scale, out.aux["frozen_image"], out.aux["frozen_text"])
 
     def begin_training(self, batches: Iterable[Batch], num_epochs: int) -> None:
         if self.average == "gaussian":

@@ -21,6 +21,7 @@ from core.clip.prompts import (
 )
 from core.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, register
 from core.interfaces import Criterion, LossTerm
+from core.precision import in_full_precision
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward, Tower
@@ -238,7 +239,8 @@ class SEP(TextMethod):
 
     def prototype_logits(self, image_BD: Tensor) -> Tensor:
         """Scaled cosines (B, C) with the prototypes."""
-        cosine: Tensor = F.normalize(image_BD, dim=-1) @ F.normalize(self.prototypes, dim=-1).t()
+        prototypes_CD = F.normalize(self.prototypes, dim=-1)
+        cosine = in_full_precision(torch.matmul, F.normalize(image_BD, dim=-1), prototypes_CD.t())
         return self.prototype_scale * cosine
 
     def _text_consistency(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:

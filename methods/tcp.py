@@ -111,7 +111,7 @@ class TCP(TextMethod):
         self.ctx = nn.Parameter(
             initial_context(clip, ctx_init, num_ctx, seeds.generator("context")).clone()
         )
-        self.template = prompt_template or " ".join(["X"] * len(self.ctx)) + " {}."
+        self.template = prompt_template or default_template(len(self.ctx))
         self.class_prompt_length = class_prompt_length or len(self.ctx)
         self.injection_block = _checked_block(injection_block, spec.text_depth)
         self.injection_weight, self.weight = injection_weight, weight
@@ -126,12 +126,15 @@ class TCP(TextMethod):
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         """With words their number is the context's; tokens of weight 0 are none; what overwrites
-        nothing needs no permission.
+        nothing needs no permission; the template may be the default.
         """
         context = settled_context(parameters["num_ctx"], parameters["ctx_init"])
         simple = {**parameters, **context, "long_context": "refuse"}
-        if simple["class_prompt_length"] == (len(context["ctx_init"].split()) or simple["num_ctx"]):
+        number = len(context["ctx_init"].split()) or simple["num_ctx"]
+        if simple["class_prompt_length"] == number:
             simple["class_prompt_length"] = None
+        if simple["prompt_template"] == default_template(number):
+            simple["prompt_template"] = None
         if not simple["injection_weight"]:
             simple |= NO_TOKENS
         return simple
@@ -214,6 +217,11 @@ class TCP(TextMethod):
                     f"TCP.{name} is {number}, but the text tower takes "
                     f"{self.clip.spec.context_length} tokens; use a smaller number"
                 )
+
+
+def default_template(num_ctx: int) -> str:
+    """A placeholder for each context token, the name and a period."""
+    return " ".join(["X"] * num_ctx) + " {}."
 
 
 def _checked_block(block: int | None, text_depth: int) -> int:

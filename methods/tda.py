@@ -4,6 +4,8 @@ Shapes: B images, C classes, K slots of a class, D joint width.
 """
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,8 +14,9 @@ from torch import Tensor
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.templates import Templates
-from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, register
+from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, Reference, register
 from core.interfaces import Score
+from core.precision import in_full_precision
 from core.seeding import Seeds
 from core.types import Batch, ClassNames, Forward
 from methods.zero_shot import ZeroShot
@@ -50,7 +53,8 @@ class TDA(ZeroShot):
 
     Nothing is trained and images are cached features. The order of the stream is drawn from the
     run's seed, anew for every list of test images, and the caches start empty for each. On top of
-    a refiner p are the refined probabilities. ``templates`` as in ZeroShot.
+    a refiner p are the refined probabilities, with the logits that it adds. ``templates`` as in
+    ZeroShot.
 
     Differences: ImageNet's variants are published with 63 AugMix views of each image, of which the
     confident tenth is averaged; here every image is its evaluation view. s is the backbone's scale
@@ -104,6 +108,18 @@ class TDA(ZeroShot):
                 simple |= {name: False, **off}
         return simple
 
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """With both caches off it is zero-shot CLIP, whatever the order of the stream."""
+        if values.get("experiment.method") != Reference("TDA"):
+            return {}
+        if values["TDA.positive"] or values["TDA.negative"]:
+            return {}
+        return {
+            "experiment.method": Reference("ZeroShot"),
+            "ZeroShot.templates": values["TDA.templates"],
+        }
+
     def set_classes(self, classes: ClassNames) -> None:
         super().set_classes(classes)
         self.reset_adaptation()
@@ -114,8 +130,9 @@ class TDA(ZeroShot):
     @torch.no_grad()
     def adapt(self, batch: Batch, score: Score) -> None:
         """Offer the images of the batch to the caches, one after the other."""
-        out = score(batch)
-        log_p_BC = out.text_logits().log_softmax(dim=-1)
+        with self._without_caches():
+            out = score(batch)
+        log_p_BC = out.logits().log_softmax(dim=-1)
         p_BC = log_p_BC.exp()
         entropy_B = -(p_BC * log_p_BC).sum(dim=-1)
         label_B = log_p_BC.argmax(dim=-1)
@@ -134,6 +151,16 @@ class TDA(ZeroShot):
             if self.negative:
                 self.negative_cache.offer(image, label_B[one], uncertain_B[one])
 
+    @contextmanager
+    def _without_caches(self) -> Iterator[None]:
+        """A context in which images are scored as if nothing had been seen."""
+        caches = self.positive_cache, self.negative_cache
+        self.positive_cache = self.negative_cache = None
+        try:
+            yield
+        finally:
+            self.positive_cache, self.negative_cache = caches
+
     def _begin(self, image_BD: Tensor, num_classes: int) -> None:
         sizes = (self.positive_capacity, self.negative_capacity)
         self.positive_cache, self.negative_cache = (
@@ -150,7 +177,7 @@ class TDA(ZeroShot):
             logits_BC = logits_BC + self.positive_alpha * weight_BCK.sum(dim=-1)
         if self.negative:
             weight_BCK = self.negative_cache.affinity(out.image, self.negative_beta)
-            masked_BC = torch.einsum("bck,ckd->bd", weight_BCK, self.negative_cache.masks_CKC)
+            masked_BC = self.negative_cache.marked(weight_BCK)
             logits_BC = logits_BC - self.negative_alpha * masked_BC
         return replace(out, extra_logits=logits_BC)
 
@@ -195,8 +222,20 @@ class StreamCache:
 
     def affinity(self, image_BD: Tensor, beta: float) -> Tensor:
         """``exp(-beta (1 - v k'))`` (B, C, K) of every image and slot; 0 for free slots."""
-        cosine_BCK = torch.einsum("bd,ckd->bck", image_BD, self.keys_CKD)
+        cosine_BCK = in_full_precision(_cosines, image_BD, self.keys_CKD)
         return (-beta * (1 - cosine_BCK)).exp() * self.entropy_CK.isfinite()
+
+    def marked(self, weight_BCK: Tensor) -> Tensor:
+        """The sum (B, C) of the marks of all slots, with a weight for each."""
+        return in_full_precision(_weighted_marks, weight_BCK, self.masks_CKC)
+
+
+def _cosines(image_BD: Tensor, keys_CKD: Tensor) -> Tensor:
+    return torch.einsum("bd,ckd->bck", image_BD, keys_CKD)
+
+
+def _weighted_marks(weight_BCK: Tensor, masks_CKC: Tensor) -> Tensor:
+    return torch.einsum("bck,ckd->bd", weight_BCK, masks_CKC)
 
 
 def _limits(what: str, low: float, high: float) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from core.clip.templates import Templates, templates_of
 from core.config import Config, Configurable, build, config_from_text, lookup, register
 from core.finite import check_finite
 from core.interfaces import Method, Refiner
+from core.precision import without_autocast
 from core.seeding import Seeds
 from core.store.names import CONFIG_NAME, WEIGHTS_NAME
 from core.store.record import RunRecord, read_record
@@ -63,7 +64,8 @@ class Teacher(nn.Module, Configurable):
         key = (classes, scale.dtype, scale.device)
         if key not in self._texts:
             self._bind(classes)
-            texts = self.method.class_texts()
+            with without_autocast(scale.device):  # they are kept
+                texts = self.method.class_texts()
             about = {"class texts": texts, "logit scale": scale}
             check_finite(about, f"the teacher {self.method.clip.name}", "check its weights")
             self._texts[key] = texts

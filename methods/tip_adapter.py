@@ -14,6 +14,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.templates import Templates
 from core.config import PositiveFloat, register
 from core.interfaces import LossTerm
+from core.precision import in_full_precision
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
@@ -87,9 +88,14 @@ class TipAdapter(HandMadeTextMethod, ClosedSetMethod):
 
     def forward(self, batch: Batch) -> Forward:
         out = super().forward(batch)
-        affinity_BN = torch.exp(-self.beta * (1 - out.image @ self.keys.t()))
+        return replace(
+            out, extra_logits=in_full_precision(self._cache_logits, out.image, self.keys)
+        )
+
+    def _cache_logits(self, image_BD: Tensor, keys_ND: Tensor) -> Tensor:
+        affinity_BN = torch.exp(-self.beta * (1 - image_BD @ keys_ND.t()))
         values_NC = F.one_hot(self.labels_N, len(self.trained))[:, self.rows_C]
-        return replace(out, extra_logits=self.alpha * affinity_BN @ values_NC.to(affinity_BN))
+        return self.alpha * affinity_BN @ values_NC.to(affinity_BN)
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {"ce": cross_entropy}

@@ -23,6 +23,7 @@ from core.clip.prompts import (
 )
 from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, register
 from core.interfaces import LossTerm, Score
+from core.precision import scaled_products
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
@@ -48,7 +49,7 @@ class TPT(TextMethod):
 
     Nothing is trained. The context that images start from is stored, so that a released CoOp
     checkpoint can be imported (TPT + CoOp). Class texts that a refiner refines are tuned through
-    it; it is trained with the context that is not tuned.
+    it, and logits that it adds are part of p; it is trained with the context that is not tuned.
 
     Differences: on datasets other than ImageNet and its variants the release mixes its crops with
     AugMix; here they are the crops and flips of training (``experiment.crop_scale``) on all, drawn
@@ -162,7 +163,7 @@ class TPT(TextMethod):
         for _ in range(self.steps):
             self._tuned_BCD = unit(self.prompts.encode_groups(self.clip, ctx_BNW))
             out = score(batch)
-            logits_BVC = out.logit_scale * image_BVD @ out.text.transpose(1, 2)
+            logits_BVC = _logits_of_views(out, image_BVD, batch, score)
             if chosen_BV1 is None:
                 chosen_BV1 = confident_views(logits_BVC, self.selection)[..., None]
             loss = entropy_of_the_mean(logits_BVC.take_along_dim(chosen_BV1, dim=1)).sum()
@@ -171,6 +172,14 @@ class TPT(TextMethod):
             optimizer.step()
         with torch.no_grad():
             return unit(self.prompts.encode_groups(self.clip, ctx_BNW))
+
+
+def _logits_of_views(out: Forward, image_BVD: Tensor, batch: Batch, score: Score) -> Tensor:
+    """The logits (B, V, C) of all views, given the output for the first."""
+    if out.extra_logits is None:
+        return scaled_products(out.logit_scale, image_BVD, out.text)
+    outputs = (out, *(score(view) for view in batch.views))  # a refiner adds logits of its own
+    return torch.stack([one.logits() for one in outputs], dim=1)
 
 
 def confident_views(logits_BVC: Tensor, share: float) -> Tensor:

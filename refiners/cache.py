@@ -19,6 +19,7 @@ from core.config import (
     Probability,
     register,
 )
+from core.precision import in_full_precision
 from core.seeding import Seeds
 
 SlotInit = Literal["positive", "normal"]
@@ -76,13 +77,13 @@ class SoftCache(Cache):
 
     def read_weights(self, text: Tensor) -> Tensor:
         """Softmax over slots (..., M)."""
-        similarity = F.normalize(text, dim=-1) @ self.slots().t()
+        similarity = in_full_precision(torch.matmul, F.normalize(text, dim=-1), self.slots().t())
         return (similarity / self.read_temperature).softmax(dim=-1)
 
     def read(self, text: Tensor) -> Tensor:
         if not len(self.slots()):
             return torch.zeros_like(text)
-        return self.read_weights(text) @ self.slots()
+        return in_full_precision(torch.matmul, self.read_weights(text), self.slots())
 
 
 def initial_slots(num_slots: int, width: int, seeds: Seeds, initial: SlotInit) -> Tensor:

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from core.config import PositiveFloat, Probability, Reference, register
 from core.interfaces import Criterion, LossTerm, ParameterGroup, Refiner
+from core.precision import in_full_precision
 from core.seeding import Seeds, seeded_linear
-from core.train.losses import cross_entropy
+from core.train.optimizers import WARMUP_EPOCHS
 from core.types import ClassNames, Forward, MethodOutput
 
 OWN_EXTRA = "extra_logits_of_the_method"
+LR_FACTOR = 6.5
 
 
 @register("refiner")
@@ -33,18 +35,20 @@ class DePT(Refiner):
         a(v) = g_v * r v + h_v,   a(t) = g_t * r t + h_t,   z(x) = W a(x) + b   (T,)
         loss = (1 - weight) CE(method) + weight CE([z(v); z(t_y)], [y; y])
 
-    where CE(method) is the classification term of the method, on its own logits l; further terms
-    of it keep their weights, as released for KgCoOp. Trained classes are scored by
+    where CE(method) is the classification term of the method (``Method.classification_terms``), on
+    its own logits l; further terms of it keep their weights, as released for KgCoOp. Trained
+    classes are scored by
 
         fusion "logits":         (1 - weight) l + weight z(v)
         fusion "probabilities":  log((1 - weight) softmax(l) + weight softmax(z(v)))
 
     the former as released, the latter as in the paper. A choice among them, such as the 200 classes
     of ImageNet-R, has their rows of z. As soon as another class is scored, all are scored by the
-    method alone. W, b, g, h learn at
-    ``lr_factor`` times the rate of the method. ``adjust`` False leaves out g and h, and ``weight``
-    0 is the method alone. On a method that learns from a teacher, z learns from it too, and y is
-    the class it prefers.
+    method alone. W, b, g, h learn at ``lr_factor`` times the rate of the method, but in a constant
+    warm-up, where all have its rate, as released. ``adjust`` False leaves out g and h, and
+    ``weight`` 0 is the method alone. On a method that learns from a teacher, CE is its distillation
+    with the weight that it has there, which may ask for a lower ``lr_factor``, and y is the class
+    that the teacher prefers.
 
     Differences: the release does not normalize the features that it gives to the classifier; here
     they are unit times r, a length of the order of CLIP's. No checkpoints are released, and none
@@ -59,13 +63,19 @@ class DePT(Refiner):
         seeds: Seeds,
         *,
         weight: Probability = 0.7,
-        lr_factor: PositiveFloat = 6.5,
+        lr_factor: PositiveFloat = LR_FACTOR,
         adjust: bool = True,
         fusion: Literal["logits", "probabilities"] = "logits",
         feature_scale: PositiveFloat = 10.0,
     ) -> None:
         super().__init__()
+        if weight and not source.classification:
+            raise ValueError(
+                "DePT shares the classification terms of the method's loss, and this method names "
+                "none; use DePT.weight = 0, or name them in its classification_terms()"
+            )
         self.weight, self.lr_factor, self.fusion = weight, lr_factor, fusion
+        self.shared = dict(source.classification)
         self.image_adjust, self.text_adjust = (
             ChannelAdjustment(source.text_width, feature_scale, learns=adjust) for _ in range(2)
         )
@@ -75,8 +85,17 @@ class DePT(Refiner):
 
     @classmethod
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
-        """Of weight 0 it is no refiner."""
-        return parameters if parameters["weight"] else Reference("NullRefiner")
+        """Of weight 0 it is no refiner; of weight 1 there is nothing to fuse."""
+        if not parameters["weight"]:
+            return Reference("NullRefiner")
+        return {**parameters, "fusion": "logits"} if parameters["weight"] == 1 else parameters
+
+    @classmethod
+    def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """In a warm-up of all epochs there is one rate."""
+        warmup, epochs = values.get(WARMUP_EPOCHS), values.get("experiment.epochs")
+        one_rate = warmup is not None and epochs is not None and warmup >= epochs
+        return {"DePT.lr_factor": LR_FACTOR} if one_rate else {}
 
     def set_classes(self, classes: ClassNames) -> None:
         self.trained = self.trained or classes.names
@@ -89,7 +108,7 @@ class DePT(Refiner):
         if rows_C is None or self.weight == 0:
             return out
         assert isinstance(rows_C, Tensor)
-        own_BC, head_BC = out.logits(), self.head(self.image_adjust(out.image))[:, rows_C]
+        own_BC, head_BC = out.logits(), self._head_logits(self.image_adjust(out.image))[:, rows_C]
         fused_BC = self._fused(own_BC, head_BC)
         extra = {} if out.extra_logits is None else {OWN_EXTRA: out.extra_logits}
         return replace(out, extra_logits=fused_BC - out.text_logits(), aux={**out.aux, **extra})
@@ -106,14 +125,14 @@ class DePT(Refiner):
         return (ParameterGroup(tuple(self.parameters()), lr_factor=self.lr_factor),)
 
     def method_terms(self, terms: Mapping[str, LossTerm]) -> Mapping[str, LossTerm]:
-        return {name: partial(self._of_method, term) for name, term in terms.items()}
+        return {name: partial(self._of_method, name, term) for name, term in terms.items()}
 
     def _of_method(
-        self, term: LossTerm, out: Forward, targets: Tensor, criterion: Criterion
+        self, name: str, term: LossTerm, out: Forward, targets: Tensor, criterion: Criterion
     ) -> Tensor:
         """A term of the method on its own logits, with what the classifier leaves of its weight."""
         value = term(replace(out, extra_logits=out.aux.get(OWN_EXTRA)), targets, criterion)
-        return (1 - self.weight) * value if term is cross_entropy else value
+        return (1 - self.weight) * value if name in self.shared else value
 
     def loss_terms(self) -> Mapping[str, LossTerm]:
         return {"dept": self.head_loss} if self.weight else {}
@@ -124,7 +143,12 @@ class DePT(Refiner):
         rows_B = torch.arange(len(labels_B), device=labels_B.device)
         text_BD = out.text[labels_B] if out.text.dim() == 2 else out.text[rows_B, labels_B]
         features = torch.cat([self.text_adjust(text_BD), self.image_adjust(out.image)])
-        return self.weight * criterion(self.head(features), torch.cat([targets, targets]))
+        weight = self.weight * sum(self.shared.values())
+        return weight * criterion(self._head_logits(features), torch.cat([targets, targets]))
+
+    def _head_logits(self, features: Tensor) -> Tensor:
+        """Logits (..., T) of the classifier."""
+        return in_full_precision(self.head, features)
 
 
 class ChannelAdjustment(nn.Module):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from core.config import Configurable, NonNegativeFloat, PositiveInt, Reference, register
 from core.interfaces import Criterion
+from core.precision import scaled_products, widened
 from core.types import Forward
 
 LocalRow = Literal["cls", "top", "mean"]
@@ -23,10 +24,13 @@ class RefinerLoss(nn.Module, Configurable, ABC):
     """A loss term times its ``weight``.
 
     ``reads_local``: it needs local tokens and the attention row. ``topk`` is the number of patches
-    per image that it selects by that row.
+    per image that it selects by that row. ``vanishes_unrefined``: it compares refined with
+    unrefined texts, so that it and its gradient are 0 where these are the same; the planner takes
+    such a term away where nothing is refined. A subclass that adds something else says False again.
     """
 
     reads_local: ClassVar[bool] = False
+    vanishes_unrefined: ClassVar[bool] = False
     topk: int = 0
     weight: float
 
@@ -98,7 +102,7 @@ class SemanticLoss(RefinerLoss):
 
     def rows(self, out: Forward) -> Tensor:
         """(B, K, D): K = topk + 2 with all kinds of rows, always in the order CLS, top, mean."""
-        aligned_BND = out.aux["aligned"]
+        aligned_BND = widened(out.aux["aligned"])
         parts: list[Tensor] = []
         if "cls" in self.local_rows:
             parts.append(aligned_BND[:, :1])
@@ -113,8 +117,7 @@ class SemanticLoss(RefinerLoss):
 
     def local_logits(self, out: Forward) -> Tensor:
         """(B, K, C)."""
-        text = out.aux["plain_text"]
-        return out.logit_scale * self.rows(out) @ text.transpose(-1, -2)
+        return scaled_products(out.logit_scale, self.rows(out), out.aux["plain_text"])
 
     def forward(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
         logits_BKC = self.local_logits(out)
@@ -135,6 +138,8 @@ class L1Regularization(RefinerLoss):
     Source: Xie et al., TextRefiner, AAAI 2025, arXiv 2412.08176 (released weight 20).
     """
 
+    vanishes_unrefined = True
+
     def __init__(self, *, weight: NonNegativeFloat = 20.0) -> None:
         super().__init__()
         self.weight = weight
@@ -152,6 +157,8 @@ class CosineRegularization(RefinerLoss):
     refined and unrefined texts.
     """
 
+    vanishes_unrefined = True
+
     def __init__(self, *, weight: NonNegativeFloat = 8.0) -> None:
         super().__init__()
         self.weight = weight
@@ -167,6 +174,8 @@ class L1CosineRegularization(RefinerLoss):
 
     Source: ours; the sum of L1Regularization (arXiv 2412.08176) and CosineRegularization.
     """
+
+    vanishes_unrefined = True
 
     def __init__(
         self, *, l1_weight: NonNegativeFloat = 20.0, cosine_weight: NonNegativeFloat = 8.0

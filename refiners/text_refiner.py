@@ -139,16 +139,17 @@ class TextRefiner(Refiner):
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any] | Reference:
         """An equivalent computation with fewer parts; the planner runs equal cells once."""
         simple = dict(parameters)
-        named = simple.get("losses", NO_LOSSES).items()
-        further = {name: loss for name, loss in named if loss != Reference("NoLoss")}
+        further = dict(simple.get("losses", NO_LOSSES))
         if simple["aggregation"] == Reference("NoAggregation"):
-            simple["regularization"] = Reference("NoLoss")
+            simple |= {name: Reference("NoLoss") for name in _vanishing(simple)}
+            further |= {name: Reference("NoLoss") for name in _vanishing(further)}
+        further = {name: loss for name, loss in further.items() if loss != Reference("NoLoss")}
         aggregation: Any = lookup(simple["aggregation"].name).cls
         if not aggregation.reads_cache:
             simple["cache"] = Reference("NoCache")
         parts: dict[str, Any] = {name: lookup(simple[name].name).cls for name in OFF}
-        terms = (simple["semantic"], simple["regularization"], *further.values())
-        losses: list[Any] = [lookup(term.name).cls for term in terms]
+        plugged = (simple["semantic"], simple["regularization"], *further.values())
+        losses: list[Any] = [lookup(loss.name).cls for loss in plugged]
         if not parts["cache"].writes and not any(loss.reads_local for loss in losses):
             simple["alignment"] = Reference("NoAlignment")
         if not further and all(simple[name] == off for name, off in OFF.items()):
@@ -167,6 +168,14 @@ class TextRefiner(Refiner):
         if aggregation == Reference("FusionAggregation") and key in values:
             return {key: lookup(cache.name).parameters["read_temperature"].default}
         return {}
+
+
+def _vanishing(terms: Mapping[str, Any]) -> list[str]:
+    """The names under which a loss stands that is 0 where nothing is refined."""
+    classes: dict[str, Any] = {
+        name: lookup(term.name).cls for name, term in terms.items() if isinstance(term, Reference)
+    }
+    return [n for n, cls in classes.items() if getattr(cls, "vanishes_unrefined", False)]
 
 
 def _check_further(fixed: Mapping[str, Factory], losses: Mapping[str, Factory]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,24 +20,45 @@ def split_heads(x_BLW: Tensor, num_heads: int) -> Tensor:
     return x_BLW.reshape(*x_BLW.shape[:2], num_heads, -1).transpose(1, 2)
 
 
-def project(block: Any, x_BLW: Tensor, rows: str) -> tuple[Tensor, ...]:
-    """Normed rows through the in-projection: ``rows`` is "q", "kv" or "qkv"; heads split."""
+def project(
+    block: Any, x_BLW: Tensor, matrices: str, row_B: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Normed rows through the in-projection: ``matrices`` is "q", "kv" or "qkv"; heads split.
+
+    With ``row_B`` this row of each sequence alone.
+    """
     attention = block.attn
     width = attention.embed_dim
-    start, stop = {"q": (0, width), "kv": (width, 3 * width), "qkv": (0, 3 * width)}[rows]
-    normed = block.ln_1(x_BLW)
+    start, stop = {"q": (0, width), "kv": (width, 3 * width), "qkv": (0, 3 * width)}[matrices]
+    row = None if row_B is None else OneRow(row_B, x_BLW.shape[1])
+    normed = block.ln_1(x_BLW if row is None else row.of(x_BLW))
     packed = F.linear(
         normed, attention.in_proj_weight[start:stop], attention.in_proj_bias[start:stop]
     )
-    packed = with_updates(block, normed, packed, rows)
+    packed = with_updates(block, normed, packed, matrices, row)
     return tuple(split_heads(part, attention.num_heads) for part in packed.split(width, dim=-1))
+
+
+class OneRow(NamedTuple):
+    """One row (B,) of each of B sequences of a length."""
+
+    index_B: Tensor
+    length: int
+
+    def of(self, x_BLW: Tensor) -> Tensor:
+        """The row (B, 1, W) of each sequence."""
+        every = torch.arange(len(x_BLW), device=x_BLW.device)
+        return x_BLW[every, self.index_B][:, None]
 
 
 class Update(Protocol):
     """Something that is added to the queries, keys and values of one block."""
 
-    def __call__(self, normed: Tensor, matrix: str) -> Tensor | None:
-        """What is added to "q", "k" or "v" of normed rows (..., W); None for nothing."""
+    def __call__(self, normed: Tensor, matrix: str, row: OneRow | None = None) -> Tensor | None:
+        """What is added to "q", "k" or "v" of normed rows (..., W); None for nothing. ``row`` says
+        which row these are where they are not all rows: what is drawn at random must not depend on
+        which rows are read.
+        """
         ...
 
 
@@ -54,13 +75,15 @@ def updated(updates: Mapping[Any, Update]) -> Iterator[None]:
         _UPDATES.reset(token)
 
 
-def with_updates(block: Any, normed: Tensor, packed: Tensor, rows: str) -> Tensor:
-    """Queries, keys and values, packed as ``rows`` says, with the block's update if it has one."""
+def with_updates(
+    block: Any, normed: Tensor, packed: Tensor, matrices: str, row: OneRow | None = None
+) -> Tensor:
+    """Queries, keys and values, packed as ``matrices`` says, with the block's update if any."""
     update = _UPDATES.get().get(block)
     if update is None:
         return packed
-    parts = packed.chunk(len(rows), dim=-1)
-    added = [update(normed, matrix) for matrix in rows]
+    parts = packed.chunk(len(matrices), dim=-1)
+    added = [update(normed, matrix, row) for matrix in matrices]
     whole = [x if more is None else x + more for x, more in zip(parts, added, strict=True)]
     return torch.cat(whole, dim=-1)
 
@@ -86,9 +109,8 @@ def full_block(block: Any, x_BLW: Tensor, *, causal: bool) -> Tensor:
 
 def row_block(block: Any, x_BLW: Tensor, row_B: Tensor, *, causal: bool = True) -> Tensor:
     """The block on one row per sequence: (B, W). Exact if only that row is read later."""
-    every = torch.arange(len(x_BLW), device=x_BLW.device)
-    x_B1W = x_BLW[every, row_B][:, None]
-    (query,) = project(block, x_B1W, "q")
+    x_B1W = OneRow(row_B, x_BLW.shape[1]).of(x_BLW)
+    (query,) = project(block, x_BLW, "q", row_B)
     key, value = project(block, x_BLW, "kv")
     visible_B11L = None
     if causal:
@@ -98,9 +120,14 @@ def row_block(block: Any, x_BLW: Tensor, row_B: Tensor, *, causal: bool = True) 
     return finish(block, x_B1W, attended)[:, 0]
 
 
+def first_rows(x_BLW: Tensor) -> Tensor:
+    """The number of the first row for each sequence: zeros (B,)."""
+    return torch.zeros(len(x_BLW), dtype=torch.int64, device=x_BLW.device)
+
+
 def first_row_block(block: Any, x_BLW: Tensor) -> Tensor:
     """The non-causal block on row 0 (CLS) alone: (B, W)."""
-    (query,) = project(block, x_BLW[:, :1], "q")
+    (query,) = project(block, x_BLW, "q", first_rows(x_BLW))
     key, value = project(block, x_BLW, "kv")
     attended = F.scaled_dot_product_attention(query, key, value)
     return finish(block, x_BLW[:, :1], attended)[:, 0]
@@ -108,7 +135,7 @@ def first_row_block(block: Any, x_BLW: Tensor) -> Tensor:
 
 def first_row_attention(block: Any, x_BLW: Tensor) -> Tensor:
     """Attention weights of row 0 in this block, mean over heads: (B, L); each row sums to 1."""
-    (query,) = project(block, x_BLW[:, :1], "q")
+    (query,) = project(block, x_BLW, "q", first_rows(x_BLW))
     key, _ = project(block, x_BLW, "kv")
     return first_row_weights(query, key)
 

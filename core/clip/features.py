@@ -31,6 +31,7 @@ from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
+from core.precision import without_autocast
 from core.store.atomic import write_atomic
 from core.types import FeatureSpec, ImageFeatures
 
@@ -166,7 +167,7 @@ class FeatureStore:
             "content": dataset.content,
             "transform": cache_key(transform),
             "view": view,
-            "computed": f"{self._device.type} {self._precision}",
+            "computed": f"{self._device.type} {self._precision} without autocast",
             "stored": str(self._dtype),
         }
         if self._code_of is not None:
@@ -225,6 +226,8 @@ class FeatureStore:
     ) -> dict[str, Tensor]:
         """The requested fields, bitwise independent of the caller and of the grouping into batches.
 
+        The caller may score in mixed precision; features serve all runs, and are never rounded so.
+
         Matrix products round differently in batches of different sizes, so a short batch is padded.
         A tower may take a shortcut if only ``pooled`` is needed, which also rounds differently, so
         ``pooled`` is always computed together with ``local``.
@@ -233,7 +236,7 @@ class FeatureStore:
         num_images = len(pixels_BCHW)
         filling = pixels_BCHW[-1:].expand(batch_size - num_images, -1, -1, -1)
         pixels_BCHW = torch.cat([pixels_BCHW, filling]).to(self._device, self._precision)
-        with torch.inference_mode():
+        with torch.inference_mode(), without_autocast(self._device):
             features = self._clip.encode_image(pixels_BCHW, need=need)
         made: dict[str, Tensor] = {}
         for field in wanted:

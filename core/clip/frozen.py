@@ -16,6 +16,7 @@ from core.clip import blocks, shared_prefix
 from core.clip.hooks import NO_HOOK, NoHook, TokenHook
 from core.clip.image_towers import POOLED, ImageTower, image_tower
 from core.clip.tokenizer import AnyTokenizer
+from core.precision import without_autocast
 from core.program import command_line
 from core.types import FeatureSpec, ImageFeatures, Tower, TowerSupport
 
@@ -143,13 +144,17 @@ class FrozenCLIP(nn.Module):
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Features (len(texts), D) of plain texts, not normalized."""
+        """Features (len(texts), D) of plain texts, not normalized.
+
+        They are made once and kept, and so in full precision wherever that happens.
+        """
         ids = self.tokenizer(texts).to(self.logit_scale.device)
         eot = self.read_positions(ids)
-        chunks = [
-            self.encode_text(self.embed_tokens(i[:, : self.length_read(e)]), e)
-            for i, e in zip(ids.split(batch_size), eot.split(batch_size), strict=True)
-        ]
+        with without_autocast(ids.device):
+            chunks = [
+                self.encode_text(self.embed_tokens(i[:, : self.length_read(e)]), e)
+                for i, e in zip(ids.split(batch_size), eot.split(batch_size), strict=True)
+            ]
         return torch.cat(chunks)
 
     def _encode_whole(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.clip.blocks import Update
+from core.clip.blocks import OneRow, Update
 from core.seeding import Seeds
 
 Matrix = Literal["q", "k", "v"]
@@ -38,7 +38,7 @@ class LowRank(nn.Module):
         self.down = nn.Parameter(torch.stack(drawn))
         self.up = nn.Parameter(torch.zeros(len(self.matrices), width, rank))
 
-    def forward(self, x: Tensor, matrix: str) -> Tensor | None:
+    def forward(self, x: Tensor, matrix: str, row: OneRow | None = None) -> Tensor | None:
         """What is added to the product of a matrix and x (..., W); None where nothing is."""
         if matrix not in self.matrices:
             return None
@@ -56,17 +56,23 @@ class LowRank(nn.Module):
 class Dropped:
     """An update that sees its input with a share of the entries at zero, the rest scaled up.
 
-    Every matrix draws its own entries, from the generator of one step.
+    Every matrix draws its own entries, for all rows, from ``seeds``: those of one block in one
+    step. So the entries of a row are the same whichever rows and matrices are read beside it.
     """
 
-    def __init__(self, update: Update, dropout: float, generator: torch.Generator) -> None:
-        self.update, self.dropout, self.generator = update, dropout, generator
+    def __init__(self, update: Update, dropout: float, seeds: Seeds) -> None:
+        self.update, self.dropout, self.seeds = update, dropout, seeds
 
-    def __call__(self, normed: Tensor, matrix: str) -> Tensor | None:
-        kept = torch.rand(
-            normed.shape, generator=self.generator, device=normed.device, dtype=torch.float32
-        ).ge_(self.dropout)
-        return self.update(normed * kept.to(normed.dtype) / (1 - self.dropout), matrix)
+    def __call__(self, normed: Tensor, matrix: str, row: OneRow | None = None) -> Tensor | None:
+        seed = self.seeds.generator(matrix).initial_seed()
+        generator = torch.Generator(normed.device).manual_seed(seed)
+        shape = list(normed.shape)
+        if row is not None:
+            shape[1] = row.length
+        kept = torch.rand(shape, generator=generator, device=normed.device, dtype=torch.float32)
+        kept = kept.ge_(self.dropout)
+        kept = (kept if row is None else row.of(kept)).to(normed.dtype)
+        return self.update(normed * kept / (1 - self.dropout), matrix, row)
 
 
 def low_rank_tower(

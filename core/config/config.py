@@ -55,7 +55,7 @@ class Config:
     """Checked bindings and the source of each. Two are equal if their bindings are.
 
     ``_included`` are the keys that come from an included file or a preset: a person may not know
-    them, and those of a class that is not plugged in may be dropped.
+    them, and those without effect may be dropped.
     """
 
     _bindings: dict[str, Value]
@@ -143,37 +143,48 @@ class Config:
         """The bound keys without effect, sorted: building any of the roots cannot read them, or
         their class says that they contradict others (``Configurable.idle``).
         """
-        reached = self._reached(roots)
-        read = reached.keys() - _idle(reached)
-        return tuple(sorted(self._bindings.keys() - read))
+        reached, idle = self._effective(roots)
+        return tuple(sorted(self._bindings.keys() - (reached.keys() - idle.keys())))
 
     def unplugged(self, roots: Sequence[str]) -> frozenset[str]:
-        """The bindings that an included file or a preset has for parts that are not plugged in:
-        without effect, and nobody typed them.
+        """The bindings without effect that an included file or a preset has, for parts that are not
+        plugged in or beside others that contradict them: nobody typed them.
         """
-        unreached = self._included - self._reached(roots).keys()
-        return frozenset(key for key in unreached if not _is_root(key.rpartition(".")[0]))
+        idle = self._effective(roots)[1]
+        unused = self._included.intersection(self.unused(roots))
+        return frozenset(k for k in unused if k in idle or not _is_root(k.rpartition(".")[0]))
 
     def unplugged_notes(self, keys: Iterable[str], roots: Sequence[str]) -> list[str]:
-        """A line for every class whose ``unplugged`` bindings are dropped."""
-        reached = self._reached(roots)
+        """A line for every reason why ``unplugged`` bindings are dropped."""
+        reached, idle = self._effective(roots)
         dropped: dict[str, list[str]] = {}
-        for key in sorted(keys):
-            dropped.setdefault(key.rpartition(".")[0], []).append(f"{key} ({self._sources[key]})")
-        return [
-            f"{self._why_unused(name, reached, ())}: dropped {', '.join(bindings)}"
-            for name, bindings in dropped.items()
-        ]
+        for key in sorted(keys, key=lambda key: (key not in idle, key)):
+            why = idle.get(key) or self._why_unused(key.rpartition(".")[0], reached, ())
+            dropped.setdefault(why, []).append(f"{key} ({self._sources[key]})")
+        return [f"{why}: dropped {', '.join(bindings)}" for why, bindings in dropped.items()]
 
     def _reached(self, roots: Sequence[str]) -> dict[str, Value | Required]:
         return {key: v for root in roots for key, v in _reach(root, self._bindings).items()}
+
+    def _effective(
+        self, roots: Sequence[str]
+    ) -> tuple[dict[str, Value | Required], dict[str, str]]:
+        """What building the roots reads without the bindings that have no effect beside others, and
+        those bindings with the reason. A part that such a binding plugs in is not reached.
+        """
+        config, idle = self, dict[str, str]()
+        reached = config._reached(roots)
+        while new := {k: why for k, why in _idle(reached).items() if k in config._bindings}:
+            idle |= new
+            config = config.without(new)
+            reached = config._reached(roots)
+        return reached, idle
 
     def check_used(self, roots: Sequence[str]) -> None:
         """Raises ValueError that states, for every unused binding, its source and the reason."""
         unused = self.unused(roots)
         if unused:
-            reached = self._reached(roots)
-            idle = _idle(reached)
+            reached, idle = self._effective(roots)
             reasons = {
                 key: idle.get(key) or self._why_unused(key.split(".")[0], reached, ())
                 for key in unused

@@ -1,14 +1,15 @@
 """A file of source code taken apart into its top-level definitions."""
 
 import ast
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from core.source.syntax import (
     Chain,
     calls_something,
     canonical,
+    changed_by_decorators,
     free_chains,
     imports_of,
     is_for_scripts,
@@ -30,84 +31,147 @@ class Imported:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Definition:
     """One top-level statement: what it binds, as canonical text, and the names that it reads.
 
-    ``imports`` are those inside its functions, by the name that they bind.
+    ``number`` is its place in the file, ``earlier`` the number of ``Module.bound`` before it.
     """
 
-    name: str
-    text: str = field(repr=False)
-    reads: frozenset[Chain] = field(repr=False)
-    imports: Mapping[str, tuple[Imported, ...]] = field(repr=False)
+    def __init__(
+        self, name: str, statement: ast.stmt, package: str, number: int, earlier: int = 0
+    ) -> None:
+        self.name = name
+        self.number = number
+        self.earlier = earlier
+        self._statement = statement
+        self._package = package
+
+    @cached_property
+    def text(self) -> str:
+        """The canonical text."""
+        return canonical(self._statement)
+
+    @cached_property
+    def reads(self) -> tuple[Chain, ...]:
+        """The names that it reads from its module, with their attributes, in order."""
+        return tuple(sorted(free_chains(self._statement)))
+
+    @cached_property
+    def imports(self) -> Mapping[str, list[Imported]]:
+        """What the imports inside it bind, by name."""
+        return _bindings(self._statement, self._package)
+
+
+class Unreadable(Definition):
+    """Everything in a file that cannot be parsed."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(UNREADABLE, ast.Pass(), "", 0)
+        self._source = source
+
+    @cached_property
+    def text(self) -> str:
+        """The file as it is."""
+        return self._source
 
 
 @dataclass(slots=True, eq=False)
 class Module:
-    """The definitions of a module by the name that they bind or change, and its imports by theirs.
+    """What the names of a module stand for, in the order of its statements: the definitions that
+    bind or change them, and what they are imported from.
 
+    ``bound`` has a name as often as it is bound or changed, in order.
     ``always`` are statements that run whenever the module is imported and may change anything.
-    ``unread`` stands for everything in a file that cannot be parsed.
+    ``imported`` are the modules that it imports anywhere, and what may be one.
     """
 
     name: str
     path: str
-    definitions: dict[str, list[Definition]]
-    imports: dict[str, list[Imported]]
-    stars: list[str]
-    always: list[Definition]
-    unread: Definition | None = None
+    names: dict[str, list[Definition | Imported]] = field(default_factory=dict)
+    bound: list[str] = field(default_factory=list)
+    stars: list[str] = field(default_factory=list)
+    always: list[Definition] = field(default_factory=list)
+    imported: list[str] = field(default_factory=list)
+    unread: Unreadable | None = None
+
+    def bind(self, name: str, to: Definition | Imported) -> None:
+        """Note what the next statement binds a name to."""
+        self.names.setdefault(name, []).append(to)
+        self.bound.append(name)
+
+    def definitions(self, name: str) -> list[Definition]:
+        """The definitions of a name, in order."""
+        return [found for found in self.names.get(name, ()) if isinstance(found, Definition)]
+
+    def read_by(self, definition: Definition, name: str) -> str:
+        """A name as a definition reads it: with how often it was bound before, where that varies
+        because it is bound more than once.
+        """
+        if len(self.names.get(name, ())) < 2:
+            return name
+        return f"{name}@{self.bound[: definition.earlier].count(name)}"
+
+    def everything(self) -> list[Definition]:
+        """All definitions and statements, in order."""
+        found = {d: None for name in self.names for d in self.definitions(name)}
+        unread = [self.unread] if self.unread else []
+        return [*unread, *sorted(found | dict.fromkeys(self.always), key=lambda d: d.number)]
 
 
 def read_module(source: str, name: str, path: str, *, is_package: bool) -> Module:
     """The module of a source text."""
     package = name if is_package else name.rpartition(".")[0]
-    module = Module(name, path, {}, {}, [], [])
+    module = Module(name, path)
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError):
-        module.unread = Definition(UNREADABLE, source, frozenset(), {})
+        module.unread = Unreadable(source)
         return module
-    for statement in body:
+    for number, statement in enumerate(body):
         if is_for_type_checkers(statement) or is_for_scripts(statement):
             continue
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue
-        _add(module, statement, package)
+        _add(module, statement, package, number)
     return module
 
 
-def _add(module: Module, statement: ast.stmt, package: str) -> None:
-    inner = dict(_bindings(statement, package))
-    if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        for name, found in inner.items():
-            if name == "*":
-                module.stars += [imported.module for imported in found]
-            else:
-                module.imports.setdefault(name, []).extend(found)
+def _add(module: Module, statement: ast.stmt, package: str, number: int) -> None:
+    names = list(dict.fromkeys(stored_names(statement)))
+    patches = any(isinstance(i, Imported) for name in names for i in module.names.get(name, ()))
+    earlier = len(module.bound)
+    _add_imports(module, statement, package)
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return
-    names = list(dict.fromkeys(stored_names(statement)))
-    definition = Definition(
-        name=", ".join(names) or STATEMENTS,
-        text=canonical(statement),
-        reads=frozenset(free_chains(statement)),
-        imports=inner,
-    )
-    for name in names:
-        module.definitions.setdefault(name, []).append(definition)
-    if not names or calls_something(statement):
+    definition = Definition(", ".join(names) or STATEMENTS, statement, package, number, earlier)
+    names += [n for n in changed_by_decorators(statement) if module.definitions(n)]
+    for name in dict.fromkeys(names):
+        module.bind(name, definition)
+    if not names or patches or calls_something(statement):
         module.always.append(definition)
 
 
-def _bindings(statement: ast.stmt, package: str) -> Mapping[str, tuple[Imported, ...]]:
+def _add_imports(module: Module, statement: ast.stmt, package: str) -> None:
+    local = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    for node in imports_of(statement):
+        if isinstance(node, ast.Import):
+            module.imported += [alias.name for alias in node.names]
+        for name, imported in _bound(node, package):
+            if imported.name:
+                module.imported += [imported.module, f"{imported.module}.{imported.name}"]
+            if name == "*":
+                module.stars += [] if local else [imported.module]
+            elif not local:
+                module.bind(name, imported)
+
+
+def _bindings(statement: ast.stmt, package: str) -> Mapping[str, list[Imported]]:
     """What the imports of a statement bind, by name."""
-    found: defaultdict[str, dict[Imported, None]] = defaultdict(dict)
+    found: dict[str, list[Imported]] = {}
     for node in imports_of(statement):
         for name, imported in _bound(node, package):
-            found[name][imported] = None
-    return {name: tuple(imported) for name, imported in found.items()}
+            found.setdefault(name, []).append(imported)
+    return found
 
 
 def _bound(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, Imported]]:

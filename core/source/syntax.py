@@ -3,7 +3,8 @@
 The text leaves out what cannot change what the code does: comments, docstrings and other constants
 that stand alone, ``pass``, positions, the spelling of literals, annotations but those of class
 bodies (which declare fields), imports (a name that is read stands for what it is imported from),
-and blocks for type checkers. It does not depend on the version of Python.
+blocks for type checkers, and the wording of error messages. It does not depend on the version of
+Python.
 """
 
 import ast
@@ -17,7 +18,12 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _UNREAD = frozenset({"ctx", "kind", "type_comment", "returns", "type_params"})
-_BLOCKS = frozenset({"body", "orelse", "finalbody"})
+_BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+"""The fields of a statement that hold statements, in the order of the source."""
+_WITH_MESSAGE = frozenset(
+    {"FileNotFoundError", "NotImplementedError", "RuntimeError", "TypeError", "ValueError"}
+)
+"""Exceptions whose text is for people. The text of others (KeyError) can be data."""
 
 
 def canonical(statement: ast.stmt) -> str:
@@ -41,6 +47,26 @@ def is_for_scripts(node: ast.stmt) -> bool:
     return isinstance(node.test.left, ast.Name) and node.test.left.id == "__name__"
 
 
+def _without_wording(node: ast.Raise) -> ast.Raise:
+    """``raise ValueError("text")`` without the text; what an f-string computes stays."""
+    error = node.exc
+    if not (
+        isinstance(error, ast.Call)
+        and isinstance(error.func, ast.Name)
+        and error.func.id in _WITH_MESSAGE
+    ):
+        return node
+    arguments = [part for argument in error.args for part in _computed(argument)]
+    made = ast.Call(func=error.func, args=arguments, keywords=error.keywords)
+    return ast.Raise(exc=made, cause=node.cause)
+
+
+def _computed(argument: ast.expr) -> list[ast.expr]:
+    """An argument without the literal text in it."""
+    parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
+    return [p for p in parts if not (isinstance(p, ast.Constant) and isinstance(p.value, str))]
+
+
 def _text(value: Any, *, in_class: bool = False) -> str:
     if isinstance(value, ast.AST):
         return _node(value, in_class=in_class)
@@ -54,6 +80,7 @@ def _node(node: ast.AST, *, in_class: bool) -> str:
         in_class and not isinstance(node, (*_FUNCTIONS, ast.Lambda))
     )
     fields = []
+    node = _without_wording(node) if isinstance(node, ast.Raise) else node
     for name in node._fields:
         value = getattr(node, name, None)
         if name in _UNREAD or (name == "annotation" and not isinstance(node, ast.AnnAssign)):
@@ -85,8 +112,9 @@ def imports_of(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     if isinstance(node, _IMPORTS):
         yield node
     elif not (isinstance(node, ast.stmt) and is_for_type_checkers(node)):
-        for child in ast.iter_child_nodes(node):
-            yield from imports_of(child)
+        for block in _BLOCKS:
+            for child in getattr(node, block, ()):
+                yield from imports_of(child)
 
 
 def free_chains(statement: ast.stmt) -> set[Chain]:
@@ -113,6 +141,7 @@ class _NameReader:
         elif isinstance(node, ast.Lambda):
             self._function(node, [node.body], bound)
         elif isinstance(node, _COMPREHENSIONS):
+            self.read(node.generators[0].iter, bound)  # evaluated outside of the comprehension
             self._children(node, bound | set(_bound([g.target for g in node.generators])))
         elif isinstance(node, ast.Name | ast.Attribute) and (chain := _chain(node)):
             if isinstance(node.ctx, ast.Load) or len(chain) > 1:
@@ -182,6 +211,14 @@ def stored_names(statement: ast.stmt) -> Iterator[str]:
                 target = target.value
             if isinstance(target, ast.Name):
                 yield target.id
+
+
+def changed_by_decorators(statement: ast.stmt) -> Iterator[str]:
+    """The names whose attributes decorate a definition: ``@g.register`` may change g."""
+    for decorator in getattr(statement, "decorator_list", []):
+        chain = _chain(decorator.func if isinstance(decorator, ast.Call) else decorator)
+        if len(chain) > 1:
+            yield chain[0]
 
 
 def calls_something(statement: ast.stmt) -> bool:

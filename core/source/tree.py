@@ -6,9 +6,11 @@ library, installed packages) is known by its name only, and so is what lies outs
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from core.source.module import Definition, Imported, Module, read_module
 from core.source.syntax import Chain
@@ -33,23 +35,49 @@ class Place:
     definition: Definition
 
 
+class Target(NamedTuple):
+    """What a name stands for: a definition by the name that it has there, or what others call it
+    (without a place).
+    """
+
+    name: str
+    place: Place | None = None
+
+
+Link = tuple[str, tuple[Target, ...]]
+"""A name that a definition reads, and what it stands for, in the order of the statements."""
+
+
 @dataclass(frozen=True, slots=True)
 class Called:
-    """All definitions that some definitions call, with themselves: the hash of each, by place.
+    """All definitions that some definitions call, with themselves, in the order in which they are
+    reached: the hash of each by itself, and what the names that it reads stand for.
 
-    ``hash`` does not depend on where a definition stands: moving one is no change.
+    ``hash`` covers both. Definitions are numbered as they are reached, so it does not depend on
+    where one stands: moving it is no change.
     """
 
     hashes: Mapping[Place, str]
+    links: Mapping[Place, tuple[Link, ...]]
 
     @property
     def hash(self) -> str:
-        return _digest("\n".join(sorted(self.hashes.values())))
+        numbers = {place: number for number, place in enumerate(self.hashes)}
+        lines = []
+        for place, text in self.hashes.items():
+            links = [
+                (read, [(name, found and numbers[found]) for name, found in targets])
+                for read, targets in self.links[place]
+            ]
+            lines.append(repr((text, links)))
+        return _digest("\n".join(lines))
 
     def listing(self) -> dict[str, dict[str, str]]:
         """The hashes by file and name."""
         found: dict[str, dict[str, str]] = {}
-        ordered = sorted(self.hashes.items(), key=lambda item: (item[0].module.path, item[1]))
+        ordered = sorted(
+            self.hashes.items(), key=lambda item: (item[0].module.path, item[0].definition.number)
+        )
         for place, text in ordered:
             names = found.setdefault(place.module.path, {})
             name = place.definition.name
@@ -80,7 +108,7 @@ class SourceTree:
         self.places: dict[str, Path] = {}
         self._sources: dict[Path, str] = {}
         self._modules: dict[str, Module | None] = {}
-        self._hashes: dict[Definition, tuple[str, tuple[Place, ...]]] = {}
+        self._followed: dict[Definition, tuple[str, tuple[Link, ...]]] = {}
 
     def add(self, module: str, path: Path, *, alone: bool) -> None:
         """Another top-level module: a file, or the folder of a package, whose name may differ.
@@ -122,7 +150,7 @@ class SourceTree:
             if path.is_file():
                 return self._parsed(path, name)
             if stem.is_dir():  # a package without a file of its own
-                return Module(name, "", {}, {}, [], [])
+                return Module(name, "")
         return None
 
     def _stems(self, parts: tuple[str, ...]) -> Iterator[Path]:
@@ -145,7 +173,8 @@ class SourceTree:
         ``name`` may go on with attributes: ``Class.method`` is the class.
         """
         start = self.module(self._real(module))
-        return list(self._in_module(start, tuple(name.split(".")), set())[0]) if start else []
+        found = self._in_module(start, tuple(name.split(".")), set()) if start else []
+        return list(dict.fromkeys(target.place for target in found if target.place))
 
     def search(self, package: str, name: str) -> list[Place]:
         """The places of a definition in any module of a top-level package."""
@@ -155,66 +184,90 @@ class SourceTree:
                 inner = path.relative_to(stem).with_suffix("").parts
                 inner = inner[:-1] if inner[-1] == "__init__" else inner
                 if module := self.module(".".join((package, *inner))):
-                    found |= {Place(module, d): None for d in module.definitions.get(name, ())}
+                    found |= {Place(module, d): None for d in module.definitions(name)}
         return list(found)
+
+    def whole(self, module: str, among: Callable[[str], bool]) -> list[Place]:
+        """Everything in a module, in the modules of the tree that it imports, and so on, and in
+        their packages, as far as ``among`` has their names.
+        """
+        pending, found = [module], dict[str, Module]()
+        while pending:
+            name = self._real(pending.pop())
+            read = self.module(name) if name not in found and among(name) else None
+            if read is not None:
+                found[name] = read
+                pending += [*_packages(name), *read.imported]
+        modules = [found[name] for name in sorted(found)]
+        return [Place(read, definition) for read in modules for definition in read.everything()]
 
     def called(self, places: Iterable[Place]) -> Called:
         """Everything that these definitions call, with themselves."""
         hashes: dict[Place, str] = {}
-        pending = list(places)
+        links: dict[Place, tuple[Link, ...]] = {}
+        pending = deque(places)
         while pending:
-            place = pending.pop()
+            place = pending.popleft()
             if place in hashes:
                 continue
-            hashes[place], calls = self._followed(place)
-            pending += [*calls, *(Place(place.module, d) for d in place.module.always)]
-        return Called(hashes)
+            hashes[place], links[place] = self._follow(place)
+            pending += [found for _, targets in links[place] for _, found in targets if found]
+        return Called(hashes, links)
 
-    def _followed(self, place: Place) -> tuple[str, tuple[Place, ...]]:
-        """The hash of one definition, and the places that it calls."""
-        if place.definition not in self._hashes:
-            named, calls = set(), dict[Place, None]()
-            for chain in place.definition.reads:
-                found, about = self._resolved(place, chain)
-                calls |= dict.fromkeys(found)
-                named |= {f"{chain[0]}: {name}" for name in about}
-            text = "\n".join([place.definition.text, *sorted(named)])
-            self._hashes[place.definition] = _digest(text), tuple(calls)
-        return self._hashes[place.definition]
+    def _follow(self, place: Place) -> tuple[str, tuple[Link, ...]]:
+        """The hash of one definition by itself, and what the names that it reads stand for."""
+        definition = place.definition
+        if definition not in self._followed:
+            links: list[Link] = []
+            named: set[str] = set()
+            for chain in definition.reads:
+                targets = tuple(self._resolved(place, chain))
+                first = place.module.read_by(definition, chain[0])
+                links.append((".".join([first, *chain[1:]]), targets))
+                named |= {f"{chain[0]}: {target.name}" for target in targets if target.name}
+            text = "\n".join([definition.text, *sorted(named)])
+            ran = tuple(Target("", found) for found in self._run_at_import(place.module))
+            self._followed[definition] = _digest(text), (*links, ("", ran))
+        return self._followed[definition]
 
-    def _resolved(self, place: Place, chain: Chain) -> tuple[dict[Place, None], set[str]]:
-        """What a definition reads by a name: the places, and what others call it."""
-        own = place.definition.imports.get(chain[0], ())
-        found, about = self._in_module(place.module, chain, set())
-        for imported in own:
-            more, names = self._imported(imported, chain[1:], set())
-            found, about = found | more, about | names
-        return found, about
+    def _run_at_import(self, module: Module) -> Iterator[Place]:
+        """The statements of a module and of its packages that may change anything."""
+        for read in (*map(self.module, _packages(module.name)), module):
+            if read is not None:
+                yield from (Place(read, definition) for definition in read.always)
+
+    def _resolved(self, place: Place, chain: Chain) -> list[Target]:
+        """What a definition reads by a name."""
+        found = self._in_module(place.module, chain, set())
+        for imported in place.definition.imports.get(chain[0], ()):
+            found += self._imported(imported, chain[1:], set())
+        if not found and chain[0] == "globals":
+            found += _all_of(place.module)
+        return found
 
     def _in_module(
         self, module: Module, chain: Chain, seen: set[tuple[str, Chain]]
-    ) -> tuple[dict[Place, None], set[str]]:
+    ) -> list[Target]:
         """What a module has by this name."""
         if (module.name, chain) in seen:
-            return {}, set()
+            return []
         seen.add((module.name, chain))
         if module.unread is not None:
-            return {Place(module, module.unread): None}, {chain[0]}
-        found = {Place(module, d): None for d in module.definitions.get(chain[0], ())}
-        about = {chain[0]} if found else set[str]()
-        for imported in module.imports.get(chain[0], ()):
-            more, names = self._imported(imported, chain[1:], seen)
-            found, about = found | more, about | names
-        if not found and not about:
-            for star in module.stars:
-                if other := self.module(self._real(star)):
-                    more, names = self._in_module(other, chain, seen)
-                    found, about = found | more, about | names
-        return found, about
+            return [Target(chain[0], Place(module, module.unread))]
+        found: list[Target] = []
+        for bound in module.names.get(chain[0], ()):
+            if isinstance(bound, Imported):
+                found += self._imported(bound, chain[1:], seen)
+            else:
+                found.append(Target(chain[0], Place(module, bound)))
+        if not found:
+            for other in map(self.module, map(self._real, module.stars)):
+                found += self._in_module(other, chain, seen) if other else []
+        return found
 
     def _imported(
         self, imported: Imported, rest: Chain, seen: set[tuple[str, Chain]]
-    ) -> tuple[dict[Place, None], set[str]]:
+    ) -> list[Target]:
         """What an import stands for, and the attributes read from it."""
         origin = self._real(imported.module)
         if not origin and imported.name:  # from ALIAS import PACKAGE
@@ -224,16 +277,15 @@ class SourceTree:
         if module is None:
             known = any(origin == name or origin.startswith(f"{name}.") for name in self.outside)
             name = f".{imported.name}" if imported.name else ""
-            return {}, {imported.name if known and name else f"{imported.module}{name}"}
+            return [Target(imported.name if known and name else f"{imported.module}{name}")]
         if not chain:
-            return dict.fromkeys(_all_of(module)), set()
-        found, about = self._in_module(module, chain, seen)
-        if found or about:
-            return found, about
+            return _all_of(module)
+        if found := self._in_module(module, chain, seen):
+            return found
         below = ".".join(filter(None, (origin, chain[0])))
         if self.module(below) is not None or below in self.outside:
             return self._imported(Imported(below), chain[1:], seen)
-        return {Place(module, d): None for d in module.definitions.get(HOOK, ())}, {chain[0]}
+        return [Target(chain[0]), *(Target("", Place(module, d)) for d in module.definitions(HOOK))]
 
     def _real(self, name: str) -> str:
         top, _, rest = name.partition(".")
@@ -242,9 +294,14 @@ class SourceTree:
         return ".".join(filter(None, (self.aliases[top], rest)))
 
 
-def _all_of(module: Module) -> Iterator[Place]:
-    for definitions in module.definitions.values():
-        yield from (Place(module, definition) for definition in definitions)
+def _packages(module: str) -> list[str]:
+    """The packages that a module is in, from the outermost."""
+    parts = module.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _all_of(module: Module) -> list[Target]:
+    return [Target("", Place(module, definition)) for definition in module.everything()]
 
 
 def _digest(text: str) -> str:

@@ -68,13 +68,15 @@ def read_code(run_dir: Path) -> RunCode | None:
 def differences(before: Listing, after: Listing) -> list[tuple[str, str]]:
     """File and name of the definitions that differ: those in both, or else new and gone ones.
 
-    A definition that was moved to another file does not differ.
+    A definition that was moved to another file does not differ, unless nothing else does: then it
+    took the place of another one.
     """
     old, new = dict(_flat(before)), dict(_flat(after))
     lost, made = Counter(old.values()), Counter(new.values())
     gone = {key for key, text in old.items() if new.get(key) != text and not made[text]}
     come = {key for key, text in new.items() if old.get(key) != text and not lost[text]}
-    return sorted(gone & come or gone | come)
+    swapped = {key for key, text in old.items() if new.get(key, text) != text}
+    return sorted(gone & come or gone | come or swapped)
 
 
 def _flat(listing: Listing) -> Iterator[tuple[tuple[str, str], str]]:

@@ -173,9 +173,10 @@ class _Training:
         """One pass over the training images, its line in the log, and its score."""
         model, result = self.model, self.result
         num_epochs = self.budget.epochs
-        lr = self.budget.schedule.at(epoch, num_epochs, self.budget.optimizer.lr)
+        schedule = self.budget.schedule
+        lr = schedule.at(epoch, num_epochs, self.budget.optimizer.lr)
         for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
-            settings["lr"] = lr * group.lr_factor
+            settings["lr"] = lr * (1.0 if schedule.has_one_rate(epoch) else group.lr_factor)
         started = time.perf_counter()
         sums: dict[str, Tensor] = {}
         for batch in self.batches.epoch(epoch, self.seeds):

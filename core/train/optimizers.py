@@ -116,6 +116,10 @@ class Schedule(Configurable, ABC):
     def at(self, epoch: int, num_epochs: int, lr: float) -> float:
         """The learning rate of ``epoch`` in 1..num_epochs, given the optimizer's ``lr``."""
 
+    def has_one_rate(self, epoch: int) -> bool:
+        """Whether parameters with a rate of their own have that of all others in this epoch."""
+        return False
+
 
 @register("schedule")
 class ConstantThenCosine(Schedule):
@@ -123,6 +127,8 @@ class ConstantThenCosine(Schedule):
 
     Epoch e after w warm-up epochs runs at ``lr / 2 * (1 + cos(pi * (e - 1 - w) / E))``: as
     released, the warm-up does not shorten the cosine, so that the last epoch does not reach 0.
+    ``warmup_lr`` is the rate of all parameters, as released (Dassl), those with a rate of their own
+    among them.
     """
 
     def __init__(
@@ -149,6 +155,9 @@ class ConstantThenCosine(Schedule):
             return {}
         lr = lookup(optimizer.name).parameters["lr"].default
         return {WARMUP_EPOCHS: epochs, f"{optimizer.name}.lr": lr}
+
+    def has_one_rate(self, epoch: int) -> bool:
+        return epoch <= self.warmup_epochs
 
     def at(self, epoch: int, num_epochs: int, lr: float) -> float:
         if epoch <= self.warmup_epochs:

@@ -1,6 +1,7 @@
 """``sync``: update the mirrors of a study, or of a single run."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +16,8 @@ Mirror = Annotated[
 def sync_command(study: Study, track: Mirror = "", runs: Runs = RUNS) -> None:
     """Write the runs that are missing from MLflow or W&B; no run is written twice.
 
-    The folder of a single run is copied among the runs of ``train`` below ``--runs``.
+    Of the folder of a single run, that run is written: among those of its study, or, where it is
+    outside of one, among the runs of ``train`` below ``--runs``.
     """
     from core.store.manifest import has_manifest
     from core.store.names import RECORD_NAME, TRAIN_FOLDER
@@ -28,20 +30,19 @@ def sync_command(study: Study, track: Mirror = "", runs: Runs = RUNS) -> None:
         raise ValueError("--track none leaves sync nothing to do; choose mlflow, wandb or both")
     if study.is_file():
         raise ValueError(f"{study} is a file: sync copies the runs of a study folder")
-    if (study / RECORD_NAME).is_file() and (
-        has_manifest(study.parent) or study.parent.name == TRAIN_FOLDER
-    ):
-        study = study.parent  # a run of a study belongs to the study
-    extra = [study] if (study / RECORD_NAME).is_file() else []
-    folder = runs / TRAIN_FOLDER if extra else study
-    if not extra and study.is_dir() and not any(record_paths(study)):
+    only: list[Path] = []
+    if (study / RECORD_NAME).is_file():
+        only = [study.absolute()]
+        home = only[0].parent  # a run of a study belongs to the study
+        own = has_manifest(home) or home.name == TRAIN_FOLDER
+        study = home if own else runs / TRAIN_FOLDER
+        study.mkdir(parents=True, exist_ok=True)
+    elif study.is_dir() and not any(record_paths(study)):
         if not has_manifest(study):
             raise ValueError(f"{study} is not a study folder: it holds no runs; name one that does")
         print(f"nothing to copy: {study} has no run yet")
         return
-    if extra:
-        folder.mkdir(parents=True, exist_ok=True)
-    reports = sync_all(folder, track, extra)
+    reports = sync_all(study, track, only)
     for report in reports:
         print(report)
     if any(report.error for report in reports):

@@ -89,8 +89,8 @@ def data_lines(config: str, overrides: list[str], runtime: Runtime, *, as_json: 
     from experiments.study.progress import Bar
 
     given, notes = read_run_config(config_path(config), overrides)
-    print_notes(notes)
     found = preflight([given], runtime)
+    print_notes(notes)
     with Bar("opening images") as bar:
         require_readable(found.decode(runtime, progress=bar.show), runtime)
     return [*found.lines(on_disk=as_json), *found.notes()]

@@ -68,5 +68,6 @@ def _print_outcomes(outcomes: Sequence[Any]) -> None:
             count = len(outcome.differences)
             matching = sum(d.ok for d in outcome.differences)
             worst = max(d.difference for d in outcome.differences)
-            detail = f"{matching} of {count} tensors match, largest difference {worst:.1e}"
+            compared = f"{matching} of {count} tensors match, largest difference {worst:.1e}"
+            detail = "; ".join(filter(None, (compared, outcome.problem)))
         screen.print(f"{outcome.name}: {outcome.status}  {detail}".rstrip(), markup=False)

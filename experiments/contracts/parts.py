@@ -184,6 +184,25 @@ def check_a_part_moves_no_others_initial_values(case: PartCase) -> None:
     require(not moved, f"the part changes the initial values of {moved}")
 
 
+def check_a_loss_vanishes_where_nothing_is_refined_if_it_says_so(case: PartCase) -> None:
+    """The planner takes such a term away beside @NoAggregation."""
+    if not getattr(case.entry.cls, "vanishes_unrefined", False):
+        return
+    method = make_method(HOST, tiny_clip().double())
+    plugged: dict[str, Any] = {case.slot: case.name, "aggregation": "NoAggregation"}
+    model = make_model(method, **plugged).double()
+    data = batch(dtype=torch.float64)
+    term = model.refiner.loss_terms()[case.slot]
+    value = term(model(data), data.labels, model.method.criterion)
+    gradients = torch.autograd.grad(value, model.trainable(), allow_unused=True)
+    largest = max(float(x.detach().abs().max()) for x in (value, *gradients) if x is not None)
+    require(
+        largest < 1e-9,
+        f"vanishes_unrefined is True, but the term or its gradient is {largest} where texts are "
+        "not refined: say False",
+    )
+
+
 def check_the_refiner_works_on_top(case: MethodCase) -> None:
     """TextRefiner trains on a method that provides what it needs, and refuses another in words."""
     method = case.method(shared_tiny_clip())
@@ -220,4 +239,5 @@ REFINER_CHECKS: tuple[Check[RefinedCase], ...] = (
 PART_CHECKS: tuple[Check[PartCase], ...] = (
     *REFINER_CHECKS,
     check_a_part_moves_no_others_initial_values,
+    check_a_loss_vanishes_where_nothing_is_refined_if_it_says_so,
 )

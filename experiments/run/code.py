@@ -1,5 +1,6 @@
 """The code that a run executes: its plugged-in classes, what every run passes through, and all that
-these call in the project or in the repository of a plug-in.
+these call in the project or in the repository of a plug-in. Of a plug-in it is the whole module
+besides, with the modules of its own that it imports: what these do when they are imported counts.
 
 Left out is what cannot change the numbers of a run: commands, planning, reports, the format of
 files, the reading of configurations. So is what is in a run's identity already: the reading of
@@ -27,12 +28,15 @@ ENTRY_POINTS = (
     "experiments.run.run:assemble",
     "experiments.run.run:train",
     "experiments.run.run:score_images",
-    "core.data.fewshot:few_shot",
-    "core.data.shots:with_shots",
-    "core.data.validation_only:validation_only",
+    "experiments.run.few_shot_draw:drawn",
+    "experiments.run.runtime:Runtime",
+    "core.data.dataset:Dataset",
     "core.data.images:open_rgb",
+    "core.train.resume:TrainingCheckpoints",
 )
-"""What every run passes through; which images, classes and weights it gets is its identity's."""
+"""What every run passes through, the classes of the objects that it is given among it; which
+images, classes and weights it gets is its identity's.
+"""
 
 OUTSIDE = (
     *("core.config", "core.program", "core.store", "core.streams", "core.suggestions"),
@@ -43,8 +47,7 @@ OUTSIDE = (
     *("core.clip.transformers_clip", "core.clip.weights", "core.data.benchmarks"),
     *("core.data.catalog", "core.data.dataset_names", "core.mosaic", "core.tensor_files"),
     *("experiments.run.code", "experiments.run.data_inputs", "experiments.run.dataset_names"),
-    *("experiments.run.experiment", "experiments.run.runtime"),
-    *("experiments.run.scorable_data", "experiments.run.unchanged"),
+    *("experiments.run.experiment", "experiments.run.scorable_data", "experiments.run.unchanged"),
 )
 
 
@@ -79,16 +82,25 @@ def called_by(tree: SourceTree, keys: Iterable[str]) -> Called:
 
 
 def places_of(tree: SourceTree, key: str) -> list[Place]:
-    """The definition of a class, wherever it was moved in its package; empty where it is gone."""
+    """The definition of a class, wherever it was moved in its package; empty where it is gone. That
+    of a plug-in's class comes with all else in its module, and in those that this imports.
+    """
     names = ENTRY_POINTS if key == EVERY_RUN else (key,)
     pairs = [name.partition(":") for name in names]
     found = [tree.find(module, name) or _moved(tree, module, name) for module, _, name in pairs]
-    return [place for places in found for place in places]
+    named = [place for places in found for place in places]
+    modules = dict.fromkeys(p.module.name for p in named if not is_own(p.module.name))
+    whole = [place for module in modules for place in tree.whole(module, _is_plugins)]
+    return [*named, *whole]
 
 
 def is_own(module: str) -> bool:
     """Whether a module is the project's."""
     return module.partition(".")[0] in PACKAGES
+
+
+def _is_plugins(module: str) -> bool:
+    return not is_own(module)
 
 
 def add_plugin(tree: SourceTree, module: str, stored: Mapping[str, str]) -> Path | None:

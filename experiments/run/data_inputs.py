@@ -1,7 +1,6 @@
 """What a run reads: its dataset, the few-shot images, the targets, and their fingerprints."""
 
 import functools
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,15 @@ from core.config import Config, Reference, lookup
 from core.data.catalog import load_dataset
 from core.data.dataset import ClassSubset, Dataset
 from core.data.dataset_names import canonical_name
-from core.data.fewshot import describe_shortage, few_shot
+from core.data.fewshot import describe_shortage
 from core.data.listings import first_difference, keep_listing
-from core.data.shots import with_shots
 from core.data.splits import SplitFractions, class_subset
-from core.data.validation_only import validation_only
 from core.store.checksums import file_sha256
 from core.store.names import CONFIG_NAME
 from core.store.record import read_record
 from experiments.run.dataset_names import with_canonical_names
 from experiments.run.experiment import Experiment
+from experiments.run.few_shot_draw import drawn, shots_path
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import Runtime
 from experiments.run.scorable_data import data_problem
@@ -98,17 +96,10 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     part_files = _part_files(config)
     if not _allows_changed(config):
         _check_earlier_runs(part_files.values(), source, runtime)
-    drawn = _drawn(settings, full)
-    if protocol.judged_by == "validation":
-        if settings.selection not in protocol.selections:
-            raise ValueError(
-                f"the protocol {protocol.name!r} scores validation images, got "
-                f"experiment.selection = {settings.selection!r}; use 'last'"
-            )
-        drawn = validation_only(drawn)
+    dataset = drawn(settings, protocol, full)
     return DataInputs(
-        full=full if protocol.judged_by == "test" else drawn,
-        dataset=drawn,
+        full=full if protocol.judged_by == "test" else dataset,
+        dataset=dataset,
         targets=targets,
         fingerprints=_fingerprints(settings, source, listed, part_files),
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
@@ -116,7 +107,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         shortage=_shortage(settings, full),
         problem=data_problem(
             protocol,
-            drawn,
+            dataset,
             targets,
             trained=_trained(settings, regime),
             selection=settings.selection,
@@ -161,7 +152,7 @@ def _fingerprints(
     prints = {"dataset": source.fingerprint}
     prints |= {f"target {target.dataset.name}": target.fingerprint for target in targets}
     if settings.shots_file is not None:
-        prints["shots file"] = _content(_shots_path(settings))
+        prints["shots file"] = _content(shots_path(settings))
     return prints | {label: _content(path) for label, path in part_files.items()}
 
 
@@ -225,20 +216,6 @@ def _trained(settings: Experiment, regime: str) -> ClassSubset | None:
     return protocol_of(settings.protocol).labeled if regime == LABELED else "all"
 
 
-def _drawn(settings: Experiment, full: Dataset) -> Dataset:
-    """The dataset after the few-shot draw: the published draw, or the images listed in a file."""
-    if settings.shots_file is None:
-        return few_shot(full, shots=settings.shots, seed=settings.seed)
-    drawn = with_shots(full, _shots_path(settings))
-    most = max(Counter(item.label for item in drawn.train).values())
-    if most != settings.shots:
-        raise ValueError(
-            f"experiment.shots = {settings.shots}, but {settings.shots_file} lists up to {most} "
-            f"training images per class; set experiment.shots = {most}"
-        )
-    return drawn
-
-
 def _part_files(config: Config) -> dict[str, Path]:
     """Files that plugged-in parts read (``Configurable.input_files``), where they exist."""
     values = config.operative(ROOT)
@@ -288,13 +265,6 @@ def _content(path: Path) -> str:
 @functools.lru_cache(maxsize=64)
 def _hash(path: Path, size: int, modified: int) -> str:
     return file_sha256(path)[:16]
-
-
-def _shots_path(settings: Experiment) -> Path:
-    path = Path(str(settings.shots_file)).expanduser()
-    if not path.is_file():
-        raise ValueError(f"experiment.shots_file {path} does not exist; give a JSON list of images")
-    return path
 
 
 def read_dataset(settings: Experiment, name: str, runtime: Runtime) -> Dataset:

@@ -77,9 +77,10 @@ class Experiment(Configurable):
     never); it changes no result. ``template`` replaces
     the templates of the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a
     plain ``class/image`` tree, and have no effect elsewhere. ``precision`` applies to everything
-    that is trained; "bfloat16" is autocast. ``overlap`` says what happens where test images are
-    training images as well: the run is refused, also for equal copies under another name (every
-    file is then read), or it is allowed, recorded and marked in the report.
+    that is trained; "bfloat16" is autocast, which rounds neither logits nor frozen texts nor cached
+    features. ``overlap`` says what happens where test images are training images as well: the run
+    is refused, also for equal copies under another name (every file is then read), or it is
+    allowed, recorded and marked in the report.
     """
 
     permissions: ClassVar[frozenset[str]] = frozenset({"overlap", "checkpoint_every"})
@@ -147,12 +148,12 @@ class Experiment(Configurable):
         if parameters["template"] is not None and not entry.ask("reads_template", own, values):
             reasons["template"] = (
                 f"{name} makes its own prompts and reads no template, got "
-                f"{parameters['template']!r}; remove it, or use a method with hand-made texts"
+                f"{parameters['template']!r}; a template is for methods with hand-made texts"
             )
         if parameters["augmentation"] is not None and not _augments(entry.cls, parameters):
             reasons["augmentation"] = (
                 f"nothing is augmented with experiment.num_views = 0, got "
-                f"@{parameters['augmentation'].name}; remove it, or set experiment.num_views = 1"
+                f"@{parameters['augmentation'].name}; it needs experiment.num_views = 1 or more"
             )
         return reasons
 
@@ -160,22 +161,26 @@ class Experiment(Configurable):
     def simplify(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         """A run that trains nothing depends neither on the budget nor, unless it adapts at test
         time, on the seed; one that learns without steps does not depend on the budget; a run
-        without augmentation does not depend on the crop.
+        without augmentation does not depend on the crop. Views that are drawn anew in every epoch,
+        as those of a method that trains on pixels always are, are not counted.
         """
         method: Any = lookup(parameters["method"].name).cls
         if parameters["refiner"] == Reference("NullRefiner"):
             if not method.trains:
                 kept = KEPT_UNTRAINED[method.adapts_to]
-                return UNTRAINED | {name: parameters[name] for name in kept}
+                plain = UNTRAINED | {name: parameters[name] for name in kept}
+                return plain | _crop_of(plain)
             if not method.trains_by_gradient:
                 parameters = {**parameters, **WITHOUT_STEPS}
         if parameters["patience"] >= parameters["epochs"] - 1:
             parameters = {**parameters, "patience": 0}  # the last epoch comes first
+        if method.image_input == "pixels" or parameters["fresh_views"]:
+            parameters = {**parameters, "num_views": min(parameters["num_views"], 1)}
         if not _augments(method, parameters):
             return {**parameters, "crop_scale": CROP_SCALE, "augmentation": None}
         if parameters["augmentation"] != Reference(NO_AUGMENTATION):
             return parameters
-        parameters = {**parameters, "crop_scale": CROP_SCALE}
+        parameters = parameters | _crop_of(parameters)
         if parameters["fresh_views"] or method.adapts_to == "image":
             return parameters
         return {**parameters, "augmentation": None, "num_views": 0}  # one view, the same as none
@@ -190,6 +195,12 @@ class Experiment(Configurable):
         ):
             return {"experiment.augmentation": None}
         return {}
+
+
+def _crop_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Without augmentation nothing is cropped."""
+    none = parameters["augmentation"] == Reference(NO_AUGMENTATION)
+    return {"crop_scale": CROP_SCALE} if none else {}
 
 
 def _augments(method: Any, parameters: Mapping[str, Any]) -> bool:

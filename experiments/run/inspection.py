@@ -20,6 +20,7 @@ from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
 from core.data.splits import class_subset
 from core.data.transforms import EvalTransform
+from core.precision import in_full_precision
 from core.store.epochs import read_epochs
 from core.store.inspection import (
     AttentionView,
@@ -218,7 +219,8 @@ def _patches(out: Forward) -> dict[str, Tensor]:
 def _compare(tokens_BTD: Tensor, memory: Memory) -> dict[str, Tensor]:
     """Cosines of the patches of a batch to all slots, reduced to what is shown."""
     patches_BPD = F.normalize(tokens_BTD[:, 1:].float(), dim=-1)
-    cosine_BPM = patches_BPD @ F.normalize(memory.slots.float(), dim=-1).t()
+    slots_MD = F.normalize(memory.slots.float(), dim=-1)
+    cosine_BPM = in_full_precision(torch.matmul, patches_BPD, slots_MD.t())
     similarity_BM, patch_BM = cosine_BPM.max(dim=1)
     nearest_BP = cosine_BPM.argmax(dim=-1)
     return {"similarity": similarity_BM, "patch": patch_BM, "nearest": nearest_BP}

@@ -296,28 +296,30 @@ def score_images(built: Assembly, dataset: Dataset, subset: ClassSubset) -> Scor
 def evaluation_batches(built: Assembly, part: Dataset, items: Sequence[Item]) -> Iterator[Batch]:
     """Batches to score; a stream of single images has an order that the run's seed draws."""
     method = built.model.method
-    stream = method.adapts_to == "stream"
     seeds = built.seeds.at("test", part.name)
-    order = torch.randperm(len(items), generator=seeds.generator("order")) if stream else None
-    return built.source.evaluation(
-        part,
-        items,
-        1 if stream else method.eval_batch_size,
-        order=None if order is None else order.tolist(),
-        test_views=TestViews(method.test_views, seeds),
-    )
+    if method.adapts_to == "stream":
+        order = torch.randperm(len(items), generator=seeds.generator("order")).tolist()
+        return built.source.evaluation(part, items, 1, order=order)
+    if not method.test_views:
+        return built.source.evaluation(part, items, method.eval_batch_size)
+    views = TestViews(method.test_views, seeds)
+    return built.source.evaluation(part, items, method.eval_batch_size, test_views=views)
 
 
 @contextmanager
 def scoring(built: Assembly, part: Dataset) -> Iterator[None]:
-    """A context in which the model scores the classes of ``part``, in eval mode."""
-    model = built.model
+    """A context in which the model scores the classes of ``part``, in eval mode and in the run's
+    precision.
+    """
+    model, scored = built.model, class_names(part, built.settings.template)
     trained = model.method.classes
-    model.set_classes(class_names(part, built.settings.template))
+    if scored != trained:
+        model.set_classes(scored)
     model.eval()
     with built.autocast:
         yield
-    model.set_classes(trained)
+    if scored != trained:
+        model.set_classes(trained)
 
 
 def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
@@ -490,16 +492,10 @@ def _selector(built: Assembly) -> Callable[[RefinedMethod], float] | None:
     if rule == "last":
         return None
     part = class_subset(built.dataset, built.selected_subset)
-    classes = class_names(part, built.settings.template)
     items = part.val if rule == "val" else part.test
 
     def score(model: RefinedMethod) -> float:
-        trained = model.method.classes
-        if trained != classes:
-            model.set_classes(classes)
-        fraction = accuracy(model, evaluation_batches(built, part, items))
-        if trained != classes:
-            model.set_classes(trained)
-        return fraction
+        with scoring(built, part):
+            return accuracy(model, evaluation_batches(built, part, items))
 
     return score

@@ -44,7 +44,10 @@ class Runtime:
             torch.backends.cuda.matmul.allow_tf32 = False
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
-        """Mixed precision around a forward pass for "bfloat16", nothing for the others."""
+        """Mixed precision around a forward pass for "bfloat16", nothing for the others.
+
+        What it leaves in full precision: ``core/precision.py``.
+        """
         if precision != "bfloat16":
             return nullcontext()
         import torch

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.source.changes import described
-from core.store.code import RunCode, class_names, differences, read_code
+from core.store.code import EVERY_RUN, RunCode, class_names, differences, read_code
 from core.store.names import RECORD_NAME, STALE_SUFFIX
 from core.store.record import RunRecord
 from experiments.run.code import HOME, add_plugin, called_by, is_own, source_tree
@@ -69,7 +69,8 @@ class CodeCheck:
 
     def _read(self, key: str, code: RunCode | None) -> str | None:
         module = key.partition(":")[0]
-        if not is_own(module) and not add_plugin(self._tree, module, code.plugins if code else {}):
+        own = key == EVERY_RUN or is_own(module)
+        if not own and not add_plugin(self._tree, module, code.plugins if code else {}):
             return None
         found = called_by(self._tree, [key])
         return found.hash if found.hashes else GONE

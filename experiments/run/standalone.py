@@ -74,7 +74,7 @@ def load_run_config(config_file: Path, overrides: Sequence[str]) -> Config:
 
 def read_run_config(config_file: Path, overrides: Sequence[str]) -> RunConfig:
     """The configuration of one run; the grid bindings of a grid file are dropped, and so is what
-    an included file or a preset binds for parts that are not plugged in.
+    an included file or a preset binds without effect.
 
     Raises ValueError for a setting without effect that a person typed: in the file, unless it is a
     preset, or among the overrides.

@@ -102,10 +102,10 @@ Suggest = Callable[[Dimension], Any]
 class Space:
     """The dimensions of a search, each ordered after those that decide whether it exists.
 
-    ``base`` is the configuration without what an included file or a preset binds for parts that no
-    trial plugs in, and ``notes`` names that. Raises ValueError, one line, for a name, range or
-    choice that the parameter does not accept, for a setting that a search must not vary, and for
-    one that no trial could reach.
+    ``base`` is the configuration without what an included file or a preset binds to no effect in
+    any trial, and ``notes`` names that. Raises ValueError, one line, for a name, range or choice
+    that the parameter does not accept, for a setting that a search must not vary, and for one that
+    no trial could reach.
     """
 
     def __init__(self, described: Mapping[str, Any], base: Config) -> None:
@@ -117,7 +117,7 @@ class Space:
         dropped = frozenset(base.bindings).intersection(
             *(config.unplugged((ROOT,)) for config in structures)
         )
-        self.notes = base.unplugged_notes(dropped, (ROOT,))
+        self.notes = structures[0].unplugged_notes(dropped, (ROOT,))
         self.base = base.without(dropped)
         self.structures = tuple(config.without(dropped) for config in structures)
         self._check_used()

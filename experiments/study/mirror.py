@@ -11,7 +11,7 @@ import subprocess
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ NICENESS = 10
 CLOSE_SECONDS = 60.0
 LOCK_SECONDS = 30.0
 ADDRESS_VARIABLE = "REFINELAB_MIRROR_URI"
+ONLY, EXTRA = "only", "extra"
 
 
 class Tracker(Protocol):
@@ -127,10 +128,15 @@ def start_mirror(
     niceness: int,
     environment: Mapping[str, str],
     extra: Sequence[Path] = (),
+    only: Sequence[Path] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start the mirror process of a module. ``extra`` are run folders outside the study folder."""
+    """Start the mirror process of a module. ``extra`` are run folders outside the study folder,
+    ``only`` those that are written alone.
+    """
     search_path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    arguments = [str(study_dir.absolute()), str(niceness), *(str(p.absolute()) for p in extra)]
+    choice, named = (ONLY, only) if only else (EXTRA, extra)
+    words = [study_dir.absolute(), niceness, choice, *(path.absolute() for path in named)]
+    arguments = [str(word) for word in words]
     with _log_file(study_dir / MIRROR_LOG_NAME) as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
@@ -170,9 +176,13 @@ def end_mirror(process: subprocess.Popen[bytes], seconds: float | None) -> Mirro
         return MirrorReport(error=f"the mirror process ended with exit code {process.returncode}")
 
 
-def serve_mirror(mirror: "StudyMirror", niceness: int) -> None:
-    """The mirror process: one pass per wake-up, one when the driver ends, then a report."""
-    os.nice(niceness)
+def serve_mirror(make: Callable[..., "StudyMirror"]) -> None:
+    """The mirror process, with the arguments of ``start_mirror``: one pass per wake-up, one when
+    the driver ends, then a report. ``make`` is given the study folder, and run folders by keyword.
+    """
+    place, niceness, choice, *named = sys.argv[1:]
+    mirror = make(Path(place), **{choice: [Path(text) for text in named]})
+    os.nice(int(niceness))
     sys.stderr = cast(TextIO, _WithoutSecrets(sys.stderr, mirror.address))
     mirror.run_pass()
     while os.read(0, 65536):
@@ -200,15 +210,23 @@ class _WithoutSecrets:
 class StudyMirror(ABC):
     """Writes the runs of a folder to a tracking service; imports its library with the first one.
 
-    After an error of the service, nothing more is written. ``extra`` are run folders elsewhere.
+    After an error of the service, nothing more is written. ``extra`` are run folders elsewhere;
+    ``only``, where given, are the run folders that are written, and no others.
     """
 
     title: ClassVar[str]
 
-    def __init__(self, study_dir: Path, address: str = "", extra: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        study_dir: Path,
+        address: str = "",
+        extra: Sequence[Path] = (),
+        only: Sequence[Path] = (),
+    ) -> None:
         self.study_dir = study_dir
         self.address = address
         self.extra = tuple(extra)
+        self.only = tuple(only)
         self.seen: dict[Path, int] = {}
         self.written = 0
         self.error = ""
@@ -228,8 +246,7 @@ class StudyMirror(ABC):
 
     def run_pass(self) -> MirrorReport:
         """Write every record that is new since the last pass; damaged ones are skipped."""
-        paths = [*record_paths(self.study_dir), *(folder / RECORD_NAME for folder in self.extra)]
-        paths = [path for path in dict.fromkeys(paths) if path.is_file()]
+        paths = self._records()
         new = {path: path.stat().st_mtime_ns for path in paths}.items() - self.seen.items()
         damaged: list[str] = []
         if new and not self.error:
@@ -249,6 +266,12 @@ class StudyMirror(ABC):
             mirror=self.title,
         )
 
+    def _records(self) -> list[Path]:
+        """The records to write that exist now."""
+        named = [folder / RECORD_NAME for folder in self.only or self.extra]
+        paths = named if self.only else [*record_paths(self.study_dir), *named]
+        return [path for path in dict.fromkeys(paths) if path.is_file()]
+
     def _take(self, path: Path, stamp: int) -> str:
         """Mirror one record; returns what is wrong with it, or nothing."""
         try:
@@ -256,7 +279,7 @@ class StudyMirror(ABC):
             if record is None:
                 return ""
             check_place(path.parent, record)
-            outside = path.parent in self.extra and path.parent.parent != self.study_dir
+            outside = path.parent.parent != self.study_dir
             run = describe_run(path.parent, record, str(path.parent) if outside else "")
         except ValueError as error:
             return str(error)

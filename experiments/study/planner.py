@@ -333,26 +333,37 @@ def _check_shots(grid: Grid, configs: Iterable[Config]) -> None:
 
 
 def _check_bindings(
-    common: Config, variants: Iterable[Variant], configs: Mapping[CellGroup, Config]
+    common: Config, variants: Sequence[Variant], configs: Mapping[CellGroup, Config]
 ) -> list[str]:
     """Every binding must have an effect; returns notes on those that are dropped.
 
-    The bindings of a named variant must have an effect in that variant. A common binding or a
-    factor's level may have none in some variants, because they use another part, but not in all of
-    them, unless an included file or a preset has it for a part that no variant uses.
+    The bindings of a named variant must have an effect in that variant, on some dataset. A common
+    binding or a factor's level may have none in some variants, because they use another part, but
+    not in all of them, unless it comes from an included file or a preset.
     """
-    firsts = {group.variant: config for group, config in reversed(list(configs.items()))}
+    own: dict[str, list[Config]] = {variant.name: [] for variant in variants}
+    for group, config in configs.items():
+        own[group.variant].append(config)
+    unused = {name: _unused(made) for name, made in own.items()}
     idle = set(common.bindings).union(*(variant.bindings for variant in variants))
     for variant in variants:
-        config = firsts[variant.name]
-        unused = set(config.unused((ROOT,)))
-        idle -= config.bindings.keys() - unused
+        first, never = own[variant.name][0], unused[variant.name]
+        idle -= first.bindings.keys() - never
         if not variant.from_factors:
-            config.without(unused - variant.bindings.keys()).check_used((ROOT,))
-    dropped = idle.intersection(*(config.unplugged((ROOT,)) for config in firsts.values()))
-    for config in firsts.values():
-        config.without(set(config.unused((ROOT,))) - (idle - dropped)).check_used((ROOT,))
-    return next(iter(firsts.values())).unplugged_notes(dropped, (ROOT,))
+            checked = never & variant.bindings.keys()
+            first.without(_unused([first]) - checked).check_used((ROOT,))
+    dropped = idle.intersection(*(config.unplugged((ROOT,)) for config in configs.values()))
+    for name, (first, *_) in reversed(own.items()):
+        try:
+            first.without(_unused([first]) - (idle - dropped)).check_used((ROOT,))
+        except ValueError as error:
+            raise ValueError(f"{error} (so in variant {name!r}; no other uses it)") from None
+    return next(iter(configs.values())).unplugged_notes(dropped, (ROOT,))
+
+
+def _unused(configs: Iterable[Config]) -> set[str]:
+    """The bindings that have an effect in none of these configurations."""
+    return set.intersection(*(set(config.unused((ROOT,))) for config in configs))
 
 
 def _cells_over_seeds(

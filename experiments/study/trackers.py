@@ -40,9 +40,11 @@ def make_tracker(study_dir: Path, track: str, extra: Sequence[Path] = ()) -> Tra
     return Trackers(made) if made else NullTracker()
 
 
-def sync_all(study_dir: Path, track: str, extra: Sequence[Path] = ()) -> list[MirrorReport]:
-    """Write to each mirror what it lacks. Raises as ``mirrors_named``."""
+def sync_all(study_dir: Path, track: str, only: Sequence[Path] = ()) -> list[MirrorReport]:
+    """Write to each mirror what it lacks of a folder, or of the run folders in ``only``. Raises as
+    ``mirrors_named``.
+    """
     return [
-        sync(study_dir, extra=extra) if name == "mlflow" else sync_wandb(study_dir, extra)
+        sync(study_dir, only=only) if name == "mlflow" else sync_wandb(study_dir, only)
         for name in mirrors_named(track)
     ]

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -107,8 +108,9 @@ class MlflowTracker(MirrorTracker):
         return _start_mirror(self.study_dir, self.uri, niceness=NICENESS, **more)
 
 
-def sync(study_dir: Path, uri: str | None = None, extra: Sequence[Path] = ()) -> MirrorReport:
-    """Write all runs of a study that MLflow lacks, and wait until that is done.
+def sync(study_dir: Path, uri: str | None = None, only: Sequence[Path] = ()) -> MirrorReport:
+    """Write all runs of a study that MLflow lacks, or the run folders in ``only``, and wait until
+    that is done.
 
     Raises:
         ValueError: the folder does not exist.
@@ -116,16 +118,21 @@ def sync(study_dir: Path, uri: str | None = None, extra: Sequence[Path] = ()) ->
     if not study_dir.is_dir():
         raise ValueError(f"{study_dir} is not a study folder: it does not exist")
     address = uri or tracking_uri(study_dir.parent)
-    return end_mirror(_start_mirror(study_dir, address, niceness=0, extra=extra), None)
+    return end_mirror(_start_mirror(study_dir, address, niceness=0, only=only), None)
 
 
 def _start_mirror(
-    study_dir: Path, uri: str, *, niceness: int, extra: Sequence[Path] = ()
+    study_dir: Path,
+    uri: str,
+    *,
+    niceness: int,
+    extra: Sequence[Path] = (),
+    only: Sequence[Path] = (),
 ) -> subprocess.Popen[bytes]:
     # Arguments are visible to everybody on the machine, and an address may hold a password.
     environment = {**QUIET, **os.environ, ADDRESS_VARIABLE: uri}
     return start_mirror(
-        __name__, study_dir, niceness=niceness, environment=environment, extra=extra
+        __name__, study_dir, niceness=niceness, environment=environment, extra=extra, only=only
     )
 
 
@@ -138,8 +145,10 @@ class MlflowMirror(StudyMirror):
 
     title: ClassVar[str] = "MLflow"
 
-    def __init__(self, study_dir: Path, uri: str, extra: Sequence[Path] = ()) -> None:
-        super().__init__(study_dir, uri, extra)
+    def __init__(
+        self, study_dir: Path, uri: str, extra: Sequence[Path] = (), only: Sequence[Path] = ()
+    ) -> None:
+        super().__init__(study_dir, uri, extra, only)
         self.client: Any = None
         self.experiment = ""
         self.held: dict[tuple[str, str], tuple[str, str]] = {}
@@ -343,7 +352,4 @@ def free_port(first: int) -> int:
 
 
 if __name__ == "__main__":
-    folders = [Path(text) for text in sys.argv[3:]]
-    serve_mirror(
-        MlflowMirror(Path(sys.argv[1]), os.environ[ADDRESS_VARIABLE], folders), int(sys.argv[2])
-    )
+    serve_mirror(partial(MlflowMirror, uri=os.environ[ADDRESS_VARIABLE]))

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -71,21 +70,24 @@ class WandbTracker(MirrorTracker):
         return _start(self.study_dir, niceness=NICENESS, extra=self.extra)
 
 
-def sync_wandb(study_dir: Path, extra: Sequence[Path] = ()) -> MirrorReport:
-    """Write all runs of a study that W&B lacks, and wait until that is done.
+def sync_wandb(study_dir: Path, only: Sequence[Path] = ()) -> MirrorReport:
+    """Write all runs of a study that W&B lacks, or the run folders in ``only``, and wait until that
+    is done.
 
     Raises ValueError for a folder that does not exist, and where wandb is not installed.
     """
     if not study_dir.is_dir():
         raise ValueError(f"{study_dir} is not a study folder: it does not exist")
     require_wandb()
-    return end_mirror(_start(study_dir, niceness=0, extra=extra), None)
+    return end_mirror(_start(study_dir, niceness=0, only=only), None)
 
 
-def _start(study_dir: Path, *, niceness: int, extra: Sequence[Path]) -> subprocess.Popen[bytes]:
+def _start(
+    study_dir: Path, *, niceness: int, extra: Sequence[Path] = (), only: Sequence[Path] = ()
+) -> subprocess.Popen[bytes]:
     environment = {**QUIET, **os.environ}
     return start_mirror(
-        __name__, study_dir, niceness=niceness, environment=environment, extra=extra
+        __name__, study_dir, niceness=niceness, environment=environment, extra=extra, only=only
     )
 
 
@@ -98,8 +100,10 @@ class WandbMirror(StudyMirror):
 
     title: ClassVar[str] = "W&B"
 
-    def __init__(self, study_dir: Path, extra: Sequence[Path] = ()) -> None:
-        super().__init__(study_dir, "", extra)
+    def __init__(
+        self, study_dir: Path, extra: Sequence[Path] = (), only: Sequence[Path] = ()
+    ) -> None:
+        super().__init__(study_dir, "", extra, only)
         self.folder = study_dir / WANDB_FOLDER
         self.ledger = self.folder / WANDB_LEDGER_NAME
         self.wandb: Any = None
@@ -180,5 +184,4 @@ def _read_ledger(path: Path) -> list[tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    folders = [Path(text) for text in sys.argv[3:]]
-    serve_mirror(WandbMirror(Path(sys.argv[1]), folders), int(sys.argv[2]))
+    serve_mirror(WandbMirror)

@@ -16,6 +16,7 @@ from experiments.verify.vectors import (
     frozen_clip,
     gradients,
     sgd_steps,
+    words_of,
 )
 from methods.base import unit
 from methods.cocoop import CoCoOp
@@ -26,15 +27,17 @@ def replay_cocoop(vectors: Vectors) -> Named:
     """Three steps on batches; every image has a context of its own."""
     clip = frozen_clip(vectors)
     c = vectors.constants
-    yield from check_tokens(vectors, " ".join(["X"] * c["n_ctx"]), clip.tokenizer)
+    c.require("meta_hidden", len(vectors["param.meta.fc1.weight"]))
     method = CoCoOp(
         clip,
         vectors.classes,
         SEEDS,
         num_ctx=c["n_ctx"],
-        ctx_init="",
+        ctx_init=words_of(vectors),
         meta_reduction=c["embed_dim"] // c["meta_hidden"],
     ).double()
+    yield from check_tokens(vectors, method.placeholder, clip.tokenizer)
+    c.require("n_ctx", len(method.ctx))
     named = {"ctx": method.ctx}
     named |= {f"meta.{name}": value for name, value in method.meta_net.named_parameters()}
     for name, parameter in named.items():
@@ -47,15 +50,15 @@ def replay_cocoop(vectors: Vectors) -> Named:
         out = model(batch)
         return {"loss": objective(out, batch.labels)["ce"], "logits": out.logits()}
 
-    for number, values in sgd_steps(list(named.values()), step):
+    for number, values in sgd_steps(vectors, list(named.values()), step):
         yield f"loss{number}.total", values["loss"]
         yield f"out{number}.logits", values["logits"]
         if number == 1:
             yield from _first_step(vectors, method)
             yield from gradients(named)
     for name, parameter in named.items():
-        yield f"after3.{name}", parameter.detach()
-    yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
+        yield f"{vectors.after}.{name}", parameter.detach()
+    yield f"eval_{vectors.after}.logits", model.eval()(vectors.eval_batch()).logits()
 
 
 def _first_step(vectors: Vectors, method: CoCoOp) -> Named:

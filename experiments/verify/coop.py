@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from core.clip.prompts import placeholder_of
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from experiments.verify.vectors import (
@@ -16,6 +17,7 @@ from experiments.verify.vectors import (
     frozen_clip,
     gradients,
     sgd_steps,
+    words_of,
 )
 from methods.coop import CoOp
 from refiners.null_refiner import NullRefiner
@@ -24,7 +26,7 @@ from refiners.null_refiner import NullRefiner
 def replay_coop(vectors: Vectors) -> Named:
     """Three class positions, shared and class-specific context."""
     clip = frozen_clip(vectors)
-    placeholder = " ".join(["X"] * vectors.constants["n_ctx"])
+    placeholder = placeholder_of(words_of(vectors), vectors.constants["n_ctx"])
     yield from check_tokens(vectors, placeholder, clip.tokenizer)
     for position in ("end", "middle", "front"):
         for kind in ("generic", "csc"):
@@ -33,10 +35,11 @@ def replay_coop(vectors: Vectors) -> Named:
                 vectors.classes,
                 SEEDS,
                 num_ctx=vectors.constants["n_ctx"],
-                ctx_init="",
+                ctx_init=words_of(vectors),
                 class_position=position,
                 class_specific=kind == "csc",
             ).double()
+            vectors.constants.require("n_ctx", method.ctx.shape[-2])
             fill(method.ctx, vectors[f"param.ctx.{kind}"])
             for name, value in _coop_steps(vectors, method):
                 yield f"{position}.{kind}.{name}", value
@@ -57,7 +60,7 @@ def _coop_steps(vectors: Vectors, method: CoOp) -> Named:
         logits = out.logits()
         return {"loss": loss, "logits": logits, "hits": hits * 100, "text": text, "image": pooled}
 
-    for number, values in sgd_steps([method.ctx], step):
+    for number, values in sgd_steps(vectors, [method.ctx], step):
         yield f"loss{number}.total", values["loss"]
         yield f"out{number}.logits", values["logits"]
         if number == 1:
@@ -67,8 +70,8 @@ def _coop_steps(vectors: Vectors, method: CoOp) -> Named:
             shape = vectors.tensors[_first(vectors, "out1.prompts")].shape
             yield "out1.prompts", assembled[:, : shape[1]]
             yield from gradients({"ctx": method.ctx})
-    yield "after3.ctx", method.ctx.detach()
-    yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
+    yield f"{vectors.after}.ctx", method.ctx.detach()
+    yield f"eval_{vectors.after}.logits", model.eval()(vectors.eval_batch()).logits()
 
 
 def _first(vectors: Vectors, ending: str) -> str:

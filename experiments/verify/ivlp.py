@@ -61,8 +61,8 @@ def replay_ivlp(vectors: Vectors) -> Named:
     yield from check_start(vectors, method)
     yield from replay_steps(vectors, method, {})
     for name, parameter in named.items():
-        yield f"after3.{name}", parameter.detach()
-    yield "eval_after3.logits", method.eval()(vectors.eval_batch()).logits()
+        yield f"{vectors.after}.{name}", parameter.detach()
+    yield f"eval_{vectors.after}.logits", method.eval()(vectors.eval_batch()).logits()
 
 
 def check_start(vectors: Vectors, method: IVLP) -> Named:
@@ -95,7 +95,7 @@ def replay_steps(vectors: Vectors, method: IVLP, terms: Mapping[str, float]) -> 
         total = torch.stack(list(values.values())).sum()
         return {**values, "loss": total, "logits": out.logits()}
 
-    for number, values in sgd_steps(list(named.values()), step):
+    for number, values in sgd_steps(vectors, list(named.values()), step):
         yield f"loss{number}.total", values["loss"]
         yield f"out{number}.logits", values["logits"]
         for name, weight in terms.items():

@@ -41,14 +41,14 @@ def replay_maple(vectors: Vectors) -> Named:
         out = model(batch)
         return {"loss": objective(out, batch.labels)["ce"], "logits": out.logits()}
 
-    for number, values in sgd_steps(list(named.values()), step):
+    for number, values in sgd_steps(vectors, list(named.values()), step):
         yield f"loss{number}.total", values["loss"]
         yield f"out{number}.logits", values["logits"]
         if number == 1:
             yield from gradients(named)
     for name, parameter in named.items():
-        yield f"after3.{name}", parameter.detach()
-    yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
+        yield f"{vectors.after}.{name}", parameter.detach()
+    yield f"eval_{vectors.after}.logits", model.eval()(vectors.eval_batch()).logits()
 
 
 def parameters_of(method: MaPLe) -> dict[str, nn.Parameter]:

@@ -10,7 +10,6 @@ from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import Batch
 from experiments.verify.vectors import (
-    LEARNING_RATE,
     POOLED,
     SEEDS,
     Named,
@@ -44,6 +43,10 @@ def replay_prograd(vectors: Vectors) -> Named:
 def _build(vectors: Vectors, clip: FrozenCLIP) -> ProGrad:
     """The recorded start. A true CTX_INIT takes the template's words, as None does here."""
     c, ctx = vectors.constants, vectors["param.ctx"]
+    c.require("n_ctx", ctx.shape[-2])
+    scope = c.get("projection_scope", "tensor")
+    if scope not in ("tensor", "vector"):
+        raise c.refuse("projection_scope", "here 'tensor' or 'vector'")
     method = ProGrad(
         clip,
         vectors.classes,
@@ -54,23 +57,22 @@ def _build(vectors: Vectors, clip: FrozenCLIP) -> ProGrad:
         class_specific=ctx.dim() == 3,
         strength=c["lambda_"],
         temperature=c["temperature"],
-        projection_scope="vector" if c.get("projection_scope") == "vector" else "tensor",
+        projection_scope=scope,
     ).double()
     fill(method.ctx, ctx)
     return method
 
 
 def _batch(vectors: Vectors, case: str, number: int) -> Batch:
-    labels = vectors[f"{LABELS}{case}"][number - 1]
-    return Batch(labels=labels, pixels=vectors["in.images"][number - 1], need=POOLED)
+    return vectors.training_batch(vectors.order[number - 1], POOLED, f"{LABELS}{case}")
 
 
 def _steps(vectors: Vectors, method: ProGrad, case: str) -> Named:
-    """Three steps of plain SGD with the projected gradient."""
+    """The recorded steps with the projected gradient."""
     model = RefinedMethod(method, NullRefiner(method.output(), SEEDS))
     objective = Objective(method.loss_terms(), {}, method.criterion, method.guide_terms())
-    optimizer = torch.optim.SGD([method.ctx], lr=LEARNING_RATE)
-    for number in (1, 2, 3):
+    optimizer = vectors.optimizer.build([method.ctx])
+    for number in vectors.steps:
         optimizer.zero_grad()
         batch = _batch(vectors, case, number)
         out = model(batch)
@@ -86,8 +88,8 @@ def _steps(vectors: Vectors, method: ProGrad, case: str) -> Named:
         a, b = found["ce.ctx"], found["kl.ctx"]
         yield f"out{number}.gradient_cosine", (a * b).sum() / a.norm() / b.norm()
         optimizer.step()
-    yield "after3.ctx", method.ctx.detach()
-    yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
+    yield f"{vectors.after}.ctx", method.ctx.detach()
+    yield f"eval_{vectors.after}.logits", model.eval()(vectors.eval_batch()).logits()
 
 
 def _gradients(method: ProGrad, ce: Tensor, kl: Tensor) -> Mapping[str, Tensor]:

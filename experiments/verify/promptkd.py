@@ -11,16 +11,19 @@ from core.seeding import Seeds
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import ClassNames, Forward, MethodOutput
+from experiments.verify.constants import Constants
 from experiments.verify.ivlp import RELEASED_INIT_LIMIT, prompts_of
 from experiments.verify.vectors import (
     POOLED,
     SEEDS,
+    SIZES,
     Named,
     Vectors,
     check_tokens,
     fill,
     frozen_clip,
     gradients,
+    set_norms,
     sgd_steps,
 )
 from methods.ivlp import IVLP
@@ -35,31 +38,44 @@ from refiners.text_refiner import TextRefiner
 
 OLDER_SETS_INIT = "a photo of a"  # sets that do not record the teacher's words have these
 STUDENT_PROMPT = "student.prompt"
+BASE_TO_NEW = "base2novel"
 
 
 def replay_promptkd(vectors: Vectors) -> Named:
     """Distillation from a prompted teacher of another width."""
     method = _student(vectors)
     model = RefinedMethod(method, NullRefiner(method.output(), SEEDS)).double()
+    set_norms(vectors, model)
     named, state = _student_parameters(method), _running("student.align", method.projector.norm)
     _start(vectors, named | state)
     yield from check_tokens(vectors, _placeholder(method), method.teacher.method.clip.tokenizer)
     yield from _teacher_says(vectors, method)
     yield from _steps(vectors, model, named, {"kd": method.kd_weight})
-    yield from _after(named | state)
+    yield from _after(vectors, named | state)
     yield from _evaluate(vectors, model)
+    if vectors.constants.get("modal", BASE_TO_NEW) == BASE_TO_NEW:
+        yield from _halves(vectors, method, model)
+    else:
+        vectors.constants.require("modal", "cross")
+
+
+@torch.no_grad()
+def _halves(vectors: Vectors, method: PromptKD, model: RefinedMethod) -> Named:
+    """Evaluation on the first and on the second half of the classes."""
     classes = vectors.classes.names
     middle = (len(classes) + 1) // 2
     for half, names in (("base", classes[:middle]), ("new", classes[middle:])):
         method.set_classes(ClassNames(names=names))
-        yield f"eval_after3.logits_{half}", model(vectors.eval_batch()).logits().detach()
+        yield f"eval_{vectors.after}.logits_{half}", model(vectors.eval_batch()).logits()
 
 
 def replay_textrefiner_kd(vectors: Vectors) -> Named:
     """TextRefiner with all released parts on PromptKD."""
+    vectors.constants.require("modal", "cross")  # the release cannot run the other
     method = _student(vectors)
     refiner = _refiner(method.output(), vectors.constants)
     model = RefinedMethod(method, refiner).double()
+    set_norms(vectors, model)
     named = _student_parameters(method) | _refiner_parameters(refiner)
     state = _running("student.align", method.projector.norm) | _refiner_state(refiner)
     _start(vectors, named | state)
@@ -71,7 +87,7 @@ def replay_textrefiner_kd(vectors: Vectors) -> Named:
         "regularization": refiner.regularization.weight,
     }
     yield from _steps(vectors, model, named, weights)
-    yield from _after(named | state)
+    yield from _after(vectors, named | state)
     yield from _evaluate(vectors, model)
 
 
@@ -79,7 +95,8 @@ class _Recorded(Teacher):
     """The recorded teacher: deep prompts in both towers."""
 
     def __init__(self, student: FrozenCLIP, vectors: Vectors) -> None:
-        design = vectors.constants["teacher"]["design"]
+        design: Constants = vectors.constants["teacher"]["design"]
+        design.require("trainer", "IVLP")
         words = design.get("ctx_init", OLDER_SETS_INIT) or ""
         method = IVLP(
             _clip(vectors, "teacher"),
@@ -98,7 +115,11 @@ class _Recorded(Teacher):
 
 def _student(vectors: Vectors) -> PromptKD:
     c = vectors.constants
-    design = c["student"]["design"]
+    design: Constants = c["student"]["design"]
+    design.require("trainer", "IVLP")
+    # The release gives the teacher's texts as many tokens as the student's design has.
+    design.require("language_ctx", len(vectors.tensors["clip.teacher.prompt_text0"]))
+    design.without_effect("language_depth")  # the student's text tower is not used
 
     def teacher(student: FrozenCLIP, classes: ClassNames) -> Teacher:
         return _Recorded(student, vectors)
@@ -117,8 +138,7 @@ def _student(vectors: Vectors) -> PromptKD:
 
 def _clip(vectors: Vectors, role: str) -> FrozenCLIP:
     """The recorded backbone of teacher or student; the student's text tower does not matter."""
-    c = dict(vectors.constants)
-    own = {k: v for k, v in c[role].items() if k not in ("design", "embed")}
+    text, own = vectors.constants["teacher"], vectors.constants[role]
     tensors = dict(vectors.tensors)
     for name, value in vectors.tensors.items():
         if name.startswith("clip.teacher.text."):
@@ -126,12 +146,14 @@ def _clip(vectors: Vectors, role: str) -> FrozenCLIP:
     for name, value in vectors.tensors.items():
         if name.startswith(f"clip.{role}."):
             tensors[name.replace(f"clip.{role}.", "clip.")] = value
-    text = {k: v for k, v in c["teacher"].items() if k.startswith("text_")}
-    constants = c | text | own | {"embed_dim": c[role]["embed"]}
-    tensors["clip.text.proj"] = tensors["clip.text.proj"][:, :1].expand(-1, c[role]["embed"])
+    sizes = {name: text[name] for name in SIZES if name.startswith("text_")}
+    sizes |= {name: own[name] for name in SIZES if name.startswith("vision_")}
+    sizes["embed_dim"] = own["embed"]
+    vectors.constants.without_effect(*SIZES)  # of no tower: teacher and student have their own
+    tensors["clip.text.proj"] = tensors["clip.text.proj"][:, :1].expand(-1, own["embed"])
     if role == "teacher":
         tensors["clip.text.proj"] = vectors.tensors["clip.teacher.text.proj"]
-    return frozen_clip(Vectors(vectors.name, constants, tensors))
+    return frozen_clip(Vectors(vectors.name, vectors.constants, tensors), sizes)
 
 
 def _refiner(source: MethodOutput, c: Mapping[str, Any]) -> TextRefiner:
@@ -209,7 +231,7 @@ def _teacher_says(vectors: Vectors, method: PromptKD) -> Named:
     yield "out1.teacher_text_feature", teacher.texts(classes)
     yield "out1.teacher_image_feature", features.image
     yield "out1.teacher_logits", logits
-    yield "eval_after3.teacher_logits", teacher.logits(vectors.eval_batch(), classes)
+    yield f"eval_{vectors.after}.teacher_logits", teacher.logits(vectors.eval_batch(), classes)
 
 
 def _steps(
@@ -233,7 +255,7 @@ def _steps(
         terms = objective(out, targets)
         return {**terms, "loss": torch.stack(list(terms.values())).sum()}
 
-    for number, values in sgd_steps(list(named.values()), step):
+    for number, values in sgd_steps(vectors, list(named.values()), step):
         out, temperature = kept["out"], method.temperature
         yield f"loss{number}.total", values["loss"]
         for name, weight in weights.items():
@@ -266,11 +288,11 @@ def _refined(number: int, out: Forward, refiner: Any, temperature: float) -> Nam
     yield f"cache{number}.after", refiner.cache.slots_MD.clone()
 
 
-def _after(named: Mapping[str, Tensor]) -> Named:
+def _after(vectors: Vectors, named: Mapping[str, Tensor]) -> Named:
     for name, value in named.items():
-        yield f"after3.{name}", value.detach().clone()
+        yield f"{vectors.after}.{name}", value.detach().clone()
 
 
 @torch.no_grad()
 def _evaluate(vectors: Vectors, model: RefinedMethod) -> Named:
-    yield "eval_after3.logits", model.eval()(vectors.eval_batch()).logits()
+    yield f"eval_{vectors.after}.logits", model.eval()(vectors.eval_batch()).logits()

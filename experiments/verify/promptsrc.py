@@ -7,6 +7,7 @@ import torch
 from core.clip.frozen import FrozenCLIP
 from core.train.averaging import gaussian_weights
 from core.train.objective import Objective
+from experiments.verify.constants import Constants
 from experiments.verify.ivlp import (
     check_start,
     fill_prompts,
@@ -15,7 +16,6 @@ from experiments.verify.ivlp import (
     settings,
 )
 from experiments.verify.vectors import (
-    LEARNING_RATE,
     POOLED,
     SEEDS,
     Named,
@@ -30,6 +30,7 @@ from methods.promptsrc import PromptSRC
 def replay_promptsrc(vectors: Vectors) -> Named:
     """Three steps, then three averaged epochs from the same initial values."""
     c = vectors.constants
+    c.without_effect("templates_in_released_list")  # the release's; the set has its own templates
     clip = frozen_clip(vectors)
     method = _build(vectors, clip)
     named = fill_prompts(vectors, method)
@@ -45,8 +46,8 @@ def replay_promptsrc(vectors: Vectors) -> Named:
     terms = {"ce": 1.0, "text_l1": c["text_weight"], "image_l1": c["image_weight"], "logit_kl": 1.0}
     yield from replay_steps(vectors, method, terms)
     for name, parameter in named.items():
-        yield f"after3.{name}", parameter.detach()
-    yield "eval_after3.logits", method.eval()(vectors.eval_batch()).logits()
+        yield f"{vectors.after}.{name}", parameter.detach()
+    yield f"eval_{vectors.after}.logits", method.eval()(vectors.eval_batch()).logits()
     yield from _replay_average(vectors, clip)
 
 
@@ -75,17 +76,18 @@ def _check_templates(vectors: Vectors, clip: FrozenCLIP) -> Named:
 
 
 def _replay_average(vectors: Vectors, clip: FrozenCLIP) -> Named:
-    """Epochs of plain SGD, and the average that replaces the last state."""
+    """Epochs of SGD, and the average that replaces the last state."""
     gpa = vectors.constants["gpa"]
+    _check_average(gpa)
     method = _build(vectors, clip)
     named = fill_prompts(vectors, method)
     method.frozen_text_CD = unit(vectors["in.fixed_text"])
     objective = Objective(method.loss_terms(), {}, method.criterion)
-    optimizer = torch.optim.SGD(list(named.values()), lr=LEARNING_RATE)
+    optimizer = vectors.optimizer.build(list(named.values()))
     method.begin_training([], gpa["epochs"])
     for epoch, order in enumerate(gpa["batch_order"], start=1):
         for index in order:
-            batch = vectors.batch(index + 1, POOLED)
+            batch = vectors.training_batch(index, POOLED)
             optimizer.zero_grad()
             terms = objective(method(batch), batch.labels)
             torch.autograd.backward(torch.stack(list(terms.values())).sum())
@@ -98,6 +100,13 @@ def _replay_average(vectors: Vectors, clip: FrozenCLIP) -> Named:
         yield f"gpa.final.{name}", parameter.detach()
     yield "gpa.eval.logits", method.eval()(vectors.eval_batch()).logits()
     yield from _weights(vectors)
+
+
+def _check_average(gpa: Constants) -> None:
+    """The stated numbers of epochs and batches are those of the recorded order."""
+    gpa.require("epochs", len(gpa["batch_order"]))
+    for order in gpa["batch_order"]:
+        gpa.require("batches_per_epoch", len(order))
 
 
 def _weights(vectors: Vectors) -> Named:

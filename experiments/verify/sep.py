@@ -1,7 +1,6 @@
 """Replays recorded runs of SEP."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +8,9 @@ from torch import Tensor, nn
 from core.clip.frozen import FrozenCLIP
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from core.types import Batch, ClassNames, Forward
+from core.types import Batch, Forward
+from experiments.verify.constants import Constants
+from experiments.verify.kgcoop import released_words
 from experiments.verify.vectors import (
     POOLED,
     SEEDS,
@@ -20,13 +21,15 @@ from experiments.verify.vectors import (
     fill,
     frozen_clip,
     gradients,
+    set_norms,
     sgd_steps,
 )
-from methods.sep import SEP
+from methods.sep import COSINE_EPS, SEP
 from methods.token_fusion import TextFusion, VisionFusion
 from refiners.null_refiner import NullRefiner
 
 SHIFT = 0.5
+FIRST_PRESET = list(range(1, 12))  # of the released lists of blocks, preset 0
 RECORDED = {
     "attention.in_proj_": "attn.qkv.",
     "attention.out_proj.": "attn.out.",
@@ -63,27 +66,32 @@ class Recorder:
 def replay_sep(vectors: Vectors) -> Named:
     """The released pair of scopes: prototypes, three steps, four batchings of the same images."""
     clip = frozen_clip(vectors)
-    yield from check_tokens(vectors, " ".join(["X"] * vectors.constants["n_ctx"]), clip.tokenizer)
     yield from check_hand_made(vectors, vectors.classes, clip.tokenizer)
-    method = _released(clip, vectors.classes, vectors.constants)
+    method = _released(vectors, clip)
+    yield from check_tokens(vectors, method.placeholder, clip.tokenizer)
+    _check_fusions(vectors.constants, clip)
+    set_norms(vectors, method)
     named = _parameters(method)
     for name, parameter in named.items():
         if name != "proto":
             fill(parameter, vectors[f"param.{name}"])
-    method.begin_training([vectors.batch(step, POOLED) for step in (1, 2, 3)], 1)
+    batches = range(len(vectors.tensors["in.images"]))
+    method.begin_training([vectors.training_batch(index, POOLED) for index in batches], 1)
     yield "proto.init", method.prototypes.detach().clone()
     yield from _steps(vectors, method, named)
     for name, parameter in named.items():
-        yield f"after3.{name}", parameter.detach()
+        yield f"{vectors.after}.{name}", parameter.detach()
     yield from _evaluations(vectors, method)
 
 
-def _released(clip: FrozenCLIP, classes: ClassNames, c: Mapping[str, Any]) -> SEP:
+def _released(vectors: Vectors, clip: FrozenCLIP) -> SEP:
+    c = vectors.constants
     method = SEP(
         clip,
-        classes,
+        vectors.classes,
         SEEDS,
         num_ctx=c["n_ctx"],
+        ctx_init=released_words(vectors),
         num_ctx_vision=c["n_ctx_visual"],
         text_layers=tuple(c["active_text_layers"]),
         vision_layers=tuple(c["active_vision_layers"]),
@@ -94,7 +102,19 @@ def _released(clip: FrozenCLIP, classes: ClassNames, c: Mapping[str, Any]) -> SE
         vision_weight=c["W_V"],
         prototype_scale=c["proto_scale"],
     )
+    c.require("n_ctx", len(method.ctx))
     return method.double()
+
+
+def _check_fusions(c: Constants, clip: FrozenCLIP) -> None:
+    """The fused blocks are those of the recorded preset, their heads those of the tower."""
+    c.require("cosine_eps", COSINE_EPS)
+    if "layers" in c and (c.get("layers_option", 0) == 0) != (c["layers"] == FIRST_PRESET):
+        raise c.refuse("layers", f"which preset {c.get('layers_option', 0)} of the release is not")
+    for tower, depth in (("text", clip.spec.text_depth), ("vision", clip.spec.vision_depth)):
+        if "layers" in c:
+            c.require(f"active_{tower}_layers", [layer for layer in c["layers"] if layer < depth])
+        c.require(f"fusion_{tower}_heads", c[f"{tower}_heads"])
 
 
 def _parameters(method: SEP) -> dict[str, nn.Parameter]:
@@ -120,7 +140,7 @@ def _steps(vectors: Vectors, method: SEP, named: Mapping[str, nn.Parameter]) -> 
         terms = objective(out, batch.labels)
         return {**terms, "loss": torch.stack(list(terms.values())).sum()}
 
-    for number, values in sgd_steps(list(named.values()), step):
+    for number, values in sgd_steps(vectors, list(named.values()), step):
         out, batch = kept["out"], vectors.batch(number, POOLED)
         yield f"loss{number}.total", values["loss"]
         yield f"loss{number}.ce", values["ce"]
@@ -184,7 +204,10 @@ def _evaluations(vectors: Vectors, method: SEP) -> Named:
 
     shifted = pixels.clone()
     shifted[0] += SHIFT
-    yield "eval_after3.logits", logits(pixels)
-    yield "eval_after3.logits_first_half", logits(pixels[: len(pixels) // 2])
-    yield "eval_after3.logits_one_by_one", torch.cat([logits(image[None]) for image in pixels])
-    yield "eval_after3.logits_first_image_shifted", logits(shifted)
+    yield f"eval_{vectors.after}.logits", logits(pixels)
+    yield f"eval_{vectors.after}.logits_first_half", logits(pixels[: len(pixels) // 2])
+    yield (
+        f"eval_{vectors.after}.logits_one_by_one",
+        torch.cat([logits(image[None]) for image in pixels]),
+    )
+    yield f"eval_{vectors.after}.logits_first_image_shifted", logits(shifted)

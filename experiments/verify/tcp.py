@@ -40,6 +40,7 @@ def parameters_of(method: TCP) -> dict[str, nn.Parameter]:
 
 def _build(vectors: Vectors, clip: FrozenCLIP) -> TCP:
     c = vectors.constants
+    c.require("n_ctx", len(vectors["param.ctx"]))
     return TCP(
         clip,
         vectors.classes,

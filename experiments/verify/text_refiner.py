@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
+from core.clip.prompts import placeholder_of
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.types import Forward
@@ -19,7 +20,9 @@ from experiments.verify.vectors import (
     fill,
     frozen_clip,
     gradients,
+    set_norms,
     sgd_steps,
+    words_of,
 )
 from methods.coop import CoOp
 from refiners.aggregation import LinearAggregation
@@ -66,16 +69,17 @@ class Released:
 def replay_textrefiner(vectors: Vectors) -> Named:
     """TextRefiner with all released parts on CoOp."""
     clip = frozen_clip(vectors)
-    placeholder = " ".join(["X"] * vectors.constants["n_ctx"])
+    placeholder = placeholder_of(words_of(vectors), vectors.constants["n_ctx"])
     yield from check_tokens(vectors, placeholder, clip.tokenizer)
     released = _released(clip, vectors)
+    set_norms(vectors, released.model)
     for name, parameter in released.state().items():
         if f"param.{name}" in vectors.tensors:
             fill(parameter, vectors[f"param.{name}"])
     yield from _textrefiner_steps(vectors, released)
     for name, value in released.state().items():
-        yield f"after3.{name}", value.detach()
-    yield "eval_after3.logits", released.model.eval()(vectors.eval_batch()).logits()
+        yield f"{vectors.after}.{name}", value.detach()
+    yield f"eval_{vectors.after}.logits", released.model.eval()(vectors.eval_batch()).logits()
 
 
 def _released(clip: FrozenCLIP, vectors: Vectors) -> Released:
@@ -86,9 +90,10 @@ def _released(clip: FrozenCLIP, vectors: Vectors) -> Released:
         vectors.classes,
         SEEDS,
         num_ctx=c["n_ctx"],
-        ctx_init="",
+        ctx_init=words_of(vectors),
         class_position=c["class_position"],
     )
+    c.require("n_ctx", len(method.ctx))
     source = method.output()
     alignment = MlpAlignment(source.local_width, source.text_width, SEEDS)
     cache = EmaCache(source.text_width, SEEDS, num_slots=int(c["memory"]), momentum=c["momentum"])
@@ -136,7 +141,7 @@ def _textrefiner_steps(vectors: Vectors, released: Released) -> Named:
         terms = objective(out, batch.labels)
         return {**terms, "loss": torch.stack(list(terms.values())).sum()}
 
-    for number, values in sgd_steps(list(named.values()), step):
+    for number, values in sgd_steps(vectors, list(named.values()), step):
         out = kept["out"]
         yield f"loss{number}.total", values["loss"]
         for ours, theirs in recorded.items():

@@ -1,12 +1,12 @@
 """A set of reference vectors, and what every replay needs: the recorded backbone, the recorded
-initial values, three SGD steps.
+initial values, the recorded SGD steps. Sizes, norms, activation, optimizer and number of steps are
+those that the set states.
 
 A set is a pair of files ``NAME.json`` (constants) and ``NAME.safetensors`` (tensors).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,13 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.tokenizer import AnyTokenizer, Tokenizer
 from core.seeding import Seeds
 from core.types import Batch, ClassNames
+from experiments.verify.constants import Constants, RecordedSGD, recorded_sgd
 
-LEARNING_RATE = 0.01
 SEEDS = Seeds(0)  # every value they draw is replaced by a recorded one
 POOLED = frozenset({"pooled"})
+TOWERS = ("text", "vision")
+SIZES = ("embed_dim", *(f"{t}_{size}" for t in TOWERS for size in ("width", "heads", "layers")))
+QUICK_GELU = {"x*sigmoid(1.702x)": True, "quick_gelu": True, "gelu": False}
 
 Named = Iterator[tuple[str, Tensor]]
 
@@ -29,8 +32,11 @@ class Vectors:
     """One set of reference vectors."""
 
     name: str
-    constants: Mapping[str, Any]
+    constants: Constants
     tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "constants", Constants.of(self.constants))
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self.tensors[name]
@@ -39,11 +45,39 @@ class Vectors:
     def prefixed(self, prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): self[k] for k in self.tensors if k.startswith(prefix)}
 
+    @property
+    def optimizer(self) -> RecordedSGD:
+        return recorded_sgd(self.constants)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The training batch of each recorded step."""
+        batches = len(self.tensors["in.images"])
+        steps = int(self.constants.get("steps", batches))
+        order = self.optimizer.order
+        if order is not None and len(order) != steps:
+            raise self.constants.refuse("steps", f"but its optimizer has the batches {order}")
+        if steps < 1 or (order is None and steps > batches):
+            raise self.constants.refuse("steps", f"here {batches} batches")
+        return tuple(range(steps)) if order is None else order
+
+    @property
+    def steps(self) -> range:
+        """The numbers of the recorded steps, from 1 on."""
+        return range(1, len(self.order) + 1)
+
+    @property
+    def after(self) -> str:
+        """The recorded name of the state after the last step, such as "after3"."""
+        return f"after{len(self.order)}"
+
     def batch(self, step: int, need: frozenset[str]) -> Batch:
-        """Training batch of step 1, 2 or 3."""
-        return Batch(
-            labels=self["in.labels"][step - 1], pixels=self["in.images"][step - 1], need=need
-        )
+        """Training batch of a step, counted from 1."""
+        return self.training_batch(self.order[step - 1], need)
+
+    def training_batch(self, index: int, need: frozenset[str], labels: str = "in.labels") -> Batch:
+        """A training batch by its place among the recorded ones, from 0 on."""
+        return Batch(labels=self[labels][index], pixels=self["in.images"][index], need=need)
 
     def eval_batch(self) -> Batch:
         pixels = self["in.eval_images"]
@@ -61,32 +95,79 @@ class Vectors:
         )
 
 
-def frozen_clip(vectors: Vectors) -> FrozenCLIP:
-    """The recorded backbone in float64."""
+def check_common(vectors: Vectors) -> None:
+    """Compare what every set states of itself with its tensors and with this project.
+
+    Raises NotReplayableError.
+    """
+    c, images = vectors.constants, vectors.tensors["in.images"]
+    # Names of what was recorded: its values are tensors, the dataset's template is a constant.
+    c.without_effect("set", "seed", "dataset")
+    c.require("dtype_of_the_run", "float64")
+    c.require("batch", images.shape[1])
+    c.require("image_size", images.shape[-1])
+    c.require("patches", (c["image_size"] // c["patch"]) ** 2)
+    c.require("steps", len(vectors.order))
+
+
+def frozen_clip(vectors: Vectors, sizes: Mapping[str, int] | None = None) -> FrozenCLIP:
+    """The recorded backbone in float64; ``sizes`` of its towers where the set has several."""
     c = vectors.constants
+    size = {name: c[name] for name in SIZES} if sizes is None else sizes
+    for tower in TOWERS:
+        width, heads = size[f"{tower}_width"], size[f"{tower}_heads"]
+        c.require("head_dim", width / heads)
     model = build_open_clip(
         {
-            "embed_dim": c["embed_dim"],
-            "quick_gelu": True,
+            "embed_dim": size["embed_dim"],
+            "quick_gelu": _quick_gelu(c),
             "vision_cfg": {
-                "layers": c["vision_layers"],
-                "width": c["vision_width"],
-                "head_width": c["vision_width"] // c["vision_heads"],
+                "layers": size["vision_layers"],
+                "width": size["vision_width"],
+                "head_width": size["vision_width"] // size["vision_heads"],
                 "patch_size": c["patch"],
                 "image_size": c["image_size"],
                 "mlp_ratio": c["mlp_ratio"],
             },
             "text_cfg": {
-                "layers": c["text_layers"],
-                "width": c["text_width"],
-                "heads": c["text_heads"],
+                "layers": size["text_layers"],
+                "width": size["text_width"],
+                "heads": size["text_heads"],
                 "context_length": c["context_length"],
                 "mlp_ratio": c["mlp_ratio"],
             },
         }
     ).double()
     _load_recorded(model, vectors)
+    set_norms(vectors, model)
     return FrozenCLIP(model, Tokenizer(c["context_length"]), name=vectors.name)
+
+
+def _quick_gelu(c: Constants) -> bool:
+    """Whether the towers have CLIP's own activation, which a set that says nothing has."""
+    name = str(c.get("activation", "quick_gelu")).replace(" ", "").lower()
+    if name not in QUICK_GELU:
+        raise c.refuse("activation", f"here {' or '.join(QUICK_GELU)}")
+    return QUICK_GELU[name]
+
+
+def set_norms(vectors: Vectors, module: nn.Module) -> None:
+    """Give every normalization layer the recorded epsilon and momentum."""
+    c = vectors.constants
+    for layer in module.modules():
+        if isinstance(layer, nn.LayerNorm):
+            layer.eps = float(c.get("layernorm_eps", layer.eps))
+        elif isinstance(layer, nn.BatchNorm1d):
+            layer.eps = float(c.get("bn_eps", layer.eps))
+            layer.momentum = float(c.get("bn_momentum", layer.momentum))
+
+
+def words_of(vectors: Vectors) -> str:
+    """The recorded words that the context starts from; empty for random vectors."""
+    words = vectors.constants.get("ctx_init") or ""
+    if not isinstance(words, str):
+        raise vectors.constants.refuse("ctx_init", "here words")
+    return words.replace("_", " ")
 
 
 def check_tokens(vectors: Vectors, placeholder: str, tokenizer: AnyTokenizer) -> Named:
@@ -131,11 +212,13 @@ def gradients(named: Mapping[str, Tensor]) -> Named:
 
 
 def sgd_steps(
-    parameters: list[nn.Parameter], step: Callable[[int], Mapping[str, Tensor]]
+    vectors: Vectors,
+    parameters: list[nn.Parameter],
+    step: Callable[[int], Mapping[str, Tensor]],
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-    """Three plain SGD steps; yields after each backward pass, before the update."""
-    optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE)
-    for number in (1, 2, 3):
+    """The recorded SGD steps; yields after each backward pass, before the update."""
+    optimizer = vectors.optimizer.build(parameters)
+    for number in vectors.steps:
         optimizer.zero_grad()
         values = step(number)
         torch.autograd.backward(values["loss"])
@@ -163,9 +246,12 @@ def _load_recorded(model: nn.Module, vectors: Vectors) -> None:
         for kind in ("weight", "bias"):
             names[f"visual.{layer_norm}.{kind}"] = f"vision.{layer_norm}.{kind}"
     for tower, ours in (("text", "transformer"), ("vision", "visual.transformer")):
-        for layer in range(vectors.constants[f"{tower}_layers"]):
+        blocks = model.get_submodule(f"{ours}.resblocks")
+        for layer in range(len(list(blocks.children()))):
             block, target = f"{tower}.block{layer}", f"{ours}.resblocks.{layer}"
             names |= _block_names(block, target)
+        fc1 = vectors.tensors[f"clip.{tower}.block0.mlp.fc1.weight"]
+        vectors.constants.require("mlp_ratio", fc1.shape[0] / fc1.shape[1])
     for ours, theirs in names.items():
         state[ours] = vectors[f"clip.{theirs}"].reshape(state[ours].shape)
     model.load_state_dict(state)

@@ -1,14 +1,15 @@
 """Replays sets of reference vectors with the methods and refiners and compares every tensor.
 
 Every tensor of a set is used: those that describe the model, parameters or inputs are loaded; all
-others must be reproduced. What cannot be checked has not passed: a set of an unknown case, half of
-a set, a set whose tensors are not those that it lists, and numbers that are not finite.
+others must be reproduced. Every constant is used too. What cannot be checked has not passed: a set
+of an unknown case, half of a set, a set whose tensors are not those that it lists, numbers that are
+not finite, and a constant that this project does not follow or use.
 """
 
 import glob
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from core.finite import not_finite
 from core.suggestions import did_you_mean
 from core.tensor_files import first_line, read_safetensors
 from experiments.verify.cocoop import replay_cocoop
+from experiments.verify.constants import Constants, NotReplayableError
 from experiments.verify.coop import replay_coop
 from experiments.verify.ivlp import replay_ivlp
 from experiments.verify.kgcoop import replay_kgcoop
@@ -28,7 +30,7 @@ from experiments.verify.promptsrc import replay_promptsrc
 from experiments.verify.sep import replay_sep
 from experiments.verify.tcp import replay_tcp
 from experiments.verify.text_refiner import replay_textrefiner
-from experiments.verify.vectors import Named, Vectors
+from experiments.verify.vectors import Named, Vectors, check_common
 
 CASES: Mapping[str, Callable[[Vectors], Named]] = {
     "coop": replay_coop,
@@ -45,6 +47,15 @@ CASES: Mapping[str, Callable[[Vectors], Named]] = {
     "textrefiner_kd": replay_textrefiner_kd,
 }
 
+BAD_SET = (  # what a replay of wrong constants raises
+    LookupError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+)
 ENDINGS = (".json", ".safetensors")
 GIVEN = ("clip.", "param.", "in.")  # tensors that a replay is given
 FLOAT64_TOLERANCE = 1e-9
@@ -69,7 +80,7 @@ class Difference:
 class Outcome:
     """The result of one set: "matched", "failed" or "not implemented".
 
-    ``problem`` is set when it could not be compared at all.
+    ``problem`` is set when it could not be compared at all, or not by all of its constants.
     """
 
     name: str
@@ -158,9 +169,23 @@ def verify_set(path: Path, name: str = "") -> Outcome:
         vectors = Vectors(name, raw["constants"], read_safetensors(tensors, "vectors"))
         if problem := _unfinished(vectors) or _unlisted(vectors, raw.get("tensors")):
             return Outcome(name, "failed", problem=problem)
-        return _compare(vectors, dict(replay(vectors)))
-    except (KeyError, ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
+        check_common(vectors)
+        return _with_unused(_compare(vectors, dict(replay(vectors))), vectors.constants)
+    except NotReplayableError as error:
+        return Outcome(name, "failed", problem=str(error))
+    except BAD_SET as error:
         return Outcome(name, "failed", problem=f"{type(error).__name__}: {first_line(error)}")
+
+
+def _with_unused(outcome: Outcome, constants: Constants) -> Outcome:
+    """An outcome that names the constants of the set which its replay knows nothing of.
+
+    What was recorded is matched all the same: if such a constant mattered, a tensor would differ.
+    """
+    names = constants.unused()
+    if not names or outcome.problem:
+        return outcome
+    return replace(outcome, problem=f"no replay of this case knows: {', '.join(names)}")
 
 
 def _unlisted(vectors: Vectors, listed: object) -> str:

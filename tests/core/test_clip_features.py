@@ -95,6 +95,27 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
     assert same.num_images == 0  # labels and halves do not matter to pictures
 
 
+def test_the_autocast_of_a_caller_has_no_part_in_features(tmp_path):
+    dataset = noise_dataset()
+    plain = FeatureStore(tmp_path / "plain", FakeCLIP()).get(dataset, dataset.train)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = FeatureStore(tmp_path / "mixed", FakeCLIP()).get(dataset, dataset.train)
+    assert torch.equal(mixed.pooled, plain.pooled) and mixed.pooled.dtype == torch.float32
+
+
+def test_features_that_an_earlier_version_may_have_rounded_are_not_used(tmp_path):
+    clip, dataset = FakeCLIP(), noise_dataset()
+    FeatureStore(tmp_path, clip).get(dataset, dataset.train)
+    (key,) = tmp_path.glob("*/key.json")
+    about = json.loads(key.read_text())
+    assert about["computed"] == "cpu torch.float32 without autocast"
+    about["computed"] = "cpu torch.float32"
+    earlier = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
+    key.parent.rename(tmp_path / earlier)
+    FeatureStore(tmp_path, clip).get(dataset, dataset.train)
+    assert clip.num_images == 20
+
+
 def test_the_tower_always_works_the_same_way(tmp_path):
     """Batches of one size, and never the short cut for pooled alone: the company is irrelevant."""
     clip, dataset = FakeCLIP(), noise_dataset(11)

@@ -43,6 +43,12 @@ METHODS = """
         match x:
             case [first, *unused]:
                 return first
+        if not x:
+            raise ValueError("no text")
+        elif x == 1:
+            raise TypeError(f"got {x}") from None
+        elif x == 2:
+            raise KeyError("key")
         return x
 
     def unit(x):
@@ -151,6 +157,12 @@ NO_CHANGE = {
     "the docstring of a module": ("paper/methods.py", "'''Methods.'''", ""),
     "a script": ("paper/base.py", "def beside",
                  "if __name__ == '__main__':\n    beside()\ndef beside"),
+    "the text of an error": ("paper/methods.py", "no text", "other text"),
+    "the text around a value in an error": ("paper/methods.py", "got {x}", "there was {x} here"),
+    "definitions in another order": ("paper/methods.py", "def unit(x):\n    return unused(x)\n\n"
+                                     "def unused(x):\n    return x",
+                                     "def unused(x):\n    return x\n\ndef unit(x):\n"
+                                     "    return unused(x)"),
     "for type checkers": ("paper/base.py", "def beside", "import typing\nif typing.TYPE_CHECKING:\n"
                           "    from lib import x\ndef beside"),
 }  # fmt: skip
@@ -183,6 +195,9 @@ CHANGE = {
     "an import inside a function": ("lib/lazy.py", "return x", "return -x", "late"),
     "a module of a package": ("lib/deep/inner.py", "return 1", "return 2", "bottom"),
     "an integer that becomes a float": ("paper/methods.py", "SIZE = 4", "SIZE = 4.0", "SIZE"),
+    "the value in the text of an error": ("paper/methods.py", "got {x}", "got {-x}", "helper"),
+    "the class of an error": ("paper/methods.py", "TypeError", "ValueError", "helper"),
+    "the text of an error that can be data": ("paper/methods.py", '"key"', '"other"', "helper"),
     "a library's function": ("paper/methods.py", "import math", "import cmath as math", "Alpha"),
     "which function an import names": ("paper/methods.py", "scale as factor", "other as factor",
                                        "Alpha"),
@@ -230,6 +245,104 @@ def test_two_names_that_change_places_are_a_change(place):
     before = called(place)
     edit(place, "paper/methods.py", "import late, early as e", "import early as late, late as e")
     assert called(place).hash != before.hash
+
+
+REWIRED = {
+    "an import": ({"a.py": "def g():\n    return 1\n", "b.py": "def g():\n    return 2\n"},
+                  "from a import g\nimport a, b\nclass C:\n    def f(self):\n"
+                  "        return g(), a.g(), b.g()\n", "from a import g", "from b import g"),
+    "an object of another module": ({"a.py": "T = {}\n", "b.py": "T = {}\n"},
+                                    "from a import T\nimport a, b\nclass C:\n    def f(self):\n"
+                                    "        return T, a.T, b.T\n", "from a", "from b"),
+    "bases": ({"a.py": "class P:\n    x = 1\nclass Q:\n    x = 2\n"},
+              "from a import P as A, Q as B\nclass C(A):\n    z = B\n",
+              "P as A, Q as B", "Q as A, P as B"),
+    "an import of a branch": ({"a.py": "g = 1\n", "b.py": "g = 2\n"},
+                              "try:\n    from a import g\nexcept ImportError:\n"
+                              "    from b import g\nclass C:\n    x = g\n",
+                              "from a import g\nexcept ImportError:\n    from b",
+                              "from b import g\nexcept ImportError:\n    from a"),
+    "imports of methods": ({"a.py": "g = 1\n", "b.py": "g = 2\n"},
+                           "class C:\n    def e(self):\n        from a import g\n        return g\n"
+                           "    def f(self):\n        from b import g\n        return g\n"
+                           "    def h(self):\n        from a import g  # one\n        return g\n",
+                           "from a import g  # one", "from b import g"),
+    "two imports of a name": ({"a.py": "g = 1\n", "b.py": "g = 2\n"},
+                              "from a import g\nfrom b import g\nclass C:\n    x = g\n",
+                              "from a import g\nfrom b", "from b import g\nfrom a"),
+    "two star imports": ({"a.py": "g = 1\n", "b.py": "g = 2\n"},
+                         "from a import *\nfrom b import *\nclass C:\n    x = g\n",
+                         "from a import *\nfrom b", "from b import *\nfrom a"),
+    "two changes of a constant": ({}, "K = 1\nK = K * 2\nK = K + 3\nclass C:\n    x = K\n",
+                                  "K = K * 2\nK = K + 3", "K = K + 3\nK = K * 2"),
+    "a constant read between": ({}, "K = 1\nJ = K\nK = 2\nclass C:\n    x = J, K\n",
+                                "J = K\nK = 2", "K = 2\nJ = K"),
+    "two functions of a name": ({}, "def g():\n    return 1\ndef g():\n    return 2\n"
+                                "class C:\n    x = g()\n",
+                                "return 1\ndef g():\n    return 2",
+                                "return 2\ndef g():\n    return 1"),
+    "two patches": ({"a.py": "class P:\n    pass\n"},
+                    "from a import P\nsetattr(P, 'x', 1)\nsetattr(P, 'x', 2)\nclass C(P):\n"
+                    "    pass\n",
+                    "1)\nsetattr(P, 'x', 2)", "2)\nsetattr(P, 'x', 1)"),
+    "a patch by another name": ({"a.py": "class P:\n    pass\n"},
+                                "import a as other\nfrom a import P\nother.P.x = 1\n"
+                                "class C(P):\n    pass\n", "x = 1", "x = 2"),
+    "functions that call each other": ({}, "def g(n):\n    return h(n) or 1\ndef h(n):\n"
+                                       "    return g(n) or 2\nclass C:\n    x = g(1), h(1)\n",
+                                       "h(n) or 1\ndef h(n):\n    return g(n) or 2",
+                                       "h(n) or 2\ndef h(n):\n    return g(n) or 1"),
+    "a comprehension over its name": ({}, "xs = [1]\nclass C:\n    def f(self):\n"
+                                      "        return [xs for xs in xs]\n", "[1]", "[2]"),
+    "a generic function": ({}, "from functools import singledispatch\n@singledispatch\n"
+                           "def g(x):\n    return 0\n@g.register\ndef _(x: int):\n    return 1\n"
+                           "class C:\n    x = g(1)\n", "return 1", "return 2"),
+    "a function by its name": ({}, "def g():\n    return 1\nclass C:\n    def f(self):\n"
+                               "        return globals()['g']()\n", "return 1", "return 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("beside", "source", "old", "new"), REWIRED.values(), ids=REWIRED)
+def test_what_a_name_stands_for_and_when_is_part_of_the_code(tmp_path, beside, source, old, new):
+    for name, text in {**beside, "m.py": source}.items():
+        (tmp_path / name).write_text(text)
+    before = called(tmp_path, "C", "m").hash
+    edit(tmp_path, "m.py", old, new)
+    assert called(tmp_path, "C", "m").hash != before
+
+
+def test_constants_that_change_places_are_a_change_and_are_named(tmp_path):
+    for name, value in (("a", "1e-5"), ("b", "1e-8")):
+        (tmp_path / f"{name}.py").write_text(f"EPS = {value}\n\ndef {name}():\n    return EPS\n")
+    (tmp_path / "m.py").write_text("from a import a\nfrom b import b\nclass C:\n    x = a(), b()\n")
+    before = called(tmp_path, "C", "m")
+    edit(tmp_path, "a.py", "1e-5", "1e-8")
+    edit(tmp_path, "b.py", "1e-8", "1e-5")
+    after = called(tmp_path, "C", "m")
+    assert after.hash != before.hash
+    assert differences(before.listing(), after.listing()) == [("a.py", "EPS"), ("b.py", "EPS")]
+
+
+def test_the_statements_of_a_package_belong_to_its_modules(place):
+    before = called(place).hash
+    (place / "paper/__init__.py").write_text("import math\nmath.tau = 6\n")
+    assert called(place).hash != before
+
+
+def test_a_whole_module_comes_with_those_that_it_imports(place):
+    edit(place, "paper/base.py", "from abc import ABC", "from abc import ABC\nimport lib.parts")
+    (place / "lib/parts.py").write_text(
+        "import lib.deep.inner as i, os\nTABLE = {}\nTABLE['a'] = 1"
+    )
+    tree = SourceTree(place, [SourceFolder(place)])
+    found = tree.called(tree.whole("paper.base", lambda name: not name.startswith("lib.deep")))
+    assert {path: list(names) for path, names in found.listing().items()} == {
+        "lib/constants.py": ["other", "scale"],
+        "lib/blocks.py": ["fast", "full", "half", "inner"],
+        "lib/parts.py": ["TABLE"],
+        "lib/stars.py": ["starred"],
+        "paper/base.py": ["Base", "beside", "register"],
+    }
 
 
 def test_star_imports_and_modules_as_values_are_followed(place):

@@ -99,7 +99,13 @@ def test_every_run_passes_through_training_evaluation_and_the_frozen_model():
         "core/train/evaluate.py": {"predict"},
         "core/clip/frozen.py": {"FrozenCLIP"},
         "core/data/transforms.py": {"EvalTransform", "TrainTransform"},
+        "core/data/dataset.py": {"Dataset"},
         "core/data/fewshot.py": {"few_shot"},
+        "core/data/shots.py": {"with_shots"},
+        "core/data/validation_only.py": {"validation_only"},
+        "core/train/resume.py": {"TrainingCheckpoints"},
+        "experiments/run/few_shot_draw.py": {"drawn"},
+        "experiments/run/runtime.py": {"Runtime", "STORED_AS"},
         "experiments/run/run.py": {"assemble", "score_images", "train"},
         "experiments/run/protocols.py": {"PROTOCOLS"},
         "core/train/batches.py": {"FeatureSource", "PixelSource"},
@@ -185,6 +191,45 @@ def test_a_plug_in_may_name_the_project_by_its_long_name(tmp_path, monkeypatch):
     assert str((tmp_path / "beside.py").resolve()) in found
 
 
+PAPER = {
+    "part.py": "import registry, patches\nclass Part:\n    def f(self, x):\n"
+    "        return registry.TABLE['one'](x)\n",
+    "registry.py": "TABLE = {}\ndef add(f):\n    TABLE['one'] = f\n    return f\nimport entries\n",
+    "entries.py": "from registry import add\nfrom refinelab.methods import base\n@add\n"
+    "def one(x):\n    return x\nclass Kind:\n    value = 1\n",
+    "patches.py": "import entries\nentries.Kind.value = 2\n",
+    "unread.py": "K = 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "changes"),
+    [
+        ("entries.py", "return x", "return -x", True),
+        ("entries.py", "value = 1", "value = 3", True),
+        ("patches.py", "value = 2", "value = 3", True),
+        ("part.py", "class Part", "def beside():\n    pass\nclass Part", True),
+        ("registry.py", "def add(f):", "def add(f):  # keeps it", False),
+        ("unread.py", "K = 1", "K = 2", False),
+    ],
+)
+def test_a_plug_in_counts_with_all_that_it_imports_of_its_own(
+    tmp_path, monkeypatch, name, old, new, changes
+):
+    loaded(monkeypatch, "part", tmp_path / "part.py")
+    hashes = []
+    for edit in (("", ""), (old, new)):
+        for path, text in PAPER.items():
+            edited = text.replace(*edit) if path == name and edit[0] else text
+            (tmp_path / path).write_text(edited)
+        tree = source_tree()
+        add_plugin(tree, "part", {})
+        found = called_by(tree, ["part:Part"])
+        assert not [path for path in found.listing() if path.startswith("methods/")]
+        hashes.append(found.hash)
+    assert (hashes[0] != hashes[1]) == changes
+
+
 def test_a_stored_record_of_this_code_is_not_stale(tmp_path):
     code = code_of(config_from_text(COOP))
     record = fake_record({"identity": "0" * 12, "variant": "v", "factors": {}})
@@ -192,6 +237,15 @@ def test_a_stored_record_of_this_code_is_not_stale(tmp_path):
     write_code(tmp_path, code)
     assert read_code(tmp_path) == code
     assert CodeCheck().changes(read_record(tmp_path), tmp_path) == ""
+
+
+@pytest.mark.parametrize("key", [EVERY_RUN, "methods.coop:CoOp"])
+def test_a_record_of_other_code_is_stale_also_where_every_run_passes(tmp_path, key):
+    code = code_of(config_from_text(COOP))
+    record = fake_record({"identity": "0" * 12, "variant": "v", "factors": {}})
+    changed = {**code.classes, key: "0" * 16}
+    change = CodeCheck().changes(replace(record, code=changed), tmp_path)
+    assert change == f"the code of {key.rpartition(':')[2]}"
 
 
 def test_features_of_other_code_are_not_used(tmp_path):

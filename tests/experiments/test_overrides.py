@@ -75,6 +75,19 @@ def test_a_rule_may_name_known_data_sets_that_the_grid_has_not():
     assert len(made.cells) == 12
 
 
+def test_a_binding_acts_in_a_variant_that_uses_it_on_some_data():
+    text = NAMED.replace("'TextRefiner': {}", "'TextRefiner': {'EmaCache.momentum': 0.5}")
+    rule = overrides("{'datasets': ('shapes',), 'set': {'TextRefiner.cache': @NoCache}}")
+    made = planned(text + "EmaCache.num_slots = 7\n" + rule)
+    texts = {(c.variant, c.dataset): c.config_text for c in made.cells}
+    for setting in ("EmaCache.num_slots = 7", "EmaCache.momentum = 0.5"):
+        assert setting in texts["TextRefiner", "beasts"]
+        assert setting not in texts["TextRefiner", "shapes"]
+    everywhere = rule.replace("('shapes',)", "('shapes', 'beasts')")
+    with pytest.raises(ValueError, match=r"EmaCache is not plugged in .* in variant 'TextRefiner'"):
+        planned(NAMED + "EmaCache.num_slots = 7\n" + everywhere)
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

@@ -29,7 +29,7 @@ PLAN = fake_plan(["ok Alpha", "ok Beta"], datasets=["alpha"], seeds=[1, 2])
 
 @pytest.fixture
 def paper(tmp_path):
-    """The file of the classes, whose study is ``tmp_path / "s"``."""
+    """The file of Alpha, whose study is ``tmp_path / "s"``."""
     return write_paper(tmp_path)
 
 
@@ -68,7 +68,11 @@ EDITS = {
                              ["ok Beta"]),
     "what both call": (("def shared(x):\n    return x", "def shared(x):\n    return 2 * x"),
                        ["ok Alpha", "ok Beta"]),
-    "what none calls": (("def shared", "def third():\n    return 3\n\n\ndef shared"), []),
+    "beside what one class calls": (("def beta_only", "def third():\n    pass\n\n\ndef beta_only"),
+                                    ["ok Beta"]),
+    "beside what both call": (("def shared", "def third():\n    pass\n\n\ndef shared"),
+                              ["ok Alpha", "ok Beta"]),
+    "what none imports": (("def other(x):\n    return x", "def other(x):\n    return 2"), []),
 }  # fmt: skip
 
 
@@ -98,8 +102,9 @@ def test_what_changed_is_named_once_with_file_and_definition(paper):
     edit(paper, "def shared(x):\n    return x", "def shared(x):\n    return 2 * x")
     status, printed = study_status(study_of(paper)), run(paper)[1]
     (found,) = status["changes"]
-    assert found["runs"] == 4 and found["change"] == f"{paper}: shared"
-    assert printed.count(f"{paper}: shared") == 1
+    shared = paper.with_name("paper_shared.py")
+    assert found["runs"] == 4 and found["change"] == f"{shared}: shared"
+    assert printed.count(f"{shared}: shared") == 1
     assert "4 runs will be made again, and the old records kept as record.json.stale" in printed
     row = status["rows"][0]
     assert (row["finished"], row["stale"], row["missing"]) == (0, 2, 0)

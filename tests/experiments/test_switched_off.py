@@ -79,10 +79,76 @@ def test_a_contradiction_in_a_preset_is_still_refused(tmp_path):
         read_run_config(config_path("mosaic"), ["experiment.template='one {}'"])
 
 
+LAND = "experiment.dataset=mosaic/land"
+NO_VIEWS = "experiment.num_views=0"
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "dropped", "why"),
+    [
+        ("coprompt", NO_VIEWS, {"experiment", "RandAugment"}, "nothing is augmented with"),
+        ("dept", "CoOp.ctx_init='a b c'", {"CoOp"}, "starts from the 3 words"),
+    ],
+)
+def test_what_a_preset_binds_is_dropped_where_a_setting_leaves_it_no_effect(
+    preset, override, dropped, why
+):
+    config, notes = read_run_config(config_path(preset), [override, LAND])
+    lost = read_config_file(config_path(preset)).bindings.keys() - config.bindings.keys()
+    assert {key.partition(".")[0] for key in lost} == dropped and why in notes[0]
+    assert len(notes) == len(dropped) and all(any(f"{key} (" in n for n in notes) for key in lost)
+
+
+def test_a_typed_binding_that_a_setting_leaves_without_effect_is_refused(tmp_path):
+    text = "include 'coprompt.gin'\nexperiment.augmentation = @ColorJitter\n"
+    with pytest.raises(ValueError, match=r"mine\.gin:2: experiment\.augmentation: nothing is augm"):
+        read_run_config(written(tmp_path, "mine.gin", text), [NO_VIEWS, LAND])
+    with pytest.raises(
+        ValueError, match=r"--set: RandAugment\.num_ops: RandAugment is not plugged"
+    ):
+        read_run_config(config_path("coprompt"), [NO_VIEWS, LAND, "RandAugment.num_ops=1"])
+
+
+def test_a_refused_run_tells_why_and_nothing_of_what_is_dropped(capsys, small_mosaic):
+    runtime = Runtime(cache_dir=small_mosaic, data_root=None)
+    with pytest.raises(ValueError, match=r"^CoPrompt compares 2 augmented views .* = 0; set it to"):
+        data_lines("coprompt", [NO_VIEWS, LAND], runtime, as_json=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_grid_and_a_search_drop_it_as_well(tmp_path):
+    more = f"{NO_VIEWS}\n"
+    grid = GRID.format(more=more).replace("text_refiner", "dept")
+    made = plan(
+        read_config_file(written(tmp_path, "g.gin", grid + "CoOp.ctx_init='a b'\n")),
+        fake_fingerprints,
+    )
+    assert ["CoOp.num_ctx (" in note for note in made.notes] == [True]
+    assert "num_ctx" not in made.cells[0].config_text
+    text = SEARCH.format(space=RATE, more="CoOp.ctx_init='a b'").replace("text_refiner", "dept")
+    setup = search_of(read_config_file(written(tmp_path, "s.gin", text)))
+    assert ["CoOp.num_ctx (" in note for note in setup.notes] == [True]
+
+
+def test_a_level_without_views_needs_no_augmentation(tmp_path):
+    text = (
+        GRID.format(more="")
+        .replace("text_refiner.gin", "maple.gin")
+        .replace("{'SGD.lr': 0.1}", "{'experiment.num_views': 1}")
+    )
+    more = "experiment.augmentation = @RandAugment\nRandAugment.num_ops = 1\n"
+    made = plan(
+        read_config_file(written(tmp_path, "v.gin", text + NO_VIEWS + "\n" + more)),
+        fake_fingerprints,
+    )
+    without, views = (cell.config_text for cell in made.cells)
+    assert "RandAugment" not in without and "RandAugment.num_ops = 1" in views
+
+
 def test_train_says_it_once(capsys, tmp_path, small_mosaic):
     data_lines(
         "text_refiner",
-        [NO_CACHE, "experiment.dataset=mosaic/land"],
+        [NO_CACHE, LAND],
         Runtime(cache_dir=small_mosaic, data_root=None),
         as_json=True,
     )

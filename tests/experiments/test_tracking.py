@@ -244,7 +244,7 @@ def test_a_changed_log_leaves_out_one_run_and_is_named(runs_dir):
 
 
 def test_a_run_outside_the_folder_of_runs_is_mirrored_beside_its_twin(runs_dir, tmp_path):
-    study_dir = runs_dir / "train"
+    study_dir = runs_dir / "twins"
     trained(study_dir / ("e" * 12))
     (tmp_path / "mine").mkdir()
     outside = trained(tmp_path / "mine" / ("e" * 12))
@@ -649,6 +649,36 @@ def test_an_unknown_mirror_is_refused_before_anything_runs(words, tmp_path, caps
     code, _, err = command(capsys, *words)
     assert code == 2 and "--track must be one of mlflow, wandb, both, none, got" in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("track", ["mlflow", "wandb"])
+@pytest.mark.parametrize("home", ["train", "mine"])
+def test_sync_of_one_run_folder_writes_one_run(home, track, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    names = ("a" * 12, "b" * 12, "c" * 12)
+    for name in names:
+        (tmp_path / "runs" / home).mkdir(parents=True, exist_ok=True)
+        trained(tmp_path / "runs" / home / name)
+    for written, present in ((1, 0), (0, 1)):
+        words = ("sync", f"runs/{home}/{names[1]}", "--runs", "runs", "--track", track)
+        code, out, err = command(capsys, *words)
+        assert (code, err) == (0, "")
+        assert out.startswith(f"{written} runs written, {present} already in ")
+    code, out, err = command(capsys, "sync", f"runs/{home}", "--track", track)
+    left = 2 if home == "train" else 3  # one from elsewhere is noted among the runs of train
+    assert (code, err) == (0, "") and out.startswith(f"{left} runs written, {3 - left} already")
+
+
+def test_sync_of_a_run_of_a_study_writes_it_among_those_of_the_study(runs_dir, tmp_path, capsys):
+    study_dir = runs_dir / "several"
+    plan = fake_plan(["ok a", "ok b"], seeds=[1], datasets=["alpha"])
+    run_study(plan, study_dir, InlineExecutor(FAKE), runtime=RUNTIME)
+    identity = plan.runs[0].identity
+    code, out, err = command(capsys, "sync", study_dir / identity)
+    assert (code, err) == (0, "") and out.startswith("1 runs written, 0 already in MLflow, 0 not")
+    assert list(stored(runs_dir, "several")) == [identity]
 
 
 def test_sync_with_none_is_refused(tmp_path, capsys):

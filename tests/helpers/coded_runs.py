@@ -1,4 +1,4 @@
-"""Fake runs that record the code of a class in a folder ``paper`` beside the study folder.
+"""Fake runs that record the code of a plug-in: a class in ``paper`` beside the study folder.
 
 The second word of a variant's name is the class: "ok Alpha", "fail Beta".
 """
@@ -7,18 +7,24 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from core.source.tree import SourceFolder, SourceTree
 from core.store.code import RunCode, write_code
 from core.store.names import OUTPUT_NAME, RECORD_NAME, WEIGHTS_NAME
 from core.store.record import from_json
+from experiments.run.code import add_plugin, called_by, source_tree
 from tests.helpers.fake_runs import as_plain, fake_run
 
 ENTRY = "tests.helpers.coded_runs:coded_run"
-MODULE = "paper_methods"
-SOURCE = """
+FILES = {
+    "paper_alpha": """
+from paper_shared import shared
+
+
 class Alpha:
     def forward(self, x):
         return shared(x) + 1
+""",
+    "paper_beta": """
+from paper_shared import shared
 
 
 class Beta:
@@ -27,38 +33,44 @@ class Beta:
         return shared(x) + beta_only(x)
 
 
-def shared(x):
-    return x
-
-
 def beta_only(x):
     return x
-"""
+""",
+    "paper_shared": """
+def shared(x):
+    return x
+""",
+    "paper_other": """
+def other(x):
+    return x
+""",
+}
 
 
 def write_paper(home):
-    """The module of the classes; returns its path."""
+    """The modules of the classes, one each; returns the path of the first."""
     (home / "paper").mkdir()
-    path = home / "paper" / f"{MODULE}.py"
-    path.write_text(SOURCE)
-    return path
+    for name, source in FILES.items():
+        (home / "paper" / f"{name}.py").write_text(source)
+    return home / "paper" / "paper_alpha.py"
 
 
 def edit(path, old, new):
-    text = path.read_text()
+    """Edit the one file beside a path that has a text."""
+    (found,) = (file for file in path.parent.glob("*.py") if old in file.read_text())
+    text = found.read_text()
     assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
+    found.write_text(text.replace(old, new))
 
 
 def paper_code(folder, name):
     """The code of a class as a run records it."""
-    tree = SourceTree(folder, [SourceFolder(folder)])
-    found = tree.called(tree.find(MODULE, name))
-    files = {str(folder / path): names for path, names in found.listing().items()}
-    key = f"{MODULE}:{name}"
-    return RunCode(
-        classes={key: found.hash}, files=files, plugins={MODULE: str(folder / f"{MODULE}.py")}
-    )
+    module = f"paper_{name.lower()}"
+    key, plugins = f"{module}:{name}", {module: str(folder / f"{module}.py")}
+    tree = source_tree()
+    add_plugin(tree, module, plugins)
+    found = called_by(tree, [key])
+    return RunCode(classes={key: found.hash}, files=found.listing(), plugins=plugins)
 
 
 def coded_run(payload, on_progress):
@@ -69,7 +81,7 @@ def coded_run(payload, on_progress):
     if (study_dir / payload["identity"] / RECORD_NAME).exists():
         (run_dir / "older").touch()
     if (wish := study_dir / "edit").exists():  # another edit while the study runs, once
-        edit(study_dir.parent / "paper" / f"{MODULE}.py", text := wish.read_text(), f"{text} + 9")
+        edit(study_dir.parent / "paper" / "paper_alpha.py", text := wish.read_text(), f"{text} + 9")
         wish.unlink()
     code = paper_code(study_dir.parent / "paper", payload["variant"].split()[1])
     write_code(run_dir, code)

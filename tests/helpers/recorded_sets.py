@@ -19,12 +19,17 @@ from tests.helpers.tiny_clip import tokenizer
 
 Named = dict[str, Tensor]
 Change = Callable[[int, Tensor], Tensor]
-LR, STEPS, BATCH, EVAL, LENGTH = 0.01, 3, 4, 3, 77
+Activation = Callable[[Tensor], Tensor]
+BATCH, EVAL, LENGTH = 4, 3, 77
 SIZES: dict[str, Any] = {
     "image_size": 16, "patch": 8, "patches": 4, "text_width": 32, "text_heads": 2,
     "text_layers": 3, "vision_width": 48, "vision_heads": 3, "vision_layers": 4,
     "embed_dim": 24, "context_length": LENGTH, "layernorm_eps": 1e-5, "mlp_ratio": 4,
 }  # fmt: skip
+ACTIVATIONS: Mapping[str, Activation] = {
+    "x*sigmoid(1.702x)": lambda z: z * (1.702 * z).sigmoid(),
+    "gelu": lambda z: z * (1 + (z / 2**0.5).erf()) / 2,
+}
 NAMES = ("cat", "golden_retriever", "hot air balloon", "sea_anemone")
 
 
@@ -35,17 +40,25 @@ def unit(x: Tensor) -> Tensor:
 class Recorder:
     """A random CLIP, inputs, and the steps of a training on them, kept by their recorded names."""
 
-    def __init__(self, seed: int = 0, names: tuple[str, ...] = NAMES, **sizes: int) -> None:
+    def __init__(
+        self, seed: int = 0, names: tuple[str, ...] = NAMES, *, lr: float = 0.01,
+        num_steps: int = 3, momentum: float = 0.0, weight_decay: float = 0.0,
+        activation: str = "x*sigmoid(1.702x)", **sizes: float,
+    ) -> None:  # fmt: skip
         self.sizes = {**SIZES, **sizes}
         self.names = names
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.num_steps, self.activation = num_steps, activation
         self.random = torch.Generator().manual_seed(seed)
         self.tensors: Named = {}
         self.rows: dict[int, int] = {}
         self._clip()
         side = self.sizes["image_size"]
-        self.tensors["in.images"] = self._draw(STEPS, BATCH, 3, side, side)
+        self.tensors["in.images"] = self._draw(num_steps, BATCH, 3, side, side)
         self.tensors["in.eval_images"] = self._draw(EVAL, 3, side, side)
-        self.tensors["in.labels"] = torch.randint(len(names), (STEPS, BATCH), generator=self.random)
+        self.tensors["in.labels"] = torch.randint(
+            len(names), (num_steps, BATCH), generator=self.random
+        )
 
     def _draw(self, *shape: int, std: float = 1.0) -> Tensor:
         return torch.randn(*shape, generator=self.random) * std
@@ -110,7 +123,7 @@ class Recorder:
             attended = (scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)
             x = x + self._linear(attended, f"{at}.attn.out")
             z = self._linear(self._layer_norm(x, f"{at}.ln2"), f"{at}.mlp.fc1")
-            x = x + self._linear(z * (1.702 * z).sigmoid(), f"{at}.mlp.fc2")
+            x = x + self._linear(ACTIVATIONS[self.activation](z), f"{at}.mlp.fc2")
         return x
 
     def text(self, prompts_CLW: Tensor, eot_C: Tensor, change: Change = lambda i, x: x) -> Tensor:
@@ -163,6 +176,15 @@ class Recorder:
         self.tensors |= {f"param.{name}": value.clone() for name, value in values.items()}
         return {k: v.double().clone().requires_grad_(True) for k, v in values.items()}
 
+    def _optimizer(self) -> str:
+        momentum = f"momentum {self.momentum}" if self.momentum else "no momentum"
+        decay = f"weight decay {self.weight_decay}" if self.weight_decay else "no weight decay"
+        order = ",".join(str(index) for index in range(self.num_steps))
+        return (
+            f"SGD, lr {self.lr}, {momentum}, {decay}, one step per training batch, batches {order} "
+            "in order"
+        )
+
     def save(self, folder: Path, case: str, **constants: Any) -> Path:
         """The set as ``other_CASE.json`` with its tensors; returns the path of the JSON."""
         self.tensors["in.token_row_ids"] = torch.tensor(list(self.rows))
@@ -171,7 +193,8 @@ class Recorder:
             k: {"shape": list(v.shape), "dtype": str(v.dtype).removeprefix("torch.")}
             for k, v in stored.items()
         }
-        about = {"classes": list(self.names), "batch": BATCH, "steps": STEPS, **self.sizes}
+        about = {"classes": list(self.names), "batch": BATCH, "steps": self.num_steps}
+        about |= {"optimiser": self._optimizer(), "activation": self.activation, **self.sizes}
         path = folder / f"other_{case}.json"
         path.write_text(json.dumps({"constants": {**about, **constants}, "tensors": listed}))
         save_file(stored, path.with_suffix(".safetensors"))
@@ -184,8 +207,9 @@ def steps(
     forward: Callable[[Tensor], Tensor],
     loss: Callable[[Tensor, Tensor], Mapping[str, Tensor]],
 ) -> None:
-    """Three steps of plain SGD; ``forward`` gives logits, ``loss`` the terms with their "total"."""
-    for number in range(1, STEPS + 1):
+    """The steps of SGD; ``forward`` gives logits, ``loss`` the terms with their "total"."""
+    moving = {name: torch.zeros_like(value) for name, value in named.items()}
+    for number in range(1, recorder.num_steps + 1):
         logits = forward(recorder["in.images"][number - 1])
         terms = loss(logits, recorder["in.labels"][number - 1])
         gradients = torch.autograd.grad(terms["total"], list(named.values()))
@@ -195,10 +219,13 @@ def steps(
             found = zip(named, gradients, strict=True)
             recorder.tensors |= {f"grad1.{name}": value for name, value in found}
         with torch.no_grad():
-            for value, gradient in zip(named.values(), gradients, strict=True):
-                value -= LR * gradient
-    recorder.tensors |= {f"after3.{name}": value for name, value in named.items()}
-    recorder.tensors["eval_after3.logits"] = forward(recorder["in.eval_images"])
+            for (name, value), gradient in zip(named.items(), gradients, strict=True):
+                pull = gradient + recorder.weight_decay * value
+                moving[name] = recorder.momentum * moving[name] + pull
+                value -= recorder.lr * moving[name]
+    after = f"after{recorder.num_steps}"
+    recorder.tensors |= {f"{after}.{name}": value for name, value in named.items()}
+    recorder.tensors[f"eval_{after}.logits"] = forward(recorder["in.eval_images"])
 
 
 def with_context(prompts_CLW: Tensor, ctx: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from core.clip.prompts import ContextPrompts
 from core.seeding import Seeds
 from tests.helpers.tiny_clip import (
     CLASSES,
+    PARTS_OFF,
     batch,
     make_method,
     make_model,
@@ -118,11 +121,54 @@ def test_dropout_acts_in_training_alone_and_depends_on_seed_and_step():
     assert torch.equal(without.train()(data).image, evaluated)
 
 
+def test_masks_do_not_depend_on_which_fields_and_rows_are_read():
+    method = filled(make_method("ClipLoRA", tiny_clip().double()).double()).train()
+    data = batch(dtype=torch.float64)
+    fields = [set(), {"local"}, {"attention"}, {"local", "attention"}]
+    read = [
+        method.image_features(replace(data, need=frozenset({"pooled", *more}))) for more in fields
+    ]
+    for one in read[1:]:
+        torch.testing.assert_close(one.pooled, read[0].pooled, atol=1e-12, rtol=0)
+    torch.testing.assert_close(read[3].attention, read[2].attention, atol=1e-12, rtol=0)
+    torch.testing.assert_close(read[3].local, read[1].local, atol=1e-12, rtol=0)
+    assert (read[0].pooled - method.eval().image_features(data).pooled).abs().max() > 1e-3
+
+
+def test_every_block_matrix_and_tower_has_masks_of_its_own():
+    x = torch.ones(2, 5, 64)
+    seeds = Seeds(0).at("dropout")
+    plain = [
+        Dropped(lambda kept, matrix, row: kept, 0.5, seeds.at(tower, step, block))(x, matrix)
+        for tower, step, block, matrix in (
+            ("image", 0, 0, "q"), ("text", 0, 0, "q"), ("image", 1, 0, "q"), ("image", 0, 1, "q"),
+            ("image", 0, 0, "v"),
+        )
+    ]  # fmt: skip
+    assert all(not torch.equal(a, b) for a, b in combinations(plain, 2))
+
+
+def test_a_refiner_part_that_nothing_reads_changes_no_step():
+    def learned(cache):
+        method = make_method("ClipLoRA", tiny_clip().double()).double()
+        off = {**PARTS_OFF, "cache": cache}
+        model = make_model(method, dtype=torch.float64, **off)
+        need = frozenset({"pooled"}) | model.refiner.needs()
+        data = [replace(batch(seed=s, dtype=torch.float64), need=need) for s in (3, 4)]
+        training(model, epochs=2, lr=0.5, data=data)
+        return method.low_rank.state_dict(), need
+
+    (plain, few), (beside, more) = learned("NoCache"), learned("EmaCache")
+    assert few < more
+    for name, value in plain.items():
+        torch.testing.assert_close(beside[name], value, atol=1e-12, rtol=0)
+
+
 def test_the_mean_over_masks_is_the_update_without_dropout():
     update = LowRank(8, ("q",), 2, 1.0, Seeds(0)).double()
     with torch.no_grad():
         update.up.normal_(generator=torch.Generator().manual_seed(3))
-    dropped = Dropped(update, 0.25, torch.Generator().manual_seed(0))
+    dropped = Dropped(update, 0.25, Seeds(0))
     x = torch.randn(1, 8, dtype=torch.float64).expand(200_000, -1)
     torch.testing.assert_close(dropped(x, "q").mean(dim=0), update(x[0], "q"), atol=0.02, rtol=0.02)
 

@@ -19,6 +19,8 @@ from tests.helpers.tiny_clip import (
 )
 
 CLOSED = [e.name for e in registered_classes("method") if issubclass(e.cls, ClosedSetMethod)]
+SPECIFIC = [e.name for e in registered_classes("method") if "class_specific" in e.parameters]
+CASES = [*((name, {}) for name in CLOSED), *((name, {"class_specific": True}) for name in SPECIFIC)]
 
 TWICE = ClassNames(names=("missile", "tram", "missile", "oak"))
 
@@ -71,12 +73,15 @@ def test_these_are_the_closed_sets():
     assert set(CLOSED) >= {
         "LinearProbe", "NearestClassMean", "TaskRes", "TipAdapter", "TipAdapterF",
     }  # fmt: skip
+    assert set(SPECIFIC) >= {"CoOp", "KgCoOp", "ProGrad"}
 
 
-@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize(("name", "settings"), CASES)
 @pytest.mark.parametrize("order", [(3, 1), (4, 3, 2, 1, 0), (2,)])
-def test_some_of_the_classes_in_any_order_have_the_logits_that_they_have_among_all(name, order):
-    model = make_model(make_method(name, shared_tiny_clip()))
+def test_some_of_the_classes_in_any_order_have_the_logits_that_they_have_among_all(
+    name, settings, order
+):
+    model = make_model(make_method(name, shared_tiny_clip(), **settings))
     training(model)
     whole = logits(model, batch())
     some = replace(CLASSES, names=tuple(CLASSES.names[i] for i in order))

@@ -51,6 +51,11 @@ def record(folder, *, num_ctx=4, words=False, specific=False, template, weight=8
         {"num_ctx": 1, "template": "itap of a {}", "text_width": 48, "text_heads": 3, "seed": 5},
         {"num_ctx": 5, "template": "one {}.", "text_layers": 2, "vision_layers": 2, "patch": 4,
          "patches": 16},
+        {"num_ctx": 3, "template": "{} texture.", "lr": 0.05, "num_steps": 2},
+        {"num_ctx": 3, "template": "{} texture.", "lr": 0.02, "num_steps": 4, "momentum": 0.9,
+         "weight_decay": 0.1},
+        {"num_ctx": 3, "template": "{} texture.", "layernorm_eps": 0.01, "activation": "gelu"},
+        {"num_ctx": 3, "template": "{} texture.", "text_heads": 4, "vision_heads": 6},
     ],
 )  # fmt: skip
 def test_matches_a_recorded_run_of_other_settings(tmp_path, settings):

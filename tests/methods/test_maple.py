@@ -70,6 +70,10 @@ def record(
         {"depth": 3, "maps": "shared"},
         {"depth": 2, "bias": False, "text_width": 48, "text_heads": 3, "vision_width": 32,
          "vision_heads": 2},
+        {"lr": 0.05, "num_steps": 2},
+        {"lr": 0.02, "num_steps": 4, "momentum": 0.9, "weight_decay": 0.1},
+        {"layernorm_eps": 0.01, "activation": "gelu"},
+        {"text_heads": 4, "vision_heads": 6},
     ],
 )  # fmt: skip
 def test_matches_a_recorded_run_of_other_settings(tmp_path, settings):

@@ -10,7 +10,7 @@ from core.types import ClassNames
 from experiments.verify.verify import verify_set
 from methods.prograd import ProGrad, project
 from tests.helpers.preset_runs import few_test_images
-from tests.helpers.recorded_sets import LR, STEPS, Recorder, unit, with_context
+from tests.helpers.recorded_sets import Recorder, unit, with_context
 from tests.helpers.tiny_clip import CLASSES, make_method, shared_tiny_clip
 from tests.helpers.two_step_runs import check_recorded, run_text, two_steps
 
@@ -34,8 +34,8 @@ def record(
     it.parameters({"ctx": 0.3 * start})
     del it.tensors["in.labels"]
     zero_shot = it.scale * unit(it.image(it["in.images"].flatten(0, 1))) @ fixed.t()
-    it.tensors["in.labels.agree"] = zero_shot.argmax(-1).reshape(STEPS, -1)
-    it.tensors["in.labels.conflict"] = zero_shot.argmin(-1).reshape(STEPS, -1)
+    it.tensors["in.labels.agree"] = zero_shot.argmax(-1).reshape(it.num_steps, -1)
+    it.tensors["in.labels.conflict"] = zero_shot.argmin(-1).reshape(it.num_steps, -1)
     it.tensors["out1.image_feature"] = it.image(it["in.images"][0])
     it.tensors["out1.text_fixed"] = fixed
     start = it["param.ctx"]
@@ -44,7 +44,7 @@ def record(
     for case in ("agree", "conflict"):
         ctx = it["param.ctx"].clone().requires_grad_(True)
         kept = {}
-        for n in range(1, STEPS + 1):
+        for n in range(1, it.num_steps + 1):
             image = unit(it.image(it["in.images"][n - 1]))
             logits = it.scale * image @ unit(it.text(with_context(rows, ctx), eot)).t()
             zs = it.scale * image @ fixed.t()
@@ -61,10 +61,11 @@ def record(
             kept |= {f"loss{n}.ce": ce, f"loss{n}.kl": kl, f"out{n}.gradient_cosine": cosine}
             kept |= {f"grad{n}.ce.ctx": a, f"grad{n}.kl.ctx": b, f"grad{n}.ctx": g}
             with torch.no_grad():
-                ctx -= LR * g
+                ctx -= it.lr * g
         texts = unit(it.text(with_context(rows, ctx), eot))
-        kept["after3.ctx"] = ctx
-        kept["eval_after3.logits"] = it.scale * unit(it.image(it["in.eval_images"])) @ texts.t()
+        kept[f"after{it.num_steps}.ctx"] = ctx
+        scores = it.scale * unit(it.image(it["in.eval_images"])) @ texts.t()
+        kept[f"eval_after{it.num_steps}.logits"] = scores
         it.tensors |= {f"{case}.{name}": value for name, value in kept.items()}
     assert signs == {False, True}
     return it.save(
@@ -85,6 +86,7 @@ def record(
         {"num_ctx": 16, "words": False, "template": "{} texture.", "seed": 3},
         {"num_ctx": 2, "words": False, "specific": True, "strength": 0.3, "seed": 1},
         {"text_width": 48, "text_heads": 3, "text_layers": 2, "embed_dim": 40},
+        {"lr": 0.05, "num_steps": 4, "layernorm_eps": 0.01, "seed": 1},
     ],
 )  # fmt: skip
 def test_matches_a_recorded_run_of_other_settings(tmp_path, settings):

@@ -80,6 +80,10 @@ def record(
         {"num_ctx": 6, "length": 2, "prompt": "a photo of a person doing {}."},
         {"words": True, "prompt": "a photo of a person doing {}."},
         {"text_width": 48, "text_heads": 3, "text_layers": 2, "embed_dim": 40, "seed": 5},
+        {"lr": 0.05, "num_steps": 2},
+        {"lr": 0.02, "num_steps": 4, "momentum": 0.9, "weight_decay": 0.1},
+        {"layernorm_eps": 0.01, "activation": "gelu"},
+        {"text_heads": 4, "vision_heads": 6},
     ],
 )
 def test_matches_a_recorded_run_of_other_settings(tmp_path, settings):

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from core.seeding import Seeds
+from core.train.model import RefinedMethod
 from core.types import Batch, ImageFeatures
+from refiners.dept import DePT
 from tests.helpers.tiny_clip import CLASSES, make_method, make_model, shared_tiny_clip, tiny_clip
 
 ALONE = {"positive": {"negative": False}, "negative": {"positive": False}}
@@ -120,6 +123,32 @@ def test_both_caches_add_up_and_off_is_zero_shot():
         torch.testing.assert_close(sum_of, one + other)
     off = stream(model_of(positive=False, negative=False), *batches)
     assert not torch.cat(off).any()
+
+
+def test_pseudo_labels_and_entropies_are_those_of_all_refined_logits():
+    method = model_of(**ALONE["positive"]).method
+    refiner = DePT(method.output(), Seeds(0), weight=0.5)
+    model = RefinedMethod(method, refiner).eval()
+    with torch.no_grad():
+        refiner.head.weight.zero_()
+        refiner.head.bias.copy_(torch.tensor([0.0, 0, 60, 0, 0]))
+    one = image(0.9)
+    assert int(method(one).logits().argmax()) == 0
+    refined = model(one).logits()
+    assert int(refined.argmax()) == 2
+    method.adapt(one, model)
+    cache = method.positive_cache
+    assert cache.entropy_CK.isfinite().nonzero().tolist() == [[2, 0]]
+    p = refined.softmax(dim=-1)
+    torch.testing.assert_close(cache.entropy_CK[2, 0], -(p * refined.log_softmax(-1)).sum())
+    second = image(0.8, 0.1)
+    method.reset_adaptation()
+    alone = model(second).logits()
+    method.adapt(one, model)
+    method.adapt(second, model)  # the cache itself has no say in what it takes
+    found = method.positive_cache.entropy_CK[2]
+    expected = -(alone.softmax(dim=-1) * alone.log_softmax(dim=-1)).sum()
+    assert any(torch.isclose(entropy, expected) for entropy in found)
 
 
 @pytest.mark.parametrize("what", ["entropy", "mask"])

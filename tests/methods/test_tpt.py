@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from core.seeding import Seeds
+from core.train.model import RefinedMethod
 from methods.base import unit
 from methods.tpt import confident_views, entropy_of_the_mean
+from refiners.dept import DePT
 from tests.helpers.tiny_clip import (
     PARTS_ON,
     make_method,
@@ -78,6 +81,25 @@ def test_refined_texts_are_tuned_through_the_refiner_which_stays_as_it_is():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     model.method.adapt(data, model.method)
     assert not torch.allclose(through, model.method(data).text)
+
+
+def test_views_are_scored_with_the_logits_that_a_refiner_adds():
+    data = with_views(2, 5, dtype=torch.float64)
+
+    def tuned(weight):
+        method = make_method("TPT", tiny_clip().double(), test_views=5, selection=0.5).double()
+        refiner = DePT(method.output(), Seeds(1), weight=weight)
+        model = RefinedMethod(method, refiner).double().eval()
+        with torch.no_grad():
+            refiner.head.weight.mul_(30)
+        scored = []
+        method.adapt(data, lambda one: scored.append(model(one)) or scored[-1])
+        return model(data).text, scored
+
+    (alone, few), (shared, scored) = tuned(0.0), tuned(0.9)
+    assert len(few) == 1 and len(scored) == 6  # the image and its views
+    assert not torch.equal(alone, shared)
+    assert all(one.extra_logits is not None for one in scored)
 
 
 def test_many_images_are_tuned_in_pieces(monkeypatch):

@@ -302,9 +302,25 @@ DEAD = [
     ("TipAdapter", CLOSED, "experiment.epochs = 7"),
     ("TipAdapter", CLOSED, "experiment.batch_size = 3"),
     ("TipAdapter", CLOSED, "experiment.optimizer = None"),
+    ("IVLP", "experiment.num_views = 1", "experiment.num_views = 3"),
+    ("CoOp", "experiment.num_views = 1\nexperiment.fresh_views = True",
+     "experiment.num_views = 3"),
+    ("TDA", "TDA.positive = False\nTDA.negative = False", "experiment.seed = 2"),
+    ("TDA", "TDA.positive = False\nTDA.negative = False", "experiment.method = @ZeroShot"),
+    ("TDA", "TDA.positive = False\nTDA.negative = False\nTDA.templates = ('one {}',)\n"
+     "ZeroShot.templates = ('one {}',)", "experiment.method = @ZeroShot"),
+    ("TPT", "TPT.test_views = 3\nexperiment.augmentation = @NoAugmentation",
+     "experiment.crop_scale = (0.5, 1.0)"),
+    ("TCP", "", "TCP.prompt_template = 'X X X X {}.'"),
+    ("TCP", "TCP.ctx_init = 'a photo'", "TCP.prompt_template = 'X X {}.'"),
     ("NearestClassMean", CLOSED, "experiment.batch_size = 3"),
     ("NearestClassMean", CLOSED, "experiment.selection = 'val'"),
 ]  # fmt: skip
+DEPT = "experiment.refiner = @DePT"
+DEAD_DEPT = [
+    ("CoOp", f"{DEPT}\nexperiment.schedule = @ConstantThenCosine", "DePT.lr_factor = 2.0"),
+    ("CoOp", f"{DEPT}\nDePT.weight = 0.0", "DePT.lr_factor = 2.0"),
+]
 DEAD_PARTS = [
     ("EmaCache.num_slots = 1", "EmaCache.read_temperature = 0.1"),
     ("EmaCache.momentum = 1.0", "EmaCache.write_reduce = 'mean'"),
@@ -319,12 +335,28 @@ DEAD_PARTS = [
     ("SemanticLoss.local_rows = ('cls',)", "SemanticLoss.pooling = 'max'"),
     ("SemanticLoss.weight = 0.0", "SemanticLoss.topk = 2"),
     ("L1Regularization.weight = 0.0", "TextRefiner.regularization = @NoLoss"),
+    *[
+        (
+            f"TextRefiner.aggregation = @NoAggregation\nTextRefiner.{slot} = @{loss}",
+            f"TextRefiner.{slot} = @NoLoss",
+        )
+        for slot, loss in (
+            ("regularization", "L1Regularization"),
+            ("regularization", "CosineRegularization"),
+            ("semantic", "L1CosineRegularization"),
+        )
+    ],
+    (
+        "TextRefiner.aggregation = @NoAggregation\n"
+        "TextRefiner.losses = {'further': @CosineRegularization}",
+        "TextRefiner.losses = {}",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
     ("method", "state", "line"),
-    [*DEAD, *[("CoOp", state, line) for state, line in DEAD_PARTS]],
+    [*DEAD, *DEAD_DEPT, *[("CoOp", state, line) for state, line in DEAD_PARTS]],
 )
 def test_a_setting_without_effect_leaves_the_identity(method, state, line, outcomes, small_mosaic):
     refiner = ON if (state, line) in DEAD_PARTS else NONE
@@ -333,7 +365,39 @@ def test_a_setting_without_effect_leaves_the_identity(method, state, line, outco
     first, second = (
         outcome(one.without(one.unused((ROOT,))), small_mosaic) for one in (config, changed)
     )
-    assert torch.allclose(first["logits"], second["logits"], atol=1e-5)
+    common = min(len(one["logits"]) for one in (first, second))  # of a stream there are all images
+    assert torch.allclose(first["logits"][:common], second["logits"][:common], atol=1e-5)
+    assert config.identity(ROOT) == changed.identity(ROOT)
+
+
+ALIVE = [
+    ("CoOp", f"TextRefiner.aggregation = @NoAggregation\nTextRefiner.regularization = @{loss}",
+     "TextRefiner.regularization = @NoLoss")
+    for loss in ("SpreadLoss", "SemanticLoss")
+] + [
+    ("CoOp", "LinearAggregation.alpha = 0.0\nTextRefiner.regularization = @SpreadLoss",
+     "SpreadLoss.weight = 3.0"),
+    ("CoOp", "TextRefiner.aggregation = @NoAggregation\n"
+     "TextRefiner.losses = {'further': @SpreadLoss}", "SpreadLoss.weight = 3.0"),
+]  # fmt: skip
+"""With all parts of a refiner on: settings that look as if they had no effect, but have one."""
+
+
+@pytest.mark.parametrize(("method", "state", "line"), ALIVE)
+def test_a_setting_that_only_looks_inert(method, state, line, outcomes, small_mosaic):
+    text = two_steps(method, "", ON)
+    config = first_of([text, "TextRefiner.semantic = @NoLoss", "experiment.epochs = 2", state])
+    changed = first_of([config.text(), line])
+    pair = (one.without(one.unused((ROOT,))) for one in (config, changed))
+    same, identical = compared(*pair, outcomes, small_mosaic)
+    assert not same and not identical
+
+
+def test_without_weight_of_the_method_both_fusions_predict_the_same(outcomes, small_mosaic):
+    config = first_of([two_steps("CoOp", "", DEPT), "DePT.weight = 1.0"])
+    changed = first_of([config.text(), "DePT.fusion = 'probabilities'"])
+    first, second = (outcome(one, small_mosaic)["logits"] for one in (config, changed))
+    assert torch.allclose(first.softmax(dim=-1), second.softmax(dim=-1), atol=1e-5)
     assert config.identity(ROOT) == changed.identity(ROOT)
 
 

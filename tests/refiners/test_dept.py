@@ -1,5 +1,7 @@
 """DePT: values computed by hand, and what it leaves of the method."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,9 +11,10 @@ from core.seeding import Seeds
 from core.train.fit import Budget, fit
 from core.train.losses import cross_entropy
 from core.train.model import RefinedMethod
-from core.train.optimizers import SGD, Constant
+from core.train.optimizers import SGD, Constant, ConstantThenCosine
 from core.types import ClassNames, Forward, MethodOutput
 from experiments.configs import config_path, read_config_file
+from methods.coop import CoOp
 from refiners.dept import DePT, rows_of
 from refiners.null_refiner import NullRefiner
 from tests.helpers.tiny_clip import (
@@ -32,9 +35,9 @@ SOURCE = MethodOutput(
 NAMES = ClassNames(names=("one", "two", "three"))
 
 
-def by_hand(**settings):
+def by_hand(source=SOURCE, **settings):
     """A DePT with known numbers: W, b, scales and shifts."""
-    refiner = DePT(SOURCE, Seeds(0), feature_scale=2.0, **settings)
+    refiner = DePT(source, Seeds(0), feature_scale=2.0, **settings)
     refiner.set_classes(NAMES)
     with torch.no_grad():
         refiner.head.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, -1.0]]))
@@ -167,7 +170,8 @@ def test_weight_zero_is_the_method_bit_for_bit_and_the_cell_without_a_refiner():
 
 @pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "IVLP", "PromptSRC", "PromptKD", "ZeroShot"])
 def test_it_learns_on_any_method_and_new_classes_are_the_methods(name):
-    model = model_of(name)
+    # the distillation of PromptKD has the weight 1000, in the classifier as well
+    model = model_of(name, **({"lr_factor": 1e-3} if name == "PromptKD" else {}))
     _, log = training(model, epochs=3)
     assert log[-1]["dept"] < log[0]["dept"]
     trained = logits(model, batch())
@@ -177,6 +181,58 @@ def test_it_learns_on_any_method_and_new_classes_are_the_methods(name):
     assert torch.equal(logits(model, batch()), alone)
     model.set_classes(CLASSES)
     assert torch.equal(logits(model, batch()), trained)
+
+
+def test_the_terms_that_are_shared_are_those_that_the_method_names():
+    source = replace(SOURCE, classification={"kd": 100.0})
+    refiner = by_hand(source, weight=0.7)
+    terms = {"kd": lambda out, targets, criterion: 100 * criterion(out.logits(), targets)}
+    out = refiner(output())
+    terms = {**refiner.method_terms({**terms, "ce": cross_entropy}), **refiner.loss_terms()}
+    found = {name: term(out, LABELS, F.cross_entropy) for name, term in terms.items()}
+    own, both = F.cross_entropy(OWN, LABELS), torch.cat([HEAD_TEXT, HEAD_IMAGE])
+    head = F.cross_entropy(both, torch.cat([LABELS, LABELS]))
+    expected = {"kd": 30 * own, "ce": own, "dept": 70 * head}
+    assert found.keys() == expected.keys()
+    torch.testing.assert_close(found, expected)
+
+
+def test_distillation_is_shared_with_its_weight():
+    model = model_of("PromptKD", weight=0.25).train()
+    data = batch()
+    targets = model.method.targets(data)
+    own = model.method.distillation(model.method(data), targets, model.method.criterion)
+    found = objective_of(model)(model(data), targets)
+    torch.testing.assert_close(found["kd"], 0.75 * own)
+    doubled = model_of("PromptKD", weight=0.25)
+    doubled.method.kd_weight *= 2
+    doubled = RefinedMethod(doubled.method, DePT(doubled.method.output(), Seeds(0), weight=0.25))
+    twice = objective_of(doubled.train())(doubled(data), targets)
+    torch.testing.assert_close(twice["dept"], 2 * found["dept"])
+
+
+class OwnCrossEntropy(CoOp):
+    """CoOp with a term of its own in place of the shared function."""
+
+    name = "ce"
+
+    def loss_terms(self):
+        return {self.name: lambda out, targets, _: F.cross_entropy(out.logits(), targets)}
+
+
+def test_a_cross_entropy_of_the_methods_own_is_shared_and_one_that_is_not_named_is_refused():
+    values = []
+    for cls in (OwnCrossEntropy, CoOp):
+        method = cls(shared_tiny_clip(), CLASSES, Seeds(0))
+        model = RefinedMethod(method, DePT(method.output(), Seeds(0)))
+        values.append(objective_of(model)(model(batch()), batch().labels))
+    torch.testing.assert_close(values[0], values[1])
+    method = OwnCrossEntropy(shared_tiny_clip(), CLASSES, Seeds(0))
+    method.name = "xent"
+    with pytest.raises(ValueError, match="names none") as caught:
+        DePT(method.output(), Seeds(0))
+    assert "\n" not in str(caught.value)
+    DePT(method.output(), Seeds(0), weight=0.0)
 
 
 def test_its_parameters_have_their_own_rate():
@@ -195,3 +251,25 @@ def test_its_parameters_have_their_own_rate():
     (gradient,) = torch.autograd.grad(sum(terms.values()), model.refiner.head.weight)
     fit(model, objective_of(model), data, budget, Seeds(0), log=lambda values: None)
     torch.testing.assert_close(model.refiner.head.weight.detach(), start - 0.3 * gradient)
+
+
+def test_a_constant_warm_up_has_one_rate_for_all_as_released():
+    model = model_of(lr_factor=3.0)
+    weight = model.refiner.head.weight
+    data, steps = ListBatches([batch(seed=3)]), []
+
+    def note(values):
+        steps.append(weight.detach().clone())
+
+    optimizer = SGD(lr=0.1, momentum=0.0, weight_decay=0.0)
+    schedule = ConstantThenCosine(warmup_epochs=1, warmup_lr=0.02)
+    start = weight.detach().clone()
+    out = model.train()(batch(seed=3))
+    terms = objective_of(model)(out, batch(seed=3).labels)
+    (gradient,) = torch.autograd.grad(sum(terms.values()), weight)
+    budget = Budget(epochs=2, optimizer=optimizer, schedule=schedule)
+    fit(model, objective_of(model), data, budget, Seeds(0), log=note)
+    torch.testing.assert_close(steps[0], start - 0.02 * gradient)
+    assert (steps[1] - steps[0]).norm() > 10 * (steps[0] - start).norm()  # 0.1 times 3
+    assert [schedule.has_one_rate(epoch) for epoch in (1, 2)] == [True, False]
+    assert not Constant().has_one_rate(1)

@@ -19,6 +19,7 @@ from experiments.contracts.parts import (
     PartCase,
     RefinerCase,
     check_a_copy_of_a_part_is_independent,
+    check_a_loss_vanishes_where_nothing_is_refined_if_it_says_so,
     check_a_part_moves_no_others_initial_values,
     check_a_small_step_lowers_the_loss_and_not_the_backbone,
     check_evaluation_is_batch_invariant_and_stateless,
@@ -105,6 +106,16 @@ def test_a_copy_is_independent(slot, name):
 @each_part
 def test_a_part_alone_moves_no_others_initial_values(slot, name):
     check_a_part_moves_no_others_initial_values(PartCase(slot, name))
+
+
+@each_part
+def test_a_loss_that_says_so_vanishes_where_nothing_is_refined(slot, name, monkeypatch):
+    case = PartCase(slot, name)
+    check_a_loss_vanishes_where_nothing_is_refined_if_it_says_so(case)
+    if name == "SpreadLoss":
+        monkeypatch.setattr(SpreadLoss, "vanishes_unrefined", True)
+        with pytest.raises(AssertionError, match="say False"):
+            check_a_loss_vanishes_where_nothing_is_refined_if_it_says_so(case)
 
 
 @pytest.mark.parametrize("method", [e.name for e in registered_classes("method")])

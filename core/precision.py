@@ -1,0 +1,40 @@
+"""Full precision inside mixed precision: what autocast must not round.
+
+Under bfloat16 autocast every matrix product is rounded to 8 bits. That is right inside the towers;
+logits of nearby classes would tie, and what is computed once and kept would carry the rounding into
+all later uses.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HALF = frozenset({torch.float16, torch.bfloat16})
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A context on a device in which nothing is rounded to half precision."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def widened(x: Tensor) -> Tensor:
+    """X in float32 if it is of half precision, else x itself."""
+    return x.float() if x.dtype in HALF else x
+
+
+def in_full_precision(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """``function(*tensors)`` outside autocast, of tensors in float32 or float64."""
+    with without_autocast(tensors[0].device):
+        return function(*map(widened, tensors))
+
+
+def scaled_products(scale: Tensor, rows: Tensor, texts: Tensor) -> Tensor:
+    """``scale * rows @ texts'`` in full precision: (..., B, C) for (..., B, D) and (..., C, D)."""
+    return in_full_precision(_scaled_products, scale, rows, texts)
+
+
+def _scaled_products(scale: Tensor, rows: Tensor, texts: Tensor) -> Tensor:
+    return scale * rows @ texts.transpose(-1, -2)
