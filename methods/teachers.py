@@ -63,7 +63,7 @@ class Teacher(nn.Module, Configurable):
         scale = self.method.clip.scale
         key = (classes, scale.dtype, scale.device)
         if key not in self._texts:
-            self._bind(classes)
+            self.method.set_classes(classes)
             with without_autocast(scale.device):  # they are kept
                 texts = self.method.class_texts()
             about = {"class texts": texts, "logit scale": scale}
@@ -75,15 +75,11 @@ class Teacher(nn.Module, Configurable):
     def logits(self, batch: Batch, classes: ClassNames) -> Tensor:
         """The teacher's logits for the images of a batch: (B, C)."""
         texts = self.texts(classes)
-        self._bind(classes)  # kept texts are not all that depends on them
+        if self.method.classes != classes:  # kept texts are not all that depends on them
+            self.method.set_classes(classes)
         with self.method.given_texts(texts):
             out: Forward = self.method(replace(batch, need=POOLED))
         return out.logits()
-
-    def _bind(self, classes: ClassNames) -> None:
-        """Teach these classes from now on. Raises ValueError where the method cannot."""
-        if self.method.classes != classes:
-            self.method.set_classes(classes)
 
 
 @register("teacher")
