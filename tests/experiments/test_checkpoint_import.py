@@ -242,7 +242,7 @@ def sep_state(vectors: Vectors) -> dict[str, torch.Tensor]:
 def test_sep(tmp_path):
     vectors = vectors_of("sep")
     path = save(tmp_path, "prompt_learner", sep_state(vectors), optimizer=torch.optim.Adam)
-    method = seps._released(frozen_clip(vectors), vectors.classes, vectors.constants)
+    method = seps._released(vectors, frozen_clip(vectors))
     check(plain(method), path, vectors.eval_batch(), vectors["eval_after3.logits"])
 
 
