@@ -335,7 +335,14 @@ def test_mosaic_grids_run_the_same_protocols(name):
         assert len(values["experiment.targets"]) == 4
 
 
-@pytest.mark.parametrize("preset", preset_names())
+def presets():
+    """All presets; those of the published settings are many, and ``make test-slow`` runs them."""
+    for name in preset_names():
+        published = name.startswith("published/")
+        yield pytest.param(name, marks=pytest.mark.slow if published else ())
+
+
+@pytest.mark.parametrize("preset", presets())
 def test_every_preset_trains_two_steps(preset, small_mosaic, tmp_path, monkeypatch):
     few_test_images(monkeypatch)
     steps = counted_steps(monkeypatch)

@@ -112,6 +112,19 @@ METHODS = {
 VARIANTS = {differences(*variant): variant for variant in variants()}
 REFINERS_WITH_PARTS = [refiner for refiner in named("refiner") if slots(refiner)]
 each_method = pytest.mark.parametrize("method", METHODS)
+KINDS_OF_METHODS = ("CoOp", "CoCoOp", "IVLP", "PromptKD", "TipAdapterF", "TDA")
+"""One of each kind: texts for all images, texts per image, prompts in the image tower, a teacher, a
+closed set with logits of its own, adaptation at test time. The quick tests run every variant on
+these, and the whole refiner on all methods; ``make test-slow`` runs the rest.
+"""
+
+
+def cells():
+    """Every method with every variant."""
+    for method in METHODS:
+        for number, variant in enumerate(VARIANTS):
+            quick = number == 0 or method in KINDS_OF_METHODS
+            yield pytest.param(method, variant, marks=() if quick else pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +200,7 @@ def check_restored(method, folder, tree):
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@each_method
+@pytest.mark.parametrize(("method", "variant"), cells())
 def test_every_variant_trains_is_recorded_and_restored(method, variant, tree, tmp_path):
     refiner, parts = VARIANTS[variant]
     provided = lookup(METHODS[method][0], "method").cls.provides
