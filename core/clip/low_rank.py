@@ -64,13 +64,13 @@ class Dropped:
         self.update, self.dropout, self.seeds = update, dropout, seeds
 
     def __call__(self, normed: Tensor, matrix: str, row: OneRow | None = None) -> Tensor | None:
-        seed = self.seeds.generator(matrix).initial_seed()
-        generator = torch.Generator(normed.device).manual_seed(seed)
         shape = list(normed.shape)
         if row is not None:
             shape[1] = row.length
-        kept = torch.rand(shape, generator=generator, device=normed.device, dtype=torch.float32)
-        kept = kept.ge_(self.dropout)
+        drawn = torch.rand(shape, generator=self.seeds.generator(matrix), dtype=torch.float32)
+        kept = drawn.ge_(self.dropout).to(
+            normed.device, non_blocking=True
+        )  # on any device the same
         kept = (kept if row is None else row.of(kept)).to(normed.dtype)
         return self.update(normed * kept / (1 - self.dropout), matrix, row)
 

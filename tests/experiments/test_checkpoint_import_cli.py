@@ -57,6 +57,8 @@ def test_an_imported_run_says_what_the_trained_one_says(call, tmp_path):
     assert files == {
         "config.gin",
         "weights.safetensors",
+        "operative.json",
+        "code.json",
         "log.jsonl",
         "correct.json",
         "predictions.json",

@@ -80,7 +80,10 @@ def test_a_common_constant_is_used_by_other_cases_too(tmp_path, case, path):
     if path == ("text_heads",) and case.endswith("kd"):
         path = ("teacher", "text_heads")
     outcome = verify_set(with_constant(tmp_path, case, path, lambda _: value))
-    assert outcome.status == "failed"
+    if path == ("n_ctx",) and case.endswith("kd"):  # these sets have no such constant
+        assert outcome.status == "matched" and "n_ctx" in outcome.problem
+    else:
+        assert outcome.status == "failed"
 
 
 @pytest.mark.parametrize("heads", [0, 5, -2, 2.5, "two"])

@@ -59,6 +59,7 @@ LIMITS = {"core/train/fit.py": 1, "core/finite.py": 1}
 MORE = {
     "PromptKD": {"methods/promptkd.py": 2 * STEPS},
     "ProGrad": {"methods/prograd.py": 2},  # two metrics, read once an epoch
+    "ClipLoRA": {"methods/clip_lora.py": 2 * STEPS},  # the step, which seeds the masks of a tower
 }
 
 
