@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.clip import products
 from core.clip.blocks import add_to_residual, split_heads, with_updates
 from core.clip.hooks import TokenHook
 
@@ -116,7 +117,7 @@ def _project(
     """Queries, keys and values (., H, ., E) of the prefix and of the suffix."""
     attention = block.attn
     normed = block.ln_1(rows_RW)
-    packed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+    packed = products.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
     packed = with_updates(block, normed, packed, "qkv")
     prefix, suffix = (
         tuple(split_heads(third, attention.num_heads) for third in part.chunk(3, dim=-1))
