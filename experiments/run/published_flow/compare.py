@@ -8,7 +8,7 @@ decoding is no part of a step on either side.
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -134,7 +134,7 @@ class Bench:
 
     def rates(self) -> MatrixRates:
         """The machine's matrix rates at the sizes of a step."""
-        return matrix_rates(self._size(CASES["coop"]))
+        return matrix_rates(self._size(CASES["coop"]), self.clock)
 
     def steps(self, name: str, rates: MatrixRates) -> StepComparison:
         """Prove that both sides of a method are equal, then take their times.
@@ -329,13 +329,3 @@ def step_memory(name: str, side: str, setting: Setting) -> float:
         own = bench.own(CASES[name], views, Path(folder))
         step: Callable[[], object] = ReleasedSide(own).step if side == "released" else own.step
         return peak_above_start(step)
-
-
-def compared(
-    setting: Setting, methods: Sequence[str], note: Note
-) -> Iterator[tuple[StepComparison, MatrixRates]]:
-    """Every method's comparison as soon as it is there."""
-    bench = Bench(setting, note)
-    rates = bench.rates()
-    for name in methods:
-        yield bench.steps(name, rates), rates
