@@ -16,7 +16,7 @@ from core.clip import blocks
 from core.clip.hooks import NO_HOOK, NoHook, TokenHook
 from core.clip.image_towers import POOLED, ImageTower, image_tower
 from core.clip.packed_tower import run_packed
-from core.clip.packing import Packing, num_common
+from core.clip.packing import CHUNK_ROWS, Packing, num_common
 from core.clip.tokenizer import AnyTokenizer
 from core.precision import without_autocast
 from core.program import command_line
@@ -159,10 +159,14 @@ class FrozenCLIP(nn.Module):
         return torch.cat(chunks)
 
     def pack(self, ids_CL: Tensor, *, shared: bool = True) -> Packing:
-        """The rows of tokenized texts; their common first tokens are one unless not ``shared``."""
+        """The rows of tokenized texts. Their common first tokens are one unless not ``shared``, or
+        where all rows fit into one chunk, so that nothing is gained.
+        """
         read = self.read_positions(ids_CL).tolist()
-        prefix = num_common((ids_CL == ids_CL[:1]).all(dim=0)) if shared else 0
-        return Packing([position + 1 for position in read], read, prefix=prefix)
+        lengths = [position + 1 for position in read]
+        if not shared or sum(lengths) <= CHUNK_ROWS:
+            return Packing(lengths, read)
+        return Packing(lengths, read, prefix=num_common((ids_CL == ids_CL[:1]).all(dim=0)))
 
     def encode_ids(self, ids_CL: Tensor, packing: Packing) -> Tensor:
         """Features (C, D) of tokenized texts, not normalized."""

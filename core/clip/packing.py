@@ -24,15 +24,15 @@ MASK_ALIGNMENT = 16
 
 
 class Chunks(NamedTuple):
-    """Chunks of one height: ``count`` times ``height`` rows of a group, from row ``start`` on."""
+    """Chunks of one height: ``number`` times ``height`` rows of a group, from row ``start`` on."""
 
     start: int
-    count: int
+    number: int
     height: int
 
     @property
     def rows(self) -> int:
-        return self.count * self.height
+        return self.number * self.height
 
 
 class PackedRows(NamedTuple):
@@ -206,7 +206,7 @@ def num_common(same_L: Tensor) -> int:
 def _rows_of(chunks: Chunks) -> Tensor:
     """The rows of a group that are in each chunk: (K, T)."""
     rows = torch.arange(chunks.start, chunks.start + chunks.rows)
-    return rows.reshape(chunks.count, chunks.height)
+    return rows.reshape(chunks.number, chunks.height)
 
 
 def _chunks_of(

@@ -163,7 +163,7 @@ class ContextPrompts(nn.Module):
             return clip.encode_packed(slots.filled(ctx_GNW), slots.packing)
         whole_GCLW = torch.stack([self.assemble(ctx) for ctx in ctx_GNW])
         text = clip.encode_text(whole_GCLW.flatten(0, 1), self.eot_C.repeat(len(ctx_GNW)))
-        return text.unflatten(0, (len(ctx_GNW), -1))
+        return text.reshape(*whole_GCLW.shape[:2], -1)
 
     @property
     def rows_per_group(self) -> int:
