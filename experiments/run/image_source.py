@@ -8,6 +8,7 @@ import torch
 from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.clip.product_choice import Product, product_of
 from core.data.pixels import iter_pixels
 from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
 from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
@@ -26,7 +27,8 @@ def image_source(
     if image_input == "pixels":
         return pixels
     single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation))
+    product = product_of(single)
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product)
     if settings.fresh_views:
         return FreshViewSource(store, pixels)
     return FeatureSource(store, device, dtype)
@@ -55,7 +57,11 @@ class SameById:
 
 @functools.lru_cache(maxsize=4)
 def _store(
-    clip: FrozenCLIP, device: torch.device, cache_dir: Path, augmentation: SameById
+    clip: FrozenCLIP,
+    device: torch.device,
+    cache_dir: Path,
+    augmentation: SameById,
+    product: Product,
 ) -> FeatureStore:
     """One store of frozen features per process and backbone; features are computed in float32.
 
@@ -65,6 +71,7 @@ def _store(
         cache_dir / "features",
         clip,
         device=device,
+        product=product,
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )
