@@ -9,6 +9,7 @@ import torch
 from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.clip.product_choice import Product, product_of
 from core.data.pixels import iter_pixels
 from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
 from core.train.batches import (
@@ -30,7 +31,8 @@ def image_source(
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
     single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation))
+    product = product_of(single)
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product)
     frozen = FrozenPasses(
         clip,
         autocast=partial(runtime.autocast, settings.precision),
@@ -67,7 +69,11 @@ class SameById:
 
 @functools.lru_cache(maxsize=4)
 def _store(
-    clip: FrozenCLIP, device: torch.device, cache_dir: Path, augmentation: SameById
+    clip: FrozenCLIP,
+    device: torch.device,
+    cache_dir: Path,
+    augmentation: SameById,
+    product: Product,
 ) -> FeatureStore:
     """One store of frozen features per process and backbone; features are computed in float32.
 
@@ -77,6 +83,7 @@ def _store(
         cache_dir / "features",
         clip,
         device=device,
+        product=product,
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )
