@@ -10,8 +10,16 @@ from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.clip.product_choice import Product, product_of
+from core.data.crops import GIGABYTE, CropCache
+from core.data.images import open_rgb
 from core.data.pixels import iter_pixels
-from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
+from core.data.transforms import (
+    Augmentation,
+    EvalTransform,
+    TrainTransform,
+    Transform,
+    cache_key,
+)
 from core.train.batches import (
     FeatureSource,
     FreshViewSource,
@@ -22,6 +30,8 @@ from core.train.batches import (
 from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
 from experiments.run.runtime import Runtime
+
+CROPS_FOLDER = "crops"
 
 
 def image_source(
@@ -38,7 +48,9 @@ def image_source(
         autocast=partial(runtime.autocast, settings.precision),
         store=store if settings.precision == "float32" else None,
     )
-    pixels = PixelSource(clip, device, dtype, augmentation=augmentation, frozen=frozen)
+    limit = int(settings.crop_cache_gb * GIGABYTE)
+    crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
+    pixels = PixelSource(clip, device, dtype, augmentation=augmentation, frozen=frozen, crops=crops)
     if image_input == "pixels":
         return pixels
     if settings.fresh_views:
@@ -65,6 +77,15 @@ class SameById:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+@functools.lru_cache(maxsize=4)
+def _crops(view: SameById, cache_dir: Path, limit_bytes: int) -> CropCache:
+    """One cache of decoded images per process and image size; those of other code are not used."""
+    transform = view.transform
+    assert isinstance(transform, EvalTransform)
+    code = hash_of(EvalTransform, open_rgb)
+    return CropCache(cache_dir / CROPS_FOLDER, transform, limit_bytes=limit_bytes, code=code)
 
 
 @functools.lru_cache(maxsize=4)
