@@ -19,6 +19,7 @@ from core.data.dataset import Dataset, Item
 from core.data.pixels import load_pixels
 from core.data.transforms import CROP_SCALE, EvalTransform, TrainTransform, Transform, Views
 from core.derived_seeds import derive_seed
+from core.lockstep import ALONE, Alone
 from core.seeding import Seeds
 from core.types import Batch, ImageFeatures
 
@@ -74,6 +75,8 @@ class TrainingBatches(ABC):
         self.batch_size = batch_size
         self.device = device
         self.drop_last = drop_last
+
+    share: Alone = ALONE
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.labels), self.batch_size)

@@ -11,13 +11,19 @@ from core.clip.frozen import FrozenCLIP
 from core.data.pixels import iter_pixels
 from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
 from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
+from core.lockstep import Alone
 from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
 from experiments.run.runtime import Runtime
 
 
 def image_source(
-    image_input: str, clip: FrozenCLIP, settings: Experiment, runtime: Runtime, dtype: torch.dtype
+    image_input: str,
+    clip: FrozenCLIP,
+    settings: Experiment,
+    runtime: Runtime,
+    dtype: torch.dtype,
+    share: Alone,
 ) -> ImageSource:
     """The image source for methods with this ``image_input``."""
     device = torch.device(runtime.device)
