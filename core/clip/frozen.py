@@ -88,6 +88,8 @@ class FrozenCLIP(nn.Module):
         """``encode_image`` without a hook, by the first of the runs that share these images; the
         others get its tensors.
         """
+        if share.size == 1:
+            return self.encode_image(image_BCHW, need=need)
         device = image_BCHW.device.type
         mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         key = Same(self), Same(image_BCHW), mixed

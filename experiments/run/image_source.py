@@ -1,6 +1,7 @@
 """The source of a run's images: a store of frozen features, shared per process, or pixels."""
 
 import functools
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,8 +11,14 @@ from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.data.pixels import iter_pixels
 from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
-from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
-from core.lockstep import Alone
+from core.lockstep import ALONE, Alone
+from core.train.batches import (
+    FeatureSource,
+    FreshViewSource,
+    FrozenPasses,
+    ImageSource,
+    PixelSource,
+)
 from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
 from experiments.run.runtime import Runtime
@@ -23,16 +30,23 @@ def image_source(
     settings: Experiment,
     runtime: Runtime,
     dtype: torch.dtype,
-    share: Alone,
+    share: Alone = ALONE,
 ) -> ImageSource:
-    """The image source for methods with this ``image_input``."""
+    """The image source for methods with this ``image_input``; with pixels in every step it gives
+    companions of the run the same tensors (see ``core.lockstep``).
+    """
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
-    pixels = PixelSource(clip, device, dtype, augmentation=augmentation)
-    if image_input == "pixels":
-        return pixels
     single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
     store = _store(single, device, runtime.cache_dir, SameById(augmentation))
+    frozen = FrozenPasses(
+        clip,
+        autocast=partial(runtime.autocast, settings.precision),
+        store=store if settings.precision == "float32" else None,
+    )
+    pixels = PixelSource(clip, device, dtype, augmentation=augmentation, frozen=frozen, share=share)
+    if image_input == "pixels":
+        return pixels
     if settings.fresh_views:
         return FreshViewSource(store, pixels)
     return FeatureSource(store, device, dtype)

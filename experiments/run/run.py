@@ -280,6 +280,7 @@ def train_steps(
         batch_size=settings.batch_size,
         drop_last=settings.drop_last,
         views_per_image=method.views_per_image,
+        reads_frozen=method.reads_frozen,
     )
     return (
         yield from fit_steps(
@@ -341,13 +342,14 @@ def evaluation_batches(built: Assembly, part: Dataset, items: Sequence[Item]) ->
     """Batches to score; a stream of single images has an order that the run's seed draws."""
     method = built.model.method
     seeds = built.seeds.at("test", part.name)
+    evaluation = partial(built.source.evaluation, part, items, reads_frozen=method.reads_frozen)
     if method.adapts_to == "stream":
         order = torch.randperm(len(items), generator=seeds.generator("order")).tolist()
-        return built.source.evaluation(part, items, 1, order=order)
+        return evaluation(1, order=order)
     if not method.test_views:
-        return built.source.evaluation(part, items, method.eval_batch_size)
+        return evaluation(method.eval_batch_size)
     views = TestViews(method.test_views, seeds)
-    return built.source.evaluation(part, items, method.eval_batch_size, test_views=views)
+    return evaluation(method.eval_batch_size, test_views=views)
 
 
 @contextmanager
