@@ -1,9 +1,10 @@
 """Which runs are worth training in lockstep: those that see the same pixels in every step."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
-from core.config import Config, format_value, lookup
+from core.config import Config, Reference, format_value, lookup
 from experiments.run.protocols import LABELED
 
 ROOT = "experiment"
@@ -34,10 +35,14 @@ def bundle_of(config: Config) -> str:
     their refiner and their budget at most. It decides what is tried, not what is shared: that is
     looked up by the images themselves.
     """
-    method = lookup(config.bindings[f"{ROOT}.method"].name)  # type: ignore[union-attr]
+    bindings: Mapping[str, Any] = config.bindings
+    method = lookup(bindings[f"{ROOT}.method"].name)
     cls: Any = method.cls
-    fresh = bool(config.bindings.get(f"{ROOT}.fresh_views"))
-    if not cls.trains_by_gradient or not (fresh or cls.image_input == "pixels"):
+    if not bindings.get(f"{ROOT}.fresh_views") and cls.image_input != "pixels":
+        return ""
+    refined = bindings[f"{ROOT}.refiner"] != Reference("NullRefiner")
+    takes_steps = refined or (cls.trains and cls.trains_by_gradient)
+    if not takes_steps or bindings[f"{ROOT}.optimizer"] is None:
         return ""
     values = config.operative(ROOT)
     augmentation: Any = values[f"{ROOT}.augmentation"]
