@@ -92,16 +92,17 @@ class ClipLoRA(TextMethod):
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes
-        ids_CL = self.clip.tokenizer(classes.prompts()).to(self.clip.scale.device)
-        read_C = self.clip.read_positions(ids_CL)
-        ids_CL = ids_CL[:, : self.clip.length_read(read_C)]
-        self.register_buffer("_tokens_CLW", self.clip.embed_tokens(ids_CL), persistent=False)
-        self.register_buffer("_read_C", read_C, persistent=False)
+        ids_CL = self.clip.tokenizer(classes.prompts())
+        self._packing = self.clip.pack(ids_CL)
+        # Tokens that are dropped differ from class to class, so that no two classes share a row
+        self._apart = self.clip.pack(ids_CL, shared=False)
+        self.register_buffer("_ids_CL", ids_CL.to(self.clip.scale.device), persistent=False)
 
     def class_texts(self) -> Tensor:
-        tokens_CLW, read_C = self.get_buffer("_tokens_CLW"), self.get_buffer("_read_C")
+        dropped = self.training and self.dropout and "text" in self.low_rank
+        packing = self._apart if dropped else self._packing
         with self._updated("text"):
-            text_CD = unit(self.clip.encode_text(tokens_CLW, read_C))
+            text_CD = unit(self.clip.encode_ids(self.get_buffer("_ids_CL"), packing))
         return unit(text_CD)  # again, as ZeroShot makes a mean of templates unit: the same bits
 
     def image_features(self, batch: Batch) -> ImageFeatures:

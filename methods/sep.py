@@ -208,7 +208,7 @@ class SEP(TextMethod):
 
     def encode_text(self) -> Tensor:
         """Class texts (C, D) of the learned prompts alone, not normalized."""
-        return self.clip.encode_text(self.prompts.assemble(self.ctx), self.prompts.eot_C, self.text)
+        return self.prompts.encode_each(self.clip, self.ctx, self.text)
 
     def context_vectors(self) -> Mapping[str, Tensor]:
         return {"ctx": self.ctx}

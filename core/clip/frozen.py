@@ -1,7 +1,7 @@
 """The frozen two-tower model: a CLIP of open_clip whose text tower is run by a block loop of our
 own, and whose image tower is one of ``core/clip/image_towers.py``.
 
-Letters: B images, G prompt groups, C classes, P prefix tokens, S suffix tokens, L tokens, W tower
+Letters: B images, G prompt groups, C classes, P prefix rows, R packed rows, L tokens, W tower
 width, D joint width. Nothing here is trained; gradients flow to the tokens only.
 """
 
@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.clip import blocks, shared_prefix
+from core.clip import blocks
 from core.clip.hooks import NO_HOOK, NoHook, TokenHook
 from core.clip.image_towers import POOLED, ImageTower, image_tower
+from core.clip.packed_tower import run_packed
+from core.clip.packing import Packing, num_common
 from core.clip.tokenizer import AnyTokenizer
 from core.lockstep import Alone, Same
 from core.precision import without_autocast
@@ -124,32 +126,32 @@ class FrozenCLIP(nn.Module):
         x = hook.before_block(len(body), x)
         return self._project_text(blocks.row_block(last, x, eot_C, causal=self.causal))
 
-    def encode_prompts(
-        self,
-        prefix_GPW: Tensor,
-        suffix_CSW: Tensor,
-        eot_C: Tensor,
-        hook: TokenHook = NO_HOOK,
+    def encode_packed(
+        self, rows_GRW: Tensor, packing: Packing, hook: TokenHook = NO_HOOK
     ) -> Tensor:
-        """Text features of every prefix with every suffix: (G, C, D), each prefix computed once.
+        """Text features (G, C, D) of groups of packed prompts, in a causal tower.
 
-        Exact, since under causal attention nothing after the prefix can change it; a tower that is
-        not causal encodes every prompt as a whole. ``eot_C`` counts from the start of the whole
-        prompt. The hook sees the prefix, where deep prompts stand. ``suffix_CSW`` may also be (G,
-        C, S, W).
+        ``rows_GRW`` are token embeddings with positions, as ``embed_packed`` makes them. The hook
+        sees the prefix of each group (G, P, W), or the first tokens of each prompt (C, lead, W).
         """
-        if not self.causal:
-            return self._encode_whole(prefix_GPW, suffix_CSW, eot_C, hook)
-        position = self.text.positional_embedding
-        num_prefix, num_suffix = prefix_GPW.shape[1], suffix_CSW.shape[-2]
-        prefix = hook.enter(prefix_GPW + position[:num_prefix])
-        suffix = suffix_CSW + position[num_prefix : num_prefix + num_suffix]
-        groups, classes = len(prefix), suffix.shape[-3]
-        suffix = suffix.expand(groups, classes, num_suffix, suffix.shape[-1]).flatten(0, 1)
-        row = (eot_C - num_prefix).repeat(groups)
-        rows = shared_prefix.run_tower(self.text.transformer.resblocks, prefix, suffix, row, hook)
-        text = self._project_text(rows)
-        return text.reshape(groups, classes, -1)
+        if not isinstance(hook, NoHook):
+            self.require_hooks("text")
+        assert self.causal
+        rows_GCW = run_packed(self.text.transformer.resblocks, rows_GRW, packing, hook)
+        return self._project_text(rows_GCW)
+
+    def embed_packed(
+        self, ids_CL: Tensor, packing: Packing, *, blank_R: Tensor | None = None
+    ) -> Tensor:
+        """Token embeddings (R, W) of packed prompts, with positions; ``blank_R`` are positions
+        alone.
+        """
+        placement = packing.on(ids_CL.device)
+        token_RW = self.embed_tokens(placement.tokens.of(ids_CL[:, : packing.length]))
+        if blank_R is not None:
+            token_RW = token_RW.masked_fill(blank_R[:, None], 0.0)
+        position_RW: Tensor = self.text.positional_embedding[placement.position_R]
+        return token_RW + position_RW
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Token embeddings (..., W) without positions."""
@@ -162,25 +164,25 @@ class FrozenCLIP(nn.Module):
 
         They are made once and kept, and so in full precision wherever that happens.
         """
-        ids = self.tokenizer(texts).to(self.logit_scale.device)
-        eot = self.read_positions(ids)
-        with without_autocast(ids.device):
+        device = self.logit_scale.device
+        with without_autocast(device):
             chunks = [
-                self.encode_text(self.embed_tokens(i[:, : self.length_read(e)]), e)
-                for i, e in zip(ids.split(batch_size), eot.split(batch_size), strict=True)
+                self.encode_ids(ids_CL.to(device), self.pack(ids_CL))
+                for ids_CL in self.tokenizer(texts).split(batch_size)
             ]
         return torch.cat(chunks)
 
-    def _encode_whole(
-        self, prefix_GPW: Tensor, suffix_CSW: Tensor, eot_C: Tensor, hook: TokenHook
-    ) -> Tensor:
-        """Text features (G, C, D) of every prompt, each one computed alone."""
-        groups, classes = len(prefix_GPW), suffix_CSW.shape[-3]
-        prefix_GCPW = prefix_GPW[:, None].expand(-1, classes, -1, -1)
-        suffix_GCSW = suffix_CSW.expand(groups, *suffix_CSW.shape[-3:])
-        whole = torch.cat([prefix_GCPW, suffix_GCSW], dim=2).flatten(0, 1)
-        text = self.encode_text(whole, eot_C.repeat(groups), hook)
-        return text.reshape(groups, classes, -1)
+    def pack(self, ids_CL: Tensor, *, shared: bool = True) -> Packing:
+        """The rows of tokenized texts; their common first tokens are one unless not ``shared``."""
+        read = self.read_positions(ids_CL).tolist()
+        prefix = num_common((ids_CL == ids_CL[:1]).all(dim=0)) if shared else 0
+        return Packing([position + 1 for position in read], read, prefix=prefix)
+
+    def encode_ids(self, ids_CL: Tensor, packing: Packing) -> Tensor:
+        """Features (C, D) of tokenized texts, not normalized."""
+        if not self.causal:
+            return self.encode_text(self.embed_tokens(ids_CL), self.read_positions(ids_CL))
+        return self.encode_packed(self.embed_packed(ids_CL, packing)[None], packing)[0]
 
     def _project_text(self, x: Tensor) -> Tensor:
         normed: Tensor = self.text.ln_final(x)
@@ -218,17 +220,13 @@ class TowerlessCLIP(FrozenCLIP):
             self.require_hooks("text")
         return self._constant(len(embedding_CLW))
 
-    def encode_prompts(
-        self,
-        prefix_GPW: Tensor,
-        suffix_CSW: Tensor,
-        eot_C: Tensor,
-        hook: TokenHook = NO_HOOK,
+    def encode_packed(
+        self, rows_GRW: Tensor, packing: Packing, hook: TokenHook = NO_HOOK
     ) -> Tensor:
         """Constant features (G, C, D)."""
         if not isinstance(hook, NoHook):
             self.require_hooks("text")
-        return self._constant(len(prefix_GPW), suffix_CSW.shape[-3])
+        return self._constant(len(rows_GRW), packing.prompts)
 
     def _constant(self, *shape: int) -> Tensor:
         width = self.spec.joint_width
