@@ -23,8 +23,16 @@ from core.clip.image_towers import POOLED
 from core.data.crops import CropCache
 from core.data.dataset import Dataset, Item
 from core.data.pixels import PixelsAhead
-from core.data.transforms import CROP_SCALE, EvalTransform, TrainTransform, Transform, Views
+from core.data.transforms import (
+    CROP_SCALE,
+    EvalTransform,
+    TrainTransform,
+    Transform,
+    Views,
+    cache_key,
+)
 from core.derived_seeds import derive_seed
+from core.lockstep import ALONE, Alone
 from core.seeding import Seeds
 from core.types import NO_FROZEN_USE, Batch, FrozenUse, ImageFeatures
 
@@ -86,6 +94,8 @@ class TrainingBatches(ABC):
         self.batch_size = batch_size
         self.device = device
         self.drop_last = drop_last
+
+    share: Alone = ALONE
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.labels), self.batch_size)
@@ -236,20 +246,20 @@ class FrozenPasses:
         """The same outside mixed precision."""
         return FrozenPasses(self.clip, store=self.store)
 
-    def encode(self, batch: Batch) -> ImageFeatures:
+    def encode(self, batch: Batch, share: Alone = ALONE) -> ImageFeatures:
         """The fields of the frozen features that a batch needs."""
         assert batch.pixels is not None
         with torch.no_grad(), self.autocast():
-            return self.clip.encode_image(batch.pixels, need=batch.need)
+            return self.clip.encode_shared(batch.pixels, share, need=batch.need)
 
-    def beside(self, batch: Batch, known: ImageFeatures | None) -> Batch:
+    def beside(self, batch: Batch, known: ImageFeatures | None, share: Alone = ALONE) -> Batch:
         """The batch with the pooled frozen features of its pixels: those known, or computed."""
-        return replace(batch, features=known or self.encode(replace(batch, need=POOLED)))
+        return replace(batch, features=known or self.encode(replace(batch, need=POOLED), share))
 
-    def instead(self, batch: Batch) -> Batch:
+    def instead(self, batch: Batch, share: Alone = ALONE) -> Batch:
         """The batch and its views with the frozen features that they need in place of pixels."""
-        views = tuple(self.instead(view) for view in batch.views)
-        return replace(batch, features=self.encode(batch), pixels=None, views=views)
+        views = tuple(self.instead(view, share) for view in batch.views)
+        return replace(batch, features=self.encode(batch, share), pixels=None, views=views)
 
     def fixed(self, dataset: Dataset, items: Sequence[Item]) -> ImageFeatures | None:
         """The stored pooled features of the evaluation views; None without a store."""
@@ -262,7 +272,8 @@ class PixelSource(ImageSource):
     ``crop_scale`` bounds the fraction of the area that an augmented crop covers; ``augmentation``
     replaces the published crop and flip. ``frozen`` makes the features that some of these methods
     read beside pixels, by default in float32 and in every step. ``crops`` keeps decoded images
-    whose view is fixed.
+    whose view is fixed. What is made in a training step, pixels and features, is made once for all
+    runs of ``share``.
     """
 
     def __init__(
@@ -275,8 +286,9 @@ class PixelSource(ImageSource):
         augmentation: Transform | None = None,
         frozen: FrozenPasses | None = None,
         crops: CropCache | None = None,
+        share: Alone = ALONE,
     ) -> None:
-        self.clip, self.device, self.dtype = clip, device, dtype
+        self.clip, self.device, self.dtype, self.share = clip, device, dtype, share
         self.augmentation: Transform = augmentation or TrainTransform(clip.spec, crop_scale)
         self.frozen = frozen or FrozenPasses(clip)
         self.crops = crops
@@ -330,8 +342,8 @@ class PixelSource(ImageSource):
         image_bytes = 12 * math.prod(self.clip.spec.image_size) * (1 + test_views.number)
         ahead = batch_size * image_bytes <= AHEAD_BYTES
         indices = _indices(len(items), order).split(batch_size)
-        for index, pixels in _decoded(indices, decode, ahead=ahead):
-            batch = self.batch(pixels, labels[index], index, POOLED)
+        for index, decoded in _decoded(indices, decode, ahead=ahead):
+            batch = self.batch(self.sent(decoded.wait()), labels[index], index, POOLED)
             rows = None if known is None else known[index].to(self.device, self.dtype)
             yield self.frozen.beside(batch, rows) if reads else batch
 
@@ -339,22 +351,20 @@ class PixelSource(ImageSource):
         """The dataset with the evaluation crops of these images in the cache, if there is one."""
         return dataset if self.crops is None else self.crops.holding(dataset, items)
 
+    def sent(self, pixels_BVCHW: Tensor) -> tuple[Tensor, ...]:
+        """Each view of the images (B, C, H, W), on the device."""
+        pixels = _sent(pixels_BVCHW, self.device, self.dtype).unbind(dim=1)
+        return tuple(view.contiguous() for view in pixels)
+
     def batch(
-        self, pixels_BVCHW: Tensor, labels_B: Tensor, index_B: Tensor, need: frozenset[str]
+        self, views: Sequence[Tensor], labels_B: Tensor, index_B: Tensor, need: frozenset[str]
     ) -> Batch:
         """A batch of the first view of each image, with the others as its views."""
         labels, index = _sent(labels_B, self.device), _sent(index_B, self.device)
         positions = tuple(index_B.tolist())
-        pixels = _sent(pixels_BVCHW, self.device, self.dtype).unbind(dim=1)
         first, *others = (
-            Batch(
-                labels=labels,
-                pixels=view.contiguous(),
-                need=need,
-                index=index,
-                positions=positions,
-            )
-            for view in pixels
+            Batch(labels=labels, pixels=view, need=need, index=index, positions=positions)
+            for view in views
         )
         return replace(first, views=tuple(others))
 
@@ -410,11 +420,19 @@ class PixelBatches(TrainingBatches):
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
     ) -> None:
         super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
-        self.source, self.need = source, need
+        self.source, self.need, self.share = source, need, source.share
         self.dataset = dataset if augment else source.holding(dataset, dataset.train)
         view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
         self.views = Views([view] * views_per_image)
         self.label_N = _labels(dataset.train)  # on the host
+        self.made_by = (
+            dataset.name,
+            dataset.content,
+            cache_key(view),
+            views_per_image,
+            source.device,
+            source.dtype,
+        )
         self.reads_frozen = reads_frozen
         reads = bool(reads_frozen & {"training", "views"}) and not augment
         known = source.frozen.fixed(self.dataset, dataset.train) if reads else None
@@ -423,6 +441,7 @@ class PixelBatches(TrainingBatches):
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         """What is learned before the first step is computed outside mixed precision."""
         whole = copy(self)
+        whole.share = ALONE  # it is no step at which the others stand
         whole.source = copy(self.source)
         whole.source.frozen = self.source.frozen.unrounded()
         return super(PixelBatches, whole).every_image(seeds)
@@ -431,25 +450,33 @@ class PixelBatches(TrainingBatches):
         order = torch.randperm(len(self.labels), generator=seeds.generator("order", epoch))
         indices = order.split(self.batch_size)[: len(self)]
         decode = partial(self._decode, epoch=epoch, seeds=seeds)
-        for index, pixels in _decoded(indices, decode):
-            yield self._made(index, pixels)
+        cancel = self.share.size == 1  # companions may need what this run does not
+        for index, decoded in _decoded(indices, decode, cancel=cancel):
+            yield self._made(index, decoded)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        return self._made(index, self._decode(index, epoch, seeds).wait())
+        return self._made(index, self._decode(index, epoch, seeds))
 
     def _decode(self, index: Tensor, epoch: int, seeds: Seeds) -> PixelsAhead:
         items = [self.dataset.train[i] for i in index.tolist()]
         draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
-        return PixelsAhead(self.dataset, items, self.views, seeds=draws)
+        images = (*self.made_by, tuple(item.path for item in items), tuple(draws))
+        return self.share.ahead(
+            images, lambda: PixelsAhead(self.dataset, items, self.views, seeds=draws, key=images)
+        )
 
-    def _made(self, index: Tensor, pixels_BVCHW: Tensor) -> Batch:
-        batch = self.source.batch(pixels_BVCHW, self.label_N[index], index, self.need)
+    def _made(self, index: Tensor, decoded: PixelsAhead) -> Batch:
+        self.share.at(decoded.key)
+        pixels = self.share.once("pixels", lambda: self.source.sent(decoded.wait()))
+        batch = self.source.batch(pixels, self.label_N[index], index, self.need)
         passes, assigned = self.source.frozen, batch.index
         known = None if self.known is None or assigned is None else self.known[assigned]
         if "views" in self.reads_frozen:
-            views = tuple(passes.beside(view, known) for view in batch.views)
+            views = tuple(passes.beside(view, known, self.share) for view in batch.views)
             batch = replace(batch, views=views)
-        return passes.beside(batch, known) if "training" in self.reads_frozen else batch
+        if "training" in self.reads_frozen:
+            batch = passes.beside(batch, known, self.share)
+        return batch
 
 
 class EncodedBatches(TrainingBatches):
@@ -459,31 +486,37 @@ class EncodedBatches(TrainingBatches):
         super().__init__(
             batches.labels, batches.batch_size, batches.device, drop_last=batches.drop_last
         )
-        self.batches = batches
+        self.batches, self.share = batches, batches.share
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         passes = self.batches.source.frozen.unrounded()
         yield from map(passes.instead, self.batches.every_image(seeds))
 
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
-        yield from map(self.batches.source.frozen.instead, self.batches.epoch(epoch, seeds))
+        for batch in self.batches.epoch(epoch, seeds):
+            yield self.batches.source.frozen.instead(batch, self.share)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        return self.batches.source.frozen.instead(self.batches.take(index, epoch, seeds))
+        batch = self.batches.take(index, epoch, seeds)
+        return self.batches.source.frozen.instead(batch, self.share)
 
 
 def _decoded(
-    indices: Sequence[Tensor], decode: Callable[[Tensor], PixelsAhead], *, ahead: bool = True
-) -> Iterator[tuple[Tensor, Tensor]]:
+    indices: Sequence[Tensor],
+    decode: Callable[[Tensor], PixelsAhead],
+    *,
+    ahead: bool = True,
+    cancel: bool = True,
+) -> Iterator[tuple[Tensor, PixelsAhead]]:
     """The pixels of each batch of images; the next one is decoded while one is in use."""
     waiting: deque[PixelsAhead] = deque()
     try:
         for place, index in enumerate(indices):
             begun = min(place + (2 if ahead else 1), len(indices))
             waiting += [decode(later) for later in indices[place + len(waiting) : begun]]
-            yield index, waiting.popleft().wait()
+            yield index, waiting.popleft()
     finally:
-        for batch in waiting:
+        for batch in waiting if cancel else ():
             batch.cancel()
 
 
