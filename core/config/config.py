@@ -9,7 +9,7 @@ unused, the identity of a run) is derived from the registry without building any
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +33,7 @@ from core.config.registry import (
     registered_classes,
 )
 from core.config.value_types import (
+    PLAIN,
     MismatchError,
     Reference,
     Value,
@@ -61,6 +62,9 @@ class Config:
     _bindings: dict[str, Value]
     _sources: dict[str, str] = field(compare=False)
     _included: frozenset[str] = field(default=frozenset(), compare=False)
+    _found: dict[str, "_Reached"] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @property
     def bindings(self) -> Mapping[str, Value]:
@@ -101,28 +105,14 @@ class Config:
         Those are the parameters of the root, and of every class that a value among them refers to.
         Raises ValueError when one of them has neither a binding nor a default.
         """
-        reached = _reach(root, self._bindings)
-        for key, value in reached.items():
-            if isinstance(value, Required):
-                _refuse_missing(key, reached)
-        return {key: value for key, value in reached.items() if not isinstance(value, Required)}
+        return _filled(self._reached(root))
 
     def canonical(self, root: str) -> dict[str, Value]:
         """The operative parameters after every class has removed what cannot matter.
 
         See ``Configurable.simplify``. Parameters that are no longer reached are dropped.
         """
-        idle = _idle(_reach(root, self._bindings))
-        bindings = {key: value for key, value in self._bindings.items() if key not in idle}
-        for _ in range(MOST_SIMPLIFICATIONS):
-            values = Config(bindings, self._sources).operative(root)
-            simpler = _simplify_once(root, values)
-            if simpler == values:
-                return values
-            bindings = bindings | simpler
-        raise RuntimeError(
-            f"the simplifications below {root!r} do not converge: {format_value(simpler)}"
-        )
+        return self._simplified(root)[0]
 
     def identity(self, root: str, extra: Mapping[str, str] = MappingProxyType({})) -> str:
         """12 hex digits that agree exactly if the canonical parameters and ``extra`` do.
@@ -130,14 +120,33 @@ class Config:
         Permissions are not among these parameters, nor are later ones at their default; see
         ``Configurable``.
         """
+        values, classes = self._simplified(root)
+        left_out = _left_out(values, classes)
         parameters = {
             key: format_value(value, sort_keys=True)
-            for key, value in self.canonical(root).items()
-            if not _is_permission(key) and not _is_later_default(key, value)
+            for key, value in values.items()
+            if key not in left_out
         }
         content = {"root": root, "parameters": parameters, "extra": dict(extra)}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_DIGITS]
+
+    def _simplified(self, root: str) -> tuple[dict[str, Value], tuple[RegisteredClass, ...]]:
+        """The canonical parameters, and the classes whose they are."""
+        reached, bindings = self._reached(root), self._bindings
+        if idle := _idle(reached):
+            bindings = {key: value for key, value in bindings.items() if key not in idle}
+            reached = _reach(root, bindings)
+        for _ in range(MOST_SIMPLIFICATIONS):
+            values = _filled(reached)
+            simpler = _simplify_once(root, reached.classes, values)
+            if simpler == values:
+                return values, reached.classes
+            bindings = bindings | simpler
+            reached = _reach(root, bindings)
+        raise RuntimeError(
+            f"the simplifications below {root!r} do not converge: {format_value(simpler)}"
+        )
 
     def unused(self, roots: Sequence[str]) -> tuple[str, ...]:
         """The bound keys without effect, sorted: building any of the roots cannot read them, or
@@ -163,8 +172,12 @@ class Config:
             dropped.setdefault(why, []).append(f"{key} ({self._sources[key]})")
         return [f"{why}: dropped {', '.join(bindings)}" for why, bindings in dropped.items()]
 
-    def _reached(self, roots: Sequence[str]) -> dict[str, Value | Required]:
-        return {key: v for root in roots for key, v in _reach(root, self._bindings).items()}
+    def _reached(self, root: str) -> "_Reached":
+        """What building a root reads, found once as long as its classes are the same."""
+        found = self._found.get(root)
+        if found is None or not all(entry.registered for entry in found.classes):
+            found = self._found[root] = _reach(root, self._bindings)
+        return found
 
     def _effective(
         self, roots: Sequence[str]
@@ -173,12 +186,12 @@ class Config:
         those bindings with the reason. A part that such a binding plugs in is not reached.
         """
         config, idle = self, dict[str, str]()
-        reached = config._reached(roots)
+        reached = _all_of(config._reached(root) for root in roots)
         while new := {k: why for k, why in _idle(reached).items() if k in config._bindings}:
             idle |= new
             config = config.without(new)
-            reached = config._reached(roots)
-        return reached, idle
+            reached = _all_of(config._reached(root) for root in roots)
+        return dict(reached.values), idle
 
     def check_used(self, roots: Sequence[str]) -> None:
         """Raises ValueError that states, for every unused binding, its source and the reason."""
@@ -290,15 +303,18 @@ def _is_root(name: str) -> bool:
     return lookup(name).kind == name
 
 
-def _is_permission(key: str) -> bool:
-    name, _, parameter = key.rpartition(".")
-    return parameter in lookup(name).cls.permissions
-
-
-def _is_later_default(key: str, value: Value) -> bool:
-    name, _, parameter = key.rpartition(".")
-    entry = lookup(name)
-    return parameter in entry.cls.later and value == entry.parameters[parameter].default
+def _left_out(values: Mapping[str, Value], classes: Iterable[RegisteredClass]) -> set[str]:
+    """The parameters that are not in an identity: permissions, and later ones at their default."""
+    found: set[str] = set()
+    for entry in classes:
+        found |= {entry.keys[name] for name in entry.cls.permissions & entry.keys.keys()}
+        later = entry.cls.later & entry.keys.keys()
+        found |= {
+            key
+            for name in later
+            if values[key := entry.keys[name]] == entry.parameters[name].default
+        }
+    return found
 
 
 def _takes_text(key: str) -> bool:
@@ -308,23 +324,55 @@ def _takes_text(key: str) -> bool:
         return False
 
 
-def _reach(root: str, bindings: Mapping[str, Value]) -> dict[str, Value | Required]:
-    """Every parameter of the root and of the classes below it, bound or not, sorted by key."""
-    reached: dict[str, Value | Required] = {}
-    seen: set[str] = set()
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """Every parameter of a root and of the classes below it, bound or not, sorted by key; those
+    without a value; and the classes, sorted by name.
+    """
+
+    values: Mapping[str, Value | Required]
+    missing: tuple[str, ...]
+    classes: tuple[RegisteredClass, ...]
+
+
+def _reach(root: str, bindings: Mapping[str, Value]) -> _Reached:
+    values: dict[str, Value | Required] = {}
+    missing: list[str] = []
+    seen: dict[str, RegisteredClass] = {}
     pending = [root]
     while pending:
-        entry = lookup(pending.pop())
-        if entry.name in seen:
+        name = pending.pop()
+        if name in seen:
             continue
-        seen.add(entry.name)
-        for parameter in entry.parameters.values():
-            key = f"{entry.name}.{parameter.name}"
-            value = bindings.get(key, parameter.default)
-            reached[key] = value
-            if not isinstance(value, Required):
+        entry = seen[name] = lookup(name)
+        for parameter, key in entry.keys.items():
+            value = values[key] = bindings.get(key, entry.parameters[parameter].default)
+            if isinstance(value, Required):
+                missing.append(key)
+            elif type(value) not in PLAIN:
                 pending += [reference.name for reference in references(value)]
-    return dict(sorted(reached.items()))
+    classes = tuple(seen[name] for name in sorted(seen))
+    return _Reached(dict(sorted(values.items())), tuple(sorted(missing)), classes)
+
+
+def _filled(reached: _Reached) -> dict[str, Value]:
+    """The values. Raises ValueError where one is missing."""
+    if reached.missing:
+        _refuse_missing(reached.missing[0], reached.values)
+    return {key: v for key, v in reached.values.items() if not isinstance(v, Required)}
+
+
+def _all_of(several: Iterable[_Reached]) -> _Reached:
+    """What building several roots reads."""
+    found = list(several)
+    if len(found) == 1:
+        return found[0]
+    classes = {entry.name: entry for reached in found for entry in reached.classes}
+    return _Reached(
+        {key: value for reached in found for key, value in reached.values.items()},
+        tuple(key for reached in found for key in reached.missing),
+        tuple(classes.values()),
+    )
 
 
 def _refuse_missing(key: str, reached: Mapping[str, Value | Required]) -> NoReturn:
@@ -342,42 +390,49 @@ def _refuse_missing(key: str, reached: Mapping[str, Value | Required]) -> NoRetu
     )
 
 
-def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
+def _simplify_once(
+    root: str, classes: Iterable[RegisteredClass], values: Mapping[str, Value]
+) -> dict[str, Value]:
     """The values after one call of every ``simplify`` among their classes."""
     simpler = dict(values)
-    for name in sorted({key.split(".")[0] for key in values} | set(_referred(values))):
-        entry = lookup(name)
-        result = entry.ask("simplify", _own(entry, simpler))
-        if isinstance(result, Reference):
-            assert name != root, f"{name}.simplify cannot replace the root"
-            old = Reference(name)
-            simpler = {k: replace_reference(v, old, result) for k, v in simpler.items()}
-        else:
-            own = "simplify" in vars(entry.cls)  # an inherited one may know further parameters
-            changed = {f"{name}.{p}": v for p, v in result.items() if own or p in entry.parameters}
-            source = f"{name}.simplify"
-            simpler |= {k: _checked(Binding(k, v, source)) for k, v in changed.items()}
-        below = entry.ask("simplify_below", simpler)
-        simpler |= {k: _checked(Binding(k, v, f"{name}.simplify_below")) for k, v in below.items()}
+    for entry in classes:
+        name = entry.name
+        if entry.answers("simplify"):
+            result = entry.ask("simplify", _own(entry, simpler))
+            if isinstance(result, Reference):
+                assert name != root, f"{name}.simplify cannot replace the root"
+                old = Reference(name)
+                simpler = {k: replace_reference(v, old, result) for k, v in simpler.items()}
+            else:
+                own = "simplify" in vars(entry.cls)  # an inherited one may know further parameters
+                known = {p: v for p, v in result.items() if own or p in entry.parameters}
+                changed = {entry.keys.get(p, f"{name}.{p}"): v for p, v in known.items()}
+                _update(simpler, changed, f"{name}.simplify")
+        if entry.answers("simplify_below"):
+            below = entry.ask("simplify_below", simpler)
+            _update(simpler, below, f"{name}.simplify_below")
     return simpler
 
 
-def _idle(reached: Mapping[str, Value | Required]) -> dict[str, str]:
+def _update(values: dict[str, Value], changed: Mapping[str, object], source: str) -> None:
+    """Set the values that are other objects now, in the normal form of their parameters."""
+    for key, value in changed.items():
+        if key not in values or values[key] is not value:
+            values[key] = _checked(Binding(key, value, source))
+
+
+def _idle(reached: _Reached) -> dict[str, str]:
     """The parameters among these that have no effect beside the others, and why."""
     found: dict[str, str] = {}
-    for name in {key.rpartition(".")[0]: None for key in reached}:
-        entry = lookup(name)
-        own = {parameter: reached[f"{name}.{parameter}"] for parameter in entry.parameters}
+    for entry in reached.classes:
+        if not entry.parameters or not entry.answers("idle"):
+            continue
+        own = {name: reached.values[key] for name, key in entry.keys.items()}
         if not any(isinstance(value, Required) for value in own.values()):
-            reasons = entry.ask("idle", own, reached)
-            found |= {f"{name}.{parameter}": why for parameter, why in reasons.items()}
+            reasons = entry.ask("idle", own, reached.values)
+            found |= {f"{entry.name}.{parameter}": why for parameter, why in reasons.items()}
     return found
 
 
 def _own(entry: RegisteredClass, values: Mapping[str, Value]) -> dict[str, Value]:
-    return {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
-
-
-def _referred(values: Mapping[str, Value]) -> Iterator[str]:
-    for value in values.values():
-        yield from (reference.name for reference in references(value))
+    return {name: values[key] for name, key in entry.keys.items()}
