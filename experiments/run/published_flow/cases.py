@@ -20,6 +20,7 @@ from torch import Tensor
 from core.clip.backbone import build_open_clip, load_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.clip.templates import CLIP_TEMPLATES_60
 from core.clip.tokenizer import Tokenizer
 from core.data.dataset import Dataset, Item
 from core.data.transforms import EvalTransform
@@ -203,7 +204,8 @@ def _cocoop(clip: FrozenCLIP, classes: ClassNames, seeds: Seeds, *_: Any) -> Met
 
 
 def _promptsrc(clip: FrozenCLIP, classes: ClassNames, seeds: Seeds, *_: Any) -> Method:
-    return PromptSRC(clip, classes, seeds)
+    """With two templates of 60: their texts are made once, before the first step."""
+    return PromptSRC(clip, classes, seeds, templates=CLIP_TEMPLATES_60[:2])
 
 
 def _promptkd(
