@@ -4,11 +4,14 @@ Order, views and augmentation come from separate random streams, so that neither
 refiner can affect them.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,8 +20,9 @@ from torch import Tensor
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.clip.image_towers import POOLED
+from core.data.crops import CropCache
 from core.data.dataset import Dataset, Item
-from core.data.pixels import load_pixels
+from core.data.pixels import PixelsAhead
 from core.data.transforms import CROP_SCALE, EvalTransform, TrainTransform, Transform, Views
 from core.derived_seeds import derive_seed
 from core.seeding import Seeds
@@ -33,6 +37,7 @@ class TestViews(NamedTuple):
 
 
 NO_VIEWS = TestViews(0, Seeds(0))
+AHEAD_BYTES = 64 * 2**20  # larger evaluation batches are not decoded ahead of time
 
 
 class ImageSource(ABC):
@@ -256,7 +261,8 @@ class PixelSource(ImageSource):
 
     ``crop_scale`` bounds the fraction of the area that an augmented crop covers; ``augmentation``
     replaces the published crop and flip. ``frozen`` makes the features that some of these methods
-    read beside pixels, by default in float32 and in every step.
+    read beside pixels, by default in float32 and in every step. ``crops`` keeps decoded images
+    whose view is fixed.
     """
 
     def __init__(
@@ -268,10 +274,12 @@ class PixelSource(ImageSource):
         crop_scale: tuple[float, float] = CROP_SCALE,
         augmentation: Transform | None = None,
         frozen: FrozenPasses | None = None,
+        crops: CropCache | None = None,
     ) -> None:
         self.clip, self.device, self.dtype = clip, device, dtype
         self.augmentation: Transform = augmentation or TrainTransform(clip.spec, crop_scale)
         self.frozen = frozen or FrozenPasses(clip)
+        self.crops = crops
 
     def training(
         self,
@@ -307,15 +315,29 @@ class PixelSource(ImageSource):
     ) -> Iterator[Batch]:
         plain: Transform = EvalTransform(self.clip.spec)
         views = Views([plain, *[self.augmentation] * test_views.number])
+        if not test_views.number:  # further views are of the whole image
+            dataset = self.holding(dataset, items)
         reads = "evaluation" in reads_frozen
         known = self.frozen.fixed(dataset, items) if reads else None
-        for index in _indices(len(items), order).split(batch_size):
+        seed = test_views.seeds.seed
+
+        def decode(index: Tensor) -> PixelsAhead:
             chunk = [items[i] for i in index.tolist()]
-            draws = [derive_seed(test_views.seeds.seed, "test view", item.path) for item in chunk]
-            pixels = load_pixels(dataset, chunk, views, seeds=draws)
-            batch = self.batch(pixels, _labels(chunk), index, POOLED)
+            draws = [derive_seed(seed, "test view", item.path) for item in chunk]
+            return PixelsAhead(dataset, chunk, views, seeds=draws)
+
+        labels = _labels(items)
+        image_bytes = 12 * math.prod(self.clip.spec.image_size) * (1 + test_views.number)
+        ahead = batch_size * image_bytes <= AHEAD_BYTES
+        indices = _indices(len(items), order).split(batch_size)
+        for index, pixels in _decoded(indices, decode, ahead=ahead):
+            batch = self.batch(pixels, labels[index], index, POOLED)
             rows = None if known is None else known[index].to(self.device, self.dtype)
             yield self.frozen.beside(batch, rows) if reads else batch
+
+    def holding(self, dataset: Dataset, items: Sequence[Item]) -> Dataset:
+        """The dataset with the evaluation crops of these images in the cache, if there is one."""
+        return dataset if self.crops is None else self.crops.holding(dataset, items)
 
     def batch(
         self, pixels_BVCHW: Tensor, labels_B: Tensor, index_B: Tensor, need: frozenset[str]
@@ -373,7 +395,7 @@ class FreshViewSource(FeatureSource):
 
 
 class PixelBatches(TrainingBatches):
-    """Decodes the images of a batch on demand."""
+    """Decodes the images of a batch, and the next one while a step runs."""
 
     def __init__(
         self,
@@ -388,12 +410,14 @@ class PixelBatches(TrainingBatches):
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
     ) -> None:
         super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
-        self.source, self.dataset, self.need = source, dataset, need
+        self.source, self.need = source, need
+        self.dataset = dataset if augment else source.holding(dataset, dataset.train)
         view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
         self.views = Views([view] * views_per_image)
+        self.label_N = _labels(dataset.train)  # on the host
         self.reads_frozen = reads_frozen
         reads = bool(reads_frozen & {"training", "views"}) and not augment
-        known = source.frozen.fixed(dataset, dataset.train) if reads else None
+        known = source.frozen.fixed(self.dataset, dataset.train) if reads else None
         self.known = None if known is None else known.to(source.device, source.dtype)
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
@@ -403,11 +427,23 @@ class PixelBatches(TrainingBatches):
         whole.source.frozen = self.source.frozen.unrounded()
         return super(PixelBatches, whole).every_image(seeds)
 
+    def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
+        order = torch.randperm(len(self.labels), generator=seeds.generator("order", epoch))
+        indices = order.split(self.batch_size)[: len(self)]
+        decode = partial(self._decode, epoch=epoch, seeds=seeds)
+        for index, pixels in _decoded(indices, decode):
+            yield self._made(index, pixels)
+
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        return self._made(index, self._decode(index, epoch, seeds).wait())
+
+    def _decode(self, index: Tensor, epoch: int, seeds: Seeds) -> PixelsAhead:
         items = [self.dataset.train[i] for i in index.tolist()]
         draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
-        pixels = load_pixels(self.dataset, items, self.views, seeds=draws)
-        batch = self.source.batch(pixels, _labels(items), index, self.need)
+        return PixelsAhead(self.dataset, items, self.views, seeds=draws)
+
+    def _made(self, index: Tensor, pixels_BVCHW: Tensor) -> Batch:
+        batch = self.source.batch(pixels_BVCHW, self.label_N[index], index, self.need)
         passes, assigned = self.source.frozen, batch.index
         known = None if self.known is None or assigned is None else self.known[assigned]
         if "views" in self.reads_frozen:
@@ -434,6 +470,21 @@ class EncodedBatches(TrainingBatches):
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
         return self.batches.source.frozen.instead(self.batches.take(index, epoch, seeds))
+
+
+def _decoded(
+    indices: Sequence[Tensor], decode: Callable[[Tensor], PixelsAhead], *, ahead: bool = True
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pixels of each batch of images; the next one is decoded while one is in use."""
+    waiting: deque[PixelsAhead] = deque()
+    try:
+        for place, index in enumerate(indices):
+            begun = min(place + (2 if ahead else 1), len(indices))
+            waiting += [decode(later) for later in indices[place + len(waiting) : begun]]
+            yield index, waiting.popleft().wait()
+    finally:
+        for batch in waiting:
+            batch.cancel()
 
 
 def _indices(number: int, order: Sequence[int] | None) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
+from core.clip.product_choice import measured_in, product_of
 from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.dataset_names import data_root
@@ -333,6 +334,11 @@ def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
 
 def assemble(config: Config, runtime: Runtime) -> Assembly:
     """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
+    with measured_in(runtime.cache_dir):
+        return _assemble(config, runtime)
+
+
+def _assemble(config: Config, runtime: Runtime) -> Assembly:
     settings: Experiment = build(config, "experiment")
     seeds = Seeds(settings.seed)
     dtype, device = getattr(torch, STORED_AS[settings.precision]), torch.device(runtime.device)
@@ -446,7 +452,11 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
-        environment={**describe_environment(runtime.device), **used_plugins_of(config)},
+        environment={
+            **describe_environment(runtime.device),
+            "matrix_product": product_of(method.clip),
+            **used_plugins_of(config),
+        },
         config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,

@@ -18,7 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Self
 
-from core.machine import available_cores
+from core.machine import WORKERS_VARIABLE, available_cores
 from core.store.names import WORKER_LOG_NAME
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
 from experiments.workers.worker import ENTRY, execute
@@ -251,6 +251,7 @@ class LocalExecutor:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
             **self.threads,
+            WORKERS_VARIABLE: str(len(self.workers)),
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
