@@ -13,7 +13,10 @@ from experiments.cli.options import RUNS, Device, Json, Runs, cache_dir
 
 Against = Annotated[
     str | None,
-    typer.Option(help="Instead compare training steps with the released data flow: published"),
+    typer.Option(
+        help="Instead compare training steps with the released data flow: published; or with "
+        "another commit of this project: its name"
+    ),
 ]
 Methods = Annotated[
     str | None, typer.Option("--method", help="Methods of --against, separated by commas")
@@ -74,22 +77,32 @@ def bench_command(
         "--markdown": markdown,
         "--out": out,
     }
-    if against is None:
-        _refuse_without_against(asked)
     if against is not None:
-        from experiments.cli.bench_published import compare_with_published
-
-        compare_with_published(against, asked, device=device, as_json=as_json)
-    elif costs is not None:
+        _compare(against, asked, device, as_json=as_json)
+        return
+    for option, value in asked.items():
+        if value is not None and value is not False:
+            raise ValueError(f"{option} belongs to --against; add --against published, or leave it")
+    if costs is not None:
         _measure_costs(costs, device)
     else:
         _measure_speed(runs, device, repetitions=repetitions, images=images, as_json=as_json)
 
 
-def _refuse_without_against(asked: Mapping[str, Any]) -> None:
-    for option, value in asked.items():
-        if value is not None and value is not False:
-            raise ValueError(f"{option} belongs to --against published; add that, or leave it out")
+def _compare(against: str, asked: Mapping[str, Any], device: str, *, as_json: bool) -> None:
+    """Our steps beside those of the released data flow, or of another commit."""
+    if device != "cpu":
+        raise ValueError(f"--against runs on the CPU, got --device {device}; leave --device out")
+    if asked["--out"] is not None:
+        check_file(asked["--out"], "--out")
+    if against == "published":
+        from experiments.cli.bench_published import compare_with_published
+
+        compare_with_published(asked, as_json=as_json)
+        return
+    from experiments.cli.bench_compare import compare_with_commit
+
+    compare_with_commit(against, asked, as_json=as_json)
 
 
 def _measure_speed(

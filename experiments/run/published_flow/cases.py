@@ -309,6 +309,17 @@ def random_clip(name: str = BACKBONE) -> FrozenCLIP:
     return FrozenCLIP(model, Tokenizer(model.context_length), name=name)
 
 
+def measure_products(clip: FrozenCLIP, folder: Path) -> str:
+    """Let a backbone have the matrix product that a run would choose here; returns its name."""
+    try:
+        from core.clip.product_choice import choose, measured_in, product_of
+    except ImportError:  # older commits have one product
+        return "default"
+    with measured_in(folder):
+        choose(clip)
+    return product_of(clip)
+
+
 class NoiseImages:
     """A reader of noise: the file name of an image is its number, and so is its first pixel."""
 
