@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from core.clip.features import FeatureStore
+from core.clip.features import FeatureStore, view_seed
 from core.clip.frozen import FrozenCLIP
 from core.clip.image_towers import POOLED
 from core.data.crops import CropCache
@@ -54,10 +54,12 @@ class ImageSource(ABC):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed_views: bool = False,
     ) -> "TrainingBatches":
         """Batches of the training images, with ``views_per_image - 1`` further views of each.
 
-        ``reads_frozen`` says where frozen features come beside pixels (``Method.reads_frozen``).
+        ``reads_frozen`` says where frozen features come beside pixels (``Method.reads_frozen``);
+        ``fixed_views`` that also pixels are of ``num_views`` fixed views instead of new ones.
         """
 
     @abstractmethod
@@ -124,6 +126,7 @@ class FeatureSource(ImageSource):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed_views: bool = False,
     ) -> TrainingBatches:
         views = range(num_views) if num_views else (None,)
         features = [
@@ -193,10 +196,7 @@ class FeatureBatches(TrainingBatches):
         return super(FeatureBatches, whole).every_image(seeds)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        view = torch.zeros_like(index)
-        if self.num_views > 1:
-            generator = seeds.generator("view", epoch)
-            view = torch.randint(self.num_views, (self.num_images,), generator=generator)[index]
+        view = drawn_views(self.num_views, self.num_images, epoch, seeds)[index]
         first, *others = (
             self._rows(index, (view + n) % self.num_views) for n in range(self.views_per_image)
         )
@@ -251,9 +251,16 @@ class FrozenPasses:
         views = tuple(self.instead(view) for view in batch.views)
         return replace(batch, features=self.encode(batch), pixels=None, views=views)
 
-    def fixed(self, dataset: Dataset, items: Sequence[Item]) -> ImageFeatures | None:
-        """The stored pooled features of the evaluation views; None without a store."""
-        return None if self.store is None else self.store.get(dataset, items, fields=POOLED)
+    def fixed(
+        self, dataset: Dataset, items: Sequence[Item], views: Sequence[int | None] = (None,)
+    ) -> ImageFeatures | None:
+        """The stored pooled features of some views, one after the other: the evaluation view, or
+        fixed augmented ones by their number. None without a store.
+        """
+        if self.store is None:
+            return None
+        found = [self.store.get(dataset, items, fields=POOLED, view=view) for view in views]
+        return found[0] if len(found) == 1 else _stack(found)
 
 
 class PixelSource(ImageSource):
@@ -291,6 +298,7 @@ class PixelSource(ImageSource):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed_views: bool = False,
     ) -> "PixelBatches":
         return PixelBatches(
             self,
@@ -301,6 +309,7 @@ class PixelSource(ImageSource):
             drop_last=drop_last,
             views_per_image=views_per_image,
             reads_frozen=reads_frozen,
+            fixed=num_views if fixed_views else 0,
         )
 
     def evaluation(
@@ -381,6 +390,7 @@ class FreshViewSource(FeatureSource):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed_views: bool = False,
     ) -> TrainingBatches:
         return EncodedBatches(
             self.pixels.training(
@@ -395,7 +405,11 @@ class FreshViewSource(FeatureSource):
 
 
 class PixelBatches(TrainingBatches):
-    """Decodes the images of a batch, and the next one while a step runs."""
+    """Decodes the images of a batch, and the next one while a step runs.
+
+    Augmented views are new ones in every epoch, or with ``fixed`` one of so many fixed views, those
+    of the feature cache, drawn as ``FeatureBatches`` draws them.
+    """
 
     def __init__(
         self,
@@ -408,16 +422,20 @@ class PixelBatches(TrainingBatches):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed: int = 0,
     ) -> None:
         super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
         self.source, self.need = source, need
         self.dataset = dataset if augment else source.holding(dataset, dataset.train)
-        view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
-        self.views = Views([view] * views_per_image)
+        self.view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
+        self.fixed = fixed
+        self.views_per_image = views_per_image
         self.label_N = _labels(dataset.train)  # on the host
         self.reads_frozen = reads_frozen
-        reads = bool(reads_frozen & {"training", "views"}) and not augment
-        known = source.frozen.fixed(self.dataset, dataset.train) if reads else None
+        known = None
+        if reads_frozen & {"training", "views"} and (fixed or not augment):
+            views = range(fixed) if fixed else (None,)
+            known = source.frozen.fixed(self.dataset, dataset.train, views)
         self.known = None if known is None else known.to(source.device, source.dtype)
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
@@ -432,24 +450,52 @@ class PixelBatches(TrainingBatches):
         indices = order.split(self.batch_size)[: len(self)]
         decode = partial(self._decode, epoch=epoch, seeds=seeds)
         for index, pixels in _decoded(indices, decode):
-            yield self._made(index, pixels)
+            yield self._made(index, pixels, self._first_view(index, epoch, seeds))
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        return self._made(index, self._decode(index, epoch, seeds).wait())
+        pixels = self._decode(index, epoch, seeds).wait()
+        return self._made(index, pixels, self._first_view(index, epoch, seeds))
+
+    def _first_view(self, index: Tensor, epoch: int, seeds: Seeds) -> Tensor:
+        """Which of the fixed views (B,) these images have in an epoch; 0 without any."""
+        return drawn_views(self.fixed, len(self.labels), epoch, seeds)[index]
 
     def _decode(self, index: Tensor, epoch: int, seeds: Seeds) -> PixelsAhead:
+        """The views of each image: (B, V, 3, H, W), or (V B, 1, 3, H, W) where they are fixed."""
         items = [self.dataset.train[i] for i in index.tolist()]
-        draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
-        return PixelsAhead(self.dataset, items, self.views, seeds=draws)
+        if not self.fixed:
+            views = Views([self.view] * self.views_per_image)
+            draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
+            return PixelsAhead(self.dataset, items, views, seeds=draws)
+        first = self._first_view(index, epoch, seeds)
+        draws = [
+            view_seed(item.path, view)
+            for n in range(self.views_per_image)
+            for item, view in zip(items, ((first + n) % self.fixed).tolist(), strict=True)
+        ]
+        repeated = items * self.views_per_image
+        return PixelsAhead(self.dataset, repeated, Views([self.view]), seeds=draws)
 
-    def _made(self, index: Tensor, pixels_BVCHW: Tensor) -> Batch:
-        batch = self.source.batch(pixels_BVCHW, self.label_N[index], index, self.need)
-        passes, assigned = self.source.frozen, batch.index
-        known = None if self.known is None or assigned is None else self.known[assigned]
-        if "views" in self.reads_frozen:
-            views = tuple(passes.beside(view, known) for view in batch.views)
-            batch = replace(batch, views=views)
-        return passes.beside(batch, known) if "training" in self.reads_frozen else batch
+    def _made(self, index: Tensor, pixels: Tensor, first: Tensor) -> Batch:
+        if self.fixed:
+            pixels = pixels.unflatten(0, (self.views_per_image, -1))[:, :, 0].transpose(0, 1)
+        batch = self.source.batch(pixels, self.label_N[index], index, self.need)
+        views = tuple(
+            self._with_frozen(view, index, first + n, "views" if n else "training")
+            for n, view in enumerate((batch, *batch.views))
+        )
+        return replace(views[0], views=views[1:])
+
+    def _with_frozen(self, batch: Batch, index: Tensor, view: Tensor, use: FrozenUse) -> Batch:
+        """One view of the images, with its place among all fixed ones, and its frozen features
+        where they are read.
+        """
+        row = view % max(self.fixed, 1) * len(self.labels) + index
+        batch = replace(batch, positions=tuple(row.tolist()))
+        if use not in self.reads_frozen:
+            return batch
+        known = None if self.known is None else self.known[_sent(row, self.device)]
+        return self.source.frozen.beside(batch, known)
 
 
 class EncodedBatches(TrainingBatches):
@@ -470,6 +516,13 @@ class EncodedBatches(TrainingBatches):
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
         return self.batches.source.frozen.instead(self.batches.take(index, epoch, seeds))
+
+
+def drawn_views(num_views: int, num_images: int, epoch: int, seeds: Seeds) -> Tensor:
+    """Which of its fixed views each image has in an epoch: (N,) int64."""
+    if num_views <= 1:
+        return torch.zeros(num_images, dtype=torch.int64)
+    return torch.randint(num_views, (num_images,), generator=seeds.generator("view", epoch))
 
 
 def _decoded(

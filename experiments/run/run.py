@@ -239,6 +239,7 @@ def train(
         drop_last=settings.drop_last,
         views_per_image=method.views_per_image,
         reads_frozen=method.reads_frozen,
+        fixed_views=settings.fixed_views,
     )
     return fit(
         built.model,
