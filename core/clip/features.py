@@ -25,6 +25,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from core.clip.product_choice import Product
 from core.data.dataset import Dataset, Item
 from core.data.locked import locked
 from core.data.pixels import iter_pixels
@@ -81,11 +82,12 @@ class FeatureStore:
     """Frozen features of a model, from memory, from disk, or computed and stored.
 
     One store belongs to one thread of one process; any number of processes may share ``root``.
-    ``clip`` runs on ``device`` and takes pixels of dtype ``precision`` (both are part of the key);
-    features are kept and returned as ``dtype``. ``augmentation`` creates the augmented views
-    (default: the published random resized crop and flip). ``code_of`` gives a hash of the code that
-    computes features under a transform, which is then part of the key. At most ``memory_bytes`` of
-    features stay in memory between calls.
+    ``clip`` runs on ``device`` and takes pixels of dtype ``precision``, and its weights go through
+    the matrix product ``product`` (all are part of the key); features are kept and returned as
+    ``dtype``. ``augmentation`` creates the augmented views (default: the published random resized
+    crop and flip). ``code_of`` gives a hash of the code that computes features under a transform,
+    which is then part of the key. At most ``memory_bytes`` of features stay in memory between
+    calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -98,6 +100,7 @@ class FeatureStore:
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
         precision: torch.dtype = torch.float32,
+        product: Product = "default",
         augmentation: Transform | None = None,
         code_of: Callable[[Transform], str] | None = None,
         num_threads: int | None = None,
@@ -110,6 +113,7 @@ class FeatureStore:
         self._dtype = dtype
         self._device = device or torch.device("cpu")
         self._precision = precision
+        self._product = product
         self._evaluation = EvalTransform(clip.spec)
         self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
         self._code_of = code_of
@@ -167,12 +171,17 @@ class FeatureStore:
             "content": dataset.content,
             "transform": cache_key(transform),
             "view": view,
-            "computed": f"{self._device.type} {self._precision} without autocast",
+            "computed": self._computed(),
             "stored": str(self._dtype),
         }
         if self._code_of is not None:
             about["code"] = self._code_of(transform)
         return _Request(dataset=dataset, view=view, transform=transform, about=about)
+
+    def _computed(self) -> str:
+        """How features are computed: every product but the default one is named."""
+        how = f"{self._device.type} {self._precision} without autocast"
+        return how if self._product == "default" else f"{how}, product of {self._product}"
 
     def _table(self, folder: Path) -> TensorShards:
         table = self._tables.setdefault(folder, TensorShards(folder))

@@ -24,15 +24,15 @@ MASK_ALIGNMENT = 16
 
 
 class Chunks(NamedTuple):
-    """Chunks of one height: ``count`` times ``height`` rows of a group, from row ``start`` on."""
+    """Chunks of one height: ``number`` times ``height`` rows of a group, from row ``start`` on."""
 
     start: int
-    count: int
+    number: int
     height: int
 
     @property
     def rows(self) -> int:
-        return self.count * self.height
+        return self.number * self.height
 
 
 class PackedRows(NamedTuple):
@@ -60,6 +60,7 @@ class Packing:
     tokens of every prompt.
     """
 
+    @torch.inference_mode(False)  # what is kept may be needed in training
     def __init__(
         self,
         lengths: Sequence[int],
@@ -119,8 +120,7 @@ class Packing:
     def on(self, device: torch.device) -> "Placement":
         """Indices and masks on a device, made once."""
         if device not in self._placed:
-            with torch.inference_mode(False):
-                self._placed[device] = Placement(self, device)
+            self._placed[device] = Placement(self, device)
         return self._placed[device]
 
 
@@ -140,6 +140,7 @@ class Placement:
     and what hooks see is.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, packing: Packing, device: torch.device) -> None:
         self.packing, self.device = packing, device
         self.position_R = packing.position_R.to(device)
@@ -152,8 +153,7 @@ class Placement:
     def masks(self, dtype: torch.dtype, groups: int) -> Masks:
         """The masks of a dtype, for all chunks of some groups."""
         if dtype not in self._masks:
-            with torch.inference_mode(False):
-                self._masks[dtype] = self._made(dtype)
+            self._masks[dtype] = self._made(dtype)
         head, chunks = self._masks[dtype]
         if groups == 1:
             return Masks(head, chunks)
@@ -166,6 +166,7 @@ class Placement:
         rows = torch.arange(groups * self.packing.rows, device=self.device)
         return ungrouped(rows[:, None], self.packing, groups)[..., 0].index_select(1, self.read_C)
 
+    @torch.inference_mode(False)
     def _made(self, dtype: torch.dtype) -> Masks:
         head = torch.arange(self.packing.head)[None]
         rows = [_rows_of(chunks) for chunks in self.packing.chunks]
@@ -206,7 +207,7 @@ def num_common(same_L: Tensor) -> int:
 def _rows_of(chunks: Chunks) -> Tensor:
     """The rows of a group that are in each chunk: (K, T)."""
     rows = torch.arange(chunks.start, chunks.start + chunks.rows)
-    return rows.reshape(chunks.count, chunks.height)
+    return rows.reshape(chunks.number, chunks.height)
 
 
 def _chunks_of(

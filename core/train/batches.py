@@ -23,8 +23,16 @@ from core.clip.image_towers import POOLED
 from core.data.crops import CropCache
 from core.data.dataset import Dataset, Item
 from core.data.pixels import PixelsAhead
-from core.data.transforms import CROP_SCALE, EvalTransform, TrainTransform, Transform, Views
+from core.data.transforms import (
+    CROP_SCALE,
+    EvalTransform,
+    TrainTransform,
+    Transform,
+    Views,
+    cache_key,
+)
 from core.derived_seeds import derive_seed
+from core.lockstep import ALONE, Alone
 from core.seeding import Seeds
 from core.types import NO_FROZEN_USE, Batch, FrozenUse, ImageFeatures
 
@@ -88,6 +96,8 @@ class TrainingBatches(ABC):
         self.batch_size = batch_size
         self.device = device
         self.drop_last = drop_last
+
+    share: Alone = ALONE
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.labels), self.batch_size)
@@ -236,20 +246,20 @@ class FrozenPasses:
         """The same outside mixed precision."""
         return FrozenPasses(self.clip, store=self.store)
 
-    def encode(self, batch: Batch) -> ImageFeatures:
+    def encode(self, batch: Batch, share: Alone = ALONE) -> ImageFeatures:
         """The fields of the frozen features that a batch needs."""
         assert batch.pixels is not None
         with torch.no_grad(), self.autocast():
-            return self.clip.encode_image(batch.pixels, need=batch.need)
+            return self.clip.encode_shared(batch.pixels, share, need=batch.need)
 
-    def beside(self, batch: Batch, known: ImageFeatures | None) -> Batch:
+    def beside(self, batch: Batch, known: ImageFeatures | None, share: Alone = ALONE) -> Batch:
         """The batch with the pooled frozen features of its pixels: those known, or computed."""
-        return replace(batch, features=known or self.encode(replace(batch, need=POOLED)))
+        return replace(batch, features=known or self.encode(replace(batch, need=POOLED), share))
 
-    def instead(self, batch: Batch) -> Batch:
+    def instead(self, batch: Batch, share: Alone = ALONE) -> Batch:
         """The batch and its views with the frozen features that they need in place of pixels."""
-        views = tuple(self.instead(view) for view in batch.views)
-        return replace(batch, features=self.encode(batch), pixels=None, views=views)
+        views = tuple(self.instead(view, share) for view in batch.views)
+        return replace(batch, features=self.encode(batch, share), pixels=None, views=views)
 
     def fixed(
         self, dataset: Dataset, items: Sequence[Item], views: Sequence[int | None] = (None,)
@@ -269,7 +279,8 @@ class PixelSource(ImageSource):
     ``crop_scale`` bounds the fraction of the area that an augmented crop covers; ``augmentation``
     replaces the published crop and flip. ``frozen`` makes the features that some of these methods
     read beside pixels, by default in float32 and in every step. ``crops`` keeps decoded images
-    whose view is fixed.
+    whose view is fixed. What is made in a training step, pixels and features, is made once for all
+    runs of ``share``.
     """
 
     def __init__(
@@ -282,8 +293,9 @@ class PixelSource(ImageSource):
         augmentation: Transform | None = None,
         frozen: FrozenPasses | None = None,
         crops: CropCache | None = None,
+        share: Alone = ALONE,
     ) -> None:
-        self.clip, self.device, self.dtype = clip, device, dtype
+        self.clip, self.device, self.dtype, self.share = clip, device, dtype, share
         self.augmentation: Transform = augmentation or TrainTransform(clip.spec, crop_scale)
         self.frozen = frozen or FrozenPasses(clip)
         self.crops = crops
@@ -339,8 +351,8 @@ class PixelSource(ImageSource):
         image_bytes = 12 * math.prod(self.clip.spec.image_size) * (1 + test_views.number)
         ahead = batch_size * image_bytes <= AHEAD_BYTES
         indices = _indices(len(items), order).split(batch_size)
-        for index, pixels in _decoded(indices, decode, ahead=ahead):
-            batch = self.batch(pixels, labels[index], index, POOLED)
+        for index, decoded in _decoded(indices, decode, ahead=ahead):
+            batch = self.batch(self.sent(decoded.wait()), labels[index], index, POOLED)
             rows = None if known is None else known[index].to(self.device, self.dtype)
             yield self.frozen.beside(batch, rows) if reads else batch
 
@@ -348,22 +360,20 @@ class PixelSource(ImageSource):
         """The dataset with the evaluation crops of these images in the cache, if there is one."""
         return dataset if self.crops is None else self.crops.holding(dataset, items)
 
+    def sent(self, pixels_BVCHW: Tensor) -> tuple[Tensor, ...]:
+        """Each view of the images (B, C, H, W), on the device."""
+        pixels = _sent(pixels_BVCHW, self.device, self.dtype).unbind(dim=1)
+        return tuple(view.contiguous() for view in pixels)
+
     def batch(
-        self, pixels_BVCHW: Tensor, labels_B: Tensor, index_B: Tensor, need: frozenset[str]
+        self, views: Sequence[Tensor], labels_B: Tensor, index_B: Tensor, need: frozenset[str]
     ) -> Batch:
         """A batch of the first view of each image, with the others as its views."""
         labels, index = _sent(labels_B, self.device), _sent(index_B, self.device)
         positions = tuple(index_B.tolist())
-        pixels = _sent(pixels_BVCHW, self.device, self.dtype).unbind(dim=1)
         first, *others = (
-            Batch(
-                labels=labels,
-                pixels=view.contiguous(),
-                need=need,
-                index=index,
-                positions=positions,
-            )
-            for view in pixels
+            Batch(labels=labels, pixels=view, need=need, index=index, positions=positions)
+            for view in views
         )
         return replace(first, views=tuple(others))
 
@@ -425,12 +435,21 @@ class PixelBatches(TrainingBatches):
         fixed: int = 0,
     ) -> None:
         super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
-        self.source, self.need = source, need
+        self.source, self.need, self.share = source, need, source.share
         self.dataset = dataset if augment else source.holding(dataset, dataset.train)
         self.view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
         self.fixed = fixed
         self.views_per_image = views_per_image
         self.label_N = _labels(dataset.train)  # on the host
+        self.made_by = (
+            dataset.name,
+            dataset.content,
+            cache_key(self.view),
+            views_per_image,
+            fixed > 0,
+            source.device,
+            source.dtype,
+        )
         self.reads_frozen = reads_frozen
         known = None
         if reads_frozen & {"training", "views"} and (fixed or not augment):
@@ -441,6 +460,7 @@ class PixelBatches(TrainingBatches):
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         """What is learned before the first step is computed outside mixed precision."""
         whole = copy(self)
+        whole.share = ALONE  # it is no step at which the others stand
         whole.source = copy(self.source)
         whole.source.frozen = self.source.frozen.unrounded()
         return super(PixelBatches, whole).every_image(seeds)
@@ -449,12 +469,13 @@ class PixelBatches(TrainingBatches):
         order = torch.randperm(len(self.labels), generator=seeds.generator("order", epoch))
         indices = order.split(self.batch_size)[: len(self)]
         decode = partial(self._decode, epoch=epoch, seeds=seeds)
-        for index, pixels in _decoded(indices, decode):
-            yield self._made(index, pixels, self._first_view(index, epoch, seeds))
+        cancel = self.share.size == 1  # companions may need what this run does not
+        for index, decoded in _decoded(indices, decode, cancel=cancel):
+            yield self._made(index, decoded, self._first_view(index, epoch, seeds))
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        pixels = self._decode(index, epoch, seeds).wait()
-        return self._made(index, pixels, self._first_view(index, epoch, seeds))
+        decoded = self._decode(index, epoch, seeds)
+        return self._made(index, decoded, self._first_view(index, epoch, seeds))
 
     def _first_view(self, index: Tensor, epoch: int, seeds: Seeds) -> Tensor:
         """Which of the fixed views (B,) these images have in an epoch; 0 without any."""
@@ -463,22 +484,23 @@ class PixelBatches(TrainingBatches):
     def _decode(self, index: Tensor, epoch: int, seeds: Seeds) -> PixelsAhead:
         """The views of each image: (B, V, 3, H, W), or (V B, 1, 3, H, W) where they are fixed."""
         items = [self.dataset.train[i] for i in index.tolist()]
-        if not self.fixed:
+        if self.fixed:
+            first, views = self._first_view(index, epoch, seeds), Views([self.view])
+            numbers = [(first + n) % self.fixed for n in range(self.views_per_image)]
+            items = items * self.views_per_image
+            drawn = torch.cat(numbers).tolist()
+            draws = [view_seed(item.path, n) for item, n in zip(items, drawn, strict=True)]
+        else:
             views = Views([self.view] * self.views_per_image)
             draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
-            return PixelsAhead(self.dataset, items, views, seeds=draws)
-        first = self._first_view(index, epoch, seeds)
-        draws = [
-            view_seed(item.path, view)
-            for n in range(self.views_per_image)
-            for item, view in zip(items, ((first + n) % self.fixed).tolist(), strict=True)
-        ]
-        repeated = items * self.views_per_image
-        return PixelsAhead(self.dataset, repeated, Views([self.view]), seeds=draws)
+        images = (*self.made_by, tuple(item.path for item in items), tuple(draws))
+        return self.share.ahead(
+            images, lambda: PixelsAhead(self.dataset, items, views, seeds=draws, key=images)
+        )
 
-    def _made(self, index: Tensor, pixels: Tensor, first: Tensor) -> Batch:
-        if self.fixed:
-            pixels = pixels.unflatten(0, (self.views_per_image, -1))[:, :, 0].transpose(0, 1)
+    def _made(self, index: Tensor, decoded: PixelsAhead, first: Tensor) -> Batch:
+        self.share.at(decoded.key)
+        pixels = self.share.once("pixels", lambda: self.source.sent(self._by_image(decoded)))
         batch = self.source.batch(pixels, self.label_N[index], index, self.need)
         views = tuple(
             self._with_frozen(view, index, first + n, "views" if n else "training")
@@ -486,16 +508,23 @@ class PixelBatches(TrainingBatches):
         )
         return replace(views[0], views=views[1:])
 
+    def _by_image(self, decoded: PixelsAhead) -> Tensor:
+        """The views of each image: (B, V, 3, H, W)."""
+        pixels = decoded.wait()
+        if not self.fixed:
+            return pixels
+        return pixels.view(self.views_per_image, -1, *pixels.shape[2:]).transpose(0, 1)
+
     def _with_frozen(self, batch: Batch, index: Tensor, view: Tensor, use: FrozenUse) -> Batch:
-        """One view of the images, with its place among all fixed ones, and its frozen features
-        where they are read.
+        """One view of the images with its place among the fixed ones, and its frozen features where
+        they are read.
         """
         row = view % max(self.fixed, 1) * len(self.labels) + index
         batch = replace(batch, positions=tuple(row.tolist()))
         if use not in self.reads_frozen:
             return batch
         known = None if self.known is None else self.known[_sent(row, self.device)]
-        return self.source.frozen.beside(batch, known)
+        return self.source.frozen.beside(batch, known, self.share)
 
 
 class EncodedBatches(TrainingBatches):
@@ -505,17 +534,19 @@ class EncodedBatches(TrainingBatches):
         super().__init__(
             batches.labels, batches.batch_size, batches.device, drop_last=batches.drop_last
         )
-        self.batches = batches
+        self.batches, self.share = batches, batches.share
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         passes = self.batches.source.frozen.unrounded()
         yield from map(passes.instead, self.batches.every_image(seeds))
 
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
-        yield from map(self.batches.source.frozen.instead, self.batches.epoch(epoch, seeds))
+        for batch in self.batches.epoch(epoch, seeds):
+            yield self.batches.source.frozen.instead(batch, self.share)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        return self.batches.source.frozen.instead(self.batches.take(index, epoch, seeds))
+        batch = self.batches.take(index, epoch, seeds)
+        return self.batches.source.frozen.instead(batch, self.share)
 
 
 def drawn_views(num_views: int, num_images: int, epoch: int, seeds: Seeds) -> Tensor:
@@ -526,17 +557,21 @@ def drawn_views(num_views: int, num_images: int, epoch: int, seeds: Seeds) -> Te
 
 
 def _decoded(
-    indices: Sequence[Tensor], decode: Callable[[Tensor], PixelsAhead], *, ahead: bool = True
-) -> Iterator[tuple[Tensor, Tensor]]:
+    indices: Sequence[Tensor],
+    decode: Callable[[Tensor], PixelsAhead],
+    *,
+    ahead: bool = True,
+    cancel: bool = True,
+) -> Iterator[tuple[Tensor, PixelsAhead]]:
     """The pixels of each batch of images; the next one is decoded while one is in use."""
     waiting: deque[PixelsAhead] = deque()
     try:
         for place, index in enumerate(indices):
             begun = min(place + (2 if ahead else 1), len(indices))
             waiting += [decode(later) for later in indices[place + len(waiting) : begun]]
-            yield index, waiting.popleft().wait()
+            yield index, waiting.popleft()
     finally:
-        for batch in waiting:
+        for batch in waiting if cancel else ():
             batch.cancel()
 
 

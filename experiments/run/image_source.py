@@ -9,6 +9,7 @@ import torch
 from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.clip.product_choice import Product, product_of
 from core.data.crops import GIGABYTE, CropCache
 from core.data.images import open_rgb
 from core.data.pixels import iter_pixels
@@ -19,6 +20,7 @@ from core.data.transforms import (
     Transform,
     cache_key,
 )
+from core.lockstep import ALONE, Alone
 from core.train.batches import (
     FeatureSource,
     FreshViewSource,
@@ -34,13 +36,21 @@ CROPS_FOLDER = "crops"
 
 
 def image_source(
-    image_input: str, clip: FrozenCLIP, settings: Experiment, runtime: Runtime, dtype: torch.dtype
+    image_input: str,
+    clip: FrozenCLIP,
+    settings: Experiment,
+    runtime: Runtime,
+    dtype: torch.dtype,
+    share: Alone = ALONE,
 ) -> ImageSource:
-    """The image source for methods with this ``image_input``."""
+    """The image source for methods with this ``image_input``; with pixels in every step it gives
+    companions of the run the same tensors (see ``core.lockstep``).
+    """
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
     single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation))
+    product = product_of(single)
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product)
     frozen = FrozenPasses(
         clip,
         autocast=partial(runtime.autocast, settings.precision),
@@ -48,7 +58,15 @@ def image_source(
     )
     limit = int(settings.crop_cache_gb * GIGABYTE)
     crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
-    pixels = PixelSource(clip, device, dtype, augmentation=augmentation, frozen=frozen, crops=crops)
+    pixels = PixelSource(
+        clip,
+        device,
+        dtype,
+        augmentation=augmentation,
+        frozen=frozen,
+        crops=crops,
+        share=share,
+    )
     if image_input == "pixels":
         return pixels
     if settings.fresh_views:
@@ -88,7 +106,11 @@ def _crops(view: SameById, cache_dir: Path, limit_bytes: int) -> CropCache:
 
 @functools.lru_cache(maxsize=4)
 def _store(
-    clip: FrozenCLIP, device: torch.device, cache_dir: Path, augmentation: SameById
+    clip: FrozenCLIP,
+    device: torch.device,
+    cache_dir: Path,
+    augmentation: SameById,
+    product: Product,
 ) -> FeatureStore:
     """One store of frozen features per process and backbone; features are computed in float32.
 
@@ -98,6 +120,7 @@ def _store(
         cache_dir / "features",
         clip,
         device=device,
+        product=product,
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

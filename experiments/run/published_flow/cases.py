@@ -26,7 +26,13 @@ from core.data.transforms import EvalTransform
 from core.interfaces import Method
 from core.seeding import Seeds
 from core.train import batches as batches_module
-from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
+from core.train.batches import (
+    FeatureSource,
+    FreshViewSource,
+    ImageSource,
+    PixelSource,
+    TrainingBatches,
+)
 from core.train.fit import train_step
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
@@ -403,19 +409,20 @@ class OwnSide:
         """A training step; returns the loss and its terms."""
         return train_step(self.model, self.objective, self.optimizer, self.batch(), nullcontext())
 
-    def _training(self) -> Any:
+    def _training(self) -> TrainingBatches:
         method = self.model.method
-        source = self.data.source(method.image_input, self.views)
+        source: Any = self.data.source(method.image_input, self.views)
         given: dict[str, Any] = {}
         if hasattr(method, "reads_frozen"):  # older commits have none
             given["reads_frozen"] = method.reads_frozen
-        return source.training(
+        batches: TrainingBatches = source.training(
             self.data.dataset,
             need=frozenset({"pooled"}) | self.model.refiner.needs(),
             num_views=0 if self.views == "fixed" else 1,
             batch_size=self.case.batch_size,
             **given,
         )
+        return batches
 
 
 def objective_of(model: RefinedMethod) -> Objective:
