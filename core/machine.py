@@ -38,3 +38,14 @@ def onednn_setting() -> str:
             "matrix product is faster on this machine"
         )
     return given
+
+
+WORKERS_VARIABLE = "REFINELAB_WORKERS"
+"""How many worker processes share this machine, in the environment of each of them."""
+
+
+def share_of_cores() -> int:
+    """The cores that this process may use, divided among the workers that it is one of."""
+    workers = os.environ.get(WORKERS_VARIABLE, "")
+    number = int(workers) if workers.isascii() and workers.isdecimal() else 1
+    return max(available_cores() // max(number, 1), 1)

@@ -134,9 +134,9 @@ class CoCoOp(Method):
 
     def images_per_chunk(self) -> int:
         """How many images' prompts fit into ``max_text_memory_mb``; at least one."""
-        num_classes, length = self.prompts.slots_CL.shape
         spec = self.clip.spec
-        values = num_classes * length * spec.text_width * spec.text_depth * VALUES_PER_TOKEN
+        rows = self.prompts.rows_per_group
+        values = rows * spec.text_width * spec.text_depth * VALUES_PER_TOKEN
         image_bytes = values * self.ctx.element_size()
         return max(1, int(self.max_text_memory_mb * 2**20 / image_bytes))
 

@@ -47,18 +47,36 @@ class OneRow(NamedTuple):
     index_B: Tensor
     length: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, L) of all rows."""
+        return len(self.index_B), self.length
+
     def of(self, x_BLW: Tensor) -> Tensor:
         """The row (B, 1, W) of each sequence."""
         every = torch.arange(len(x_BLW), device=x_BLW.device)
         return x_BLW[every, self.index_B][:, None]
 
 
+class Rows(Protocol):
+    """Some rows of B sequences of L rows."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, L) of all rows."""
+        ...
+
+    def of(self, x_BLW: Tensor) -> Tensor:
+        """These rows."""
+        ...
+
+
 class Update(Protocol):
     """Something that is added to the queries, keys and values of one block."""
 
-    def __call__(self, normed: Tensor, matrix: str, row: OneRow | None = None) -> Tensor | None:
-        """What is added to "q", "k" or "v" of normed rows (..., W); None for nothing. ``row`` says
-        which row these are where they are not all rows: what is drawn at random must not depend on
+    def __call__(self, normed: Tensor, matrix: str, rows: Rows | None = None) -> Tensor | None:
+        """What is added to "q", "k" or "v" of normed rows (..., W); None for nothing. ``rows`` says
+        which rows these are where they are not all rows: what is drawn at random must not depend on
         which rows are read.
         """
         ...
@@ -77,15 +95,20 @@ def updated(updates: Mapping[Any, Update]) -> Iterator[None]:
         _UPDATES.reset(token)
 
 
+def any_updated() -> bool:
+    """Whether some block has an update now."""
+    return bool(_UPDATES.get())
+
+
 def with_updates(
-    block: Any, normed: Tensor, packed: Tensor, matrices: str, row: OneRow | None = None
+    block: Any, normed: Tensor, packed: Tensor, matrices: str, rows: Rows | None = None
 ) -> Tensor:
     """Queries, keys and values, packed as ``matrices`` says, with the block's update if any."""
     update = _UPDATES.get().get(block)
     if update is None:
         return packed
     parts = packed.chunk(len(matrices), dim=-1)
-    added = [update(normed, matrix, row) for matrix in matrices]
+    added = [update(normed, matrix, rows) for matrix in matrices]
     whole = [x if more is None else x + more for x, more in zip(parts, added, strict=True)]
     return torch.cat(whole, dim=-1)
 

@@ -17,8 +17,7 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from core.clip.product_choice import Product
 from core.data.dataset import Dataset, Item
+from core.data.locked import locked
 from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
@@ -35,11 +35,6 @@ from core.derived_seeds import derive_seed
 from core.precision import without_autocast
 from core.store.atomic import write_atomic
 from core.types import FeatureSpec, ImageFeatures
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: several processes may then compute the same features
-    fcntl = None  # type: ignore[assignment]
 
 FIELDS = frozenset({"pooled", "local", "attention"})
 SHARD_BYTES = 256 * 2**20  # a long computation is saved in pieces of about this size
@@ -153,7 +148,7 @@ class FeatureStore:
         tables = {field: self._table(folder / field) for field in sorted(fields | {"pooled"})}
         paths = [item.path for item in items]
         if _refreshed(tables, paths, drop_corrupt=False):
-            with _locked(folder / "lock"):
+            with locked(folder / "lock", "compute the same features"):
                 missing = _refreshed(tables, paths, drop_corrupt=True)
                 if missing:
                     _write_key(folder, request)
@@ -306,25 +301,3 @@ def _write_key(folder: Path, request: _Request) -> None:
             write_atomic(folder / "key.json", json.dumps(request.about, indent=1) + "\n")
     except OSError as error:
         log.warning("features are not cached, %s cannot be written (%s)", folder, error)
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the system releases it whenever its holder dies."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(file, "ab")  # noqa: SIM115
-    except OSError:  # a read-only folder: proceed without the lock
-        yield
-        return
-    with handle:
-        if fcntl is not None:
-            _try_lock(handle.fileno(), file)
-        yield
-
-
-def _try_lock(descriptor: int, file: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        log.warning("no lock on %s (%s); processes may compute the same features", file, error)

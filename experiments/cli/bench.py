@@ -1,4 +1,4 @@
-"""``bench``: the speed of this machine."""
+"""``bench``: the speed of this machine, and ours against the released data flow."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +9,31 @@ import typer
 from core.store.atomic import check_file
 from experiments.cli.console import print_json
 from experiments.cli.options import RUNS, Device, Json, Runs, cache_dir
+
+Against = Annotated[
+    str | None,
+    typer.Option(help="Instead compare training steps with the released data flow: 'published'"),
+]
+Methods = Annotated[
+    str | None, typer.Option("--method", help="Methods of --against, separated by commas")
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds of --against")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of --against")]
+Classes = Annotated[int, typer.Option(min=2, help="Number of classes of --against")]
+Backbone = Annotated[
+    str | None, typer.Option(help="Backbone of --against: an open_clip name, or mosaic")
+]
+TeacherBackbone = Annotated[
+    str | None, typer.Option("--teacher", help="Backbone of PromptKD's teacher in --against")
+]
+WithMemory = Annotated[
+    bool, typer.Option("--memory/--no-memory", help="Peak memory of the steps of --against")
+]
+WithEvaluation = Annotated[
+    bool, typer.Option("--evaluation", help="Compare evaluation in --against, not training")
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Tables of --against in Markdown")]
+Out = Annotated[Path | None, typer.Option("--out", help="Also write --against as JSON here")]
 
 
 def bench_command(
@@ -23,11 +48,47 @@ def bench_command(
         Path | None,
         typer.Option(help="Instead measure a step of every registered method, into this JSON file"),
     ] = None,
+    against: Against = None,
+    methods: Methods = None,
+    rounds: Rounds = 3,
+    threads: Threads = 1,
+    classes: Classes = 50,
+    backbone: Backbone = None,
+    teacher: TeacherBackbone = None,
+    memory: WithMemory = False,
+    evaluation: WithEvaluation = False,
+    markdown: Markdown = False,
+    out: Out = None,
 ) -> None:
     """Measure how fast this machine decodes images, encodes them, and trains every method."""
-    if costs is not None:
+    if against is not None:
+        from experiments.cli.bench_published import Comparison, compare_with_published
+
+        asked = Comparison(
+            against=against,
+            methods=methods,
+            rounds=rounds,
+            threads=threads,
+            classes=classes,
+            backbone=backbone,
+            teacher=teacher,
+            memory=memory,
+            evaluation=evaluation,
+            markdown=markdown,
+            as_json=as_json,
+            out=out,
+            device=device,
+        )
+        compare_with_published(asked)
+    elif costs is not None:
         _measure_costs(costs, device)
-        return
+    else:
+        _measure_speed(runs, device, repetitions=repetitions, images=images, as_json=as_json)
+
+
+def _measure_speed(
+    runs: Path, device: str, *, repetitions: int, images: int, as_json: bool
+) -> None:
     from experiments.run.runtime import Runtime
     from experiments.run.speed import measure
 

@@ -74,16 +74,19 @@ class Experiment(Configurable):
     the selection "val", stops training after k epochs that were no better than the best so far
     (0: never); learning rates stay those of all ``epochs``. ``checkpoint_every`` k keeps the state
     of training after every k-th epoch, so that the same command goes on there after a kill (0:
-    never); it changes no result. ``template`` replaces
-    the templates of the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a
-    plain ``class/image`` tree, and have no effect elsewhere. ``precision`` applies to everything
-    that is trained; "bfloat16" is autocast, which rounds neither logits nor frozen texts nor cached
-    features. ``overlap`` says what happens where test images are training images as well: the run
-    is refused, also for equal copies under another name (every file is then read), or it is
-    allowed, recorded and marked in the report.
+    never); it changes no result. ``crop_cache_gb`` bounds the gigabytes of decoded evaluation
+    images that runs on pixels keep below the cache folder for each other (0: none); nor does it.
+    ``template`` replaces the templates of the datasets. ``split_fractions`` (train, val, test) and
+    ``split_seed`` split a plain ``class/image`` tree, and have no effect elsewhere. ``precision``
+    applies to everything that is trained; "bfloat16" is autocast, which rounds neither logits nor
+    frozen texts nor cached features. ``overlap`` says what happens where test images are training
+    images as well: the run is refused, also for equal copies under another name (every file is then
+    read), or it is allowed, recorded and marked in the report.
     """
 
-    permissions: ClassVar[frozenset[str]] = frozenset({"overlap", "checkpoint_every"})
+    permissions: ClassVar[frozenset[str]] = frozenset(
+        {"overlap", "checkpoint_every", "crop_cache_gb"}
+    )
     later: ClassVar[frozenset[str]] = frozenset({"augmentation", "patience"})
 
     method: Annotated[Callable[..., Method], Part("method")]
@@ -109,6 +112,7 @@ class Experiment(Configurable):
     selection: Selection = "last"
     patience: NonNegativeInt = 0
     checkpoint_every: NonNegativeInt = 0
+    crop_cache_gb: NonNegativeFloat = 20.0
     split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from core.lockstep import Position
 from core.store.record import Cost, Evaluation, RunRecord, to_json
 from experiments.study.planner import Cell, Grid, Plan, Variant
 
@@ -189,3 +190,18 @@ def act(payload, on_progress):
     elif payload["do"] == "return garbage":
         return {"object": object()}
     return {"pid": os.getpid(), "value": payload.get("value")}
+
+
+def walk(payload, on_progress):
+    """Walk through the steps of the payload and note each in the file ``trace``; "at" the step
+    given there, "do" something. ``first`` is the step that a resumed run begins with.
+    """
+    name, trace = payload["name"], Path(payload["trace"])
+    for step in range(payload.get("first", 0), payload["steps"]):
+        yield Position(1, step)
+        with trace.open("a") as file:
+            file.write(f"{name}{step} ")
+        print(f"{name} is at {step}")
+        if step == payload.get("at"):
+            act(payload, on_progress)
+    return {"lockstep": payload.get("lockstep", 1), "pid": os.getpid(), "name": name}
