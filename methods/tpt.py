@@ -25,6 +25,7 @@ from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, Probabilit
 from core.interfaces import LossTerm, Score
 from core.precision import scaled_products
 from core.seeding import Seeds
+from core.train.eager_optimizers import EagerAdamW
 from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import TextMethod, unit
@@ -148,7 +149,8 @@ class TPT(TextMethod):
         ]
         size = max(PROMPTS_AT_ONCE // len(self.classes), 1)
         for start in range(0, len(batch), size):
-            first, *others = (_rows(view, slice(start, start + size)) for view in views)
+            rows = range(start, min(start + size, len(batch)))
+            first, *others = (view.rows(rows) for view in views)
             yield replace(first, views=tuple(others))
 
     def _tune(self, batch: Batch, score: Score) -> Tensor:
@@ -156,9 +158,7 @@ class TPT(TextMethod):
         images = [unit(self.image_features(view).pooled) for view in (batch, *batch.views)]
         image_BVD = torch.stack(images, dim=1)
         ctx_BNW = self.ctx.expand(len(batch), -1, -1).clone().requires_grad_()
-        optimizer = torch.optim.AdamW(
-            [ctx_BNW], lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
-        )
+        optimizer = EagerAdamW([ctx_BNW], lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
         chosen_BV1: Tensor | None = None
         for _ in range(self.steps):
             self._tuned_BCD = unit(self.prompts.encode_groups(self.clip, ctx_BNW))
@@ -195,10 +195,3 @@ def entropy_of_the_mean(logits_BVC: Tensor) -> Tensor:
     log_p_BVC = F.log_softmax(logits_BVC, dim=-1)
     log_mean_BC = log_p_BVC.logsumexp(dim=1) - math.log(logits_BVC.shape[1])
     return -(log_mean_BC.exp() * log_mean_BC).sum(dim=-1)
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    """Some images of a batch of features."""
-    assert batch.features is not None
-    index = None if batch.index is None else batch.index[rows]
-    return replace(batch, labels=batch.labels[rows], features=batch.features[rows], index=index)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.clip import products
+
 
 def split_heads(x_BLW: Tensor, num_heads: int) -> Tensor:
     """(B, L, W) -> (B, H, L, W / H)."""
@@ -32,8 +34,8 @@ def project(
     start, stop = {"q": (0, width), "kv": (width, 3 * width), "qkv": (0, 3 * width)}[matrices]
     row = None if row_B is None else OneRow(row_B, x_BLW.shape[1])
     normed = block.ln_1(x_BLW if row is None else row.of(x_BLW))
-    packed = F.linear(
-        normed, attention.in_proj_weight[start:stop], attention.in_proj_bias[start:stop]
+    packed = products.linear(
+        normed, attention.in_proj_weight, attention.in_proj_bias, slice(start, stop)
     )
     packed = with_updates(block, normed, packed, matrices, row)
     return tuple(split_heads(part, attention.num_heads) for part in packed.split(width, dim=-1))
@@ -93,6 +95,11 @@ def updated(updates: Mapping[Any, Update]) -> Iterator[None]:
         _UPDATES.reset(token)
 
 
+def any_updated() -> bool:
+    """Whether some block has an update now."""
+    return bool(_UPDATES.get())
+
+
 def with_updates(
     block: Any, normed: Tensor, packed: Tensor, matrices: str, rows: Rows | None = None
 ) -> Tensor:
@@ -113,8 +120,9 @@ def finish(block: Any, x_BQW: Tensor, attended_BHQE: Tensor) -> Tensor:
 
 def add_to_residual(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     """The rest of a block, given rows ``x`` (..., W) and their attention output, heads joined."""
-    x = x + block.ls_1(block.attn.out_proj(attended))
-    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    out_proj = block.attn.out_proj
+    x = x + block.ls_1(products.linear(attended, out_proj.weight, out_proj.bias))
+    out: Tensor = x + block.ls_2(products.feed_forward(block.mlp, block.ln_2(x)))
     return out
 
 

@@ -6,7 +6,7 @@ width, D joint width. Nothing here is trained; gradients flow to the tokens only
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from core.clip import blocks
 from core.clip.hooks import NO_HOOK, NoHook, TokenHook
 from core.clip.image_towers import POOLED, ImageTower, image_tower
+from core.clip.kept import KeptTensors
 from core.clip.packed_tower import run_packed
 from core.clip.packing import CHUNK_ROWS, Packing, num_common
 from core.clip.tokenizer import AnyTokenizer
+from core.lockstep import Alone, Same
 from core.precision import without_autocast
 from core.program import command_line
 from core.types import FeatureSpec, ImageFeatures, Tower, TowerSupport
@@ -45,6 +47,7 @@ class FrozenCLIP(nn.Module):
         super().__init__()
         self.name = name
         self.tokenizer = tokenizer
+        self._kept = KeptTensors()
         self.visual: Any = model.visual
         self.text: Any = getattr(model, "text", model)
         self.logit_scale: Tensor = model.logit_scale
@@ -82,6 +85,19 @@ class FrozenCLIP(nn.Module):
         if not isinstance(hook, NoHook):
             self.require_hooks("image")
         return self.image_tower.encode(image_BCHW, hook, need)
+
+    def encode_shared(
+        self, image_BCHW: Tensor, share: Alone, *, need: frozenset[str] = POOLED
+    ) -> ImageFeatures:
+        """``encode_image`` without a hook, by the first of the runs that share these images; the
+        others get its tensors.
+        """
+        if share.size == 1:
+            return self.encode_image(image_BCHW, need=need)
+        device = image_BCHW.device.type
+        mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        key = Same(self), Same(image_BCHW), mixed
+        return self.image_tower.encode_shared(image_BCHW, need, share, key)
 
     def read_positions(self, ids_CL: Tensor) -> Tensor:
         """The position (C,) of each tokenized text whose output is the text's feature."""
@@ -144,12 +160,29 @@ class FrozenCLIP(nn.Module):
         embedding: Tensor = self.text.token_embedding(ids)
         return embedding
 
-    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Features (len(texts), D) of plain texts, not normalized.
+        """Features (len(texts), D) of plain texts, not normalized; without gradient.
 
         They are made once and kept, and so in full precision wherever that happens.
         """
+        key = ("texts", tuple(texts), batch_size)
+        return self.kept(key, lambda: self.compute_texts(texts, batch_size=batch_size))
+
+    def kept(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """``make()``, computed once for each key while the weights of the text tower stay as they
+        are: what depends on the frozen weights, and beyond them on nothing that is not in the key.
+
+        Without gradient and in full precision. Inside a context that changes the blocks, nothing is
+        kept or taken from what was.
+        """
+        with torch.no_grad(), without_autocast(self.logit_scale.device):
+            if blocks.any_updated():
+                return make()
+            return self._kept.get(key, self.text.parameters(), make)
+
+    @torch.no_grad()
+    def compute_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """``encode_texts``, computed in every call."""
         device = self.logit_scale.device
         with without_autocast(device):
             chunks = [
@@ -195,6 +228,7 @@ class TowerlessCLIP(FrozenCLIP):
     def __init__(self, clip: FrozenCLIP) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(clip.__dict__)
+        self._kept = KeptTensors()
 
     def encode_image(
         self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED

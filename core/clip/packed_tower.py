@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.clip import products
 from core.clip.blocks import add_to_residual, split_heads, with_updates
 from core.clip.hooks import NoHook, TokenHook
 from core.clip.packing import Packing, grouped
@@ -67,7 +68,7 @@ class PackedLayout:
         """What every row gathers from the rows that it sees, heads joined: (R, W)."""
         attention = block.attn
         normed = block.ln_1(x_RW)
-        packed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+        packed = products.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
         packed = with_updates(block, normed, packed, "qkv", self.all_rows)
         attend = partial(_attend, num_heads=attention.num_heads)
         query, key, value = packed.chunk(3, dim=-1)

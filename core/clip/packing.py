@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Scores cost more with higher chunks, calls with more of them: 24 to 64 are within 5 % of each other
-# on one CPU core (ViT-B/16's text tower, 50 classes), and up to 96 rows are fastest in one chunk.
+# Scores cost more with higher chunks, calls with more of them: 24 to 64 are within 5 % of each
+# other on one CPU core (ViT-B/16's text tower, 50 classes); up to 96 rows are fastest in one chunk.
 CHUNK_ROWS = 48
 SHARED = -1  # the prompt of a prefix row
 # A mask whose rows begin at multiples of this many numbers is used by a GPU without a copy.
@@ -57,8 +57,8 @@ class Packing:
 
     ``read`` is the position of each prompt whose output is its feature. Every group of prompts is
     packed alike. The prompts of a chunk fill it to its last row; those left over, of up to two
-    chunks, make the head, which has the prefix in front of them. A hook sees the prefix, or without one the first ``lead``
-    tokens of every prompt.
+    chunks, make the head, which has the prefix in front of them. A hook sees the prefix, or without
+    one the first ``lead`` tokens of every prompt.
     """
 
     @torch.inference_mode(False)  # what is kept may be needed in training
