@@ -19,6 +19,7 @@ from core.clip.kept import KeptTensors
 from core.clip.packed_tower import run_packed
 from core.clip.packing import CHUNK_ROWS, Packing, num_common
 from core.clip.tokenizer import AnyTokenizer
+from core.lockstep import Alone, Same
 from core.precision import without_autocast
 from core.program import command_line
 from core.types import FeatureSpec, ImageFeatures, Tower, TowerSupport
@@ -84,6 +85,19 @@ class FrozenCLIP(nn.Module):
         if not isinstance(hook, NoHook):
             self.require_hooks("image")
         return self.image_tower.encode(image_BCHW, hook, need)
+
+    def encode_shared(
+        self, image_BCHW: Tensor, share: Alone, *, need: frozenset[str] = POOLED
+    ) -> ImageFeatures:
+        """``encode_image`` without a hook, by the first of the runs that share these images; the
+        others get its tensors.
+        """
+        if share.size == 1:
+            return self.encode_image(image_BCHW, need=need)
+        device = image_BCHW.device.type
+        mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        key = Same(self), Same(image_BCHW), mixed
+        return self.image_tower.encode_shared(image_BCHW, need, share, key)
 
     def read_positions(self, ids_CL: Tensor) -> Tensor:
         """The position (C,) of each tokenized text whose output is the text's feature."""
@@ -179,11 +193,11 @@ class FrozenCLIP(nn.Module):
 
     def pack(self, ids_CL: Tensor, *, shared: bool = True) -> Packing:
         """The rows of tokenized texts. Their common first tokens are one unless not ``shared``, or
-        where all rows fit into one chunk, so that nothing is gained.
+        where all rows fit into a chunk or two, so that little is gained.
         """
         read = self.read_positions(ids_CL).tolist()
         lengths = [position + 1 for position in read]
-        if not shared or sum(lengths) <= CHUNK_ROWS:
+        if not shared or sum(lengths) <= 2 * CHUNK_ROWS:
             return Packing(lengths, read)
         return Packing(lengths, read, prefix=num_common((ids_CL == ids_CL[:1]).all(dim=0)))
 

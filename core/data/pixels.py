@@ -7,7 +7,7 @@ Shapes: N images, H x W the transform's output size.
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import TypeVar
@@ -76,7 +76,8 @@ def iter_pixels(
 
 
 class PixelsAhead:
-    """A batch that is being decoded while something else is done; as ``load_pixels``.
+    """A batch that is being decoded while something else is done; as ``load_pixels``. ``key`` says
+    which images these are.
 
     Where this process has one processor it is decoded when it is asked for. What fails, fails then.
     """
@@ -88,8 +89,10 @@ class PixelsAhead:
         transform: Transform,
         *,
         seeds: Sequence[int] | None = None,
+        key: Hashable = None,
     ) -> None:
         _check(items, seeds)
+        self.key = key
         self._decode = functools.partial(_some, dataset.reader, transform)
         self._jobs = _jobs(items, seeds)
         self._pieces: list[Future[list[Tensor]]] = []

@@ -11,6 +11,7 @@ from core.program import command_line, same_command
 from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
+    LOCKSTEP,
     MLFLOW,
     RUNS,
     Config,
@@ -18,6 +19,7 @@ from experiments.cli.options import (
     Device,
     Jobs,
     JobSeconds,
+    Lockstep,
     NoTrack,
     Plugin,
     Runs,
@@ -36,6 +38,7 @@ def grid_command(
     overrides: Set = None,
     plugin: Plugin = None,
     jobs: Jobs = -1,
+    lockstep: Lockstep = LOCKSTEP,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan without running anything")
     ] = False,
@@ -66,7 +69,8 @@ def grid_command(
     from experiments.workers.local import check_limits, make_executor
 
     runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
-    check_limits(jobs, job_seconds, silent_seconds)
+    limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
+    check_limits(jobs, **limits)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     given = read_config_file(config_path(config), overrides or [])
     made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
@@ -82,7 +86,7 @@ def grid_command(
     outcome = run_study(
         made,
         study_dir,
-        make_executor(jobs, study_dir, job_seconds=job_seconds, silent_seconds=silent_seconds),
+        make_executor(jobs, study_dir, lockstep=lockstep, **limits),
         runtime=runtime,
         tracker=make_tracker(study_dir, mirrors),
         progress=make_progress(),

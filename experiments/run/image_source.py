@@ -20,6 +20,7 @@ from core.data.transforms import (
     Transform,
     cache_key,
 )
+from core.lockstep import ALONE, Alone
 from core.train.batches import (
     FeatureSource,
     FreshViewSource,
@@ -35,9 +36,16 @@ CROPS_FOLDER = "crops"
 
 
 def image_source(
-    image_input: str, clip: FrozenCLIP, settings: Experiment, runtime: Runtime, dtype: torch.dtype
+    image_input: str,
+    clip: FrozenCLIP,
+    settings: Experiment,
+    runtime: Runtime,
+    dtype: torch.dtype,
+    share: Alone = ALONE,
 ) -> ImageSource:
-    """The image source for methods with this ``image_input``."""
+    """The image source for methods with this ``image_input``; with pixels in every step it gives
+    companions of the run the same tensors (see ``core.lockstep``).
+    """
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
     single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
@@ -50,7 +58,15 @@ def image_source(
     )
     limit = int(settings.crop_cache_gb * GIGABYTE)
     crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
-    pixels = PixelSource(clip, device, dtype, augmentation=augmentation, frozen=frozen, crops=crops)
+    pixels = PixelSource(
+        clip,
+        device,
+        dtype,
+        augmentation=augmentation,
+        frozen=frozen,
+        crops=crops,
+        share=share,
+    )
     if image_input == "pixels":
         return pixels
     if settings.fresh_views:

@@ -313,7 +313,8 @@ def random_clip(name: str = BACKBONE) -> FrozenCLIP:
 def measure_products(clip: FrozenCLIP, folder: Path) -> str:
     """Let a backbone have the matrix product that a run would choose here; returns its name."""
     try:
-        from core.clip.product_choice import choose, measured_in, product_of
+        from core.clip.measured import measured_in
+        from core.clip.product_choice import choose, product_of
     except ImportError:  # older commits have one product
         return "default"
     with measured_in(folder):
