@@ -75,8 +75,8 @@ def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -
 
 
 def _what_is_bound(config: Config, inputs: DataInputs) -> tuple[object, ...]:
-    """What the check depends on: the method and the refiner with all their settings, how the classes
-    are named and split, and the data.
+    """What the check depends on: the method and the refiner with all their settings, how the
+    classes are named and split, and the data.
     """
     values: dict[str, Any] = config.operative("experiment")
     parts = [values["experiment.method"].name, values["experiment.refiner"].name]
