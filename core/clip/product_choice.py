@@ -7,12 +7,8 @@ the runs of a study all use the same one. The environment variable ``REFINELAB_O
 the measurement; it never enters a run's identity, and a run's record says what was used.
 """
 
-import hashlib
-import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,29 +16,15 @@ import torch
 from torch import Tensor
 
 from core.clip import products
-from core.machine import onednn_setting, processor
-from core.store.atomic import write_new
+from core.clip.measured import cache_folder, decided_once
+from core.machine import onednn_setting
 
 Product = Literal["default", "oneDNN"]
-FOLDER = "products"
+PRODUCTS = ("default", "oneDNN")
 MARGIN = 1.05
 """How many times as fast oneDNN must be to be used."""
 ROWS = 128
 ROUNDS = 7
-
-_CACHE: ContextVar[Path | None] = ContextVar("cache", default=None)
-
-
-@contextmanager
-def measured_in(cache_dir: Path) -> Iterator[None]:
-    """A context in which every backbone that is shared gets its product; what is measured is kept
-    below this folder.
-    """
-    token = _CACHE.set(cache_dir)
-    try:
-        yield
-    finally:
-        _CACHE.reset(token)
 
 
 def choose(clip: Any) -> None:
@@ -51,7 +33,7 @@ def choose(clip: Any) -> None:
     Nothing is changed for weights that are not in float32 on the CPU: oneDNN's product does not
     apply to them.
     """
-    cache_dir = _CACHE.get()
+    cache_dir = cache_folder()
     weights = block_weights(clip)
     if cache_dir is None or not all(map(_fits, weights)):
         return
@@ -77,47 +59,19 @@ def decide(widths: Sequence[int], cache_dir: Path) -> Product:
     given = onednn_setting()
     if given == "off" or not products.is_available():
         return "default"
-    return "oneDNN" if given == "on" else _decided(widths, cache_dir)
+    if given == "on":
+        return "oneDNN"
+    facts = {"threads": torch.get_num_threads(), "widths": list(widths)}
+    answer: Product | None = decided_once(
+        cache_dir, "matrix product", facts, lambda: _measured(widths), PRODUCTS.__contains__
+    )
+    return answer or "default"
 
 
-def _decided(widths: Sequence[int], cache_dir: Path) -> Product:
-    about = {
-        "processor": processor(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "widths": list(widths),
-    }
-    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    file = cache_dir / FOLDER / f"{digest}.json"
-    if (found := _read(file)) is None:
-        ratio = measure(widths)
-        made = {"onednn_is_faster_by": round(ratio, 3), "product": _better(ratio)}
-        try:
-            write_new(file, json.dumps(about | made, indent=1) + "\n")
-        except OSError:
-            return "default"
-        found = _read(file)  # another process may have been first
-    return found or "default"
-
-
-def _better(ratio: float) -> Product:
-    return "oneDNN" if ratio >= MARGIN else "default"
-
-
-def _read(file: Path) -> Product | None:
-    """What a file says; None where there is none, or a damaged one, which is removed."""
-    try:
-        said = json.loads(file.read_text())["product"]
-    except OSError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        said = None
-    if said in ("default", "oneDNN"):
-        product: Product = said
-        return product
-    with suppress(OSError):
-        file.unlink()
-    return None
+def _measured(widths: Sequence[int]) -> Mapping[str, Any]:
+    ratio = measure(widths)
+    answer = "oneDNN" if ratio >= MARGIN else "default"
+    return {"onednn_is_faster_by": round(ratio, 3), "answer": answer}
 
 
 def measure(widths: Sequence[int]) -> float:

@@ -28,7 +28,7 @@ QUICK = 1.702  # quick-GELU is x * sigmoid(1.702 x)
 Stamp = tuple[int, int, torch.dtype, torch.device]
 
 
-class Part(NamedTuple):
+class MatrixPart(NamedTuple):
     """Which rows of a weight (V, W) are multiplied, and whether as they are or transposed."""
 
     start: int | None
@@ -40,12 +40,12 @@ class Part(NamedTuple):
         rows = weight.detach()[self.start : self.stop]
         return rows.t() if self.transposed else rows
 
-    def turned(self) -> "Part":
+    def turned(self) -> "MatrixPart":
         """The same rows for the backward pass of this product."""
         return self._replace(transposed=not self.transposed)
 
 
-WHOLE = Part(None, None)
+WHOLE = MatrixPart(None, None)
 
 
 class _Copies:
@@ -53,9 +53,9 @@ class _Copies:
 
     def __init__(self) -> None:
         self.stamp: Stamp | None = None
-        self.by_part: dict[Part, Tensor] = {}
+        self.by_part: dict[MatrixPart, Tensor] = {}
 
-    def of(self, weight: Tensor, part: Part) -> Tensor:
+    def of(self, weight: Tensor, part: MatrixPart) -> Tensor:
         stamp = (weight.data_ptr(), weight._version, weight.dtype, weight.device)
         if stamp != self.stamp:
             self.stamp, self.by_part = stamp, {}
@@ -105,7 +105,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice = ALL_ROW
     """``x weight' + bias``: (..., V) for x (..., W), with these ``rows`` of the weight (V, W)."""
     if not _applies(x, weight, bias):
         return F.linear(x, weight[rows], None if bias is None else bias[rows])
-    part = Part(rows.start, rows.stop)
+    part = MatrixPart(rows.start, rows.stop)
     own = None if bias is None else bias[rows]
     if x.requires_grad and torch.is_grad_enabled():
         return _with_gradient(_Product, x, weight, own, part)
@@ -151,7 +151,7 @@ def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return product
 
 
-def _matrix(x: Tensor, weight: Tensor, part: Part) -> Tensor:
+def _matrix(x: Tensor, weight: Tensor, part: MatrixPart) -> Tensor:
     """What x of a training step is multiplied by: a view of the weight, or a reordered copy."""
     few = x.numel() <= FEW_ROWS * x.shape[-1]
     return _CHOSEN[weight].of(weight, part) if few and weight in _CHOSEN else part.of(weight)
@@ -167,7 +167,9 @@ class _Product(torch.autograd.Function):
     """The product with a part of a frozen weight; only the input has a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, part: Part) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, part: MatrixPart
+    ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.part = part
         return _product(x, _matrix(x, weight, part), bias)

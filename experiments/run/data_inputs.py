@@ -18,7 +18,7 @@ from core.store.checksums import file_sha256
 from core.store.names import CONFIG_NAME
 from core.store.record import read_record
 from experiments.run.dataset_names import with_canonical_names
-from experiments.run.experiment import Experiment
+from experiments.run.experiment import Experiment, draws_anew
 from experiments.run.few_shot_draw import drawn, shots_path
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import Runtime
@@ -212,7 +212,7 @@ def _check_method(config: Config, protocol: Protocol) -> None:
     own = {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
     check_towers(entry.name, entry.ask("hooked_towers", own), settings.backbone)
     protocol.check_closed_set(entry.name, entry.ask("closed_set", own))
-    drawn_anew = method.image_input == "pixels" or settings.fresh_views
+    drawn_anew = draws_anew(method, vars(settings))
     needed = 1 if drawn_anew else method.views_per_image
     if method.views_per_image > 1 and settings.num_views < needed:
         raise ValueError(

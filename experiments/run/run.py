@@ -13,7 +13,8 @@ import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
-from core.clip.product_choice import measured_in, product_of
+from core.clip.measured import measured_in
+from core.clip.product_choice import product_of
 from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.dataset_names import data_root
@@ -282,6 +283,7 @@ def train_steps(
         drop_last=settings.drop_last,
         views_per_image=method.views_per_image,
         reads_frozen=method.reads_frozen,
+        fixed_views=settings.fixed_views,
     )
     return (
         yield from fit_steps(

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.clip import product_choice, products
+from core.clip import measured, product_choice, products
 from core.clip.backbone import load_clip
 from core.clip.deep_prompts import TrailingPrompts
+from core.clip.measured import measured_in
 
 pytestmark = pytest.mark.skipif(not products.is_available(), reason="no oneDNN product")
 
@@ -173,7 +174,7 @@ def test_a_decision_is_made_once_a_machine(
     monkeypatch.setattr(product_choice, "measure", lambda widths: ratios.pop(0))
     assert [product_choice.decide(widths, tmp_path) for _ in range(3)] == [product] * 3
     assert len(ratios) == 1
-    monkeypatch.setattr(product_choice, "processor", lambda: "another one")
+    monkeypatch.setattr(measured, "processor", lambda: "another one")
     product_choice.decide(widths, tmp_path)
     assert not ratios
 
@@ -198,8 +199,8 @@ def test_a_damaged_decision_is_made_again(
     monkeypatch.setenv("REFINELAB_ONEDNN", "auto")
     monkeypatch.setattr(product_choice, "measure", lambda widths: 2.0)
     product_choice.decide(widths, tmp_path)
-    (file,) = (tmp_path / product_choice.FOLDER).iterdir()
-    for text in ("", "[]", '{"product": "mkl"}', "\x00"):
+    (file,) = (tmp_path / measured.FOLDER).iterdir()
+    for text in ("", "[]", '{"answer": "mkl"}', "\x00"):
         file.write_text(text)
         assert product_choice.decide(widths, tmp_path) == "oneDNN"
 
@@ -252,7 +253,7 @@ def test_towers_give_the_same_numbers_both_ways(
 
     default = both()
     monkeypatch.setenv("REFINELAB_ONEDNN", "on")
-    with product_choice.measured_in(tmp_path):
+    with measured_in(tmp_path):
         product_choice.choose(clip)
     assert product_choice.product_of(clip) == "oneDNN"
     seen = counted(monkeypatch)
@@ -261,7 +262,7 @@ def test_towers_give_the_same_numbers_both_ways(
     layers = clip.spec.vision_depth
     assert seen.count(3 * (1 + clip.spec.num_patches + 2)) >= 2 * 4 * (layers - 1)
     monkeypatch.setenv("REFINELAB_ONEDNN", "off")
-    with product_choice.measured_in(tmp_path):
+    with measured_in(tmp_path):
         product_choice.choose(clip)
     assert product_choice.product_of(clip) == "default"
     assert all(map(torch.equal, both(), default))
@@ -274,6 +275,6 @@ def test_nothing_is_chosen_outside_a_run_or_for_other_precisions(
     clip = load_clip("mosaic")
     product_choice.choose(clip)
     assert product_choice.product_of(clip) == "default"
-    with product_choice.measured_in(tmp_path):
+    with measured_in(tmp_path):
         product_choice.choose(clip.double())
     assert product_choice.product_of(clip) == "default"
