@@ -256,12 +256,15 @@ def test_a_run_counts_what_it_was_spared_as_if_it_were_alone():
         for run in (first, second):
             run.at("step 1")
             assert run.once("pixels", lambda: [1]) == [1]
-        assert first.once("pixels", list) is second.once("pixels", list)
-        assert first.spared_seconds > 0 and second.spared_seconds > 0
+        assert shared.made["pixels"][0] == [1]
+        assert second.spared_seconds > 0
+        assert second.balance_seconds == pytest.approx(second.spared_seconds / 2)
+        assert first.balance_seconds == pytest.approx(-second.spared_seconds / 2)
         before = second.spared_seconds
         second.at("step 2")
         assert second.once("pixels", lambda: [2]) == [2] and second.spared_seconds == before
     assert not shared.made and len(waits) == 2
+    assert first.balance_seconds < 0 and first.spared_seconds == 0.0
 
 
 def test_a_run_alone_keeps_nothing():
