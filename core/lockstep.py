@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Hashable
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
+from weakref import WeakValueDictionary
 
 T = TypeVar("T")
 
@@ -77,6 +78,10 @@ class Alone:
         """A part of the training step, which ``make`` returns."""
         return make()
 
+    def ahead(self, step: Hashable, begin: Callable[[], T]) -> T:
+        """What ``begin`` starts for a later training step, while it is in use."""
+        return begin()
+
     def settle(self) -> None:
         """Wait for the device, where times of several runs must be told apart."""
 
@@ -115,6 +120,7 @@ class SharedParts:
         self.num_members = 0
         self.step: Hashable = None
         self.made: dict[Hashable, tuple[Any, float]] = {}
+        self.begun: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
     def begin(self, step: Hashable) -> None:
         """Drop the parts of another step."""
@@ -127,8 +133,8 @@ class Companion(Alone):
 
     ``spared_seconds`` are what it would have taken to make what others have made;
     ``balance_seconds`` are to be added to the time of the run, so that all pay the same for what
-    they share. ``wait`` blocks until the device is done. The context is the life of the run: when the last one has ended,
-    nothing is kept.
+    they share. ``wait`` blocks until the device is done. The context is the life of the run: when
+    the last one has ended, nothing is kept.
     """
 
     def __init__(self, shared: SharedParts, size: int, wait: Callable[[], None]) -> None:
@@ -154,6 +160,12 @@ class Companion(Alone):
         self.balance_seconds -= seconds - seconds / self.num_paying
         made[part] = new, seconds
         return new
+
+    def ahead(self, step: Hashable, begin: Callable[[], T]) -> T:
+        begun: T | None = self.shared.begun.get(step)
+        if begun is None:
+            begun = self.shared.begun[step] = begin()
+        return begun
 
     @property
     def num_paying(self) -> int:

@@ -32,7 +32,8 @@ class ClipLoRA(TextMethod):
 
         W x  becomes  W x + g B A drop(x),   loss = ce
 
-    A starts uniform in +-1 / sqrt(W), B at zero: untrained, this is zero-shot CLIP, bit for bit.
+    A starts uniform in +-1 / sqrt(W), B at zero: untrained, this is zero-shot CLIP, bit for bit
+    where nothing is dropped.
     g is ``alpha`` / sqrt(rank) as released ("sqrt_rank"), or ``alpha`` / rank as in the paper
     ("rank"). ``dropout`` acts in training alone, on the input of every A on its own; the masks are
     drawn from the run's seed, the step, the block and the matrix, for all tokens, so that they do

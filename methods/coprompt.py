@@ -1,6 +1,6 @@
 """CoPrompt: consistency-guided prompt learning. Shapes: B images, C classes, D joint width."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -129,16 +129,20 @@ class CoPrompt(MaPLe):
     def frozen_sentences(self) -> Tensor:
         """The mean (C, D) over sentences of their unit frozen features."""
         if self.sentences_CD is None:
-            texts = [
-                unit(
-                    self.clip.encode_texts(
-                        ClassNames(names=self.classes.names, template=template).prompts()
-                    )
-                )
-                for template in self.templates or (self.classes.template,)
-            ]
-            self.sentences_CD = torch.stack(texts).mean(dim=0)
+            sentences = self.templates or (self.classes.template,)
+            self.sentences_CD = self.clip.kept(
+                ("mean of unit sentences", sentences, self.classes.names),
+                lambda: self._mean_of(sentences),
+            )
         return self.sentences_CD
+
+    def _mean_of(self, sentences: Sequence[str]) -> Tensor:
+        names = self.classes.names
+        texts = [
+            unit(self.clip.encode_texts(ClassNames(names=names, template=sentence).prompts()))
+            for sentence in sentences
+        ]
+        return torch.stack(texts).mean(dim=0)
 
     def released_names(self) -> Mapping[str, str | None]:
         adapters: dict[str, str | None] = {

@@ -161,7 +161,11 @@ class PromptSRC(IVLP):
     def frozen_text(self) -> Tensor:
         """F (C, D), unit norm; encoded once for each list of classes."""
         if self.frozen_text_CD is None:
-            self.frozen_text_CD = unit(self.template_mean())
+            templates = self.templates or (self.classes.template,)
+            self.frozen_text_CD = self.clip.kept(
+                ("mean of templates", self.template_average, templates, self.classes.names),
+                lambda: unit(self.template_mean()),
+            )
         return self.frozen_text_CD
 
     def template_mean(self) -> Tensor:

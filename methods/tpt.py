@@ -25,6 +25,7 @@ from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, Probabilit
 from core.interfaces import LossTerm, Score
 from core.precision import scaled_products
 from core.seeding import Seeds
+from core.train.eager_optimizers import EagerAdamW
 from core.train.losses import cross_entropy
 from core.types import Batch, ClassNames, Forward
 from methods.base import TextMethod, unit
@@ -157,9 +158,7 @@ class TPT(TextMethod):
         images = [unit(self.image_features(view).pooled) for view in (batch, *batch.views)]
         image_BVD = torch.stack(images, dim=1)
         ctx_BNW = self.ctx.expand(len(batch), -1, -1).clone().requires_grad_()
-        optimizer = torch.optim.AdamW(
-            [ctx_BNW], lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
-        )
+        optimizer = EagerAdamW([ctx_BNW], lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
         chosen_BV1: Tensor | None = None
         for _ in range(self.steps):
             self._tuned_BCD = unit(self.prompts.encode_groups(self.clip, ctx_BNW))

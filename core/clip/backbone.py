@@ -23,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from core import mosaic
+from core.clip import product_choice, thread_choice
 from core.clip.catalog import MOSAIC, QUICK, agreed_images, is_timm, model_config, some_tags
 from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
+from core.clip.open_clip_library import load_open_clip
 from core.clip.tokenizer import AnyTokenizer, HubTokenizer, Tokenizer
 from core.clip.transformers_clip import from_transformers, is_transformers
 from core.clip.weights import (
@@ -92,7 +94,7 @@ def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
     """A randomly initialized open_clip ``CLIP`` of ``{embed_dim, vision_cfg, text_cfg,
     quick_gelu}``.
     """
-    import open_clip
+    open_clip = load_open_clip()
 
     settings = dict(config)
     custom_text = settings.pop("custom_text", False)
@@ -246,7 +248,7 @@ def _tags_of_file(
     name: str, path: Path, state: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The pretrained tags of a model of which a file is the file, or a copy, surest first."""
-    import open_clip
+    open_clip = load_open_clip()
 
     base = name.removesuffix(QUICK)
     tags = [
@@ -340,7 +342,7 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str
 
     A key that is not known differs unless it is off: what it changes is not known either.
     """
-    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+    open_clip = load_open_clip()
 
     found: dict[str, tuple[Any, Any]] = {}
     if not theirs:
@@ -348,7 +350,10 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str
     widths = theirs.get("embed_dim"), ours.get("embed_dim")
     if widths[0] != widths[1]:
         found["embed_dim"] = widths
-    for part, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+    for part, kind in (
+        ("vision_cfg", open_clip.CLIPVisionCfg),
+        ("text_cfg", open_clip.CLIPTextCfg),
+    ):
         known = vars(kind())
         one, two = ({**known, **(c.get(part) or {})} for c in (theirs, ours))
         for key in one:
@@ -383,7 +388,10 @@ def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype)
     path = Path(weights).expanduser() if weights else mosaic.WEIGHTS_PATH
     status = path.stat() if path.is_file() else None
     stamp = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
-    return _shared_clip(name, weights, device, dtype, stamp)
+    clip = _shared_clip(name, weights, device, dtype, stamp)
+    thread_choice.choose(clip)
+    product_choice.choose(clip)
+    return clip
 
 
 @functools.lru_cache(maxsize=2)
@@ -399,7 +407,7 @@ def pretrained_source(name: str, tag: str) -> dict[str, Any]:
     Raises ValueError for an unknown tag, and for weights without quick-GELU in a model whose name
     requests it.
     """
-    import open_clip
+    open_clip = load_open_clip()
 
     quick = bool(model_config(name).get("quick_gelu", False))
     for model in (name, name.removesuffix(QUICK), name + QUICK):
@@ -435,7 +443,7 @@ def fetch(name: str, tag: str) -> Path:
 
     Returns the file. Raises ValueError for an unknown tag and where the download fails.
     """
-    import open_clip
+    open_clip = load_open_clip()
 
     source = pretrained_source(name, tag)
     found = cached_file(source)
@@ -535,7 +543,7 @@ def _check_scale(log_scale: Tensor, source: str) -> None:
 
 def _is_path(name: str, weights: str) -> bool:
     """Whether weights are a path; a known tag never is, whatever lies in the current folder."""
-    import open_clip
+    open_clip = load_open_clip()
 
     models = (name, name.removesuffix(QUICK), name + QUICK)
     if any(open_clip.pretrained.is_pretrained_cfg(model, weights) for model in models):

@@ -95,6 +95,11 @@ def updated(updates: Mapping[Any, Update]) -> Iterator[None]:
         _UPDATES.reset(token)
 
 
+def any_updated() -> bool:
+    """Whether some block has an update now."""
+    return bool(_UPDATES.get())
+
+
 def with_updates(
     block: Any, normed: Tensor, packed: Tensor, matrices: str, rows: Rows | None = None
 ) -> Tensor:

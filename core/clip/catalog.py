@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 from core.clip.frozen import no_hooks, support_of_towers, way_out
 from core.clip.image_towers import EvaViT, ImageTower, NativeViT, ResNet, SigLIPViT, TimmTower
 from core.clip.model_names import usual_name
+from core.clip.open_clip_library import load_open_clip
+from core.mosaic.canvas import IMAGE_SIZE
 from core.suggestions import did_you_mean
 from core.types import NATIVE, Tower, TowerSupport
 
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
+DEFAULT_IMAGE_SIZE = 224  # open_clip's
 
 
 class UnknownBackboneError(ValueError):
@@ -56,9 +59,18 @@ def support_of(name: str) -> TowerSupport:
     return NATIVE if name == MOSAIC else _support(model_config(name))
 
 
+@functools.cache
+def image_size_of(name: str) -> tuple[int, int]:
+    """Height and width of a backbone's images. Raises ValueError as ``model_config`` does."""
+    if name == MOSAIC:
+        return IMAGE_SIZE, IMAGE_SIZE
+    size: Any = model_config(name)["vision_cfg"].get("image_size", DEFAULT_IMAGE_SIZE)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 def backbones() -> Iterator[BackboneRow]:
     """Every model that has a name, in order; those that do not run here with the reason."""
-    import open_clip
+    open_clip = load_open_clip()
 
     yield BackboneRow(MOSAIC, NATIVE)
     for name in sorted(open_clip.list_models(), key=str.lower):
@@ -90,7 +102,7 @@ def check_towers(method: str, hooked: frozenset[Tower], name: str) -> None:
 
 def some_tags(name: str) -> str:
     """The first pretrained tags of a model, for a message."""
-    import open_clip
+    open_clip = load_open_clip()
 
     tags = open_clip.list_pretrained_tags_by_model(name)
     shown = ", ".join(tags[:8]) + (", ..." if len(tags) > 8 else "")
@@ -99,7 +111,7 @@ def some_tags(name: str) -> str:
 
 def agreed_images(name: str) -> dict[str, Any]:
     """How images are prepared for a model, where its pretrained tags agree; otherwise empty."""
-    import open_clip
+    open_clip = load_open_clip()
 
     keys = ("mean", "std", "interpolation", "resize_mode")
     known = [
@@ -116,7 +128,7 @@ def is_timm(config: Mapping[str, Any]) -> bool:
 
 
 def _config(name: str) -> dict[str, Any]:
-    import open_clip
+    open_clip = load_open_clip()
 
     listed = open_clip.list_models()  # open_clip would ask the network for other names
     if name in listed:

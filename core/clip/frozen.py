@@ -6,7 +6,7 @@ width, D joint width. Nothing here is trained; gradients flow to the tokens only
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from core.clip import blocks
 from core.clip.hooks import NO_HOOK, NoHook, TokenHook
 from core.clip.image_towers import POOLED, ImageTower, image_tower
+from core.clip.kept import KeptTensors
 from core.clip.packed_tower import run_packed
-from core.clip.packing import Packing, num_common
+from core.clip.packing import CHUNK_ROWS, Packing, num_common
 from core.clip.tokenizer import AnyTokenizer
 from core.lockstep import Alone, Same
 from core.precision import without_autocast
@@ -46,6 +47,7 @@ class FrozenCLIP(nn.Module):
         super().__init__()
         self.name = name
         self.tokenizer = tokenizer
+        self._kept = KeptTensors()
         self.visual: Any = model.visual
         self.text: Any = getattr(model, "text", model)
         self.logit_scale: Tensor = model.logit_scale
@@ -158,12 +160,29 @@ class FrozenCLIP(nn.Module):
         embedding: Tensor = self.text.token_embedding(ids)
         return embedding
 
-    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Features (len(texts), D) of plain texts, not normalized.
+        """Features (len(texts), D) of plain texts, not normalized; without gradient.
 
         They are made once and kept, and so in full precision wherever that happens.
         """
+        key = ("texts", tuple(texts), batch_size)
+        return self.kept(key, lambda: self.compute_texts(texts, batch_size=batch_size))
+
+    def kept(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """``make()``, computed once for each key while the weights of the text tower stay as they
+        are: what depends on the frozen weights, and beyond them on nothing that is not in the key.
+
+        Without gradient and in full precision. Inside a context that changes the blocks, nothing is
+        kept or taken from what was.
+        """
+        with torch.no_grad(), without_autocast(self.logit_scale.device):
+            if blocks.any_updated():
+                return make()
+            return self._kept.get(key, self.text.parameters(), make)
+
+    @torch.no_grad()
+    def compute_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """``encode_texts``, computed in every call."""
         device = self.logit_scale.device
         with without_autocast(device):
             chunks = [
@@ -173,10 +192,14 @@ class FrozenCLIP(nn.Module):
         return torch.cat(chunks)
 
     def pack(self, ids_CL: Tensor, *, shared: bool = True) -> Packing:
-        """The rows of tokenized texts; their common first tokens are one unless not ``shared``."""
+        """The rows of tokenized texts. Their common first tokens are one unless not ``shared``, or
+        where all rows fit into a chunk or two, so that little is gained.
+        """
         read = self.read_positions(ids_CL).tolist()
-        prefix = num_common((ids_CL == ids_CL[:1]).all(dim=0)) if shared else 0
-        return Packing([position + 1 for position in read], read, prefix=prefix)
+        lengths = [position + 1 for position in read]
+        if not shared or sum(lengths) <= 2 * CHUNK_ROWS:
+            return Packing(lengths, read)
+        return Packing(lengths, read, prefix=num_common((ids_CL == ids_CL[:1]).all(dim=0)))
 
     def encode_ids(self, ids_CL: Tensor, packing: Packing) -> Tensor:
         """Features (C, D) of tokenized texts, not normalized."""
@@ -205,6 +228,7 @@ class TowerlessCLIP(FrozenCLIP):
     def __init__(self, clip: FrozenCLIP) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(clip.__dict__)
+        self._kept = KeptTensors()
 
     def encode_image(
         self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED

@@ -30,7 +30,7 @@ def run_packed(blocks: Any, rows_GRW: Tensor, packing: Packing, hook: TokenHook)
     x_RW = layout.hooked(hook, partial(hook.before_block, len(body)), x_RW)
     attended_NW = layout.attended(last, x_RW).index_select(0, layout.read_N)
     out_NW = add_to_residual(last, x_RW.index_select(0, layout.read_N), attended_NW)
-    return out_NW.unflatten(0, (layout.groups, -1))
+    return out_NW.reshape(layout.groups, packing.prompts, -1)
 
 
 class PackedLayout:
@@ -71,17 +71,19 @@ class PackedLayout:
         packed = products.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
         packed = with_updates(block, normed, packed, "qkv", self.all_rows)
         attend = partial(_attend, num_heads=attention.num_heads)
-        parts = packed.chunk(3, dim=-1)
+        query, key, value = packed.chunk(3, dim=-1)
         if len(self.sizes) == 1:
-            return attend(*parts, self.groups, self.masks.head)
-        (query, key, value), *chunks = zip(*(part.split(self.sizes) for part in parts), strict=True)
+            return attend(query, key, value, self.groups, self.masks.head)
+        (query, key, value), *chunks = zip(
+            *(part.split(self.sizes) for part in (query, key, value)), strict=True
+        )
         found = [attend(query, key, value, self.groups, self.masks.head)]
         for own, kind, mask in zip(chunks, self.packing.chunks, self.masks.chunks, strict=True):
             keys, values = (
-                self._seen(prefix, rows, kind.count)
+                self._seen(prefix, rows, kind.number)
                 for prefix, rows in ((key, own[1]), (value, own[2]))
             )
-            found.append(attend(own[0], keys, values, self.groups * kind.count, mask))
+            found.append(attend(own[0], keys, values, self.groups * kind.number, mask))
         return torch.cat(found)
 
     def _seen(self, head_RW: Tensor, own_RW: Tensor, count: int) -> Tensor:

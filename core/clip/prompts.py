@@ -163,7 +163,7 @@ class ContextPrompts(nn.Module):
             return clip.encode_packed(slots.filled(ctx_GNW), slots.packing)
         whole_GCLW = torch.stack([self.assemble(ctx) for ctx in ctx_GNW])
         text = clip.encode_text(whole_GCLW.flatten(0, 1), self.eot_C.repeat(len(ctx_GNW)))
-        return text.unflatten(0, (len(ctx_GNW), -1))
+        return text.reshape(*whole_GCLW.shape[:2], -1)
 
     @property
     def rows_per_group(self) -> int:
@@ -190,26 +190,31 @@ class ContextPrompts(nn.Module):
 
     def _slots(self, clip: FrozenCLIP, shared: Shared) -> "PackedSlots":
         """The rows of the prompts, made once for a device and a dtype."""
-        device = clip.scale.device
-        key = (shared, device, clip.scale.dtype)
+        key = (shared, clip.scale.device, clip.scale.dtype)
         if key not in self._slots_of:
-            packing, slots_CL = self.packing(shared), self._on_host[1]
-            slot_R = packing.tokens.of(slots_CL[:, : packing.length])
-            num_shared = int((slot_R[: packing.prefix] >= 0).sum())
-            # Contexts are (the shared vectors, the others prompt by prompt); sorted by these places
-            own = packing.prompt_R.clamp(min=0) * (self.num_ctx - num_shared)
-            rows = (slot_R >= 0).nonzero()[:, 0]
-            places, order = (own + slot_R)[rows].sort()
-            every = num_shared + packing.prompts * (self.num_ctx - num_shared)
             with torch.inference_mode(False), torch.no_grad():
-                self._slots_of[key] = PackedSlots(
-                    packing,
-                    clip.embed_packed(self.ids_CL, packing, blank_R=(slot_R >= 0).to(device)),
-                    rows[order].to(device),
-                    None if len(places) == every else places.to(device),
-                    num_shared,
-                )
+                self._slots_of[key] = self._made(clip, shared)
         return self._slots_of[key]
+
+    def _made(self, clip: FrozenCLIP, shared: Shared) -> "PackedSlots":
+        packing, (_, slots_CL, _) = self.packing(shared), self._on_host
+        slot_R = packing.tokens.of(slots_CL[:, : packing.length])
+        filled_R = slot_R >= 0
+        num_shared = int(filled_R[: packing.prefix].sum())
+        num_own = self.num_ctx - num_shared
+        # the order of context vectors: those that are shared, then the others prompt by prompt
+        places_R = packing.prompt_R.clamp(min=0) * num_own + slot_R
+        rows = filled_R.nonzero()[:, 0]
+        places, order = places_R[rows].sort()
+        whole = len(places) == num_shared + packing.prompts * num_own
+        device = clip.scale.device
+        return PackedSlots(
+            packing,
+            clip.embed_packed(self.ids_CL, packing, blank_R=filled_R.to(device)),
+            rows[order].to(device),
+            None if whole else places.to(device),
+            num_shared,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from core.clip.open_clip_library import load_open_clip
 from core.tensor_files import first_line
 
 SPECIAL = ("<start_of_text>", "<end_of_text>")
@@ -69,9 +70,7 @@ class Tokenizer(AnyTokenizer):
 
     def __init__(self, context_length: int = 77, *, num_merges: int | None = None) -> None:
         self.context_length = context_length
-        from open_clip.tokenizer import SimpleTokenizer  # slow to import and not always needed
-
-        self._bpe = SimpleTokenizer(context_length=context_length)
+        self._bpe = load_open_clip().tokenizer.SimpleTokenizer(context_length=context_length)
         if num_merges is not None:
             _keep_merges(self._bpe, num_merges)
         self.vocab_size: int = self._bpe.vocab_size
@@ -119,10 +118,8 @@ class HubTokenizer(AnyTokenizer):
         way_out: str,
     ) -> None:
         self.context_length, self.vocab_size = context_length, vocab_size
-        from open_clip.tokenizer import HFTokenizer
-
         try:
-            self._hub: Any = HFTokenizer(
+            self._hub: Any = load_open_clip().tokenizer.HFTokenizer(
                 str(place), context_length=context_length, local_files_only=True, **settings
             )
         except ImportError as error:

@@ -18,6 +18,7 @@ from core.config import (
     lookup,
     register,
 )
+from core.train.eager_optimizers import EagerAdam, EagerAdamW, EagerSGD
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
@@ -58,7 +59,7 @@ class SGD(Optimizer):
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
+        return EagerSGD(
             parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
 
@@ -81,9 +82,7 @@ class Adam(Optimizer):
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
-        )
+        return EagerAdam(parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
 
 
 @register("optimizer")
@@ -104,9 +103,7 @@ class AdamW(Optimizer):
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
-        )
+        return EagerAdamW(parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
 
 
 class Schedule(Configurable, ABC):

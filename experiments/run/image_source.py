@@ -9,8 +9,17 @@ import torch
 from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.clip.product_choice import Product, product_of
+from core.data.crops import GIGABYTE, CropCache
+from core.data.images import open_rgb
 from core.data.pixels import iter_pixels
-from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
+from core.data.transforms import (
+    Augmentation,
+    EvalTransform,
+    TrainTransform,
+    Transform,
+    cache_key,
+)
 from core.lockstep import ALONE, Alone
 from core.train.batches import (
     FeatureSource,
@@ -22,6 +31,8 @@ from core.train.batches import (
 from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
 from experiments.run.runtime import Runtime
+
+CROPS_FOLDER = "crops"
 
 
 def image_source(
@@ -38,13 +49,24 @@ def image_source(
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
     single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation))
+    product = product_of(single)
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product)
     frozen = FrozenPasses(
         clip,
         autocast=partial(runtime.autocast, settings.precision),
         store=store if settings.precision == "float32" else None,
     )
-    pixels = PixelSource(clip, device, dtype, augmentation=augmentation, frozen=frozen, share=share)
+    limit = int(settings.crop_cache_gb * GIGABYTE)
+    crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
+    pixels = PixelSource(
+        clip,
+        device,
+        dtype,
+        augmentation=augmentation,
+        frozen=frozen,
+        crops=crops,
+        share=share,
+    )
     if image_input == "pixels":
         return pixels
     if settings.fresh_views:
@@ -74,8 +96,21 @@ class SameById:
 
 
 @functools.lru_cache(maxsize=4)
+def _crops(view: SameById, cache_dir: Path, limit_bytes: int) -> CropCache:
+    """One cache of decoded images per process and image size; those of other code are not used."""
+    transform = view.transform
+    assert isinstance(transform, EvalTransform)
+    code = hash_of(EvalTransform, open_rgb)
+    return CropCache(cache_dir / CROPS_FOLDER, transform, limit_bytes=limit_bytes, code=code)
+
+
+@functools.lru_cache(maxsize=4)
 def _store(
-    clip: FrozenCLIP, device: torch.device, cache_dir: Path, augmentation: SameById
+    clip: FrozenCLIP,
+    device: torch.device,
+    cache_dir: Path,
+    augmentation: SameById,
+    product: Product,
 ) -> FeatureStore:
     """One store of frozen features per process and backbone; features are computed in float32.
 
@@ -85,6 +120,7 @@ def _store(
         cache_dir / "features",
         clip,
         device=device,
+        product=product,
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

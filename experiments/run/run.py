@@ -13,6 +13,8 @@ import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
+from core.clip.measured import measured_in
+from core.clip.product_choice import product_of
 from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.dataset_names import data_root
@@ -281,6 +283,7 @@ def train_steps(
         drop_last=settings.drop_last,
         views_per_image=method.views_per_image,
         reads_frozen=method.reads_frozen,
+        fixed_views=settings.fixed_views,
     )
     return (
         yield from fit_steps(
@@ -377,6 +380,11 @@ def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
 
 def assemble(config: Config, runtime: Runtime, share: Alone = ALONE) -> Assembly:
     """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
+    with measured_in(runtime.cache_dir):
+        return _assemble(config, runtime, share)
+
+
+def _assemble(config: Config, runtime: Runtime, share: Alone) -> Assembly:
     settings: Experiment = build(config, "experiment")
     seeds = Seeds(settings.seed)
     dtype, device = getattr(torch, STORED_AS[settings.precision]), torch.device(runtime.device)
@@ -492,7 +500,12 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
-        environment={**describe_environment(runtime.device), **used_plugins_of(config), **together},
+        environment={
+            **describe_environment(runtime.device),
+            "matrix_product": product_of(method.clip),
+            **used_plugins_of(config),
+            **together,
+        },
         config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,

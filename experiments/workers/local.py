@@ -19,7 +19,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal, Self
 
-from core.machine import available_cores
+from core.machine import (
+    MEASURED_THREADS_VARIABLE,
+    WORKERS_VARIABLE,
+    available_cores,
+    openmp_variables,
+)
 from core.store.names import WORKER_LOG_NAME
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
 from experiments.workers.worker import ENTRY, Task, answers
@@ -209,7 +214,8 @@ class LocalExecutor:
 
     A worker that dies is replaced, and costs its job one attempt if the job had begun. ``threads``
     is the number of torch threads a worker gets, by default what the user's environment says
-    (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``), or else its share of the cores. With ``gpus``
+    (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``), or else at most its share of the cores: as many as
+    make a backbone faster (``core/clip/thread_choice.py``). With ``gpus``
     (device numbers or UUIDs) each worker sees one of them. Up to ``lockstep`` jobs of a bundle
     advance side by side on one worker.
 
@@ -248,6 +254,7 @@ class LocalExecutor:
         self.lockstep = lockstep
         self.log_dir = log_dir
         self.threads = thread_variables(threads, max(1, available_cores() // jobs))
+        self.threads[MEASURED_THREADS_VARIABLE] = "" if threads or _given_threads() else "1"
         self.gpus = tuple(gpus)
         self.job_seconds = job_seconds
         self.silent_seconds = silent_seconds
@@ -290,7 +297,9 @@ class LocalExecutor:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+            **openmp_variables(),
             **self.threads,
+            WORKERS_VARIABLE: str(len(self.workers)),
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
@@ -480,7 +489,7 @@ def thread_variables(threads: int | None, share: int) -> dict[str, str]:
     """
     if threads is not None:
         return dict.fromkeys((OPENMP, MKL), str(threads))
-    given = {name: text for name in (OPENMP, MKL) if (text := os.environ.get(name, "").strip())}
+    given = _given_threads()
     for name, text in given.items():
         # OpenMP also takes a list, one number for each level of nesting.
         levels = [level.strip() for level in text.split(",")] if name == OPENMP else [text]
@@ -491,6 +500,11 @@ def thread_variables(threads: int | None, share: int) -> dict[str, str]:
             )
     openmp = given.get(OPENMP, str(share))
     return {OPENMP: openmp, MKL: given.get(MKL, openmp.split(",")[0].strip())}
+
+
+def _given_threads() -> dict[str, str]:
+    """The numbers of threads that the user has set."""
+    return {name: text for name in (OPENMP, MKL) if (text := os.environ.get(name, "").strip())}
 
 
 def _processor_seconds(pid: int) -> float:

@@ -1,10 +1,15 @@
 """The loaders as published: which images an epoch drops, and how augmented views are made."""
 
+import threading
+import time
+from dataclasses import replace
+
 import pytest
 import torch
 
 from core.clip.features import FeatureStore
 from core.data.catalog import load_dataset
+from core.data.dataset import Item
 from core.data.fewshot import few_shot
 from core.data.transforms import TrainTransform
 from core.seeding import Seeds
@@ -172,6 +177,120 @@ def test_frozen_features_beside_fresh_pixels_are_computed_once_a_batch_where_the
             if one.features is not None:
                 known = shared_tiny_clip().encode_image(one.pixels).pooled
                 assert torch.equal(one.features.pooled, known)
+
+
+def test_fixed_views_of_pixels_are_those_of_cached_features(vehicles, tmp_path, monkeypatch):
+    """The same views of the same images in the same order, and their frozen features computed once
+    for each fixed view, also of a batch that compares two of them.
+    """
+    clip = shared_tiny_clip()
+    store = FeatureStore(tmp_path / "features", clip)
+    pixels = PixelSource(clip, CPU, torch.float32, frozen=FrozenPasses(clip, store=store))
+    dataset = few_shot(vehicles, shots=1, seed=1)
+    options = {"num_views": 3, "batch_size": 4, "views_per_image": 2}
+    cached = batches_of(FeatureSource(store, CPU, torch.float32), dataset, **options)
+    reads = frozenset({"training", "views"})
+    passes = counted_passes(monkeypatch)
+    made = batches_of(pixels, dataset, fixed_views=True, reads_frozen=reads, **options)
+    drawn = [(e, n, batch) for e in (1, 2, 3) for n, batch in enumerate(made.epoch(e, SEEDS))]
+    assert not passes
+    seen = {}
+    for epoch, step, batch in drawn:
+        other = list(cached.epoch(epoch, SEEDS))[step]
+        assert torch.equal(batch.index, other.index) and len(batch.views) == 1
+        for one, expected in zip((batch, *batch.views), (other, *other.views), strict=True):
+            assert torch.equal(one.features.pooled, expected.features.pooled)
+            known = clip.encode_image(one.pixels).pooled
+            torch.testing.assert_close(one.features.pooled, known)
+            places = [place % len(dataset.train) for place in one.positions]
+            assert places == one.index.tolist()
+            for place, row in zip(one.positions, one.pixels, strict=True):
+                assert torch.equal(seen.setdefault(place, row), row)
+    assert len({place // len(dataset.train) for place in seen}) == 3
+
+
+class WatchedReader:
+    """Another reader that notes what is read, and fails at some paths."""
+
+    def __init__(self, reader, broken=()):
+        self.reader, self.broken, self.paths = reader, broken, []
+
+    def read(self, path):
+        self.paths.append(path)
+        if path in self.broken:
+            raise ValueError(f"image {path} cannot be read")
+        return self.reader.read(path)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_the_next_batch_is_decoded_while_a_step_runs(sources, vehicles, monkeypatch, cores):
+    """With cores for it; every image once, in order, with the same numbers."""
+    monkeypatch.setattr("core.data.pixels.share_of_cores", lambda: cores)
+    plain = few_shot(vehicles, shots=1, seed=1)
+    reader = WatchedReader(plain.reader)
+    dataset = replace(plain, reader=reader)
+    made = batches_of(sources["pixels"], dataset, num_views=1, batch_size=4)
+    expected = [made.take(index, 1, SEEDS) for index in _order(len(dataset.train)).split(4)]
+    reader.paths.clear()
+    epoch = made.epoch(1, SEEDS)
+    for step in range(len(made)):
+        batch = next(epoch)
+        assert torch.equal(batch.pixels, expected[step].pixels)
+        if cores == 1:
+            assert len(reader.paths) == 4 * (step + 1)
+        else:
+            _wait_for(lambda: len(reader.paths) == min(4 * (step + 2), 4 * len(made)))  # noqa: B023
+    assert next(epoch, None) is None
+    assert len(reader.paths) == len(set(reader.paths)) == 4 * len(made)
+
+
+def _order(number):
+    return torch.randperm(number, generator=SEEDS.generator("order", 1))
+
+
+def _wait_for(reached):
+    for _ in range(1000):
+        if reached():
+            return
+        time.sleep(0.01)
+    assert reached()
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize("augment", [0, 1])
+def test_an_image_that_cannot_be_read_fails_in_its_own_step(
+    sources, vehicles, monkeypatch, cores, augment
+):
+    monkeypatch.setattr("core.data.pixels.share_of_cores", lambda: cores)
+    dataset = few_shot(vehicles, shots=1, seed=1)
+    bad = dataset.train[int(_order(len(dataset.train))[9])].path
+    broken = replace(dataset, reader=WatchedReader(dataset.reader, {bad}))
+    epoch = batches_of(sources["pixels"], broken, num_views=augment, batch_size=4).epoch(1, SEEDS)
+    assert [len(next(epoch)) for _ in range(2)] == [4, 4]
+    with pytest.raises(ValueError, match="cannot be read"):
+        next(epoch)
+    scored = sources["pixels"].evaluation(broken, [*dataset.train[:4], Item(bad, 0)], 2)
+    if bad not in {item.path for item in dataset.train[:4]}:
+        assert [len(next(scored)) for _ in range(2)] == [2, 2]
+        with pytest.raises(ValueError, match="cannot be read"):
+            next(scored)
+
+
+def test_one_pool_serves_all_batches_of_a_process(sources, vehicles, monkeypatch):
+    monkeypatch.setattr("core.data.pixels.share_of_cores", lambda: 2)
+    dataset = few_shot(vehicles, shots=1, seed=1)
+    names = set()
+    read = type(dataset.reader).read
+
+    def noting(self, path):
+        names.add(threading.current_thread().name)
+        return read(self, path)
+
+    monkeypatch.setattr(type(dataset.reader), "read", noting)
+    for epoch in (1, 2):
+        list(batches_of(sources["pixels"], dataset, batch_size=2).epoch(epoch, SEEDS))
+        list(sources["pixels"].evaluation(dataset, dataset.train, 3))
+    assert len(names) <= 2 and all(name.startswith("decode") for name in names)
 
 
 def test_rows_of_a_batch_are_its_images_with_all_that_is_known_of_them(sources, vehicles):

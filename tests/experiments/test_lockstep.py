@@ -10,11 +10,11 @@ import pytest
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.image_towers import NativeViT
 from core.config import config_from_text
+from core.data.pixels import PixelsAhead
 from core.lockstep import ALONE, Companion, Same, SharedParts, Stopwatch, finish
 from core.mosaic.reader import MosaicReader
 from core.store.names import TRAINING_NAME
 from core.store.record import read_record
-from core.train.batches import PixelBatches
 from core.train.resume import TrainingCheckpoints
 from experiments.run.bundles import bundle_of
 from experiments.run.run import fingerprints
@@ -143,8 +143,13 @@ def test_methods_on_pixels_and_on_fresh_views_share_what_they_have_in_common(
     """
     few_test_images(monkeypatch)
     decoded = []
-    pixels = PixelBatches._pixels
-    monkeypatch.setattr(PixelBatches, "_pixels", lambda *a: (decoded.append(a[2]), pixels(*a))[1])
+
+    def counted(*args, **settings):
+        if settings.get("key"):  # of a training step
+            decoded.append(settings["seeds"])
+        return PixelsAhead(*args, **settings)
+
+    monkeypatch.setattr("core.train.batches.PixelsAhead", counted)
     names = ("methods/sep", "methods/promptsrc", "methods/promptkd_mosaic", "methods/cocoop")
     views = {"experiment.num_views": 1, "experiment.fresh_views": True}
     configs = {name: on_mosaic(name, epochs=EPOCHS, batch_size=12) for name in names}

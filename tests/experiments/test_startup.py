@@ -14,6 +14,8 @@ from tests.helpers.paths import ROOT
 
 HEAVY = {"torch", "torchvision", "open_clip", "timm", "mlflow", "optuna", "sklearn", "matplotlib"}
 STATISTICS = {"scipy", "pandas", "statsmodels"}
+# What open_clip and torch's optimizers load on the way, and a run on the embedded model never uses.
+UNUSED = {"torch._dynamo", "torch._inductor", "sympy", "timm", "transformers", "wandb"}
 
 CODE = """
 import runpy, sys
@@ -21,13 +23,13 @@ sys.argv = ["main.py", *sys.argv[1:]]
 try:
     runpy.run_path("main.py", run_name="__main__")
 except SystemExit as end:
-    print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules}))
+    print("loaded:", *sorted(sys.modules))
     sys.exit(end.code)
 """
 
 
 def loaded(*words) -> set[str]:
-    """The top-level modules that a command has imported when it ends."""
+    """The modules that a command has imported when it ends."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, *map(str, words)], cwd=ROOT, capture_output=True, text=True
     )
@@ -80,3 +82,16 @@ def test_statistics_load_no_model_and_no_tracking(words):
 
 def test_the_list_of_methods_needs_torch_and_no_backbone():
     assert loaded("list", "methods") & HEAVY == {"torch"}
+
+
+def test_a_plan_loads_the_model_and_nothing_beside_it(tmp_path):
+    found = loaded("grid", "demo", "--dry-run", "--runs", tmp_path)
+    assert not found & (UNUSED | STATISTICS | {"mlflow", "optuna", "sklearn", "matplotlib"})
+    assert {"torch", "open_clip"} <= found
+
+
+def test_a_run_trains_without_the_compiler(tmp_path):
+    words = ("train", "mosaic", "--set", "experiment.epochs=1", "--track", "none")
+    found = loaded(*words, "--runs", tmp_path)
+    assert not found & (UNUSED | STATISTICS | {"mlflow", "optuna", "sklearn", "matplotlib"})
+    assert {"torch", "open_clip"} <= found

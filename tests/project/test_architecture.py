@@ -67,7 +67,7 @@ MAY_IMPORT = {
 }
 
 DOORS = {
-    "open_clip": ("core/clip/backbone.py", "core/clip/catalog.py", "core/clip/tokenizer.py"),
+    "open_clip": ("core/clip/open_clip_library.py",),
     "timm": ("core/clip/image_towers.py",),
     "torchvision": ("core/clip/torchvision_ops.py",),
     "gin": ("core/config/parse.py",),

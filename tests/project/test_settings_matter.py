@@ -118,6 +118,7 @@ DECLARED = {
     "experiment.selection": "the same epoch may be the best one",
     "experiment.patience": "the same epoch may be the best one",
     "experiment.checkpoint_every": "changes no result",
+    "experiment.crop_cache_gb": "changes no result",
     "experiment.augmentation": "a part",
     "experiment.split_fractions": "for plain folders",
     "experiment.split_seed": "for plain folders",

@@ -20,13 +20,20 @@ from torch import Tensor
 from core.clip.backbone import build_open_clip, load_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.clip.templates import CLIP_TEMPLATES_60
 from core.clip.tokenizer import Tokenizer
 from core.data.dataset import Dataset, Item
 from core.data.transforms import EvalTransform
 from core.interfaces import Method
 from core.seeding import Seeds
 from core.train import batches as batches_module
-from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
+from core.train.batches import (
+    FeatureSource,
+    FreshViewSource,
+    ImageSource,
+    PixelSource,
+    TrainingBatches,
+)
 from core.train.fit import train_step
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
@@ -197,7 +204,8 @@ def _cocoop(clip: FrozenCLIP, classes: ClassNames, seeds: Seeds, *_: Any) -> Met
 
 
 def _promptsrc(clip: FrozenCLIP, classes: ClassNames, seeds: Seeds, *_: Any) -> Method:
-    return PromptSRC(clip, classes, seeds)
+    """With two templates of 60: their texts are made once, before the first step."""
+    return PromptSRC(clip, classes, seeds, templates=CLIP_TEMPLATES_60[:2])
 
 
 def _promptkd(
@@ -299,6 +307,18 @@ def random_clip(name: str = BACKBONE) -> FrozenCLIP:
         torch.manual_seed(0)
         model: Any = build_open_clip(config)
     return FrozenCLIP(model, Tokenizer(model.context_length), name=name)
+
+
+def measure_products(clip: FrozenCLIP, folder: Path) -> str:
+    """Let a backbone have the matrix product that a run would choose here; returns its name."""
+    try:
+        from core.clip.measured import measured_in
+        from core.clip.product_choice import choose, product_of
+    except ImportError:  # older commits have one product
+        return "default"
+    with measured_in(folder):
+        choose(clip)
+    return product_of(clip)
 
 
 class NoiseImages:
@@ -403,19 +423,20 @@ class OwnSide:
         """A training step; returns the loss and its terms."""
         return train_step(self.model, self.objective, self.optimizer, self.batch(), nullcontext())
 
-    def _training(self) -> Any:
+    def _training(self) -> TrainingBatches:
         method = self.model.method
-        source = self.data.source(method.image_input, self.views)
+        source: Any = self.data.source(method.image_input, self.views)
         given: dict[str, Any] = {}
         if hasattr(method, "reads_frozen"):  # older commits have none
             given["reads_frozen"] = method.reads_frozen
-        return source.training(
+        batches: TrainingBatches = source.training(
             self.data.dataset,
             need=frozenset({"pooled"}) | self.model.refiner.needs(),
             num_views=0 if self.views == "fixed" else 1,
             batch_size=self.case.batch_size,
             **given,
         )
+        return batches
 
 
 def objective_of(model: RefinedMethod) -> Objective:

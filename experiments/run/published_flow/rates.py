@@ -68,7 +68,7 @@ def matrix_rates(size: StepSize, clock: Callable[[], float]) -> MatrixRates:
 
 def _seconds(call: Callable[[], object], clock: Callable[[], float]) -> float:
     """The shortest time of a call, over several."""
-    found = []
+    found: list[float] = []
     ends = clock() + SECONDS
     while len(found) < 3 or clock() < ends:
         started = clock()
