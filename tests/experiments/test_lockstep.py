@@ -338,6 +338,14 @@ def test_runs_of_other_images_or_towers_are_of_another_bundle(key, value):
     assert bundle_of(other) not in ("", bundle_of(fresh()))
 
 
+def test_fixed_views_are_counted():
+    """A method on pixels that keeps to its fixed views sees others than one that draws them."""
+    fixed = {"experiment.fresh_views": False, "experiment.fixed_views": True}
+    views = [fixed | {"experiment.num_views": number} for number in (1, 4)]
+    pixels = fresh("coop", "SEP")
+    assert len({bundle_of(pixels.with_bindings(more, "t")) for more in [{}, *views]} - {""}) == 3
+
+
 @pytest.mark.parametrize(
     "config",
     [
