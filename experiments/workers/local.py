@@ -46,6 +46,9 @@ class InlineExecutor:
         self.entry = entry
         self.queue = JobQueue()
 
+    def start_early(self) -> None:
+        return
+
     def submit(self, job: Job) -> None:
         self.queue.add(job)
 
@@ -133,8 +136,8 @@ class _Worker:
         return used >= BUSY_SHARE * self.silence()
 
     def dismiss(self) -> None:
-        """Ask an idle worker to exit; kill a busy one."""
-        if self.job is not None:
+        """Ask an idle worker to exit; kill a busy one, and one that may still be starting."""
+        if self.job is not None or not self.started:
             self.kill()
         else:
             self._send("null")
@@ -220,6 +223,12 @@ class LocalExecutor:
         self.longest_silence = 0.0
         self.hurried = False
 
+    def start_early(self) -> None:
+        """See Executor.start_early. A worker that dies is replaced when there is a job for it."""
+        for slot, worker in enumerate(self.workers):
+            if worker is None:
+                self._start(slot, Path(os.devnull))
+
     def submit(self, job: Job) -> None:
         self.queue.add(job)
 
@@ -246,7 +255,7 @@ class LocalExecutor:
                 worker.give(job, attempt)
                 yield Event(key=job.key, kind="started", attempt=attempt)
 
-    def _start(self, slot: int) -> _Worker:
+    def _start(self, slot: int, log: Path | None = None) -> _Worker:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
@@ -254,7 +263,8 @@ class LocalExecutor:
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        worker = _Worker(self.entry, environment, self.log_dir / WORKER_LOG_NAME.format(slot=slot))
+        log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
+        worker = _Worker(self.entry, environment, log)
         self.workers[slot] = worker
         return worker
 
