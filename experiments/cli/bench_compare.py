@@ -77,7 +77,7 @@ def _cells(row: RevisionRow) -> tuple[str, ...]:
         seconds(median(row.before)),
         seconds(median(row.now)),
         f"{row.ratio:.2f}x",
-        f"{100 * row.noise:.1f} %",
+        f"{100 * row.noise:.1f} %" if len(row.now) > 1 else "-",
         verdict,
     )
 

@@ -4,6 +4,7 @@ This file imports nothing but the stable entry points of ``core``, ``methods`` a
 that ``experiments/run/published_flow/revisions.py`` can run it on another commit's code.
 """
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -385,6 +386,25 @@ class NoiseData:
         return FeatureSource(store, device, torch.float32)
 
 
+class PlainBatches(TrainingBatches):
+    """One batch made by hand, for commits whose sources take no ready pixels."""
+
+    def __init__(self, data: NoiseData, method: Method, need: frozenset[str], views: Views) -> None:
+        super().__init__(data.labels_N, len(data.labels_N), torch.device("cpu"))
+        self.pixels_NCHW, self.need = data.pixels_NCHW, need
+        known = method.image_input == "features" and views == "fixed"
+        self.features = data.clip.encode_image(self.pixels_NCHW, need=need) if known else None
+
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        """The images of these numbers."""
+        about: dict[str, Any] = {"need": self.need, "index": index}
+        if self.features is None:
+            about["pixels"] = self.pixels_NCHW[index]
+        else:
+            about["features"] = self.features[index]
+        return Batch(labels=self.labels[index], **about)
+
+
 class OwnSide:
     """A method of ours with everything that a step takes.
 
@@ -410,8 +430,8 @@ class OwnSide:
         self.data = NoiseData(clip, classes, case.batch_size, folder)
         self._batches = self._training()
         method.begin_training(self._batches.every_image(seeds), NUM_EPOCHS)
-        groups = [{"params": list(group.parameters)} for group in self.model.parameter_groups()]
-        self.optimizer = case.optimizer.build(groups)
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = case.optimizer.build(learned)
         self._seeds = seeds
         self.kept = next(self._batches.epoch(1, seeds)) if views == "fixed" else None
 
@@ -425,13 +445,16 @@ class OwnSide:
 
     def _training(self) -> TrainingBatches:
         method = self.model.method
+        need = frozenset({"pooled"}) | self.model.refiner.needs()
+        if "augmentation" not in inspect.signature(PixelSource).parameters:
+            return PlainBatches(self.data, method, need, self.views)
         source: Any = self.data.source(method.image_input, self.views)
         given: dict[str, Any] = {}
         if hasattr(method, "reads_frozen"):  # older commits have none
             given["reads_frozen"] = method.reads_frozen
         batches: TrainingBatches = source.training(
             self.data.dataset,
-            need=frozenset({"pooled"}) | self.model.refiner.needs(),
+            need=need,
             num_views=0 if self.views == "fixed" else 1,
             batch_size=self.case.batch_size,
             **given,

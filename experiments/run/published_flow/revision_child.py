@@ -70,11 +70,12 @@ class Steps:
         path = Path(__file__).resolve().with_name("cases.py")
         spec = importlib.util.spec_from_file_location("cases_of_the_comparison", path)
         assert spec is not None and spec.loader is not None
-        self.cases = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = self.cases
-        spec.loader.exec_module(self.cases)
-        self.clip = self.cases.random_clip(self.backbone)
-        self.cases.measure_products(self.clip, self.folder)
+        cases = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = cases
+        spec.loader.exec_module(cases)
+        self.clip = cases.random_clip(self.backbone)
+        cases.measure_products(self.clip, self.folder)
+        self.cases = cases
 
 
 if __name__ == "__main__":
