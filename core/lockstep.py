@@ -69,6 +69,7 @@ class Alone:
 
     size = 1
     spared_seconds = 0.0
+    balance_seconds = 0.0
 
     def at(self, step: Hashable) -> None:
         """What follows are parts of this training step."""
@@ -130,14 +131,15 @@ class SharedParts:
 class Companion(Alone):
     """The share of one of ``size`` runs that advance side by side.
 
-    ``spared_seconds`` are what it would have taken to make what others have made. ``wait`` blocks
-    until the device is done. The context is the life of the run: when the last one has ended,
-    nothing is kept.
+    ``spared_seconds`` are what it would have taken to make what others have made;
+    ``balance_seconds`` are to be added to the time of the run, so that all pay the same for what
+    they share. ``wait`` blocks until the device is done. The context is the life of the run: when
+    the last one has ended, nothing is kept.
     """
 
     def __init__(self, shared: SharedParts, size: int, wait: Callable[[], None]) -> None:
         self.shared, self.size, self.wait = shared, size, wait
-        self.spared_seconds = 0.0
+        self.spared_seconds = self.balance_seconds = 0.0
 
     def at(self, step: Hashable) -> None:
         self.shared.begin(step)
@@ -148,12 +150,15 @@ class Companion(Alone):
         if part in made:
             value, seconds = made[part]
             self.spared_seconds += seconds
+            self.balance_seconds += seconds / self.num_paying
             kept: T = value
             return kept
         started = time.perf_counter()
         new = make()
         self.settle()
-        made[part] = new, time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self.balance_seconds -= seconds - seconds / self.num_paying
+        made[part] = new, seconds
         return new
 
     def ahead(self, step: Hashable, begin: Callable[[], T]) -> T:
@@ -161,6 +166,11 @@ class Companion(Alone):
         if begun is None:
             begun = self.shared.begun[step] = begin()
         return begun
+
+    @property
+    def num_paying(self) -> int:
+        """How many runs there are at the moment."""
+        return max(1, self.shared.num_members)
 
     def settle(self) -> None:
         self.wait()

@@ -116,15 +116,15 @@ class CropCache:
         limit = self.limit_bytes / GIGABYTE
         if _bytes_below(self.root) + wanted > self.limit_bytes:
             return (
-                f"with {wanted / GIGABYTE:.2g} GB more, {self.root} would hold more than "
-                f"{limit:.3g} GB; delete that folder or set experiment.crop_cache_gb"
+                f"with {size_on_disk(wanted)} more, {self.root} would hold more than "
+                f"{limit:g} GB; delete that folder or set experiment.crop_cache_gb"
             )
         place = next(p for p in (self.root, *self.root.parents) if p.exists())
         free = shutil.disk_usage(place).free
         if free < wanted + _KEPT_FREE:
             return (
-                f"{wanted / GIGABYTE:.2g} GB more do not fit beside {self.root}, where "
-                f"{free / GIGABYTE:.2g} GB are free"
+                f"{size_on_disk(wanted)} more do not fit beside {self.root}, where "
+                f"{size_on_disk(free)} are free"
             )
         return ""
 
@@ -257,6 +257,13 @@ def _behind_limits(reader: ImageReader, table: CropTable) -> ImageReader:
 def bytes_of_crops(image_size: tuple[int, int], number: int) -> int:
     """What the crops of so many images take on disk."""
     return number * 3 * image_size[0] * image_size[1]
+
+
+def size_on_disk(number: int) -> str:
+    """A number of bytes for readers."""
+    if number < GIGABYTE:
+        return f"{number / 10**6:.1f} MB"
+    return f"{number / GIGABYTE:.1f} GB"
 
 
 def _bytes_below(folder: Path) -> int:

@@ -1,6 +1,7 @@
 """``grid``: plan a study and run what is left of it."""
 
 import sys
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,12 +59,9 @@ def grid_command(
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
-    from experiments.run.dataset_names import with_canonical_names
-    from experiments.run.preflight import DRY_RUN_IMAGES, require_readable
-    from experiments.run.run import fingerprints
-    from experiments.study.data_changes import data_changes
+    from experiments.run.preflight import require_readable
     from experiments.study.driver import run_study
-    from experiments.study.planner import plan
+    from experiments.study.planner import grid_of
     from experiments.study.progress import make_progress
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
@@ -71,30 +69,68 @@ def grid_command(
     runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(jobs, **limits)
-    fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     given = read_config_file(config_path(config), overrides or [])
-    made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
-    print_notes(made.notes)
-    study_dir = runs / made.grid.study
-    for line in data_changes(made, study_dir, runtime):
-        print(line)
-    if dry_run:
-        print_plan(made, study_dir, jobs=jobs)
-        require_readable(print_data(made, study_dir, runtime, limit=DRY_RUN_IMAGES), runtime)
-        return
-    require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
-    outcome = run_study(
-        made,
-        study_dir,
-        make_executor(jobs, study_dir, lockstep=lockstep, **limits),
-        runtime=runtime,
-        tracker=make_tracker(study_dir, mirrors),
-        progress=make_progress(),
-        retry_failed=retry_failed,
-        steal_lock=steal_lock,
-    )
+    study_dir = runs / grid_of(given).study
+    executor = make_executor(jobs, study_dir, lockstep=lockstep, **limits)
+    with closing(executor):
+        if not dry_run and may_have_runs_left(study_dir):
+            executor.start_early()
+        made = make_plan(given, runtime, yes=yes)
+        if dry_run:
+            show_plan(made, study_dir, runtime, jobs=jobs)
+            return
+        print_changes(made, study_dir, runtime)
+        require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
+        outcome = run_study(
+            made,
+            study_dir,
+            executor,
+            runtime=runtime,
+            tracker=make_tracker(study_dir, mirrors),
+            progress=make_progress(),
+            retry_failed=retry_failed,
+            steal_lock=steal_lock,
+        )
     print_outcome(outcome, study_dir)
     raise typer.Exit(outcome.exit_code)
+
+
+def make_plan(given: Any, runtime: Runtime, *, yes: bool) -> Any:
+    """The ``Plan`` of a ``Config``. Raises ValueError as ``plan`` does."""
+    from experiments.run.dataset_names import with_canonical_names
+    from experiments.run.run import fingerprints
+    from experiments.study.planner import plan
+
+    fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
+    return plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
+
+
+def may_have_runs_left(study_dir: Path) -> bool:
+    """Whether something is left to run, as far as the folder tells before the plan is made."""
+    from core.store.manifest import read_manifest
+    from core.store.record import has_record
+
+    with suppress(ValueError, OSError):
+        return not all(has_record(study_dir, c.identity) for c in read_manifest(study_dir).cells)
+    return True
+
+
+def show_plan(plan: Any, study_dir: Path, runtime: Runtime, *, jobs: int) -> None:
+    """Print a ``Plan`` and how its data were read. Raises ValueError for data that cannot be."""
+    from experiments.run.preflight import DRY_RUN_IMAGES, require_readable
+
+    print_changes(plan, study_dir, runtime)
+    print_plan(plan, study_dir, jobs=jobs)
+    require_readable(print_data(plan, study_dir, runtime, limit=DRY_RUN_IMAGES), runtime)
+
+
+def print_changes(plan: Any, study_dir: Path, runtime: Runtime) -> None:
+    """Print what a ``Plan`` noted, and what changed in the data since the study was run."""
+    from experiments.study.data_changes import data_changes
+
+    print_notes(plan.notes)
+    for line in data_changes(plan, study_dir, runtime):
+        print(line)
 
 
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:

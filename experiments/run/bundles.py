@@ -48,7 +48,8 @@ def bundle_of(config: Config) -> str:
     augmentation: Any = values[f"{ROOT}.augmentation"]
     owner = f"{augmentation.name}." if augmentation is not None else None
     parts = [values[f"{ROOT}.{name}"] for name in SEEN]
-    parts += [bool(values[f"{ROOT}.num_views"]), cls.views_per_image]
+    fixed, num_views = values[f"{ROOT}.fixed_views"], values[f"{ROOT}.num_views"]
+    parts += [fixed, num_views if fixed else bool(num_views), cls.views_per_image]
     parts += [values.get(f"{method.name}.regime", cls.regime) == LABELED]
     parts += [value for key, value in values.items() if owner and key.startswith(owner)]
     return hashlib.sha256(format_value(tuple(parts)).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from core.clip.catalog import image_size_of
 from core.config import Config, Reference, lookup
 from core.data.benchmarks.published import repetitions
 from core.data.catalog import registered_datasets
-from core.data.crops import GIGABYTE, bytes_of_crops
+from core.data.crops import bytes_of_crops, size_on_disk
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.decoding import Decoded, Progress, decode_all, folder_reader
 from core.data.overlap import NOTHING, same_tree, shared_by_path
@@ -65,7 +65,7 @@ class Preflight:
                 sizes[limit] = sizes.get(limit, 0) + bytes_of_crops(size, number)
         for limit, wanted in sizes.items():
             yield (
-                f"decoded images that runs share: at most {wanted / GIGABYTE:.2g} GB on disk "
+                f"decoded images that runs share: at most {size_on_disk(wanted)} on disk "
                 f"(experiment.crop_cache_gb = {limit:g}; 0 keeps none)"
             )
 

@@ -197,7 +197,7 @@ def run_steps(
             checkpoints.remove()
             return _diverged(record, run_dir, str(error))
         ended = watch.seconds()
-        total = ended + result.earlier_seconds
+        total = ended + result.earlier_seconds + share.balance_seconds
         checkpoints.remove()
         return replace(
             record,

@@ -48,6 +48,10 @@ class Event:
 class Executor(Protocol):
     """The interface between a study and whatever runs its jobs."""
 
+    def start_early(self) -> None:
+        """Start the workers before there are jobs: they import meanwhile what these will need."""
+        ...
+
     def submit(self, job: Job) -> None:
         """Queue a job; its key must not be in use by an unfinished job."""
         ...

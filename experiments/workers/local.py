@@ -58,6 +58,9 @@ class InlineExecutor:
         self.answers: Iterator[str] = iter(())
         self.events: list[Event] = []
 
+    def start_early(self) -> None:
+        return
+
     def submit(self, job: Job) -> None:
         self.queue.add(job)
 
@@ -171,8 +174,8 @@ class _Worker:
         return used >= BUSY_SHARE * self.silence()
 
     def dismiss(self) -> None:
-        """Ask an idle worker to exit; kill a busy one."""
-        if self.jobs:
+        """Ask an idle worker to exit; kill a busy one, and one that may still be starting."""
+        if self.jobs or not self.started:
             self.kill()
         else:
             self._send("null")
@@ -264,6 +267,12 @@ class LocalExecutor:
         self.longest_silence = 0.0
         self.hurried = False
 
+    def start_early(self) -> None:
+        """See Executor.start_early. A worker that dies is replaced when there is a job for it."""
+        for slot, worker in enumerate(self.workers):
+            if worker is None:
+                self._start(slot, Path(os.devnull))
+
     def submit(self, job: Job) -> None:
         self.queue.add(job)
 
@@ -293,7 +302,7 @@ class LocalExecutor:
                     attempt = self.queue.attempts[job.key]
                     yield Event(key=job.key, kind="started", attempt=attempt)
 
-    def _start(self, slot: int) -> _Worker:
+    def _start(self, slot: int, log: Path | None = None) -> _Worker:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
@@ -303,7 +312,8 @@ class LocalExecutor:
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        worker = _Worker(self.entry, environment, self.log_dir / WORKER_LOG_NAME.format(slot=slot))
+        log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
+        worker = _Worker(self.entry, environment, log)
         self.workers[slot] = worker
         return worker
 

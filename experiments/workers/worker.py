@@ -38,7 +38,21 @@ def main(channel: int, entry: str) -> None:
     faulthandler.enable()
     _vanish_with_driver()
     ignore_hangup()  # the driver decides when a worker ends
+    _prepare(entry)
     serve(Connection(channel), entry)
+
+
+def _prepare(entry: str) -> None:
+    """Import what the runs of studies need, before the first one comes. What fails here fails again
+    in the job that needs it, which tells.
+    """
+    if entry == ENTRY:
+        with contextlib.suppress(Exception):
+            import experiments.run.registered
+            import experiments.run.run  # noqa: F401
+            from core.clip.open_clip_library import load_open_clip
+
+            load_open_clip()
 
 
 def serve(channel: Connection, entry: str) -> None:

@@ -12,6 +12,7 @@ from core.config import registered_classes
 from core.program import command_line as command_line_of
 from core.program import same_command
 from experiments.configs import config_rows
+from experiments.workers.local import InlineExecutor
 
 ROOT = Path(command_line.__file__).parent
 SHORT = ("--set", "experiment.epochs=2", "--set", "experiment.shots=2")
@@ -223,6 +224,28 @@ grid.variants = {
     'CoOp': {},
 }
 """
+
+
+def test_workers_start_early_only_where_runs_may_be_left(quick, monkeypatch):
+    started, closed = [], []
+
+    class Watched(InlineExecutor):
+        def start_early(self):
+            started.append("early")
+
+        def close(self):
+            super().close()
+            closed.append("closed")
+
+    monkeypatch.setattr("experiments.workers.local.make_executor", lambda *_, **__: Watched())
+    Path("little.gin").write_text(GRID)
+    assert quick("grid", "little.gin", "--dry-run")[0] == 0 and not started
+    wrong = ("--set", "grid.variants={'CoOp': {'SGD.lr': 0.1}, 'ZeroShot': {'CoOp.nothing': 1}}")
+    assert quick("grid", "little.gin", *wrong)[0] == 2 and not Path("runs/little").exists()
+    assert closed, "workers of a plan that cannot be made are stopped"
+    started.clear()
+    assert quick("grid", "little.gin", "--no-track")[0] == 0 and started == ["early"]
+    assert quick("grid", "little.gin", "--no-track")[0] == 0 and started == ["early"]
 
 
 def test_a_little_study_from_plan_to_status(quick):

@@ -261,12 +261,15 @@ def test_a_run_counts_what_it_was_spared_as_if_it_were_alone():
         for run in (first, second):
             run.at("step 1")
             assert run.once("pixels", lambda: [1]) == [1]
-        assert first.once("pixels", list) is second.once("pixels", list)
-        assert first.spared_seconds > 0 and second.spared_seconds > 0
+        assert shared.made["pixels"][0] == [1]
+        assert second.spared_seconds > 0
+        assert second.balance_seconds == pytest.approx(second.spared_seconds / 2)
+        assert first.balance_seconds == pytest.approx(-second.spared_seconds / 2)
         before = second.spared_seconds
         second.at("step 2")
         assert second.once("pixels", lambda: [2]) == [2] and second.spared_seconds == before
     assert not shared.made and len(waits) == 2
+    assert first.balance_seconds < 0 and first.spared_seconds == 0.0
 
 
 def test_a_run_alone_keeps_nothing():
@@ -333,6 +336,14 @@ def test_runs_of_one_bundle_see_the_same_pixels(what):
 def test_runs_of_other_images_or_towers_are_of_another_bundle(key, value):
     other = fresh().with_bindings({key: value}, "test")
     assert bundle_of(other) not in ("", bundle_of(fresh()))
+
+
+def test_fixed_views_are_counted():
+    """A method on pixels that keeps to its fixed views sees others than one that draws them."""
+    fixed = {"experiment.fresh_views": False, "experiment.fixed_views": True}
+    views = [fixed | {"experiment.num_views": number} for number in (1, 4)]
+    pixels = fresh("coop", "SEP")
+    assert len({bundle_of(pixels.with_bindings(more, "t")) for more in [{}, *views]} - {""}) == 3
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from experiments.workers import worker
 from experiments.workers.jobs import Job, JobQueue
 from experiments.workers.local import InlineExecutor, LocalExecutor, check_limits, make_executor
 
@@ -81,6 +82,60 @@ def test_a_worker_is_lean_and_its_environment_is_set(local, tmp_path):
     assert not {"mlflow", "torch", "rich"} & set(result["modules"])
     assert (result["threads"], result["gpu"]) == ("3", "5")
     assert "printed by the job" in (tmp_path / "run" / "output.log").read_text()
+
+
+def test_workers_that_are_started_early_take_the_first_jobs(local, tmp_path):
+    executor = local(2)
+    executor.start_early()
+    early = {worker.process.pid for worker in executor.workers}
+    assert len(early) == 2 and not (tmp_path / "logs").exists()
+    executor.start_early()  # again: changes nothing
+    for number in range(4):
+        executor.submit(job(f"job {number}", do="nothing", value=number))
+    assert {event.result["pid"] for event in ended(drain(executor, 4)).values()} <= early
+
+
+def test_a_worker_that_dies_before_its_first_job_is_replaced(local, tmp_path):
+    executor = local(1)
+    executor.start_early()
+    first = executor.workers[0].process
+    first.kill()
+    first.wait(60)
+    executor.submit(job("look", do="nothing", value=1))
+    result = ended(drain(executor, 1))["look"].result
+    assert result["pid"] != first.pid and executor.failed_starts == 0
+    assert len(list((tmp_path / "logs").iterdir())) == 1
+
+
+def test_workers_that_never_had_a_job_are_killed_and_not_waited_for(local):
+    executor = local(2)
+    executor.start_early()
+    processes = [worker.process for worker in executor.workers]
+    executor.close()
+    assert {process.returncode for process in processes} == {-signal.SIGKILL}
+    inline = InlineExecutor(ACT)
+    inline.start_early()
+    assert inline.poll(0.0) == []
+
+
+def test_a_worker_of_studies_imports_what_runs_need_before_the_first_one(monkeypatch):
+    loaded = []
+    monkeypatch.setattr("core.clip.open_clip_library.load_open_clip", lambda: loaded.append("yes"))
+    serve = "experiments.workers.worker.serve"
+    monkeypatch.setattr(serve, lambda *_: loaded.append("experiments.run.run" in sys.modules))
+    for name in ("_vanish_with_driver", "ignore_hangup", "Connection"):
+        monkeypatch.setattr(f"experiments.workers.worker.{name}", lambda *_: None)
+    worker.main(0, worker.ENTRY)
+    assert loaded == ["yes", True]
+    worker.main(0, ACT)
+    assert loaded == ["yes", True, True]
+
+    def broken():
+        raise ImportError("no such library")
+
+    monkeypatch.setattr("core.clip.open_clip_library.load_open_clip", broken)
+    worker.main(0, worker.ENTRY)  # the job that needs it tells
+    assert loaded == ["yes", True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,31 @@ from tests.helpers.source_files import (
 
 NAMES = [name_of(file) for file in FILES]
 TEST_NAMES = [name_of(file) for file in TEST_FILES]
-each_file = pytest.mark.parametrize("name", NAMES)
-each_test_file = pytest.mark.parametrize("name", TEST_NAMES)
+
+
+def for_each(names):
+    """Makes one test of a check of many files, with every file that fails in its message: as
+    thousands of tests they would take longer to be collected than to be checked.
+    """
+
+    def decorate(check):
+        def test():
+            wrong = []
+            for name in names:
+                try:
+                    check(name)
+                except (AssertionError, pytest.fail.Exception) as error:
+                    wrong.append(f"{name}: {error}")
+            assert not wrong, "\n".join(wrong)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate
+
+
+each_file = for_each(NAMES)
+each_test_file = for_each(TEST_NAMES)
 
 MAX_FILE = 600
 MAX_FUNCTION = 40
@@ -98,6 +121,17 @@ STORES_HALF = ("core/mosaic/", "core/clip/deep_prompts.py")
 def room_of(module):
     """The most specific key of MAY_IMPORT that a module is in."""
     return max((room for room in MAY_IMPORT if is_below(module, room)), key=len)
+
+
+def test_a_check_of_many_files_names_every_one_that_fails():
+    @for_each(("a", "b", "c"))
+    def test_a(name):
+        assert name != "a", "the first"
+        if name == "c":
+            pytest.fail("the last")
+
+    with pytest.raises(AssertionError, match=r"a: the first[^b]*c: the last"):
+        test_a()
 
 
 def test_there_is_something_to_read():
