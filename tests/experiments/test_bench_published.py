@@ -229,7 +229,6 @@ def test_the_command_prints_ratios_as_tables_and_json(monkeypatch, capsys, tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--against", "publishd"), "must be 'published'"),
         (("--against", "published", "--method", "copo"), "did you mean 'coop'"),
         (("--against", "published", "--method", ""), "no released data flow"),
         (("--against", "published", "--device", "cuda"), "runs on the CPU"),

@@ -4,6 +4,7 @@ This file imports nothing but the stable entry points of ``core``, ``methods`` a
 that ``experiments/run/published_flow/revisions.py`` can run it on another commit's code.
 """
 
+import importlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -313,13 +314,13 @@ def random_clip(name: str = BACKBONE) -> FrozenCLIP:
 def measure_products(clip: FrozenCLIP, folder: Path) -> str:
     """Let a backbone have the matrix product that a run would choose here; returns its name."""
     try:
-        from core.clip.measured import measured_in
-        from core.clip.product_choice import choose, product_of
+        choice = importlib.import_module("core.clip.product_choice")
+        measured = importlib.import_module("core.clip.measured")
     except ImportError:  # older commits have one product
         return "default"
-    with measured_in(folder):
-        choose(clip)
-    return product_of(clip)
+    with measured.measured_in(folder):
+        choice.choose(clip)
+    return str(choice.product_of(clip))
 
 
 class NoiseImages:

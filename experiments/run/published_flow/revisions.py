@@ -8,13 +8,12 @@ lies between the extreme rounds.
 
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,13 +91,17 @@ def compare_revisions(
     reference: str, keys: Sequence[CaseKey], setting: RevisionSetting, note: Note
 ) -> Iterator[RevisionRow]:
     """Every case as soon as it is measured. Raises ValueError for what is not a commit."""
-    with checked_out(reference) as tree, _Side(tree, setting) as old, _Side(ROOT, setting) as new:
+    with (
+        checked_out(reference) as tree,
+        RevisionSide(tree, setting) as old,
+        RevisionSide(ROOT, setting) as new,
+    ):
         for case, views in keys:
             yield _measured(case, views, old, new, setting.rounds, note)
 
 
 def _measured(
-    case: str, views: str, old: "_Side", new: "_Side", rounds: int, note: Note
+    case: str, views: str, old: "RevisionSide", new: "RevisionSide", rounds: int, note: Note
 ) -> RevisionRow:
     """A case in both processes: a first step each, then rounds that alternate."""
     note(f"{case}, {views} views")
@@ -116,7 +119,7 @@ def _measured(
     return RevisionRow(case=case, views=views, before=before, now=now, losses=losses)
 
 
-class _Side:
+class RevisionSide:
     """The child process of one commit."""
 
     def __init__(self, tree: Path, setting: RevisionSetting) -> None:
@@ -131,7 +134,7 @@ class _Side:
             env={**os.environ, "OMP_NUM_THREADS": str(setting.threads)},
         )
 
-    def __enter__(self) -> "_Side":
+    def __enter__(self) -> "RevisionSide":
         return self
 
     def __exit__(
@@ -141,10 +144,10 @@ class _Side:
         trace: TracebackType | None,
     ) -> None:
         assert self.process.stdin is not None
-        if kind is None:
+        if kind is not None:
+            self.process.terminate()
+        with suppress(BrokenPipeError):
             self.process.stdin.close()
-        else:
-            self.process.send_signal(signal.SIGTERM)
         self.process.wait()
 
     def asked(self, case: str, views: str, *, at_least: float) -> dict[str, Any]:
