@@ -134,8 +134,8 @@ class Batch:
     fields of ImageFeatures that this step uses; ``features`` beside pixels may have fewer.
     ``index`` (B,) int64 are the images' positions in the list that the batches walk through, if
     there is one, and ``positions`` the same on the host, which need not wait for a device to know
-    them. ``views`` are further views of the same images, each a batch of its own, as many as the
-    method asks for.
+    them; a fixed view k of N images counts on there, k N + position. ``views`` are further views of
+    the same images, each a batch of its own, as many as the method asks for.
     """
 
     labels: Tensor

@@ -71,14 +71,22 @@ class KnownLogits:
         """The places in a batch of the images that have no stored logits yet."""
         return [place for place, image in enumerate(positions) if image not in self.known]
 
-    def learn(self, positions: Sequence[int], index_K: Tensor, logits_KC: Tensor) -> None:
-        """Store the logits of images that were missing; ``index_K`` are their positions, too."""
+    def learn(self, positions: Sequence[int], logits_KC: Tensor) -> None:
+        """Store the logits of images that were missing."""
         short = max(positions) + 1 - len(self.rows_NC)
         if short > 0:
             empty = logits_KC.new_zeros(short, logits_KC.shape[1])
             self.rows_NC = torch.cat([self.rows_NC, empty]) if len(self.rows_NC) else empty
-        self.rows_NC[index_K] = logits_KC
+        self.rows_NC[self._rows(positions)] = logits_KC
         self.known.update(positions)
+
+    def of(self, positions: Sequence[int]) -> Tensor:
+        """The stored logits of these images."""
+        return self.rows_NC[self._rows(positions)]
+
+    def _rows(self, positions: Sequence[int]) -> Tensor:
+        rows = torch.tensor(positions, dtype=torch.int64)
+        return rows.to(self.rows_NC.device, non_blocking=True)
 
     def state(self) -> dict[str, Tensor]:
         """What ``restore`` takes."""
@@ -111,8 +119,9 @@ class PromptKD(TextMethod):
     release is transductive and picks its epoch on test images.
 
     ``teacher_logits`` "once" runs the teacher once per image and keeps its logits, which is exact
-    for unaugmented images (``experiment.num_views`` 0); "each_step" runs it on every augmented
-    view, as the release does. The depth is 9 as released, or every block of a shallower tower.
+    for images whose views are fixed (``experiment.num_views`` 0, or ``experiment.fixed_views``);
+    "each_step" runs it on every augmented view, as the release does. The depth is 9 as released, or
+    every block of a shallower tower.
 
     The released code runs only in fp16, and only with a teacher path derived from the dataset.
 
@@ -234,12 +243,10 @@ class PromptKD(TextMethod):
         known = self.known.setdefault(self.classes, KnownLogits())
         positions = batch.index.tolist() if batch.positions is None else batch.positions
         if missing := known.missing(positions):
-            part = batch.rows(missing)
-            assert part.index is not None
-            logits = self.teacher.logits(part, self.classes)
+            logits = self.teacher.logits(batch.rows(missing), self.classes)
             check_finite({"logits": logits}, "the teacher's output", "check its weights")
-            known.learn([positions[place] for place in missing], part.index, logits)
-        return known.rows_NC[batch.index]
+            known.learn([positions[place] for place in missing], logits)
+        return known.of(positions)
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """``T^2 * KL(teacher || student)`` of rows of logits; targets are the teacher's."""

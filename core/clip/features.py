@@ -69,7 +69,12 @@ class _Request:
         """The augmentation seed of each item: from its path and the view, never a run's seed."""
         if self.view is None:
             return None
-        return [derive_seed(0, "view", item.path, self.view) for item in items]
+        return [view_seed(item.path, self.view) for item in items]
+
+
+def view_seed(path: str, view: int) -> int:
+    """The augmentation seed of a fixed view of an image, the same in every run."""
+    return derive_seed(0, "view", path, view)
 
 
 class FeatureStore:

@@ -193,11 +193,11 @@ class FrozenCLIP(nn.Module):
 
     def pack(self, ids_CL: Tensor, *, shared: bool = True) -> Packing:
         """The rows of tokenized texts. Their common first tokens are one unless not ``shared``, or
-        where all rows fit into one chunk, so that nothing is gained.
+        where all rows fit into a chunk or two, so that little is gained.
         """
         read = self.read_positions(ids_CL).tolist()
         lengths = [position + 1 for position in read]
-        if not shared or sum(lengths) <= CHUNK_ROWS:
+        if not shared or sum(lengths) <= 2 * CHUNK_ROWS:
             return Packing(lengths, read)
         return Packing(lengths, read, prefix=num_common((ids_CL == ids_CL[:1]).all(dim=0)))
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.clip.products import uses_onednn
+
 MEMORY_BYTES = 64 * 2**20
 
 
@@ -51,6 +53,6 @@ class KeptTensors:
 
 
 def _state(weight: Tensor) -> tuple[Any, ...]:
-    """What changes when a tensor is written to, moved or replaced."""
+    """What changes when a tensor is written to, moved or replaced, or multiplied in another way."""
     written = 0 if weight.is_inference() else weight._version
-    return weight.data_ptr(), written, weight.dtype, weight.device
+    return weight.data_ptr(), written, weight.dtype, weight.device, uses_onednn(weight)

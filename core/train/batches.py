@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from core.clip.features import FeatureStore
+from core.clip.features import FeatureStore, view_seed
 from core.clip.frozen import FrozenCLIP
 from core.clip.image_towers import POOLED
 from core.data.crops import CropCache
@@ -62,10 +62,12 @@ class ImageSource(ABC):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed_views: bool = False,
     ) -> "TrainingBatches":
         """Batches of the training images, with ``views_per_image - 1`` further views of each.
 
-        ``reads_frozen`` says where frozen features come beside pixels (``Method.reads_frozen``).
+        ``reads_frozen`` says where frozen features come beside pixels (``Method.reads_frozen``);
+        ``fixed_views`` that also pixels are of ``num_views`` fixed views instead of new ones.
         """
 
     @abstractmethod
@@ -134,6 +136,7 @@ class FeatureSource(ImageSource):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed_views: bool = False,
     ) -> TrainingBatches:
         views = range(num_views) if num_views else (None,)
         features = [
@@ -203,10 +206,7 @@ class FeatureBatches(TrainingBatches):
         return super(FeatureBatches, whole).every_image(seeds)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        view = torch.zeros_like(index)
-        if self.num_views > 1:
-            generator = seeds.generator("view", epoch)
-            view = torch.randint(self.num_views, (self.num_images,), generator=generator)[index]
+        view = drawn_views(self.num_views, self.num_images, epoch, seeds)[index]
         first, *others = (
             self._rows(index, (view + n) % self.num_views) for n in range(self.views_per_image)
         )
@@ -261,9 +261,16 @@ class FrozenPasses:
         views = tuple(self.instead(view, share) for view in batch.views)
         return replace(batch, features=self.encode(batch, share), pixels=None, views=views)
 
-    def fixed(self, dataset: Dataset, items: Sequence[Item]) -> ImageFeatures | None:
-        """The stored pooled features of the evaluation views; None without a store."""
-        return None if self.store is None else self.store.get(dataset, items, fields=POOLED)
+    def fixed(
+        self, dataset: Dataset, items: Sequence[Item], views: Sequence[int | None] = (None,)
+    ) -> ImageFeatures | None:
+        """The stored pooled features of some views, one after the other: the evaluation view, or
+        fixed augmented ones by their number. None without a store.
+        """
+        if self.store is None:
+            return None
+        found = [self.store.get(dataset, items, fields=POOLED, view=view) for view in views]
+        return found[0] if len(found) == 1 else _stack(found)
 
 
 class PixelSource(ImageSource):
@@ -303,6 +310,7 @@ class PixelSource(ImageSource):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed_views: bool = False,
     ) -> "PixelBatches":
         return PixelBatches(
             self,
@@ -313,6 +321,7 @@ class PixelSource(ImageSource):
             drop_last=drop_last,
             views_per_image=views_per_image,
             reads_frozen=reads_frozen,
+            fixed=num_views if fixed_views else 0,
         )
 
     def evaluation(
@@ -391,6 +400,7 @@ class FreshViewSource(FeatureSource):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed_views: bool = False,
     ) -> TrainingBatches:
         return EncodedBatches(
             self.pixels.training(
@@ -405,7 +415,11 @@ class FreshViewSource(FeatureSource):
 
 
 class PixelBatches(TrainingBatches):
-    """Decodes the images of a batch, and the next one while a step runs."""
+    """Decodes the images of a batch, and the next one while a step runs.
+
+    Augmented views are new ones in every epoch, or with ``fixed`` one of so many fixed views, those
+    of the feature cache, drawn as ``FeatureBatches`` draws them.
+    """
 
     def __init__(
         self,
@@ -418,24 +432,29 @@ class PixelBatches(TrainingBatches):
         drop_last: bool = True,
         views_per_image: int = 1,
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
+        fixed: int = 0,
     ) -> None:
         super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
         self.source, self.need, self.share = source, need, source.share
         self.dataset = dataset if augment else source.holding(dataset, dataset.train)
-        view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
-        self.views = Views([view] * views_per_image)
+        self.view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
+        self.fixed = fixed
+        self.views_per_image = views_per_image
         self.label_N = _labels(dataset.train)  # on the host
         self.made_by = (
             dataset.name,
             dataset.content,
-            cache_key(view),
+            cache_key(self.view),
             views_per_image,
+            fixed > 0,
             source.device,
             source.dtype,
         )
         self.reads_frozen = reads_frozen
-        reads = bool(reads_frozen & {"training", "views"}) and not augment
-        known = source.frozen.fixed(self.dataset, dataset.train) if reads else None
+        known = None
+        if reads_frozen & {"training", "views"} and (fixed or not augment):
+            views = range(fixed) if fixed else (None,)
+            known = source.frozen.fixed(self.dataset, dataset.train, views)
         self.known = None if known is None else known.to(source.device, source.dtype)
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
@@ -452,31 +471,60 @@ class PixelBatches(TrainingBatches):
         decode = partial(self._decode, epoch=epoch, seeds=seeds)
         cancel = self.share.size == 1  # companions may need what this run does not
         for index, decoded in _decoded(indices, decode, cancel=cancel):
-            yield self._made(index, decoded)
+            yield self._made(index, decoded, self._first_view(index, epoch, seeds))
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        return self._made(index, self._decode(index, epoch, seeds))
+        decoded = self._decode(index, epoch, seeds)
+        return self._made(index, decoded, self._first_view(index, epoch, seeds))
+
+    def _first_view(self, index: Tensor, epoch: int, seeds: Seeds) -> Tensor:
+        """Which of the fixed views (B,) these images have in an epoch; 0 without any."""
+        return drawn_views(self.fixed, len(self.labels), epoch, seeds)[index]
 
     def _decode(self, index: Tensor, epoch: int, seeds: Seeds) -> PixelsAhead:
+        """The views of each image: (B, V, 3, H, W), or (V B, 1, 3, H, W) where they are fixed."""
         items = [self.dataset.train[i] for i in index.tolist()]
-        draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
+        if self.fixed:
+            first, views = self._first_view(index, epoch, seeds), Views([self.view])
+            numbers = [(first + n) % self.fixed for n in range(self.views_per_image)]
+            items = items * self.views_per_image
+            drawn = torch.cat(numbers).tolist()
+            draws = [view_seed(item.path, n) for item, n in zip(items, drawn, strict=True)]
+        else:
+            views = Views([self.view] * self.views_per_image)
+            draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
         images = (*self.made_by, tuple(item.path for item in items), tuple(draws))
         return self.share.ahead(
-            images, lambda: PixelsAhead(self.dataset, items, self.views, seeds=draws, key=images)
+            images, lambda: PixelsAhead(self.dataset, items, views, seeds=draws, key=images)
         )
 
-    def _made(self, index: Tensor, decoded: PixelsAhead) -> Batch:
+    def _made(self, index: Tensor, decoded: PixelsAhead, first: Tensor) -> Batch:
         self.share.at(decoded.key)
-        pixels = self.share.once("pixels", lambda: self.source.sent(decoded.wait()))
+        pixels = self.share.once("pixels", lambda: self.source.sent(self._by_image(decoded)))
         batch = self.source.batch(pixels, self.label_N[index], index, self.need)
-        passes, assigned = self.source.frozen, batch.index
-        known = None if self.known is None or assigned is None else self.known[assigned]
-        if "views" in self.reads_frozen:
-            views = tuple(passes.beside(view, known, self.share) for view in batch.views)
-            batch = replace(batch, views=views)
-        if "training" in self.reads_frozen:
-            batch = passes.beside(batch, known, self.share)
-        return batch
+        views = tuple(
+            self._with_frozen(view, index, first + n, "views" if n else "training")
+            for n, view in enumerate((batch, *batch.views))
+        )
+        return replace(views[0], views=views[1:])
+
+    def _by_image(self, decoded: PixelsAhead) -> Tensor:
+        """The views of each image: (B, V, 3, H, W)."""
+        pixels = decoded.wait()
+        if not self.fixed:
+            return pixels
+        return pixels.view(self.views_per_image, -1, *pixels.shape[2:]).transpose(0, 1)
+
+    def _with_frozen(self, batch: Batch, index: Tensor, view: Tensor, use: FrozenUse) -> Batch:
+        """One view of the images with its place among the fixed ones, and its frozen features where
+        they are read.
+        """
+        row = view % max(self.fixed, 1) * len(self.labels) + index
+        batch = replace(batch, positions=tuple(row.tolist()))
+        if use not in self.reads_frozen:
+            return batch
+        known = None if self.known is None else self.known[_sent(row, self.device)]
+        return self.source.frozen.beside(batch, known, self.share)
 
 
 class EncodedBatches(TrainingBatches):
@@ -499,6 +547,13 @@ class EncodedBatches(TrainingBatches):
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
         batch = self.batches.take(index, epoch, seeds)
         return self.batches.source.frozen.instead(batch, self.share)
+
+
+def drawn_views(num_views: int, num_images: int, epoch: int, seeds: Seeds) -> Tensor:
+    """Which of its fixed views each image has in an epoch: (N,) int64."""
+    if num_views <= 1:
+        return torch.zeros(num_images, dtype=torch.int64)
+    return torch.randint(num_views, (num_images,), generator=seeds.generator("view", epoch))
 
 
 def _decoded(

@@ -2,10 +2,12 @@
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from core.store.atomic import check_file, write_atomic
+from core.store.atomic import write_atomic
 from core.suggestions import did_you_mean
 from experiments.cli.console import console, print_json, table
 from experiments.run.environment import describe_environment
@@ -14,80 +16,54 @@ from experiments.run.published_flow.compare import Bench, Setting, UnequalError,
 from experiments.run.published_flow.tables import CellTable, FlowReport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What a person asked for."""
-
-    against: str
-    methods: str | None
-    rounds: int
-    threads: int
-    classes: int
-    backbone: str | None
-    teacher: str | None
-    memory: bool
-    evaluation: bool
-    markdown: bool
-    as_json: bool
-    out: Path | None
-    device: str
-
-
-def compare_with_published(asked: Comparison) -> None:
-    """Compare, and print what was found. Raises ValueError for what cannot be compared, and where
-    the two sides do not compute the same.
+def compare_with_published(asked: Mapping[str, Any], *, as_json: bool) -> None:
+    """Compare, and print what was found; ``asked`` are the options by name. Raises ValueError for
+    what cannot be compared, and where the two sides do not compute the same.
     """
-    if asked.against != "published":
-        raise ValueError(
-            f"--against must be 'published', got {asked.against!r}; for two commits: "
-            "make bench-compare REF=<commit>"
-        )
-    if asked.device != "cpu":
-        raise ValueError(f"--against published runs on the CPU, got --device {asked.device}")
-    if asked.out is not None:
-        check_file(asked.out, "--out")
-    methods = _methods(asked.methods)
+    out: Path | None = asked["--out"]
+    methods = methods_named(asked["--method"])
     setting = Setting(
-        classes=asked.classes,
-        backbone=asked.backbone or BACKBONE,
-        teacher=asked.teacher,
-        rounds=asked.rounds,
-        threads=asked.threads,
+        classes=asked["--classes"] or 50,
+        backbone=asked["--backbone"] or BACKBONE,
+        teacher=asked["--teacher"],
+        rounds=asked["--rounds"] or 3,
+        threads=asked["--threads"] or 1,
     )
     try:
-        report = _compared(asked, setting, methods)
+        report = _compared(setting, methods, asked)
     except UnequalError as error:
         raise ValueError(str(error)) from error
-    if asked.out is not None:
-        write_atomic(asked.out, json.dumps(report.as_json(), indent=1) + "\n")
-    if asked.as_json:
+    if out is not None:
+        write_atomic(out, json.dumps(report.as_json(), indent=1) + "\n")
+    if as_json:
         print_json(report.as_json())
     else:
-        _show(report, markdown=asked.markdown)
+        _show(report, markdown=asked["--markdown"])
 
 
-def _compared(asked: Comparison, setting: Setting, methods: tuple[str, ...]) -> FlowReport:
+def _compared(setting: Setting, methods: tuple[str, ...], asked: Mapping[str, Any]) -> FlowReport:
     bench = Bench(setting, _note)
     device = str(describe_environment("cpu")["device"])
-    report = FlowReport(setting=setting, device=device, rates=bench.rates())
+    report = FlowReport(setting=setting, device=device, product=bench.product, rates=bench.rates())
     for name in methods:
-        if asked.evaluation:
+        if asked["--evaluation"]:
             report = replace(report, evaluations=(*report.evaluations, bench.evaluation(name)))
             continue
         found = bench.steps(name, report.rates)
         _note(f"{found.title}: {found.ratio('fixed'):.2f}x on fixed views")
         report = replace(report, steps=(*report.steps, found))
-    if asked.memory and not asked.evaluation:
-        del bench
-        report = replace(
-            report, steps=tuple(with_memory(step, setting, _note) for step in report.steps)
-        )
+    if asked["--memory"]:
+        del bench  # its frozen models would stay beside those of the other processes
+        steps = tuple(with_memory(step, setting, _note) for step in report.steps)
+        report = replace(report, steps=steps)
     return report
 
 
-def _methods(given: str | None) -> tuple[str, ...]:
+def methods_named(given: str | None) -> tuple[str, ...]:
     """The names of cases, each once. Raises ValueError for another name."""
-    names = tuple(dict.fromkeys(n.strip() for n in given.split(","))) if given else tuple(CASES)
+    if given is None:
+        return tuple(CASES)
+    names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
     for name in names:
         if name not in CASES:
             raise ValueError(

@@ -69,7 +69,8 @@ def grid_command(
     from experiments.workers.local import check_limits, make_executor
 
     runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
-    check_limits(jobs, job_seconds, silent_seconds)
+    limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
+    check_limits(jobs, **limits)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     given = read_config_file(config_path(config), overrides or [])
     made = plan(with_canonical_names(given, runtime.data_root), fingerprint_of, yes=yes)
@@ -85,13 +86,7 @@ def grid_command(
     outcome = run_study(
         made,
         study_dir,
-        make_executor(
-            jobs,
-            study_dir,
-            job_seconds=job_seconds,
-            silent_seconds=silent_seconds,
-            lockstep=lockstep,
-        ),
+        make_executor(jobs, study_dir, lockstep=lockstep, **limits),
         runtime=runtime,
         tracker=make_tracker(study_dir, mirrors),
         progress=make_progress(),

@@ -283,6 +283,7 @@ def train_steps(
         drop_last=settings.drop_last,
         views_per_image=method.views_per_image,
         reads_frozen=method.reads_frozen,
+        fixed_views=settings.fixed_views,
     )
     return (
         yield from fit_steps(

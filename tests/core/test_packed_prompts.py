@@ -26,7 +26,7 @@ LENGTHS = {
     "one": [4],
     "nothing of their own": [0, 0, 3, 0],
     "nothing at all": [0, 0],
-    "exactly two chunks": [CHUNK_ROWS // 2] * 4,
+    "exactly three chunks": [CHUNK_ROWS // 2] * 6,
 }
 
 
@@ -73,7 +73,7 @@ def test_every_row_is_there_once_and_none_is_padding(own: list[int], prefix: int
     assert len(rows) == len(expected) == packing.rows and set(rows) == expected
     assert sum(packing.sizes) == packing.rows and packing.head > 0
     room = max(CHUNK_ROWS, *lengths)
-    assert packing.head <= prefix + room and all(c.height <= room for c in packing.chunks)
+    assert packing.head <= prefix + 2 * room and all(c.height <= room for c in packing.chunks)
     for chunks in packing.chunks:
         for start in range(chunks.start, chunks.start + chunks.rows, chunks.height):
             members = packing.prompt_R[start : start + chunks.height].tolist()
@@ -92,7 +92,7 @@ def test_class_names_as_long_as_those_of_imagenet_fill_their_chunks() -> None:
     own = [rng.choice([3, 3, 3, 4, 4, 5, 6, 7, 9, 14]) for _ in range(1000)]
     packing = Packing([5 + length for length in own], [4 + length for length in own], prefix=5)
     assert len(packing.chunks) <= 3 and packing.chunks[0].height == CHUNK_ROWS
-    assert all(chunks.height > 0.95 * CHUNK_ROWS for chunks in packing.chunks)
+    assert all(chunks.height > 0.9 * CHUNK_ROWS for chunks in packing.chunks)
 
 
 @pytest.mark.parametrize("groups", [1, 3])

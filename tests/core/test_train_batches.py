@@ -179,6 +179,36 @@ def test_frozen_features_beside_fresh_pixels_are_computed_once_a_batch_where_the
                 assert torch.equal(one.features.pooled, known)
 
 
+def test_fixed_views_of_pixels_are_those_of_cached_features(vehicles, tmp_path, monkeypatch):
+    """The same views of the same images in the same order, and their frozen features computed once
+    for each fixed view, also of a batch that compares two of them.
+    """
+    clip = shared_tiny_clip()
+    store = FeatureStore(tmp_path / "features", clip)
+    pixels = PixelSource(clip, CPU, torch.float32, frozen=FrozenPasses(clip, store=store))
+    dataset = few_shot(vehicles, shots=1, seed=1)
+    options = {"num_views": 3, "batch_size": 4, "views_per_image": 2}
+    cached = batches_of(FeatureSource(store, CPU, torch.float32), dataset, **options)
+    reads = frozenset({"training", "views"})
+    passes = counted_passes(monkeypatch)
+    made = batches_of(pixels, dataset, fixed_views=True, reads_frozen=reads, **options)
+    drawn = [(e, n, batch) for e in (1, 2, 3) for n, batch in enumerate(made.epoch(e, SEEDS))]
+    assert not passes
+    seen = {}
+    for epoch, step, batch in drawn:
+        other = list(cached.epoch(epoch, SEEDS))[step]
+        assert torch.equal(batch.index, other.index) and len(batch.views) == 1
+        for one, expected in zip((batch, *batch.views), (other, *other.views), strict=True):
+            assert torch.equal(one.features.pooled, expected.features.pooled)
+            known = clip.encode_image(one.pixels).pooled
+            torch.testing.assert_close(one.features.pooled, known)
+            places = [place % len(dataset.train) for place in one.positions]
+            assert places == one.index.tolist()
+            for place, row in zip(one.positions, one.pixels, strict=True):
+                assert torch.equal(seen.setdefault(place, row), row)
+    assert len({place // len(dataset.train) for place in seen}) == 3
+
+
 class WatchedReader:
     """Another reader that notes what is read, and fails at some paths."""
 

@@ -2,18 +2,26 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.image_towers import NativeViT
 from core.config import config_from_text
+from core.data.pixels import PixelsAhead
 from core.lockstep import ALONE, Companion, Same, SharedParts, Stopwatch, finish
 from core.mosaic.reader import MosaicReader
 from core.store.names import TRAINING_NAME
-from core.train.batches import PixelBatches
+from core.store.record import read_record
 from core.train.resume import TrainingCheckpoints
 from experiments.run.bundles import bundle_of
+from experiments.run.run import fingerprints
+from experiments.run.runtime import Runtime
+from experiments.study.driver import run_study
+from experiments.study.planner import plan
+from experiments.workers.local import InlineExecutor
 from experiments.workers.worker import ENTRY, Task, answers
 from tests.helpers.mosaic_presets import on_mosaic, preset_names
 from tests.helpers.preset_runs import few_test_images
@@ -135,8 +143,13 @@ def test_methods_on_pixels_and_on_fresh_views_share_what_they_have_in_common(
     """
     few_test_images(monkeypatch)
     decoded = []
-    pixels = PixelBatches._pixels
-    monkeypatch.setattr(PixelBatches, "_pixels", lambda *a: (decoded.append(a[2]), pixels(*a))[1])
+
+    def counted(*args, **settings):
+        if settings.get("key"):  # of a training step
+            decoded.append(settings["seeds"])
+        return PixelsAhead(*args, **settings)
+
+    monkeypatch.setattr("core.train.batches.PixelsAhead", counted)
     names = ("methods/sep", "methods/promptsrc", "methods/promptkd_mosaic", "methods/cocoop")
     views = {"experiment.num_views": 1, "experiment.fresh_views": True}
     configs = {name: on_mosaic(name, epochs=EPOCHS, batch_size=12) for name in names}
@@ -149,6 +162,7 @@ def test_methods_on_pixels_and_on_fresh_views_share_what_they_have_in_common(
     assert max(seeds.values()) <= len(configs) + 2  # alone, together, and what is learned before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [n for n in preset_names() if not n.startswith("published/")])
 def test_every_preset_beside_another_run_ends_bitwise_the_same(
     preset, small_mosaic, tmp_path, monkeypatch
@@ -341,3 +355,47 @@ def test_runs_of_other_images_or_towers_are_of_another_bundle(key, value):
 )
 def test_runs_that_gain_nothing_are_single(config):
     assert bundle_of(config) == ""
+
+
+PARTS = "\n".join(line for line in ON.splitlines() if not line.startswith("experiment."))
+GRID = f"""{PARTS}
+experiment.method = @CoOp
+experiment.refiner = @NullRefiner
+experiment.optimizer = @SGD
+experiment.schedule = @Constant
+experiment.shots = 2
+experiment.epochs = 1
+experiment.batch_size = 8
+experiment.num_views = 1
+experiment.fresh_views = True
+grid.study = 'side_by_side'
+grid.datasets = ('mosaic/vehicles', 'mosaic/land')
+grid.seeds = (1, 2)
+grid.baseline = 'CoOp'
+grid.variants = {{
+    'CoOp': {{}},
+    'lost': {{'SGD.lr': 1e30}},
+    'refined': {{'experiment.refiner': @TextRefiner}},
+    'cached': {{'experiment.fresh_views': False}},
+}}
+"""
+
+
+def test_a_study_in_lockstep_has_the_records_of_one_without(small_mosaic, tmp_path, monkeypatch):
+    few_test_images(monkeypatch)
+    runtime = Runtime(cache_dir=small_mosaic, data_root=None, device="cpu")
+    fingerprint_of = partial(fingerprints, cache_dir=small_mosaic, data_root=None)
+    made = plan(config_from_text(GRID), fingerprint_of)
+    sizes = Counter(cell.bundle for cell in made.runs)
+    assert sizes.pop("") == 4 and sorted(sizes.values()) == [3] * 4
+    found = {}
+    for lockstep in (1, 8):
+        executor = InlineExecutor(lockstep=lockstep)
+        folder = tmp_path / f"{lockstep}"
+        outcome_of_all = run_study(made, folder, executor, runtime=runtime)
+        assert (len(outcome_of_all.done), len(outcome_of_all.diverged)) == (12, 4)
+        records = [read_record(folder / cell.identity) for cell in made.runs]
+        beside = [record.environment.get("lockstep", 1) for record in records]
+        assert Counter(beside) == ({1: 16} if lockstep == 1 else {1: 4, 3: 12})
+        found[lockstep] = [replace(r, cost=None, environment={}) for r in records]
+    assert found[1] == found[8]

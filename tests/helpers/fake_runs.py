@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from core.lockstep import Position
@@ -27,8 +28,10 @@ experiment.seed = {seed!r}
 """
 
 
-def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2)):
-    """A full plan over fake variants, without a configuration behind it."""
+def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2), bundled=False):
+    """A full plan over fake variants, without a configuration behind it; ``bundled`` where the runs
+    of one dataset and seed may advance side by side.
+    """
     grid = Grid(
         study="fake",
         datasets=tuple(datasets),
@@ -36,7 +39,12 @@ def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2)):
         baseline=variants[0],
         variants={name: {} for name in variants},
     )
-    cells = [fake_cell(v, d, s) for d in datasets for s in seeds for v in variants]
+    bundles = {(d, s): f"{d} {s}" if bundled else "" for d in datasets for s in seeds}
+    cells = [
+        replace(fake_cell(v, d, s), bundle=bundle)
+        for (d, s), bundle in bundles.items()
+        for v in variants
+    ]
     return Plan(
         grid=grid,
         variants=tuple(Variant(name=name, bindings={"Fake.variant": name}) for name in variants),

@@ -186,14 +186,33 @@ def _at(batch, places):
     return Batch(labels=batch.labels[index], pixels=batch.pixels[index], index=index)
 
 
+def test_a_teacher_sees_each_fixed_view_once(clip):
+    method, asked = build(clip), []
+    answer = method.teacher.logits
+
+    def logits(batch, classes):
+        asked.extend(batch.positions)
+        return answer(batch, classes)
+
+    method.teacher.logits = logits
+    batch = pixels(clip, count=4)
+    index = torch.tensor([0, 1, 0, 1])
+    views = replace(batch, index=index, positions=(0, 1, 2, 3))  # two views of two images
+    expected = answer(views, CLASSES)
+    for _ in range(2):
+        torch.testing.assert_close(method.targets(views), expected)
+    torch.testing.assert_close(method.targets(views.rows([3, 0])), expected[[3, 0]])
+    assert asked == [0, 1, 2, 3]
+
+
 def test_known_logits():
     known = KnownLogits()
     assert known.missing([2, 5]) == [0, 1]
-    known.learn([2, 5], torch.tensor([2, 5]), torch.tensor([[1.0, 2], [3, 4]]))
+    known.learn([2, 5], torch.tensor([[1.0, 2], [3, 4]]))
     assert known.missing([5, 1, 7]) == [1, 2]
-    known.learn([1, 7], torch.tensor([1, 7]), torch.tensor([[5.0, 6], [7, 8]]))
+    known.learn([1, 7], torch.tensor([[5.0, 6], [7, 8]]))
     expected = [[1, 2], [5, 6], [3, 4], [7, 8]]
-    assert known.rows_NC[torch.tensor([2, 1, 5, 7])].tolist() == expected
+    assert known.of([2, 1, 5, 7]).tolist() == expected
     later = KnownLogits()
     later.restore(known.state(), torch.device("cpu"))
     assert later.missing(range(8)) == [0, 3, 4, 6] and torch.equal(later.rows_NC, known.rows_NC)

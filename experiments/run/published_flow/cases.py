@@ -20,6 +20,7 @@ from torch import Tensor
 from core.clip.backbone import build_open_clip, load_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.clip.templates import CLIP_TEMPLATES_60
 from core.clip.tokenizer import Tokenizer
 from core.data.dataset import Dataset, Item
 from core.data.transforms import EvalTransform
@@ -203,7 +204,8 @@ def _cocoop(clip: FrozenCLIP, classes: ClassNames, seeds: Seeds, *_: Any) -> Met
 
 
 def _promptsrc(clip: FrozenCLIP, classes: ClassNames, seeds: Seeds, *_: Any) -> Method:
-    return PromptSRC(clip, classes, seeds)
+    """With two templates of 60: their texts are made once, before the first step."""
+    return PromptSRC(clip, classes, seeds, templates=CLIP_TEMPLATES_60[:2])
 
 
 def _promptkd(
@@ -305,6 +307,18 @@ def random_clip(name: str = BACKBONE) -> FrozenCLIP:
         torch.manual_seed(0)
         model: Any = build_open_clip(config)
     return FrozenCLIP(model, Tokenizer(model.context_length), name=name)
+
+
+def measure_products(clip: FrozenCLIP, folder: Path) -> str:
+    """Let a backbone have the matrix product that a run would choose here; returns its name."""
+    try:
+        from core.clip.measured import measured_in
+        from core.clip.product_choice import choose, product_of
+    except ImportError:  # older commits have one product
+        return "default"
+    with measured_in(folder):
+        choose(clip)
+    return product_of(clip)
 
 
 class NoiseImages:

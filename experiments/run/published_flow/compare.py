@@ -27,6 +27,7 @@ from experiments.run.published_flow.cases import (
     OwnSide,
     Views,
     class_names,
+    measure_products,
     pixel_batches,
     random_clip,
 )
@@ -129,6 +130,9 @@ class Bench:
         self.clip = random_clip(setting.backbone)
         named = setting.teacher not in (None, setting.backbone)
         self.teacher = random_clip(setting.teacher or "") if named else self.clip
+        with tempfile.TemporaryDirectory() as folder:
+            self.product = measure_products(self.clip, Path(folder))
+            measure_products(self.teacher, Path(folder))
         self.classes = class_names(setting.classes)
         self.clock = time.process_time if setting.threads == 1 else time.perf_counter
 

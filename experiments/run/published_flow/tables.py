@@ -35,6 +35,7 @@ class FlowReport:
 
     setting: Setting
     device: str
+    product: str
     rates: MatrixRates
     steps: Sequence[StepComparison] = ()
     evaluations: Sequence[EvaluationComparison] = ()
@@ -56,8 +57,8 @@ class FlowReport:
         return (
             f"{self.device}, threads: {setting.threads}, float32, {setting.backbone} with random "
             f"weights (PromptKD's teacher: {taught}), {setting.classes} classes, medians of "
-            f"{setting.rounds} interleaved rounds; matrix rate of F.linear {rates.linear:.0f} "
-            f"GFLOP/s, best ({rates.best_way}) {rates.best:.0f}"
+            f"{setting.rounds} interleaved rounds; our frozen products: {self.product}; matrix "
+            f"rate of F.linear {rates.linear:.0f} GFLOP/s, best ({rates.best_way}) {rates.best:.0f}"
         )
 
     def equality(self) -> str:
