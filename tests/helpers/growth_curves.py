@@ -202,8 +202,7 @@ def figure(points, curves, value, label, *, slopes=True):
             text = f"{name}, slope {slope(found):.2f}" if slopes else name
             xs, ys = [p.x for p in found], [getattr(p, value) for p in found]
             axes.plot(xs, ys, label=text, linewidth=1.2, markersize=5, **series_style(number))
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        _log_axes(axes, [p for found in series_of(points, curve).values() for p in found], value)
         axes.set_xlabel(AXES[curve], fontsize=9)
         axes.set_ylabel(label if index == 1 else "", fontsize=9)
         axes.tick_params(labelsize=8)
@@ -211,6 +210,20 @@ def figure(points, curves, value, label, *, slopes=True):
         axes.legend(frameon=False, fontsize=8, labelcolor=PRINT.ink, loc="best")
     canvas.tight_layout()
     return canvas
+
+
+def _log_axes(axes, points, value):
+    """Logarithmic axes: a tick at every size that was measured, and at powers of ten of costs."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    sizes = sorted({p.x for p in points})
+    axes.set_xticks(sizes, labels=[f"{x:,}" for x in sizes])
+    costs = [getattr(p, value) for p in points]
+    low, high = math.floor(math.log10(min(costs))), math.ceil(math.log10(max(costs)))
+    powers = [10.0**n for n in range(low, max(high, low + 1) + 1)]
+    axes.set_yticks(powers, labels=[f"{power:g}" for power in powers])
+    axes.set_ylim(powers[0], powers[-1] * 3)
+    axes.minorticks_off()
 
 
 def write_figures(points, folder):
