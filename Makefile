@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow test-faults error-rates mosaic-results methods-all gpu-check lint clean
+.PHONY: setup demo test test-slow test-faults error-rates mosaic-results methods-all gpu-check bench-compare lint clean
 
 setup: $(READY)
 
@@ -63,6 +63,11 @@ methods-all: setup
 
 gpu-check: setup
 	$(RUN) main.py gpu-check
+
+# Training steps of this tree beside those of another commit, in turns: make bench-compare REF=HEAD~1
+bench-compare: setup
+	@test -n "$(REF)" || { echo "give a commit: make bench-compare REF=HEAD~1"; exit 2; }
+	$(RUN) main.py bench --against $(REF) $(ARGS)
 
 lint: setup
 	$(RUN) -m ruff check .

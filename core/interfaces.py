@@ -15,8 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
+from core.clip.image_towers import POOLED
 from core.config import Configurable
-from core.types import Batch, ClassNames, Forward, ImageFeatures, Memory, MethodOutput, Tower
+from core.types import (
+    NO_FROZEN_USE,
+    Batch,
+    ClassNames,
+    Forward,
+    FrozenUse,
+    ImageFeatures,
+    Memory,
+    MethodOutput,
+    Tower,
+)
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """A classification loss: logits and targets to a 0-d mean over rows."""
@@ -63,6 +74,10 @@ class Method(nn.Module, Configurable, ABC):
     ``views_per_image`` counts the views of an image in a training batch: the batch itself and
     ``Batch.views``. ``test_views`` counts the random views in ``Batch.views`` of an evaluation
     batch, whose own images are the evaluation view; they need pixels.
+    ``reads_frozen`` says which images a method that sees pixels reads through the frozen tower as
+    well: their batches come with the pooled ``features`` of that tower, computed once whoever asks
+    for them, or taken from the cache where the view is fixed. ``frozen_features`` gives them,
+    whether a batch has them or not. An instance may need fewer than its class.
 
     ``adapts_to`` names what the method adapts to at test time, "" for nothing: "image", every test
     image on its own, whatever else is in the batch; or "stream", one image after the other, in an
@@ -79,6 +94,7 @@ class Method(nn.Module, Configurable, ABC):
     data_shaped: ClassVar[frozenset[str]] = NOTHING_SHAPED
     views_per_image: ClassVar[int] = 1
     test_views: int = 0
+    reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE
     adapts_to: ClassVar[Literal["", "image", "stream"]] = ""
     eval_batch_size: ClassVar[int] = 4096
     released_unused: ClassVar[tuple[str, ...]] = ()
@@ -219,12 +235,19 @@ class Method(nn.Module, Configurable, ABC):
         )
 
     def image_features(self, batch: Batch) -> ImageFeatures:
-        """Frozen features of the batch: the cached ones, or those of its pixels."""
-        if batch.features is not None:
-            return batch.features
+        """What ``forward`` scores: the features of the frozen tower, unless a method changes it."""
+        return self.frozen_features(batch, batch.need)
+
+    def frozen_features(self, batch: Batch, need: frozenset[str] = POOLED) -> ImageFeatures:
+        """Features of the frozen tower, without gradient: what the batch knows of them, or else
+        those of its pixels.
+        """
+        known = batch.features
+        if known is not None and (batch.pixels is None or known.has(need)):
+            return known
         assert batch.pixels is not None
         with torch.no_grad():
-            return self.clip.encode_image(batch.pixels, need=batch.need)
+            return self.clip.encode_image(batch.pixels, need=need)
 
 
 class Refiner(nn.Module, Configurable, ABC):

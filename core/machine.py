@@ -1,10 +1,111 @@
-"""Resources of this machine. Needs the standard library only."""
+"""Resources of this machine, and what its user says of them. Needs the standard library only."""
 
+import math
 import os
+import platform
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+ONEDNN_VARIABLE = "REFINELAB_ONEDNN"
+ONEDNN_SETTINGS = ("auto", "on", "off")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+MEASURED_THREADS_VARIABLE = "REFINELAB_MEASURED_THREADS"
+"""Not empty in the environment of a process whose threads are ours to set."""
 
 
 def available_cores() -> int:
-    """The number of processor cores that this process may use."""
+    """The number of processor cores that this process may use: those that it may run on, and no
+    more than its share of their time amounts to (a quota of its control groups).
+    """
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    quotas = [math.ceil(quota) for quota in _cpu_quotas()]
+    return max(1, min([cores, *quotas]))
+
+
+def _cpu_quotas(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> Iterator[float]:
+    """How many processors' time this process may use, as each of its control groups says."""
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / "cpu" if controllers else root  # version 1, version 2
+        inner = mount / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            if folder.is_relative_to(mount):
+                yield from _quota(folder)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    """The quota of one control group, in processors; nothing where there is none."""
+    with suppress(OSError, ValueError):
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        if quota != "max" and int(quota) > 0:
+            yield int(quota) / int(period)
+
+
+def openmp_variables() -> dict[str, str]:
+    """What makes a process's waiting threads sleep, unless the user has said how they wait.
+
+    Otherwise they spin, and where other processes compute as well, a step takes many times as long.
+    Read by OpenMP when it is loaded, which is with torch.
+    """
+    said = any(os.environ.get(name, "").strip() for name in WAITING_VARIABLES)
+    return {} if said else {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def prepare_openmp() -> None:
+    """Set up this process's environment before torch is loaded: ``openmp_variables``, and the
+    number of threads is ours to measure unless the user has given it.
+    """
+    os.environ.update(openmp_variables())
+    given = any(os.environ.get(name, "").strip() for name in THREAD_VARIABLES)
+    os.environ.setdefault(MEASURED_THREADS_VARIABLE, "" if given else "1")
+
+
+def processor() -> str:
+    """The model of this machine's processor, as far as the system says."""
+    known = ("vendor_id", "cpu family", "model", "model name", "stepping")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    facts = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    found = [facts[name] for name in known if facts.get(name)]
+    return ", ".join(found) or platform.processor() or platform.machine()
+
+
+def onednn_setting() -> str:
+    """Whether frozen weights are multiplied by oneDNN, as the environment says: "auto" (measured
+    once a machine), "on" or "off". Raises ValueError for another word.
+    """
+    given = os.environ.get(ONEDNN_VARIABLE, "").strip().lower() or "auto"
+    if given not in ONEDNN_SETTINGS:
+        raise ValueError(
+            f"{ONEDNN_VARIABLE} must be auto, on or off, got {given!r}; unset it to use whichever "
+            "matrix product is faster on this machine"
+        )
+    return given
+
+
+WORKERS_VARIABLE = "REFINELAB_WORKERS"
+"""How many worker processes share this machine, in the environment of each of them."""
+
+
+def share_of_cores() -> int:
+    """The cores that this process may use, divided among the workers that it is one of."""
+    workers = os.environ.get(WORKERS_VARIABLE, "")
+    number = int(workers) if workers.isascii() and workers.isdecimal() else 1
+    return max(available_cores() // max(number, 1), 1)

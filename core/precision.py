@@ -20,6 +20,12 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False)
 
 
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of a matrix product of x here, inside autocast or not."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def widened(x: Tensor) -> Tensor:
     """X in float32 if it is of half precision, else x itself."""
     return x.float() if x.dtype in HALF else x

@@ -4,8 +4,8 @@ width.
 Frozen dataclasses without behavior beyond what follows from their fields.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,12 @@ from torch import Tensor
 from core.precision import in_full_precision, scaled_products
 
 Tower = Literal["image", "text"]
+
+FrozenUse = Literal["training", "views", "evaluation"]
+"""Which images a method that sees pixels reads through the frozen tower as well: those of training
+batches, their further views, those of evaluation batches.
+"""
+NO_FROZEN_USE: frozenset[FrozenUse] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +112,10 @@ class ImageFeatures:
     def __len__(self) -> int:
         return len(self.pooled)
 
+    def has(self, fields: frozenset[str]) -> bool:
+        """Whether all of these fields are there."""
+        return all(getattr(self, name) is not None for name in fields)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> "ImageFeatures":
         return ImageFeatures(
             pooled=self.pooled.to(device, dtype),
@@ -116,12 +126,16 @@ class ImageFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Images of one step: ``pixels`` (B, 3, H, W), already normalized, or cached ``features``.
+    """Images of one step: ``pixels`` (B, 3, H, W), already normalized, for a method that asks for
+    pixels, and ``features``, what the frozen tower gives for these images, where that is known.
 
-    ``labels`` (B,) int64. Exactly one of the two image inputs is given, the one that the method
-    requires. ``need`` names the fields of ImageFeatures that this step uses. ``index`` (B,) int64
-    are the images' positions in the list that the batches walk through, if there is one. ``views``
-    are further views of the same images, each a batch of its own, as many as the method asks for.
+    ``labels`` (B,) int64. At least one of the two image inputs is given; both for a method that
+    sees pixels and reads the frozen tower as well (``Method.reads_frozen``). ``need`` names the
+    fields of ImageFeatures that this step uses; ``features`` beside pixels may have fewer.
+    ``index`` (B,) int64 are the images' positions in the list that the batches walk through, if
+    there is one, and ``positions`` the same on the host, which need not wait for a device to know
+    them; a fixed view k of N images counts on there, k N + position. ``views`` are further views of
+    the same images, each a batch of its own, as many as the method asks for.
     """
 
     labels: Tensor
@@ -130,9 +144,25 @@ class Batch:
     need: frozenset[str] = frozenset({"pooled"})
     index: Tensor | None = None
     views: tuple["Batch", ...] = ()
+    positions: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self, chosen: Sequence[int]) -> "Batch":
+        """Some of the images with their views, by their places in the batch."""
+        on_host = torch.tensor(chosen, dtype=torch.int64)
+        rows = on_host.to(self.labels.device, non_blocking=True)
+        positions = self.positions
+        return replace(
+            self,
+            labels=self.labels[rows],
+            pixels=None if self.pixels is None else self.pixels[rows],
+            features=None if self.features is None else self.features[rows],
+            index=None if self.index is None else self.index[rows],
+            positions=None if positions is None else tuple(positions[row] for row in chosen),
+            views=tuple(view.rows(chosen) for view in self.views),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

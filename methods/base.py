@@ -94,7 +94,11 @@ class HandMadeTextMethod(TextMethod):
 
     def zero_shot_texts(self, classes: ClassNames) -> Tensor:
         """Zero-shot texts (C, D): the unit mean of the unit features of the templates."""
-        return unit(unit(self.template_features(classes)).mean(dim=0))
+        templates = self.templates or (classes.template,)
+        return self.clip.kept(
+            ("zero-shot texts", templates, classes.names),
+            lambda: unit(unit(self.template_features(classes)).mean(dim=0)),
+        )
 
 
 class ClosedSetMethod(TextMethod):

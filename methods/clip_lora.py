@@ -32,7 +32,8 @@ class ClipLoRA(TextMethod):
 
         W x  becomes  W x + g B A drop(x),   loss = ce
 
-    A starts uniform in +-1 / sqrt(W), B at zero: untrained, this is zero-shot CLIP, bit for bit.
+    A starts uniform in +-1 / sqrt(W), B at zero: untrained, this is zero-shot CLIP, bit for bit
+    where nothing is dropped.
     g is ``alpha`` / sqrt(rank) as released ("sqrt_rank"), or ``alpha`` / rank as in the paper
     ("rank"). ``dropout`` acts in training alone, on the input of every A on its own; the masks are
     drawn from the run's seed, the step, the block and the matrix, for all tokens, so that they do
@@ -92,16 +93,17 @@ class ClipLoRA(TextMethod):
 
     def set_classes(self, classes: ClassNames) -> None:
         self.classes = classes
-        ids_CL = self.clip.tokenizer(classes.prompts()).to(self.clip.scale.device)
-        read_C = self.clip.read_positions(ids_CL)
-        ids_CL = ids_CL[:, : self.clip.length_read(read_C)]
-        self.register_buffer("_tokens_CLW", self.clip.embed_tokens(ids_CL), persistent=False)
-        self.register_buffer("_read_C", read_C, persistent=False)
+        ids_CL = self.clip.tokenizer(classes.prompts())
+        self._packing = self.clip.pack(ids_CL)
+        # Tokens that are dropped differ from class to class, so that no two classes share a row
+        self._apart = self.clip.pack(ids_CL, shared=False)
+        self.register_buffer("_ids_CL", ids_CL.to(self.clip.scale.device), persistent=False)
 
     def class_texts(self) -> Tensor:
-        tokens_CLW, read_C = self.get_buffer("_tokens_CLW"), self.get_buffer("_read_C")
+        dropped = self.training and self.dropout and "text" in self.low_rank
+        packing = self._apart if dropped else self._packing
         with self._updated("text"):
-            text_CD = unit(self.clip.encode_text(tokens_CLW, read_C))
+            text_CD = unit(self.clip.encode_ids(self.get_buffer("_ids_CL"), packing))
         return unit(text_CD)  # again, as ZeroShot makes a mean of templates unit: the same bits
 
     def image_features(self, batch: Batch) -> ImageFeatures:

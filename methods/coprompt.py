@@ -1,6 +1,6 @@
 """CoPrompt: consistency-guided prompt learning. Shapes: B images, C classes, D joint width."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from core.clip.templates import Templates, templates_of
 from core.config import NonNegativeFloat, PositiveInt, Probability, register
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
-from core.types import Batch, ClassNames, Forward, ImageFeatures
+from core.types import NO_FROZEN_USE, Batch, ClassNames, Forward, ImageFeatures
 from methods.base import unit
 from methods.maple import MaPLe
 
@@ -43,6 +43,7 @@ class CoPrompt(MaPLe):
     """
 
     views_per_image = 2
+    reads_frozen = frozenset({"views"})
     released_unused = (r"model_distill\..*",)
     sentences_CD: Tensor | None
 
@@ -77,6 +78,8 @@ class CoPrompt(MaPLe):
             for tower, mix in (("image", image_mix), ("text", text_mix))
         )
         self.weight = weight
+        if not weight:
+            self.reads_frozen = NO_FROZEN_USE
         self.templates = templates_of(templates)
         self.register_buffer("sentences_CD", None, persistent=False)
 
@@ -115,9 +118,7 @@ class CoPrompt(MaPLe):
         if self._texts is not None or not self.weight:
             return out
         other = batch.views[0] if batch.views else batch
-        assert other.pixels is not None
-        with torch.no_grad():
-            frozen_BD = unit(self.clip.encode_image(other.pixels).pooled)
+        frozen_BD = unit(self.frozen_features(other).pooled)
         own = {
             "own_text": out.text,
             "other_image": frozen_BD,
@@ -128,16 +129,20 @@ class CoPrompt(MaPLe):
     def frozen_sentences(self) -> Tensor:
         """The mean (C, D) over sentences of their unit frozen features."""
         if self.sentences_CD is None:
-            texts = [
-                unit(
-                    self.clip.encode_texts(
-                        ClassNames(names=self.classes.names, template=template).prompts()
-                    )
-                )
-                for template in self.templates or (self.classes.template,)
-            ]
-            self.sentences_CD = torch.stack(texts).mean(dim=0)
+            sentences = self.templates or (self.classes.template,)
+            self.sentences_CD = self.clip.kept(
+                ("mean of unit sentences", sentences, self.classes.names),
+                lambda: self._mean_of(sentences),
+            )
         return self.sentences_CD
+
+    def _mean_of(self, sentences: Sequence[str]) -> Tensor:
+        names = self.classes.names
+        texts = [
+            unit(self.clip.encode_texts(ClassNames(names=names, template=sentence).prompts()))
+            for sentence in sentences
+        ]
+        return torch.stack(texts).mean(dim=0)
 
     def released_names(self) -> Mapping[str, str | None]:
         adapters: dict[str, str | None] = {

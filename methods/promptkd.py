@@ -1,6 +1,6 @@
 """PromptKD: a student with vision prompts, taught by a frozen teacher on unlabeled images."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -58,28 +58,46 @@ class Projector(nn.Module):
 
 
 class KnownLogits:
-    """Teacher logits by position in the training list, as far as they were computed."""
+    """Teacher logits by position in the training list, as far as they were computed.
+
+    Which ones are known is known to the host, which so need not wait for a device.
+    """
 
     def __init__(self) -> None:
         self.rows_NC = torch.empty(0, 0)
-        self.known_N = torch.zeros(0, dtype=torch.bool)
+        self.known: set[int] = set()
 
-    def missing(self, index_B: Tensor) -> Tensor:
-        """Which images of a batch have no stored logits yet: (B,) bool."""
-        places = int(index_B.max()) + 1 - len(self.known_N)
-        if places > 0:
-            grown = torch.zeros(places, dtype=torch.bool, device=index_B.device)
-            self.known_N = torch.cat([self.known_N.to(index_B.device), grown])
-        return ~self.known_N[index_B]
+    def missing(self, positions: Sequence[int]) -> list[int]:
+        """The places in a batch of the images that have no stored logits yet."""
+        return [place for place, image in enumerate(positions) if image not in self.known]
 
-    def learn(self, index_K: Tensor, logits_KC: Tensor) -> None:
+    def learn(self, positions: Sequence[int], logits_KC: Tensor) -> None:
         """Store the logits of images that were missing."""
-        short = len(self.known_N) - len(self.rows_NC)
+        short = max(positions) + 1 - len(self.rows_NC)
         if short > 0:
             empty = logits_KC.new_zeros(short, logits_KC.shape[1])
             self.rows_NC = torch.cat([self.rows_NC, empty]) if len(self.rows_NC) else empty
-        self.rows_NC[index_K] = logits_KC
-        self.known_N[index_K] = True
+        self.rows_NC[self._rows(positions)] = logits_KC
+        self.known.update(positions)
+
+    def of(self, positions: Sequence[int]) -> Tensor:
+        """The stored logits of these images."""
+        return self.rows_NC[self._rows(positions)]
+
+    def _rows(self, positions: Sequence[int]) -> Tensor:
+        rows = torch.tensor(positions, dtype=torch.int64)
+        return rows.to(self.rows_NC.device, non_blocking=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """What ``restore`` takes."""
+        known_N = torch.zeros(len(self.rows_NC), dtype=torch.bool)
+        known_N[sorted(self.known)] = True
+        return {"rows": self.rows_NC, "known": known_N}
+
+    def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Take the logits of an earlier process."""
+        self.rows_NC = state["rows"].to(device)
+        self.known = set(state["known"].nonzero()[:, 0].tolist())
 
 
 @register("method")
@@ -101,8 +119,9 @@ class PromptKD(TextMethod):
     release is transductive and picks its epoch on test images.
 
     ``teacher_logits`` "once" runs the teacher once per image and keeps its logits, which is exact
-    for unaugmented images (``experiment.num_views`` 0); "each_step" runs it on every augmented
-    view, as the release does. The depth is 9 as released, or every block of a shallower tower.
+    for images whose views are fixed (``experiment.num_views`` 0, or ``experiment.fixed_views``);
+    "each_step" runs it on every augmented view, as the release does. The depth is 9 as released, or
+    every block of a shallower tower.
 
     The released code runs only in fp16, and only with a teacher path derived from the dataset.
 
@@ -150,6 +169,8 @@ class PromptKD(TextMethod):
             prompt_dtype=prompt_dtype,
         )
         self.teacher: Teacher = (teacher or ZeroShotTeacher)(clip, classes)
+        if self.teacher.reads_frozen:
+            self.reads_frozen = frozenset({"training"})
         self.projector = Projector(
             clip.spec.joint_width, self.teacher.text_width, seeds.at("projector")
         )
@@ -208,26 +229,24 @@ class PromptKD(TextMethod):
     def training_state(self) -> Mapping[str, Tensor]:
         """The teacher's logits: in batches of other sizes it would round them differently."""
         known = self.known.get(self.classes)
-        return {} if known is None else {"rows": known.rows_NC, "known": known.known_N}
+        return {} if known is None else known.state()
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         if state:
             known = self.known.setdefault(self.classes, KnownLogits())
-            device = self.clip.scale.device
-            known.rows_NC, known.known_N = state["rows"].to(device), state["known"].to(device)
+            known.restore(state, self.clip.scale.device)
 
     def targets(self, batch: Batch) -> Tensor:
         """Teacher logits (B, C); computed once per image of the training list."""
         if self.teacher_logits == "each_step" or batch.index is None:
             return self.teacher.logits(batch, self.classes)
         known = self.known.setdefault(self.classes, KnownLogits())
-        missing = known.missing(batch.index)
-        if missing.any():
-            part = _rows(batch, missing)
-            logits = self.teacher.logits(part, self.classes)
+        positions = batch.index.tolist() if batch.positions is None else batch.positions
+        if missing := known.missing(positions):
+            logits = self.teacher.logits(batch.rows(missing), self.classes)
             check_finite({"logits": logits}, "the teacher's output", "check its weights")
-            known.learn(batch.index[missing], logits)
-        return known.rows_NC[batch.index]
+            known.learn([positions[place] for place in missing], logits)
+        return known.of(positions)
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """``T^2 * KL(teacher || student)`` of rows of logits; targets are the teacher's."""
@@ -249,14 +268,3 @@ class PromptKD(TextMethod):
     def distillation(self, out: Forward, targets: Tensor, criterion: Criterion) -> Tensor:
         """The weighted criterion on the logits of the whole image."""
         return self.kd_weight * criterion(out.logits(), targets)
-
-
-def _rows(batch: Batch, chosen_B: Tensor) -> Batch:
-    """The chosen images of a batch."""
-    return replace(
-        batch,
-        labels=batch.labels[chosen_B],
-        pixels=None if batch.pixels is None else batch.pixels[chosen_B],
-        features=None if batch.features is None else batch.features[chosen_B],
-        index=None if batch.index is None else batch.index[chosen_B],
-    )

@@ -59,6 +59,7 @@ class PromptSRC(IVLP):
     Forgetting, ICCV 2023, arXiv 2307.06948.
     """
 
+    reads_frozen = frozenset({"training"})
     default_depth = 9
     default_num_ctx_text = 4
     frozen_text_CD: Tensor | None
@@ -153,18 +154,18 @@ class PromptSRC(IVLP):
         }
         return replace(out, aux=own)
 
-    @torch.no_grad()
     def frozen_pooled(self, batch: Batch) -> Tensor:
         """Image features (B, D) of the tower without prompts, not normalized."""
-        if batch.features is not None:
-            return batch.features.pooled
-        assert batch.pixels is not None
-        return self.clip.encode_image(batch.pixels).pooled
+        return self.frozen_features(batch).pooled
 
     def frozen_text(self) -> Tensor:
         """F (C, D), unit norm; encoded once for each list of classes."""
         if self.frozen_text_CD is None:
-            self.frozen_text_CD = unit(self.template_mean())
+            templates = self.templates or (self.classes.template,)
+            self.frozen_text_CD = self.clip.kept(
+                ("mean of templates", self.template_average, templates, self.classes.names),
+                lambda: unit(self.template_mean()),
+            )
         return self.frozen_text_CD
 
     def template_mean(self) -> Tensor:

@@ -85,6 +85,7 @@ class SEP(TextMethod):
     """
 
     image_input = "pixels"
+    reads_frozen = frozenset({"training", "evaluation"})
     eval_batch_size = 500
     released_unused = (
         r"(visual_)?meta_net_\..*",  # what the modules of each tower were copied from
@@ -200,17 +201,14 @@ class SEP(TextMethod):
     @torch.no_grad()
     def frozen_image(self, batch: Batch) -> Tensor:
         """Unit features (B, D) of the tower without prompts."""
-        if batch.features is not None:
-            return unit(batch.features.pooled)
-        assert batch.pixels is not None
-        return unit(self.clip.encode_image(batch.pixels).pooled)
+        return unit(self.frozen_features(batch).pooled)
 
     def class_texts(self) -> Tensor:
         return unit(unit(self.encode_text()) + self.handmade_CD)
 
     def encode_text(self) -> Tensor:
         """Class texts (C, D) of the learned prompts alone, not normalized."""
-        return self.clip.encode_text(self.prompts.assemble(self.ctx), self.prompts.eot_C, self.text)
+        return self.prompts.encode_each(self.clip, self.ctx, self.text)
 
     def context_vectors(self) -> Mapping[str, Tensor]:
         return {"ctx": self.ctx}

@@ -172,7 +172,7 @@ class TCP(TextMethod):
     def encode(self) -> Tensor:
         """Class texts (C, D), not normalized."""
         hook = ClassAwareTokens(self.injection_block, self.injection_weight, self.class_prompts())
-        return self.clip.encode_text(self.prompts.assemble(self.ctx), self.prompts.eot_C, hook)
+        return self.prompts.encode_each(self.clip, self.ctx, hook)
 
     def class_texts(self) -> Tensor:
         return unit(self.encode())

@@ -39,15 +39,24 @@ class Teacher(nn.Module, Configurable):
     """A frozen method with class texts of its own. Built as ``Teacher(student_clip, classes)``.
 
     Always in eval mode. Class texts are encoded once for each list of classes and kept.
+    ``reads_frozen`` says that it reads the images through the student's own frozen tower, whose
+    features a batch may have already.
     """
 
     def __init__(self, student: FrozenCLIP, method: TextMethod) -> None:
         super().__init__()
         _check_same_images(student, method.clip)
+        self.shares_tower = method.clip is student
         self.method: TextMethod = method.to(student.scale.device, student.scale.dtype)
         self.requires_grad_(False)
         self.eval()
         self._texts: dict[tuple[ClassNames, torch.dtype, torch.device], Tensor] = {}
+
+    @property
+    def reads_frozen(self) -> bool:
+        method = self.method
+        reads = method.image_input == "features" or "evaluation" in method.reads_frozen
+        return self.shares_tower and reads
 
     @property
     def text_width(self) -> int:
@@ -77,8 +86,9 @@ class Teacher(nn.Module, Configurable):
         texts = self.texts(classes)
         if self.method.classes != classes:  # kept texts are not all that depends on them
             self.method.set_classes(classes)
+        known = batch.features if self.shares_tower or batch.pixels is None else None
         with self.method.given_texts(texts):
-            out: Forward = self.method(replace(batch, need=POOLED))
+            out: Forward = self.method(replace(batch, features=known, need=POOLED))
         return out.logits()
 
 

@@ -149,7 +149,8 @@ class TPT(TextMethod):
         ]
         size = max(PROMPTS_AT_ONCE // len(self.classes), 1)
         for start in range(0, len(batch), size):
-            first, *others = (_rows(view, slice(start, start + size)) for view in views)
+            rows = range(start, min(start + size, len(batch)))
+            first, *others = (view.rows(rows) for view in views)
             yield replace(first, views=tuple(others))
 
     def _tune(self, batch: Batch, score: Score) -> Tensor:
@@ -194,10 +195,3 @@ def entropy_of_the_mean(logits_BVC: Tensor) -> Tensor:
     log_p_BVC = F.log_softmax(logits_BVC, dim=-1)
     log_mean_BC = log_p_BVC.logsumexp(dim=1) - math.log(logits_BVC.shape[1])
     return -(log_mean_BC.exp() * log_mean_BC).sum(dim=-1)
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    """Some images of a batch of features."""
-    assert batch.features is not None
-    index = None if batch.index is None else batch.index[rows]
-    return replace(batch, labels=batch.labels[rows], features=batch.features[rows], index=index)

@@ -148,7 +148,10 @@ class EmaCache(SoftCache):
 
     def write_weights(self, tokens_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Best slot of each token (T,) and the weight of each token for each slot (T, M)."""
-        similarity_TM = F.normalize(tokens_TD, dim=-1) @ self.slots_MD.t()
+        return self._write_weights(F.normalize(tokens_TD, dim=-1))
+
+    def _write_weights(self, unit_TD: Tensor) -> tuple[Tensor, Tensor]:
+        similarity_TM = unit_TD @ self.slots_MD.t()
         weight_TM = (similarity_TM - similarity_TM.amax(dim=0)).exp()
         return similarity_TM.argmax(dim=-1), weight_TM
 
@@ -159,10 +162,11 @@ class EmaCache(SoftCache):
     def write(self, tokens_TD: Tensor) -> None:
         """Move the slots towards the tokens of one step."""
         tokens_TD = tokens_TD.to(self.slots_MD.dtype)  # autocast passes half precision
-        slot_T, weight_TM = self.write_weights(tokens_TD)
-        chosen_TM = F.one_hot(slot_T, len(self.slots_MD)).to(tokens_TD.dtype)
+        unit_TD = F.normalize(tokens_TD, dim=-1)
+        slot_T, weight_TM = self._write_weights(unit_TD)
+        chosen_TM = F.one_hot(slot_T, len(self.slots_MD)).to(unit_TD.dtype)
         taken_M1 = chosen_TM.sum(dim=0)[:, None]
-        added_MD = (chosen_TM * weight_TM).t() @ F.normalize(tokens_TD, dim=-1)
+        added_MD = (chosen_TM * weight_TM).t() @ unit_TD
         if self.write_reduce == "mean":
             added_MD = added_MD / taken_M1.clamp(min=1)
         moved_MD = self.momentum * self.slots_MD + (1 - self.momentum) * added_MD
@@ -170,7 +174,7 @@ class EmaCache(SoftCache):
         self.slots_MD.copy_(F.normalize(kept_MD, dim=-1))
         self.idle_M.copy_(torch.where(taken_M1[:, 0] > 0, 0, self.idle_M + 1))
         if self.reset_after:
-            self._reset_idle(F.normalize(tokens_TD, dim=-1))
+            self._reset_idle(unit_TD)
 
     def _reset_idle(self, tokens_TD: Tensor) -> None:
         """Reset slots that were idle too long to the tokens least similar to any slot."""

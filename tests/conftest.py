@@ -12,6 +12,7 @@ from core.mosaic import datasets
 from tests.helpers.benchmark_fixtures import bare_trees, copied, trees  # noqa: F401
 
 os.environ.setdefault("REFINELAB_TRACK", "none")  # a mirror process costs a test seconds
+os.environ.setdefault("REFINELAB_ONEDNN", "off")  # bitwise comparisons, on any machine
 torch.set_num_threads(1)  # bitwise comparisons, and less noise where several runs share a machine
 
 

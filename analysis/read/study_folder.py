@@ -30,6 +30,8 @@ TARGETS = {"all": "accuracy"}
 """Metrics that are not called as the classes that they are measured on."""
 CODE = ("commit", "dirty", "plugins.")
 """What the environment says of the code, of no interest where the code itself is compared."""
+LOCKSTEP = "lockstep"
+"""How many runs trained side by side, which changes no result; the table of costs names it."""
 
 
 def load_study(
@@ -198,7 +200,7 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
     yield from _foreign_files(study_dir, finished)
     compared = all(c.record.code for c in finished if c.record)
     for key, values in _environment(finished).items():
-        if len(values) > 1 and not (compared and key.startswith(CODE)):
+        if len(values) > 1 and key != LOCKSTEP and not (compared and key.startswith(CODE)):
             yield f"the runs differ in {key}: {', '.join(values)}"
     yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
     yield from _shot_notes(finished)

@@ -3,11 +3,12 @@
 Times depend on the machine, so none of this is in report.json or report.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from analysis.figures.cost import CostInfo, cost_figure
 from analysis.figures.figure import Figure
+from analysis.read.study_folder import LOCKSTEP
 from analysis.sections.analysis import Analysis
 from analysis.sections.results import main
 from analysis.sections.section import Section, Topic
@@ -65,18 +66,30 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     if costs.empty:
         return [Section(key="cost", reason="the source does not record costs")]
     drawn = _figure(analysis)
-    note = (
+    notes = [
         "Means over finished runs; for memory and parameters, the maximum. Times depend on the "
-        "machine and its load."
-    )
+        "machine and its load.",
+        *_lockstep_notes(analysis),
+    ]
     rows = costs.to_dict("records")
     return [
         Section(
             key="cost",
-            tables=(table("costs", "Cost of a run", COLUMNS, rows, notes=[note], folded=True),),
+            tables=(table("costs", "Cost of a run", COLUMNS, rows, notes=notes, folded=True),),
             figures=(drawn,) if drawn else (),
         )
     ]
+
+
+def _lockstep_notes(analysis: Analysis) -> Iterator[str]:
+    """What a reader of the costs has to know of runs that trained side by side."""
+    sizes = sorted(map(int, analysis.results.environment.get(LOCKSTEP, ())))
+    if sizes:
+        yield (
+            f"Runs were trained in lockstep, up to {sizes[-1]} side by side. Training seconds are "
+            "those of each run alone: the making of batches that several runs share counts in full "
+            "for each. Peak memory is that of all runs of a worker together."
+        )
 
 
 TOPIC = Topic(key="cost", build=_sections, show=Show.PAGE | Show.PAPER)

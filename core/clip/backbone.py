@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from core import mosaic
+from core.clip import product_choice, thread_choice
 from core.clip.catalog import MOSAIC, QUICK, agreed_images, is_timm, model_config, some_tags
 from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
@@ -387,7 +388,10 @@ def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype)
     path = Path(weights).expanduser() if weights else mosaic.WEIGHTS_PATH
     status = path.stat() if path.is_file() else None
     stamp = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
-    return _shared_clip(name, weights, device, dtype, stamp)
+    clip = _shared_clip(name, weights, device, dtype, stamp)
+    thread_choice.choose(clip)
+    product_choice.choose(clip)
+    return clip
 
 
 @functools.lru_cache(maxsize=2)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.clip import products
+
 
 def split_heads(x_BLW: Tensor, num_heads: int) -> Tensor:
     """(B, L, W) -> (B, H, L, W / H)."""
@@ -32,8 +34,8 @@ def project(
     start, stop = {"q": (0, width), "kv": (width, 3 * width), "qkv": (0, 3 * width)}[matrices]
     row = None if row_B is None else OneRow(row_B, x_BLW.shape[1])
     normed = block.ln_1(x_BLW if row is None else row.of(x_BLW))
-    packed = F.linear(
-        normed, attention.in_proj_weight[start:stop], attention.in_proj_bias[start:stop]
+    packed = products.linear(
+        normed, attention.in_proj_weight, attention.in_proj_bias, slice(start, stop)
     )
     packed = with_updates(block, normed, packed, matrices, row)
     return tuple(split_heads(part, attention.num_heads) for part in packed.split(width, dim=-1))
@@ -45,18 +47,36 @@ class OneRow(NamedTuple):
     index_B: Tensor
     length: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, L) of all rows."""
+        return len(self.index_B), self.length
+
     def of(self, x_BLW: Tensor) -> Tensor:
         """The row (B, 1, W) of each sequence."""
         every = torch.arange(len(x_BLW), device=x_BLW.device)
         return x_BLW[every, self.index_B][:, None]
 
 
+class Rows(Protocol):
+    """Some rows of B sequences of L rows."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, L) of all rows."""
+        ...
+
+    def of(self, x_BLW: Tensor) -> Tensor:
+        """These rows."""
+        ...
+
+
 class Update(Protocol):
     """Something that is added to the queries, keys and values of one block."""
 
-    def __call__(self, normed: Tensor, matrix: str, row: OneRow | None = None) -> Tensor | None:
-        """What is added to "q", "k" or "v" of normed rows (..., W); None for nothing. ``row`` says
-        which row these are where they are not all rows: what is drawn at random must not depend on
+    def __call__(self, normed: Tensor, matrix: str, rows: Rows | None = None) -> Tensor | None:
+        """What is added to "q", "k" or "v" of normed rows (..., W); None for nothing. ``rows`` says
+        which rows these are where they are not all rows: what is drawn at random must not depend on
         which rows are read.
         """
         ...
@@ -75,15 +95,20 @@ def updated(updates: Mapping[Any, Update]) -> Iterator[None]:
         _UPDATES.reset(token)
 
 
+def any_updated() -> bool:
+    """Whether some block has an update now."""
+    return bool(_UPDATES.get())
+
+
 def with_updates(
-    block: Any, normed: Tensor, packed: Tensor, matrices: str, row: OneRow | None = None
+    block: Any, normed: Tensor, packed: Tensor, matrices: str, rows: Rows | None = None
 ) -> Tensor:
     """Queries, keys and values, packed as ``matrices`` says, with the block's update if any."""
     update = _UPDATES.get().get(block)
     if update is None:
         return packed
     parts = packed.chunk(len(matrices), dim=-1)
-    added = [update(normed, matrix, row) for matrix in matrices]
+    added = [update(normed, matrix, rows) for matrix in matrices]
     whole = [x if more is None else x + more for x, more in zip(parts, added, strict=True)]
     return torch.cat(whole, dim=-1)
 
@@ -95,8 +120,9 @@ def finish(block: Any, x_BQW: Tensor, attended_BHQE: Tensor) -> Tensor:
 
 def add_to_residual(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     """The rest of a block, given rows ``x`` (..., W) and their attention output, heads joined."""
-    x = x + block.ls_1(block.attn.out_proj(attended))
-    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    out_proj = block.attn.out_proj
+    x = x + block.ls_1(products.linear(attended, out_proj.weight, out_proj.bias))
+    out: Tensor = x + block.ls_2(products.feed_forward(block.mlp, block.ln_2(x)))
     return out
 
 

@@ -13,11 +13,13 @@ from core.clip.frozen import no_hooks, support_of_towers, way_out
 from core.clip.image_towers import EvaViT, ImageTower, NativeViT, ResNet, SigLIPViT, TimmTower
 from core.clip.model_names import usual_name
 from core.clip.open_clip_library import load_open_clip
+from core.mosaic.canvas import IMAGE_SIZE
 from core.suggestions import did_you_mean
 from core.types import NATIVE, Tower, TowerSupport
 
 MOSAIC = "mosaic"
 QUICK = "-quickgelu"
+DEFAULT_IMAGE_SIZE = 224  # open_clip's
 
 
 class UnknownBackboneError(ValueError):
@@ -55,6 +57,15 @@ def model_config(name: str) -> dict[str, Any]:
 def support_of(name: str) -> TowerSupport:
     """What the towers of a backbone can do. Raises ValueError as ``model_config`` does."""
     return NATIVE if name == MOSAIC else _support(model_config(name))
+
+
+@functools.cache
+def image_size_of(name: str) -> tuple[int, int]:
+    """Height and width of a backbone's images. Raises ValueError as ``model_config`` does."""
+    if name == MOSAIC:
+        return IMAGE_SIZE, IMAGE_SIZE
+    size: Any = model_config(name)["vision_cfg"].get("image_size", DEFAULT_IMAGE_SIZE)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def backbones() -> Iterator[BackboneRow]:

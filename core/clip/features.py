@@ -17,8 +17,7 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +25,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from core.clip.product_choice import Product
 from core.data.dataset import Dataset, Item
+from core.data.locked import locked
 from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
@@ -34,11 +35,6 @@ from core.derived_seeds import derive_seed
 from core.precision import without_autocast
 from core.store.atomic import write_atomic
 from core.types import FeatureSpec, ImageFeatures
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: several processes may then compute the same features
-    fcntl = None  # type: ignore[assignment]
 
 FIELDS = frozenset({"pooled", "local", "attention"})
 SHARD_BYTES = 256 * 2**20  # a long computation is saved in pieces of about this size
@@ -74,18 +70,24 @@ class _Request:
         """The augmentation seed of each item: from its path and the view, never a run's seed."""
         if self.view is None:
             return None
-        return [derive_seed(0, "view", item.path, self.view) for item in items]
+        return [view_seed(item.path, self.view) for item in items]
+
+
+def view_seed(path: str, view: int) -> int:
+    """The augmentation seed of a fixed view of an image, the same in every run."""
+    return derive_seed(0, "view", path, view)
 
 
 class FeatureStore:
     """Frozen features of a model, from memory, from disk, or computed and stored.
 
     One store belongs to one thread of one process; any number of processes may share ``root``.
-    ``clip`` runs on ``device`` and takes pixels of dtype ``precision`` (both are part of the key);
-    features are kept and returned as ``dtype``. ``augmentation`` creates the augmented views
-    (default: the published random resized crop and flip). ``code_of`` gives a hash of the code that
-    computes features under a transform, which is then part of the key. At most ``memory_bytes`` of
-    features stay in memory between calls.
+    ``clip`` runs on ``device`` and takes pixels of dtype ``precision``, and its weights go through
+    the matrix product ``product`` (all are part of the key); features are kept and returned as
+    ``dtype``. ``augmentation`` creates the augmented views (default: the published random resized
+    crop and flip). ``code_of`` gives a hash of the code that computes features under a transform,
+    which is then part of the key. At most ``memory_bytes`` of features stay in memory between
+    calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -98,6 +100,7 @@ class FeatureStore:
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
         precision: torch.dtype = torch.float32,
+        product: Product = "default",
         augmentation: Transform | None = None,
         code_of: Callable[[Transform], str] | None = None,
         num_threads: int | None = None,
@@ -110,6 +113,7 @@ class FeatureStore:
         self._dtype = dtype
         self._device = device or torch.device("cpu")
         self._precision = precision
+        self._product = product
         self._evaluation = EvalTransform(clip.spec)
         self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
         self._code_of = code_of
@@ -149,7 +153,7 @@ class FeatureStore:
         tables = {field: self._table(folder / field) for field in sorted(fields | {"pooled"})}
         paths = [item.path for item in items]
         if _refreshed(tables, paths, drop_corrupt=False):
-            with _locked(folder / "lock"):
+            with locked(folder / "lock", "compute the same features"):
                 missing = _refreshed(tables, paths, drop_corrupt=True)
                 if missing:
                     _write_key(folder, request)
@@ -167,12 +171,17 @@ class FeatureStore:
             "content": dataset.content,
             "transform": cache_key(transform),
             "view": view,
-            "computed": f"{self._device.type} {self._precision} without autocast",
+            "computed": self._computed(),
             "stored": str(self._dtype),
         }
         if self._code_of is not None:
             about["code"] = self._code_of(transform)
         return _Request(dataset=dataset, view=view, transform=transform, about=about)
+
+    def _computed(self) -> str:
+        """How features are computed: every product but the default one is named."""
+        how = f"{self._device.type} {self._precision} without autocast"
+        return how if self._product == "default" else f"{how}, product of {self._product}"
 
     def _table(self, folder: Path) -> TensorShards:
         table = self._tables.setdefault(folder, TensorShards(folder))
@@ -297,25 +306,3 @@ def _write_key(folder: Path, request: _Request) -> None:
             write_atomic(folder / "key.json", json.dumps(request.about, indent=1) + "\n")
     except OSError as error:
         log.warning("features are not cached, %s cannot be written (%s)", folder, error)
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the system releases it whenever its holder dies."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(file, "ab")  # noqa: SIM115
-    except OSError:  # a read-only folder: proceed without the lock
-        yield
-        return
-    with handle:
-        if fcntl is not None:
-            _try_lock(handle.fileno(), file)
-        yield
-
-
-def _try_lock(descriptor: int, file: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        log.warning("no lock on %s (%s); processes may compute the same features", file, error)

@@ -1,21 +1,25 @@
 """The frozen two-tower model: a CLIP of open_clip whose text tower is run by a block loop of our
 own, and whose image tower is one of ``core/clip/image_towers.py``.
 
-Letters: B images, G prompt groups, C classes, P prefix tokens, S suffix tokens, L tokens, W tower
+Letters: B images, G prompt groups, C classes, P prefix rows, R packed rows, L tokens, W tower
 width, D joint width. Nothing here is trained; gradients flow to the tokens only.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.clip import blocks, shared_prefix
+from core.clip import blocks
 from core.clip.hooks import NO_HOOK, NoHook, TokenHook
 from core.clip.image_towers import POOLED, ImageTower, image_tower
+from core.clip.kept import KeptTensors
+from core.clip.packed_tower import run_packed
+from core.clip.packing import CHUNK_ROWS, Packing, num_common
 from core.clip.tokenizer import AnyTokenizer
+from core.lockstep import Alone, Same
 from core.precision import without_autocast
 from core.program import command_line
 from core.types import FeatureSpec, ImageFeatures, Tower, TowerSupport
@@ -43,6 +47,7 @@ class FrozenCLIP(nn.Module):
         super().__init__()
         self.name = name
         self.tokenizer = tokenizer
+        self._kept = KeptTensors()
         self.visual: Any = model.visual
         self.text: Any = getattr(model, "text", model)
         self.logit_scale: Tensor = model.logit_scale
@@ -81,6 +86,19 @@ class FrozenCLIP(nn.Module):
             self.require_hooks("image")
         return self.image_tower.encode(image_BCHW, hook, need)
 
+    def encode_shared(
+        self, image_BCHW: Tensor, share: Alone, *, need: frozenset[str] = POOLED
+    ) -> ImageFeatures:
+        """``encode_image`` without a hook, by the first of the runs that share these images; the
+        others get its tensors.
+        """
+        if share.size == 1:
+            return self.encode_image(image_BCHW, need=need)
+        device = image_BCHW.device.type
+        mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        key = Same(self), Same(image_BCHW), mixed
+        return self.image_tower.encode_shared(image_BCHW, need, share, key)
+
     def read_positions(self, ids_CL: Tensor) -> Tensor:
         """The position (C,) of each tokenized text whose output is the text's feature."""
         pooling = _text_pooling(self.text)
@@ -110,63 +128,84 @@ class FrozenCLIP(nn.Module):
         x = hook.before_block(len(body), x)
         return self._project_text(blocks.row_block(last, x, eot_C, causal=self.causal))
 
-    def encode_prompts(
-        self,
-        prefix_GPW: Tensor,
-        suffix_CSW: Tensor,
-        eot_C: Tensor,
-        hook: TokenHook = NO_HOOK,
+    def encode_packed(
+        self, rows_GRW: Tensor, packing: Packing, hook: TokenHook = NO_HOOK
     ) -> Tensor:
-        """Text features of every prefix with every suffix: (G, C, D), each prefix computed once.
+        """Text features (G, C, D) of groups of packed prompts, in a causal tower.
 
-        Exact, since under causal attention nothing after the prefix can change it; a tower that is
-        not causal encodes every prompt as a whole. ``eot_C`` counts from the start of the whole
-        prompt. The hook sees the prefix, where deep prompts stand. ``suffix_CSW`` may also be (G,
-        C, S, W).
+        ``rows_GRW`` are token embeddings with positions, as ``embed_packed`` makes them. The hook
+        sees the prefix of each group (G, P, W), or the first tokens of each prompt (C, lead, W).
         """
-        if not self.causal:
-            return self._encode_whole(prefix_GPW, suffix_CSW, eot_C, hook)
-        position = self.text.positional_embedding
-        num_prefix, num_suffix = prefix_GPW.shape[1], suffix_CSW.shape[-2]
-        prefix = hook.enter(prefix_GPW + position[:num_prefix])
-        suffix = suffix_CSW + position[num_prefix : num_prefix + num_suffix]
-        groups, classes = len(prefix), suffix.shape[-3]
-        suffix = suffix.expand(groups, classes, num_suffix, suffix.shape[-1]).flatten(0, 1)
-        row = (eot_C - num_prefix).repeat(groups)
-        rows = shared_prefix.run_tower(self.text.transformer.resblocks, prefix, suffix, row, hook)
-        text = self._project_text(rows)
-        return text.reshape(groups, classes, -1)
+        if not isinstance(hook, NoHook):
+            self.require_hooks("text")
+        assert self.causal
+        rows_GCW = run_packed(self.text.transformer.resblocks, rows_GRW, packing, hook)
+        return self._project_text(rows_GCW)
+
+    def embed_packed(
+        self, ids_CL: Tensor, packing: Packing, *, blank_R: Tensor | None = None
+    ) -> Tensor:
+        """Token embeddings (R, W) of packed prompts, with positions; ``blank_R`` are positions
+        alone.
+        """
+        placement = packing.on(ids_CL.device)
+        token_RW = self.embed_tokens(placement.tokens.of(ids_CL[:, : packing.length]))
+        if blank_R is not None:
+            token_RW = token_RW.masked_fill(blank_R[:, None], 0.0)
+        position_RW: Tensor = self.text.positional_embedding[placement.position_R]
+        return token_RW + position_RW
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Token embeddings (..., W) without positions."""
         embedding: Tensor = self.text.token_embedding(ids)
         return embedding
 
-    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Features (len(texts), D) of plain texts, not normalized.
+        """Features (len(texts), D) of plain texts, not normalized; without gradient.
 
         They are made once and kept, and so in full precision wherever that happens.
         """
-        ids = self.tokenizer(texts).to(self.logit_scale.device)
-        eot = self.read_positions(ids)
-        with without_autocast(ids.device):
+        key = ("texts", tuple(texts), batch_size)
+        return self.kept(key, lambda: self.compute_texts(texts, batch_size=batch_size))
+
+    def kept(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """``make()``, computed once for each key while the weights of the text tower stay as they
+        are: what depends on the frozen weights, and beyond them on nothing that is not in the key.
+
+        Without gradient and in full precision. Inside a context that changes the blocks, nothing is
+        kept or taken from what was.
+        """
+        with torch.no_grad(), without_autocast(self.logit_scale.device):
+            if blocks.any_updated():
+                return make()
+            return self._kept.get(key, self.text.parameters(), make)
+
+    @torch.no_grad()
+    def compute_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """``encode_texts``, computed in every call."""
+        device = self.logit_scale.device
+        with without_autocast(device):
             chunks = [
-                self.encode_text(self.embed_tokens(i[:, : self.length_read(e)]), e)
-                for i, e in zip(ids.split(batch_size), eot.split(batch_size), strict=True)
+                self.encode_ids(ids_CL.to(device), self.pack(ids_CL))
+                for ids_CL in self.tokenizer(texts).split(batch_size)
             ]
         return torch.cat(chunks)
 
-    def _encode_whole(
-        self, prefix_GPW: Tensor, suffix_CSW: Tensor, eot_C: Tensor, hook: TokenHook
-    ) -> Tensor:
-        """Text features (G, C, D) of every prompt, each one computed alone."""
-        groups, classes = len(prefix_GPW), suffix_CSW.shape[-3]
-        prefix_GCPW = prefix_GPW[:, None].expand(-1, classes, -1, -1)
-        suffix_GCSW = suffix_CSW.expand(groups, *suffix_CSW.shape[-3:])
-        whole = torch.cat([prefix_GCPW, suffix_GCSW], dim=2).flatten(0, 1)
-        text = self.encode_text(whole, eot_C.repeat(groups), hook)
-        return text.reshape(groups, classes, -1)
+    def pack(self, ids_CL: Tensor, *, shared: bool = True) -> Packing:
+        """The rows of tokenized texts. Their common first tokens are one unless not ``shared``, or
+        where all rows fit into a chunk or two, so that little is gained.
+        """
+        read = self.read_positions(ids_CL).tolist()
+        lengths = [position + 1 for position in read]
+        if not shared or sum(lengths) <= 2 * CHUNK_ROWS:
+            return Packing(lengths, read)
+        return Packing(lengths, read, prefix=num_common((ids_CL == ids_CL[:1]).all(dim=0)))
+
+    def encode_ids(self, ids_CL: Tensor, packing: Packing) -> Tensor:
+        """Features (C, D) of tokenized texts, not normalized."""
+        if not self.causal:
+            return self.encode_text(self.embed_tokens(ids_CL), self.read_positions(ids_CL))
+        return self.encode_packed(self.embed_packed(ids_CL, packing)[None], packing)[0]
 
     def _project_text(self, x: Tensor) -> Tensor:
         normed: Tensor = self.text.ln_final(x)
@@ -189,6 +228,7 @@ class TowerlessCLIP(FrozenCLIP):
     def __init__(self, clip: FrozenCLIP) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(clip.__dict__)
+        self._kept = KeptTensors()
 
     def encode_image(
         self, image_BCHW: Tensor, hook: TokenHook = NO_HOOK, *, need: frozenset[str] = POOLED
@@ -204,17 +244,13 @@ class TowerlessCLIP(FrozenCLIP):
             self.require_hooks("text")
         return self._constant(len(embedding_CLW))
 
-    def encode_prompts(
-        self,
-        prefix_GPW: Tensor,
-        suffix_CSW: Tensor,
-        eot_C: Tensor,
-        hook: TokenHook = NO_HOOK,
+    def encode_packed(
+        self, rows_GRW: Tensor, packing: Packing, hook: TokenHook = NO_HOOK
     ) -> Tensor:
         """Constant features (G, C, D)."""
         if not isinstance(hook, NoHook):
             self.require_hooks("text")
-        return self._constant(len(prefix_GPW), suffix_CSW.shape[-3])
+        return self._constant(len(rows_GRW), packing.prompts)
 
     def _constant(self, *shape: int) -> Tensor:
         width = self.spec.joint_width

@@ -9,14 +9,15 @@ Letters: B images, P patches, L tokens, W tower width, H heads, D joint width. N
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from core.clip import blocks
-from core.clip.hooks import TokenHook
+from core.clip.hooks import NO_HOOK, TokenHook
+from core.lockstep import Alone
 from core.types import ImageFeatures
 
 POOLED = frozenset({"pooled"})
@@ -40,6 +41,14 @@ class ImageTower(ABC):
     @abstractmethod
     def encode(self, image_BCHW: Tensor, hook: TokenHook, need: frozenset[str]) -> ImageFeatures:
         """Features of normalized images; ``need`` names the fields beyond ``pooled``."""
+
+    def encode_shared(
+        self, image_BCHW: Tensor, need: frozenset[str], share: Alone, key: Hashable
+    ) -> ImageFeatures:
+        """The same, bit for bit, without a hook; runs that share the images, which ``key`` names,
+        compute once what does not depend on their ``need``.
+        """
+        return share.once((key, need), lambda: self.encode(image_BCHW, NO_HOOK, need))
 
     @property
     @abstractmethod
@@ -70,12 +79,26 @@ class NativeViT(ImageTower):
     hookable = True
 
     def encode(self, image_BCHW: Tensor, hook: TokenHook, need: frozenset[str]) -> ImageFeatures:
-        """If ``pooled`` is enough, the last block runs on the CLS row alone, which is exact."""
+        return self._read(self._before_last(image_BCHW, hook), need)
+
+    def encode_shared(
+        self, image_BCHW: Tensor, need: frozenset[str], share: Alone, key: Hashable
+    ) -> ImageFeatures:
+        """All blocks but the last one are the same whatever is needed."""
+        x = share.once((key, "tokens"), lambda: self._before_last(image_BCHW, NO_HOOK))
+        return share.once((key, need), lambda: self._read(x, need))
+
+    def _before_last(self, image_BCHW: Tensor, hook: TokenHook) -> Tensor:
+        """The tokens that enter the last block."""
         x = self._embed(image_BCHW, hook)
-        *body, last = self.visual.transformer.resblocks
+        *body, _ = self.visual.transformer.resblocks
         for layer, block in enumerate(body):
             x = blocks.full_block(block, hook.before_block(layer, x), causal=False)
-        x = hook.before_block(len(body), x)
+        return hook.before_block(len(body), x)
+
+    def _read(self, x: Tensor, need: frozenset[str]) -> ImageFeatures:
+        """If ``pooled`` is enough, the last block runs on the CLS row alone, which is exact."""
+        last = self.visual.transformer.resblocks[-1]
         num_patches = self.grid[0] * self.grid[1]
         attention = None
         if "attention" in need:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.clip.blocks import OneRow, Update
+from core.clip.blocks import Rows, Update
 from core.seeding import Seeds
 
 Matrix = Literal["q", "k", "v"]
@@ -38,7 +38,7 @@ class LowRank(nn.Module):
         self.down = nn.Parameter(torch.stack(drawn))
         self.up = nn.Parameter(torch.zeros(len(self.matrices), width, rank))
 
-    def forward(self, x: Tensor, matrix: str, row: OneRow | None = None) -> Tensor | None:
+    def forward(self, x: Tensor, matrix: str, rows: Rows | None = None) -> Tensor | None:
         """What is added to the product of a matrix and x (..., W); None where nothing is."""
         if matrix not in self.matrices:
             return None
@@ -63,16 +63,14 @@ class Dropped:
     def __init__(self, update: Update, dropout: float, seeds: Seeds) -> None:
         self.update, self.dropout, self.seeds = update, dropout, seeds
 
-    def __call__(self, normed: Tensor, matrix: str, row: OneRow | None = None) -> Tensor | None:
-        shape = list(normed.shape)
-        if row is not None:
-            shape[1] = row.length
+    def __call__(self, normed: Tensor, matrix: str, rows: Rows | None = None) -> Tensor | None:
+        shape = normed.shape if rows is None else (*rows.shape, normed.shape[-1])
         drawn = torch.rand(shape, generator=self.seeds.generator(matrix), dtype=torch.float32)
         kept = drawn.ge_(self.dropout).to(
             normed.device, non_blocking=True
         )  # on any device the same
-        kept = (kept if row is None else row.of(kept)).to(normed.dtype)
-        return self.update(normed * kept / (1 - self.dropout), matrix, row)
+        kept = (kept if rows is None else rows.of(kept)).to(normed.dtype)
+        return self.update(normed * kept / (1 - self.dropout), matrix, rows)
 
 
 def low_rank_tower(

@@ -4,6 +4,8 @@ Letters: G prompt groups, C classes, N context tokens, L tokens of the longest p
 D joint width.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,10 +13,12 @@ from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.hooks import NO_HOOK, TokenHook
+from core.clip.packing import Packing, num_common
 from core.seeding import seeded_normal
 from core.types import ClassNames
 
 ClassPosition = Literal["end", "middle", "front"]
+Shared = Literal["context", "tokens", "nothing"]
 DEFAULT_NUM_CTX = 4
 
 
@@ -65,8 +69,8 @@ def placeholder_of(words: str, num_ctx: int) -> str:
 
 
 class ContextPrompts(nn.Module):
-    """Class prompts with N slots for learnable context, cut after the longest end token where the
-    text tower is causal.
+    """Class prompts with N slots for learnable context, cut after the end token where the text
+    tower is causal.
 
     Layouts (Zhou et al., IJCV 2022, arXiv 2109.01134), with h = N // 2::
 
@@ -78,12 +82,13 @@ class ContextPrompts(nn.Module):
     ``placeholder`` is the text that fills the slots when the prompt is tokenized. As in the
     released code, the number of slots is its number of words: further BPE tokens of a placeholder
     word stay as fixed tokens before the name. ``num_ctx`` sets another number of slots, and
-    ``min_length`` keeps at least that many tokens. ``template``, with one ``{}`` for the name, is
-    the whole prompt where it is not "placeholder name."; its first tokens are the slots. There are
-    no parameters; the buffers are derived from the class names and are not saved.
+    ``min_length`` keeps at least that many tokens, which hooks see of every prompt in
+    ``encode_each``. ``template``, with one ``{}`` for the name, is the whole prompt where it is not
+    "placeholder name."; its first tokens are the slots. There are no parameters; the buffers are
+    derived from the class names and are not saved.
     """
 
-    fixed_CLW: Tensor
+    ids_CL: Tensor
     slots_CL: Tensor
     eot_C: Tensor
 
@@ -100,46 +105,150 @@ class ContextPrompts(nn.Module):
     ) -> None:
         super().__init__()
         self.num_ctx = len(words_of(placeholder)) if num_ctx is None else num_ctx
+        self.min_length = min_length
         names = [name.replace("_", " ") for name in classes.names]
         before, after = _around(placeholder.replace("_", " "), template)
-        ids = clip.tokenizer([f"{before}{name}{after}" for name in names]).to(clip.scale.device)
+        ids = clip.tokenizer([f"{before}{name}{after}" for name in names])
         eot_C = clip.read_positions(ids)
         ids = ids[:, : max(clip.length_read(eot_C), min_length)]
         lengths = [len(clip.tokenizer.encode(name)) for name in names]
         start = clip.tokenizer.num_start
         order, slots = _arrange(ids.shape[1], self.num_ctx, lengths, position, start)
-        ids, slots = ids.gather(1, order.to(ids.device)), slots.to(ids.device)
-        self.num_shared = start + _before_name(self.num_ctx, position)
-        self.register_buffer("fixed_CLW", clip.embed_tokens(ids), persistent=False)
-        self.register_buffer("slots_CL", slots, persistent=False)
-        self.register_buffer("eot_C", eot_C, persistent=False)
+        ids = ids.gather(1, order)
+        self._on_host = ids, slots, eot_C
+        self._packings: dict[Shared, Packing] = {}
+        self._slots_of: dict[tuple[object, ...], PackedSlots] = {}
+        self._embed = clip.embed_tokens
+        device = clip.scale.device
+        self.register_buffer("ids_CL", ids.to(device), persistent=False)
+        self.register_buffer("slots_CL", slots.to(device), persistent=False)
+        self.register_buffer("eot_C", eot_C.to(device), persistent=False)
 
     def assemble(self, ctx: Tensor) -> Tensor:
-        """Prompt embeddings with the context in its slots.
+        """Prompt embeddings with the context in its slots, padded to one length.
 
-        ``ctx`` (N, W) gives (C, L, W); class-specific (C, N, W) gives (C, L, W).
+        ``ctx`` (N, W) gives (C, L, W), class-specific (C, N, W) gives (C, L, W).
         """
         index_CL = self.slots_CL.clamp(min=0)
         if ctx.dim() == 2:
             filled = ctx[index_CL]
         else:
             filled = ctx.gather(1, index_CL[..., None].expand(-1, -1, ctx.shape[-1]))
-        return torch.where(self.slots_CL[..., None] >= 0, filled, self.fixed_CLW)
+        return torch.where(self.slots_CL[..., None] >= 0, filled, self._embed(self.ids_CL))
 
     def encode(self, clip: FrozenCLIP, ctx: Tensor, hook: TokenHook = NO_HOOK) -> Tensor:
-        """Class texts (C, D), not normalized, of a context (N, W) or class-specific (C, N, W)."""
-        embedding = self.assemble(ctx)
-        if ctx.dim() == 3:
-            return clip.encode_text(embedding, self.eot_C, hook)
-        prefix, suffix = embedding[:1, : self.num_shared], embedding[:, self.num_shared :]
-        return clip.encode_prompts(prefix, suffix, self.eot_C, hook)[0]
+        """Class texts (C, D), not normalized, of a context (N, W) or class-specific (C, N, W).
+
+        A hook sees what all prompts begin with.
+        """
+        if not clip.causal:
+            return clip.encode_text(self.assemble(ctx), self.eot_C, hook)
+        if ctx.dim() == 2:
+            slots = self._slots(clip, "context")
+            return clip.encode_packed(slots.filled(ctx[None]), slots.packing, hook)[0]
+        slots = self._slots(clip, "tokens")
+        return clip.encode_packed(slots.filled_each(ctx), slots.packing, hook)[0]
+
+    def encode_each(self, clip: FrozenCLIP, ctx: Tensor, hook: TokenHook) -> Tensor:
+        """Class texts (C, D), not normalized, of a context (N, W), where the hook changes the first
+        ``min_length`` tokens of every class: it sees them as (C, min_length, W).
+        """
+        slots = self._slots(clip, "nothing")
+        return clip.encode_packed(slots.filled(ctx[None]), slots.packing, hook)[0]
 
     def encode_groups(self, clip: FrozenCLIP, ctx_GNW: Tensor) -> Tensor:
         """Class texts (G, C, D), not normalized, of one context per group."""
-        filled_GCLW = ctx_GNW[:, self.slots_CL.clamp(min=0)]
-        embedding = torch.where(self.slots_CL[..., None] >= 0, filled_GCLW, self.fixed_CLW)
-        prefix, suffix = embedding[:, 0, : self.num_shared], embedding[:, :, self.num_shared :]
-        return clip.encode_prompts(prefix, suffix, self.eot_C)
+        if clip.causal:
+            slots = self._slots(clip, "context")
+            return clip.encode_packed(slots.filled(ctx_GNW), slots.packing)
+        whole_GCLW = torch.stack([self.assemble(ctx) for ctx in ctx_GNW])
+        text = clip.encode_text(whole_GCLW.flatten(0, 1), self.eot_C.repeat(len(ctx_GNW)))
+        return text.reshape(*whole_GCLW.shape[:2], -1)
+
+    @property
+    def rows_per_group(self) -> int:
+        """How many rows the tower computes for the prompts of one context."""
+        return self.packing("context").rows
+
+    def packing(self, shared: Shared) -> Packing:
+        """The rows of the prompts, where the prompts of a group share their first tokens and
+        context, their first tokens alone, or nothing.
+        """
+        if shared not in self._packings:
+            ids, slots, eot_C = self._on_host
+            same_CL = ids == ids[:1]
+            same_CL = same_CL | (slots >= 0) if shared == "context" else same_CL & (slots < 0)
+            same_CL &= slots == slots[:1]
+            whole = shared == "nothing"
+            self._packings[shared] = Packing(
+                (eot_C + 1).clamp(min=self.min_length).tolist(),
+                eot_C.tolist(),
+                prefix=0 if whole else num_common(same_CL.all(dim=0)),
+                lead=self.min_length if whole else 0,
+            )
+        return self._packings[shared]
+
+    def _slots(self, clip: FrozenCLIP, shared: Shared) -> "PackedSlots":
+        """The rows of the prompts, made once for a device and a dtype."""
+        key = (shared, clip.scale.device, clip.scale.dtype)
+        if key not in self._slots_of:
+            with torch.inference_mode(False), torch.no_grad():
+                self._slots_of[key] = self._made(clip, shared)
+        return self._slots_of[key]
+
+    def _made(self, clip: FrozenCLIP, shared: Shared) -> "PackedSlots":
+        packing, (_, slots_CL, _) = self.packing(shared), self._on_host
+        slot_R = packing.tokens.of(slots_CL[:, : packing.length])
+        filled_R = slot_R >= 0
+        num_shared = int(filled_R[: packing.prefix].sum())
+        num_own = self.num_ctx - num_shared
+        # the order of context vectors: those that are shared, then the others prompt by prompt
+        places_R = packing.prompt_R.clamp(min=0) * num_own + slot_R
+        rows = filled_R.nonzero()[:, 0]
+        places, order = places_R[rows].sort()
+        whole = len(places) == num_shared + packing.prompts * num_own
+        device = clip.scale.device
+        return PackedSlots(
+            packing,
+            clip.embed_packed(self.ids_CL, packing, blank_R=filled_R.to(device)),
+            rows[order].to(device),
+            None if whole else places.to(device),
+            num_shared,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSlots:
+    """Rows of packed prompts with slots for contexts.
+
+    ``constant_RW`` has tokens and positions, in the slots positions alone. The first ``num_shared``
+    vectors of a context enter the rows before the first prompt's own ones, the others a row of
+    every prompt. ``slot_rows`` are the rows of both, ``kept`` the places of those that are computed
+    (None for all) among the context vectors that are shared and those of all prompts.
+    """
+
+    packing: Packing
+    constant_RW: Tensor
+    slot_rows: Tensor
+    kept: Tensor | None
+    num_shared: int
+
+    def filled(self, ctx_GNW: Tensor) -> Tensor:
+        """The rows (G, R, W) with a context in each group."""
+        ctx_G1NW = ctx_GNW[:, None, self.num_shared :]
+        own_GCNW = ctx_G1NW.expand(-1, self.packing.prompts, -1, -1)
+        return self._entered([ctx_GNW[:, : self.num_shared], own_GCNW.flatten(1, 2)])
+
+    def filled_each(self, ctx_CNW: Tensor) -> Tensor:
+        """The rows (1, R, W) with a context in each prompt."""
+        return self._entered([ctx_CNW.flatten(0, 1)[None]])
+
+    def _entered(self, contexts_GXW: Sequence[Tensor]) -> Tensor:
+        vectors = torch.cat([some for some in contexts_GXW if some.shape[1]], dim=1)
+        if self.kept is not None:
+            vectors = vectors.index_select(1, self.kept)
+        constant_GRW = self.constant_RW.expand(len(vectors), -1, -1)
+        return constant_GRW.index_add(1, self.slot_rows, vectors)
 
 
 def _before_name(num_ctx: int, position: ClassPosition) -> int:

@@ -9,12 +9,13 @@ unused, the identity of a run) is derived from the registry without building any
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
 
+from core.config.canonical import Family, Reached, all_of, idle_parameters, left_out
+from core.config.check import checked, parameter_of
 from core.config.library import ConfigLibrary
 from core.config.parse import (
     Binding,
@@ -25,29 +26,19 @@ from core.config.parse import (
     resolve,
 )
 from core.config.registry import (
-    Parameter,
     RegisteredClass,
     Required,
-    did_you_mean_key,
     lookup,
     registered_classes,
 )
 from core.config.value_types import (
-    MismatchError,
-    Reference,
     Value,
     accepts_text,
-    conform,
     format_value,
     part_kinds,
-    references,
-    replace_reference,
-    type_text,
 )
-from core.suggestions import did_you_mean
 
 IDENTITY_DIGITS = 12
-MOST_SIMPLIFICATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -55,12 +46,15 @@ class Config:
     """Checked bindings and the source of each. Two are equal if their bindings are.
 
     ``_included`` are the keys that come from an included file or a preset: a person may not know
-    them, and those without effect may be dropped.
+    them, and those without effect may be dropped. ``_family`` and ``_found`` keep what was found
+    out, so that it is not found out again.
     """
 
     _bindings: dict[str, Value]
     _sources: dict[str, str] = field(compare=False)
     _included: frozenset[str] = field(default=frozenset(), compare=False)
+    _family: Family = field(default_factory=Family, compare=False, repr=False)
+    _found: dict[str, Reached] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def bindings(self) -> Mapping[str, Value]:
@@ -81,9 +75,10 @@ class Config:
         """A configuration with these bindings on top, also checked; ``source`` is their origin."""
         added = {key: Binding(key, value, source) for key, value in bindings.items()}
         return Config(
-            self._bindings | {key: _checked(binding) for key, binding in added.items()},
+            self._bindings | {key: checked(binding) for key, binding in added.items()},
             self._sources | dict.fromkeys(added, source),
             self._included - added.keys(),
+            self._family,
         )
 
     def without(self, keys: Iterable[str]) -> "Config":
@@ -93,6 +88,7 @@ class Config:
             {key: value for key, value in self._bindings.items() if key in left},
             {key: source for key, source in self._sources.items() if key in left},
             self._included & left,
+            self._family,
         )
 
     def operative(self, root: str) -> dict[str, Value]:
@@ -101,28 +97,14 @@ class Config:
         Those are the parameters of the root, and of every class that a value among them refers to.
         Raises ValueError when one of them has neither a binding nor a default.
         """
-        reached = _reach(root, self._bindings)
-        for key, value in reached.items():
-            if isinstance(value, Required):
-                _refuse_missing(key, reached)
-        return {key: value for key, value in reached.items() if not isinstance(value, Required)}
+        return self._reached(root).filled()
 
     def canonical(self, root: str) -> dict[str, Value]:
         """The operative parameters after every class has removed what cannot matter.
 
         See ``Configurable.simplify``. Parameters that are no longer reached are dropped.
         """
-        idle = _idle(_reach(root, self._bindings))
-        bindings = {key: value for key, value in self._bindings.items() if key not in idle}
-        for _ in range(MOST_SIMPLIFICATIONS):
-            values = Config(bindings, self._sources).operative(root)
-            simpler = _simplify_once(root, values)
-            if simpler == values:
-                return values
-            bindings = bindings | simpler
-        raise RuntimeError(
-            f"the simplifications below {root!r} do not converge: {format_value(simpler)}"
-        )
+        return self._simplified(root)[0]
 
     def identity(self, root: str, extra: Mapping[str, str] = MappingProxyType({})) -> str:
         """12 hex digits that agree exactly if the canonical parameters and ``extra`` do.
@@ -130,14 +112,16 @@ class Config:
         Permissions are not among these parameters, nor are later ones at their default; see
         ``Configurable``.
         """
-        parameters = {
-            key: format_value(value, sort_keys=True)
-            for key, value in self.canonical(root).items()
-            if not _is_permission(key) and not _is_later_default(key, value)
-        }
+        values, classes = self._simplified(root)
+        absent = left_out(values, classes)
+        parameters = {k: self._family.text(k, v) for k, v in values.items() if k not in absent}
         content = {"root": root, "parameters": parameters, "extra": dict(extra)}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_DIGITS]
+
+    def _simplified(self, root: str) -> tuple[dict[str, Value], tuple[RegisteredClass, ...]]:
+        """The canonical parameters, and the classes whose they are."""
+        return self._family.canonical(root, self._bindings, self._reached(root))
 
     def unused(self, roots: Sequence[str]) -> tuple[str, ...]:
         """The bound keys without effect, sorted: building any of the roots cannot read them, or
@@ -163,8 +147,12 @@ class Config:
             dropped.setdefault(why, []).append(f"{key} ({self._sources[key]})")
         return [f"{why}: dropped {', '.join(bindings)}" for why, bindings in dropped.items()]
 
-    def _reached(self, roots: Sequence[str]) -> dict[str, Value | Required]:
-        return {key: v for root in roots for key, v in _reach(root, self._bindings).items()}
+    def _reached(self, root: str) -> Reached:
+        """What building a root reads, found once as long as its classes are the same."""
+        found = self._found.get(root)
+        if found is None or not found.registered:
+            found = self._found[root] = self._family.reach(root, self._bindings)
+        return found
 
     def _effective(
         self, roots: Sequence[str]
@@ -173,12 +161,14 @@ class Config:
         those bindings with the reason. A part that such a binding plugs in is not reached.
         """
         config, idle = self, dict[str, str]()
-        reached = config._reached(roots)
-        while new := {k: why for k, why in _idle(reached).items() if k in config._bindings}:
+        reached = all_of(config._reached(root) for root in roots)
+        while new := {
+            k: why for k, why in idle_parameters(reached).items() if k in config._bindings
+        }:
             idle |= new
             config = config.without(new)
-            reached = config._reached(roots)
-        return reached, idle
+            reached = all_of(config._reached(root) for root in roots)
+        return dict(reached.values), idle
 
     def check_used(self, roots: Sequence[str]) -> None:
         """Raises ValueError that states, for every unused binding, its source and the reason."""
@@ -249,40 +239,10 @@ def config_from_text(text: str, name: str = "configuration") -> Config:
 def _config(bindings: Iterable[Binding]) -> Config:
     found = {binding.key: binding for binding in bindings}
     return Config(
-        {key: _checked(binding) for key, binding in found.items()},
+        {key: checked(binding) for key, binding in found.items()},
         {key: binding.source for key, binding in found.items()},
         frozenset(key for key, binding in found.items() if binding.included),
     )
-
-
-def _checked(binding: Binding) -> Value:
-    """The value in the normal form of its parameter. Raises ValueError with the source."""
-    where = f"{binding.source}: {binding.key}"
-    try:
-        annotation = _parameter_of(binding.key).annotation
-        return conform(binding.value, annotation, lookup)
-    except MismatchError as error:
-        raise ValueError(f"{where} {error}{_choices(annotation)}") from None
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _choices(annotation: Any) -> str:
-    """``; choose one of @A, @B`` if the annotation requires a part."""
-    names = [
-        f"@{entry.name}" for kind in part_kinds(annotation) for entry in registered_classes(kind)
-    ]
-    return f"; choose one of {', '.join(sorted(names))}" if names else ""
-
-
-def _parameter_of(key: str) -> Parameter:
-    name, _, parameter = key.rpartition(".")
-    entry = lookup(name)
-    if parameter in entry.parameters:
-        return entry.parameters[parameter]
-    near = did_you_mean(parameter, entry.parameters) or did_you_mean_key(parameter)
-    known = ", ".join(entry.parameters) or "(none)"
-    raise ValueError(f"{name} has no parameter {parameter!r}; its parameters: {known}{near}")
 
 
 def _is_root(name: str) -> bool:
@@ -290,94 +250,8 @@ def _is_root(name: str) -> bool:
     return lookup(name).kind == name
 
 
-def _is_permission(key: str) -> bool:
-    name, _, parameter = key.rpartition(".")
-    return parameter in lookup(name).cls.permissions
-
-
-def _is_later_default(key: str, value: Value) -> bool:
-    name, _, parameter = key.rpartition(".")
-    entry = lookup(name)
-    return parameter in entry.cls.later and value == entry.parameters[parameter].default
-
-
 def _takes_text(key: str) -> bool:
     try:
-        return accepts_text(_parameter_of(key).annotation)
+        return accepts_text(parameter_of(key).annotation)
     except ValueError:
         return False
-
-
-def _reach(root: str, bindings: Mapping[str, Value]) -> dict[str, Value | Required]:
-    """Every parameter of the root and of the classes below it, bound or not, sorted by key."""
-    reached: dict[str, Value | Required] = {}
-    seen: set[str] = set()
-    pending = [root]
-    while pending:
-        entry = lookup(pending.pop())
-        if entry.name in seen:
-            continue
-        seen.add(entry.name)
-        for parameter in entry.parameters.values():
-            key = f"{entry.name}.{parameter.name}"
-            value = bindings.get(key, parameter.default)
-            reached[key] = value
-            if not isinstance(value, Required):
-                pending += [reference.name for reference in references(value)]
-    return dict(sorted(reached.items()))
-
-
-def _refuse_missing(key: str, reached: Mapping[str, Value | Required]) -> NoReturn:
-    name, _, _ = key.rpartition(".")
-    annotation = _parameter_of(key).annotation
-    holders = [
-        holder
-        for holder, value in reached.items()
-        if not isinstance(value, Required) and Reference(name) in references(value)
-    ]
-    because = f" ({name} is plugged in by {holders[0]})" if holders else ""
-    raise ValueError(
-        f"{key} has no value{because}; it must be {type_text(annotation)}{_choices(annotation)}; "
-        f"bind it in a file or by --set {key}=..."
-    )
-
-
-def _simplify_once(root: str, values: Mapping[str, Value]) -> dict[str, Value]:
-    """The values after one call of every ``simplify`` among their classes."""
-    simpler = dict(values)
-    for name in sorted({key.split(".")[0] for key in values} | set(_referred(values))):
-        entry = lookup(name)
-        result = entry.ask("simplify", _own(entry, simpler))
-        if isinstance(result, Reference):
-            assert name != root, f"{name}.simplify cannot replace the root"
-            old = Reference(name)
-            simpler = {k: replace_reference(v, old, result) for k, v in simpler.items()}
-        else:
-            own = "simplify" in vars(entry.cls)  # an inherited one may know further parameters
-            changed = {f"{name}.{p}": v for p, v in result.items() if own or p in entry.parameters}
-            source = f"{name}.simplify"
-            simpler |= {k: _checked(Binding(k, v, source)) for k, v in changed.items()}
-        below = entry.ask("simplify_below", simpler)
-        simpler |= {k: _checked(Binding(k, v, f"{name}.simplify_below")) for k, v in below.items()}
-    return simpler
-
-
-def _idle(reached: Mapping[str, Value | Required]) -> dict[str, str]:
-    """The parameters among these that have no effect beside the others, and why."""
-    found: dict[str, str] = {}
-    for name in {key.rpartition(".")[0]: None for key in reached}:
-        entry = lookup(name)
-        own = {parameter: reached[f"{name}.{parameter}"] for parameter in entry.parameters}
-        if not any(isinstance(value, Required) for value in own.values()):
-            reasons = entry.ask("idle", own, reached)
-            found |= {f"{name}.{parameter}": why for parameter, why in reasons.items()}
-    return found
-
-
-def _own(entry: RegisteredClass, values: Mapping[str, Value]) -> dict[str, Value]:
-    return {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
-
-
-def _referred(values: Mapping[str, Value]) -> Iterator[str]:
-    for value in values.values():
-        yield from (reference.name for reference in references(value))

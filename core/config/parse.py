@@ -5,6 +5,7 @@ parser only parses the text; syntax that configurations of this suite do not nee
 file and line. The result of a file and its includes is one table of raw bindings.
 """
 
+import functools
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from core.suggestions import did_you_mean
 
 OVERRIDE = "--set"
 PLUGINS = "plugins"
+LINE = re.compile(r"[A-Za-z_]\w*\.\w+ = [^\\]+")
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 DEEPEST_NESTING = 50
 BARE_WORD = re.compile(r"[\w./~:+-][^'\"\[\](){}@%\n]*")
@@ -134,6 +136,8 @@ def read_text(
     below a binding, a key that is bound twice, and, in a ``resolved`` text, any include, import or
     plug-in.
     """
+    if resolved and (known := _one_per_line(text, name)) is not None:
+        return list(known)
     statements: list[Statement] = []
     bound: dict[str, str] = {}
     for raw in _raw_statements(text, name):
@@ -161,6 +165,29 @@ def read_text(
         else:
             statements.append(Include(raw.filename, source))
     return statements
+
+
+def _one_per_line(text: str, name: str) -> list[Binding] | None:
+    """The bindings of a text with one on every line, as ``Config.text`` writes it, each different
+    line parsed once; None for any other text.
+    """
+    lines = text.splitlines()
+    found = [_line(line) if LINE.fullmatch(line) else None for line in lines]
+    bindings = [b and replace(b, source=f"{name}:{n}") for n, b in enumerate(found, start=1)]
+    known = [binding for binding in bindings if binding is not None]
+    alone = len({binding.key for binding in known}) == len(known) == len(lines)
+    return known if alone else None
+
+
+@functools.lru_cache(maxsize=10_000)
+def _line(text: str) -> Binding | None:
+    """The binding of a line; None where it is not one, or where that takes other lines."""
+    try:
+        (raw,) = _raw_statements(text, "")
+        is_binding = isinstance(raw, config_parser.BindingStatement)
+        return _binding(raw, "") if is_binding else None
+    except ValueError:
+        return None
 
 
 def _raw_statements(text: str, name: str) -> Iterator[Any]:

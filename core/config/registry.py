@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, TypeVar, get_args, get_origin, get_type_hints
@@ -103,6 +103,22 @@ class RegisteredClass:
     summary: str
     reference: str
     parameters: Mapping[str, Parameter]
+    keys: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    """``Class.parameter`` of every parameter, by its bare name."""
+
+    def __post_init__(self) -> None:
+        keys = {name: f"{self.name}.{name}" for name in self.parameters}
+        object.__setattr__(self, "keys", MappingProxyType(keys))
+
+    @property
+    def registered(self) -> bool:
+        """Whether the name still stands for this class."""
+        return _REGISTRY.get(self.name) is self
+
+    def answers(self, hook: str) -> bool:
+        """Whether the class, or one between it and ``Configurable``, has a hook of its own."""
+        own, default = getattr(self.cls, hook), getattr(Configurable, hook)
+        return own.__func__ is not default.__func__
 
     def ask(self, hook: str, values: Mapping[str, Any], *more: Any) -> Any:
         """What a hook of the class says, such as ``idle``, given its parameters.

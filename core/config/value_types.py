@@ -17,6 +17,8 @@ LARGEST_INT = 2**64
 UNIONS = (Union, types.UnionType)
 SEQUENCES = (tuple, list, Sequence)
 MAPPINGS = (dict, Mapping)
+PLAIN = frozenset({int, float, str, bool, type(None)})
+"""The types of values that hold no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +351,8 @@ def part_kinds(annotation: Any) -> frozenset[str]:
 
 def references(value: Value) -> Iterator[Reference]:
     """Every reference inside a value, in order."""
+    if type(value) in PLAIN:
+        return
     if isinstance(value, Reference):
         yield value
     elif isinstance(value, tuple):
@@ -370,6 +374,8 @@ def replace_reference(value: Value, old: Reference, new: Reference) -> Value:
 
 def format_value(value: object, *, sort_keys: bool = False) -> str:
     """The value in gin's syntax. Reading the text back gives the value again."""
+    if type(value) in PLAIN:
+        return repr(value)
     if isinstance(value, tuple | list):
         items = [format_value(item, sort_keys=sort_keys) for item in value]
         return f"({', '.join(items)}{',' if len(items) == 1 else ''})"

@@ -74,7 +74,7 @@ def decode_all(
     as readable.
     """
     wanted = list(dict.fromkeys(paths))
-    reader = _folder_reader(dataset.reader)
+    reader = folder_reader(dataset.reader)
     if reader is None:
         return Decoded(name=dataset.name, total=len(wanted), unreadable={})
     root = reader.root
@@ -96,10 +96,10 @@ def decode_all(
     return Decoded(name=dataset.name, total=len(wanted), unreadable=unreadable, unopened=unopened)
 
 
-def _folder_reader(reader: ImageReader) -> FolderReader | None:
+def folder_reader(reader: ImageReader) -> FolderReader | None:
     """The reader of files behind a reader; None for images that are not files."""
     if isinstance(reader, RestrictedReader):
-        return _folder_reader(reader.reader)
+        return folder_reader(reader.reader)
     return reader if isinstance(reader, FolderReader) else None
 
 

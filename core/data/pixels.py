@@ -1,20 +1,23 @@
-"""Decoding many images at once: a thread pool (Pillow lets other threads run while it decodes and
-resizes).
+"""Decoding many images at once, or ahead of time: in the threads of one pool a process (Pillow lets
+other threads run while it decodes and resizes).
 
 Shapes: N images, H x W the transform's output size.
 """
 
+import functools
+import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from core.data.dataset import Dataset, ImageReader, Item
 from core.data.transforms import Transform
-from core.machine import available_cores
+from core.machine import share_of_cores
 
 MAX_THREADS = 8
 _STACKED = 256  # images held in memory twice while one large tensor is filled
@@ -58,27 +61,95 @@ def iter_pixels(
     """The same images in batches (B, 3, H, W) of ``batch_size``, the last one shorter.
 
     While one batch is in use, the next is decoded; at most two are in memory. ``num_threads``
-    defaults to the processors this process may use, at most 8; 1 decodes without threads. Arguments
-    are checked immediately.
+    defaults to this process's share of the processors, at most 8; 1 decodes without threads.
+    Arguments are checked immediately.
     """
-    if not items:
-        raise ValueError("no items to load; the list of images is empty")
+    _check(items, seeds)
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-    if seeds is not None and len(seeds) != len(items):
-        raise ValueError(f"got {len(seeds)} seeds for {len(items)} items; give one seed per item")
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads must be 1 or more, got {num_threads}")
-    threads = min(
-        num_threads or min(MAX_THREADS, available_cores()),
-        -(-min(batch_size, len(items)) // _JOBS_PER_CALL),
-    )
-    jobs = [(item.path, None if seeds is None else seeds[n]) for n, item in enumerate(items)]
+    threads = min(num_threads or _threads(), -(-min(batch_size, len(items)) // _JOBS_PER_CALL))
+    jobs = _jobs(items, seeds)
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
     return _decode(dataset.reader, transform, batches, threads)
 
 
+class PixelsAhead:
+    """A batch that is being decoded while something else is done; as ``load_pixels``. ``key`` says
+    which images these are.
+
+    Where this process has one processor it is decoded when it is asked for. What fails, fails then.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        items: Sequence[Item],
+        transform: Transform,
+        *,
+        seeds: Sequence[int] | None = None,
+        key: Hashable = None,
+    ) -> None:
+        _check(items, seeds)
+        self.key = key
+        self._decode = functools.partial(_some, dataset.reader, transform)
+        self._jobs = _jobs(items, seeds)
+        self._pieces: list[Future[list[Tensor]]] = []
+        if (threads := _threads()) > 1:
+            size = min(-(-len(self._jobs) // threads), _JOBS_PER_CALL)
+            pieces = (self._jobs[n : n + size] for n in range(0, len(self._jobs), size))
+            self._pieces = [_pool(os.getpid(), threads).submit(self._decode, p) for p in pieces]
+
+    def wait(self) -> Tensor:
+        """The images (N, 3, H, W) in item order."""
+        if not self._pieces:
+            return torch.stack(self._decode(self._jobs))
+        return _joined(self._pieces)
+
+    def cancel(self) -> None:
+        """Do not begin what has not begun."""
+        for piece in self._pieces:
+            piece.cancel()
+
+
+def map_images(
+    reader: ImageReader, function: Callable[..., "_Made"], paths: Sequence[str]
+) -> list["_Made"]:
+    """``function(image)`` of every path, in order, in the threads of the pool."""
+
+    def some(piece: Sequence[str]) -> list[_Made]:
+        return [function(reader.read(path)) for path in piece]
+
+    if (threads := _threads()) == 1:
+        return some(paths)
+    pieces = [paths[n : n + _JOBS_PER_CALL] for n in range(0, len(paths), _JOBS_PER_CALL)]
+    return [made for piece in _pool(os.getpid(), threads).map(some, pieces) for made in piece]
+
+
 _Job = tuple[str, int | None]
+_Made = TypeVar("_Made")
+
+
+def _check(items: Sequence[Item], seeds: Sequence[int] | None) -> None:
+    if not items:
+        raise ValueError("no items to load; the list of images is empty")
+    if seeds is not None and len(seeds) != len(items):
+        raise ValueError(f"got {len(seeds)} seeds for {len(items)} items; give one seed per item")
+
+
+def _jobs(items: Sequence[Item], seeds: Sequence[int] | None) -> list[_Job]:
+    return [(item.path, None if seeds is None else seeds[n]) for n, item in enumerate(items)]
+
+
+def _threads() -> int:
+    return min(MAX_THREADS, share_of_cores())
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """The pool of this process: one that was forked has no threads of its parent's."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
 
 def _decode(
@@ -88,7 +159,7 @@ def _decode(
         for batch in batches:
             yield torch.stack(_some(reader, transform, batch))
         return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    pool = _pool(os.getpid(), threads)
     waiting: deque[list[Future[list[Tensor]]]] = deque()
     try:
         for batch in batches:
@@ -99,7 +170,8 @@ def _decode(
         while waiting:
             yield _joined(waiting.popleft())
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for piece in chain.from_iterable(waiting):
+            piece.cancel()
 
 
 def _joined(pieces: Sequence[Future[list[Tensor]]]) -> Tensor:

@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -47,19 +48,28 @@ class EvalTransform:
     """
 
     def __init__(self, spec: FeatureSpec) -> None:
-        self._size = spec.image_size
+        self.size = spec.image_size
         self._squash = spec.squash
         self._normalize = Normalization(spec)
-        self.id = f"eval-1|{'squash|' if spec.squash else ''}{_describe(spec)}"
+        squash = "squash|" if spec.squash else ""
+        self.id = f"eval-1|{squash}{_describe(spec)}"
+        self.geometry = f"eval-1|{squash}{spec.image_size[0]}x{spec.image_size[1]}|bicubic"
 
     def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
-        height, width = self._size
+        return self._normalize(self._cropped(image))
+
+    def bytes_of(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The 8-bit pixels (H, W, 3) that are normalized; they depend on ``geometry`` alone."""
+        return np.asarray(self._cropped(image).convert("RGB"))
+
+    def _cropped(self, image: Image.Image) -> Image.Image:
+        height, width = self.size
         if self._squash:
-            return self._normalize(_resize(image, self._size))
-        image = _resize(image, _covering_size(image.height, image.width, self._size))
+            return _resize(image, self.size)
+        image = _resize(image, _covering_size(image.height, image.width, self.size))
         top = round((image.height - height) / 2)
         left = round((image.width - width) / 2)
-        return self._normalize(_crop(image, top, left, height, width))
+        return _crop(image, top, left, height, width)
 
 
 CROP_SCALE = (0.08, 1.0)

@@ -3,6 +3,8 @@
 import itertools
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from core.store.names import DAMAGED_SUFFIX
@@ -13,6 +15,25 @@ os.umask(UMASK)
 
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file so that it always has either the old or the new content, even after a kill."""
+    with _written_beside(path, data) as temporary:
+        os.replace(temporary, path)
+
+
+def write_new(path: Path, data: str | bytes) -> bool:
+    """Write a file unless there is one already, whoever writes at the same time; returns whether
+    this call wrote it. Raises OSError where the file system has no hard links.
+    """
+    with _written_beside(path, data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
+
+
+@contextmanager
+def _written_beside(path: Path, data: str | bytes) -> Iterator[str]:
+    """A temporary file of this content in the folder of a file; removed in the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -22,10 +43,9 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+        yield temporary
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def keep_copy(path: Path) -> Path:

@@ -13,6 +13,9 @@ from typing import Any
 from core.store.atomic import write_atomic
 
 DIGEST = "digest"
+_DIGEST_LINE = f'\n "{DIGEST}": "'
+_REST_OF_DIGEST = len('",') + 64
+_COLONS = tuple(f'{before}": ' for before in " [,{:")
 
 
 class NewerSchemaError(ValueError):
@@ -57,8 +60,34 @@ def with_digest(document: Mapping[str, Any]) -> dict[str, Any]:
 def digest_of(document: Mapping[str, Any]) -> str:
     """sha256 of the canonical text of everything but the digest itself."""
     rest = {key: value for key, value in document.items() if key != DIGEST}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return _sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")))
+
+
+def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_sealed(text: str, content: Mapping[str, Any], digest: object) -> bool:
+    """Whether a digest is that of the content of a JSON text, which is ``content`` and the digest.
+
+    The canonical text is first tried to be had from the text itself, without line breaks and spaces
+    between its tokens: that is what is left of a file that nobody has changed.
+    """
+    return digest == _sha256(_joined(text)) or digest == digest_of(content)
+
+
+def _joined(text: str) -> str:
+    """A JSON text in one line without its digest, or "" where that could change a string: where one
+    begins with a colon. Without backslashes, every quotation mark begins or ends a string, and one
+    that begins a string stands after a space or one of ``[,{:``.
+    """
+    before, found, after = text.partition(_DIGEST_LINE)
+    if not found or "\\" in text:
+        return ""
+    lines = (before + after[_REST_OF_DIGEST:]).split("\n")
+    line = "".join(map(str.lstrip, lines))
+    unclear = any(map(line.__contains__, _COLONS))
+    return "" if unclear else line.replace('": ', '":')
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:
@@ -78,7 +107,7 @@ def sealed_document(text: str, version: int, *, check: bool = True) -> dict[str,
     found = parse_json(text)
     check_version(found, newest=version, oldest=version)
     digest = found.pop(DIGEST, None)
-    if check and digest is not None and digest != digest_of(found):
+    if check and digest is not None and not is_sealed(text, found, digest):
         raise ValueError("its content was changed after it was written: the digest does not match")
     return dict(found)
 

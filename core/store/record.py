@@ -13,7 +13,9 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from operator import gt
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from core.store.documents import (
     DIGEST,
     NewerSchemaError,
     check_version,
-    digest_of,
+    is_sealed,
     parse_json,
     with_digest,
 )
@@ -56,16 +58,16 @@ class Evaluation:
     total: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        counts = {len(self.class_names), len(self.correct), len(self.total)}
-        whole = all(type(count) is int for count in (*self.correct, *self.total))
-        if len(counts) > 1 or not whole or not sum(self.total):
+        lengths = {len(self.class_names), len(self.correct), len(self.total)}
+        whole = {*map(type, self.correct), *map(type, self.total)} <= {int}
+        if len(lengths) > 1 or not whole or not sum(self.total):
             raise ValueError(
                 f"the evaluation {self.target!r} must count the correct and all test images of "
                 f"each of its {len(self.class_names)} classes in whole numbers"
             )
-        rows = zip(self.class_names, self.correct, self.total, strict=True)
-        if wrong := [row for row in rows if not 0 <= row[1] <= row[2]]:
-            name, correct, total = wrong[0]
+        if min(self.correct) < 0 or any(map(gt, self.correct, self.total)):
+            rows = zip(self.class_names, self.correct, self.total, strict=True)
+            name, correct, total = next(row for row in rows if not 0 <= row[1] <= row[2])
             raise ValueError(
                 f"the evaluation {self.target!r} has {correct} correct of {total} test images of "
                 f"class {name!r}"
@@ -89,7 +91,8 @@ class Cost:
     trainable_parameters: int
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for field_ in fields(self):
+            value = getattr(self, name := field_.name)
             if type(value) not in (int, float) or not 0 <= value < math.inf:
                 raise ValueError(f"the cost {name} must be a number of at least 0, got {value!r}")
 
@@ -148,16 +151,16 @@ class RunRecord:
                 raise ValueError(f"{name} must be a text, got {value!r}")
         for name in ("files_sha256", "code"):
             hashes = dict(getattr(self, name))
-            if not all(isinstance(text, str) for pair in hashes.items() for text in pair):
+            if not {*map(type, hashes), *map(type, hashes.values())} <= {str}:
                 raise ValueError(f"{name} must be texts by name, got {hashes!r}")
-        counts = {"shots": self.shots, "shared_images": self.shared_images}
-        counts |= {} if self.seed is None else {"seed": self.seed}
-        epochs = {"selected_epoch": self.selected_epoch, "stopped_epoch": self.stopped_epoch}
-        counts |= {name: epoch for name, epoch in epochs.items() if epoch is not None}
-        counts |= {f"drawn_per_class[{i}]": count for i, count in enumerate(self.drawn_per_class)}
-        for name, value in counts.items():
-            if type(value) is not int or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+        for name in ("shots", "shared_images"):
+            _check_count(name, getattr(self, name))
+        for name in ("seed", "selected_epoch", "stopped_epoch"):
+            if (value := getattr(self, name)) is not None:
+                _check_count(name, value)
+        for i, count in enumerate(self.drawn_per_class):
+            if type(count) is not int or count < 0:
+                _check_count(f"drawn_per_class[{i}]", count)
         targets = [evaluation.target for evaluation in self.evaluations]
         if len(set(targets)) < len(targets):
             raise ValueError(f"the targets of evaluations must differ, got {targets}")
@@ -165,6 +168,11 @@ class RunRecord:
     def accuracy(self, target: str) -> float | None:
         """Accuracy on one target, or None where the run has no such evaluation."""
         return next((e.accuracy for e in self.evaluations if e.target == target), None)
+
+
+def _check_count(name: str, value: object) -> None:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
 
 
 def to_json(record: RunRecord) -> str:
@@ -181,11 +189,10 @@ def from_json(text: str) -> RunRecord:
     """
     raw = parse_json(text, parse_constant=_refuse_constant)
     version = check_version(raw, newest=SCHEMA_VERSION, oldest=1)
-    known = {f.name for f in fields(RunRecord)} | {DIGEST}
-    if unknown := sorted(set(raw) - known):
+    if unknown := sorted(raw.keys() - _KNOWN):
         raise ValueError(f"record has unknown fields {unknown}")
     digest = raw.pop(DIGEST, None)
-    if version >= FIRST_WITH_DIGEST and digest != digest_of(raw):
+    if version >= FIRST_WITH_DIGEST and not is_sealed(text, raw, digest):
         raise ValueError("its content was changed after it was written: the digest does not match")
     try:
         raw["evaluations"] = tuple(_evaluation(e) for e in raw["evaluations"])
@@ -194,6 +201,9 @@ def from_json(text: str) -> RunRecord:
         return RunRecord(**raw)
     except (TypeError, KeyError) as error:
         raise ValueError(f"record is incomplete: {error}") from error
+
+
+_KNOWN = frozenset({f.name for f in fields(RunRecord)} | {DIGEST})
 
 
 def _evaluation(raw: Mapping[str, Any]) -> Evaluation:
@@ -214,7 +224,7 @@ def read_record(run_dir: Path) -> RunRecord | None:
     """The record of a run folder, or None before there is one; ValueError names a broken file."""
     path = run_dir / RECORD_NAME
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        return from_json(path.read_bytes().decode())
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -265,7 +275,27 @@ def set_aside(study_dir: Path, identity: str, suffix: str) -> Path:
 
 def record_paths(study_dir: Path) -> list[Path]:
     """Every record of a study folder, in the order of their folder names."""
-    return sorted(study_dir.glob(f"*/{RECORD_NAME}"))
+    names = sorted(entry.name for entry in _folders(study_dir))
+    paths = (study_dir / name / RECORD_NAME for name in names)
+    return [path for path in paths if os.path.exists(path)]
+
+
+def count_set_aside(study_dir: Path, suffix: str) -> int:
+    """How many records of a study folder were renamed by ``set_aside`` with this suffix."""
+    start, found = f"{RECORD_NAME}{suffix}", 0
+    for folder in _folders(study_dir):
+        with suppress(PermissionError, FileNotFoundError):
+            found += sum(name.startswith(start) for name in os.listdir(folder))
+    return found
+
+
+def _folders(study_dir: Path) -> Iterator["os.DirEntry[str]"]:
+    """The folders in a study folder; none where it cannot be listed."""
+    try:
+        with os.scandir(study_dir) as entries:
+            yield from (entry for entry in entries if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
 
 
 def read_records(study_dir: Path) -> Iterator[RunRecord]:

@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from core.finite import not_finite
 from core.interfaces import Gradients, Method, ParameterGroup
+from core.lockstep import Position, Steps, finish
 from core.seeding import Seeds
 from core.train.batches import TrainingBatches
 from core.train.checkpoints import copy_state, learned_state, restore_state
@@ -52,6 +53,7 @@ class Budget:
 class FitResult:
     """The cost of training, and the epoch whose weights the model has.
 
+    ``seconds`` are those of the run alone: they count in full what several runs share.
     ``stopped_epoch`` is the last one that was trained where that was not the whole budget;
     ``earlier_seconds`` were spent by processes that were killed.
     """
@@ -114,13 +116,43 @@ def fit(
     patience: int = 0,
     checkpoints: TrainingCheckpoints | None = None,
 ) -> FitResult:
+    """Train without a stop, see ``fit_steps``."""
+    return finish(
+        fit_steps(
+            model,
+            objective,
+            batches,
+            budget,
+            seeds,
+            log=log,
+            select=select,
+            autocast=autocast,
+            patience=patience,
+            checkpoints=checkpoints,
+        )
+    )
+
+
+def fit_steps(
+    model: RefinedMethod,
+    objective: Objective,
+    batches: TrainingBatches,
+    budget: Budget | None,
+    seeds: Seeds,
+    *,
+    log: Log,
+    select: EpochScore | None = None,
+    autocast: AbstractContextManager[object] | None = None,
+    patience: int = 0,
+    checkpoints: TrainingCheckpoints | None = None,
+) -> Steps[FitResult]:
     """Train for ``budget.epochs``; with ``select`` keep the first epoch with the highest score, and
     with ``patience`` stop after so many epochs that were no better.
 
-    Without parameters or a budget, what ``begin_training`` learns is all. With ``checkpoints`` the
-    training goes on where an earlier one was killed. Raises DivergedError, naming the epoch, when a
-    loss or the learned state is not finite after it: the last step changes a state whose loss
-    nobody computes.
+    Stops before every step. Without parameters or a budget, what ``begin_training`` learns is all.
+    With ``checkpoints`` the training goes on where an earlier one was killed. Raises DivergedError,
+    naming the epoch, when a loss or the learned state is not finite after it: the last step changes
+    a state whose loss nobody computes.
     """
     if not model.learns:
         return FitResult()
@@ -134,7 +166,7 @@ def fit(
     epoch = training.resume(checkpoints)
     while epoch < num_epochs and not result.is_stalled(patience):
         epoch += 1
-        training.run_epoch(epoch, autocast or nullcontext())
+        yield from training.epoch_steps(epoch, autocast or nullcontext())
         if checkpoints is not None and checkpoints.is_due(epoch, num_epochs):
             checkpoints.save(training.state(epoch))
     if epoch < num_epochs:
@@ -169,7 +201,7 @@ class _Training:
         self.logged: list[Mapping[str, Any]] = []
         self.batch: Batch | None = None
 
-    def run_epoch(self, epoch: int, autocast: AbstractContextManager[object]) -> None:
+    def epoch_steps(self, epoch: int, autocast: AbstractContextManager[object]) -> Steps[None]:
         """One pass over the training images, its line in the log, and its score."""
         model, result = self.model, self.result
         num_epochs = self.budget.epochs
@@ -177,21 +209,32 @@ class _Training:
         lr = schedule.at(epoch, num_epochs, self.budget.optimizer.lr)
         for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
             settings["lr"] = lr * (1.0 if schedule.has_one_rate(epoch) else group.lr_factor)
-        started = time.perf_counter()
         sums: dict[str, Tensor] = {}
-        for batch in self.batches.epoch(epoch, self.seeds):
-            self.batch = batch
-            terms = train_step(model, self.objective, self.optimizer, batch, autocast)
-            sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
-            result.images += len(batch)
-        totals = torch.stack(list(sums.values())).tolist()  # the host waits once an epoch
+        batches = self.batches.epoch(epoch, self.seeds)
+        for step in range(len(self.batches)):
+            yield Position(epoch, step)
+            with self._timed():
+                self.batch = batch = next(batches)
+                terms = train_step(model, self.objective, self.optimizer, batch, autocast)
+                sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
+                result.images += len(batch)
+        with self._timed():
+            totals = torch.stack(list(sums.values())).tolist()  # the host waits once an epoch
         means = {name: total / len(self.batches) for name, total in zip(sums, totals, strict=True)}
-        result.seconds += time.perf_counter() - started
         self._note({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **_metrics(model)})
         _check_epoch(model, epoch, means["loss"])
         model.method.end_epoch(epoch)
         if self.select is not None:
             self.best = _keep_best(model, self.select, epoch, result, self.best)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Count the seconds of this run, and those that another run has spared it."""
+        share = self.batches.share
+        started, spared = time.perf_counter(), share.spared_seconds
+        yield
+        share.settle()
+        self.result.seconds += time.perf_counter() - started + share.spared_seconds - spared
 
     def _note(self, line: Mapping[str, Any]) -> None:
         self.logged.append(line)

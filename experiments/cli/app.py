@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from core.machine import prepare_openmp
 from core.program import PREFIX
 from core.store.secrets import without_secrets
 from core.store.storage import describe_os_error
@@ -104,6 +105,7 @@ NOTES = NoteHandler(logging.WARNING)
 
 def main() -> int:
     """Run a command; errors are one line on standard error, a traceback only with ``--debug``."""
+    prepare_openmp()
     for package in ("core", "experiments", "methods"):
         logging.getLogger(PREFIX + package).addHandler(NOTES)  # again: changes nothing
     with guarded_streams(), listening():

@@ -12,6 +12,7 @@ from core.program import command_line, same_command
 from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
 from experiments.cli.options import (
+    LOCKSTEP,
     MLFLOW,
     RUNS,
     Config,
@@ -19,6 +20,7 @@ from experiments.cli.options import (
     Device,
     Jobs,
     JobSeconds,
+    Lockstep,
     NoTrack,
     Plugin,
     Runs,
@@ -37,6 +39,7 @@ def grid_command(
     overrides: Set = None,
     plugin: Plugin = None,
     jobs: Jobs = -1,
+    lockstep: Lockstep = LOCKSTEP,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan without running anything")
     ] = False,
@@ -64,12 +67,11 @@ def grid_command(
     from experiments.workers.local import check_limits, make_executor
 
     runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
-    check_limits(jobs, job_seconds, silent_seconds)
+    limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
+    check_limits(jobs, **limits)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    executor = make_executor(
-        jobs, study_dir, job_seconds=job_seconds, silent_seconds=silent_seconds
-    )
+    executor = make_executor(jobs, study_dir, lockstep=lockstep, **limits)
     with closing(executor):
         if not dry_run and may_have_runs_left(study_dir):
             executor.start_early()

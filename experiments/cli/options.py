@@ -95,6 +95,18 @@ SilentSeconds = Annotated[
     ),
 ]
 
+LOCKSTEP = 8
+Lockstep = Annotated[
+    int,
+    typer.Option(
+        "--lockstep",
+        help="How many runs that see the same images in every step one worker trains side by side, "
+        "so that each image is decoded and encoded once for all; 1: each run alone",
+        min=1,
+        max=1024,
+    ),
+]
+
 
 def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
     """The ``Runtime`` that the options describe."""

@@ -6,6 +6,7 @@ import typer
 
 from experiments.cli.console import console, table
 from experiments.cli.options import (
+    LOCKSTEP,
     MLFLOW,
     RUNS,
     Config,
@@ -13,6 +14,7 @@ from experiments.cli.options import (
     Device,
     Jobs,
     JobSeconds,
+    Lockstep,
     NoTrack,
     Plugin,
     Runs,
@@ -33,6 +35,7 @@ def search_command(
     overrides: Set = None,
     plugin: Plugin = None,
     jobs: Jobs = -1,
+    lockstep: Lockstep = LOCKSTEP,
     control: Annotated[
         bool, typer.Option("--control", help="Also run a random search of equal budget")
     ] = False,
@@ -64,6 +67,7 @@ def search_command(
         steal_lock=steal_lock,
         job_seconds=job_seconds,
         silent_seconds=silent_seconds,
+        lockstep=lockstep,
     )
     if dry_run:
         path = config_path(config)

@@ -48,8 +48,10 @@ class SearchCommand:
         steal_lock: bool = False,
         job_seconds: float | None = None,
         silent_seconds: float | None = None,
+        lockstep: int = 1,
     ) -> None:
         check_limits(jobs, job_seconds, silent_seconds)
+        self.lockstep = lockstep
         self.job_seconds = job_seconds
         self.silent_seconds = silent_seconds
         self.runs_dir = runs_dir
@@ -135,7 +137,11 @@ class SearchCommand:
         given = [limit for limit in (run_seconds, self.job_seconds) if limit is not None]
         seconds = min(given) if given and self.jobs else None  # without a worker nothing is stopped
         return make_executor(
-            self.jobs, folder, job_seconds=seconds, silent_seconds=self.silent_seconds
+            self.jobs,
+            folder,
+            job_seconds=seconds,
+            silent_seconds=self.silent_seconds,
+            lockstep=self.lockstep,
         )
 
     def _tracker(self, folder: Path) -> Tracker:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -19,7 +19,7 @@ from core.store.names import WEIGHTS_NAME
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import predict
 from core.train.model import RefinedMethod
-from core.types import Batch
+from core.types import Batch, FrozenUse
 from experiments.contracts.contract import Check, require, require_close
 from experiments.contracts.tiny_model import (
     CLASSES,
@@ -29,6 +29,7 @@ from experiments.contracts.tiny_model import (
     logits,
     make_method,
     make_model,
+    objective_of,
     shared_tiny_clip,
     small_step,
     tiny_clip,
@@ -262,6 +263,37 @@ def check_cached_features_say_what_pixels_say(case: MethodCase) -> None:
     require_close(found, logits(model, data), "cached features and pixels give other logits")
 
 
+def check_frozen_features_beside_pixels_change_nothing(case: MethodCase) -> None:
+    """What a source may give a method that sees pixels says what the pixels say."""
+    uses = get_args(FrozenUse)
+    method = case.method(shared_tiny_clip())
+    declared = method.reads_frozen
+    known = isinstance(declared, frozenset) and declared <= set(uses)
+    require(known, f"reads_frozen must be a frozenset of some of {uses}, got {declared!r}")
+    if method.image_input != "pixels":
+        return
+    data = batch()
+    assert data.pixels is not None
+    pooled = shared_tiny_clip().encode_image(data.pixels)
+    for beside in (pooled, shared_tiny_clip().encode_image(data.pixels, need=EVERYTHING)):
+        both, alone = case.model(), case.model()
+        found = _loss_terms(both, replace(data, features=beside))
+        why = "frozen features beside pixels give another loss"
+        require_close(found, _loss_terms(alone, data), why)
+        given = logits(both, replace(data, features=beside))
+        require_close(given, logits(alone, data), "frozen features beside pixels give other logits")
+
+
+def _loss_terms(model: RefinedMethod, data: Batch) -> torch.Tensor:
+    """The terms of the loss of a batch, without a step."""
+    model.train()
+    model.method.begin_training([data], 1)
+    if not model.learns:
+        return torch.zeros(1)
+    terms = objective_of(model)(model(data), model.method.targets(data))
+    return torch.stack([term.detach() for term in terms.values()])
+
+
 def check_counts_equal_the_argmax_of_every_image(case: MethodCase) -> None:
     """Evaluation counts what the logits say."""
     if case.adapts:
@@ -328,6 +360,7 @@ METHOD_CHECKS: tuple[Check[MethodCase], ...] = (
     check_what_was_learned_survives_a_file,
     check_a_copy_learns_on_its_own,
     check_cached_features_say_what_pixels_say,
+    check_frozen_features_beside_pixels_change_nothing,
     check_can_be_inspected,
     check_counts_equal_the_argmax_of_every_image,
 )

@@ -18,7 +18,7 @@ from core.store.checksums import file_sha256
 from core.store.names import CONFIG_NAME
 from core.store.record import read_record
 from experiments.run.dataset_names import with_canonical_names
-from experiments.run.experiment import Experiment
+from experiments.run.experiment import Experiment, draws_anew
 from experiments.run.few_shot_draw import drawn, shots_path
 from experiments.run.protocols import LABELED, Protocol, protocol_of
 from experiments.run.runtime import Runtime
@@ -32,6 +32,9 @@ from experiments.run.shared_images import (
 from experiments.run.unchanged import changed_class_names, changed_inputs
 
 ROOT = "experiment"
+MOST_DRAWS = 256
+
+_DRAWS: dict[tuple[object, ...], tuple[Dataset, str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     part_files = _part_files(config)
     if not _allows_changed(config):
         _check_earlier_runs(part_files.values(), source, runtime)
-    dataset = drawn(settings, protocol, full)
+    dataset, problem = _drawn(source, tuple(listed), settings, _trained(settings, regime))
     return DataInputs(
         full=full if protocol.judged_by == "test" else dataset,
         dataset=dataset,
@@ -105,14 +108,35 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
         allowed=settings.overlap == "allowed",
         shortage=_shortage(settings, full),
-        problem=data_problem(
-            protocol,
-            dataset,
-            targets,
-            trained=_trained(settings, regime),
-            selection=settings.selection,
-        ),
+        problem=problem,
     )
+
+
+def _drawn(
+    source: ListedDataset,
+    targets: tuple[ListedDataset, ...],
+    settings: Experiment,
+    trained: ClassSubset | None,
+) -> tuple[Dataset, str]:
+    """The dataset after the few-shot draw, and why nothing could be scored. All variants of a grid
+    share a draw, so it is made once per process; not one that is listed in a file.
+    """
+    asked = (settings.protocol, settings.selection, settings.shots, settings.seed, trained)
+    key = (source, targets, *asked)
+    found = _DRAWS.get(key) if settings.shots_file is None else None
+    if found is None:
+        protocol = protocol_of(settings.protocol)
+        dataset = drawn(settings, protocol, source.dataset)
+        sets = tuple(target.dataset for target in targets)
+        problem = data_problem(
+            protocol, dataset, sets, trained=trained, selection=settings.selection
+        )
+        found = dataset, problem
+        if settings.shots_file is None:
+            _DRAWS[key] = found
+            while len(_DRAWS) > MOST_DRAWS:
+                del _DRAWS[next(iter(_DRAWS))]
+    return found
 
 
 def _read_sets(
@@ -188,7 +212,7 @@ def _check_method(config: Config, protocol: Protocol) -> None:
     own = {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
     check_towers(entry.name, entry.ask("hooked_towers", own), settings.backbone)
     protocol.check_closed_set(entry.name, entry.ask("closed_set", own))
-    drawn_anew = method.image_input == "pixels" or settings.fresh_views
+    drawn_anew = draws_anew(method, vars(settings))
     needed = 1 if drawn_anew else method.views_per_image
     if method.views_per_image > 1 and settings.num_views < needed:
         raise ValueError(

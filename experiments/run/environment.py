@@ -16,9 +16,14 @@ HERE = Path(__file__).parent
 PACKAGES = ("torch", "open_clip_torch", "gin-config", "numpy", "pillow", "scikit-learn")
 
 
-@functools.cache
 def describe_environment(device: str) -> dict[str, Any]:
     """Package versions, Python, the commit and whether the tree was modified, device, threads."""
+    return {**_lasting(device), "threads": torch.get_num_threads()}
+
+
+@functools.cache
+def _lasting(device: str) -> dict[str, Any]:
+    """What stays the same as long as a process lives."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
     return {
         "python": platform.python_version(),
@@ -26,7 +31,6 @@ def describe_environment(device: str) -> dict[str, Any]:
         "commit": git(HERE, "rev-parse", "--short=12", "HEAD"),
         "dirty": bool(git(HERE, "status", "--porcelain", "--untracked-files=no")),
         "device": f"{device} ({name})",
-        "threads": torch.get_num_threads(),
     }
 
 

@@ -36,6 +36,7 @@ UNTRAINED: dict[str, Any] = {
     "crop_scale": CROP_SCALE,
     "augmentation": None,
     "fresh_views": False,
+    "fixed_views": False,
     "drop_last": True,
     "patience": 0,
     "shots_file": None,
@@ -66,7 +67,9 @@ class Experiment(Configurable):
     ``shots`` 0 means all images; ``shots_file`` replaces the draw by a list of images drawn
     elsewhere. ``num_views`` 0 trains on the evaluation view, k on k fixed augmented views of each
     image; ``fresh_views`` draws new augmentations in every epoch instead, as published, and encodes
-    every image in every step. ``augmentation`` is what an augmented view goes through, by default
+    every image in every step. Methods that train on pixels draw new ones anyway, unless
+    ``fixed_views`` keeps to the k fixed ones, of which frozen features and a teacher's logits are
+    computed once. ``augmentation`` is what an augmented view goes through, by default
     the published crop and flip, and ``crop_scale`` bounds the area of its crop. ``drop_last`` drops
     the last short batch of an epoch unless it is the only one. ``selection`` decides which epoch is
     reported: the last, the best on few-shot validation images, or the best on the test images of
@@ -74,17 +77,20 @@ class Experiment(Configurable):
     the selection "val", stops training after k epochs that were no better than the best so far
     (0: never); learning rates stay those of all ``epochs``. ``checkpoint_every`` k keeps the state
     of training after every k-th epoch, so that the same command goes on there after a kill (0:
-    never); it changes no result. ``template`` replaces
-    the templates of the datasets. ``split_fractions`` (train, val, test) and ``split_seed`` split a
-    plain ``class/image`` tree, and have no effect elsewhere. ``precision`` applies to everything
-    that is trained; "bfloat16" is autocast, which rounds neither logits nor frozen texts nor cached
-    features. ``overlap`` says what happens where test images are training images as well: the run
-    is refused, also for equal copies under another name (every file is then read), or it is
-    allowed, recorded and marked in the report.
+    never); it changes no result. ``crop_cache_gb`` bounds the gigabytes of decoded evaluation
+    images that runs on pixels keep below the cache folder for each other (0: none); nor does it.
+    ``template`` replaces the templates of the datasets. ``split_fractions`` (train, val, test) and
+    ``split_seed`` split a plain ``class/image`` tree, and have no effect elsewhere. ``precision``
+    applies to everything that is trained; "bfloat16" is autocast, which rounds neither logits nor
+    frozen texts nor cached features. ``overlap`` says what happens where test images are training
+    images as well: the run is refused, also for equal copies under another name (every file is then
+    read), or it is allowed, recorded and marked in the report.
     """
 
-    permissions: ClassVar[frozenset[str]] = frozenset({"overlap", "checkpoint_every"})
-    later: ClassVar[frozenset[str]] = frozenset({"augmentation", "patience"})
+    permissions: ClassVar[frozenset[str]] = frozenset(
+        {"overlap", "checkpoint_every", "crop_cache_gb"}
+    )
+    later: ClassVar[frozenset[str]] = frozenset({"augmentation", "patience", "fixed_views"})
 
     method: Annotated[Callable[..., Method], Part("method")]
     refiner: Annotated[Callable[..., Refiner], Part("refiner")]
@@ -103,12 +109,14 @@ class Experiment(Configurable):
     batch_size: PositiveInt = 32
     num_views: NonNegativeInt = 0
     fresh_views: bool = False
+    fixed_views: bool = False
     crop_scale: tuple[PositiveFloat, ...] = CROP_SCALE
     augmentation: Annotated[Callable[..., Augmentation], Part("augmentation")] | None = None
     drop_last: bool = True
     selection: Selection = "last"
     patience: NonNegativeInt = 0
     checkpoint_every: NonNegativeInt = 0
+    crop_cache_gb: NonNegativeFloat = 20.0
     split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"
@@ -128,6 +136,13 @@ class Experiment(Configurable):
             raise ValueError(
                 "experiment.fresh_views augments in every epoch, got experiment.num_views = "
                 "0, which disables augmentation; set it to 1"
+            )
+        if self.fixed_views and (self.fresh_views or not self.num_views):
+            raise ValueError(
+                "experiment.fixed_views keeps to the fixed augmented views that "
+                f"experiment.num_views counts, got experiment.num_views = {self.num_views} and "
+                f"experiment.fresh_views = {self.fresh_views}; set num_views to 1 or more and "
+                "fresh_views to False"
             )
         if self.patience and self.selection != "val":
             raise ValueError(
@@ -174,7 +189,9 @@ class Experiment(Configurable):
                 parameters = {**parameters, **WITHOUT_STEPS}
         if parameters["patience"] >= parameters["epochs"] - 1:
             parameters = {**parameters, "patience": 0}  # the last epoch comes first
-        if method.image_input == "pixels" or parameters["fresh_views"]:
+        if method.image_input == "features":
+            parameters = {**parameters, "fixed_views": False}  # they are, unless they are fresh
+        if draws_anew(method, parameters):
             parameters = {**parameters, "num_views": min(parameters["num_views"], 1)}
         if not _augments(method, parameters):
             return {**parameters, "crop_scale": CROP_SCALE, "augmentation": None}
@@ -183,7 +200,8 @@ class Experiment(Configurable):
         parameters = parameters | _crop_of(parameters)
         if parameters["fresh_views"] or method.adapts_to == "image":
             return parameters
-        return {**parameters, "augmentation": None, "num_views": 0}  # one view, the same as none
+        one = {"augmentation": None, "num_views": 0, "fixed_views": False}
+        return {**parameters, **one}  # one view, the same as none
 
     @classmethod
     def simplify_below(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,6 +219,12 @@ def _crop_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Without augmentation nothing is cropped."""
     none = parameters["augmentation"] == Reference(NO_AUGMENTATION)
     return {"crop_scale": CROP_SCALE} if none else {}
+
+
+def draws_anew(method: Any, parameters: Mapping[str, Any]) -> bool:
+    """Whether a run draws new views of its training images in every epoch, which nobody counts."""
+    fixed: bool = parameters["fixed_views"]
+    return bool(parameters["fresh_views"] or (method.image_input == "pixels" and not fixed))
 
 
 def _augments(method: Any, parameters: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """The source of a run's images: a store of frozen features, shared per process, or pixels."""
 
 import functools
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,25 +9,66 @@ import torch
 from core.clip.backbone import shared_clip
 from core.clip.features import FeatureStore
 from core.clip.frozen import FrozenCLIP
+from core.clip.product_choice import Product, product_of
+from core.data.crops import GIGABYTE, CropCache
+from core.data.images import open_rgb
 from core.data.pixels import iter_pixels
-from core.data.transforms import Augmentation, TrainTransform, Transform, cache_key
-from core.train.batches import FeatureSource, FreshViewSource, ImageSource, PixelSource
+from core.data.transforms import (
+    Augmentation,
+    EvalTransform,
+    TrainTransform,
+    Transform,
+    cache_key,
+)
+from core.lockstep import ALONE, Alone
+from core.train.batches import (
+    FeatureSource,
+    FreshViewSource,
+    FrozenPasses,
+    ImageSource,
+    PixelSource,
+)
 from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
 from experiments.run.runtime import Runtime
 
+CROPS_FOLDER = "crops"
+
 
 def image_source(
-    image_input: str, clip: FrozenCLIP, settings: Experiment, runtime: Runtime, dtype: torch.dtype
+    image_input: str,
+    clip: FrozenCLIP,
+    settings: Experiment,
+    runtime: Runtime,
+    dtype: torch.dtype,
+    share: Alone = ALONE,
 ) -> ImageSource:
-    """The image source for methods with this ``image_input``."""
+    """The image source for methods with this ``image_input``; with pixels in every step it gives
+    companions of the run the same tensors (see ``core.lockstep``).
+    """
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
-    pixels = PixelSource(clip, device, dtype, augmentation=augmentation)
+    single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
+    product = product_of(single)
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product)
+    frozen = FrozenPasses(
+        clip,
+        autocast=partial(runtime.autocast, settings.precision),
+        store=store if settings.precision == "float32" else None,
+    )
+    limit = int(settings.crop_cache_gb * GIGABYTE)
+    crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
+    pixels = PixelSource(
+        clip,
+        device,
+        dtype,
+        augmentation=augmentation,
+        frozen=frozen,
+        crops=crops,
+        share=share,
+    )
     if image_input == "pixels":
         return pixels
-    single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation))
     if settings.fresh_views:
         return FreshViewSource(store, pixels)
     return FeatureSource(store, device, dtype)
@@ -54,8 +96,21 @@ class SameById:
 
 
 @functools.lru_cache(maxsize=4)
+def _crops(view: SameById, cache_dir: Path, limit_bytes: int) -> CropCache:
+    """One cache of decoded images per process and image size; those of other code are not used."""
+    transform = view.transform
+    assert isinstance(transform, EvalTransform)
+    code = hash_of(EvalTransform, open_rgb)
+    return CropCache(cache_dir / CROPS_FOLDER, transform, limit_bytes=limit_bytes, code=code)
+
+
+@functools.lru_cache(maxsize=4)
 def _store(
-    clip: FrozenCLIP, device: torch.device, cache_dir: Path, augmentation: SameById
+    clip: FrozenCLIP,
+    device: torch.device,
+    cache_dir: Path,
+    augmentation: SameById,
+    product: Product,
 ) -> FeatureStore:
     """One store of frozen features per process and backbone; features are computed in float32.
 
@@ -65,6 +120,7 @@ def _store(
         cache_dir / "features",
         clip,
         device=device,
+        product=product,
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

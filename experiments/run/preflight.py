@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.clip.catalog import image_size_of
 from core.config import Config, Reference, lookup
 from core.data.benchmarks.published import repetitions
 from core.data.catalog import registered_datasets
+from core.data.crops import bytes_of_crops, size_on_disk
 from core.data.dataset import ClassSubset, Dataset, Item
-from core.data.decoding import Decoded, Progress, decode_all
+from core.data.decoding import Decoded, Progress, decode_all, folder_reader
 from core.data.overlap import NOTHING, same_tree, shared_by_path
 from core.data.reading import DataReading, counted
 from core.data.splits import class_subset
@@ -31,13 +33,18 @@ _passed: dict[tuple[str, str], set[str]] = {}
 
 @dataclass(kw_only=True)
 class Preflight:
-    """The data of one or several runs: datasets by name, and the paths of the images they read."""
+    """The data of one or several runs: datasets by name, and the paths of the images they read.
+
+    ``crops`` are the datasets whose images runs decode, rather than read features of, each with the
+    size of the images and the limit of the cache.
+    """
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
     paths: dict[str, dict[str, None]] = field(default_factory=dict)
     tested: set[tuple[str, str]] = field(default_factory=set)
     idle: dict[str, list[str]] = field(default_factory=dict)
     cautions: dict[str, None] = field(default_factory=dict)
+    crops: dict[tuple[str, tuple[int, int], float], None] = field(default_factory=dict)
 
     def lines(self, *, on_disk: bool = False) -> list[str]:
         """How each dataset was read, one line a fact; ``on_disk`` leaves out what is built in."""
@@ -46,7 +53,21 @@ class Preflight:
 
     def notes(self) -> list[str]:
         """Settings without effect on some of the datasets, and what to know of the images."""
-        return [*(note for notes in self.idle.values() for note in notes), *self.cautions]
+        idle = (note for notes in self.idle.values() for note in notes)
+        return [*idle, *self.cautions, *self._crop_notes()]
+
+    def _crop_notes(self) -> Iterator[str]:
+        """What the cache of decoded images may grow by."""
+        sizes: dict[float, int] = {}
+        for name, size, limit in self.crops:
+            if folder_reader(self.datasets[name].reader) is not None:
+                number = len(self.paths.get(name, ()))
+                sizes[limit] = sizes.get(limit, 0) + bytes_of_crops(size, number)
+        for limit, wanted in sizes.items():
+            yield (
+                f"decoded images that runs share: at most {size_on_disk(wanted)} on disk "
+                f"(experiment.crop_cache_gb = {limit:g}; 0 keeps none)"
+            )
 
     def decode(
         self, runtime: Runtime, *, progress: Progress | None = None, limit: int | None = None
@@ -79,6 +100,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         found.cautions |= dict.fromkeys(inputs.cautions)
         _add_images(found, config, inputs)
         datasets = (inputs.full, *inputs.targets)
+        _add_crops(found, settings, datasets)
         for dataset in datasets:
             found.datasets.setdefault(dataset.name, dataset)
         for key in _given_split_settings(settings):
@@ -170,6 +192,16 @@ def _scored(config: Config, inputs: DataInputs) -> list[Item]:
     protocol = protocol_of(planned(config)[0].protocol)
     subsets = (class_subset(inputs.dataset, subset) for subset in protocol.scored)
     return [item for subset in subsets for item in subset.test]
+
+
+def _add_crops(found: Preflight, settings: Experiment, datasets: Iterable[Dataset]) -> None:
+    """Note the datasets whose evaluation images a run decodes and keeps."""
+    method: Any = settings.method
+    cls: Any = lookup(method.name).cls
+    limit = settings.crop_cache_gb
+    if cls.image_input == "pixels" and not cls.test_views and limit:
+        size = image_size_of(settings.backbone)
+        found.crops |= dict.fromkeys((dataset.name, size, limit) for dataset in datasets)
 
 
 def _add_images(found: Preflight, config: Config, inputs: DataInputs) -> None:

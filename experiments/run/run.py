@@ -1,7 +1,6 @@
 """One run: build everything from a configuration, train, evaluate, and record the outcome."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +13,8 @@ import torch
 
 import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.clip.backbone import shared_clip
+from core.clip.measured import measured_in
+from core.clip.product_choice import product_of
 from core.config import Config, build, config_from_text
 from core.data.dataset import ClassSubset, Dataset, Item
 from core.data.dataset_names import data_root
@@ -21,6 +22,7 @@ from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
+from core.lockstep import ALONE, Alone, Steps, Stopwatch, finish
 from core.plugins import Plugin
 from core.seeding import Seeds
 from core.store.code import RunCode, write_code
@@ -34,7 +36,7 @@ from core.store.settings import read_config, write_config, write_operative
 from core.train.batches import ImageSource, TestViews
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
-from core.train.fit import Budget, DivergedError, FitResult, fit
+from core.train.fit import Budget, DivergedError, FitResult, fit_steps
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.train.resume import TrainingCheckpoints
@@ -126,7 +128,39 @@ def run(
     on_progress: Progress,
     learn: "Callable[[Assembly, Progress], FitResult] | None" = None,
 ) -> RunRecord:
-    """Train (or call ``learn`` instead) and evaluate; returns the record without writing it.
+    """A run without a stop, see ``run_steps``."""
+    return finish(
+        run_steps(
+            config,
+            run_dir,
+            identity=identity,
+            variant=variant,
+            factors=factors,
+            cache_dir=cache_dir,
+            data_root=data_root,
+            device=device,
+            on_progress=on_progress,
+            learn=learn,
+        )
+    )
+
+
+def run_steps(
+    config: Config,
+    run_dir: Path,
+    *,
+    identity: str,
+    variant: str,
+    factors: Mapping[str, str],
+    cache_dir: Path,
+    data_root: Path | None,
+    device: str,
+    on_progress: Progress,
+    learn: "Callable[[Assembly, Progress], FitResult] | None" = None,
+    share: Alone = ALONE,
+) -> Steps[RunRecord]:
+    """Train (or call ``learn`` instead) and evaluate; returns the record without writing it. Stops
+    before every training step, and shares with its companions what they make alike.
 
     Where an earlier process was killed, training goes on from the state that it kept
     (``experiment.checkpoint_every``). Writes ``config.gin``, ``operative.json``, ``code.json`` (the
@@ -136,31 +170,34 @@ def run(
     record with the status "diverged". Raises ValueError for bad input, weights that are not finite
     among it.
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     config_sha256, code = _begin(config, run_dir, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
-    built = assemble(config, runtime)
+    built = assemble(config, runtime, share)
     built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     checkpoints = _checkpoints(built, run_dir, identity, runtime, code)
-    with epoch_log(run_dir, on_progress) as epochs:
-        record = _describe(config, built, identity, variant, factors, runtime, config_sha256)
+    with share, epoch_log(run_dir, on_progress) as epochs:
+        record = _describe(config, built, identity, variant, factors, runtime, config_sha256, share)
         record = replace(record, code=code.classes)
         if record.shots:
             write_shots(run_dir / SHOTS_NAME, built.dataset)
         try:
-            result = (learn or partial(train, checkpoints=checkpoints))(built, epochs)
+            if learn is None:
+                result = yield from watch.around(train_steps(built, epochs, checkpoints))
+            else:
+                result = learn(built, epochs)
             sha256 = save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
-            trained = time.perf_counter()
+            trained = watch.seconds()
             scores = [score_images(built, *scored) for scored in built.scored()]
         except (DivergedError, NotFiniteError) as error:
             if learn is not None or not built.model.learns:
                 raise  # nothing was trained that could have diverged
             checkpoints.remove()
             return _diverged(record, run_dir, str(error))
-        ended = time.perf_counter()
-        total = ended - started + result.earlier_seconds
+        ended = watch.seconds()
+        total = ended + result.earlier_seconds + share.balance_seconds
         checkpoints.remove()
         return replace(
             record,
@@ -221,6 +258,13 @@ def train(
     built: Assembly, log: Progress, checkpoints: TrainingCheckpoints | None = None
 ) -> FitResult:
     """Train an assembled run on its few-shot images. Raises DivergedError."""
+    return finish(train_steps(built, log, checkpoints))
+
+
+def train_steps(
+    built: Assembly, log: Progress, checkpoints: TrainingCheckpoints | None = None
+) -> Steps[FitResult]:
+    """The same, with a stop before every step."""
     method, refiner, settings = built.model.method, built.model.refiner, built.settings
     objective = Objective(
         refiner.method_terms(method.loss_terms()),
@@ -238,18 +282,22 @@ def train(
         batch_size=settings.batch_size,
         drop_last=settings.drop_last,
         views_per_image=method.views_per_image,
+        reads_frozen=method.reads_frozen,
+        fixed_views=settings.fixed_views,
     )
-    return fit(
-        built.model,
-        objective,
-        batches,
-        built.budget,
-        built.seeds.at("batches"),
-        log=log,
-        select=_selector(built),
-        autocast=built.autocast,
-        patience=built.settings.patience,
-        checkpoints=checkpoints,
+    return (
+        yield from fit_steps(
+            built.model,
+            objective,
+            batches,
+            built.budget,
+            built.seeds.at("batches"),
+            log=log,
+            select=_selector(built),
+            autocast=built.autocast,
+            patience=built.settings.patience,
+            checkpoints=checkpoints,
+        )
     )
 
 
@@ -297,13 +345,14 @@ def evaluation_batches(built: Assembly, part: Dataset, items: Sequence[Item]) ->
     """Batches to score; a stream of single images has an order that the run's seed draws."""
     method = built.model.method
     seeds = built.seeds.at("test", part.name)
+    evaluation = partial(built.source.evaluation, part, items, reads_frozen=method.reads_frozen)
     if method.adapts_to == "stream":
         order = torch.randperm(len(items), generator=seeds.generator("order")).tolist()
-        return built.source.evaluation(part, items, 1, order=order)
+        return evaluation(1, order=order)
     if not method.test_views:
-        return built.source.evaluation(part, items, method.eval_batch_size)
+        return evaluation(method.eval_batch_size)
     views = TestViews(method.test_views, seeds)
-    return built.source.evaluation(part, items, method.eval_batch_size, test_views=views)
+    return evaluation(method.eval_batch_size, test_views=views)
 
 
 @contextmanager
@@ -329,8 +378,13 @@ def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
     return dataset.name if subset == "all" else f"{dataset.name}:{subset}"
 
 
-def assemble(config: Config, runtime: Runtime) -> Assembly:
+def assemble(config: Config, runtime: Runtime, share: Alone = ALONE) -> Assembly:
     """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
+    with measured_in(runtime.cache_dir):
+        return _assemble(config, runtime, share)
+
+
+def _assemble(config: Config, runtime: Runtime, share: Alone) -> Assembly:
     settings: Experiment = build(config, "experiment")
     seeds = Seeds(settings.seed)
     dtype, device = getattr(torch, STORED_AS[settings.precision]), torch.device(runtime.device)
@@ -348,7 +402,7 @@ def assemble(config: Config, runtime: Runtime) -> Assembly:
         inputs=inputs,
         model=model,
         budget=_budget(settings, model),
-        source=image_source(method.image_input, clip, settings, runtime, dtype),
+        source=image_source(method.image_input, clip, settings, runtime, dtype, share),
         seeds=seeds,
         autocast=runtime.autocast(settings.precision),
     )
@@ -428,9 +482,11 @@ def _describe(
     factors: Mapping[str, str],
     runtime: Runtime,
     config_sha256: str,
+    share: Alone,
 ) -> RunRecord:
     settings, method = built.settings, built.model.method
     trains = built.model.learns
+    together = {"lockstep": share.size} if share.size > 1 else {}
     return RunRecord(
         identity=identity,
         variant=variant,
@@ -444,7 +500,12 @@ def _describe(
         status="finished",
         batch_coupled=method.batch_coupled,
         fingerprints=built.fingerprints,
-        environment={**describe_environment(runtime.device), **used_plugins_of(config)},
+        environment={
+            **describe_environment(runtime.device),
+            "matrix_product": product_of(method.clip),
+            **used_plugins_of(config),
+            **together,
+        },
         config_sha256=config_sha256,
         drawn_per_class=_drawn_per_class(built) if trains else (),
         shared_images=_num_seen(built) if trains else 0,

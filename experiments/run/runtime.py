@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from core.machine import onednn_setting
+
 Precision = Literal["float32", "float64", "bfloat16"]
 
 # The dtype in which weights and features are stored; "bfloat16" is autocast over float32.
@@ -28,6 +30,7 @@ class Runtime:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        onednn_setting()  # a misspelt one is refused before any work
         kind, _, index = self.device.partition(":")
         if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
             raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")

@@ -5,10 +5,11 @@ found after the last epoch. Prompts are assembled as for training; the towers do
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from core.clip.frozen import FrozenCLIP, TowerlessCLIP
 from core.clip.tokenizer import LongTextError
-from core.config import Config, build
+from core.config import Config, build, format_value
 from core.data.dataset import ClassSubset, Dataset
 from core.data.splits import class_subset
 from core.seeding import Seeds
@@ -18,7 +19,11 @@ from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, Protocol, UnscorableError, protocol_of
 from methods.base import TextMethod
 
-SEED = "experiment.seed"
+NAMING_CLASSES = (
+    *("backbone", "weights", "protocol", "dataset", "targets", "template", "selection"),
+    *("shots", "shots_file", "split_fractions", "split_seed"),
+)
+"""The settings of a run, beside its method and refiner, on which the check depends."""
 
 _PASSED: set[tuple[object, ...]] = set()
 
@@ -37,10 +42,10 @@ def scored_parts(protocol: Protocol, inputs: DataInputs) -> Iterator[tuple[Datas
 def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -> None:
     """Bind every class list that a run scores, in a method and a refiner without towers.
 
-    Raises UnscorableError, naming dataset and classes. Once per process for each configuration,
-    whatever its seed.
+    Raises UnscorableError, naming dataset and classes. Once per process for the same method and
+    refiner on the same classes, whatever seed and budget.
     """
-    key = (config.without([SEED]).text(), *inputs.fingerprints.items())
+    key = _what_is_bound(config, inputs)
     if key in _PASSED:
         return
     settings: Experiment = build(config, "experiment")
@@ -67,6 +72,18 @@ def check_scored_classes(config: Config, inputs: DataInputs, clip: FrozenCLIP) -
             which = f"the classes {subset!r} of {dataset.name}{asked}"
             raise UnscorableError(f"{which}, which are scored after training: {error}") from error
     _PASSED.add(key)
+
+
+def _what_is_bound(config: Config, inputs: DataInputs) -> tuple[object, ...]:
+    """What the check depends on: the method and the refiner with all their settings, how the
+    classes are named and split, and the data.
+    """
+    values: dict[str, Any] = config.operative("experiment")
+    parts = [values["experiment.method"].name, values["experiment.refiner"].name]
+    own = {key: value for part in parts for key, value in config.operative(part).items()}
+    own |= {f"experiment.{name}": values[f"experiment.{name}"] for name in NAMING_CLASSES}
+    text = "\n".join(f"{key} = {format_value(own[key])}" for key in sorted(own))
+    return (*parts, text, *inputs.fingerprints.items())
 
 
 def _template(dataset: Dataset, settings: Experiment) -> str:

@@ -159,7 +159,7 @@ def _class_texts(runtime: Runtime) -> Cases:
     ids = clip.tokenizer(prompts).to(runtime.device)
     ways: dict[str, Callable[[], object]] = {
         "whole": lambda: clip.encode_text(clip.embed_tokens(ids), ids.argmax(dim=-1)),
-        "cut after the end token": lambda: clip.encode_texts(prompts),
+        "cut after the end token": lambda: clip.compute_texts(prompts),
         "with a shared context": method.class_texts,
     }
     for name, way in ways.items():

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from core.source.changes import described
 from core.store.code import EVERY_RUN, RunCode, class_names, differences, read_code
-from core.store.names import RECORD_NAME, STALE_SUFFIX
-from core.store.record import RunRecord
+from core.store.names import STALE_SUFFIX
+from core.store.record import RunRecord, count_set_aside
 from experiments.run.code import HOME, add_plugin, called_by, is_own, source_tree
 
 GONE = ""
@@ -99,4 +99,4 @@ def runs_of(number: int) -> str:
 
 def num_set_aside(study_dir: Path) -> int:
     """How many records of stale runs are kept beside those that replaced them."""
-    return sum(1 for _ in study_dir.glob(f"*/{RECORD_NAME}{STALE_SUFFIX}*"))
+    return count_set_aside(study_dir, STALE_SUFFIX)

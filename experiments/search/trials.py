@@ -9,6 +9,7 @@ from core.config import Config
 from core.metrics import harmonic_mean
 from core.store.record import RunRecord
 from core.store.search import DEFAULT, TrialState
+from experiments.run.bundles import bundle_of
 from experiments.search.ledger import Told
 from experiments.search.settings import OBJECTIVES, Search
 from experiments.study.planner import ROOT, Cell, FingerprintOf
@@ -82,6 +83,7 @@ def runs_of_trial(
             identity=made.identity(ROOT, fingerprint_of(made)),
             config_text=made.text(),
             factors=dict(params),
+            bundle=bundle_of(made),
         )
     return TrialRuns(number, params, tuple(tuple(cells[p] for p in stage) for stage in stages))
 

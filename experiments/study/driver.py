@@ -403,6 +403,7 @@ class Driver:
             key=cell.identity,
             payload=payload,
             affinity=cell.dataset,
+            bundle=cell.bundle,
             max_attempts=max_attempts,
             log=run_dir / OUTPUT_NAME,
             home=self.study_dir,

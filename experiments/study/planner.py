@@ -17,6 +17,7 @@ from typing import Any, Literal
 from core.config import Config, Configurable, NonNegativeInt, Reference, format_value, register
 from core.store.manifest import MAX_SEED, Manifest, ManifestCell, ManifestVariant
 from core.store.names import checked_study_name
+from experiments.run.bundles import bundle_of
 from experiments.run.protocols import FEW_SHOTS, UnscorableError
 from experiments.study.overrides import SETTINGS, CellGroup, check_overrides, read_overrides
 from experiments.study.replaced import check_not_replaced, replaced_settings
@@ -94,10 +95,14 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell(ManifestCell):
-    """An executable cell: its complete configuration and the levels of its variant."""
+    """An executable cell: its complete configuration and the levels of its variant.
+
+    Cells of one ``bundle`` see the same batches, and gain from it (``experiments/run/bundles.py``).
+    """
 
     config_text: str = field(repr=False)
     factors: Mapping[str, str]
+    bundle: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,6 +394,7 @@ def _cells_over_seeds(
             config_text=seed_config.text(),
             factors=variant.factors,
             shots=group.shots,
+            bundle=bundle_of(seed_config),
         )
         for seed, identity, seed_config in zip(
             seeds[: 1 if seedless else None], identities, seeded, strict=False

@@ -7,14 +7,13 @@ any moment.
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from core.store.manifest import Manifest, read_manifest
 from core.store.names import RECORD_NAME, RERUN_SUFFIX
-from core.store.record import RunRecord, has_record, read_run
+from core.store.record import RunRecord, read_run
 from core.store.settings import read_settings
 from experiments.run.stale import CodeCheck, counted, num_set_aside
 from experiments.study.lock import living_holder
@@ -35,12 +34,11 @@ def study_status(study_dir: Path) -> dict[str, Any]:
     runs = {cell.identity: cell for cell in reversed(manifest.cells)}
     holder = living_holder(study_dir)
     folders = {path.name for path in study_dir.iterdir()}
-    written = {identity for identity in runs if has_record(study_dir, identity)}
-    found = read_valid_records(study_dir, runs)
+    found, broken = _read_records(study_dir, runs)
     stale = CodeCheck().stale(study_dir, found)
     records = {identity: record for identity, record in found.items() if identity not in stale}
     waiting = {identity: cell for identity, cell in runs.items() if identity not in records}
-    damaged = [key for key in waiting if key in written and key not in stale]
+    damaged = [identity for identity in waiting if identity in broken]
     begun = {f"{key}{RERUN_SUFFIX}" if key in stale else key: cell for key, cell in waiting.items()}
     running = [cell for name, cell in begun.items() if holder and name in folders]
     variants = [cell.variant for cell in waiting.values()]
@@ -68,12 +66,22 @@ def study_status(study_dir: Path) -> dict[str, Any]:
 
 def read_valid_records(study_dir: Path, identities: Iterable[str]) -> dict[str, RunRecord]:
     """The existing records of these runs that are neither damaged nor another run's."""
-    records = {}
+    return _read_records(study_dir, identities)[0]
+
+
+def _read_records(
+    study_dir: Path, identities: Iterable[str]
+) -> tuple[dict[str, RunRecord], set[str]]:
+    """The valid records among these runs, and the runs whose record is damaged or another's."""
+    records, broken = dict[str, RunRecord](), set[str]()
     for identity in identities:
-        with suppress(ValueError):
-            if (record := read_run(study_dir, identity)) is not None:
-                records[identity] = record
-    return records
+        try:
+            record = read_run(study_dir, identity)
+        except ValueError:
+            broken.add(identity)
+        else:
+            records |= {} if record is None else {identity: record}
+    return records, broken
 
 
 def remaining_seconds(

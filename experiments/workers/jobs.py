@@ -4,6 +4,10 @@ A job is retried when its worker died or its function raised, up to ``max_attemp
 is a user error and final at once. Where the job is not to blame (a full disk, a folder that cannot
 be written), the attempt does not count and the job is "returned": it waits until it is cancelled or
 run again. Every submitted job ends in exactly one "done" or "failed" event, unless it is cancelled.
+
+Jobs that advanced side by side end one by one, each with its own answer. Where their worker died,
+nobody knows which one is to blame: the attempt counts for none, and each runs alone from then on.
+So does a job after an attempt that failed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +20,15 @@ from typing import Any, Literal, Protocol
 class Job:
     """One call of the entry function. Jobs of one ``affinity`` stay on one worker where possible.
 
-    ``log`` receives what the job prints. ``home`` is the folder that the job needs; where it cannot
-    be written, the job is not to blame.
+    Jobs of one ``bundle``, which are of one affinity, may advance side by side on one worker; ""
+    for a job that gains nothing from it. ``log`` receives what the job prints. ``home`` is the
+    folder that the job needs; where it cannot be written, the job is not to blame.
     """
 
     key: str
     payload: Mapping[str, Any]
     affinity: str = ""
+    bundle: str = ""
     max_attempts: int = 3
     log: Path | None = None
     home: Path | None = None
@@ -72,7 +78,9 @@ class JobQueue:
 
     def __init__(self) -> None:
         self.groups: dict[str, dict[str, Job]] = {}
+        self.bundles: dict[str, dict[str, Job]] = {}
         self.attempts: dict[str, int] = {}
+        self.alone: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self.groups)
@@ -83,21 +91,35 @@ class JobQueue:
         self.attempts[job.key] = 0
         self._put(job)
 
+    def __len__(self) -> int:
+        return sum(map(len, self.groups.values()))
+
     def _put(self, job: Job) -> None:
         self.groups.setdefault(job.affinity, {})[job.key] = job
+        if job.bundle and job.key not in self.alone and not self.attempts[job.key]:
+            self.bundles.setdefault(job.bundle, {})[job.key] = job
 
     def remove(self, key: str) -> bool:
         for affinity, group in self.groups.items():
             if key in group:
                 self._take(affinity, key)
-                del self.attempts[key]
+                self.forget(key)
                 return True
         return False
+
+    def forget(self, key: str) -> None:
+        """The job has ended; its key may be used again."""
+        del self.attempts[key]
+        self.alone.discard(key)
 
     def _take(self, affinity: str, key: str) -> Job:
         job = self.groups[affinity].pop(key)
         if not self.groups[affinity]:
             del self.groups[affinity]
+        if (bundle := self.bundles.get(job.bundle)) is not None:
+            bundle.pop(key, None)
+            if not bundle:
+                del self.bundles[job.bundle]
         return job
 
     def next(self, own: str | None, others: Sequence[str]) -> Job:
@@ -107,10 +129,37 @@ class JobQueue:
         self.attempts[job.key] += 1
         return job
 
+    def next_jobs(
+        self, own: str | None, others: Sequence[str], *, most: int, workers: int
+    ) -> list[Job]:
+        """The next job, and up to ``most - 1`` others of its bundle.
+
+        None takes more than its share of all that is queued, so that no worker has to wait for what
+        another could have left: bundles become smaller at the end.
+        """
+        most = min(most, -(-len(self) // workers))
+        first = self.next(own, others)
+        jobs = [first]
+        apart = first.key in self.alone or self.attempts[first.key] > 1
+        while len(jobs) < most and not apart and (waiting := self.bundles.get(first.bundle)):
+            job = self._take(first.affinity, next(iter(waiting)))
+            self.attempts[job.key] += 1
+            jobs.append(job)
+        return jobs
+
     def put_back(self, job: Job) -> None:
         """Queue a job again that is not to blame for its end; the attempt does not count."""
         self.attempts[job.key] -= 1
         self._put(job)
+
+    def put_apart(self, job: Job, message: str) -> Event:
+        """Queue a job again whose worker died while it ran others too, to run alone; the attempt
+        does not count.
+        """
+        attempt = self.attempts[job.key]
+        self.alone.add(job.key)
+        self.put_back(job)
+        return Event(key=job.key, kind="retry", attempt=attempt, message=message)
 
     def conclude(self, job: Job, answer: Mapping[str, Any]) -> Event:
         """The event of a finished attempt; a job that may be retried is queued again."""
@@ -119,10 +168,10 @@ class JobQueue:
             self.put_back(job)
             return Event(key=job.key, kind="returned", attempt=attempt, message=answer["message"])
         if answer["kind"] == "done":
-            del self.attempts[job.key]
+            self.forget(job.key)
             return Event(key=job.key, kind="done", attempt=attempt, result=answer["result"])
         if answer.get("fatal") or attempt >= job.max_attempts:
-            del self.attempts[job.key]
+            self.forget(job.key)
             return Event(key=job.key, kind="failed", attempt=attempt, message=answer["message"])
         self._put(job)
         return Event(key=job.key, kind="retry", attempt=attempt, message=answer["message"])

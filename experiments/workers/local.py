@@ -13,15 +13,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from core.machine import available_cores
+from core.machine import (
+    MEASURED_THREADS_VARIABLE,
+    WORKERS_VARIABLE,
+    available_cores,
+    openmp_variables,
+)
 from core.store.names import WORKER_LOG_NAME
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
-from experiments.workers.worker import ENTRY, execute
+from experiments.workers.worker import ENTRY, Task, answers
 
 OPENMP, MKL = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 MAX_THREADS = 2**31 - 1
@@ -40,11 +46,17 @@ START_SECONDS = 60.0
 
 
 class InlineExecutor:
-    """Runs jobs one after another in this process, for debugging; ``poll`` runs one to its end."""
+    """Runs jobs in this process, for debugging; ``poll`` runs one to its end, and those that
+    advance beside it as far.
+    """
 
-    def __init__(self, entry: str = ENTRY) -> None:
+    def __init__(self, entry: str = ENTRY, *, lockstep: int = 1) -> None:
         self.entry = entry
+        self.lockstep = lockstep
         self.queue = JobQueue()
+        self.running: dict[str, Job] = {}
+        self.answers: Iterator[str] = iter(())
+        self.events: list[Event] = []
 
     def start_early(self) -> None:
         return
@@ -53,17 +65,31 @@ class InlineExecutor:
         self.queue.add(job)
 
     def poll(self, timeout: float) -> Sequence[Event]:
+        if not self.running:
+            self._begin()
+        if self.running:
+            answer = json.loads(next(self.answers))
+            self.events.append(self.queue.conclude(self.running.pop(answer["key"]), answer))
+        events, self.events = self.events, []
+        return events
+
+    def _begin(self) -> None:
+        """Begin the next jobs, if there are any."""
         if not self.queue:
-            return []
-        job = self.queue.next(None, ())
-        attempt = self.queue.attempts[job.key]
-        events = [Event(key=job.key, kind="started", attempt=attempt)]
+            return
+        jobs = self.queue.next_jobs(None, (), most=self.lockstep, workers=1)
+        self.running = {job.key: job for job in jobs}
+        self.events += [self._event(job.key, "started") for job in jobs]
+        self.answers = answers([self._task(job, len(jobs)) for job in jobs])
 
+    def _task(self, job: Job, size: int) -> Task:
         def on_progress(values: Mapping[str, float]) -> None:
-            events.append(Event(key=job.key, kind="progress", attempt=attempt, result=values))
+            self.events.append(replace(self._event(job.key, "progress"), result=values))
 
-        answer = json.loads(execute(self.entry, job.payload, on_progress, home=job.home))
-        return [*events, self.queue.conclude(job, answer)]
+        return Task(self.entry, job.key, job.payload, on_progress, size=size, home=job.home)
+
+    def _event(self, key: str, kind: Literal["started", "progress"]) -> Event:
+        return Event(key=key, kind=kind, attempt=self.queue.attempts[key])
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
         return self.queue.remove(key)
@@ -72,7 +98,7 @@ class InlineExecutor:
         return
 
     def close(self) -> None:
-        self.queue = JobQueue()
+        self.queue, self.running, self.answers = JobQueue(), {}, iter(())
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +108,9 @@ class InlineExecutor:
 
 
 class _Worker:
-    """A worker process, the driver's end of its pipe, and its current job.
+    """A worker process, the driver's end of its pipe, and its current jobs.
+
+    ``jobs`` are those of the ``num_given`` that have not ended.
 
     Its standard input is a pipe that is never written to; its end of file tells the worker that the
     driver is gone. The worker leads its own process group, so that Ctrl-C in a terminal reaches
@@ -91,7 +119,7 @@ class _Worker:
 
     def __init__(self, entry: str, environment: Mapping[str, str], log: Path) -> None:
         self.channel, theirs = Pipe()
-        call = f"from {execute.__module__} import main; main({theirs.fileno()}, {entry!r})"
+        call = f"from {answers.__module__} import main; main({theirs.fileno()}, {entry!r})"
         log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -103,20 +131,30 @@ class _Worker:
                 pass_fds=[theirs.fileno()],
                 process_group=0,
             )
-        self.job: Job | None = None
+        self.jobs: dict[str, Job] = {}
+        self.num_given = 0
         self.begun = False
         self.affinity: str | None = None
         self.started = self.heard = 0.0
         self.processor = 0.0
 
-    def give(self, job: Job, attempt: int) -> None:
-        """Start a job. A worker that died meanwhile is noticed by the next poll."""
-        self.job, self.affinity, self.begun = job, job.affinity, False
+    def give(self, jobs: Sequence[Job], attempts: Mapping[str, int]) -> None:
+        """Start jobs. A worker that died meanwhile is noticed by the next poll."""
+        self.jobs, self.num_given = {job.key: job for job in jobs}, len(jobs)
+        self.affinity, self.begun = jobs[0].affinity, False
         self.started = time.monotonic()
         self.hear()
-        folders = {"log": str(job.log) if job.log else None, "home": str(job.home or "")}
-        message = {"key": job.key, "attempt": attempt, "payload": job.payload, **folders}
-        self._send(json.dumps(message, allow_nan=False))
+        messages = [
+            {
+                "key": job.key,
+                "attempt": attempts[job.key],
+                "payload": job.payload,
+                "log": str(job.log) if job.log else None,
+                "home": str(job.home or ""),
+            }
+            for job in jobs
+        ]
+        self._send(json.dumps(messages, allow_nan=False))
 
     def hear(self) -> float:
         """Note a sign of life; returns the seconds since the last one."""
@@ -137,7 +175,7 @@ class _Worker:
 
     def dismiss(self) -> None:
         """Ask an idle worker to exit; kill a busy one, and one that may still be starting."""
-        if self.job is not None or not self.started:
+        if self.jobs or not self.started:
             self.kill()
         else:
             self._send("null")
@@ -179,13 +217,16 @@ class LocalExecutor:
 
     A worker that dies is replaced, and costs its job one attempt if the job had begun. ``threads``
     is the number of torch threads a worker gets, by default what the user's environment says
-    (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``), or else its share of the cores. With ``gpus``
-    (device numbers or UUIDs) each worker sees one of them.
+    (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``), or else at most its share of the cores: as many as
+    make a backbone faster (``core/clip/thread_choice.py``). With ``gpus``
+    (device numbers or UUIDs) each worker sees one of them. Up to ``lockstep`` jobs of a bundle
+    advance side by side on one worker.
 
     A job is stopped after ``job_seconds``, or if it reports no progress for ``silent_seconds``.
     Where that is None, a job is stopped that has reported nothing for ``SILENT_SECONDS`` and for
     ``SILENT_FACTOR`` times the longest silence of a job of this executor, and whose process has
-    used less than ``BUSY_SHARE`` of a processor meanwhile: a stopped process or a deadlock.
+    used less than ``BUSY_SHARE`` of a processor meanwhile: a stopped process or a deadlock. Jobs
+    that advance side by side have the limits of all of them together.
 
     Raises:
         ValueError: ``jobs`` or ``threads`` below one, a limit that is not above zero, or an
@@ -203,6 +244,7 @@ class LocalExecutor:
         gpus: Sequence[str] = (),
         job_seconds: float | None = None,
         silent_seconds: float | None = None,
+        lockstep: int = 1,
     ) -> None:
         if jobs < 1:
             raise ValueError(
@@ -212,8 +254,10 @@ class LocalExecutor:
             raise ValueError(f"threads must be at least 1, got {threads}")
         _check_times(jobs, job_seconds, silent_seconds)
         self.entry = entry
+        self.lockstep = lockstep
         self.log_dir = log_dir
         self.threads = thread_variables(threads, max(1, available_cores() // jobs))
+        self.threads[MEASURED_THREADS_VARIABLE] = "" if threads or _given_threads() else "1"
         self.gpus = tuple(gpus)
         self.job_seconds = job_seconds
         self.silent_seconds = silent_seconds
@@ -241,25 +285,30 @@ class LocalExecutor:
                 return events
 
     def _dispatch(self) -> Iterator[Event]:
-        """Give every free worker a job."""
+        """Give every free worker a job, or a bundle of them."""
         for slot in range(len(self.workers)):
             if not self.queue:
                 return
             worker = self.workers[slot]
-            if worker is None or (worker.job is None and worker.process.poll() is not None):
+            if worker is None or (not worker.jobs and worker.process.poll() is not None):
                 worker = self._start(slot)
-            if worker.job is None:
+            if not worker.jobs:
                 others = [w.affinity for _, w in self._busy() if w.affinity is not None]
-                job = self.queue.next(worker.affinity, others)
-                attempt = self.queue.attempts[job.key]
-                worker.give(job, attempt)
-                yield Event(key=job.key, kind="started", attempt=attempt)
+                jobs = self.queue.next_jobs(
+                    worker.affinity, others, most=self.lockstep, workers=len(self.workers)
+                )
+                worker.give(jobs, self.queue.attempts)
+                for job in jobs:
+                    attempt = self.queue.attempts[job.key]
+                    yield Event(key=job.key, kind="started", attempt=attempt)
 
     def _start(self, slot: int, log: Path | None = None) -> _Worker:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+            **openmp_variables(),
             **self.threads,
+            WORKERS_VARIABLE: str(len(self.workers)),
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
@@ -270,7 +319,7 @@ class LocalExecutor:
 
     def _busy(self) -> Iterator[tuple[int, _Worker]]:
         for slot, worker in enumerate(self.workers):
-            if worker is not None and worker.job is not None:
+            if worker is not None and worker.jobs:
                 yield slot, worker
 
     def _listen(self, deadline: float) -> list[Event]:
@@ -295,8 +344,6 @@ class LocalExecutor:
             message = json.loads(worker.channel.recv_bytes())
         except (EOFError, OSError):
             return self._lost(slot, worker, "")
-        job = worker.job
-        assert job is not None
         silent = worker.hear()
         if message["kind"] == "begun":
             worker.begun = True
@@ -304,18 +351,20 @@ class LocalExecutor:
             self.failed_starts = 0
             return []
         self.longest_silence = max(self.longest_silence, silent)
+        key = message["key"]
         if message["kind"] == "progress":
-            attempt = self.queue.attempts[job.key]
-            values = message["values"]
-            return [Event(key=job.key, kind="progress", attempt=attempt, result=values)]
-        worker.job = None
-        return [self.queue.conclude(job, message)]
+            attempt = self.queue.attempts[key]
+            return [Event(key=key, kind="progress", attempt=attempt, result=message["values"])]
+        return [self.queue.conclude(worker.jobs.pop(key), message)]
 
     def _late(self, worker: _Worker) -> str:
         """Why a busy worker must be stopped, or nothing."""
         running = time.monotonic() - worker.started
-        if self.job_seconds is not None and worker.begun and running > self.job_seconds:
-            return f"stopped after {self.job_seconds:g} seconds, the time limit of a job"
+        if self.job_seconds is not None and worker.begun:
+            most = self.job_seconds * worker.num_given
+            if running > most:
+                jobs = "a job" if worker.num_given == 1 else f"{worker.num_given} jobs in lockstep"
+                return f"stopped after {most:g} seconds, the time limit of {jobs}"
         limit = self._silence_limit(worker)
         if worker.silence() <= limit:
             return ""
@@ -328,38 +377,49 @@ class LocalExecutor:
         """Seconds that a worker may say nothing; it may be slow to start."""
         limit = max(SILENT_SECONDS, SILENT_FACTOR * self.longest_silence)
         if self.silent_seconds is not None:
-            limit = self.silent_seconds if worker.begun else max(START_SECONDS, self.silent_seconds)
+            limit = self.silent_seconds * max(1, len(worker.jobs))
+            limit = limit if worker.begun else max(START_SECONDS, limit)
         if self.hurried:
             limit = min(limit, max(HURRIED_SECONDS, HURRIED_FACTOR * self.longest_silence))
         return limit
 
     def _lost(self, slot: int, worker: _Worker, reason: str) -> list[Event]:
-        """A busy worker is gone: its job is retried or fails, and its slot is free."""
+        """A busy worker is gone: its jobs are retried or fail, and its slot is free."""
         ending = worker.bury(CLOSE_SECONDS)
         self.workers[slot] = None
-        job = worker.job
-        assert job is not None
-        if self.hurried and reason:  # it may run again when the study goes on
-            return [self.queue.conclude(job, {"kind": "returned", "message": reason})]
+        jobs = list(worker.jobs.values())
+        if self.hurried and reason:  # they may run again when the study goes on
+            answer = {"kind": "returned", "message": reason}
+            return [self.queue.conclude(job, answer) for job in jobs]
         if worker.begun or reason:
-            return [self.queue.conclude(job, {"kind": "failed", "message": reason or ending})]
-        self.queue.put_back(job)
+            return self._blame(jobs, reason or ending)
+        for job in jobs:
+            self.queue.put_back(job)
         self.failed_starts += 1
         if self.failed_starts >= MAX_FAILED_STARTS:
             log = self.log_dir / WORKER_LOG_NAME.format(slot=slot)
             raise RuntimeError(f"worker processes cannot start ({ending}); see {log}")
         return []
 
+    def _blame(self, jobs: Sequence[Job], message: str) -> list[Event]:
+        """What becomes of the jobs of a worker that is gone; one of several may be to blame."""
+        if len(jobs) == 1:
+            return [self.queue.conclude(jobs[0], {"kind": "failed", "message": message})]
+        why = f"{message}, as {len(jobs)} runs advanced in lockstep; it runs alone next"
+        return [self.queue.put_apart(job, why) for job in jobs]
+
     def cancel(self, key: str, *, running: bool = False) -> bool:
         """See Executor.cancel."""
         if self.queue.remove(key):
             return True
         for slot, worker in self._busy():
-            if running and worker.job is not None and worker.job.key == key:
+            if running and key in worker.jobs:
                 worker.kill()
                 worker.bury(CLOSE_SECONDS)
                 self.workers[slot] = None
-                del self.queue.attempts[key]
+                self.queue.forget(key)
+                for other in (job for job in worker.jobs.values() if job.key != key):
+                    self.queue.put_back(other)
                 return True
         return False
 
@@ -390,17 +450,23 @@ def make_executor(
     *,
     job_seconds: float | None = None,
     silent_seconds: float | None = None,
+    lockstep: int = 1,
 ) -> Executor:
-    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0.
+    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0. Up to
+    ``lockstep`` jobs of a bundle advance side by side.
 
     Raises ValueError as ``check_limits`` does.
     """
     check_limits(jobs, job_seconds, silent_seconds)
     if jobs == 0:
-        return InlineExecutor()
+        return InlineExecutor(lockstep=lockstep)
     count = available_cores() if jobs < 0 else jobs
     return LocalExecutor(
-        count, log_dir=log_dir, job_seconds=job_seconds, silent_seconds=silent_seconds
+        count,
+        log_dir=log_dir,
+        job_seconds=job_seconds,
+        silent_seconds=silent_seconds,
+        lockstep=lockstep,
     )
 
 
@@ -433,7 +499,7 @@ def thread_variables(threads: int | None, share: int) -> dict[str, str]:
     """
     if threads is not None:
         return dict.fromkeys((OPENMP, MKL), str(threads))
-    given = {name: text for name in (OPENMP, MKL) if (text := os.environ.get(name, "").strip())}
+    given = _given_threads()
     for name, text in given.items():
         # OpenMP also takes a list, one number for each level of nesting.
         levels = [level.strip() for level in text.split(",")] if name == OPENMP else [text]
@@ -444,6 +510,11 @@ def thread_variables(threads: int | None, share: int) -> dict[str, str]:
             )
     openmp = given.get(OPENMP, str(share))
     return {OPENMP: openmp, MKL: given.get(MKL, openmp.split(",")[0].strip())}
+
+
+def _given_threads() -> dict[str, str]:
+    """The numbers of threads that the user has set."""
+    return {name: text for name in (OPENMP, MKL) if (text := os.environ.get(name, "").strip())}
 
 
 def _processor_seconds(pid: int) -> float:

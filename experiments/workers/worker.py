@@ -14,20 +14,23 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from core.lockstep import BEFORE, Steps
 from core.signals import ignore_hangup
 from core.store.storage import storage_problem
 from core.streams import one_line
 
 ENTRY = f"{__name__}:run_job"
 PROGRESS_SECONDS = 0.2
+LOCKSTEP = "lockstep"  # in the payload of a job: how many run side by side
 
 Progress = Callable[[Mapping[str, float]], None]
-Entry = Callable[[Mapping[str, Any], Progress], Mapping[str, Any]]
+Result = Mapping[str, Any]
+Entry = Callable[[Mapping[str, Any], Progress], Result | Steps[Result]]
 
 
 def main(channel: int, entry: str) -> None:
@@ -53,59 +56,129 @@ def _prepare(entry: str) -> None:
 
 
 def serve(channel: Connection, entry: str) -> None:
-    """Answer every job with a "begun" message, progress, and one result or failure message."""
+    """Answer every message, a list of jobs that run side by side, with a "begun" message, their
+    progress, and one result or failure message for each as it ends.
+    """
     while True:
         try:
-            job = json.loads(channel.recv_bytes())
+            jobs = json.loads(channel.recv_bytes())
         except EOFError:
             return
-        if job is None:
+        if jobs is None:
             return
         channel.send_bytes(b'{"kind": "begun"}')
-        home = Path(job["home"]) if job["home"] else None
-        answer = _with_output(entry, job, home, _Reporter(channel))
-        channel.send_bytes(answer.encode())
+        for answer in answers([_LoggedTask(entry, job, channel, len(jobs)) for job in jobs]):
+            with contextlib.suppress(OSError):  # a full disk: the output is cut, not the result
+                _flush()
+            channel.send_bytes(answer.encode())
 
 
-def _with_output(
-    entry: str, job: Mapping[str, Any], home: Path | None, on_progress: Progress
-) -> str:
-    """Run one job with its output in its log; returns its answer as JSON."""
-    try:
-        if job["log"]:
-            _redirect_output(Path(job["log"]), home)
-        print(f"--- {job['key']}, attempt {job['attempt']}", flush=True)
-    except OSError as error:
-        return _failure(error, home)
-    answer = execute(entry, job["payload"], on_progress, home=home)
-    with contextlib.suppress(OSError):  # a full disk: the output is cut, the result is not lost
-        _flush()
-    return answer
+class Task:
+    """One job as a worker carries it out; one of ``size`` that run side by side.
+
+    The entry function returns the result of a job, or a generator that stops on its way to it (see
+    ``core.lockstep``); ``position`` is where it stands.
+    """
+
+    def __init__(
+        self,
+        entry: str,
+        key: str,
+        payload: Mapping[str, Any],
+        on_progress: Progress,
+        *,
+        size: int = 1,
+        home: Path | None = None,
+    ) -> None:
+        self.entry, self.key, self.on_progress, self.home = entry, key, on_progress, home
+        self.payload = {**payload, LOCKSTEP: size} if size > 1 else payload
+        self.position: tuple[int, ...] = BEFORE
+        self.steps: Generator[Any, None, Mapping[str, Any]] | None = None
+
+    def advance(self) -> str | None:
+        """Go on to the next stop; at the end, the answer as JSON."""
+        try:
+            if self.steps is None:
+                result = load_entry(self.entry)(self.payload, self.on_progress)
+                if not isinstance(result, Generator):
+                    return self._answer(kind="done", result=result)
+                self.steps = result
+            try:
+                self.position = next(self.steps)
+                return None
+            except StopIteration as end:
+                return self._answer(kind="done", result=end.value)
+        except (Exception, SystemExit) as error:
+            return self.failed(error)
+
+    def failed(self, error: BaseException) -> str:
+        """The answer of a job that raised."""
+        return self._answer(**_failure(error, self.home))
+
+    def _answer(self, **values: Any) -> str:
+        return json.dumps({"key": self.key, **values}, allow_nan=False)
 
 
-def execute(
-    entry: str, payload: Mapping[str, Any], on_progress: Progress, *, home: Path | None = None
-) -> str:
-    """Run one job; returns its answer as JSON."""
-    try:
-        result = load_entry(entry)(payload, on_progress)
-        return json.dumps({"kind": "done", "result": result}, allow_nan=False)
-    except (Exception, SystemExit) as error:
-        return _failure(error, home)
+def answers(tasks: Iterable[Task]) -> Iterator[str]:
+    """Carry out tasks side by side: the one that is furthest behind advances. Yields the answer of
+    each as it ends.
+    """
+    waiting = list(tasks)
+    while waiting:
+        task = min(waiting, key=lambda one: one.position)
+        answer = task.advance()
+        if answer is not None:
+            waiting.remove(task)
+            del task  # and all that it holds
+            yield answer
 
 
-def _failure(error: BaseException, home: Path | None) -> str:
-    """The answer of a job that raised: "returned" where the storage is to blame, or else "failed",
-    with the message in full and the traceback on standard error.
+class _LoggedTask(Task):
+    """A task whose output goes to its own log, also where another one has printed meanwhile."""
+
+    writing: "ClassVar[_LoggedTask | None]" = None
+
+    def __init__(self, entry: str, job: Mapping[str, Any], channel: Connection, size: int) -> None:
+        super().__init__(
+            entry,
+            job["key"],
+            job["payload"],
+            _Reporter(channel, job["key"]),
+            size=size,
+            home=Path(job["home"]) if job["home"] else None,
+        )
+        self.log = Path(job["log"]) if job["log"] else None
+        self.title = f"--- {self.key}, attempt {job['attempt']}"
+
+    def advance(self) -> str | None:
+        try:
+            self._take_output()
+        except OSError as error:
+            return self.failed(error)
+        return super().advance()
+
+    def _take_output(self) -> None:
+        """Let all output go to this task's log; the first time, print its title."""
+        if _LoggedTask.writing is self:
+            return
+        _LoggedTask.writing = self
+        if self.log is not None:
+            _redirect_output(self.log, self.home)
+        if self.title:
+            print(self.title, flush=True)
+            self.title = ""
+
+
+def _failure(error: BaseException, home: Path | None) -> dict[str, Any]:
+    """What to answer for a job that raised: "returned" where the storage is to blame, or else
+    "failed", with the message in full and the traceback on standard error.
     """
     if problem := storage_problem(error, home):
-        return json.dumps({"kind": "returned", "message": problem})
+        return {"kind": "returned", "message": problem}
     with contextlib.suppress(OSError):
         traceback.print_exception(error)
     message = one_line(traceback.format_exception_only(error)[-1])
-    return json.dumps(
-        {"kind": "failed", "message": message, "fatal": isinstance(error, ValueError)}
-    )
+    return {"kind": "failed", "message": message, "fatal": isinstance(error, ValueError)}
 
 
 def load_entry(entry: str) -> Entry:
@@ -118,16 +191,17 @@ def load_entry(entry: str) -> Entry:
     return function
 
 
-def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, Any]:
+def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Steps[Mapping[str, Any]]:
     """The entry function of studies: train and evaluate one cell; its record as a plain mapping."""
     import experiments.run.registered  # noqa: F401  (fills the registry)
     from core.config import config_from_text
     from core.plugins import load_unchanged
     from core.store.record import to_json
-    from experiments.run.run import run
+    from experiments.run.companions import share_of
+    from experiments.run.run import run_steps
 
     load_unchanged(payload.get("plugins", {}))
-    record = run(
+    record = yield from run_steps(
         config_from_text(payload["config"], payload["identity"]),
         Path(payload["run_dir"]),
         identity=payload["identity"],
@@ -137,16 +211,17 @@ def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Mapping[str, A
         data_root=Path(payload["data_root"]) if payload["data_root"] else None,
         device=payload["device"],
         on_progress=on_progress,
+        share=share_of(payload.get(LOCKSTEP, 1), payload["device"]),
     )
     result: Mapping[str, Any] = json.loads(to_json(record))
     return result
 
 
 class _Reporter:
-    """Sends progress to the driver, at most a few times a second."""
+    """Sends the progress of a job to the driver, at most a few times a second."""
 
-    def __init__(self, channel: Connection) -> None:
-        self.channel = channel
+    def __init__(self, channel: Connection, key: str) -> None:
+        self.channel, self.key = channel, key
         self.last = 0.0
 
     def __call__(self, values: Mapping[str, float]) -> None:
@@ -154,7 +229,8 @@ class _Reporter:
         if now - self.last >= PROGRESS_SECONDS:
             self.last = now
             numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
-            self.channel.send_bytes(json.dumps({"kind": "progress", "values": numbers}).encode())
+            message = {"key": self.key, "kind": "progress", "values": numbers}
+            self.channel.send_bytes(json.dumps(message).encode())
 
 
 def _vanish_with_driver() -> None:

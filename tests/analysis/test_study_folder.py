@@ -8,6 +8,8 @@ import pytest
 from analysis.read.load import load_results
 from analysis.read.results import with_choices
 from analysis.read.study_folder import load_study
+from analysis.sections.analysis import Analysis
+from analysis.sections.costs import TOPIC as COSTS
 from core.store.own_files import file_checksums
 from core.store.record import RunRecord, write_record
 from tests.helpers.study_folders import (
@@ -124,6 +126,16 @@ def test_differing_splits_backbones_and_environments_are_noted(study):
         "the runs on data/set0 differ in split, so their differences are not paired",
         "the runs do not share one frozen backbone",
     )
+
+
+def test_runs_in_lockstep_differ_in_nothing_but_their_costs(study):
+    folder = make_study(study, {"CoOp": (0, 0), "Full": (8, 12)})
+    for number, path in enumerate(sorted(folder.glob("*/record.json"))[:2]):
+        edit_record(path, lambda raw, n=number: raw["environment"].update(lockstep=2 + 8 * n))
+    results = load_study(folder)
+    assert results.notes == () and results.environment["lockstep"] == ("10", "2")
+    (costs,) = COSTS.build(Analysis(results=results))
+    assert "up to 10 side by side" in costs.tables[0].notes[-1]
 
 
 def test_files_that_their_runs_did_not_write_are_named(study):

@@ -5,6 +5,7 @@ import torch
 
 from core.clip.backbone import build_open_clip, load_clip
 from core.clip.frozen import FrozenCLIP
+from core.clip.packing import Packing
 from core.clip.tokenizer import Tokenizer
 from tests.helpers.open_clip_models import open_clip, random_model, tiny_config
 
@@ -99,8 +100,11 @@ def test_shared_prefix_equals_full_sequences_and_their_gradients(groups: int) ->
     ).requires_grad_()
     suffix = torch.randn(4, 6, width, generator=generator, dtype=torch.float64).requires_grad_()
     eot = torch.tensor([6, 10, 7, 9])
-    fast = clip.encode_prompts(prefix, suffix, eot)
     rows = torch.stack([torch.cat([p.expand(4, -1, -1), suffix], dim=1) for p in prefix])
+    packing = Packing((eot + 1).tolist(), eot.tolist(), prefix=5)
+    placed = packing.tokens.index_R
+    packed = (rows + clip.text.positional_embedding[:11]).flatten(1, 2)[:, placed]
+    fast = clip.encode_packed(packed, packing)
     slow = torch.stack([clip.encode_text(r, eot) for r in rows])
     torch.testing.assert_close(fast, slow, atol=1e-11, rtol=1e-10)
     weights = torch.randn(fast.shape, generator=generator, dtype=torch.float64)

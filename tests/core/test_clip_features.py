@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 from core.clip import features as module
 from core.clip.features import FeatureStore
+from core.data import locked as locked_module
 from core.data.dataset import Item
 from core.data.transforms import TrainTransform
 from tests.helpers.image_features import (
@@ -308,7 +309,7 @@ def test_old_leftovers_go_and_young_ones_stay(tmp_path):
 
 
 def test_without_working_locks_results_are_still_right(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "fcntl", None)
+    monkeypatch.setattr(locked_module, "fcntl", None)
     dataset, clips = noise_dataset(), [FakeCLIP(), FakeCLIP()]
 
     class Racing(FakeCLIP):

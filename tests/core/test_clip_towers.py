@@ -211,6 +211,7 @@ def test_a_hook_that_cannot_enter_is_refused_by_name(name):
     ids = clip.tokenizer(["a cat"])
     text = clip.embed_tokens(ids)
     hook = LeadingPrompts([text[0, :1], text[0, 1:2]])
+    shared = clip.pack(ids)
     for whole in (clip, TowerlessCLIP(clip)):
         for tower, build in (
             ("image", lambda c=whole: VisionPrompts(c, Seeds(0), num_ctx=2, depth=1)),
@@ -218,7 +219,7 @@ def test_a_hook_that_cannot_enter_is_refused_by_name(name):
             ("text", lambda c=whole: c.encode_text(text, ids[:, 2] * 0, hook)),
             (
                 "text",
-                lambda c=whole: c.encode_prompts(text[:, :2], text[:, 2:], ids[:, 2] * 0 + 2, hook),
+                lambda c=whole: c.encode_packed(c.embed_packed(ids, shared)[None], shared, hook),
             ),
         ):
             if tower in hooked:

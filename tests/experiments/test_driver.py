@@ -146,6 +146,23 @@ def test_workers_that_die_leave_no_trace_in_the_records(tmp_path):
     assert records_text(tmp_path / "killed") == records_text(tmp_path / "plain")
 
 
+def test_bundles_whose_workers_die_end_as_single_runs(tmp_path):
+    """A run that dies once, one that always dies and one that fails beside two that are well."""
+    plan = fake_plan(["ok", "kill", "die", "fail", "slow"], seeds=[1], bundled=True)
+    executor = LocalExecutor(2, entry=FAKE, log_dir=tmp_path / "logs", lockstep=5)
+    lines = io.StringIO()
+    progress = PlainProgress(lines)
+    outcome = run_study(plan, tmp_path, executor, runtime=RUNTIME, progress=progress)
+    assert sorted(cell.variant for cell in outcome.done) == ["kill"] * 2 + ["ok"] * 2 + ["slow"] * 2
+    messages = {c.variant: read_record(tmp_path / c.identity).message for c in outcome.failed}
+    assert "killed by SIGKILL" in messages["die"] and "(3 attempts" in messages["die"]
+    assert "always fails (3 attempts" in messages["fail"]
+    assert "in lockstep; it runs alone next" in lines.getvalue()
+    counts = executions(tmp_path)
+    ok = {cell.identity for cell in plan.runs if cell.variant == "ok"}
+    assert {counts[identity] for identity in ok} == {1}
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"schema_version": 0}', "foreign"])
 def test_a_damaged_or_foreign_record_is_kept_aside_and_the_cell_runs_again(tmp_path, content):
     plan = fake_plan(["ok"], datasets=["alpha"])

@@ -170,9 +170,9 @@ def test_selection_sees_what_its_rule_says_and_no_target(train, place, monkeypat
     seen = []
     evaluation = FeatureSource.evaluation
 
-    def watched(self, dataset, items, batch_size):
+    def watched(self, dataset, items, batch_size, **options):
         seen.append((dataset.name, tuple(items)))
-        return evaluation(self, dataset, items, batch_size)
+        return evaluation(self, dataset, items, batch_size, **options)
 
     monkeypatch.setattr(FeatureSource, "evaluation", watched)
     _, record = train(protocol, "coop", f"experiment.selection={rule}")

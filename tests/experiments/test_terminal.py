@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli.console import console, table
 from experiments.study.progress import Bar, PlainProgress
-from experiments.workers.worker import execute
+from experiments.workers.worker import Task
 
 COLUMNS = ["variant", "dataset", "finished", "failed", "diverged", "missing"]
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -79,7 +79,8 @@ def explode(payload, on_progress):
 
 
 def test_a_worker_sends_a_bounded_message_and_logs_all_of_it(capsys):
-    answer = json.loads(execute("tests.experiments.test_terminal:explode", {}, lambda values: None))
+    task = Task("tests.experiments.test_terminal:explode", "job", {}, lambda values: None)
+    answer = json.loads(task.advance())
     assert answer["kind"] == "failed" and answer["message"].startswith("RuntimeError: zzz")
     assert len(answer["message"]) < 2100 and answer["message"].endswith("more characters)")
     assert capsys.readouterr().err.count("z") >= 3_000_000

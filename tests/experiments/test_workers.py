@@ -352,7 +352,7 @@ def test_without_a_limit_a_job_that_neither_reports_nor_computes_is_stopped(loca
     event = ended(drain(executor, 1))["waits"]
     assert event.kind == "failed" and "stopped after 1.5 seconds without progress" in event.message
     executor.poll(2.0)
-    assert [worker.job.key for _, worker in executor._busy()] == ["computes"]
+    assert [list(worker.jobs) for _, worker in executor._busy()] == [["computes"]]
 
 
 def test_a_hung_job_is_returned_uncounted_when_the_study_is_stopping(local, monkeypatch):

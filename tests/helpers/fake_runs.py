@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from core.lockstep import Position
 from core.store.record import Cost, Evaluation, RunRecord, to_json
 from experiments.study.planner import Cell, Grid, Plan, Variant
 
@@ -25,8 +27,10 @@ experiment.seed = {seed!r}
 """
 
 
-def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2)):
-    """A full plan over fake variants, without a configuration behind it."""
+def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2), bundled=False):
+    """A full plan over fake variants, without a configuration behind it; ``bundled`` where the runs
+    of one dataset and seed may advance side by side.
+    """
     grid = Grid(
         study="fake",
         datasets=tuple(datasets),
@@ -34,7 +38,12 @@ def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2)):
         baseline=variants[0],
         variants={name: {} for name in variants},
     )
-    cells = [fake_cell(v, d, s) for d in datasets for s in seeds for v in variants]
+    bundles = {(d, s): f"{d} {s}" if bundled else "" for d in datasets for s in seeds}
+    cells = [
+        replace(fake_cell(v, d, s), bundle=bundle)
+        for (d, s), bundle in bundles.items()
+        for v in variants
+    ]
     return Plan(
         grid=grid,
         variants=tuple(Variant(name=name, bindings={"Fake.variant": name}) for name in variants),
@@ -189,3 +198,18 @@ def act(payload, on_progress):
     elif payload["do"] == "return garbage":
         return {"object": object()}
     return {"pid": os.getpid(), "value": payload.get("value")}
+
+
+def walk(payload, on_progress):
+    """Walk through the steps of the payload and note each in the file ``trace``; "at" the step
+    given there, "do" something. ``first`` is the step that a resumed run begins with.
+    """
+    name, trace = payload["name"], Path(payload["trace"])
+    for step in range(payload.get("first", 0), payload["steps"]):
+        yield Position(1, step)
+        with trace.open("a") as file:
+            file.write(f"{name}{step} ")
+        print(f"{name} is at {step}")
+        if step == payload.get("at"):
+            act(payload, on_progress)
+    return {"lockstep": payload.get("lockstep", 1), "pid": os.getpid(), "name": name}

@@ -16,7 +16,7 @@ from core.config import config_from_text
 from core.data.catalog import load_dataset
 from core.seeding import Seeds
 from core.store.record import write_record
-from core.types import Batch, ClassNames
+from core.types import Batch, ClassNames, ImageFeatures
 from experiments.run.data_inputs import read_data_inputs
 from experiments.run.run import evaluate, reload, train
 from experiments.run.runtime import Runtime
@@ -186,14 +186,60 @@ def _at(batch, places):
     return Batch(labels=batch.labels[index], pixels=batch.pixels[index], index=index)
 
 
+def test_a_teacher_sees_each_fixed_view_once(clip):
+    method, asked = build(clip), []
+    answer = method.teacher.logits
+
+    def logits(batch, classes):
+        asked.extend(batch.positions)
+        return answer(batch, classes)
+
+    method.teacher.logits = logits
+    batch = pixels(clip, count=4)
+    index = torch.tensor([0, 1, 0, 1])
+    views = replace(batch, index=index, positions=(0, 1, 2, 3))  # two views of two images
+    expected = answer(views, CLASSES)
+    for _ in range(2):
+        torch.testing.assert_close(method.targets(views), expected)
+    torch.testing.assert_close(method.targets(views.rows([3, 0])), expected[[3, 0]])
+    assert asked == [0, 1, 2, 3]
+
+
 def test_known_logits():
     known = KnownLogits()
-    assert known.missing(torch.tensor([2, 5])).tolist() == [True, True]
-    known.learn(torch.tensor([2, 5]), torch.tensor([[1.0, 2], [3, 4]]))
-    assert known.missing(torch.tensor([5, 1, 7])).tolist() == [False, True, True]
-    known.learn(torch.tensor([1, 7]), torch.tensor([[5.0, 6], [7, 8]]))
+    assert known.missing([2, 5]) == [0, 1]
+    known.learn([2, 5], torch.tensor([[1.0, 2], [3, 4]]))
+    assert known.missing([5, 1, 7]) == [1, 2]
+    known.learn([1, 7], torch.tensor([[5.0, 6], [7, 8]]))
     expected = [[1, 2], [5, 6], [3, 4], [7, 8]]
-    assert known.rows_NC[torch.tensor([2, 1, 5, 7])].tolist() == expected
+    assert known.of([2, 1, 5, 7]).tolist() == expected
+    later = KnownLogits()
+    later.restore(known.state(), torch.device("cpu"))
+    assert later.missing(range(8)) == [0, 3, 4, 6] and torch.equal(later.rows_NC, known.rows_NC)
+
+
+def test_a_teacher_on_the_students_backbone_needs_no_second_image_pass(clip, monkeypatch):
+    """The frozen features that a batch has are its own; those of another backbone's are not."""
+    method, batch = build(clip), pixels(clip, count=4)
+    assert method.reads_frozen == {"training"}
+    expected = method.targets(batch)
+    known = replace(batch, features=clip.encode_image(batch.pixels))
+    passes = []
+    encode = type(clip).encode_image
+
+    def counting(self, *given, **options):
+        passes.append(self)
+        return encode(self, *given, **options)
+
+    monkeypatch.setattr(type(clip), "encode_image", counting)
+    torch.testing.assert_close(method.targets(known), expected)
+    assert not passes
+    method.teacher.shares_tower = False  # as with any other backbone
+    assert not method.teacher.reads_frozen
+    torch.testing.assert_close(method.targets(replace(known, index=None)), expected)
+    wrong = replace(known, features=ImageFeatures(pooled=-known.features.pooled), index=None)
+    torch.testing.assert_close(method.targets(wrong), expected)
+    assert len(passes) == 2
 
 
 def test_texts_are_the_teachers_and_encoded_once(clip, monkeypatch):

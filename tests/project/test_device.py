@@ -57,7 +57,6 @@ STEPS = 3  # an epoch: 4 shots of 3 classes in batches of 4
 # Waits of the second epoch by the innermost file, as they are today: they may only shrink.
 LIMITS = {"core/train/fit.py": 1, "core/finite.py": 1}
 MORE = {
-    "PromptKD": {"methods/promptkd.py": 2 * STEPS},
     "ProGrad": {"methods/prograd.py": 2},  # two metrics, read once an epoch
     "ClipLoRA": {"methods/clip_lora.py": 2 * STEPS},  # the step, which seeds the masks of a tower
 }

@@ -1,0 +1,113 @@
+"""A causal text tower on packed prompts: every row once, and at the end only what is read.
+
+Letters: G prompt groups, C prompts, N = G C, P prefix rows, R rows of all groups, B sequences, L
+rows of a sequence, W tower width, H heads, E = W / H.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.clip import products
+from core.clip.blocks import add_to_residual, split_heads, with_updates
+from core.clip.hooks import NoHook, TokenHook
+from core.clip.packing import Packing, grouped
+from core.precision import product_dtype
+
+
+def run_packed(blocks: Any, rows_GRW: Tensor, packing: Packing, hook: TokenHook) -> Tensor:
+    """The row of each prompt that is read, after the last block: (G, C, W)."""
+    layout = PackedLayout(packing, len(rows_GRW), rows_GRW)
+    x_RW = layout.hooked(hook, hook.enter, grouped(rows_GRW, packing))
+    *body, last = blocks
+    for layer, block in enumerate(body):
+        x_RW = layout.hooked(hook, partial(hook.before_block, layer), x_RW)
+        x_RW = add_to_residual(block, x_RW, layout.attended(block, x_RW))
+    x_RW = layout.hooked(hook, partial(hook.before_block, len(body)), x_RW)
+    attended_NW = layout.attended(last, x_RW).index_select(0, layout.read_N)
+    out_NW = add_to_residual(last, x_RW.index_select(0, layout.read_N), attended_NW)
+    return out_NW.reshape(layout.groups, packing.prompts, -1)
+
+
+class PackedLayout:
+    """Where the rows of some groups of packed prompts are, and which of them see each other."""
+
+    def __init__(self, packing: Packing, groups: int, like: Tensor) -> None:
+        placement = packing.on(like.device)
+        self.packing, self.groups = packing, groups
+        self.masks = placement.masks(product_dtype(like), groups)
+        self.lead_N, self.read_N = placement.lead_N, placement.read_GC(groups).flatten()
+        self.all_rows = placement.all_rows
+        self.sizes = [groups * size for size in packing.sizes]
+
+    def hooked(self, hook: TokenHook, change: Callable[[Tensor], Tensor], x_RW: Tensor) -> Tensor:
+        """The rows after a step of the hook, which sees the prefix of each group, or the first
+        tokens of each prompt.
+        """
+        if isinstance(hook, NoHook):
+            return x_RW
+        if self.packing.lead:
+            lead_CLW = x_RW.index_select(0, self.lead_N).unflatten(0, (-1, self.packing.lead))
+            changed = change(lead_CLW)
+            if changed is lead_CLW:
+                return x_RW
+            return x_RW.index_copy(0, self.lead_N, changed.flatten(0, 1))
+        head_GLW = x_RW[: self.sizes[0]].unflatten(0, (self.groups, -1))
+        prefix_GPW = head_GLW[:, : self.packing.prefix]
+        changed = change(prefix_GPW)
+        if changed is prefix_GPW:
+            return x_RW
+        head_GLW = torch.cat([changed, head_GLW[:, self.packing.prefix :]], dim=1)
+        return torch.cat([head_GLW.flatten(0, 1), x_RW[self.sizes[0] :]])
+
+    def attended(self, block: Any, x_RW: Tensor) -> Tensor:
+        """What every row gathers from the rows that it sees, heads joined: (R, W)."""
+        attention = block.attn
+        normed = block.ln_1(x_RW)
+        packed = products.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+        packed = with_updates(block, normed, packed, "qkv", self.all_rows)
+        attend = partial(_attend, num_heads=attention.num_heads)
+        query, key, value = packed.chunk(3, dim=-1)
+        if len(self.sizes) == 1:
+            return attend(query, key, value, self.groups, self.masks.head)
+        (query, key, value), *chunks = zip(
+            *(part.split(self.sizes) for part in (query, key, value)), strict=True
+        )
+        found = [attend(query, key, value, self.groups, self.masks.head)]
+        for own, kind, mask in zip(chunks, self.packing.chunks, self.masks.chunks, strict=True):
+            keys, values = (
+                self._seen(prefix, rows, kind.number)
+                for prefix, rows in ((key, own[1]), (value, own[2]))
+            )
+            found.append(attend(own[0], keys, values, self.groups * kind.number, mask))
+        return torch.cat(found)
+
+    def _seen(self, head_RW: Tensor, own_RW: Tensor, count: int) -> Tensor:
+        """The rows that chunks see: the prefix of their group, and their own."""
+        if not self.packing.prefix:
+            return own_RW
+        prefix_GPW = head_RW.unflatten(0, (self.groups, -1))[:, None, : self.packing.prefix]
+        own_GKTW = own_RW.unflatten(0, (self.groups, count, -1))
+        return torch.cat([prefix_GPW.expand(-1, count, -1, -1), own_GKTW], dim=2).flatten(0, 2)
+
+
+def _attend(
+    query_RW: Tensor,
+    key_RW: Tensor,
+    value_RW: Tensor,
+    sequences: int,
+    mask: Tensor,
+    *,
+    num_heads: int,
+) -> Tensor:
+    """Attention within each of the sequences, one after the other in the rows: (R, W)."""
+    query, key, value = (
+        split_heads(rows.unflatten(0, (sequences, -1)), num_heads)
+        for rows in (query_RW, key_RW, value_RW)
+    )
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return attended.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -1,0 +1,294 @@
+"""Packed prompts: no row is padding, every row sees what it should, and the texts are those of
+padded prompts, as are their gradients.
+"""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.clip.deep_prompts import LeadingPrompts
+from core.clip.frozen import FrozenCLIP
+from core.clip.packing import CHUNK_ROWS, SHARED, Packing, num_common
+from core.clip.prompts import ContextPrompts
+from core.types import ClassNames
+from tests.helpers.tiny_clip import shared_tiny_clip, tiny_clip
+
+POSITIONS = ["end", "middle", "front"]
+LENGTHS = {
+    "many short": [2, 3, 3, 4, 5, 9] * 20,
+    "all alike": [5] * 60,
+    "longer than a chunk": [70, 3, 68, 2, 2],
+    "hard to fill": [40, 41, 43] * 6,
+    "one": [4],
+    "nothing of their own": [0, 0, 3, 0],
+    "nothing at all": [0, 0],
+    "exactly three chunks": [CHUNK_ROWS // 2] * 6,
+}
+
+
+def names(count: int, seed: int) -> ClassNames:
+    """Names of one to nine letters, a token each."""
+    rng = random.Random(seed)
+    letters = ["".join(rng.choices("bcdfgkqxz", k=rng.randint(1, 9))) for _ in range(count)]
+    return ClassNames(names=tuple(letters))
+
+
+def seeded(*shape: int, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def double_clip() -> FrozenCLIP:
+    return tiny_clip().double()
+
+
+def check_same(fast: Tensor, slow: Tensor, *inputs: Tensor) -> None:
+    """Equal values and gradients."""
+    torch.testing.assert_close(fast, slow, atol=1e-12, rtol=1e-12)
+    weights = torch.randn(
+        fast.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64
+    )
+    found = torch.autograd.grad((fast * weights).sum(), inputs)
+    expected = torch.autograd.grad((slow * weights).sum(), inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert other.abs().max() > 1e-6
+        torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-9)
+
+
+@pytest.mark.parametrize("prefix", [0, 4])
+@pytest.mark.parametrize("own", LENGTHS.values(), ids=LENGTHS)
+def test_every_row_is_there_once_and_none_is_padding(own: list[int], prefix: int) -> None:
+    lengths = [prefix + length for length in own] if prefix else [1 + length for length in own]
+    packing = Packing(lengths, [length - 1 for length in lengths], prefix=prefix)
+    rows = list(zip(packing.prompt_R.tolist(), packing.position_R.tolist(), strict=True))
+    expected = {(SHARED, position) for position in range(prefix)} | {
+        (prompt, position)
+        for prompt, length in enumerate(lengths)
+        for position in range(prefix, length)
+    }
+    assert len(rows) == len(expected) == packing.rows and set(rows) == expected
+    assert sum(packing.sizes) == packing.rows and packing.head > 0
+    room = max(CHUNK_ROWS, *lengths)
+    assert packing.head <= prefix + 2 * room and all(c.height <= room for c in packing.chunks)
+    for chunks in packing.chunks:
+        for start in range(chunks.start, chunks.start + chunks.rows, chunks.height):
+            members = packing.prompt_R[start : start + chunks.height].tolist()
+            outside = (
+                packing.prompt_R[:start].tolist()
+                + packing.prompt_R[start + chunks.height :].tolist()
+            )
+            assert not set(members) & set(outside)  # a chunk has whole prompts
+    for prompt, row in enumerate(packing.read_C.tolist()):
+        shared = lengths[prompt] <= prefix
+        assert rows[row] == (SHARED if shared else prompt, lengths[prompt] - 1)
+
+
+def test_class_names_as_long_as_those_of_imagenet_fill_their_chunks() -> None:
+    rng = random.Random(0)
+    own = [rng.choice([3, 3, 3, 4, 4, 5, 6, 7, 9, 14]) for _ in range(1000)]
+    packing = Packing([5 + length for length in own], [4 + length for length in own], prefix=5)
+    assert len(packing.chunks) <= 3 and packing.chunks[0].height == CHUNK_ROWS
+    assert all(chunks.height > 0.9 * CHUNK_ROWS for chunks in packing.chunks)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_masks_show_the_prefix_and_the_own_prompt_up_to_the_row(groups: int) -> None:
+    lengths = [4 + length for length in LENGTHS["many short"]]
+    packing = Packing(lengths, [length - 1 for length in lengths], prefix=4)
+    assert packing.chunks
+    masks = packing.on(torch.device("cpu")).masks(torch.float64, groups)
+    head = list(range(packing.head))
+    found = [(head, head, masks.head)]
+    for chunks, mask_K1TX in zip(packing.chunks, masks.chunks, strict=True):
+        assert len(mask_K1TX) == (groups * chunks.number if chunks.number > 1 else 1)
+        for place, mask in enumerate(mask_K1TX[:, 0]):
+            start = chunks.start + place % chunks.number * chunks.height
+            own = list(range(start, start + chunks.height))
+            found.append((own, [0, 1, 2, 3, *own], mask))
+    for queries, keys, mask in found:
+        for query, row in zip(queries, mask, strict=True):
+            for key, value in zip(keys, row.tolist(), strict=True):
+                mine, its = int(packing.prompt_R[query]), int(packing.prompt_R[key])
+                before = packing.position_R[key] <= packing.position_R[query]
+                seen = its in (mine, SHARED) and bool(before)
+                assert value == (0 if seen else float("-inf"))
+
+
+def test_num_common_counts_to_the_first_difference() -> None:
+    assert num_common(torch.tensor([True, True, False, True])) == 2
+    assert num_common(torch.tensor([False, True])) == 0
+    assert num_common(torch.tensor([True])) == 1
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (2, 1), (7, 2), (40, 3)])
+def test_texts_of_contexts_are_those_of_padded_prompts(count, seed, position):
+    clip = double_clip()
+    prompts = ContextPrompts(clip, names(count, seed), placeholder="X X X", position=position)
+    width = clip.spec.text_width
+    ctx, own, groups = seeded(3, width), seeded(count, 3, width), seeded(2, 3, width)
+
+    def padded(one: Tensor) -> Tensor:
+        return clip.encode_text(prompts.assemble(one), prompts.eot_C)
+
+    check_same(prompts.encode(clip, ctx), padded(ctx), ctx)
+    check_same(prompts.encode(clip, own), padded(own), own)
+    slow = torch.stack([padded(one) for one in groups])
+    check_same(prompts.encode_groups(clip, groups), slow, groups)
+    if count == 40:
+        assert prompts.packing("context").chunks and prompts.packing("tokens").chunks
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_losses_and_gradients_are_the_same_in_single_precision(position):
+    clip = shared_tiny_clip()
+    prompts = ContextPrompts(clip, names(50, 4), placeholder="X X X", position=position)
+    start = seeded(3, clip.spec.text_width).float().detach()
+    found = []
+    for packed in (True, False):
+        ctx = start.clone().requires_grad_()
+        text = prompts.encode(clip, ctx) if packed else None
+        if text is None:
+            text = clip.encode_text(prompts.assemble(ctx), prompts.eot_C)
+        logits = F.normalize(text, dim=-1) @ F.normalize(text, dim=-1).detach().t()
+        loss = F.cross_entropy(20 * logits, torch.arange(50).flip(0))
+        found.append((loss, *torch.autograd.grad(loss, ctx)))
+    (loss, gradient), (expected, its) = found
+    assert abs(loss - expected) <= 1e-6 * abs(expected)
+    assert (gradient - its).norm() <= 1e-4 * its.norm()
+
+
+class OnLead:
+    """Mixes the tokens 1..n of a sequence with the n behind them, before every block but one."""
+
+    def __init__(self, num: int, amount: Tensor) -> None:
+        self.num, self.amount = num, amount
+        self.seen: list[tuple[int, ...]] = []
+
+    def enter(self, x_BLW: Tensor) -> Tensor:
+        return x_BLW
+
+    def before_block(self, layer: int, x_BLW: Tensor) -> Tensor:
+        self.seen.append(tuple(x_BLW.shape))
+        if layer == 0:
+            return x_BLW
+        stop = 1 + self.num
+        mixed = x_BLW[:, 1:stop] + self.amount * x_BLW[:, stop : stop + self.num]
+        return torch.cat([x_BLW[:, :1], mixed, x_BLW[:, stop:]], dim=1)
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_hooks_on_every_prompt_see_its_first_tokens(count):
+    clip = double_clip()
+    prompts = ContextPrompts(clip, names(count, 5), placeholder="X X X", min_length=7)
+    ctx, amount = seeded(3, clip.spec.text_width), seeded(1, seed=2)
+    packed, whole = OnLead(3, amount), OnLead(3, amount)
+    fast = prompts.encode_each(clip, ctx, packed)
+    slow = clip.encode_text(prompts.assemble(ctx), prompts.eot_C, whole)
+    check_same(fast, slow, ctx, amount)
+    assert set(packed.seen) == {(count, 7, clip.spec.text_width)}
+    assert len(packed.seen) == len(whole.seen) == clip.spec.text_depth
+    plain = clip.encode_text(prompts.assemble(ctx), prompts.eot_C)
+    assert (fast - plain).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_deep_prompts_enter_the_shared_prefix(count):
+    clip = double_clip()
+    prompts = ContextPrompts(clip, names(count, 6), placeholder="X X X")
+    ctx, deep = seeded(3, clip.spec.text_width), seeded(3, clip.spec.text_width, seed=2)
+    hook = LeadingPrompts([ctx, deep])
+    slow = clip.encode_text(prompts.assemble(ctx), prompts.eot_C, hook)
+    check_same(prompts.encode(clip, ctx, hook), slow, ctx, deep)
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_plain_texts_are_those_of_padded_texts(count):
+    clip = double_clip()
+    texts = names(count, 7).prompts()
+    ids = clip.tokenizer(texts)
+    whole = clip.encode_text(clip.embed_tokens(ids), clip.read_positions(ids))
+    torch.testing.assert_close(clip.encode_texts(texts), whole, atol=1e-12, rtol=1e-12)
+    for shared in (True, False):
+        found = clip.encode_ids(ids, clip.pack(ids, shared=shared))
+        torch.testing.assert_close(found, whole, atol=1e-12, rtol=1e-12)
+    prefix = clip.pack(ids).prefix
+    assert prefix == 0 if count < 40 else prefix >= len(clip.tokenizer.encode("a photo of a"))
+
+
+def test_names_that_are_all_alike_are_computed_once():
+    clip = double_clip()
+    prompts = ContextPrompts(clip, ClassNames(names=("cat",) * 3), placeholder="X X")
+    ctx = seeded(2, clip.spec.text_width)
+    assert prompts.rows_per_group == int(prompts.eot_C[0]) + 1
+    slow = clip.encode_text(prompts.assemble(ctx), prompts.eot_C)
+    check_same(prompts.encode(clip, ctx), slow, ctx)
+
+
+def rows_of_products(monkeypatch, call) -> list[int]:
+    """The number of rows of each product with a frozen matrix."""
+    rows: list[int] = []
+    linear = F.linear
+
+    def counted(x: Tensor, *args: Any) -> Tensor:
+        rows.append(x.numel() // x.shape[-1])
+        return linear(x, *args)
+
+    monkeypatch.setattr(F, "linear", counted)
+    call()
+    return rows
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_linear_layers_see_no_padding_and_at_the_end_only_what_is_read(monkeypatch, groups):
+    clip, count = shared_tiny_clip(), 40
+    classes = names(count, 8)
+    prompts = ContextPrompts(clip, classes, placeholder="X X")
+    ctx = torch.zeros(groups, 2, clip.spec.text_width)
+    rows = rows_of_products(monkeypatch, lambda: prompts.encode_groups(clip, ctx))
+    tokens = [
+        len(clip.tokenizer.encode(name)) + len(clip.tokenizer.encode(".")) for name in classes.names
+    ]
+    common = num_common((prompts.ids_CL == prompts.ids_CL[:1]).all(dim=0))
+    every = common + sum(3 + length + 1 - common for length in tokens)
+    depth = clip.spec.text_depth
+    assert rows.count(groups * every) == 4 * (depth - 1) + 1
+    assert rows.count(groups * count) == len(rows) - 4 * (depth - 1) - 1 >= 3
+    assert prompts.rows_per_group == every
+
+
+def test_a_thousand_classes_need_few_calls(monkeypatch):
+    clip = shared_tiny_clip()
+    prompts = ContextPrompts(clip, names(1000, 9), placeholder="X X X X")
+    calls: list[int] = []
+    attend = F.scaled_dot_product_attention
+
+    def counted(*args: Any, **settings: Any) -> Tensor:
+        calls.append(len(args[0]))
+        return attend(*args, **settings)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    with torch.no_grad():
+        found = prompts.encode(clip, torch.zeros(4, clip.spec.text_width))
+    assert len(calls) <= 4 * clip.spec.text_depth
+    monkeypatch.undo()
+    some = ContextPrompts(clip, ClassNames(names=names(1000, 9).names[:3]), placeholder="X X X X")
+    alone = some.encode(clip, torch.zeros(4, clip.spec.text_width))
+    torch.testing.assert_close(found[:3], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_masks_and_rows_are_made_once():
+    clip = shared_tiny_clip()
+    prompts = ContextPrompts(clip, names(40, 3), placeholder="X X")
+    ctx = torch.zeros(2, clip.spec.text_width)
+    with torch.inference_mode():
+        prompts.encode(clip, ctx)
+    first = prompts.packing("context").on(ctx.device).masks(torch.float32, 1)
+    ctx.requires_grad_()
+    prompts.encode(clip, ctx).sum().backward()  # nothing of it is an inference tensor
+    again = prompts.packing("context").on(ctx.device).masks(torch.float32, 1)
+    assert first.head is again.head and all(map(Tensor.is_set_to, first.chunks, again.chunks))
