@@ -54,7 +54,7 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ReachedShape:
     """What a root reached, with the default of every parameter, and the values that decide which
     classes are reached.
     """
@@ -81,7 +81,7 @@ class Family:
     each parameter that a hook gave, and that was written in gin's syntax.
     """
 
-    shapes: dict[str, deque[Shape]] = field(default_factory=dict)
+    shapes: dict[str, deque[ReachedShape]] = field(default_factory=dict)
     simplified: dict[str, deque[Simplified]] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     texts: dict[str, tuple[object, str]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Family:
             if _same(shape.deciding, _deciding(values)) and shape.reached.registered:
                 return Reached(values, shape.reached.missing, shape.reached.classes)
         found, defaults = _reach(root, bindings)
-        known.appendleft(Shape(found, defaults, _deciding(found.values)))
+        known.appendleft(ReachedShape(found, defaults, _deciding(found.values)))
         return found
 
     def canonical(

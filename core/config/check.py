@@ -29,6 +29,7 @@ def choices(annotation: Any) -> str:
 
 
 def parameter_of(key: str) -> Parameter:
+    """The parameter of a ``Class.parameter``. Raises ValueError where there is none."""
     name, _, parameter = key.rpartition(".")
     entry = lookup(name)
     if parameter in entry.parameters:
