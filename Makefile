@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow test-faults error-rates mosaic-results methods-all gpu-check bench-compare lint clean
+.PHONY: setup demo test test-slow test-faults error-rates mosaic-results methods-all gpu-check bench-compare growth-curves lint clean
 
 setup: $(READY)
 
@@ -68,6 +68,10 @@ gpu-check: setup
 bench-compare: setup
 	@test -n "$(REF)" || { echo "give a commit: make bench-compare REF=HEAD~1"; exit 2; }
 	$(RUN) main.py bench --against $(REF) $(ARGS)
+
+# How a step and the commands grow with classes, images, context and runs; writes docs/speed.md.
+growth-curves: setup
+	$(RUN) -m tests.helpers.growth_curves
 
 lint: setup
 	$(RUN) -m ruff check .

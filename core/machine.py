@@ -72,7 +72,7 @@ def prepare_openmp() -> None:
     """
     os.environ.update(openmp_variables())
     given = any(os.environ.get(name, "").strip() for name in THREAD_VARIABLES)
-    os.environ.setdefault(MEASURED_THREADS_VARIABLE, "" if given else "1")
+    os.environ[MEASURED_THREADS_VARIABLE] = "" if given else "1"
 
 
 def processor() -> str:

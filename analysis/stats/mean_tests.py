@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.stats.intervals import ROUNDING, Array, Interval, dataset_means, has_spread
 
@@ -46,13 +46,13 @@ class MeanTest:
             return None
         if self.error == 0:
             return 1.0 if self.value == 0 else None
-        return 2 * float(stats.t.sf(abs(self.value) / self.error, self.df))
+        return 2 * _upper_tail(abs(self.value) / self.error, self.df)
 
     def interval(self, level: float = 0.95) -> Interval | None:
         """The t interval of the mean; None where nothing tells the spread."""
         if self.value is None or not self.error:
             return None
-        half = float(stats.t.ppf(0.5 + level / 2, self.df)) * self.error
+        half = float(special.stdtrit(self.df, 0.5 + level / 2)) * self.error
         return Interval(self.value - half, self.value + half)
 
     def equivalence_p(self, rope: float) -> float | None:
@@ -66,7 +66,14 @@ class MeanTest:
         nearest = min(self.value + rope, rope - self.value)
         if self.error == 0:
             return 0.5**self.n if nearest > 0 else 1.0
-        return float(stats.t.sf(nearest / self.error, self.df))
+        return _upper_tail(nearest / self.error, self.df)
+
+
+def _upper_tail(t: float, df: float) -> float:
+    """The probability of a larger t; the function behind ``scipy.stats.t.sf``, without its detours,
+    because a report of many variants asks for a million.
+    """
+    return float(special.stdtr(df, -t))
 
 
 class SeedMean(NamedTuple):
@@ -84,8 +91,20 @@ class SeedMean(NamedTuple):
     @classmethod
     def of(cls, values: Array) -> "SeedMean":
         """The mean of one value per seed, none of them NaN."""
-        variance = float(values.var(ddof=1)) if has_spread(values) else 0.0
-        return cls(values.mean(), variance, values.size, values.size - 1)
+        (found,) = cls.of_rows(values[None, :])
+        return found
+
+    @classmethod
+    def of_rows(cls, values_DS: Array) -> "tuple[SeedMean, ...]":
+        """The same for every row of a table."""
+        values_DS = np.ascontiguousarray(values_DS)
+        size = values_DS.shape[1]
+        means_D, variances_D = values_DS.mean(axis=1), np.zeros(len(values_DS))
+        if size > 1:
+            varies_D = np.round(values_DS - values_DS[:, :1], ROUNDING).any(axis=1)
+            variances_D[varies_D] = values_DS[varies_D].var(axis=1, ddof=1)
+        pairs = zip(means_D, variances_D.tolist(), strict=True)
+        return tuple(cls(mean, variance, size, size - 1) for mean, variance in pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +123,14 @@ class SeedMeans:
         """From paired differences, NaN where a pair is missing."""
         table = np.atleast_2d(difference_DS)
         known = np.isfinite(table)
-        rows = [row[here] for row, here in zip(table, known, strict=True)]
         some = table[known.any(axis=1)]
         per_seed = some[:, np.isfinite(some).all(axis=0)].mean(axis=0) if some.size else some
-        return cls(
-            by_dataset=tuple(SeedMean.of(row) if row.size else None for row in rows),
-            together=SeedMean.of(per_seed) if per_seed.size else None,
-        )
+        together = SeedMean.of(per_seed) if per_seed.size else None
+        if table.size and known.all():
+            return cls(by_dataset=SeedMean.of_rows(table), together=together)
+        rows = [row[here] for row, here in zip(table, known, strict=True)]
+        by_dataset = tuple(SeedMean.of(row) if row.size else None for row in rows)
+        return cls(by_dataset=by_dataset, together=together)
 
     @classmethod
     def unpaired(cls, first_DS: Array, second_DS: Array) -> "SeedMeans":

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from analysis.stats.intervals import ROUNDING, Array
 from analysis.stats.multiple import holm
@@ -94,7 +94,9 @@ def conover_friedman(scores_DV: Array) -> tuple[Array | None, str]:
     if spread <= 1e-9:
         return None, "all datasets agree on the order, so the noise cannot be estimated"
     pairs = list(combinations(range(k), 2))
-    raw = [2 * float(stats.t.sf(abs(sums[i] - sums[j]) / math.sqrt(spread), df)) for i, j in pairs]
+    raw = [
+        2 * float(special.stdtr(df, -abs(sums[i] - sums[j]) / math.sqrt(spread))) for i, j in pairs
+    ]
     made = np.ones((k, k))
     for (i, j), p in zip(pairs, holm(raw), strict=True):
         made[i, j] = made[j, i] = 1.0 if p is None else p

@@ -32,7 +32,6 @@ from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
-from core.precision import without_autocast
 from core.store.atomic import write_atomic
 from core.types import FeatureSpec, ImageFeatures
 
@@ -83,11 +82,11 @@ class FeatureStore:
 
     One store belongs to one thread of one process; any number of processes may share ``root``.
     ``clip`` runs on ``device`` and takes pixels of dtype ``precision``, and its weights go through
-    the matrix product ``product`` (all are part of the key); features are kept and returned as
-    ``dtype``. ``augmentation`` creates the augmented views (default: the published random resized
-    crop and flip). ``code_of`` gives a hash of the code that computes features under a transform,
-    which is then part of the key. At most ``memory_bytes`` of features stay in memory between
-    calls.
+    the matrix product ``product``, or are under autocast to bfloat16 if ``mixed`` (all are part of
+    the key); features are kept and returned as ``dtype``. ``augmentation`` creates the augmented
+    views (default: the published random resized crop and flip). ``code_of`` gives a hash of the
+    code that computes features under a transform, which is then part of the key. At most
+    ``memory_bytes`` of features stay in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -101,6 +100,7 @@ class FeatureStore:
         device: torch.device | None = None,
         precision: torch.dtype = torch.float32,
         product: Product = "default",
+        mixed: bool = False,
         augmentation: Transform | None = None,
         code_of: Callable[[Transform], str] | None = None,
         num_threads: int | None = None,
@@ -114,6 +114,7 @@ class FeatureStore:
         self._device = device or torch.device("cpu")
         self._precision = precision
         self._product = product
+        self._mixed = mixed
         self._evaluation = EvalTransform(clip.spec)
         self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
         self._code_of = code_of
@@ -180,6 +181,8 @@ class FeatureStore:
 
     def _computed(self) -> str:
         """How features are computed: every product but the default one is named."""
+        if self._mixed:  # every product is one of bfloat16
+            return f"{self._device.type} {self._precision} with autocast to {torch.bfloat16}"
         how = f"{self._device.type} {self._precision} without autocast"
         return how if self._product == "default" else f"{how}, product of {self._product}"
 
@@ -235,7 +238,7 @@ class FeatureStore:
     ) -> dict[str, Tensor]:
         """The requested fields, bitwise independent of the caller and of the grouping into batches.
 
-        The caller may score in mixed precision; features serve all runs, and are never rounded so.
+        The caller may score in mixed precision; features serve all runs, and have their own.
 
         Matrix products round differently in batches of different sizes, so a short batch is padded.
         A tower may take a shortcut if only ``pooled`` is needed, which also rounds differently, so
@@ -245,7 +248,8 @@ class FeatureStore:
         num_images = len(pixels_BCHW)
         filling = pixels_BCHW[-1:].expand(batch_size - num_images, -1, -1, -1)
         pixels_BCHW = torch.cat([pixels_BCHW, filling]).to(self._device, self._precision)
-        with torch.inference_mode(), without_autocast(self._device):
+        mixed = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed)
+        with torch.inference_mode(), mixed:
             features = self._clip.encode_image(pixels_BCHW, need=need)
         made: dict[str, Tensor] = {}
         for field in wanted:

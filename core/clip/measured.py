@@ -51,12 +51,7 @@ def decided_once(
 
     None where an answer cannot be kept, so that other processes could decide otherwise.
     """
-    about = {
-        "question": question,
-        "processor": processor(),
-        "torch": torch.__version__,
-        **facts,
-    }
+    about = {"question": question, **_machine(), **facts}
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     file = cache_dir / FOLDER / f"{digest}.json"
     if (found := _read(file, is_answer)) is not None:
@@ -67,6 +62,21 @@ def decided_once(
     except OSError:
         return None
     return _read(file, is_answer)  # another process may have been first
+
+
+def decisions(cache_dir: Path) -> list[dict[str, Any]]:
+    """Everything that was decided on this machine and is kept, as it stands in the files."""
+    found = []
+    for file in sorted((cache_dir / FOLDER).glob("*.json")):
+        with suppress(OSError, ValueError):
+            said = json.loads(file.read_text())
+            if isinstance(said, dict) and said.items() >= _machine().items():
+                found.append(said)
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    return {"processor": processor(), "torch": torch.__version__}
 
 
 def _read(file: Path, is_answer: Callable[[Any], bool]) -> Any:

@@ -103,10 +103,12 @@ def bytes_of_copies(weights: Iterable[Tensor]) -> int:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice = ALL_ROWS) -> Tensor:
     """``x weight' + bias``: (..., V) for x (..., W), with these ``rows`` of the weight (V, W)."""
+    start, stop, _ = rows.indices(len(weight))
+    whole = stop - start == len(weight)
+    own = bias if bias is None or whole else bias[rows]
     if not _applies(x, weight, bias):
-        return F.linear(x, weight[rows], None if bias is None else bias[rows])
-    part = MatrixPart(rows.start, rows.stop)
-    own = None if bias is None else bias[rows]
+        return F.linear(x, weight if whole else weight[rows], own)
+    part = WHOLE if whole else MatrixPart(start, stop)
     if x.requires_grad and torch.is_grad_enabled():
         return _with_gradient(_Product, x, weight, own, part)
     return _product(x, part.of(weight), own)

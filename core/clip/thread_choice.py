@@ -39,7 +39,7 @@ def choose(clip: Any) -> None:
     if weight.device.type != "cpu":
         return
     numbers = candidates(most)
-    facts = {"threads": most, "widths": list(weight.shape), "dtype": str(weight.dtype)}
+    facts = {"threads": most, "widths": [weight.shape[1]], "dtype": str(weight.dtype)}
     found = decided_once(
         cache_dir, "threads", facts, lambda: _measured(block, numbers), numbers.__contains__
     )

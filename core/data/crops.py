@@ -8,15 +8,14 @@ Layout: ``root/<key>/<sha256>.crops``. A key hashes the dataset's name and conte
 the transform, the version of Pillow and the code; ``key.json`` lists them in readable form. A shard
 is a line of JSON (its paths and their checksums) behind the length of it, then the pixels of one
 image after the other; its name is the sha256 of the line. Shards appear by rename and never change,
-so that killing a process at any moment leaves complete ones only. They are mapped into memory; the
-checksum of an image is compared when it is first read, and the shard of one that does not match is
-dropped.
+so that killing a process at any moment leaves complete ones only. An image is read by its place in
+the file, and its checksum compared; the shard of one that does not match is dropped. No file stays
+open: there are hundreds of shards, and a process may open about a thousand files.
 """
 
 import hashlib
 import json
 import logging
-import mmap
 import shutil
 import time
 import zlib
@@ -143,7 +142,7 @@ class CropReader:
 
 
 class CropTable:
-    """The crops of one folder: mapped shards, and where in them an image is."""
+    """The crops of one folder: its shards, and where in them an image is."""
 
     def __init__(self, folder: Path, size: tuple[int, int], about: dict[str, str]) -> None:
         self.folder, self.about = folder, about
@@ -163,14 +162,17 @@ class CropTable:
             return None
         name, row = place
         shard = self._shards.get(name)
-        pixels = None if shard is None else shard.row(row)
-        if shard is not None and pixels is None:
-            log.warning("%s is damaged; its images are decoded again", self.folder / name)
+        try:
+            return None if shard is None else shard.row(row)
+        except FileNotFoundError:  # the cache was deleted meanwhile
             self._drop(name)
-        return pixels
+        except (OSError, ValueError) as error:
+            log.warning("%s is damaged (%s); its images are decoded again", shard, error)
+            self._drop(name)
+        return None
 
     def refresh(self) -> None:
-        """Map the shards that appeared since the last call; a broken one is deleted."""
+        """Look at the shards that appeared since the last call; a broken one is deleted."""
         for file in sorted(self.folder.glob(f"*{SUFFIX}")):
             if file.name in self._shards:
                 continue
@@ -213,38 +215,39 @@ class CropTable:
 
 
 class _Shard:
-    """One mapped file. Raises ValueError for one that is not a shard of these images."""
+    """One file. Raises ValueError for one that is not a shard of these images."""
 
     def __init__(self, file: Path, shape: tuple[int, ...]) -> None:
+        self.file, self.shape = file, shape
         with file.open("rb") as raw:
             length = int.from_bytes(raw.read(_LENGTH_BYTES), "little")
-            if length > file.stat().st_size:
+            size = file.stat().st_size
+            if length > size:
                 raise ValueError("it is too short")
             line = raw.read(length)
-            if hashlib.sha256(line).hexdigest() + SUFFIX != file.name:
-                raise ValueError("its list of images does not match its name")
-            document = json.loads(line)
-            self.paths: list[str] = document["paths"]
-            self._checksums: list[int] = document["crc32"]
-            if tuple(document["shape"]) != shape:
-                raise ValueError(f"its images are of the shape {document['shape']}")
-            whole = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-        count = len(self.paths) * int(np.prod(shape))
-        start = _LENGTH_BYTES + length
-        if len(whole) != start + count:
+        if hashlib.sha256(line).hexdigest() + SUFFIX != file.name:
+            raise ValueError("its list of images does not match its name")
+        document = json.loads(line)
+        if tuple(document["shape"]) != shape:
+            raise ValueError(f"its images are of the shape {document['shape']}")
+        self.paths: list[str] = document["paths"]
+        self._checksums: list[int] = document["crc32"]
+        self._start = _LENGTH_BYTES + length
+        self._nbytes = int(np.prod(shape))
+        if size != self._start + len(self.paths) * self._nbytes:
             raise ValueError("its size does not match its list of images")
-        pixels = np.frombuffer(whole, np.uint8, count=count, offset=start)
-        self._pixels = pixels.reshape(len(self.paths), *shape)
-        self._checked = bytearray(len(self.paths))
 
-    def row(self, row: int) -> _Pixels | None:
-        """The pixels of an image; None where their checksum does not match."""
-        pixels: _Pixels = self._pixels[row]
-        if not self._checked[row]:
-            if zlib.crc32(pixels.tobytes()) != self._checksums[row]:
-                return None
-            self._checked[row] = 1
-        return pixels
+    def __str__(self) -> str:
+        return str(self.file)
+
+    def row(self, row: int) -> _Pixels:
+        """The pixels of an image. Raises ValueError where they are not those that were kept."""
+        with self.file.open("rb", buffering=0) as raw:
+            raw.seek(self._start + row * self._nbytes)
+            data = raw.read(self._nbytes)
+        if zlib.crc32(data) != self._checksums[row]:
+            raise ValueError("the checksum of an image does not match")
+        return np.frombuffer(data, np.uint8).reshape(self.shape)
 
 
 def _behind_limits(reader: ImageReader, table: CropTable) -> ImageReader:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import typer
 
+from core.machine import ONEDNN_VARIABLE, available_cores, onednn_setting
 from core.program import command_line
 from experiments.cli.console import console, print_json, table
-from experiments.cli.options import RUNS, Json, Runs
+from experiments.cli.options import RUNS, Json, Runs, cache_dir
 
 PACKAGES = {
     "torch": "2.6",
@@ -61,6 +62,7 @@ def checks(runs_dir: Path) -> Iterator[Check]:
     for package, least in PACKAGES.items():
         yield _package(package, least)
     yield _device()
+    yield _computing(runs_dir)
     yield _open_clip()
     yield _mosaic()
     yield _writable(runs_dir)
@@ -90,6 +92,23 @@ def _device() -> Check:
     if torch.cuda.is_available():
         return Check("device", True, f"cuda: {torch.cuda.get_device_name(0)}")
     return Check("device", True, f"cpu only, {os.cpu_count()} cores (sufficient for Mosaic)")
+
+
+def _computing(runs_dir: Path) -> Check:
+    """How frozen weights are multiplied and by how many threads, as far as it was measured."""
+    try:
+        setting = onednn_setting()
+    except ValueError as error:
+        return Check("matrix product", False, str(error).split(";")[0], f"unset {ONEDNN_VARIABLE}")
+    found = f"oneDNN {setting}, {available_cores()} cores may be used"
+    try:
+        from core.clip.measured import decisions
+    except ImportError:
+        return Check("matrix product", True, found)
+    for said in decisions(cache_dir(runs_dir)):
+        width = "+".join(map(str, said.get("widths", ())))
+        found += f"; {said.get('question')} of width {width}: {said.get('answer')}"
+    return Check("matrix product", True, found)
 
 
 def _open_clip() -> Check:

@@ -23,6 +23,7 @@ SEEN = (
     "backbone",
     "weights",
     "precision",
+    "feature_precision",
 )
 """What decides which pixels a step sees, and what the frozen tower makes of them."""
 

@@ -30,7 +30,7 @@ from core.train.batches import (
 )
 from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
-from experiments.run.runtime import Runtime
+from experiments.run.runtime import FeaturePrecision, Runtime
 
 CROPS_FOLDER = "crops"
 
@@ -50,10 +50,13 @@ def image_source(
     augmentation = augmentation_of(settings, clip)
     single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
     product = product_of(single)
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product)
+    # A method that sees pixels reads frozen features beside them, in the precision of the run.
+    precision = settings.feature_precision if image_input == "features" else "float32"
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product, precision)
+    low = precision == "bfloat16"
     frozen = FrozenPasses(
         clip,
-        autocast=partial(runtime.autocast, settings.precision),
+        autocast=partial(runtime.autocast, precision if low else settings.precision),
         store=store if settings.precision == "float32" else None,
     )
     limit = int(settings.crop_cache_gb * GIGABYTE)
@@ -111,8 +114,9 @@ def _store(
     cache_dir: Path,
     augmentation: SameById,
     product: Product,
+    precision: FeaturePrecision,
 ) -> FeatureStore:
-    """One store of frozen features per process and backbone; features are computed in float32.
+    """One store of frozen features per process, backbone and precision.
 
     Features of other code are not used: neither of another tower, nor of other transforms.
     """
@@ -121,6 +125,7 @@ def _store(
         clip,
         device=device,
         product=product,
+        mixed=precision == "bfloat16",
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

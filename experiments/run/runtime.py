@@ -12,6 +12,7 @@ from typing import Any, Literal
 from core.machine import onednn_setting
 
 Precision = Literal["float32", "float64", "bfloat16"]
+FeaturePrecision = Literal["float32", "bfloat16"]
 
 # The dtype in which weights and features are stored; "bfloat16" is autocast over float32.
 STORED_AS: dict[Precision, str] = {

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from core.clip import features as module
+from core.clip.backbone import load_clip
 from core.clip.features import FeatureStore
 from core.data import locked as locked_module
 from core.data.dataset import Item
@@ -81,6 +82,8 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
         (FakeCLIP(), noise_dataset(name="t/other"), {}, None),
         (FakeCLIP(), dataset, {"dtype": torch.float16}, None),
         (DoubleCLIP(), dataset, {"precision": torch.float64}, None),
+        (FakeCLIP(), dataset, {"product": "oneDNN"}, None),
+        (FakeCLIP(), dataset, {"mixed": True}, None),
         (FakeCLIP(), dataset, {}, 0),
         (FakeCLIP(), dataset, {}, 1),
         (FakeCLIP(), dataset, {"augmentation": TrainTransform(SPEC, scale=(0.5, 1.0))}, 0),
@@ -102,6 +105,23 @@ def test_the_autocast_of_a_caller_has_no_part_in_features(tmp_path):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = FeatureStore(tmp_path / "mixed", FakeCLIP()).get(dataset, dataset.train)
     assert torch.equal(mixed.pooled, plain.pooled) and mixed.pooled.dtype == torch.float32
+
+
+def test_mixed_features_come_from_autocast_whoever_asks(tmp_path):
+    """Rounded once, by the tower: kept in float32, and close to those in full precision."""
+    clip = load_clip("mosaic")
+    dataset = noise_dataset()
+    found = {}
+    for name, mixed in (("full", False), ("mixed", True)):
+        store = FeatureStore(tmp_path, clip, mixed=mixed)
+        found[name] = store.get(dataset, dataset.train, fields=ALL_FIELDS)
+    for field in ALL_FIELDS:
+        full, mixed = getattr(found["full"], field), getattr(found["mixed"], field)
+        assert mixed.dtype == torch.float32
+        assert 1e-4 < (mixed - full).norm() / full.norm() < 0.02
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = FeatureStore(tmp_path / "again", clip, mixed=True).get(dataset, dataset.train)
+    assert torch.equal(again.pooled, found["mixed"].pooled)
 
 
 def test_features_that_an_earlier_version_may_have_rounded_are_not_used(tmp_path):

@@ -155,6 +155,27 @@ def test_a_damaged_shard_is_dropped_and_decoded_again(dataset, tmp_path, damage,
     assert shards(tmp_path) == [file] and file.read_bytes() == whole
 
 
+@pytest.mark.parametrize("damage", ["pixels", "truncated", "empty", "gone"])
+def test_a_shard_that_is_damaged_while_it_is_used_costs_only_the_cache(dataset, tmp_path, damage):
+    expected = load_pixels(dataset, dataset.train, VIEW)
+    kept = cache(tmp_path).holding(dataset, dataset.train)
+    load_pixels(kept, dataset.train[:1], VIEW)
+    (file,) = shards(tmp_path)
+    (DAMAGE | {"gone": lambda file: file.unlink()})[damage](file)
+    assert torch.equal(load_pixels(kept, dataset.train, VIEW), expected)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")
+def test_no_file_stays_open(dataset, tmp_path, monkeypatch):
+    """A set of test images has hundreds of shards; a process may open about a thousand files."""
+    monkeypatch.setattr(module, "SHARD_BYTES", 1)
+    before = len(os.listdir("/proc/self/fd"))
+    kept = cache(tmp_path).holding(dataset, dataset.train)
+    load_pixels(kept, dataset.train, VIEW)
+    assert len(shards(tmp_path)) == len(FORMS)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_the_limit_is_kept_and_told_once(dataset, tmp_path, opened, caplog):
     one = 3 * 6 * 6
     small = cache(tmp_path, limit_bytes=3 * one)

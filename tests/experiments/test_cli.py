@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import main as command_line
+from core.clip.measured import FOLDER
 from core.config import registered_classes
+from core.machine import processor
 from core.program import command_line as command_line_of
 from core.program import same_command
+from core.store.names import CACHE_FOLDER
 from experiments.configs import config_rows
 from experiments.workers.local import InlineExecutor
 
@@ -160,6 +164,27 @@ def test_doctor_tells_what_is_there(call, monkeypatch):
     monkeypatch.setattr("experiments.cli.doctor.PACKAGES", {"torch": "99.0", "nosuchpackage": "1"})
     code, out, _ = call("doctor")
     assert code == 1 and out.count("BAD") == 2 and "make setup" in out and "missing" in out
+
+
+def test_doctor_tells_what_was_measured_here_and_refuses_a_misspelt_switch(call, monkeypatch):
+    measured = Path("runs") / CACHE_FOLDER / FOLDER
+    measured.mkdir(parents=True)
+    here = {"processor": processor(), "torch": torch.__version__, "answer": "oneDNN"}
+    for name, said in {
+        "here": here | {"question": "matrix product", "widths": [512, 768]},
+        "elsewhere": here | {"processor": "another", "question": "matrix product", "widths": [7]},
+        "list": [],
+    }.items():
+        (measured / f"{name}.json").write_text(json.dumps(said))
+    (measured / "damaged.json").write_text("{")
+
+    def said():
+        return {c["name"]: c for c in json.loads(call("doctor", "--json")[1])}["matrix product"]
+
+    monkeypatch.setenv("REFINELAB_ONEDNN", "auto")
+    assert said()["ok"] and said()["found"].endswith("; matrix product of width 512+768: oneDNN")
+    monkeypatch.setenv("REFINELAB_ONEDNN", "true")
+    assert not said()["ok"] and "must be auto, on or off, got 'true'" in said()["found"]
 
 
 def test_train_evaluate_diff(quick):

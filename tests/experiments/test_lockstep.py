@@ -184,6 +184,12 @@ def test_mixed_precision_is_that_of_the_runs(small_mosaic, tmp_path):
     check_same(configs | {"full": fresh("loss off")}, tmp_path, small_mosaic)
 
 
+def test_features_have_the_precision_that_each_run_asks_for(small_mosaic, tmp_path):
+    mixed = {"experiment.feature_precision": "bfloat16"}
+    low = fresh("coop").with_bindings(mixed, "test")
+    check_same({"low": low, "full": fresh("whole")}, tmp_path, small_mosaic)
+
+
 def test_the_best_epoch_and_an_early_stop_are_those_of_the_run(small_mosaic, tmp_path):
     lines = ("experiment.selection = 'val'", "experiment.patience = 1")
     configs = {"val": fresh("coop", "CoOp", *lines), "last": fresh("whole")}
@@ -327,6 +333,7 @@ def test_runs_of_one_bundle_see_the_same_pixels(what):
         ("experiment.batch_size", 4),
         ("experiment.drop_last", False),
         ("experiment.precision", "bfloat16"),
+        ("experiment.feature_precision", "bfloat16"),
         ("experiment.crop_scale", (0.5, 1.0)),
         ("experiment.protocol", "few_shot"),
         ("experiment.backbone", "ViT-B-16-quickgelu"),

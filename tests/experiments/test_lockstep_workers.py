@@ -1,6 +1,7 @@
 """Jobs of one bundle advance side by side on one worker, and each ends on its own."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -150,12 +151,28 @@ def test_one_job_that_kills_its_worker_is_not_taken_along_for_ever(local, trace)
     assert trace.read_text().split().count("b0") == 3
 
 
-def test_the_limits_are_those_of_all_of_them(local, trace):
-    """Three jobs that take a second each, in lockstep: no time limit of 1.6 seconds is broken."""
-    executor = local(1, job_seconds=1.6, silent_seconds=1.6)
-    submit(executor, trace, at=1, do="sleep", seconds=1.0)
-    assert {event.kind for event in ended(drain(executor, 3)).values()} == {"done"}
-    assert trace.read_text().startswith("a0 b0 c0 a1 b1 c1")
+@pytest.mark.parametrize(
+    ("num_jobs", "seconds", "limit", "stopped"),
+    [
+        (1, 12.0, "job_seconds", "stopped after 10 seconds, the time limit of a job"),
+        (3, 12.0, "job_seconds", ""),
+        (3, 31.0, "job_seconds", "stopped after 30 seconds, the time limit of 3 jobs in lockstep"),
+        (1, 12.0, "silent_seconds", "stopped after 10 seconds without progress"),
+        (3, 12.0, "silent_seconds", ""),
+        (3, 31.0, "silent_seconds", "stopped after 30 seconds without progress"),
+    ],
+)
+def test_the_limits_are_those_of_all_of_them(local, num_jobs, seconds, limit, stopped):
+    """A worker that has run, or said nothing, for so long."""
+    worker = SimpleNamespace(
+        begun=True,
+        num_given=num_jobs,
+        jobs=dict.fromkeys(range(num_jobs)),
+        started=time.monotonic() - seconds,
+        silence=lambda: seconds,
+        is_busy=lambda: True,
+    )
+    assert local(**{limit: 10.0})._late(worker) == stopped
 
 
 def test_one_that_hangs_is_stopped_and_fails_alone(local, trace, monkeypatch):

@@ -72,7 +72,7 @@ def test_train_shows_how_the_data_were_read(call, tmp_path):
 def test_an_unreadable_test_image_is_found_before_training(call, tmp_path, monkeypatch):
     for name in ("cat/1", "owl/3"):
         (tmp_path / "parts" / "Testing" / f"{name}.png").write_bytes(b"no image")
-    monkeypatch.setattr("experiments.run.run.fit", None)  # nothing is trained
+    monkeypatch.setattr("experiments.run.run.fit_steps", None)  # nothing is trained
     code, out, err = call("train", "mosaic", *RUN, *dataset("parts"))
     assert code == 2 and out == "" and len(err) == 1
     assert "folder/parts: 2 of 24 images cannot be read, first: image " in err[0]

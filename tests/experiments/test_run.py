@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.clip import products
 from core.config import config_from_text
 from core.data.catalog import load_dataset
 from core.data.splits import class_subset
@@ -263,6 +264,33 @@ def test_other_precisions_train_and_score(train, place, precision):
     learned = load_file(folder / "weights.safetensors")
     assert {str(v.dtype) for v in learned.values() if v.is_floating_point()} == {wanted}
     assert evaluate_run(folder, "", "", place) == list(record.evaluations)
+
+
+@pytest.mark.skipif(not products.is_available(), reason="no oneDNN product")
+def test_a_record_names_the_matrix_product_and_its_identity_does_not(train, place, monkeypatch):
+    _, default = train("default", "text_refiner")
+    monkeypatch.setenv("REFINELAB_ONEDNN", "on")
+    folder, record = train("onednn", "text_refiner")
+    assert default.environment["matrix_product"] == "default"
+    assert record.environment["matrix_product"] == "oneDNN"
+    assert record.environment["threads"] == torch.get_num_threads()
+    assert record.identity == default.identity and counts(record) == counts(default)
+    losses = [read_epochs(folder.parent / name) for name in ("default", "onednn")]
+    for one, other in zip(*losses, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    monkeypatch.setenv("REFINELAB_ONEDNN", "off")
+    assert evaluate_run(folder, "", "", place) == list(record.evaluations)
+    _, again = train("again", "text_refiner")
+    assert again.weights_sha256 == default.weights_sha256
+
+
+def test_features_in_low_precision_are_of_another_run(train, place):
+    _, full = train("full", "text_refiner")
+    folder, low = train("low", "text_refiner", "experiment.feature_precision=bfloat16")
+    assert low.identity != full.identity and low.weights_sha256 != full.weights_sha256
+    assert evaluate_run(folder, "", "", place) == list(low.evaluations)
+    learned = load_file(folder / "weights.safetensors")
+    assert {v.dtype for v in learned.values() if v.is_floating_point()} == {torch.float32}
 
 
 def test_zero_shot_is_one_measurement(train):

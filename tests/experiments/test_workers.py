@@ -81,6 +81,10 @@ def test_a_worker_is_lean_and_its_environment_is_set(local, tmp_path):
     result = ended(drain(executor, 1))["look"].result
     assert not {"mlflow", "torch", "rich"} & set(result["modules"])
     assert (result["threads"], result["gpu"]) == ("3", "5")
+    assert (result["waiting"], result["measured_threads"]) == (
+        os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "",
+    )
     assert "printed by the job" in (tmp_path / "run" / "output.log").read_text()
 
 
@@ -160,6 +164,8 @@ def test_the_threads_that_the_user_has_set_count(local, monkeypatch, variables, 
     executor.submit(job("look"))
     result = ended(drain(executor, 1))["look"].result
     assert (result["threads"], result["mkl_threads"]) == (openmp, mkl)
+    given = any(text.strip() for text in variables.values())
+    assert result["measured_threads"] == ("" if given else "1")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "2.5", "4,0", ",", "9" * 12, "²"])

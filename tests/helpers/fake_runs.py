@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.lockstep import Position
+from core.machine import MEASURED_THREADS_VARIABLE
 from core.store.record import Cost, Evaluation, RunRecord, to_json
 from experiments.study.planner import Cell, Grid, Plan, Variant
 
@@ -172,6 +173,8 @@ def describe_process(payload, on_progress):
         "modules": sorted(sys.modules),
         "threads": os.environ["OMP_NUM_THREADS"],
         "mkl_threads": os.environ["MKL_NUM_THREADS"],
+        "waiting": os.environ.get("OMP_WAIT_POLICY"),
+        "measured_threads": os.environ[MEASURED_THREADS_VARIABLE],
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
 

@@ -105,6 +105,30 @@ def test_the_memory_limit_holds():
     assert kept_bytes(method, image) < kept / 4
 
 
+def test_chunks_are_larger_where_nothing_is_kept_for_a_gradient():
+    """On a CPU up to what its caches hold, elsewhere up to the limit."""
+    method = CoCoOp(load_clip("mosaic"), NAMES, Seeds(0), max_text_memory_mb=8.0)
+    with_gradient = method.images_per_chunk()
+    with torch.no_grad():
+        without = method.images_per_chunk()
+        assert without > 2 * with_gradient
+        method.max_text_memory_mb = 1e6
+        assert without < method.images_per_chunk() < 5 * without
+    assert method.images_per_chunk() > 1e3 * with_gradient
+    assert kept_bytes(method, unit(torch.randn(2, method.clip.spec.joint_width))) > 0
+
+
+def test_rows_and_not_padded_tokens_are_counted():
+    classes = ClassNames(names=("ox", "a very long name of a class that is alone"))
+    method = CoCoOp(load_clip("mosaic"), classes, Seeds(0), max_text_memory_mb=8.0)
+    rows = [len(method.clip.tokenizer.encode(f"a photo of a {n}.")) + 2 for n in classes.names]
+    shared = method.prompts.packing("context").prefix
+    assert method.prompts.rows_per_group == sum(rows) - shared < 2 * max(rows) - shared
+    few = method.images_per_chunk()
+    method.set_classes(ClassNames(names=classes.names[:1] * 2))
+    assert method.images_per_chunk() > few
+
+
 def test_other_classes_can_be_scored():
     method, batch = build(), pixel_batch()
     before = method(batch).logits()

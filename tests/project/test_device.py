@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import core.clip.backbone as backbone
+import experiments.run.environment as environment
 import experiments.run.image_source as image_source
 from core.config import lookup
-from experiments.run.environment import describe_environment
 from experiments.run.method_presets import method_presets
 from experiments.run.run import run
 from tests.helpers.paths import ROOT
@@ -80,7 +80,7 @@ def forget():
     """Nothing that an earlier run put on a device is used again."""
     backbone._shared_clip.cache_clear()
     image_source._store.cache_clear()
-    describe_environment.cache_clear()
+    environment._lasting.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,7 @@ CHANGED = {
     "warmup_epochs": "0", "warmup_lr": "0.1", "shots": "1", "seed": "2", "epochs": "3",
     "batch_size": "4", "num_views": "2", "fresh_views": "True", "crop_scale": "(0.5, 1.0)",
     "drop_last": "False", "precision": "'bfloat16'", "protocol": "'few_shot'",
-    "positive": "False", "positive_capacity": "1",
+    "feature_precision": "'bfloat16'", "positive": "False", "positive_capacity": "1",
     "positive_alpha": "1.0", "positive_beta": "2.0", "negative": "False", "negative_capacity": "1",
     "negative_alpha": "0.5", "negative_beta": "2.0", "entropy_lower": "0.3",
     "entropy_upper": "0.4", "mask_lower": "0.1", "mask_upper": "0.5", "entropy_unit": "'nats'",
