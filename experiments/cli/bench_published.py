@@ -12,7 +12,7 @@ from core.suggestions import did_you_mean
 from experiments.cli.console import console, print_json, table
 from experiments.run.environment import describe_environment
 from experiments.run.published_flow.cases import BACKBONE, CASES
-from experiments.run.published_flow.compare import Bench, Setting, UnequalError, with_memory
+from experiments.run.published_flow.compare import Bench, FlowSetting, UnequalError, with_memory
 from experiments.run.published_flow.tables import CellTable, FlowReport
 
 
@@ -22,7 +22,7 @@ def compare_with_published(asked: Mapping[str, Any], *, as_json: bool) -> None:
     """
     out: Path | None = asked["--out"]
     methods = methods_named(asked["--method"])
-    setting = Setting(
+    setting = FlowSetting(
         classes=asked["--classes"] or 50,
         backbone=asked["--backbone"] or BACKBONE,
         teacher=asked["--teacher"],
@@ -41,7 +41,9 @@ def compare_with_published(asked: Mapping[str, Any], *, as_json: bool) -> None:
         _show(report, markdown=asked["--markdown"])
 
 
-def _compared(setting: Setting, methods: tuple[str, ...], asked: Mapping[str, Any]) -> FlowReport:
+def _compared(
+    setting: FlowSetting, methods: tuple[str, ...], asked: Mapping[str, Any]
+) -> FlowReport:
     bench = Bench(setting, _note)
     device = str(describe_environment("cpu")["device"])
     report = FlowReport(setting=setting, device=device, product=bench.product, rates=bench.rates())

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.run.published_flow.cases import VIEWS, Views
 from experiments.run.published_flow.compare import (
     EvaluationComparison,
-    Setting,
+    FlowSetting,
     StepComparison,
 )
 from experiments.run.published_flow.rates import MatrixRates
@@ -33,7 +33,7 @@ class CellTable:
 class FlowReport:
     """Everything that one comparison found."""
 
-    setting: Setting
+    setting: FlowSetting
     device: str
     product: str
     rates: MatrixRates
