@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.clip import products
-from core.clip.blocks import add_to_residual, split_heads, with_updates
+from core.clip.blocks import add_to_residual, any_updated, split_heads, with_updates
 from core.clip.hooks import NoHook, TokenHook
-from core.clip.packing import Packing, grouped
+from core.clip.packing import Masks, Packing, grouped
 from core.precision import product_dtype
 
 
@@ -28,7 +28,7 @@ def run_packed(blocks: Any, rows_GRW: Tensor, packing: Packing, hook: TokenHook)
         x_RW = layout.hooked(hook, partial(hook.before_block, layer), x_RW)
         x_RW = add_to_residual(block, x_RW, layout.attended(block, x_RW))
     x_RW = layout.hooked(hook, partial(hook.before_block, len(body)), x_RW)
-    attended_NW = layout.attended(last, x_RW).index_select(0, layout.read_N)
+    attended_NW = layout.read(last, x_RW)
     out_NW = add_to_residual(last, x_RW.index_select(0, layout.read_N), attended_NW)
     return out_NW.reshape(layout.groups, packing.prompts, -1)
 
@@ -39,7 +39,8 @@ class PackedLayout:
     def __init__(self, packing: Packing, groups: int, like: Tensor) -> None:
         placement = packing.on(like.device)
         self.packing, self.groups = packing, groups
-        self.masks = placement.masks(product_dtype(like), groups)
+        self.placement, self.dtype = placement, product_dtype(like)
+        self.masks = placement.masks(self.dtype, groups)
         self.lead_N, self.read_N = placement.lead_N, placement.read_GC(groups).flatten()
         self.all_rows = placement.all_rows
         self.sizes = [groups * size for size in packing.sizes]
@@ -70,20 +71,43 @@ class PackedLayout:
         normed = block.ln_1(x_RW)
         packed = products.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
         packed = with_updates(block, normed, packed, "qkv", self.all_rows)
-        attend = partial(_attend, num_heads=attention.num_heads)
-        query, key, value = packed.chunk(3, dim=-1)
-        if len(self.sizes) == 1:
-            return attend(query, key, value, self.groups, self.masks.head)
-        (query, key, value), *chunks = zip(
-            *(part.split(self.sizes) for part in (query, key, value)), strict=True
+        return self._gathered(block, packed.chunk(3, dim=-1), self.sizes, self.masks)
+
+    def read(self, block: Any, x_RW: Tensor) -> Tensor:
+        """``attended`` for the rows that are read alone: (N, W)."""
+        if any_updated():  # what is added may be drawn at random, and for all rows
+            return self.attended(block, x_RW).index_select(0, self.read_N)
+        attention, reads = block.attn, self.placement.reads(self.groups)
+        width = attention.embed_dim
+        multiply = partial(
+            products.linear, weight=attention.in_proj_weight, bias=attention.in_proj_bias
         )
-        found = [attend(query, key, value, self.groups, self.masks.head)]
-        for own, kind, mask in zip(chunks, self.packing.chunks, self.masks.chunks, strict=True):
-            keys, values = (
-                self._seen(prefix, rows, kind.number)
-                for prefix, rows in ((key, own[1]), (value, own[2]))
-            )
-            found.append(attend(own[0], keys, values, self.groups * kind.number, mask))
+        normed = block.ln_1(x_RW)
+        query = multiply(normed.index_select(0, reads.rows), rows=slice(width))
+        key, value = multiply(normed, rows=slice(width, 3 * width)).chunk(2, dim=-1)
+        masks = self.placement.masks(self.dtype, self.groups, read=True)
+        found = self._gathered(block, (query, key, value), reads.sizes, masks)
+        return found.index_select(0, reads.places)
+
+    def _gathered(
+        self, block: Any, parts: tuple[Tensor, ...], sizes: list[int], masks: Masks
+    ) -> Tensor:
+        """Attention of queries to keys and values within every head and chunk. ``sizes`` are the
+        numbers of queries in the heads and in the chunks of each height.
+        """
+        query, key, value = parts
+        attend = partial(_attend, num_heads=block.attn.num_heads)
+        if len(sizes) == 1:
+            return attend(query, key, value, self.groups, masks.head)
+        query, *queries = query.split(sizes)
+        (key, *keys), (value, *values) = key.split(self.sizes), value.split(self.sizes)
+        found = [attend(query, key, value, self.groups, masks.head)]
+        for asked, own_key, own_value, kind, mask in zip(
+            queries, keys, values, self.packing.chunks, masks.chunks, strict=True
+        ):
+            seen_key = self._seen(key, own_key, kind.number)
+            seen_value = self._seen(value, own_value, kind.number)
+            found.append(attend(asked, seen_key, seen_value, self.groups * kind.number, mask))
         return torch.cat(found)
 
     def _seen(self, head_RW: Tensor, own_RW: Tensor, count: int) -> Tensor:
