@@ -133,15 +133,30 @@ def feed_forward(mlp: Any, x: Tensor) -> Tensor:
 def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
     first, last = mlp.c_fc, mlp.c_proj
     # Recognized by name, because only ``backbone.py`` imports open_clip's models.
-    quick = type(mlp.gelu).__name__ == "QuickGELU" and _applies(x, first.weight, first.bias)
-    if not quick:
-        hidden = mlp.gelu(linear(x, first.weight, first.bias))
+    quick = type(mlp.gelu).__name__ == "QuickGELU"
+    if not quick or not _applies(x, first.weight, first.bias):
+        inner = linear(x, first.weight, first.bias)
+        hidden = _quick_gelu(inner) if quick and _is_whole(inner) else mlp.gelu(inner)
     elif x.requires_grad and torch.is_grad_enabled():
         hidden = _with_gradient(_QuickGELUProduct, x, first.weight, first.bias)
     else:
-        scaled = _product(x, first.weight, first.bias).mul_(QUICK)
-        hidden = F.silu(scaled, inplace=True).mul_(1 / QUICK)
+        hidden = _quick_gelu(_product(x, first.weight, first.bias))
     return linear(hidden, last.weight, last.bias)
+
+
+def _is_whole(inner: Tensor) -> bool:
+    """Whether a product is of full precision, and nothing else reads it."""
+    return type(inner) is Tensor and inner.dtype in (torch.float32, torch.float64)
+
+
+def _quick_gelu(inner: Tensor) -> Tensor:
+    """silu(1.702 x) / 1.702 of a product x, in its place: one tensor is kept for the backward pass
+    where ``x * sigmoid(1.702 x)`` keeps two.
+    """
+    scaled = inner.mul_(QUICK)
+    if scaled.requires_grad and torch.is_grad_enabled():
+        return F.silu(scaled).mul_(1 / QUICK)
+    return F.silu(scaled, inplace=True).mul_(1 / QUICK)
 
 
 def _applies(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
