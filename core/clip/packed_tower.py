@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.clip import products
-from core.clip.blocks import add_to_residual, any_updated, split_heads, with_updates
+from core.clip.blocks import add_to_residual, any_updated, with_updates
 from core.clip.hooks import NoHook, TokenHook
 from core.clip.packing import Masks, Packing, grouped
 from core.precision import product_dtype
@@ -71,7 +71,9 @@ class PackedLayout:
         normed = block.ln_1(x_RW)
         packed = products.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
         packed = with_updates(block, normed, packed, "qkv", self.all_rows)
-        return self._gathered(block, packed.chunk(3, dim=-1), self.sizes, self.masks)
+        width = attention.embed_dim
+        query, pairs = packed.split([width, 2 * width], dim=-1)
+        return self._gathered(block, query, pairs, self.sizes, self.masks)
 
     def read(self, block: Any, x_RW: Tensor) -> Tensor:
         """``attended`` for the rows that are read alone: (N, W)."""
@@ -84,54 +86,45 @@ class PackedLayout:
         )
         normed = block.ln_1(x_RW)
         query = multiply(normed.index_select(0, reads.rows), rows=slice(width))
-        key, value = multiply(normed, rows=slice(width, 3 * width)).chunk(2, dim=-1)
+        pairs = multiply(normed, rows=slice(width, 3 * width))
         masks = self.placement.masks(self.dtype, self.groups, read=True)
-        found = self._gathered(block, (query, key, value), reads.sizes, masks)
+        found = self._gathered(block, query, pairs, reads.sizes, masks)
         return found.index_select(0, reads.places)
 
     def _gathered(
-        self, block: Any, parts: tuple[Tensor, ...], sizes: list[int], masks: Masks
+        self, block: Any, query: Tensor, pairs: Tensor, sizes: list[int], masks: Masks
     ) -> Tensor:
-        """Attention of queries to keys and values within every head and chunk. ``sizes`` are the
-        numbers of queries in the heads and in the chunks of each height.
+        """Attention of queries (..., W) to pairs of keys and values (R, 2 W) within every head and
+        chunk. ``sizes`` are the numbers of queries in the heads and in the chunks of each height.
         """
-        query, key, value = parts
         attend = partial(_attend, num_heads=block.attn.num_heads)
         if len(sizes) == 1:
-            return attend(query, key, value, self.groups, masks.head)
-        query, *queries = query.split(sizes)
-        (key, *keys), (value, *values) = key.split(self.sizes), value.split(self.sizes)
-        found = [attend(query, key, value, self.groups, masks.head)]
-        for asked, own_key, own_value, kind, mask in zip(
-            queries, keys, values, self.packing.chunks, masks.chunks, strict=True
+            return attend(query, pairs, self.groups, masks.head)
+        (query, *queries), (pairs, *others) = query.split(sizes), pairs.split(self.sizes)
+        found = [attend(query, pairs, self.groups, masks.head)]
+        for asked, own, kind, mask in zip(
+            queries, others, self.packing.chunks, masks.chunks, strict=True
         ):
-            seen_key = self._seen(key, own_key, kind.number)
-            seen_value = self._seen(value, own_value, kind.number)
-            found.append(attend(asked, seen_key, seen_value, self.groups * kind.number, mask))
+            seen = self._seen(pairs, own, kind.number)
+            found.append(attend(asked, seen, self.groups * kind.number, mask))
         return torch.cat(found)
 
-    def _seen(self, head_RW: Tensor, own_RW: Tensor, count: int) -> Tensor:
+    def _seen(self, head_RX: Tensor, own_RX: Tensor, count: int) -> Tensor:
         """The rows that chunks see: the prefix of their group, and their own."""
         if not self.packing.prefix:
-            return own_RW
-        prefix_GPW = head_RW.unflatten(0, (self.groups, -1))[:, None, : self.packing.prefix]
-        own_GKTW = own_RW.unflatten(0, (self.groups, count, -1))
-        return torch.cat([prefix_GPW.expand(-1, count, -1, -1), own_GKTW], dim=2).flatten(0, 2)
+            return own_RX
+        prefix_GPX = head_RX.unflatten(0, (self.groups, -1))[:, None, : self.packing.prefix]
+        own_GKTX = own_RX.unflatten(0, (self.groups, count, -1))
+        return torch.cat([prefix_GPX.expand(-1, count, -1, -1), own_GKTX], dim=2).flatten(0, 2)
 
 
 def _attend(
-    query_RW: Tensor,
-    key_RW: Tensor,
-    value_RW: Tensor,
-    sequences: int,
-    mask: Tensor,
-    *,
-    num_heads: int,
+    query_RW: Tensor, pairs_RX: Tensor, sequences: int, mask: Tensor, *, num_heads: int
 ) -> Tensor:
     """Attention within each of the sequences, one after the other in the rows: (R, W)."""
-    query, key, value = (
-        split_heads(rows.unflatten(0, (sequences, -1)), num_heads)
-        for rows in (query_RW, key_RW, value_RW)
-    )
+    width = query_RW.shape[-1]
+    heads = (num_heads, width // num_heads)
+    query = query_RW.view(sequences, -1, *heads).transpose(1, 2)
+    key, value = pairs_RX.view(sequences, -1, 2, *heads).permute(2, 0, 3, 1, 4)
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return attended.transpose(1, 2).flatten(2).flatten(0, 1)
+    return attended.transpose(1, 2).reshape(-1, width)
