@@ -119,9 +119,14 @@ def test_hashes_are_kept_beside_what_python_compiled():
     )
 
 
-def test_the_garbage_collector_runs_again_after_records_were_read():
-    assert gc.isenabled()
-    with pytest.raises(ValueError, match="broken"), reading_many():
+def failing_reader():
+    with reading_many():
         assert not gc.isenabled()
         raise ValueError("broken")
+
+
+def test_the_garbage_collector_runs_again_after_records_were_read():
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="broken"):
+        failing_reader()
     assert gc.isenabled()
