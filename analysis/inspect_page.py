@@ -1,11 +1,10 @@
 """The page of one run: what it has learned, as one self-contained file, pictures and numbers."""
 
-import json
 from pathlib import Path
 
 from analysis.figures.drawing import to_files
 from analysis.render.html import render_page
-from analysis.render.json_document import document
+from analysis.render.json_document import document, json_text
 from analysis.sections.inspection import TOPICS, summary
 from analysis.sections.section import Chapter, Header, Section, left_out
 from analysis.text import Show, terms
@@ -31,8 +30,7 @@ def write_inspection(found: Inspection, out: Path) -> Path:
     )
     header = _header(found)
     shown = (*chapters, *((last,) if absent.rows else ()))
-    numbers = json.dumps(document(header, chapters), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(out / NUMBERS_NAME, numbers + "\n")
+    write_atomic(out / NUMBERS_NAME, json_text(document(header, chapters)))
     for chapter in chapters:
         for section in chapter.sections:
             for figure in section.figures:

@@ -20,7 +20,7 @@ from analysis.read.csv_text import spreadsheet_text
 from analysis.read.load import load_results
 from analysis.read.results import Results, with_choices
 from analysis.render.html import render_page
-from analysis.render.json_document import document, schema
+from analysis.render.json_document import document, json_text, schema
 from analysis.render.latex import report_latex
 from analysis.render.markdown import report_markdown
 from analysis.render.scores_table import csv_text, scores_frame
@@ -374,9 +374,8 @@ def report_schema() -> dict[str, Any]:
 def _files(report: Report) -> dict[str, str | bytes]:
     found, header, chapters = report.results, report.header, report.chapters
     names = (*found.variants, *found.datasets)
-    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     files: dict[str, str | bytes] = {
-        "report.json": text + "\n",
+        "report.json": json_text(report.to_dict()),
         "report.schema.json": json.dumps(report_schema(), indent=1) + "\n",
         "results.csv": _csv(_rows(report, "results", "results")),
         "comparisons.csv": _csv(_comparison_rows(report)),

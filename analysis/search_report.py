@@ -1,7 +1,5 @@
 """The report of a search: one page and its JSON document. ``CHAPTERS`` is the order of the page."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from analysis.read.results import with_choices
 from analysis.read.search_trials import SearchData, read_search
 from analysis.read.study_folder import load_study
 from analysis.render.html import render_page
-from analysis.render.json_document import document, schema
+from analysis.render.json_document import document, json_text, schema
 from analysis.sections import search as topics
 from analysis.sections.analysis import Options
 from analysis.sections.comparisons import Comparison, compare_all
@@ -116,14 +114,10 @@ def build_search_report(
         chapters=_chapters(analysis),
         page=out / "index.html",
     )
-    write_atomic(out / "report.json", _json(report.to_dict()))
-    write_atomic(out / "report.schema.json", _json(search_report_schema()))
+    write_atomic(out / "report.json", json_text(report.to_dict()))
+    write_atomic(out / "report.schema.json", json_text(search_report_schema()))
     write_atomic(report.page, render_page(report.header, report.chapters))
     return report
-
-
-def _json(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _chapters(analysis: SearchAnalysis) -> tuple[Chapter[SearchAnalysis], ...]:
@@ -187,7 +181,7 @@ def report_search(
     """Build the report of a search, print its findings, and say which page to open."""
     report = build_search_report(folder, out=out, options=options, allow_mixed=allow_mixed)
     if json_file is not None:
-        write_atomic(json_file, _json(report.to_dict()))
+        write_atomic(json_file, json_text(report.to_dict()))
     for finding in report.findings:
         print(f"* {finding.text}")
     print(f"page: {report.page}")

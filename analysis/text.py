@@ -5,7 +5,7 @@ of a column says how they are written, aligned, rounded for files and described 
 Renderers format kinds. Percent exists in text alone: values and files are fractions.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -473,28 +473,30 @@ def terms(key: str, title: str, pairs: Iterable[tuple[str, str]]) -> Table:
     return replace(table(key, title, TERM_COLUMNS, pairs), terms=True)
 
 
-def record(columns: Sequence[Column[Any]], row: Sequence[Any]) -> dict[str, Any]:
-    """One row as files hold it: an interval is two numbers, an estimate a number with them."""
-    found: dict[str, Any] = {}
-    for column, value in zip(columns, row, strict=True):
-        stored = FORMATS[column.kind].stored
-        value = _inner(value)
-        if column.kind in ESTIMATES:
-            found[column.key] = None if value is None else stored(value)
-            value = None if value is None else value.interval
-        if column.kind in (*ESTIMATES, *INTERVALS):
-            low, high = (None, None) if value is None else map(rounded, value)
-            found |= {f"{column.key}_low": low, f"{column.key}_high": high}
-        else:
-            found[column.key] = None if value is None else stored(value)
-    return found
+def _stored(column: Column[Any], values: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """A column as files hold it: an interval is two numbers, an estimate a number with them."""
+    stored = FORMATS[column.kind].stored
+    if column.kind not in INTERVALS:
+        yield column.key, [None if value is None else stored(value) for value in values]
+    if column.kind in ESTIMATES:
+        values = [None if value is None else value.interval for value in values]
+    if column.kind in (*ESTIMATES, *INTERVALS):
+        for place, end in enumerate(("low", "high")):
+            ends = [None if value is None else rounded(value[place]) for value in values]
+            yield f"{column.key}_{end}", ends
 
 
 def records(found: Table) -> list[dict[str, Any]]:
     """Every row as files hold it."""
-    kept = [i for i, c in enumerate(found.columns) if Show.FILES in c.show]
-    columns = [found.columns[i] for i in kept]
-    return [record(columns, [row[i] for i in kept]) for row in found.rows]
+    stored = [
+        column
+        for i, c in enumerate(found.columns)
+        if Show.FILES in c.show
+        for column in _stored(c, [_inner(row[i]) for row in found.rows])
+    ]
+    keys = [key for key, _ in stored]
+    columns = [values for _, values in stored]
+    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def record_schema(columns: Sequence[Column[Any]]) -> dict[str, Any]:

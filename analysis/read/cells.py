@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.store.manifest import Manifest, ManifestCell
-from core.store.record import RunRecord, read_record
+from core.store.record import RunRecord, read_record, reading_many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,15 +22,16 @@ def read_cells(study_dir: Path, manifest: Manifest) -> list[CellResult]:
     """All planned cells. Raises ValueError where another cell's run fills one."""
     records: dict[str, RunRecord | None] = {}
     broken: dict[str, str] = {}
-    cells: list[CellResult] = []
-    for planned in manifest.cells:
-        identity = planned.identity
-        if identity not in records:
+    with reading_many():
+        for identity in dict.fromkeys(planned.identity for planned in manifest.cells):
             try:
                 records[identity] = read_record(study_dir / identity)
             except ValueError as error:
                 records[identity] = None
                 broken[identity] = str(error).replace(f"{study_dir}/", "")
+    cells: list[CellResult] = []
+    for planned in manifest.cells:
+        identity = planned.identity
         cell = CellResult(
             variant=planned.variant,
             dataset=planned.dataset,

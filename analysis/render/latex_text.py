@@ -4,6 +4,7 @@ What the usual Latin fonts lack, and no symbol stands for, is written as its cod
 [U+65E5]; ``unknown_letters`` says which letters are affected.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -65,6 +66,7 @@ WITHOUT_FONT = "ĦħĸĿŀŉŦŧſ"
 LIGATURE = re.compile(r"([-,'])(?=\1)")
 
 
+@functools.lru_cache(maxsize=2**14)
 def escape(text: str) -> str:
     """Text that LaTeX prints as it is written; a letter that the fonts lack becomes its code point
     in brackets.

@@ -1,6 +1,6 @@
 """Every variant against a reference, metric by metric: differences, intervals, tests, verdicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -201,7 +201,7 @@ def _judged(
 
 
 def judge_family(
-    differences: Sequence[Array | SeedMeans],
+    differences: Iterable[Array | SeedMeans],
     results: Results,
     options: Options,
     direction: int,

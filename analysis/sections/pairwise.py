@@ -4,9 +4,10 @@ A pair with a reference has the verdicts of the comparisons, so that it has one 
 everywhere. All other pairs are judged as one family of all pairs.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from analysis.sections.claims import claim_columns
 from analysis.sections.comparisons import Block, compared, judge_family, sampled
 from analysis.sections.section import Section, Sentence, Topic, make_sentence
 from analysis.sections.selection import noted, selection
-from analysis.stats import Array, Judgment, Omnibus, RankGroups
+from analysis.stats import Array, Judgment, Omnibus, RankGroups, SeedMeans
 from analysis.text import (
     Column,
     Columns,
@@ -36,21 +37,60 @@ from analysis.text import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairJudgments(Mapping[tuple[int, int], Judgment]):
+    """How variants stand to each other, by the indices of row and column.
+
+    ``upper`` has those of a row with a later column, row by row; the others are the same, reversed.
+    """
+
+    size: int
+    upper: Sequence[Judgment]
+
+    @classmethod
+    def of(
+        cls,
+        variants: Sequence[str],
+        judgments: Sequence[Judgment],
+        planned: Mapping[tuple[str, str], Judgment],
+    ) -> "PairJudgments":
+        """Of all pairs in order; a pair that is among the ``planned`` has its judgment there."""
+        pairs = combinations(variants, 2)
+        upper = [planned.get(pair, own) for pair, own in zip(pairs, judgments, strict=True)]
+        return cls(size=len(variants), upper=upper)
+
+    def __getitem__(self, pair: tuple[int, int]) -> Judgment:
+        row, column = pair
+        if row == column:
+            raise KeyError(pair)
+        if row > column:
+            return self[column, row].reversed
+        return self.upper[row * self.size - row * (row + 1) // 2 + column - row - 1]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return permutations(range(self.size), 2)
+
+    def __len__(self) -> int:
+        return self.size * (self.size - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pairwise:
     """All pairs of the variants that may be ranked with the baseline.
 
-    ``judgments`` has row against column by their indices, both ways; ``difference_VV`` is row
-    minus column, NaN without a pair, and ``p_VV`` the adjusted p about datasets like these, NaN
-    without a test. ``ranks`` is None where too few datasets are complete, and ``reason`` says so.
-    ``left_out`` names variants that may not be ranked, with the reason.
+    ``places`` has the index of every variant, and ``judgments`` row against column by their
+    indices, both ways; ``difference_VV`` is row minus column, NaN without a pair, and ``p_VV`` the
+    adjusted p about datasets like these, NaN without a test. ``ranks`` is None where too few
+    datasets are complete, and ``reason`` says so. ``left_out`` names variants that may not be
+    ranked, with the reason.
     """
 
     metric: str
     direction: int
     variants: tuple[str, ...]
+    places: Mapping[str, int]
     difference_VV: Array
     p_VV: Array
-    judgments: Mapping[tuple[int, int], Judgment]
+    judgments: PairJudgments
     omnibus: Omnibus
     ranks: RankGroups | None
     left_out: tuple[tuple[str, str], ...] = ()
@@ -65,9 +105,8 @@ class Pairwise:
 
     def judgment(self, variant: str, other: str) -> Judgment | None:
         """How ``variant`` stands to ``other``, None where they are not compared."""
-        if variant not in self.variants or other not in self.variants:
-            return None
-        return self.judgments.get((self.variants.index(variant), self.variants.index(other)))
+        row, column = self.places.get(variant), self.places.get(other)
+        return None if row is None or column is None else self.judgments.get((row, column))
 
 
 def all_pairs(
@@ -77,29 +116,24 @@ def all_pairs(
     comparisons with references, whose verdicts are taken over.
     """
     ranked, left_out = results.ranked()
-    pairs = list(combinations(range(len(ranked)), 2))
-    samples = [sampled(results, ranked[i], ranked[j], metric) for i, j in pairs]
-    direction = results.direction(metric)
-    seen = [sample for sample, _ in samples]
-    judgments = judge_family(seen, results, options, direction, len(pairs))
-    planned = _planned(metric, blocks)
-    size = len(ranked)
+    direction, size = results.direction(metric), len(ranked)
+    rows = [_row(results, metric, ranked, i) for i in range(size)]
+    seen = (sample for samples, _ in rows for sample in samples)
+    judgments = judge_family(seen, results, options, direction, size * (size - 1) // 2)
+    found = PairJudgments.of(ranked, judgments, _planned(metric, blocks))
+    upper = np.triu_indices(size, k=1)
     difference_VV, p_VV = np.zeros((size, size)), np.ones((size, size))
-    found: dict[tuple[int, int], Judgment] = {}
-    for (i, j), (_, means), judgment in zip(pairs, samples, judgments, strict=True):
-        known = means[~np.isnan(means)]
-        difference = float(known.mean()) if known.size else np.nan
-        difference_VV[i, j], difference_VV[j, i] = difference, -difference
-        decided = planned.get((ranked[i], ranked[j]), judgment)
-        p = decided.like.holm_p
-        p_VV[i, j] = p_VV[j, i] = np.nan if p is None else p
-        found[i, j], found[j, i] = decided, decided.reversed
+    difference_VV[upper] = np.concatenate([means for _, means in rows] or [np.empty(0)])
+    difference_VV.T[upper] = -difference_VV[upper]
+    p_VV[upper] = [np.nan if (p := j.like.holm_p) is None else p for j in found.upper]
+    p_VV.T[upper] = p_VV[upper]
     table_DV = direction * stats.dataset_means(results.cube(ranked, metric)).T
     ranks, reason = _rank_groups(table_DV, p_VV, options)
     return Pairwise(
         metric=metric,
         direction=direction,
         variants=ranked,
+        places={variant: i for i, variant in enumerate(ranked)},
         difference_VV=difference_VV,
         p_VV=p_VV,
         judgments=found,
@@ -108,6 +142,41 @@ def all_pairs(
         left_out=left_out,
         reason=reason,
     )
+
+
+def _row(
+    results: Results, metric: str, ranked: Sequence[str], i: int
+) -> tuple[Sequence[Array | SeedMeans], Array]:
+    """The differences of a variant from all after it as a test sees them, and their means, NaN
+    without a pair.
+
+    They are one block (M, D, S), unless some variants have no common seed, or no seeds at all.
+    """
+    one, others = ranked[i], ranked[i + 1 :]
+    cube = results.cube(ranked, metric)
+    block_MDS = cube[i] - cube[i + 1 :]
+    paired_M = np.isfinite(block_MDS).any(axis=(1, 2))
+    if not results.seeded(one):
+        paired_M &= np.array([results.seeded(v) for v in others], dtype=np.bool_)
+    if paired_M.all():
+        return ([block_MDS] if others else []), _mean_of_known(stats.dataset_means(block_MDS))
+    samples = [
+        (block, stats.dataset_means(block)) if paired else sampled(results, one, other, metric)
+        for other, block, paired in zip(others, block_MDS, paired_M.tolist(), strict=True)
+    ]
+    means_MD = np.array([means for _, means in samples])
+    return [sample for sample, _ in samples], _mean_of_known(means_MD)
+
+
+def _mean_of_known(means_MD: Array) -> Array:
+    """The mean over the datasets that have a value, (M,), NaN where none has."""
+    known_MD = np.isfinite(means_MD)
+    mean_M = np.full(len(means_MD), np.nan)
+    whole_M = known_MD.all(axis=1)
+    mean_M[whole_M] = means_MD[whole_M].mean(axis=1)
+    for m in np.flatnonzero(~whole_M & known_MD.any(axis=1)):
+        mean_M[m] = means_MD[m, known_MD[m]].mean()
+    return mean_M
 
 
 def _planned(metric: str, blocks: Sequence[Block]) -> dict[tuple[str, str], Judgment]:
@@ -201,15 +270,11 @@ LEFT_OUT_COLUMNS: Columns[tuple[str, str]] = (
 
 
 def _pairs(found: Pairwise) -> Iterator[Pair]:
-    for i, j in combinations(range(len(found.variants)), 2):
-        gap = float(found.difference_VV[i, j])
-        yield Pair(
-            metric=found.metric,
-            variant=found.variants[i],
-            other=found.variants[j],
-            difference=gap if np.isfinite(gap) else None,
-            judgment=found.judgments[i, j],
-        )
+    gaps = found.difference_VV[np.triu_indices(len(found.variants), k=1)].tolist()
+    pairs = combinations(found.variants, 2)
+    for (variant, other), gap, judgment in zip(pairs, gaps, found.judgments.upper, strict=True):
+        difference = gap if math.isfinite(gap) else None
+        yield Pair(found.metric, variant, other, difference, judgment)
 
 
 def _ranks(found: Pairwise) -> Iterator[MeanRank]:

@@ -5,6 +5,7 @@ of comparisons ever switches it, so that a further dataset is no cliff and a fur
 only make a verdict weaker.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -12,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from analysis.stats.equivalence import ROPE
+from analysis.stats.families import Comparisons, FamilyTests, MeanTests
 from analysis.stats.intervals import Array, Interval, t_interval
-from analysis.stats.mean_tests import MeanTest, SeedMeans, stratified_t, t_over_datasets
-from analysis.stats.multiple import holm
+from analysis.stats.multiple import holm_of
 from analysis.stats.replicability import replicated
 
 IDENTICAL = "identical in every pair"
@@ -82,7 +83,7 @@ class Judgment:
 
 
 def judge(
-    differences: Sequence[Array | SeedMeans],
+    differences: Comparisons,
     *,
     alpha: float = 0.05,
     rope: float = ROPE,
@@ -91,50 +92,51 @@ def judge(
     direction: int = 1,
     level: float = 0.95,
 ) -> tuple[Judgment, ...]:
-    """The verdicts of a family of comparisons, each an array (D, S) of paired differences or, where
-    runs are not paired, what the seeds of every dataset tell of the difference.
+    """The verdicts of a family of comparisons, each an array (D, S) of paired differences, or a
+    block (M, D, S) of many, or, where runs are not paired, what the seeds of every dataset tell.
 
     These datasets: ``stratified_t``; datasets like these: ``t_over_datasets``. Every scope is a
     family for Holm's adjustment, and so are its tests of equivalence. ``direction`` is -1 for a
     metric of which less is better; ``level`` is that of the intervals; ``overlap`` and
     ``shared_seeds`` as in ``stratified_t``.
     """
-    seeds = [d if isinstance(d, SeedMeans) else SeedMeans.of(d) for d in differences]
-    these = [stratified_t(d, overlap=overlap, shared_seeds=shared_seeds) for d in seeds]
-    like = [t_over_datasets(d) for d in differences]
-    scopes = (_claims(tests, alpha, rope, direction, level) for tests in (these, like))
-    return tuple(
-        _judgment(means.identical, one, two) for means, one, two in zip(seeds, *scopes, strict=True)
-    )
+    tests = FamilyTests.of(differences, overlap=overlap, shared_seeds=shared_seeds)
+    scopes = (_claims(scope, alpha, rope, direction, level) for scope in (tests.these, tests.like))
+    identical = tests.identical_M.tolist()
+    return tuple(map(_judgment, identical, *scopes))
 
 
 def _claims(
-    tests: Sequence[MeanTest], alpha: float, rope: float, direction: int, level: float
+    tests: MeanTests, alpha: float, rope: float, direction: int, level: float
 ) -> list[Claim]:
     """The claims of one scope as a family; a comparison without any pair is not counted."""
-    known = [test for test in tests if test.value is not None]
-    adjusted = iter(holm([test.p for test in known]))
-    same = iter(holm([test.equivalence_p(rope) for test in known]))
+    known_M, p_M = tests.known_M, tests.p_M
+    holm_M, same_M = p_M.copy(), tests.equivalence_p(rope)
+    holm_M[known_M], same_M[known_M] = holm_of(p_M[known_M]), holm_of(same_M[known_M])
+    numbers = (tests.value_M, p_M, holm_M, same_M, *tests.intervals(level))
+    columns = (map(_or_none, column.tolist()) for column in numbers)
     claims = []
-    for test in tests:
-        if test.value is None:
-            claims.append(Claim(reason=test.reason))
+    for value, p, adjusted, same, low, high, reason in zip(*columns, tests.reasons, strict=True):
+        if value is None:
+            claims.append(Claim(reason=reason))
             continue
-        p, same_p = next(adjusted), next(same)
-        word = verdict(direction * test.value, p, alpha=alpha, equivalence_p=same_p)
-        equal = same_p is not None and same_p < alpha
+        word = verdict(direction * value, adjusted, alpha=alpha, equivalence_p=same)
         claims.append(
             Claim(
                 word=word,
-                interval=test.interval(level),
-                p=test.p,
-                holm_p=p,
-                equivalence_p=same_p,
-                negligible=equal and word != "equivalent",
-                reason=test.reason or test.note,
+                interval=None if low is None else Interval(low, high),
+                p=p,
+                holm_p=adjusted,
+                equivalence_p=same,
+                negligible=same is not None and same < alpha and word != "equivalent",
+                reason=reason,
             )
         )
     return claims
+
+
+def _or_none(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def verdict(

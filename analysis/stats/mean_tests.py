@@ -19,6 +19,7 @@ ONE_RUN = "one paired run per dataset, so nothing is known about other seeds"
 ONE_DATASET = "one dataset, so nothing is known about others"
 BORROWED = "a dataset with one run takes the average seed variance of the others"
 CONSTANT = "the differences do not vary: t is not defined"
+FLOAT_NOISE = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,9 +208,10 @@ def stratified_t(
     shared = overlap or 0.0
     borrowed = len(single) * (float(np.mean(single)) + shared) / len(several) if single else 0.0
     parts = variances * (1 / sizes + shared + borrowed) / len(rows) ** 2
-    df = float(parts.sum() ** 2 / (parts**2 / dfs).sum())
+    total = float(parts.sum())
+    df = total * total / float((parts**2 / dfs).sum())
     note = BORROWED if single else ""
-    return MeanTest(value=value, error=math.sqrt(float(parts.sum())), df=df, n=num, note=note)
+    return MeanTest(value=value, error=math.sqrt(total), df=df, n=num, note=note)
 
 
 def t_over_datasets(difference: Array | SeedMeans) -> MeanTest:
@@ -236,4 +238,4 @@ def t_over_datasets(difference: Array | SeedMeans) -> MeanTest:
 def _mean(values: Array) -> float:
     """The mean, exactly zero where it is float noise."""
     mean = float(values.mean())
-    return 0.0 if abs(mean) < 1e-12 else mean
+    return 0.0 if abs(mean) < FLOAT_NOISE else mean

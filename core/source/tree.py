@@ -120,9 +120,9 @@ class SourceTree:
             self.folders += [] if alone else [SourceFolder(path.parent)]
             self._modules = {name: found for name, found in self._modules.items() if found}
 
-    def keep(self, path: Path) -> None:
-        """Read a file now, so that a later change of it is not seen."""
-        self._source(path)
+    def keep(self, path: Path) -> str:
+        """Read a file now, so that a later change is not seen; "" where it cannot be read."""
+        return self._source(path)
 
     def _source(self, path: Path) -> str:
         if path not in self._sources:

@@ -8,12 +8,13 @@ Schema version 1, of RefineLab 0.1, had no digest; its records are read, and the
 Versions 1 and 2 did not record the code of a run: whether it is still the same is not checked.
 """
 
+import gc
 import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from operator import gt
 from pathlib import Path
@@ -222,14 +223,33 @@ def write_record(run_dir: Path, record: RunRecord) -> None:
 
 def read_record(run_dir: Path) -> RunRecord | None:
     """The record of a run folder, or None before there is one; ValueError names a broken file."""
-    path = run_dir / RECORD_NAME
+    return _read(os.path.join(run_dir, RECORD_NAME))
+
+
+def _read(file: str) -> RunRecord | None:
+    """The record in a file; paths as text, because a study has ten thousand of them."""
     try:
-        return from_json(path.read_bytes().decode())
+        with open(file, "rb", buffering=0) as opened:
+            return from_json(opened.read().decode())
     except FileNotFoundError:
         return None
     except ValueError as error:
         kind = NewerSchemaError if isinstance(error, NewerSchemaError) else ValueError
-        raise kind(f"{path}: {error}") from error
+        raise kind(f"{Path(file)}: {error}") from error
+
+
+@contextmanager
+def reading_many() -> Iterator[None]:
+    """A context in which many records are read: nothing in them refers to itself, and the garbage
+    collector would look at all of them again and again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def check_place(run_dir: Path, record: RunRecord) -> None:
@@ -243,7 +263,7 @@ def read_run(study_dir: Path, identity: str) -> RunRecord | None:
 
     Raises ValueError for a record that is damaged or belongs to another run.
     """
-    record = read_record(study_dir / identity)
+    record = _read(os.path.join(study_dir, identity, RECORD_NAME))
     if record is not None and record.identity != identity:
         raise ValueError(
             f"{study_dir / identity / RECORD_NAME} is the record of run {record.identity}"

@@ -1,5 +1,6 @@
 """Formatting for terminals: tables (in color where supported), percentages and JSON."""
 
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +38,11 @@ class TerminalTable:
     numbers: int = 0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        plain = not (console.is_terminal or options.ascii_only) and self._is_simple()
+        lines = self._lines() if plain else []
+        if lines and len(lines[0]) <= options.max_width:
+            yield Segment("\n".join((*lines, "")))
+            return
         if self._least_width() <= options.max_width:
             yield self._table()
             return
@@ -44,6 +51,37 @@ class TerminalTable:
             yield Text("")
             for column, cell in zip(self.columns, row, strict=True):
                 yield Text(printable(f"{column}: {cell}"), overflow="fold")
+
+    def _is_simple(self) -> bool:
+        """Whether every character takes one place, so that no library has to measure it."""
+        texts = (self.title, *self.columns, *itertools.chain(*self.rows))
+        return all(text.isascii() and text.isprintable() for text in texts)
+
+    def _lines(self) -> list[str]:
+        """The lines of ``_table`` without colors, for long tables in files: the library takes a
+        hundred times as long. Empty where the title is wider than the table.
+        """
+        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+        bars = ["─" * (width + 2) for width in widths]
+        right = len(widths) - self.numbers
+        pads = [str.ljust if i < right else str.rjust for i in range(len(widths))]
+
+        def joined(cells: Sequence[str], bar: str) -> str:
+            texts = [pad(cell, n) for pad, cell, n in zip(pads, cells, widths, strict=True)]
+            return f"{bar} {f' {bar} '.join(texts)} {bar}"
+
+        thick = ["━" * len(bar) for bar in bars]
+        head = joined(self.columns, "┃")
+        if len(self.title) > len(head):
+            return []
+        return [
+            self.title.ljust(len(head)),
+            f"┏{'┳'.join(thick)}┓",
+            head,
+            f"┡{'╇'.join(thick)}┩",
+            *(joined(row, "│") for row in self.rows),
+            f"└{'┴'.join(bars)}┘",
+        ]
 
     def _least_width(self) -> int:
         longest = (max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True))

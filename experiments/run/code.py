@@ -47,7 +47,8 @@ OUTSIDE = (
     *("core.clip.transformers_clip", "core.clip.weights", "core.data.benchmarks"),
     *("core.data.catalog", "core.data.dataset_names", "core.mosaic", "core.tensor_files"),
     *("experiments.run.code", "experiments.run.data_inputs", "experiments.run.dataset_names"),
-    *("experiments.run.experiment", "experiments.run.scorable_data", "experiments.run.unchanged"),
+    *("experiments.run.experiment", "experiments.run.known_hashes"),
+    *("experiments.run.scorable_data", "experiments.run.unchanged"),
 )
 
 

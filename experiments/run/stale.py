@@ -14,7 +14,8 @@ from core.source.changes import described
 from core.store.code import EVERY_RUN, RunCode, class_names, differences, read_code
 from core.store.names import STALE_SUFFIX
 from core.store.record import RunRecord, count_set_aside
-from experiments.run.code import HOME, add_plugin, called_by, is_own, source_tree
+from experiments.run.code import HOME, PACKAGES, add_plugin, called_by, is_own, source_tree
+from experiments.run.known_hashes import KnownHashes, hashes_file, read_all
 
 GONE = ""
 
@@ -27,6 +28,7 @@ class CodeCheck:
 
     def __init__(self) -> None:
         self._tree = source_tree()
+        self._known = KnownHashes(hashes_file(), read_all(self._tree, PACKAGES))
         self._now: dict[str, str | None] = {}
         self._found: dict[frozenset[tuple[str, str]], str] = {}
 
@@ -42,6 +44,7 @@ class CodeCheck:
     def stale(self, study_dir: Path, records: Mapping[str, RunRecord]) -> dict[str, str]:
         """The stale ones among the records of a study, and what has changed since each."""
         found = {key: self.changes(r, study_dir / key) for key, r in records.items()}
+        self._known.save()
         return {key: change for key, change in found.items() if change}
 
     def _compared(self, record: RunRecord, run_dir: Path) -> str:
@@ -72,8 +75,15 @@ class CodeCheck:
         own = key == EVERY_RUN or is_own(module)
         if not own and not add_plugin(self._tree, module, code.plugins if code else {}):
             return None
+        kept = None if self._tree.places else self._known.get(key)
+        return self._computed(key) if kept is None else kept
+
+    def _computed(self, key: str) -> str:
         found = called_by(self._tree, [key])
-        return found.hash if found.hashes else GONE
+        value = found.hash if found.hashes else GONE
+        if not self._tree.places:  # a plug-in that was added could be read by the project's code
+            self._known.add(key, value)
+        return value
 
 
 def counted(changes: Iterable[str]) -> Iterator[tuple[int, str]]:
