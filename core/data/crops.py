@@ -6,10 +6,12 @@ bit what decoding gives. All methods, runs and worker processes share them.
 
 Layout: ``root/<key>/<sha256>.crops``. A key hashes the dataset's name and content, the geometry of
 the transform, the version of Pillow and the code; ``key.json`` lists them in readable form. A shard
-is a line of JSON (its paths and their checksums) behind the length of it, then the pixels of one
-image after the other; its name is the sha256 of the line. Shards appear by rename and never change,
-so that killing a process at any moment leaves complete ones only. An image is read by its place in
-the file, and its checksum compared; the shard of one that does not match is dropped. No file stays
+is a line of JSON (its paths, what their files were, and the checksums of their pixels) behind the
+length of it, then the pixels of one image after the other; its name is the sha256 of the line.
+Shards appear by rename and never change, so that killing a process at any moment leaves complete
+ones only. A file whose size or time of modification is another one is decoded again, whatever the
+dataset's fingerprint says, which does not read all of every file. An image is read by its place in
+the shard, and its checksum compared; the shard of one that does not match is dropped. No file stays
 open: there are hundreds of shards, and a process may open about a thousand files.
 """
 
@@ -46,6 +48,7 @@ _KEPT_FREE = 2 * GIGABYTE
 log = logging.getLogger(__name__)
 
 _Pixels = NDArray[np.uint8]
+_Stamp = tuple[int, int] | None  # size and time of modification in ns; None for no file
 
 
 class CropCache:
@@ -59,7 +62,7 @@ class CropCache:
         self, root: Path, view: EvalTransform, *, limit_bytes: int, code: str = ""
     ) -> None:
         self.root, self.view, self.limit_bytes, self.code = root, view, limit_bytes, code
-        self._tables: dict[str, CropTable] = {}
+        self._tables: dict[tuple[str, Path], CropTable] = {}
 
     def holding(self, dataset: Dataset, items: Sequence[Item]) -> Dataset:
         """The same dataset, whose images are read from the cache; those of ``items`` are decoded
@@ -68,9 +71,10 @@ class CropCache:
         Unchanged where nothing is kept: for images that are not files, for a dataset whose content
         has no fingerprint, and where they do not fit.
         """
-        if folder_reader(dataset.reader) is None or not dataset.content or not items:
+        files = folder_reader(dataset.reader)
+        if files is None or not dataset.content or not items:
             return dataset
-        table = self._table(dataset)
+        table = self._table(dataset, files.root)
         paths = list(dict.fromkeys(item.path for item in items))
         if missing := table.missing(paths):
             problem = self._no_room(len(missing) * table.nbytes_of_one)
@@ -80,7 +84,7 @@ class CropCache:
                 self._fill(table, dataset, paths)
         return replace(dataset, reader=_behind_limits(dataset.reader, table))
 
-    def _table(self, dataset: Dataset) -> "CropTable":
+    def _table(self, dataset: Dataset, images: Path) -> "CropTable":
         about = {
             "dataset": dataset.name,
             "content": dataset.content,
@@ -89,9 +93,9 @@ class CropCache:
             "code": self.code,
         }
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
-        if key not in self._tables:
-            self._tables[key] = CropTable(self.root / key, self.view.size, about)
-        table = self._tables[key]
+        if (key, images) not in self._tables:
+            self._tables[key, images] = CropTable(self.root / key, images, self.view.size, about)
+        table = self._tables[key, images]
         table.refresh()
         return table
 
@@ -106,8 +110,9 @@ class CropCache:
                 missing = table.missing(paths)[:number]
                 if not missing:
                     return
+                stamps = [table.stamp(path) for path in missing]
                 images = map_images(dataset.reader, self.view.bytes_of, missing)
-                if not table.append(missing, images):
+                if not table.append(missing, stamps, images):
                     return
 
     def _no_room(self, wanted: int) -> str:
@@ -142,22 +147,34 @@ class CropReader:
 
 
 class CropTable:
-    """The crops of one folder: its shards, and where in them an image is."""
+    """The crops of one folder: its shards, and where in them an image is. ``images`` is the folder
+    of the files.
+    """
 
-    def __init__(self, folder: Path, size: tuple[int, int], about: dict[str, str]) -> None:
-        self.folder, self.about = folder, about
+    def __init__(
+        self, folder: Path, images: Path, size: tuple[int, int], about: dict[str, str]
+    ) -> None:
+        self.folder, self.images, self.about = folder, images, about
         self.shape = (*size, 3)
         self.nbytes_of_one = int(np.prod(self.shape))
         self._shards: dict[str, _Shard] = {}
-        self._place_of: dict[str, tuple[str, int]] = {}
+        self._place_of: dict[tuple[str, _Stamp], tuple[str, int]] = {}
+
+    def stamp(self, path: str) -> _Stamp:
+        """What the file of an image is now."""
+        try:
+            found = (self.images / path).stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
 
     def missing(self, paths: Iterable[str]) -> list[str]:
-        """The paths that no shard has."""
-        return [path for path in paths if path not in self._place_of]
+        """The paths that no shard has, or not as they are now."""
+        return [path for path in paths if (path, self.stamp(path)) not in self._place_of]
 
     def get(self, path: str) -> _Pixels | None:
         """The pixels (H, W, 3) of an image; None where they are not kept or are damaged."""
-        place = self._place_of.get(path)
+        place = self._place_of.get((path, self.stamp(path)))
         if place is None:
             return None
         name, row = place
@@ -185,16 +202,21 @@ class CropTable:
                 _delete(file)
                 continue
             self._shards[file.name] = shard
-            for row, path in enumerate(shard.paths):
-                self._place_of.setdefault(path, (file.name, row))
+            for row, image in enumerate(zip(shard.paths, shard.stamps, strict=True)):
+                self._place_of.setdefault(image, (file.name, row))
 
-    def append(self, paths: Sequence[str], images: Sequence[_Pixels]) -> bool:
-        """Keep images as one new shard; False, with a warning, where it cannot be written."""
+    def append(
+        self, paths: Sequence[str], stamps: Sequence[_Stamp], images: Sequence[_Pixels]
+    ) -> bool:
+        """Keep images as one new shard; False, with a warning, where it cannot be written. The
+        stamps are those of the files before they were decoded.
+        """
         for file in self.folder.glob(f".*{SUFFIX}.*"):
             if time.time() - _modified(file) > _STALE_SECONDS:
                 _delete(file)
         checksums = [zlib.crc32(image.tobytes()) for image in images]
-        document = {"shape": self.shape, "paths": list(paths), "crc32": checksums}
+        about = {"paths": list(paths), "files": list(stamps), "crc32": checksums}
+        document = {"shape": self.shape, **about}
         line = json.dumps(document).encode()
         name = hashlib.sha256(line).hexdigest() + SUFFIX
         data = [len(line).to_bytes(_LENGTH_BYTES, "little"), line, *(i.tobytes() for i in images)]
@@ -210,7 +232,7 @@ class CropTable:
 
     def _drop(self, name: str) -> None:
         self._shards.pop(name, None)  # another thread may have been faster
-        self._place_of = {p: place for p, place in self._place_of.items() if place[0] != name}
+        self._place_of = {i: place for i, place in self._place_of.items() if place[0] != name}
         _delete(self.folder / name)
 
 
@@ -230,7 +252,10 @@ class _Shard:
         document = json.loads(line)
         if tuple(document["shape"]) != shape:
             raise ValueError(f"its images are of the shape {document['shape']}")
+        if "files" not in document:
+            raise ValueError("it does not say what the files were")
         self.paths: list[str] = document["paths"]
+        self.stamps: list[_Stamp] = [file and tuple(file) for file in document["files"]]
         self._checksums: list[int] = document["crc32"]
         self._start = _LENGTH_BYTES + length
         self._nbytes = int(np.prod(shape))

@@ -92,6 +92,22 @@ def test_an_image_is_decoded_once_whatever_the_run_and_the_normalization(dataset
     assert len(opened) == 5 * len(FORMS)  # whatever may change a pixel is in the key
 
 
+def test_a_file_that_changed_is_decoded_again_whatever_the_fingerprint_says(dataset, tmp_path):
+    """Kept under the fingerprint of before, changed pixels would come back with the old file."""
+    item = dataset.train[0]
+    file = dataset.reader.root / item.path
+    before, right = file.read_bytes(), load_pixels(dataset, [item], VIEW)
+    Image.new("RGB", (40, 30), "red").save(file)
+    wrong = load_pixels(cache(tmp_path).holding(dataset, [item]), [item], VIEW)
+    file.write_bytes(before)
+    for _ in range(2):
+        kept = cache(tmp_path).holding(dataset, [item])
+        assert torch.equal(load_pixels(kept, [item], VIEW), right)
+    Image.new("RGB", (40, 30), "red").save(file)  # while it is in use
+    assert torch.equal(load_pixels(kept, [item], VIEW), wrong)
+    assert not torch.equal(wrong, right)
+
+
 def test_what_is_not_asked_for_is_read_from_its_file(dataset, tmp_path, opened):
     kept = cache(tmp_path).holding(dataset, dataset.train[:2])
     opened.clear()
