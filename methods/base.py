@@ -93,7 +93,12 @@ class HandMadeTextMethod(TextMethod):
         return torch.stack([self.clip.encode_texts(prompts) for prompts in views])
 
     def zero_shot_texts(self, classes: ClassNames) -> Tensor:
-        """Zero-shot texts (C, D): the unit mean of the unit features of the templates."""
+        """Zero-shot texts (C, D): the unit mean of the unit features of the templates.
+
+        They are kept for all methods, unless a subclass makes its features in another way.
+        """
+        if type(self).template_features is not HandMadeTextMethod.template_features:
+            return unit(unit(self.template_features(classes)).mean(dim=0))
         templates = self.templates or (classes.template,)
         return self.clip.kept(
             ("zero-shot texts", templates, classes.names),

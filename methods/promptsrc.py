@@ -159,8 +159,13 @@ class PromptSRC(IVLP):
         return self.frozen_features(batch).pooled
 
     def frozen_text(self) -> Tensor:
-        """F (C, D), unit norm; encoded once for each list of classes."""
+        """F (C, D), unit norm; encoded once for each list of classes, and kept for other runs
+        unless a subclass makes the mean in another way.
+        """
         if self.frozen_text_CD is None:
+            if type(self).template_mean is not PromptSRC.template_mean:
+                self.frozen_text_CD = unit(self.template_mean())
+                return self.frozen_text_CD
             templates = self.templates or (self.classes.template,)
             self.frozen_text_CD = self.clip.kept(
                 ("mean of templates", self.template_average, templates, self.classes.names),

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.clip import products
-from core.clip.blocks import add_to_residual, split_heads, with_updates
+from core.clip.blocks import add_to_residual, any_updated, with_updates
 from core.clip.hooks import NoHook, TokenHook
-from core.clip.packing import Packing, grouped
+from core.clip.packing import Masks, Packing, grouped
 from core.precision import product_dtype
 
 
@@ -28,7 +28,7 @@ def run_packed(blocks: Any, rows_GRW: Tensor, packing: Packing, hook: TokenHook)
         x_RW = layout.hooked(hook, partial(hook.before_block, layer), x_RW)
         x_RW = add_to_residual(block, x_RW, layout.attended(block, x_RW))
     x_RW = layout.hooked(hook, partial(hook.before_block, len(body)), x_RW)
-    attended_NW = layout.attended(last, x_RW).index_select(0, layout.read_N)
+    attended_NW = layout.read(last, x_RW)
     out_NW = add_to_residual(last, x_RW.index_select(0, layout.read_N), attended_NW)
     return out_NW.reshape(layout.groups, packing.prompts, -1)
 
@@ -39,7 +39,8 @@ class PackedLayout:
     def __init__(self, packing: Packing, groups: int, like: Tensor) -> None:
         placement = packing.on(like.device)
         self.packing, self.groups = packing, groups
-        self.masks = placement.masks(product_dtype(like), groups)
+        self.placement, self.dtype = placement, product_dtype(like)
+        self.masks = placement.masks(self.dtype, groups)
         self.lead_N, self.read_N = placement.lead_N, placement.read_GC(groups).flatten()
         self.all_rows = placement.all_rows
         self.sizes = [groups * size for size in packing.sizes]
@@ -70,44 +71,60 @@ class PackedLayout:
         normed = block.ln_1(x_RW)
         packed = products.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
         packed = with_updates(block, normed, packed, "qkv", self.all_rows)
-        attend = partial(_attend, num_heads=attention.num_heads)
-        query, key, value = packed.chunk(3, dim=-1)
-        if len(self.sizes) == 1:
-            return attend(query, key, value, self.groups, self.masks.head)
-        (query, key, value), *chunks = zip(
-            *(part.split(self.sizes) for part in (query, key, value)), strict=True
+        width = attention.embed_dim
+        query, pairs = packed.split([width, 2 * width], dim=-1)
+        return self._gathered(block, query, pairs, self.sizes, self.masks)
+
+    def read(self, block: Any, x_RW: Tensor) -> Tensor:
+        """``attended`` for the rows that are read alone: (N, W)."""
+        if any_updated():  # what is added may be drawn at random, and for all rows
+            return self.attended(block, x_RW).index_select(0, self.read_N)
+        attention, reads = block.attn, self.placement.reads(self.groups)
+        width = attention.embed_dim
+        multiply = partial(
+            products.linear, weight=attention.in_proj_weight, bias=attention.in_proj_bias
         )
-        found = [attend(query, key, value, self.groups, self.masks.head)]
-        for own, kind, mask in zip(chunks, self.packing.chunks, self.masks.chunks, strict=True):
-            keys, values = (
-                self._seen(prefix, rows, kind.number)
-                for prefix, rows in ((key, own[1]), (value, own[2]))
-            )
-            found.append(attend(own[0], keys, values, self.groups * kind.number, mask))
+        normed = block.ln_1(x_RW)
+        query = multiply(normed.index_select(0, reads.rows), rows=slice(width))
+        pairs = multiply(normed, rows=slice(width, 3 * width))
+        masks = self.placement.masks(self.dtype, self.groups, read=True)
+        found = self._gathered(block, query, pairs, reads.sizes, masks)
+        return found.index_select(0, reads.places)
+
+    def _gathered(
+        self, block: Any, query: Tensor, pairs: Tensor, sizes: list[int], masks: Masks
+    ) -> Tensor:
+        """Attention of queries (..., W) to pairs of keys and values (R, 2 W) within every head and
+        chunk. ``sizes`` are the numbers of queries in the heads and in the chunks of each height.
+        """
+        attend = partial(_attend, num_heads=block.attn.num_heads)
+        if len(sizes) == 1:
+            return attend(query, pairs, self.groups, masks.head)
+        (query, *queries), (pairs, *others) = query.split(sizes), pairs.split(self.sizes)
+        found = [attend(query, pairs, self.groups, masks.head)]
+        for asked, own, kind, mask in zip(
+            queries, others, self.packing.chunks, masks.chunks, strict=True
+        ):
+            seen = self._seen(pairs, own, kind.number)
+            found.append(attend(asked, seen, self.groups * kind.number, mask))
         return torch.cat(found)
 
-    def _seen(self, head_RW: Tensor, own_RW: Tensor, count: int) -> Tensor:
+    def _seen(self, head_RX: Tensor, own_RX: Tensor, count: int) -> Tensor:
         """The rows that chunks see: the prefix of their group, and their own."""
         if not self.packing.prefix:
-            return own_RW
-        prefix_GPW = head_RW.unflatten(0, (self.groups, -1))[:, None, : self.packing.prefix]
-        own_GKTW = own_RW.unflatten(0, (self.groups, count, -1))
-        return torch.cat([prefix_GPW.expand(-1, count, -1, -1), own_GKTW], dim=2).flatten(0, 2)
+            return own_RX
+        prefix_GPX = head_RX.unflatten(0, (self.groups, -1))[:, None, : self.packing.prefix]
+        own_GKTX = own_RX.unflatten(0, (self.groups, count, -1))
+        return torch.cat([prefix_GPX.expand(-1, count, -1, -1), own_GKTX], dim=2).flatten(0, 2)
 
 
 def _attend(
-    query_RW: Tensor,
-    key_RW: Tensor,
-    value_RW: Tensor,
-    sequences: int,
-    mask: Tensor,
-    *,
-    num_heads: int,
+    query_RW: Tensor, pairs_RX: Tensor, sequences: int, mask: Tensor, *, num_heads: int
 ) -> Tensor:
     """Attention within each of the sequences, one after the other in the rows: (R, W)."""
-    query, key, value = (
-        split_heads(rows.unflatten(0, (sequences, -1)), num_heads)
-        for rows in (query_RW, key_RW, value_RW)
-    )
+    width = query_RW.shape[-1]
+    heads = (num_heads, width // num_heads)
+    query = query_RW.view(sequences, -1, *heads).transpose(1, 2)
+    key, value = pairs_RX.view(sequences, -1, 2, *heads).permute(2, 0, 3, 1, 4)
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return attended.transpose(1, 2).flatten(2).flatten(0, 1)
+    return attended.transpose(1, 2).reshape(-1, width)

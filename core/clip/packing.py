@@ -93,6 +93,7 @@ class Packing:
         self.read_C = torch.tensor(
             [row_of[(SHARED if at < prefix else n, at)] for n, at in enumerate(read)]
         )
+        self.asked = tuple(self._asked_of(kind) for kind in (Chunks(0, 1, self.head), *self.chunks))
         leading = [row_of[n, at] for n in range(self.prompts if lead else 0) for at in range(lead)]
         self.lead_N = torch.tensor(leading, dtype=torch.int64)
         self._row_of = row_of
@@ -104,6 +105,18 @@ class Packing:
     def sizes(self) -> list[int]:
         """How many rows of a group are in its head and in the chunks of each height."""
         return [self.head, *(chunks.rows for chunks in self.chunks)]
+
+    def _asked_of(self, kind: Chunks) -> Tensor:
+        """The rows (K, Q) of each sequence that are read, and its first row where others have
+        more.
+        """
+        read = sorted(set(self.read_C.tolist()))
+        starts = range(kind.start, kind.start + kind.rows, kind.height)
+        found = [[row for row in read if 0 <= row - start < kind.height] for start in starts]
+        most = max(1, *map(len, found))
+        return torch.tensor(
+            [own + [start] * (most - len(own)) for own, start in zip(found, starts, strict=True)]
+        )
 
     def row(self, prompt: int, position: int) -> int | None:
         """The row of a token of a prompt; None where it is not computed."""
@@ -127,13 +140,24 @@ class Packing:
 
 class Masks(NamedTuple):
     """What is added to scores, 0 where a row is seen: the head's (L, L), and (K, 1, T, P + T) of
-    the chunks of each height.
+    the chunks of each height; of rows that are read alone, with Q of them in place of L and T.
 
     Additive, since attention would convert a boolean mask to numbers in every call.
     """
 
     head: Tensor
     chunks: tuple[Tensor, ...]
+
+
+class Reads(NamedTuple):
+    """The rows of all groups that are read, sequence by sequence: their ``rows``, how many are in
+    the heads and in the chunks of each height (``sizes``), and the place of each prompt's row among
+    them, group by group (``places``).
+    """
+
+    rows: Tensor
+    sizes: list[int]
+    places: Tensor
 
 
 class Placement:
@@ -149,13 +173,16 @@ class Placement:
         self.all_rows = None if packing.prefix else self.tokens
         self.read_C = packing.read_C.to(device)
         self.lead_N = packing.lead_N.to(device)
-        self._masks: dict[torch.dtype, Masks] = {}
+        self._masks: dict[tuple[torch.dtype, bool], Masks] = {}
+        self._reads: dict[int, Reads] = {}
 
-    def masks(self, dtype: torch.dtype, groups: int) -> Masks:
-        """The masks of a dtype, for all chunks of some groups."""
-        if dtype not in self._masks:
-            self._masks[dtype] = self._made(dtype)
-        head, chunks = self._masks[dtype]
+    def masks(self, dtype: torch.dtype, groups: int, *, read: bool = False) -> Masks:
+        """The masks of a dtype, for all chunks of some groups; of the rows that are ``read`` alone,
+        or of all.
+        """
+        if (dtype, read) not in self._masks:
+            self._masks[dtype, read] = self._made(dtype, read)
+        head, chunks = self._masks[dtype, read]
         if groups == 1:
             return Masks(head, chunks)
         return Masks(head, tuple(_repeated(mask, groups) for mask in chunks))
@@ -164,20 +191,45 @@ class Placement:
         """The row of each prompt's feature among the rows of all groups."""
         if groups == 1:
             return self.read_C[None]
-        rows = torch.arange(groups * self.packing.rows, device=self.device)
-        return ungrouped(rows[:, None], self.packing, groups)[..., 0].index_select(1, self.read_C)
+        return _of_groups(self.packing.sizes, groups).to(self.device).index_select(1, self.read_C)
+
+    def reads(self, groups: int) -> Reads:
+        """The rows of all groups that are read."""
+        if groups not in self._reads:
+            self._reads[groups] = self._found(groups)
+        return self._reads[groups]
 
     @torch.inference_mode(False)
-    def _made(self, dtype: torch.dtype) -> Masks:
+    def _found(self, groups: int) -> Reads:
+        packing = self.packing
+        row_GR = _of_groups(packing.sizes, groups)
+        rows = [row_GR[:, asked.flatten()].flatten() for asked in packing.asked]
+        place_of = {row: n for n, row in enumerate(torch.cat(rows).tolist())}
+        places = [place_of[row] for row in row_GR[:, packing.read_C].flatten().tolist()]
+        return Reads(
+            torch.cat(rows).to(self.device),
+            [len(some) for some in rows],
+            torch.tensor(places).to(self.device),
+        )
+
+    @torch.inference_mode(False)
+    def _made(self, dtype: torch.dtype, read: bool) -> Masks:
         head = torch.arange(self.packing.head)[None]
         rows = [_rows_of(chunks) for chunks in self.packing.chunks]
         prefix = torch.arange(self.packing.prefix)
         seen = [torch.cat([prefix.expand(len(own), -1), own], dim=1) for own in rows]
+        first, *others = self.packing.asked if read else (head, *rows)
         chunks = [
             self.packing.mask(*pair, dtype)[:, None].to(self.device)
-            for pair in zip(rows, seen, strict=True)
+            for pair in zip(others, seen, strict=True)
         ]
-        return Masks(self.packing.mask(head, head, dtype)[0].to(self.device), tuple(chunks))
+        return Masks(self.packing.mask(first, head, dtype)[0].to(self.device), tuple(chunks))
+
+
+def _of_groups(sizes: Sequence[int], groups: int) -> Tensor:
+    """The row of each row of a group (G, R) among those of all groups, as ``grouped`` has them."""
+    rows = torch.arange(groups * sum(sizes)).split([groups * size for size in sizes])
+    return torch.cat([part.reshape(groups, -1) for part in rows], dim=1)
 
 
 def _repeated(mask_K1TX: Tensor, groups: int) -> Tensor:

@@ -23,6 +23,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 ALL_ROWS = slice(None)
 FEW_ROWS = 256
 """Up to this many rows of an input with gradient, a reordered copy of the weight is kept."""
+ROWS_AT_ONCE = 1024
+"""So many rows pass through an MLP at once where nothing is kept of them."""
 QUICK = 1.702  # quick-GELU is x * sigmoid(1.702 x)
 
 Stamp = tuple[int, int, torch.dtype, torch.device]
@@ -115,18 +117,46 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice = ALL_ROW
 
 
 def feed_forward(mlp: Any, x: Tensor) -> Tensor:
-    """A block's MLP: ``c_fc``, ``gelu``, ``c_proj``."""
+    """A block's MLP: ``c_fc``, ``gelu``, ``c_proj``.
+
+    Without a gradient many rows are computed part by part on a CPU, since what is between its two
+    products is several times as wide: that costs no time, and memory for one part alone.
+    """
+    rows = x.numel() // max(x.shape[-1], 1)
+    with_gradient = x.requires_grad and torch.is_grad_enabled()
+    if with_gradient or x.device.type != "cpu" or rows <= ROWS_AT_ONCE:
+        return _feed_forward(mlp, x)
+    parts = x.flatten(0, -2).split(ROWS_AT_ONCE)
+    return torch.cat([_feed_forward(mlp, part) for part in parts]).reshape(x.shape)
+
+
+def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
     first, last = mlp.c_fc, mlp.c_proj
     # Recognized by name, because only ``backbone.py`` imports open_clip's models.
-    quick = type(mlp.gelu).__name__ == "QuickGELU" and _applies(x, first.weight, first.bias)
-    if not quick:
-        hidden = mlp.gelu(linear(x, first.weight, first.bias))
+    quick = type(mlp.gelu).__name__ == "QuickGELU"
+    if not quick or not _applies(x, first.weight, first.bias):
+        inner = linear(x, first.weight, first.bias)
+        hidden = _quick_gelu(inner) if quick and _is_whole(inner) else mlp.gelu(inner)
     elif x.requires_grad and torch.is_grad_enabled():
         hidden = _with_gradient(_QuickGELUProduct, x, first.weight, first.bias)
     else:
-        scaled = _product(x, first.weight, first.bias).mul_(QUICK)
-        hidden = F.silu(scaled, inplace=True).mul_(1 / QUICK)
+        hidden = _quick_gelu(_product(x, first.weight, first.bias))
     return linear(hidden, last.weight, last.bias)
+
+
+def _is_whole(inner: Tensor) -> bool:
+    """Whether a product is of full precision, and nothing else reads it."""
+    return type(inner) is Tensor and inner.dtype in (torch.float32, torch.float64)
+
+
+def _quick_gelu(inner: Tensor) -> Tensor:
+    """silu(1.702 x) / 1.702 of a product x, in its place: one tensor is kept for the backward pass
+    where ``x * sigmoid(1.702 x)`` keeps two.
+    """
+    scaled = inner.mul_(QUICK)
+    if scaled.requires_grad and torch.is_grad_enabled():
+        return F.silu(scaled).mul_(1 / QUICK)
+    return F.silu(scaled, inplace=True).mul_(1 / QUICK)
 
 
 def _applies(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -29,7 +29,7 @@ def choose(clip: Any) -> None:
     """Set the number of threads for a backbone, inside ``measured_in`` only, and in processes that
     were started for it (``core.machine.MEASURED_THREADS_VARIABLE``).
 
-    A run of several backbones has the threads of the one that needs most.
+    A run asks for its own backbone last, so that a teacher's does not count.
     """
     cache_dir = cache_folder()
     if cache_dir is None or not os.environ.get(MEASURED_THREADS_VARIABLE):

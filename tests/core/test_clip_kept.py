@@ -9,6 +9,7 @@ from core.clip import blocks
 from core.clip.frozen import TowerlessCLIP
 from core.clip.kept import KeptTensors
 from core.config import lookup
+from core.seeding import Seeds
 from tests.helpers.tiny_clip import CLASSES, OTHER_CLASSES, make_method, tiny_clip
 
 TEXTS = ("a photo of a cat.", "an oak")
@@ -173,3 +174,23 @@ def test_kept_means_of_templates_are_those_that_a_new_model_makes():
         one = make_method("ZeroShot", clip, templates=templates).class_texts()
         other = make_method("ZeroShot", tiny_clip(), templates=templates).class_texts()
         assert torch.equal(one, other)
+
+
+def test_a_subclass_that_makes_its_texts_in_another_way_gets_its_own(clip):
+    """What another method has kept for the same classes and templates is not for it."""
+
+    class Turned(lookup("ZeroShot").cls):
+        def template_features(self, classes):
+            return -super().template_features(classes)
+
+    class TurnedSource(lookup("PromptSRC").cls):
+        def template_mean(self):
+            return -super().template_mean()
+
+    texts = make_method("ZeroShot", clip).texts_CD
+    assert torch.equal(Turned(clip, CLASSES, Seeds(0)).texts_CD, -texts)
+    source = make_method("PromptSRC", clip, depth_text=1, depth_vision=1)
+    turned = TurnedSource(clip, CLASSES, Seeds(0), depth_text=1, depth_vision=1)
+    frozen = source.frozen_text()
+    for _ in range(2):
+        assert torch.equal(turned.frozen_text(), -frozen)

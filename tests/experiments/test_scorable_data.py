@@ -27,7 +27,7 @@ experiment.shots = 2
 def call(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REFINELAB_DATA", str(tmp_path))
-    monkeypatch.setattr("experiments.run.run.fit", None)  # nothing is trained
+    monkeypatch.setattr("experiments.run.run.fit_steps", None)  # nothing is trained
 
     def run(*words):
         data_inputs._dataset.cache_clear()  # a command has a process of its own

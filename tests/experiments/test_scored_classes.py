@@ -43,7 +43,7 @@ def call(monkeypatch, capsys, tmp_path):
     def refuse(*given: object, **named: object) -> None:
         raise AssertionError("something was trained")
 
-    monkeypatch.setattr("experiments.run.run.fit", refuse)
+    monkeypatch.setattr("experiments.run.run.fit_steps", refuse)
 
     def run(*words: object, sets: tuple[str, ...] = ()) -> tuple[int, str, list[str]]:
         chosen = [word for setting in sets for word in ("--set", setting)]
