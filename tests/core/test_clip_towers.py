@@ -12,6 +12,7 @@ from core.clip.backbone import build_open_clip
 from core.clip.deep_prompts import LeadingPrompts, TextPrompts, VisionPrompts
 from core.clip.frozen import FrozenCLIP, TowerlessCLIP, fingerprint, tower_support
 from core.clip.hooks import NO_HOOK
+from core.clip.packing import Packing
 from core.clip.prompts import ContextPrompts
 from core.clip.tokenizer import HubTokenizer, LongTextError
 from core.seeding import Seeds
@@ -211,7 +212,8 @@ def test_a_hook_that_cannot_enter_is_refused_by_name(name):
     ids = clip.tokenizer(["a cat"])
     text = clip.embed_tokens(ids)
     hook = LeadingPrompts([text[0, :1], text[0, 1:2]])
-    shared = clip.pack(ids)
+    read = clip.read_positions(ids).tolist()
+    shared = Packing([position + 1 for position in read], read, prefix=2)
     for whole in (clip, TowerlessCLIP(clip)):
         for tower, build in (
             ("image", lambda c=whole: VisionPrompts(c, Seeds(0), num_ctx=2, depth=1)),
