@@ -95,7 +95,7 @@ def test_the_code_of_coop_is_its_own_and_that_of_what_it_calls():
 def test_every_run_passes_through_training_evaluation_and_the_frozen_model():
     found = files(EVERY_RUN)
     expected = {
-        "core/train/fit.py": {"fit", "train_step"},
+        "core/train/fit.py": {"fit_steps", "train_step"},
         "core/train/evaluate.py": {"predict"},
         "core/clip/frozen.py": {"FrozenCLIP"},
         "core/data/transforms.py": {"EvalTransform", "TrainTransform"},
