@@ -214,7 +214,9 @@ class _Training:
         for step in range(len(self.batches)):
             yield Position(epoch, step)
             with self._timed():
-                self.batch = batch = next(batches)
+                if (batch := next(batches, None)) is None:
+                    break
+                self.batch = batch
                 terms = train_step(model, self.objective, self.optimizer, batch, autocast)
                 sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
                 result.images += len(batch)

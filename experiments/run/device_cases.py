@@ -323,6 +323,9 @@ class _TimedBatches(TrainingBatches):
         self.owner, self.inner = owner, inner
         self.kept: list[Batch] = []
 
+    def __len__(self) -> int:
+        return max(WARM_UP_STEPS, TIMED_STEPS)  # at most: an epoch ends before, or in time
+
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
         if not self.kept:
             given = self.inner.epoch(epoch, seeds)

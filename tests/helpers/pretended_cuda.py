@@ -268,8 +268,11 @@ class _Operators(TorchDispatchMode):
             free = None in places if inputs else not self.gpu.asked_by_python
             made = CUDA if on_gpu else None if free else CPU
             if made != CPU:
+                given = {tensor.untyped_storage()._cdata for tensor in inputs}
                 for tensor in tree_iter(out):
-                    if isinstance(tensor, Tensor) and not self.gpu.devices.known(tensor):
+                    if not isinstance(tensor, Tensor) or self.gpu.devices.known(tensor):
+                        continue
+                    if tensor.untyped_storage()._cdata not in given:  # else it stays where it is
                         self.gpu.devices.put(tensor, made)
         return out
 
