@@ -418,7 +418,8 @@ class Driver:
             self.progress.running(event.key, cell.label, fraction)
         elif event.kind == "retry":
             self.queued[event.key] = None
-            self.progress.note(f"{cell.label}: attempt {event.attempt} failed: {event.message}")
+            which = f"attempt {event.attempt} failed: " if event.attempt else ""  # it counts
+            self.progress.note(f"{cell.label}: {which}{event.message}")
         elif event.kind == "returned":
             self.queued[event.key] = None
             self.progress.note(f"{cell.label}: {event.message}")

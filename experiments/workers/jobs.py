@@ -36,7 +36,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """An event of a job: "done" carries its result, "failed", "retry" and "returned" the reason."""
+    """An event of a job: "done" carries its result, "failed", "retry" and "returned" the reason.
+
+    ``attempt`` counts from 1; 0 is one that does not count.
+    """
 
     key: str
     kind: Literal["started", "progress", "done", "retry", "returned", "failed"]
@@ -156,10 +159,9 @@ class JobQueue:
         """Queue a job again whose worker died while it ran others too, to run alone; the attempt
         does not count.
         """
-        attempt = self.attempts[job.key]
         self.alone.add(job.key)
         self.put_back(job)
-        return Event(key=job.key, kind="retry", attempt=attempt, message=message)
+        return Event(key=job.key, kind="retry", attempt=0, message=message)
 
     def conclude(self, job: Job, answer: Mapping[str, Any]) -> Event:
         """The event of a finished attempt; a job that may be retried is queued again."""
