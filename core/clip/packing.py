@@ -171,10 +171,10 @@ class Placement:
         self.position_R = packing.position_R.to(device)
         self.tokens = packing.tokens.to(device)
         self.all_rows = None if packing.prefix else self.tokens
-        self.read_C = packing.read_C.to(device)
         self.lead_N = packing.lead_N.to(device)
         self._masks: dict[tuple[torch.dtype, bool], Masks] = {}
         self._reads: dict[int, Reads] = {}
+        self._read_GC: dict[int, Tensor] = {}
 
     def masks(self, dtype: torch.dtype, groups: int, *, read: bool = False) -> Masks:
         """The masks of a dtype, for all chunks of some groups; of the rows that are ``read`` alone,
@@ -187,11 +187,13 @@ class Placement:
             return Masks(head, chunks)
         return Masks(head, tuple(_repeated(mask, groups) for mask in chunks))
 
+    @torch.inference_mode(False)
     def read_GC(self, groups: int) -> Tensor:
         """The row of each prompt's feature among the rows of all groups."""
-        if groups == 1:
-            return self.read_C[None]
-        return _of_groups(self.packing.sizes, groups).to(self.device).index_select(1, self.read_C)
+        if groups not in self._read_GC:
+            row_GR = _of_groups(self.packing.sizes, groups)
+            self._read_GC[groups] = row_GR[:, self.packing.read_C].to(self.device)
+        return self._read_GC[groups]
 
     def reads(self, groups: int) -> Reads:
         """The rows of all groups that are read."""
