@@ -282,7 +282,8 @@ def section(points, where):
             "[speed_growth.csv](speed_growth.csv). Steps are the fastest of three calls; memory is "
             "above what is resident",
             "before the step; plan, status and report are CPU seconds of studies with stored "
-            "predictions and default options. The wall clock of steps counts what else the machine did.",
+            "predictions and default options. The wall",
+            "clock of steps counts what else the machine did.",
             "",
             "| against | what | largest | seconds there | peak MiB | slope there |",
             "| --- | --- | --- | --- | --- | --- |",
