@@ -172,7 +172,7 @@ class Placement:
         self.tokens = packing.tokens.to(device)
         self.all_rows = None if packing.prefix else self.tokens
         self.lead_N = packing.lead_N.to(device)
-        self._masks: dict[tuple[torch.dtype, bool], Masks] = {}
+        self._masks: dict[tuple[torch.dtype, int, bool], Masks] = {}
         self._reads: dict[int, Reads] = {}
         self._read_GC: dict[int, Tensor] = {}
 
@@ -180,12 +180,10 @@ class Placement:
         """The masks of a dtype, for all chunks of some groups; of the rows that are ``read`` alone,
         or of all.
         """
-        if (dtype, read) not in self._masks:
-            self._masks[dtype, read] = self._made(dtype, read)
-        head, chunks = self._masks[dtype, read]
-        if groups == 1:
-            return Masks(head, chunks)
-        return Masks(head, tuple(_repeated(mask, groups) for mask in chunks))
+        key = dtype, groups, read
+        if key not in self._masks:
+            self._masks[key] = self._made(*key)
+        return self._masks[key]
 
     @torch.inference_mode(False)
     def read_GC(self, groups: int) -> Tensor:
@@ -215,14 +213,14 @@ class Placement:
         )
 
     @torch.inference_mode(False)
-    def _made(self, dtype: torch.dtype, read: bool) -> Masks:
+    def _made(self, dtype: torch.dtype, groups: int, read: bool) -> Masks:
         head = torch.arange(self.packing.head)[None]
         rows = [_rows_of(chunks) for chunks in self.packing.chunks]
         prefix = torch.arange(self.packing.prefix)
         seen = [torch.cat([prefix.expand(len(own), -1), own], dim=1) for own in rows]
         first, *others = self.packing.asked if read else (head, *rows)
         chunks = [
-            self.packing.mask(*pair, dtype)[:, None].to(self.device)
+            _repeated(self.packing.mask(*pair, dtype)[:, None].to(self.device), groups)
             for pair in zip(others, seen, strict=True)
         ]
         return Masks(self.packing.mask(first, head, dtype)[0].to(self.device), tuple(chunks))
@@ -246,12 +244,6 @@ def grouped(rows_GRX: Tensor, packing: Packing) -> Tensor:
     if len(rows_GRX) == 1 or not packing.chunks:
         return rows_GRX.flatten(0, 1)
     return torch.cat([part.flatten(0, 1) for part in rows_GRX.split(packing.sizes, dim=1)])
-
-
-def ungrouped(rows_RX: Tensor, packing: Packing, groups: int) -> Tensor:
-    """The opposite of ``grouped``: (G, R, X)."""
-    parts = rows_RX.split([groups * size for size in packing.sizes])
-    return torch.cat([part.unflatten(0, (groups, -1)) for part in parts], dim=1)
 
 
 def num_common(same_L: Tensor) -> int:
