@@ -51,6 +51,20 @@ def grid_command(
     track: Track = MLFLOW,
     no_track: NoTrack = False,
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share",
+            help="Work on the study beside other drivers with this option, on a file system that "
+            "all of them see: srun python main.py grid ... --share",
+        ),
+    ] = False,
+    share_seconds: Annotated[
+        float,
+        typer.Option(
+            help="With --share: take over the runs of a driver that shows no sign of life so long"
+        ),
+    ] = 60.0,
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
@@ -63,12 +77,15 @@ def grid_command(
     from experiments.study.driver import run_study
     from experiments.study.planner import grid_of
     from experiments.study.progress import make_progress
+    from experiments.study.share import Share, run_shared_study
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
 
     runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(jobs, **limits)
+    sharing = Share(workers=workers_of(jobs), lockstep=lockstep, silent_seconds=share_seconds)
+    run = partial(run_shared_study, share=sharing) if share else run_study
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
     executor = make_executor(jobs, study_dir, lockstep=lockstep, **limits)
@@ -81,7 +98,7 @@ def grid_command(
             return
         print_changes(made, study_dir, runtime)
         require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
-        outcome = run_study(
+        outcome = run(
             made,
             study_dir,
             executor,
@@ -93,6 +110,13 @@ def grid_command(
         )
     print_outcome(outcome, study_dir)
     raise typer.Exit(outcome.exit_code)
+
+
+def workers_of(jobs: int) -> int:
+    """How many runs proceed at a time with ``--jobs``, apart from those in lockstep."""
+    from core.machine import available_cores
+
+    return available_cores() if jobs < 0 else max(jobs, 1)
 
 
 def make_plan(given: Any, runtime: Runtime, *, yes: bool) -> Any:
@@ -135,12 +159,11 @@ def print_changes(plan: Any, study_dir: Path, runtime: Runtime) -> None:
 
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     """Print a ``Plan``: cells, inert and duplicate ones, what is done, and the time."""
-    from core.machine import available_cores
     from experiments.run.stale import counted, stale_line
     from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
 
-    workers = available_cores() if jobs < 0 else max(jobs, 1)
+    workers = workers_of(jobs)
     found = dry_run(plan, study_dir, jobs=workers)
     columns = list(found.rows[0])
     rows = [[row[column] for column in columns] for row in found.rows]
