@@ -84,7 +84,9 @@ def grid_command(
     runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(jobs, **limits)
-    sharing = Share(workers=workers_of(jobs), lockstep=lockstep, silent_seconds=share_seconds)
+    sharing = Share(
+        num_workers=lambda: workers_of(jobs), lockstep=lockstep, silent_seconds=share_seconds
+    )
     run = partial(run_shared_study, share=sharing) if share else run_study
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,11 +36,11 @@ MAX_LOST = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """What of a study one driver takes at a time: a run, or ``lockstep`` runs that advance side by
-    side, for each of ``workers``. After ``silent_seconds`` without a sign of life of another
+    side, for each of ``num_workers()``. After ``silent_seconds`` without a sign of life of another
     driver, its runs are taken over.
     """
 
-    workers: int
+    num_workers: Callable[[], int]
     lockstep: int = 1
     silent_seconds: float = SILENT_SECONDS
 
@@ -157,6 +157,7 @@ class SharedDriver(Driver):
         self.before: dict[str, bytes | None] = {}
         self.numbers: dict[str, int] = {}
         self.group_of: dict[str, int] = {}
+        self.times_lost: Counter[str] = Counter()
         self.dataset = ""
         self.next_look = 0.0
 
@@ -186,7 +187,10 @@ class SharedDriver(Driver):
                 self._look()
                 self._submit(self._claim(), max_attempts)
             for event in self._events():
-                self._handle(event)
+                if event.kind == "lost":
+                    self._send_again(event, max_attempts)
+                else:
+                    self._handle(event)
 
     def _events(self) -> Sequence[Event]:
         if self.open:
@@ -248,8 +252,9 @@ class SharedDriver(Driver):
     def _claim(self) -> list[Cell]:
         """Claim cells for the workers that are free."""
         claimed: list[Cell] = []
+        workers = self.share.num_workers()
         busy = len({self.group_of[identity] for identity in self.open})
-        while busy < self.share.workers and (group := self._free_group()):
+        while busy < workers and (group := self._free_group(workers)):
             if taken := [cell for cell in group if self._take(cell)]:
                 busy += 1
                 number = max(self.group_of.values(), default=0) + 1
@@ -257,7 +262,7 @@ class SharedDriver(Driver):
                 claimed += taken
         return claimed
 
-    def _free_group(self) -> list[Cell]:
+    def _free_group(self, workers: int) -> list[Cell]:
         """The cells to claim next: of the dataset that was last worked on here, or else of that on
         which fewest runs are in progress. No more than a fair share of all that are free.
         """
@@ -273,7 +278,7 @@ class SharedDriver(Driver):
         if self.dataset not in datasets:
             self.dataset = min(datasets, key=lambda name: taken[name])
         first = next(cell for cell in free if cell.dataset == self.dataset)
-        drivers = max(1, self.claims.watch.num_living()) * self.share.workers
+        drivers = max(1, self.claims.watch.num_living()) * workers
         most = min(self.share.lockstep, -(-len(free) // drivers)) if first.bundle else 1
         return [first, *(c for c in free if c.bundle == first.bundle and c is not first)][:most]
 
@@ -282,22 +287,44 @@ class SharedDriver(Driver):
         number = self.claims.take(cell.identity)
         if number is None or self._take_note(cell):
             return False
+        self.open[cell.identity] = self.waiting.pop(cell.identity)
         if number > 1:
             former = self.claims.owner(cell.identity, number - 1)
             if former not in self.claims.watch.ended:
                 name = self.claims.watch.name(former)
                 self.progress.note(f"{cell.label}: taken over from {name}, which is gone")
-        begun = [*self.claims.run_dirs(cell.identity), super()._run_dir(cell.identity)]
-        run_dir = self.claims.run_dir(cell.identity, number)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        copy_progress(begun[0], run_dir)
-        self.numbers[cell.identity] = number
-        self.open[cell.identity] = self.waiting.pop(cell.identity)
+        self._prepare(cell.identity, number)
         if (lost := self.claims.num_lost(cell.identity)) >= MAX_LOST:
             message = f"{lost} drivers were lost during this run; see their output"
             self._handle(Event(key=cell.identity, kind="failed", attempt=lost, message=message))
             return False
         return True
+
+    def _prepare(self, identity: str, number: int) -> None:
+        """Make the run folder of a claim, with what earlier ones have kept."""
+        begun = [*self.claims.run_dirs(identity), super()._run_dir(identity)]
+        run_dir = self.claims.run_dir(identity, number)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        copy_progress(begun[0], run_dir)
+        self.numbers[identity] = number
+
+    def _send_again(self, event: Event, max_attempts: int) -> None:
+        """Submit a job again that the executor has lost, alone and with a claim and a folder of its
+        own: where it was lost, it may still be running.
+        """
+        cell = replace(self.open[event.key], bundle="")
+        self.times_lost[event.key] += 1
+        if self.times_lost[event.key] >= MAX_LOST:
+            message = f"lost {MAX_LOST} times, the last time because {event.message}"
+            self._handle(replace(event, kind="failed", attempt=MAX_LOST, message=message))
+            return
+        self.progress.note(f"{cell.label}: {event.message}; it is run again")
+        number = self.claims.take(event.key)
+        if number is None:
+            self._lose(self.open.pop(event.key))
+            return
+        self._prepare(event.key, number)
+        self._submit([cell], max_attempts)
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
         """See Driver; nothing is written where another driver has claimed the cell."""

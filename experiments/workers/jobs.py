@@ -3,7 +3,8 @@
 A job is retried when its worker died or its function raised, up to ``max_attempts``; a ValueError
 is a user error and final at once. Where the job is not to blame (a full disk, a folder that cannot
 be written), the attempt does not count and the job is "returned": it waits until it is cancelled or
-run again. Every submitted job ends in exactly one "done" or "failed" event, unless it is cancelled.
+run again. Every submitted job ends in exactly one "done", "failed" or "lost" event, unless it is
+cancelled; only executors on other machines lose jobs.
 
 Jobs that advanced side by side end one by one, each with its own answer. Where their worker died,
 nobody knows which one is to blame: the attempt counts for none, and each runs alone from then on.
@@ -37,12 +38,13 @@ class Job:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """An event of a job: "done" carries its result, "failed", "retry" and "returned" the reason.
+    After "lost" the executor knows nothing more of the job, which may still be running somewhere.
 
     ``attempt`` counts from 1; 0 is one that does not count.
     """
 
     key: str
-    kind: Literal["started", "progress", "done", "retry", "returned", "failed"]
+    kind: Literal["started", "progress", "done", "retry", "returned", "lost", "failed"]
     attempt: int
     result: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""

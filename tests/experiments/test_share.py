@@ -57,7 +57,7 @@ def quick(monkeypatch):
 
 
 def run_shared(plan, folder, *, entry=FAKE, workers=1, lockstep=1, seconds=60.0, **options):
-    share = Share(workers=workers, lockstep=lockstep, silent_seconds=seconds)
+    share = Share(num_workers=lambda: workers, lockstep=lockstep, silent_seconds=seconds)
     executor = InlineExecutor(entry, lockstep=lockstep)
     return run_shared_study(plan, folder, executor, share=share, runtime=RUNTIME, **options)
 
@@ -365,4 +365,4 @@ def test_the_mirror_is_written_by_who_ends_last_where_the_first_could_not(tmp_pa
 @pytest.mark.parametrize("seconds", [0.5, float("nan"), float("inf"), -1.0])
 def test_the_time_of_silence_is_checked(seconds):
     with pytest.raises(ValueError, match="--share-seconds must be at least 1"):
-        Share(workers=1, silent_seconds=seconds)
+        Share(num_workers=lambda: 1, silent_seconds=seconds)

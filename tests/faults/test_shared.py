@@ -79,7 +79,7 @@ def test_an_interrupted_driver_leaves_its_runs_to_the_others_at_once(tmp_path):
 
 
 LONG = """include 'coop.gin'
-experiment.epochs = 60
+experiment.epochs = 400
 experiment.shots = 8
 experiment.checkpoint_every = 3
 grid.study = 'long'
@@ -110,7 +110,7 @@ def test_grid_commands_share_a_study(tmp_path):
         for _ in range(2)
     ]
     study = tmp_path / "runs" / "long"
-    wait_for(lambda: len(list(study.glob(f"{SHARE_FOLDER}/runs/*/{TRAINING_NAME}"))) == 2)
+    wait_for(lambda: len(list(study.glob(f"{SHARE_FOLDER}/runs/*/{TRAINING_NAME}"))) == 2, 150)
     drivers[0].kill()
     finish(drivers[0])
     refused = program(*lone, cwd=tmp_path)

@@ -1,7 +1,7 @@
 """Runs that train nothing: entry functions for workers, and plans made of their cells.
 
 What a fake run does follows from the first word of its variant's name: "ok", "slow", "fail",
-"refuse", "diverge", "kill" (once), "die" (always), "stop" (its process, once), "stall" (always),
+"refuse", "diverge", "nap", "kill" (once), "die" (always), "stop" (its process, once), "stall" (always),
 "fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a file "go").
 """
 
@@ -85,6 +85,8 @@ def behave(kind, run_dir):
         raise ValueError("this configuration is wrong")
     if kind == "slow":
         time.sleep(0.1)
+    if kind == "nap":
+        time.sleep(0.7)
     if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "stall" or (kind == "stop" and not (run_dir / "stopped").exists()):

@@ -120,7 +120,9 @@ def run_driver(folder, options):
     jobs, logs = options.get("jobs", 1), folder / "logs" if options.get("logs") else folder
     run = run_study
     if "share" in options:
-        run = partial(run_shared_study, share=Share(workers=jobs, silent_seconds=options["share"]))
+        run = partial(
+            run_shared_study, share=Share(num_workers=lambda: jobs, silent_seconds=options["share"])
+        )
     outcome = run(
         plan,
         folder,
