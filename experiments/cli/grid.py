@@ -11,6 +11,17 @@ import typer
 from core.program import command_line, same_command
 from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
+from experiments.cli.executors import (
+    LOCAL,
+    Address,
+    ExecutorName,
+    NodeCache,
+    Nodes,
+    Shared,
+    ShareSeconds,
+    SlurmParameters,
+    Where,
+)
 from experiments.cli.options import (
     LOCKSTEP,
     MLFLOW,
@@ -35,6 +46,7 @@ from experiments.run.runtime import Runtime
 
 
 def grid_command(
+    context: typer.Context,
     config: Config,
     overrides: Set = None,
     plugin: Plugin = None,
@@ -51,20 +63,13 @@ def grid_command(
     track: Track = MLFLOW,
     no_track: NoTrack = False,
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
-    share: Annotated[
-        bool,
-        typer.Option(
-            "--share",
-            help="Work on the study beside other drivers with this option, on a file system that "
-            "all of them see: srun python main.py grid ... --share",
-        ),
-    ] = False,
-    share_seconds: Annotated[
-        float,
-        typer.Option(
-            help="With --share: take over the runs of a driver that shows no sign of life so long"
-        ),
-    ] = 60.0,
+    executor: ExecutorName = LOCAL,
+    share: Shared = False,
+    share_seconds: ShareSeconds = 60.0,
+    address: Address = "",
+    node_cache: NodeCache = None,
+    nodes: Nodes = None,
+    slurm: SlurmParameters = None,
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
@@ -74,36 +79,45 @@ def grid_command(
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
     from experiments.run.preflight import require_readable
-    from experiments.study.driver import run_study
     from experiments.study.planner import grid_of
     from experiments.study.progress import make_progress
-    from experiments.study.share import Share, run_shared_study
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
 
     runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(jobs, **limits)
-    sharing = Share(
-        num_workers=lambda: workers_of(jobs), lockstep=lockstep, silent_seconds=share_seconds
+    where = Where(
+        executor=executor,
+        share=share,
+        share_seconds=share_seconds,
+        workers=workers_of(jobs),
+        lockstep=lockstep,
+        device=device,
+        jobs=jobs,
+        address=address,
+        node_cache=node_cache,
+        nodes=nodes,
+        slurm=slurm or (),
+        limits=limits,
+        context=context,
     )
-    run = partial(run_shared_study, share=sharing) if share else run_study
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    executor = make_executor(jobs, study_dir, lockstep=lockstep, **limits)
-    with closing(executor):
-        if not dry_run and may_have_runs_left(study_dir):
-            executor.start_early()
+    workers = make_executor(jobs, study_dir, lockstep=lockstep, **limits)
+    with closing(workers):
+        if where.is_here and not dry_run and may_have_runs_left(study_dir):
+            workers.start_early()
         made = make_plan(given, runtime, yes=yes)
         if dry_run:
             show_plan(made, study_dir, runtime, jobs=jobs)
             return
         print_changes(made, study_dir, runtime)
         require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
-        outcome = run(
+        outcome = where.run(
             made,
             study_dir,
-            executor,
+            workers,
             runtime=runtime,
             tracker=make_tracker(study_dir, mirrors),
             progress=make_progress(),

@@ -4,6 +4,7 @@ They need a file system that all of them see, and nothing else. Each stays until
 because it takes over the runs of drivers that die. See ``claims.py`` and ``members.py``.
 """
 
+import math
 import os
 import shutil
 import time
@@ -26,7 +27,7 @@ from experiments.study.members import SILENT_SECONDS, Member, Watch, registered
 from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.study.planner import Cell, Plan
 from experiments.study.progress import NoProgress, Progress
-from experiments.workers.jobs import Event, Executor
+from experiments.workers.jobs import Event, Executor, NoWorkersError
 
 LOOK_SECONDS = 2.0
 LOOK_SHARE = 0.05  # of the time may go into looking at what the others do
@@ -45,11 +46,16 @@ class Share:
     silent_seconds: float = SILENT_SECONDS
 
     def __post_init__(self) -> None:
-        if not 1 <= self.silent_seconds < float("inf"):
-            raise ValueError(
-                f"--share-seconds must be at least 1, got {self.silent_seconds:g}: for so long may "
-                "another driver be silent before its runs are taken over"
-            )
+        check_seconds(self.silent_seconds)
+
+
+def check_seconds(silent_seconds: float) -> None:
+    """Raise ValueError for a time of silence after which nobody could tell anything."""
+    if not 1 <= silent_seconds < math.inf:
+        raise ValueError(
+            f"--share-seconds must be at least 1, got {silent_seconds:g}: for so long may another "
+            "driver be silent before its runs are taken over"
+        )
 
 
 def run_shared_study(
@@ -252,7 +258,13 @@ class SharedDriver(Driver):
     def _claim(self) -> list[Cell]:
         """Claim cells for the workers that are free."""
         claimed: list[Cell] = []
-        workers = self.share.num_workers()
+        try:
+            workers = self.share.num_workers()
+        except NoWorkersError as error:
+            self.next_look = 0.0
+            self._look()  # the last of them may just have finished the last run
+            self.paused = str(error) if self.waiting else ""
+            return []
         busy = len({self.group_of[identity] for identity in self.open})
         while busy < workers and (group := self._free_group(workers)):
             if taken := [cell for cell in group if self._take(cell)]:

@@ -50,6 +50,10 @@ class Event:
     message: str = ""
 
 
+class NoWorkersError(RuntimeError):
+    """All that ran jobs of a study elsewhere has ended, and runs are left."""
+
+
 class Executor(Protocol):
     """The interface between a study and whatever runs its jobs."""
 

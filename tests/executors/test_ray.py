@@ -10,7 +10,6 @@ import pytest
 import experiments.run.experiment
 import methods.zero_shot
 import refiners.null_refiner
-from core.store import read_record
 from core.store.names import SHARE_FOLDER
 from experiments.study.driver import run_study
 from experiments.study.share import Share, run_shared_study

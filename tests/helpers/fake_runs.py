@@ -1,8 +1,9 @@
 """Runs that train nothing: entry functions for workers, and plans made of their cells.
 
-What a fake run does follows from the first word of its variant's name: "ok", "slow", "fail",
-"refuse", "diverge", "nap", "kill" (once), "die" (always), "stop" (its process, once), "stall" (always),
-"fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a file "go").
+What a fake run does follows from the first word of its variant's name: "ok", "slow", "nap",
+"fail", "refuse", "diverge", "kill" (once), "die" (always), "stop" (its process, once), "stall"
+(always), "fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a
+file "go").
 """
 
 import hashlib
