@@ -57,9 +57,10 @@ def rerun_command(
     if is_search(study):
         refuse_rerun(study, run)
     identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
-    limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
-    workers = int(any(limit is not None for limit in limits.values()))
-    with closing(make_executor(workers, study, **limits)) as executor:
+    limited = job_seconds is not None or silent_seconds is not None
+    with closing(
+        make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds)
+    ) as executor:
         executor.start_early()
         changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
         print_notes(f"changed since the run: {change}" for change in changes)
