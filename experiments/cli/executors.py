@@ -119,6 +119,11 @@ class Where:
             pass
 
     @property
+    def device_here(self) -> str:
+        """The device of this process, which computes nothing where runs are made elsewhere."""
+        return self.device if self.is_here else "cpu"
+
+    @property
     def is_here(self) -> bool:
         """Whether this process has workers of its own."""
         return self.executor == LOCAL

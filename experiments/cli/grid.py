@@ -84,7 +84,7 @@ def grid_command(
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
 
-    runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
+    mirrors = track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(jobs, **limits)
     where = Where(
@@ -102,6 +102,7 @@ def grid_command(
         limits=limits,
         context=context,
     )
+    runtime = make_runtime(runs, data_root, where.device_here)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
     workers = make_executor(jobs, study_dir, lockstep=lockstep, **limits)

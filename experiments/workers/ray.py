@@ -66,10 +66,6 @@ class RayExecutor:
         silent_seconds: float | None = None,
         entry: str = ENTRY,
     ) -> None:
-        if device not in ("cpu", "cuda"):
-            raise ValueError(
-                f"--executor ray places runs itself, so --device must be cpu or cuda, got {device}"
-            )
         if jobs == 0 or jobs_per_gpu < 1:
             raise ValueError("--executor ray needs at least one job, and one for each GPU")
         threads = thread_variables(None, 1)

@@ -36,8 +36,8 @@ import submitit
 from submitit.core.utils import FailedSubmissionError
 from submitit.helpers import DelayedSubmission
 
-WARNING_SECONDS = 180
-"""How long before the end of its time a job is told, unless the parameters say otherwise."""
+DELAYS = {"slurm": 180, "local": 30}
+"""How many seconds before the end of its time a job is told; a parameter changes that of Slurm."""
 LAST_SECONDS = 45
 """Of that time, what is left for runs that are stopped in the middle."""
 MAX_REQUEUES = 1000
@@ -60,7 +60,7 @@ class DriverJob:
 
     command: Sequence[str]
     folder: str
-    warning_seconds: float = WARNING_SECONDS
+    warning_seconds: float
     once: Sequence[str] = ()
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
@@ -116,13 +116,9 @@ class SlurmJobs:
         *,
         once: Sequence[str] = (),
     ) -> None:
-        values = {DELAY: WARNING_SECONDS, **parameters}
-        cluster = str(values.pop(CLUSTER, "slurm"))
-        if cluster == "slurm" and shutil.which("sbatch") is None:
-            raise ValueError(
-                "--executor slurm needs Slurm, but there is no 'sbatch' here: run the command on a "
-                "login node, or try it on this machine with --slurm cluster=local"
-            )
+        cluster = require_cluster(parameters)
+        values = {DELAY: DELAYS[cluster], **parameters}
+        values.pop(CLUSTER, None)
         job = DriverJob(command, os.getcwd(), float(values[DELAY]), once)
         os.environ["PYTHONPATH"] = os.pathsep.join(p or os.getcwd() for p in sys.path)
         try:
@@ -151,6 +147,19 @@ class SlurmJobs:
         return 0
 
 
+def require_cluster(parameters: Mapping[str, Any]) -> str:
+    """What runs the jobs. Raises ValueError where it is not there."""
+    cluster = str(parameters.get(CLUSTER, "slurm"))
+    if cluster not in DELAYS:
+        raise ValueError(f"--slurm cluster must be slurm or local, got {cluster!r}")
+    if cluster == "slurm" and shutil.which("sbatch") is None:
+        raise ValueError(
+            "--executor slurm needs Slurm, but there is no 'sbatch' here: run the command on a "
+            "login node, or try it on this machine with --slurm cluster=local"
+        )
+    return cluster
+
+
 def _prefixed(values: Mapping[str, Any], cluster: str) -> dict[str, Any]:
     """Parameters as submitit names them; those of Slurm alone mean nothing elsewhere."""
     named = {
@@ -158,5 +167,4 @@ def _prefixed(values: Mapping[str, Any], cluster: str) -> dict[str, Any]:
     }
     if cluster == "slurm":
         return named
-    known = (*SHARED, f"{cluster}_{DELAY}", f"{cluster}_timeout_min", f"{cluster}_setup")
-    return {name: value for name, value in named.items() if name in known}
+    return {name: value for name, value in named.items() if name in SHARED}

@@ -124,9 +124,9 @@ def test_grid_commands_share_a_study(tmp_path):
     assert code == 0 and "4 runs" in output + errors, errors
     code, _, errors = program(*lone, cwd=half)
     assert code == 0, errors
-    code, _, errors = program(*lone, "--runs", "whole", cwd=tmp_path)
+    code, _, errors = program(*lone, "--set", "grid.study='whole'", cwd=tmp_path)
     assert code == 0, errors
-    for record in records(tmp_path / "whole" / "long"):
+    for record in records(tmp_path / "runs" / "whole"):
         for there in (study, half / "runs" / "long"):
             found = there / record.parent.name
             same = [(found / n).read_bytes() == (record.parent / n).read_bytes() for n in SAME]
