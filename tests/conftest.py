@@ -24,6 +24,17 @@ def small_mosaic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield tmp_path_factory.getbasetemp() / "small-mosaic"
 
 
+@pytest.fixture
+def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs on the tiny random CLIP, whatever their configuration names, where it does not matter
+    what the towers have learned: it takes half the time.
+    """
+    from tests.helpers.tiny_clip import shared_tiny_clip  # with torch, which few reports need
+
+    for module in ("experiments.run.run", "experiments.run.image_source"):
+        monkeypatch.setattr(f"{module}.shared_clip", lambda *_: shared_tiny_clip())
+
+
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn images and image features that the runs of all tests may share."""
