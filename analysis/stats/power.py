@@ -192,7 +192,7 @@ class Designs:
         """
         error = self.error(num_datasets, num_seeds)
         least = float(special.ndtri(1 - self.level) + special.ndtri(target))
-        return bool(error) and effect / error >= least
+        return error is not None and error > 0 and effect / error >= least
 
     def _suffices(self, effect: float, target: float, num_datasets: int, num_seeds: int) -> bool:
         """Whether the power reaches the target."""

@@ -25,8 +25,10 @@ from core.config.value_types import (
 )
 
 MOST_SIMPLIFICATIONS = 100
-KEPT = 4
-"""What is kept of each kind: more than one, because a simplification takes several rounds."""
+SHAPES_KEPT, KEPT = 16, 4
+"""What is kept of each kind: the parts that the variants of a grid plug in by turns, and more than
+one of the rest, because a simplification takes several rounds.
+"""
 UNSET = object()
 
 
@@ -104,7 +106,7 @@ class Family:
 
     def reach(self, root: str, bindings: Mapping[str, Value]) -> Reached:
         """Everything that building a root reads."""
-        known = self.shapes.setdefault(root, deque(maxlen=KEPT))
+        known = self.shapes.setdefault(root, deque(maxlen=SHAPES_KEPT))
         for shape in known:
             if (same := shape.of(bindings)) is not None:
                 return same
