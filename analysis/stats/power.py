@@ -219,16 +219,15 @@ def _fewest(
 ) -> int | None:
     """The smallest number from ``least`` to ``most`` that suffices, None where none does.
 
-    Power rises with seeds and with datasets, so that few numbers are asked: from the first that
-    ``may`` suffice, which is cheap to tell, in steps that double, and then between the last two.
+    Power rises with seeds and with datasets, so that few numbers are asked: the most, then from the
+    first that ``may`` suffice, which is cheap to tell, in steps that double, and between the last
+    two of these.
     """
     low = bisect_left(range(most + 1), True, lo=least, key=may)
-    if low > most:
+    if low > most or not suffices(most):
         return None
     step, high = 1, low
     while not suffices(high):
-        if high == most:
-            return None
         low, high, step = high + 1, min(high + step, most), 2 * step
     return bisect_left(range(most + 1), True, lo=low, hi=high, key=suffices)
 
