@@ -81,19 +81,23 @@ class Experiment(Configurable):
     images that runs on pixels keep below the cache folder for each other (0: none); nor does it.
     ``template`` replaces the templates of the datasets. ``split_fractions`` (train, val, test) and
     ``split_seed`` split a plain ``class/image`` tree, and have no effect elsewhere. ``precision``
-    applies to everything that is trained; "bfloat16" is autocast, which rounds neither logits nor
-    frozen texts nor cached features. ``feature_precision`` "bfloat16" runs the frozen image tower
-    under autocast, up to twice as fast and with features that differ by about 0.4 percent; a method
-    that trains on pixels ignores it. ``overlap`` says what happens where test images are training
-    images as well: the run is refused, also for equal copies under another name (every file is then
-    read), or it is allowed, recorded and marked in the report.
+    applies to everything that is trained; "bfloat16" and "float16" are autocast over frozen
+    matrices that are stored so, which rounds neither logits nor losses, prompts, frozen texts and
+    cached features; "float16" scales the loss. ``feature_precision`` "bfloat16" runs the frozen
+    image tower under autocast, up to twice as fast and with features that differ by about 0.4
+    percent; a method that trains on pixels ignores it. ``tf32`` and ``deterministic`` matter on a
+    GPU alone: the former lets products in float32 round their inputs to 10 bits, the latter makes
+    the same run give the same bits there as well, at some cost in time. ``overlap`` says what
+    happens where test images are training images as well: the run is refused, also for equal copies
+    under another name (every file is then read), or it is allowed, recorded and marked in the
+    report.
     """
 
     permissions: ClassVar[frozenset[str]] = frozenset(
         {"overlap", "checkpoint_every", "crop_cache_gb"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
-        {"augmentation", "patience", "feature_precision", "fixed_views"}
+        {"augmentation", "patience", "feature_precision", "fixed_views", "tf32", "deterministic"}
     )
 
     method: Annotated[Callable[..., Method], Part("method")]
@@ -125,6 +129,8 @@ class Experiment(Configurable):
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"
     feature_precision: FeaturePrecision = "float32"
+    tf32: bool = False
+    deterministic: bool = True
     overlap: Overlap = "refused"
 
     def __post_init__(self) -> None:

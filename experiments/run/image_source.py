@@ -48,14 +48,22 @@ def image_source(
     """
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
-    single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
+    single = clip
+    if clip.stored_as == torch.float64:
+        single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
     product = product_of(single)
     # A method that sees pixels reads frozen features beside them, in the precision of the run.
     precision = settings.feature_precision if image_input == "features" else "float32"
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product, precision)
+    # TF32 is one more way to compute the features of a GPU.
+    tf32 = settings.tf32 and device.type == "cuda"
+    how = (product, precision, tf32)
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), *how)
     low = precision == "bfloat16"
+    encoder = clip
+    if low and clip.stored_as != torch.float64:
+        encoder = shared_clip(settings.backbone, settings.weights, runtime.device, torch.bfloat16)
     frozen = FrozenPasses(
-        clip,
+        encoder,
         autocast=partial(runtime.autocast, precision if low else settings.precision),
         store=store if settings.precision == "float32" else None,
     )
@@ -115,6 +123,7 @@ def _store(
     augmentation: SameById,
     product: Product,
     precision: FeaturePrecision,
+    tf32: bool,
 ) -> FeatureStore:
     """One store of frozen features per process, backbone and precision.
 
@@ -126,6 +135,8 @@ def _store(
         device=device,
         product=product,
         mixed=precision == "bfloat16",
+        tf32=tf32,
+        around=clip.weights_as_read,
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

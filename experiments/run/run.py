@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ from core.train.batches import ImageSource, TestViews
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit_steps
+from core.train.loss_scale import LossScale
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.train.resume import TrainingCheckpoints
@@ -47,6 +48,7 @@ from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.numerics import Numerics, without_order
 from experiments.run.operative import operative_of
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
@@ -196,12 +198,17 @@ def run_steps(
                 raise  # nothing was trained that could have diverged
             checkpoints.remove()
             return _diverged(record, run_dir, str(error))
+        except RuntimeError as error:
+            if (refused := without_order(error)) is not None:
+                raise refused from error
+            raise
         ended = watch.seconds()
         total = ended + result.earlier_seconds + share.balance_seconds
         checkpoints.remove()
         return replace(
             record,
             evaluations=tuple(score.evaluation for score in scores),
+            environment={**record.environment, **_skipped(built, result)},
             cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
             stopped_epoch=result.stopped_epoch,
@@ -231,6 +238,12 @@ def _cost(
         peak_memory_mb=peak_memory_mb(device),
         trainable_parameters=sum(p.numel() for p in built.model.trainable()),
     )
+
+
+def _skipped(built: Assembly, result: FitResult) -> dict[str, int]:
+    """How many steps were left out for the sake of float16."""
+    scaled = built.settings.precision == "float16" and built.model.trainable()
+    return {"skipped_steps": result.skipped_steps} if scaled else {}
 
 
 def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
@@ -295,6 +308,7 @@ def train_steps(
             log=log,
             select=_selector(built),
             autocast=built.autocast,
+            scale=LossScale() if settings.precision == "float16" else None,
             patience=built.settings.patience,
             checkpoints=checkpoints,
         )
@@ -387,8 +401,11 @@ def assemble(config: Config, runtime: Runtime, share: Alone = ALONE) -> Assembly
 def _assemble(config: Config, runtime: Runtime, share: Alone) -> Assembly:
     settings: Experiment = build(config, "experiment")
     seeds = Seeds(settings.seed)
-    dtype, device = getattr(torch, STORED_AS[settings.precision]), torch.device(runtime.device)
-    clip = shared_clip(settings.backbone, settings.weights, runtime.device, dtype)
+    _numerics(settings).apply(runtime.device)
+    runtime.require(settings.precision)
+    device = torch.device(runtime.device)
+    dtype, stored = (getattr(torch, n) for n in (STORED_AS[settings.precision], settings.precision))
+    clip = shared_clip(settings.backbone, settings.weights, runtime.device, stored)
     protocol = protocol_of(settings.protocol)
     inputs = read_data_inputs(config, runtime)
     trained = class_subset(inputs.dataset, protocol.labeled)
@@ -406,6 +423,10 @@ def _assemble(config: Config, runtime: Runtime, share: Alone) -> Assembly:
         seeds=seeds,
         autocast=runtime.autocast(settings.precision),
     )
+
+
+def _numerics(settings: Experiment) -> Numerics:
+    return Numerics(tf32=settings.tf32, deterministic=settings.deterministic)
 
 
 def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> Assembly:
@@ -502,6 +523,7 @@ def _describe(
         fingerprints=built.fingerprints,
         environment={
             **describe_environment(runtime.device),
+            **asdict(_numerics(settings)),
             "matrix_product": product_of(method.clip),
             **used_plugins_of(config),
             **together,

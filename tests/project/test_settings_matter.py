@@ -119,6 +119,8 @@ DECLARED = {
     "experiment.patience": "the same epoch may be the best one",
     "experiment.checkpoint_every": "changes no result",
     "experiment.crop_cache_gb": "changes no result",
+    "experiment.tf32": "of a GPU alone",
+    "experiment.deterministic": "of a GPU alone",
     "experiment.fixed_views": "for methods that train on pixels",
     "experiment.augmentation": "a part",
     "experiment.split_fractions": "for plain folders",
