@@ -244,7 +244,7 @@ class FrozenPasses:
 
     def unrounded(self) -> "FrozenPasses":
         """The same outside mixed precision."""
-        return FrozenPasses(self.clip, autocast=self.clip.weights_as_read, store=self.store)
+        return FrozenPasses(self.clip, store=self.store)
 
     def encode(self, batch: Batch, share: Alone = ALONE) -> ImageFeatures:
         """The fields of the frozen features that a batch needs."""
@@ -463,8 +463,7 @@ class PixelBatches(TrainingBatches):
         whole.share = ALONE  # it is no step at which the others stand
         whole.source = copy(self.source)
         whole.source.frozen = self.source.frozen.unrounded()
-        with whole.source.frozen.autocast():
-            yield from super(PixelBatches, whole).every_image(seeds)
+        return super(PixelBatches, whole).every_image(seeds)
 
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
         order = torch.randperm(len(self.labels), generator=seeds.generator("order", epoch))
@@ -539,8 +538,7 @@ class EncodedBatches(TrainingBatches):
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         passes = self.batches.source.frozen.unrounded()
-        with passes.autocast():
-            yield from map(passes.instead, self.batches.every_image(seeds))
+        yield from map(passes.instead, self.batches.every_image(seeds))
 
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
         for batch in self.batches.epoch(epoch, seeds):

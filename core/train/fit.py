@@ -350,7 +350,8 @@ def _begin(
 ) -> None:
     """Let the method see every training image once, before there is an optimizer."""
     started = time.perf_counter()
-    model.method.begin_training(batches.every_image(seeds), num_epochs)
+    with model.method.clip.weights_as_read():  # outside mixed precision, as all of this is
+        model.method.begin_training(batches.every_image(seeds), num_epochs)
     if not model.method.trains_by_gradient:
         result.seconds += time.perf_counter() - started
         result.images += len(batches.labels)

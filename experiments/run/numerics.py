@@ -5,6 +5,8 @@ in lockstep agree in it (``experiments/run/bundles.py``), and every other run se
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,14 +45,18 @@ class Numerics:
         torch.use_deterministic_algorithms(self.deterministic)
 
 
-def without_order(error: RuntimeError) -> ValueError | None:
-    """What a user is told about an operator that was refused for want of a fixed order; None for
-    any other error.
+@contextmanager
+def order_required() -> Iterator[None]:
+    """A context in which an operator that is refused for want of a fixed order is a ValueError with
+    the way out.
     """
-    if NO_ORDER not in (text := str(error)):
-        return None
-    operator = text.split(NO_ORDER)[0].strip() or "an operator"
-    return ValueError(
-        f"{operator} adds in no fixed order on a GPU, which experiment.deterministic = True "
-        "refuses; set it to False, and the record will say so"
-    )
+    try:
+        yield
+    except RuntimeError as error:
+        operator, refused, _ = str(error).partition(NO_ORDER)
+        if not refused:
+            raise
+        raise ValueError(
+            f"{operator.strip() or 'an operator'} adds in no fixed order on a GPU, which "
+            "experiment.deterministic = True refuses; set it to False, and the record will say so"
+        ) from error

@@ -48,7 +48,7 @@ from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
-from experiments.run.numerics import Numerics, without_order
+from experiments.run.numerics import Numerics, order_required
 from experiments.run.operative import operative_of
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
@@ -180,7 +180,7 @@ def run_steps(
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     checkpoints = _checkpoints(built, run_dir, identity, runtime, code)
-    with share, epoch_log(run_dir, on_progress) as epochs:
+    with share, order_required(), epoch_log(run_dir, on_progress) as epochs:
         record = _describe(config, built, identity, variant, factors, runtime, config_sha256, share)
         record = replace(record, code=code.classes)
         if record.shots:
@@ -196,12 +196,7 @@ def run_steps(
         except (DivergedError, NotFiniteError) as error:
             if learn is not None or not built.model.learns:
                 raise  # nothing was trained that could have diverged
-            checkpoints.remove()
-            return _diverged(record, run_dir, str(error))
-        except RuntimeError as error:
-            if (refused := without_order(error)) is not None:
-                raise refused from error
-            raise
+            return _diverged(record, run_dir, str(error), checkpoints)
         ended = watch.seconds()
         total = ended + result.earlier_seconds + share.balance_seconds
         checkpoints.remove()
@@ -246,7 +241,10 @@ def _skipped(built: Assembly, result: FitResult) -> dict[str, int]:
     return {"skipped_steps": result.skipped_steps} if scaled else {}
 
 
-def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
+def _diverged(
+    record: RunRecord, run_dir: Path, message: str, checkpoints: TrainingCheckpoints
+) -> RunRecord:
+    checkpoints.remove()
     files = file_checksums(run_dir)
     return replace(record, status="diverged", message=message, files_sha256=files)
 
