@@ -46,8 +46,7 @@ def load_study(
 
     A cell without a record is missing; a failed or diverged run is named and never averaged; a run
     of other code or another split than its peers is excluded and named. Raises ValueError for a
-    broken manifest, a record that contradicts it, a variant that mixes regimes, or a study without
-    a finished run.
+    broken manifest, a record that contradicts it, a variant that mixes regimes, or no finished run.
     """
     manifest = read_manifest(study_dir)
     cells = read_cells(study_dir, manifest)
