@@ -51,8 +51,7 @@ def load_study(
     manifest = read_manifest(study_dir)
     cells = read_cells(study_dir, manifest)
     finished = _finished(study_dir, cells)
-    variants = manifest.variant_names
-    judge = baseline or manifest.baseline
+    variants, judge = manifest.variant_names, baseline or manifest.baseline
     kept, excluded = _comparable(study_dir, finished, judge, allow_mixed=allow_mixed)
     used = [cell for cell, _ in kept]
     frame, datasets, notes, by_target = _scores(used, manifest.datasets)
