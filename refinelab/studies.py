@@ -3,6 +3,7 @@ winner of a search.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,17 +105,20 @@ class Study:
         mirrors = track if isinstance(track, str) else "mlflow" if track else "none"
         mirrors_named(mirrors)
         runtime = runtime_of(**self._places)
-        found = preflight(unfinished_configs(self.plan, self.folder), runtime)
-        require_readable(found.decode(runtime), runtime)
-        return run_study(
-            self.plan,
-            self.folder,
-            make_executor(jobs, self.folder),
-            runtime=runtime,
-            tracker=make_tracker(self.folder, mirrors),
-            progress=None if on_progress is None else CountedProgress(on_progress),
-            retry_failed=retry_failed,
-        )
+        left = list(unfinished_configs(self.plan, self.folder))
+        with closing(make_executor(jobs, self.folder)) as executor:
+            if left:
+                executor.start_early()
+            require_readable(preflight(left, runtime).decode(runtime), runtime)
+            return run_study(
+                self.plan,
+                self.folder,
+                executor,
+                runtime=runtime,
+                tracker=make_tracker(self.folder, mirrors),
+                progress=None if on_progress is None else CountedProgress(on_progress),
+                retry_failed=retry_failed,
+            )
 
     def results(self) -> pd.DataFrame:
         """The scores as a table, one row per run, as fractions: what ``export`` writes."""

@@ -149,9 +149,7 @@ class Packing:
         seen = self._owner_CL[mine, position] == its
         seen &= self.position_R[query_KT][:, :, None] >= position
         seen |= query_KT[:, :, None] == key_KX[:, None]  # of a row that is nobody's, itself alone
-        width = -(-seen.shape[-1] // MASK_ALIGNMENT) * MASK_ALIGNMENT
-        mask = torch.zeros(*seen.shape[:-1], width, dtype=dtype)[..., : seen.shape[-1]]
-        return mask.masked_fill_(~seen, float("-inf"))
+        return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
 
     def on(self, device: torch.device) -> "Placement":
         """Indices and masks on a device, made once."""
@@ -239,13 +237,15 @@ class Placement:
         packing = self.packing
         head, asked = packing.asked
         every = torch.arange(packing.head)[None]
-        first = packing.mask(head if read else every, every, dtype)[0].to(self.device)
+        first = _aligned(packing.mask(head if read else every, every, dtype)[0], self.device)
         if not packing.chunks.number:
             return Masks(first, None)
         own = _rows_of(packing.chunks)
         prefix = torch.arange(packing.prefix).expand(len(own), -1)
         mask = packing.mask(asked if read else own, torch.cat([prefix, own], dim=1), dtype)
-        return Masks(first, _repeated(mask[:, None].to(self.device), groups))
+        if len(mask) > 1:  # one serves all groups
+            mask = mask.repeat(groups, 1, 1)
+        return Masks(first, _aligned(mask[:, None], self.device))
 
 
 def _of_groups(sizes: Sequence[int], groups: int) -> Tensor:
@@ -254,9 +254,11 @@ def _of_groups(sizes: Sequence[int], groups: int) -> Tensor:
     return torch.cat([part.reshape(groups, -1) for part in rows], dim=1)
 
 
-def _repeated(mask_K1TX: Tensor, groups: int) -> Tensor:
-    """A mask for the chunks of each group; one for all where all are alike."""
-    return mask_K1TX if len(mask_K1TX) == 1 else mask_K1TX.repeat(groups, 1, 1, 1)
+def _aligned(mask: Tensor, device: torch.device) -> Tensor:
+    """A mask on a device, with rows that begin where attention takes them as they are."""
+    width = -(-mask.shape[-1] // MASK_ALIGNMENT) * MASK_ALIGNMENT
+    room = torch.empty(*mask.shape[:-1], width, dtype=mask.dtype, device=device)
+    return room[..., : mask.shape[-1]].copy_(mask)
 
 
 def grouped(rows_GRX: Tensor, packing: Packing) -> Tensor:

@@ -1,5 +1,6 @@
 """``rerun``: repeat one run of a study."""
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -56,19 +57,23 @@ def rerun_command(
     if is_search(study):
         refuse_rerun(study, run)
     identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
-    changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
-    print_notes(f"changed since the run: {change}" for change in changes)
-    if has_config(study / identity):
-        check_named_files(study / identity, runtime, allow_outside=allow_outside)
     limited = job_seconds is not None or silent_seconds is not None
-    outcome = rerun(
-        study,
-        identity,
-        make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds),
-        runtime=runtime,
-        tracker=make_tracker(study, mirrors),
-        progress=make_progress(),
-        steal_lock=steal_lock,
-    )
+    with closing(
+        make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds)
+    ) as executor:
+        executor.start_early()
+        changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
+        print_notes(f"changed since the run: {change}" for change in changes)
+        if has_config(study / identity):
+            check_named_files(study / identity, runtime, allow_outside=allow_outside)
+        outcome = rerun(
+            study,
+            identity,
+            executor,
+            runtime=runtime,
+            tracker=make_tracker(study, mirrors),
+            progress=make_progress(),
+            steal_lock=steal_lock,
+        )
     print_outcome(outcome, study)
     raise typer.Exit(outcome.exit_code)

@@ -31,10 +31,18 @@ def _lasting(device: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
-        "commit": git(HERE, "rev-parse", "--short=12", "HEAD"),
-        "dirty": bool(git(HERE, "status", "--porcelain", "--untracked-files=no")),
+        **commit(),
         "device": f"{device} ({name})",
         **({"gpu": gpu_facts(device)} if device.startswith("cuda") else {}),
+    }
+
+
+@functools.cache
+def commit() -> dict[str, Any]:
+    """The commit when this process first asks, and whether the tree was modified."""
+    return {
+        "commit": git(HERE, "rev-parse", "--short=12", "HEAD"),
+        "dirty": bool(git(HERE, "status", "--porcelain", "--untracked-files=no")),
     }
 
 

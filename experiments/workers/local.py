@@ -17,7 +17,7 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Literal, Self
+from typing import IO, Literal, Self
 
 from core.machine import (
     MEASURED_THREADS_VARIABLE,
@@ -26,6 +26,7 @@ from core.machine import (
     openmp_variables,
 )
 from core.store.names import WORKER_LOG_NAME
+from experiments.workers.fork_server import ForkedProcess, ForkServer
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
 from experiments.workers.worker import ENTRY, Task, answers
 
@@ -43,6 +44,12 @@ HURRIED_SECONDS = 10.0
 HURRIED_FACTOR = 2.0
 BUSY_SHARE = 0.02
 START_SECONDS = 60.0
+SERVER_IS_GONE = (
+    "the process that workers are forked from has ended; this worker and those after it are fresh "
+    "interpreters"
+)
+
+Process = subprocess.Popen[bytes] | ForkedProcess
 
 
 class InlineExecutor:
@@ -117,20 +124,18 @@ class _Worker:
     only the driver, and a kill reaches the worker's children.
     """
 
-    def __init__(self, entry: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, entry: str, environment: Mapping[str, str], log: Path, server: ForkServer | None
+    ) -> None:
+        self.server = server
         self.channel, theirs = Pipe()
-        call = f"from {answers.__module__} import main; main({theirs.fileno()}, {entry!r})"
         log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", call],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=dict(environment),
-                pass_fds=[theirs.fileno()],
-                process_group=0,
-            )
+            forked = server and server.start(environment, theirs.fileno(), output.fileno())
+            if server and server.is_gone:
+                output.write(f"{SERVER_IS_GONE}\n".encode())
+                output.flush()
+            self.process: Process = forked or _fresh(entry, environment, theirs.fileno(), output)
         self.jobs: dict[str, Job] = {}
         self.num_given = 0
         self.begun = False
@@ -156,10 +161,14 @@ class _Worker:
         ]
         self._send(json.dumps(messages, allow_nan=False))
 
+    def is_awaited(self) -> bool:
+        """Whether the process is still to be forked."""
+        return self.process.pid is None
+
     def hear(self) -> float:
         """Note a sign of life; returns the seconds since the last one."""
         before, self.heard = self.heard, time.monotonic()
-        self.processor = _processor_seconds(self.process.pid)
+        self.processor = self._used_seconds()
         return self.heard - before
 
     def silence(self) -> float:
@@ -170,8 +179,13 @@ class _Worker:
         """Whether the process has used its processor since its last message, or nobody can say."""
         if not Path("/proc/self/stat").exists():
             return True
-        used = _processor_seconds(self.process.pid) - self.processor
+        used = self._used_seconds() - self.processor
         return used >= BUSY_SHARE * self.silence()
+
+    def _used_seconds(self) -> float:
+        if isinstance(self.process, ForkedProcess):
+            return _processor_seconds(self.process.working_pid)
+        return _processor_seconds(self.process.pid)
 
     def dismiss(self) -> None:
         """Ask an idle worker to exit; kill a busy one, and one that may still be starting."""
@@ -188,6 +202,9 @@ class _Worker:
 
     def kill(self) -> None:
         """Kill the process and its children immediately."""
+        if self.process.pid is None:
+            self.process.kill()
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -263,6 +280,8 @@ class LocalExecutor:
         self.silent_seconds = silent_seconds
         self.queue = JobQueue()
         self.workers: list[_Worker | None] = [None] * jobs
+        self.forks = jobs > 1 and ForkServer.is_possible()
+        self.server: ForkServer | None = None
         self.failed_starts = 0
         self.longest_silence = 0.0
         self.hurried = False
@@ -313,8 +332,12 @@ class LocalExecutor:
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
-        worker = _Worker(self.entry, environment, log)
+        if self.forks and self.server is None:
+            self.server = ForkServer(self.entry, environment)
+        worker = _Worker(self.entry, environment, log, self.server)
         self.workers[slot] = worker
+        if self.server and self.server.is_gone:
+            self.forks, self.server = False, None
         return worker
 
     def _busy(self) -> Iterator[tuple[int, _Worker]]:
@@ -385,16 +408,20 @@ class LocalExecutor:
 
     def _lost(self, slot: int, worker: _Worker, reason: str) -> list[Event]:
         """A busy worker is gone: its jobs are retried or fail, and its slot is free."""
+        awaited = worker.is_awaited()
         ending = worker.bury(CLOSE_SECONDS)
         self.workers[slot] = None
         jobs = list(worker.jobs.values())
         if self.hurried and reason:  # they may run again when the study goes on
             answer = {"kind": "returned", "message": reason}
             return [self.queue.conclude(job, answer) for job in jobs]
-        if worker.begun or reason:
+        if (worker.begun or reason) and not awaited:
             return self._blame(jobs, reason or ending)
         for job in jobs:
             self.queue.put_back(job)
+        if awaited and worker.server:  # which has ended, or hangs
+            worker.server.close()
+            return []
         self.failed_starts += 1
         if self.failed_starts >= MAX_FAILED_STARTS:
             log = self.log_dir / WORKER_LOG_NAME.format(slot=slot)
@@ -434,6 +461,9 @@ class LocalExecutor:
             worker.dismiss()
         for worker in workers:
             worker.bury(CLOSE_SECONDS)
+        if self.server:
+            self.server.close()
+            self.server = None
         self.workers = [None] * len(self.workers)
         self.queue = JobQueue()
 
@@ -515,6 +545,22 @@ def thread_variables(threads: int | None, share: int) -> dict[str, str]:
 def _given_threads() -> dict[str, str]:
     """The numbers of threads that the user has set."""
     return {name: text for name in (OPENMP, MKL) if (text := os.environ.get(name, "").strip())}
+
+
+def _fresh(
+    entry: str, environment: Mapping[str, str], channel: int, output: IO[bytes]
+) -> "subprocess.Popen[bytes]":
+    """A worker that is an interpreter of its own."""
+    call = f"from {answers.__module__} import main; main({channel}, {entry!r})"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", call],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env=dict(environment),
+        pass_fds=[channel],
+        process_group=0,
+    )
 
 
 def _processor_seconds(pid: int) -> float:

@@ -38,20 +38,27 @@ def main(channel: int, entry: str) -> None:
     faulthandler.enable()
     _vanish_with_driver()
     ignore_hangup()  # the driver decides when a worker ends
-    _prepare(entry)
+    prepare(entry)
     serve(Connection(channel), entry)
 
 
-def _prepare(entry: str) -> None:
-    """Import what the runs of studies need, before the first one comes. What fails here fails again
-    in the job that needs it, which tells.
+def prepare(entry: str) -> None:
+    """Import what the runs of studies need, before the first one comes, and note which code that
+    is. What fails here fails again in the job that needs it, which tells.
+
+    It is also what workers have in common that are forked: it starts no thread, uses no device,
+    opens no file that stays open, and loads no plug-in.
     """
     if entry == ENTRY:
         with contextlib.suppress(Exception):
             import experiments.run.registered
             import experiments.run.run  # noqa: F401
             from core.clip.open_clip_library import load_open_clip
+            from experiments.run.code import loaded_sources
+            from experiments.run.environment import commit
 
+            loaded_sources()
+            commit()
             load_open_clip()
 
 

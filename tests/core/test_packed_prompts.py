@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from core.clip.deep_prompts import LeadingPrompts
 from core.clip.frozen import FrozenCLIP
-from core.clip.packing import NOBODY, Packing
+from core.clip.packing import MASK_ALIGNMENT, NOBODY, Packing
 from core.clip.prompt_families import CHUNK_ROWS, FAMILY_ROWS
 from core.clip.prompts import ContextPrompts
 from core.types import ClassNames
@@ -170,6 +170,19 @@ def test_masks_show_what_a_prompt_begins_with_up_to_the_row(name: str, groups: i
             if packing.prompt_R[query] != NOBODY:
                 assert shown == seen[query]
             assert query in shown
+
+
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_rows_of_masks_begin_where_attention_takes_them_without_a_copy(groups, read):
+    tokens = SETS["families"]
+    masks = (
+        Packing(tokens, last(tokens))
+        .on(torch.device("cpu"))
+        .masks(torch.float32, groups, read=read)
+    )
+    for mask in (masks.head, masks.chunks):
+        assert mask.shape[-1] % MASK_ALIGNMENT and mask.stride(-2) % MASK_ALIGNMENT == 0
 
 
 def beginnings(tokens: list[list[int]], packing: Packing) -> dict[int, list[int]]:
