@@ -159,8 +159,11 @@ class FeatureStore:
                 if missing:
                     _write_key(folder, request)
                     self._compute(request, items, tables, missing, batch_size, progress)
-        features = {field: table.gather(paths) for field, table in tables.items()}
         self._evict()
+        features = {
+            field: table.gather(paths, keep=folder / field in self._tables)
+            for field, table in tables.items()
+        }
         return ImageFeatures(**features)
 
     def _request(self, dataset: Dataset, view: int | None) -> _Request:
@@ -292,13 +295,10 @@ class _Writer:
 def _refreshed(
     tables: dict[str, TensorShards], paths: Sequence[str], *, drop_corrupt: bool
 ) -> dict[str, set[str]]:
-    """The paths without features per field, after reading the disk if memory does not have all."""
+    """The paths without features per field, after reading what memory does not have."""
     missing: dict[str, set[str]] = {}
     for field, table in tables.items():
-        if not table.missing(paths):
-            continue
-        table.refresh(drop_corrupt=drop_corrupt)
-        if still := table.missing(paths):
+        if still := table.load(paths, drop_corrupt=drop_corrupt):
             missing[field] = still
     return missing
 
