@@ -106,6 +106,19 @@ WORKERS_VARIABLE = "REFINELAB_WORKERS"
 
 def share_of_cores() -> int:
     """The cores that this process may use, divided among the workers that it is one of."""
-    workers = os.environ.get(WORKERS_VARIABLE, "")
-    number = int(workers) if workers.isascii() and workers.isdecimal() else 1
-    return max(available_cores() // max(number, 1), 1)
+    return max(available_cores() // max(_number(WORKERS_VARIABLE), 1), 1)
+
+
+DEVICE_WORKERS_VARIABLE = "REFINELAB_WORKERS_PER_DEVICE"
+"""How many worker processes share a GPU, in the environment of each of them."""
+
+
+def workers_of_device() -> int:
+    """How many workers share the GPU of this process: as it was told, or all of this machine's."""
+    return _number(DEVICE_WORKERS_VARIABLE) or _number(WORKERS_VARIABLE) or 1
+
+
+def _number(variable: str) -> int:
+    """A whole number in the environment; 0 without one."""
+    given = os.environ.get(variable, "")
+    return int(given) if given.isascii() and given.isdecimal() else 0
