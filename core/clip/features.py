@@ -33,10 +33,18 @@ from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
 from core.store.atomic import write_atomic
+from core.store.storage import free_below
 from core.types import FeatureSpec, ImageFeatures
 
 FIELDS = frozenset({"pooled", "local", "attention"})
+FEATURES_FOLDER = "features"  # in the cache folder
 SHARD_BYTES = 256 * 2**20  # a long computation is saved in pieces of about this size
+
+MUCH_BYTES = 10**9
+WAYS_OUT = (
+    "use fewer shots (experiment.shots), fewer views (experiment.num_views), a refiner without "
+    "local tokens, or experiment.feature_storage = 'float16', which halves this"
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +78,15 @@ class _Request:
         if self.view is None:
             return None
         return [view_seed(item.path, self.view) for item in items]
+
+
+def bytes_of_features(
+    fields: frozenset[str], patches: int, width: int, stored: str
+) -> dict[str, int]:
+    """What each field of an image takes: of its P patches and the joint width D."""
+    numbers = {"pooled": width, "local": (1 + patches) * width, "attention": patches}
+    itemsize = getattr(torch, stored).itemsize
+    return {field: itemsize * numbers[field] for field in sorted(fields)}
 
 
 def view_seed(path: str, view: int) -> int:
@@ -157,6 +174,7 @@ class FeatureStore:
             with locked(folder / "lock", "compute the same features"):
                 missing = _refreshed(tables, paths, drop_corrupt=True)
                 if missing:
+                    self._require_room(dataset, missing)
                     _write_key(folder, request)
                     self._compute(request, items, tables, missing, batch_size, progress)
         self._evict()
@@ -200,6 +218,20 @@ class FeatureStore:
         while total > self._memory_bytes:
             _, table = self._tables.popitem(last=False)
             total -= table.nbytes
+
+    def _require_room(self, dataset: Dataset, missing: Mapping[str, set[str]]) -> None:
+        """Raise ValueError where much is missing and has no room on the disk; a little is used
+        without being kept.
+        """
+        spec, stored = self._clip.spec, str(self._dtype).removeprefix("torch.")
+        sizes = bytes_of_features(frozenset(missing), spec.num_patches, spec.joint_width, stored)
+        wanted = sum(sizes[field] * len(paths) for field, paths in missing.items())
+        if wanted >= MUCH_BYTES and wanted > (free := free_below(self.root)):
+            raise ValueError(
+                f"the features of {dataset.name} that are not there yet take "
+                f"{wanted / MUCH_BYTES:.1f} GB, and {free / MUCH_BYTES:.1f} GB are free at "
+                f"{self.root}; {WAYS_OUT}"
+            )
 
     def _compute(
         self,

@@ -47,7 +47,7 @@ class TensorShards:
         self.folder = folder
         self._row_of: dict[str, tuple[int, int]] = {}  # chunk and row
         self._chunks: list[Tensor] = []
-        self._shards: dict[str, _Shard] = {}
+        self._shards: dict[str, _RowShard] = {}
         self._place_of: dict[str, tuple[str, int]] = {}  # shard and row
 
     @property
@@ -144,7 +144,7 @@ class TensorShards:
             if file.name in self._shards:
                 continue
             try:
-                shard = _Shard(file)
+                shard = _RowShard(file)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
@@ -174,7 +174,7 @@ class TensorShards:
             self._row_of.setdefault(path, (number, row))
 
 
-class _Shard:
+class _RowShard:
     """The list of one file. Raises ValueError for one that is not a shard."""
 
     def __init__(self, file: Path) -> None:

@@ -24,6 +24,7 @@ SEEN = (
     "weights",
     "precision",
     "feature_precision",
+    "feature_storage",
 )
 """What decides which pixels a step sees, and what the frozen tower makes of them."""
 

@@ -20,7 +20,7 @@ from core.data.transforms import CROP_SCALE, Augmentation
 from core.interfaces import Method, Refiner
 from core.train.optimizers import Optimizer, Schedule
 from experiments.run.protocols import ProtocolName, Selection
-from experiments.run.runtime import FeaturePrecision, Precision
+from experiments.run.runtime import FeaturePrecision, FeatureStorage, Precision
 
 Overlap = Literal["refused", "copies-refused", "allowed"]
 
@@ -84,7 +84,8 @@ class Experiment(Configurable):
     applies to everything that is trained; "bfloat16" is autocast, which rounds neither logits nor
     frozen texts nor cached features. ``feature_precision`` "bfloat16" runs the frozen image tower
     under autocast, up to twice as fast and with features that differ by about 0.4 percent; a method
-    that trains on pixels ignores it. ``overlap`` says what happens where test images are training
+    that trains on pixels ignores it. ``feature_storage`` "float16" keeps cached features rounded to
+    11 bits, in half the space. ``overlap`` says what happens where test images are training
     images as well: the run is refused, also for equal copies under another name (every file is then
     read), or it is allowed, recorded and marked in the report.
     """
@@ -93,7 +94,7 @@ class Experiment(Configurable):
         {"overlap", "checkpoint_every", "crop_cache_gb"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
-        {"augmentation", "patience", "feature_precision", "fixed_views"}
+        {"augmentation", "patience", "feature_precision", "feature_storage", "fixed_views"}
     )
 
     method: Annotated[Callable[..., Method], Part("method")]
@@ -125,6 +126,7 @@ class Experiment(Configurable):
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"
     feature_precision: FeaturePrecision = "float32"
+    feature_storage: FeatureStorage = "float32"
     overlap: Overlap = "refused"
 
     def __post_init__(self) -> None:
@@ -187,7 +189,8 @@ class Experiment(Configurable):
         """
         method: Any = lookup(parameters["method"].name).cls
         if method.image_input == "pixels":
-            parameters = {**parameters, "feature_precision": "float32"}
+            cached = {"feature_precision": "float32", "feature_storage": "float32"}
+            parameters = {**parameters, **cached}
         if parameters["refiner"] == Reference("NullRefiner"):
             if not method.trains:
                 kept = KEPT_UNTRAINED[method.adapts_to]

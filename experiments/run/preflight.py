@@ -21,6 +21,7 @@ from core.program import command_line
 from core.streams import printable
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs
 from experiments.run.experiment import Experiment
+from experiments.run.feature_room import FeatureRoom
 from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
 
@@ -36,7 +37,7 @@ class Preflight:
     """The data of one or several runs: datasets by name, and the paths of the images they read.
 
     ``crops`` are the datasets whose images runs decode, rather than read features of, each with the
-    size of the images and the limit of the cache.
+    size of the images and the limit of the cache; ``features`` those that other runs train on.
     """
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Preflight:
     idle: dict[str, list[str]] = field(default_factory=dict)
     cautions: dict[str, None] = field(default_factory=dict)
     crops: dict[tuple[str, tuple[int, int], float], None] = field(default_factory=dict)
+    features: FeatureRoom = field(default_factory=FeatureRoom)
 
     def lines(self, *, on_disk: bool = False) -> list[str]:
         """How each dataset was read, one line a fact; ``on_disk`` leaves out what is built in."""
@@ -54,7 +56,7 @@ class Preflight:
     def notes(self) -> list[str]:
         """Settings without effect on some of the datasets, and what to know of the images."""
         idle = (note for notes in self.idle.values() for note in notes)
-        return [*idle, *self.cautions, *self._crop_notes()]
+        return [*idle, *self.cautions, *self._crop_notes(), *self.features.notes()]
 
     def _crop_notes(self) -> Iterator[str]:
         """What the cache of decoded images may grow by."""
@@ -86,8 +88,8 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     """The data that runs will read.
 
     Raises ValueError for data that cannot be read, for test images that are training images too,
-    for one dataset under two names, and for a setting of the split that has no effect on any
-    dataset of any run.
+    for one dataset under two names, for features that have no room, and for a setting of the split
+    that has no effect on any dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
@@ -101,6 +103,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         _add_images(found, config, inputs)
         datasets = (inputs.full, *inputs.targets)
         _add_crops(found, settings, datasets)
+        found.features.add(config, inputs)
         for dataset in datasets:
             found.datasets.setdefault(dataset.name, dataset)
         for key in _given_split_settings(settings):
@@ -112,6 +115,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         if key not in effective:
             raise ValueError(f"{notes[0]}; remove it")
     _require_distinct(found, allowed=allowed)
+    found.features.check(runtime)
     found.idle = {key: list(dict.fromkeys(notes)) for key, notes in idle.items()}
     return found
 

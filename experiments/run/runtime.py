@@ -13,6 +13,7 @@ from core.machine import onednn_setting
 
 Precision = Literal["float32", "float64", "bfloat16"]
 FeaturePrecision = Literal["float32", "bfloat16"]
+FeatureStorage = Literal["float32", "float16"]
 
 # The dtype in which weights and features are stored; "bfloat16" is autocast over float32.
 STORED_AS: dict[Precision, str] = {
