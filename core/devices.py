@@ -28,6 +28,12 @@ def free_memory(device: torch.device) -> int | None:
     return free // workers_of_device() + max(unused, 0)
 
 
+def total_memory(device: torch.device) -> int:
+    """How many bytes of a GPU's memory are each worker's, whatever is in use."""
+    _, total = torch.cuda.mem_get_info(device)
+    return total // workers_of_device()
+
+
 def stays_on(device: torch.device, nbytes: int) -> bool:
     """Whether so many bytes that a training reads in every epoch are kept on its device."""
     free = free_memory(device)

@@ -16,6 +16,7 @@ images, D joint width, P patches.
 import hashlib
 import json
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
+from core.devices import free_memory, total_memory
 from core.store.atomic import write_atomic
 from core.store.storage import free_below
 from core.types import FeatureSpec, ImageFeatures
@@ -41,6 +43,9 @@ FEATURES_FOLDER = "features"  # in the cache folder
 SHARD_BYTES = 256 * 2**20  # a long computation is saved in pieces of about this size
 
 MUCH_BYTES = 10**9
+MOST_AT_ONCE = 256
+# What a tower needs for an image while it is encoded, by number of a token and by pixel.
+TOKEN_BYTES, PIXEL_BYTES = 64, 256
 WAYS_OUT = (
     "use fewer shots (experiment.shots), fewer views (experiment.num_views), a refiner without "
     "local tokens, or experiment.feature_storage = 'float16', which halves this"
@@ -87,6 +92,21 @@ def bytes_of_features(
     numbers = {"pooled": width, "local": (1 + patches) * width, "attention": patches}
     itemsize = getattr(torch, stored).itemsize
     return {field: itemsize * numbers[field] for field in sorted(fields)}
+
+
+def encoded_at_once(spec: FeatureSpec, device: torch.device) -> int:
+    """How many images go through the frozen tower together: on a GPU a power of two that suits its
+    memory and the number of its workers, so that the same card rounds alike whatever else it does;
+    fewer where little is free.
+    """
+    free = free_memory(device)
+    if free is None:
+        return 64
+    tokens, pixels = 1 + spec.num_patches, math.prod(spec.image_size)
+    of_image = max(TOKEN_BYTES * tokens * spec.vision_width, PIXEL_BYTES * pixels)
+    room = min(total_memory(device) // 8, free // 2)
+    fitting = max(room // of_image, 1)
+    return int(min(2 ** (fitting.bit_length() - 1), MOST_AT_ONCE))
 
 
 def view_seed(path: str, view: int) -> int:
@@ -146,7 +166,7 @@ class FeatureStore:
         *,
         fields: frozenset[str] = frozenset({"pooled"}),
         view: int | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> ImageFeatures:
         """Features of ``items`` in order, on the CPU, in the store's dtype; new tensors, usable
@@ -155,7 +175,7 @@ class FeatureStore:
         ``pooled`` is always included; ``fields`` may add "local" and "attention". ``view=None`` is
         the evaluation transform, ``view=k`` the k-th fixed augmentation of each image, the same in
         every run whatever its seed. Only what is missing is computed, ``batch_size`` images at a
-        time; ``progress(done, total)`` counts those.
+        time, by default as many as suit the device; ``progress(done, total)`` counts those.
 
         Raises ValueError for no items, an unknown field, a negative view, an unreadable image, or
         features that are not finite.
@@ -176,7 +196,8 @@ class FeatureStore:
                 if missing:
                     self._require_room(dataset, missing)
                     _write_key(folder, request)
-                    self._compute(request, items, tables, missing, batch_size, progress)
+                    size = batch_size or encoded_at_once(self._clip.spec, self._device)
+                    self._compute(request, items, tables, missing, size, progress)
         self._evict()
         features = {
             field: table.gather(paths, keep=folder / field in self._tables)

@@ -1,14 +1,18 @@
 """What reaches a device: what stays there, what is sent in a step, and from which memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from core.clip.features import encoded_at_once
 from core.devices import KEPT_PART, free_memory, sent, stays_on
 from core.machine import DEVICE_WORKERS_VARIABLE, WORKERS_VARIABLE
 from core.seeding import Seeds
 from core.train.batches import FeatureBatches
 from core.train.feeding import FeatureRows, stacked
 from core.types import ImageFeatures
+from tests.helpers.image_features import SPEC
 from tests.helpers.paths import ROOT
 from tests.helpers.pretended_cuda import FREE_BYTES, PretendedCuda
 
@@ -102,3 +106,21 @@ def test_views_are_joined_one_after_the_other():
     joined = stacked(iter(given), 3)
     assert torch.equal(joined.local, torch.cat([view.local for view in given]))
     assert joined.attention is None and stacked(iter(given[:1]), 1) is given[0]
+
+
+def test_as_many_images_are_encoded_at_once_as_suit_the_card(monkeypatch):
+    """ViT-B/16 takes 13 MB an image; the number does not depend on what else is on the card, as
+    long as half of it is free.
+    """
+    spec = replace(
+        SPEC, vision_width=768, image_size=(224, 224), grid=(14, 14), fingerprint="a ViT-B/16"
+    )
+    assert encoded_at_once(spec, CPU) == 64
+    with PretendedCuda(ROOT) as gpu:
+        found = {}
+        for workers in (1, 8, 64):
+            monkeypatch.setenv(DEVICE_WORKERS_VARIABLE, str(workers))
+            for free in (FREE_BYTES, FREE_BYTES // 2, FREE_BYTES // 100, 0):
+                gpu.free_bytes = free
+                found[workers, free] = encoded_at_once(spec, CUDA)
+    assert list(found.values()) == [256, 256, 32, 1, 64, 64, 4, 1, 8, 8, 1, 1]
