@@ -36,8 +36,8 @@ _passed: dict[tuple[str, str], set[str]] = {}
 class Preflight:
     """The data of one or several runs: datasets by name, and the paths of the images they read.
 
-    ``crops`` are the datasets whose images runs decode, rather than read features of, each with the
-    size of the images and the limit of the cache; ``features`` those that other runs train on.
+    ``crops`` are the images that runs decode and keep, rather than read features of, by dataset,
+    size of the images and limit of the cache; ``features`` those that other runs train on.
     """
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Preflight:
     tested: set[tuple[str, str]] = field(default_factory=set)
     idle: dict[str, list[str]] = field(default_factory=dict)
     cautions: dict[str, None] = field(default_factory=dict)
-    crops: dict[tuple[str, tuple[int, int], float], None] = field(default_factory=dict)
+    crops: dict[tuple[str, tuple[int, int], float], set[str]] = field(default_factory=dict)
     features: FeatureRoom = field(default_factory=FeatureRoom)
 
     def lines(self, *, on_disk: bool = False) -> list[str]:
@@ -61,10 +61,9 @@ class Preflight:
     def _crop_notes(self) -> Iterator[str]:
         """What the cache of decoded images may grow by."""
         sizes: dict[float, int] = {}
-        for name, size, limit in self.crops:
+        for (name, size, limit), paths in self.crops.items():
             if folder_reader(self.datasets[name].reader) is not None:
-                number = len(self.paths.get(name, ()))
-                sizes[limit] = sizes.get(limit, 0) + bytes_of_crops(size, number)
+                sizes[limit] = sizes.get(limit, 0) + bytes_of_crops(size, len(paths))
         for limit, wanted in sizes.items():
             yield (
                 f"decoded images that runs share: at most {size_on_disk(wanted)} on disk "
@@ -102,7 +101,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         found.cautions |= dict.fromkeys(inputs.cautions)
         _add_images(found, config, inputs)
         datasets = (inputs.full, *inputs.targets)
-        _add_crops(found, settings, datasets)
+        _add_crops(found, config, inputs)
         found.features.add(config, inputs)
         for dataset in datasets:
             found.datasets.setdefault(dataset.name, dataset)
@@ -198,14 +197,23 @@ def _scored(config: Config, inputs: DataInputs) -> list[Item]:
     return [item for subset in subsets for item in subset.test]
 
 
-def _add_crops(found: Preflight, settings: Experiment, datasets: Iterable[Dataset]) -> None:
-    """Note the datasets whose evaluation images a run decodes and keeps."""
+def _add_crops(found: Preflight, config: Config, inputs: DataInputs) -> None:
+    """Note the images that a run decodes without augmenting them, and keeps."""
+    settings = planned(config)[0]
     method: Any = settings.method
     cls: Any = lookup(method.name).cls
     limit = settings.crop_cache_gb
-    if cls.image_input == "pixels" and not cls.test_views and limit:
-        size = image_size_of(settings.backbone)
-        found.crops |= dict.fromkeys((dataset.name, size, limit) for dataset in datasets)
+    if cls.image_input != "pixels" or cls.test_views or not limit:
+        return
+    size = image_size_of(settings.backbone)
+    learned = _learned(config, inputs)
+    if settings.num_views:  # training images are augmented
+        trained = {item.path for item in inputs.dataset.train}
+        learned = [item for item in learned if item.path not in trained]
+    own = [*learned, *_scored(config, inputs)]
+    for dataset, items in ((inputs.dataset, own), *((t, t.test) for t in inputs.targets)):
+        kept = found.crops.setdefault((dataset.name, size, limit), set())
+        kept.update(item.path for item in items)
 
 
 def _add_images(found: Preflight, config: Config, inputs: DataInputs) -> None:
