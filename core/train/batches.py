@@ -6,8 +6,7 @@ refiner can affect them.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -35,6 +34,7 @@ from core.devices import sent
 from core.lockstep import ALONE, Alone
 from core.seeding import Seeds
 from core.train.feeding import FeatureRows, stacked
+from core.train.frozen_passes import FrozenPasses
 from core.types import NO_FROZEN_USE, Batch, FrozenUse, ImageFeatures
 
 
@@ -98,6 +98,11 @@ class TrainingBatches(ABC):
         self.drop_last = drop_last
 
     share: Alone = ALONE
+
+    @property
+    def resident(self) -> bool:
+        """Whether all that steps read of the images is on the device before an epoch begins."""
+        return False
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.labels), self.batch_size)
@@ -221,6 +226,10 @@ class FeatureBatches(WalkedBatches):
         self.num_views = num_views
         self.features = FeatureRows(features, device, dtype or features.pooled.dtype)
 
+    @property
+    def resident(self) -> bool:
+        return self.features.on_device
+
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         whole = copy(self)
         whole.views_per_image = max(self.views_per_image, self.num_views)
@@ -250,53 +259,6 @@ class FeatureBatches(WalkedBatches):
             for on_host, on_device in zip(host_XB[1:], device_XB[1:], strict=True)
         )
         return replace(first, views=tuple(others))
-
-
-class FrozenPasses:
-    """The frozen tower over batches of pixels, without gradient and in the precision of a run.
-
-    ``autocast`` makes the context of the run's mixed precision. With a ``store``, which computes in
-    float32, images whose view is fixed are encoded once for all runs.
-    """
-
-    def __init__(
-        self,
-        clip: FrozenCLIP,
-        *,
-        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-        store: FeatureStore | None = None,
-    ) -> None:
-        self.clip, self.autocast, self.store = clip, autocast, store
-
-    def unrounded(self) -> "FrozenPasses":
-        """The same outside mixed precision."""
-        return FrozenPasses(self.clip, store=self.store)
-
-    def encode(self, batch: Batch, share: Alone = ALONE) -> ImageFeatures:
-        """The fields of the frozen features that a batch needs."""
-        assert batch.pixels is not None
-        with torch.no_grad(), self.autocast():
-            return self.clip.encode_shared(batch.pixels, share, need=batch.need)
-
-    def beside(self, batch: Batch, known: ImageFeatures | None, share: Alone = ALONE) -> Batch:
-        """The batch with the pooled frozen features of its pixels: those known, or computed."""
-        return replace(batch, features=known or self.encode(replace(batch, need=POOLED), share))
-
-    def instead(self, batch: Batch, share: Alone = ALONE) -> Batch:
-        """The batch and its views with the frozen features that they need in place of pixels."""
-        views = tuple(self.instead(view, share) for view in batch.views)
-        return replace(batch, features=self.encode(batch, share), pixels=None, views=views)
-
-    def fixed(
-        self, dataset: Dataset, items: Sequence[Item], views: Sequence[int | None] = (None,)
-    ) -> ImageFeatures | None:
-        """The stored pooled features of some views, one after the other: the evaluation view, or
-        fixed augmented ones by their number. None without a store.
-        """
-        if self.store is None:
-            return None
-        found = (self.store.get(dataset, items, fields=POOLED, view=view) for view in views)
-        return stacked(found, len(views))
 
 
 class PixelSource(ImageSource):

@@ -79,6 +79,8 @@ class Experiment(Configurable):
     of training after every k-th epoch, so that the same command goes on there after a kill (0:
     never); it changes no result. ``crop_cache_gb`` bounds the gigabytes of decoded evaluation
     images that runs on pixels keep below the cache folder for each other (0: none); nor does it.
+    ``cuda_graphs`` replays steps on cached features from one recording on a GPU, where that gives
+    the same numbers faster; nor does it.
     ``template`` replaces the templates of the datasets. ``split_fractions`` (train, val, test) and
     ``split_seed`` split a plain ``class/image`` tree, and have no effect elsewhere. ``precision``
     applies to everything that is trained; "bfloat16" is autocast, which rounds neither logits nor
@@ -91,7 +93,7 @@ class Experiment(Configurable):
     """
 
     permissions: ClassVar[frozenset[str]] = frozenset(
-        {"overlap", "checkpoint_every", "crop_cache_gb"}
+        {"overlap", "checkpoint_every", "crop_cache_gb", "cuda_graphs"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
         {"augmentation", "patience", "feature_precision", "feature_storage", "fixed_views"}
@@ -122,6 +124,7 @@ class Experiment(Configurable):
     patience: NonNegativeInt = 0
     checkpoint_every: NonNegativeInt = 0
     crop_cache_gb: NonNegativeFloat = 20.0
+    cuda_graphs: bool = False
     split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"

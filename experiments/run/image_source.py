@@ -24,10 +24,10 @@ from core.lockstep import ALONE, Alone
 from core.train.batches import (
     FeatureSource,
     FreshViewSource,
-    FrozenPasses,
     ImageSource,
     PixelSource,
 )
+from core.train.frozen_passes import FrozenPasses
 from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
 from experiments.run.runtime import FeaturePrecision, FeatureStorage, Runtime

@@ -37,6 +37,7 @@ from core.train.batches import ImageSource, TestViews
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit_steps
+from core.train.graphed_step import CudaRecorder, StepRecorder
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.train.resume import TrainingCheckpoints
@@ -201,6 +202,7 @@ def run_steps(
         checkpoints.remove()
         return replace(
             record,
+            environment={**record.environment, **_how_trained(result)},
             evaluations=tuple(score.evaluation for score in scores),
             cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
@@ -231,6 +233,11 @@ def _cost(
         peak_memory_mb=peak_memory_mb(device),
         trainable_parameters=sum(p.numel() for p in built.model.trainable()),
     )
+
+
+def _how_trained(result: FitResult) -> dict[str, Any]:
+    """What a record tells of the way in which steps were made."""
+    return {"cuda_graph": result.graph} if result.graph else {}
 
 
 def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
@@ -297,8 +304,16 @@ def train_steps(
             autocast=built.autocast,
             patience=built.settings.patience,
             checkpoints=checkpoints,
+            recorder=_recorder(built),
         )
     )
+
+
+def _recorder(built: Assembly) -> StepRecorder | None:
+    """What records the steps of a run that asks for it on a GPU."""
+    device = built.model.method.clip.scale.device
+    asked = built.settings.cuda_graphs and device.type == "cuda"
+    return CudaRecorder(device) if asked else None
 
 
 class Score(NamedTuple):

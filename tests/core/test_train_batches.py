@@ -13,7 +13,8 @@ from core.data.dataset import Item
 from core.data.fewshot import few_shot
 from core.data.transforms import TrainTransform
 from core.seeding import Seeds
-from core.train.batches import FeatureSource, FreshViewSource, FrozenPasses, PixelSource
+from core.train.batches import FeatureSource, FreshViewSource, PixelSource
+from core.train.frozen_passes import FrozenPasses
 from experiments.configs import config_path
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import evaluate_run, train_one
