@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from core import mosaic
 from core.clip import product_choice, thread_choice
 from core.clip.catalog import MOSAIC, QUICK, agreed_images, is_timm, model_config, some_tags
-from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP
+from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP, feature_sizes
 from core.clip.half_precision import HalfPrecision
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
 from core.clip.open_clip_library import load_open_clip
@@ -104,6 +104,18 @@ def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
     kind: Any = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     model: nn.Module = kind(**settings)
     return model
+
+
+@functools.cache
+def feature_sizes_of(name: str) -> tuple[int, int]:
+    """Patches and joint width of a backbone's features, without weights. Raises ValueError for an
+    unknown or unsupported name.
+    """
+    if name == MOSAIC:
+        spec = shared_clip(MOSAIC, None, "cpu", torch.float32).spec
+        return spec.num_patches, spec.joint_width
+    with torch.device("meta"):
+        return feature_sizes(build_open_clip(model_config(name)), name)
 
 
 def sized_clip(name: str) -> TowerlessCLIP:

@@ -357,6 +357,14 @@ def tower_support(model: Any, name: str) -> TowerSupport:
     )
 
 
+def feature_sizes(model: Any, name: str) -> tuple[int, int]:
+    """Patches and joint width of one of open_clip's models, whatever its weights. Raises ValueError
+    as ``tower_support`` does.
+    """
+    rows, columns = _checked_tower(model, name).grid
+    return rows * columns, _joint_width(getattr(model, "text", model))
+
+
 def support_of_towers(tower: type[ImageTower], *, causal: bool) -> TowerSupport:
     """What a kind of image tower and a text tower can do."""
     ways: dict[Tower, bool] = {"image": tower.hookable, "text": causal}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ from core.lockstep import Position, Steps, finish
 from core.seeding import Seeds
 from core.train.batches import TrainingBatches
 from core.train.checkpoints import copy_state, learned_state, restore_state
+from core.train.graphed_step import GraphedSteps, StepRecorder, Terms
 from core.train.loss_scale import LossScale
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
-from core.train.optimizers import Optimizer, Schedule
+from core.train.optimizers import Optimizer, Schedule, set_rate
 from core.train.resume import (
     TrainingCheckpoints,
     TrainingState,
@@ -57,7 +59,8 @@ class FitResult:
     ``seconds`` are those of the run alone: they count in full what several runs share.
     ``stopped_epoch`` is the last one that was trained where that was not the whole budget;
     ``earlier_seconds`` were spent by processes that were killed; ``skipped_steps`` were left out
-    because their gradient overflowed in float16.
+    because their gradient overflowed in float16. ``graph`` says whether steps were replayed, where
+    that was asked for.
     """
 
     seconds: float = 0.0
@@ -66,6 +69,7 @@ class FitResult:
     selected_epoch: int = 0
     stopped_epoch: int | None = None
     skipped_steps: int = 0
+    graph: str = ""
     scores: list[float] = field(default_factory=list)
 
     def is_stalled(self, patience: int) -> bool:
@@ -129,6 +133,7 @@ def fit(
     scale: LossScale | None = None,
     patience: int = 0,
     checkpoints: TrainingCheckpoints | None = None,
+    recorder: StepRecorder | None = None,
 ) -> FitResult:
     """Train without a stop, see ``fit_steps``."""
     return finish(
@@ -144,6 +149,7 @@ def fit(
             scale=scale,
             patience=patience,
             checkpoints=checkpoints,
+            recorder=recorder,
         )
     )
 
@@ -161,15 +167,17 @@ def fit_steps(
     scale: LossScale | None = None,
     patience: int = 0,
     checkpoints: TrainingCheckpoints | None = None,
+    recorder: StepRecorder | None = None,
 ) -> Steps[FitResult]:
     """Train for ``budget.epochs``; with ``select`` keep the first epoch with the highest score, and
     with ``patience`` stop after so many epochs that were no better. In float16 the loss is to be
     multiplied by a ``scale``.
 
     Stops before every step. Without parameters or a budget, what ``begin_training`` learns is all.
-    With ``checkpoints`` the training goes on where an earlier one was killed. Raises DivergedError,
-    naming the epoch, when a loss or the learned state is not finite after it: the last step changes
-    a state whose loss nobody computes.
+    With ``checkpoints`` the training goes on where an earlier one was killed. With a ``recorder``
+    steps on features that stay on the device may be replayed (``graphed_step.py``), with the same
+    numbers. Raises DivergedError, naming the epoch, when a loss or the learned state is not finite
+    after it: the last step changes a state whose loss nobody computes.
     """
     if not model.learns:
         return FitResult()
@@ -180,6 +188,7 @@ def fit_steps(
     if budget is None or not model.trainable():
         return _finished(model, result)
     training = _Training(model, objective, batches, budget, seeds, result, log, select, scale)
+    training.record_steps(recorder)
     epoch = training.resume(checkpoints)
     while epoch < num_epochs and not result.is_stalled(patience):
         epoch += 1
@@ -218,6 +227,14 @@ class _Training:
         self.best: dict[str, Tensor] | None = None
         self.logged: list[Mapping[str, Any]] = []
         self.batch: Batch | None = None
+        self.graphed: GraphedSteps | None = None
+
+    def record_steps(self, recorder: StepRecorder | None) -> None:
+        """Replay steps where that is right and faster; one that may be skipped is for the host."""
+        if recorder is None or self.scale is not None or not self.model.method.graphed_steps:
+            return
+        if self.batches.resident:
+            self.graphed = GraphedSteps(self.model, self.optimizer, recorder)
 
     def epoch_steps(self, epoch: int, autocast: AbstractContextManager[object]) -> Steps[None]:
         """One pass over the training images, its line in the log, and its score."""
@@ -226,18 +243,17 @@ class _Training:
         schedule = self.budget.schedule
         lr = schedule.at(epoch, num_epochs, self.budget.optimizer.lr)
         for settings, group in zip(self.optimizer.param_groups, self.groups, strict=True):
-            settings["lr"] = lr * (1.0 if schedule.has_one_rate(epoch) else group.lr_factor)
+            set_rate(settings, lr * (1.0 if schedule.has_one_rate(epoch) else group.lr_factor))
         sums: dict[str, Tensor] = {}
         batches = self.batches.epoch(epoch, self.seeds)
+        make = self._maker(autocast)
         for step in range(len(self.batches)):
             yield Position(epoch, step)
             with self._timed():
                 if (batch := next(batches, None)) is None:
                     break
                 self.batch = batch
-                terms = train_step(
-                    model, self.objective, self.optimizer, batch, autocast, self.scale
-                )
+                terms = make(batch)
                 sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
                 result.images += len(batch)
         with self._timed():
@@ -249,6 +265,20 @@ class _Training:
         model.method.end_epoch(epoch)
         if self.select is not None:
             self.best = _keep_best(model, self.select, epoch, result, self.best)
+        if self.graphed is not None:
+            result.graph = self.graphed.outcome
+
+    def _maker(self, autocast: AbstractContextManager[object]) -> Callable[[Batch], Terms]:
+        """What makes the steps of an epoch."""
+
+        def plain(batch: Batch) -> Terms:
+            parts = self.model, self.objective, self.optimizer
+            return train_step(*parts, batch, autocast, self.scale)
+
+        if self.graphed is None:
+            return plain
+        self.graphed.begin_epoch()
+        return partial(self.graphed, plain)
 
     def _check_scale(self, epoch: int) -> None:
         """Count the skipped steps; raise DivergedError where no scale helps."""

@@ -26,6 +26,7 @@ SEEN = (
     "feature_precision",
     "tf32",
     "deterministic",
+    "feature_storage",
 )
 """What decides which pixels a step sees, what the frozen tower makes of them, and what is set for a
 whole process.

@@ -37,6 +37,7 @@ from core.train.batches import ImageSource, TestViews
 from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoint
 from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit_steps
+from core.train.graphed_step import CudaRecorder, StepRecorder
 from core.train.loss_scale import LossScale
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
@@ -202,8 +203,8 @@ def run_steps(
         checkpoints.remove()
         return replace(
             record,
+            environment={**record.environment, **_how_trained(built, result)},
             evaluations=tuple(score.evaluation for score in scores),
-            environment={**record.environment, **_skipped(built, result)},
             cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
             stopped_epoch=result.stopped_epoch,
@@ -235,10 +236,15 @@ def _cost(
     )
 
 
-def _skipped(built: Assembly, result: FitResult) -> dict[str, int]:
-    """How many steps were left out for the sake of float16."""
-    scaled = built.settings.precision == "float16" and built.model.trainable()
-    return {"skipped_steps": result.skipped_steps} if scaled else {}
+def _how_trained(built: Assembly, result: FitResult) -> dict[str, Any]:
+    """What a record tells of the way in which steps were made, and how many were left out for the
+    sake of float16.
+    """
+    scaled = built.settings.precision == "float16" and bool(built.model.trainable())
+    return {
+        **({"cuda_graph": result.graph} if result.graph else {}),
+        **({"skipped_steps": result.skipped_steps} if scaled else {}),
+    }
 
 
 def _diverged(
@@ -309,8 +315,16 @@ def train_steps(
             scale=LossScale() if settings.precision == "float16" else None,
             patience=built.settings.patience,
             checkpoints=checkpoints,
+            recorder=_recorder(built),
         )
     )
+
+
+def _recorder(built: Assembly) -> StepRecorder | None:
+    """What records the steps of a run that asks for it on a GPU."""
+    device = built.model.method.clip.scale.device
+    asked = built.settings.cuda_graphs and device.type == "cuda"
+    return CudaRecorder(device) if asked else None
 
 
 class Score(NamedTuple):

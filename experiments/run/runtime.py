@@ -14,6 +14,7 @@ from core.machine import onednn_setting, prepare_cublas
 
 Precision = Literal["float32", "float64", "bfloat16", "float16"]
 FeaturePrecision = Literal["float32", "bfloat16"]
+FeatureStorage = Literal["float32", "float16"]
 
 HALVES = ("bfloat16", "float16")
 """Precisions that are autocast, over frozen matrices of the same precision."""

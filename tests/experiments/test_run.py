@@ -285,9 +285,10 @@ def test_a_record_names_the_matrix_product_and_its_identity_does_not(train, plac
     assert again.weights_sha256 == default.weights_sha256
 
 
-def test_features_in_low_precision_are_of_another_run(train, place):
+@pytest.mark.parametrize("setting", ["feature_precision=bfloat16", "feature_storage=float16"])
+def test_features_in_low_precision_are_of_another_run(train, place, setting):
     _, full = train("full", "text_refiner")
-    folder, low = train("low", "text_refiner", "experiment.feature_precision=bfloat16")
+    folder, low = train("low", "text_refiner", f"experiment.{setting}")
     assert low.identity != full.identity and low.weights_sha256 != full.weights_sha256
     assert evaluate_run(folder, "", "", place) == list(low.evaluations)
     learned = load_file(folder / "weights.safetensors")
