@@ -1,6 +1,7 @@
 """Faults of the storage, as opposed to those of what is stored: a full disk, a lost folder."""
 
 import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +57,9 @@ def _is_below(name: object, home: Path | None) -> bool:
         return False
     text = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
     return Path(text).absolute().is_relative_to(home.absolute())
+
+
+def free_below(folder: Path) -> int:
+    """The bytes that are free where a folder is or will be."""
+    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(place).free

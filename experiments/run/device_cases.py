@@ -8,7 +8,6 @@ Nothing is downloaded: the embedded backbone, or random weights of a real size. 
 """
 
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from core.seeding import Seeds
 from core.train.batches import ImageSource, TrainingBatches
 from core.train.evaluate import predict
 from core.types import Batch
+from experiments.run.gpu_facts import driver
 from experiments.run.method_presets import method_presets
 from experiments.run.run import Assembly, assemble, evaluation_batches, scoring, train
 from experiments.run.runtime import Runtime
@@ -80,7 +80,7 @@ def rates(*, device: str, side: int = 8192, megabytes: int = 2048) -> dict[str, 
     place = torch.device(Runtime(cache_dir=Path(), device=device).device)
     found: dict[str, Any] = {
         "device": platform.machine(),
-        "driver": _driver(),
+        "driver": driver(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -97,16 +97,6 @@ def rates(*, device: str, side: int = 8192, megabytes: int = 2048) -> dict[str, 
     seconds = _seconds(place, lambda: target.copy_(source))
     found["copy_gb_per_second"] = 2e-9 * source.nbytes / seconds
     return found
-
-
-def _driver() -> str | None:
-    """The driver's version, asked of the driver's own tool; None without one."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return (done.stdout.splitlines() or [""])[0].strip() or None
 
 
 def _seconds(device: torch.device, work: Callable[[], object], repetitions: int = 5) -> float:

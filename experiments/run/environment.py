@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from core.source.changes import git
+from experiments.run.gpu_facts import gpu_facts
 
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "open_clip_torch", "gin-config", "numpy", "pillow", "scikit-learn")
 
 
 def describe_environment(device: str) -> dict[str, Any]:
-    """Package versions, Python, the commit and whether the tree was modified, device, threads."""
+    """Package versions, Python, the commit and whether the tree was modified, device, threads, and
+    for a GPU its model and libraries.
+    """
     return {**_lasting(device), "threads": torch.get_num_threads()}
 
 
@@ -30,6 +33,7 @@ def _lasting(device: str) -> dict[str, Any]:
         "packages": {package: _version(package) for package in PACKAGES},
         **commit(),
         "device": f"{device} ({name})",
+        **({"gpu": gpu_facts(device)} if device.startswith("cuda") else {}),
     }
 
 
