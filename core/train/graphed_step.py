@@ -15,10 +15,10 @@ for the measurement alone, and the numbers are those of plain steps.
 """
 
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -112,10 +112,10 @@ class GraphedSteps:
     def _warm_up(self, step: Step, batch: Batch) -> Terms:
         """Whatever is made once, momentum and kept tensors among it, is made in the first steps."""
         self.recorder.settle()
-        started = time.perf_counter()
+        started = perf_counter()
         terms, waited = self.recorder.rehearse(lambda: step(batch))
         self.recorder.settle()
-        self._plain_seconds.append(time.perf_counter() - started)
+        self._plain_seconds.append(perf_counter() - started)
         if waited and len(self._plain_seconds) == WARM_UP:
             self.give_up(f"the host waits for the device in a step ({one_line(waited)})")
         return terms
@@ -155,12 +155,12 @@ class GraphedSteps:
         timed = len(self._replay_seconds) < TIMED
         if timed:
             self.recorder.settle()
-        started = time.perf_counter()
+        started = perf_counter()
         slots.fill(batch)
         recording.replay()
         if timed:
             self.recorder.settle()
-            self._replay_seconds.append(time.perf_counter() - started)
+            self._replay_seconds.append(perf_counter() - started)
         if timed and len(self._replay_seconds) == TIMED:
             ratio = min(self._plain_seconds) / min(self._replay_seconds)
             if ratio < FASTER:

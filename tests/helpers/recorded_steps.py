@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import core.train.graphed_step as graphed_step
+import experiments.run.run as run_module
 from core.train.graphed_step import Inputs, StepRecording
 
 ONE_HOT = functional.one_hot
@@ -114,9 +117,16 @@ class RecordedOnCpu:
 
 
 class Clock:
-    """Seconds that pass when a step is made; takes the place of ``time.perf_counter``."""
+    """Seconds that pass when a step is made; takes the place of ``perf_counter``."""
 
     now = 0.0
 
     def __call__(self) -> float:
         return self.now
+
+
+def record_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs that ask for CUDA graphs use this stand-in."""
+    clock = Clock()
+    monkeypatch.setattr(run_module, "CudaRecorder", lambda _: RecordedOnCpu(clock))
+    monkeypatch.setattr(graphed_step, "perf_counter", clock)
