@@ -44,6 +44,7 @@ class SearchCommand:
         runtime: Runtime,
         *,
         jobs: int = -1,
+        gpus: Sequence[str] = (),
         track: str = MLFLOW,
         steal_lock: bool = False,
         job_seconds: float | None = None,
@@ -57,6 +58,7 @@ class SearchCommand:
         self.runs_dir = runs_dir
         self.runtime = runtime
         self.jobs = jobs
+        self.gpus = gpus
         self.track = track
         self.steal_lock = steal_lock
         self.fingerprint_of: FingerprintOf = partial(
@@ -139,6 +141,7 @@ class SearchCommand:
         return make_executor(
             self.jobs,
             folder,
+            gpus=self.gpus,
             job_seconds=seconds,
             silent_seconds=self.silent_seconds,
             lockstep=self.lockstep,

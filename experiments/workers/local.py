@@ -5,6 +5,7 @@ about records.
 """
 
 import contextlib
+import gc
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from core.machine import (
     MEASURED_THREADS_VARIABLE,
@@ -26,7 +27,9 @@ from core.machine import (
     openmp_variables,
 )
 from core.store.names import WORKER_LOG_NAME
+from experiments.run.devices import VISIBLE_VARIABLE
 from experiments.workers.jobs import Event, Executor, Job, JobQueue
+from experiments.workers.placement import Offer, Seats
 from experiments.workers.worker import ENTRY, Task, answers
 
 OPENMP, MKL = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
@@ -43,6 +46,7 @@ HURRIED_SECONDS = 10.0
 HURRIED_FACTOR = 2.0
 BUSY_SHARE = 0.02
 START_SECONDS = 60.0
+BROKEN = "{}; nothing more can run in this process: repeat the command to go on"
 
 
 class InlineExecutor:
@@ -57,6 +61,8 @@ class InlineExecutor:
         self.running: dict[str, Job] = {}
         self.answers: Iterator[str] = iter(())
         self.events: list[Event] = []
+        self.size = 0
+        self.broken = ""
 
     def start_early(self) -> None:
         return
@@ -69,15 +75,44 @@ class InlineExecutor:
             self._begin()
         if self.running:
             answer = json.loads(next(self.answers))
-            self.events.append(self.queue.conclude(self.running.pop(answer["key"]), answer))
+            self.events += self._ended(self.running.pop(answer["key"]), answer)
         events, self.events = self.events, []
         return events
+
+    def _ended(self, job: Job, answer: Mapping[str, Any]) -> Iterator[Event]:
+        """What becomes of a job. Memory can be released; after another fault of the device nothing
+        runs in this process any more.
+        """
+        fault, message = answer.get("fault", ""), answer.get("message", "")
+        if fault == "memory":
+            _release_memory()
+            if self.size > 1 and not answer["fatal"]:
+                yield self.queue.put_apart(job, _in_lockstep(message, self.size))
+                return
+        elif fault:
+            self.broken = BROKEN.format(message)
+            self.answers = iter(())
+            yield self.queue.conclude(job, {**answer, "fatal": True})
+            for other in self.running.values():
+                yield self.queue.conclude(other, {"kind": "returned", "message": self.broken})
+            self.running = {}
+            return
+        yield self.queue.conclude(job, answer)
 
     def _begin(self) -> None:
         """Begin the next jobs, if there are any."""
         if not self.queue:
             return
-        jobs = self.queue.next_jobs(None, (), most=self.lockstep, workers=1)
+        if self.broken:
+            key = next(self.queue.jobs()).key
+            returned = Event(key=key, kind="returned", attempt=0, message=self.broken)
+            self.events.append(returned)
+            return
+        if self.queue.for_whole:
+            jobs = [self.queue.next_for_whole()]
+        else:
+            jobs = self.queue.next_jobs(None, (), most=self.lockstep, workers=1)
+        self.size = len(jobs)
         self.running = {job.key: job for job in jobs}
         self.events += [self._event(job.key, "started") for job in jobs]
         self.answers = answers([self._task(job, len(jobs)) for job in jobs])
@@ -218,9 +253,13 @@ class LocalExecutor:
     A worker that dies is replaced, and costs its job one attempt if the job had begun. ``threads``
     is the number of torch threads a worker gets, by default what the user's environment says
     (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``), or else at most its share of the cores: as many as
-    make a backbone faster (``core/clip/thread_choice.py``). With ``gpus``
-    (device numbers or UUIDs) each worker sees one of them. Up to ``lockstep`` jobs of a bundle
-    advance side by side on one worker.
+    make a backbone faster (``core/clip/thread_choice.py``). With ``gpus`` (numbers, UUIDs or MIG
+    instances) each worker sees one of them. Up to ``lockstep`` jobs of a bundle advance side by
+    side on one worker.
+
+    A worker that meets a fault of its device, or runs out of memory, ends and is replaced. A job
+    that ran out of memory is run again alone: first without the others of its bundle, then on a
+    device without any other worker. A GPU that is lost repeatedly is used no more.
 
     A job is stopped after ``job_seconds``, or if it reports no progress for ``silent_seconds``.
     Where that is None, a job is stopped that has reported nothing for ``SILENT_SECONDS`` and for
@@ -263,6 +302,7 @@ class LocalExecutor:
         self.silent_seconds = silent_seconds
         self.queue = JobQueue()
         self.workers: list[_Worker | None] = [None] * jobs
+        self.seats = Seats(jobs, self.gpus)
         self.failed_starts = 0
         self.longest_silence = 0.0
         self.hurried = False
@@ -290,17 +330,43 @@ class LocalExecutor:
             if not self.queue:
                 return
             worker = self.workers[slot]
-            if worker is None or (not worker.jobs and worker.process.poll() is not None):
+            if worker is not None and worker.jobs:
+                continue
+            offer = self._offer(slot)
+            if offer == "nothing" or (offer == "shared" and not self.queue.groups):
+                continue
+            if offer == "whole":
+                self._clear_device(slot)
+            worker = self.workers[slot]
+            if worker is None or worker.process.poll() is not None:
                 worker = self._start(slot)
-            if not worker.jobs:
-                others = [w.affinity for _, w in self._busy() if w.affinity is not None]
-                jobs = self.queue.next_jobs(
-                    worker.affinity, others, most=self.lockstep, workers=len(self.workers)
-                )
-                worker.give(jobs, self.queue.attempts)
-                for job in jobs:
-                    attempt = self.queue.attempts[job.key]
-                    yield Event(key=job.key, kind="started", attempt=attempt)
+            jobs = [self.queue.next_for_whole()] if offer == "whole" else self._next_jobs(worker)
+            worker.give(jobs, self.queue.attempts)
+            for job in jobs:
+                attempt = self.queue.attempts[job.key]
+                yield Event(key=job.key, kind="started", attempt=attempt)
+
+    def _offer(self, slot: int) -> Offer:
+        """What a free worker may be given, in view of what runs and waits."""
+        jobs = {other: worker.jobs for other, worker in self._busy()}
+        whole = {other for other, given in jobs.items() if not self.queue.whole.isdisjoint(given)}
+        wanted = bool(self.queue.for_whole)
+        return self.seats.offer(slot, busy=jobs.keys(), whole=whole, wanted=wanted)
+
+    def _next_jobs(self, worker: _Worker) -> list[Job]:
+        others = [w.affinity for _, w in self._busy() if w.affinity is not None]
+        return self.queue.next_jobs(
+            worker.affinity, others, most=self.lockstep, workers=len(self.workers)
+        )
+
+    def _clear_device(self, slot: int) -> None:
+        """End the workers of a device, all of them idle, with the memory that they keep."""
+        for other in (slot, *self.seats.beside(slot)):
+            worker = self.workers[other]
+            if worker is not None and (other != slot or worker.affinity is not None):
+                worker.dismiss()
+                worker.bury(CLOSE_SECONDS)
+                self.workers[other] = None
 
     def _start(self, slot: int, log: Path | None = None) -> _Worker:
         environment = {
@@ -311,7 +377,7 @@ class LocalExecutor:
             WORKERS_VARIABLE: str(len(self.workers)),
         }
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+            environment[VISIBLE_VARIABLE] = self.seats.devices[slot]
         log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
         worker = _Worker(self.entry, environment, log)
         self.workers[slot] = worker
@@ -355,7 +421,38 @@ class LocalExecutor:
         if message["kind"] == "progress":
             attempt = self.queue.attempts[key]
             return [Event(key=key, kind="progress", attempt=attempt, result=message["values"])]
-        return [self.queue.conclude(worker.jobs.pop(key), message)]
+        job = worker.jobs.pop(key)
+        if message.get("fault"):
+            return self._faulty(slot, worker, job, message)
+        if message["kind"] == "done":
+            self.seats.worked(slot)
+        return [self.queue.conclude(job, message)]
+
+    def _faulty(
+        self, slot: int, worker: _Worker, job: Job, answer: Mapping[str, Any]
+    ) -> list[Event]:
+        """A worker met a fault of its device and ended, with all that it had begun."""
+        worker.bury(CLOSE_SECONDS)
+        self.workers[slot] = None
+        others = list(worker.jobs.values())
+        device = self.seats.devices[slot]
+        message = f"GPU {device}: {answer['message']}" if device else answer["message"]
+        if answer["fault"] == "lost":
+            return self._lost_device(slot, [job, *others], message)
+        why = _in_lockstep(message, worker.num_given)
+        events = [self.queue.put_apart(other, why) for other in others]
+        if worker.num_given > 1 and not answer["fatal"]:
+            return [self.queue.put_apart(job, why), *events]
+        return [self.queue.conclude(job, {**answer, "message": message}), *events]
+
+    def _lost_device(self, slot: int, jobs: Sequence[Job], message: str) -> list[Event]:
+        """A device does not answer: its jobs run elsewhere or, where none is left, are returned."""
+        if self.seats.lost(slot):
+            message = f"{message}; it is used no more"
+        kind: Literal["returned", "retry"] = "returned" if self.seats.none_left else "retry"
+        for job in jobs:
+            self.queue.put_back(job)
+        return [Event(key=job.key, kind=kind, attempt=0, message=message) for job in jobs]
 
     def _late(self, worker: _Worker) -> str:
         """Why a busy worker must be stopped, or nothing."""
@@ -405,7 +502,7 @@ class LocalExecutor:
         """What becomes of the jobs of a worker that is gone; one of several may be to blame."""
         if len(jobs) == 1:
             return [self.queue.conclude(jobs[0], {"kind": "failed", "message": message})]
-        why = f"{message}, as {len(jobs)} runs advanced in lockstep; it runs alone next"
+        why = _in_lockstep(message, len(jobs))
         return [self.queue.put_apart(job, why) for job in jobs]
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
@@ -448,12 +545,14 @@ def make_executor(
     jobs: int,
     log_dir: Path,
     *,
+    gpus: Sequence[str] = (),
     job_seconds: float | None = None,
     silent_seconds: float | None = None,
     lockstep: int = 1,
 ) -> Executor:
-    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0. Up to
-    ``lockstep`` jobs of a bundle advance side by side.
+    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0. Each sees
+    one of the ``gpus`` (see ``experiments.workers.placement``). Up to ``lockstep`` jobs of a bundle
+    advance side by side.
 
     Raises ValueError as ``check_limits`` does.
     """
@@ -464,6 +563,7 @@ def make_executor(
     return LocalExecutor(
         count,
         log_dir=log_dir,
+        gpus=gpus,
         job_seconds=job_seconds,
         silent_seconds=silent_seconds,
         lockstep=lockstep,
@@ -488,6 +588,19 @@ def _check_times(jobs: int, job_seconds: float | None, silent_seconds: float | N
                 f"{name} = {value:g} stops a worker process, and there is none with --jobs 0; use "
                 "at least one worker"
             )
+
+
+def _in_lockstep(message: str, size: int) -> str:
+    """Why a job runs again that was not alone."""
+    return f"{message}, as {size} runs advanced in lockstep; it runs alone next"
+
+
+def _release_memory() -> None:
+    """Give back what nothing refers to any more, that of the GPU included."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def thread_variables(threads: int | None, share: int) -> dict[str, str]:
