@@ -49,8 +49,8 @@ def memory_advice(config: Config, device: str) -> str:
 def _smaller(config: Config) -> Iterator[str]:
     """The settings of a run that make it need less memory, with what they are now."""
     values: Mapping[str, Any] = config.operative(ROOT)
-    learns = lookup(values[f"{ROOT}.method"].name).cls.trains
-    if learns or values[f"{ROOT}.refiner"] != Reference("NullRefiner"):
+    method: Any = lookup(values[f"{ROOT}.method"].name).cls
+    if method.trains or values[f"{ROOT}.refiner"] != Reference("NullRefiner"):
         yield f"lower {ROOT}.batch_size ({values[f'{ROOT}.batch_size']} now)"
     for key, value in values.items():
         if key.endswith(CHUNK_LIMIT):

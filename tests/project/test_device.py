@@ -14,7 +14,7 @@ import experiments.run.environment as environment
 import experiments.run.image_source as image_source
 from core.config import lookup
 from experiments.run.method_presets import method_presets
-from experiments.run.run import run
+from experiments.run.run import fingerprints, run
 from tests.helpers.paths import ROOT
 from tests.helpers.pretended_cuda import PretendedCuda
 from tests.helpers.tiny_clip import shared_tiny_clip
@@ -154,3 +154,24 @@ def test_no_tensor_forgets_its_device(name, label, refiner, tree, tmp_path):
     limits = LIMITS | MORE.get(name, {}) | MORE.get(f"{name}, {label}", {})
     second = waits_by_file(waits[1] - waits[0])
     assert {file: n for file, n in second.items() if n > limits.get(file, 0)} == {}
+
+
+def test_a_process_loads_a_clip_once_for_each_device(tree, tmp_path, monkeypatch):
+    loaded = []
+    made = shared_tiny_clip()
+    monkeypatch.setattr(
+        backbone, "load_clip", lambda name, *_: loaded.append(name) or copy.deepcopy(made)
+    )
+    clips = (
+        "experiment.backbone='ViT-B-16'",
+        "experiment.weights='openai'",
+        "ZeroShotTeacher.backbone='ViT-L-14'",
+        "ZeroShotTeacher.weights='openai'",
+    )
+    config = PRESETS["PromptKD"].read(f"experiment.dataset='folder/{tree}'", *clips)
+    with PretendedCuda(ROOT):
+        for number in range(3):
+            fingerprints(config, cache_dir=tree.with_name("cache"), data_root=None)
+            run_on("cuda", "PromptKD", clips, tree, tmp_path / str(number))
+    # The student's twice, because its fingerprint is taken on the CPU; its teacher's once.
+    assert Counter(loaded) == {"ViT-B-16": 2, "ViT-L-14": 1}
