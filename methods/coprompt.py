@@ -132,17 +132,9 @@ class CoPrompt(MaPLe):
             sentences = self.templates or (self.classes.template,)
             self.sentences_CD = self.clip.kept(
                 ("mean of unit sentences", sentences, self.classes.names),
-                lambda: self._mean_of(sentences),
+                lambda: _mean_of(sentences, self.classes.names, self.clip),
             )
         return self.sentences_CD
-
-    def _mean_of(self, sentences: Sequence[str]) -> Tensor:
-        names = self.classes.names
-        texts = [
-            unit(self.clip.encode_texts(ClassNames(names=names, template=sentence).prompts()))
-            for sentence in sentences
-        ]
-        return torch.stack(texts).mean(dim=0)
 
     def released_names(self) -> Mapping[str, str | None]:
         adapters: dict[str, str | None] = {
@@ -181,3 +173,11 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner: Tensor = self.up(self.down(x).relu()).relu()
         return self.mix * inner + (1 - self.mix) * x
+
+
+def _mean_of(sentences: Sequence[str], names: tuple[str, ...], clip: FrozenCLIP) -> Tensor:
+    texts = [
+        unit(clip.encode_texts(ClassNames(names=names, template=sentence).prompts()))
+        for sentence in sentences
+    ]
+    return torch.stack(texts).mean(dim=0)

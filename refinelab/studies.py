@@ -4,6 +4,7 @@ winner of a search.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,17 +116,22 @@ class Study:
         if placement.note:
             log.warning(placement.note)
         runtime = runtime_of(**{**self._places, "device": placement.device})
-        found = preflight(unfinished_configs(self.plan, self.folder), runtime)
-        require_readable(found.decode(runtime), runtime)
-        return run_study(
-            self.plan,
-            self.folder,
-            make_executor(placement.workers, self.folder, gpus=placement.gpus),
-            runtime=runtime,
-            tracker=make_tracker(self.folder, mirrors),
-            progress=None if on_progress is None else CountedProgress(on_progress),
-            retry_failed=retry_failed,
-        )
+        left = list(unfinished_configs(self.plan, self.folder))
+        with closing(
+            make_executor(placement.workers, self.folder, gpus=placement.gpus)
+        ) as executor:
+            if left:
+                executor.start_early()
+            require_readable(preflight(left, runtime).decode(runtime), runtime)
+            return run_study(
+                self.plan,
+                self.folder,
+                executor,
+                runtime=runtime,
+                tracker=make_tracker(self.folder, mirrors),
+                progress=None if on_progress is None else CountedProgress(on_progress),
+                retry_failed=retry_failed,
+            )
 
     def results(self) -> pd.DataFrame:
         """The scores as a table, one row per run, as fractions: what ``export`` writes."""

@@ -17,7 +17,8 @@ from core.clip.hooks import NO_HOOK, NoHook, TokenHook
 from core.clip.image_towers import POOLED, ImageTower, image_tower
 from core.clip.kept import KeptTensors
 from core.clip.packed_tower import run_packed
-from core.clip.packing import CHUNK_ROWS, Packing, num_common
+from core.clip.packing import Packing
+from core.clip.prompt_families import CHUNK_ROWS
 from core.clip.tokenizer import AnyTokenizer
 from core.lockstep import Alone, Same
 from core.precision import without_autocast
@@ -192,14 +193,13 @@ class FrozenCLIP(nn.Module):
         return torch.cat(chunks)
 
     def pack(self, ids_CL: Tensor, *, shared: bool = True) -> Packing:
-        """The rows of tokenized texts. Their common first tokens are one unless not ``shared``, or
+        """The rows of tokenized texts. What texts begin with alike is one unless not ``shared``, or
         where all rows fit into a chunk or two, so that little is gained.
         """
         read = self.read_positions(ids_CL).tolist()
-        lengths = [position + 1 for position in read]
-        if not shared or sum(lengths) <= 2 * CHUNK_ROWS:
-            return Packing(lengths, read)
-        return Packing(lengths, read, prefix=num_common((ids_CL == ids_CL[:1]).all(dim=0)))
+        shared = shared and sum(read) + len(read) > 2 * CHUNK_ROWS
+        tokens = [ids[: at + 1] for ids, at in zip(ids_CL.tolist(), read, strict=True)]
+        return Packing(tokens, read, shared=shared)
 
     def encode_ids(self, ids_CL: Tensor, packing: Packing) -> Tensor:
         """Features (C, D) of tokenized texts, not normalized."""

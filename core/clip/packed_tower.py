@@ -95,19 +95,15 @@ class PackedLayout:
         self, block: Any, query: Tensor, pairs: Tensor, sizes: list[int], masks: Masks
     ) -> Tensor:
         """Attention of queries (..., W) to pairs of keys and values (R, 2 W) within every head and
-        chunk. ``sizes`` are the numbers of queries in the heads and in the chunks of each height.
+        chunk. ``sizes`` are the numbers of queries in the heads and in the chunks.
         """
         attend = partial(_attend, num_heads=block.attn.num_heads)
-        if len(sizes) == 1:
+        if masks.chunks is None:
             return attend(query, pairs, self.groups, masks.head)
-        (query, *queries), (pairs, *others) = query.split(sizes), pairs.split(self.sizes)
-        found = [attend(query, pairs, self.groups, masks.head)]
-        for asked, own, kind, mask in zip(
-            queries, others, self.packing.chunks, masks.chunks, strict=True
-        ):
-            seen = self._seen(pairs, own, kind.number)
-            found.append(attend(asked, seen, self.groups * kind.number, mask))
-        return torch.cat(found)
+        (query, asked), (pairs, own) = query.split(sizes), pairs.split(self.sizes)
+        number = self.packing.chunks.number
+        found = attend(asked, self._seen(pairs, own, number), self.groups * number, masks.chunks)
+        return torch.cat([attend(query, pairs, self.groups, masks.head), found])
 
     def _seen(self, head_RX: Tensor, own_RX: Tensor, count: int) -> Tensor:
         """The rows that chunks see: the prefix of their group, and their own."""

@@ -1,31 +1,32 @@
 """Which rows of a list of prompts a causal text tower computes, and how they are packed.
 
 A row is one token of one prompt. Nothing behind a prompt's last row that is read can change it, so
-that only the rows up to there are computed, and what all prompts begin with is computed once. All
-rows are kept in one matrix, without padding: the linear layers run on it as it is, and attention
-sees it in chunks of whole prompts, in which a mask keeps the prompts apart.
+that only the rows up to there are computed, and what prompts begin with alike is computed once: by
+all of them as their prefix, by some of them in a family. All rows are kept in one matrix: the
+linear layers run on it as it is, and attention sees it in chunks of whole families, in which a mask
+shows each row what its prompt begins with.
 
-Letters: G prompt groups, C prompts, P prefix rows, R rows of a group, K chunks, T rows of a chunk,
-X anything. The rows of a group are its prefix, the rest of its head, and its chunks.
+Letters: G prompt groups, C prompts, L tokens of the longest one, P prefix rows, R rows of a group,
+K chunks, T rows of a chunk, X anything. The rows of a group are its prefix, the rest of its head,
+and its chunks.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Scores cost more with higher chunks, calls with more of them: 24 to 64 are within 5 % of each
-# other on one CPU core (ViT-B/16's text tower, 50 classes); up to 96 rows are fastest in one chunk.
-CHUNK_ROWS = 48
+from core.clip.prompt_families import CHUNK_ROWS, PromptFamily, families_of, filled, num_common
+
 SHARED = -1  # the prompt of a prefix row
+NOBODY = -2  # the prompt of a row that fills a chunk
 # A mask whose rows begin at multiples of this many numbers is used by a GPU without a copy.
 MASK_ALIGNMENT = 16
 
 
 class Chunks(NamedTuple):
-    """Chunks of one height: ``number`` times ``height`` rows of a group, from row ``start`` on."""
+    """``number`` times ``height`` rows of a group, from row ``start`` on."""
 
     start: int
     number: int
@@ -52,84 +53,103 @@ class PackedRows(NamedTuple):
 
 
 class Packing:
-    """The rows of C prompts of which prompt c keeps its first ``lengths[c]`` tokens, and the first
-    ``prefix`` tokens of all are one.
+    """The rows of C prompts of which each is a sequence of tokens up to its last row that matters.
 
-    ``read`` is the position of each prompt whose output is its feature. Every group of prompts is
-    packed alike. The prompts of a chunk fill it to its last row; those left over, of up to two
-    chunks, make the head, which has the prefix in front of them. A hook sees the prefix, or without
-    one the first ``lead`` tokens of every prompt.
+    Prompts that begin with the same ``tokens`` share those rows, unless not ``shared``, or with
+    ``lead``. ``read`` is the position of each prompt whose output is its feature. Every group of
+    prompts is packed alike: its head has the prefix in front and the families of up to two chunks,
+    the others fill chunks of one height to the last row or nearly so. A hook sees the prefix, or
+    the first ``lead`` tokens of every prompt.
     """
 
     @torch.inference_mode(False)  # what is kept may be needed in training
     def __init__(
         self,
-        lengths: Sequence[int],
+        tokens: Sequence[Sequence[int]],
         read: Sequence[int],
         *,
-        prefix: int = 0,
         lead: int = 0,
+        shared: bool = True,
         chunk_rows: int = CHUNK_ROWS,
     ) -> None:
+        lengths = [len(own) for own in tokens]
         assert all(0 <= at < length for at, length in zip(read, lengths, strict=True))
-        assert lead <= min(lengths) and not (prefix and lead)
+        assert lead <= min(lengths)
+        self.shared = shared and not lead
         self.prompts, self.length, self.lead = len(lengths), max(lengths), lead
-        self.prefix = prefix = min(prefix, self.length)
-        own = [max(length - prefix, 0) for length in lengths]
-        left, filled = _chunks_of(own, chunk_rows)
-        self.head = prefix + sum(own[prompt] for prompt in left)
-        order, start = list(left), self.head
-        chunks: list[Chunks] = []
-        for height, members in filled.items():
-            chunks.append(Chunks(start, len(members), height))
-            start += chunks[-1].rows
-            order += [prompt for chunk in members for prompt in chunk]
-        self.chunks = tuple(chunks)
-        self.rows = start
+        self.prefix = prefix = num_common(tokens) if self.shared else 0
+        if self.shared:
+            families = families_of(tokens, range(len(tokens)), prefix, prefix)
+        else:
+            families = [PromptFamily((n,), length) for n, length in enumerate(lengths)]
+        head, chunks = filled(families, chunk_rows)
+        height = max((sum(family.rows for family in chunk) for chunk in chunks), default=0)
+        self._owner_CL = torch.full((self.prompts, self.length), SHARED)
         place = [(SHARED, position) for position in range(prefix)]
-        place += [(n, prefix + offset) for n in order for offset in range(own[n])]
+        place += [one for family in head for one in self._rows(tokens, family)]
+        self.head = len(place)
+        self.chunks = Chunks(self.head, len(chunks), height)
+        for chunk in chunks:
+            own = [one for family in chunk for one in self._rows(tokens, family)]
+            place += own + [(NOBODY, 0)] * (height - len(own))
+        self.rows = len(place)
         self.prompt_R, self.position_R = torch.tensor(place).reshape(-1, 2).unbind(dim=1)
-        row_of = {one: row for row, one in enumerate(place)}
-        self.read_C = torch.tensor(
-            [row_of[(SHARED if at < prefix else n, at)] for n, at in enumerate(read)]
-        )
-        self.asked = tuple(self._asked_of(kind) for kind in (Chunks(0, 1, self.head), *self.chunks))
-        leading = [row_of[n, at] for n in range(self.prompts if lead else 0) for at in range(lead)]
+        self._row_of = {one: row for row, one in enumerate(place)}
+        self.read_C = torch.tensor([self._row_of[self._place(*one)] for one in enumerate(read)])
+        self.asked = self._asked_of(Chunks(0, 1, self.head)), self._asked_of(self.chunks)
+        leading = [self._row_of[n, at] for n in range(len(tokens)) for at in range(lead)]
         self.lead_N = torch.tensor(leading, dtype=torch.int64)
-        self._row_of = row_of
         token_R = self.prompt_R.clamp(min=0) * self.length + self.position_R
         self.tokens = PackedRows(token_R, (self.prompts, self.length))
         self._placed: dict[torch.device, Placement] = {}
 
+    def _rows(self, tokens: Sequence[Sequence[int]], family: PromptFamily) -> list[tuple[int, int]]:
+        """The first prompt and the position of each row of a family. Notes whose rows they are."""
+        first: dict[tuple[int, ...], int] = {}
+        for n in family.prompts:
+            own = tuple(tokens[n])
+            for position in range(self.prefix, len(own)):
+                owner = first.setdefault(own[: position + 1], n)
+                self._owner_CL[n, position] = owner
+        assert len(first) == family.rows
+        return [(owner, len(beginning) - 1) for beginning, owner in first.items()]
+
     @property
     def sizes(self) -> list[int]:
-        """How many rows of a group are in its head and in the chunks of each height."""
-        return [self.head, *(chunks.rows for chunks in self.chunks)]
+        """How many rows of a group are in its head and, if there are any, in its chunks."""
+        return [self.head, self.chunks.rows] if self.chunks.number else [self.head]
+
+    def _place(self, prompt: int, position: int) -> tuple[int, int]:
+        """The prompt that a token's row belongs to, and its position."""
+        return int(self._owner_CL[prompt, position]), position
 
     def _asked_of(self, kind: Chunks) -> Tensor:
         """The rows (K, Q) of each sequence that are read, and its first row where others have
         more.
         """
         read = sorted(set(self.read_C.tolist()))
-        starts = range(kind.start, kind.start + kind.rows, kind.height)
+        starts = [kind.start + n * kind.height for n in range(kind.number)]
         found = [[row for row in read if 0 <= row - start < kind.height] for start in starts]
-        most = max(1, *map(len, found))
-        return torch.tensor(
-            [own + [start] * (most - len(own)) for own, start in zip(found, starts, strict=True)]
-        )
+        most = max([1, *map(len, found)])
+        asked = [
+            own + [start] * (most - len(own)) for own, start in zip(found, starts, strict=True)
+        ]
+        return torch.tensor(asked, dtype=torch.int64).reshape(kind.number, most)
 
     def row(self, prompt: int, position: int) -> int | None:
         """The row of a token of a prompt; None where it is not computed."""
-        return self._row_of.get((SHARED if position < self.prefix else prompt, position))
+        if not 0 <= position < self.length:
+            return None
+        return self._row_of.get(self._place(prompt, position))
 
     def mask(self, query_KT: Tensor, key_KX: Tensor, dtype: torch.dtype) -> Tensor:
-        """(K, T, X): a row sees the prefix and its own prompt, both up to itself."""
-        mine, its = self.prompt_R[query_KT][:, :, None], self.prompt_R[key_KX][:, None]
-        seen = (mine == its) | (its == SHARED)
-        seen &= self.position_R[query_KT][:, :, None] >= self.position_R[key_KX][:, None]
-        width = -(-seen.shape[-1] // MASK_ALIGNMENT) * MASK_ALIGNMENT
-        mask = torch.zeros(*seen.shape[:-1], width, dtype=dtype)[..., : seen.shape[-1]]
-        return mask.masked_fill_(~seen, float("-inf"))
+        """(K, T, X): a row sees what its prompt begins with, up to itself."""
+        position, its = self.position_R[key_KX][:, None], self.prompt_R[key_KX][:, None]
+        mine = self.prompt_R[query_KT].clamp(min=0)[:, :, None]
+        seen = self._owner_CL[mine, position] == its
+        seen &= self.position_R[query_KT][:, :, None] >= position
+        seen |= query_KT[:, :, None] == key_KX[:, None]  # of a row that is nobody's, itself alone
+        return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
 
     def on(self, device: torch.device) -> "Placement":
         """Indices and masks on a device, made once."""
@@ -139,20 +159,20 @@ class Packing:
 
 
 class Masks(NamedTuple):
-    """What is added to scores, 0 where a row is seen: the head's (L, L), and (K, 1, T, P + T) of
-    the chunks of each height; of rows that are read alone, with Q of them in place of L and T.
+    """What is added to scores, 0 where a row is seen: the head's (L, L), and the chunks' (K, 1, T,
+    P + T), None without any; of rows that are read alone, with Q of them in place of L and T.
 
     Additive, since attention would convert a boolean mask to numbers in every call.
     """
 
     head: Tensor
-    chunks: tuple[Tensor, ...]
+    chunks: Tensor | None
 
 
 class Reads(NamedTuple):
     """The rows of all groups that are read, sequence by sequence: their ``rows``, how many are in
-    the heads and in the chunks of each height (``sizes``), and the place of each prompt's row among
-    them, group by group (``places``).
+    the heads and in the chunks (``sizes``), and the place of each prompt's row among them, group by
+    group (``places``).
     """
 
     rows: Tensor
@@ -170,7 +190,7 @@ class Placement:
         self.packing, self.device = packing, device
         self.position_R = packing.position_R.to(device)
         self.tokens = packing.tokens.to(device)
-        self.all_rows = None if packing.prefix else self.tokens
+        self.all_rows = None if packing.shared else self.tokens
         self.lead_N = packing.lead_N.to(device)
         self._masks: dict[tuple[torch.dtype, int, bool], Masks] = {}
         self._reads: dict[int, Reads] = {}
@@ -208,22 +228,24 @@ class Placement:
         places = [place_of[row] for row in row_GR[:, packing.read_C].flatten().tolist()]
         return Reads(
             torch.cat(rows).to(self.device),
-            [len(some) for some in rows],
+            [len(some) for some in rows][: len(packing.sizes)],
             torch.tensor(places).to(self.device),
         )
 
     @torch.inference_mode(False)
     def _made(self, dtype: torch.dtype, groups: int, read: bool) -> Masks:
-        head = torch.arange(self.packing.head)[None]
-        rows = [_rows_of(chunks) for chunks in self.packing.chunks]
-        prefix = torch.arange(self.packing.prefix)
-        seen = [torch.cat([prefix.expand(len(own), -1), own], dim=1) for own in rows]
-        first, *others = self.packing.asked if read else (head, *rows)
-        chunks = [
-            _repeated(self.packing.mask(*pair, dtype)[:, None].to(self.device), groups)
-            for pair in zip(others, seen, strict=True)
-        ]
-        return Masks(self.packing.mask(first, head, dtype)[0].to(self.device), tuple(chunks))
+        packing = self.packing
+        head, asked = packing.asked
+        every = torch.arange(packing.head)[None]
+        first = _aligned(packing.mask(head if read else every, every, dtype)[0], self.device)
+        if not packing.chunks.number:
+            return Masks(first, None)
+        own = _rows_of(packing.chunks)
+        prefix = torch.arange(packing.prefix).expand(len(own), -1)
+        mask = packing.mask(asked if read else own, torch.cat([prefix, own], dim=1), dtype)
+        if len(mask) > 1:  # one serves all groups
+            mask = mask.repeat(groups, 1, 1)
+        return Masks(first, _aligned(mask[:, None], self.device))
 
 
 def _of_groups(sizes: Sequence[int], groups: int) -> Tensor:
@@ -232,64 +254,23 @@ def _of_groups(sizes: Sequence[int], groups: int) -> Tensor:
     return torch.cat([part.reshape(groups, -1) for part in rows], dim=1)
 
 
-def _repeated(mask_K1TX: Tensor, groups: int) -> Tensor:
-    """A mask for the chunks of each group; one for all where all are alike."""
-    return mask_K1TX if len(mask_K1TX) == 1 else mask_K1TX.repeat(groups, 1, 1, 1)
+def _aligned(mask: Tensor, device: torch.device) -> Tensor:
+    """A mask on a device, with rows that begin where attention takes them as they are."""
+    width = -(-mask.shape[-1] // MASK_ALIGNMENT) * MASK_ALIGNMENT
+    room = torch.empty(*mask.shape[:-1], width, dtype=mask.dtype, device=device)
+    return room[..., : mask.shape[-1]].copy_(mask)
 
 
 def grouped(rows_GRX: Tensor, packing: Packing) -> Tensor:
-    """The rows of all groups (G R, X): the heads of all, then the chunks of all, height by height,
-    so that each kind is a view.
+    """The rows of all groups (G R, X): the heads of all, then the chunks of all, so that both are
+    views.
     """
-    if len(rows_GRX) == 1 or not packing.chunks:
+    if len(rows_GRX) == 1 or not packing.chunks.number:
         return rows_GRX.flatten(0, 1)
     return torch.cat([part.flatten(0, 1) for part in rows_GRX.split(packing.sizes, dim=1)])
-
-
-def num_common(same_L: Tensor) -> int:
-    """How many of the first positions are true."""
-    return int(same_L.long().cumprod(0).sum())
 
 
 def _rows_of(chunks: Chunks) -> Tensor:
     """The rows of a group that are in each chunk: (K, T)."""
     rows = torch.arange(chunks.start, chunks.start + chunks.rows)
     return rows.reshape(chunks.number, chunks.height)
-
-
-def _chunks_of(
-    lengths: Sequence[int], chunk_rows: int
-) -> tuple[list[int], Mapping[int, list[list[int]]]]:
-    """The prompts of the head, and the chunks of each height with their prompts.
-
-    Chunks are as high as prompts can fill them, at most ``chunk_rows`` or the longest prompt.
-    """
-    waiting: dict[int, list[int]] = {}
-    for prompt, length in enumerate(lengths):
-        waiting.setdefault(length, []).append(prompt)
-    empty = waiting.pop(0, [])
-    room, rest = max(chunk_rows, *lengths), sum(lengths)
-    found: dict[int, list[list[int]]] = {}
-    while rest > 2 * room:
-        pattern = _fullest({length: len(some) for length, some in waiting.items()}, room)
-        height = sum(length * number for length, number in pattern.items())
-        times = min(len(waiting[length]) // number for length, number in pattern.items())
-        times = min(times, (rest - room - 1) // height)  # the head is never empty
-        for _ in range(times):
-            chunk = [waiting[n].pop(0) for n, number in pattern.items() for _ in range(number)]
-            found.setdefault(height, []).append(chunk)
-        rest -= times * height
-    left = [prompt for length in sorted(waiting, reverse=True) for prompt in waiting[length]]
-    return left + empty, found
-
-
-def _fullest(available: Mapping[int, int], room: int) -> Mapping[int, int]:
-    """How many prompts of each length make the highest chunk that fits; long ones first."""
-    reached: dict[int, Counter[int]] = {0: Counter()}
-    for length in sorted(available, reverse=True):
-        for height, pattern in list(reached.items()):
-            for number in range(1, min(available[length], (room - height) // length) + 1):
-                reached.setdefault(height + number * length, pattern + Counter({length: number}))
-        if room in reached:
-            break
-    return reached[max(reached)]

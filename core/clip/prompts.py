@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.hooks import NO_HOOK, TokenHook
-from core.clip.packing import Packing, num_common
+from core.clip.packing import Packing
 from core.seeding import seeded_normal
 from core.types import ClassNames
 
@@ -176,17 +176,24 @@ class ContextPrompts(nn.Module):
         """
         if shared not in self._packings:
             ids, slots, eot_C = self._on_host
-            same_CL = ids == ids[:1]
-            same_CL = same_CL | (slots >= 0) if shared == "context" else same_CL & (slots < 0)
-            same_CL &= slots == slots[:1]
-            whole = shared == "nothing"
+            lengths = (eot_C + 1).clamp(min=self.min_length).tolist()
+            names_CL = torch.where(slots < 0, ids, self._slot_names(slots, shared))
             self._packings[shared] = Packing(
-                (eot_C + 1).clamp(min=self.min_length).tolist(),
+                [row[:length] for row, length in zip(names_CL.tolist(), lengths, strict=True)],
                 eot_C.tolist(),
-                prefix=0 if whole else num_common(same_CL.all(dim=0)),
-                lead=self.min_length if whole else 0,
+                shared=shared != "nothing",
+                lead=self.min_length if shared == "nothing" else 0,
             )
         return self._packings[shared]
+
+    def _slot_names(self, slots_CL: Tensor, shared: Shared) -> Tensor:
+        """What tells context vectors apart, below all token ids: its place in the context, and the
+        prompt unless the context is ``shared``.
+        """
+        if shared == "context":
+            return -1 - slots_CL
+        first_C1 = torch.arange(len(slots_CL))[:, None] * self.num_ctx
+        return -1 - slots_CL - first_C1
 
     def _slots(self, clip: FrozenCLIP, shared: Shared) -> "PackedSlots":
         """The rows of the prompts, made once for a device and a dtype."""

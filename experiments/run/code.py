@@ -64,12 +64,12 @@ def code_of(config: Config) -> RunCode:
     The files of loaded modules are read at the first call, and not again: an edit made later is
     not what the process runs.
     """
-    return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(_classes(config))))
+    return _code_of_classes(loaded_sources(), tuple(dict.fromkeys(_classes(config))))
 
 
 def hash_of(*defined: Any) -> str:
     """One hash for the code of some classes or functions, as this process runs it."""
-    return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(map(_key, defined)))).hash
+    return _code_of_classes(loaded_sources(), tuple(dict.fromkeys(map(_key, defined)))).hash
 
 
 def _key(defined: Any) -> str:
@@ -126,8 +126,8 @@ def _moved(tree: SourceTree, module: str, name: str) -> list[Place]:
 
 
 @functools.cache
-def _loaded_sources() -> SourceTree:
-    """The source code of the modules that this process has loaded."""
+def loaded_sources() -> SourceTree:
+    """The source code of the modules that this process has loaded when it is first asked."""
     tree = source_tree()
     for name, module in list(sys.modules.items()):
         if is_own(name.removeprefix(PREFIX)) and (file := getattr(module, "__file__", None)):

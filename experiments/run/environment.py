@@ -31,9 +31,17 @@ def _lasting(device: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
+        **commit(),
+        "device": f"{device} ({name})",
+    }
+
+
+@functools.cache
+def commit() -> dict[str, Any]:
+    """The commit when this process first asks, and whether the tree was modified."""
+    return {
         "commit": git(HERE, "rev-parse", "--short=12", "HEAD"),
         "dirty": bool(git(HERE, "status", "--porcelain", "--untracked-files=no")),
-        "device": f"{device} ({name})",
     }
 
 

@@ -218,3 +218,8 @@ class JobQueue:
             return Event(key=job.key, kind="failed", attempt=attempt, message=message, fault=fault)
         self._put(job)
         return Event(key=job.key, kind="retry", attempt=attempt, message=message, fault=fault)
+
+
+def in_lockstep(message: str, size: int) -> str:
+    """Why a job runs again that was not alone."""
+    return f"{message}, as {size} runs advanced in lockstep; it runs alone next"

@@ -1,11 +1,10 @@
-"""Local executors: jobs run in this process, or in worker processes on this machine.
+"""The local executor: jobs run in worker processes on this machine.
 
 Executors pass a plain mapping to an entry function and its plain result back; they know nothing
 about records.
 """
 
 import contextlib
-import gc
 import json
 import math
 import os
@@ -14,11 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
 from core.machine import (
     MEASURED_THREADS_VARIABLE,
@@ -28,9 +26,11 @@ from core.machine import (
 )
 from core.store.names import WORKER_LOG_NAME
 from experiments.run.devices import VISIBLE_VARIABLE
-from experiments.workers.jobs import Event, Executor, Job, JobQueue
+from experiments.workers.fork_server import ForkedProcess, ForkServer
+from experiments.workers.inline import InlineExecutor
+from experiments.workers.jobs import Event, Executor, Job, JobQueue, in_lockstep
 from experiments.workers.placement import Offer, Seats
-from experiments.workers.worker import ENTRY, Task, answers
+from experiments.workers.worker import ENTRY, answers
 
 OPENMP, MKL = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 MAX_THREADS = 2**31 - 1
@@ -46,100 +46,12 @@ HURRIED_SECONDS = 10.0
 HURRIED_FACTOR = 2.0
 BUSY_SHARE = 0.02
 START_SECONDS = 60.0
-BROKEN = "{}; nothing more can run in this process: repeat the command to go on"
+SERVER_IS_GONE = (
+    "the process that workers are forked from has ended; this worker and those after it are fresh "
+    "interpreters"
+)
 
-
-class InlineExecutor:
-    """Runs jobs in this process, for debugging; ``poll`` runs one to its end, and those that
-    advance beside it as far.
-    """
-
-    def __init__(self, entry: str = ENTRY, *, lockstep: int = 1) -> None:
-        self.entry = entry
-        self.lockstep = lockstep
-        self.queue = JobQueue()
-        self.running: dict[str, Job] = {}
-        self.answers: Iterator[str] = iter(())
-        self.events: list[Event] = []
-        self.size = 0
-        self.broken = ""
-
-    def start_early(self) -> None:
-        return
-
-    def submit(self, job: Job) -> None:
-        self.queue.add(job)
-
-    def poll(self, timeout: float) -> Sequence[Event]:
-        if not self.running:
-            self._begin()
-        if self.running:
-            answer = json.loads(next(self.answers))
-            self.events += self._ended(self.running.pop(answer["key"]), answer)
-        events, self.events = self.events, []
-        return events
-
-    def _ended(self, job: Job, answer: Mapping[str, Any]) -> Iterator[Event]:
-        """What becomes of a job. Memory can be released; after another fault of the device nothing
-        runs in this process any more.
-        """
-        fault, message = answer.get("fault", ""), answer.get("message", "")
-        if fault == "memory":
-            _release_memory()
-            if self.size > 1 and not answer["fatal"]:
-                yield self.queue.put_apart(job, _in_lockstep(message, self.size))
-                return
-        elif fault:
-            self.broken = BROKEN.format(message)
-            self.answers = iter(())
-            yield self.queue.conclude(job, {**answer, "fatal": True})
-            for other in self.running.values():
-                yield self.queue.conclude(other, {"kind": "returned", "message": self.broken})
-            self.running = {}
-            return
-        yield self.queue.conclude(job, answer)
-
-    def _begin(self) -> None:
-        """Begin the next jobs, if there are any."""
-        if not self.queue:
-            return
-        if self.broken:
-            key = next(self.queue.jobs()).key
-            returned = Event(key=key, kind="returned", attempt=0, message=self.broken)
-            self.events.append(returned)
-            return
-        if self.queue.for_whole:
-            jobs = [self.queue.next_for_whole()]
-        else:
-            jobs = self.queue.next_jobs(None, (), most=self.lockstep, workers=1)
-        self.size = len(jobs)
-        self.running = {job.key: job for job in jobs}
-        self.events += [self._event(job.key, "started") for job in jobs]
-        self.answers = answers([self._task(job, len(jobs)) for job in jobs])
-
-    def _task(self, job: Job, size: int) -> Task:
-        def on_progress(values: Mapping[str, float]) -> None:
-            self.events.append(replace(self._event(job.key, "progress"), result=values))
-
-        return Task(self.entry, job.key, job.payload, on_progress, size=size, home=job.home)
-
-    def _event(self, key: str, kind: Literal["started", "progress"]) -> Event:
-        return Event(key=key, kind=kind, attempt=self.queue.attempts[key])
-
-    def cancel(self, key: str, *, running: bool = False) -> bool:
-        return self.queue.remove(key)
-
-    def hurry(self) -> None:
-        return
-
-    def close(self) -> None:
-        self.queue, self.running, self.answers = JobQueue(), {}, iter(())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+Process = subprocess.Popen[bytes] | ForkedProcess
 
 
 class _Worker:
@@ -152,20 +64,18 @@ class _Worker:
     only the driver, and a kill reaches the worker's children.
     """
 
-    def __init__(self, entry: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, entry: str, environment: Mapping[str, str], log: Path, server: ForkServer | None
+    ) -> None:
+        self.server = server
         self.channel, theirs = Pipe()
-        call = f"from {answers.__module__} import main; main({theirs.fileno()}, {entry!r})"
         log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", call],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=dict(environment),
-                pass_fds=[theirs.fileno()],
-                process_group=0,
-            )
+            forked = server and server.start(environment, theirs.fileno(), output.fileno())
+            if server and server.is_gone:
+                output.write(f"{SERVER_IS_GONE}\n".encode())
+                output.flush()
+            self.process: Process = forked or _fresh(entry, environment, theirs.fileno(), output)
         self.jobs: dict[str, Job] = {}
         self.num_given = 0
         self.begun = False
@@ -191,10 +101,14 @@ class _Worker:
         ]
         self._send(json.dumps(messages, allow_nan=False))
 
+    def is_awaited(self) -> bool:
+        """Whether the process is still to be forked."""
+        return self.process.pid is None
+
     def hear(self) -> float:
         """Note a sign of life; returns the seconds since the last one."""
         before, self.heard = self.heard, time.monotonic()
-        self.processor = _processor_seconds(self.process.pid)
+        self.processor = self._used_seconds()
         return self.heard - before
 
     def silence(self) -> float:
@@ -205,8 +119,13 @@ class _Worker:
         """Whether the process has used its processor since its last message, or nobody can say."""
         if not Path("/proc/self/stat").exists():
             return True
-        used = _processor_seconds(self.process.pid) - self.processor
+        used = self._used_seconds() - self.processor
         return used >= BUSY_SHARE * self.silence()
+
+    def _used_seconds(self) -> float:
+        if isinstance(self.process, ForkedProcess):
+            return _processor_seconds(self.process.working_pid)
+        return _processor_seconds(self.process.pid)
 
     def dismiss(self) -> None:
         """Ask an idle worker to exit; kill a busy one, and one that may still be starting."""
@@ -223,6 +142,9 @@ class _Worker:
 
     def kill(self) -> None:
         """Kill the process and its children immediately."""
+        if self.process.pid is None:
+            self.process.kill()
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -303,6 +225,8 @@ class LocalExecutor:
         self.queue = JobQueue()
         self.workers: list[_Worker | None] = [None] * jobs
         self.seats = Seats(jobs, self.gpus)
+        self.forks = jobs > 1 and ForkServer.is_possible()
+        self.server: ForkServer | None = None
         self.failed_starts = 0
         self.longest_silence = 0.0
         self.hurried = False
@@ -379,8 +303,12 @@ class LocalExecutor:
         if self.gpus:
             environment[VISIBLE_VARIABLE] = self.seats.devices[slot]
         log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
-        worker = _Worker(self.entry, environment, log)
+        if self.forks and self.server is None:
+            self.server = ForkServer(self.entry, environment)
+        worker = _Worker(self.entry, environment, log, self.server)
         self.workers[slot] = worker
+        if self.server and self.server.is_gone:
+            self.forks, self.server = False, None
         return worker
 
     def _busy(self) -> Iterator[tuple[int, _Worker]]:
@@ -439,7 +367,7 @@ class LocalExecutor:
         message = f"GPU {device}: {answer['message']}" if device else answer["message"]
         if answer["fault"] == "lost":
             return self._lost_device(slot, [job, *others], message)
-        why = _in_lockstep(message, worker.num_given)
+        why = in_lockstep(message, worker.num_given)
         events = [self.queue.put_apart(other, why) for other in others]
         if worker.num_given > 1 and not answer["fatal"]:
             return [self.queue.put_apart(job, why), *events]
@@ -482,16 +410,20 @@ class LocalExecutor:
 
     def _lost(self, slot: int, worker: _Worker, reason: str) -> list[Event]:
         """A busy worker is gone: its jobs are retried or fail, and its slot is free."""
+        awaited = worker.is_awaited()
         ending = worker.bury(CLOSE_SECONDS)
         self.workers[slot] = None
         jobs = list(worker.jobs.values())
         if self.hurried and reason:  # they may run again when the study goes on
             answer = {"kind": "returned", "message": reason}
             return [self.queue.conclude(job, answer) for job in jobs]
-        if worker.begun or reason:
+        if (worker.begun or reason) and not awaited:
             return self._blame(jobs, reason or ending)
         for job in jobs:
             self.queue.put_back(job)
+        if awaited and worker.server:  # which has ended, or hangs
+            worker.server.close()
+            return []
         self.failed_starts += 1
         if self.failed_starts >= MAX_FAILED_STARTS:
             log = self.log_dir / WORKER_LOG_NAME.format(slot=slot)
@@ -502,7 +434,7 @@ class LocalExecutor:
         """What becomes of the jobs of a worker that is gone; one of several may be to blame."""
         if len(jobs) == 1:
             return [self.queue.conclude(jobs[0], {"kind": "failed", "message": message})]
-        why = _in_lockstep(message, len(jobs))
+        why = in_lockstep(message, len(jobs))
         return [self.queue.put_apart(job, why) for job in jobs]
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
@@ -531,6 +463,9 @@ class LocalExecutor:
             worker.dismiss()
         for worker in workers:
             worker.bury(CLOSE_SECONDS)
+        if self.server:
+            self.server.close()
+            self.server = None
         self.workers = [None] * len(self.workers)
         self.queue = JobQueue()
 
@@ -590,19 +525,6 @@ def _check_times(jobs: int, job_seconds: float | None, silent_seconds: float | N
             )
 
 
-def _in_lockstep(message: str, size: int) -> str:
-    """Why a job runs again that was not alone."""
-    return f"{message}, as {size} runs advanced in lockstep; it runs alone next"
-
-
-def _release_memory() -> None:
-    """Give back what nothing refers to any more, that of the GPU included."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
 def thread_variables(threads: int | None, share: int) -> dict[str, str]:
     """The environment variables that set the number of threads of a worker.
 
@@ -628,6 +550,22 @@ def thread_variables(threads: int | None, share: int) -> dict[str, str]:
 def _given_threads() -> dict[str, str]:
     """The numbers of threads that the user has set."""
     return {name: text for name in (OPENMP, MKL) if (text := os.environ.get(name, "").strip())}
+
+
+def _fresh(
+    entry: str, environment: Mapping[str, str], channel: int, output: IO[bytes]
+) -> "subprocess.Popen[bytes]":
+    """A worker that is an interpreter of its own."""
+    call = f"from {answers.__module__} import main; main({channel}, {entry!r})"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", call],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env=dict(environment),
+        pass_fds=[channel],
+        process_group=0,
+    )
 
 
 def _processor_seconds(pid: int) -> float:

@@ -101,7 +101,11 @@ def test_shared_prefix_equals_full_sequences_and_their_gradients(groups: int) ->
     suffix = torch.randn(4, 6, width, generator=generator, dtype=torch.float64).requires_grad_()
     eot = torch.tensor([6, 10, 7, 9])
     rows = torch.stack([torch.cat([p.expand(4, -1, -1), suffix], dim=1) for p in prefix])
-    packing = Packing((eot + 1).tolist(), eot.tolist(), prefix=5)
+    tokens = [
+        [*range(5), *(100 * n + at for at in range(at_end - 4))]
+        for n, at_end in enumerate(eot.tolist(), 1)
+    ]
+    packing = Packing(tokens, eot.tolist())
     placed = packing.tokens.index_R
     packed = (rows + clip.text.positional_embedding[:11]).flatten(1, 2)[:, placed]
     fast = clip.encode_packed(packed, packing)

@@ -213,7 +213,7 @@ def test_a_hook_that_cannot_enter_is_refused_by_name(name):
     text = clip.embed_tokens(ids)
     hook = LeadingPrompts([text[0, :1], text[0, 1:2]])
     read = clip.read_positions(ids).tolist()
-    shared = Packing([position + 1 for position in read], read, prefix=2)
+    shared = Packing([range(position + 1) for position in read], read)
     for whole in (clip, TowerlessCLIP(clip)):
         for tower, build in (
             ("image", lambda c=whole: VisionPrompts(c, Seeds(0), num_ctx=2, depth=1)),

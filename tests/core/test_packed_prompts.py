@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from core.clip.deep_prompts import LeadingPrompts
 from core.clip.frozen import FrozenCLIP
-from core.clip.packing import CHUNK_ROWS, SHARED, Packing, num_common
+from core.clip.packing import MASK_ALIGNMENT, NOBODY, Packing
+from core.clip.prompt_families import CHUNK_ROWS, FAMILY_ROWS
 from core.clip.prompts import ContextPrompts
 from core.types import ClassNames
 from tests.helpers.tiny_clip import shared_tiny_clip, tiny_clip
@@ -59,70 +60,139 @@ def check_same(fast: Tensor, slow: Tensor, *inputs: Tensor) -> None:
         torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-9)
 
 
-@pytest.mark.parametrize("prefix", [0, 4])
-@pytest.mark.parametrize("own", LENGTHS.values(), ids=LENGTHS)
-def test_every_row_is_there_once_and_none_is_padding(own: list[int], prefix: int) -> None:
-    lengths = [prefix + length for length in own] if prefix else [1 + length for length in own]
-    packing = Packing(lengths, [length - 1 for length in lengths], prefix=prefix)
-    rows = list(zip(packing.prompt_R.tolist(), packing.position_R.tolist(), strict=True))
-    expected = {(SHARED, position) for position in range(prefix)} | {
-        (prompt, position)
-        for prompt, length in enumerate(lengths)
-        for position in range(prefix, length)
-    }
-    assert len(rows) == len(expected) == packing.rows and set(rows) == expected
-    assert sum(packing.sizes) == packing.rows and packing.head > 0
-    room = max(CHUNK_ROWS, *lengths)
-    assert packing.head <= prefix + 2 * room and all(c.height <= room for c in packing.chunks)
-    for chunks in packing.chunks:
-        for start in range(chunks.start, chunks.start + chunks.rows, chunks.height):
-            members = packing.prompt_R[start : start + chunks.height].tolist()
-            outside = (
-                packing.prompt_R[:start].tolist()
-                + packing.prompt_R[start + chunks.height :].tolist()
-            )
-            assert not set(members) & set(outside)  # a chunk has whole prompts
-    for prompt, row in enumerate(packing.read_C.tolist()):
-        shared = lengths[prompt] <= prefix
-        assert rows[row] == (SHARED if shared else prompt, lengths[prompt] - 1)
+def apart(own: list[int], prefix: int) -> list[list[int]]:
+    """Prompts with so many tokens of their own behind a prefix."""
+    return [
+        [*range(prefix), *(1000 * (1 + n) + at for at in range(length))]
+        for n, length in enumerate(own)
+    ]
+
+
+def alike(count: int, seed: int) -> list[list[int]]:
+    """Prompts behind two common tokens, of which many begin alike, some are the beginning of
+    others, and some are there twice.
+    """
+    rng = random.Random(seed)
+    return [[8, 9, *rng.choices(range(3), k=rng.randint(1, 9))] for _ in range(count)]
+
+
+def num_common(tokens: list[list[int]]) -> int:
+    return next(
+        (at for at, some in enumerate(zip(*tokens, strict=False)) if len({*some}) > 1),
+        min(map(len, tokens)),
+    )
+
+
+def last(tokens: list[list[int]]) -> list[int]:
+    return [len(own) - 1 for own in tokens]
+
+
+SETS = {
+    **{f"{name}, prefix {p}": apart(own, p) for name, own in LENGTHS.items() for p in (1, 4)},
+    "families": alike(60, 0),
+    "large families": alike(400, 1),
+    "few that are alike": alike(5, 2),
+    "one family": [[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 3]],
+    "nothing in common": [[n] * 3 for n in range(60)],
+}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("tokens", SETS.values(), ids=SETS)
+def test_every_prompt_has_its_rows_in_one_chunk(tokens: list[list[int]], shared: bool) -> None:
+    packing = Packing(tokens, last(tokens), shared=shared)
+    head, (_, number, height) = packing.head, packing.chunks
+    assert packing.prefix == (num_common(tokens) if shared else 0)
+    assert sum(packing.sizes) == packing.rows == head + number * height and head > 0
+    largest = max(map(len, tokens)) - packing.prefix
+    assert height < max(4 * CHUNK_ROWS / 3, largest + 1)
+    assert head <= packing.prefix + 2 * max(4 * CHUNK_ROWS / 3, largest)
+    for n, own in enumerate(tokens):
+        rows = [packing.row(n, at) for at in range(packing.prefix, len(own))]
+        assert None not in rows and packing.row(n, len(own)) is None
+        assert len({row // head if row < head else 1 + (row - head) // height for row in rows}) <= 1
+        assert packing.read_C[n] == packing.row(n, len(own) - 1)
+        for at, row in enumerate(rows, start=packing.prefix):  # a row is that of its own token
+            owner, position = int(packing.prompt_R[row]), int(packing.position_R[row])
+            assert position == at and tokens[owner][: at + 1] == own[: at + 1]
+
+
+@pytest.mark.parametrize("tokens", SETS.values(), ids=SETS)
+def test_no_row_is_there_twice_but_in_families_that_would_be_too_large(tokens) -> None:
+    packing = Packing(tokens, last(tokens))
+    places = list(zip(packing.prompt_R.tolist(), packing.position_R.tolist(), strict=True))
+    real = [place for place in places if place[0] != NOBODY]
+    assert len(set(real)) == len(real)
+    distinct = {tuple(own[: at + 1]) for own in tokens for at in range(len(own))}
+    every = sum(len(own) - packing.prefix for own in tokens) + packing.prefix
+    assert len(distinct) <= len(real) <= every
+    if len(distinct) <= FAMILY_ROWS:
+        assert len(real) == len(distinct)
+    apart = Packing(tokens, last(tokens), shared=False)
+    assert (apart.prompt_R != NOBODY).sum() == sum(map(len, tokens))
+
+
+def test_prompts_that_begin_alike_share_their_rows() -> None:
+    tokens = alike(400, 1)
+    packing = Packing(tokens, last(tokens))
+    assert 3 * packing.rows < sum(map(len, tokens))
 
 
 def test_class_names_as_long_as_those_of_imagenet_fill_their_chunks() -> None:
     rng = random.Random(0)
-    own = [rng.choice([3, 3, 3, 4, 4, 5, 6, 7, 9, 14]) for _ in range(1000)]
-    packing = Packing([5 + length for length in own], [4 + length for length in own], prefix=5)
-    assert len(packing.chunks) <= 4 and packing.chunks[0].height == CHUNK_ROWS
-    high = sum(chunks.rows for chunks in packing.chunks if chunks.height > 0.9 * CHUNK_ROWS)
-    assert high + packing.head > 0.95 * packing.rows
+    tokens = apart([rng.choice([3, 3, 3, 4, 4, 5, 6, 7, 9, 14]) for _ in range(1000)], prefix=5)
+    packing = Packing(tokens, last(tokens))
+    assert (packing.prompt_R == NOBODY).sum() <= 0.01 * packing.rows
+    assert abs(packing.chunks.height - CHUNK_ROWS) <= CHUNK_ROWS / 3
 
 
 @pytest.mark.parametrize("groups", [1, 3])
-def test_masks_show_the_prefix_and_the_own_prompt_up_to_the_row(groups: int) -> None:
-    lengths = [4 + length for length in LENGTHS["many short"]]
-    packing = Packing(lengths, [length - 1 for length in lengths], prefix=4)
-    assert packing.chunks
+@pytest.mark.parametrize("name", ["many short, prefix 4", "families", "hard to fill, prefix 1"])
+def test_masks_show_what_a_prompt_begins_with_up_to_the_row(name: str, groups: int) -> None:
+    tokens = SETS[name]
+    packing = Packing(tokens, last(tokens))
+    start, number, height = packing.chunks
+    assert number
     masks = packing.on(torch.device("cpu")).masks(torch.float64, groups)
     head = list(range(packing.head))
     found = [(head, head, masks.head)]
-    for chunks, mask_K1TX in zip(packing.chunks, masks.chunks, strict=True):
-        assert len(mask_K1TX) == (groups * chunks.number if chunks.number > 1 else 1)
-        for place, mask in enumerate(mask_K1TX[:, 0]):
-            start = chunks.start + place % chunks.number * chunks.height
-            own = list(range(start, start + chunks.height))
-            found.append((own, [0, 1, 2, 3, *own], mask))
+    assert masks.chunks is not None
+    assert len(masks.chunks) == (groups * number if number > 1 else 1)
+    for place, mask in enumerate(masks.chunks[:, 0]):
+        own = [start + place % number * height + row for row in range(height)]
+        found.append((own, [*range(packing.prefix), *own], mask))
+    seen = {place: set(row) for place, row in beginnings(tokens, packing).items()}
     for queries, keys, mask in found:
         for query, row in zip(queries, mask, strict=True):
-            for key, value in zip(keys, row.tolist(), strict=True):
-                mine, its = int(packing.prompt_R[query]), int(packing.prompt_R[key])
-                before = packing.position_R[key] <= packing.position_R[query]
-                seen = its in (mine, SHARED) and bool(before)
-                assert value == (0 if seen else float("-inf"))
+            shown = {key for key, value in zip(keys, row.tolist(), strict=True) if value == 0}
+            hidden = [value for value in row.tolist() if value != 0]
+            assert set(hidden) <= {float("-inf")}
+            if packing.prompt_R[query] != NOBODY:
+                assert shown == seen[query]
+            assert query in shown
 
 
-def test_num_common_counts_to_the_first_difference() -> None:
-    assert num_common(torch.tensor([True, True, False, True])) == 2
-    assert num_common(torch.tensor([False, True])) == 0
-    assert num_common(torch.tensor([True])) == 1
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_rows_of_masks_begin_where_attention_takes_them_without_a_copy(groups, read):
+    tokens = SETS["families"]
+    masks = (
+        Packing(tokens, last(tokens))
+        .on(torch.device("cpu"))
+        .masks(torch.float32, groups, read=read)
+    )
+    for mask in (masks.head, masks.chunks):
+        assert mask.shape[-1] % MASK_ALIGNMENT and mask.stride(-2) % MASK_ALIGNMENT == 0
+
+
+def beginnings(tokens: list[list[int]], packing: Packing) -> dict[int, list[int]]:
+    """The rows up to each row, from the first token of its prompt on."""
+    found: dict[int, list[int]] = {}
+    for n, own in enumerate(tokens):
+        rows = [packing.row(n, at) for at in range(len(own))]
+        for at, row in enumerate(rows):
+            assert found.setdefault(row, rows[: at + 1]) == rows[: at + 1]
+    return found
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -141,7 +211,7 @@ def test_texts_of_contexts_are_those_of_padded_prompts(count, seed, position):
     slow = torch.stack([padded(one) for one in groups])
     check_same(prompts.encode_groups(clip, groups), slow, groups)
     if count == 40:
-        assert prompts.packing("context").chunks and prompts.packing("tokens").chunks
+        assert all(prompts.packing(some).chunks.number for some in ("context", "tokens"))
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -219,6 +289,7 @@ def test_plain_texts_are_those_of_padded_texts(count):
         torch.testing.assert_close(found, whole, atol=1e-12, rtol=1e-12)
     prefix = clip.pack(ids).prefix
     assert prefix == 0 if count < 40 else prefix >= len(clip.tokenizer.encode("a photo of a"))
+    assert clip.pack(ids, shared=False).prefix == 0
 
 
 def test_names_that_are_all_alike_are_computed_once():
@@ -254,10 +325,10 @@ def test_linear_layers_see_no_padding_and_at_the_end_only_what_is_read(monkeypat
     tokens = [
         len(clip.tokenizer.encode(name)) + len(clip.tokenizer.encode(".")) for name in classes.names
     ]
-    common = num_common((prompts.ids_CL == prompts.ids_CL[:1]).all(dim=0))
-    every = common + sum(3 + length + 1 - common for length in tokens)
     depth = clip.spec.text_depth
     packing = prompts.packing("context")
+    every = packing.rows
+    assert every < sum(3 + length + 1 for length in tokens) - count
     asked = groups * sum(rows_K.numel() for rows_K in packing.asked)
     assert groups * count <= asked < groups * every / 2
     assert rows.count(groups * every) == 4 * (depth - 1) + 1
@@ -279,7 +350,7 @@ def test_a_thousand_classes_need_few_calls(monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
     with torch.no_grad():
         found = prompts.encode(clip, torch.zeros(4, clip.spec.text_width))
-    assert len(calls) <= 4 * clip.spec.text_depth
+    assert len(calls) == 2 * clip.spec.text_depth
     monkeypatch.undo()
     some = ContextPrompts(clip, ClassNames(names=names(1000, 9).names[:3]), placeholder="X X X X")
     alone = some.encode(clip, torch.zeros(4, clip.spec.text_width))
@@ -296,4 +367,4 @@ def test_masks_and_rows_are_made_once():
     ctx.requires_grad_()
     prompts.encode(clip, ctx).sum().backward()  # nothing of it is an inference tensor
     again = prompts.packing("context").on(ctx.device).masks(torch.float32, 1)
-    assert first.head is again.head and all(map(Tensor.is_set_to, first.chunks, again.chunks))
+    assert first.head is again.head and first.chunks is again.chunks is not None

@@ -165,6 +165,7 @@ def test_a_process_loads_a_clip_once_for_each_device(tree, tmp_path, monkeypatch
     clips = (
         "experiment.backbone='ViT-B-16'",
         "experiment.weights='openai'",
+        "PromptKD.teacher=@ZeroShotTeacher",
         "ZeroShotTeacher.backbone='ViT-L-14'",
         "ZeroShotTeacher.weights='openai'",
     )
