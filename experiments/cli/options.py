@@ -8,7 +8,7 @@ import typer
 
 from core.store.names import CACHE_FOLDER
 from experiments.run.runtime import Runtime
-from experiments.workers.placement import Placement, place
+from experiments.workers.placement import WorkerPlacement, place
 
 RUNS = Path("runs")
 MLFLOW = "mlflow"
@@ -132,7 +132,7 @@ def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
     return Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
 
 
-def place_workers(device: str, jobs: int, jobs_per_gpu: int | None) -> Placement:
+def place_workers(device: str, jobs: int, jobs_per_gpu: int | None) -> WorkerPlacement:
     """The workers that the options describe; says so where one of them does not count.
 
     Raises ValueError as ``place`` does.

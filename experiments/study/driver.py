@@ -48,15 +48,15 @@ from core.store.record import (
     set_aside,
     write_record,
 )
-from core.store.run_facts import FAULT, lacked_memory
-from core.store.secrets import without_secrets
+from core.store.run_facts import lacked_memory
 from core.store.settings import has_config, read_config
 from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
 from experiments.run.stale import CodeCheck, counted, runs_of
+from experiments.study.failed_runs import failed_record
 from experiments.study.lock import StudyLock
 from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
-from experiments.study.planner import ROOT, Cell, Plan
+from experiments.study.planner import Cell, Plan
 from experiments.study.progress import NoProgress, Progress
 from experiments.study.status import read_valid_records
 from experiments.workers.jobs import Event, Executor, Job
@@ -508,8 +508,7 @@ class Driver:
         code = None
         with suppress(ValueError):
             code = read_code(self._run_dir(cell.identity))
-        record = replace(_failed_record(cell, message), code=code.classes if code else {})
-        return replace(record, environment={FAULT: fault}) if fault else record
+        return failed_record(cell, message, code=code.classes if code else {}, fault=fault)
 
     def _outcome(self) -> StudyOutcome:
         return StudyOutcome(
@@ -564,25 +563,6 @@ def _move_files(new: Path, run_dir: Path) -> None:
     shutil.rmtree(run_dir / INSPECTION_NAME, ignore_errors=True)
     for file in new.iterdir() if new.is_dir() else ():
         os.replace(file, run_dir / file.name)
-
-
-def _failed_record(cell: Cell, message: str) -> RunRecord:
-    """A record that states why a cell has no scores."""
-    values = config_from_text(cell.config_text, cell.label).operative(ROOT)
-    shots = values.get(f"{ROOT}.shots")
-    return RunRecord(
-        identity=cell.identity,
-        variant=cell.variant,
-        factors=cell.factors,
-        dataset=cell.dataset,
-        protocol=str(values.get(f"{ROOT}.protocol", "")),
-        regime="",
-        selection=str(values.get(f"{ROOT}.selection", "")),
-        seed=cell.seed,
-        shots=shots if isinstance(shots, int) else 0,
-        status="failed",
-        message=without_secrets(message),
-    )
 
 
 class _Interrupts:

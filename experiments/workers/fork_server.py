@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from multiprocessing.connection import wait
 
 from core.signals import ignore_hangup
-from experiments.run.devices import VISIBLE_VARIABLE  # read when a process first uses CUDA
 from experiments.workers import worker
 
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"  # read when a process first uses CUDA
 UNKNOWN_CODE = 255  # of a worker that outlived its server
 MESSAGE_BYTES = 65536
 
@@ -60,11 +60,11 @@ class ForkServer:
         self, environment: Mapping[str, str], channel: int, output: int
     ) -> "ForkedProcess | None":
         """Ask for a worker with this end of its pipe and this output; None where there is no
-        server, and where it has another environment, ``VISIBLE_VARIABLE`` aside.
+        server, and where it has another environment, ``DEVICES_VARIABLE`` aside.
         """
         if _shared(environment) != self.environment:
             return None
-        request = {"number": len(self.workers), "devices": environment.get(VISIBLE_VARIABLE)}
+        request = {"number": len(self.workers), "devices": environment.get(DEVICES_VARIABLE)}
         lifeline, ours = os.pipe()
         process = ForkedProcess(self, ours)
         try:
@@ -170,7 +170,7 @@ class ForkedProcess:
 
 def _shared(environment: Mapping[str, str]) -> dict[str, str]:
     """What all workers have in common."""
-    return {name: text for name, text in environment.items() if name != VISIBLE_VARIABLE}
+    return {name: text for name, text in environment.items() if name != DEVICES_VARIABLE}
 
 
 def main(control: int, entry: str) -> None:
@@ -224,5 +224,5 @@ def _become_worker(devices: str | None, lifeline: int, channel: int, output: int
     os.close(lifeline)
     os.close(output)
     if devices is not None:
-        os.environ[VISIBLE_VARIABLE] = devices
+        os.environ[DEVICES_VARIABLE] = devices
     return channel

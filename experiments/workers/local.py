@@ -25,8 +25,7 @@ from core.machine import (
     openmp_variables,
 )
 from core.store.names import WORKER_LOG_NAME
-from experiments.run.devices import VISIBLE_VARIABLE
-from experiments.workers.fork_server import ForkedProcess, ForkServer
+from experiments.workers.fork_server import DEVICES_VARIABLE, ForkedProcess, ForkServer
 from experiments.workers.inline import InlineExecutor
 from experiments.workers.jobs import Event, Executor, Job, JobQueue, in_lockstep
 from experiments.workers.placement import Offer, Seats
@@ -301,7 +300,7 @@ class LocalExecutor:
             WORKERS_VARIABLE: str(len(self.workers)),
         }
         if self.gpus:
-            environment[VISIBLE_VARIABLE] = self.seats.devices[slot]
+            environment[DEVICES_VARIABLE] = self.seats.devices[slot]
         log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
         if self.forks and self.server is None:
             self.server = ForkServer(self.entry, environment)

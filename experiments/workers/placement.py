@@ -18,7 +18,7 @@ Offer = Literal["shared", "whole", "nothing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placement:
+class WorkerPlacement:
     """The workers of a study.
 
     ``device`` is the name of its device in every worker. ``gpus`` has the name in
@@ -33,7 +33,7 @@ class Placement:
     note: str = ""
 
 
-def place(device: str, *, jobs: int, jobs_per_gpu: int | None = None) -> Placement:
+def place(device: str, *, jobs: int, jobs_per_gpu: int | None = None) -> WorkerPlacement:
     """The workers for ``--device``, ``--jobs`` and ``--jobs-per-gpu``.
 
     On the CPU ``jobs`` counts them (-1: one per core; 0: none). On GPUs there are ``jobs_per_gpu``
@@ -50,7 +50,7 @@ def place(device: str, *, jobs: int, jobs_per_gpu: int | None = None) -> Placeme
                 f"jobs-per-gpu = {jobs_per_gpu} counts the workers of a GPU, and the device is "
                 "cpu: use --jobs"
             )
-        return Placement(device=CPU, workers=available_cores() if jobs < 0 else jobs)
+        return WorkerPlacement(device=CPU, workers=available_cores() if jobs < 0 else jobs)
     gpus = gpus_of(devices)
     if jobs == 0:
         if jobs_per_gpu is not None:
@@ -60,7 +60,7 @@ def place(device: str, *, jobs: int, jobs_per_gpu: int | None = None) -> Placeme
             )
         first = devices[0] if len(devices) > 1 else f"{CUDA}:0"
         note = f"--jobs 0 runs in this process, on {first} alone" if len(gpus) > 1 else ""
-        return Placement(device=devices[0], workers=0, note=note)
+        return WorkerPlacement(device=devices[0], workers=0, note=note)
     workers = len(gpus) * (jobs_per_gpu or 1)
     note = ""
     if jobs not in (-1, workers):
@@ -69,16 +69,16 @@ def place(device: str, *, jobs: int, jobs_per_gpu: int | None = None) -> Placeme
             f"--jobs {jobs} counts workers on the CPU; on GPUs --jobs-per-gpu wins: {each} = "
             f"{workers} worker{'s' * (workers > 1)}"
         )
-    return Placement(device=CUDA, workers=workers, gpus=gpus, note=note)
+    return WorkerPlacement(device=CUDA, workers=workers, gpus=gpus, note=note)
 
 
-def place_one(device: str, *, apart: bool) -> Placement:
+def place_one(device: str, *, apart: bool) -> WorkerPlacement:
     """A single run: in this process or, with ``apart``, in a worker of its own."""
     named = one_device(device)
     if not apart:
-        return Placement(device=named, workers=0)
+        return WorkerPlacement(device=named, workers=0)
     gpus = () if named == CPU else gpus_of((named,))[:1]
-    return Placement(device=CUDA if gpus else CPU, workers=1, gpus=gpus)
+    return WorkerPlacement(device=CUDA if gpus else CPU, workers=1, gpus=gpus)
 
 
 class Seats:
