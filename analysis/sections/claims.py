@@ -1,6 +1,7 @@
 """How a pair of verdicts is shown: the same words, marks and columns wherever a pair stands."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from analysis.stats import Claim, Judgment, ShownIn
@@ -55,9 +56,11 @@ def _scope_columns(
     key: str, scope: str, of: Callable[[Row], Judgment | None], read: Show, details: Show
 ) -> Columns[Row]:
     def field(name: str) -> Callable[[Row], Any]:
+        found = attrgetter(f"{key}.{name}")
+
         def value(row: Row) -> Any:
             judgment = of(row)
-            return None if judgment is None else getattr(getattr(judgment, key), name)
+            return None if judgment is None else found(judgment)
 
         return value
 

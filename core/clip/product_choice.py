@@ -34,8 +34,7 @@ def choose(clip: Any) -> None:
     apply to them.
     """
     cache_dir = cache_folder()
-    weights = block_weights(clip)
-    if cache_dir is None or not all(map(_fits, weights)):
+    if cache_dir is None or not all(map(_fits, weights := block_weights(clip))):
         return
     widths = sorted({weight.shape[1] for weight in weights if len(weight) == 3 * weight.shape[1]})
     if widths and decide(widths, cache_dir) == "oneDNN":

@@ -99,7 +99,7 @@ def test_hashes_that_are_kept_are_those_that_would_be_computed(tmp_path, monkeyp
     monkeypatch.setattr(stale, "hashes_file", lambda: tmp_path / "kept.json")
     first = CodeCheck()
     computed = [first._hash(key, None) for key in KEYS]
-    first.stale(tmp_path, {})
+    first._known.save()
     tree = source_tree()
     read_all(tree, PACKAGES)
     assert computed == [called_by(tree, [key]).hash for key in KEYS[:3]] + [stale.GONE]
