@@ -15,7 +15,7 @@ import experiments.run.environment as environment
 import experiments.run.image_source as image_source
 from core.config import lookup
 from experiments.run.method_presets import method_presets
-from experiments.run.run import run
+from experiments.run.run import fingerprints, run
 from tests.helpers.paths import ROOT
 from tests.helpers.pretended_cuda import PretendedCuda
 from tests.helpers.recorded_steps import record_on_cpu
@@ -180,3 +180,25 @@ def test_a_run_replays_its_steps_and_ends_the_same(tree, tmp_path, monkeypatch):
     assert record.environment["cuda_graph"] == "used" and not gpu.mixed
     logs = [(tmp_path / device / "log.jsonl").read_text() for device in ("cpu", "cuda")]
     assert logs[0] == logs[1] and record.weights_sha256 == plain.weights_sha256
+
+
+def test_a_process_loads_a_clip_once_for_each_device(tree, tmp_path, monkeypatch):
+    loaded = []
+    made = shared_tiny_clip()
+    monkeypatch.setattr(
+        backbone, "load_clip", lambda name, *_: loaded.append(name) or copy.deepcopy(made)
+    )
+    clips = (
+        "experiment.backbone='ViT-B-16'",
+        "experiment.weights='openai'",
+        "PromptKD.teacher=@ZeroShotTeacher",
+        "ZeroShotTeacher.backbone='ViT-L-14'",
+        "ZeroShotTeacher.weights='openai'",
+    )
+    config = PRESETS["PromptKD"].read(f"experiment.dataset='folder/{tree}'", *clips)
+    with PretendedCuda(ROOT):
+        for number in range(3):
+            fingerprints(config, cache_dir=tree.with_name("cache"), data_root=None)
+            run_on("cuda", "PromptKD", clips, tree, tmp_path / str(number))
+    # Twice, because the planning before is done on the CPU.
+    assert Counter(loaded) == {"ViT-B-16": 2, "ViT-L-14": 2}
