@@ -11,7 +11,9 @@ against the rules of a real GPU:
 * whatever makes the host wait for the GPU is counted by line in ``gpu.waits``: numbers read back,
   copies between the memories that are not ``non_blocking``, operators whose result's size depends
   on numbers;
-* operators whose CUDA kernels add in no fixed order are counted in ``gpu.unordered``.
+* operators whose CUDA kernels add in no fixed order are counted in ``gpu.unordered``;
+* copies from the host are counted by line in ``gpu.copies``, and in ``gpu.pageable`` those from
+  memory that is not pinned, for which a driver may let the host wait.
 
 Why not FakeTensorMode: on a CPU-only build (tried with torch 2.13.0+cpu) forward works for
 "cuda:0", ``.to("cuda")`` is refused and the first backward aborts the process, since no CUDA device
@@ -37,6 +39,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
+FREE_BYTES = 80 * 2**30
 aten = torch.ops.aten
 GETTERS = {
     Tensor.device.__get__: "",
@@ -109,6 +112,10 @@ class PretendedCuda:
         self.mixed: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.copied = {"host to device": 0, "device to host": 0}
+        self.copies: Counter[str] = Counter()
+        self.pageable: Counter[str] = Counter()
+        self.pinned = Devices()
+        self.free_bytes = FREE_BYTES  # of the pretended memory
         self.asked_by_python = False  # whether a tensor that is made now was asked for by name
         self.number_put = False  # ``x[i] = 3``: torch makes the number on x's device
         self.checked_on_cpu = False  # one_hot reads numbers back on the CPU alone
@@ -121,8 +128,16 @@ class PretendedCuda:
             "max_memory_allocated": lambda *_: 0,
             "reset_peak_memory_stats": lambda *_: None,
             "synchronize": lambda *_: None,
+            "mem_get_info": lambda *_: (self.free_bytes, FREE_BYTES),
+            "memory_reserved": lambda *_: 0,
+            "memory_allocated": lambda *_: 0,
+            "Stream": mock.MagicMock(),
+            "current_stream": mock.MagicMock(),
+            "stream": lambda *_: contextlib.nullcontext(),
         }.items():
             self._stack.enter_context(mock.patch.object(torch.cuda, name, value))
+        nothing = mock.patch.object(Tensor, "record_stream", return_value=None)
+        self._stack.enter_context(nothing)
         cpu_autocast = torch.autocast
         self._stack.enter_context(
             mock.patch.object(torch, "autocast", lambda device_type, **k: cpu_autocast("cpu", **k))
@@ -165,6 +180,10 @@ class PretendedCuda:
         """Book a copy between the memories."""
         way = "host to device" if target.type == "cuda" else "device to host"
         self.copied[way] += tensor.nbytes
+        if target.type == "cuda":
+            self.copies[self.line()] += 1
+            if not self.pinned.known(tensor):
+                self.pageable[self.line()] += 1
         if not non_blocking:
             self.wait(f"copy {way}")
 
@@ -189,6 +208,10 @@ class _Functions(TorchFunctionMode):
                 return torch.autograd.backward(*args, **kwargs)
         if func in (Tensor.to, Tensor.cpu, Tensor.cuda):
             return self.move(func, args, kwargs)
+        if func is Tensor.pin_memory:
+            return self.pin(Tensor.clone(args[0]))
+        if kwargs.pop("pin_memory", False):
+            return self.pin(func(*args, **kwargs))
         if func in (Tensor.numpy, Tensor.__array__) and devices.of(args[0]) == CUDA:
             raise TypeError(f"can't convert cuda:0 device type tensor to numpy at {gpu.line()}")
         if func is Tensor.tolist and devices.of(args[0]) == CUDA:
@@ -216,6 +239,12 @@ class _Functions(TorchFunctionMode):
             if isinstance(tensor, Tensor):
                 devices.put(tensor, CUDA)
         return out
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """A tensor of the host in memory that counts as pinned."""
+        self.gpu.pinned.put(tensor, CPU)
+        self.gpu.devices.put(tensor, CPU)
+        return tensor
 
     def move(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``to``, ``cpu`` and ``cuda``: a copy where the device changes."""
