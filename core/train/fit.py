@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.finite import not_finite
+from core.finite import all_sums_finite, not_finite
+from core.host_number import read_back
 from core.interfaces import Gradients, Method, ParameterGroup
 from core.lockstep import Position, Steps, finish
 from core.seeding import Seeds
@@ -257,10 +258,10 @@ class _Training:
                 sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
                 result.images += len(batch)
         with self._timed():
-            totals = torch.stack(list(sums.values())).tolist()  # the host waits once an epoch
-        means = {name: total / len(self.batches) for name, total in zip(sums, totals, strict=True)}
-        self._note({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **_metrics(model)})
-        _check_epoch(model, epoch, means["loss"])
+            totals, metrics, finite = _read_epoch(model, sums)
+        means = {name: total / len(self.batches) for name, total in totals.items()}
+        self._note({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **metrics})
+        _check_epoch(model, epoch, means["loss"], finite=finite)
         self._check_scale(epoch)
         model.method.end_epoch(epoch)
         if self.select is not None:
@@ -352,17 +353,29 @@ class _Training:
         return state.epoch
 
 
-def _metrics(model: RefinedMethod) -> dict[str, dict[str, float]]:
-    """What method and refiner tell of an epoch, apart from the terms of the loss."""
-    metrics = model.metrics()
-    return {"metrics": metrics} if metrics else {}
+def _read_epoch(
+    model: RefinedMethod, sums: Mapping[str, Tensor]
+) -> tuple[dict[str, float], dict[str, dict[str, float]], bool]:
+    """The sums of the terms of an epoch, what method and refiner tell of it besides, and whether
+    what was learned is sure to be finite. The host waits once.
+    """
+    values: dict[tuple[str, str], Tensor | float] = {("sum", n): t for n, t in sums.items()}
+    values |= {("metric", name): value for name, value in model.metrics().items()}
+    values["", "finite"] = all_sums_finite(learned_state(model)).to(
+        next(iter(sums.values())).device
+    )
+    found = read_back(values)
+    totals = {name: number for (kind, name), number in found.items() if kind == "sum"}
+    metrics = {name: number for (kind, name), number in found.items() if kind == "metric"}
+    return totals, {"metrics": metrics} if metrics else {}, bool(found["", "finite"])
 
 
-def _check_epoch(model: RefinedMethod, epoch: int, loss: float) -> None:
+def _check_epoch(model: RefinedMethod, epoch: int, loss: float, *, finite: bool) -> None:
     """Raise DivergedError for the loss of an epoch, or a learned tensor, that is not finite."""
     if not math.isfinite(loss):
         raise DivergedError(f"the loss was {loss} in epoch {epoch}; {LOWER}")
-    _check_learned(model, f"after epoch {epoch}")
+    if not finite:
+        _check_learned(model, f"after epoch {epoch}")
 
 
 def _finished(model: RefinedMethod, result: FitResult) -> FitResult:
