@@ -34,6 +34,7 @@ from analysis.sections import (
     conover,
     costs,
     design,
+    devices,
     differences,
     evidence,
     headline,
@@ -88,7 +89,7 @@ CHAPTERS: tuple[Chapter[Analysis], ...] = (
         key="design",
         title="Design",
         question="What was run, by which rules was it judged, and what was left out?",
-        topics=(design.TOPIC, design.NOTES),
+        topics=(design.TOPIC, design.NOTES, devices.TOPIC),
         detail=True,
     ),
     Chapter(

@@ -71,6 +71,8 @@ class Method(nn.Module, Configurable, ABC):
     that this takes steps: without, the budget has no effect, and ``begin_training`` is all.
     ``data_shaped`` names learned tensors whose first size depends on the training images: they
     have no rows until ``begin_training`` gives them some, or a checkpoint does.
+    ``graphed_steps`` False says that a step does what a recording of the device's work would not
+    repeat, and is not found by trying (``core/train/graphed_step.py``).
     ``views_per_image`` counts the views of an image in a training batch: the batch itself and
     ``Batch.views``. ``test_views`` counts the random views in ``Batch.views`` of an evaluation
     batch, whose own images are the evaluation view; they need pixels.
@@ -93,6 +95,7 @@ class Method(nn.Module, Configurable, ABC):
     trains_by_gradient: ClassVar[bool] = True
     data_shaped: ClassVar[frozenset[str]] = NOTHING_SHAPED
     views_per_image: ClassVar[int] = 1
+    graphed_steps: ClassVar[bool] = True
     test_views: int = 0
     reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE
     adapts_to: ClassVar[Literal["", "image", "stream"]] = ""
@@ -168,9 +171,10 @@ class Method(nn.Module, Configurable, ABC):
         the method's parameters, by the name of the term and of the parameter.
         """
 
-    def metrics(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float | Tensor]:
         """What the epoch log holds of the epoch that ends, beside the loss terms; asked for once an
-        epoch, before ``end_epoch``. Counters start anew with it.
+        epoch, before ``end_epoch``. Counters start anew with it. Tensors of one number stay on the
+        device, so that the host waits for all of an epoch at once.
         """
         return {}
 
@@ -274,7 +278,7 @@ class Refiner(nn.Module, Configurable, ABC):
         """As ``Method.parameter_groups``."""
         return ()
 
-    def metrics(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float | Tensor]:
         """As ``Method.metrics``."""
         return {}
 

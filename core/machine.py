@@ -11,6 +11,9 @@ ONEDNN_VARIABLE = "REFINELAB_ONEDNN"
 ONEDNN_SETTINGS = ("auto", "on", "off")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+CUBLAS_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+ORDERED_CUBLAS = (":4096:8", ":16:8")
+"""Workspaces with which cuBLAS gives the same bits in every call; the first takes 32 MiB."""
 MEASURED_THREADS_VARIABLE = "REFINELAB_MEASURED_THREADS"
 """Not empty in the environment of a process whose threads are ours to set."""
 
@@ -30,18 +33,57 @@ def _cpu_quotas(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> Iterator[float]:
     """How many processors' time this process may use, as each of its control groups says."""
+    for folder in _control_groups("cpu", root, own):
+        yield from _quota(folder)
+
+
+def _control_groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
+    """The folders of this process's control groups that limit something, of either version."""
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
     except OSError:
         return
     for _, controllers, path in (line for line in lines if len(line) == 3):
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        mount = root / "cpu" if controllers else root  # version 1, version 2
+        mount = root / controller if controllers else root  # version 1, version 2
         inner = mount / path.lstrip("/")
         for folder in (inner, *inner.parents):
             if folder.is_relative_to(mount):
-                yield from _quota(folder)
+                yield folder
+
+
+def available_memory(
+    root: Path = Path("/sys/fs/cgroup"),
+    own: Path = Path("/proc/self/cgroup"),
+    system: Path = Path("/proc/meminfo"),
+) -> int | None:
+    """How many bytes of memory are free for this process: of the machine's, and within the limits
+    of its control groups. None where nothing says so.
+    """
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = system.read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) * 2**10)
+    for folder in _control_groups("memory", root, own):
+        for limit, used in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            with suppress(OSError, ValueError):
+                whole = int((folder / limit).read_text())
+                taken = int((folder / used).read_text()) - _file_cache(folder / "memory.stat")
+                found.append(max(whole - taken, 0))
+    return min(found, default=None)
+
+
+def _file_cache(file: Path) -> int:
+    """The bytes of files that a control group keeps in memory and gives back when asked."""
+    lines = (line.split() for line in file.read_text().splitlines())
+    known = {name: int(value) for name, value in lines}
+    kinds = ("inactive_file", "active_file")
+    return sum(known.get(f"total_{kind}", known.get(kind, 0)) for kind in kinds)
 
 
 def _quota(folder: Path) -> Iterator[float]:
@@ -75,6 +117,11 @@ def prepare_openmp() -> None:
     os.environ[MEASURED_THREADS_VARIABLE] = "" if given else "1"
 
 
+def prepare_cublas() -> None:
+    """Set up this process's environment before cuBLAS is used, unless its user has done so."""
+    os.environ.setdefault(CUBLAS_VARIABLE, ORDERED_CUBLAS[0])
+
+
 def processor() -> str:
     """The model of this machine's processor, as far as the system says."""
     known = ("vendor_id", "cpu family", "model", "model name", "stepping")
@@ -106,6 +153,19 @@ WORKERS_VARIABLE = "REFINELAB_WORKERS"
 
 def share_of_cores() -> int:
     """The cores that this process may use, divided among the workers that it is one of."""
-    workers = os.environ.get(WORKERS_VARIABLE, "")
-    number = int(workers) if workers.isascii() and workers.isdecimal() else 1
-    return max(available_cores() // max(number, 1), 1)
+    return max(available_cores() // max(_number(WORKERS_VARIABLE), 1), 1)
+
+
+DEVICE_WORKERS_VARIABLE = "REFINELAB_WORKERS_PER_DEVICE"
+"""How many worker processes share a GPU, in the environment of each of them."""
+
+
+def workers_of_device() -> int:
+    """How many workers share the GPU of this process: as it was told, or all of this machine's."""
+    return _number(DEVICE_WORKERS_VARIABLE) or _number(WORKERS_VARIABLE) or 1
+
+
+def _number(variable: str) -> int:
+    """A whole number in the environment; 0 without one."""
+    given = os.environ.get(variable, "")
+    return int(given) if given.isascii() and given.isdecimal() else 0

@@ -4,13 +4,14 @@ width.
 Frozen dataclasses without behavior beyond what follows from their fields.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from core.devices import sent
 from core.precision import in_full_precision, scaled_products
 
 Tower = Literal["image", "text"]
@@ -103,11 +104,7 @@ class ImageFeatures:
     attention: Tensor | None = None
 
     def __getitem__(self, index: Tensor | slice) -> "ImageFeatures":
-        return ImageFeatures(
-            pooled=self.pooled[index],
-            local=None if self.local is None else self.local[index],
-            attention=None if self.attention is None else self.attention[index],
-        )
+        return self.each(lambda tensor: tensor[index])
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -116,12 +113,22 @@ class ImageFeatures:
         """Whether all of these fields are there."""
         return all(getattr(self, name) is not None for name in fields)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "ImageFeatures":
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all fields."""
+        fields = (self.pooled, self.local, self.attention)
+        return sum(field.nbytes for field in fields if field is not None)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "ImageFeatures":
+        """The same fields, each changed."""
         return ImageFeatures(
-            pooled=self.pooled.to(device, dtype),
-            local=None if self.local is None else self.local.to(device, dtype),
-            attention=None if self.attention is None else self.attention.to(device, dtype),
+            pooled=change(self.pooled),
+            local=None if self.local is None else change(self.local),
+            attention=None if self.attention is None else change(self.attention),
         )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "ImageFeatures":
+        return self.each(lambda tensor: tensor.to(device, dtype))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +158,7 @@ class Batch:
 
     def rows(self, chosen: Sequence[int]) -> "Batch":
         """Some of the images with their views, by their places in the batch."""
-        on_host = torch.tensor(chosen, dtype=torch.int64)
-        rows = on_host.to(self.labels.device, non_blocking=True)
+        rows = sent(torch.tensor(chosen, dtype=torch.int64), self.labels.device)
         positions = self.positions
         return replace(
             self,

@@ -22,6 +22,7 @@ from core.config import (
     Reference,
     register,
 )
+from core.devices import sent
 from core.finite import check_finite
 from core.interfaces import Criterion, LossTerm
 from core.seeding import Seeds, seeded_linear
@@ -85,8 +86,7 @@ class KnownLogits:
         return self.rows_NC[self._rows(positions)]
 
     def _rows(self, positions: Sequence[int]) -> Tensor:
-        rows = torch.tensor(positions, dtype=torch.int64)
-        return rows.to(self.rows_NC.device, non_blocking=True)
+        return sent(torch.tensor(positions, dtype=torch.int64), self.rows_NC.device)
 
     def state(self) -> dict[str, Tensor]:
         """What ``restore`` takes."""

@@ -16,8 +16,10 @@ images, D joint width, P patches.
 import hashlib
 import json
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,11 +34,23 @@ from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
+from core.devices import free_memory, total_memory
 from core.store.atomic import write_atomic
+from core.store.storage import free_below
 from core.types import FeatureSpec, ImageFeatures
 
 FIELDS = frozenset({"pooled", "local", "attention"})
+FEATURES_FOLDER = "features"  # in the cache folder
 SHARD_BYTES = 256 * 2**20  # a long computation is saved in pieces of about this size
+
+MUCH_BYTES = 10**9
+MOST_AT_ONCE = 256
+# What a tower needs for an image while it is encoded, by number of a token and by pixel.
+TOKEN_BYTES, PIXEL_BYTES = 64, 256
+WAYS_OUT = (
+    "use fewer shots (experiment.shots), fewer views (experiment.num_views), a refiner without "
+    "local tokens, or experiment.feature_storage = 'float16', which halves this"
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +86,30 @@ class _Request:
         return [view_seed(item.path, self.view) for item in items]
 
 
+def bytes_of_features(
+    fields: frozenset[str], patches: int, width: int, stored: str
+) -> dict[str, int]:
+    """What each field of an image takes: of its P patches and the joint width D."""
+    numbers = {"pooled": width, "local": (1 + patches) * width, "attention": patches}
+    itemsize = getattr(torch, stored).itemsize
+    return {field: itemsize * numbers[field] for field in sorted(fields)}
+
+
+def encoded_at_once(spec: FeatureSpec, device: torch.device) -> int:
+    """How many images go through the frozen tower together: on a GPU a power of two that suits its
+    memory and the number of its workers, so that the same card rounds alike whatever else it does;
+    fewer where little is free.
+    """
+    free = free_memory(device)
+    if free is None:
+        return 64
+    tokens, pixels = 1 + spec.num_patches, math.prod(spec.image_size)
+    of_image = max(TOKEN_BYTES * tokens * spec.vision_width, PIXEL_BYTES * pixels)
+    room = min(total_memory(device) // 8, free // 2)
+    fitting = max(room // of_image, 1)
+    return int(min(2 ** (fitting.bit_length() - 1), MOST_AT_ONCE))
+
+
 def view_seed(path: str, view: int) -> int:
     """The augmentation seed of a fixed view of an image, the same in every run."""
     return derive_seed(0, "view", path, view)
@@ -82,11 +120,12 @@ class FeatureStore:
 
     One store belongs to one thread of one process; any number of processes may share ``root``.
     ``clip`` runs on ``device`` and takes pixels of dtype ``precision``, and its weights go through
-    the matrix product ``product``, or are under autocast to bfloat16 if ``mixed`` (all are part of
-    the key); features are kept and returned as ``dtype``. ``augmentation`` creates the augmented
-    views (default: the published random resized crop and flip). ``code_of`` gives a hash of the
-    code that computes features under a transform, which is then part of the key. At most
-    ``memory_bytes`` of features stay in memory between calls.
+    the matrix product ``product``, are under autocast to bfloat16 if ``mixed``, and are rounded to
+    TF32 by a GPU if ``tf32`` (all are part of the key); features are kept and returned as
+    ``dtype``. ``augmentation`` creates the augmented views (default: the published random resized
+    crop and flip). ``code_of`` gives a hash of the code that computes features under a transform,
+    which is then part of the key. ``around`` makes a context in which all batches of a call are
+    encoded. At most ``memory_bytes`` of features stay in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -101,8 +140,10 @@ class FeatureStore:
         precision: torch.dtype = torch.float32,
         product: Product = "default",
         mixed: bool = False,
+        tf32: bool = False,
         augmentation: Transform | None = None,
         code_of: Callable[[Transform], str] | None = None,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
         num_threads: int | None = None,
         memory_bytes: int = 2**30,
     ) -> None:
@@ -115,9 +156,11 @@ class FeatureStore:
         self._precision = precision
         self._product = product
         self._mixed = mixed
+        self._tf32 = tf32
         self._evaluation = EvalTransform(clip.spec)
         self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
         self._code_of = code_of
+        self._around = around
         self._num_threads = num_threads
         self._memory_bytes = memory_bytes
         self._tables: OrderedDict[Path, TensorShards] = OrderedDict()
@@ -129,7 +172,7 @@ class FeatureStore:
         *,
         fields: frozenset[str] = frozenset({"pooled"}),
         view: int | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> ImageFeatures:
         """Features of ``items`` in order, on the CPU, in the store's dtype; new tensors, usable
@@ -138,7 +181,7 @@ class FeatureStore:
         ``pooled`` is always included; ``fields`` may add "local" and "attention". ``view=None`` is
         the evaluation transform, ``view=k`` the k-th fixed augmentation of each image, the same in
         every run whatever its seed. Only what is missing is computed, ``batch_size`` images at a
-        time; ``progress(done, total)`` counts those.
+        time, by default as many as suit the device; ``progress(done, total)`` counts those.
 
         Raises ValueError for no items, an unknown field, a negative view, an unreadable image, or
         features that are not finite.
@@ -157,10 +200,16 @@ class FeatureStore:
             with locked(folder / "lock", "compute the same features"):
                 missing = _refreshed(tables, paths, drop_corrupt=True)
                 if missing:
+                    self._require_room(dataset, missing)
                     _write_key(folder, request)
-                    self._compute(request, items, tables, missing, batch_size, progress)
-        features = {field: table.gather(paths) for field, table in tables.items()}
+                    size = batch_size or encoded_at_once(self._clip.spec, self._device)
+                    with self._around():
+                        self._compute(request, items, tables, missing, size, progress)
         self._evict()
+        features = {
+            field: table.gather(paths, keep=folder / field in self._tables)
+            for field, table in tables.items()
+        }
         return ImageFeatures(**features)
 
     def _request(self, dataset: Dataset, view: int | None) -> _Request:
@@ -184,6 +233,8 @@ class FeatureStore:
         if self._mixed:  # every product is one of bfloat16
             return f"{self._device.type} {self._precision} with autocast to {torch.bfloat16}"
         how = f"{self._device.type} {self._precision} without autocast"
+        if self._tf32:
+            how = f"{how}, products of TF32"
         return how if self._product == "default" else f"{how}, product of {self._product}"
 
     def _table(self, folder: Path) -> TensorShards:
@@ -197,6 +248,20 @@ class FeatureStore:
         while total > self._memory_bytes:
             _, table = self._tables.popitem(last=False)
             total -= table.nbytes
+
+    def _require_room(self, dataset: Dataset, missing: Mapping[str, set[str]]) -> None:
+        """Raise ValueError where much is missing and has no room on the disk; a little is used
+        without being kept.
+        """
+        spec, stored = self._clip.spec, str(self._dtype).removeprefix("torch.")
+        sizes = bytes_of_features(frozenset(missing), spec.num_patches, spec.joint_width, stored)
+        wanted = sum(sizes[field] * len(paths) for field, paths in missing.items())
+        if wanted >= MUCH_BYTES and wanted > (free := free_below(self.root)):
+            raise ValueError(
+                f"the features of {dataset.name} that are not there yet take "
+                f"{wanted / MUCH_BYTES:.1f} GB, and {free / MUCH_BYTES:.1f} GB are free at "
+                f"{self.root}; {WAYS_OUT}"
+            )
 
     def _compute(
         self,
@@ -292,13 +357,10 @@ class _Writer:
 def _refreshed(
     tables: dict[str, TensorShards], paths: Sequence[str], *, drop_corrupt: bool
 ) -> dict[str, set[str]]:
-    """The paths without features per field, after reading the disk if memory does not have all."""
+    """The paths without features per field, after reading what memory does not have."""
     missing: dict[str, set[str]] = {}
     for field, table in tables.items():
-        if not table.missing(paths):
-            continue
-        table.refresh(drop_corrupt=drop_corrupt)
-        if still := table.missing(paths):
+        if still := table.load(paths, drop_corrupt=drop_corrupt):
             missing[field] = still
     return missing
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.clip.blocks import Rows, Update
+from core.devices import sent
 from core.seeding import Seeds
 
 Matrix = Literal["q", "k", "v"]
@@ -66,9 +67,7 @@ class Dropped:
     def __call__(self, normed: Tensor, matrix: str, rows: Rows | None = None) -> Tensor | None:
         shape = normed.shape if rows is None else (*rows.shape, normed.shape[-1])
         drawn = torch.rand(shape, generator=self.seeds.generator(matrix), dtype=torch.float32)
-        kept = drawn.ge_(self.dropout).to(
-            normed.device, non_blocking=True
-        )  # on any device the same
+        kept = sent(drawn.ge_(self.dropout), normed.device)  # on any device the same
         kept = (kept if rows is None else rows.of(kept)).to(normed.dtype)
         return self.update(normed * kept / (1 - self.dropout), matrix, rows)
 

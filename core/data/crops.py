@@ -18,7 +18,6 @@ open: there are hundreds of shards, and a process may open about a thousand file
 import hashlib
 import json
 import logging
-import shutil
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -37,6 +36,7 @@ from core.data.pixels import map_images
 from core.data.transforms import EvalTransform
 from core.data.validation_only import RestrictedReader
 from core.store.atomic import write_atomic
+from core.store.storage import free_below
 
 SUFFIX = ".crops"
 SHARD_BYTES = 64 * 2**20  # decoding is saved in pieces of about this size
@@ -123,8 +123,7 @@ class CropCache:
                 f"with {size_on_disk(wanted)} more, {self.root} would hold more than "
                 f"{limit:g} GB; delete that folder or set experiment.crop_cache_gb"
             )
-        place = next(p for p in (self.root, *self.root.parents) if p.exists())
-        free = shutil.disk_usage(place).free
+        free = free_below(self.root)
         if free < wanted + _KEPT_FREE:
             return (
                 f"{size_on_disk(wanted)} more do not fit beside {self.root}, where "

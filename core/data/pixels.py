@@ -19,7 +19,8 @@ from core.data.dataset import Dataset, ImageReader, Item
 from core.data.transforms import Transform
 from core.machine import share_of_cores
 
-MAX_THREADS = 8
+MAX_THREADS = 16  # more of them wait for each other between images
+AHEAD_BYTES = 64 * 2**20
 _STACKED = 256  # images held in memory twice while one large tensor is filled
 _JOBS_PER_CALL = 8  # decoding a small image takes less time than passing it to a thread
 
@@ -61,7 +62,7 @@ def iter_pixels(
     """The same images in batches (B, 3, H, W) of ``batch_size``, the last one shorter.
 
     While one batch is in use, the next is decoded; at most two are in memory. ``num_threads``
-    defaults to this process's share of the processors, at most 8; 1 decodes without threads.
+    defaults to this process's share of the processors, at most 16; 1 decodes without threads.
     Arguments are checked immediately.
     """
     _check(items, seeds)
@@ -101,16 +102,42 @@ class PixelsAhead:
             pieces = (self._jobs[n : n + size] for n in range(0, len(self._jobs), size))
             self._pieces = [_pool(os.getpid(), threads).submit(self._decode, p) for p in pieces]
 
-    def wait(self) -> Tensor:
-        """The images (N, 3, H, W) in item order."""
-        if not self._pieces:
-            return torch.stack(self._decode(self._jobs))
-        return _joined(self._pieces)
+    def wait(self, *, pinned: bool = False) -> Tensor:
+        """The images (N, 3, H, W) in item order, if asked for in pinned memory."""
+        pieces = [piece.result() for piece in self._pieces] or [self._decode(self._jobs)]
+        images = [image for piece in pieces for image in piece]
+        if not pinned:
+            return torch.stack(images)
+        first = images[0]
+        made = torch.empty(len(images), *first.shape, dtype=first.dtype, pin_memory=True)
+        return torch.stack(images, out=made)
 
     def cancel(self) -> None:
         """Do not begin what has not begun."""
         for piece in self._pieces:
             piece.cancel()
+
+
+def decoded_ahead(
+    indices: Sequence[Tensor],
+    decode: Callable[[Tensor], PixelsAhead],
+    image_bytes: int,
+    *,
+    least: int = 0,
+    cancel: bool = True,
+) -> Iterator[tuple[Tensor, PixelsAhead]]:
+    """The pixels of each batch of images; the next ones, ``least`` at least, are decoded while one
+    is in use.
+    """
+    waiting: deque[PixelsAhead] = deque()
+    try:
+        for place, index in enumerate(indices):
+            begun = place + 1 + max(_batches_ahead(len(index), image_bytes), least)
+            waiting += [decode(later) for later in indices[place + len(waiting) : begun]]
+            yield index, waiting.popleft()
+    finally:
+        for batch in waiting if cancel else ():
+            batch.cancel()
 
 
 def map_images(
@@ -129,6 +156,13 @@ def map_images(
 
 _Job = tuple[str, int | None]
 _Made = TypeVar("_Made")
+
+
+def _batches_ahead(batch_size: int, image_bytes: int) -> int:
+    """How many batches are worth decoding while one is in use: one, or as many as keep every thread
+    at work; fewer where they take more than ``AHEAD_BYTES``.
+    """
+    return min(-(-_threads() // batch_size), AHEAD_BYTES // (batch_size * image_bytes))
 
 
 def _check(items: Sequence[Item], seeds: Sequence[int] | None) -> None:

@@ -1,6 +1,7 @@
 """Faults of the storage, as opposed to those of what is stored: a full disk, a lost folder."""
 
 import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def storage_problem(error: BaseException, home: Path | None = None) -> str:
     """
     if home is not None and not home.is_dir():
         return f"the folder {home} has vanished"
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, OSError):
             refused = cause.errno in FOLDER_ERRORS and _is_below(cause.filename, home)
             if refused or cause.errno in STORAGE_ERRORS:
@@ -41,7 +42,7 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """An error and those that caused it."""
     seen: set[int] = set()
     found: BaseException | None = error
@@ -56,3 +57,9 @@ def _is_below(name: object, home: Path | None) -> bool:
         return False
     text = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
     return Path(text).absolute().is_relative_to(home.absolute())
+
+
+def free_below(folder: Path) -> int:
+    """The bytes that are free where a folder is or will be."""
+    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(place).free

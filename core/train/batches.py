@@ -6,9 +6,7 @@ refiner can affect them.
 
 import math
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -22,7 +20,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.image_towers import POOLED
 from core.data.crops import CropCache
 from core.data.dataset import Dataset, Item
-from core.data.pixels import PixelsAhead
+from core.data.pixels import PixelsAhead, decoded_ahead
 from core.data.transforms import (
     CROP_SCALE,
     EvalTransform,
@@ -32,8 +30,11 @@ from core.data.transforms import (
     cache_key,
 )
 from core.derived_seeds import derive_seed
+from core.devices import sent
 from core.lockstep import ALONE, Alone
 from core.seeding import Seeds
+from core.train.feeding import FeatureRows, stacked
+from core.train.frozen_passes import FrozenPasses
 from core.types import NO_FROZEN_USE, Batch, FrozenUse, ImageFeatures
 
 
@@ -45,7 +46,6 @@ class TestViews(NamedTuple):
 
 
 NO_VIEWS = TestViews(0, Seeds(0))
-AHEAD_BYTES = 64 * 2**20  # larger evaluation batches are not decoded ahead of time
 
 
 class ImageSource(ABC):
@@ -99,25 +99,49 @@ class TrainingBatches(ABC):
 
     share: Alone = ALONE
 
+    @property
+    def resident(self) -> bool:
+        """Whether all that steps read of the images is on the device before an epoch begins."""
+        return False
+
     def __len__(self) -> int:
         full, rest = divmod(len(self.labels), self.batch_size)
         return max(full if self.drop_last else full + bool(rest), 1)
 
+    def order(self, epoch: int, seeds: Seeds) -> Tensor:
+        """The images (N,) in the order of an epoch, which depends on it and the seed alone."""
+        return torch.randperm(len(self.labels), generator=seeds.generator("order", epoch))
+
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
-        """Batches of epoch ``epoch``; the order depends on the seed and the epoch alone."""
-        order = torch.randperm(len(self.labels), generator=seeds.generator("order", epoch))
-        for step in range(len(self)):
-            yield self.take(order[step * self.batch_size :][: self.batch_size], epoch, seeds)
+        """Batches of epoch ``epoch``."""
+        return self.walk(self.order(epoch, seeds)[: len(self) * self.batch_size], epoch, seeds)
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         """The batches of epoch 0, followed by the images that the epoch drops."""
         yield from self.epoch(0, seeds)
-        order = torch.randperm(len(self.labels), generator=seeds.generator("order", 0))
-        if len(dropped := order[len(self) * self.batch_size :]):
+        if len(dropped := self.order(0, seeds)[len(self) * self.batch_size :]):
             yield self.take(dropped, 0, seeds)
 
+    def walk(self, index: Tensor, epoch: int, seeds: Seeds) -> Iterator[Batch]:
+        """Batches of these images (M,), in their order, as they are in an epoch."""
+        for some in index.split(self.batch_size):
+            yield self.take(some, epoch, seeds)
+
     @abstractmethod
-    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch: ...
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        """These images as one batch."""
+
+
+class WalkedBatches(TrainingBatches):
+    """Batches for which something is done once for all of a walk."""
+
+    @abstractmethod
+    def walk(self, index: Tensor, epoch: int, seeds: Seeds) -> Iterator[Batch]: ...
+
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        whole = copy(self)
+        whole.batch_size = len(index)
+        return next(whole.walk(index, epoch, seeds))
 
 
 class FeatureSource(ImageSource):
@@ -139,20 +163,17 @@ class FeatureSource(ImageSource):
         fixed_views: bool = False,
     ) -> TrainingBatches:
         views = range(num_views) if num_views else (None,)
-        features = [
-            self.store.get(dataset, dataset.train, fields=need, view=view).to(
-                self.device, self.dtype
-            )
-            for view in views
-        ]
+        found = (self.store.get(dataset, dataset.train, fields=need, view=v) for v in views)
         return FeatureBatches(
-            features,
+            stacked(found, len(views)),
             _labels(dataset.train),
             batch_size,
             self.device,
             need,
+            num_views=len(views),
             drop_last=drop_last,
             views_per_image=views_per_image,
+            dtype=self.dtype,
         )
 
     def evaluation(
@@ -168,109 +189,76 @@ class FeatureSource(ImageSource):
         if test_views.number:
             raise ValueError("random views of test images need pixels: set image_input = 'pixels'")
         features = self.store.get(dataset, items, fields=POOLED, view=None)
-        labels = _labels(items)
-        for index in _indices(len(items), order).split(batch_size):
-            chunk = features[index].to(self.device, self.dtype)
-            on_device = _sent(index, self.device)
-            known = _sent(labels[index], self.device)
-            positions = tuple(index.tolist())
-            yield Batch(labels=known, features=chunk, index=on_device, positions=positions)
+        rows = FeatureRows(features, self.device, self.dtype)
+        labels, indices = sent(_labels(items), self.device), _indices(len(items), order)
+        on_device = sent(indices, self.device).split(batch_size)
+        for index, place in zip(indices.split(batch_size), on_device, strict=True):
+            yield Batch(
+                labels=labels[place],
+                features=rows.take(index, place),
+                index=place,
+                positions=tuple(index.tolist()),
+            )
 
 
-class FeatureBatches(TrainingBatches):
+class FeatureBatches(WalkedBatches):
     """Rows of cached features; with several views, each image uses a random one per epoch, and its
     further views in a batch are the next ones. ``every_image`` comes with all of them.
     """
 
     def __init__(
         self,
-        views: Sequence[ImageFeatures],
+        features: ImageFeatures,
         labels: Tensor,
         batch_size: int,
         device: torch.device,
         need: frozenset[str],
         *,
+        num_views: int = 1,
         drop_last: bool = True,
         views_per_image: int = 1,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(labels, batch_size, device, drop_last=drop_last)
         self.need = need
         self.views_per_image = views_per_image
         self.num_images = len(labels)
-        self.num_views = len(views)
-        self.features = views[0] if len(views) == 1 else _stack(views)
+        self.num_views = num_views
+        self.features = FeatureRows(features, device, dtype or features.pooled.dtype)
+
+    @property
+    def resident(self) -> bool:
+        return self.features.on_device
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         whole = copy(self)
         whole.views_per_image = max(self.views_per_image, self.num_views)
         return super(FeatureBatches, whole).every_image(seeds)
 
-    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+    def walk(self, index: Tensor, epoch: int, seeds: Seeds) -> Iterator[Batch]:
+        """What says which rows are read is sent once for all of them."""
         view = drawn_views(self.num_views, self.num_images, epoch, seeds)[index]
+        numbers = [(view + n) % self.num_views for n in range(self.views_per_image)]
+        picked = torch.stack([index, *(number * self.num_images + index for number in numbers)])
+        on_device = sent(picked, self.device).split(self.batch_size, dim=1)
+        for host_XB, device_XB in zip(picked.split(self.batch_size, dim=1), on_device, strict=True):
+            yield self._made(host_XB, device_XB)
+
+    def _made(self, host_XB: Tensor, device_XB: Tensor) -> Batch:
+        """A batch of the images in the first row; the others are the rows of their views."""
+        index, positions = device_XB[0], tuple(host_XB[0].tolist())
+        labels = self.labels[index]
         first, *others = (
-            self._rows(index, (view + n) % self.num_views) for n in range(self.views_per_image)
+            Batch(
+                labels=labels,
+                features=self.features.take(on_host, on_device),
+                need=self.need,
+                index=index,
+                positions=positions,
+            )
+            for on_host, on_device in zip(host_XB[1:], device_XB[1:], strict=True)
         )
         return replace(first, views=tuple(others))
-
-    def _rows(self, index: Tensor, view: Tensor) -> Batch:
-        """One view of each of these images."""
-        row = _sent(view * self.num_images + index, self.device)
-        positions = tuple(index.tolist())
-        index = _sent(index, self.device)
-        return Batch(
-            labels=self.labels[index],
-            features=self.features[row],
-            need=self.need,
-            index=index,
-            positions=positions,
-        )
-
-
-class FrozenPasses:
-    """The frozen tower over batches of pixels, without gradient and in the precision of a run.
-
-    ``autocast`` makes the context of the run's mixed precision. With a ``store``, which computes in
-    float32, images whose view is fixed are encoded once for all runs.
-    """
-
-    def __init__(
-        self,
-        clip: FrozenCLIP,
-        *,
-        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-        store: FeatureStore | None = None,
-    ) -> None:
-        self.clip, self.autocast, self.store = clip, autocast, store
-
-    def unrounded(self) -> "FrozenPasses":
-        """The same outside mixed precision."""
-        return FrozenPasses(self.clip, store=self.store)
-
-    def encode(self, batch: Batch, share: Alone = ALONE) -> ImageFeatures:
-        """The fields of the frozen features that a batch needs."""
-        assert batch.pixels is not None
-        with torch.no_grad(), self.autocast():
-            return self.clip.encode_shared(batch.pixels, share, need=batch.need)
-
-    def beside(self, batch: Batch, known: ImageFeatures | None, share: Alone = ALONE) -> Batch:
-        """The batch with the pooled frozen features of its pixels: those known, or computed."""
-        return replace(batch, features=known or self.encode(replace(batch, need=POOLED), share))
-
-    def instead(self, batch: Batch, share: Alone = ALONE) -> Batch:
-        """The batch and its views with the frozen features that they need in place of pixels."""
-        views = tuple(self.instead(view, share) for view in batch.views)
-        return replace(batch, features=self.encode(batch, share), pixels=None, views=views)
-
-    def fixed(
-        self, dataset: Dataset, items: Sequence[Item], views: Sequence[int | None] = (None,)
-    ) -> ImageFeatures | None:
-        """The stored pooled features of some views, one after the other: the evaluation view, or
-        fixed augmented ones by their number. None without a store.
-        """
-        if self.store is None:
-            return None
-        found = [self.store.get(dataset, items, fields=POOLED, view=view) for view in views]
-        return found[0] if len(found) == 1 else _stack(found)
 
 
 class PixelSource(ImageSource):
@@ -347,32 +335,40 @@ class PixelSource(ImageSource):
             draws = [derive_seed(seed, "test view", item.path) for item in chunk]
             return PixelsAhead(dataset, chunk, views, seeds=draws)
 
-        labels = _labels(items)
+        rows = None if known is None else FeatureRows(known, self.device, self.dtype)
+        labels, indices = sent(_labels(items), self.device), _indices(len(items), order)
+        places = iter(sent(indices, self.device).split(batch_size))
         image_bytes = 12 * math.prod(self.clip.spec.image_size) * (1 + test_views.number)
-        ahead = batch_size * image_bytes <= AHEAD_BYTES
-        indices = _indices(len(items), order).split(batch_size)
-        for index, decoded in _decoded(indices, decode, ahead=ahead):
-            batch = self.batch(self.sent(decoded.wait()), labels[index], index, POOLED)
-            rows = None if known is None else known[index].to(self.device, self.dtype)
-            yield self.frozen.beside(batch, rows) if reads else batch
+        for index, decoded in decoded_ahead(indices.split(batch_size), decode, image_bytes):
+            place, positions = next(places), tuple(index.tolist())
+            batch = self.batch(self.views(decoded), labels[place], place, positions, POOLED)
+            features = None if rows is None else rows.take(index, place)
+            yield self.frozen.beside(batch, features) if reads else batch
 
     def holding(self, dataset: Dataset, items: Sequence[Item]) -> Dataset:
         """The dataset with the evaluation crops of these images in the cache, if there is one."""
         return dataset if self.crops is None else self.crops.holding(dataset, items)
 
-    def sent(self, pixels_BVCHW: Tensor) -> tuple[Tensor, ...]:
-        """Each view of the images (B, C, H, W), on the device."""
-        pixels = _sent(pixels_BVCHW, self.device, self.dtype).unbind(dim=1)
-        return tuple(view.contiguous() for view in pixels)
+    def views(self, decoded: PixelsAhead, num_fixed: int = 0) -> tuple[Tensor, ...]:
+        """Each view of the images (B, C, H, W), on the device: of (B, V, C, H, W), or of
+        (V B, 1, C, H, W) where there are ``num_fixed`` of them.
+        """
+        pixels = sent(decoded.wait(pinned=self.device.type == "cuda"), self.device, self.dtype)
+        if num_fixed:
+            pixels = pixels.view(num_fixed, -1, *pixels.shape[2:]).transpose(0, 1)
+        return tuple(view.contiguous() for view in pixels.unbind(dim=1))
 
     def batch(
-        self, views: Sequence[Tensor], labels_B: Tensor, index_B: Tensor, need: frozenset[str]
+        self,
+        views: Sequence[Tensor],
+        labels_B: Tensor,
+        index_B: Tensor,
+        positions: tuple[int, ...],
+        need: frozenset[str],
     ) -> Batch:
         """A batch of the first view of each image, with the others as its views."""
-        labels, index = _sent(labels_B, self.device), _sent(index_B, self.device)
-        positions = tuple(index_B.tolist())
         first, *others = (
-            Batch(labels=labels, pixels=view, need=need, index=index, positions=positions)
+            Batch(labels=labels_B, pixels=view, need=need, index=index_B, positions=positions)
             for view in views
         )
         return replace(first, views=tuple(others))
@@ -414,7 +410,7 @@ class FreshViewSource(FeatureSource):
         )
 
 
-class PixelBatches(TrainingBatches):
+class PixelBatches(WalkedBatches):
     """Decodes the images of a batch, and the next one while a step runs.
 
     Augmented views are new ones in every epoch, or with ``fixed`` one of so many fixed views, those
@@ -440,7 +436,7 @@ class PixelBatches(TrainingBatches):
         self.view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
         self.fixed = fixed
         self.views_per_image = views_per_image
-        self.label_N = _labels(dataset.train)  # on the host
+        self.image_bytes = 12 * math.prod(source.clip.spec.image_size) * views_per_image
         self.made_by = (
             dataset.name,
             dataset.content,
@@ -455,7 +451,7 @@ class PixelBatches(TrainingBatches):
         if reads_frozen & {"training", "views"} and (fixed or not augment):
             views = range(fixed) if fixed else (None,)
             known = source.frozen.fixed(self.dataset, dataset.train, views)
-        self.known = None if known is None else known.to(source.device, source.dtype)
+        self.known = None if known is None else FeatureRows(known, source.device, source.dtype)
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         """What is learned before the first step is computed outside mixed precision."""
@@ -465,17 +461,18 @@ class PixelBatches(TrainingBatches):
         whole.source.frozen = self.source.frozen.unrounded()
         return super(PixelBatches, whole).every_image(seeds)
 
-    def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
-        order = torch.randperm(len(self.labels), generator=seeds.generator("order", epoch))
-        indices = order.split(self.batch_size)[: len(self)]
+    def walk(self, index: Tensor, epoch: int, seeds: Seeds) -> Iterator[Batch]:
+        """Which images these are is sent once for all of them; pixels batch by batch."""
+        view = self._first_view(index, epoch, seeds)
+        numbers = [(view + n) % max(self.fixed, 1) for n in range(self.views_per_image)]
+        picked = torch.stack([index, *(number * len(self.labels) + index for number in numbers)])
+        on_device = sent(picked, self.device).split(self.batch_size, dim=1)
+        rows = iter(zip(picked.split(self.batch_size, dim=1), on_device, strict=True))
         decode = partial(self._decode, epoch=epoch, seeds=seeds)
         cancel = self.share.size == 1  # companions may need what this run does not
-        for index, decoded in _decoded(indices, decode, cancel=cancel):
-            yield self._made(index, decoded, self._first_view(index, epoch, seeds))
-
-    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        decoded = self._decode(index, epoch, seeds)
-        return self._made(index, decoded, self._first_view(index, epoch, seeds))
+        indices = index.split(self.batch_size)
+        for _, decoded in decoded_ahead(indices, decode, self.image_bytes, least=1, cancel=cancel):
+            yield self._made(decoded, *next(rows))
 
     def _first_view(self, index: Tensor, epoch: int, seeds: Seeds) -> Tensor:
         """Which of the fixed views (B,) these images have in an epoch; 0 without any."""
@@ -498,55 +495,53 @@ class PixelBatches(TrainingBatches):
             images, lambda: PixelsAhead(self.dataset, items, views, seeds=draws, key=images)
         )
 
-    def _made(self, index: Tensor, decoded: PixelsAhead, first: Tensor) -> Batch:
+    def _made(self, decoded: PixelsAhead, host_XB: Tensor, device_XB: Tensor) -> Batch:
+        """A batch of the images in the first row; the others are the rows of their views."""
+        index = device_XB[0]
         self.share.at(decoded.key)
-        pixels = self.share.once("pixels", lambda: self.source.sent(self._by_image(decoded)))
-        batch = self.source.batch(pixels, self.label_N[index], index, self.need)
+        fixed = self.views_per_image if self.fixed else 0
+        pixels = self.share.once("pixels", lambda: self.source.views(decoded, fixed))
+        positions = tuple(host_XB[0].tolist())
+        batch = self.source.batch(pixels, self.labels[index], index, positions, self.need)
         views = tuple(
-            self._with_frozen(view, index, first + n, "views" if n else "training")
-            for n, view in enumerate((batch, *batch.views))
+            self._with_frozen(view, host_B, device_B, "views" if n else "training")
+            for n, (view, host_B, device_B) in enumerate(
+                zip((batch, *batch.views), host_XB[1:], device_XB[1:], strict=True)
+            )
         )
         return replace(views[0], views=views[1:])
 
-    def _by_image(self, decoded: PixelsAhead) -> Tensor:
-        """The views of each image: (B, V, 3, H, W)."""
-        pixels = decoded.wait()
-        if not self.fixed:
-            return pixels
-        return pixels.view(self.views_per_image, -1, *pixels.shape[2:]).transpose(0, 1)
-
-    def _with_frozen(self, batch: Batch, index: Tensor, view: Tensor, use: FrozenUse) -> Batch:
-        """One view of the images with its place among the fixed ones, and its frozen features where
-        they are read.
+    def _with_frozen(self, batch: Batch, row: Tensor, place: Tensor, use: FrozenUse) -> Batch:
+        """One view of the images with its place among the fixed ones, on the host and the device,
+        and its frozen features where they are read.
         """
-        row = view % max(self.fixed, 1) * len(self.labels) + index
         batch = replace(batch, positions=tuple(row.tolist()))
         if use not in self.reads_frozen:
             return batch
-        known = None if self.known is None else self.known[_sent(row, self.device)]
+        known = None if self.known is None else self.known.take(row, place)
         return self.source.frozen.beside(batch, known, self.share)
 
 
 class EncodedBatches(TrainingBatches):
     """Batches of pixels with the frozen features that they need in place of the pixels."""
 
-    def __init__(self, batches: PixelBatches) -> None:
+    def __init__(self, pixels: PixelBatches) -> None:
         super().__init__(
-            batches.labels, batches.batch_size, batches.device, drop_last=batches.drop_last
+            pixels.labels, pixels.batch_size, pixels.device, drop_last=pixels.drop_last
         )
-        self.batches, self.share = batches, batches.share
+        self.pixels, self.share = pixels, pixels.share
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
-        passes = self.batches.source.frozen.unrounded()
-        yield from map(passes.instead, self.batches.every_image(seeds))
+        passes = self.pixels.source.frozen.unrounded()
+        yield from map(passes.instead, self.pixels.every_image(seeds))
 
-    def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
-        for batch in self.batches.epoch(epoch, seeds):
-            yield self.batches.source.frozen.instead(batch, self.share)
+    def walk(self, index: Tensor, epoch: int, seeds: Seeds) -> Iterator[Batch]:
+        for batch in self.pixels.walk(index, epoch, seeds):
+            yield self.pixels.source.frozen.instead(batch, self.share)
 
     def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        batch = self.batches.take(index, epoch, seeds)
-        return self.batches.source.frozen.instead(batch, self.share)
+        batch = self.pixels.take(index, epoch, seeds)
+        return self.pixels.source.frozen.instead(batch, self.share)
 
 
 def drawn_views(num_views: int, num_images: int, epoch: int, seeds: Seeds) -> Tensor:
@@ -556,45 +551,10 @@ def drawn_views(num_views: int, num_images: int, epoch: int, seeds: Seeds) -> Te
     return torch.randint(num_views, (num_images,), generator=seeds.generator("view", epoch))
 
 
-def _decoded(
-    indices: Sequence[Tensor],
-    decode: Callable[[Tensor], PixelsAhead],
-    *,
-    ahead: bool = True,
-    cancel: bool = True,
-) -> Iterator[tuple[Tensor, PixelsAhead]]:
-    """The pixels of each batch of images; the next one is decoded while one is in use."""
-    waiting: deque[PixelsAhead] = deque()
-    try:
-        for place, index in enumerate(indices):
-            begun = min(place + (2 if ahead else 1), len(indices))
-            waiting += [decode(later) for later in indices[place + len(waiting) : begun]]
-            yield index, waiting.popleft()
-    finally:
-        for batch in waiting if cancel else ():
-            batch.cancel()
-
-
 def _indices(number: int, order: Sequence[int] | None) -> Tensor:
     """Positions 0 to N - 1 in their order or another one: (N,) int64."""
     return torch.arange(number) if order is None else torch.tensor(order, dtype=torch.int64)
 
 
-def _sent(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """The tensor on a device. The host goes on at once: what it sends is never changed later."""
-    return tensor.to(device, dtype or tensor.dtype, non_blocking=True)
-
-
 def _labels(items: Sequence[Item]) -> Tensor:
     return torch.tensor([item.label for item in items], dtype=torch.int64)
-
-
-def _stack(views: Sequence[ImageFeatures]) -> ImageFeatures:
-    """Views concatenated along the image axis."""
-
-    def join(name: str) -> Tensor | None:
-        tensors = [getattr(view, name) for view in views]
-        return None if tensors[0] is None else torch.cat(tensors)
-
-    pooled = torch.cat([view.pooled for view in views])
-    return ImageFeatures(pooled=pooled, local=join("local"), attention=join("attention"))

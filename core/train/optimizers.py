@@ -2,11 +2,12 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.config import (
     Configurable,
@@ -38,6 +39,38 @@ class Optimizer(Configurable, ABC):
     def build(self, parameters: Parameters) -> torch.optim.Optimizer: ...
 
 
+def _built(
+    kind: Callable[..., torch.optim.Optimizer],
+    parameters: Parameters,
+    lr: float,
+    settings: Mapping[str, Any],
+    on_device: Mapping[str, Any] = MappingProxyType({}),
+) -> torch.optim.Optimizer:
+    """The optimizer; for parameters in float32 on a GPU as one kernel a step that reads its
+    learning rate from the device, so that steps can be repeated there (``graphed_step.py``).
+    """
+    given: list[Any] = list(parameters)
+    groups = given if isinstance(given[0], dict) else [{"params": given}]
+    every = [p for group in groups for p in group["params"]]
+    if not all(p.device.type == "cuda" and p.dtype == torch.float32 for p in every):
+        return kind(given, lr=lr, **settings)
+    if not torch.cuda.is_available():  # a device that is only pretended
+        return kind(given, lr=lr, **settings)
+    rate = torch.tensor(lr, device=every[0].device)
+    made = kind(given, lr=rate, fused=True, **settings, **on_device)
+    for group in made.param_groups:  # each has a rate of its own
+        group["lr"] = rate.clone()
+    return made
+
+
+def set_rate(group: dict[str, Any], lr: float) -> None:
+    """Set the learning rate of a group of parameters, wherever it is kept."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+
+
 def _check_lr(owner: str, lr: float) -> None:
     """Raise ValueError for a rate that no parameter could be multiplied with."""
     if lr > torch.finfo(torch.float32).max:
@@ -59,9 +92,8 @@ class SGD(Optimizer):
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return EagerSGD(
-            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        settings = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+        return _built(EagerSGD, parameters, self.lr, settings)
 
 
 @register("optimizer")
@@ -82,7 +114,8 @@ class Adam(Optimizer):
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return EagerAdam(parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        settings = {"eps": self.eps, "weight_decay": self.weight_decay}
+        return _built(EagerAdam, parameters, self.lr, settings, on_device={"capturable": True})
 
 
 @register("optimizer")
@@ -103,7 +136,8 @@ class AdamW(Optimizer):
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return EagerAdamW(parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        settings = {"eps": self.eps, "weight_decay": self.weight_decay}
+        return _built(EagerAdamW, parameters, self.lr, settings, on_device={"capturable": True})
 
 
 class Schedule(Configurable, ABC):

@@ -82,7 +82,7 @@ class Where:
     lockstep: int = 1
     device: str = "cpu"
     jobs: int = -1
-    jobs_per_gpu: int = 1
+    jobs_per_gpu: int | None = None
     address: str = ""
     node_cache: Path | None = None
     nodes: int | None = None
@@ -118,16 +118,6 @@ class Where:
         if self.executor == RAY or self.executor == SLURM:
             pass
 
-    @property
-    def device_here(self) -> str:
-        """The device of this process, which computes nothing where runs are made elsewhere."""
-        return self.device if self.is_here else "cpu"
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this process has workers of its own."""
-        return self.executor == LOCAL
-
     def run(self, plan: Any, study_dir: Path, executor: Any, **options: Any) -> Any:
         """The outcome of ``run_study`` of a plan, with the arguments of that function."""
         from experiments.study.driver import run_study
@@ -160,7 +150,7 @@ class Where:
             address=self.address,
             device=self.device,
             jobs=self.jobs,
-            jobs_per_gpu=self.jobs_per_gpu,
+            jobs_per_gpu=self.jobs_per_gpu or 1,
             lockstep=self.lockstep,
             cache_dir=self.node_cache.absolute() if self.node_cache else None,
             job_seconds=self.limits.get("job_seconds"),

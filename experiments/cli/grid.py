@@ -28,9 +28,10 @@ from experiments.cli.options import (
     RUNS,
     Config,
     DataRoot,
-    Device,
+    Devices,
     Jobs,
     JobSeconds,
+    JobsPerGpu,
     Lockstep,
     NoTrack,
     Plugin,
@@ -40,8 +41,10 @@ from experiments.cli.options import (
     StealLock,
     Track,
     make_runtime,
+    place_workers,
     track_choice,
 )
+from experiments.run.devices import CPU
 from experiments.run.runtime import Runtime
 
 
@@ -51,6 +54,7 @@ def grid_command(
     overrides: Set = None,
     plugin: Plugin = None,
     jobs: Jobs = -1,
+    jobs_per_gpu: JobsPerGpu = None,
     lockstep: Lockstep = LOCKSTEP,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan without running anything")
@@ -73,7 +77,7 @@ def grid_command(
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: Devices = "cpu",
 ) -> None:
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
@@ -84,17 +88,20 @@ def grid_command(
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
 
+    here = executor == LOCAL
+    placement = place_workers(device if here else CPU, jobs, jobs_per_gpu if here else None)
     mirrors = track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
-    check_limits(jobs, **limits)
+    check_limits(placement.workers, **limits)
     where = Where(
         executor=executor,
         share=share,
         share_seconds=share_seconds,
-        workers=workers_of(jobs),
+        workers=placement.workers,
         lockstep=lockstep,
         device=device,
         jobs=jobs,
+        jobs_per_gpu=jobs_per_gpu,
         address=address,
         node_cache=node_cache,
         nodes=nodes,
@@ -102,23 +109,24 @@ def grid_command(
         limits=limits,
         context=context,
     )
-    runtime = make_runtime(runs, data_root, where.device_here)
+    runtime = make_runtime(runs, data_root, placement.device)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    workers = make_executor(jobs, study_dir, lockstep=lockstep, **limits)
-    with closing(workers):
-        if where.is_here and not dry_run and may_have_runs_left(study_dir):
-            workers.start_early()
+    workers, gpus = placement.workers, placement.gpus
+    local = make_executor(workers, study_dir, gpus=gpus, lockstep=lockstep, **limits)
+    with closing(local):
+        if here and not dry_run and may_have_runs_left(study_dir):
+            local.start_early()
         made = make_plan(given, runtime, yes=yes)
         if dry_run:
-            show_plan(made, study_dir, runtime, jobs=jobs)
+            show_plan(made, study_dir, runtime, jobs=workers)
             return
         print_changes(made, study_dir, runtime)
         require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
         outcome = where.run(
             made,
             study_dir,
-            workers,
+            local,
             runtime=runtime,
             tracker=make_tracker(study_dir, mirrors),
             progress=make_progress(),
@@ -127,13 +135,6 @@ def grid_command(
         )
     print_outcome(outcome, study_dir)
     raise typer.Exit(outcome.exit_code)
-
-
-def workers_of(jobs: int) -> int:
-    """How many runs proceed at a time with ``--jobs``, apart from those in lockstep."""
-    from core.machine import available_cores
-
-    return available_cores() if jobs < 0 else max(jobs, 1)
 
 
 def make_plan(given: Any, runtime: Runtime, *, yes: bool) -> Any:
@@ -176,11 +177,12 @@ def print_changes(plan: Any, study_dir: Path, runtime: Runtime) -> None:
 
 def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
     """Print a ``Plan``: cells, inert and duplicate ones, what is done, and the time."""
+    from core.machine import available_cores
     from experiments.run.stale import counted, stale_line
     from experiments.study.dry_run import dry_run
     from experiments.study.progress import UNKNOWN, duration
 
-    workers = workers_of(jobs)
+    workers = available_cores() if jobs < 0 else max(jobs, 1)
     found = dry_run(plan, study_dir, jobs=workers)
     columns = list(found.rows[0])
     rows = [[row[column] for column in columns] for row in found.rows]

@@ -8,7 +8,6 @@ Nothing is downloaded: the embedded backbone, or random weights of a real size. 
 """
 
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,8 @@ from core.seeding import Seeds
 from core.train.batches import ImageSource, TrainingBatches
 from core.train.evaluate import predict
 from core.types import Batch
+from experiments.run.data_inputs import planned
+from experiments.run.gpu_facts import driver
 from experiments.run.method_presets import method_presets
 from experiments.run.run import Assembly, assemble, evaluation_batches, scoring, train
 from experiments.run.runtime import Runtime
@@ -52,6 +53,7 @@ FEW_STEPS = (
     "experiment.batch_size=12",
     "experiment.epochs=3",  # the first one warms up
 )
+REPLAYED_EPOCHS = 8
 TESTED, FEWEST = 64, 8
 IMAGE_SIDE = 224
 CLASSES, PER_CLASS, SHOTS = 50, 12, 6
@@ -80,7 +82,7 @@ def rates(*, device: str, side: int = 8192, megabytes: int = 2048) -> dict[str, 
     place = torch.device(Runtime(cache_dir=Path(), device=device).device)
     found: dict[str, Any] = {
         "device": platform.machine(),
-        "driver": _driver(),
+        "driver": driver(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -97,16 +99,6 @@ def rates(*, device: str, side: int = 8192, megabytes: int = 2048) -> dict[str, 
     seconds = _seconds(place, lambda: target.copy_(source))
     found["copy_gb_per_second"] = 2e-9 * source.nbytes / seconds
     return found
-
-
-def _driver() -> str | None:
-    """The driver's version, asked of the driver's own tool; None without one."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return (done.stdout.splitlines() or [""])[0].strip() or None
 
 
 def _seconds(device: torch.device, work: Callable[[], object], repetitions: int = 5) -> float:
@@ -159,8 +151,26 @@ def agreement(*, method: str, refiner: str, device: str, cache_dir: str) -> dict
         "bfloat16_same": int((in_bfloat16.predicted_B == on_cpu.predicted_B).sum()),
     }
     close = max(found["loss"], found["logits"]) <= TOLERANCE
-    found["ok"] = close and bool(agree_B.all()) and found["bfloat16_finite"]
+    found |= _replayed(config, place)
+    replayed = found.get("graph_same", True)
+    found["ok"] = close and bool(agree_B.all()) and found["bfloat16_finite"] and replayed
     return found
+
+
+def _replayed(config: Config, place: Runtime) -> dict[str, Any]:
+    """Whether a training whose steps are replayed from a CUDA graph says bit for bit the same, and
+    whether they were replayed; nothing where no step could be.
+    """
+    chosen: Any = planned(config)[0].method
+    method: Any = lookup(chosen.name).cls
+    takes_steps = method.trains and method.trains_by_gradient
+    if method.image_input != "features" or not takes_steps or place.device == "cpu":
+        return {}
+    longer = config.with_bindings({"experiment.epochs": REPLAYED_EPOCHS}, "gpu-check")
+    plain = _Trained(longer, place)
+    graphed = _Trained(longer.with_bindings({"experiment.cuda_graphs": True}, "gpu-check"), place)
+    same = plain.log == graphed.log and torch.equal(plain.logits_BC, graphed.logits_BC)
+    return {"graph": graphed.graph, "graph_same": same}
 
 
 class _Trained:
@@ -170,6 +180,7 @@ class _Trained:
         self.log: list[dict[str, float]] = []
         built = assemble(config, runtime)
         result = train(built, lambda epoch: self.log.append(_numbers(epoch)))
+        self.graph = result.graph
         self.steps = result.images // built.settings.batch_size if self.log else 0
         dataset, subset = built.scored()[0]
         part = class_subset(dataset, subset)
@@ -278,7 +289,19 @@ def speed(
         }
     if place.type == "cuda":
         found["peak_mb"] = torch.cuda.max_memory_allocated(place) / 2**20
-    return found | {"evaluated_per_second": _evaluation_speed(built, place)}
+    found["evaluated_per_second"] = _evaluation_speed(built, place)
+    if source.steps and not fresh and place.type == "cuda":
+        found |= _graphed_speed(config, runtime)
+    return found
+
+
+def _graphed_speed(config: Config, runtime: Runtime) -> dict[str, Any]:
+    """The same step, replayed from a CUDA graph where that is right and faster."""
+    graphed = config.with_bindings({"experiment.cuda_graphs": True}, "gpu-check")
+    built = assemble(graphed, runtime)
+    source = TimedSource(built.source, torch.device(runtime.device))
+    result = train(replace(built, source=source), lambda epoch: None)
+    return {"graph_ms": 1e3 * median(source.steps), "graph": result.graph}
 
 
 def _num_views(method: str, *, fresh: bool) -> int:
@@ -322,6 +345,10 @@ class _TimedBatches(TrainingBatches):
         super().__init__(inner.labels, inner.batch_size, inner.device, drop_last=inner.drop_last)
         self.owner, self.inner = owner, inner
         self.kept: list[Batch] = []
+
+    @property
+    def resident(self) -> bool:
+        return self.inner.resident
 
     def __len__(self) -> int:
         return max(WARM_UP_STEPS, TIMED_STEPS)  # at most: an epoch ends before, or in time

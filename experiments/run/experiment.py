@@ -20,7 +20,7 @@ from core.data.transforms import CROP_SCALE, Augmentation
 from core.interfaces import Method, Refiner
 from core.train.optimizers import Optimizer, Schedule
 from experiments.run.protocols import ProtocolName, Selection
-from experiments.run.runtime import FeaturePrecision, Precision
+from experiments.run.runtime import FeaturePrecision, FeatureStorage, Precision
 
 Overlap = Literal["refused", "copies-refused", "allowed"]
 
@@ -79,21 +79,28 @@ class Experiment(Configurable):
     of training after every k-th epoch, so that the same command goes on there after a kill (0:
     never); it changes no result. ``crop_cache_gb`` bounds the gigabytes of decoded evaluation
     images that runs on pixels keep below the cache folder for each other (0: none); nor does it.
+    ``cuda_graphs`` replays steps on cached features from one recording on a GPU, where that gives
+    the same numbers faster; nor does it.
     ``template`` replaces the templates of the datasets. ``split_fractions`` (train, val, test) and
     ``split_seed`` split a plain ``class/image`` tree, and have no effect elsewhere. ``precision``
-    applies to everything that is trained; "bfloat16" is autocast, which rounds neither logits nor
-    frozen texts nor cached features. ``feature_precision`` "bfloat16" runs the frozen image tower
-    under autocast, up to twice as fast and with features that differ by about 0.4 percent; a method
-    that trains on pixels ignores it. ``overlap`` says what happens where test images are training
-    images as well: the run is refused, also for equal copies under another name (every file is then
-    read), or it is allowed, recorded and marked in the report.
+    applies to everything that is trained; "bfloat16" and "float16" are autocast over frozen
+    matrices that are stored so, which rounds neither logits nor losses, prompts, frozen texts and
+    cached features; "float16" scales the loss. ``feature_precision`` "bfloat16" runs the frozen
+    image tower under autocast, up to twice as fast and with features that differ by about 0.4
+    percent; a method that trains on pixels ignores it. ``feature_storage`` "float16" keeps cached
+    features rounded to 11 bits, in half the space. ``tf32`` and ``deterministic`` matter on a GPU
+    alone: the former lets products in float32 round their inputs to 10 bits, the latter makes the
+    same run give the same bits there as well, at some cost in time. ``overlap`` says what happens
+    where test images are training images as well: the run is refused, also for equal copies under
+    another name (every file is then read), or it is allowed, recorded and marked in the report.
     """
 
     permissions: ClassVar[frozenset[str]] = frozenset(
-        {"overlap", "checkpoint_every", "crop_cache_gb"}
+        {"overlap", "checkpoint_every", "crop_cache_gb", "cuda_graphs"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
-        {"augmentation", "patience", "feature_precision", "fixed_views"}
+        {"augmentation", "patience", "feature_precision", "feature_storage", "fixed_views"}
+        | {"tf32", "deterministic"}
     )
 
     method: Annotated[Callable[..., Method], Part("method")]
@@ -121,10 +128,14 @@ class Experiment(Configurable):
     patience: NonNegativeInt = 0
     checkpoint_every: NonNegativeInt = 0
     crop_cache_gb: NonNegativeFloat = 20.0
+    cuda_graphs: bool = False
     split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
     split_seed: NonNegativeInt = 0
     precision: Precision = "float32"
     feature_precision: FeaturePrecision = "float32"
+    feature_storage: FeatureStorage = "float32"
+    tf32: bool = False
+    deterministic: bool = True
     overlap: Overlap = "refused"
 
     def __post_init__(self) -> None:
@@ -187,7 +198,8 @@ class Experiment(Configurable):
         """
         method: Any = lookup(parameters["method"].name).cls
         if method.image_input == "pixels":
-            parameters = {**parameters, "feature_precision": "float32"}
+            cached = {"feature_precision": "float32", "feature_storage": "float32"}
+            parameters = {**parameters, **cached}
         if parameters["refiner"] == Reference("NullRefiner"):
             if not method.trains:
                 kept = KEPT_UNTRAINED[method.adapts_to]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from core.clip.backbone import shared_clip
-from core.clip.features import FeatureStore
+from core.clip.features import FEATURES_FOLDER, FeatureStore
 from core.clip.frozen import FrozenCLIP
 from core.clip.product_choice import Product, product_of
 from core.data.crops import GIGABYTE, CropCache
@@ -24,13 +24,13 @@ from core.lockstep import ALONE, Alone
 from core.train.batches import (
     FeatureSource,
     FreshViewSource,
-    FrozenPasses,
     ImageSource,
     PixelSource,
 )
+from core.train.frozen_passes import FrozenPasses
 from experiments.run.code import hash_of
 from experiments.run.experiment import Experiment
-from experiments.run.runtime import FeaturePrecision, Runtime
+from experiments.run.runtime import FeaturePrecision, FeatureStorage, Runtime
 
 CROPS_FOLDER = "crops"
 
@@ -48,16 +48,26 @@ def image_source(
     """
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
-    single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
+    single = clip
+    if clip.stored_as == torch.float64:
+        single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
     product = product_of(single)
     # A method that sees pixels reads frozen features beside them, in the precision of the run.
-    precision = settings.feature_precision if image_input == "features" else "float32"
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation), product, precision)
+    cached = image_input == "features"
+    precision = settings.feature_precision if cached else "float32"
+    storage = settings.feature_storage if cached else "float32"
+    # TF32 is one more way to compute the features of a GPU.
+    how = (product, precision, storage, settings.tf32 and device.type == "cuda")
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), *how)
     low = precision == "bfloat16"
+    encoder = clip
+    if low and clip.stored_as != torch.float64:
+        encoder = shared_clip(settings.backbone, settings.weights, runtime.device, torch.bfloat16)
     frozen = FrozenPasses(
-        clip,
+        encoder,
         autocast=partial(runtime.autocast, precision if low else settings.precision),
         store=store if settings.precision == "float32" else None,
+        whole=clip,
     )
     limit = int(settings.crop_cache_gb * GIGABYTE)
     crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
@@ -115,17 +125,22 @@ def _store(
     augmentation: SameById,
     product: Product,
     precision: FeaturePrecision,
+    storage: FeatureStorage,
+    tf32: bool,
 ) -> FeatureStore:
-    """One store of frozen features per process, backbone and precision.
+    """One store of frozen features per process, backbone, precision and form on disk.
 
     Features of other code are not used: neither of another tower, nor of other transforms.
     """
     return FeatureStore(
-        cache_dir / "features",
+        cache_dir / FEATURES_FOLDER,
         clip,
+        dtype=getattr(torch, storage),
         device=device,
         product=product,
         mixed=precision == "bfloat16",
+        tf32=tf32,
+        around=clip.weights_as_read,
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

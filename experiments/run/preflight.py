@@ -21,6 +21,7 @@ from core.program import command_line
 from core.streams import printable
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs
 from experiments.run.experiment import Experiment
+from experiments.run.feature_room import FeatureRoom
 from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
 
@@ -35,8 +36,8 @@ _passed: dict[tuple[str, str], set[str]] = {}
 class Preflight:
     """The data of one or several runs: datasets by name, and the paths of the images they read.
 
-    ``crops`` are the datasets whose images runs decode, rather than read features of, each with the
-    size of the images and the limit of the cache.
+    ``crops`` are the images that runs decode and keep, rather than read features of, by dataset,
+    size of the images and limit of the cache; ``features`` those that other runs train on.
     """
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
@@ -44,7 +45,8 @@ class Preflight:
     tested: set[tuple[str, str]] = field(default_factory=set)
     idle: dict[str, list[str]] = field(default_factory=dict)
     cautions: dict[str, None] = field(default_factory=dict)
-    crops: dict[tuple[str, tuple[int, int], float], None] = field(default_factory=dict)
+    crops: dict[tuple[str, tuple[int, int], float], set[str]] = field(default_factory=dict)
+    features: FeatureRoom = field(default_factory=FeatureRoom)
 
     def lines(self, *, on_disk: bool = False) -> list[str]:
         """How each dataset was read, one line a fact; ``on_disk`` leaves out what is built in."""
@@ -54,15 +56,14 @@ class Preflight:
     def notes(self) -> list[str]:
         """Settings without effect on some of the datasets, and what to know of the images."""
         idle = (note for notes in self.idle.values() for note in notes)
-        return [*idle, *self.cautions, *self._crop_notes()]
+        return [*idle, *self.cautions, *self._crop_notes(), *self.features.notes()]
 
     def _crop_notes(self) -> Iterator[str]:
         """What the cache of decoded images may grow by."""
         sizes: dict[float, int] = {}
-        for name, size, limit in self.crops:
+        for (name, size, limit), paths in self.crops.items():
             if folder_reader(self.datasets[name].reader) is not None:
-                number = len(self.paths.get(name, ()))
-                sizes[limit] = sizes.get(limit, 0) + bytes_of_crops(size, number)
+                sizes[limit] = sizes.get(limit, 0) + bytes_of_crops(size, len(paths))
         for limit, wanted in sizes.items():
             yield (
                 f"decoded images that runs share: at most {size_on_disk(wanted)} on disk "
@@ -86,8 +87,8 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
     """The data that runs will read.
 
     Raises ValueError for data that cannot be read, for test images that are training images too,
-    for one dataset under two names, and for a setting of the split that has no effect on any
-    dataset of any run.
+    for one dataset under two names, for features that have no room, and for a setting of the split
+    that has no effect on any dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
@@ -100,7 +101,8 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         found.cautions |= dict.fromkeys(inputs.cautions)
         _add_images(found, config, inputs)
         datasets = (inputs.full, *inputs.targets)
-        _add_crops(found, settings, datasets)
+        _add_crops(found, config, inputs)
+        found.features.add(config, inputs)
         for dataset in datasets:
             found.datasets.setdefault(dataset.name, dataset)
         for key in _given_split_settings(settings):
@@ -112,6 +114,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         if key not in effective:
             raise ValueError(f"{notes[0]}; remove it")
     _require_distinct(found, allowed=allowed)
+    found.features.check(runtime)
     found.idle = {key: list(dict.fromkeys(notes)) for key, notes in idle.items()}
     return found
 
@@ -194,14 +197,23 @@ def _scored(config: Config, inputs: DataInputs) -> list[Item]:
     return [item for subset in subsets for item in subset.test]
 
 
-def _add_crops(found: Preflight, settings: Experiment, datasets: Iterable[Dataset]) -> None:
-    """Note the datasets whose evaluation images a run decodes and keeps."""
+def _add_crops(found: Preflight, config: Config, inputs: DataInputs) -> None:
+    """Note the images that a run decodes without augmenting them, and keeps."""
+    settings = planned(config)[0]
     method: Any = settings.method
     cls: Any = lookup(method.name).cls
     limit = settings.crop_cache_gb
-    if cls.image_input == "pixels" and not cls.test_views and limit:
-        size = image_size_of(settings.backbone)
-        found.crops |= dict.fromkeys((dataset.name, size, limit) for dataset in datasets)
+    if cls.image_input != "pixels" or cls.test_views or not limit:
+        return
+    size = image_size_of(settings.backbone)
+    learned = _learned(config, inputs)
+    if settings.num_views:  # training images are augmented
+        trained = {item.path for item in inputs.dataset.train}
+        learned = [item for item in learned if item.path not in trained]
+    own = [*learned, *_scored(config, inputs)]
+    for dataset, items in ((inputs.dataset, own), *((t, t.test) for t in inputs.targets)):
+        kept = found.crops.setdefault((dataset.name, size, limit), set())
+        kept.update(item.path for item in items)
 
 
 def _add_images(found: Preflight, config: Config, inputs: DataInputs) -> None:

@@ -13,6 +13,7 @@ SPEED = {
     "batch_size": "batch size",
     "parameters": "parameters",
     "step_ms": "ms per step",
+    "graph_ms": "ms as a CUDA graph",
     "images_per_second": "images/s",
     "peak_mb": "peak MiB",
     "evaluated_per_second": "evaluation, images/s",
@@ -25,6 +26,7 @@ AGREEMENT = {
     "logits": "logits",
     "agree": "equal predictions",
     "bfloat16_same": "equal in bfloat16",
+    "graph": "as a CUDA graph",
     "ok": "verdict",
 }
 GRID = {"name": "grid", "runs": "runs", "seconds": "seconds", "counts_off": "counts that differ"}
@@ -89,8 +91,16 @@ def _agreement_row(row: Row) -> Row:
         "logits": f"{row['logits']:.1e}",
         "agree": f"{row['agree']} of {images}",
         "bfloat16_same": f"{row['bfloat16_same']} of {images}",
+        "graph": _graph(row),
         "ok": "ok" if row["ok"] else "DIFFERS",
     }
+
+
+def _graph(row: Row) -> str | None:
+    """Whether steps were replayed, and whether that changed anything."""
+    if "graph" not in row:
+        return None
+    return f"{row['graph']}; {'equal bits' if row['graph_same'] else 'OTHER NUMBERS'}"
 
 
 def _table(columns: Mapping[str, str], rows: Iterable[Row]) -> Iterable[str]:

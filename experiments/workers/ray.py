@@ -12,6 +12,7 @@ ValueError where that is not installed.
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -85,6 +86,7 @@ class RayExecutor:
             max_calls=0,  # a process stays, also on a GPU, and with it the frozen model
             runtime_env={"env_vars": _variables(threads, self.num_workers())},
         )(carry_out)
+        self.whole = self.task.options(num_gpus=math.ceil(self.gpu_share))
 
     def num_workers(self) -> int:
         """How many tasks the cluster can run now; it may grow."""
@@ -115,10 +117,14 @@ class RayExecutor:
         workers = self.num_workers() if self.queue else 0
         while self.queue and len(self.flights) < workers:
             own = [flight.affinity for flight in self.flights.values()]
-            jobs = self.queue.next_jobs(None, own, most=self.lockstep, workers=workers)
+            if self.queue.for_whole:
+                jobs, task = [self.queue.next_for_whole()], self.whole
+            else:
+                jobs = self.queue.next_jobs(None, own, most=self.lockstep, workers=workers)
+                task = self.task
             messages = [self._message(job) for job in jobs]
             flight = _Flight({job.key: job for job in jobs}, jobs[0].affinity)
-            self.flights[self.task.remote(self.entry, messages)] = flight
+            self.flights[task.remote(self.entry, messages)] = flight
 
     def _message(self, job: Job) -> dict[str, Any]:
         payload = {**job.payload, "device": self.device}
@@ -165,10 +171,12 @@ class RayExecutor:
             return [self._event(key, "started", {}) for key in flight.jobs]
         if message["kind"] == "progress":
             return [self._event(message["key"], "progress", message["values"])]
-        event = self.queue.conclude(flight.jobs.pop(message["key"]), message)
+        events = [self.queue.conclude(flight.jobs.pop(message["key"]), message)]
+        if message.get("fault") and flight.jobs:
+            return events + self._lose(task, "a run beside it met a fault of the device")
         if not flight.jobs:
             del self.flights[task]
-        return [event]
+        return events
 
     def _event(self, key: str, kind: Any, values: Mapping[str, float]) -> Event:
         return Event(key=key, kind=kind, attempt=self.queue.attempts[key], result=values)
@@ -313,6 +321,8 @@ def carry_out(entry: str, messages: Sequence[Mapping[str, Any]]) -> Iterator[str
                 waiting.remove(task)
                 del task
                 yield answer
+                if json.loads(answer).get("fault"):
+                    sys.exit(1)  # the state of the process is in doubt; the cluster has others
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from core.clip import features as module
 from core.clip.backbone import load_clip
 from core.clip.features import FeatureStore
 from core.data import locked as locked_module
+from core.data import tensor_shards
 from core.data.dataset import Item
 from core.data.transforms import TrainTransform
 from tests.helpers.image_features import (
@@ -302,6 +303,73 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match="pooled image features are not finite"):
         FeatureStore(tmp_path, sick).get(dataset, dataset.train)
     assert shard_files(tmp_path) == []
+
+
+@pytest.fixture
+def bytes_read(monkeypatch):
+    """How many bytes of shards are read, each time."""
+    sizes, read = [], tensor_shards._read_at
+    counted = lambda *given: sizes.append(given[2]) or read(*given)  # noqa: E731
+    monkeypatch.setattr(tensor_shards, "_read_at", counted)
+    return sizes
+
+
+def test_a_seed_reads_the_rows_of_its_own_images_alone(tmp_path, bytes_read):
+    """Several seeds share a folder, and sometimes a shard: lists are read, and rows asked for."""
+    dataset, row = noise_dataset(40), 5 * 12 * 4
+    for start in (0, 20):
+        FeatureStore(tmp_path, FakeCLIP()).get(
+            dataset, dataset.train[start : start + 20], fields={"local"}
+        )
+    expected = FeatureStore(tmp_path, FakeCLIP()).get(dataset, dataset.train, fields={"local"})
+    wanted = [22, 23, 24, 3, 38]  # two runs of one shard, one row of the other
+    bytes_read.clear()
+    store, clip = FeatureStore(tmp_path, FakeCLIP()), FakeCLIP()
+    got = store.get(dataset, [dataset.train[n] for n in wanted], fields={"local"}).local
+    assert torch.equal(got, expected.local[wanted]) and clip.calls == []
+    assert sorted(n for n in bytes_read if n % row == 0) == [row, row, 3 * row]
+    whole = sum(file.stat().st_size for file in shard_files(tmp_path, "local"))
+    assert sum(bytes_read) < whole / 3
+    bytes_read.clear()
+    store.get(dataset, [dataset.train[n] for n in (23, 3)], fields={"local"})
+    assert bytes_read == []  # they are in memory
+
+
+@pytest.mark.parametrize("damage", ["rows", "name"])
+def test_a_shard_of_an_earlier_version_is_read_and_compared_as_a_whole(tmp_path, caplog, damage):
+    dataset = noise_dataset()
+    expected = FeatureStore(tmp_path, FakeCLIP()).get(dataset, dataset.train).pooled
+    (new,) = shard_files(tmp_path)
+    tensors = load_file(new)
+    assert tensors.pop("checksums").shape == (11,)
+    data = save(tensors)
+    old = new.with_name(f"{hashlib.sha256(data).hexdigest()}.safetensors")
+    old.write_bytes(data)
+    new.unlink()
+    clip = FakeCLIP()
+    got = FeatureStore(tmp_path, clip).get(dataset, dataset.train[3:5]).pooled
+    assert torch.equal(got, expected[3:5]) and clip.calls == []
+    if damage == "rows":
+        tensors["values"][9, 1] += 1  # of an image that is not asked for
+        old.write_bytes(save(tensors))
+    else:
+        old.rename(old.with_name(f"{'0' * 64}.safetensors"))
+    with caplog.at_level(logging.WARNING):
+        again = FeatureStore(tmp_path, clip).get(dataset, dataset.train[3:5]).pooled
+    assert torch.equal(again, expected[3:5]) and clip.num_images == 2
+    assert "does not match its name" in caplog.records[0].getMessage()
+
+
+def test_what_does_not_fit_into_memory_is_given_away(tmp_path):
+    dataset = noise_dataset()
+    expected = FeatureStore(tmp_path, FakeCLIP()).get(dataset, dataset.train)
+    store = FeatureStore(tmp_path, FakeCLIP(), memory_bytes=0)
+    for order in (dataset.train, dataset.train[::-1], dataset.train[:3]):
+        got = store.get(dataset, order)
+        rows = [int(item.path) for item in order]
+        assert torch.equal(got.pooled, expected.pooled[rows]) and not store._tables
+    got.pooled.zero_()
+    assert torch.equal(store.get(dataset, dataset.train).pooled, expected.pooled)
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path, caplog):

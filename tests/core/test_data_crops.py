@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(dataset, tmp_path,
 
 def test_a_full_disk_costs_only_the_cache(dataset, tmp_path, monkeypatch, caplog):
     usage = type("Usage", (), {"free": 10**6})
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
     kept = cache(tmp_path).holding(dataset, dataset.train)
     expected = load_pixels(dataset, dataset.train, VIEW)
     assert torch.equal(load_pixels(kept, dataset.train, VIEW), expected)

@@ -11,6 +11,7 @@ from core.seeding import Seeds
 from core.train.batches import FeatureBatches
 from core.train.checkpoints import load_checkpoint, save_checkpoint
 from core.train.evaluate import predict
+from core.train.feeding import stacked
 from core.train.fit import Budget, fit
 from core.train.losses import cross_entropy
 from core.train.model import RefinedMethod
@@ -248,10 +249,9 @@ def test_views_of_cached_features_are_others_of_the_same_images():
         for v in range(3)
     ]
     labels = torch.arange(5)
-    alone = FeatureBatches(features, labels, 2, torch.device("cpu"), frozenset())
-    paired = FeatureBatches(
-        features, labels, 2, torch.device("cpu"), frozenset(), views_per_image=2
-    )
+    given = (stacked(features, 3), labels, 2, torch.device("cpu"), frozenset())
+    alone = FeatureBatches(*given, num_views=3)
+    paired = FeatureBatches(*given, num_views=3, views_per_image=2)
     for one, two in zip(alone.epoch(1, Seeds(3)), paired.epoch(1, Seeds(3)), strict=True):
         assert not one.views and len(two.views) == 1
         assert torch.equal(one.features.pooled, two.features.pooled)

@@ -13,7 +13,8 @@ from core.data.dataset import Item
 from core.data.fewshot import few_shot
 from core.data.transforms import TrainTransform
 from core.seeding import Seeds
-from core.train.batches import FeatureSource, FreshViewSource, FrozenPasses, PixelSource
+from core.train.batches import FeatureSource, FreshViewSource, PixelSource
+from core.train.frozen_passes import FrozenPasses
 from experiments.configs import config_path
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import evaluate_run, train_one
@@ -242,6 +243,38 @@ def test_the_next_batch_is_decoded_while_a_step_runs(sources, vehicles, monkeypa
             _wait_for(lambda: len(reader.paths) == min(4 * (step + 2), 4 * len(made)))  # noqa: B023
     assert next(epoch, None) is None
     assert len(reader.paths) == len(set(reader.paths)) == 4 * len(made)
+
+
+@pytest.mark.parametrize(("batch_size", "ahead"), [(1, 6), (2, 6), (4, 8), (5, 10), (8, 8)])
+def test_small_batches_are_decoded_several_ahead_so_that_every_thread_has_work(
+    sources, vehicles, monkeypatch, batch_size, ahead
+):
+    """Six threads: a batch of one image keeps none of the others waiting; a large one is ahead by
+    one batch, as ever, and images that take too much memory by none in an evaluation.
+    """
+    monkeypatch.setattr("core.data.pixels.share_of_cores", lambda: 6)
+    plain = few_shot(vehicles, shots=2, seed=1)
+    reader = WatchedReader(plain.reader)
+    dataset = replace(plain, reader=reader)
+    made = batches_of(sources["pixels"], dataset, num_views=1, batch_size=batch_size)
+    for begun in (
+        made.epoch(1, SEEDS),
+        sources["pixels"].evaluation(dataset, dataset.train, batch_size),
+    ):
+        reader.paths.clear()
+        for step in range(2):
+            next(begun)
+            _wait_for(lambda: len(reader.paths) == batch_size * (step + 1) + ahead)  # noqa: B023
+        begun.close()
+    monkeypatch.setattr("core.data.pixels.AHEAD_BYTES", 0)
+    for least, begun in (
+        (1, made.epoch(1, SEEDS)),
+        (0, sources["pixels"].evaluation(dataset, dataset.train, batch_size)),
+    ):
+        reader.paths.clear()
+        next(begun)
+        _wait_for(lambda: len(reader.paths) == batch_size * (1 + least))  # noqa: B023
+        begun.close()
 
 
 def _order(number):

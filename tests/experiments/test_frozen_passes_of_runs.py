@@ -69,7 +69,7 @@ def text(tree, method, *settings):
 
 def test_images_with_a_fixed_view_are_decoded_once_for_all_methods(tree, tmp_path, opened):
     records = {}
-    for name in ("IVLP", "MaPLe", "PromptSRC", "PromptKD"):
+    for name in ("IVLP", "MaPLe", "PromptSRC", "PromptKD", "SEP"):
         records[name] = run_text(text(tree, name), tmp_path / name, tmp_path / "cache")
         decodes = [path for path in opened if opened.count(path) > 2]
         assert not decodes  # the check before training opens each once, too
@@ -166,8 +166,14 @@ def test_a_plan_tells_how_much_decoded_images_take(tree, tmp_path):
     (note,) = found("IVLP").notes()
     (paths,) = found("IVLP").paths.values()
     megabytes = len(paths) * 48 * 48 * 3 / 10**6
-    assert note == (
-        f"decoded images that runs share: at most {megabytes:.1f} MB on disk "
+    line = (
+        "decoded images that runs share: at most {:.1f} MB on disk "
         "(experiment.crop_cache_gb = 20; 0 keeps none)"
     )
+    assert note == line.format(megabytes)
+    augmented = found("IVLP", "experiment.num_views = 1")
+    (kept,) = augmented.crops.values()
+    tested = {item.path for item in augmented.datasets[f"folder/{tree}"].test}
+    assert kept == tested < paths.keys()
+    assert augmented.notes() == [line.format(len(tested) * 48 * 48 * 3 / 10**6)]
     assert found("CoOp").notes() == found("IVLP", "experiment.crop_cache_gb = 0").notes() == []

@@ -22,6 +22,7 @@ from experiments.study.gpu_check_page import page
 from experiments.workers.local import InlineExecutor
 from tests.helpers.paths import ROOT
 from tests.helpers.pretended_cuda import PretendedCuda
+from tests.helpers.recorded_steps import record_on_cpu
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +80,15 @@ def timed(tree, cache_dir, **settings):
 
 
 @pytest.mark.parametrize("refiner", REFINERS)
-def test_a_device_that_computes_the_same_agrees(refiner, small_mosaic, cache_dir):
+def test_a_device_that_computes_the_same_agrees(refiner, small_mosaic, cache_dir, monkeypatch):
+    record_on_cpu(monkeypatch)
+    monkeypatch.setattr(device_cases, "REPLAYED_EPOCHS", 3)
     payload = {"case": "agreement", "method": "CoOp", "refiner": refiner, "device": "cuda"}
     with PretendedCuda(ROOT):
         found = measure_case(payload | {"cache_dir": str(small_mosaic)}, None)
     assert found["ok"] and found["steps"] == 6
     assert found["loss"] == found["logits"] == 0
+    assert found["graph_same"] and found["graph"].startswith("not used: a replayed step gives")
     assert found["agree"] == found["images"] == 8
 
 
@@ -126,11 +130,13 @@ def test_what_trains_nothing_has_no_step(images, tmp_path):
     assert found["evaluated_per_second"] > 0 and found["parameters"] == 0
 
 
-def test_speeds_on_a_gpu_have_its_memory(images, tmp_path):
+def test_speeds_on_a_gpu_have_its_memory_and_those_of_a_graph(images, tmp_path, monkeypatch):
+    record_on_cpu(monkeypatch)
     with PretendedCuda(ROOT):
         found = timed(images, tmp_path, device="cuda", precision="bfloat16")
     assert found["peak_mb"] == 0  # the pretended GPU has none
-    assert "peak_mb" not in timed(images, tmp_path)
+    assert found["graph_ms"] > 0 and found["graph"]
+    assert not {"peak_mb", "graph"} & timed(images, tmp_path).keys()
 
 
 def test_a_check_writes_all_sections(inline, tmp_path, small_mosaic, monkeypatch):

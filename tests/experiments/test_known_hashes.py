@@ -7,7 +7,7 @@ import os
 import pytest
 
 from core.source.tree import SourceFolder, SourceTree
-from core.store.record import reading_many
+from core.store.collector import many_objects
 from experiments.run import stale
 from experiments.run.code import PACKAGES, called_by, source_tree
 from experiments.run.known_hashes import KnownHashes, hashes_file, read_all
@@ -120,7 +120,7 @@ def test_hashes_are_kept_beside_what_python_compiled():
 
 
 def failing_reader():
-    with reading_many():
+    with many_objects():
         assert not gc.isenabled()
         raise ValueError("broken")
 

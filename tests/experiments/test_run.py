@@ -256,13 +256,14 @@ def test_a_huge_rate_is_a_named_status(train):
     assert not (folder / "predictions.json").exists() and read_predictions(folder) == {}
 
 
-@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float64", "bfloat16", "float16"])
 def test_other_precisions_train_and_score(train, place, precision):
     folder, record = train("run", "text_refiner", f"experiment.precision={precision}")
     assert record.status == "finished"
     wanted = "torch.float64" if precision == "float64" else "torch.float32"
     learned = load_file(folder / "weights.safetensors")
     assert {str(v.dtype) for v in learned.values() if v.is_floating_point()} == {wanted}
+    assert record.environment.get("skipped_steps") == (0 if precision == "float16" else None)
     assert evaluate_run(folder, "", "", place) == list(record.evaluations)
 
 
@@ -284,9 +285,10 @@ def test_a_record_names_the_matrix_product_and_its_identity_does_not(train, plac
     assert again.weights_sha256 == default.weights_sha256
 
 
-def test_features_in_low_precision_are_of_another_run(train, place):
+@pytest.mark.parametrize("setting", ["feature_precision=bfloat16", "feature_storage=float16"])
+def test_features_in_low_precision_are_of_another_run(train, place, setting):
     _, full = train("full", "text_refiner")
-    folder, low = train("low", "text_refiner", "experiment.feature_precision=bfloat16")
+    folder, low = train("low", "text_refiner", f"experiment.{setting}")
     assert low.identity != full.identity and low.weights_sha256 != full.weights_sha256
     assert evaluate_run(folder, "", "", place) == list(low.evaluations)
     learned = load_file(folder / "weights.safetensors")

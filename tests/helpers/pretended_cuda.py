@@ -11,7 +11,10 @@ against the rules of a real GPU:
 * whatever makes the host wait for the GPU is counted by line in ``gpu.waits``: numbers read back,
   copies between the memories that are not ``non_blocking``, operators whose result's size depends
   on numbers;
-* operators whose CUDA kernels add in no fixed order are counted in ``gpu.unordered``.
+* operators whose CUDA kernels add in no fixed order, where several numbers do meet in one place,
+  are counted in ``gpu.unordered``, and those that torch refuses in deterministic runs are refused;
+* copies from the host are counted by line in ``gpu.copies``, and in ``gpu.pageable`` those from
+  memory that is not pinned, for which a driver may let the host wait.
 
 Why not FakeTensorMode: on a CPU-only build (tried with torch 2.13.0+cpu) forward works for
 "cuda:0", ``.to("cuda")`` is refused and the first backward aborts the process, since no CUDA device
@@ -37,6 +40,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
+FREE_BYTES = 80 * 2**30
 aten = torch.ops.aten
 GETTERS = {
     Tensor.device.__get__: "",
@@ -58,16 +62,34 @@ READ_BACK = {
     "aten::repeat_interleave",
 }
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
-# Their CUDA kernels add with atomics (or are refused by torch.use_deterministic_algorithms).
+# Their CUDA kernels add with atomics: in no fixed order where several numbers meet in one place.
 UNORDERED = {
     "aten::index_add_",
     "aten::index_add",
     "aten::scatter_add",
     "aten::scatter_add_",
-    "aten::bincount",
-    "aten::put_",
+    "aten::index_put",
+    "aten::index_put_",
+    "aten::_index_put_impl_",
     "aten::embedding_dense_backward",
 }
+# torch.use_deterministic_algorithms refuses these on a GPU: it knows no order for them.
+REFUSED = {
+    "aten::put_",
+    "aten::histc",
+    "aten::kthvalue",
+    "aten::median.dim",
+    "aten::nll_loss2d_forward",
+    "aten::reflection_pad2d_backward",
+    "aten::upsample_bilinear2d_backward",
+    "aten::upsample_bicubic2d_backward",
+    "aten::grid_sampler_2d_backward",
+    "aten::_adaptive_avg_pool2d_backward",
+    "aten::avg_pool3d_backward",
+    "aten::max_pool3d_with_indices_backward",
+    "aten::_ctc_loss_backward",
+}
+REFUSED_OF_FRACTIONS = {"aten::cumsum", "aten::cumsum_"}
 
 
 class DeviceMismatch(RuntimeError):
@@ -109,6 +131,10 @@ class PretendedCuda:
         self.mixed: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.copied = {"host to device": 0, "device to host": 0}
+        self.copies: Counter[str] = Counter()
+        self.pageable: Counter[str] = Counter()
+        self.pinned = Devices()
+        self.free_bytes = FREE_BYTES  # of the pretended memory
         self.asked_by_python = False  # whether a tensor that is made now was asked for by name
         self.number_put = False  # ``x[i] = 3``: torch makes the number on x's device
         self.checked_on_cpu = False  # one_hot reads numbers back on the CPU alone
@@ -121,8 +147,16 @@ class PretendedCuda:
             "max_memory_allocated": lambda *_: 0,
             "reset_peak_memory_stats": lambda *_: None,
             "synchronize": lambda *_: None,
+            "mem_get_info": lambda *_: (self.free_bytes, FREE_BYTES),
+            "memory_reserved": lambda *_: 0,
+            "memory_allocated": lambda *_: 0,
+            "Stream": mock.MagicMock(),
+            "current_stream": mock.MagicMock(),
+            "stream": lambda *_: contextlib.nullcontext(),
         }.items():
             self._stack.enter_context(mock.patch.object(torch.cuda, name, value))
+        nothing = mock.patch.object(Tensor, "record_stream", return_value=None)
+        self._stack.enter_context(nothing)
         cpu_autocast = torch.autocast
         self._stack.enter_context(
             mock.patch.object(torch, "autocast", lambda device_type, **k: cpu_autocast("cpu", **k))
@@ -137,6 +171,8 @@ class PretendedCuda:
         checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
         shapes = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
         self._stack.enter_context(mock.patch.dict(checks, shapes))
+        ordered = torch.are_deterministic_algorithms_enabled()
+        self._stack.callback(torch.use_deterministic_algorithms, ordered)
         self._stack.enter_context(_Operators(self))
         self._stack.enter_context(_Functions(self))
         return self
@@ -165,6 +201,10 @@ class PretendedCuda:
         """Book a copy between the memories."""
         way = "host to device" if target.type == "cuda" else "device to host"
         self.copied[way] += tensor.nbytes
+        if target.type == "cuda":
+            self.copies[self.line()] += 1
+            if not self.pinned.known(tensor):
+                self.pageable[self.line()] += 1
         if not non_blocking:
             self.wait(f"copy {way}")
 
@@ -189,6 +229,10 @@ class _Functions(TorchFunctionMode):
                 return torch.autograd.backward(*args, **kwargs)
         if func in (Tensor.to, Tensor.cpu, Tensor.cuda):
             return self.move(func, args, kwargs)
+        if func is Tensor.pin_memory:
+            return self.pin(Tensor.clone(args[0]))
+        if kwargs.pop("pin_memory", False):
+            return self.pin(func(*args, **kwargs))
         if func in (Tensor.numpy, Tensor.__array__) and devices.of(args[0]) == CUDA:
             raise TypeError(f"can't convert cuda:0 device type tensor to numpy at {gpu.line()}")
         if func is Tensor.tolist and devices.of(args[0]) == CUDA:
@@ -216,6 +260,12 @@ class _Functions(TorchFunctionMode):
             if isinstance(tensor, Tensor):
                 devices.put(tensor, CUDA)
         return out
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """A tensor of the host in memory that counts as pinned."""
+        self.gpu.pinned.put(tensor, CPU)
+        self.gpu.devices.put(tensor, CPU)
+        return tensor
 
     def move(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``to``, ``cpu`` and ``cuda``: a copy where the device changes."""
@@ -281,8 +331,11 @@ class _Operators(TorchDispatchMode):
     ) -> None:
         gpu, name = self.gpu, func._schema.name
         gpu.calls[name] += 1
-        if name in UNORDERED:
+        if name in UNORDERED and _meet(name, args):
             gpu.unordered[f"{name} at {gpu.line()}"] += 1
+        fractions = name in REFUSED_OF_FRACTIONS and args[0].is_floating_point()
+        if (name in REFUSED or fractions) and torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError(f"{name} does not have a deterministic implementation, but you set")
         if (name in READ_BACK or f"aten::{func.__name__}" in READ_BACK) and not gpu.checked_on_cpu:
             gpu.wait(name)
         if kwargs.get("generator") is not None and kwargs["generator"].device.type == "cpu":
@@ -309,3 +362,19 @@ class _Operators(TorchDispatchMode):
             host = [x for x in host if x.dim() > 0]  # a number of the CPU may take part
         if host:
             gpu.mismatch(f"{name}: {[tuple(x.shape) for x in host]} on the CPU among GPU tensors")
+
+
+def _meet(name: str, args: Any) -> bool:
+    """Whether several numbers are added in one place."""
+    if name.startswith("aten::scatter_add"):
+        axis, places = args[1], args[2].sort(dim=args[1]).values
+        rest = max(places.shape[axis] - 1, 0)
+        return bool((places.narrow(axis, 0, rest) == places.narrow(axis, min(1, rest), rest)).any())
+    if "index_put" in name:
+        given = [x for x in args[1] if x is not None and x.dtype not in (torch.bool, torch.uint8)]
+        if len(args) < 4 or not args[3] or not given:
+            return False  # it puts, and adds nothing
+        columns = torch.stack([x.reshape(-1) for x in torch.broadcast_tensors(*given)])
+    else:
+        columns = args[2 if name.startswith("aten::index_add") else 1].reshape(1, -1)
+    return columns.unique(dim=1).shape[1] < columns.shape[1]

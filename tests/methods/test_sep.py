@@ -150,7 +150,7 @@ def test_prototypes_are_unit_class_means_and_a_class_without_image_has_its_text(
 
 
 def test_the_pass_before_training_sees_every_image():
-    features = [ImageFeatures(pooled=torch.arange(7.0)[:, None])]
+    features = ImageFeatures(pooled=torch.arange(7.0)[:, None])
     need = frozenset({"pooled"})
     batches = FeatureBatches(features, torch.arange(7), 3, torch.device("cpu"), need)
     seen = list(batches.every_image(Seeds(5)))

@@ -53,11 +53,12 @@ def test_a_key_is_the_unit_mean_of_raw_views():
 def test_every_image_comes_with_all_fixed_views_once():
     pooled = torch.arange(21.0).reshape(3, 7, 1)
     batches = FeatureBatches(
-        [ImageFeatures(pooled=view) for view in pooled],
+        ImageFeatures(pooled=pooled.flatten(0, 1)),
         torch.arange(7),
         3,
         torch.device("cpu"),
         frozenset(),
+        num_views=3,
     )
     seen = [
         torch.stack([view.features.pooled[:, 0] for view in (b, *b.views)], dim=1)

@@ -1,5 +1,6 @@
-"""Every registered method, alone and with TextRefiner, on a pretended GPU: no tensor forgets its
-device, and the host waits for the device no more often than it must.
+"""Every registered method, alone and with every part of a refiner, on a pretended GPU: no tensor
+forgets its device, the host waits for the device no more often than it must, and nothing is added
+in an order that is not fixed.
 """
 
 import copy
@@ -7,16 +8,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import core.clip.backbone as backbone
 import experiments.run.environment as environment
 import experiments.run.image_source as image_source
-from core.config import lookup
+from core.config import lookup, registered_classes
 from experiments.run.method_presets import method_presets
-from experiments.run.run import run
+from experiments.run.run import fingerprints, run
 from tests.helpers.paths import ROOT
 from tests.helpers.pretended_cuda import PretendedCuda
+from tests.helpers.recorded_steps import record_on_cpu
 from tests.helpers.tiny_clip import shared_tiny_clip
 
 PRESETS = method_presets()
@@ -30,35 +33,63 @@ OTHER_SETTINGS = {
     "PromptKD": {"each step": ("PromptKD.teacher_logits='each_step'",)},
     "SEP": {"released": ("SEP.selection_scope='batch'", "SEP.fusion_axis='batch'")},
 }
+WITH_PARTS = {
+    "alignment": "MlpAlignment",
+    "cache": "EmaCache",
+    "aggregation": "LinearAggregation",
+    "semantic": "SemanticLoss",
+    "regularization": "L1Regularization",
+}
+SLOTS = {"alignment": "alignment", "cache": "cache", "aggregation": "aggregation"}
+
+
+def text_refiner(**parts):
+    """TextRefiner with these parts in place of the published ones."""
+    slots = {f"TextRefiner.{slot}=@{part}" for slot, part in (WITH_PARTS | parts).items()}
+    return ("experiment.refiner=@TextRefiner", *sorted(slots))
+
+
+def slot_of(part):
+    """Where a part of TextRefiner is plugged in."""
+    return SLOTS.get(part.kind) or ("semantic" if part.name == "SemanticLoss" else "regularization")
+
+
 REFINERS = {
     "none": ("experiment.refiner=@NullRefiner",),
-    "TextRefiner": (
-        "experiment.refiner=@TextRefiner",
-        "TextRefiner.alignment=@MlpAlignment",
-        "TextRefiner.cache=@EmaCache",
-        "TextRefiner.aggregation=@LinearAggregation",
-        "TextRefiner.semantic=@SemanticLoss",
-        "TextRefiner.regularization=@L1Regularization",
-    ),
+    "TextRefiner": text_refiner(),
+    "DePT": ("experiment.refiner=@DePT",),
+    **{
+        part.name: text_refiner(**{slot_of(part): part.name})
+        for kind in (*SLOTS, "loss")
+        for part in registered_classes(kind)
+        if part.name not in WITH_PARTS.values()
+    },
 }
-# The plain method and other settings run in the slow suite: TextRefiner on it covers most of both.
+# The plain method, other settings and other parts run in the slow suite: TextRefiner on a method
+# covers most of them. These parts have code of their own for what a host would wait for.
+QUICK = {("CoOp", "ClassCache"), ("CoOp", "QueueCache")}
 CASES = [
     pytest.param(
         *(name, label, refiner),
-        marks=[pytest.mark.slow] if label or refiner == "none" else [],
+        marks=[]
+        if not label and (refiner == "TextRefiner" or (name, refiner) in QUICK)
+        else [pytest.mark.slow],
         id=", ".join(part for part in (name, label, refiner) if part),
     )
     for name in PRESETS
     for label in ("", *OTHER_SETTINGS.get(name, ()))
     for refiner in REFINERS
+    if not label or refiner in ("none", "TextRefiner")
 ]
 EPOCHS = 2
 STEPS = 3  # an epoch: 4 shots of 3 classes in batches of 4
-# Waits of the second epoch by the innermost file, as they are today: they may only shrink.
-LIMITS = {"core/train/fit.py": 1, "core/finite.py": 1}
-MORE = {
-    "ProGrad": {"methods/prograd.py": 2},  # two metrics, read once an epoch
-    "ClipLoRA": {"methods/clip_lora.py": 2 * STEPS},  # the step, which seeds the masks of a tower
+# Waits of the second epoch by the innermost file: exactly these, so that they can only shrink. The
+# one of an epoch reads its losses, its metrics and whether what was learned is finite.
+WAITS = {"core/host_number.py": 1}
+# Copies of the second epoch from the host beyond one that says which images come, and the pixels.
+MORE_COPIES = {
+    "PromptKD": STEPS,  # which of the teacher's logits
+    "ClipLoRA": 21 * STEPS,  # a mask for each matrix of a tower, drawn on the host
 }
 
 
@@ -93,7 +124,7 @@ def tiny_backbone(monkeypatch):
     forget()
 
 
-def run_on(device, name, settings, tree, folder, after_epoch=lambda values: None):
+def run_on(device, name, settings, tree, folder, after_epoch=lambda values: None, epochs=EPOCHS):
     """The record of a short run of a method's preset, with settings on top."""
     method = lookup(name, "method").cls
     sees_all, compared = method.regime != "inductive", method.views_per_image
@@ -101,7 +132,7 @@ def run_on(device, name, settings, tree, folder, after_epoch=lambda values: None
         "experiment.dataset": f"'folder/{tree}'",
         "experiment.shots": 2 if sees_all else 4,
         "experiment.batch_size": 4,
-        "experiment.epochs": EPOCHS,
+        "experiment.epochs": epochs,
         "experiment.num_views": compared if compared > 1 else 0,
         "experiment.split_fractions": (0.5, 0.25, 0.25),
     }
@@ -134,7 +165,7 @@ def test_no_tensor_forgets_its_device(name, label, refiner, tree, tmp_path):
     settings = (*own, *REFINERS[refiner])
     on_cpu = run_on("cpu", name, settings, tree, tmp_path / "cpu")
     forget()
-    waits = []
+    seen = []
     with PretendedCuda(ROOT, sites=20) as gpu:
         record = run_on(
             "cuda",
@@ -142,15 +173,55 @@ def test_no_tensor_forgets_its_device(name, label, refiner, tree, tmp_path):
             settings,
             tree,
             tmp_path / "cuda",
-            lambda _: waits.append(gpu.waits.copy()),
+            lambda _: seen.append((gpu.waits.copy(), gpu.pageable.copy(), gpu.copies.copy())),
         )
     assert record.status == "finished", record.message
     assert record.environment["device"] == "cuda (pretended)"
+    assert record.environment["gpu"]["name"] == "pretended" and record.environment["deterministic"]
     assert [e.correct for e in record.evaluations] == [e.correct for e in on_cpu.evaluations]
     logs = [(tmp_path / device / "log.jsonl").read_text() for device in ("cpu", "cuda")]
     assert logs[0] == logs[1]
-    if not waits:
+    if not seen:
         return  # nothing is trained
-    limits = LIMITS | MORE.get(name, {}) | MORE.get(f"{name}, {label}", {})
-    second = waits_by_file(waits[1] - waits[0])
-    assert {file: n for file, n in second.items() if n > limits.get(file, 0)} == {}
+    waits, pageable, copies = (after - before for before, after in zip(*seen, strict=True))
+    assert waits_by_file(waits) == WAITS and not gpu.unordered
+    steps = STEPS if lookup(name, "method").cls.image_input == "pixels" else 0
+    most = 1 + steps + MORE_COPIES.get(name, 0)  # which images, and their pixels
+    assert sum(copies.values()) <= most and not pageable
+
+
+def test_a_run_replays_its_steps_and_ends_the_same(tree, tmp_path, monkeypatch):
+    """A recorder of the CPU takes the place of CUDA graphs; optimizers are those of a real GPU."""
+    settings = (*REFINERS["TextRefiner"], "experiment.cuda_graphs=True")
+    plain = run_on("cpu", "CoOp", settings, tree, tmp_path / "cpu", epochs=4)
+    assert "cuda_graph" not in plain.environment
+    forget()
+    record_on_cpu(monkeypatch)
+    with PretendedCuda(ROOT, sites=20) as gpu:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        record = run_on("cuda", "CoOp", settings, tree, tmp_path / "cuda", epochs=4)
+    assert record.environment["cuda_graph"] == "used" and not gpu.mixed
+    logs = [(tmp_path / device / "log.jsonl").read_text() for device in ("cpu", "cuda")]
+    assert logs[0] == logs[1] and record.weights_sha256 == plain.weights_sha256
+
+
+def test_a_process_loads_a_clip_once_for_each_device(tree, tmp_path, monkeypatch):
+    loaded = []
+    made = shared_tiny_clip()
+    monkeypatch.setattr(
+        backbone, "load_clip", lambda name, *_: loaded.append(name) or copy.deepcopy(made)
+    )
+    clips = (
+        "experiment.backbone='ViT-B-16'",
+        "experiment.weights='openai'",
+        "PromptKD.teacher=@ZeroShotTeacher",
+        "ZeroShotTeacher.backbone='ViT-L-14'",
+        "ZeroShotTeacher.weights='openai'",
+    )
+    config = PRESETS["PromptKD"].read(f"experiment.dataset='folder/{tree}'", *clips)
+    with PretendedCuda(ROOT):
+        for number in range(3):
+            fingerprints(config, cache_dir=tree.with_name("cache"), data_root=None)
+            run_on("cuda", "PromptKD", clips, tree, tmp_path / str(number))
+    # Twice, because the planning before is done on the CPU.
+    assert Counter(loaded) == {"ViT-B-16": 2, "ViT-L-14": 2}
