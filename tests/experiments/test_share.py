@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from experiments.study.lock import StudyLock
 from experiments.study.members import Member, Watch, registered
 from experiments.study.share import OneTracker, Share, run_shared_study
 from experiments.study.status import study_status
+from experiments.workers.jobs import Event, NoWorkersError
 from experiments.workers.local import InlineExecutor
 from tests.helpers.fake_runs import executions, fake_plan, fake_record, overtaken
 
@@ -360,6 +362,57 @@ def test_the_mirror_is_written_by_who_ends_last_where_the_first_could_not(tmp_pa
         (tmp_path / SHARE_FOLDER / "drivers" / "first.ended").write_text(end)
     other.close()
     assert tracker.heard == ([tmp_path.name] if writes else [])
+
+
+class LossyExecutor(InlineExecutor):
+    """Loses the first ``losses`` jobs in the middle, as an executor on other machines may."""
+
+    def __init__(self, losses):
+        super().__init__(FAKE)
+        self.losses = losses
+        self.folders = []
+
+    def submit(self, job):
+        self.folders.append(Path(job.payload["run_dir"]))
+        super().submit(job)
+
+    def poll(self, timeout):
+        if not self.losses:
+            return super().poll(timeout)
+        self.losses -= 1
+        job = self.queue.next(None, ())
+        self.queue.forget(job.key)
+        (self.folders[-1] / TRAINING_NAME).write_text(f"attempt {len(self.folders)}")
+        return [Event(key=job.key, kind="lost", attempt=0, message="its node was lost")]
+
+
+@pytest.mark.parametrize(("losses", "status"), [(2, "finished"), (5, "failed")])
+def test_a_job_that_was_lost_runs_again_in_a_folder_of_its_own(tmp_path, losses, status):
+    """What was thought lost may go on writing; the study sees nothing of it."""
+    plan = fake_plan(["ok"], datasets=["alpha"], seeds=[1])
+    identity = plan.runs[0].identity
+    executor = LossyExecutor(losses)
+    share = Share(num_workers=lambda: 1)
+    run_shared_study(plan, tmp_path, executor, share=share, runtime=RUNTIME)
+    folders = executor.folders
+    assert len(set(folders)) == len(folders) == min(losses + 1, 5)
+    record = read_record(tmp_path / identity)
+    assert record.status == status and ("its node was lost" in record.message) == (losses == 5)
+    if losses < 5:  # the second attempt went on from the first one's checkpoint, and so on
+        assert (tmp_path / identity / TRAINING_NAME).read_text() == f"attempt {losses}"
+    assert len(list(tmp_path.glob(f"*/{RECORD_NAME}"))) == 1
+
+
+def test_a_study_pauses_when_all_that_ran_it_elsewhere_has_ended(tmp_path):
+    plan = fake_plan(["ok"], datasets=["alpha"], seeds=[1])
+
+    def none_left():
+        raise NoWorkersError("the jobs have ended")
+
+    executor, share = InlineExecutor(FAKE), Share(num_workers=none_left)
+    outcome = run_shared_study(plan, tmp_path, executor, share=share, runtime=RUNTIME)
+    assert (outcome.exit_code, outcome.paused) == (3, "the jobs have ended")
+    assert run_shared(plan, tmp_path).exit_code == 0
 
 
 @pytest.mark.parametrize("seconds", [0.5, float("nan"), float("inf"), -1.0])
