@@ -6,6 +6,7 @@ import pytest
 
 from core.store.record import write_record
 from experiments.cli.app import app
+from experiments.cli.plan import _rows
 from experiments.configs import config_path, read_config_file
 from experiments.run.gpu_speeds import SHIPPED_SPEEDS, checked_speeds, shipped_speeds
 from experiments.run.runtime import Runtime
@@ -56,6 +57,27 @@ def test_the_shipped_speeds_are_those_of_the_page():
         values += [row["peak_mib"], row["evaluated_per_second"]]
         numbers = [None if cell == "–" else float(cell.replace(",", "")) for cell in cells]
         assert numbers == values, name
+
+
+def test_the_worked_example_of_the_page_is_what_the_command_says(tmp_path):
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    grid, given = made(), {"decoded_per_core": 100, "lockstep": 8}
+    one, eight, all_ = (
+        costs(tmp_path, grid, **given, gpus=gpus, nodes=nodes)
+        for gpus, nodes in ((1, 1), (8, 1), (8, 8))
+    )
+    shown = rows_of(page, "| method | runs | steps")
+    kept = [
+        [
+            *(row["variant"], str(row["runs"]), f"{row['steps']:,}", str(row["ms a step"])),
+            *(str(row["GPU hours"]), f"{row['peak MiB']:,}"),
+        ]
+        for row in _rows(all_)
+    ]
+    assert shown == kept
+    hours = [[f"{c.device_hours:.1f}" for c in (one, eight, all_)]]
+    hours.append([f"{c.hours:.1f}" for c in (one, eight, all_)])
+    assert [row[1:] for row in rows_of(page, "| GPUs (H200)")] == hours
 
 
 def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path):
