@@ -42,8 +42,9 @@ class Claims:
         self.confirmed: dict[str, int] = {}
 
     def look(self) -> None:
-        """Read which claims there are and which drivers live."""
-        self.latest = {}
+        """Read which claims there are and which drivers live. A list of files may be older than
+        what this driver knows already.
+        """
         for key, number in _numbered(self.home / CLAIMS):
             self.latest[key] = max(number, self.latest.get(key, 0))
         owners = {self.owner(key, number) for key, number in self.latest.items()}
@@ -78,7 +79,7 @@ class Claims:
 
     def holds(self, key: str, number: int) -> bool:
         """Whether a claim was still the last one of its cell when this driver last looked."""
-        return self.latest.get(key) == self.confirmed.get(key, number)
+        return self.latest.get(key, 0) <= self.confirmed.get(key, number)
 
     def confirm(self, key: str, number: int) -> bool:
         """Obtain the right to commit; False where another driver has claimed the cell meanwhile."""

@@ -62,9 +62,8 @@ class StudyLock:
         here = [member for member in members if member.is_here()]
         if here or (members and not self.steal):
             self._write("")
-            raise ValueError(
-                f"{in_use(self.path.parent, here or members)}; add --share to work with the others"
-            )
+            rule = in_use(self.path.parent, here or members)
+            raise ValueError(f"{rule}; started with --share: 'grid --share' works beside it")
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):

@@ -219,8 +219,10 @@ class SharedDriver(Driver):
         for cell in [cell for cell in self.waiting.values() if cell.identity in there]:
             self._take_note(cell)
         for cell in list(self.open.values()):
-            lost = not self.claims.holds(cell.identity, self.numbers[cell.identity])
-            if lost and self.executor.cancel(cell.identity, running=True):
+            held = self.claims.holds(cell.identity, self.numbers[cell.identity])
+            if held and not (cell.identity in there and self._record_of_others(cell.identity)):
+                continue
+            if self.executor.cancel(cell.identity, running=True):
                 del self.open[cell.identity]
                 self.queued.pop(cell.identity, None)
                 self._lose(cell)
@@ -229,8 +231,7 @@ class SharedDriver(Driver):
 
     def _take_note(self, cell: Cell) -> bool:
         """Whether another driver has made the record of a cell; it is done then."""
-        run_dir = self.study_dir / cell.identity
-        if record_bytes(run_dir) in (None, self.before[cell.identity]):
+        if not self._record_of_others(cell.identity):
             return False
         try:
             record = read_run(self.study_dir, cell.identity)
@@ -242,8 +243,13 @@ class SharedDriver(Driver):
         others = self.skipped if record.status == "finished" else self.ended[record.status]
         others.append(cell)
         self.progress.finished(cell.identity, cell.label, record.status)
-        self.tracker.finished(run_dir)
+        self.tracker.finished(self.study_dir / cell.identity)
         return True
+
+    def _record_of_others(self, identity: str) -> bool:
+        """Whether a cell that is not done here has a record that was not there before."""
+        found = record_bytes(self.study_dir / identity)
+        return found is not None and found != self.before[identity]
 
     def _lose(self, cell: Cell) -> None:
         """Leave a run to the driver that has taken it over."""

@@ -264,11 +264,13 @@ def test_lone_and_shared_drivers_refuse_each_other(tmp_path):
         run_shared(plan, tmp_path)
     assert not (tmp_path / SHARE_FOLDER).exists()
     with Member(tmp_path):
-        with pytest.raises(ValueError, match=f"process {os.getpid()} .* add --share"):
+        with pytest.raises(
+            ValueError, match=f"process {os.getpid()} .*'grid --share' works beside it"
+        ):
             run_study(plan, tmp_path, InlineExecutor(FAKE), runtime=RUNTIME, steal_lock=True)
         assert study_status_holder(tmp_path) == [os.getpid()]
     list_driver(tmp_path, "far")
-    with pytest.raises(ValueError, match=r"on elsewhere.*--steal-lock.*add --share"):
+    with pytest.raises(ValueError, match=r"on elsewhere.*--steal-lock.*'grid --share'"):
         run_study(plan, tmp_path, InlineExecutor(FAKE), runtime=RUNTIME)
     assert not executions(tmp_path)
     outcome = run_study(plan, tmp_path, InlineExecutor(FAKE), runtime=RUNTIME, steal_lock=True)
