@@ -93,33 +93,19 @@ def grid_command(
     mirrors = track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(placement.workers, **limits)
-    where = Where(
-        executor=executor,
-        share=share,
-        share_seconds=share_seconds,
-        workers=placement.workers,
-        lockstep=lockstep,
-        device=device,
-        jobs=jobs,
-        jobs_per_gpu=jobs_per_gpu,
-        address=address,
-        node_cache=node_cache,
-        nodes=nodes,
-        slurm=slurm or (),
-        limits=limits,
-        context=context,
-    )
+    where = Where.of(context, workers=placement.workers, limits=limits)
     runtime = make_runtime(runs, data_root, placement.device)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    workers, gpus = placement.workers, placement.gpus
-    local = make_executor(workers, study_dir, gpus=gpus, lockstep=lockstep, **limits)
+    local = make_executor(
+        placement.workers, study_dir, gpus=placement.gpus, lockstep=lockstep, **limits
+    )
     with closing(local):
         if here and not dry_run and may_have_runs_left(study_dir):
             local.start_early()
         made = make_plan(given, runtime, yes=yes)
         if dry_run:
-            show_plan(made, study_dir, runtime, jobs=workers)
+            show_plan(made, study_dir, runtime, jobs=placement.workers)
             return
         print_changes(made, study_dir, runtime)
         require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
