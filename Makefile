@@ -26,9 +26,10 @@ demo: setup
 	$(RUN) main.py grid demo
 	$(RUN) main.py report runs/demo
 
-# Two processes, a file at a time: what the tests of a file share is made once.
+# Two processes, a file at a time: what the tests of a file share is made once. Long files come
+# first, see tests/conftest.py.
 test: setup
-	$(RUN) -m pytest -m 'not slow and not faults' -n 2 --dist loadfile
+	$(RUN) -m pytest -m 'not slow and not faults' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(RUN) -m pytest -m slow

@@ -19,12 +19,23 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
     Reads every tensor once, and waits for the device once.
     """
-    checked = {k: v.detach() for k, v in tensors.items() if v.is_floating_point() and v.numel()}
-    # A sum is finite only if every summand is; where it is not, it may only have overflowed.
-    sums = [tensor.sum().reshape(()).float() for tensor in checked.values()]
-    if not sums or bool(torch.stack(sums).isfinite().all()):
+    checked = _checked(tensors)
+    if not checked or bool(all_sums_finite(tensors)):
         return None
     return next((name for name, tensor in checked.items() if not _all_finite(tensor)), None)
+
+
+def all_sums_finite(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Whether the sum of every tensor is finite, 0-d on their device, without waiting for it.
+
+    It is only if every summand is; where it is not, it may only have overflowed.
+    """
+    sums = [tensor.sum().reshape(()).float() for tensor in _checked(tensors).values()]
+    return torch.stack(sums).isfinite().all() if sums else torch.tensor(True)
+
+
+def _checked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach() for k, v in tensors.items() if v.is_floating_point() and v.numel()}
 
 
 def _all_finite(tensor: Tensor) -> bool:

@@ -171,9 +171,10 @@ class Method(nn.Module, Configurable, ABC):
         the method's parameters, by the name of the term and of the parameter.
         """
 
-    def metrics(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float | Tensor]:
         """What the epoch log holds of the epoch that ends, beside the loss terms; asked for once an
-        epoch, before ``end_epoch``. Counters start anew with it.
+        epoch, before ``end_epoch``. Counters start anew with it. Tensors of one number stay on the
+        device, so that the host waits for all of an epoch at once.
         """
         return {}
 
@@ -277,7 +278,7 @@ class Refiner(nn.Module, Configurable, ABC):
         """As ``Method.parameter_groups``."""
         return ()
 
-    def metrics(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float | Tensor]:
         """As ``Method.metrics``."""
         return {}
 

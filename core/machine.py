@@ -11,6 +11,9 @@ ONEDNN_VARIABLE = "REFINELAB_ONEDNN"
 ONEDNN_SETTINGS = ("auto", "on", "off")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+CUBLAS_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+ORDERED_CUBLAS = (":4096:8", ":16:8")
+"""Workspaces with which cuBLAS gives the same bits in every call; the first takes 32 MiB."""
 MEASURED_THREADS_VARIABLE = "REFINELAB_MEASURED_THREADS"
 """Not empty in the environment of a process whose threads are ours to set."""
 
@@ -112,6 +115,11 @@ def prepare_openmp() -> None:
     os.environ.update(openmp_variables())
     given = any(os.environ.get(name, "").strip() for name in THREAD_VARIABLES)
     os.environ[MEASURED_THREADS_VARIABLE] = "" if given else "1"
+
+
+def prepare_cublas() -> None:
+    """Set up this process's environment before cuBLAS is used, unless its user has done so."""
+    os.environ.setdefault(CUBLAS_VARIABLE, ORDERED_CUBLAS[0])
 
 
 def processor() -> str:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 HALF = frozenset({torch.float16, torch.bfloat16})
+LOSS_SCALE = 2.0**10
+"""The factor of a loss in float16 that keeps small gradients from becoming 0."""
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -35,6 +37,16 @@ def in_full_precision(function: Callable[..., Tensor], *tensors: Tensor) -> Tens
     """``function(*tensors)`` outside autocast, of tensors in float32 or float64."""
     with without_autocast(tensors[0].device):
         return function(*map(widened, tensors))
+
+
+def gradient_of(loss: Tensor, x: Tensor) -> Tensor:
+    """The gradient of a loss of which nobody keeps a loss scale. Under float16 autocast it is
+    computed of a multiple, and what overflows there counts as 0.
+    """
+    if product_dtype(x) != torch.float16:
+        return torch.autograd.grad(loss, x)[0]
+    gradient = torch.autograd.grad(loss * LOSS_SCALE, x)[0] / LOSS_SCALE
+    return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def scaled_products(scale: Tensor, rows: Tensor, texts: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from core.clip.blocks import Update
 from core.clip.frozen import FrozenCLIP
 from core.clip.low_rank import Dropped, Matrix, low_rank_tower
 from core.config import PositiveFloat, PositiveInt, Probability, register
+from core.host_number import HostNumber
 from core.interfaces import Gradients, LossTerm
 from core.seeding import Seeds
 from core.train.losses import cross_entropy
@@ -79,6 +80,7 @@ class ClipLoRA(TextMethod):
             owner = clip.visual if tower == "image" else clip.text
             self.low_rank[tower] = low_rank_tower(owner, matrices, rank, scale, seeds.at(tower))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._step = HostNumber()
         self.set_classes(classes)
 
     @classmethod
@@ -119,7 +121,7 @@ class ClipLoRA(TextMethod):
 
     def after_backward(self, gradients: Mapping[str, Gradients]) -> None:
         """The next step has other masks."""
-        self.step += 1
+        self._step.write(self.step, self._step.of(self.step) + 1)
 
     def _updated(self, tower: Tower) -> AbstractContextManager[None]:
         """A context in which the blocks of a tower have their updates."""
@@ -128,7 +130,7 @@ class ClipLoRA(TextMethod):
         owner = self.clip.visual if tower == "image" else self.clip.text
         updates: list[Update] = list(self.low_rank.get_submodule(tower).children())
         if self.training and self.dropout:
-            seeds = self._seeds.at("dropout", tower, int(self.step))
+            seeds = self._seeds.at("dropout", tower, self._step.of(self.step))
             updates = [Dropped(u, self.dropout, seeds.at(n)) for n, u in enumerate(updates)]
         return blocks.updated(dict(zip(owner.transformer.resblocks, updates, strict=True)))
 

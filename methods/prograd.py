@@ -133,15 +133,15 @@ class ProGrad(CoOp):
         self.ctx.grad.copy_(projected)
         self._cosines.append(cosine.flatten())
 
-    def metrics(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, Tensor]:
         """How often a gradient is projected, and the mean cosine of a and b."""
         if not self._cosines:
             return {}
         cosines = torch.cat(self._cosines)
         self._cosines = []
         return {
-            "projected": float((cosines < 0).double().mean()),
-            "gradient_cosine": float(cosines.double().mean()),
+            "projected": (cosines < 0).double().mean(),
+            "gradient_cosine": cosines.double().mean(),
         }
 
     def _start_from(self, words: list[str], seeds: Seeds) -> None:

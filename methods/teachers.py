@@ -18,7 +18,6 @@ from core.clip.templates import Templates, templates_of
 from core.config import Config, Configurable, build, config_from_text, lookup, register
 from core.finite import check_finite
 from core.interfaces import Method, Refiner
-from core.precision import without_autocast
 from core.seeding import Seeds
 from core.store.names import CONFIG_NAME, WEIGHTS_NAME
 from core.store.record import RunRecord, read_record
@@ -73,7 +72,7 @@ class Teacher(nn.Module, Configurable):
         key = (classes, scale.dtype, scale.device)
         if key not in self._texts:
             self.method.set_classes(classes)
-            with without_autocast(scale.device):  # they are kept
+            with self.method.clip.in_full_precision():  # they are kept
                 texts = self.method.class_texts()
             about = {"class texts": texts, "logit scale": scale}
             check_finite(about, f"the teacher {self.method.clip.name}", "check its weights")
@@ -280,7 +279,7 @@ def _clip(backbone: Any, weights: Any, student: FrozenCLIP) -> FrozenCLIP:
 
     Where the student plans without towers, so does the teacher.
     """
-    clip = shared_clip(backbone, weights, str(student.scale.device), student.scale.dtype)
+    clip = shared_clip(backbone, weights, str(student.scale.device), student.stored_as)
     return TowerlessCLIP(clip) if isinstance(student, TowerlessCLIP) else clip
 
 

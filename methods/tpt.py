@@ -23,7 +23,7 @@ from core.clip.prompts import (
 )
 from core.config import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, register
 from core.interfaces import LossTerm, Score
-from core.precision import scaled_products
+from core.precision import gradient_of, scaled_products
 from core.seeding import Seeds
 from core.train.eager_optimizers import EagerAdamW
 from core.train.losses import cross_entropy
@@ -168,7 +168,7 @@ class TPT(TextMethod):
                 chosen_BV1 = confident_views(logits_BVC, self.selection)[..., None]
             loss = entropy_of_the_mean(logits_BVC.take_along_dim(chosen_BV1, dim=1)).sum()
             # the gradient of the context alone: a refiner's parameters keep theirs
-            (ctx_BNW.grad,) = torch.autograd.grad(loss, ctx_BNW)
+            ctx_BNW.grad = gradient_of(loss, ctx_BNW)
             optimizer.step()
         with torch.no_grad():
             return unit(self.prompts.encode_groups(self.clip, ctx_BNW))

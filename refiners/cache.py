@@ -19,6 +19,7 @@ from core.config import (
     Probability,
     register,
 )
+from core.host_number import HostNumber
 from core.precision import in_full_precision
 from core.seeding import Seeds
 
@@ -215,9 +216,10 @@ class QueueCache(SoftCache):
         self.read_temperature = read_temperature
         self.register_buffer("slots_MD", torch.zeros(num_slots, width))
         self.register_buffer("num_written", torch.zeros((), dtype=torch.int64))
+        self._written = HostNumber()
 
     def slots(self) -> Tensor:
-        return self.slots_MD[: int(self.num_written)]
+        return self.slots_MD[: self._written.of(self.num_written)]
 
     @torch.no_grad()
     def observe(self, seen: Observation) -> None:
@@ -228,7 +230,7 @@ class QueueCache(SoftCache):
         newest = F.normalize(chosen.flatten(0, 1).to(self.slots_MD.dtype), dim=-1)
         kept = torch.cat([newest, self.slots()])[: len(self.slots_MD)]
         self.slots_MD[: len(kept)] = kept
-        self.num_written.fill_(len(kept))
+        self._written.write(self.num_written, len(kept))
 
 
 @register("cache")
@@ -319,9 +321,14 @@ class ClassCache(SoftCache):
         self.read_temperature = read_temperature
         self.register_buffer("slots_CD", torch.zeros(num_classes, width))
         self.register_buffer("seen_C", torch.zeros(num_classes, dtype=torch.bool))
+        self._unseen = HostNumber()
+
+    def _all_seen(self) -> bool:
+        """Whether every class had an image; the host waits as long as the answer is no."""
+        return self._unseen.of(self.seen_C, count_unseen) == 0
 
     def slots(self) -> Tensor:
-        return self.slots_CD[self.seen_C]
+        return self.slots_CD if self._all_seen() else self.slots_CD[self.seen_C]
 
     def slot_labels(self) -> Tensor:
         return self.seen_C.nonzero()[:, 0]
@@ -330,12 +337,36 @@ class ClassCache(SoftCache):
     def observe(self, seen: Observation) -> None:
         assert seen.labels is not None
         tokens_BD = F.normalize(seen.aligned.to(self.slots_CD.dtype), dim=-1).mean(dim=1)
-        for label in seen.labels.unique().tolist():
-            mean_D = tokens_BD[seen.labels == label].mean(dim=0)
-            if self.seen_C[label]:
-                mean_D = self.momentum * self.slots_CD[label] + (1 - self.momentum) * mean_D
-            self.slots_CD[label] = F.normalize(mean_D, dim=-1)
-            self.seen_C[label] = True
+        mean_CD, hit_C1 = means_by_label(tokens_BD, seen.labels, len(self.slots_CD))
+        seen_C1 = self.seen_C[:, None]
+        moved_CD = self.momentum * self.slots_CD + (1 - self.momentum) * mean_CD
+        new_CD = F.normalize(torch.where(seen_C1, moved_CD, mean_CD), dim=-1)
+        self.slots_CD.copy_(torch.where(hit_C1, new_CD, self.slots_CD))
+        if not self._all_seen():
+            self.seen_C |= hit_C1[:, 0]
+
+
+def count_unseen(seen_C: Tensor) -> Tensor:
+    """How many classes have had no image."""
+    return (~seen_C).sum()
+
+
+def means_by_label(rows_BD: Tensor, labels_B: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """The mean row (C, D) of each of so many labels, 0 without a row, and whether it has any
+    (C, 1).
+
+    Rows of a label are summed in their order, one block of rows a label: no sum depends on the
+    order in which a GPU gets to it, and no size on numbers that the host would wait for.
+    """
+    sorted_B, order_B = labels_B.sort(stable=True)
+    count_C = F.one_hot(labels_B, number).sum(dim=0)
+    first_C = count_C.cumsum(dim=0) - count_C
+    every_B = torch.arange(len(labels_B), device=labels_B.device)
+    place_B = sorted_B * len(labels_B) + every_B - first_C[sorted_B]
+    blocks = rows_BD.new_zeros(number * len(labels_B), rows_BD.shape[-1])
+    blocks.index_copy_(0, place_B, rows_BD[order_B])
+    sum_CD = blocks.unflatten(0, (number, -1)).sum(dim=1)
+    return sum_CD / count_C.clamp(min=1)[:, None], (count_C > 0)[:, None]
 
 
 @register("cache")

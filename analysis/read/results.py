@@ -14,6 +14,9 @@ from core.store.manifest import check_known
 
 BASE_TO_NEW = ("base", "new", "hm")
 
+RunKey = tuple[str, str, int | None]
+"""Variant, dataset and seed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -84,8 +87,9 @@ class Results:
     ``lower_is_better`` are the metrics that measure an error or a cost. Scores stay in the unit
     they were given in, whatever the direction.
     ``provenance`` says of every row of ``frame`` where it comes from: shots, code, data, run, and
-    counts where they are exact. ``origins`` are the sources where there are several. ``costs`` and
-    ``runs`` are frames for display; they never enter a test.
+    counts where they are exact. ``origins`` are the sources where there are several. ``devices``
+    maps the device of runs to them, as (variant, dataset, seed), where their records name one.
+    ``costs`` and ``runs`` are frames for display; they never enter a test.
     """
 
     name: str
@@ -113,6 +117,7 @@ class Results:
     lower_is_better: frozenset[str] = frozenset()
     origins: tuple[Origin, ...] = ()
     environment: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    devices: Mapping[str, tuple[RunKey, ...]] = field(default_factory=dict)
     provenance: pd.DataFrame = field(default_factory=_empty)
     costs: pd.DataFrame = field(default_factory=_empty)
     runs: pd.DataFrame = field(default_factory=_empty)

@@ -14,6 +14,7 @@ from analysis.read.provenance import split_provenance
 from analysis.read.results import (
     Problem,
     Results,
+    RunKey,
     Setting,
     add_hm,
     metric_order,
@@ -32,6 +33,10 @@ CODE = ("commit", "dirty", "plugins.")
 """What the environment says of the code, of no interest where the code itself is compared."""
 LOCKSTEP = "lockstep"
 """How many runs trained side by side, which changes no result; the table of costs names it."""
+TOLD_ELSEWHERE = frozenset(
+    {LOCKSTEP, "skipped_steps", "gpu.name", "gpu.capability", "gpu.memory_gb"}
+)
+"""Facts of a run that no note compares: its own, or those of its device, which one note names."""
 
 
 def load_study(
@@ -41,14 +46,12 @@ def load_study(
 
     A cell without a record is missing; a failed or diverged run is named and never averaged; a run
     of other code or another split than its peers is excluded and named. Raises ValueError for a
-    broken manifest, a record that contradicts it, a variant that mixes regimes, or a study without
-    a finished run.
+    broken manifest, a record that contradicts it, a variant that mixes regimes, or no finished run.
     """
     manifest = read_manifest(study_dir)
     cells = read_cells(study_dir, manifest)
     finished = _finished(study_dir, cells)
-    variants = manifest.variant_names
-    judge = baseline or manifest.baseline
+    variants, judge = manifest.variant_names, baseline or manifest.baseline
     kept, excluded = _comparable(study_dir, finished, judge, allow_mixed=allow_mixed)
     used = [cell for cell, _ in kept]
     frame, datasets, notes, by_target = _scores(used, manifest.datasets)
@@ -79,6 +82,7 @@ def load_study(
         source_accuracy=_source_accuracy(used, variants) if by_target else {},
         curve=curve,
         environment=_environment(finished),
+        devices=_devices(finished),
         costs=_costs(finished, variants),
         runs=_runs(cells, used),
     )
@@ -200,7 +204,11 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
     yield from _foreign_files(study_dir, finished)
     compared = all(c.record.code for c in finished if c.record)
     for key, values in _environment(finished).items():
-        if len(values) > 1 and key != LOCKSTEP and not (compared and key.startswith(CODE)):
+        if (
+            len(values) > 1
+            and key not in TOLD_ELSEWHERE
+            and not (compared and key.startswith(CODE))
+        ):
             yield f"the runs differ in {key}: {', '.join(values)}"
     yield from _fingerprint_notes([c.record for c in finished if c.record is not None])
     yield from _shot_notes(finished)
@@ -319,6 +327,18 @@ def _environment(finished: Sequence[CellResult]) -> dict[str, tuple[str, ...]]:
         for key, value in _flat(c.record.environment):
             values.setdefault(key, set()).add(str(value))
     return {key: tuple(sorted(values[key])) for key in sorted(values)}
+
+
+def _devices(finished: Sequence[CellResult]) -> dict[str, tuple[RunKey, ...]]:
+    """The runs of each device; several GPUs of one model are one device."""
+    found: dict[str, list[RunKey]] = {}
+    for c in finished:
+        environment = c.record.environment if c.record else {}
+        gpu = environment.get("gpu")
+        name = gpu.get("name") if isinstance(gpu, Mapping) else environment.get("device")
+        if name:
+            found.setdefault(str(name), []).append((c.variant, c.dataset, c.seed))
+    return {name: tuple(found[name]) for name in sorted(found)}
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

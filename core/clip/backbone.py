@@ -16,6 +16,7 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from core import mosaic
 from core.clip import product_choice, thread_choice
 from core.clip.catalog import MOSAIC, QUICK, agreed_images, is_timm, model_config, some_tags
 from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP, feature_sizes
+from core.clip.half_precision import HalfPrecision
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
 from core.clip.open_clip_library import load_open_clip
 from core.clip.tokenizer import AnyTokenizer, HubTokenizer, Tokenizer
@@ -39,6 +41,7 @@ from core.clip.weights import (
     weights_path,
 )
 from core.finite import check_finite, check_real
+from core.precision import HALF
 from core.program import command_line
 from core.store.checksums import file_sha256
 from core.suggestions import did_you_mean
@@ -395,22 +398,47 @@ def _plain(key: str, value: Any) -> Any:
 
 def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype) -> FrozenCLIP:
     """``load_clip`` once per process and state of the file, on its device: runs share the frozen
-    weights.
+    weights. Of half precision are the matrices alone, for use under autocast.
     """
     path = Path(weights).expanduser() if weights else mosaic.WEIGHTS_PATH
     status = path.stat() if path.is_file() else None
     stamp = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
-    clip = _shared_clip(name, weights, device, dtype, stamp)
+    clip = _shared_clip(name, weights, _numbered(device), dtype, stamp)
     thread_choice.choose(clip)
     product_choice.choose(clip)
     return clip
 
 
-@functools.lru_cache(maxsize=2)
+def _numbered(device: str) -> str:
+    """The device with its number: "cuda" is the same as "cuda:0"."""
+    return f"{device}:0" if device == "cuda" else device
+
+
+# A student and its teacher on a GPU, in two precisions, beside what is read of them on the CPU.
+@functools.lru_cache(maxsize=4)
 def _shared_clip(
     name: str, weights: str | None, device: str, dtype: torch.dtype, stamp: tuple[int, ...]
 ) -> FrozenCLIP:
-    return load_clip(name, weights).to(device, dtype)
+    if dtype not in HALF:
+        return load_clip(name, weights).to(device, dtype)
+    clip = load_clip(name, weights).to(device)
+    clip.reduced = HalfPrecision(clip, dtype, partial(_reread, name, weights))
+    return clip
+
+
+def _reread(name: str, weights: str | None, clip: FrozenCLIP) -> FrozenCLIP:
+    """A clip in half precision anew, with the weights as they are in their file.
+
+    Raises ValueError where these are other ones by now.
+    """
+    whole = load_clip(name, weights).to(clip.scale.device)
+    if whole.spec.fingerprint != clip.spec.fingerprint:
+        raise ValueError(
+            f"weights {weights} have changed while they are in use; put the former file back, or "
+            "start again"
+        )
+    product_choice.use(whole, product_choice.product_of(clip))
+    return whole
 
 
 def pretrained_source(name: str, tag: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -119,11 +120,12 @@ class FeatureStore:
 
     One store belongs to one thread of one process; any number of processes may share ``root``.
     ``clip`` runs on ``device`` and takes pixels of dtype ``precision``, and its weights go through
-    the matrix product ``product``, or are under autocast to bfloat16 if ``mixed`` (all are part of
-    the key); features are kept and returned as ``dtype``. ``augmentation`` creates the augmented
-    views (default: the published random resized crop and flip). ``code_of`` gives a hash of the
-    code that computes features under a transform, which is then part of the key. At most
-    ``memory_bytes`` of features stay in memory between calls.
+    the matrix product ``product``, are under autocast to bfloat16 if ``mixed``, and are rounded to
+    TF32 by a GPU if ``tf32`` (all are part of the key); features are kept and returned as
+    ``dtype``. ``augmentation`` creates the augmented views (default: the published random resized
+    crop and flip). ``code_of`` gives a hash of the code that computes features under a transform,
+    which is then part of the key. ``around`` makes a context in which all batches of a call are
+    encoded. At most ``memory_bytes`` of features stay in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -138,8 +140,10 @@ class FeatureStore:
         precision: torch.dtype = torch.float32,
         product: Product = "default",
         mixed: bool = False,
+        tf32: bool = False,
         augmentation: Transform | None = None,
         code_of: Callable[[Transform], str] | None = None,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
         num_threads: int | None = None,
         memory_bytes: int = 2**30,
     ) -> None:
@@ -152,9 +156,11 @@ class FeatureStore:
         self._precision = precision
         self._product = product
         self._mixed = mixed
+        self._tf32 = tf32
         self._evaluation = EvalTransform(clip.spec)
         self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
         self._code_of = code_of
+        self._around = around
         self._num_threads = num_threads
         self._memory_bytes = memory_bytes
         self._tables: OrderedDict[Path, TensorShards] = OrderedDict()
@@ -197,7 +203,8 @@ class FeatureStore:
                     self._require_room(dataset, missing)
                     _write_key(folder, request)
                     size = batch_size or encoded_at_once(self._clip.spec, self._device)
-                    self._compute(request, items, tables, missing, size, progress)
+                    with self._around():
+                        self._compute(request, items, tables, missing, size, progress)
         self._evict()
         features = {
             field: table.gather(paths, keep=folder / field in self._tables)
@@ -226,6 +233,8 @@ class FeatureStore:
         if self._mixed:  # every product is one of bfloat16
             return f"{self._device.type} {self._precision} with autocast to {torch.bfloat16}"
         how = f"{self._device.type} {self._precision} without autocast"
+        if self._tf32:
+            how = f"{how}, products of TF32"
         return how if self._product == "default" else f"{how}, product of {self._product}"
 
     def _table(self, folder: Path) -> TensorShards:

@@ -6,13 +6,15 @@ width, D joint width. Nothing here is trained; gradients flow to the tokens only
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.clip import blocks
+from core.clip.half_precision import HalfPrecision
 from core.clip.hooks import NO_HOOK, NoHook, TokenHook
 from core.clip.image_towers import POOLED, ImageTower, image_tower
 from core.clip.kept import KeptTensors
@@ -42,7 +44,12 @@ class FrozenCLIP(nn.Module):
     begin with is computed once. In one that is not (SigLIP), a text is computed alone and at full
     length. SigLIP's logit bias is left out of all logits: it is the same for every class, so that
     no softmax, no prediction and no cross-entropy depends on it, and its sigmoid is not used here.
+
+    ``reduced`` has the matrices where these are stored in half precision, for use under autocast
+    (``core/clip/half_precision.py``).
     """
+
+    reduced: HalfPrecision | None = None
 
     def __init__(self, model: Any, tokenizer: AnyTokenizer, *, name: str = "model") -> None:
         super().__init__()
@@ -60,6 +67,42 @@ class FrozenCLIP(nn.Module):
     def train(self, mode: bool = True) -> "FrozenCLIP":
         """Stays in eval mode, whatever the module around it does."""
         return super().train(False)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "FrozenCLIP":
+        """Weights in half precision stay as they are, whatever the module around them becomes."""
+        if self.reduced is None:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    @property
+    def stored_as(self) -> torch.dtype:
+        """The dtype in which the matrices are stored."""
+        return self.logit_scale.dtype if self.reduced is None else self.reduced.dtype
+
+    @contextmanager
+    def in_full_precision(self) -> Iterator[None]:
+        """A context in which the towers round nothing: without autocast, and with the weights as
+        they were read.
+        """
+        with without_autocast(self.logit_scale.device), self.weights_as_read():
+            yield
+
+    @contextmanager
+    def weights_as_read(self) -> Iterator[None]:
+        """A context in which nothing is stored in half precision. It may enter itself, and what is
+        read from a file for it stays until the outermost one is left.
+        """
+        if self.reduced is None:
+            yield
+            return
+        with self.reduced.as_read():
+            yield
+
+    def _fitting_weights(self) -> AbstractContextManager[None]:
+        """The context of a pass through a tower: weights in half precision are for autocast."""
+        if self.reduced is None or torch.is_autocast_enabled(self.logit_scale.device.type):
+            return nullcontext()
+        return self.weights_as_read()
 
     @property
     def scale(self) -> Tensor:
@@ -85,7 +128,8 @@ class FrozenCLIP(nn.Module):
         """
         if not isinstance(hook, NoHook):
             self.require_hooks("image")
-        return self.image_tower.encode(image_BCHW, hook, need)
+        with self._fitting_weights():
+            return self.image_tower.encode(image_BCHW, hook, need)
 
     def encode_shared(
         self, image_BCHW: Tensor, share: Alone, *, need: frozenset[str] = POOLED
@@ -98,7 +142,8 @@ class FrozenCLIP(nn.Module):
         device = image_BCHW.device.type
         mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         key = Same(self), Same(image_BCHW), mixed
-        return self.image_tower.encode_shared(image_BCHW, need, share, key)
+        with self._fitting_weights():
+            return self.image_tower.encode_shared(image_BCHW, need, share, key)
 
     def read_positions(self, ids_CL: Tensor) -> Tensor:
         """The position (C,) of each tokenized text whose output is the text's feature."""
@@ -124,10 +169,11 @@ class FrozenCLIP(nn.Module):
             self.require_hooks("text")
         x = hook.enter(embedding_CLW + self.text.positional_embedding[: embedding_CLW.shape[1]])
         *body, last = self.text.transformer.resblocks
-        for layer, block in enumerate(body):
-            x = blocks.full_block(block, hook.before_block(layer, x), causal=self.causal)
-        x = hook.before_block(len(body), x)
-        return self._project_text(blocks.row_block(last, x, eot_C, causal=self.causal))
+        with self._fitting_weights():
+            for layer, block in enumerate(body):
+                x = blocks.full_block(block, hook.before_block(layer, x), causal=self.causal)
+            x = hook.before_block(len(body), x)
+            return self._project_text(blocks.row_block(last, x, eot_C, causal=self.causal))
 
     def encode_packed(
         self, rows_GRW: Tensor, packing: Packing, hook: TokenHook = NO_HOOK
@@ -140,8 +186,9 @@ class FrozenCLIP(nn.Module):
         if not isinstance(hook, NoHook):
             self.require_hooks("text")
         assert self.causal
-        rows_GCW = run_packed(self.text.transformer.resblocks, rows_GRW, packing, hook)
-        return self._project_text(rows_GCW)
+        with self._fitting_weights():
+            rows_GCW = run_packed(self.text.transformer.resblocks, rows_GRW, packing, hook)
+            return self._project_text(rows_GCW)
 
     def embed_packed(
         self, ids_CL: Tensor, packing: Packing, *, blank_R: Tensor | None = None
@@ -176,16 +223,23 @@ class FrozenCLIP(nn.Module):
         Without gradient and in full precision. Inside a context that changes the blocks, nothing is
         kept or taken from what was.
         """
-        with torch.no_grad(), without_autocast(self.logit_scale.device):
-            if blocks.any_updated():
+
+        def exactly() -> Tensor:
+            with self.in_full_precision():
                 return make()
-            return self._kept.get(key, self.text.parameters(), make)
+
+        with torch.no_grad():
+            if blocks.any_updated():
+                return exactly()
+            whole: Iterable[Tensor] = self.text.parameters()
+            weights = whole if self.reduced is None else self.reduced.weights()
+            return self._kept.get(key, weights, exactly)
 
     @torch.no_grad()
     def compute_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """``encode_texts``, computed in every call."""
         device = self.logit_scale.device
-        with without_autocast(device):
+        with self.in_full_precision():
             chunks = [
                 self.encode_ids(ids_CL.to(device), self.pack(ids_CL))
                 for ids_CL in self.tokenizer(texts).split(batch_size)

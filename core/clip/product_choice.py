@@ -18,6 +18,7 @@ from torch import Tensor
 from core.clip import products
 from core.clip.measured import cache_folder, decided_once
 from core.machine import onednn_setting
+from core.precision import HALF
 
 Product = Literal["default", "oneDNN"]
 PRODUCTS = ("default", "oneDNN")
@@ -30,18 +31,22 @@ ROUNDS = 7
 def choose(clip: Any) -> None:
     """Decide on the product of a backbone's weights, inside ``measured_in`` only.
 
-    Nothing is changed for weights that are not in float32 on the CPU: oneDNN's product does not
-    apply to them.
+    Nothing is changed for weights that are not on the CPU, or are in float64: oneDNN's product does
+    not apply to them. Of weights in half precision it is the product of what they were read from.
     """
     cache_dir = cache_folder()
-    weights = block_weights(clip)
-    if cache_dir is None or not all(map(_fits, weights)):
+    if cache_dir is None or not all(map(_fits, weights := block_weights(clip))):
         return
     widths = sorted({weight.shape[1] for weight in weights if len(weight) == 3 * weight.shape[1]})
-    if widths and decide(widths, cache_dir) == "oneDNN":
-        products.multiply_by_onednn(weights)
+    use(clip, decide(widths, cache_dir) if widths else "default")
+
+
+def use(clip: Any, product: Product) -> None:
+    """Multiply by a product wherever it applies."""
+    if product == "oneDNN":
+        products.multiply_by_onednn(block_weights(clip))
     else:
-        products.multiply_by_default(weights)
+        products.multiply_by_default(block_weights(clip))
 
 
 def product_of(clip: Any) -> Product:
@@ -142,6 +147,5 @@ def block_weights(clip: Any) -> list[Tensor]:
 
 
 def _fits(weight: Tensor) -> bool:
-    return (
-        weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.is_inference()
-    )
+    single = weight.dtype in (torch.float32, *HALF)
+    return weight.device.type == "cpu" and single and not weight.is_inference()

@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.finite import not_finite
+from core.finite import all_sums_finite, not_finite
+from core.host_number import read_back
 from core.interfaces import Gradients, Method, ParameterGroup
 from core.lockstep import Position, Steps, finish
 from core.seeding import Seeds
 from core.train.batches import TrainingBatches
 from core.train.checkpoints import copy_state, learned_state, restore_state
 from core.train.graphed_step import GraphedSteps, StepRecorder, Terms
+from core.train.loss_scale import LossScale
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.train.optimizers import Optimizer, Schedule, set_rate
@@ -57,8 +59,9 @@ class FitResult:
 
     ``seconds`` are those of the run alone: they count in full what several runs share.
     ``stopped_epoch`` is the last one that was trained where that was not the whole budget;
-    ``earlier_seconds`` were spent by processes that were killed. ``graph`` says whether steps were
-    replayed, where that was asked for.
+    ``earlier_seconds`` were spent by processes that were killed; ``skipped_steps`` were left out
+    because their gradient overflowed in float16. ``graph`` says whether steps were replayed, where
+    that was asked for.
     """
 
     seconds: float = 0.0
@@ -66,6 +69,7 @@ class FitResult:
     images: int = 0
     selected_epoch: int = 0
     stopped_epoch: int | None = None
+    skipped_steps: int = 0
     graph: str = ""
     scores: list[float] = field(default_factory=list)
 
@@ -82,8 +86,12 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     autocast: AbstractContextManager[object],
+    scale: LossScale | None = None,
 ) -> dict[str, Tensor]:
-    """One step: forward, loss, gradient, state change of the refiner, update."""
+    """One step: forward, loss, gradient, state change of the refiner, update.
+
+    With a loss scale, a step whose gradient is not finite changes nothing that is learned.
+    """
     optimizer.zero_grad(set_to_none=True)
     with autocast:
         out = model(batch)
@@ -91,13 +99,19 @@ def train_step(
         terms = objective(out, targets)
         loss = torch.stack(list(terms.values())).sum()
         guides = objective.guides(out, targets)
-    gradients = {name: _gradients(guide, model.method) for name, guide in guides.items()}
-    torch.autograd.backward(loss)
-    model.method.after_backward(gradients)
-    model.refiner.observe(out, targets)
-    optimizer.step()
+    scaled: Callable[[Tensor], Tensor] = _unscaled if scale is None else scale.scaled
+    gradients = {name: _gradients(scaled(guide), model.method) for name, guide in guides.items()}
+    torch.autograd.backward(scaled(loss))
+    if scale is None or scale.unscale(model.trainable(), gradients):
+        model.method.after_backward(gradients)
+        model.refiner.observe(out, targets)
+        optimizer.step()
     values = {"loss": loss, **terms, **guides}
     return {name: value.detach() for name, value in values.items()}
+
+
+def _unscaled(loss: Tensor) -> Tensor:
+    return loss
 
 
 def _gradients(guide: Tensor, method: Method) -> Gradients:
@@ -117,6 +131,7 @@ def fit(
     log: Log,
     select: EpochScore | None = None,
     autocast: AbstractContextManager[object] | None = None,
+    scale: LossScale | None = None,
     patience: int = 0,
     checkpoints: TrainingCheckpoints | None = None,
     recorder: StepRecorder | None = None,
@@ -132,6 +147,7 @@ def fit(
             log=log,
             select=select,
             autocast=autocast,
+            scale=scale,
             patience=patience,
             checkpoints=checkpoints,
             recorder=recorder,
@@ -149,19 +165,20 @@ def fit_steps(
     log: Log,
     select: EpochScore | None = None,
     autocast: AbstractContextManager[object] | None = None,
+    scale: LossScale | None = None,
     patience: int = 0,
     checkpoints: TrainingCheckpoints | None = None,
     recorder: StepRecorder | None = None,
 ) -> Steps[FitResult]:
     """Train for ``budget.epochs``; with ``select`` keep the first epoch with the highest score, and
-    with ``patience`` stop after so many epochs that were no better.
+    with ``patience`` stop after so many epochs that were no better. In float16 the loss is to be
+    multiplied by a ``scale``.
 
     Stops before every step. Without parameters or a budget, what ``begin_training`` learns is all.
     With ``checkpoints`` the training goes on where an earlier one was killed. With a ``recorder``
     steps on features that stay on the device may be replayed (``graphed_step.py``), with the same
-    numbers. Raises DivergedError,
-    naming the epoch, when a loss or the learned state is not finite after it: the last step changes
-    a state whose loss nobody computes.
+    numbers. Raises DivergedError, naming the epoch, when a loss or the learned state is not finite
+    after it: the last step changes a state whose loss nobody computes.
     """
     if not model.learns:
         return FitResult()
@@ -171,7 +188,7 @@ def fit_steps(
     _begin(model, batches, num_epochs, seeds, result)
     if budget is None or not model.trainable():
         return _finished(model, result)
-    training = _Training(model, objective, batches, budget, seeds, result, log, select)
+    training = _Training(model, objective, batches, budget, seeds, result, log, select, scale)
     training.record_steps(recorder)
     epoch = training.resume(checkpoints)
     while epoch < num_epochs and not result.is_stalled(patience):
@@ -201,10 +218,11 @@ class _Training:
         result: FitResult,
         log: Log,
         select: EpochScore | None,
+        scale: LossScale | None,
     ) -> None:
         self.model, self.objective, self.batches = model, objective, batches
         self.budget, self.seeds, self.result = budget, seeds, result
-        self.log, self.select = log, select
+        self.log, self.select, self.scale = log, select, scale
         self.groups = model.parameter_groups()
         self.optimizer = budget.optimizer.build([_settings(group) for group in self.groups])
         self.best: dict[str, Tensor] | None = None
@@ -213,8 +231,8 @@ class _Training:
         self.graphed: GraphedSteps | None = None
 
     def record_steps(self, recorder: StepRecorder | None) -> None:
-        """Replay steps where that is right and faster."""
-        if recorder is None or not self.model.method.graphed_steps:
+        """Replay steps where that is right and faster; one that may be skipped is for the host."""
+        if recorder is None or self.scale is not None or not self.model.method.graphed_steps:
             return
         if self.batches.resident:
             self.graphed = GraphedSteps(self.model, self.optimizer, recorder)
@@ -240,10 +258,11 @@ class _Training:
                 sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
                 result.images += len(batch)
         with self._timed():
-            totals = torch.stack(list(sums.values())).tolist()  # the host waits once an epoch
-        means = {name: total / len(self.batches) for name, total in zip(sums, totals, strict=True)}
-        self._note({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **_metrics(model)})
-        _check_epoch(model, epoch, means["loss"])
+            totals, metrics, finite = _read_epoch(model, sums)
+        means = {name: total / len(self.batches) for name, total in totals.items()}
+        self._note({"epoch": epoch, "epochs": num_epochs, "lr": lr, **means, **metrics})
+        _check_epoch(model, epoch, means["loss"], finite=finite)
+        self._check_scale(epoch)
         model.method.end_epoch(epoch)
         if self.select is not None:
             self.best = _keep_best(model, self.select, epoch, result, self.best)
@@ -254,12 +273,24 @@ class _Training:
         """What makes the steps of an epoch."""
 
         def plain(batch: Batch) -> Terms:
-            return train_step(self.model, self.objective, self.optimizer, batch, autocast)
+            parts = self.model, self.objective, self.optimizer
+            return train_step(*parts, batch, autocast, self.scale)
 
         if self.graphed is None:
             return plain
         self.graphed.begin_epoch()
         return partial(self.graphed, plain)
+
+    def _check_scale(self, epoch: int) -> None:
+        """Count the skipped steps; raise DivergedError where no scale helps."""
+        if self.scale is None:
+            return
+        self.result.skipped_steps = self.scale.skipped
+        if self.scale.is_exhausted:
+            raise DivergedError(
+                f"the gradient was not finite in epoch {epoch} at any loss scale; {LOWER}, or "
+                "experiment.precision = 'bfloat16'"
+            )
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -292,11 +323,13 @@ class _Training:
             "method": self.model.method.training_state(),
             "refiner": self.model.refiner.training_state(),
         }
-        result = asdict(self.result)
+        plain = {"result": asdict(self.result), "log": self.logged, "optimizer": numbers}
+        if self.scale is not None:
+            plain["scale"] = self.scale.state()
         return TrainingState(
             epoch=epoch,
             tensors={f"{part}.{n}": t for part, named in tensors.items() for n, t in named.items()},
-            plain={"result": result, "log": self.logged, "optimizer": numbers},
+            plain=plain,
         )
 
     def resume(self, checkpoints: TrainingCheckpoints | None) -> int:
@@ -309,6 +342,8 @@ class _Training:
         restore_optimizer(self.optimizer, state.part("optimizer"), state.plain["optimizer"])
         self.model.method.load_training_state(state.part("method"))
         self.model.refiner.load_training_state(state.part("refiner"))
+        if self.scale is not None:
+            self.scale.restore(state.plain["scale"])
         for name, value in state.plain["result"].items():
             setattr(self.result, name, value)
         self.result.earlier_seconds = self.result.seconds
@@ -318,17 +353,29 @@ class _Training:
         return state.epoch
 
 
-def _metrics(model: RefinedMethod) -> dict[str, dict[str, float]]:
-    """What method and refiner tell of an epoch, apart from the terms of the loss."""
-    metrics = model.metrics()
-    return {"metrics": metrics} if metrics else {}
+def _read_epoch(
+    model: RefinedMethod, sums: Mapping[str, Tensor]
+) -> tuple[dict[str, float], dict[str, dict[str, float]], bool]:
+    """The sums of the terms of an epoch, what method and refiner tell of it besides, and whether
+    what was learned is sure to be finite. The host waits once.
+    """
+    values: dict[tuple[str, str], Tensor | float] = {("sum", n): t for n, t in sums.items()}
+    values |= {("metric", name): value for name, value in model.metrics().items()}
+    values["", "finite"] = all_sums_finite(learned_state(model)).to(
+        next(iter(sums.values())).device
+    )
+    found = read_back(values)
+    totals = {name: number for (kind, name), number in found.items() if kind == "sum"}
+    metrics = {name: number for (kind, name), number in found.items() if kind == "metric"}
+    return totals, {"metrics": metrics} if metrics else {}, bool(found["", "finite"])
 
 
-def _check_epoch(model: RefinedMethod, epoch: int, loss: float) -> None:
+def _check_epoch(model: RefinedMethod, epoch: int, loss: float, *, finite: bool) -> None:
     """Raise DivergedError for the loss of an epoch, or a learned tensor, that is not finite."""
     if not math.isfinite(loss):
         raise DivergedError(f"the loss was {loss} in epoch {epoch}; {LOWER}")
-    _check_learned(model, f"after epoch {epoch}")
+    if not finite:
+        _check_learned(model, f"after epoch {epoch}")
 
 
 def _finished(model: RefinedMethod, result: FitResult) -> FitResult:
@@ -346,7 +393,8 @@ def _begin(
 ) -> None:
     """Let the method see every training image once, before there is an optimizer."""
     started = time.perf_counter()
-    model.method.begin_training(batches.every_image(seeds), num_epochs)
+    with model.method.clip.weights_as_read():  # outside mixed precision, as all of this is
+        model.method.begin_training(batches.every_image(seeds), num_epochs)
     if not model.method.trains_by_gradient:
         result.seconds += time.perf_counter() - started
         result.images += len(batches.labels)

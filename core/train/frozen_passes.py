@@ -19,7 +19,8 @@ class FrozenPasses:
     """The frozen tower over batches of pixels, without gradient and in the precision of a run.
 
     ``autocast`` makes the context of the run's mixed precision. With a ``store``, which computes in
-    float32, images whose view is fixed are encoded once for all runs.
+    float32, images whose view is fixed are encoded once for all runs. ``whole`` computes what must
+    not be rounded, by default the same tower.
     """
 
     def __init__(
@@ -28,12 +29,14 @@ class FrozenPasses:
         *,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         store: FeatureStore | None = None,
+        whole: FrozenCLIP | None = None,
     ) -> None:
         self.clip, self.autocast, self.store = clip, autocast, store
+        self.whole = whole or clip
 
     def unrounded(self) -> "FrozenPasses":
         """The same outside mixed precision."""
-        return FrozenPasses(self.clip, store=self.store)
+        return FrozenPasses(self.whole, store=self.store)
 
     def encode(self, batch: Batch, share: Alone = ALONE) -> ImageFeatures:
         """The fields of the frozen features that a batch needs."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from core.interfaces import Method, ParameterGroup, Refiner
 from core.store.epochs import check_logged_names
@@ -48,8 +48,8 @@ class RefinedMethod(nn.Module):
         rest = tuple(p for p in self.trainable() if id(p) not in taken)
         return [group for group in (ParameterGroup(rest), *own) if group.parameters]
 
-    def metrics(self) -> dict[str, float]:
-        """What method and refiner log of an epoch.
+    def metrics(self) -> dict[str, float | Tensor]:
+        """What method and refiner log of an epoch; on the device what they give there, 0-d.
 
         Raises ValueError where both log one name, for a name that the log uses itself, and for what
         is no number.
@@ -62,7 +62,10 @@ class RefinedMethod(nn.Module):
         return {name: _number(name, value) for name, value in metrics.items()}
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any) -> float | Tensor:
+    """A number, which may be on the device."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.detach().reshape(())
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):  # torch's, of a tensor with several

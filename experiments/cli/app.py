@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from core.device_faults import describe_fault, fault_of
 from core.machine import prepare_openmp
 from core.program import PREFIX
 from core.store.secrets import without_secrets
@@ -150,6 +151,11 @@ def _run(words: Sequence[str]) -> int:
             raise
         print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if debug or not fault_of(error):
+            raise
+        print(f"error: {without_secrets(describe_fault(error))}", file=sys.stderr)
+        return 1
 
 
 def _code(code: int) -> int:

@@ -32,6 +32,7 @@ PACKAGES = {
     "safetensors": "0.5",
 }
 FREE_GB = 2.0
+LIBRARIES = {"driver": "driver", "CUDA": "cuda", "cuDNN": "cudnn"}
 
 
 def doctor_command(runs: Runs = RUNS, as_json: Json = False) -> None:
@@ -61,7 +62,7 @@ def checks(runs_dir: Path) -> Iterator[Check]:
     yield Check("python", (3, 11) <= sys.version_info[:2] <= (3, 13), version, "use 3.11 to 3.13")
     for package, least in PACKAGES.items():
         yield _package(package, least)
-    yield _device()
+    yield from _devices()
     yield _computing(runs_dir)
     yield _open_clip()
     yield _mosaic()
@@ -84,14 +85,31 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in head)
 
 
-def _device() -> Check:
+def _devices() -> Iterator[Check]:
+    """The devices that runs can use: every GPU with its libraries, or why there is none."""
     try:
         import torch
+
+        from experiments.run.gpu_facts import NO_CUDA, libraries, visible_gpus
     except ImportError as error:
-        return Check("device", False, str(error).splitlines()[0], "reinstall torch")
-    if torch.cuda.is_available():
-        return Check("device", True, f"cuda: {torch.cuda.get_device_name(0)}")
-    return Check("device", True, f"cpu only, {os.cpu_count()} cores (sufficient for Mosaic)")
+        yield Check("device", False, str(error).splitlines()[0], "reinstall torch")
+        return
+    known, gpus = libraries(), list(visible_gpus())
+    cores = f"{os.cpu_count()} cores"
+    if gpus:
+        yield Check("device", True, f"GPUs: {len(gpus)}, {cores}")
+        versions = (f"{name} {known[key] or 'unknown'}" for name, key in LIBRARIES.items())
+        yield Check("cuda", True, ", ".join(versions))
+        for number, text in enumerate(gpus):
+            yield Check(f"cuda:{number}", True, text)
+    elif torch.version.cuda is None:
+        driver = f", but the machine has a driver ({known['driver']})" if known["driver"] else ""
+        found = f"cpu only, {cores} (sufficient for Mosaic); {NO_CUDA}{driver}"
+        yield Check("device", not driver, found, "install a build of torch for CUDA")
+    else:
+        found = f"cpu only, {cores} (sufficient for Mosaic); torch has CUDA {known['cuda']}, "
+        driver = f"driver {known['driver']}" if known["driver"] else "no driver was found"
+        yield Check("device", True, f"{found}but sees no GPU ({driver})")
 
 
 def _computing(runs_dir: Path) -> Check:

@@ -17,9 +17,10 @@ from experiments.cli.options import (
     RUNS,
     Config,
     DataRoot,
-    Device,
+    Devices,
     Jobs,
     JobSeconds,
+    JobsPerGpu,
     Lockstep,
     NoTrack,
     Plugin,
@@ -29,6 +30,7 @@ from experiments.cli.options import (
     StealLock,
     Track,
     make_runtime,
+    place_workers,
     track_choice,
 )
 from experiments.run.runtime import Runtime
@@ -39,6 +41,7 @@ def grid_command(
     overrides: Set = None,
     plugin: Plugin = None,
     jobs: Jobs = -1,
+    jobs_per_gpu: JobsPerGpu = None,
     lockstep: Lockstep = LOCKSTEP,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan without running anything")
@@ -54,7 +57,7 @@ def grid_command(
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: Devices = "cpu",
 ) -> None:
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
@@ -66,18 +69,21 @@ def grid_command(
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
 
-    runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
+    placement = place_workers(device, jobs, jobs_per_gpu)
+    runtime = make_runtime(runs, data_root, placement.device)
+    mirrors = track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
-    check_limits(jobs, **limits)
+    check_limits(placement.workers, **limits)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    executor = make_executor(jobs, study_dir, lockstep=lockstep, **limits)
+    workers, gpus = placement.workers, placement.gpus
+    executor = make_executor(workers, study_dir, gpus=gpus, lockstep=lockstep, **limits)
     with closing(executor):
         if not dry_run and may_have_runs_left(study_dir):
             executor.start_early()
         made = make_plan(given, runtime, yes=yes)
         if dry_run:
-            show_plan(made, study_dir, runtime, jobs=jobs)
+            show_plan(made, study_dir, runtime, jobs=workers)
             return
         print_changes(made, study_dir, runtime)
         require_readable(print_data(made, study_dir, runtime, limit=None), runtime)

@@ -1,5 +1,6 @@
 """``rerun``: repeat one run of a study."""
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -51,24 +52,31 @@ def rerun_command(
     from experiments.study.status import find_run
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import make_executor
+    from experiments.workers.placement import place_one
 
     mirrors = track_choice(track, no_track)
     if is_search(study):
         refuse_rerun(study, run)
-    identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
-    changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
-    print_notes(f"changed since the run: {change}" for change in changes)
-    if has_config(study / identity):
-        check_named_files(study / identity, runtime, allow_outside=allow_outside)
-    limited = job_seconds is not None or silent_seconds is not None
-    outcome = rerun(
-        study,
-        identity,
-        make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds),
-        runtime=runtime,
-        tracker=make_tracker(study, mirrors),
-        progress=make_progress(),
-        steal_lock=steal_lock,
-    )
+    limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
+    placement = place_one(device, apart=any(limit is not None for limit in limits.values()))
+    identity = find_run(study, run)
+    runtime = make_runtime(runs, data_root, placement.device)
+    with closing(
+        make_executor(placement.workers, study, gpus=placement.gpus, lockstep=1, **limits)
+    ) as executor:
+        executor.start_early()
+        changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
+        print_notes(f"changed since the run: {change}" for change in changes)
+        if has_config(study / identity):
+            check_named_files(study / identity, runtime, allow_outside=allow_outside)
+        outcome = rerun(
+            study,
+            identity,
+            executor,
+            runtime=runtime,
+            tracker=make_tracker(study, mirrors),
+            progress=make_progress(),
+            steal_lock=steal_lock,
+        )
     print_outcome(outcome, study)
     raise typer.Exit(outcome.exit_code)

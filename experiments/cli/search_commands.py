@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import experiments.run.registered  # noqa: F401  (fills the registry)
 from core.config import Config
 from core.program import command_line
 from core.store.names import FINAL_SUFFIX
-from core.store.search import COST_OBJECTIVES, write_importances, write_result
+from core.store.search import COST_OBJECTIVES, read_trials, write_importances, write_result
 from experiments.cli.console import console, percent, print_notes, table
-from experiments.cli.grid import interruption
+from experiments.cli.grid import interruption, may_have_runs_left
 from experiments.cli.options import MLFLOW
 from experiments.configs import read_config_file
 from experiments.run.data_inputs import planned, read_dataset
@@ -44,6 +45,7 @@ class SearchCommand:
         runtime: Runtime,
         *,
         jobs: int = -1,
+        gpus: Sequence[str] = (),
         track: str = MLFLOW,
         steal_lock: bool = False,
         job_seconds: float | None = None,
@@ -57,6 +59,7 @@ class SearchCommand:
         self.runs_dir = runs_dir
         self.runtime = runtime
         self.jobs = jobs
+        self.gpus = gpus
         self.track = track
         self.steal_lock = steal_lock
         self.fingerprint_of: FingerprintOf = partial(
@@ -98,31 +101,37 @@ class SearchCommand:
             print(
                 "asynchronous mode: faster with many workers, but not reproducible", file=sys.stderr
             )
-        return run_trials(
-            setup,
-            folder,
-            self._executor(folder, setup.search.run_seconds),
-            runtime=self.runtime,
-            fingerprint_of=self.fingerprint_of,
-            tracker=self._tracker(folder),
-            progress=make_progress(),
-            steal_lock=self.steal_lock,
-        )
+        with closing(self._executor(folder, setup.search.run_seconds)) as executor:
+            if num_ended(folder) < setup.search.trials:
+                executor.start_early()
+            return run_trials(
+                setup,
+                folder,
+                executor,
+                runtime=self.runtime,
+                fingerprint_of=self.fingerprint_of,
+                tracker=self._tracker(folder),
+                progress=make_progress(),
+                steal_lock=self.steal_lock,
+            )
 
     def _judge(self, setup: SearchSetup, outcomes: Sequence[SearchOutcome]) -> int:
         """Train the default and the winners with fresh seeds, and score them on test images."""
         search, folder = setup.search, self.runs_dir / setup.search.study
         final_dir = self.runs_dir / f"{search.study}{FINAL_SUFFIX}"
-        final = final_plan(setup, winning_settings(outcomes), self.fingerprint_of)
-        outcome = run_study(
-            final,
-            final_dir,
-            self._executor(final_dir, search.run_seconds),
-            runtime=self.runtime,
-            tracker=self._tracker(final_dir),
-            progress=make_progress(),
-            steal_lock=self.steal_lock,
-        )
+        with closing(self._executor(final_dir, search.run_seconds)) as executor:
+            if may_have_runs_left(final_dir):
+                executor.start_early()
+            final = final_plan(setup, winning_settings(outcomes), self.fingerprint_of)
+            outcome = run_study(
+                final,
+                final_dir,
+                executor,
+                runtime=self.runtime,
+                tracker=self._tracker(final_dir),
+                progress=make_progress(),
+                steal_lock=self.steal_lock,
+            )
         if outcome.interrupted:
             return _interrupted(outcome)
         control = outcomes[1] if len(outcomes) > 1 else None
@@ -139,6 +148,7 @@ class SearchCommand:
         return make_executor(
             self.jobs,
             folder,
+            gpus=self.gpus,
             job_seconds=seconds,
             silent_seconds=self.silent_seconds,
             lockstep=self.lockstep,
@@ -146,6 +156,13 @@ class SearchCommand:
 
     def _tracker(self, folder: Path) -> Tracker:
         return make_tracker(folder, self.track)
+
+
+def num_ended(folder: Path) -> int:
+    """How many trials of a search have ended, as far as its folder tells before it is checked."""
+    with suppress(ValueError, OSError):
+        return sum(trial.state != "running" for trial in read_trials(folder))
+    return 0
 
 
 def print_result(result: Mapping[str, Any]) -> None:

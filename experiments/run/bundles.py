@@ -24,9 +24,13 @@ SEEN = (
     "weights",
     "precision",
     "feature_precision",
+    "tf32",
+    "deterministic",
     "feature_storage",
 )
-"""What decides which pixels a step sees, and what the frozen tower makes of them."""
+"""What decides which pixels a step sees, what the frozen tower makes of them, and what is set for a
+whole process.
+"""
 
 
 def bundle_of(config: Config) -> str:

@@ -64,12 +64,12 @@ def code_of(config: Config) -> RunCode:
     The files of loaded modules are read at the first call, and not again: an edit made later is
     not what the process runs.
     """
-    return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(_classes(config))))
+    return _code_of_classes(loaded_sources(), tuple(dict.fromkeys(_classes(config))))
 
 
 def hash_of(*defined: Any) -> str:
     """One hash for the code of some classes or functions, as this process runs it."""
-    return _code_of_classes(_loaded_sources(), tuple(dict.fromkeys(map(_key, defined)))).hash
+    return _code_of_classes(loaded_sources(), tuple(dict.fromkeys(map(_key, defined)))).hash
 
 
 def _key(defined: Any) -> str:
@@ -126,8 +126,8 @@ def _moved(tree: SourceTree, module: str, name: str) -> list[Place]:
 
 
 @functools.cache
-def _loaded_sources() -> SourceTree:
-    """The source code of the modules that this process has loaded."""
+def loaded_sources() -> SourceTree:
+    """The source code of the modules that this process has loaded when it is first asked."""
     tree = source_tree()
     for name, module in list(sys.modules.items()):
         if is_own(name.removeprefix(PREFIX)) and (file := getattr(module, "__file__", None)):
@@ -155,9 +155,19 @@ def _classes(config: Config) -> Iterator[str]:
 def _code_of_classes(tree: SourceTree, keys: tuple[str, ...]) -> RunCode:
     modules = dict.fromkeys(key.partition(":")[0] for key in keys)
     places = {name: add_plugin(tree, name, {}) for name in modules if not is_own(name)}
-    classes = {key: called_by(tree, [key]) for key in keys}
+    added = tuple(tree.places.items())
+    hashes = {key: _hash_of_class(tree, key, added) for key in keys}
     return RunCode(
-        classes={key: found.hash for key, found in classes.items() if found.hashes},
+        classes={key: found for key, found in hashes.items() if found},
         files=called_by(tree, keys).listing(),
         plugins={name.partition(".")[0]: str(path) for name, path in places.items() if path},
     )
+
+
+@functools.cache
+def _hash_of_class(tree: SourceTree, key: str, added: tuple[tuple[str, Path], ...]) -> str:
+    """The hash of a class with all that it calls, once for all configurations that plug it in; ""
+    where it has no source code. What it calls may lie in the modules of plug-ins that were added.
+    """
+    found = called_by(tree, [key])
+    return found.hash if found.hashes else ""

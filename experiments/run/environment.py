@@ -4,6 +4,7 @@ import functools
 import platform
 import resource
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,18 @@ from typing import Any
 import torch
 
 from core.source.changes import git
+from experiments.run.gpu_facts import gpu_facts
 
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "open_clip_torch", "gin-config", "numpy", "pillow", "scikit-learn")
 
+RESET_PEAK = "5"  # what proc(5) has for the peak of the resident set
+
 
 def describe_environment(device: str) -> dict[str, Any]:
-    """Package versions, Python, the commit and whether the tree was modified, device, threads."""
+    """Package versions, Python, the commit and whether the tree was modified, device, threads, and
+    for a GPU its model and libraries.
+    """
     return {**_lasting(device), "threads": torch.get_num_threads()}
 
 
@@ -28,14 +34,32 @@ def _lasting(device: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
-        "commit": git(HERE, "rev-parse", "--short=12", "HEAD"),
-        "dirty": bool(git(HERE, "status", "--porcelain", "--untracked-files=no")),
+        **commit(),
         "device": f"{device} ({name})",
+        **({"gpu": gpu_facts(device)} if device.startswith("cuda") else {}),
     }
 
 
+@functools.cache
+def commit() -> dict[str, Any]:
+    """The commit when this process first asks, and whether the tree was modified."""
+    return {
+        "commit": git(HERE, "rev-parse", "--short=12", "HEAD"),
+        "dirty": bool(git(HERE, "status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def reset_peak_memory(device: str) -> None:
+    """Let the peak of memory begin anew, on the CPU where the system can (Linux)."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+
+
 def peak_memory_mb(device: str) -> float:
-    """Peak memory in MiB: of the GPU since the last reset, or of this process."""
+    """Peak memory in MiB since the last reset: of the GPU, or of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

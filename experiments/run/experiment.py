@@ -83,13 +83,16 @@ class Experiment(Configurable):
     the same numbers faster; nor does it.
     ``template`` replaces the templates of the datasets. ``split_fractions`` (train, val, test) and
     ``split_seed`` split a plain ``class/image`` tree, and have no effect elsewhere. ``precision``
-    applies to everything that is trained; "bfloat16" is autocast, which rounds neither logits nor
-    frozen texts nor cached features. ``feature_precision`` "bfloat16" runs the frozen image tower
-    under autocast, up to twice as fast and with features that differ by about 0.4 percent; a method
-    that trains on pixels ignores it. ``feature_storage`` "float16" keeps cached features rounded to
-    11 bits, in half the space. ``overlap`` says what happens where test images are training
-    images as well: the run is refused, also for equal copies under another name (every file is then
-    read), or it is allowed, recorded and marked in the report.
+    applies to everything that is trained; "bfloat16" and "float16" are autocast over frozen
+    matrices that are stored so, which rounds neither logits nor losses, prompts, frozen texts and
+    cached features; "float16" scales the loss. ``feature_precision`` "bfloat16" runs the frozen
+    image tower under autocast, up to twice as fast and with features that differ by about 0.4
+    percent; a method that trains on pixels ignores it. ``feature_storage`` "float16" keeps cached
+    features rounded to 11 bits, in half the space. ``tf32`` and ``deterministic`` matter on a GPU
+    alone: the former lets products in float32 round their inputs to 10 bits, the latter makes the
+    same run give the same bits there as well, at some cost in time. ``overlap`` says what happens
+    where test images are training images as well: the run is refused, also for equal copies under
+    another name (every file is then read), or it is allowed, recorded and marked in the report.
     """
 
     permissions: ClassVar[frozenset[str]] = frozenset(
@@ -97,6 +100,7 @@ class Experiment(Configurable):
     )
     later: ClassVar[frozenset[str]] = frozenset(
         {"augmentation", "patience", "feature_precision", "feature_storage", "fixed_views"}
+        | {"tf32", "deterministic"}
     )
 
     method: Annotated[Callable[..., Method], Part("method")]
@@ -130,6 +134,8 @@ class Experiment(Configurable):
     precision: Precision = "float32"
     feature_precision: FeaturePrecision = "float32"
     feature_storage: FeatureStorage = "float32"
+    tf32: bool = False
+    deterministic: bool = True
     overlap: Overlap = "refused"
 
     def __post_init__(self) -> None:

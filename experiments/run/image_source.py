@@ -48,19 +48,26 @@ def image_source(
     """
     device = torch.device(runtime.device)
     augmentation = augmentation_of(settings, clip)
-    single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
+    single = clip
+    if clip.stored_as == torch.float64:
+        single = shared_clip(settings.backbone, settings.weights, runtime.device, torch.float32)
     product = product_of(single)
     # A method that sees pixels reads frozen features beside them, in the precision of the run.
     cached = image_input == "features"
     precision = settings.feature_precision if cached else "float32"
     storage = settings.feature_storage if cached else "float32"
-    how = (product, precision, storage)
+    # TF32 is one more way to compute the features of a GPU.
+    how = (product, precision, storage, settings.tf32 and device.type == "cuda")
     store = _store(single, device, runtime.cache_dir, SameById(augmentation), *how)
     low = precision == "bfloat16"
+    encoder = clip
+    if low and clip.stored_as != torch.float64:
+        encoder = shared_clip(settings.backbone, settings.weights, runtime.device, torch.bfloat16)
     frozen = FrozenPasses(
-        clip,
+        encoder,
         autocast=partial(runtime.autocast, precision if low else settings.precision),
         store=store if settings.precision == "float32" else None,
+        whole=clip,
     )
     limit = int(settings.crop_cache_gb * GIGABYTE)
     crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
@@ -119,6 +126,7 @@ def _store(
     product: Product,
     precision: FeaturePrecision,
     storage: FeatureStorage,
+    tf32: bool,
 ) -> FeatureStore:
     """One store of frozen features per process, backbone, precision and form on disk.
 
@@ -131,6 +139,8 @@ def _store(
         device=device,
         product=product,
         mixed=precision == "bfloat16",
+        tf32=tf32,
+        around=clip.weights_as_read,
         augmentation=augmentation.transform,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from core.train.checkpoints import learned_state, load_checkpoint, save_checkpoi
 from core.train.evaluate import accuracy, predict
 from core.train.fit import Budget, DivergedError, FitResult, fit_steps
 from core.train.graphed_step import CudaRecorder, StepRecorder
+from core.train.loss_scale import LossScale
 from core.train.model import RefinedMethod
 from core.train.objective import Objective
 from core.train.resume import TrainingCheckpoints
@@ -45,9 +46,11 @@ from core.types import Batch
 from experiments.run.code import code_of
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
-from experiments.run.environment import describe_environment, peak_memory_mb
+from experiments.run.environment import describe_environment, peak_memory_mb, reset_peak_memory
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.memory import advising_on_memory
+from experiments.run.numerics import Numerics, order_required
 from experiments.run.operative import operative_of
 from experiments.run.preflight import require_decodable
 from experiments.run.protocols import LABELED, Protocol, protocol_of
@@ -146,6 +149,7 @@ def run(
     )
 
 
+@advising_on_memory
 def run_steps(
     config: Config,
     run_dir: Path,
@@ -169,17 +173,18 @@ def run_steps(
     ``correct.json`` (which test images were predicted correctly) and ``predictions.json`` (what was
     predicted) into ``run_dir``. A loss, a learned tensor or a logit that is not finite gives a
     record with the status "diverged". Raises ValueError for bad input, weights that are not finite
-    among it.
+    among it, and LacksMemoryError.
     """
     watch = Stopwatch()
     config_sha256, code = _begin(config, run_dir, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
+    reset_peak_memory(runtime.device)
     built = assemble(config, runtime, share)
     built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
     checkpoints = _checkpoints(built, run_dir, identity, runtime, code)
-    with share, epoch_log(run_dir, on_progress) as epochs:
+    with share, order_required(), epoch_log(run_dir, on_progress) as epochs:
         record = _describe(config, built, identity, variant, factors, runtime, config_sha256, share)
         record = replace(record, code=code.classes)
         if record.shots:
@@ -195,14 +200,13 @@ def run_steps(
         except (DivergedError, NotFiniteError) as error:
             if learn is not None or not built.model.learns:
                 raise  # nothing was trained that could have diverged
-            checkpoints.remove()
-            return _diverged(record, run_dir, str(error))
+            return _diverged(record, run_dir, str(error), checkpoints)
         ended = watch.seconds()
         total = ended + result.earlier_seconds + share.balance_seconds
         checkpoints.remove()
         return replace(
             record,
-            environment={**record.environment, **_how_trained(result)},
+            environment={**record.environment, **_how_trained(built, result)},
             evaluations=tuple(score.evaluation for score in scores),
             cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
@@ -235,12 +239,21 @@ def _cost(
     )
 
 
-def _how_trained(result: FitResult) -> dict[str, Any]:
-    """What a record tells of the way in which steps were made."""
-    return {"cuda_graph": result.graph} if result.graph else {}
+def _how_trained(built: Assembly, result: FitResult) -> dict[str, Any]:
+    """What a record tells of the way in which steps were made, and how many were left out for the
+    sake of float16.
+    """
+    scaled = built.settings.precision == "float16" and bool(built.model.trainable())
+    return {
+        **({"cuda_graph": result.graph} if result.graph else {}),
+        **({"skipped_steps": result.skipped_steps} if scaled else {}),
+    }
 
 
-def _diverged(record: RunRecord, run_dir: Path, message: str) -> RunRecord:
+def _diverged(
+    record: RunRecord, run_dir: Path, message: str, checkpoints: TrainingCheckpoints
+) -> RunRecord:
+    checkpoints.remove()
     files = file_checksums(run_dir)
     return replace(record, status="diverged", message=message, files_sha256=files)
 
@@ -302,6 +315,7 @@ def train_steps(
             log=log,
             select=_selector(built),
             autocast=built.autocast,
+            scale=LossScale() if settings.precision == "float16" else None,
             patience=built.settings.patience,
             checkpoints=checkpoints,
             recorder=_recorder(built),
@@ -402,8 +416,11 @@ def assemble(config: Config, runtime: Runtime, share: Alone = ALONE) -> Assembly
 def _assemble(config: Config, runtime: Runtime, share: Alone) -> Assembly:
     settings: Experiment = build(config, "experiment")
     seeds = Seeds(settings.seed)
-    dtype, device = getattr(torch, STORED_AS[settings.precision]), torch.device(runtime.device)
-    clip = shared_clip(settings.backbone, settings.weights, runtime.device, dtype)
+    _numerics(settings).apply(runtime.device)
+    runtime.require(settings.precision)
+    device = torch.device(runtime.device)
+    dtype, stored = (getattr(torch, n) for n in (STORED_AS[settings.precision], settings.precision))
+    clip = shared_clip(settings.backbone, settings.weights, runtime.device, stored)
     protocol = protocol_of(settings.protocol)
     inputs = read_data_inputs(config, runtime)
     trained = class_subset(inputs.dataset, protocol.labeled)
@@ -421,6 +438,10 @@ def _assemble(config: Config, runtime: Runtime, share: Alone) -> Assembly:
         seeds=seeds,
         autocast=runtime.autocast(settings.precision),
     )
+
+
+def _numerics(settings: Experiment) -> Numerics:
+    return Numerics(tf32=settings.tf32, deterministic=settings.deterministic)
 
 
 def reload(run_dir: Path, runtime: Runtime, *, allow_changed: bool = False) -> Assembly:
@@ -517,6 +538,7 @@ def _describe(
         fingerprints=built.fingerprints,
         environment={
             **describe_environment(runtime.device),
+            **asdict(_numerics(settings)),
             "matrix_product": product_of(method.clip),
             **used_plugins_of(config),
             **together,

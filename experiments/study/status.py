@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from core.store.collector import many_objects
 from core.store.manifest import Manifest, read_manifest
 from core.store.names import RECORD_NAME, RERUN_SUFFIX
-from core.store.record import RunRecord, read_run, reading_many
+from core.store.record import RunRecord, read_run
 from core.store.settings import read_settings
 from experiments.run.stale import CodeCheck, counted, num_set_aside
 from experiments.study.lock import living_holder
@@ -74,7 +75,7 @@ def _read_records(
 ) -> tuple[dict[str, RunRecord], set[str]]:
     """The valid records among these runs, and the runs whose record is damaged or another's."""
     records, broken = dict[str, RunRecord](), set[str]()
-    with reading_many():
+    with many_objects():
         for identity in identities:
             try:
                 record = read_run(study_dir, identity)

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar
 
+from core.device_faults import Fault, describe_fault, fault_of
 from core.lockstep import BEFORE, Steps
 from core.signals import ignore_hangup
 from core.store.storage import storage_problem
@@ -38,39 +39,53 @@ def main(channel: int, entry: str) -> None:
     faulthandler.enable()
     _vanish_with_driver()
     ignore_hangup()  # the driver decides when a worker ends
-    _prepare(entry)
-    serve(Connection(channel), entry)
+    prepare(entry)
+    if serve(Connection(channel), entry):
+        os._exit(1)  # what a library does at the end may need the device
 
 
-def _prepare(entry: str) -> None:
-    """Import what the runs of studies need, before the first one comes. What fails here fails again
-    in the job that needs it, which tells.
+def prepare(entry: str) -> None:
+    """Import what the runs of studies need, before the first one comes, and note which code that
+    is. What fails here fails again in the job that needs it, which tells.
+
+    It is also what workers have in common that are forked: it starts no thread, uses no device,
+    opens no file that stays open, and loads no plug-in.
     """
     if entry == ENTRY:
         with contextlib.suppress(Exception):
             import experiments.run.registered
             import experiments.run.run  # noqa: F401
             from core.clip.open_clip_library import load_open_clip
+            from experiments.run.code import loaded_sources
+            from experiments.run.environment import commit
 
+            loaded_sources()
+            commit()
             load_open_clip()
 
 
-def serve(channel: Connection, entry: str) -> None:
+def serve(channel: Connection, entry: str) -> Fault:
     """Answer every message, a list of jobs that run side by side, with a "begun" message, their
     progress, and one result or failure message for each as it ends.
+
+    After a fault of the device, or of memory, the state of this process is in doubt: the job is
+    answered, and the fault returned, whatever else has begun.
     """
     while True:
         try:
             jobs = json.loads(channel.recv_bytes())
         except EOFError:
-            return
+            return ""
         if jobs is None:
-            return
+            return ""
         channel.send_bytes(b'{"kind": "begun"}')
         for answer in answers([_LoggedTask(entry, job, channel, len(jobs)) for job in jobs]):
             with contextlib.suppress(OSError):  # a full disk: the output is cut, not the result
                 _flush()
             channel.send_bytes(answer.encode())
+            fault: Fault = json.loads(answer).get("fault", "")
+            if fault:
+                return fault
 
 
 class Task:
@@ -171,14 +186,19 @@ class _LoggedTask(Task):
 
 def _failure(error: BaseException, home: Path | None) -> dict[str, Any]:
     """What to answer for a job that raised: "returned" where the storage is to blame, or else
-    "failed", with the message in full and the traceback on standard error.
+    "failed", with the message in full, the fault of the device if it is one, and the traceback on
+    standard error.
     """
     if problem := storage_problem(error, home):
         return {"kind": "returned", "message": problem}
     with contextlib.suppress(OSError):
         traceback.print_exception(error)
+    fatal = isinstance(error, ValueError)
+    if fault := fault_of(error):
+        told = describe_fault(error)
+        return {"kind": "failed", "message": told, "fatal": fatal, "fault": fault}
     message = one_line(traceback.format_exception_only(error)[-1])
-    return {"kind": "failed", "message": message, "fatal": isinstance(error, ValueError)}
+    return {"kind": "failed", "message": message, "fatal": fatal}
 
 
 def load_entry(entry: str) -> Entry:

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import replace
+from functools import partialmethod
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from core.store.code import read_code
 from core.store.epochs import read_epochs
 from core.store.names import TRAINING_NAME
 from core.store.record import write_record
+from core.train import loss_scale
+from core.train.loss_scale import LossScale
 from core.train.resume import TrainingCheckpoints, TrainingState
 from experiments.run.code import code_of
 from experiments.run.run import run
@@ -23,7 +26,9 @@ from tests.helpers.mosaic_presets import on_mosaic, preset_names
 from tests.helpers.preset_runs import few_test_images
 from tests.helpers.two_step_runs import two_steps
 
-EPOCHS, KILLED_AFTER = 4, 2
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+EPOCHS, KILLED_AFTER = 3, 2
 
 
 class KilledError(RuntimeError):
@@ -122,6 +127,20 @@ def test_optimizers_and_the_best_epoch_so_far_go_on(optimizer, after, small_mosa
     killed(tmp_path / "killed", config, small_mosaic, after)
     again = run_in(tmp_path / "killed", config, small_mosaic)
     assert outcome(tmp_path / "killed", again) == outcome(tmp_path / "whole", whole)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_the_loss_scale_goes_on(after, small_mosaic, tmp_path, monkeypatch):
+    monkeypatch.setattr(loss_scale, "GROWS_AFTER", 3)  # it grows and is halved all the time
+    monkeypatch.setattr(LossScale, "__init__", partialmethod(LossScale.__init__, 2.0**18))
+    plain = coop("experiment.precision = 'float16'")
+    config = plain.with_bindings({"experiment.checkpoint_every": 1}, "test")
+    whole = run_in(tmp_path / "whole", plain, small_mosaic)
+    killed(tmp_path / "killed", config, small_mosaic, after)
+    again = run_in(tmp_path / "killed", config, small_mosaic)
+    assert outcome(tmp_path / "killed", again) == outcome(tmp_path / "whole", whole)
+    skipped = [record.environment["skipped_steps"] for record in (whole, again)]
+    assert skipped[0] == skipped[1] > 0
 
 
 def test_nothing_is_trained_twice(small_mosaic, tmp_path, monkeypatch):

@@ -256,13 +256,14 @@ def test_a_huge_rate_is_a_named_status(train):
     assert not (folder / "predictions.json").exists() and read_predictions(folder) == {}
 
 
-@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float64", "bfloat16", "float16"])
 def test_other_precisions_train_and_score(train, place, precision):
     folder, record = train("run", "text_refiner", f"experiment.precision={precision}")
     assert record.status == "finished"
     wanted = "torch.float64" if precision == "float64" else "torch.float32"
     learned = load_file(folder / "weights.safetensors")
     assert {str(v.dtype) for v in learned.values() if v.is_floating_point()} == {wanted}
+    assert record.environment.get("skipped_steps") == (0 if precision == "float16" else None)
     assert evaluate_run(folder, "", "", place) == list(record.evaluations)
 
 

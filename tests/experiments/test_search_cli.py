@@ -12,6 +12,7 @@ from experiments.cli.ui import server_for
 from experiments.configs import read_config_file
 from experiments.search.ledger import Asked, Ledger
 from experiments.study.lock import StudyLock
+from experiments.workers.local import InlineExecutor
 from tests.helpers.fake_searches import CONFIG, parsed, read_trials, run_inline
 
 
@@ -60,6 +61,32 @@ def test_a_dry_run_checks_and_shows(call, tmp_path):
     assert "5 x 2 datasets x 2 seeds" in out and "24 with the default, then 8 on test" in out
     assert "@EmaCache | @NoCache" in out and "int, 5 to 100, log" in out
     assert not (tmp_path / "runs").exists()
+
+
+def test_workers_start_early_where_trials_may_be_left(call, tmp_path, monkeypatch):
+    seen = []
+
+    class Watched(InlineExecutor):
+        def start_early(self):
+            seen.append("early")
+
+        def close(self):
+            super().close()
+            seen.append("closed")
+
+    def refuse(setup, folder, executor, **_):
+        seen.append("planned")
+        raise ValueError("not like this")
+
+    monkeypatch.setattr("experiments.cli.search_commands.make_executor", lambda *_, **__: Watched())
+    monkeypatch.setattr("experiments.cli.search_commands.run_trials", refuse)
+    words = ("search", "fake.gin", "--trials", "4")
+    assert call(*words)[2] == ["error: not like this"] and seen == ["early", "planned", "closed"]
+    run_inline(parsed(tmp_path / "files", trials=4), tmp_path / "runs" / "fake")
+    seen.clear()
+    assert call(*words)[0] == 2 and seen == ["planned", "closed"]
+    seen.clear()
+    assert call(*words[:2], "--trials", "5")[0] == 2 and seen[0] == "early"
 
 
 def test_a_second_driver_hears_who_is_there(call, tmp_path, monkeypatch):

@@ -80,6 +80,28 @@ def test_statistics_load_no_model_and_no_tracking(words):
     assert not loaded(*words.split()) & HEAVY
 
 
+def test_a_difference_of_two_runs_loads_no_model_and_no_tracking(study):
+    (study / ("0" * 12) / "config.gin").write_text("experiment.method = @CoOp\n")
+    found = loaded("diff", study / ("0" * 12), study / ("0" * 12))
+    assert not found & (HEAVY - {"matplotlib"})
+
+
+@pytest.mark.slow
+def test_a_report_without_figures_loads_no_model_and_draws_nothing(study, tmp_path):
+    words = ("report", study, "--out", tmp_path / "report", "--no-figures")
+    assert not loaded(*words) & {"torch", "torchvision", "open_clip", "mlflow", "optuna"}
+
+
+@pytest.mark.slow
+def test_the_plan_of_a_search_loads_the_sampler_and_nothing_beside_it(tmp_path):
+    found = loaded("search", "search_text_refiner", "--dry-run", "--runs", tmp_path)
+    assert not found & (UNUSED | {"mlflow", "matplotlib", "statsmodels"})
+
+
+def test_the_doctor_loads_no_statistics_and_no_figures():
+    assert not loaded("doctor") & ({"torch._inductor", "matplotlib", "statsmodels"})
+
+
 def test_the_list_of_methods_needs_torch_and_no_backbone():
     assert loaded("list", "methods") & HEAVY == {"torch"}
 
@@ -95,3 +117,12 @@ def test_a_run_trains_without_the_compiler(tmp_path):
     found = loaded(*words, "--runs", tmp_path)
     assert not found & (UNUSED | STATISTICS | {"mlflow", "optuna", "sklearn", "matplotlib"})
     assert {"torch", "open_clip"} <= found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["inspect", "evaluate"])
+def test_a_look_at_a_run_loads_the_model_and_nothing_beside_it(tmp_path, command):
+    words = ("train", "mosaic", "--set", "experiment.epochs=1", "--track", "none")
+    loaded(*words, "--out", tmp_path / "run", "--runs", tmp_path)
+    found = loaded(command, tmp_path / "run", "--runs", tmp_path)
+    assert not found & (UNUSED | STATISTICS | {"mlflow", "optuna", "sklearn", "matplotlib"})

@@ -47,6 +47,13 @@ def drain(executor, count, seconds=120.0, before=()):
     return events
 
 
+def forked(executor):
+    """The process numbers of all workers, once each of them has one."""
+    workers = [worker.process for worker in executor.workers]
+    wait_until(lambda: all(worker.poll() is None and worker.pid for worker in workers))
+    return {worker.pid for worker in workers}
+
+
 def ended(events):
     return {event.key: event for event in events if event.kind in ("done", "failed")}
 
@@ -57,6 +64,11 @@ def is_alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def parent_of(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
 
 
 def wait_until(condition, seconds=60.0):
@@ -92,9 +104,10 @@ def test_a_worker_is_lean_and_its_environment_is_set(local, tmp_path):
 def test_workers_that_are_started_early_take_the_first_jobs(local, tmp_path):
     executor = local(2)
     executor.start_early()
-    early = {worker.process.pid for worker in executor.workers}
+    early = forked(executor)
     assert len(early) == 2 and not (tmp_path / "logs").exists()
     executor.start_early()  # again: changes nothing
+    assert forked(executor) == early
     for number in range(4):
         executor.submit(job(f"job {number}", do="nothing", value=number))
     assert {event.result["pid"] for event in ended(drain(executor, 4)).values()} <= early
@@ -309,6 +322,7 @@ def test_orphaned_workers_vanish(tmp_path):
     marks = [tmp_path / "sleeps", tmp_path / "spins"]
     wait_until(lambda: all(any(mark.glob("*")) for mark in marks))
     pids = [int(next(mark.glob("*")).name.partition("-")[0]) for mark in marks]
+    pids += {parent_of(pid) for pid in pids} - {driver.pid}
     assert all(map(is_alive, pids))
     driver.kill()
     driver.wait()

@@ -2,7 +2,8 @@
 
 What a fake run does follows from the first word of its variant's name: "ok", "slow", "fail",
 "refuse", "diverge", "kill" (once), "die" (always), "stop" (its process, once), "stall" (always),
-"fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a file "go").
+"fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a file "go"),
+"assert" (on the device), "full" (its memory).
 """
 
 import hashlib
@@ -26,6 +27,10 @@ experiment.refiner = @NullRefiner
 experiment.schedule = None
 experiment.seed = {seed!r}
 """
+
+ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later."
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of 3 GiB."
+LOST = "CUDA error: no CUDA-capable device is detected"
 
 
 def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2), bundled=False):
@@ -77,6 +82,10 @@ def fake_run(payload, on_progress):
 
 
 def behave(kind, run_dir):
+    if kind == "assert":
+        raise RuntimeError(ASSERT)
+    if kind == "full":
+        raise RuntimeError(OUT_OF_MEMORY)
     if kind == "fail":
         raise RuntimeError("this run always fails")
     if kind == "refuse":
@@ -189,7 +198,7 @@ def act(payload, on_progress):
         while True:
             pass
     elif payload["do"] == "raise":
-        raise RuntimeError("no luck")
+        raise RuntimeError(payload.get("words", "no luck"))
     elif payload["do"] == "refuse":
         raise ValueError("not like this")
     elif payload["do"] == "exit":
@@ -201,6 +210,34 @@ def act(payload, on_progress):
     elif payload["do"] == "return garbage":
         return {"object": object()}
     return {"pid": os.getpid(), "value": payload.get("value")}
+
+
+def compute(payload, on_progress):
+    """A job on the GPU of its process, which it shares with those that are in its folder below
+    ``inside``. ``do``: "assert" poisons the process for later jobs too, "need it whole" is out of
+    memory beside others, "need more" always is. A GPU of ``lost`` does not answer.
+    """
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+    if gpu in payload.get("lost", ()):
+        raise RuntimeError(LOST)
+    if poisoned or payload["do"] == "assert":
+        poisoned.append(payload["do"])
+        raise RuntimeError(ASSERT)
+    folder = Path(payload["inside"]) / gpu
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = folder / payload["name"]
+    mine.touch()
+    try:
+        time.sleep(payload.get("seconds", 0))
+        beside = sorted(path.name for path in folder.iterdir() if path != mine)
+        if payload["do"] == "need more" or (payload["do"] == "need it whole" and beside):
+            raise RuntimeError(OUT_OF_MEMORY)
+    finally:
+        mine.unlink()
+    return {"pid": os.getpid(), "gpu": gpu, "beside": beside}
+
+
+poisoned = []
 
 
 def walk(payload, on_progress):

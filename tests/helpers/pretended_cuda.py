@@ -11,7 +11,8 @@ against the rules of a real GPU:
 * whatever makes the host wait for the GPU is counted by line in ``gpu.waits``: numbers read back,
   copies between the memories that are not ``non_blocking``, operators whose result's size depends
   on numbers;
-* operators whose CUDA kernels add in no fixed order are counted in ``gpu.unordered``;
+* operators whose CUDA kernels add in no fixed order, where several numbers do meet in one place,
+  are counted in ``gpu.unordered``, and those that torch refuses in deterministic runs are refused;
 * copies from the host are counted by line in ``gpu.copies``, and in ``gpu.pageable`` those from
   memory that is not pinned, for which a driver may let the host wait.
 
@@ -61,16 +62,34 @@ READ_BACK = {
     "aten::repeat_interleave",
 }
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
-# Their CUDA kernels add with atomics (or are refused by torch.use_deterministic_algorithms).
+# Their CUDA kernels add with atomics: in no fixed order where several numbers meet in one place.
 UNORDERED = {
     "aten::index_add_",
     "aten::index_add",
     "aten::scatter_add",
     "aten::scatter_add_",
-    "aten::bincount",
-    "aten::put_",
+    "aten::index_put",
+    "aten::index_put_",
+    "aten::_index_put_impl_",
     "aten::embedding_dense_backward",
 }
+# torch.use_deterministic_algorithms refuses these on a GPU: it knows no order for them.
+REFUSED = {
+    "aten::put_",
+    "aten::histc",
+    "aten::kthvalue",
+    "aten::median.dim",
+    "aten::nll_loss2d_forward",
+    "aten::reflection_pad2d_backward",
+    "aten::upsample_bilinear2d_backward",
+    "aten::upsample_bicubic2d_backward",
+    "aten::grid_sampler_2d_backward",
+    "aten::_adaptive_avg_pool2d_backward",
+    "aten::avg_pool3d_backward",
+    "aten::max_pool3d_with_indices_backward",
+    "aten::_ctc_loss_backward",
+}
+REFUSED_OF_FRACTIONS = {"aten::cumsum", "aten::cumsum_"}
 
 
 class DeviceMismatch(RuntimeError):
@@ -152,6 +171,8 @@ class PretendedCuda:
         checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
         shapes = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
         self._stack.enter_context(mock.patch.dict(checks, shapes))
+        ordered = torch.are_deterministic_algorithms_enabled()
+        self._stack.callback(torch.use_deterministic_algorithms, ordered)
         self._stack.enter_context(_Operators(self))
         self._stack.enter_context(_Functions(self))
         return self
@@ -310,8 +331,11 @@ class _Operators(TorchDispatchMode):
     ) -> None:
         gpu, name = self.gpu, func._schema.name
         gpu.calls[name] += 1
-        if name in UNORDERED:
+        if name in UNORDERED and _meet(name, args):
             gpu.unordered[f"{name} at {gpu.line()}"] += 1
+        fractions = name in REFUSED_OF_FRACTIONS and args[0].is_floating_point()
+        if (name in REFUSED or fractions) and torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError(f"{name} does not have a deterministic implementation, but you set")
         if (name in READ_BACK or f"aten::{func.__name__}" in READ_BACK) and not gpu.checked_on_cpu:
             gpu.wait(name)
         if kwargs.get("generator") is not None and kwargs["generator"].device.type == "cpu":
@@ -338,3 +362,19 @@ class _Operators(TorchDispatchMode):
             host = [x for x in host if x.dim() > 0]  # a number of the CPU may take part
         if host:
             gpu.mismatch(f"{name}: {[tuple(x.shape) for x in host]} on the CPU among GPU tensors")
+
+
+def _meet(name: str, args: Any) -> bool:
+    """Whether several numbers are added in one place."""
+    if name.startswith("aten::scatter_add"):
+        axis, places = args[1], args[2].sort(dim=args[1]).values
+        rest = max(places.shape[axis] - 1, 0)
+        return bool((places.narrow(axis, 0, rest) == places.narrow(axis, min(1, rest), rest)).any())
+    if "index_put" in name:
+        given = [x for x in args[1] if x is not None and x.dtype not in (torch.bool, torch.uint8)]
+        if len(args) < 4 or not args[3] or not given:
+            return False  # it puts, and adds nothing
+        columns = torch.stack([x.reshape(-1) for x in torch.broadcast_tensors(*given)])
+    else:
+        columns = args[2 if name.startswith("aten::index_add") else 1].reshape(1, -1)
+    return columns.unique(dim=1).shape[1] < columns.shape[1]

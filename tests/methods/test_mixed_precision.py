@@ -176,7 +176,7 @@ def test_a_teacher_keeps_texts_in_full_precision(method):
     assert torch.equal(texts, teachers[1].texts(CLASSES))
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "float32"])
 def test_a_selected_epoch_is_scored_as_the_report_is(precision, small_mosaic):
     lines = f"experiment.selection = 'val'\nexperiment.precision = '{precision}'"
     built = engine.assemble(
@@ -187,13 +187,14 @@ def test_a_selected_epoch_is_scored_as_the_report_is(precision, small_mosaic):
     def watched():
         if not built.model.training:
             scored.append(torch.is_autocast_enabled("cpu"))
+            assert not scored[-1] or str(torch.get_autocast_dtype("cpu")) == f"torch.{precision}"
         return class_texts()
 
     built.model.method.class_texts = watched
     result = engine.train(built, lambda values: None)
     assert len(result.scores) == 1 and scored
     engine.score_images(built, *built.scored()[0])
-    assert set(scored) == {precision == "bfloat16"}
+    assert set(scored) == {precision != "float32"}
 
 
 def test_a_run_in_bfloat16_leaves_float32_features(small_mosaic, tmp_path):

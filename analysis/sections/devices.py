@@ -1,0 +1,65 @@
+"""Which cells ran where, in a study that several devices computed.
+
+An identity does not name the device: a study may begin on a CPU and go on elsewhere. Devices round
+differently, so that a reader should know which scores stand side by side.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from analysis.read.results import RunKey
+from analysis.sections.analysis import Analysis
+from analysis.sections.section import Section, Topic, running_text
+from analysis.text import Column, Columns, Kind, Show, table
+
+ADVICE = (
+    "Several devices computed the runs of this study, and devices round differently: a difference "
+    "of a few images between variants that ran on different ones may be due to them."
+)
+
+
+class Share(NamedTuple):
+    """What one device computed of a variant."""
+
+    device: str
+    variant: str
+    runs: int
+    cells: tuple[str, ...]
+
+
+COLUMNS: Columns[Share] = (
+    Column("device", "Device", Kind.NAME, lambda s: s.device),
+    Column("variant", "Variant", Kind.TEXT, lambda s: s.variant),
+    Column("runs", "Runs", Kind.COUNT, lambda s: s.runs),
+    Column("cells", "Datasets", Kind.LIST, lambda s: s.cells),
+)
+
+
+def shares(analysis: Analysis) -> Iterator[Share]:
+    """The runs of every device, variant by variant."""
+    results = analysis.results
+    for device, runs in results.devices.items():
+        for variant in results.variants:
+            if own := [run for run in runs if run[0] == variant]:
+                cells = tuple(_cells(own, len(results.planned_seeds)))
+                yield Share(device, variant, len(own), cells)
+
+
+def _cells(runs: Sequence[RunKey], num_seeds: int) -> Iterator[str]:
+    """Each dataset, with the seeds where these are not all."""
+    for dataset in dict.fromkeys(dataset for _, dataset, _ in runs):
+        seeds = sorted({seed for _, name, seed in runs if name == dataset and seed is not None})
+        some = bool(seeds) and len(seeds) < num_seeds
+        yield f"{dataset}, seed {', '.join(map(str, seeds))}" if some else dataset
+
+
+def _sections(analysis: Analysis) -> Sequence[Section]:
+    if len(analysis.results.devices) < 2:
+        return []
+    found = table("devices", "Which cells ran where", COLUMNS, shares(analysis), folded=True)
+    return [
+        Section(key="devices", title="Devices", sentences=running_text([ADVICE]), tables=(found,))
+    ]
+
+
+TOPIC = Topic(key="devices", build=_sections, show=Show.WIDE)
