@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow test-faults error-rates mosaic-results methods-all gpu-check bench-compare growth-curves lint clean
+.PHONY: setup demo test test-slow test-faults test-executors error-rates mosaic-results methods-all gpu-check bench-compare growth-curves lint clean
 
 setup: $(READY)
 
@@ -29,7 +29,7 @@ demo: setup
 # Two processes, a file at a time: what the tests of a file share is made once. Long files come
 # first, see tests/conftest.py.
 test: setup
-	$(RUN) -m pytest -m 'not slow and not faults' -n 2 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest -m 'not slow and not faults and not executors' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(RUN) -m pytest -m slow
@@ -37,6 +37,11 @@ test-slow: setup
 # Real processes are killed and stopped, disks are full, databases are locked; best as root.
 test-faults: setup
 	$(RUN) -m pytest -m faults
+
+# Small Ray clusters that lose workers and nodes, and Slurm jobs played by processes of this machine.
+test-executors: setup
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,slurm]'
+	$(RUN) -m pytest -m executors
 
 # Simulates how often the verdicts are wrong, and writes docs/verdicts.md.
 error-rates: setup
