@@ -55,7 +55,6 @@ mosaic-results: setup
 	$(RUN) main.py search search_text_refiner --control
 	$(RUN) -m tests.helpers.mosaic_results_page
 
-# Every method on a GPU as on the CPU, its speed there, and a small study; under four minutes.
 # A search for every method and refiner, then two grids; most of a day on two cores. It goes on where
 # it stopped.
 METHODS_ALL := $(RUN) -m tests.helpers.tuned_methods
@@ -67,6 +66,7 @@ methods-all: setup
 	$(RUN) main.py grid methods_all_few_shot --track none
 	$(RUN) main.py grid methods_all --track none
 
+# Every method on a GPU as on the CPU, its speed there, a small study, and faults; under eight minutes.
 gpu-check: setup
 	$(RUN) main.py gpu-check
 

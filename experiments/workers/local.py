@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self
 
 from core.machine import (
+    DEVICE_WORKERS_VARIABLE,
     MEASURED_THREADS_VARIABLE,
     WORKERS_VARIABLE,
     available_cores,
@@ -301,6 +302,8 @@ class LocalExecutor:
         }
         if self.gpus:
             environment[DEVICES_VARIABLE] = self.seats.devices[slot]
+            shared = -(-len(self.workers) // len(self.gpus))  # the same for all: see ForkServer
+            environment[DEVICE_WORKERS_VARIABLE] = str(shared)
         log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
         if self.forks and self.server is None:
             self.server = ForkServer(self.entry, environment)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.lockstep import Position
-from core.machine import MEASURED_THREADS_VARIABLE
+from core.machine import MEASURED_THREADS_VARIABLE, workers_of_device
 from core.store.names import SHARE_FOLDER
 from core.store.record import Cost, Evaluation, RunRecord, to_json, write_record
 from experiments.study.planner import Cell, Grid, Plan, Variant
@@ -205,6 +205,7 @@ def describe_process(payload, on_progress):
         "waiting": os.environ.get("OMP_WAIT_POLICY"),
         "measured_threads": os.environ[MEASURED_THREADS_VARIABLE],
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "sharing": workers_of_device(),
     }
 
 
