@@ -82,7 +82,6 @@ def grid_command(
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
-    from experiments.run.preflight import require_readable
     from experiments.study.planner import grid_of
     from experiments.study.progress import make_progress
     from experiments.study.trackers import make_tracker
@@ -107,8 +106,7 @@ def grid_command(
         if dry_run:
             show_plan(made, study_dir, runtime, jobs=placement.workers)
             return
-        print_changes(made, study_dir, runtime)
-        require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
+        check_data(made, study_dir, runtime)
         outcome = where.run(
             made,
             study_dir,
@@ -150,6 +148,14 @@ def show_plan(plan: Any, study_dir: Path, runtime: Runtime, *, jobs: int) -> Non
     print_changes(plan, study_dir, runtime)
     print_plan(plan, study_dir, jobs=jobs)
     require_readable(print_data(plan, study_dir, runtime, limit=DRY_RUN_IMAGES), runtime)
+
+
+def check_data(plan: Any, study_dir: Path, runtime: Runtime) -> None:
+    """Print the same of a ``Plan`` that is about to run; opens every image. Raises ValueError."""
+    from experiments.run.preflight import require_readable
+
+    print_changes(plan, study_dir, runtime)
+    require_readable(print_data(plan, study_dir, runtime, limit=None), runtime)
 
 
 def print_changes(plan: Any, study_dir: Path, runtime: Runtime) -> None:
