@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from core.clip.catalog import MOSAIC
@@ -153,7 +153,7 @@ def plan_costs(
     return CostPlan(
         runs=tuple(runs),
         feature_seconds={
-            f"{backbone} {dataset}": _feature_seconds(number, speeds, hardware)
+            f"{backbone} {dataset}": _feature_seconds(number, backbone, speeds, hardware)
             for (backbone, dataset, _), number in cached.items()
         },
         hardware=hardware,
@@ -212,7 +212,7 @@ class _PlannedRun:
 
 def _on_gpu(run: _PlannedRun, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
     """A run from measured steps of its method on a GPU."""
-    speed, with_refiner = speeds.of(run.method, _refiner(run.refiner))
+    speed, with_refiner = speeds.of(run.backbone, run.method, _refiner(run.refiner))
     if speed is None:
         return RunCost(cell=run.cell)
     derived = [] if with_refiner else [f"without the own part of {run.refiner}"]
@@ -278,14 +278,9 @@ def _on_mosaic(run: _PlannedRun, costs: StepCosts) -> RunCost:
     )
 
 
-def _feature_seconds(number: int, speeds: GpuSpeeds, hardware: Hardware) -> float:
+def _feature_seconds(number: int, backbone: str, speeds: GpuSpeeds, hardware: Hardware) -> float:
     """Seconds to decode and encode images once."""
-    towers = [
-        speed.evaluated_per_second
-        for (name, refiner), speed in speeds.methods.items()
-        if refiner == NO_REFINER and ("cached", "float32") not in speed.step_ms and speed.step_ms
-    ]
-    encoded = median(towers) if towers else math.inf
+    encoded = speeds.images_per_second(backbone) or math.inf
     return number / min(encoded, hardware.decoded_per_core * hardware.cores_per_gpu)
 
 
