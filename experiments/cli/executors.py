@@ -1,5 +1,6 @@
 """Where ``grid`` runs a study: in workers on this machine, on a Ray cluster, or in Slurm jobs."""
 
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,12 +125,23 @@ class Where:
                     f"{option} means something with --executor {executor} alone, and it is "
                     f"{self.executor}"
                 )
-        self.require()
+        if self.executor != LOCAL and self.device not in ("cpu", "cuda"):
+            raise ValueError(
+                f"--executor {self.executor} gives runs their GPUs, so --device must be cpu or "
+                f"cuda, got {self.device!r}"
+            )
+        if self.executor == RAY and self.jobs == 0:
+            raise ValueError("--executor ray runs nothing in this process: --jobs must not be 0")
+        self._require()
 
-    def require(self) -> None:
-        """Raise ValueError where the package of the executor is not installed."""
-        if self.executor == RAY or self.executor == SLURM:
-            pass
+    def _require(self) -> None:
+        """Raise ValueError where what the executor needs is not there."""
+        if self.executor == RAY:
+            importlib.import_module("experiments.workers.ray")
+        elif self.executor == SLURM:
+            from experiments.workers.slurm import require_cluster
+
+            require_cluster(parameters_of(self.slurm))
 
     def run(self, plan: Any, study_dir: Path, executor: Any, **options: Any) -> Any:
         """The outcome of ``run_study`` of a plan, with the arguments of that function."""
