@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self
 
 from core.machine import (
+    DEVICE_WORKERS_VARIABLE,
     MEASURED_THREADS_VARIABLE,
     WORKERS_VARIABLE,
     available_cores,
@@ -298,6 +299,7 @@ class LocalExecutor:
             **openmp_variables(),
             **self.threads,
             WORKERS_VARIABLE: str(len(self.workers)),
+            DEVICE_WORKERS_VARIABLE: str(self.seats.most_on_a_device),
         }
         if self.gpus:
             environment[DEVICES_VARIABLE] = self.seats.devices[slot]

@@ -186,6 +186,7 @@ def test_workers_sit_on_the_gpus_in_turn():
     seats = Seats(5, ["a", "b"])
     assert seats.devices == ["a", "b", "a", "b", "a"]
     assert seats.beside(2) == [0, 4]
+    assert seats.most_on_a_device == 3
     assert Seats(3).devices == ["", "", ""]  # all on the machine
 
 

@@ -93,7 +93,7 @@ def test_a_worker_is_lean_and_its_environment_is_set(local, tmp_path):
     executor.submit(job("look", log=tmp_path / "run" / "output.log"))
     result = ended(drain(executor, 1))["look"].result
     assert not {"mlflow", "torch", "rich"} & set(result["modules"])
-    assert (result["threads"], result["gpu"]) == ("3", "5")
+    assert (result["threads"], result["gpu"], result["sharing"]) == ("3", "5", ["1", "1"])
     assert (result["waiting"], result["measured_threads"]) == (
         os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "",

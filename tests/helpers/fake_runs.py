@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.lockstep import Position
-from core.machine import MEASURED_THREADS_VARIABLE
+from core.machine import DEVICE_WORKERS_VARIABLE, MEASURED_THREADS_VARIABLE, WORKERS_VARIABLE
 from core.store.record import Cost, Evaluation, RunRecord, to_json
 from experiments.study.planner import Cell, Grid, Plan, Variant
 
@@ -185,6 +185,7 @@ def describe_process(payload, on_progress):
         "waiting": os.environ.get("OMP_WAIT_POLICY"),
         "measured_threads": os.environ[MEASURED_THREADS_VARIABLE],
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "sharing": (os.environ[WORKERS_VARIABLE], os.environ[DEVICE_WORKERS_VARIABLE]),
     }
 
 
