@@ -98,6 +98,7 @@ def rates(*, device: str, side: int = 8192, megabytes: int = 2048) -> dict[str, 
     }
     if place.type == "cuda":
         found["device"] = torch.cuda.get_device_name(place)
+        found["memory_gib"] = torch.cuda.mem_get_info(place)[1] / 2**30
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         one, two = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
         found[f"{name}_tflops"] = (
@@ -246,22 +247,13 @@ def speed(
     ``images`` "cached" trains on frozen features, "pixels" encodes the images in every step. A
     method that trains nothing has no step.
     """
-    preset = method_presets()[method]
-    place = torch.device(device)
-    size = preset.batch_size or SOLE_BATCH
-    fresh = images == "pixels"
-    config = preset.read(
+    place, fresh = torch.device(device), images == "pixels"
+    config = method_presets()[method].read(
         f"experiment.dataset={f'folder/{tree}'!r}",
         f"experiment.backbone={backbone!r}",
         f"experiment.weights={weights!r}",
-        "experiment.protocol='few_shot'",
-        f"experiment.shots={SHOTS}",
-        f"experiment.batch_size={size}",
-        "experiment.epochs=2",
-        f"experiment.num_views={_num_views(method, fresh=fresh)}",
-        f"experiment.fresh_views={fresh}",
         f"experiment.precision={precision!r}",
-        "experiment.split_fractions=(0.5, 0.125, 0.375)",
+        *_speed_settings(method, fresh=fresh),
         *REFINERS[refiner],
     )
     runtime = Runtime(cache_dir=Path(cache_dir), device=device)
@@ -292,6 +284,19 @@ def _step_of(built: Assembly, source: "TimedSource") -> dict[str, Any]:
         "tflops": 1e-12 * counts.flops / step,
         "waits": counts.waits,
     }
+
+
+def _speed_settings(method: str, *, fresh: bool) -> list[str]:
+    """Two epochs of a method at its published batch size."""
+    return [
+        "experiment.protocol='few_shot'",
+        f"experiment.shots={SHOTS}",
+        f"experiment.batch_size={method_presets()[method].batch_size or SOLE_BATCH}",
+        "experiment.epochs=2",
+        f"experiment.num_views={_num_views(method, fresh=fresh)}",
+        f"experiment.fresh_views={fresh}",
+        "experiment.split_fractions=(0.5, 0.125, 0.375)",
+    ]
 
 
 def _graphed_speed(config: Config, runtime: Runtime) -> dict[str, Any]:

@@ -299,7 +299,7 @@ class LocalExecutor:
             **openmp_variables(),
             **self.threads,
             WORKERS_VARIABLE: str(len(self.workers)),
-            DEVICE_WORKERS_VARIABLE: str(self.seats.most_on_a_device),
+            DEVICE_WORKERS_VARIABLE: str(self.seats.most_on_a_device),  # as ForkServer needs
         }
         if self.gpus:
             environment[DEVICES_VARIABLE] = self.seats.devices[slot]

@@ -35,8 +35,7 @@ METHODS = sorted(
 # What a step of these does on the host, in the words of the log.
 PLAIN = {
     "ProGrad": "a step replaces the content of a list",  # the cosines of an epoch
-    "QueueCache": "the host waits for the device in a step (_local_scalar_dense",
-    "ClassCache": "the host waits for the device in a step (_unique2",
+    "QueueCache": "a step replaces '_v",  # how many slots are filled
 }
 
 

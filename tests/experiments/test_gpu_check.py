@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import core.clip.backbone as backbone
+import experiments.run.image_source as image_source
 import experiments.study.gpu_check as gpu_check_module
 from core.config import lookup
 from experiments.cli.app import app
@@ -32,6 +33,9 @@ def small_cases(monkeypatch):
     """Few steps and few images."""
     for name, value in {"TIMED_STEPS": 2, "WARM_UP_STEPS": 1, "EVALUATED": 4, "TESTED": 8}.items():
         monkeypatch.setattr(device_cases, name, value)
+    yield
+    backbone._shared_clip.cache_clear()  # what is on one pretended GPU is not on the next
+    image_source._store.cache_clear()
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ import core.train.graphed_step as graphed_step
 import experiments.run.run as run_module
 from core.train.graphed_step import Inputs, StepRecording
 
+unnoticed = torch.autograd._unsafe_preserve_version_counter
+"""A context in which changes of tensors are not counted: a GPU's replay changes memory alone."""
 ONE_HOT = functional.one_hot
 READ_BACK = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal")
 
@@ -98,14 +100,15 @@ class RecordedOnCpu:
         if seen.waits:
             raise RuntimeError(f"operation not permitted when stream is capturing: {seen.waits}")
         assert seen.before.keys() <= inputs.held.keys()
-        with torch.no_grad():
+        read = tuple(tensor for tensor, _ in seen.before.values())
+        with torch.no_grad(), unnoticed(read):
             for tensor, value in seen.before.values():
                 tensor.detach().copy_(value)
 
         def replay() -> None:
             self.replayed += 1
             self.clock.now += 1.0 / self.speed
-            with torch.no_grad():
+            with torch.no_grad(), unnoticed(read):
                 for func, args, kwargs, out in seen.calls:
                     given = {place(t) for t in tensors((args, kwargs))}
                     again = tensors(func(*args, **kwargs))

@@ -120,6 +120,7 @@ DECLARED = {
     "experiment.patience": "the same epoch may be the best one",
     "experiment.checkpoint_every": "changes no result",
     "experiment.crop_cache_gb": "changes no result",
+    "experiment.cuda_graphs": "changes no result",
     "experiment.tf32": "of a GPU alone",
     "experiment.deterministic": "of a GPU alone",
     "experiment.fixed_views": "for methods that train on pixels",
