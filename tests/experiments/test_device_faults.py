@@ -18,6 +18,7 @@ from experiments.cli.app import main
 from experiments.run.environment import peak_memory_mb, reset_peak_memory
 from experiments.run.memory import LacksMemoryError, memory_advice
 from experiments.run.method_presets import method_presets
+from experiments.run.runtime import Runtime, _missing_kernel
 from experiments.study.driver import rerun, run_study
 from experiments.study.dry_run import dry_run
 from experiments.workers.jobs import Job
@@ -286,6 +287,19 @@ def test_what_to_change_is_what_the_run_has():
         "choose a smaller backbone, or leave more of the memory to this run (fewer --jobs, other "
         "programs)"
     )
+
+
+def test_a_full_device_is_no_missing_precision(monkeypatch):
+    _missing_kernel.cache_clear()
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "conv2d", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            Runtime(cache_dir=Path()).require("bfloat16")
+    Runtime(cache_dir=Path()).require("bfloat16")  # and nothing was kept of it
 
 
 @pytest.mark.parametrize("debug", [False, True])
