@@ -33,6 +33,7 @@ from experiments.cli.import_checkpoint import import_command
 from experiments.cli.inspect import inspect_command
 from experiments.cli.interrupts import leave, listening
 from experiments.cli.list import list_command
+from experiments.cli.plan import plan_command
 from experiments.cli.power import power_command
 from experiments.cli.pretrain import pretrain_command
 from experiments.cli.published import published_command
@@ -58,6 +59,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report_command,
     "export": export_command,
     "search": search_command,
+    "plan": plan_command,
     "power": power_command,
     "published": published_command,
     "sync": sync_command,

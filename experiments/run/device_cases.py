@@ -246,22 +246,13 @@ def speed(
     ``images`` "cached" trains on frozen features, "pixels" encodes the images in every step. A
     method that trains nothing has no step.
     """
-    preset = method_presets()[method]
-    place = torch.device(device)
-    size = preset.batch_size or SOLE_BATCH
-    fresh = images == "pixels"
-    config = preset.read(
+    place, fresh = torch.device(device), images == "pixels"
+    config = method_presets()[method].read(
         f"experiment.dataset={f'folder/{tree}'!r}",
         f"experiment.backbone={backbone!r}",
         f"experiment.weights={weights!r}",
-        "experiment.protocol='few_shot'",
-        f"experiment.shots={SHOTS}",
-        f"experiment.batch_size={size}",
-        "experiment.epochs=2",
-        f"experiment.num_views={_num_views(method, fresh=fresh)}",
-        f"experiment.fresh_views={fresh}",
         f"experiment.precision={precision!r}",
-        "experiment.split_fractions=(0.5, 0.125, 0.375)",
+        *_speed_settings(method, fresh=fresh),
         *REFINERS[refiner],
     )
     runtime = Runtime(cache_dir=Path(cache_dir), device=device)
@@ -287,6 +278,19 @@ def speed(
     if source.steps and not fresh and place.type == "cuda":
         found |= _graphed_speed(config, runtime)
     return found
+
+
+def _speed_settings(method: str, *, fresh: bool) -> list[str]:
+    """Two epochs of a method at its published batch size."""
+    return [
+        "experiment.protocol='few_shot'",
+        f"experiment.shots={SHOTS}",
+        f"experiment.batch_size={method_presets()[method].batch_size or SOLE_BATCH}",
+        "experiment.epochs=2",
+        f"experiment.num_views={_num_views(method, fresh=fresh)}",
+        f"experiment.fresh_views={fresh}",
+        "experiment.split_fractions=(0.5, 0.125, 0.375)",
+    ]
 
 
 def _graphed_speed(config: Config, runtime: Runtime) -> dict[str, Any]:

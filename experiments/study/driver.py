@@ -8,18 +8,15 @@ import errno
 import json
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, Self
+from typing import Protocol
 
 from core.config import config_from_text
 from core.device_faults import Fault
 from core.plugins import loaded_plugins
-from core.signals import HANGUP, handle
 from core.store.atomic import keep_copy
 from core.store.code import read_code
 from core.store.documents import NewerSchemaError
@@ -53,7 +50,9 @@ from core.store.settings import has_config, read_config
 from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
 from experiments.run.stale import CodeCheck, counted, runs_of
+from experiments.study.claims import take_back
 from experiments.study.failed_runs import failed_record
+from experiments.study.interrupts import Interrupts
 from experiments.study.lock import StudyLock
 from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.study.planner import Cell, Plan
@@ -122,6 +121,7 @@ def run_study(
     """
     progress = progress or NoProgress()
     with StudyLock(study_dir, steal=steal_lock):
+        take_back(study_dir)
         keep_manifest(study_dir, plan.manifest, progress)
         driver = Driver(study_dir, executor, runtime, tracker or NullTracker(), progress)
         return driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
@@ -265,7 +265,7 @@ class Driver:
         ended = sum(map(len, self.ended.values()))
         done = max(len(self.skipped) + ended, self.scheduler.done)
         self.progress.begin(total=total, done=done)
-        with _Interrupts() as interrupts, suppress(KeyboardInterrupt):
+        with Interrupts() as interrupts, suppress(KeyboardInterrupt):
             try:
                 with suppress(KeyboardInterrupt):
                     self._work(interrupts, max_attempts, retry_failed)
@@ -353,24 +353,28 @@ class Driver:
             self.queued[cell.identity] = None
             self.executor.submit(self._job(cell, max_attempts))
 
-    def _work(self, interrupts: "_Interrupts", max_attempts: int, retry_failed: bool) -> None:
+    def _work(self, interrupts: Interrupts, max_attempts: int, retry_failed: bool) -> None:
         """Submit all open cells and wait for them; once interrupted or paused, only for the running
         ones.
         """
         self._submit(list(self.open.values()), max_attempts)
         while self.open:
-            if (interrupts.count or self.paused) and not self.draining:
-                self.draining = True
-                self.executor.hurry()
-                self.progress.note(STOPPING if interrupts.count else f"{self.paused}; {PAUSING}")
-            if self.draining:
-                for key in [key for key in self.queued if self.executor.cancel(key)]:
-                    self.left.append(self.open.pop(key))
-                    del self.queued[key]
+            self._stop_if_asked(interrupts)
             for event in self.executor.poll(POLL_SECONDS):
                 ended = self._handle(event)
                 if ended is not None and not self.draining and not self.paused:
                     self._follow(*ended, max_attempts, retry_failed)
+
+    def _stop_if_asked(self, interrupts: Interrupts) -> None:
+        """Withdraw what is queued once the study is interrupted or paused."""
+        if (interrupts.count or self.paused) and not self.draining:
+            self.draining = True
+            self.executor.hurry()
+            self.progress.note(STOPPING if interrupts.count else f"{self.paused}; {PAUSING}")
+        if self.draining:
+            for key in [key for key in self.queued if self.executor.cancel(key)]:
+                self.left.append(self.open.pop(key))
+                del self.queued[key]
 
     def _follow(self, cell: Cell, record: RunRecord, max_attempts: int, retry_failed: bool) -> None:
         """Submit what the scheduler adds after a run."""
@@ -456,12 +460,16 @@ class Driver:
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
         """Write a record; raises OSError where that is impossible."""
-        run_dir = self.study_dir / cell.identity
         if not self.study_dir.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.study_dir))
         if cell.identity in self.stale:
             self._replace(cell, record)
-        write_record(run_dir, record)
+        write_record(self.study_dir / cell.identity, record)
+        self._committed(cell, record)
+
+    def _committed(self, cell: Cell, record: RunRecord) -> None:
+        """Tell of a run whose record is written."""
+        run_dir = self.study_dir / cell.identity
         self._tell_of_other_code(record, run_dir)
         self.ended[record.status].append(cell)
         if record.status == "failed":
@@ -563,28 +571,3 @@ def _move_files(new: Path, run_dir: Path) -> None:
     shutil.rmtree(run_dir / INSPECTION_NAME, ignore_errors=True)
     for file in new.iterdir() if new.is_dir() else ():
         os.replace(file, run_dir / file.name)
-
-
-class _Interrupts:
-    """Counts Ctrl-C, SIGTERM and SIGHUP; the second raises KeyboardInterrupt, later ones are
-    ignored, and so is a SIGHUP after the first.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        self.before = handle(self._interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if number == HANGUP and self.count:
-            return
-        self.count += 1
-        if self.count == 2:
-            raise KeyboardInterrupt

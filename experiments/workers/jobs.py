@@ -4,8 +4,8 @@ A job is retried when its worker died or its function raised, up to ``max_attemp
 is a user error and final at once. Where the job is not to blame (a full disk, a folder that cannot
 be written), the attempt does not count and the job is "returned": it waits until it is cancelled or
 run again. A job that runs out of memory is run once more, with the whole device for itself, and
-that attempt is its last. Every submitted job ends in exactly one "done" or "failed" event, unless
-it is cancelled.
+that attempt is its last. Every submitted job ends in exactly one "done", "failed" or "lost" event,
+unless it is cancelled; only executors on other machines lose jobs.
 
 Jobs that advanced side by side end one by one, each with its own answer. Where their worker died,
 nobody knows which one is to blame: the attempt counts for none, and each runs alone from then on.
@@ -41,17 +41,22 @@ class Job:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """An event of a job: "done" carries its result, "failed", "retry" and "returned" the reason.
+    After "lost" the executor knows nothing more of the job, which may still be running somewhere.
 
     ``attempt`` counts from 1; 0 is one that does not count. ``fault`` is what the reason says of
     the device.
     """
 
     key: str
-    kind: Literal["started", "progress", "done", "retry", "returned", "failed"]
+    kind: Literal["started", "progress", "done", "retry", "returned", "lost", "failed"]
     attempt: int
     result: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
     fault: Fault = ""
+
+
+class NoWorkersError(RuntimeError):
+    """All that ran jobs of a study elsewhere has ended, and runs are left."""
 
 
 class Executor(Protocol):

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from core.device_faults import Fault, describe_fault, fault_of
 from core.lockstep import BEFORE, Steps
@@ -79,7 +79,7 @@ def serve(channel: Connection, entry: str) -> Fault:
         if jobs is None:
             return ""
         channel.send_bytes(b'{"kind": "begun"}')
-        for answer in answers([_LoggedTask(entry, job, channel, len(jobs)) for job in jobs]):
+        for answer in answers([LoggedTask(entry, job, channel, len(jobs)) for job in jobs]):
             with contextlib.suppress(OSError):  # a full disk: the output is cut, not the result
                 _flush()
             channel.send_bytes(answer.encode())
@@ -148,12 +148,18 @@ def answers(tasks: Iterable[Task]) -> Iterator[str]:
             yield answer
 
 
-class _LoggedTask(Task):
+class Channel(Protocol):
+    """The way of messages to the driver."""
+
+    def send_bytes(self, message: bytes, /) -> None: ...
+
+
+class LoggedTask(Task):
     """A task whose output goes to its own log, also where another one has printed meanwhile."""
 
-    writing: "ClassVar[_LoggedTask | None]" = None
+    writing: "ClassVar[LoggedTask | None]" = None
 
-    def __init__(self, entry: str, job: Mapping[str, Any], channel: Connection, size: int) -> None:
+    def __init__(self, entry: str, job: Mapping[str, Any], channel: Channel, size: int) -> None:
         super().__init__(
             entry,
             job["key"],
@@ -174,9 +180,9 @@ class _LoggedTask(Task):
 
     def _take_output(self) -> None:
         """Let all output go to this task's log; the first time, print its title."""
-        if _LoggedTask.writing is self:
+        if LoggedTask.writing is self:
             return
-        _LoggedTask.writing = self
+        LoggedTask.writing = self
         if self.log is not None:
             _redirect_output(self.log, self.home)
         if self.title:
@@ -240,7 +246,7 @@ def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Steps[Mapping[
 class _Reporter:
     """Sends the progress of a job to the driver, at most a few times a second."""
 
-    def __init__(self, channel: Connection, key: str) -> None:
+    def __init__(self, channel: Channel, key: str) -> None:
         self.channel, self.key = channel, key
         self.last = 0.0
 

@@ -1,14 +1,15 @@
 """Runs that train nothing: entry functions for workers, and plans made of their cells.
 
-What a fake run does follows from the first word of its variant's name: "ok", "slow", "fail",
-"refuse", "diverge", "kill" (once), "die" (always), "stop" (its process, once), "stall" (always),
-"fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a file "go"),
-"assert" (on the device), "full" (its memory).
+What a fake run does follows from the first word of its variant's name: "ok", "slow", "nap",
+"fail", "refuse", "diverge", "kill" (once), "die" (always), "stop" (its process, once), "stall"
+(always), "fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a
+file "go"), "assert" (on the device), "full" (its memory).
 """
 
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from core.lockstep import Position
 from core.machine import MEASURED_THREADS_VARIABLE, workers_of_device
-from core.store.record import Cost, Evaluation, RunRecord, to_json
+from core.store.names import SHARE_FOLDER
+from core.store.record import Cost, Evaluation, RunRecord, to_json, write_record
 from experiments.study.planner import Cell, Grid, Plan, Variant
 
 CONFIG = """experiment.dataset = {dataset!r}
@@ -73,7 +75,7 @@ def fake_run(payload, on_progress):
     """The entry of a fake study. Leaves a file a call in ``executions`` of the study folder."""
     run_dir = Path(payload["run_dir"])
     run_dir.mkdir(parents=True, exist_ok=True)
-    count(run_dir.parent / "executions", payload["identity"])
+    count(place_of(run_dir) / "executions", payload["identity"])
     on_progress({"epoch": 1, "epochs": 2, "loss": 0.5})
     behave(payload["variant"].split()[0], run_dir)
     (run_dir / "config.gin").write_text(payload["config"])
@@ -92,6 +94,8 @@ def behave(kind, run_dir):
         raise ValueError("this configuration is wrong")
     if kind == "slow":
         time.sleep(0.1)
+    if kind == "nap":
+        time.sleep(0.7)
     if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "stall" or (kind == "stop" and not (run_dir / "stopped").exists()):
@@ -107,11 +111,27 @@ def behave(kind, run_dir):
         os.close(1)
         os.close(2)
     if kind == "patient":
-        while not (run_dir.parent / "go").exists():
+        while not (place_of(run_dir) / "go").exists():
             time.sleep(0.02)
     if kind == "kill" and not (run_dir / "killed").exists():
         (run_dir / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def overtaken(payload, on_progress):
+    """A run that takes so long that others have made it meanwhile, and removed what they shared."""
+    run_dir = Path(payload["run_dir"])
+    study_dir = place_of(run_dir)
+    write_record(study_dir / payload["identity"], fake_record(payload))
+    shutil.rmtree(study_dir / SHARE_FOLDER)
+    if payload["variant"].startswith("fail"):
+        raise RuntimeError("the folder has gone")
+    return as_plain(fake_record(payload, "diverged"))
+
+
+def place_of(run_dir):
+    """The study folder of a run, also of one that several drivers share."""
+    return run_dir.parents[2] if run_dir.parents[1].name == SHARE_FOLDER else run_dir.parent
 
 
 def refuse_and_write(payload, on_progress):

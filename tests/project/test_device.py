@@ -12,13 +12,11 @@ import torch
 from PIL import Image
 
 import core.clip.backbone as backbone
-import experiments.run.environment as environment
-import experiments.run.image_source as image_source
 from core.config import lookup, registered_classes
 from experiments.run.method_presets import method_presets
 from experiments.run.run import fingerprints, run
 from tests.helpers.paths import ROOT
-from tests.helpers.pretended_cuda import PretendedCuda
+from tests.helpers.pretended_cuda import PretendedCuda, forget
 from tests.helpers.recorded_steps import record_on_cpu
 from tests.helpers.tiny_clip import shared_tiny_clip
 
@@ -105,13 +103,6 @@ def tree(tmp_path_factory):
             pixels = noise.integers(0, 160, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.png")
     return root
-
-
-def forget():
-    """Nothing that an earlier run put on a device is used again."""
-    backbone._shared_clip.cache_clear()
-    image_source._store.cache_clear()
-    environment._lasting.cache_clear()
 
 
 @pytest.fixture(autouse=True)
