@@ -84,8 +84,8 @@ STEPS = 3  # an epoch: 4 shots of 3 classes in batches of 4
 # Waits of the second epoch by the innermost file: exactly these, so that they can only shrink. The
 # one of an epoch reads its losses, its metrics and whether what was learned is finite.
 WAITS = {"core/host_number.py": 1}
-# Where sums are made by ``index_add``, once before the first step: torch fixes its order in runs that
-# are deterministic, as they are unless asked otherwise.
+# Where sums are made by ``index_add``, once before the first step: torch fixes its order in runs
+# that are deterministic, as they are unless asked otherwise.
 ORDERED_BY_TORCH = {
     "NearestClassMean": {"methods/nearest_class_mean.py"},
     "SEP": {"methods/sep.py"},
