@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow test-faults error-rates mosaic-results methods-all gpu-check bench-compare growth-curves lint clean
+.PHONY: setup demo test test-slow test-faults test-executors error-rates mosaic-results methods-all gpu-check bench-compare growth-curves lint clean
 
 setup: $(READY)
 
@@ -26,9 +26,10 @@ demo: setup
 	$(RUN) main.py grid demo
 	$(RUN) main.py report runs/demo
 
-# Two processes, a file at a time: what the tests of a file share is made once.
+# Two processes, a file at a time: what the tests of a file share is made once. Long files come
+# first, see tests/conftest.py.
 test: setup
-	$(RUN) -m pytest -m 'not slow and not faults' -n 2 --dist loadfile
+	$(RUN) -m pytest -m 'not slow and not faults and not executors' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(RUN) -m pytest -m slow
@@ -36,6 +37,11 @@ test-slow: setup
 # Real processes are killed and stopped, disks are full, databases are locked; best as root.
 test-faults: setup
 	$(RUN) -m pytest -m faults
+
+# Small Ray clusters that lose workers and nodes, and Slurm jobs played by processes of this machine.
+test-executors: setup
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,slurm]'
+	$(RUN) -m pytest -m executors
 
 # Simulates how often the verdicts are wrong, and writes docs/verdicts.md.
 error-rates: setup
@@ -49,7 +55,6 @@ mosaic-results: setup
 	$(RUN) main.py search search_text_refiner --control
 	$(RUN) -m tests.helpers.mosaic_results_page
 
-# Every method on a GPU as on the CPU, its speed there, and a small study; under four minutes.
 # A search for every method and refiner, then two grids; most of a day on two cores. It goes on where
 # it stopped.
 METHODS_ALL := $(RUN) -m tests.helpers.tuned_methods
@@ -61,6 +66,7 @@ methods-all: setup
 	$(RUN) main.py grid methods_all_few_shot --track none
 	$(RUN) main.py grid methods_all --track none
 
+# Every method on a GPU as on the CPU, its speed there, a small study, and faults; under eight minutes.
 gpu-check: setup
 	$(RUN) main.py gpu-check
 

@@ -64,6 +64,7 @@ from analysis.sections.headline import question
 from analysis.sections.section import Chapter, Header, Section, cited, left_out
 from analysis.text import Show, counted, records, terms
 from core.store.atomic import write_atomic
+from core.store.collector import many_objects
 from core.store.manifest import has_manifest
 
 SCHEMA_VERSION = 3
@@ -292,15 +293,17 @@ def build_report(
         out=out,
         image_runs=image_runs,
     )
-    report = Report(
-        analysis=analysis,
-        header=_header(analysis, figures),
-        chapters=_chapters(analysis),
-        out=out,
-        page=out / "index.html",
-    )
+    with many_objects():
+        report = Report(
+            analysis=analysis,
+            header=_header(analysis, figures),
+            chapters=_chapters(analysis),
+            out=out,
+            page=out / "index.html",
+        )
+        files = _files(report)
     (out / runs.PAGE).unlink(missing_ok=True)
-    for name, content in _files(report).items():
+    for name, content in files.items():
         write_atomic(out / name, content)
     if figures:
         for figure in report.figures.values():

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
+
 from analysis.stats import Estimate, Interval, Judgment
 
 
@@ -35,7 +37,12 @@ HM_OF_MEANS = DerivedMetric("hm_of_means")
 per-dataset value, so it gets intervals but no test over datasets.
 """
 
-DECIMALS = 6
+DECIMALS = DIGITS = 6
+POWERS = np.array([float(10**n) for n in range(23)])
+"""The powers of ten that a float holds exactly."""
+NEAR = 1e-3
+SEVERAL = 100
+NUMBERS = frozenset({float, type(None)})
 LABELS = {"base": "Base", "new": "New", "hm": "HM", HM_OF_MEANS: "HM of means"}
 NO_VALUE = "-"
 NO_MARK = "–"
@@ -115,6 +122,33 @@ def rounded(value: float | None) -> float | None:
 def rounded_p(p: float | None) -> float | None:
     """A p value or a variance as files store it: six significant digits."""
     return None if p is None else float(f"{p:.6g}")
+
+
+def rounded_column(values: Sequence[float | None], *, digits: bool = False) -> list[float | None]:
+    """``rounded`` of every number, or with ``digits`` ``rounded_p``, in one pass over an array.
+
+    Multiples of a power of ten that a float holds exactly are divided by it, which rounds as
+    reading the decimal does. Where that is not so, and close to halves, numbers go one by one.
+    """
+    one_by_one = rounded_p if digits else rounded
+    if len(values) < SEVERAL:
+        return [one_by_one(value) for value in values]
+    number_N = np.array(values, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        places_N = np.full(number_N.shape, float(DECIMALS))
+        if digits:
+            places_N = DIGITS - 1 - np.floor(np.log10(number_N))
+        power_N = POWERS[np.clip(np.nan_to_num(places_N), 0, len(POWERS) - 1).astype(np.intp)]
+        scaled_N = number_N * power_N
+        nearest_N = np.rint(scaled_N)
+        near_half_N = np.abs(np.abs(scaled_N - nearest_N) - 0.5) < NEAR
+        safe_N = (np.abs(scaled_N) < 10.0**DIGITS) & ~near_half_N
+        if digits:
+            safe_N &= (scaled_N >= 10.0 ** (DIGITS - 1)) & (number_N <= 1)
+    found: list[float | None] = (nearest_N / power_N + 0.0).tolist()
+    for n in np.flatnonzero(~safe_N).tolist():
+        found[n] = one_by_one(values[n])
+    return found
 
 
 def rounded_ends(interval: Interval | None) -> list[float | None] | None:
@@ -335,6 +369,11 @@ def _inner(value: Any) -> Any:
     return value.text if isinstance(value, Name) else value
 
 
+def _inner_values(values: Sequence[Any]) -> Sequence[Any]:
+    """``_inner`` of a column."""
+    return [*map(_inner, values)] if {Linked, Name} & {*map(type, values)} else values
+
+
 def cell_text(value: Any, kind: Kind) -> str:
     """Any value of a column as plain text; a word in place of a number stays as it is."""
     value = _inner(value)
@@ -450,7 +489,8 @@ def table(
     summary: str = "",
 ) -> Table:
     """A table with one row per item."""
-    rows = tuple(tuple(column.of(item) for column in columns) for item in items)
+    found = list(items)
+    rows = tuple(zip(*(map(column.of, found) for column in columns), strict=True))
     return Table(
         key=key,
         title=title,
@@ -477,22 +517,29 @@ def _stored(column: Column[Any], values: Sequence[Any]) -> Iterator[tuple[str, l
     """A column as files hold it: an interval is two numbers, an estimate a number with them."""
     stored = FORMATS[column.kind].stored
     if column.kind not in INTERVALS:
-        yield column.key, [None if value is None else stored(value) for value in values]
+        yield column.key, _stored_values(stored, values)
     if column.kind in ESTIMATES:
         values = [None if value is None else value.interval for value in values]
     if column.kind in (*ESTIMATES, *INTERVALS):
         for place, end in enumerate(("low", "high")):
-            ends = [None if value is None else rounded(value[place]) for value in values]
-            yield f"{column.key}_{end}", ends
+            ends = [None if value is None else value[place] for value in values]
+            yield f"{column.key}_{end}", rounded_column(ends)
+
+
+def _stored_values(stored: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    if stored in (rounded, rounded_p) and {*map(type, values)} <= NUMBERS:
+        return rounded_column(values, digits=stored is rounded_p)
+    return [None if value is None else stored(value) for value in values]
 
 
 def records(found: Table) -> list[dict[str, Any]]:
     """Every row as files hold it."""
+    by_column = zip(*found.rows, strict=True) if found.rows else ([] for _ in found.columns)
     stored = [
         column
-        for i, c in enumerate(found.columns)
+        for c, values in zip(found.columns, by_column, strict=True)
         if Show.FILES in c.show
-        for column in _stored(c, [_inner(row[i]) for row in found.rows])
+        for column in _stored(c, _inner_values(values))
     ]
     keys = [key for key, _ in stored]
     columns = [values for _, values in stored]

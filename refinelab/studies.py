@@ -2,6 +2,7 @@
 winner of a search.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -26,6 +27,7 @@ from core.store.search import (
 )
 from experiments.configs import config_path, read_config_file
 from experiments.run.dataset_names import with_canonical_names
+from experiments.run.devices import devices_of
 from experiments.run.preflight import preflight, require_readable
 from experiments.run.run import fingerprints
 from experiments.search.status import search_status
@@ -35,7 +37,10 @@ from experiments.study.planner import Plan, plan
 from experiments.study.progress import NoProgress
 from experiments.study.trackers import make_tracker, mirrors_named
 from experiments.workers.local import make_executor
+from experiments.workers.placement import place
 from refinelab.runs import LoadedRun, load_run, runtime_of
+
+log = logging.getLogger(__name__)
 
 OnProgress = Callable[[float, float], None]
 """Is called with the number of runs that are done, and of all."""
@@ -90,12 +95,14 @@ class Study:
         self,
         *,
         jobs: int = 0,
+        jobs_per_gpu: int | None = None,
         on_progress: OnProgress | None = None,
         track: bool | str = False,
         retry_failed: bool = False,
     ) -> StudyOutcome:
-        """Run what is left. ``jobs`` worker processes, or 0 for this one; ``track`` mirrors the
-        runs in MLflow, or where it says: "mlflow", "wandb" or "both".
+        """Run what is left. ``jobs`` worker processes on the CPU, or 0 for this one, or
+        ``jobs_per_gpu`` on each GPU of the study's device; ``track`` mirrors the runs in MLflow, or
+        where it says: "mlflow", "wandb" or "both".
 
         Raises ValueError for data that cannot be read, for a study that was opened by its folder,
         and for a mirror that does not exist or is not installed.
@@ -104,9 +111,15 @@ class Study:
             raise ValueError(f"{self.folder} was opened to be read: open its configuration to run")
         mirrors = track if isinstance(track, str) else "mlflow" if track else "none"
         mirrors_named(mirrors)
-        runtime = runtime_of(**self._places)
+        some = -1 if jobs_per_gpu is not None and not jobs else jobs
+        placement = place(self._places["device"], jobs=some, jobs_per_gpu=jobs_per_gpu)
+        if placement.note:
+            log.warning(placement.note)
+        runtime = runtime_of(**{**self._places, "device": placement.device})
         left = list(unfinished_configs(self.plan, self.folder))
-        with closing(make_executor(jobs, self.folder)) as executor:
+        with closing(
+            make_executor(placement.workers, self.folder, gpus=placement.gpus)
+        ) as executor:
             if left:
                 executor.start_early()
             require_readable(preflight(left, runtime).decode(runtime), runtime)
@@ -174,7 +187,7 @@ def open_study(
     load_plugins(plugins)
     if has_manifest(Path(study)):
         return Study(Path(study), None, **places)
-    runtime = runtime_of(**places)
+    runtime = runtime_of(**{**places, "device": devices_of(device)[0]})
     config = read_config_file(config_path(str(study)), overrides)
     fingerprint_of = partial(fingerprints, cache_dir=runtime.cache_dir, data_root=runtime.data_root)
     made = plan(with_canonical_names(config, runtime.data_root), fingerprint_of)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.store.collector import many_objects
 from core.store.manifest import Manifest, ManifestCell
-from core.store.record import RunRecord, read_record, reading_many
+from core.store.record import RunRecord, read_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ def read_cells(study_dir: Path, manifest: Manifest) -> list[CellResult]:
     """All planned cells. Raises ValueError where another cell's run fills one."""
     records: dict[str, RunRecord | None] = {}
     broken: dict[str, str] = {}
-    with reading_many():
+    with many_objects():
         for identity in dict.fromkeys(planned.identity for planned in manifest.cells):
             try:
                 records[identity] = read_record(study_dir / identity)

@@ -1,6 +1,8 @@
 """How a pair of verdicts is shown: the same words, marks and columns wherever a pair stands."""
 
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from analysis.stats import Claim, Judgment, ShownIn
@@ -51,16 +53,21 @@ def claim_columns(
     )
 
 
+def _field(of: Callable[[Row], Judgment | None], key: str, name: str) -> Callable[[Row], Any]:
+    """The part of a claim that a column shows; nothing without a judgment."""
+    found = attrgetter(f"{key}.{name}")
+
+    def value(row: Row) -> Any:
+        judgment = of(row)
+        return None if judgment is None else found(judgment)
+
+    return value
+
+
 def _scope_columns(
     key: str, scope: str, of: Callable[[Row], Judgment | None], read: Show, details: Show
 ) -> Columns[Row]:
-    def field(name: str) -> Callable[[Row], Any]:
-        def value(row: Row) -> Any:
-            judgment = of(row)
-            return None if judgment is None else getattr(getattr(judgment, key), name)
-
-        return value
-
+    field = partial(_field, of, key)
     words = f"{HELP[scope]}: better, worse, equivalent, undecided, no test or not compared"
     return (
         Column(f"{key}_verdict", "Verdict", Kind.VERDICT, field("word"), read, scope, help=words),

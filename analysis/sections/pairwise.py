@@ -80,8 +80,9 @@ class Pairwise:
     ``places`` has the index of every variant, and ``judgments`` row against column by their
     indices, both ways; ``difference_VV`` is row minus column, NaN without a pair, and ``p_VV`` the
     adjusted p about datasets like these, NaN without a test. ``ranks`` is None where too few
-    datasets are complete, and ``reason`` says so. ``left_out`` names variants that may not be
-    ranked, with the reason.
+    datasets are complete, and ``reason`` says so. ``best`` is the index of the variant furthest
+    ahead of the others on average, None where a pair is missing. ``left_out`` names variants that
+    may not be ranked, with the reason.
     """
 
     metric: str
@@ -93,15 +94,9 @@ class Pairwise:
     judgments: PairJudgments
     omnibus: Omnibus
     ranks: RankGroups | None
+    best: int | None
     left_out: tuple[tuple[str, str], ...] = ()
     reason: str = ""
-
-    @property
-    def best(self) -> int | None:
-        """Index of the variant that is furthest ahead of the others on average."""
-        if not len(self.variants) or np.isnan(self.difference_VV).any():
-            return None
-        return int(np.argmax(self.direction * self.difference_VV.mean(axis=1)))
 
     def judgment(self, variant: str, other: str) -> Judgment | None:
         """How ``variant`` stands to ``other``, None where they are not compared."""
@@ -139,9 +134,16 @@ def all_pairs(
         judgments=found,
         omnibus=stats.friedman(table_DV),
         ranks=ranks,
+        best=_best(direction * difference_VV),
         left_out=left_out,
         reason=reason,
     )
+
+
+def _best(gain_VV: Array) -> int | None:
+    if not len(gain_VV) or np.isnan(gain_VV).any():
+        return None
+    return int(np.argmax(gain_VV.mean(axis=1)))
 
 
 def _row(

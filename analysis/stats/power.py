@@ -5,6 +5,8 @@ spreads are fractions, like scores. Only a decision in the direction of the effe
 """
 
 import math
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -151,9 +153,16 @@ class Designs:
             return None, Limit.SEED_SPREAD_UNKNOWN
         if unknown := self._unknown(num_datasets):
             return None, unknown
-        for num_seeds in range(1 if self.like else 2, MOST_SEEDS + 1):
-            if self._suffices(effect, target, num_datasets, num_seeds):
-                return num_seeds, None
+
+        def suffices(num_seeds: int) -> bool:
+            return self._suffices(effect, target, num_datasets, num_seeds)
+
+        def may(num_seeds: int) -> bool:
+            return self._may_suffice(effect, target, num_datasets, num_seeds)
+
+        least_seeds = 1 if self.like else 2
+        if found := _fewest(suffices, may, least_seeds, MOST_SEEDS):
+            return found, None
         least = self.floor(target, num_datasets)
         hidden = least is None or least >= effect
         return None, Limit.SPREAD_HIDES_IT if hidden else Limit.TOO_MANY
@@ -166,23 +175,27 @@ class Designs:
             return None, Limit.DATASET_SPREAD_UNKNOWN
         if limit := self.limit(2, num_seeds):
             return None, limit
-        for num_datasets in range(2 if self.like else 1, MOST_DATASETS + 1):
-            if self._suffices(effect, target, num_datasets, num_seeds):
-                return num_datasets, None
-        return None, Limit.TOO_MANY
 
-    def _suffices(self, effect: float, target: float, num_datasets: int, num_seeds: int) -> bool:
-        """Whether the power reaches the target.
+        def suffices(num_datasets: int) -> bool:
+            return self._suffices(effect, target, num_datasets, num_seeds)
 
-        No test of a false positive rate of at most ``level`` in the direction of the effect, twice
-        the nominal one, has more power than that of a known variance, which is asked first.
+        def may(num_datasets: int) -> bool:
+            return self._may_suffice(effect, target, num_datasets, num_seeds)
+
+        found = _fewest(suffices, may, 2 if self.like else 1, MOST_DATASETS)
+        return (found, None) if found else (None, Limit.TOO_MANY)
+
+    def _may_suffice(self, effect: float, target: float, num_datasets: int, num_seeds: int) -> bool:
+        """Whether the power could reach the target: no test of a false positive rate of at most
+        ``level`` in the direction of the effect, twice the nominal one, has more power than that of
+        a known variance.
         """
         error = self.error(num_datasets, num_seeds)
-        if not error:
-            return False
         least = float(special.ndtri(1 - self.level) + special.ndtri(target))
-        if effect / error < least:
-            return False
+        return error is not None and error > 0 and effect / error >= least
+
+    def _suffices(self, effect: float, target: float, num_datasets: int, num_seeds: int) -> bool:
+        """Whether the power reaches the target."""
         return (self.power(effect, num_datasets, num_seeds) or 0.0) >= target
 
     def _critical(self, num_datasets: int, num_seeds: int) -> tuple[Array, int]:
@@ -199,6 +212,24 @@ class Designs:
     def _noncentrality(self, target: float, num_datasets: int, num_seeds: int) -> float | None:
         """Effect in standard errors that is decided with the ``target`` power."""
         return _noncentrality(target, self.level, num_datasets, num_seeds, self.like)
+
+
+def _fewest(
+    suffices: Callable[[int], bool], may: Callable[[int], bool], least: int, most: int
+) -> int | None:
+    """The smallest number from ``least`` to ``most`` that suffices, None where none does.
+
+    Power rises with seeds and with datasets, so that few numbers are asked: the most, then from the
+    first that ``may`` suffice, which is cheap to tell, in steps that double, and between the last
+    two of these.
+    """
+    low = bisect_left(range(most + 1), True, lo=least, key=may)
+    if low > most or not suffices(most):
+        return None
+    step, high = 1, low
+    while not suffices(high):
+        low, high, step = high + 1, min(high + step, most), 2 * step
+    return bisect_left(range(most + 1), True, lo=low, hi=high, key=suffices)
 
 
 @lru_cache(maxsize=1024)

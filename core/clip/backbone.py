@@ -403,13 +403,19 @@ def shared_clip(name: str, weights: str | None, device: str, dtype: torch.dtype)
     path = Path(weights).expanduser() if weights else mosaic.WEIGHTS_PATH
     status = path.stat() if path.is_file() else None
     stamp = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
-    clip = _shared_clip(name, weights, device, dtype, stamp)
+    clip = _shared_clip(name, weights, _numbered(device), dtype, stamp)
     thread_choice.choose(clip)
     product_choice.choose(clip)
     return clip
 
 
-@functools.lru_cache(maxsize=2)
+def _numbered(device: str) -> str:
+    """The device with its number: "cuda" is the same as "cuda:0"."""
+    return f"{device}:0" if device == "cuda" else device
+
+
+# A student and its teacher on a GPU, in two precisions, beside what is read of them on the CPU.
+@functools.lru_cache(maxsize=4)
 def _shared_clip(
     name: str, weights: str | None, device: str, dtype: torch.dtype, stamp: tuple[int, ...]
 ) -> FrozenCLIP:

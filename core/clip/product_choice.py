@@ -35,8 +35,7 @@ def choose(clip: Any) -> None:
     not apply to them. Of weights in half precision it is the product of what they were read from.
     """
     cache_dir = cache_folder()
-    weights = block_weights(clip)
-    if cache_dir is None or not all(map(_fits, weights)):
+    if cache_dir is None or not all(map(_fits, weights := block_weights(clip))):
         return
     widths = sorted({weight.shape[1] for weight in weights if len(weight) == 3 * weight.shape[1]})
     use(clip, decide(widths, cache_dir) if widths else "default")

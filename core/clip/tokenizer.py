@@ -1,5 +1,7 @@
 """Text to ids: CLIP's vocabulary, a smaller one for the embedded model, and those of SigLIP."""
 
+import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,7 +72,8 @@ class Tokenizer(AnyTokenizer):
 
     def __init__(self, context_length: int = 77, *, num_merges: int | None = None) -> None:
         self.context_length = context_length
-        self._bpe = load_open_clip().tokenizer.SimpleTokenizer(context_length=context_length)
+        self._bpe = copy.copy(_published_pairs())
+        self._bpe.context_length = context_length
         if num_merges is not None:
             _keep_merges(self._bpe, num_merges)
         self.vocab_size: int = self._bpe.vocab_size
@@ -156,8 +159,16 @@ class HubTokenizer(AnyTokenizer):
         return len(self._ids(text))
 
 
+@functools.cache
+def _published_pairs() -> Any:
+    """The SimpleTokenizer of the published vocabulary, which takes longer to read than most texts
+    to encode. It is copied, and its tables are shared: they are replaced, never changed.
+    """
+    return load_open_clip().tokenizer.SimpleTokenizer()
+
+
 def _keep_merges(bpe: Any, num_merges: int) -> None:
-    """Cut a SimpleTokenizer down to its first ``num_merges`` merges, in place."""
+    """Cut a SimpleTokenizer down to its first ``num_merges`` merges; its tables are new ones."""
     if not 0 < num_merges <= len(bpe.bpe_ranks):
         raise ValueError(f"num_merges must be in 1..{len(bpe.bpe_ranks)}, got {num_merges}")
     num_bytes = 2 * len(bpe.byte_encoder)

@@ -9,7 +9,6 @@ are the same objects. Hooks must be functions of what they are given.
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any, NoReturn
 
 from core.config.check import checked, choices, parameter_of
@@ -26,8 +25,10 @@ from core.config.value_types import (
 )
 
 MOST_SIMPLIFICATIONS = 100
-KEPT = 4
-"""What is kept of each kind: more than one, because a simplification takes several rounds."""
+SHAPES_KEPT, KEPT = 16, 4
+"""What is kept of each kind: the parts that the variants of a grid plug in by turns, and more than
+one of the rest, because a simplification takes several rounds.
+"""
 UNSET = object()
 
 
@@ -63,6 +64,16 @@ class ReachedShape:
     defaults: Mapping[str, Value | Required]
     deciding: Mapping[str, Value | Required]
 
+    def of(self, bindings: Mapping[str, Value]) -> Reached | None:
+        """What the root reaches with other bindings; None where these lead to other classes."""
+        default = self.defaults
+        if not all(_alike(bindings.get(k, default[k]), v) for k, v in self.deciding.items()):
+            return None
+        values = {key: bindings.get(key, value) for key, value in default.items()}
+        if len(_deciding(values)) > len(self.deciding) or not self.reached.registered:
+            return None
+        return Reached(values, self.reached.missing, self.reached.classes)
+
 
 @dataclass(frozen=True, slots=True)
 class Simplified:
@@ -95,11 +106,10 @@ class Family:
 
     def reach(self, root: str, bindings: Mapping[str, Value]) -> Reached:
         """Everything that building a root reads."""
-        known = self.shapes.setdefault(root, deque(maxlen=KEPT))
+        known = self.shapes.setdefault(root, deque(maxlen=SHAPES_KEPT))
         for shape in known:
-            values = {key: bindings.get(key, d) for key, d in shape.defaults.items()}
-            if _same(shape.deciding, _deciding(values)) and shape.reached.registered:
-                return Reached(values, shape.reached.missing, shape.reached.classes)
+            if (same := shape.of(bindings)) is not None:
+                return same
         found, defaults = _reach(root, bindings)
         known.appendleft(ReachedShape(found, defaults, _deciding(found.values)))
         return found
@@ -149,7 +159,7 @@ class Family:
         given = tuple(own.values())
         known = self.simplified.setdefault(entry.name, deque(maxlen=KEPT))
         for last in known:
-            if last.entry is entry and all(map(is_, last.given, given)):
+            if last.entry is entry and all(map(_alike, last.given, given)):
                 return last.changed
         result = entry.ask("simplify", own)
         changed: Mapping[str, Value] | Reference = result
@@ -242,9 +252,9 @@ def _deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if type(value) not in PLAIN}
 
 
-def _same(one: Mapping[str, object], two: Mapping[str, object]) -> bool:
-    """Whether two mappings have the same keys in the same order, with the same objects."""
-    return len(one) == len(two) and all(map(is_, one.values(), two.values())) and [*one] == [*two]
+def _alike(one: object, two: object) -> bool:
+    """Whether two values are the same object, or name the same class."""
+    return one is two or (type(one) is Reference and one == two)
 
 
 def _identical(one: object, two: object) -> bool:

@@ -15,6 +15,8 @@ file of a newer version is refused and left as it is.
     |-- STUDY/
     |   |-- study.json            the manifest: variants, datasets, seeds, cells  (manifest.py)
     |   |-- .lock                 the process that works on the study; empty if there is none
+    |   |-- .share/               of several drivers on one study: who they are, what each has
+    |   |                         claimed, and runs in progress; removed when all is done
     |   |-- IDENTITY.rerun/         a run that is being repeated, on request or with other code
     |   |-- worker-N.log          output of worker N outside its runs
     |   |-- mirror.log            output of the mirror process (.mirror.lock: while it runs)

@@ -33,6 +33,7 @@ DAMAGED_SUFFIX = ".damaged"
 # A study folder; a search folder has all of these but the manifest.
 MANIFEST_NAME = "study.json"
 LOCK_NAME = ".lock"
+SHARE_FOLDER = ".share"
 WORKER_LOG_NAME = "worker-{slot}.log"
 MIRROR_LOCK_NAME = ".mirror.lock"
 MIRROR_LOG_NAME = "mirror.log"

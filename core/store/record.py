@@ -8,13 +8,12 @@ Schema version 1, of RefineLab 0.1, had no digest; its records are read, and the
 Versions 1 and 2 did not record the code of a run: whether it is still the same is not checked.
 """
 
-import gc
 import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from operator import gt
 from pathlib import Path
@@ -236,20 +235,6 @@ def _read(file: str) -> RunRecord | None:
     except ValueError as error:
         kind = NewerSchemaError if isinstance(error, NewerSchemaError) else ValueError
         raise kind(f"{Path(file)}: {error}") from error
-
-
-@contextmanager
-def reading_many() -> Iterator[None]:
-    """A context in which many records are read: nothing in them refers to itself, and the garbage
-    collector would look at all of them again and again.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def check_place(run_dir: Path, record: RunRecord) -> None:

@@ -3,6 +3,8 @@
 from core.store.record import Evaluation, RunRecord
 
 FOLDER = "folder/"
+FAULT = "fault"
+"""In the environment of a failed run: what its error said of the device (``Fault``)."""
 
 
 def is_own(record: RunRecord, scored: Evaluation) -> bool:
@@ -18,6 +20,11 @@ def own_scores(record: RunRecord) -> tuple[Evaluation, ...]:
 def target_scores(record: RunRecord) -> tuple[Evaluation, ...]:
     """The evaluations of other datasets."""
     return tuple(scored for scored in record.evaluations if not is_own(record, scored))
+
+
+def lacked_memory(record: RunRecord) -> bool:
+    """Whether a run failed because memory was exhausted: another time there may be more."""
+    return record.status == "failed" and record.environment.get(FAULT) == "memory"
 
 
 def short_counts(record: RunRecord) -> tuple[int, ...]:

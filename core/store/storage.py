@@ -18,7 +18,7 @@ def storage_problem(error: BaseException, home: Path | None = None) -> str:
     """
     if home is not None and not home.is_dir():
         return f"the folder {home} has vanished"
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, OSError):
             refused = cause.errno in FOLDER_ERRORS and _is_below(cause.filename, home)
             if refused or cause.errno in STORAGE_ERRORS:
@@ -42,7 +42,7 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """An error and those that caused it."""
     seen: set[int] = set()
     found: BaseException | None = error

@@ -15,10 +15,10 @@ for the measurement alone, and the numbers are those of plain steps.
 """
 
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -112,10 +112,10 @@ class GraphedSteps:
     def _warm_up(self, step: Step, batch: Batch) -> Terms:
         """Whatever is made once, momentum and kept tensors among it, is made in the first steps."""
         self.recorder.settle()
-        started = time.perf_counter()
+        started = perf_counter()
         terms, waited = self.recorder.rehearse(lambda: step(batch))
         self.recorder.settle()
-        self._plain_seconds.append(time.perf_counter() - started)
+        self._plain_seconds.append(perf_counter() - started)
         if waited and len(self._plain_seconds) == WARM_UP:
             self.give_up(f"the host waits for the device in a step ({one_line(waited)})")
         return terms
@@ -155,12 +155,12 @@ class GraphedSteps:
         timed = len(self._replay_seconds) < TIMED
         if timed:
             self.recorder.settle()
-        started = time.perf_counter()
+        started = perf_counter()
         slots.fill(batch)
         recording.replay()
         if timed:
             self.recorder.settle()
-            self._replay_seconds.append(time.perf_counter() - started)
+            self._replay_seconds.append(perf_counter() - started)
         if timed and len(self._replay_seconds) == TIMED:
             ratio = min(self._plain_seconds) / min(self._replay_seconds)
             if ratio < FASTER:
@@ -221,9 +221,7 @@ class Held:
     """What a model and all its parts hold at a moment, but for the frozen backbone."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._owners = [
-            values for part in _own_parts(model) for values in (vars(part), *_registered(part))
-        ]
+        self._owners = list(_owners(model))
         self._values = [dict(values) for values in self._owners]
         self._contents = [
             (value, _content(value))
@@ -246,7 +244,7 @@ class Held:
     def replaced(self) -> str:
         """The name of something that is another one now; "" for nothing."""
         for owner, values in zip(self._owners, self._values, strict=True):
-            for name in owner.keys() | values.keys():
+            for name in sorted(owner.keys() | values.keys()):
                 if not _is_same(owner.get(name), values.get(name)):
                     return repr(name)
         if any(not _is_same(_content(value), content) for value, content in self._contents):
@@ -275,8 +273,25 @@ def _own_parts(model: nn.Module) -> Iterator[nn.Module]:
             yield from _own_parts(child)
 
 
-def _registered(part: nn.Module) -> tuple[dict[str, Any], ...]:
-    return vars(part)["_parameters"], vars(part)["_buffers"]
+def _owners(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """What holds values by name: each part, and plain objects of ours that parts hold."""
+    seen: dict[int, object] = {}
+    waiting: list[Any] = list(_own_parts(model))
+    while waiting:
+        owner = waiting.pop()
+        if id(owner) in seen:
+            continue
+        seen[id(owner)] = owner
+        yield vars(owner)
+        if isinstance(owner, nn.Module):
+            yield vars(owner)["_parameters"]
+            yield vars(owner)["_buffers"]
+        waiting += [value for value in vars(owner).values() if _is_plain_object(value)]
+
+
+def _is_plain_object(value: object) -> bool:
+    library = type(value).__module__.partition(".")[0] in ("builtins", "torch")
+    return hasattr(value, "__dict__") and not library and not isinstance(value, nn.Module)
 
 
 def _content(value: Any) -> Any:

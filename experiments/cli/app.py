@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from core.device_faults import describe_fault, fault_of
 from core.machine import prepare_openmp
 from core.program import PREFIX
 from core.store.secrets import without_secrets
@@ -32,6 +33,7 @@ from experiments.cli.import_checkpoint import import_command
 from experiments.cli.inspect import inspect_command
 from experiments.cli.interrupts import leave, listening
 from experiments.cli.list import list_command
+from experiments.cli.plan import plan_command
 from experiments.cli.power import power_command
 from experiments.cli.pretrain import pretrain_command
 from experiments.cli.published import published_command
@@ -57,6 +59,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report_command,
     "export": export_command,
     "search": search_command,
+    "plan": plan_command,
     "power": power_command,
     "published": published_command,
     "sync": sync_command,
@@ -150,6 +153,11 @@ def _run(words: Sequence[str]) -> int:
             raise
         print(f"error: {one_line(_described(error))}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if debug or not fault_of(error):
+            raise
+        print(f"error: {without_secrets(describe_fault(error))}", file=sys.stderr)
+        return 1
 
 
 def _code(code: int) -> int:

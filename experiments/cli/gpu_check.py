@@ -15,16 +15,29 @@ def gpu_check_command(
     device: Device = "cuda",
     seconds: Annotated[
         float, typer.Option("--seconds", help="Time limit; what does not fit is left out")
-    ] = 230.0,
-    backbone: Annotated[
-        str, typer.Option("--backbone", help="Of the speeds: an open_clip name, or mosaic")
-    ] = "ViT-B-16-quickgelu",
+    ] = 450.0,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="One backbone, no refiner in the speeds, few runs of the grid"
+        ),
+    ] = False,
+    backbones: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbone",
+            help="Of the speeds: an open_clip name, or mosaic; repeatable; default: ViT-B/16 and "
+            "ViT-L/14",
+        ),
+    ] = None,
     methods: Annotated[
         list[str] | None, typer.Option("--method", help="Check this method only; repeatable")
     ] = None,
     sections: Annotated[
         list[str] | None,
-        typer.Option("--section", help="machine, agreement, grid or speed; repeatable"),
+        typer.Option(
+            "--section", help="machine, agreement, faults, features, grid or speed; repeatable"
+        ),
     ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Worker processes that compare the devices")
@@ -36,17 +49,25 @@ def gpu_check_command(
     """Check a GPU: every method trains there as on the CPU, how fast, and studies run. Exit code 1
     where something differs, fails or is left out. Nothing is downloaded.
     """
-    from experiments.study.gpu_check import JSON_NAME, PAGE_NAME, SHARES, GpuCheck, gpu_check
+    from experiments.study.gpu_check import (
+        BACKBONES,
+        JSON_NAME,
+        PAGE_NAME,
+        SHARES,
+        GpuCheck,
+        gpu_check,
+    )
 
     check = GpuCheck(
         out=out,
         device=device,
         seconds=seconds,
-        backbone=backbone,
+        backbones=tuple(backbones or BACKBONES),
         methods=tuple(methods or ()),
         matrix_side=matrix_side,
         sections=tuple(sections or SHARES),
         jobs=jobs,
+        quick=quick,
     )
     ok = gpu_check(check, lambda line: print(line, flush=True))
     print(f"{'everything agrees' if ok else 'something differs'}: {out / PAGE_NAME}, {JSON_NAME}")

@@ -11,15 +11,27 @@ import typer
 from core.program import command_line, same_command
 from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
+from experiments.cli.executors import (
+    LOCAL,
+    Address,
+    ExecutorName,
+    NodeCache,
+    Nodes,
+    Shared,
+    ShareSeconds,
+    SlurmParameters,
+    Where,
+)
 from experiments.cli.options import (
     LOCKSTEP,
     MLFLOW,
     RUNS,
     Config,
     DataRoot,
-    Device,
+    Devices,
     Jobs,
     JobSeconds,
+    JobsPerGpu,
     Lockstep,
     NoTrack,
     Plugin,
@@ -29,16 +41,20 @@ from experiments.cli.options import (
     StealLock,
     Track,
     make_runtime,
+    place_workers,
     track_choice,
 )
+from experiments.run.devices import CPU
 from experiments.run.runtime import Runtime
 
 
 def grid_command(
+    context: typer.Context,
     config: Config,
     overrides: Set = None,
     plugin: Plugin = None,
     jobs: Jobs = -1,
+    jobs_per_gpu: JobsPerGpu = None,
     lockstep: Lockstep = LOCKSTEP,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan without running anything")
@@ -51,40 +67,66 @@ def grid_command(
     track: Track = MLFLOW,
     no_track: NoTrack = False,
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
+    executor: ExecutorName = LOCAL,
+    share: Shared = False,
+    share_seconds: ShareSeconds = 60.0,
+    address: Address = "",
+    node_cache: NodeCache = None,
+    nodes: Nodes = None,
+    slurm: SlurmParameters = None,
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: Devices = "cpu",
 ) -> None:
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
     from experiments.run.preflight import require_readable
-    from experiments.study.driver import run_study
     from experiments.study.planner import grid_of
     from experiments.study.progress import make_progress
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import check_limits, make_executor
 
-    runtime, mirrors = make_runtime(runs, data_root, device), track_choice(track, no_track)
+    here = executor == LOCAL
+    placement = place_workers(device if here else CPU, jobs, jobs_per_gpu if here else None)
+    mirrors = track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
-    check_limits(jobs, **limits)
+    check_limits(placement.workers, **limits)
+    where = Where(
+        executor=executor,
+        share=share,
+        share_seconds=share_seconds,
+        workers=placement.workers,
+        lockstep=lockstep,
+        device=device,
+        jobs=jobs,
+        jobs_per_gpu=jobs_per_gpu,
+        address=address,
+        node_cache=node_cache,
+        nodes=nodes,
+        slurm=slurm or (),
+        limits=limits,
+        context=context,
+    )
+    runtime = make_runtime(runs, data_root, placement.device)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    executor = make_executor(jobs, study_dir, lockstep=lockstep, **limits)
-    with closing(executor):
-        if not dry_run and may_have_runs_left(study_dir):
-            executor.start_early()
+    workers, gpus = placement.workers, placement.gpus
+    local = make_executor(workers, study_dir, gpus=gpus, lockstep=lockstep, **limits)
+    with closing(local):
+        if here and not dry_run and may_have_runs_left(study_dir):
+            local.start_early()
         made = make_plan(given, runtime, yes=yes)
         if dry_run:
-            show_plan(made, study_dir, runtime, jobs=jobs)
+            show_plan(made, study_dir, runtime, jobs=workers)
             return
         print_changes(made, study_dir, runtime)
         require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
-        outcome = run_study(
+        outcome = where.run(
             made,
             study_dir,
-            executor,
+            local,
             runtime=runtime,
             tracker=make_tracker(study_dir, mirrors),
             progress=make_progress(),

@@ -1,5 +1,6 @@
 """Options and arguments shared by several commands, and values derived from them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from core.store.names import CACHE_FOLDER
 from experiments.run.runtime import Runtime
+from experiments.workers.placement import WorkerPlacement, place
 
 RUNS = Path("runs")
 MLFLOW = "mlflow"
@@ -44,13 +46,30 @@ DataRoot = Annotated[
     Path | None, typer.Option("--data-root", envvar="REFINELAB_DATA", help="Folder of datasets")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+Devices = Annotated[
+    str,
+    typer.Option(
+        "--device", help="cpu, cuda (all GPUs that are visible), or some: cuda:N, cuda:0,cuda:3"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 Study = Annotated[Path, typer.Argument(help="Folder of a study, such as runs/demo")]
 RunFolder = Annotated[Path | None, typer.Option("--out", help="Run folder")]
 Jobs = Annotated[
     int,
     typer.Option(
-        help="Worker processes (-1: one per core; 0: none, run in this process)", min=-1, max=1024
+        help="Worker processes on the CPU (-1: one per core; 0: none, run in this process)",
+        min=-1,
+        max=1024,
+    ),
+]
+JobsPerGpu = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs-per-gpu",
+        help="Worker processes for each GPU of --device; default: 1",
+        min=1,
+        max=1024,
     ),
 ]
 Track = Annotated[
@@ -111,6 +130,17 @@ Lockstep = Annotated[
 def make_runtime(runs: Path, data_root: Path | None, device: str) -> Runtime:
     """The ``Runtime`` that the options describe."""
     return Runtime(cache_dir=cache_dir(runs), data_root=data_root, device=device)
+
+
+def place_workers(device: str, jobs: int, jobs_per_gpu: int | None) -> WorkerPlacement:
+    """The workers that the options describe; says so where one of them does not count.
+
+    Raises ValueError as ``place`` does.
+    """
+    placement = place(device, jobs=jobs, jobs_per_gpu=jobs_per_gpu)
+    if placement.note:
+        print(placement.note, file=sys.stderr)
+    return placement
 
 
 def track_choice(track: str, no_track: bool) -> str:

@@ -52,14 +52,17 @@ def rerun_command(
     from experiments.study.status import find_run
     from experiments.study.trackers import make_tracker
     from experiments.workers.local import make_executor
+    from experiments.workers.placement import place_one
 
     mirrors = track_choice(track, no_track)
     if is_search(study):
         refuse_rerun(study, run)
-    identity, runtime = find_run(study, run), make_runtime(runs, data_root, device)
-    limited = job_seconds is not None or silent_seconds is not None
+    limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
+    placement = place_one(device, apart=any(limit is not None for limit in limits.values()))
+    identity = find_run(study, run)
+    runtime = make_runtime(runs, data_root, placement.device)
     with closing(
-        make_executor(int(limited), study, job_seconds=job_seconds, silent_seconds=silent_seconds)
+        make_executor(placement.workers, study, gpus=placement.gpus, lockstep=1, **limits)
     ) as executor:
         executor.start_early()
         changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)

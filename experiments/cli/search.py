@@ -11,9 +11,10 @@ from experiments.cli.options import (
     RUNS,
     Config,
     DataRoot,
-    Device,
+    Devices,
     Jobs,
     JobSeconds,
+    JobsPerGpu,
     Lockstep,
     NoTrack,
     Plugin,
@@ -23,6 +24,7 @@ from experiments.cli.options import (
     StealLock,
     Track,
     make_runtime,
+    place_workers,
     track_choice,
 )
 
@@ -35,6 +37,7 @@ def search_command(
     overrides: Set = None,
     plugin: Plugin = None,
     jobs: Jobs = -1,
+    jobs_per_gpu: JobsPerGpu = None,
     lockstep: Lockstep = LOCKSTEP,
     control: Annotated[
         bool, typer.Option("--control", help="Also run a random search of equal budget")
@@ -52,17 +55,19 @@ def search_command(
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: Devices = "cpu",
 ) -> None:
     """Search hyper-parameters on validation images; evaluate the winner once on test images."""
     from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
 
-    runtime = make_runtime(runs, data_root, device)
+    placement = place_workers(device, jobs, jobs_per_gpu)
+    runtime = make_runtime(runs, data_root, placement.device)
     command = SearchCommand(
         runs,
         runtime,
-        jobs=jobs,
+        jobs=placement.workers,
+        gpus=placement.gpus,
         track=track_choice(track, no_track),
         steal_lock=steal_lock,
         job_seconds=job_seconds,

@@ -45,6 +45,7 @@ class SearchCommand:
         runtime: Runtime,
         *,
         jobs: int = -1,
+        gpus: Sequence[str] = (),
         track: str = MLFLOW,
         steal_lock: bool = False,
         job_seconds: float | None = None,
@@ -58,6 +59,7 @@ class SearchCommand:
         self.runs_dir = runs_dir
         self.runtime = runtime
         self.jobs = jobs
+        self.gpus = gpus
         self.track = track
         self.steal_lock = steal_lock
         self.fingerprint_of: FingerprintOf = partial(
@@ -146,6 +148,7 @@ class SearchCommand:
         return make_executor(
             self.jobs,
             folder,
+            gpus=self.gpus,
             job_seconds=seconds,
             silent_seconds=self.silent_seconds,
             lockstep=self.lockstep,

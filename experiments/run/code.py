@@ -155,9 +155,19 @@ def _classes(config: Config) -> Iterator[str]:
 def _code_of_classes(tree: SourceTree, keys: tuple[str, ...]) -> RunCode:
     modules = dict.fromkeys(key.partition(":")[0] for key in keys)
     places = {name: add_plugin(tree, name, {}) for name in modules if not is_own(name)}
-    classes = {key: called_by(tree, [key]) for key in keys}
+    added = tuple(tree.places.items())
+    hashes = {key: _hash_of_class(tree, key, added) for key in keys}
     return RunCode(
-        classes={key: found.hash for key, found in classes.items() if found.hashes},
+        classes={key: found for key, found in hashes.items() if found},
         files=called_by(tree, keys).listing(),
         plugins={name.partition(".")[0]: str(path) for name, path in places.items() if path},
     )
+
+
+@functools.cache
+def _hash_of_class(tree: SourceTree, key: str, added: tuple[tuple[str, Path], ...]) -> str:
+    """The hash of a class with all that it calls, once for all configurations that plug it in; ""
+    where it has no source code. What it calls may lie in the modules of plug-ins that were added.
+    """
+    found = called_by(tree, [key])
+    return found.hash if found.hashes else ""

@@ -91,13 +91,14 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
     Raises ValueError for a run that breaks its protocol, and for data that cannot be read.
     """
     config = with_canonical_names(config, runtime.data_root)
-    settings, regime = planned(config)
+    values: dict[str, Any] = config.operative(ROOT)
+    settings, regime = _planned(values)
     protocol = protocol_of(settings.protocol)
-    _check_method(config, protocol)
+    _check_method(values, settings, protocol)
     source, listed = _read_sets(settings, regime, runtime)
     full, targets = source.dataset, tuple(target.dataset for target in listed)
-    part_files = _part_files(config)
-    if not _allows_changed(config):
+    part_files = _part_files(values)
+    if not _allows_changed(values):
         _check_earlier_runs(part_files.values(), source, runtime)
     dataset, problem = _drawn(source, tuple(listed), settings, _trained(settings, regime))
     return DataInputs(
@@ -107,7 +108,7 @@ def read_data_inputs(config: Config, runtime: Runtime) -> DataInputs:
         fingerprints=_fingerprints(settings, source, listed, part_files),
         overlaps=_overlaps(settings, source, listed) if _trains(settings) else (),
         allowed=settings.overlap == "allowed",
-        shortage=_shortage(settings, full),
+        shortage=_shortage(settings, source),
         problem=problem,
     )
 
@@ -160,10 +161,16 @@ def _read_sets(
     return source, targets
 
 
-def _shortage(settings: Experiment, full: Dataset) -> str:
+def _shortage(settings: Experiment, source: ListedDataset) -> str:
     if settings.shots_file is not None or not _trains(settings):
         return ""
-    return describe_shortage(full, settings.shots)
+    return _described_shortage(source, settings.shots)
+
+
+@functools.lru_cache(maxsize=64)
+def _described_shortage(source: ListedDataset, shots: int) -> str:
+    """Counted once for all runs on a dataset."""
+    return describe_shortage(source.dataset, shots)
 
 
 def _fingerprints(
@@ -193,7 +200,10 @@ def _overlaps(
 
 def planned(config: Config) -> tuple[Experiment, str]:
     """The settings of a configuration and the method's regime; parts stay references."""
-    values: dict[str, Any] = config.operative(ROOT)
+    return _planned(config.operative(ROOT))
+
+
+def _planned(values: Mapping[str, Any]) -> tuple[Experiment, str]:
     prefix = f"{ROOT}."
     own = {key.removeprefix(prefix): v for key, v in values.items() if key.startswith(prefix)}
     name = own["method"].name
@@ -201,14 +211,12 @@ def planned(config: Config) -> tuple[Experiment, str]:
     return Experiment(**own), values.get(f"{name}.regime", method.regime)
 
 
-def _check_method(config: Config, protocol: Protocol) -> None:
+def _check_method(values: Mapping[str, Any], settings: Any, protocol: Protocol) -> None:
     """Raise ValueError for a method that the backbone, the protocol, or the images of a batch do
     not suit.
     """
-    settings: Any = planned(config)[0]
     entry = lookup(settings.method.name)
     method: Any = entry.cls
-    values = config.operative(ROOT)
     own = {name: values[f"{entry.name}.{name}"] for name in entry.parameters}
     check_towers(entry.name, entry.ask("hooked_towers", own), settings.backbone)
     protocol.check_closed_set(entry.name, entry.ask("closed_set", own))
@@ -240,20 +248,20 @@ def _trained(settings: Experiment, regime: str) -> ClassSubset | None:
     return protocol_of(settings.protocol).labeled if regime == LABELED else "all"
 
 
-def _part_files(config: Config) -> dict[str, Path]:
+def _part_files(values: Mapping[str, Any]) -> dict[str, Path]:
     """Files that plugged-in parts read (``Configurable.input_files``), where they exist."""
-    values = config.operative(ROOT)
     found: dict[str, Path] = {}
     for name in dict.fromkeys(key.partition(".")[0] for key in values):
-        own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
-        files = lookup(name).ask("input_files", own)
-        found |= {f"{name} {path.name}": path for path in files}
+        if (entry := lookup(name)).answers("input_files"):
+            own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
+            files = entry.ask("input_files", own)
+            found |= {f"{name} {path.name}": path for path in files}
     return {label: path for label, path in found.items() if path.is_file()}
 
 
-def _allows_changed(config: Config) -> bool:
+def _allows_changed(values: Mapping[str, Any]) -> bool:
     """Whether a part that reads an earlier run goes on where its data are others."""
-    return any(v is True for k, v in config.operative(ROOT).items() if k.endswith(".allow_changed"))
+    return any(v is True for k, v in values.items() if k.endswith(".allow_changed"))
 
 
 def _check_earlier_runs(files: Iterable[Path], source: ListedDataset, runtime: Runtime) -> None:

@@ -19,7 +19,11 @@ def with_canonical_names(config: Config, root: Path | None) -> Config:
     Raises ValueError for a relative path that leaves the data root, and for a list that names one
     dataset in two spellings.
     """
-    named = {key: list(_names(key, value)) for key, value in config.bindings.items()}
+    named = {
+        key: list(_names(key, value))
+        for key, value in config.bindings.items()
+        if key in NAMING or isinstance(value, tuple | Mapping)
+    }
     own = one_name_each((name for names in named.values() for name in names), root)
     for key in [key for key, names in named.items() if any(own[name] != name for name in names)]:
         value = _renamed(key, config.bindings[key], own)

@@ -4,6 +4,8 @@
 * ``agreement``: a method trains a few steps on the CPU and on the device, and says the same.
 * ``speed``: the time and memory of a method's training step and of its evaluation.
 
+What feeds a device and what breaks it is in ``device_loads.py``.
+
 Nothing is downloaded: the embedded backbone, or random weights of a real size. B images, C classes.
 """
 
@@ -28,6 +30,9 @@ from core.seeding import Seeds
 from core.train.batches import ImageSource, TrainingBatches
 from core.train.evaluate import predict
 from core.types import Batch
+from experiments.run import device_loads
+from experiments.run.data_inputs import planned
+from experiments.run.device_timing import Counts, counting, median_seconds, synchronize
 from experiments.run.gpu_facts import driver
 from experiments.run.method_presets import method_presets
 from experiments.run.run import Assembly, assemble, evaluation_batches, scoring, train
@@ -52,6 +57,7 @@ FEW_STEPS = (
     "experiment.batch_size=12",
     "experiment.epochs=3",  # the first one warms up
 )
+REPLAYED_EPOCHS = 8
 TESTED, FEWEST = 64, 8
 IMAGE_SIDE = 224
 CLASSES, PER_CLASS, SHOTS = 50, 12, 6
@@ -67,6 +73,9 @@ def measure_case(payload: Mapping[str, Any], on_progress: object) -> Mapping[str
         "rates": rates,
         "agreement": agreement,
         "speed": speed,
+        "features": device_loads.features,
+        "decode": device_loads.decode,
+        "fault": device_loads.fault,
     }
     given = dict(payload)
     return cases[given.pop("case")](**given)
@@ -91,30 +100,14 @@ def rates(*, device: str, side: int = 8192, megabytes: int = 2048) -> dict[str, 
         found["device"] = torch.cuda.get_device_name(place)
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         one, two = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
-        found[f"{name}_tflops"] = 2e-12 * side**3 / _seconds(place, partial(torch.matmul, one, two))
+        found[f"{name}_tflops"] = (
+            2e-12 * side**3 / median_seconds(place, partial(torch.matmul, one, two))
+        )
     source = torch.randn(megabytes * 2**18, device=place)
     target = torch.empty_like(source)
-    seconds = _seconds(place, lambda: target.copy_(source))
+    seconds = median_seconds(place, lambda: target.copy_(source))
     found["copy_gb_per_second"] = 2e-9 * source.nbytes / seconds
     return found
-
-
-def _seconds(device: torch.device, work: Callable[[], object], repetitions: int = 5) -> float:
-    """The median time of a call, the first not counted."""
-    found = []
-    for _ in range(repetitions + 1):
-        synchronize(device)
-        started = time.perf_counter()
-        work()
-        synchronize(device)
-        found.append(time.perf_counter() - started)
-    return median(found[1:])
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 # The same on both devices ----------------------------------------------------------------------
@@ -149,8 +142,26 @@ def agreement(*, method: str, refiner: str, device: str, cache_dir: str) -> dict
         "bfloat16_same": int((in_bfloat16.predicted_B == on_cpu.predicted_B).sum()),
     }
     close = max(found["loss"], found["logits"]) <= TOLERANCE
-    found["ok"] = close and bool(agree_B.all()) and found["bfloat16_finite"]
+    found |= _replayed(config, place)
+    replayed = found.get("graph_same", True)
+    found["ok"] = close and bool(agree_B.all()) and found["bfloat16_finite"] and replayed
     return found
+
+
+def _replayed(config: Config, place: Runtime) -> dict[str, Any]:
+    """Whether a training whose steps are replayed from a CUDA graph says bit for bit the same, and
+    whether they were replayed; nothing where no step could be.
+    """
+    chosen: Any = planned(config)[0].method
+    method: Any = lookup(chosen.name).cls
+    takes_steps = method.trains and method.trains_by_gradient
+    if method.image_input != "features" or not takes_steps or place.device == "cpu":
+        return {}
+    longer = config.with_bindings({"experiment.epochs": REPLAYED_EPOCHS}, "gpu-check")
+    plain = _Trained(longer, place)
+    graphed = _Trained(longer.with_bindings({"experiment.cuda_graphs": True}, "gpu-check"), place)
+    same = plain.log == graphed.log and torch.equal(plain.logits_BC, graphed.logits_BC)
+    return {"graph": graphed.graph, "graph_same": same}
 
 
 class _Trained:
@@ -160,6 +171,7 @@ class _Trained:
         self.log: list[dict[str, float]] = []
         built = assemble(config, runtime)
         result = train(built, lambda epoch: self.log.append(_numbers(epoch)))
+        self.graph = result.graph
         self.steps = result.images // built.settings.batch_size if self.log else 0
         dataset, subset = built.scored()[0]
         part = class_subset(dataset, subset)
@@ -228,27 +240,19 @@ def speed(
     cache_dir: str,
 ) -> dict[str, Any]:
     """A method's step at its published batch size with ``CLASSES`` classes: milliseconds, images
-    per second, MiB at most, and the images per second of evaluation.
+    per second, MiB at most, arithmetic per second, waits of the host, and the images per second of
+    evaluation.
 
     ``images`` "cached" trains on frozen features, "pixels" encodes the images in every step. A
     method that trains nothing has no step.
     """
-    preset = method_presets()[method]
-    place = torch.device(device)
-    size = preset.batch_size or SOLE_BATCH
-    fresh = images == "pixels"
-    config = preset.read(
+    place, fresh = torch.device(device), images == "pixels"
+    config = method_presets()[method].read(
         f"experiment.dataset={f'folder/{tree}'!r}",
         f"experiment.backbone={backbone!r}",
         f"experiment.weights={weights!r}",
-        "experiment.protocol='few_shot'",
-        f"experiment.shots={SHOTS}",
-        f"experiment.batch_size={size}",
-        "experiment.epochs=2",
-        f"experiment.num_views={_num_views(method, fresh=fresh)}",
-        f"experiment.fresh_views={fresh}",
         f"experiment.precision={precision!r}",
-        "experiment.split_fractions=(0.5, 0.125, 0.375)",
+        *_speed_settings(method, fresh=fresh),
         *REFINERS[refiner],
     )
     runtime = Runtime(cache_dir=Path(cache_dir), device=device)
@@ -266,9 +270,45 @@ def speed(
             "slowest_ms": 1e3 * max(source.steps),
             "images_per_second": source.step_size / step,
         }
+        counts = _counted_step(built)
+        found |= {"tflops": 1e-12 * counts.flops / step, "waits": counts.waits}
     if place.type == "cuda":
         found["peak_mb"] = torch.cuda.max_memory_allocated(place) / 2**20
-    return found | {"evaluated_per_second": _evaluation_speed(built, place)}
+    found["evaluated_per_second"] = _evaluation_speed(built, place)
+    if source.steps and not fresh and place.type == "cuda":
+        found |= _graphed_speed(config, runtime)
+    return found
+
+
+def _speed_settings(method: str, *, fresh: bool) -> list[str]:
+    """Two epochs of a method at its published batch size."""
+    return [
+        "experiment.protocol='few_shot'",
+        f"experiment.shots={SHOTS}",
+        f"experiment.batch_size={method_presets()[method].batch_size or SOLE_BATCH}",
+        "experiment.epochs=2",
+        f"experiment.num_views={_num_views(method, fresh=fresh)}",
+        f"experiment.fresh_views={fresh}",
+        "experiment.split_fractions=(0.5, 0.125, 0.375)",
+    ]
+
+
+def _graphed_speed(config: Config, runtime: Runtime) -> dict[str, Any]:
+    """The same step, replayed from a CUDA graph where that is right and faster."""
+    graphed = config.with_bindings({"experiment.cuda_graphs": True}, "gpu-check")
+    built = assemble(graphed, runtime)
+    source = TimedSource(built.source, torch.device(runtime.device))
+    result = train(replace(built, source=source), lambda epoch: None)
+    return {"graph_ms": 1e3 * median(source.steps), "graph": result.graph}
+
+
+def _counted_step(built: Assembly) -> Counts:
+    """The arithmetic and the waits of one more training step, the second of an epoch."""
+    assert built.budget is not None
+    source = CountedSource(built.source)
+    budget = replace(built.budget, epochs=1)
+    train(replace(built, source=source, budget=budget), lambda epoch: None)
+    return source.counts
 
 
 def _num_views(method: str, *, fresh: bool) -> int:
@@ -287,7 +327,44 @@ def _evaluation_speed(built: Assembly, device: torch.device) -> float:
     items = _some(built, part, EVALUATED)
     with scoring(built, part):
         batches = list(evaluation_batches(built, part, items))
-        return len(items) / _seconds(device, lambda: predict(built.model, batches), 3)
+        return len(items) / median_seconds(device, lambda: predict(built.model, batches), 3)
+
+
+class CountedSource(ImageSource):
+    """Another source of which an epoch has two steps: the first warms up, the second is counted."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+        self.counts = Counts()
+
+    def training(self, dataset: Dataset, **settings: Any) -> TrainingBatches:
+        return _CountedBatches(self, self.source.training(dataset, **settings))
+
+    def evaluation(self, *given: Any, **settings: Any) -> Iterator[Batch]:
+        return self.source.evaluation(*given, **settings)
+
+
+class _CountedBatches(TrainingBatches):
+    """The first batch of an epoch, twice."""
+
+    def __init__(self, owner: CountedSource, inner: TrainingBatches) -> None:
+        super().__init__(inner.labels, inner.batch_size, inner.device, drop_last=inner.drop_last)
+        self.owner, self.inner = owner, inner
+
+    def __len__(self) -> int:
+        return 3  # at most: the epoch ends when the counted step is over
+
+    def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
+        batch = next(self.inner.epoch(epoch, seeds))
+        yield batch
+        with counting() as self.owner.counts:
+            yield batch
+
+    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
+        return self.inner.every_image(seeds)
+
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        return self.inner.take(index, epoch, seeds)
 
 
 class TimedSource(ImageSource):
@@ -312,6 +389,10 @@ class _TimedBatches(TrainingBatches):
         super().__init__(inner.labels, inner.batch_size, inner.device, drop_last=inner.drop_last)
         self.owner, self.inner = owner, inner
         self.kept: list[Batch] = []
+
+    @property
+    def resident(self) -> bool:
+        return self.inner.resident
 
     def __len__(self) -> int:
         return max(WARM_UP_STEPS, TIMED_STEPS)  # at most: an epoch ends before, or in time

@@ -4,6 +4,7 @@ import functools
 import platform
 import resource
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from experiments.run.gpu_facts import gpu_facts
 
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "open_clip_torch", "gin-config", "numpy", "pillow", "scikit-learn")
+
+RESET_PEAK = "5"  # what proc(5) has for the peak of the resident set
 
 
 def describe_environment(device: str) -> dict[str, Any]:
@@ -46,8 +49,17 @@ def commit() -> dict[str, Any]:
     }
 
 
+def reset_peak_memory(device: str) -> None:
+    """Let the peak of memory begin anew, on the CPU where the system can (Linux)."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+
+
 def peak_memory_mb(device: str) -> float:
-    """Peak memory in MiB: of the GPU since the last reset, or of this process."""
+    """Peak memory in MiB since the last reset: of the GPU, or of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -56,10 +56,14 @@ class TrainingFeatures:
 
 @dataclass(kw_only=True)
 class FeatureRoom:
-    """The features of some runs, by how they are kept and by field: the images that have one."""
+    """The features of some runs, by how they are kept: which images have some, and what one takes.
 
-    images: dict[tuple[object, ...], dict[str, None]] = field(default_factory=dict)
-    bytes_of_image: dict[tuple[object, ...], int] = field(default_factory=dict)
+    ``seen`` are the lists of training images that were counted.
+    """
+
+    images: dict[tuple[object, ...], set[str]] = field(default_factory=dict)
+    fields: dict[tuple[object, ...], dict[str, int]] = field(default_factory=dict)
+    seen: dict[tuple[int, tuple[object, ...]], object] = field(default_factory=dict)
     largest: TrainingFeatures | None = None
 
     def add(self, config: Config, inputs: DataInputs) -> None:
@@ -67,20 +71,20 @@ class FeatureRoom:
         found = training_features(config, inputs)
         if found is None:
             return
+        items, key = found.dataset.train, found.kept_as
+        if (id(items), key) not in self.seen:  # all seeds may see the same list
+            self.seen[id(items), key] = items
+            self.images.setdefault(key, set()).update(item.path for item in items)
+        known = self.fields.setdefault(key, {})
         for name, nbytes in found.fields.items():
-            key = (*found.kept_as, name)
-            self.images.setdefault(key, {}).update(
-                dict.fromkeys(i.path for i in found.dataset.train)
-            )
-            views = max(found.views, self.bytes_of_image.get(key, 0) // nbytes)
-            self.bytes_of_image[key] = views * nbytes
+            known[name] = max(known.get(name, 0), nbytes * found.views)
         if self.largest is None or found.nbytes > self.largest.nbytes:
             self.largest = found
 
     @property
     def nbytes(self) -> int:
-        """What all runs keep on disk."""
-        return sum(len(paths) * self.bytes_of_image[key] for key, paths in self.images.items())
+        """What all runs keep on disk, at most."""
+        return sum(len(self.images[key]) * sum(f.values()) for key, f in self.fields.items())
 
     def notes(self) -> Iterator[str]:
         """What the features will take, where that is much."""

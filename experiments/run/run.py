@@ -46,9 +46,10 @@ from core.types import Batch
 from experiments.run.code import code_of
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs, read_dataset
 from experiments.run.dataset_names import with_canonical_names
-from experiments.run.environment import describe_environment, peak_memory_mb
+from experiments.run.environment import describe_environment, peak_memory_mb, reset_peak_memory
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.memory import advising_on_memory
 from experiments.run.numerics import Numerics, order_required
 from experiments.run.operative import operative_of
 from experiments.run.preflight import require_decodable
@@ -148,6 +149,7 @@ def run(
     )
 
 
+@advising_on_memory
 def run_steps(
     config: Config,
     run_dir: Path,
@@ -171,11 +173,12 @@ def run_steps(
     ``correct.json`` (which test images were predicted correctly) and ``predictions.json`` (what was
     predicted) into ``run_dir``. A loss, a learned tensor or a logit that is not finite gives a
     record with the status "diverged". Raises ValueError for bad input, weights that are not finite
-    among it.
+    among it, and LacksMemoryError.
     """
     watch = Stopwatch()
     config_sha256, code = _begin(config, run_dir, cache_dir)
     runtime = Runtime(cache_dir=cache_dir, data_root=data_root, device=device)
+    reset_peak_memory(runtime.device)
     built = assemble(config, runtime, share)
     built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)

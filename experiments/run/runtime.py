@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.machine import onednn_setting, prepare_cublas
+from experiments.run.devices import CPU, one_device
 
 Precision = Literal["float32", "float64", "bfloat16", "float16"]
 FeaturePrecision = Literal["float32", "bfloat16"]
@@ -38,17 +39,10 @@ class Runtime:
 
     def __post_init__(self) -> None:
         onednn_setting()  # a misspelt one is refused before any work
-        kind, _, index = self.device.partition(":")
-        if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
-            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
-        if kind == "cuda":
+        object.__setattr__(self, "device", one_device(self.device))
+        if self.device != CPU:
             import torch
 
-            if int(index or 0) >= (count := torch.cuda.device_count()):
-                raise ValueError(
-                    f"device {self.device!r} is not available: torch sees {count} CUDA devices; "
-                    "use --device cpu"
-                )
             prepare_cublas()
             # Convolutions would round their inputs to TF32 unless told otherwise: 3 digits, not 7.
             torch.backends.cudnn.allow_tf32 = False

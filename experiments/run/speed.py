@@ -111,6 +111,16 @@ def _decoding(images: int) -> Cases:
                 yield f"{view} view, threads: {threads}", _decode(dataset, transform, threads)
 
 
+def decode_rate(images: int = 48) -> float:
+    """Images of a usual size that one core decodes and augments in a second; the best of three."""
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = _photographs(Path(folder), images)
+        spec = replace(load_clip(MOSAIC).spec, image_size=SIZE)
+        call = _decode(dataset, TrainTransform(spec), threads=1)
+        found = [call() for _ in range(4)][1:]
+        return max(count / seconds for count, seconds in found)
+
+
 def _decode(dataset: Dataset, transform: Transform, threads: int) -> Call:
     items = (*dataset.train, *dataset.val, *dataset.test)
 

@@ -44,7 +44,6 @@ class CodeCheck:
     def stale(self, study_dir: Path, records: Mapping[str, RunRecord]) -> dict[str, str]:
         """The stale ones among the records of a study, and what has changed since each."""
         found = {key: self.changes(r, study_dir / key) for key, r in records.items()}
-        self._known.save()
         return {key: change for key, change in found.items() if change}
 
     def _compared(self, record: RunRecord, run_dir: Path) -> str:
@@ -52,6 +51,7 @@ class CodeCheck:
         with suppress(ValueError):  # a damaged file explains nothing, the record decides
             code = read_code(run_dir)
         now = {key: self._hash(key, code) for key in record.code}
+        self._known.save()
         changed = [key for key, was in record.code.items() if now[key] not in (None, was)]
         if not changed:
             return ""

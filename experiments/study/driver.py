@@ -8,17 +8,15 @@ import errno
 import json
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, Self
+from typing import Protocol
 
 from core.config import config_from_text
+from core.device_faults import Fault
 from core.plugins import loaded_plugins
-from core.signals import HANGUP, handle
 from core.store.atomic import keep_copy
 from core.store.code import read_code
 from core.store.documents import NewerSchemaError
@@ -47,14 +45,17 @@ from core.store.record import (
     set_aside,
     write_record,
 )
-from core.store.secrets import without_secrets
+from core.store.run_facts import lacked_memory
 from core.store.settings import has_config, read_config
 from core.store.storage import storage_problem
 from experiments.run.runtime import Runtime
 from experiments.run.stale import CodeCheck, counted, runs_of
+from experiments.study.claims import take_back
+from experiments.study.failed_runs import failed_record
+from experiments.study.interrupts import Interrupts
 from experiments.study.lock import StudyLock
 from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
-from experiments.study.planner import ROOT, Cell, Plan
+from experiments.study.planner import Cell, Plan
 from experiments.study.progress import NoProgress, Progress
 from experiments.study.status import read_valid_records
 from experiments.workers.jobs import Event, Executor, Job
@@ -109,16 +110,18 @@ def run_study(
     """Run the unfinished cells of a plan; closes the executor and the tracker.
 
     A cell that failed ``max_attempts`` times gets a record of the failure, and later calls skip it
-    unless ``retry_failed``. A cell whose record was made by code that has changed since is run
-    again; once the new record is there, the old one is kept as ``record.json.stale``. After the
-    first Ctrl-C, SIGTERM or SIGHUP the current runs finish, unless they show no sign of life; the
-    second stops immediately. Where the disk is full or the folder cannot be written, the study
-    pauses: no attempt counts, and the same call goes on.
+    unless ``retry_failed``; one that lacked memory is tried again by every call. A cell whose
+    record was made by code that has changed since is run again; once the new record is there, the
+    old one is kept as ``record.json.stale``. After the first Ctrl-C, SIGTERM or SIGHUP the current
+    runs finish, unless they show no sign of life; the second stops immediately. Where the disk is
+    full or the folder cannot be written, the study pauses: no attempt counts, and the same call
+    goes on.
 
     Raises ValueError where another driver works on the study, or a newer version of RefineLab did.
     """
     progress = progress or NoProgress()
     with StudyLock(study_dir, steal=steal_lock):
+        take_back(study_dir)
         keep_manifest(study_dir, plan.manifest, progress)
         driver = Driver(study_dir, executor, runtime, tracker or NullTracker(), progress)
         return driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
@@ -249,6 +252,7 @@ class Driver:
         self.unwritten: list[tuple[Cell, RunRecord]] = []
         self.code = CodeCheck()
         self.stale: dict[str, str] = {}
+        self.lacked: list[Cell] = []
         self.told: set[str] = set()
         self.paused = ""
         self.draining = False
@@ -261,7 +265,7 @@ class Driver:
         ended = sum(map(len, self.ended.values()))
         done = max(len(self.skipped) + ended, self.scheduler.done)
         self.progress.begin(total=total, done=done)
-        with _Interrupts() as interrupts, suppress(KeyboardInterrupt):
+        with Interrupts() as interrupts, suppress(KeyboardInterrupt):
             try:
                 with suppress(KeyboardInterrupt):
                     self._work(interrupts, max_attempts, retry_failed)
@@ -287,6 +291,11 @@ class Driver:
                 to_run.append(cell)
             else:
                 waiting += self.scheduler.ended(cell, record)
+        if self.lacked:
+            self.progress.note(
+                f"{runs_of(len(self.lacked))} that lacked memory will be tried again"
+            )
+            self.lacked.clear()
         changes = [self.stale[cell.identity] for cell in to_run if cell.identity in self.stale]
         for number, change in counted(changes):
             self.progress.note(
@@ -321,7 +330,10 @@ class Driver:
         if record and (change := self.code.changes(record, self.study_dir / cell.identity)):
             self.stale[cell.identity] = change
             record = None
-        if record is None or (retry_failed and record.status == "failed"):
+        again = record is not None and lacked_memory(record)
+        if again and not retry_failed:
+            self.lacked.append(cell)
+        if record is None or again or (retry_failed and record.status == "failed"):
             self.open[cell.identity] = cell
             return None
         if record.status == "finished":
@@ -341,24 +353,28 @@ class Driver:
             self.queued[cell.identity] = None
             self.executor.submit(self._job(cell, max_attempts))
 
-    def _work(self, interrupts: "_Interrupts", max_attempts: int, retry_failed: bool) -> None:
+    def _work(self, interrupts: Interrupts, max_attempts: int, retry_failed: bool) -> None:
         """Submit all open cells and wait for them; once interrupted or paused, only for the running
         ones.
         """
         self._submit(list(self.open.values()), max_attempts)
         while self.open:
-            if (interrupts.count or self.paused) and not self.draining:
-                self.draining = True
-                self.executor.hurry()
-                self.progress.note(STOPPING if interrupts.count else f"{self.paused}; {PAUSING}")
-            if self.draining:
-                for key in [key for key in self.queued if self.executor.cancel(key)]:
-                    self.left.append(self.open.pop(key))
-                    del self.queued[key]
+            self._stop_if_asked(interrupts)
             for event in self.executor.poll(POLL_SECONDS):
                 ended = self._handle(event)
                 if ended is not None and not self.draining and not self.paused:
                     self._follow(*ended, max_attempts, retry_failed)
+
+    def _stop_if_asked(self, interrupts: Interrupts) -> None:
+        """Withdraw what is queued once the study is interrupted or paused."""
+        if (interrupts.count or self.paused) and not self.draining:
+            self.draining = True
+            self.executor.hurry()
+            self.progress.note(STOPPING if interrupts.count else f"{self.paused}; {PAUSING}")
+        if self.draining:
+            for key in [key for key in self.queued if self.executor.cancel(key)]:
+                self.left.append(self.open.pop(key))
+                del self.queued[key]
 
     def _follow(self, cell: Cell, record: RunRecord, max_attempts: int, retry_failed: bool) -> None:
         """Submit what the scheduler adds after a run."""
@@ -444,12 +460,16 @@ class Driver:
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
         """Write a record; raises OSError where that is impossible."""
-        run_dir = self.study_dir / cell.identity
         if not self.study_dir.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.study_dir))
         if cell.identity in self.stale:
             self._replace(cell, record)
-        write_record(run_dir, record)
+        write_record(self.study_dir / cell.identity, record)
+        self._committed(cell, record)
+
+    def _committed(self, cell: Cell, record: RunRecord) -> None:
+        """Tell of a run whose record is written."""
+        run_dir = self.study_dir / cell.identity
         self._tell_of_other_code(record, run_dir)
         self.ended[record.status].append(cell)
         if record.status == "failed":
@@ -482,7 +502,7 @@ class Driver:
             attempts = "1 attempt" if event.attempt == 1 else f"{event.attempt} attempts"
             logged = (self._run_dir(cell.identity) / OUTPUT_NAME).exists()
             see = f"; see {OUTPUT_NAME}" if logged else ""
-            return self._failed(cell, f"{event.message} ({attempts}{see})")
+            return self._failed(cell, f"{event.message} ({attempts}{see})", event.fault)
         try:
             record = from_json(json.dumps(event.result))
         except ValueError as error:
@@ -491,12 +511,12 @@ class Driver:
             return self._failed(cell, f"the run returned the record of run {record.identity}")
         return replace(record, variant=cell.variant, factors=cell.factors, seed=cell.seed)
 
-    def _failed(self, cell: Cell, message: str) -> RunRecord:
+    def _failed(self, cell: Cell, message: str, fault: Fault = "") -> RunRecord:
         """A failed record with the code that failed, as far as the run came to write it down."""
         code = None
         with suppress(ValueError):
             code = read_code(self._run_dir(cell.identity))
-        return replace(_failed_record(cell, message), code=code.classes if code else {})
+        return failed_record(cell, message, code=code.classes if code else {}, fault=fault)
 
     def _outcome(self) -> StudyOutcome:
         return StudyOutcome(
@@ -551,47 +571,3 @@ def _move_files(new: Path, run_dir: Path) -> None:
     shutil.rmtree(run_dir / INSPECTION_NAME, ignore_errors=True)
     for file in new.iterdir() if new.is_dir() else ():
         os.replace(file, run_dir / file.name)
-
-
-def _failed_record(cell: Cell, message: str) -> RunRecord:
-    """A record that states why a cell has no scores."""
-    values = config_from_text(cell.config_text, cell.label).operative(ROOT)
-    shots = values.get(f"{ROOT}.shots")
-    return RunRecord(
-        identity=cell.identity,
-        variant=cell.variant,
-        factors=cell.factors,
-        dataset=cell.dataset,
-        protocol=str(values.get(f"{ROOT}.protocol", "")),
-        regime="",
-        selection=str(values.get(f"{ROOT}.selection", "")),
-        seed=cell.seed,
-        shots=shots if isinstance(shots, int) else 0,
-        status="failed",
-        message=without_secrets(message),
-    )
-
-
-class _Interrupts:
-    """Counts Ctrl-C, SIGTERM and SIGHUP; the second raises KeyboardInterrupt, later ones are
-    ignored, and so is a SIGHUP after the first.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        self.before = handle(self._interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if number == HANGUP and self.count:
-            return
-        self.count += 1
-        if self.count == 2:
-            raise KeyboardInterrupt

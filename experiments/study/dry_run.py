@@ -8,6 +8,7 @@ from typing import Any
 from core.config import Config, config_from_text
 from core.store.manifest import ManifestChange, change_of
 from core.store.record import RunRecord
+from core.store.run_facts import lacked_memory
 from experiments.run.stale import CodeCheck
 from experiments.study.planner import Plan
 from experiments.study.status import read_valid_records, remaining_seconds
@@ -16,7 +17,7 @@ from experiments.study.status import read_valid_records, remaining_seconds
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
     """The counts of a dry run: runs that are done, those that failed or diverged, and ``to_do``,
-    the stale ones among them.
+    the stale ones among them, and those that failed for lack of memory.
 
     ``stale`` has what changed since each of these. ``seconds`` is None until a finished run
     provides an estimate.
@@ -41,7 +42,7 @@ def dry_run(plan: Plan, study_dir: Path, *, jobs: int) -> DryRun:
     stale = CodeCheck().stale(study_dir, found)
     records = {key: record for key, record in found.items() if key not in stale}
     statuses = [record.status for record in records.values()]
-    waiting = [cell for cell in plan.runs if cell.identity not in records]
+    waiting = [cell for cell in plan.runs if _is_left(records.get(cell.identity))]
     return DryRun(
         cells=len(plan.cells),
         runs=len(plan.runs),
@@ -58,12 +59,16 @@ def dry_run(plan: Plan, study_dir: Path, *, jobs: int) -> DryRun:
 
 
 def unfinished_configs(plan: Plan, study_dir: Path) -> Iterator[Config]:
-    """The configurations of the runs that have no record yet, or a stale one."""
+    """The configurations of the runs that have no record yet, a stale one, or lacked memory."""
     records = read_valid_records(study_dir, [cell.identity for cell in plan.runs])
     stale = CodeCheck().stale(study_dir, records)
     for cell in plan.runs:
-        if cell.identity not in records or cell.identity in stale:
+        if _is_left(records.get(cell.identity)) or cell.identity in stale:
             yield config_from_text(cell.config_text, cell.label)
+
+
+def _is_left(record: RunRecord | None) -> bool:
+    return record is None or lacked_memory(record)
 
 
 def _variant_rows(

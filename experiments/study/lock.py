@@ -4,45 +4,18 @@ import contextlib
 import errno
 import json
 import os
-import socket
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
 from filelock import FileLock, Timeout
 
 from core.store.names import LOCK_NAME
+from experiments.study.holder import Holder
+from experiments.study.members import registered
 
 NO_FILE_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process, distinguished from later ones of the same number by its start and boot times."""
-
-    host: str
-    pid: int
-    process_start: str
-    boot: str
-
-    @classmethod
-    def current(cls) -> Self:
-        pid = os.getpid()
-        return cls(socket.gethostname(), pid, _process_start(pid), _boot())
-
-    def is_gone(self) -> bool:
-        """True if the process has certainly ended; processes of other hosts cannot be checked."""
-        if self.host != socket.gethostname():
-            return False
-        return self.boot != _boot() or self.process_start != _process_start(self.pid)
-
-    def is_here(self) -> bool:
-        """True if the process certainly exists."""
-        own = (socket.gethostname(), _boot(), _process_start(self.pid))
-        return bool(self.boot) and (self.host, self.boot, self.process_start) == own
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
 
 
 class StudyLock:
@@ -50,9 +23,10 @@ class StudyLock:
 
     The kernel's file lock ends with its process. Where a file system has no locks, or does not
     share them with other hosts, the text inside the file decides: an empty file is free, and so is
-    one whose holder is gone. ``steal`` overrides the text, never the kernel.
+    one whose holder is gone. ``steal`` overrides the text, never the kernel. Drivers that share the
+    study hold no lock, but are listed (``members.py``); they are in the way as a holder is.
 
-    Raises: ValueError: another process holds it.
+    Raises: ValueError: another process holds it, or drivers share the study.
     """
 
     def __init__(self, study_dir: Path, *, steal: bool = False) -> None:
@@ -74,10 +48,22 @@ class StudyLock:
             if holder is not None and not holder.is_gone() and not self.steal:
                 raise ValueError(self._refusal(holder))
             self._write(json.dumps(asdict(Holder.current())))
+            self._refuse_members()
         except BaseException:
             self.file_lock.release()
             raise
         return self
+
+    def _refuse_members(self) -> None:
+        """Raise ValueError where drivers share the study. They are listed before they look for a
+        holder, and looked for here after this one is written: never do both pass.
+        """
+        members = registered(self.path.parent)
+        here = [member for member in members if member.is_here()]
+        if here or (members and not self.steal):
+            self._write("")
+            rule = in_use(self.path.parent, here or members)
+            raise ValueError(f"{rule}; started with --share: 'grid --share' works beside it")
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
@@ -92,13 +78,35 @@ class StudyLock:
 
     def _refusal(self, holder: Holder | None) -> str:
         """The message; with a way to override the lock where nobody can say that it is right."""
-        rule = (
-            f"study {self.path.parent.name!r} is in use by {holder or 'another process'}: "
-            "wait for it to finish or stop it"
+        if holder is None or not holder.is_here():
+            return f"{in_use(self.path.parent, [holder])}, or remove {self.path}"
+        return in_use(self.path.parent, [holder])
+
+
+def in_use(study_dir: Path, holders: Sequence[Holder | None]) -> str:
+    """The message for a study on which processes work; with a way out where they may be gone."""
+    names = ", ".join(str(holder or "another process") for holder in holders)
+    it = "it" if len(holders) == 1 else "them"
+    rule = f"study {study_dir.name!r} is in use by {names}: wait for {it} to finish or stop {it}"
+    if all(holder is not None and holder.is_here() for holder in holders):
+        return rule
+    gone = "it no longer exists" if len(holders) == 1 else "they no longer exist"
+    return f"{rule}; if {gone}, give --steal-lock"
+
+
+def refuse_holder(study_dir: Path, *, steal: bool) -> None:
+    """Raise ValueError where a driver works on the study alone; ``steal`` as for ``StudyLock``."""
+    holder = living_holder(study_dir)
+    if holder is not None and (holder.is_here() or not steal):
+        raise ValueError(
+            f"{in_use(study_dir, [holder])}; it was started without --share and works alone"
         )
-        if holder is not None and holder.is_here():
-            return rule
-        return f"{rule}; if it no longer exists, give --steal-lock, or remove {self.path}"
+
+
+def working_on(study_dir: Path) -> list[Holder]:
+    """The processes that work on the study now, as far as it can be determined from here."""
+    holder = living_holder(study_dir)
+    return registered(study_dir) if holder is None else [holder]
 
 
 def read_holder(study_dir: Path) -> Holder | None:
@@ -113,26 +121,3 @@ def living_holder(study_dir: Path) -> Holder | None:
     """The process that works on the study now, as far as it can be determined from here."""
     holder = read_holder(study_dir)
     return None if holder is None or holder.is_gone() else holder
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _process_start(pid: int) -> str:
-    """When a process started, in kernel ticks; "gone" if it has ended, "" if unavailable."""
-    if Path("/proc/self/stat").exists():
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-        except OSError:
-            return "gone"
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return "gone"
-    except PermissionError:
-        pass
-    return ""

@@ -380,11 +380,15 @@ def _cells_over_seeds(
 ) -> list[Cell]:
     """The cells of a group: one per seed, or a single one if the seed has no effect."""
     config = config.without(config.unused((ROOT,)))  # so that a cell can be trained on its own
-    probes = seeds if len(seeds) > 1 else (*seeds, seeds[0] ^ 1)
     source = f"variant {variant.name!r}"
-    seeded = [config.with_bindings({f"{ROOT}.seed": seed}, source) for seed in probes]
-    identities = [c.identity(ROOT, fingerprint_of(c)) for c in seeded]
-    seedless = len(set(identities)) == 1
+    seeded = [config.with_bindings({f"{ROOT}.seed": seed}, source) for seed in seeds]
+    prints = [fingerprint_of(c) for c in seeded]
+    identities = [c.identity(ROOT, known) for c, known in zip(seeded, prints, strict=True)]
+    others = identities[1:]
+    if not others:  # one seed: would another one be another run?
+        probe = config.with_bindings({f"{ROOT}.seed": seeds[0] ^ 1}, source)
+        others = [probe.identity(ROOT, prints[0])]
+    seedless = {*others} == {identities[0]}
     return [
         Cell(
             variant=variant.name,

@@ -11,12 +11,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from core.store.collector import many_objects
 from core.store.manifest import Manifest, read_manifest
 from core.store.names import RECORD_NAME, RERUN_SUFFIX
-from core.store.record import RunRecord, read_run, reading_many
+from core.store.record import RunRecord, read_run
 from core.store.settings import read_settings
 from experiments.run.stale import CodeCheck, counted, num_set_aside
-from experiments.study.lock import living_holder
+from experiments.study.claims import in_progress
+from experiments.study.lock import working_on
 
 NOT_SET = "-"
 
@@ -32,15 +34,16 @@ def study_status(study_dir: Path) -> dict[str, Any]:
     """
     manifest = read_manifest(study_dir)
     runs = {cell.identity: cell for cell in reversed(manifest.cells)}
-    holder = living_holder(study_dir)
+    holders = working_on(study_dir)
     folders = {path.name for path in study_dir.iterdir()}
+    folders |= {name for key in in_progress(study_dir) for name in (key, f"{key}{RERUN_SUFFIX}")}
     found, broken = _read_records(study_dir, runs)
     stale = CodeCheck().stale(study_dir, found)
     records = {identity: record for identity, record in found.items() if identity not in stale}
     waiting = {identity: cell for identity, cell in runs.items() if identity not in records}
     damaged = [identity for identity in waiting if identity in broken]
     begun = {f"{key}{RERUN_SUFFIX}" if key in stale else key: cell for key, cell in waiting.items()}
-    running = [cell for name, cell in begun.items() if holder and name in folders]
+    running = [cell for name, cell in begun.items() if holders and name in folders]
     variants = [cell.variant for cell in waiting.values()]
     return {
         "study": manifest.study,
@@ -51,7 +54,7 @@ def study_status(study_dir: Path) -> dict[str, Any]:
         "missing": len(waiting) - len(stale),
         "running": [cell.label for cell in reversed(running)],
         "damaged": [str(study_dir / identity / RECORD_NAME) for identity in damaged],
-        "holder": None if holder is None else str(holder),
+        "holder": ", ".join(map(str, holders)) or None,
         "remaining_seconds": remaining_seconds(variants, found.values(), jobs=len(running)),
         "rows": list(_dataset_rows(manifest, records, stale)),
         "changes": [{"runs": n, "change": change} for n, change in counted(stale.values())],
@@ -74,7 +77,7 @@ def _read_records(
 ) -> tuple[dict[str, RunRecord], set[str]]:
     """The valid records among these runs, and the runs whose record is damaged or another's."""
     records, broken = dict[str, RunRecord](), set[str]()
-    with reading_many():
+    with many_objects():
         for identity in identities:
             try:
                 record = read_run(study_dir, identity)

@@ -1,4 +1,4 @@
-"""Local executors: jobs run in this process, or in worker processes on this machine.
+"""The local executor: jobs run in worker processes on this machine.
 
 Executors pass a plain mapping to an entry function and its plain result back; they know nothing
 about records.
@@ -13,22 +13,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO, Any, Literal, Self
 
 from core.machine import (
+    DEVICE_WORKERS_VARIABLE,
     MEASURED_THREADS_VARIABLE,
     WORKERS_VARIABLE,
     available_cores,
     openmp_variables,
 )
 from core.store.names import WORKER_LOG_NAME
-from experiments.workers.fork_server import ForkedProcess, ForkServer
-from experiments.workers.jobs import Event, Executor, Job, JobQueue
-from experiments.workers.worker import ENTRY, Task, answers
+from experiments.workers.fork_server import DEVICES_VARIABLE, ForkedProcess, ForkServer
+from experiments.workers.inline import InlineExecutor
+from experiments.workers.jobs import Event, Executor, Job, JobQueue, in_lockstep
+from experiments.workers.placement import Offer, Seats
+from experiments.workers.worker import ENTRY, answers
 
 OPENMP, MKL = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 MAX_THREADS = 2**31 - 1
@@ -50,68 +52,6 @@ SERVER_IS_GONE = (
 )
 
 Process = subprocess.Popen[bytes] | ForkedProcess
-
-
-class InlineExecutor:
-    """Runs jobs in this process, for debugging; ``poll`` runs one to its end, and those that
-    advance beside it as far.
-    """
-
-    def __init__(self, entry: str = ENTRY, *, lockstep: int = 1) -> None:
-        self.entry = entry
-        self.lockstep = lockstep
-        self.queue = JobQueue()
-        self.running: dict[str, Job] = {}
-        self.answers: Iterator[str] = iter(())
-        self.events: list[Event] = []
-
-    def start_early(self) -> None:
-        return
-
-    def submit(self, job: Job) -> None:
-        self.queue.add(job)
-
-    def poll(self, timeout: float) -> Sequence[Event]:
-        if not self.running:
-            self._begin()
-        if self.running:
-            answer = json.loads(next(self.answers))
-            self.events.append(self.queue.conclude(self.running.pop(answer["key"]), answer))
-        events, self.events = self.events, []
-        return events
-
-    def _begin(self) -> None:
-        """Begin the next jobs, if there are any."""
-        if not self.queue:
-            return
-        jobs = self.queue.next_jobs(None, (), most=self.lockstep, workers=1)
-        self.running = {job.key: job for job in jobs}
-        self.events += [self._event(job.key, "started") for job in jobs]
-        self.answers = answers([self._task(job, len(jobs)) for job in jobs])
-
-    def _task(self, job: Job, size: int) -> Task:
-        def on_progress(values: Mapping[str, float]) -> None:
-            self.events.append(replace(self._event(job.key, "progress"), result=values))
-
-        return Task(self.entry, job.key, job.payload, on_progress, size=size, home=job.home)
-
-    def _event(self, key: str, kind: Literal["started", "progress"]) -> Event:
-        return Event(key=key, kind=kind, attempt=self.queue.attempts[key])
-
-    def cancel(self, key: str, *, running: bool = False) -> bool:
-        return self.queue.remove(key)
-
-    def hurry(self) -> None:
-        return
-
-    def close(self) -> None:
-        self.queue, self.running, self.answers = JobQueue(), {}, iter(())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class _Worker:
@@ -235,9 +175,13 @@ class LocalExecutor:
     A worker that dies is replaced, and costs its job one attempt if the job had begun. ``threads``
     is the number of torch threads a worker gets, by default what the user's environment says
     (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``), or else at most its share of the cores: as many as
-    make a backbone faster (``core/clip/thread_choice.py``). With ``gpus``
-    (device numbers or UUIDs) each worker sees one of them. Up to ``lockstep`` jobs of a bundle
-    advance side by side on one worker.
+    make a backbone faster (``core/clip/thread_choice.py``). With ``gpus`` (numbers, UUIDs or MIG
+    instances) each worker sees one of them. Up to ``lockstep`` jobs of a bundle advance side by
+    side on one worker.
+
+    A worker that meets a fault of its device, or runs out of memory, ends and is replaced. A job
+    that ran out of memory is run again alone: first without the others of its bundle, then on a
+    device without any other worker. A GPU that is lost repeatedly is used no more.
 
     A job is stopped after ``job_seconds``, or if it reports no progress for ``silent_seconds``.
     Where that is None, a job is stopped that has reported nothing for ``SILENT_SECONDS`` and for
@@ -280,6 +224,7 @@ class LocalExecutor:
         self.silent_seconds = silent_seconds
         self.queue = JobQueue()
         self.workers: list[_Worker | None] = [None] * jobs
+        self.seats = Seats(jobs, self.gpus)
         self.forks = jobs > 1 and ForkServer.is_possible()
         self.server: ForkServer | None = None
         self.failed_starts = 0
@@ -309,17 +254,43 @@ class LocalExecutor:
             if not self.queue:
                 return
             worker = self.workers[slot]
-            if worker is None or (not worker.jobs and worker.process.poll() is not None):
+            if worker is not None and worker.jobs:
+                continue
+            offer = self._offer(slot)
+            if offer == "nothing" or (offer == "shared" and not self.queue.groups):
+                continue
+            if offer == "whole":
+                self._clear_device(slot)
+            worker = self.workers[slot]
+            if worker is None or worker.process.poll() is not None:
                 worker = self._start(slot)
-            if not worker.jobs:
-                others = [w.affinity for _, w in self._busy() if w.affinity is not None]
-                jobs = self.queue.next_jobs(
-                    worker.affinity, others, most=self.lockstep, workers=len(self.workers)
-                )
-                worker.give(jobs, self.queue.attempts)
-                for job in jobs:
-                    attempt = self.queue.attempts[job.key]
-                    yield Event(key=job.key, kind="started", attempt=attempt)
+            jobs = [self.queue.next_for_whole()] if offer == "whole" else self._next_jobs(worker)
+            worker.give(jobs, self.queue.attempts)
+            for job in jobs:
+                attempt = self.queue.attempts[job.key]
+                yield Event(key=job.key, kind="started", attempt=attempt)
+
+    def _offer(self, slot: int) -> Offer:
+        """What a free worker may be given, in view of what runs and waits."""
+        jobs = {other: worker.jobs for other, worker in self._busy()}
+        whole = {other for other, given in jobs.items() if not self.queue.whole.isdisjoint(given)}
+        wanted = bool(self.queue.for_whole)
+        return self.seats.offer(slot, busy=jobs.keys(), whole=whole, wanted=wanted)
+
+    def _next_jobs(self, worker: _Worker) -> list[Job]:
+        others = [w.affinity for _, w in self._busy() if w.affinity is not None]
+        return self.queue.next_jobs(
+            worker.affinity, others, most=self.lockstep, workers=len(self.workers)
+        )
+
+    def _clear_device(self, slot: int) -> None:
+        """End the workers of a device, all of them idle, with the memory that they keep."""
+        for other in (slot, *self.seats.beside(slot)):
+            worker = self.workers[other]
+            if worker is not None and (other != slot or worker.affinity is not None):
+                worker.dismiss()
+                worker.bury(CLOSE_SECONDS)
+                self.workers[other] = None
 
     def _start(self, slot: int, log: Path | None = None) -> _Worker:
         environment = {
@@ -330,7 +301,9 @@ class LocalExecutor:
             WORKERS_VARIABLE: str(len(self.workers)),
         }
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+            environment[DEVICES_VARIABLE] = self.seats.devices[slot]
+            shared = -(-len(self.workers) // len(self.gpus))  # the same for all: see ForkServer
+            environment[DEVICE_WORKERS_VARIABLE] = str(shared)
         log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
         if self.forks and self.server is None:
             self.server = ForkServer(self.entry, environment)
@@ -378,7 +351,38 @@ class LocalExecutor:
         if message["kind"] == "progress":
             attempt = self.queue.attempts[key]
             return [Event(key=key, kind="progress", attempt=attempt, result=message["values"])]
-        return [self.queue.conclude(worker.jobs.pop(key), message)]
+        job = worker.jobs.pop(key)
+        if message.get("fault"):
+            return self._faulty(slot, worker, job, message)
+        if message["kind"] == "done":
+            self.seats.worked(slot)
+        return [self.queue.conclude(job, message)]
+
+    def _faulty(
+        self, slot: int, worker: _Worker, job: Job, answer: Mapping[str, Any]
+    ) -> list[Event]:
+        """A worker met a fault of its device and ended, with all that it had begun."""
+        worker.bury(CLOSE_SECONDS)
+        self.workers[slot] = None
+        others = list(worker.jobs.values())
+        device = self.seats.devices[slot]
+        message = f"GPU {device}: {answer['message']}" if device else answer["message"]
+        if answer["fault"] == "lost":
+            return self._lost_device(slot, [job, *others], message)
+        why = in_lockstep(message, worker.num_given)
+        events = [self.queue.put_apart(other, why) for other in others]
+        if worker.num_given > 1 and not answer["fatal"]:
+            return [self.queue.put_apart(job, why), *events]
+        return [self.queue.conclude(job, {**answer, "message": message}), *events]
+
+    def _lost_device(self, slot: int, jobs: Sequence[Job], message: str) -> list[Event]:
+        """A device does not answer: its jobs run elsewhere or, where none is left, are returned."""
+        if self.seats.lost(slot):
+            message = f"{message}; it is used no more"
+        kind: Literal["returned", "retry"] = "returned" if self.seats.none_left else "retry"
+        for job in jobs:
+            self.queue.put_back(job)
+        return [Event(key=job.key, kind=kind, attempt=0, message=message) for job in jobs]
 
     def _late(self, worker: _Worker) -> str:
         """Why a busy worker must be stopped, or nothing."""
@@ -432,7 +436,7 @@ class LocalExecutor:
         """What becomes of the jobs of a worker that is gone; one of several may be to blame."""
         if len(jobs) == 1:
             return [self.queue.conclude(jobs[0], {"kind": "failed", "message": message})]
-        why = f"{message}, as {len(jobs)} runs advanced in lockstep; it runs alone next"
+        why = in_lockstep(message, len(jobs))
         return [self.queue.put_apart(job, why) for job in jobs]
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
@@ -478,12 +482,14 @@ def make_executor(
     jobs: int,
     log_dir: Path,
     *,
+    gpus: Sequence[str] = (),
     job_seconds: float | None = None,
     silent_seconds: float | None = None,
     lockstep: int = 1,
 ) -> Executor:
-    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0. Up to
-    ``lockstep`` jobs of a bundle advance side by side.
+    """An executor on this machine with ``jobs`` workers: one per core for -1, none for 0. Each sees
+    one of the ``gpus`` (see ``experiments.workers.placement``). Up to ``lockstep`` jobs of a bundle
+    advance side by side.
 
     Raises ValueError as ``check_limits`` does.
     """
@@ -494,6 +500,7 @@ def make_executor(
     return LocalExecutor(
         count,
         log_dir=log_dir,
+        gpus=gpus,
         job_seconds=job_seconds,
         silent_seconds=silent_seconds,
         lockstep=lockstep,

@@ -17,8 +17,9 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+from core.device_faults import Fault, describe_fault, fault_of
 from core.lockstep import BEFORE, Steps
 from core.signals import ignore_hangup
 from core.store.storage import storage_problem
@@ -39,7 +40,8 @@ def main(channel: int, entry: str) -> None:
     _vanish_with_driver()
     ignore_hangup()  # the driver decides when a worker ends
     prepare(entry)
-    serve(Connection(channel), entry)
+    if serve(Connection(channel), entry):
+        os._exit(1)  # what a library does at the end may need the device
 
 
 def prepare(entry: str) -> None:
@@ -62,22 +64,28 @@ def prepare(entry: str) -> None:
             load_open_clip()
 
 
-def serve(channel: Connection, entry: str) -> None:
+def serve(channel: Connection, entry: str) -> Fault:
     """Answer every message, a list of jobs that run side by side, with a "begun" message, their
     progress, and one result or failure message for each as it ends.
+
+    After a fault of the device, or of memory, the state of this process is in doubt: the job is
+    answered, and the fault returned, whatever else has begun.
     """
     while True:
         try:
             jobs = json.loads(channel.recv_bytes())
         except EOFError:
-            return
+            return ""
         if jobs is None:
-            return
+            return ""
         channel.send_bytes(b'{"kind": "begun"}')
-        for answer in answers([_LoggedTask(entry, job, channel, len(jobs)) for job in jobs]):
+        for answer in answers([LoggedTask(entry, job, channel, len(jobs)) for job in jobs]):
             with contextlib.suppress(OSError):  # a full disk: the output is cut, not the result
                 _flush()
             channel.send_bytes(answer.encode())
+            fault: Fault = json.loads(answer).get("fault", "")
+            if fault:
+                return fault
 
 
 class Task:
@@ -140,12 +148,18 @@ def answers(tasks: Iterable[Task]) -> Iterator[str]:
             yield answer
 
 
-class _LoggedTask(Task):
+class Channel(Protocol):
+    """The way of messages to the driver."""
+
+    def send_bytes(self, message: bytes, /) -> None: ...
+
+
+class LoggedTask(Task):
     """A task whose output goes to its own log, also where another one has printed meanwhile."""
 
-    writing: "ClassVar[_LoggedTask | None]" = None
+    writing: "ClassVar[LoggedTask | None]" = None
 
-    def __init__(self, entry: str, job: Mapping[str, Any], channel: Connection, size: int) -> None:
+    def __init__(self, entry: str, job: Mapping[str, Any], channel: Channel, size: int) -> None:
         super().__init__(
             entry,
             job["key"],
@@ -166,9 +180,9 @@ class _LoggedTask(Task):
 
     def _take_output(self) -> None:
         """Let all output go to this task's log; the first time, print its title."""
-        if _LoggedTask.writing is self:
+        if LoggedTask.writing is self:
             return
-        _LoggedTask.writing = self
+        LoggedTask.writing = self
         if self.log is not None:
             _redirect_output(self.log, self.home)
         if self.title:
@@ -178,14 +192,19 @@ class _LoggedTask(Task):
 
 def _failure(error: BaseException, home: Path | None) -> dict[str, Any]:
     """What to answer for a job that raised: "returned" where the storage is to blame, or else
-    "failed", with the message in full and the traceback on standard error.
+    "failed", with the message in full, the fault of the device if it is one, and the traceback on
+    standard error.
     """
     if problem := storage_problem(error, home):
         return {"kind": "returned", "message": problem}
     with contextlib.suppress(OSError):
         traceback.print_exception(error)
+    fatal = isinstance(error, ValueError)
+    if fault := fault_of(error):
+        told = describe_fault(error)
+        return {"kind": "failed", "message": told, "fatal": fatal, "fault": fault}
     message = one_line(traceback.format_exception_only(error)[-1])
-    return {"kind": "failed", "message": message, "fatal": isinstance(error, ValueError)}
+    return {"kind": "failed", "message": message, "fatal": fatal}
 
 
 def load_entry(entry: str) -> Entry:
@@ -227,7 +246,7 @@ def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Steps[Mapping[
 class _Reporter:
     """Sends the progress of a job to the driver, at most a few times a second."""
 
-    def __init__(self, channel: Connection, key: str) -> None:
+    def __init__(self, channel: Channel, key: str) -> None:
         self.channel, self.key = channel, key
         self.last = 0.0
 

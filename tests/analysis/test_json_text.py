@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from analysis import text
 from analysis.render import json_document
 from analysis.render.json_document import json_text
+from analysis.text import SEVERAL, rounded, rounded_column, rounded_p
 
 ROW = {"name": "},\n   {", "mean": 0.25, "n": 3, "best": True, "p": None}
 VALUES = [
@@ -48,3 +51,25 @@ def test_long_tables_are_written_by_the_fast_encoder(monkeypatch):
     monkeypatch.setattr(json_document.json, "dumps", counted)
     json_text([ROW] * 3000)
     assert calls == [None] * 3
+
+
+ODD = (0.0, -0.0, 1.0, 5e-7, -5e-7, 1.5e-6, 0.1234565, 0.9999995, 1e-300, 123456.7890125, None)
+
+
+@pytest.mark.parametrize("digits", [False, True])
+def test_a_column_is_rounded_as_its_numbers_are_one_by_one(digits):
+    rng = np.random.default_rng(0)
+    halves = (np.round(rng.normal(0, 0.1, 500), 6) + 5e-7).tolist()
+    tiny = (10 ** rng.uniform(-25, 0, 500)).tolist()
+    values = [*ODD, float("nan"), float("inf"), *halves, *tiny, *rng.normal(0, 1, 500).tolist()]
+    one_by_one = rounded_p if digits else rounded
+    assert len(values) > SEVERAL
+    found = rounded_column(values, digits=digits)
+    assert list(map(repr, found)) == [repr(one_by_one(value)) for value in values]
+
+
+def test_numbers_of_a_long_column_are_not_rounded_one_by_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(text, "rounded", asked.append)
+    text.rounded_column([k / 7000 for k in range(5000)])
+    assert len(asked) < 50

@@ -251,3 +251,39 @@ def test_satterthwaite_has_at_least_the_freedom_of_one_dataset():
         assert least - 1e-9 <= found.min() <= found.max() <= most + 1e-9
     before, after = (np.mean(stats.satterthwaite_quantiles(0.05, n, 2)) for n in (499, 501))
     assert before == pytest.approx(after, abs=0.002)
+
+
+def _asked(monkeypatch):
+    """The designs whose power is computed."""
+    found, original = [], Designs.power
+
+    def counted(self, effect, num_datasets, num_seeds):
+        found.append((num_datasets, num_seeds))
+        return original(self, effect, num_datasets, num_seeds)
+
+    monkeypatch.setattr(Designs, "power", counted)
+    return found
+
+
+@pytest.mark.parametrize("like", [False, True])
+@pytest.mark.parametrize(
+    ("between", "seed", "comparisons"), [(0.01, 0.02, 1), (0.0, 0.05, 499), (0.02, 0.01, 5)]
+)
+def test_the_fewest_seeds_and_datasets_are_those_of_a_search_one_by_one(
+    monkeypatch, like, between, seed, comparisons
+):
+    plan, effect = designs(between, seed, like=like, comparisons=comparisons), 0.012
+    seeds = next((n for n in range(2 - like, 301) if plan.power(effect, 4, n) >= 0.8), None)
+    many = next((n for n in range(1 + like, 301) if plan.power(effect, n, 3) >= 0.8), None)
+    asked = _asked(monkeypatch)
+    assert many is not None
+    assert plan.datasets_needed(effect, 0.8, 3) == (many, None)
+    assert plan.seeds_needed(effect, 0.8, 4)[0] == seeds
+    assert len(asked) < 40
+
+
+def test_where_no_number_of_seeds_suffices_few_are_asked(monkeypatch):
+    asked = _asked(monkeypatch)
+    found = designs(0.02, 0.05, like=True).seeds_needed(0.02, 0.8, 4)
+    assert found == (None, Limit.SPREAD_HIDES_IT)
+    assert len(asked) < 20

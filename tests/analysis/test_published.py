@@ -408,7 +408,8 @@ def test_report_shows_them_as_context_and_uses_them_nowhere(tmp_path):
     for name in ("report.json", "report.md", "results.csv", "comparisons.csv", "scores.csv"):
         assert "ATPrompt" not in (tmp_path / "report" / name).read_text()
     plain = study(tmp_path, datasets=("first", "second"))
-    page = build_report(plain, out=tmp_path / "plain", options=options).page.read_text()
+    plain_report = build_report(plain, out=tmp_path / "plain", options=options, figures=False)
+    page = plain_report.page.read_text()
     assert 'id="published"' not in page and "#published" not in page
     renamed = (tmp_path / "plain" / "comparisons.csv").read_text()
     for dataset, name in (("oxford_pets", "first"), ("dtd", "second")):

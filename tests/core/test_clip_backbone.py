@@ -178,6 +178,18 @@ def test_unusable_backbones_get_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
+def test_tokenizers_share_the_published_tables_and_change_none_of_them() -> None:
+    texts = ["a photo of a golden retriever.", "hot-air balloon, 3 of 5!"]
+    small = Tokenizer(24, num_merges=500)
+    for context_length in (77, 30):
+        own = open_clip.tokenizer.SimpleTokenizer(context_length=context_length)
+        assert torch.equal(Tokenizer(context_length)(texts), own(texts))
+    assert torch.equal(Tokenizer(24, num_merges=500)(texts), small(texts))
+    assert small.vocab_size == 2 * 256 + 500 + 2
+    first, second = Tokenizer(77), Tokenizer(30)
+    assert first.__dict__["_bpe"].encoder is second.__dict__["_bpe"].encoder
+
+
 def test_texts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="does not fit a context of 8"):
         Tokenizer(8)(["a photo of a cat and a dog and a horse"])

@@ -1,7 +1,10 @@
 """Steps that are replayed from a recording: the same training, or plain steps and the reason."""
 
 import logging
+import warnings
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from core.config import registered_classes
 from core.seeding import Seeds
 from core.train.checkpoints import copy_state
 from core.train.fit import Budget, fit
-from core.train.graphed_step import TOO_FEW_STEPS, USED
+from core.train.graphed_step import TOO_FEW_STEPS, USED, CudaRecorder
 from core.train.optimizers import SGD, Adam, AdamW, Constant, ConstantThenCosine, set_rate
 from tests.helpers.recorded_steps import Clock, RecordedOnCpu
 from tests.helpers.tiny_clip import (
@@ -32,8 +35,7 @@ METHODS = sorted(
 # What a step of these does on the host, in the words of the log.
 PLAIN = {
     "ProGrad": "a step replaces the content of a list",  # the cosines of an epoch
-    "QueueCache": "the host waits for the device in a step (_local_scalar_dense",
-    "ClassCache": "the host waits for the device in a step (_unique2",
+    "QueueCache": "a step replaces '_v",  # how many slots are filled
 }
 
 
@@ -66,7 +68,7 @@ class TensorRateAdam(TensorRate):
 def fitted(monkeypatch):
     """Trains a model for some epochs of five steps, with a recorder or without."""
     clock = Clock()
-    monkeypatch.setattr(module.time, "perf_counter", clock)
+    monkeypatch.setattr(module, "perf_counter", clock)
     data = [cached(seed) for seed in range(3, 8)]
 
     def run(
@@ -239,3 +241,50 @@ def test_rates_are_set_where_they_are_kept():
         set_rate(group, 0.25)
         assert group["lr"] == 0.25
     assert kept == 0.25
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """torch.cuda with a mock for everything that records; ``current`` is the current stream."""
+    mocked = mock.MagicMock()
+    for name in ("Stream", "CUDAGraph", "graph", "synchronize", "set_sync_debug_mode"):
+        monkeypatch.setattr(torch.cuda, name, getattr(mocked, name))
+    mocked.current = mock.MagicMock()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: mocked.current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_stream", mocked.set_stream)
+    return mocked
+
+
+def test_a_recording_that_fails_leaves_the_stream_that_was_current(cuda):
+    recorder, weight = CudaRecorder(torch.device("cuda")), torch.ones(3)
+    recording = recorder.record(lambda: {"loss": (weight * 2).sum()})
+    graph, held = recording.held
+    assert recording.replay is graph.replay and recording.terms["loss"] == 6
+    assert [tensor.data_ptr() for tensor in held.values()] == [weight.data_ptr()]
+    cuda.graph.assert_called_once_with(graph, stream=recorder.stream)
+    cuda.graph.return_value.__exit__.side_effect = RuntimeError("capture invalidated")
+    with pytest.raises(RuntimeError, match="capture invalidated"):
+        recorder.record(lambda: {})
+    assert cuda.set_stream.call_args_list == [mock.call(cuda.current)] * 2
+
+
+def test_a_rehearsal_tells_what_the_host_waited_for_and_nothing_else(cuda):
+    recorder = CudaRecorder(torch.device("cuda"))
+
+    def step():
+        warnings.warn("deprecated", stacklevel=1)
+        warnings.warn("called a synchronizing CUDA operation (item)", stacklevel=1)
+        return {"loss": torch.ones(())}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        terms, waited = recorder.rehearse(step)
+        assert terms["loss"] == 1 and waited == "called a synchronizing CUDA operation (item)"
+        assert recorder.rehearse(lambda: {})[1] == ""
+        with pytest.raises(ValueError, match="bad"):
+            recorder.rehearse(lambda: (_ for _ in ()).throw(ValueError("bad")))
+    given = [call.args[0] for call in cuda.set_sync_debug_mode.call_args_list]
+    assert given == ["warn", 0] * 3
+    assert recorder.stream.wait_stream.call_args_list == [mock.call(cuda.current)] * 3

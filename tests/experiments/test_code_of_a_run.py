@@ -15,6 +15,8 @@ from core.config import config_from_text, registered_classes
 from core.data.transforms import EvalTransform, TrainTransform
 from core.store.code import EVERY_RUN, read_code, write_code
 from core.store.record import read_record, write_record
+from experiments.run import code as code_module
+from experiments.run import stale
 from experiments.run.code import (
     ENTRY_POINTS,
     HOME,
@@ -237,6 +239,34 @@ def test_a_stored_record_of_this_code_is_not_stale(tmp_path):
     write_code(tmp_path, code)
     assert read_code(tmp_path) == code
     assert CodeCheck().changes(read_record(tmp_path), tmp_path) == ""
+
+
+def test_what_the_check_of_one_record_computes_is_kept_for_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(stale, "hashes_file", lambda: tmp_path / "kept.json")
+    computed = []
+    monkeypatch.setattr(stale, "called_by", lambda *_: computed.append(1) or called_by(*_))
+    code = code_of(config_from_text(COOP))
+    record = fake_record({"identity": "0" * 12, "variant": "v", "factors": {}})
+    record = replace(record, code=code.classes)
+    for _ in range(2):
+        assert CodeCheck().changes(record, tmp_path) == ""
+        assert len(computed) == len(code.classes)
+
+
+def test_the_code_of_a_class_is_followed_once_for_all_configurations(monkeypatch):
+    followed = []
+
+    def noted(tree, keys):
+        followed.append(list(keys))
+        return called_by(tree, keys)
+
+    monkeypatch.setattr(code_module, "called_by", noted)
+    settings = [COOP.replace("CoOp", name) for name in ("TCP", "ProGrad")]
+    codes = [code_of(config_from_text(text)) for text in settings]
+    assert codes[0].classes[EVERY_RUN] == codes[1].classes[EVERY_RUN]
+    assert codes[0].classes.keys() != codes[1].classes.keys()
+    alone = [keys[0] for keys in followed if len(keys) == 1]
+    assert len(alone) == len(set(alone))
 
 
 @pytest.mark.parametrize("key", [EVERY_RUN, "methods.coop:CoOp"])

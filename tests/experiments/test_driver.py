@@ -264,7 +264,8 @@ def undisturbed(tmp_path_factory):
 
 def test_a_killed_driver_can_be_called_again(tmp_path, undisturbed):
     """Kill it again and again, at other moments: before the first run, between and within runs."""
-    for kill_at in (0, 1, 2, 5, 12):
+    moments = (0, 1, 5, 12)
+    for kill_at in moments:
         driver = start_driver(tmp_path)
         wait_for_records(tmp_path, kill_at, driver)
         if kill_at:
@@ -281,15 +282,15 @@ def test_a_killed_driver_can_be_called_again(tmp_path, undisturbed):
     after = executions(tmp_path)
     assert all(after[identity] == before[identity] for identity in finished)
     assert records_text(tmp_path) == undisturbed
-    assert sum(after.values()) <= 24 + 5 * 2
+    assert sum(after.values()) <= 24 + len(moments) * 2
 
 
 @pytest.mark.parametrize(
     ("number", "twice"),
     [
         (signal.SIGINT, False),
-        (signal.SIGTERM, False),
-        (signal.SIGHUP, False),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.faults),
+        pytest.param(signal.SIGHUP, False, marks=pytest.mark.faults),
         (signal.SIGINT, True),
     ],
 )

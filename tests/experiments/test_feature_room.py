@@ -2,6 +2,7 @@
 
 import sys
 from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from core.clip import features as store_module
 from core.clip.features import FeatureStore, bytes_of_features
 from core.machine import available_memory
 from experiments.cli.train import data_lines
+from experiments.configs import config_path, read_config_file
 from experiments.run import feature_room
 from experiments.run.runtime import Runtime
 from tests.helpers.image_features import FakeCLIP, noise_dataset, shard_files
@@ -18,6 +20,7 @@ from tests.helpers.picture_trees import class_tree
 
 Usage = namedtuple("Usage", "total used free")
 SETTINGS = ("experiment.dataset=folder/pets", "experiment.shots=0")
+ANY = ("experiment.dataset=any", "experiment.shots=1")
 TRAIN = ("train", "text_refiner", "--set", SETTINGS[0], "--set", SETTINGS[1])
 
 
@@ -73,6 +76,36 @@ def test_a_run_whose_features_have_no_room_is_refused_before_any_work(
         lines = data_lines("text_refiner", given, place, as_json=False)
         shared = [line for line in lines if line.startswith("features that runs share: at most")]
         assert len(shared) == binding.endswith("float16")
+
+
+def test_what_several_runs_read_alike_counts_once(monkeypatch):
+    """Seeds that draw other images add to each other; a refiner adds fields, a storage all."""
+    monkeypatch.setattr(feature_room, "FEW_IMAGES", 1)
+
+    def counted(*runs):
+        room = feature_room.FeatureRoom()
+        for dataset, *bindings in runs:
+            read = read_config_file(config_path("text_refiner"), [*ANY, *bindings])
+            room.add(read, SimpleNamespace(dataset=dataset))
+        return room.nbytes
+
+    whole = noise_dataset(class_names=("a", "b", "c", "d"))
+    one, two = (whole.with_splits(train=whole.train[n : n + 4], val=()) for n in (0, 2))
+    all_classes = "experiment.protocol=few_shot"
+    image = sum(
+        bytes_of_features(frozenset({"pooled", "local", "attention"}), 36, 128, "float32").values()
+    )
+    assert counted((one, all_classes)) == 4 * image
+    assert counted((one, all_classes), (one, all_classes, "experiment.seed=2")) == 4 * image
+    assert counted((one, all_classes), (two, all_classes)) == 6 * image
+    pooled = (one, all_classes, "experiment.refiner=@NullRefiner")
+    assert counted(pooled) == 4 * 128 * 4 and counted(pooled, (one, all_classes)) == 4 * image
+    half = (one, all_classes, "experiment.feature_storage=float16")
+    assert counted(half) == 2 * image and counted(half, (one, all_classes)) == 6 * image
+    assert counted((one, all_classes, "experiment.num_views=3")) == 12 * image
+    fresh = ("experiment.num_views=1", "experiment.fresh_views=True")
+    assert counted((one, all_classes, *fresh)) == 0
+    assert counted((one, "experiment.method=@IVLP", all_classes)) == 0
 
 
 def test_what_missing_features_take_is_compared_with_what_is_free_when_they_are_made(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import core.clip.product_choice as product_choice
 import core.config.canonical as canonical
 import core.config.parse as parse
 import experiments.run.data_inputs as data_inputs
@@ -14,7 +15,7 @@ from core.store.documents import DIGEST, digest_of, is_sealed, with_digest
 from core.store.names import RECORD_NAME, STALE_SUFFIX
 from core.store.record import count_set_aside, record_paths
 from experiments.run.run import fingerprints
-from experiments.study.planner import ROOT
+from experiments.study.planner import ROOT, plan
 from experiments.study.status import study_status
 from tests.helpers.growth_curves import (
     Point,
@@ -28,6 +29,7 @@ from tests.helpers.untrained_studies import (
     fingerprints_of,
     grid_text,
     planned_grid,
+    write_grid,
     write_untrained,
 )
 
@@ -165,6 +167,41 @@ def test_a_few_shot_draw_is_made_once_for_all_variants(calls, tmp_path):
         cell_config = config_from_text(cell.config_text)
         fingerprints(cell_config, cache_dir=tmp_path / "cache", data_root=None)
     assert found["drawn"] == 2
+
+
+def test_what_the_variants_of_a_dataset_share_is_found_once(calls, tmp_path):
+    """The planner counts the images of classes once a dataset, and looks at no weights."""
+    text = grid_text(6, ("mosaic/shapes",), 1)
+    made = planned_grid(tmp_path / "g.gin", f"{text}experiment.backbone = 'mosaic'\n")
+    short, weights = calls(data_inputs, "describe_shortage"), calls(product_choice, "block_weights")
+    data_inputs._described_shortage.cache_clear()
+    for cell in made.cells:
+        fingerprints(config_from_text(cell.config_text), cache_dir=tmp_path / "c", data_root=None)
+    assert short["describe_shortage"] == 1
+    assert weights["block_weights"] == 0
+
+
+def test_a_single_seed_has_its_fingerprints_read_once(tmp_path):
+    asked = Counter()
+
+    def fingerprint_of(config):
+        asked[config.text()] += 1
+        return fingerprints_of(config)
+
+    config = write_grid(tmp_path / "g.gin", grid_text(4, 2, 1))
+    assert len(plan(config, fingerprint_of).cells) == sum(asked.values()) == 8
+    named = {cell.identity for cell in plan(config, fingerprint_of).cells}
+    both = write_grid(tmp_path / "h.gin", grid_text(4, 2, 2))
+    assert named < {cell.identity for cell in plan(both, fingerprint_of).cells}
+
+
+def test_variants_that_name_the_same_parts_are_explored_once(calls, tmp_path):
+    found, numbers = calls(canonical, "_reach"), []
+    for variants in (13, 25):
+        found.clear()
+        planned_grid(tmp_path / "g.gin", grid_text(variants, 1, 2))
+        numbers.append(found["_reach"])
+    assert numbers[1] < 2 * numbers[0]
 
 
 POINTS = [Point("runs", "plan", x, 0.002 * x, None) for x in (10, 100, 1000)] + [

@@ -27,8 +27,8 @@ from tests.helpers.two_step_runs import OFF, ON, run_text, two_steps
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Runtime(cache_dir=tmp_path_factory.mktemp("cache"))
+def place(small_mosaic):
+    return Runtime(cache_dir=small_mosaic)
 
 
 @pytest.fixture

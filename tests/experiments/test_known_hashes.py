@@ -7,7 +7,7 @@ import os
 import pytest
 
 from core.source.tree import SourceFolder, SourceTree
-from core.store.record import reading_many
+from core.store.collector import many_objects
 from experiments.run import stale
 from experiments.run.code import PACKAGES, called_by, source_tree
 from experiments.run.known_hashes import KnownHashes, hashes_file, read_all
@@ -99,7 +99,7 @@ def test_hashes_that_are_kept_are_those_that_would_be_computed(tmp_path, monkeyp
     monkeypatch.setattr(stale, "hashes_file", lambda: tmp_path / "kept.json")
     first = CodeCheck()
     computed = [first._hash(key, None) for key in KEYS]
-    first.stale(tmp_path, {})
+    first._known.save()
     tree = source_tree()
     read_all(tree, PACKAGES)
     assert computed == [called_by(tree, [key]).hash for key in KEYS[:3]] + [stale.GONE]
@@ -120,7 +120,7 @@ def test_hashes_are_kept_beside_what_python_compiled():
 
 
 def failing_reader():
-    with reading_many():
+    with many_objects():
         assert not gc.isenabled()
         raise ValueError("broken")
 

@@ -27,6 +27,8 @@ from tests.helpers.mosaic_presets import on_mosaic, preset_names
 from tests.helpers.preset_runs import few_test_images
 from tests.helpers.two_step_runs import ON, two_steps
 
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
 FRESH = "experiment.num_views = 1\nexperiment.fresh_views = True\n"
 EPOCHS = 2
 REFINERS = {

@@ -342,7 +342,8 @@ def presets():
         yield pytest.param(name, marks=pytest.mark.slow if published else ())
 
 
-@pytest.mark.parametrize("preset", presets())
+@pytest.mark.usefixtures("tiny_backbone")
+@pytest.mark.parametrize("preset", [*presets()])
 def test_every_preset_trains_two_steps(preset, small_mosaic, tmp_path, monkeypatch):
     few_test_images(monkeypatch)
     steps = counted_steps(monkeypatch)

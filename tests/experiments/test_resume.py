@@ -26,7 +26,9 @@ from tests.helpers.mosaic_presets import on_mosaic, preset_names
 from tests.helpers.preset_runs import few_test_images
 from tests.helpers.two_step_runs import two_steps
 
-EPOCHS, KILLED_AFTER = 4, 2
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+EPOCHS, KILLED_AFTER = 3, 2
 
 
 class KilledError(RuntimeError):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -60,9 +61,11 @@ def runs_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def patience():
-    """A busy machine may need long for an import."""
+    """A busy machine may need long for an import, and longer for processes that give way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.study.driver.CLOSE_SECONDS", 600.0)
+        patch.setattr(MlflowTracker.close, "__kwdefaults__", {"seconds": 600.0})
+        patch.setattr("experiments.study.tracking.NICENESS", 0)
         yield
 
 
@@ -81,6 +84,38 @@ def mirrored(runs_dir):
         PLAN, study_dir, InlineExecutor(FAKE), runtime=RUNTIME, tracker=tracker, progress=progress
     )
     return study_dir, [note for note in notes if "MLflow" in note]
+
+
+@pytest.fixture(scope="module")
+def database(mirrored, runs_dir, tmp_path_factory):
+    """A database with its schema, for tests whose runs are in a folder of their own."""
+    del mirrored  # made it
+    return shutil.copy(runs_dir / "mlflow.db", tmp_path_factory.mktemp("database"))
+
+
+class MirrorHere:
+    """A mirror process whose work is done in this process: importing mlflow takes seconds."""
+
+    returncode = 0
+
+    def __init__(self, make):
+        self.make = make
+
+    def communicate(self, timeout=None):
+        mirror = self.make()
+        report = mirror.run_pass()
+        mirror.close()
+        return json.dumps(asdict(report)).encode(), None
+
+
+@pytest.fixture
+def mirrored_here(monkeypatch):
+    """Mirrors of MLflow work in this process; tests without this fixture start the real one."""
+
+    def start(study_dir, uri, *, niceness, **folders):
+        return MirrorHere(lambda: MlflowMirror(study_dir.absolute(), uri, **folders))
+
+    monkeypatch.setattr("experiments.study.tracking._start_mirror", start)
 
 
 def noting():
@@ -611,7 +646,7 @@ def command(capsys, *words):
 
 
 def test_train_is_mirrored_and_sync_knows_its_folder(
-    runs_dir, tmp_path, small_mosaic, capsys, monkeypatch
+    runs_dir, tmp_path, small_mosaic, capsys, monkeypatch, request
 ):
     del small_mosaic  # its images are drawn; other caches are of this folder
     monkeypatch.setenv("REFINELAB_TRACK", "none")
@@ -629,6 +664,7 @@ def test_train_is_mirrored_and_sync_knows_its_folder(
     assert run.params["SGD.lr"] == "0.002"  # a default that nobody bound
     assert run.params["experiment.epochs"] == "2" and "train/loss" in run.metrics
     assert set(parents(runs_dir, "train").values()) >= {"coop"}
+    request.getfixturevalue("mirrored_here")
     for folder in (runs_dir / "train", runs_dir / "train" / identity):
         code, out, err = command(capsys, "sync", folder, "--runs", runs_dir)
         assert (code, err) == (0, "") and out.startswith("0 runs written, ")
@@ -653,7 +689,9 @@ def test_an_unknown_mirror_is_refused_before_anything_runs(words, tmp_path, caps
 
 @pytest.mark.parametrize("track", ["mlflow", "wandb"])
 @pytest.mark.parametrize("home", ["train", "mine"])
-def test_sync_of_one_run_folder_writes_one_run(home, track, tmp_path, capsys, monkeypatch):
+def test_sync_of_one_run_folder_writes_one_run(
+    home, track, tmp_path, capsys, monkeypatch, database, mirrored_here
+):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)
@@ -661,6 +699,7 @@ def test_sync_of_one_run_folder_writes_one_run(home, track, tmp_path, capsys, mo
     for name in names:
         (tmp_path / "runs" / home).mkdir(parents=True, exist_ok=True)
         trained(tmp_path / "runs" / home / name)
+    shutil.copy(database, tmp_path / "runs")
     for written, present in ((1, 0), (0, 1)):
         words = ("sync", f"runs/{home}/{names[1]}", "--runs", "runs", "--track", track)
         code, out, err = command(capsys, *words)

@@ -89,9 +89,11 @@ def test_jobs_are_carried_out_and_workers_are_reused(local):
 
 
 def test_a_worker_is_lean_and_its_environment_is_set(local, tmp_path):
-    executor = local(1, entry="tests.helpers.fake_runs:describe_process", threads=3, gpus=["5"])
+    look, threads = "tests.helpers.fake_runs:describe_process", 3
+    executor = local(3, entry=look, threads=threads, gpus=["5", "6"])  # a worker starts for its job
     executor.submit(job("look", log=tmp_path / "run" / "output.log"))
     result = ended(drain(executor, 1))["look"].result
+    assert result["sharing"] == 2  # three workers of two GPUs
     assert not {"mlflow", "torch", "rich"} & set(result["modules"])
     assert (result["threads"], result["gpu"]) == ("3", "5")
     assert (result["waiting"], result["measured_threads"]) == (

@@ -1,13 +1,15 @@
 """Runs that train nothing: entry functions for workers, and plans made of their cells.
 
-What a fake run does follows from the first word of its variant's name: "ok", "slow", "fail",
-"refuse", "diverge", "kill" (once), "die" (always), "stop" (its process, once), "stall" (always),
-"fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a file "go").
+What a fake run does follows from the first word of its variant's name: "ok", "slow", "nap",
+"fail", "refuse", "diverge", "kill" (once), "die" (always), "stop" (its process, once), "stall"
+(always), "fill" (the disk), "loud" (prints much, and closes its output), "patient" (waits for a
+file "go"), "assert" (on the device), "full" (its memory).
 """
 
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -15,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.lockstep import Position
-from core.machine import MEASURED_THREADS_VARIABLE
-from core.store.record import Cost, Evaluation, RunRecord, to_json
+from core.machine import MEASURED_THREADS_VARIABLE, workers_of_device
+from core.store.names import SHARE_FOLDER
+from core.store.record import Cost, Evaluation, RunRecord, to_json, write_record
 from experiments.study.planner import Cell, Grid, Plan, Variant
 
 CONFIG = """experiment.dataset = {dataset!r}
@@ -26,6 +29,10 @@ experiment.refiner = @NullRefiner
 experiment.schedule = None
 experiment.seed = {seed!r}
 """
+
+ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later."
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of 3 GiB."
+LOST = "CUDA error: no CUDA-capable device is detected"
 
 
 def fake_plan(variants, datasets=("alpha", "beta"), seeds=(1, 2), bundled=False):
@@ -68,7 +75,7 @@ def fake_run(payload, on_progress):
     """The entry of a fake study. Leaves a file a call in ``executions`` of the study folder."""
     run_dir = Path(payload["run_dir"])
     run_dir.mkdir(parents=True, exist_ok=True)
-    count(run_dir.parent / "executions", payload["identity"])
+    count(place_of(run_dir) / "executions", payload["identity"])
     on_progress({"epoch": 1, "epochs": 2, "loss": 0.5})
     behave(payload["variant"].split()[0], run_dir)
     (run_dir / "config.gin").write_text(payload["config"])
@@ -77,12 +84,18 @@ def fake_run(payload, on_progress):
 
 
 def behave(kind, run_dir):
+    if kind == "assert":
+        raise RuntimeError(ASSERT)
+    if kind == "full":
+        raise RuntimeError(OUT_OF_MEMORY)
     if kind == "fail":
         raise RuntimeError("this run always fails")
     if kind == "refuse":
         raise ValueError("this configuration is wrong")
     if kind == "slow":
         time.sleep(0.1)
+    if kind == "nap":
+        time.sleep(0.7)
     if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "stall" or (kind == "stop" and not (run_dir / "stopped").exists()):
@@ -98,11 +111,27 @@ def behave(kind, run_dir):
         os.close(1)
         os.close(2)
     if kind == "patient":
-        while not (run_dir.parent / "go").exists():
+        while not (place_of(run_dir) / "go").exists():
             time.sleep(0.02)
     if kind == "kill" and not (run_dir / "killed").exists():
         (run_dir / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def overtaken(payload, on_progress):
+    """A run that takes so long that others have made it meanwhile, and removed what they shared."""
+    run_dir = Path(payload["run_dir"])
+    study_dir = place_of(run_dir)
+    write_record(study_dir / payload["identity"], fake_record(payload))
+    shutil.rmtree(study_dir / SHARE_FOLDER)
+    if payload["variant"].startswith("fail"):
+        raise RuntimeError("the folder has gone")
+    return as_plain(fake_record(payload, "diverged"))
+
+
+def place_of(run_dir):
+    """The study folder of a run, also of one that several drivers share."""
+    return run_dir.parents[2] if run_dir.parents[1].name == SHARE_FOLDER else run_dir.parent
 
 
 def refuse_and_write(payload, on_progress):
@@ -176,6 +205,7 @@ def describe_process(payload, on_progress):
         "waiting": os.environ.get("OMP_WAIT_POLICY"),
         "measured_threads": os.environ[MEASURED_THREADS_VARIABLE],
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "sharing": workers_of_device(),
     }
 
 
@@ -189,7 +219,7 @@ def act(payload, on_progress):
         while True:
             pass
     elif payload["do"] == "raise":
-        raise RuntimeError("no luck")
+        raise RuntimeError(payload.get("words", "no luck"))
     elif payload["do"] == "refuse":
         raise ValueError("not like this")
     elif payload["do"] == "exit":
@@ -201,6 +231,34 @@ def act(payload, on_progress):
     elif payload["do"] == "return garbage":
         return {"object": object()}
     return {"pid": os.getpid(), "value": payload.get("value")}
+
+
+def compute(payload, on_progress):
+    """A job on the GPU of its process, which it shares with those that are in its folder below
+    ``inside``. ``do``: "assert" poisons the process for later jobs too, "need it whole" is out of
+    memory beside others, "need more" always is. A GPU of ``lost`` does not answer.
+    """
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+    if gpu in payload.get("lost", ()):
+        raise RuntimeError(LOST)
+    if poisoned or payload["do"] == "assert":
+        poisoned.append(payload["do"])
+        raise RuntimeError(ASSERT)
+    folder = Path(payload["inside"]) / gpu
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = folder / payload["name"]
+    mine.touch()
+    try:
+        time.sleep(payload.get("seconds", 0))
+        beside = sorted(path.name for path in folder.iterdir() if path != mine)
+        if payload["do"] == "need more" or (payload["do"] == "need it whole" and beside):
+            raise RuntimeError(OUT_OF_MEMORY)
+    finally:
+        mine.unlink()
+    return {"pid": os.getpid(), "gpu": gpu, "beside": beside}
+
+
+poisoned = []
 
 
 def walk(payload, on_progress):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +106,7 @@ def run_driver(folder, options):
     import experiments.run.registered  # noqa: F401  (the record of a failed run reads settings)
     from experiments.study.driver import run_study
     from experiments.study.progress import make_progress
+    from experiments.study.share import Share, run_shared_study
     from experiments.workers.local import LocalExecutor
     from tests.helpers.fake_runs import fake_plan
 
@@ -116,7 +118,12 @@ def run_driver(folder, options):
     plan = fake_plan(options["variants"], ["alpha"], range(options.get("seeds", 2)))
     limits = {key: options[key] for key in ("silent_seconds", "job_seconds") if key in options}
     jobs, logs = options.get("jobs", 1), folder / "logs" if options.get("logs") else folder
-    outcome = run_study(
+    run = run_study
+    if "share" in options:
+        run = partial(
+            run_shared_study, share=Share(num_workers=lambda: jobs, silent_seconds=options["share"])
+        )
+    outcome = run(
         plan,
         folder,
         LocalExecutor(jobs, entry=FAKE, log_dir=logs, **limits),

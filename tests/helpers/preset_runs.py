@@ -61,13 +61,13 @@ def pixel_batch(num_images=6, num_classes=5, seed=1, need=("pooled",)):
     )
 
 
-def few_test_images(monkeypatch):
-    """Runs score every 50th test image from now on."""
+def few_test_images(monkeypatch, step=50):
+    """Runs score every 50th test image from now on, or another share of them."""
     whole = experiments.run.run.class_subset
 
     def some(dataset, subset):
         part = whole(dataset, subset)
-        return replace(part, test=part.test[::50])
+        return replace(part, test=part.test[::step])
 
     monkeypatch.setattr(experiments.run.run, "class_subset", some)
 

@@ -39,6 +39,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+import core.clip.backbone as backbone
+import experiments.run.environment as environment
+import experiments.run.image_source as image_source
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 FREE_BYTES = 80 * 2**30
 aten = torch.ops.aten
@@ -118,6 +122,13 @@ class Devices:
             self.moved = {k: v for k, v in self.moved.items() if not v[0].expired()}
 
 
+def forget() -> None:
+    """Nothing that an earlier run put on a device is used again."""
+    backbone._shared_clip.cache_clear()
+    image_source._store.cache_clear()
+    environment._lasting.cache_clear()
+
+
 class PretendedCuda:
     """The pretended GPU. ``root``: whose lines are named. With ``strict`` a mismatch is raised."""
 
@@ -139,6 +150,7 @@ class PretendedCuda:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> PretendedCuda:
+        forget()
         for name, value in {
             "device_count": lambda: 1,
             "get_device_name": lambda *_: "pretended",
@@ -177,6 +189,7 @@ class PretendedCuda:
 
     def __exit__(self, *problem: object) -> None:
         self._stack.close()
+        forget()
 
     def line(self) -> str:
         """The lines of the program that are being executed, innermost first."""

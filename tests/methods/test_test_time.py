@@ -14,6 +14,7 @@ from experiments.configs import config_path, read_config_file
 from experiments.run.run import reload, score_images
 from experiments.run.runtime import Runtime
 from experiments.study.planner import plan
+from tests.helpers.preset_runs import few_test_images
 from tests.helpers.tiny_clip import (
     CLASSES,
     OTHER_CLASSES,
@@ -189,7 +190,8 @@ def text_of(name, *lines):
 
 
 @each_method
-def test_a_run_keeps_its_seed_and_repeats(name, small_mosaic, tmp_path):
+def test_a_run_keeps_its_seed_and_repeats(name, small_mosaic, tmp_path, monkeypatch):
+    few_test_images(monkeypatch, 5)
     records, predicted = {}, {}
     for label, seed in (("one", 1), ("again", 1), ("other", 2)):
         folder = tmp_path / label
@@ -224,8 +226,9 @@ def test_the_identity_keeps_the_seed_and_nothing_of_training(name):
 
 
 @each_method
-def test_every_target_starts_anew(name, small_mosaic, tmp_path):
+def test_every_target_starts_anew(name, small_mosaic, tmp_path, monkeypatch):
     """What is scored before a target makes no difference."""
+    few_test_images(monkeypatch, 5)
     lines = (
         "experiment.protocol = 'cross_dataset'",
         "experiment.targets = ('mosaic/land',)",

@@ -8,16 +8,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import core.clip.backbone as backbone
-import experiments.run.environment as environment
-import experiments.run.image_source as image_source
 from core.config import lookup, registered_classes
 from experiments.run.method_presets import method_presets
-from experiments.run.run import run
+from experiments.run.run import fingerprints, run
 from tests.helpers.paths import ROOT
-from tests.helpers.pretended_cuda import PretendedCuda
+from tests.helpers.pretended_cuda import PretendedCuda, forget
+from tests.helpers.recorded_steps import record_on_cpu
 from tests.helpers.tiny_clip import shared_tiny_clip
 
 PRESETS = method_presets()
@@ -111,13 +111,6 @@ def tree(tmp_path_factory):
     return root
 
 
-def forget():
-    """Nothing that an earlier run put on a device is used again."""
-    backbone._shared_clip.cache_clear()
-    image_source._store.cache_clear()
-    environment._lasting.cache_clear()
-
-
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch):
     """Runs load a tiny CLIP through the ordinary door: on the CPU, then to the device."""
@@ -128,7 +121,7 @@ def tiny_backbone(monkeypatch):
     forget()
 
 
-def run_on(device, name, settings, tree, folder, after_epoch=lambda values: None):
+def run_on(device, name, settings, tree, folder, after_epoch=lambda values: None, epochs=EPOCHS):
     """The record of a short run of a method's preset, with settings on top."""
     method = lookup(name, "method").cls
     sees_all, compared = method.regime != "inductive", method.views_per_image
@@ -136,7 +129,7 @@ def run_on(device, name, settings, tree, folder, after_epoch=lambda values: None
         "experiment.dataset": f"'folder/{tree}'",
         "experiment.shots": 2 if sees_all else 4,
         "experiment.batch_size": 4,
-        "experiment.epochs": EPOCHS,
+        "experiment.epochs": epochs,
         "experiment.num_views": compared if compared > 1 else 0,
         "experiment.split_fractions": (0.5, 0.25, 0.25),
     }
@@ -193,3 +186,40 @@ def test_no_tensor_forgets_its_device(name, label, refiner, tree, tmp_path):
     steps = STEPS if lookup(name, "method").cls.image_input == "pixels" else 0
     most = 1 + steps + MORE_COPIES.get(name, 0)  # which images, and their pixels
     assert sum(copies.values()) <= most and not pageable
+
+
+def test_a_run_replays_its_steps_and_ends_the_same(tree, tmp_path, monkeypatch):
+    """A recorder of the CPU takes the place of CUDA graphs; optimizers are those of a real GPU."""
+    settings = (*REFINERS["TextRefiner"], "experiment.cuda_graphs=True")
+    plain = run_on("cpu", "CoOp", settings, tree, tmp_path / "cpu", epochs=4)
+    assert "cuda_graph" not in plain.environment
+    forget()
+    record_on_cpu(monkeypatch)
+    with PretendedCuda(ROOT, sites=20) as gpu:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        record = run_on("cuda", "CoOp", settings, tree, tmp_path / "cuda", epochs=4)
+    assert record.environment["cuda_graph"] == "used" and not gpu.mixed
+    logs = [(tmp_path / device / "log.jsonl").read_text() for device in ("cpu", "cuda")]
+    assert logs[0] == logs[1] and record.weights_sha256 == plain.weights_sha256
+
+
+def test_a_process_loads_a_clip_once_for_each_device(tree, tmp_path, monkeypatch):
+    loaded = []
+    made = shared_tiny_clip()
+    monkeypatch.setattr(
+        backbone, "load_clip", lambda name, *_: loaded.append(name) or copy.deepcopy(made)
+    )
+    clips = (
+        "experiment.backbone='ViT-B-16'",
+        "experiment.weights='openai'",
+        "PromptKD.teacher=@ZeroShotTeacher",
+        "ZeroShotTeacher.backbone='ViT-L-14'",
+        "ZeroShotTeacher.weights='openai'",
+    )
+    config = PRESETS["PromptKD"].read(f"experiment.dataset='folder/{tree}'", *clips)
+    with PretendedCuda(ROOT):
+        for number in range(3):
+            fingerprints(config, cache_dir=tree.with_name("cache"), data_root=None)
+            run_on("cuda", "PromptKD", clips, tree, tmp_path / str(number))
+    # Twice, because the planning before is done on the CPU.
+    assert Counter(loaded) == {"ViT-B-16": 2, "ViT-L-14": 2}

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-import experiments.run.image_source
 import experiments.run.registered
 import experiments.run.run
 from core.config import REQUIRED, Part, isolated_registry, lookup, register, registered_classes
@@ -22,7 +21,9 @@ from experiments.configs import config_path, read_config_file
 from experiments.run.run import reload
 from experiments.run.runtime import Runtime
 from refiners.cache import NoCache
-from tests.helpers.tiny_clip import EVERYTHING, shared_tiny_clip
+from tests.helpers.tiny_clip import EVERYTHING
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 # Bindings without which a class cannot run here, or behind its name other settings to cover too.
 # A class that is not named runs with its defaults.
@@ -142,13 +143,6 @@ def tree(tmp_path_factory):
     return root
 
 
-@pytest.fixture(autouse=True)
-def tiny_backbone(monkeypatch):
-    clip = shared_tiny_clip()
-    for module in (experiments.run.run, experiments.run.image_source):
-        monkeypatch.setattr(module, "shared_clip", lambda *_: clip)
-
-
 def run_variant(method, folder, tree, *overrides):
     """The record of a run, which is also in its folder."""
     name, own = METHODS[method]
@@ -200,7 +194,7 @@ def check_restored(method, folder, tree):
     assert [e.correct for e in again] == [e.correct for e in record.evaluations]
 
 
-@pytest.mark.parametrize(("method", "variant"), cells())
+@pytest.mark.parametrize(("method", "variant"), [*cells()])
 def test_every_variant_trains_is_recorded_and_restored(method, variant, tree, tmp_path):
     refiner, parts = VARIANTS[variant]
     provided = lookup(METHODS[method][0], "method").cls.provides

@@ -1,0 +1,205 @@
+"""Where ``grid`` runs a study: in workers on this machine, on a Ray cluster, or in Slurm jobs."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.suggestions import did_you_mean
+
+LOCAL, RAY, SLURM = "local", "ray", "slurm"
+EXECUTORS = (LOCAL, RAY, SLURM)
+SLURM_FOLDER = "slurm"
+OWN = ("executor", "nodes", "slurm", "share", "dry_run")
+"""What the command of a Slurm job is not given as this one was."""
+
+ExecutorName = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        help="Where runs are made: local (worker processes here), ray (a cluster), slurm (jobs)",
+    ),
+]
+Shared = Annotated[
+    bool,
+    typer.Option(
+        "--share",
+        help="Work on the study beside other drivers with this option, on a file system that all "
+        "of them see: srun python main.py grid ... --share",
+    ),
+]
+ShareSeconds = Annotated[
+    float,
+    typer.Option(
+        help="With --share: take over the runs of a driver that shows no sign of life so long"
+    ),
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        help="With --executor ray: the cluster, such as auto; default: one on this machine"
+    ),
+]
+NodeCache = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --executor ray: a folder on the disk of each node for image features, instead "
+        "of runs/cache"
+    ),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        help="With --executor slurm: how many jobs to submit, of one node each; 0: watch those "
+        "that run already",
+        min=0,
+        max=1024,
+    ),
+]
+SlurmParameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        help="With --executor slurm: NAME=VALUE, a parameter of submitit such as partition=gpu, "
+        "time=240 or gpus_per_node=4; repeatable",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """The options of ``grid`` that say where runs are made. Raises ValueError for options that mean
+    nothing together.
+    """
+
+    executor: str = LOCAL
+    share: bool = False
+    share_seconds: float
+    workers: int
+    lockstep: int = 1
+    device: str = "cpu"
+    jobs: int = -1
+    jobs_per_gpu: int | None = None
+    address: str = ""
+    node_cache: Path | None = None
+    nodes: int | None = None
+    slurm: Sequence[str] = ()
+    limits: Mapping[str, float | None]
+    context: Any = None
+
+    def __post_init__(self) -> None:
+        from experiments.study.share import check_seconds
+
+        if self.executor not in EXECUTORS:
+            near = did_you_mean(self.executor, EXECUTORS)
+            raise ValueError(
+                f"--executor must be one of {', '.join(EXECUTORS)}, got {self.executor!r}{near}"
+            )
+        check_seconds(self.share_seconds)
+        given = {
+            "--address": (RAY, bool(self.address)),
+            "--node-cache": (RAY, self.node_cache is not None),
+            "--nodes": (SLURM, self.nodes is not None),
+            "--slurm": (SLURM, bool(self.slurm)),
+        }
+        for option, (executor, is_given) in given.items():
+            if is_given and self.executor != executor:
+                raise ValueError(
+                    f"{option} means something with --executor {executor} alone, and it is "
+                    f"{self.executor}"
+                )
+        self.require()
+
+    def require(self) -> None:
+        """Raise ValueError where the package of the executor is not installed."""
+        if self.executor == RAY or self.executor == SLURM:
+            pass
+
+    def run(self, plan: Any, study_dir: Path, executor: Any, **options: Any) -> Any:
+        """The outcome of ``run_study`` of a plan, with the arguments of that function."""
+        from experiments.study.driver import run_study
+        from experiments.study.share import Share, run_shared_study
+
+        seconds = self.share_seconds
+        if self.executor == RAY:
+            cluster = self._ray()
+            share = Share(
+                num_workers=cluster.num_workers, lockstep=self.lockstep, silent_seconds=seconds
+            )
+            return run_shared_study(plan, study_dir, cluster, share=share, **options)
+        if self.executor == SLURM:
+            jobs = self._slurm(study_dir)
+            share = Share(num_workers=jobs.num_workers, silent_seconds=seconds)
+            outcome = run_shared_study(plan, study_dir, executor, share=share, **options)
+            if outcome.interrupted and not outcome.paused and jobs.jobs:
+                print(f"the Slurm jobs go on; to end them: scancel {jobs}", file=sys.stderr)
+            return outcome
+        if not self.share:
+            return run_study(plan, study_dir, executor, **options)
+        workers = max(self.workers, 1)
+        share = Share(num_workers=lambda: workers, lockstep=self.lockstep, silent_seconds=seconds)
+        return run_shared_study(plan, study_dir, executor, share=share, **options)
+
+    def _ray(self) -> Any:
+        from experiments.workers.ray import RayExecutor
+
+        return RayExecutor(
+            address=self.address,
+            device=self.device,
+            jobs=self.jobs,
+            jobs_per_gpu=self.jobs_per_gpu or 1,
+            lockstep=self.lockstep,
+            cache_dir=self.node_cache.absolute() if self.node_cache else None,
+            job_seconds=self.limits.get("job_seconds"),
+            silent_seconds=self.limits.get("silent_seconds"),
+        )
+
+    def _slurm(self, study_dir: Path) -> Any:
+        from experiments.workers.slurm import SlurmJobs
+
+        command = [sys.executable, str(Path(sys.argv[0]).resolve()), *job_words(self.context)]
+        parameters = parameters_of(self.slurm)
+        if self.device != "cpu":
+            parameters = {"gpus_per_node": 1, **parameters}
+        count = 1 if self.nodes is None else self.nodes
+        jobs = SlurmJobs(
+            command, count, study_dir / SLURM_FOLDER, parameters, once=("--retry-failed",)
+        )
+        print(f"Slurm jobs: {jobs or 'none; watching'}", file=sys.stderr)
+        return jobs
+
+
+def job_words(context: Any) -> list[str]:
+    """The command of a Slurm job: the one of this ``typer.Context``, as a driver that shares the
+    study.
+    """
+    words: list[str] = [context.info_name]
+    for parameter in context.command.params:
+        source, value = context.get_parameter_source(parameter.name), context.params
+        if parameter.name in OWN or source is None or source.name != "COMMANDLINE":
+            continue
+        words += _words(parameter, value[parameter.name])
+    return [*words, "--share"]
+
+
+def _words(parameter: Any, value: Any) -> list[str]:
+    """The words that give a parameter this value."""
+    if parameter.param_type_name == "argument":
+        return [str(value)]
+    if parameter.is_flag:
+        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
+    return [f"{parameter.opts[0]}={one}" for one in (value if parameter.multiple else [value])]
+
+
+def parameters_of(words: Sequence[str]) -> dict[str, Any]:
+    """The parameters NAME=VALUE; whole numbers as numbers. Raises ValueError for anything else."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name.isidentifier() or not value:
+            raise ValueError(f"--slurm must be NAME=VALUE, such as partition=gpu, got {word!r}")
+        found[name] = int(value) if value.isascii() and value.isdecimal() else value
+    return found

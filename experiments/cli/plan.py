@@ -1,0 +1,199 @@
+"""``plan``: what a grid costs on given hardware, before anything runs."""
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import typer
+
+from core.suggestions import did_you_mean
+from experiments.cli.console import console, print_json, print_notes, table
+from experiments.cli.options import (
+    LOCKSTEP,
+    RUNS,
+    Config,
+    DataRoot,
+    Json,
+    Lockstep,
+    Plugin,
+    Runs,
+    Set,
+    make_runtime,
+)
+
+GPU_CHECK = Path("gpu_check") / "gpu_check.json"
+NO_PAST = "nothing is known of"
+
+
+def plan_command(
+    config: Config,
+    overrides: Set = None,
+    plugin: Plugin = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of a node", min=1, max=1024)] = 1,
+    nodes: Annotated[int, typer.Option(help="Nodes", min=1, max=4096)] = 1,
+    device_name: Annotated[
+        str,
+        typer.Option(
+            help="The GPU, of those that were measured; default: that of --measured, or the one "
+            "whose figures are shipped"
+        ),
+    ] = "",
+    measured: Annotated[
+        Path | None,
+        typer.Option(help="A gpu_check.json; default: runs/gpu_check/gpu_check.json if it exists"),
+    ] = None,
+    cores_per_gpu: Annotated[int, typer.Option(help="CPU cores for each GPU", min=1)] = 8,
+    decode_rate: Annotated[
+        float | None,
+        typer.Option(help="Images that a core decodes in a second; default: measured here, now"),
+    ] = None,
+    jobs_per_gpu: Annotated[int, typer.Option(help="Runs on a GPU at a time", min=1)] = 1,
+    lockstep: Lockstep = LOCKSTEP,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
+    as_json: Json = False,
+    runs: Runs = RUNS,
+    data_root: DataRoot = None,
+) -> None:
+    """Hours, GPU hours, memory and disk of a grid, from measured steps. Needs no data and no GPU.
+
+    Runs of the study that have finished are left out, and their seconds count for the others.
+    """
+    import experiments.cli.registered  # noqa: F401  (fills the registry)
+    from core.store.record import read_records
+    from experiments.configs import config_path, read_config_file
+    from experiments.run.speed import decode_rate as measure_decoding
+    from experiments.run.step_costs import read_step_costs
+    from experiments.study.cost_plan import Hardware, plan_costs
+    from experiments.study.planner import plan
+
+    if decode_rate is not None and not 0 < decode_rate < float("inf"):
+        raise ValueError(f"--decode-rate must be a number above 0, got {decode_rate:g}")
+    speeds = _speeds(measured, runs, device_name)
+    made = plan(read_config_file(config_path(config), overrides or []), _by_name, yes=yes)
+    print_notes(made.notes)
+    hardware = Hardware(
+        gpus=gpus,
+        nodes=nodes,
+        cores_per_gpu=cores_per_gpu,
+        decoded_per_core=decode_rate or measure_decoding(),
+        memory_gib=speeds.memory_gib,
+        jobs_per_gpu=jobs_per_gpu,
+        lockstep=lockstep,
+    )
+    costs = plan_costs(
+        made,
+        read_records(runs / made.grid.study),
+        speeds=speeds,
+        costs=read_step_costs(),
+        hardware=hardware,
+        runtime=make_runtime(runs, data_root, "cpu"),
+    )
+    rows, summary = _rows(costs), _summary(costs, given=decode_rate is not None)
+    if as_json:
+        print_json({"variants": rows, **_figures(costs), "notes": summary})
+        return
+    columns = list(rows[0]) if rows else []
+    values = [[str(row[column]) for column in columns] for row in rows]
+    console().print(table(f"plan of {made.grid.study}", columns, values, numbers=4))
+    for line in summary:
+        print(line)
+
+
+def _by_name(config: Any) -> dict[str, str]:
+    """In place of the fingerprint of data that need not be here."""
+    return {"dataset": str(config.bindings["experiment.dataset"])}
+
+
+def _speeds(measured: Path | None, runs: Path, device_name: str) -> Any:
+    """The ``GpuSpeeds`` to count with. Raises ValueError for a card that nobody has measured."""
+    from experiments.run.gpu_speeds import checked_speeds, shipped_speeds
+
+    own = measured or runs / GPU_CHECK
+    known = [checked_speeds(own)] if measured or own.is_file() else []
+    known.append(shipped_speeds())
+    if not device_name:
+        return known[0]
+    wanted = device_name.casefold()
+    for speeds in known:
+        if wanted in speeds.device.casefold():
+            return speeds
+    names = [speeds.device for speeds in known]
+    raise ValueError(
+        f"--device-name {device_name!r} was not measured{did_you_mean(device_name, names)}; there "
+        f"are figures of {', '.join(names)}: run 'python main.py gpu-check' on yours"
+    )
+
+
+def _rows(costs: Any) -> list[dict[str, Any]]:
+    """A row for each variant."""
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for run in costs.runs:
+        groups[run.cell.variant].append(run)
+    hours = "GPU hours" if costs.on_gpus else "core hours"
+    return [
+        {
+            "variant": variant,
+            "runs": len(found),
+            "steps": sum(run.steps for run in found),
+            "ms a step": round(fmean(run.step_ms for run in found), 1),
+            hours: round(sum(run.seconds for run in found) / 3600, 2),
+            "peak MiB": round(max(run.peak_mib for run in found)) or "unknown",
+            "measured": "; ".join(sorted({run.basis or "not measured" for run in found})),
+        }
+        for variant, found in groups.items()
+    ]
+
+
+def _figures(costs: Any) -> dict[str, Any]:
+    """The figures of the whole grid."""
+    return {
+        "runs": len(costs.runs),
+        "done": costs.done,
+        "devices": costs.hardware.total,
+        "device_hours": costs.device_hours,
+        "hours": costs.hours,
+        "longest_hours": max((run.seconds for run in costs.runs), default=0.0) / 3600,
+        "feature_hours": sum(costs.feature_seconds.values()) / 3600,
+        "peak_mib": max((run.peak_mib for run in costs.runs), default=0.0),
+        "disk_bytes": costs.disk_bytes,
+    }
+
+
+def _summary(costs: Any, *, given: bool) -> list[str]:
+    """What the figures add up to, and where they come from."""
+    figures, hardware = _figures(costs), costs.hardware
+    device = "GPU" if costs.on_gpus else "core"
+    devices = f"{hardware.total} {device}{'s' * (hardware.total > 1)}"
+    unknown = sorted({run.cell.variant for run in costs.unknown})
+    lines = [
+        f"{figures['runs']} runs to do, {figures['done']} done: about "
+        f"{figures['device_hours']:.1f} {device} hours, {figures['hours']:.2f} hours on {devices} "
+        f"(the longest run: {figures['longest_hours']:.2f}; starting, saving and waiting are not "
+        "counted)",
+        f"image features, once for all runs: {figures['feature_hours']:.2f} of these hours",
+        f"disk: about {figures['disk_bytes'] / 1e9:.2f} GB for run folders, features and crops",
+        *([_memory(figures["peak_mib"], hardware)] if costs.on_gpus else []),
+        f"measured: {'; '.join(sorted({run.basis for run in costs.runs if run.basis}))}",
+        f"decoding: {hardware.decoded_per_core:.0f} images/s a core "
+        f"({'as given' if given else 'measured on this machine just now'}), "
+        f"{hardware.cores_per_gpu} cores for each GPU, ahead of the steps",
+    ]
+    derived = sorted({text for run in costs.runs for text in run.derived})
+    if derived:
+        lines.append(f"arithmetic: {'; '.join(derived)}")
+    if unknown:
+        lines.append(
+            f"{NO_PAST} {', '.join(unknown)}, which count as nothing: run gpu-check with the method"
+        )
+    return lines
+
+
+def _memory(peak_mib: float, hardware: Any) -> str:
+    """Whether the runs of a GPU fit into its memory."""
+    need = peak_mib * hardware.jobs_per_gpu / 1024
+    line = f"GPU memory: {need:.1f} GiB for {hardware.jobs_per_gpu} of the largest runs at a time"
+    if hardware.memory_gib is None:
+        return line
+    fits = "fits into" if need <= hardware.memory_gib else "does NOT fit into"
+    return f"{line}, which {fits} {hardware.memory_gib:g} GiB"

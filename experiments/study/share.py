@@ -1,0 +1,395 @@
+"""Several drivers on one study folder: each runs the cells that it has claimed.
+
+They need a file system that all of them see, and nothing else. Each stays until every run is done,
+because it takes over the runs of drivers that die. See ``claims.py`` and ``members.py``.
+"""
+
+import math
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.store.manifest import change_of
+from core.store.names import RECORD_NAME, RERUN_SUFFIX, STALE_SUFFIX, WEIGHTS_NAME
+from core.store.own_files import FILES
+from core.store.record import RunRecord, has_record, read_run, set_aside, write_record
+from experiments.run.runtime import Runtime
+from experiments.study.claims import MIRROR, Claims, copy_progress, record_bytes
+from experiments.study.driver import POLL_SECONDS, Driver, StudyOutcome, keep_manifest
+from experiments.study.interrupts import Interrupts
+from experiments.study.lock import in_use, refuse_holder
+from experiments.study.members import SILENT_SECONDS, Member, Watch, registered
+from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
+from experiments.study.planner import Cell, Plan
+from experiments.study.progress import NoProgress, Progress
+from experiments.workers.jobs import Event, Executor, NoWorkersError
+
+LOOK_SECONDS = 2.0
+LOOK_SHARE = 0.05  # of the time may go into looking at what the others do
+MAX_LOST = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What of a study one driver takes at a time: a run, or ``lockstep`` runs that advance side by
+    side, for each of ``num_workers()``. After ``silent_seconds`` without a sign of life of another
+    driver, its runs are taken over.
+    """
+
+    num_workers: Callable[[], int]
+    lockstep: int = 1
+    silent_seconds: float = SILENT_SECONDS
+
+    def __post_init__(self) -> None:
+        check_seconds(self.silent_seconds)
+
+
+def check_seconds(silent_seconds: float) -> None:
+    """Raise ValueError for a time of silence after which nobody could tell anything."""
+    if not 1 <= silent_seconds < math.inf:
+        raise ValueError(
+            f"--share-seconds must be at least 1, got {silent_seconds:g}: for so long may another "
+            "driver be silent before its runs are taken over"
+        )
+
+
+def run_shared_study(
+    plan: Plan,
+    study_dir: Path,
+    executor: Executor,
+    *,
+    share: Share,
+    runtime: Runtime,
+    tracker: Tracker | None = None,
+    progress: Progress | None = None,
+    max_attempts: int = 3,
+    retry_failed: bool = False,
+    steal_lock: bool = False,
+) -> StudyOutcome:
+    """``run_study`` beside other drivers of the same plan on the same folder.
+
+    The outcome is that of the whole study: what others did counts as done before. The first driver
+    alone writes to the tracker, for all; where it has gone, whoever ends later does.
+
+    Raises ValueError where a driver works on the study without sharing it, or others share it with
+    another plan.
+    """
+    progress, tracker = progress or NoProgress(), tracker or NullTracker()
+    with Member(study_dir, share.silent_seconds) as member:
+        try:
+            refuse_holder(study_dir, steal=steal_lock)
+            _require_same_plan(plan, study_dir)
+        except ValueError:
+            member.withdraw()
+            raise
+        keep_manifest(study_dir, plan.manifest, progress)
+        claims = Claims(study_dir, member.id, Watch(study_dir, share.silent_seconds))
+        claims.look()
+        once = OneTracker(tracker, claims)
+        driver = SharedDriver(study_dir, executor, runtime, once, progress, claims, share)
+        outcome = driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
+        member.end(complete=not outcome.left)
+        claims.look()
+        if not outcome.left and not claims.watch.num_living():
+            claims.remove()
+    return outcome
+
+
+def _require_same_plan(plan: Plan, study_dir: Path) -> None:
+    """Raise ValueError where others, besides this driver, share the study with another plan."""
+    members = registered(study_dir)
+    if len(members) > 1 and (change := change_of(study_dir, plan.manifest)):
+        others = [member for member in members if member.pid != os.getpid() or not member.is_here()]
+        raise ValueError(
+            f"{in_use(study_dir, others)}; here {change}, and all drivers that share a study must "
+            "have the same configuration"
+        )
+
+
+class OneTracker:
+    """A tracker that one of the drivers writes to: the first, or, at the end, one in its place.
+
+    What it writes to reads all records of the study, so that those of others are there as well.
+    """
+
+    def __init__(self, tracker: Tracker, claims: Claims) -> None:
+        self.tracker = tracker
+        self.claims = claims
+        self.wanted = not isinstance(tracker, NullTracker)
+        self.leads = self.wanted and self._take()
+
+    def _take(self) -> bool:
+        return self.claims.is_free(MIRROR) and self.claims.take(MIRROR) is not None
+
+    def finished(self, run_dir: Path) -> None:
+        if self.leads:
+            self.tracker.finished(run_dir)
+
+    def close(self, *, seconds: float = CLOSE_SECONDS) -> str:
+        if self.wanted and not self.leads:
+            self.claims.look()
+            first = self.claims.owner(MIRROR, self.claims.latest.get(MIRROR, 0))
+            if not self.claims.watch.is_complete(first) and self._take():
+                self.tracker.finished(self.claims.home.parent)
+        return self.tracker.close(seconds=seconds)
+
+
+class SharedDriver(Driver):
+    """Claims cells as workers become free, and runs them.
+
+    ``waiting`` are the cells that are neither done nor in progress here; ``before`` has the records
+    that are to be replaced.
+    """
+
+    def __init__(
+        self,
+        study_dir: Path,
+        executor: Executor,
+        runtime: Runtime,
+        tracker: Tracker,
+        progress: Progress,
+        claims: Claims,
+        share: Share,
+    ) -> None:
+        super().__init__(study_dir, executor, runtime, tracker, progress)
+        self.claims = claims
+        self.share = share
+        self.waiting: dict[str, Cell] = {}
+        self.before: dict[str, bytes | None] = {}
+        self.numbers: dict[str, int] = {}
+        self.group_of: dict[str, int] = {}
+        self.times_lost: Counter[str] = Counter()
+        self.dataset = ""
+        self.next_look = 0.0
+
+    def _run_dir(self, identity: str) -> Path:
+        if identity in self.numbers:
+            return self.claims.run_dir(identity, self.numbers[identity])
+        return super()._run_dir(identity)
+
+    def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
+        """See Driver."""
+        before = record_bytes(self.study_dir / cell.identity)
+        try:
+            record = super()._admit(cell, retry_failed)
+        except FileNotFoundError:  # another driver has set a damaged record aside
+            record = super()._admit(cell, retry_failed)
+        if record is None:
+            damaged = not has_record(self.study_dir, cell.identity)
+            self.before[cell.identity] = None if damaged else before
+        return record
+
+    def _work(self, interrupts: Interrupts, max_attempts: int, retry_failed: bool) -> None:
+        """Claim, run and commit until all cells of the study have a record, whoever made it."""
+        self.waiting, self.open = self.open, {}
+        while self.open or (self.waiting and not self.draining):
+            self._stop_if_asked(interrupts)
+            if not self.draining:
+                self._look()
+                self._submit(self._claim(), max_attempts)
+            for event in self._events():
+                if event.kind == "lost":
+                    self._send_again(event, max_attempts)
+                else:
+                    self._handle(event)
+
+    def _events(self) -> Sequence[Event]:
+        if self.open:
+            return self.executor.poll(POLL_SECONDS)
+        if self.waiting and not self.draining:
+            time.sleep(POLL_SECONDS)
+        return ()
+
+    def _outcome(self) -> StudyOutcome:
+        outcome = super()._outcome()
+        return replace(outcome, left=(*outcome.left, *self.waiting.values()))
+
+    def _look(self) -> None:
+        """See, every now and then, what others have done, and whether they have taken runs over."""
+        started = time.monotonic()
+        if started < self.next_look:
+            return
+        self.claims.look()
+        there = set(os.listdir(self.study_dir))
+        for cell in [cell for cell in self.waiting.values() if cell.identity in there]:
+            self._take_note(cell)
+        for cell in list(self.open.values()):
+            held = self.claims.holds(cell.identity, self.numbers[cell.identity])
+            if held and not (cell.identity in there and self._record_of_others(cell.identity)):
+                continue
+            if self.executor.cancel(cell.identity, running=True):
+                del self.open[cell.identity]
+                self.queued.pop(cell.identity, None)
+                self._lose(cell)
+        now = time.monotonic()
+        self.next_look = now + max(LOOK_SECONDS, (now - started) / LOOK_SHARE)
+
+    def _take_note(self, cell: Cell) -> bool:
+        """Whether another driver has made the record of a cell; it is done then."""
+        if not self._record_of_others(cell.identity):
+            return False
+        try:
+            record = read_run(self.study_dir, cell.identity)
+        except ValueError:  # half visible, or damaged: what is true of it shows later
+            return False
+        if record is None:
+            return False
+        del self.waiting[cell.identity]
+        others = self.skipped if record.status == "finished" else self.ended[record.status]
+        others.append(cell)
+        self.progress.finished(cell.identity, cell.label, record.status)
+        self.tracker.finished(self.study_dir / cell.identity)
+        return True
+
+    def _record_of_others(self, identity: str) -> bool:
+        """Whether a cell that is not done here has a record that was not there before."""
+        found = record_bytes(self.study_dir / identity)
+        return found is not None and found != self.before[identity]
+
+    def _lose(self, cell: Cell) -> None:
+        """Leave a run to the driver that has taken it over."""
+        self.progress.note(
+            f"{cell.label}: another driver has taken this run over, because this one gave no sign "
+            f"of life for {self.share.silent_seconds:g} seconds"
+        )
+        shutil.rmtree(self._run_dir(cell.identity), ignore_errors=True)
+        del self.numbers[cell.identity]
+        self.waiting[cell.identity] = cell
+
+    def _claim(self) -> list[Cell]:
+        """Claim cells for the workers that are free."""
+        claimed: list[Cell] = []
+        try:
+            workers = self.share.num_workers()
+        except NoWorkersError as error:
+            self.next_look = 0.0
+            self._look()  # the last of them may just have finished the last run
+            self.paused = str(error) if self.waiting else ""
+            return []
+        busy = len({self.group_of[identity] for identity in self.open})
+        while busy < workers and (group := self._free_group(workers)):
+            if taken := [cell for cell in group if self._take(cell)]:
+                busy += 1
+                number = max(self.group_of.values(), default=0) + 1
+                self.group_of |= {cell.identity: number for cell in taken}
+                claimed += taken
+        return claimed
+
+    def _free_group(self, workers: int) -> list[Cell]:
+        """The cells to claim next: of the dataset that was last worked on here, or else of that on
+        which fewest runs are in progress. No more than a fair share of all that are free.
+        """
+        free, taken = list[Cell](), Counter[str]()
+        for identity, cell in self.waiting.items():
+            if self.claims.is_free(identity):
+                free.append(cell)
+            else:
+                taken[cell.dataset] += 1
+        if not free:
+            return []
+        datasets = list(dict.fromkeys(cell.dataset for cell in free))
+        if self.dataset not in datasets:
+            self.dataset = min(datasets, key=lambda name: taken[name])
+        first = next(cell for cell in free if cell.dataset == self.dataset)
+        drivers = max(1, self.claims.watch.num_living()) * workers
+        most = min(self.share.lockstep, -(-len(free) // drivers)) if first.bundle else 1
+        return [first, *(c for c in free if c.bundle == first.bundle and c is not first)][:most]
+
+    def _take(self, cell: Cell) -> bool:
+        """Claim a cell and prepare its run; False where another driver was faster."""
+        number = self.claims.take(cell.identity)
+        if number is None or self._take_note(cell):
+            return False
+        self.open[cell.identity] = self.waiting.pop(cell.identity)
+        if number > 1:
+            former = self.claims.owner(cell.identity, number - 1)
+            if former not in self.claims.watch.ended:
+                name = self.claims.watch.name(former)
+                self.progress.note(f"{cell.label}: taken over from {name}, which is gone")
+        self._prepare(cell.identity, number)
+        if (lost := self.claims.num_lost(cell.identity)) >= MAX_LOST:
+            message = f"{lost} drivers were lost during this run; see their output"
+            self._handle(Event(key=cell.identity, kind="failed", attempt=lost, message=message))
+            return False
+        return True
+
+    def _prepare(self, identity: str, number: int) -> None:
+        """Make the run folder of a claim, with what earlier ones have kept."""
+        begun = [*self.claims.run_dirs(identity), super()._run_dir(identity)]
+        run_dir = self.claims.run_dir(identity, number)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        copy_progress(begun[0], run_dir)
+        self.numbers[identity] = number
+
+    def _send_again(self, event: Event, max_attempts: int) -> None:
+        """Submit a job again that the executor has lost, alone and with a claim and a folder of its
+        own: where it was lost, it may still be running.
+        """
+        cell = replace(self.open[event.key], bundle="")
+        self.times_lost[event.key] += 1
+        if self.times_lost[event.key] >= MAX_LOST:
+            message = f"lost {MAX_LOST} times, the last time because {event.message}"
+            self._handle(replace(event, kind="failed", attempt=MAX_LOST, message=message))
+            return
+        self.progress.note(f"{cell.label}: {event.message}; it is run again")
+        number = self.claims.take(event.key)
+        if number is None:
+            self._lose(self.open.pop(event.key))
+            return
+        self._prepare(event.key, number)
+        self._submit([cell], max_attempts)
+
+    def _commit(self, cell: Cell, record: RunRecord) -> None:
+        """See Driver; nothing is written where another driver has claimed the cell."""
+        if not self.study_dir.is_dir():
+            super()._commit(cell, record)  # which raises
+        if self._publish(cell.identity, record):
+            self._committed(cell, record)
+        else:
+            self._lose(cell)
+
+    def _publish(self, identity: str, record: RunRecord) -> bool:
+        """Write the record of a run and let its folder appear in the study; False where another
+        driver has done so, even if all has been removed meanwhile that they shared.
+        """
+        number = self.numbers[identity]
+        if not self.claims.confirm(identity, number):
+            return False
+        run_dir = self.claims.run_dir(identity, number)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._keep_old(identity, record, run_dir)
+            write_record(run_dir, record)
+            target = self.study_dir / identity
+            published = self.claims.publish(identity, number, target, self.before[identity])
+        except FileNotFoundError:
+            if self.claims.exists(identity, number):
+                raise
+            return False
+        if published:
+            shutil.rmtree(self.study_dir / f"{identity}{RERUN_SUFFIX}", ignore_errors=True)
+        return published
+
+    def _keep_old(self, identity: str, record: RunRecord, run_dir: Path) -> None:
+        """Copy what stays of the folder that a run replaces: the records that were set aside, and
+        the old weights where the new run failed.
+        """
+        old = self.study_dir / identity
+        (run_dir / RECORD_NAME).unlink(missing_ok=True)  # of an attempt to commit that failed
+        names = [path.name for path in old.glob(f"{RECORD_NAME}?*")]
+        if identity in self.stale and record.status == "failed":
+            names += [*FILES, WEIGHTS_NAME]
+        for name in names:
+            if not (run_dir / name).exists():
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(old / name, run_dir / name)
+        before = self.before[identity] if identity in self.stale else None
+        kept = [path.read_bytes() for path in run_dir.glob(f"{RECORD_NAME}{STALE_SUFFIX}*")]
+        if before is not None and before not in kept:
+            (run_dir / RECORD_NAME).write_bytes(before)
+            set_aside(run_dir.parent, run_dir.name, STALE_SUFFIX)

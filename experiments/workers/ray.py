@@ -1,0 +1,338 @@
+"""Jobs as tasks of a Ray cluster: one for each, or for those that advance in lockstep.
+
+The driver keeps the queue and repeats what is to be repeated; Ray itself repeats nothing. A task
+tells its progress and its answers as it goes on, by yielding them. Where its worker process or its
+node is lost, the job is "lost" for this executor: the task may still be running where nobody sees
+it, so whoever submits the job again gives it another folder to write in.
+
+All nodes must see the folder of the study. The module needs the package ray; importing it raises
+ValueError where that is not installed.
+"""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from core.machine import MEASURED_THREADS_VARIABLE, WORKERS_VARIABLE, openmp_variables
+from core.streams import one_line
+from experiments.workers.jobs import Event, Job, JobQueue
+from experiments.workers.local import CHECK_SECONDS, OPENMP, thread_variables
+from experiments.workers.worker import ENTRY, LoggedTask
+
+if importlib.util.find_spec("ray") is None:
+    raise ValueError(
+        "--executor ray needs the package ray, which is not installed; run "
+        "'pip install -c constraints.txt -e .[ray]', or use --executor local"
+    )
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import, which reads it
+
+import ray
+from ray import exceptions
+
+OBJECT_STORE_BYTES = 80 * 1024**2  # what the driver and tasks exchange are short texts
+CPU, GPU = "CPU", "GPU"
+
+
+class RayExecutor:
+    """Tasks on the cluster at ``address``, or on one started on this machine for "".
+
+    On a GPU, ``jobs_per_gpu`` tasks share each; on the CPU a task has as many cores as the user
+    gives it threads (``OMP_NUM_THREADS``), by default one. At most ``jobs`` tasks are submitted at
+    a time; -1 for as many as the cluster has room for. ``cache_dir`` is a folder on the disk of
+    each node for features and indexes of datasets, instead of the one that a job names.
+
+    A task is ended after ``job_seconds``, or when it tells no progress for ``silent_seconds``.
+
+    Raises ValueError for a device or number that has no meaning, and where there is no cluster.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str = "",
+        device: str = "cpu",
+        jobs: int = -1,
+        jobs_per_gpu: int = 1,
+        lockstep: int = 1,
+        cache_dir: Path | None = None,
+        job_seconds: float | None = None,
+        silent_seconds: float | None = None,
+        entry: str = ENTRY,
+    ) -> None:
+        if jobs == 0 or jobs_per_gpu < 1:
+            raise ValueError("--executor ray needs at least one job, and one for each GPU")
+        threads = thread_variables(None, 1)
+        self.device, self.jobs, self.lockstep, self.entry = device, jobs, lockstep, entry
+        self.cache_dir = cache_dir
+        self.job_seconds, self.silent_seconds = job_seconds, silent_seconds
+        self.cores = int(threads[OPENMP].split(",")[0])
+        self.gpu_share = 1 / jobs_per_gpu if device == "cuda" else 0.0
+        self.queue = JobQueue()
+        self.flights: dict[Any, _Flight] = {}
+        self.started_cluster = _connect(address)
+        self.task = ray.remote(
+            num_cpus=self.cores,
+            num_gpus=self.gpu_share,
+            num_returns="streaming",
+            max_retries=0,
+            max_calls=0,  # a process stays, also on a GPU, and with it the frozen model
+            runtime_env={"env_vars": _variables(threads, self.num_workers())},
+        )(carry_out)
+        self.whole = self.task.options(num_gpus=math.ceil(self.gpu_share))
+
+    def num_workers(self) -> int:
+        """How many tasks the cluster can run now; it may grow."""
+        has = ray.cluster_resources()
+        if self.gpu_share:
+            room = int(has.get(GPU, 0)) * round(1 / self.gpu_share)
+        else:
+            room = int(has.get(CPU, 0)) // self.cores
+        return max(1, room if self.jobs < 0 else min(room, self.jobs))
+
+    def start_early(self) -> None:
+        return
+
+    def submit(self, job: Job) -> None:
+        self.queue.add(job)
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """See Executor.poll."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self._dispatch()
+            events = self._listen(max(0.0, min(deadline - time.monotonic(), CHECK_SECONDS)))
+            if events or time.monotonic() >= deadline or not self.flights:
+                return events
+
+    def _dispatch(self) -> None:
+        """Submit tasks, as many as there is room for."""
+        workers = self.num_workers() if self.queue else 0
+        while self.queue and len(self.flights) < workers:
+            own = [flight.affinity for flight in self.flights.values()]
+            if self.queue.for_whole:
+                jobs, task = [self.queue.next_for_whole()], self.whole
+            else:
+                jobs = self.queue.next_jobs(None, own, most=self.lockstep, workers=workers)
+                task = self.task
+            messages = [self._message(job) for job in jobs]
+            flight = _Flight({job.key: job for job in jobs}, jobs[0].affinity)
+            self.flights[task.remote(self.entry, messages)] = flight
+
+    def _message(self, job: Job) -> dict[str, Any]:
+        payload = {**job.payload, "device": self.device}
+        if self.cache_dir is not None:
+            payload["cache_dir"] = str(self.cache_dir)
+        return {
+            "key": job.key,
+            "attempt": self.queue.attempts[job.key],
+            "payload": payload,
+            "log": str(job.log) if job.log else None,
+            "home": str(job.home or ""),
+        }
+
+    def _listen(self, seconds: float) -> list[Event]:
+        """What tasks have told, and those that take too long."""
+        if not self.flights:
+            return []
+        loud, _ = ray.wait(list(self.flights), num_returns=1, timeout=seconds)
+        if loud:
+            loud, _ = ray.wait(list(self.flights), num_returns=len(self.flights), timeout=0)
+        events = [event for task in loud for event in self._hear(task)]
+        for task, flight in list(self.flights.items()):
+            if reason := self._late(flight):
+                ray.cancel(task, force=True)
+                events += self._lose(task, reason)
+        return events
+
+    def _hear(self, task: Any) -> list[Event]:
+        """One message of a task, or its end."""
+        flight = self.flights[task]
+        try:
+            message = json.loads(ray.get(next(task)))
+        except StopIteration:
+            return self._lose(task, "its task ended without an answer")
+        except exceptions.RayTaskError as error:  # our own code did not even begin
+            del self.flights[task]
+            answer = {"kind": "failed", "message": one_line(f"{error.cause}"), "fatal": True}
+            return [self.queue.conclude(job, answer) for job in flight.jobs.values()]
+        except exceptions.RayError as error:
+            return self._lose(task, _reason(error))
+        flight.heard = time.monotonic()
+        if message["kind"] == "begun":
+            flight.started = flight.heard
+            return [self._event(key, "started", {}) for key in flight.jobs]
+        if message["kind"] == "progress":
+            return [self._event(message["key"], "progress", message["values"])]
+        events = [self.queue.conclude(flight.jobs.pop(message["key"]), message)]
+        if message.get("fault") and flight.jobs:
+            return events + self._lose(task, "a run beside it met a fault of the device")
+        if not flight.jobs:
+            del self.flights[task]
+        return events
+
+    def _event(self, key: str, kind: Any, values: Mapping[str, float]) -> Event:
+        return Event(key=key, kind=kind, attempt=self.queue.attempts[key], result=values)
+
+    def _late(self, flight: "_Flight") -> str:
+        """Why a task must be ended, or nothing."""
+        if not flight.started:
+            return ""
+        now, size = time.monotonic(), len(flight.jobs)
+        if self.job_seconds is not None and now - flight.started > self.job_seconds * size:
+            return f"stopped after {self.job_seconds * size:g} seconds, the time limit"
+        if self.silent_seconds is not None and now - flight.heard > self.silent_seconds * size:
+            return f"stopped after {self.silent_seconds * size:g} seconds without progress"
+        return ""
+
+    def _lose(self, task: Any, reason: str) -> list[Event]:
+        """Give up a task; its jobs are no longer those of this executor."""
+        jobs = self.flights.pop(task).jobs
+        for key in jobs:
+            self.queue.forget(key)
+        if len(jobs) > 1:
+            reason = f"{reason}, as {len(jobs)} runs advanced in lockstep"
+        return [Event(key=key, kind="lost", attempt=0, message=reason) for key in jobs]
+
+    def cancel(self, key: str, *, running: bool = False) -> bool:
+        """See Executor.cancel. A task that waits for room in the cluster counts as queued."""
+        if self.queue.remove(key):
+            return True
+        for task, flight in list(self.flights.items()):
+            if key in flight.jobs and (running or not flight.started):
+                ray.cancel(task, force=True)
+                del self.flights[task]
+                self.queue.forget(key)
+                for other in (job for job in flight.jobs.values() if job.key != key):
+                    self.queue.put_back(other)
+                return True
+        return False
+
+    def hurry(self) -> None:
+        return
+
+    def close(self) -> None:
+        """See Executor.close. A cluster that was started here ends."""
+        for task in self.flights:
+            with contextlib.suppress(exceptions.RayError, ValueError):
+                ray.cancel(task, force=True)
+        self.queue, self.flights = JobQueue(), {}
+        if self.started_cluster:
+            ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class _Flight:
+    """The jobs of a task that have not ended, when it began, and when it was last heard."""
+
+    jobs: dict[str, Job]
+    affinity: str
+    started: float = 0.0
+    heard: float = field(default_factory=time.monotonic)
+
+
+def _connect(address: str) -> bool:
+    """Connect to a cluster; returns whether this process must disconnect in the end."""
+    if ray.is_initialized():
+        return False
+    options: dict[str, Any] = {"address": address} if address else {}
+    if not address and not os.environ.get("RAY_ADDRESS"):
+        options = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(
+            f"there is no Ray cluster at {address or 'this machine'} ({one_line(str(error))}): "
+            "start one with 'ray start', or leave out --address"
+        ) from None
+    return True
+
+
+def _variables(threads: Mapping[str, str], workers: int) -> dict[str, str]:
+    """The environment of tasks. Where the code lies is the same on all nodes."""
+    nodes = max(1, sum(bool(node["Alive"]) for node in ray.nodes()))
+    return {
+        "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+        **openmp_variables(),
+        **threads,
+        MEASURED_THREADS_VARIABLE: "",
+        WORKERS_VARIABLE: str(-(-workers // nodes)),
+    }
+
+
+def _reason(error: Exception) -> str:
+    """Why a task was lost, in a line."""
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return "Ray ended its worker process, because its node ran out of memory"
+    if isinstance(error, exceptions.NodeDiedError):
+        return "its node was lost"
+    if isinstance(error, exceptions.WorkerCrashedError):
+        return "its worker process or its node was lost"
+    return one_line(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+class _Mail(list[bytes]):
+    """The messages of tasks that were not passed on yet."""
+
+    def send_bytes(self, message: bytes) -> None:
+        self.append(message)
+
+    def take(self) -> Iterator[str]:
+        while self:
+            yield self.pop(0).decode()
+
+
+def carry_out(entry: str, messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The task: runs jobs side by side, and yields what a worker process of this machine would
+    send: "begun", progress, and one answer for each job.
+    """
+    yield json.dumps({"kind": "begun"})
+    homes = {home for message in messages if (home := message["home"])}
+    if unseen := [home for home in homes if not Path(home).is_dir()]:
+        reason = (
+            f"node {os.uname().nodename} does not see the folder {unseen[0]}: give --runs on a "
+            "file system that all nodes share"
+        )
+        for message in messages:
+            refusal = {"kind": "failed", "message": reason, "fatal": True}
+            yield json.dumps({"key": message["key"], **refusal})
+        return
+    mail = _Mail()
+    waiting = [LoggedTask(entry, message, mail, len(messages)) for message in messages]
+    with _own_output():
+        while waiting:
+            task = min(waiting, key=lambda one: one.position)
+            answer = task.advance()
+            yield from mail.take()
+            if answer is not None:
+                waiting.remove(task)
+                del task
+                yield answer
+                if json.loads(answer).get("fault"):
+                    sys.exit(1)  # the state of the process is in doubt; the cluster has others
+
+
+@contextlib.contextmanager
+def _own_output() -> Iterator[None]:
+    """A context in which the output of this process goes elsewhere; afterwards as before."""
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        yield
+    finally:
+        LoggedTask.writing = None
+        for descriptor, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
