@@ -70,13 +70,16 @@ def shipped_speeds() -> GpuSpeeds:
 
 
 def checked_speeds(path: Path) -> GpuSpeeds:
-    """The figures of a ``gpu_check.json``. Raises ValueError for another file."""
+    """The figures of a ``gpu_check.json``, those of its first backbone. Raises ValueError for
+    another file.
+    """
     try:
         raw = json.loads(path.read_text())
         machine = next(row for row in raw["machine"] if "error" not in row)
         grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        first = next(iter(raw.get("backbones", ())), None)
         for row in raw["speed"]:
-            if "error" not in row:
+            if "error" not in row and row.get("backbone", first) == first:
                 grouped.setdefault((row["method"], row["refiner"]), []).append(row)
         return GpuSpeeds(
             device=str(machine.get("gpu") or machine.get("device") or raw["device"]),

@@ -151,7 +151,11 @@ def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, c
     own = {
         "device": "cuda",
         "machine": [{"device": "My Card", "float32_tflops": 10.0}],
-        "speed": [row | speed],
+        "backbones": ["small", "large"],
+        "speed": [
+            row | speed | {"backbone": "small"},
+            row | speed | {"backbone": "large", "step_ms": 5000.0},
+        ],
     }
     path = tmp_path / "runs" / "gpu_check" / "gpu_check.json"
     path.parent.mkdir(parents=True)
