@@ -82,7 +82,6 @@ def grid_command(
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
-    from experiments.run.preflight import require_readable
     from experiments.study.planner import grid_of
     from experiments.study.progress import make_progress
     from experiments.study.trackers import make_tracker
@@ -93,36 +92,21 @@ def grid_command(
     mirrors = track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(placement.workers, **limits)
-    where = Where(
-        executor=executor,
-        share=share,
-        share_seconds=share_seconds,
-        workers=placement.workers,
-        lockstep=lockstep,
-        device=device,
-        jobs=jobs,
-        jobs_per_gpu=jobs_per_gpu,
-        address=address,
-        node_cache=node_cache,
-        nodes=nodes,
-        slurm=slurm or (),
-        limits=limits,
-        context=context,
-    )
+    where = Where.of(context, workers=placement.workers, limits=limits)
     runtime = make_runtime(runs, data_root, placement.device)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    workers, gpus = placement.workers, placement.gpus
-    local = make_executor(workers, study_dir, gpus=gpus, lockstep=lockstep, **limits)
+    local = make_executor(
+        placement.workers, study_dir, gpus=placement.gpus, lockstep=lockstep, **limits
+    )
     with closing(local):
         if here and not dry_run and may_have_runs_left(study_dir):
             local.start_early()
         made = make_plan(given, runtime, yes=yes)
         if dry_run:
-            show_plan(made, study_dir, runtime, jobs=workers)
+            show_plan(made, study_dir, runtime, jobs=placement.workers)
             return
-        print_changes(made, study_dir, runtime)
-        require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
+        check_data(made, study_dir, runtime)
         outcome = where.run(
             made,
             study_dir,
@@ -164,6 +148,14 @@ def show_plan(plan: Any, study_dir: Path, runtime: Runtime, *, jobs: int) -> Non
     print_changes(plan, study_dir, runtime)
     print_plan(plan, study_dir, jobs=jobs)
     require_readable(print_data(plan, study_dir, runtime, limit=DRY_RUN_IMAGES), runtime)
+
+
+def check_data(plan: Any, study_dir: Path, runtime: Runtime) -> None:
+    """Print the same of a ``Plan`` that is about to run; opens every image. Raises ValueError."""
+    from experiments.run.preflight import require_readable
+
+    print_changes(plan, study_dir, runtime)
+    require_readable(print_data(plan, study_dir, runtime, limit=None), runtime)
 
 
 def print_changes(plan: Any, study_dir: Path, runtime: Runtime) -> None:
