@@ -1,5 +1,6 @@
 """Where ``grid`` runs a study: in workers on this machine, on a Ray cluster, or in Slurm jobs."""
 
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from core.suggestions import did_you_mean
 LOCAL, RAY, SLURM = "local", "ray", "slurm"
 EXECUTORS = (LOCAL, RAY, SLURM)
 SLURM_FOLDER = "slurm"
+GIVEN = (
+    *("executor", "share", "share_seconds", "lockstep", "device", "jobs", "jobs_per_gpu"),
+    *("address", "node_cache", "nodes", "slurm"),
+)
 OWN = ("executor", "nodes", "slurm", "share", "dry_run")
 """What the command of a Slurm job is not given as this one was."""
 
@@ -90,6 +95,15 @@ class Where:
     limits: Mapping[str, float | None]
     context: Any = None
 
+    @classmethod
+    def of(
+        cls, context: typer.Context, *, workers: int, limits: Mapping[str, float | None]
+    ) -> "Where":
+        """The options of the command that is being carried out."""
+        given = {name: context.params[name] for name in GIVEN}
+        given["slurm"] = given["slurm"] or ()
+        return cls(**given, workers=workers, limits=limits, context=context)
+
     def __post_init__(self) -> None:
         from experiments.study.share import check_seconds
 
@@ -111,28 +125,39 @@ class Where:
                     f"{option} means something with --executor {executor} alone, and it is "
                     f"{self.executor}"
                 )
-        self.require()
+        if self.executor != LOCAL and self.device not in ("cpu", "cuda"):
+            raise ValueError(
+                f"--executor {self.executor} gives runs their GPUs, so --device must be cpu or "
+                f"cuda, got {self.device!r}"
+            )
+        if self.executor == RAY and self.jobs == 0:
+            raise ValueError("--executor ray runs nothing in this process: --jobs must not be 0")
+        self._require()
 
-    def require(self) -> None:
-        """Raise ValueError where the package of the executor is not installed."""
-        if self.executor == RAY or self.executor == SLURM:
-            pass
+    def _require(self) -> None:
+        """Raise ValueError where what the executor needs is not there."""
+        if self.executor == RAY:
+            importlib.import_module("experiments.workers.ray")
+        elif self.executor == SLURM:
+            from experiments.workers.slurm import require_cluster
+
+            require_cluster(parameters_of(self.slurm))
 
     def run(self, plan: Any, study_dir: Path, executor: Any, **options: Any) -> Any:
         """The outcome of ``run_study`` of a plan, with the arguments of that function."""
         from experiments.study.driver import run_study
-        from experiments.study.share import Share, run_shared_study
+        from experiments.study.share import Sharing, run_shared_study
 
         seconds = self.share_seconds
         if self.executor == RAY:
             cluster = self._ray()
-            share = Share(
+            share = Sharing(
                 num_workers=cluster.num_workers, lockstep=self.lockstep, silent_seconds=seconds
             )
             return run_shared_study(plan, study_dir, cluster, share=share, **options)
         if self.executor == SLURM:
             jobs = self._slurm(study_dir)
-            share = Share(num_workers=jobs.num_workers, silent_seconds=seconds)
+            share = Sharing(num_workers=jobs.num_workers, silent_seconds=seconds)
             outcome = run_shared_study(plan, study_dir, executor, share=share, **options)
             if outcome.interrupted and not outcome.paused and jobs.jobs:
                 print(f"the Slurm jobs go on; to end them: scancel {jobs}", file=sys.stderr)
@@ -140,7 +165,7 @@ class Where:
         if not self.share:
             return run_study(plan, study_dir, executor, **options)
         workers = max(self.workers, 1)
-        share = Share(num_workers=lambda: workers, lockstep=self.lockstep, silent_seconds=seconds)
+        share = Sharing(num_workers=lambda: workers, lockstep=self.lockstep, silent_seconds=seconds)
         return run_shared_study(plan, study_dir, executor, share=share, **options)
 
     def _ray(self) -> Any:

@@ -82,7 +82,6 @@ def grid_command(
     """Run a study: variants x datasets x seeds. Rerun the same command to finish what is left."""
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from experiments.configs import config_path, read_config_file
-    from experiments.run.preflight import require_readable
     from experiments.study.planner import grid_of
     from experiments.study.progress import make_progress
     from experiments.study.trackers import make_tracker
@@ -93,36 +92,21 @@ def grid_command(
     mirrors = track_choice(track, no_track)
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(placement.workers, **limits)
-    where = Where(
-        executor=executor,
-        share=share,
-        share_seconds=share_seconds,
-        workers=placement.workers,
-        lockstep=lockstep,
-        device=device,
-        jobs=jobs,
-        jobs_per_gpu=jobs_per_gpu,
-        address=address,
-        node_cache=node_cache,
-        nodes=nodes,
-        slurm=slurm or (),
-        limits=limits,
-        context=context,
-    )
+    where = Where.of(context, workers=placement.workers, limits=limits)
     runtime = make_runtime(runs, data_root, placement.device)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    workers, gpus = placement.workers, placement.gpus
-    local = make_executor(workers, study_dir, gpus=gpus, lockstep=lockstep, **limits)
+    local = make_executor(
+        placement.workers, study_dir, gpus=placement.gpus, lockstep=lockstep, **limits
+    )
     with closing(local):
         if here and not dry_run and may_have_runs_left(study_dir):
             local.start_early()
         made = make_plan(given, runtime, yes=yes)
         if dry_run:
-            show_plan(made, study_dir, runtime, jobs=workers)
+            show_plan(made, study_dir, runtime, jobs=placement.workers)
             return
-        print_changes(made, study_dir, runtime)
-        require_readable(print_data(made, study_dir, runtime, limit=None), runtime)
+        check_data(made, study_dir, runtime)
         outcome = where.run(
             made,
             study_dir,
@@ -166,6 +150,14 @@ def show_plan(plan: Any, study_dir: Path, runtime: Runtime, *, jobs: int) -> Non
     require_readable(print_data(plan, study_dir, runtime, limit=DRY_RUN_IMAGES), runtime)
 
 
+def check_data(plan: Any, study_dir: Path, runtime: Runtime) -> None:
+    """Print the same of a ``Plan`` that is about to run; opens every image. Raises ValueError."""
+    from experiments.run.preflight import require_readable
+
+    print_changes(plan, study_dir, runtime)
+    require_readable(print_data(plan, study_dir, runtime, limit=None), runtime)
+
+
 def print_changes(plan: Any, study_dir: Path, runtime: Runtime) -> None:
     """Print what a ``Plan`` noted, and what changed in the data since the study was run."""
     from experiments.study.data_changes import data_changes
@@ -192,14 +184,15 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
         screen.print(f"  {note}", markup=False)
     for number, change in counted(found.stale.values()):
         screen.print(stale_line(number, change), markup=False)
-    stale = f", {len(found.stale)} of them stale" if found.stale else ""
+    of_them = {"stale": len(found.stale), "lacked memory before": found.lacked}
+    which = "".join(f", {number} of them {what}" for what, number in of_them.items() if number)
     time = UNKNOWN
     if found.seconds is not None:
         time = f"about {duration(found.seconds)} with {workers} jobs"
     print(
         f"{found.cells} cells, {found.runs} runs ({found.repeated} cells repeat another): "
         f"{found.done} done, {found.failed} failed, {found.diverged} diverged, "
-        f"{found.to_do} left{stale}; time: {time}"
+        f"{found.to_do} left{which}; time: {time}"
     )
     if found.change is not None:
         print(found.change)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 SHIPPED_SPEEDS = Path(__file__).resolve().parents[1] / "configs" / "gpu_speeds.json"
@@ -25,29 +26,55 @@ class MethodSpeed:
     peak_mib: float
     evaluated_per_second: float
 
+    @property
+    def is_on_pixels(self) -> bool:
+        """Whether the method takes steps and cannot take them on cached features."""
+        return bool(self.step_ms) and not any(images == "cached" for images, _ in self.step_ms)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSpeeds:
-    """What was measured on one kind of GPU, and where that is written."""
+    """What was measured on one kind of GPU, and where that is written. ``methods`` are by backbone,
+    method and refiner; ``encoded`` are images per second of a frozen tower, by backbone.
+    """
 
     device: str
     source: str
     tflops: Mapping[str, float]
     memory_gib: float | None
-    methods: Mapping[tuple[str, str], MethodSpeed]
+    methods: Mapping[tuple[str, str, str], MethodSpeed]
+    encoded: Mapping[str, float]
 
-    def of(self, method: str, refiner: str) -> tuple[MethodSpeed | None, bool]:
+    def of(self, backbone: str, method: str, refiner: str) -> tuple[MethodSpeed | None, bool]:
         """The speed of a method, and whether it is with this refiner."""
-        if found := self.methods.get((method, refiner)):
+        model = architecture(backbone)
+        if found := self.methods.get((model, method, refiner)):
             return found, True
-        return self.methods.get((method, NO_REFINER)), refiner == NO_REFINER
+        return self.methods.get((model, method, NO_REFINER)), refiner == NO_REFINER
+
+    def images_per_second(self, backbone: str) -> float | None:
+        """The rate of a frozen image tower; that of methods on pixels where it was not measured."""
+        model = architecture(backbone)
+        if model in self.encoded:
+            return self.encoded[model]
+        towers = [
+            speed.evaluated_per_second
+            for (name, _, refiner), speed in self.methods.items()
+            if (name, refiner) == (model, NO_REFINER) and speed.is_on_pixels
+        ]
+        return median(towers) if towers else None
+
+
+def architecture(backbone: str) -> str:
+    """The name of a backbone without what changes its weights or its activation, not its cost."""
+    return backbone.removesuffix("-quickgelu")
 
 
 def shipped_speeds() -> GpuSpeeds:
     """The figures that come with the program."""
     raw = json.loads(SHIPPED_SPEEDS.read_text())
     methods = {
-        (row["method"], NO_REFINER): MethodSpeed(
+        (architecture(raw["backbone"]), row["method"], NO_REFINER): MethodSpeed(
             batch=row["batch"],
             step_ms={
                 (images, precision): value
@@ -66,18 +93,22 @@ def shipped_speeds() -> GpuSpeeds:
         tflops=raw["tflops"],
         memory_gib=raw["memory_gib"],
         methods=methods,
+        encoded={},
     )
 
 
 def checked_speeds(path: Path) -> GpuSpeeds:
-    """The figures of a ``gpu_check.json``. Raises ValueError for another file."""
+    """The figures of a ``gpu_check.json``, backbone by backbone. Raises ValueError for
+    another file.
+    """
     try:
         raw = json.loads(path.read_text())
         machine = next(row for row in raw["machine"] if "error" not in row)
-        grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        grouped: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
         for row in raw["speed"]:
             if "error" not in row:
-                grouped.setdefault((row["method"], row["refiner"]), []).append(row)
+                model = architecture(row.get("backbone") or raw["backbone"])
+                grouped.setdefault((model, row["method"], row["refiner"]), []).append(row)
         return GpuSpeeds(
             device=str(machine.get("gpu") or machine.get("device") or raw["device"]),
             source=str(path),
@@ -88,6 +119,12 @@ def checked_speeds(path: Path) -> GpuSpeeds:
             },
             memory_gib=machine.get("memory_gib"),
             methods={key: _method(rows) for key, rows in grouped.items()},
+            encoded={
+                architecture(row["backbone"]): row["encoded_per_second"]
+                for row in raw.get("features", ())
+                if row["what"] == "features" and row["precision"] == "float32"
+                if "encoded_per_second" in row
+            },
         )
     except (OSError, KeyError, TypeError, StopIteration, ValueError) as error:
         raise ValueError(

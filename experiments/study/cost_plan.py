@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from core.clip.catalog import MOSAIC
@@ -137,7 +137,9 @@ def plan_costs(
     runs: list[RunCost] = []
     shared: dict[tuple[str, str, bool], int] = {}
     for cell in left:
-        run = _Run(cell, sizes[cell.dataset], min(hardware.lockstep, together[cell.bundle] or 1))
+        run = _PlannedRun(
+            cell, sizes[cell.dataset], min(hardware.lockstep, together[cell.bundle] or 1)
+        )
         if known := past.mean(cell):
             runs.append(RunCost(cell=cell, seconds=known[0], basis=f"finished runs on {known[1]}"))
         elif run.backbone == MOSAIC:
@@ -151,7 +153,7 @@ def plan_costs(
     return CostPlan(
         runs=tuple(runs),
         feature_seconds={
-            f"{backbone} {dataset}": _feature_seconds(number, speeds, hardware)
+            f"{backbone} {dataset}": _feature_seconds(number, backbone, speeds, hardware)
             for (backbone, dataset, _), number in cached.items()
         },
         hardware=hardware,
@@ -173,7 +175,7 @@ def sizes_of(dataset: str, runtime: Runtime) -> Sizes:
     return Sizes(classes=len(found.class_names), train=len(found.train), test=len(found.test))
 
 
-class _Run:
+class _PlannedRun:
     """What the cost of a run depends on; ``share`` runs advance in lockstep."""
 
     def __init__(self, cell: Cell, size: Sizes, share: int) -> None:
@@ -208,9 +210,9 @@ class _Run:
         return self.size.test + (0 if self.decodes else self.num_drawn)
 
 
-def _on_gpu(run: _Run, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
+def _on_gpu(run: _PlannedRun, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
     """A run from measured steps of its method on a GPU."""
-    speed, with_refiner = speeds.of(run.method, _refiner(run.refiner))
+    speed, with_refiner = speeds.of(run.backbone, run.method, _refiner(run.refiner))
     if speed is None:
         return RunCost(cell=run.cell)
     derived = [] if with_refiner else [f"without the own part of {run.refiner}"]
@@ -234,7 +236,7 @@ def _on_gpu(run: _Run, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
     )
 
 
-def _step_ms(run: _Run, speed: MethodSpeed, speeds: GpuSpeeds, derived: list[str]) -> float:
+def _step_ms(run: _PlannedRun, speed: MethodSpeed, speeds: GpuSpeeds, derived: list[str]) -> float:
     """Milliseconds of a step without decoding; notes what is derived."""
     precision = run.precision if run.precision in ("float32", "bfloat16") else "float32"
     pixels = speed.step_ms.get(("pixels", precision))
@@ -258,7 +260,7 @@ def _step_ms(run: _Run, speed: MethodSpeed, speeds: GpuSpeeds, derived: list[str
     return found
 
 
-def _on_mosaic(run: _Run, costs: StepCosts) -> RunCost:
+def _on_mosaic(run: _PlannedRun, costs: StepCosts) -> RunCost:
     """A run on the embedded backbone, from measured steps on a CPU."""
     ratio = costs.ratios.get(run.method)
     if not run.steps:
@@ -276,14 +278,9 @@ def _on_mosaic(run: _Run, costs: StepCosts) -> RunCost:
     )
 
 
-def _feature_seconds(number: int, speeds: GpuSpeeds, hardware: Hardware) -> float:
+def _feature_seconds(number: int, backbone: str, speeds: GpuSpeeds, hardware: Hardware) -> float:
     """Seconds to decode and encode images once."""
-    towers = [
-        speed.evaluated_per_second
-        for (name, refiner), speed in speeds.methods.items()
-        if refiner == NO_REFINER and ("cached", "float32") not in speed.step_ms and speed.step_ms
-    ]
-    encoded = median(towers) if towers else math.inf
+    encoded = speeds.images_per_second(backbone) or math.inf
     return number / min(encoded, hardware.decoded_per_core * hardware.cores_per_gpu)
 
 

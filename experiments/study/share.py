@@ -35,7 +35,7 @@ MAX_LOST = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class Sharing:
     """What of a study one driver takes at a time: a run, or ``lockstep`` runs that advance side by
     side, for each of ``num_workers()``. After ``silent_seconds`` without a sign of life of another
     driver, its runs are taken over.
@@ -63,7 +63,7 @@ def run_shared_study(
     study_dir: Path,
     executor: Executor,
     *,
-    share: Share,
+    share: Sharing,
     runtime: Runtime,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
@@ -154,7 +154,7 @@ class SharedDriver(Driver):
         tracker: Tracker,
         progress: Progress,
         claims: Claims,
-        share: Share,
+        share: Sharing,
     ) -> None:
         super().__init__(study_dir, executor, runtime, tracker, progress)
         self.claims = claims

@@ -67,8 +67,6 @@ class RayExecutor:
         silent_seconds: float | None = None,
         entry: str = ENTRY,
     ) -> None:
-        if jobs == 0 or jobs_per_gpu < 1:
-            raise ValueError("--executor ray needs at least one job, and one for each GPU")
         threads = thread_variables(None, 1)
         self.device, self.jobs, self.lockstep, self.entry = device, jobs, lockstep, entry
         self.cache_dir = cache_dir

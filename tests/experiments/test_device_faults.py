@@ -18,6 +18,7 @@ from experiments.cli.app import main
 from experiments.run.environment import peak_memory_mb, reset_peak_memory
 from experiments.run.memory import LacksMemoryError, memory_advice
 from experiments.run.method_presets import method_presets
+from experiments.run.runtime import Runtime, _missing_kernel
 from experiments.study.driver import rerun, run_study
 from experiments.study.dry_run import dry_run
 from experiments.workers.jobs import Job
@@ -235,7 +236,8 @@ def test_runs_that_lacked_memory_are_tried_again_by_every_call(tmp_path, capsys)
     assert lacked_memory(record) and record.environment == {"fault": "memory"}
     assert record.message.startswith(OUT_OF_MEMORY.rstrip(".")) and "(2 attempts" in record.message
     assert not lacked_memory(read_record(tmp_path / names["fail c"]))
-    assert dry_run(plan, tmp_path, jobs=1).to_do == 1
+    found = dry_run(plan, tmp_path, jobs=1)
+    assert (found.done, found.failed, found.to_do, found.lacked) == (1, 1, 1, 1)
 
     before = executions(tmp_path)
     _, again = study(tmp_path, ["ok a", "full b", "fail c"], progress=PlainProgress(sys.stdout))
@@ -287,12 +289,27 @@ def test_what_to_change_is_what_the_run_has():
     )
 
 
+def test_a_full_device_is_no_missing_precision(monkeypatch):
+    _missing_kernel.cache_clear()
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "conv2d", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            Runtime(cache_dir=Path()).require("bfloat16")
+    Runtime(cache_dir=Path()).require("bfloat16")  # and nothing was kept of it
+
+
 @pytest.mark.parametrize("debug", [False, True])
 def test_train_tells_of_a_lack_of_memory_in_one_line(debug, small_mosaic, monkeypatch, capsys):
     def full(*_):
         raise torch.OutOfMemoryError(f"{OUT_OF_MEMORY} Of the allocated memory 1 GiB is in use.")
 
     monkeypatch.setattr(lookup("ZeroShot").cls, "forward", full)
+    begun = []
+    monkeypatch.setattr("experiments.run.run.reset_peak_memory", begun.append)
     words = ["train", "zero_shot", "--set", "experiment.dataset='mosaic/vehicles'"]
     words += ["--set", "experiment.backbone='mosaic'", "--no-track"]
     runs = small_mosaic.parent / "runs-without-memory"
@@ -302,6 +319,7 @@ def test_train_tells_of_a_lack_of_memory_in_one_line(debug, small_mosaic, monkey
             main()
         return
     assert main() == 1
+    assert begun == ["cpu"]  # the peak of memory is that of this run
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "memory" in line]
     assert line.startswith(f"error: {OUT_OF_MEMORY.rstrip('.')}; ")
     assert "experiment.precision = 'bfloat16'" in line and "Of the allocated" not in line

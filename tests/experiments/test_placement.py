@@ -10,6 +10,7 @@ from experiments.cli.app import app
 from experiments.run.devices import VISIBLE_VARIABLE, devices_of, one_device, visible_gpus
 from experiments.run.runtime import Runtime
 from experiments.workers.placement import MAX_LOSSES, Seats, place, place_one
+from refinelab import open_study
 
 
 @pytest.fixture
@@ -186,6 +187,7 @@ def test_workers_sit_on_the_gpus_in_turn():
     seats = Seats(5, ["a", "b"])
     assert seats.devices == ["a", "b", "a", "b", "a"]
     assert seats.beside(2) == [0, 4]
+    assert seats.most_on_a_device == 3
     assert Seats(3).devices == ["", "", ""]  # all on the machine
 
 
@@ -217,3 +219,33 @@ def test_a_gpu_that_is_lost_again_and_again_is_used_no_more():
     for _ in range(MAX_LOSSES):
         seats.lost(3)
     assert seats.none_left
+
+
+class Asked(Exception):
+    """Carries what an executor was asked for with."""
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "workers", "seen"),
+    [
+        ("cuda:0,3", {"jobs_per_gpu": 2}, 4, ("a", "d")),
+        ("cuda", {"jobs": 3}, 4, ("a", "b", "c", "d")),
+        ("cuda:1,2", {}, 0, ()),
+        ("cpu", {"jobs": 3}, 3, ()),
+    ],
+)
+def test_studies_in_python_use_the_same_workers(
+    gpus, small_mosaic, tmp_path, monkeypatch, device, options, workers, seen
+):
+    def asked(workers, folder, *, gpus):
+        raise Asked(workers, gpus)
+
+    gpus(4, "a,b,c,d")
+    monkeypatch.setattr("refinelab.studies.make_executor", asked)
+    (tmp_path / "cache").symlink_to(small_mosaic)
+    small_mosaic.mkdir(exist_ok=True)
+    overrides = ["grid.datasets=('mosaic/vehicles',)", "grid.seeds=(1,)"]
+    study = open_study("demo", overrides, runs=tmp_path, device=device)
+    with pytest.raises(Asked) as stopped:
+        study.run(**options)
+    assert stopped.value.args == (workers, seen)

@@ -86,7 +86,7 @@ def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path
     speeds, dtd = shipped_speeds(), sizes_of("dtd", Runtime(cache_dir=tmp_path))
     assert (dtd.classes, dtd.test) == (47, 1692)
     for variant, epochs, batch in (("CoOp", 200, 32), ("CoCoOp", 10, 1), ("MaPLe", 5, 4)):
-        speed, run = speeds.methods[variant, "none"], found[variant]
+        speed, run = speeds.methods["ViT-B-16", variant, "none"], found[variant]
         step = speed.step_ms["pixels", "float32"]
         assert run.steps == epochs * (24 * 16 // batch)
         assert run.step_ms == pytest.approx(step)
@@ -120,6 +120,13 @@ def test_lockstep_shares_the_image_tower_and_decoding(tmp_path):
     assert together.runs[0].derived == ("2 runs in lockstep share the image tower",)
 
 
+def test_another_backbone_is_not_guessed(tmp_path):
+    large = made(SEVEN, "grid.datasets=('dtd',)", "experiment.backbone='ViT-L-14-quickgelu'")
+    assert len(costs(tmp_path, large).unknown) == 21
+    same = made(SEVEN, "grid.datasets=('dtd',)", "experiment.backbone='ViT-B-16'")
+    assert not costs(tmp_path, same).unknown
+
+
 def test_hours_are_those_of_the_busiest_gpu(tmp_path):
     grid = made(SEVEN, "grid.datasets=('dtd', 'eurosat')")
     one, many = costs(tmp_path, grid), costs(tmp_path, grid, gpus=8, nodes=100)
@@ -150,8 +157,13 @@ def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, c
     speed = {"batch_size": 32, "step_ms": 1000.0, "peak_mb": 100.0, "evaluated_per_second": 1e6}
     own = {
         "device": "cuda",
+        "backbone": "ViT-B-16-quickgelu",
         "machine": [{"device": "My Card", "float32_tflops": 10.0}],
-        "speed": [row | speed],
+        "speed": [row | speed, row | speed | {"backbone": "ViT-L-14", "step_ms": 9e9}],
+        "features": [
+            {"backbone": "ViT-B-16-quickgelu", "what": "features", "precision": "float32"}
+            | {"encoded_per_second": 1692.0}
+        ],
     }
     path = tmp_path / "runs" / "gpu_check" / "gpu_check.json"
     path.parent.mkdir(parents=True)
@@ -164,6 +176,7 @@ def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, c
         1000.0,
         "My Card, runs/gpu_check/gpu_check.json",
     )
+    assert found["feature_hours"] == pytest.approx(1 / 3600)  # DTD's 1,692 test images
     assert any("nothing is known of CoCoOp, KgCoOp" in note for note in found["notes"])
     app(["plan", SEVEN, *words, "--device-name", "h200"], standalone_mode=False)
     assert "NVIDIA H200" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from experiments.study.claims import Claims
 from experiments.study.driver import run_study
 from experiments.study.lock import StudyLock
 from experiments.study.members import Member, Watch, registered
-from experiments.study.share import OneTracker, Share, run_shared_study
+from experiments.study.share import OneTracker, Sharing, run_shared_study
 from experiments.study.status import study_status
 from experiments.workers.jobs import Event, NoWorkersError
 from experiments.workers.local import InlineExecutor
@@ -59,7 +59,7 @@ def quick(monkeypatch):
 
 
 def run_shared(plan, folder, *, entry=FAKE, workers=1, lockstep=1, seconds=60.0, **options):
-    share = Share(num_workers=lambda: workers, lockstep=lockstep, silent_seconds=seconds)
+    share = Sharing(num_workers=lambda: workers, lockstep=lockstep, silent_seconds=seconds)
     executor = InlineExecutor(entry, lockstep=lockstep)
     return run_shared_study(plan, folder, executor, share=share, runtime=RUNTIME, **options)
 
@@ -394,7 +394,7 @@ def test_a_job_that_was_lost_runs_again_in_a_folder_of_its_own(tmp_path, losses,
     plan = fake_plan(["ok"], datasets=["alpha"], seeds=[1])
     identity = plan.runs[0].identity
     executor = LossyExecutor(losses)
-    share = Share(num_workers=lambda: 1)
+    share = Sharing(num_workers=lambda: 1)
     run_shared_study(plan, tmp_path, executor, share=share, runtime=RUNTIME)
     folders = executor.folders
     assert len(set(folders)) == len(folders) == min(losses + 1, 5)
@@ -411,7 +411,7 @@ def test_a_study_pauses_when_all_that_ran_it_elsewhere_has_ended(tmp_path):
     def none_left():
         raise NoWorkersError("the jobs have ended")
 
-    executor, share = InlineExecutor(FAKE), Share(num_workers=none_left)
+    executor, share = InlineExecutor(FAKE), Sharing(num_workers=none_left)
     outcome = run_shared_study(plan, tmp_path, executor, share=share, runtime=RUNTIME)
     assert (outcome.exit_code, outcome.paused) == (3, "the jobs have ended")
     assert run_shared(plan, tmp_path).exit_code == 0
@@ -420,4 +420,4 @@ def test_a_study_pauses_when_all_that_ran_it_elsewhere_has_ended(tmp_path):
 @pytest.mark.parametrize("seconds", [0.5, float("nan"), float("inf"), -1.0])
 def test_the_time_of_silence_is_checked(seconds):
     with pytest.raises(ValueError, match="--share-seconds must be at least 1"):
-        Share(num_workers=lambda: 1, silent_seconds=seconds)
+        Sharing(num_workers=lambda: 1, silent_seconds=seconds)

@@ -12,7 +12,7 @@ import methods.zero_shot
 import refiners.null_refiner
 from core.store.names import SHARE_FOLDER
 from experiments.study.driver import run_study
-from experiments.study.share import Share, run_shared_study
+from experiments.study.share import Sharing, run_shared_study
 from experiments.workers.local import InlineExecutor
 from tests.helpers.fake_runs import executions, fake_plan
 from tests.helpers.fault_programs import texts, wait_for
@@ -42,7 +42,7 @@ class Notes:
 
 
 def run(plan, folder, executor, **options):
-    share = Share(num_workers=executor.num_workers, lockstep=executor.lockstep)
+    share = Sharing(num_workers=executor.num_workers, lockstep=executor.lockstep)
     return run_shared_study(plan, folder, executor, share=share, runtime=RUNTIME, **options)
 
 

@@ -106,7 +106,7 @@ def run_driver(folder, options):
     import experiments.run.registered  # noqa: F401  (the record of a failed run reads settings)
     from experiments.study.driver import run_study
     from experiments.study.progress import make_progress
-    from experiments.study.share import Share, run_shared_study
+    from experiments.study.share import Sharing, run_shared_study
     from experiments.workers.local import LocalExecutor
     from tests.helpers.fake_runs import fake_plan
 
@@ -121,7 +121,8 @@ def run_driver(folder, options):
     run = run_study
     if "share" in options:
         run = partial(
-            run_shared_study, share=Share(num_workers=lambda: jobs, silent_seconds=options["share"])
+            run_shared_study,
+            share=Sharing(num_workers=lambda: jobs, silent_seconds=options["share"]),
         )
     outcome = run(
         plan,

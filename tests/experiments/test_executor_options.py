@@ -1,0 +1,113 @@
+"""Where a grid runs: what the options of ``grid`` say together, before anything runs."""
+
+import importlib
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import executors
+from experiments.cli.app import app
+from experiments.cli.executors import parameters_of
+
+GRID = """include 'mosaic.gin'
+grid.study = 'tiny'
+grid.datasets = ('mosaic/vehicles',)
+grid.seeds = (1,)
+grid.variants = {'a': {}}
+grid.baseline = 'a'
+"""
+HAS_SLURM = importlib.util.find_spec("submitit") is not None
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    (tmp_path / "tiny.gin").write_text(GRID)
+    monkeypatch.chdir(tmp_path)
+    return "tiny.gin"
+
+
+def refusal(grid, *words):
+    with pytest.raises(ValueError) as found:
+        app(["grid", grid, "--no-track", *words], standalone_mode=False)
+    assert not Path("runs/tiny").exists()
+    return str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--executor", "rays"], "one of local, ray, slurm, got 'rays'; did you mean 'ray'?"),
+        (["--address", "auto"], "--address means something with --executor ray alone"),
+        (["--node-cache", "x"], "--node-cache means something with --executor ray alone"),
+        (["--nodes", "2"], "--nodes means something with --executor slurm alone"),
+        (["--slurm", "a=b"], "--slurm means something with --executor slurm alone"),
+        (["--share", "--share-seconds", "0.5"], "--share-seconds must be at least 1, got 0.5"),
+        (["--executor", "ray", "--device", "cuda:1"], "--device must be cpu or cuda"),
+        (["--executor", "ray", "--jobs", "0"], "--jobs must not be 0"),
+        (["--executor", "slurm", "--device", "tpu"], "--device must be cpu or cuda"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(grid, words, message):
+    assert message in refusal(grid, *words)
+
+
+@pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_a_package_that_is_missing_is_named_with_the_way_out(grid, monkeypatch, name, package):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *rest: None if n == package else real(n, *rest)
+    )
+    monkeypatch.delitem(sys.modules, f"experiments.workers.{name}", raising=False)
+    found = refusal(grid, "--executor", name)
+    assert f"needs the package {package}" in found and f".[{name}]" in found
+
+
+@pytest.mark.skipif(not HAS_SLURM, reason="needs submitit")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "there is no 'sbatch' here"),
+        (["--slurm", "nonsense"], "NAME=VALUE, such as partition=gpu, got 'nonsense'"),
+        (["--slurm", "cluster=pbs"], "must be slurm or local, got 'pbs'"),
+    ],
+)
+def test_slurm_is_looked_for_before_any_work(grid, monkeypatch, words, message):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert message in refusal(grid, "--executor", "slurm", *words)
+
+
+def test_parameters_are_whole_numbers_or_texts():
+    found = parameters_of(["partition=gpu", "time=240", "gres=gpu:a100:2", "mem=64GB"])
+    assert found == {"partition": "gpu", "time": 240, "gres": "gpu:a100:2", "mem": "64GB"}
+    for word in ("time", "=5", "time=", "a b=1", "--x=1"):
+        with pytest.raises(ValueError, match="must be NAME=VALUE"):
+            parameters_of([word])
+
+
+@pytest.mark.skipif(not HAS_SLURM, reason="needs submitit")
+def test_a_slurm_job_runs_the_same_command_as_one_of_the_drivers(grid, monkeypatch):
+    """With every option that was given, and none that is of this process alone."""
+    given = {}
+
+    class Jobs:
+        jobs = ()
+
+        def __init__(self, command, count, folder, parameters, *, once):
+            given.update(command=command, count=count, parameters=parameters, once=once)
+            raise ValueError("seen enough")
+
+    monkeypatch.setattr(importlib.import_module("experiments.workers.slurm"), "SlurmJobs", Jobs)
+    monkeypatch.setattr(executors.Where, "_require", lambda self: None)
+    words = ["--set", "experiment.epochs=1", "--set", "experiment.shots=2", "--device", "cuda"]
+    words += ["--executor", "slurm", "--nodes", "3", "--slurm", "partition=gpu", "--jobs", "-1"]
+    with pytest.raises(ValueError, match="seen enough"):
+        app(["grid", grid, "--no-track", "--retry-failed", *words], standalone_mode=False)
+    assert given["command"][2:] == [
+        *("grid", "tiny.gin", "--set=experiment.epochs=1", "--set=experiment.shots=2"),
+        *("--jobs=-1", "--retry-failed", "--no-track", "--device=cuda", "--share"),
+    ]
+    assert given["parameters"] == {"gpus_per_node": 1, "partition": "gpu"}
+    assert (given["count"], given["once"]) == (3, ("--retry-failed",))
