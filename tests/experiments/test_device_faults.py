@@ -160,14 +160,26 @@ def test_what_needs_more_than_there_is_fails_after_that(executor, tmp_path):
         assert found["other"].kind == "done"
 
 
+def walked(executor, folder, words):
+    """What becomes of three runs of a bundle, of which the second fails."""
+    for name in "abc":
+        payload = {"name": name, "trace": str(folder / "trace"), "steps": 4}
+        payload |= {"at": 1, "do": "raise", "words": words} if name == "b" else {}
+        executor.submit(Job(key=name, payload=payload, bundle="one"))
+    return drain(executor, 3)
+
+
+def test_in_this_process_the_others_of_a_bundle_go_on(executor, tmp_path):
+    events = walked(executor(0, entry=WALK, lockstep=4), tmp_path, OUT_OF_MEMORY)
+    assert [(e.key, e.attempt) for e in events if e.kind == "retry"] == [("b", 0), ("b", 1)]
+    found = ended(events)
+    assert [found[name].kind for name in "abc"] == ["done", "failed", "done"]
+    assert found["a"].result["lockstep"] == 3 and found["b"].attempt == 2
+
+
 @pytest.mark.parametrize("words", [OUT_OF_MEMORY, ASSERT])
 def test_runs_in_lockstep_go_on_one_by_one(executor, tmp_path, words):
-    one = executor(1, ["5"], entry=WALK, lockstep=4)
-    for name in "abc":
-        payload = {"name": name, "trace": str(tmp_path / "trace"), "steps": 4}
-        payload |= {"at": 1, "do": "raise", "words": words} if name == "b" else {}
-        one.submit(Job(key=name, payload=payload, bundle="one"))
-    events = drain(one, 3)
+    events = walked(executor(1, ["5"], entry=WALK, lockstep=4), tmp_path, words)
     found = ended(events)
     apart = [event for event in events if event.kind == "retry" and event.attempt == 0]
     assert sorted(event.key for event in apart) == list("abc")
