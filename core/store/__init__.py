@@ -17,6 +17,7 @@ file of a newer version is refused and left as it is.
     |   |-- .lock                 the process that works on the study; empty if there is none
     |   |-- .share/               of several drivers on one study: who they are, what each has
     |   |                         claimed, and runs in progress; removed when all is done
+    |   |-- slurm/                output of the Slurm jobs that work on the study
     |   |-- IDENTITY.rerun/         a run that is being repeated, on request or with other code
     |   |-- worker-N.log          output of worker N outside its runs
     |   |-- mirror.log            output of the mirror process (.mirror.lock: while it runs)

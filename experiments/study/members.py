@@ -13,6 +13,7 @@ or written by its owner alone.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -51,10 +52,12 @@ def create(path: Path, text: str) -> bool:
 
 
 def read(path: Path) -> str:
-    """The text of a file that may be missing or half written."""
+    """The text of a file that may be missing or half written, or that a server has removed."""
     try:
         return path.read_text(errors="replace")
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE, errno.EISDIR, errno.ENOTDIR):
+            raise
         return ""
 
 

@@ -190,8 +190,11 @@ class SharedDriver(Driver):
         while self.open or (self.waiting and not self.draining):
             self._stop_if_asked(interrupts)
             if not self.draining:
-                self._look()
-                self._submit(self._claim(), max_attempts)
+                try:
+                    self._look()
+                    self._claim(max_attempts)
+                except OSError as error:
+                    self._pause(error)
             for event in self._events():
                 if event.kind == "lost":
                     self._send_again(event, max_attempts)
@@ -261,24 +264,23 @@ class SharedDriver(Driver):
         del self.numbers[cell.identity]
         self.waiting[cell.identity] = cell
 
-    def _claim(self) -> list[Cell]:
-        """Claim cells for the workers that are free."""
-        claimed: list[Cell] = []
+    def _claim(self, max_attempts: int) -> None:
+        """Claim cells for the workers that are free, and submit them."""
         try:
             workers = self.share.num_workers()
         except NoWorkersError as error:
             self.next_look = 0.0
             self._look()  # the last of them may just have finished the last run
             self.paused = str(error) if self.waiting else ""
-            return []
-        busy = len({self.group_of[identity] for identity in self.open})
-        while busy < workers and (group := self._free_group(workers)):
-            if taken := [cell for cell in group if self._take(cell)]:
-                busy += 1
-                number = max(self.group_of.values(), default=0) + 1
-                self.group_of |= {cell.identity: number for cell in taken}
-                claimed += taken
-        return claimed
+            return
+        busy = {self.group_of[identity] for identity in self.open}
+        while len(busy) < workers and (group := self._free_group(workers)):
+            number = max(self.group_of.values(), default=0) + 1
+            for cell in group:
+                if self._take(cell):
+                    self.group_of[cell.identity] = number
+                    self._submit([cell], max_attempts)
+                    busy.add(number)
 
     def _free_group(self, workers: int) -> list[Cell]:
         """The cells to claim next: of the dataset that was last worked on here, or else of that on
@@ -305,13 +307,13 @@ class SharedDriver(Driver):
         number = self.claims.take(cell.identity)
         if number is None or self._take_note(cell):
             return False
-        self.open[cell.identity] = self.waiting.pop(cell.identity)
         if number > 1:
             former = self.claims.owner(cell.identity, number - 1)
             if former not in self.claims.watch.ended:
                 name = self.claims.watch.name(former)
                 self.progress.note(f"{cell.label}: taken over from {name}, which is gone")
         self._prepare(cell.identity, number)
+        self.open[cell.identity] = self.waiting.pop(cell.identity)
         if (lost := self.claims.num_lost(cell.identity)) >= MAX_LOST:
             message = f"{lost} drivers were lost during this run; see their output"
             self._handle(Event(key=cell.identity, kind="failed", attempt=lost, message=message))

@@ -146,6 +146,11 @@ def test_gradients_that_no_scale_makes_finite_are_divergence():
         trained(_Broken(SMALLEST_SCALE))
 
 
+def test_a_training_without_any_step_is_divergence():
+    with pytest.raises(DivergedError, match=r"in epoch 3 .* 6 steps were skipped"):
+        trained(_Broken())
+
+
 class _Broken(LossScale):
     """Multiplies by what no number bears."""
 

@@ -1,5 +1,6 @@
 """Several drivers on one study folder: every run is made once, whatever happens to the drivers."""
 
+import errno
 import json
 import os
 import threading
@@ -403,6 +404,25 @@ def test_a_job_that_was_lost_runs_again_in_a_folder_of_its_own(tmp_path, losses,
     if losses < 5:  # the second attempt went on from the first one's checkpoint, and so on
         assert (tmp_path / identity / TRAINING_NAME).read_text() == f"attempt {losses}"
     assert len(list(tmp_path.glob(f"*/{RECORD_NAME}"))) == 1
+
+
+def test_a_full_disk_pauses_a_shared_study_as_any_other(tmp_path, monkeypatch):
+    plan = fake_plan(["ok"], datasets=["alpha"], seeds=[1, 2, 3])
+    real, numbers = Claims.take, []
+
+    def full(self, key):
+        if key != "mirror":
+            numbers.append(key)
+        if len(numbers) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "claims")
+        return real(self, key)
+
+    monkeypatch.setattr(Claims, "take", full)
+    outcome = run_shared(plan, tmp_path)
+    assert (len(outcome.done), len(outcome.left), outcome.exit_code) == (1, 2, 3)
+    assert "no space left on device" in outcome.paused
+    assert run_shared(plan, tmp_path).exit_code == 0
+    assert set(executions(tmp_path).values()) == {1}
 
 
 def test_a_study_pauses_when_all_that_ran_it_elsewhere_has_ended(tmp_path):

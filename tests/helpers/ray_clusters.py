@@ -9,12 +9,14 @@ STORE = 80 * 1024**2
 
 
 @contextmanager
-def cluster(*cores):
-    """A cluster whose head has no core for tasks, and one more node for each number of cores."""
+def cluster(*cores, gpus=0):
+    """A cluster whose head has no core for tasks, and one more node for each number of cores, with
+    so many pretended GPUs.
+    """
     made = Cluster()
     options = {"object_store_memory": STORE, "include_dashboard": False}
     made.add_node(num_cpus=0, **options)
-    nodes = [made.add_node(num_cpus=count, **options) for count in cores]
+    nodes = [made.add_node(num_cpus=count, num_gpus=gpus, **options) for count in cores]
     made.wait_for_nodes()
     try:
         yield made, nodes
