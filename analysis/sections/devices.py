@@ -18,7 +18,7 @@ ADVICE = (
 )
 
 
-class Share(NamedTuple):
+class DeviceShare(NamedTuple):
     """What one device computed of a variant."""
 
     device: str
@@ -27,7 +27,7 @@ class Share(NamedTuple):
     cells: tuple[str, ...]
 
 
-COLUMNS: Columns[Share] = (
+COLUMNS: Columns[DeviceShare] = (
     Column("device", "Device", Kind.NAME, lambda s: s.device),
     Column("variant", "Variant", Kind.TEXT, lambda s: s.variant),
     Column("runs", "Runs", Kind.COUNT, lambda s: s.runs),
@@ -35,14 +35,14 @@ COLUMNS: Columns[Share] = (
 )
 
 
-def shares(analysis: Analysis) -> Iterator[Share]:
+def shares(analysis: Analysis) -> Iterator[DeviceShare]:
     """The runs of every device, variant by variant."""
     results = analysis.results
     for device, runs in results.devices.items():
         for variant in results.variants:
             if own := [run for run in runs if run[0] == variant]:
                 cells = tuple(_cells(own, len(results.planned_seeds)))
-                yield Share(device, variant, len(own), cells)
+                yield DeviceShare(device, variant, len(own), cells)
 
 
 def _cells(runs: Sequence[RunKey], num_seeds: int) -> Iterator[str]:

@@ -286,10 +286,11 @@ class _Training:
         if self.scale is None:
             return
         self.result.skipped_steps = self.scale.skipped
-        if self.scale.is_exhausted:
+        if self.scale.is_exhausted(last=epoch == self.budget.epochs):
             raise DivergedError(
-                f"the gradient was not finite in epoch {epoch} at any loss scale; {LOWER}, or "
-                "experiment.precision = 'bfloat16'"
+                f"the gradient was not finite in epoch {epoch} at any loss scale, and "
+                f"{self.scale.skipped} steps were skipped; {LOWER}, or experiment.precision = "
+                "'bfloat16'"
             )
 
     @contextmanager

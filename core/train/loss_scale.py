@@ -22,7 +22,7 @@ GROWS_AFTER = 2000
 
 
 class LossScale:
-    """The factor of the loss, and how often it was too large (``skipped``).
+    """The factor of the loss; ``made`` and ``skipped`` count steps with and without an update.
 
     Few-shot training has few steps, of which none is to be lost in search of the largest scale: it
     starts at 2^10, where PyTorch's starts at 2^16.
@@ -31,7 +31,7 @@ class LossScale:
     def __init__(self, value: float = LOSS_SCALE) -> None:
         self.value = value
         self.clean_steps = 0
-        self.skipped = 0
+        self.made = self.skipped = 0
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss times the scale."""
@@ -54,14 +54,16 @@ class LossScale:
         if not finite:
             self.value, self.clean_steps, self.skipped = self.value / 2, 0, self.skipped + 1
             return
+        self.made += 1
         self.clean_steps += 1
         if self.clean_steps == GROWS_AFTER:
             self.value, self.clean_steps = self.value * 2, 0
 
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether gradients were not finite at any sensible scale, so that it is not to blame."""
-        return self.value < SMALLEST_SCALE
+    def is_exhausted(self, *, last: bool) -> bool:
+        """Whether gradients were not finite at any sensible scale, so that it is not to blame, or
+        in no step at all by the ``last`` epoch.
+        """
+        return self.value < SMALLEST_SCALE or (last and not self.made)
 
     def state(self) -> dict[str, Any]:
         """What later steps depend on, as plain numbers."""

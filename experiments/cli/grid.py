@@ -184,14 +184,15 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
         screen.print(f"  {note}", markup=False)
     for number, change in counted(found.stale.values()):
         screen.print(stale_line(number, change), markup=False)
-    stale = f", {len(found.stale)} of them stale" if found.stale else ""
+    of_them = {"stale": len(found.stale), "lacked memory before": found.lacked}
+    which = "".join(f", {number} of them {what}" for what, number in of_them.items() if number)
     time = UNKNOWN
     if found.seconds is not None:
         time = f"about {duration(found.seconds)} with {workers} jobs"
     print(
         f"{found.cells} cells, {found.runs} runs ({found.repeated} cells repeat another): "
         f"{found.done} done, {found.failed} failed, {found.diverged} diverged, "
-        f"{found.to_do} left{stale}; time: {time}"
+        f"{found.to_do} left{which}; time: {time}"
     )
     if found.change is not None:
         print(found.change)

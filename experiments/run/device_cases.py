@@ -98,6 +98,7 @@ def rates(*, device: str, side: int = 8192, megabytes: int = 2048) -> dict[str, 
     }
     if place.type == "cuda":
         found["device"] = torch.cuda.get_device_name(place)
+        found["memory_gib"] = torch.cuda.mem_get_info(place)[1] / 2**30
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         one, two = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
         found[f"{name}_tflops"] = (
@@ -263,21 +264,26 @@ def speed(
         "batch_size": source.step_size if source.steps else None,
         "parameters": sum(p.numel() for p in built.model.trainable()),
     }
-    if source.steps:
-        step = median(source.steps)
-        found |= {
-            "step_ms": 1e3 * step,
-            "slowest_ms": 1e3 * max(source.steps),
-            "images_per_second": source.step_size / step,
-        }
-        counts = _counted_step(built)
-        found |= {"tflops": 1e-12 * counts.flops / step, "waits": counts.waits}
     if place.type == "cuda":
         found["peak_mb"] = torch.cuda.max_memory_allocated(place) / 2**20
+    if source.steps:
+        found |= _step_of(built, source)
     found["evaluated_per_second"] = _evaluation_speed(built, place)
     if source.steps and not fresh and place.type == "cuda":
         found |= _graphed_speed(config, runtime)
     return found
+
+
+def _step_of(built: Assembly, source: "TimedSource") -> dict[str, Any]:
+    """The timed steps of a training, and what is counted in one more."""
+    step, counts = median(source.steps), _counted_step(built)
+    return {
+        "step_ms": 1e3 * step,
+        "slowest_ms": 1e3 * max(source.steps),
+        "images_per_second": source.step_size / step,
+        "tflops": 1e-12 * counts.flops / step,
+        "waits": counts.waits,
+    }
 
 
 def _speed_settings(method: str, *, fresh: bool) -> list[str]:

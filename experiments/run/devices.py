@@ -92,7 +92,7 @@ def _check_there(devices: Sequence[str], count: int) -> None:
 
     if not count and torch.version.cuda is None and torch.version.hip is None:
         raise ValueError(
-            f"device {devices[0]} is not available: this torch ({torch.__version__}) has no CUDA; "
+            f"device {devices[0]} is not available: this torch has no CUDA ({torch.__version__}); "
             "install a build that has it, or use --device cpu"
         )
     if not count:

@@ -98,7 +98,9 @@ def shipped_speeds() -> GpuSpeeds:
 
 
 def checked_speeds(path: Path) -> GpuSpeeds:
-    """The figures of a ``gpu_check.json``. Raises ValueError for another file."""
+    """The figures of a ``gpu_check.json``, backbone by backbone. Raises ValueError for
+    another file.
+    """
     try:
         raw = json.loads(path.read_text())
         machine = next(row for row in raw["machine"] if "error" not in row)

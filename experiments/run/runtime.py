@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from core.device_faults import fault_of
 from core.machine import onednn_setting, prepare_cublas
 from experiments.run.devices import CPU, one_device
 
@@ -90,5 +91,7 @@ def _missing_kernel(device: str, precision: Precision) -> str:
             y = F.scaled_dot_product_attention(heads, heads, heads).float().softmax(dim=-1)
         torch.autograd.grad(y.sum(), x)
     except (RuntimeError, NotImplementedError) as error:
+        if fault_of(error):
+            raise  # it says nothing of the precision
         return str(error).splitlines()[0]
     return ""

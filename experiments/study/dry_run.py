@@ -17,7 +17,7 @@ from experiments.study.status import read_valid_records, remaining_seconds
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
     """The counts of a dry run: runs that are done, those that failed or diverged, and ``to_do``,
-    the stale ones among them, and those that failed for lack of memory.
+    the stale ones among them, and the ``lacked`` ones, which failed for lack of memory.
 
     ``stale`` has what changed since each of these. ``seconds`` is None until a finished run
     provides an estimate.
@@ -30,6 +30,7 @@ class DryRun:
     failed: int
     diverged: int
     to_do: int
+    lacked: int
     stale: Mapping[str, str]
     seconds: float | None
     change: ManifestChange | None
@@ -42,15 +43,17 @@ def dry_run(plan: Plan, study_dir: Path, *, jobs: int) -> DryRun:
     stale = CodeCheck().stale(study_dir, found)
     records = {key: record for key, record in found.items() if key not in stale}
     statuses = [record.status for record in records.values()]
+    lacked = sum(map(lacked_memory, records.values()))
     waiting = [cell for cell in plan.runs if _is_left(records.get(cell.identity))]
     return DryRun(
         cells=len(plan.cells),
         runs=len(plan.runs),
         repeated=sum(bool(cell.note) for cell in plan.cells),
         done=statuses.count("finished"),
-        failed=statuses.count("failed"),
+        failed=statuses.count("failed") - lacked,
         diverged=statuses.count("diverged"),
         to_do=len(waiting),
+        lacked=lacked,
         stale=stale,
         seconds=remaining_seconds([cell.variant for cell in waiting], found.values(), jobs=jobs),
         change=change_of(study_dir, plan.manifest),

@@ -299,11 +299,10 @@ class LocalExecutor:
             **openmp_variables(),
             **self.threads,
             WORKERS_VARIABLE: str(len(self.workers)),
+            DEVICE_WORKERS_VARIABLE: str(self.seats.most_on_a_device),  # as ForkServer needs
         }
         if self.gpus:
             environment[DEVICES_VARIABLE] = self.seats.devices[slot]
-            shared = -(-len(self.workers) // len(self.gpus))  # the same for all: see ForkServer
-            environment[DEVICE_WORKERS_VARIABLE] = str(shared)
         log = log or self.log_dir / WORKER_LOG_NAME.format(slot=slot)
         if self.forks and self.server is None:
             self.server = ForkServer(self.entry, environment)

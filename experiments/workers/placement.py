@@ -95,6 +95,11 @@ class Seats:
         self.emptied: str | None = None
         self.losses: Counter[str] = Counter()
 
+    @property
+    def most_on_a_device(self) -> int:
+        """How many workers share a device, at most."""
+        return max(Counter(self.devices).values())
+
     def beside(self, worker: int) -> list[int]:
         """The other workers on its device."""
         device = self.devices[worker]

@@ -1,5 +1,6 @@
 """Steps that are replayed from a recording: the same training, or plain steps and the reason."""
 
+import gc
 import logging
 import warnings
 from contextlib import nullcontext
@@ -18,7 +19,9 @@ from core.train.graphed_step import TOO_FEW_STEPS, USED, CudaRecorder
 from core.train.optimizers import SGD, Adam, AdamW, Constant, ConstantThenCosine, set_rate
 from tests.helpers.recorded_steps import Clock, RecordedOnCpu
 from tests.helpers.tiny_clip import (
+    CLASSES,
     EVERYTHING,
+    OTHER_CLASSES,
     ListBatches,
     batch,
     make_method,
@@ -223,6 +226,26 @@ def test_a_hook_between_epochs_that_changes_the_step_is_found_out(fitted):
     graphed = fitted(made())
     assert_same(graphed, fitted(made(), recorded=False))
     assert "gives other numbers" in graphed[0]
+
+
+@pytest.mark.parametrize("name", ["CoOp", "KgCoOp", "TCP"])
+def test_classes_that_are_scored_between_epochs_leave_the_recording_right(fitted, name):
+    """The constants of the trained classes are made anew; those that were recorded live on."""
+
+    def made():
+        model = model_of(name, cache="EmaCache")
+
+        def scored(epoch):
+            for classes in (OTHER_CLASSES, CLASSES):
+                model.set_classes(classes)
+            gc.collect()
+
+        model.method.end_epoch = scored
+        return model
+
+    graphed = fitted(made())
+    assert_same(graphed, fitted(made(), recorded=False))
+    assert graphed[0] == USED
 
 
 def test_a_method_may_say_that_its_steps_are_not_to_be_replayed(fitted):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import experiments.run.registered  # noqa: F401  (fills the registry)
+from core.config import registered_classes
 from core.seeding import Seeds
 from core.train.fit import Budget, DivergedError, fit, train_step
 from core.train.loss_scale import GROWS_AFTER, SMALLEST_SCALE, LossScale
@@ -14,6 +16,7 @@ from tests.helpers.tiny_clip import (
     make_model,
     objective_of,
     shared_tiny_clip,
+    with_views,
 )
 
 OPTIMIZERS = (SGD, Adam, AdamW)
@@ -104,6 +107,25 @@ def test_the_scale_grows_after_many_clean_steps():
     assert vars(other) == vars(scale)
 
 
+@pytest.mark.parametrize("name", [entry.name for entry in registered_classes("method")])
+def test_every_method_has_the_gradient_of_full_precision(name):
+    found = []
+    for context, scale in ((half(), LossScale()), (torch.autocast("cpu", enabled=False), None)):
+        model = make_model(make_method(name, shared_tiny_clip()), cache="EmaCache").train()
+        data = with_views(6, 1)
+        model.method.begin_training([data], 1)
+        optimizer = torch.optim.SGD(model.trainable(), lr=0.0)
+        for _ in range(3):  # PromptKD multiplies its loss by 1000: a first step may be skipped
+            terms = train_step(model, objective_of(model), optimizer, data, context, scale)
+            assert all(bool(term.isfinite()) for term in terms.values())
+            if scale is None or scale.clean_steps:
+                break
+        grads = [p.grad.flatten() for p in model.trainable() if p.grad is not None]
+        assert all(grad.dtype == torch.float32 for grad in grads)
+        found.append(torch.cat(grads))
+    assert float(torch.nn.functional.cosine_similarity(*found, dim=0)) > 0.99
+
+
 def trained(scale, epochs=3):
     model = make_model(make_method("CoOp", shared_tiny_clip()))
     budget = Budget(epochs=epochs, optimizer=SGD(lr=0.1), schedule=Constant())
@@ -122,6 +144,11 @@ def test_skipped_steps_are_counted_and_no_divergence():
 def test_gradients_that_no_scale_makes_finite_are_divergence():
     with pytest.raises(DivergedError, match="at any loss scale"):
         trained(_Broken(SMALLEST_SCALE))
+
+
+def test_a_training_without_any_step_is_divergence():
+    with pytest.raises(DivergedError, match=r"in epoch 3 .* 6 steps were skipped"):
+        trained(_Broken())
 
 
 class _Broken(LossScale):

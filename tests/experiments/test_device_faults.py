@@ -18,6 +18,7 @@ from experiments.cli.app import main
 from experiments.run.environment import peak_memory_mb, reset_peak_memory
 from experiments.run.memory import LacksMemoryError, memory_advice
 from experiments.run.method_presets import method_presets
+from experiments.run.runtime import Runtime, _missing_kernel
 from experiments.study.driver import rerun, run_study
 from experiments.study.dry_run import dry_run
 from experiments.workers.jobs import Job
@@ -159,14 +160,26 @@ def test_what_needs_more_than_there_is_fails_after_that(executor, tmp_path):
         assert found["other"].kind == "done"
 
 
+def walked(executor, folder, words):
+    """What becomes of three runs of a bundle, of which the second fails."""
+    for name in "abc":
+        payload = {"name": name, "trace": str(folder / "trace"), "steps": 4}
+        payload |= {"at": 1, "do": "raise", "words": words} if name == "b" else {}
+        executor.submit(Job(key=name, payload=payload, bundle="one"))
+    return drain(executor, 3)
+
+
+def test_in_this_process_the_others_of_a_bundle_go_on(executor, tmp_path):
+    events = walked(executor(0, entry=WALK, lockstep=4), tmp_path, OUT_OF_MEMORY)
+    assert [(e.key, e.attempt) for e in events if e.kind == "retry"] == [("b", 0), ("b", 1)]
+    found = ended(events)
+    assert [found[name].kind for name in "abc"] == ["done", "failed", "done"]
+    assert found["a"].result["lockstep"] == 3 and found["b"].attempt == 2
+
+
 @pytest.mark.parametrize("words", [OUT_OF_MEMORY, ASSERT])
 def test_runs_in_lockstep_go_on_one_by_one(executor, tmp_path, words):
-    one = executor(1, ["5"], entry=WALK, lockstep=4)
-    for name in "abc":
-        payload = {"name": name, "trace": str(tmp_path / "trace"), "steps": 4}
-        payload |= {"at": 1, "do": "raise", "words": words} if name == "b" else {}
-        one.submit(Job(key=name, payload=payload, bundle="one"))
-    events = drain(one, 3)
+    events = walked(executor(1, ["5"], entry=WALK, lockstep=4), tmp_path, words)
     found = ended(events)
     apart = [event for event in events if event.kind == "retry" and event.attempt == 0]
     assert sorted(event.key for event in apart) == list("abc")
@@ -235,7 +248,8 @@ def test_runs_that_lacked_memory_are_tried_again_by_every_call(tmp_path, capsys)
     assert lacked_memory(record) and record.environment == {"fault": "memory"}
     assert record.message.startswith(OUT_OF_MEMORY.rstrip(".")) and "(2 attempts" in record.message
     assert not lacked_memory(read_record(tmp_path / names["fail c"]))
-    assert dry_run(plan, tmp_path, jobs=1).to_do == 1
+    found = dry_run(plan, tmp_path, jobs=1)
+    assert (found.done, found.failed, found.to_do, found.lacked) == (1, 1, 1, 1)
 
     before = executions(tmp_path)
     _, again = study(tmp_path, ["ok a", "full b", "fail c"], progress=PlainProgress(sys.stdout))
@@ -287,12 +301,27 @@ def test_what_to_change_is_what_the_run_has():
     )
 
 
+def test_a_full_device_is_no_missing_precision(monkeypatch):
+    _missing_kernel.cache_clear()
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "conv2d", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            Runtime(cache_dir=Path()).require("bfloat16")
+    Runtime(cache_dir=Path()).require("bfloat16")  # and nothing was kept of it
+
+
 @pytest.mark.parametrize("debug", [False, True])
 def test_train_tells_of_a_lack_of_memory_in_one_line(debug, small_mosaic, monkeypatch, capsys):
     def full(*_):
         raise torch.OutOfMemoryError(f"{OUT_OF_MEMORY} Of the allocated memory 1 GiB is in use.")
 
     monkeypatch.setattr(lookup("ZeroShot").cls, "forward", full)
+    begun = []
+    monkeypatch.setattr("experiments.run.run.reset_peak_memory", begun.append)
     words = ["train", "zero_shot", "--set", "experiment.dataset='mosaic/vehicles'"]
     words += ["--set", "experiment.backbone='mosaic'", "--no-track"]
     runs = small_mosaic.parent / "runs-without-memory"
@@ -302,6 +331,7 @@ def test_train_tells_of_a_lack_of_memory_in_one_line(debug, small_mosaic, monkey
             main()
         return
     assert main() == 1
+    assert begun == ["cpu"]  # the peak of memory is that of this run
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "memory" in line]
     assert line.startswith(f"error: {OUT_OF_MEMORY.rstrip('.')}; ")
     assert "experiment.precision = 'bfloat16'" in line and "Of the allocated" not in line

@@ -10,6 +10,7 @@ from experiments.cli.app import app
 from experiments.run.devices import VISIBLE_VARIABLE, devices_of, one_device, visible_gpus
 from experiments.run.runtime import Runtime
 from experiments.workers.placement import MAX_LOSSES, Seats, place, place_one
+from refinelab import open_study
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_other_names_are_refused(gpus, text):
         (2, None, "cuda:0,3", "and cuda:3 is none of them"),
         (1, None, "cuda:1", "there is 1 GPU, and cuda:1 is not it"),
         (1, "7", "cuda:7", r"and cuda:7 is not it \(CUDA_VISIBLE_DEVICES is '7'\)"),
-        (0, None, "cuda", "this torch .* has no CUDA; install a build"),
+        (0, None, "cuda", r"this torch has no CUDA \(.*\); install a build"),
         (2, None, "cuda:1,01", "names cuda:1 twice; .* --jobs-per-gpu"),
     ],
 )
@@ -164,7 +165,7 @@ def test_every_command_refuses_a_device_before_any_work(command, tmp_path, monke
     words = {"rerun": ["study", "0"], "evaluate": ["run"]}
     result = CliRunner().invoke(app, [command, *words.get(command, ["demo"]), "--device", "cuda:1"])
     assert isinstance(result.exception, ValueError)
-    assert "device cuda:1 is not available: this torch" in str(result.exception)
+    assert "device cuda:1 is not available: this torch has no CUDA" in str(result.exception)
     assert os.listdir(tmp_path) == []
 
 
@@ -186,6 +187,7 @@ def test_workers_sit_on_the_gpus_in_turn():
     seats = Seats(5, ["a", "b"])
     assert seats.devices == ["a", "b", "a", "b", "a"]
     assert seats.beside(2) == [0, 4]
+    assert seats.most_on_a_device == 3
     assert Seats(3).devices == ["", "", ""]  # all on the machine
 
 
@@ -217,3 +219,33 @@ def test_a_gpu_that_is_lost_again_and_again_is_used_no_more():
     for _ in range(MAX_LOSSES):
         seats.lost(3)
     assert seats.none_left
+
+
+class Asked(Exception):
+    """Carries what an executor was asked for with."""
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "workers", "seen"),
+    [
+        ("cuda:0,3", {"jobs_per_gpu": 2}, 4, ("a", "d")),
+        ("cuda", {"jobs": 3}, 4, ("a", "b", "c", "d")),
+        ("cuda:1,2", {}, 0, ()),
+        ("cpu", {"jobs": 3}, 3, ()),
+    ],
+)
+def test_studies_in_python_use_the_same_workers(
+    gpus, small_mosaic, tmp_path, monkeypatch, device, options, workers, seen
+):
+    def asked(workers, folder, *, gpus):
+        raise Asked(workers, gpus)
+
+    gpus(4, "a,b,c,d")
+    monkeypatch.setattr("refinelab.studies.make_executor", asked)
+    (tmp_path / "cache").symlink_to(small_mosaic)
+    small_mosaic.mkdir(exist_ok=True)
+    overrides = ["grid.datasets=('mosaic/vehicles',)", "grid.seeds=(1,)"]
+    study = open_study("demo", overrides, runs=tmp_path, device=device)
+    with pytest.raises(Asked) as stopped:
+        study.run(**options)
+    assert stopped.value.args == (workers, seen)

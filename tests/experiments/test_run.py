@@ -19,6 +19,7 @@ from core.store.epochs import read_epochs
 from core.store.predictions import CONFIDENCE_STEPS
 from experiments.cli.train import describe_run
 from experiments.configs import config_path, read_config_file
+from experiments.run import runtime
 from experiments.run.run import reload, scoring
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import evaluate_run, train_one
@@ -265,6 +266,19 @@ def test_other_precisions_train_and_score(train, place, precision):
     assert {str(v.dtype) for v in learned.values() if v.is_floating_point()} == {wanted}
     assert record.environment.get("skipped_steps") == (0 if precision == "float16" else None)
     assert evaluate_run(folder, "", "", place) == list(record.evaluations)
+
+
+def test_a_device_without_operators_in_half_precision_is_told_before_any_work(train, monkeypatch):
+    def refuse(*args, **named):
+        raise RuntimeError("\"linear_kernel\" not implemented for 'Half'\nmore lines")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", refuse)
+    runtime._missing_kernel.cache_clear()
+    with pytest.raises(
+        ValueError, match=r"^experiment\.precision = 'float16' does not work on cpu"
+    ):
+        train("run", "coop", "experiment.precision=float16")
+    runtime._missing_kernel.cache_clear()
 
 
 @pytest.mark.skipif(not products.is_available(), reason="no oneDNN product")
