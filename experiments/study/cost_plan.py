@@ -20,6 +20,7 @@ from core.data.benchmarks.definitions import BENCHMARKS
 from core.data.catalog import load_dataset
 from core.store.record import RunRecord
 from experiments.run.gpu_speeds import CLASSES, NO_REFINER, GpuSpeeds, MethodSpeed
+from experiments.run.protocols import LABELED
 from experiments.run.runtime import Runtime
 from experiments.run.step_costs import StepCosts
 from experiments.study.planner import ROOT, Cell, Plan
@@ -33,7 +34,7 @@ CLASS_MIB = 1.6  # of one more class in a step, kept for the gradient (docs/spee
 EMBEDDING_BYTES, CROP_BYTES = 512 * 4, 224 * 224 * 3
 RUN_BYTES, IMAGE_BYTES = 60_000, 10  # a run folder with learned prompts, and a stored prediction
 MOSAIC_BATCH = 32  # of step_costs.json
-NO_STEPS = "no steps"
+NO_STEPS, NULL_REFINER = "no steps", "NullRefiner"
 TEXT_MS = 5.0  # steps below this on cached features have no text tower in them
 
 
@@ -132,7 +133,7 @@ def plan_costs(
     """
     past = _past(records)
     left = [cell for cell in plan.runs if _key(cell) not in past.finished]
-    sizes = {cell.dataset: sizes_of(cell.dataset, runtime) for cell in left}
+    sizes = _Sizes(runtime)
     together = Counter(cell.bundle for cell in left if cell.bundle)
     runs: list[RunCost] = []
     shared: dict[tuple[str, str, bool], int] = {}
@@ -145,10 +146,13 @@ def plan_costs(
         elif run.backbone == MOSAIC:
             runs.append(_on_mosaic(run, costs))
         else:
-            runs.append(_on_gpu(run, speeds, hardware))
+            scored = sum(sizes[name].test for name in (cell.dataset, *run.targets))
+            runs.append(_on_gpu(run, scored, speeds, hardware))
         if run.backbone != MOSAIC:
-            kind = (run.backbone, cell.dataset, run.on_pixels)
-            shared[kind] = max(shared.get(kind, 0), run.num_cached)
+            kept = {name: sizes[name].test for name in run.targets}
+            for name, number in {**kept, cell.dataset: run.num_cached}.items():
+                kind = (run.backbone, name, run.on_pixels)
+                shared[kind] = max(shared.get(kind, 0), number)
     cached = {kind: number for kind, number in shared.items() if not kind[2]}
     return CostPlan(
         runs=tuple(runs),
@@ -175,6 +179,18 @@ def sizes_of(dataset: str, runtime: Runtime) -> Sizes:
     return Sizes(classes=len(found.class_names), train=len(found.train), test=len(found.test))
 
 
+class _Sizes(dict[str, Sizes]):
+    """The sizes of datasets, each read once."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__()
+        self.runtime = runtime
+
+    def __missing__(self, dataset: str) -> Sizes:
+        self[dataset] = sizes_of(dataset, self.runtime)
+        return self[dataset]
+
+
 class _PlannedRun:
     """What the cost of a run depends on; ``share`` runs advance in lockstep."""
 
@@ -189,7 +205,9 @@ class _PlannedRun:
         self.backbone, self.precision = str(of("backbone")), str(of("precision"))
         entry: Any = lookup(self.method).cls
         self.kind: Any = entry
-        self.takes_steps = of("optimizer") is not None
+        learns = self.kind.trains and self.kind.trains_by_gradient
+        refined = self.refiner != NULL_REFINER
+        self.takes_steps = of("optimizer") is not None and (learns or refined)
         self.on_pixels = self.kind.image_input == "pixels"
         self.decodes = bool(self.takes_steps and (self.on_pixels or of("fresh_views")))
         self.batch = int(of("batch_size") or 1)
@@ -197,12 +215,13 @@ class _PlannedRun:
         self.num_classes = -(-size.classes // 2) if half else size.classes
         shots = int(of("shots") or 0)
         per_class = size.train / size.classes
-        few = self.num_classes * (min(shots, per_class) if shots else per_class)
-        labeled = values.get(f"{self.method}.regime", self.kind.regime) == "inductive"
-        self.num_drawn = round(few) if labeled else size.train
+        labeled = values.get(f"{self.method}.regime", self.kind.regime) == LABELED
+        drawn_from = self.num_classes if labeled else size.classes
+        self.num_drawn = round(drawn_from * (min(shots, per_class) if shots else per_class))
         rounded = math.floor if of("drop_last") else math.ceil
         a_epoch = max(1, rounded(self.num_drawn / self.batch))
         self.steps = int(of("epochs") or 1) * a_epoch if self.takes_steps else 0
+        self.targets = tuple(of("targets") or ())
 
     @property
     def num_cached(self) -> int:
@@ -210,7 +229,7 @@ class _PlannedRun:
         return self.size.test + (0 if self.decodes else self.num_drawn)
 
 
-def _on_gpu(run: _PlannedRun, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
+def _on_gpu(run: _PlannedRun, num_scored: int, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
     """A run from measured steps of its method on a GPU."""
     speed, with_refiner = speeds.of(run.backbone, run.method, _refiner(run.refiner))
     if speed is None:
@@ -223,7 +242,7 @@ def _on_gpu(run: _PlannedRun, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
         decode_ms = 1000 * run.batch * run.kind.views_per_image / rate / run.share
         if decode_ms > step_ms:
             derived.append("decoding is slower than the GPU")
-    evaluation = run.size.test / speed.evaluated_per_second
+    evaluation = num_scored / speed.evaluated_per_second
     more = max(0, run.num_classes - CLASSES)
     return RunCost(
         cell=run.cell,
@@ -285,7 +304,7 @@ def _feature_seconds(number: int, backbone: str, speeds: GpuSpeeds, hardware: Ha
 
 
 def _refiner(name: str) -> str:
-    return NO_REFINER if name == "NullRefiner" else name
+    return NO_REFINER if name == NULL_REFINER else name
 
 
 def _key(cell: Cell) -> tuple[str, str, int | None, int | None]:

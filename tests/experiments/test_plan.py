@@ -96,6 +96,21 @@ def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path
     assert found["CoOp+TextRefiner"].derived == ("without the own part of TextRefiner",)
 
 
+def test_what_takes_no_steps_and_what_is_scored_elsewhere(tmp_path):
+    few = made("published/grid_base_to_new", "grid.datasets=('dtd',)", "grid.seeds=(1,)")
+    zero = next(r for r in costs(tmp_path, few).runs if r.cell.variant == "ZeroShot")
+    rate = shipped_speeds().methods["ViT-B-16", "ZeroShot", "none"].evaluated_per_second
+    assert (zero.steps, zero.seconds) == (0, pytest.approx(1692 / rate))
+    cross = made("published/grid_cross_dataset", "grid.seeds=(1,)")
+    found = costs(tmp_path, cross)
+    assert sum("imagenet" not in key for key in found.feature_seconds) == 10
+    few = ("grid.datasets=('dtd',)", "grid.seeds=(1,)")
+    all_images = ("PromptKD.regime='transductive'", "experiment.shots=0")
+    for more, drawn in (((), 47 * 16), (all_images, 2820)):  # without labels, of all classes
+        kd = made("published/grid_base_to_new_promptkd", *few, *more)
+        assert {run.steps for run in costs(tmp_path, kd).runs} == {20 * (drawn // 8)}
+
+
 def test_more_classes_and_decoding_are_arithmetic_and_said_to_be(tmp_path):
     grid = made(SEVEN, "grid.datasets=('imagenet',)", "grid.seeds=(1,)")
     (coop,) = [r for r in costs(tmp_path, grid).runs if r.cell.variant == "CoOp"]
