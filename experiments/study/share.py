@@ -142,8 +142,9 @@ class OneTracker:
 class SharedDriver(Driver):
     """Claims cells as workers become free, and runs them.
 
-    ``waiting`` are the cells that are neither done nor in progress here; ``before`` has the records
-    that are to be replaced.
+    ``waiting`` are the cells that are neither done nor in progress here, ``free`` those of them
+    that nobody had claimed at the last look; ``taken`` counts the others by dataset. ``before`` has
+    the records that are to be replaced.
     """
 
     def __init__(
@@ -160,6 +161,9 @@ class SharedDriver(Driver):
         self.claims = claims
         self.share = share
         self.waiting: dict[str, Cell] = {}
+        self.free: dict[str, Cell] = {}
+        self.taken: Counter[str] = Counter()
+        self.num_groups = 0
         self.before: dict[str, bytes | None] = {}
         self.numbers: dict[str, int] = {}
         self.group_of: dict[str, int] = {}
@@ -229,6 +233,12 @@ class SharedDriver(Driver):
                 del self.open[cell.identity]
                 self.queued.pop(cell.identity, None)
                 self._lose(cell)
+        self.free, self.taken = {}, Counter()
+        for identity, cell in self.waiting.items():
+            if self.claims.is_free(identity):
+                self.free[identity] = cell
+            else:
+                self.taken[cell.dataset] += 1
         now = time.monotonic()
         self.next_look = now + max(LOOK_SECONDS, (now - started) / LOOK_SHARE)
 
@@ -275,35 +285,34 @@ class SharedDriver(Driver):
             return
         busy = {self.group_of[identity] for identity in self.open}
         while len(busy) < workers and (group := self._free_group(workers)):
-            number = max(self.group_of.values(), default=0) + 1
+            self.num_groups += 1
             for cell in group:
                 if self._take(cell):
-                    self.group_of[cell.identity] = number
+                    self.group_of[cell.identity] = self.num_groups
                     self._submit([cell], max_attempts)
-                    busy.add(number)
+                    busy.add(self.num_groups)
 
     def _free_group(self, workers: int) -> list[Cell]:
         """The cells to claim next: of the dataset that was last worked on here, or else of that on
         which fewest runs are in progress. No more than a fair share of all that are free.
         """
-        free, taken = list[Cell](), Counter[str]()
-        for identity, cell in self.waiting.items():
-            if self.claims.is_free(identity):
-                free.append(cell)
-            else:
-                taken[cell.dataset] += 1
-        if not free:
+        if not self.free:
             return []
-        datasets = list(dict.fromkeys(cell.dataset for cell in free))
+        datasets = list(dict.fromkeys(cell.dataset for cell in self.free.values()))
         if self.dataset not in datasets:
-            self.dataset = min(datasets, key=lambda name: taken[name])
-        first = next(cell for cell in free if cell.dataset == self.dataset)
+            turn = int(self.claims.member_id, 16) % len(datasets)  # not all begin with the same
+            turned = datasets[turn:] + datasets[:turn]
+            self.dataset = min(turned, key=lambda name: self.taken[name])
+        first = next(cell for cell in self.free.values() if cell.dataset == self.dataset)
+        if not first.bundle:
+            return [first]
         drivers = max(1, self.claims.watch.num_living()) * workers
-        most = min(self.share.lockstep, -(-len(free) // drivers)) if first.bundle else 1
-        return [first, *(c for c in free if c.bundle == first.bundle and c is not first)][:most]
+        most = min(self.share.lockstep, -(-len(self.free) // drivers))
+        return [cell for cell in self.free.values() if cell.bundle == first.bundle][:most]
 
     def _take(self, cell: Cell) -> bool:
         """Claim a cell and prepare its run; False where another driver was faster."""
+        del self.free[cell.identity]
         number = self.claims.take(cell.identity)
         if number is None or self._take_note(cell):
             return False
