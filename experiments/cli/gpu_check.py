@@ -70,5 +70,6 @@ def gpu_check_command(
         quick=quick,
     )
     ok = gpu_check(check, lambda line: print(line, flush=True))
-    print(f"{'everything agrees' if ok else 'something differs'}: {out / PAGE_NAME}, {JSON_NAME}")
+    found = "everything agrees" if ok else "something differs, failed or was left out"
+    print(f"{found}: {out / PAGE_NAME}, {JSON_NAME}")
     raise typer.Exit(0 if ok else 1)

@@ -122,7 +122,7 @@ def checked_speeds(path: Path) -> GpuSpeeds:
             encoded={
                 architecture(row["backbone"]): row["encoded_per_second"]
                 for row in raw.get("features", ())
-                if row["what"] == "features" and row["precision"] == "float32"
+                if row.get("what") == "features" and row.get("precision") == "float32"
                 if "encoded_per_second" in row
             },
         )
