@@ -16,7 +16,7 @@ pytestmark = pytest.mark.executors
 pytest.importorskip("submitit")
 
 GRID = """include 'coop.gin'
-experiment.epochs = 300
+experiment.epochs = 1500
 experiment.shots = 8
 experiment.checkpoint_every = 3
 grid.study = 'long'
