@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from core.clip.prompt_families import CHUNK_ROWS, PromptFamily, families_of, filled, num_common
+from core.clip.prompt_families import PromptFamily, families_of, filled, num_common
 
 SHARED = -1  # the prompt of a prefix row
 NOBODY = -2  # the prompt of a row that fills a chunk
@@ -70,7 +70,6 @@ class Packing:
         *,
         lead: int = 0,
         shared: bool = True,
-        chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         lengths = [len(own) for own in tokens]
         assert all(0 <= at < length for at, length in zip(read, lengths, strict=True))
@@ -82,7 +81,7 @@ class Packing:
             families = families_of(tokens, range(len(tokens)), prefix, prefix)
         else:
             families = [PromptFamily((n,), length) for n, length in enumerate(lengths)]
-        head, chunks = filled(families, chunk_rows)
+        head, chunks = filled(families)
         height = max((sum(family.rows for family in chunk) for chunk in chunks), default=0)
         self._owner_CL = torch.full((self.prompts, self.length), SHARED)
         place = [(SHARED, position) for position in range(prefix)]

@@ -61,20 +61,18 @@ def families_of(
     return families
 
 
-def filled(
-    families: Sequence[PromptFamily], chunk_rows: int
-) -> tuple[list[PromptFamily], list[list[PromptFamily]]]:
+def filled(families: Sequence[PromptFamily]) -> tuple[list[PromptFamily], list[list[PromptFamily]]]:
     """The families of the head, and those of each chunk.
 
-    Chunks have about ``chunk_rows`` rows, or those of the largest family: the next height that
+    Chunks have about ``CHUNK_ROWS`` rows, or those of the largest family: the next height that
     leaves few of them empty. What fills up to two chunks worst is the head.
     """
     largest = max(family.rows for family in families)
-    heights = {max(height, largest) for height in range(2 * chunk_rows // 3, 4 * chunk_rows // 3)}
+    heights = {max(height, largest) for height in range(2 * CHUNK_ROWS // 3, 4 * CHUNK_ROWS // 3)}
     sizes = Counter(family.rows for family in families)
     packed = {height: _split(_bins(sizes, height), height) for height in heights}
     step = max(1.0, FEW_EMPTY * sum(family.rows for family in families))
-    height = min(heights, key=lambda h: (_num_empty(packed[h][1]) // step, abs(h - chunk_rows)))
+    height = min(heights, key=lambda h: (_num_empty(packed[h][1]) // step, abs(h - CHUNK_ROWS)))
     waiting: dict[int, list[PromptFamily]] = {}
     for family in families:
         waiting.setdefault(family.rows, []).append(family)

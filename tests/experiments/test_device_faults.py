@@ -23,6 +23,7 @@ from experiments.study.driver import rerun, run_study
 from experiments.study.dry_run import dry_run
 from experiments.workers.jobs import Job
 from experiments.workers.local import InlineExecutor, LocalExecutor
+from tests.helpers.executors import drain, ended
 from tests.helpers.fake_runs import ASSERT, LOST, OUT_OF_MEMORY, executions, fake_plan
 
 COMPUTE = "tests.helpers.fake_runs:compute"
@@ -104,19 +105,6 @@ def executor(tmp_path):
 def submit(executor, folder, name, do="nothing", max_attempts=3, **payload):
     given = {"name": name, "do": do, "inside": str(folder / "inside"), **payload}
     executor.submit(Job(key=name, payload=given, max_attempts=max_attempts))
-
-
-def drain(executor, count, seconds=60.0):
-    """All events until ``count`` jobs ended."""
-    events, deadline = [], time.monotonic() + seconds
-    while sum(event.kind in ("done", "failed") for event in events) < count:
-        assert time.monotonic() < deadline, events
-        events += executor.poll(1.0)
-    return events
-
-
-def ended(events):
-    return {event.key: event for event in events if event.kind in ("done", "failed")}
 
 
 def test_an_error_of_the_device_is_no_other_runs_error(executor, tmp_path):

@@ -8,8 +8,10 @@ import pytest
 
 from experiments.workers.fork_server import ForkServer
 from experiments.workers.jobs import Job
-from experiments.workers.local import SERVER_IS_GONE, LocalExecutor
+from experiments.workers.local import SERVER_IS_GONE
 from experiments.workers.worker import ENTRY
+from tests.helpers.executors import local_executors
+from tests.helpers.fault_programs import wait_for
 
 ACT = "tests.helpers.fake_runs:act"
 LOOK = "tests.helpers.fake_runs:describe_process"
@@ -20,16 +22,8 @@ pytestmark = pytest.mark.skipif(not ForkServer.is_possible(), reason="this syste
 @pytest.fixture
 def local(tmp_path):
     """A factory of local executors that are closed after the test."""
-    made = []
-
-    def make(jobs=2, entry=ACT, **options):
-        executor = LocalExecutor(jobs, entry=entry, log_dir=tmp_path / "logs", **options)
-        made.append(executor)
-        return executor
-
-    yield make
-    for executor in made:
-        executor.close()
+    with local_executors(tmp_path / "logs", ACT, jobs=2) as make:
+        yield make
 
 
 def carried_out(executor, payloads, seconds=60.0):
@@ -45,17 +39,10 @@ def carried_out(executor, payloads, seconds=60.0):
     return [found[key] for key in keys]
 
 
-def wait_until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def forked(executor):
     """The numbers of the workers' processes, when all of them have one."""
     processes = [worker.process for worker in executor.workers]
-    wait_until(lambda: all(process.poll() is None and process.pid for process in processes))
+    wait_for(lambda: all(process.poll() is None and process.pid for process in processes))
     return [process.pid for process in processes]
 
 
@@ -102,7 +89,7 @@ def test_a_killed_worker_is_forked_again(local):
     first = {event.result["pid"] for event in carried_out(executor, [{"do": "nothing"}] * 4)}
     for worker in executor.workers:
         kill(worker.process.pid)
-    wait_until(lambda: all(worker.process.poll() == -9 for worker in executor.workers))
+    wait_for(lambda: all(worker.process.poll() == -9 for worker in executor.workers))
     events = carried_out(executor, [{"do": "nothing"}] * 4)
     pids = {event.result["pid"] for event in events}
     assert not pids & first and {event.attempt for event in events} == {1}
@@ -170,7 +157,7 @@ def test_another_environment_needs_fresh_workers(local, tmp_path, monkeypatch):
     executor.start_early()
     for pid in forked(executor):
         kill(pid)
-    wait_until(lambda: all(worker.process.poll() == -9 for worker in executor.workers))
+    wait_for(lambda: all(worker.process.poll() == -9 for worker in executor.workers))
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     (event,) = carried_out(executor, [{}])
     assert event.result["waiting"] == "ACTIVE"

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.workers.jobs import Job, JobQueue
 from experiments.workers.local import InlineExecutor, LocalExecutor
+from tests.helpers.executors import drain, ended
 
 WALK = "tests.helpers.fake_runs:walk"
 STEPS = 3
@@ -50,19 +51,6 @@ def submit(executor, trace, names="abc", bundle="one", **special):
         settings = {key: options.pop(key) for key in ("max_attempts", "log")}
         payload = {"name": name, "trace": str(trace), "steps": STEPS, **options}
         executor.submit(Job(key=name, payload=payload, bundle=bundle, **settings))
-
-
-def drain(executor, count, seconds=60.0):
-    """All events until ``count`` jobs ended."""
-    events, deadline = [], time.monotonic() + seconds
-    while sum(event.kind in ("done", "failed") for event in events) < count:
-        assert time.monotonic() < deadline, events
-        events += executor.poll(1.0)
-    return events
-
-
-def ended(events):
-    return {event.key: event for event in events if event.kind in ("done", "failed")}
 
 
 @pytest.mark.parametrize("kind", ["worker", "inline"])

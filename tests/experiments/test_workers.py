@@ -12,6 +12,8 @@ import experiments.run.run  # noqa: F401  (before a test replaces what it import
 from experiments.workers import worker
 from experiments.workers.jobs import Job, JobQueue
 from experiments.workers.local import InlineExecutor, LocalExecutor, check_limits, make_executor
+from tests.helpers.executors import drain, ended, local_executors
+from tests.helpers.fault_programs import wait_for
 
 ACT = "tests.helpers.fake_runs:act"
 
@@ -19,16 +21,8 @@ ACT = "tests.helpers.fake_runs:act"
 @pytest.fixture
 def local(tmp_path):
     """A factory of local executors that are closed after the test."""
-    made = []
-
-    def make(jobs=1, entry=ACT, **options):
-        executor = LocalExecutor(jobs, entry=entry, log_dir=tmp_path / "logs", **options)
-        made.append(executor)
-        return executor
-
-    yield make
-    for executor in made:
-        executor.close()
+    with local_executors(tmp_path / "logs", ACT, jobs=1) as make:
+        yield make
 
 
 def job(key, **payload):
@@ -38,24 +32,11 @@ def job(key, **payload):
     return Job(key=key, payload=payload, **options)
 
 
-def drain(executor, count, seconds=120.0, before=()):
-    """All events, with those seen ``before``, until ``count`` jobs ended."""
-    events, deadline = list(before), time.monotonic() + seconds
-    while sum(event.kind in ("done", "failed") for event in events) < count:
-        assert time.monotonic() < deadline, events
-        events += executor.poll(1.0)
-    return events
-
-
 def forked(executor):
     """The process numbers of all workers, once each of them has one."""
     workers = [worker.process for worker in executor.workers]
-    wait_until(lambda: all(worker.poll() is None and worker.pid for worker in workers))
+    wait_for(lambda: all(worker.poll() is None and worker.pid for worker in workers))
     return {worker.pid for worker in workers}
-
-
-def ended(events):
-    return {event.key: event for event in events if event.kind in ("done", "failed")}
 
 
 def is_alive(pid):
@@ -69,13 +50,6 @@ def is_alive(pid):
 def parent_of(pid):
     with open(f"/proc/{pid}/stat") as file:
         return int(file.read().rpartition(")")[2].split()[1])
-
-
-def wait_until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_jobs_are_carried_out_and_workers_are_reused(local):
@@ -223,7 +197,7 @@ def test_a_worker_killed_while_idle_costs_no_try(local):
     executor.submit(job("first", do="nothing"))
     pid = ended(drain(executor, 1))["first"].result["pid"]
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid))
+    wait_for(lambda: not is_alive(pid))
     executor.submit(job("second", do="nothing"))
     event = ended(drain(executor, 1))["second"]
     assert (event.kind, event.attempt) == ("done", 1)
@@ -322,13 +296,13 @@ def test_orphaned_workers_vanish(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
     )
     marks = [tmp_path / "sleeps", tmp_path / "spins"]
-    wait_until(lambda: all(any(mark.glob("*")) for mark in marks))
+    wait_for(lambda: all(any(mark.glob("*")) for mark in marks))
     pids = [int(next(mark.glob("*")).name.partition("-")[0]) for mark in marks]
     pids += {parent_of(pid) for pid in pids} - {driver.pid}
     assert all(map(is_alive, pids))
     driver.kill()
     driver.wait()
-    wait_until(lambda: not any(map(is_alive, pids)), 10)
+    wait_for(lambda: not any(map(is_alive, pids)), 10)
 
 
 def test_processes_that_cannot_start_are_an_error(local, tmp_path, monkeypatch):
