@@ -336,26 +336,47 @@ def _evaluation_speed(built: Assembly, device: torch.device) -> float:
         return len(items) / median_seconds(device, lambda: predict(built.model, batches), 3)
 
 
-class CountedSource(ImageSource):
-    """Another source of which an epoch has two steps: the first warms up, the second is counted."""
+class _OtherSource(ImageSource):
+    """A source whose training batches are given in another way."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
-        self.counts = Counts()
-
-    def training(self, dataset: Dataset, **settings: Any) -> TrainingBatches:
-        return _CountedBatches(self, self.source.training(dataset, **settings))
 
     def evaluation(self, *given: Any, **settings: Any) -> Iterator[Batch]:
         return self.source.evaluation(*given, **settings)
 
 
-class _CountedBatches(TrainingBatches):
+class _OtherBatches(TrainingBatches):
+    """Batches of which the epochs are other ones."""
+
+    def __init__(self, inner: TrainingBatches) -> None:
+        super().__init__(inner.labels, inner.batch_size, inner.device, drop_last=inner.drop_last)
+        self.inner = inner
+
+    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
+        return self.inner.every_image(seeds)
+
+    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
+        return self.inner.take(index, epoch, seeds)
+
+
+class CountedSource(_OtherSource):
+    """Another source of which an epoch has two steps: the first warms up, the second is counted."""
+
+    def __init__(self, source: ImageSource) -> None:
+        super().__init__(source)
+        self.counts = Counts()
+
+    def training(self, dataset: Dataset, **settings: Any) -> TrainingBatches:
+        return _CountedBatches(self, self.source.training(dataset, **settings))
+
+
+class _CountedBatches(_OtherBatches):
     """The first batch of an epoch, twice."""
 
     def __init__(self, owner: CountedSource, inner: TrainingBatches) -> None:
-        super().__init__(inner.labels, inner.batch_size, inner.device, drop_last=inner.drop_last)
-        self.owner, self.inner = owner, inner
+        super().__init__(inner)
+        self.owner = owner
 
     def __len__(self) -> int:
         return 3  # at most: the epoch ends when the counted step is over
@@ -366,34 +387,26 @@ class _CountedBatches(TrainingBatches):
         with counting() as self.owner.counts:
             yield batch
 
-    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
-        return self.inner.every_image(seeds)
 
-    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        return self.inner.take(index, epoch, seeds)
-
-
-class TimedSource(ImageSource):
+class TimedSource(_OtherSource):
     """Another source whose training batches are kept on the device, given again and timed."""
 
     def __init__(self, source: ImageSource, device: torch.device) -> None:
-        self.source, self.device = source, device
+        super().__init__(source)
+        self.device = device
         self.steps: list[float] = []
         self.step_size = 0
 
     def training(self, dataset: Dataset, **settings: Any) -> TrainingBatches:
         return _TimedBatches(self, self.source.training(dataset, **settings))
 
-    def evaluation(self, *given: Any, **settings: Any) -> Iterator[Batch]:
-        return self.source.evaluation(*given, **settings)
 
-
-class _TimedBatches(TrainingBatches):
+class _TimedBatches(_OtherBatches):
     """The first batches of an epoch, over and over: the first epoch warms up, later ones count."""
 
     def __init__(self, owner: TimedSource, inner: TrainingBatches) -> None:
-        super().__init__(inner.labels, inner.batch_size, inner.device, drop_last=inner.drop_last)
-        self.owner, self.inner = owner, inner
+        super().__init__(inner)
+        self.owner = owner
         self.kept: list[Batch] = []
 
     @property
@@ -419,12 +432,6 @@ class _TimedBatches(TrainingBatches):
                 self.owner.steps.append(last - before)
             if last - began > TIMED_SECONDS:
                 return
-
-    def every_image(self, seeds: Seeds) -> Iterator[Batch]:
-        return self.inner.every_image(seeds)
-
-    def take(self, index: Tensor, epoch: int, seeds: Seeds) -> Batch:
-        return self.inner.take(index, epoch, seeds)
 
     def _now(self) -> float:
         synchronize(self.owner.device)
