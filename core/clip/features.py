@@ -35,6 +35,7 @@ from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
 from core.devices import free_memory, total_memory
+from core.precision import without_autocast
 from core.store.atomic import write_atomic
 from core.store.storage import free_below
 from core.types import FeatureSpec, ImageFeatures
@@ -192,15 +193,27 @@ class FeatureStore:
             raise ValueError(f"unknown feature field {unknown[0]!r}; known: {sorted(FIELDS)}")
         if view is not None and view < 0:
             raise ValueError(f"view must be None (evaluation) or at least 0, got {view}")
-        request = self._request(dataset, view)
+        with without_autocast(torch.device("cpu")):  # the caller may score in mixed precision
+            request = self._request(dataset, view)
+            return self._found(request, items, fields | {"pooled"}, batch_size, progress)
+
+    def _found(
+        self,
+        request: _Request,
+        items: Sequence[Item],
+        fields: frozenset[str],
+        batch_size: int | None,
+        progress: Progress | None,
+    ) -> ImageFeatures:
+        """What ``get`` returns, from memory, from disk or computed now."""
         folder = self.root / request.key
-        tables = {field: self._table(folder / field) for field in sorted(fields | {"pooled"})}
+        tables = {field: self._table(folder / field) for field in sorted(fields)}
         paths = [item.path for item in items]
         if _refreshed(tables, paths, drop_corrupt=False):
             with locked(folder / "lock", "compute the same features"):
                 missing = _refreshed(tables, paths, drop_corrupt=True)
                 if missing:
-                    self._require_room(dataset, missing)
+                    self._require_room(request.dataset, missing)
                     _write_key(folder, request)
                     size = batch_size or encoded_at_once(self._clip.spec, self._device)
                     with self._around():
@@ -302,8 +315,6 @@ class FeatureStore:
         self, pixels_BCHW: Tensor, wanted: frozenset[str], batch_size: int
     ) -> dict[str, Tensor]:
         """The requested fields, bitwise independent of the caller and of the grouping into batches.
-
-        The caller may score in mixed precision; features serve all runs, and have their own.
 
         Matrix products round differently in batches of different sizes, so a short batch is padded.
         A tower may take a shortcut if only ``pooled`` is needed, which also rounds differently, so

@@ -153,6 +153,7 @@ def test_full_precision_goes_through_the_product_of_the_machine(shared, monkeypa
         reduced = shared(torch.bfloat16)
         assert product_choice.product_of(reduced) == "oneDNN"
         with reduced.weights_as_read():
+            of_images(reduced)
             assert product_choice.product_of(reduced) == "oneDNN"
             assert {w.dtype for w in product_choice.block_weights(reduced)} == {torch.float32}
 
