@@ -33,7 +33,7 @@ from core.derived_seeds import derive_seed
 from core.devices import sent
 from core.lockstep import ALONE, Alone
 from core.seeding import Seeds
-from core.train.feeding import FeatureRows, stacked
+from core.train.feeding import FeatureRows, LastScored, labels_of, stacked
 from core.train.frozen_passes import FrozenPasses
 from core.types import NO_FROZEN_USE, Batch, FrozenUse, ImageFeatures
 
@@ -149,6 +149,7 @@ class FeatureSource(ImageSource):
 
     def __init__(self, store: FeatureStore, device: torch.device, dtype: torch.dtype) -> None:
         self.store, self.device, self.dtype = store, device, dtype
+        self.scored = LastScored(device, dtype)
 
     def training(
         self,
@@ -166,7 +167,7 @@ class FeatureSource(ImageSource):
         found = (self.store.get(dataset, dataset.train, fields=need, view=v) for v in views)
         return FeatureBatches(
             stacked(found, len(views)),
-            _labels(dataset.train),
+            labels_of(dataset.train),
             batch_size,
             self.device,
             need,
@@ -188,9 +189,10 @@ class FeatureSource(ImageSource):
     ) -> Iterator[Batch]:
         if test_views.number:
             raise ValueError("random views of test images need pixels: set image_input = 'pixels'")
-        features = self.store.get(dataset, items, fields=POOLED, view=None)
-        rows = FeatureRows(features, self.device, self.dtype)
-        labels, indices = sent(_labels(items), self.device), _indices(len(items), order)
+        find = partial(self.store.get, dataset, items, fields=POOLED, view=None)
+        labels, rows = self.scored.of(dataset, items, find)
+        assert rows is not None
+        indices = _indices(len(items), order)
         on_device = sent(indices, self.device).split(batch_size)
         for index, place in zip(indices.split(batch_size), on_device, strict=True):
             yield Batch(
@@ -287,6 +289,7 @@ class PixelSource(ImageSource):
         self.augmentation: Transform = augmentation or TrainTransform(clip.spec, crop_scale)
         self.frozen = frozen or FrozenPasses(clip)
         self.crops = crops
+        self.scored = LastScored(device, dtype)
 
     def training(
         self,
@@ -327,7 +330,6 @@ class PixelSource(ImageSource):
         if not test_views.number:  # further views are of the whole image
             dataset = self.holding(dataset, items)
         reads = "evaluation" in reads_frozen
-        known = self.frozen.fixed(dataset, items) if reads else None
         seed = test_views.seeds.seed
 
         def decode(index: Tensor) -> PixelsAhead:
@@ -335,8 +337,9 @@ class PixelSource(ImageSource):
             draws = [derive_seed(seed, "test view", item.path) for item in chunk]
             return PixelsAhead(dataset, chunk, views, seeds=draws)
 
-        rows = None if known is None else FeatureRows(known, self.device, self.dtype)
-        labels, indices = sent(_labels(items), self.device), _indices(len(items), order)
+        fixed = partial(self.frozen.fixed, dataset, items) if reads else None
+        labels, rows = self.scored.of(dataset, items, fixed)
+        indices = _indices(len(items), order)
         places = iter(sent(indices, self.device).split(batch_size))
         image_bytes = 12 * math.prod(self.clip.spec.image_size) * (1 + test_views.number)
         for index, decoded in decoded_ahead(indices.split(batch_size), decode, image_bytes):
@@ -430,7 +433,7 @@ class PixelBatches(WalkedBatches):
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
         fixed: int = 0,
     ) -> None:
-        super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
+        super().__init__(labels_of(dataset.train), batch_size, source.device, drop_last=drop_last)
         self.source, self.need, self.share = source, need, source.share
         self.dataset = dataset if augment else source.holding(dataset, dataset.train)
         self.view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
@@ -554,7 +557,3 @@ def drawn_views(num_views: int, num_images: int, epoch: int, seeds: Seeds) -> Te
 def _indices(number: int, order: Sequence[int] | None) -> Tensor:
     """Positions 0 to N - 1 in their order or another one: (N,) int64."""
     return torch.arange(number) if order is None else torch.tensor(order, dtype=torch.int64)
-
-
-def _labels(items: Sequence[Item]) -> Tensor:
-    return torch.tensor([item.label for item in items], dtype=torch.int64)

@@ -4,6 +4,7 @@ in an order that is not fixed.
 """
 
 import copy
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -152,7 +153,7 @@ def by_file(counted):
     """How often something happened, by the innermost file of the product."""
     found = Counter()
     for text, count in counted.items():
-        found[text.partition(" at ")[2].partition(":")[0]] += count
+        found[text.rpartition(" at ")[2].partition(":")[0]] += count
     return found
 
 
@@ -186,6 +187,30 @@ def test_no_tensor_forgets_its_device(name, label, refiner, tree, tmp_path):
     steps = STEPS if lookup(name, "method").cls.image_input == "pixels" else 0
     most = 1 + steps + MORE_COPIES.get(name, 0)  # which images, and their pixels
     assert sum(copies.values()) <= most and not pageable
+
+
+@pytest.mark.parametrize("rule", ["val", pytest.param("oracle-test", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "pixels"), [("CoOp", 0), pytest.param("SEP", STEPS + 1, marks=pytest.mark.slow)]
+)
+def test_images_that_choose_the_epoch_are_sent_once(name, pixels, rule, tree, tmp_path):
+    """After the first scored epoch, scoring sends pixels and which images come, as training does:
+    neither features nor labels.
+    """
+    settings, seen = (f"experiment.selection='{rule}'",), []
+    on_cpu = run_on("cpu", name, settings, tree, tmp_path / "cpu", epochs=3)
+    forget()
+    with PretendedCuda(ROOT, sites=20) as gpu:
+        record = run_on(
+            *("cuda", name, settings, tree, tmp_path / "cuda"),
+            lambda _: seen.append(gpu.copies.copy()),
+            epochs=3,
+        )
+    assert record.status == "finished", record.message
+    assert record.selected_epoch == on_cpu.selected_epoch
+    first, second = (after - before for before, after in itertools.pairwise(seen))
+    assert sum(second.values()) == 2 + pixels
+    assert by_file(first - second).keys() >= {"core/train/feeding.py", "core/devices.py"}
 
 
 def test_a_run_replays_its_steps_and_ends_the_same(tree, tmp_path, monkeypatch):
