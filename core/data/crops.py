@@ -71,10 +71,9 @@ class CropCache:
         Unchanged where nothing is kept: for images that are not files, for a dataset whose content
         has no fingerprint, and where they do not fit.
         """
-        files = folder_reader(dataset.reader)
-        if files is None or not dataset.content or not items:
+        table = self._table_of(dataset) if items else None
+        if table is None:
             return dataset
-        table = self._table(dataset, files.root)
         paths = list(dict.fromkeys(item.path for item in items))
         if missing := table.missing(paths):
             problem = self._no_room(len(missing) * table.nbytes_of_one)
@@ -83,6 +82,18 @@ class CropCache:
             else:
                 self._fill(table, dataset, paths)
         return replace(dataset, reader=_behind_limits(dataset.reader, table))
+
+    def reading(self, dataset: Dataset) -> Dataset:
+        """The same dataset, whose images are read from the cache where they are in it already."""
+        table = self._table_of(dataset)
+        if table is None or table.is_empty:
+            return dataset
+        return replace(dataset, reader=_behind_limits(dataset.reader, table))
+
+    def _table_of(self, dataset: Dataset) -> "CropTable | None":
+        """What is kept of a dataset; None for images that are no files or have no fingerprint."""
+        files = folder_reader(dataset.reader)
+        return self._table(dataset, files.root) if files and dataset.content else None
 
     def _table(self, dataset: Dataset, images: Path) -> "CropTable":
         about = {
@@ -158,6 +169,10 @@ class CropTable:
         self.nbytes_of_one = int(np.prod(self.shape))
         self._shards: dict[str, _Shard] = {}
         self._place_of: dict[tuple[str, _Stamp], tuple[str, int]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._place_of
 
     def stamp(self, path: str) -> _Stamp:
         """What the file of an image is now."""
