@@ -13,6 +13,10 @@ ones only. A file whose size or time of modification is another one is decoded a
 dataset's fingerprint says, which does not read all of every file. An image is read by its place in
 the shard, and its checksum compared; the shard of one that does not match is dropped. No file stays
 open: there are hundreds of shards, and a process may open about a thousand files.
+
+Images are read, not mapped: on a network file system a mapped shard that another machine deletes
+ends the process (SIGBUS), where a read fails and the image is decoded. A map would save 0.01 to
+0.05 of 0.29 ms of processor time an image, and five of six system calls (``docs/speed.md``).
 """
 
 import hashlib
