@@ -15,8 +15,8 @@ the shard, and its checksum compared; the shard of one that does not match is dr
 open: there are hundreds of shards, and a process may open about a thousand files.
 
 Images are read, not mapped: on a network file system a mapped shard that another machine deletes
-ends the process (SIGBUS), where a read fails and the image is decoded. A map would save 0.01 to
-0.05 of 0.29 ms of processor time an image, and five of six system calls (``docs/speed.md``).
+ends the process (SIGBUS), where a read fails and the image is decoded. A map would save up to
+0.05 of 0.3 ms of processor time an image, and five of six system calls (``docs/speed.md``).
 """
 
 import hashlib

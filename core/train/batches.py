@@ -6,7 +6,7 @@ refiner can affect them.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.image_towers import POOLED
 from core.data.crops import CropCache
 from core.data.dataset import Dataset, Item
-from core.data.pixels import PixelsAhead, decoded_ahead
+from core.data.pixels import PixelsAhead, decoded_ahead, num_begun
 from core.data.transforms import (
     CROP_SCALE,
     EvalTransform,
@@ -114,7 +114,15 @@ class TrainingBatches(ABC):
 
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
         """Batches of epoch ``epoch``."""
-        return self.walk(self.order(epoch, seeds)[: len(self) * self.batch_size], epoch, seeds)
+        return self.walk(self.index(epoch, seeds), epoch, seeds)
+
+    def index(self, epoch: int, seeds: Seeds) -> Tensor:
+        """The images that the batches of an epoch have, in their order."""
+        return self.order(epoch, seeds)[: len(self) * self.batch_size]
+
+    def begin(self, epoch: int, seeds: Seeds) -> None:
+        """Start on the first batches of an epoch that comes next; it has the same batches."""
+        return
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         """The batches of epoch 0, followed by the images that the epoch drops."""
@@ -414,7 +422,7 @@ class FreshViewSource(FeatureSource):
 
 
 class PixelBatches(WalkedBatches):
-    """Decodes the images of a batch, and the next one while a step runs.
+    """Decodes the images of a batch, and the next one while a step runs, be it of the next epoch.
 
     Augmented views are new ones in every epoch, or with ``fixed`` one of so many fixed views, those
     of the feature cache, drawn as ``FeatureBatches`` draws them.
@@ -455,6 +463,13 @@ class PixelBatches(WalkedBatches):
             views = range(fixed) if fixed else (None,)
             known = source.frozen.fixed(self.dataset, dataset.train, views)
         self.known = None if known is None else FeatureRows(known, source.device, source.dtype)
+        self._begun: dict[Hashable, PixelsAhead] = {}
+
+    def begin(self, epoch: int, seeds: Seeds) -> None:
+        first = self.index(epoch, seeds).split(self.batch_size)
+        number = num_begun(self.batch_size, self.image_bytes, least=1)
+        begun = [self._decode(index, epoch, seeds) for index in first[:number]]
+        self._begun = {decoded.key: decoded for decoded in begun}
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         """What is learned before the first step is computed outside mixed precision."""
@@ -494,6 +509,8 @@ class PixelBatches(WalkedBatches):
             views = Views([self.view] * self.views_per_image)
             draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
         images = (*self.made_by, tuple(item.path for item in items), tuple(draws))
+        if images in self._begun:
+            return self._begun.pop(images)
         return self.share.ahead(
             images, lambda: PixelsAhead(self.dataset, items, views, seeds=draws, key=images)
         )
@@ -533,6 +550,9 @@ class EncodedBatches(TrainingBatches):
             pixels.labels, pixels.batch_size, pixels.device, drop_last=pixels.drop_last
         )
         self.pixels, self.share = pixels, pixels.share
+
+    def begin(self, epoch: int, seeds: Seeds) -> None:
+        self.pixels.begin(epoch, seeds)
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         passes = self.pixels.source.frozen.unrounded()
