@@ -195,7 +195,7 @@ def test_no_tensor_forgets_its_device(name, label, refiner, tree, tmp_path):
 )
 def test_images_that_choose_the_epoch_are_sent_once(name, pixels, rule, tree, tmp_path):
     """After the first scored epoch, scoring sends pixels and which images come, as training does:
-    neither features nor labels.
+    neither features nor labels. Its answers are read back at once.
     """
     settings, seen = (f"experiment.selection='{rule}'",), []
     on_cpu = run_on("cpu", name, settings, tree, tmp_path / "cpu", epochs=3)
@@ -203,13 +203,15 @@ def test_images_that_choose_the_epoch_are_sent_once(name, pixels, rule, tree, tm
     with PretendedCuda(ROOT, sites=20) as gpu:
         record = run_on(
             *("cuda", name, settings, tree, tmp_path / "cuda"),
-            lambda _: seen.append(gpu.copies.copy()),
+            lambda _: seen.append((gpu.copies.copy(), gpu.waits.copy())),
             epochs=3,
         )
     assert record.status == "finished", record.message
     assert record.selected_epoch == on_cpu.selected_epoch
-    first, second = (after - before for before, after in itertools.pairwise(seen))
+    copies, waits = zip(*seen, strict=True)
+    first, second = (after - before for before, after in itertools.pairwise(copies))
     assert sum(second.values()) == 2 + pixels
+    assert by_file(waits[-1] - waits[-2]) == WAITS | {"core/train/evaluate.py": 1}
     assert by_file(first - second).keys() >= {"core/train/feeding.py", "core/devices.py"}
 
 
