@@ -29,6 +29,7 @@ import contextlib
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -173,6 +174,9 @@ class PretendedCuda:
         self._stack.enter_context(
             mock.patch.object(torch, "autocast", lambda device_type, **k: cpu_autocast("cpu", **k))
         )
+        for name in ("is_autocast_enabled", "get_autocast_dtype"):
+            ask = partial(getattr(torch, name), "cpu")
+            self._stack.enter_context(mock.patch.object(torch, name, lambda *_, ask=ask: ask()))
         # Newer torch hands torch.autograd.backward itself to the mode, and takes the mode away for
         # the whole backward pass; what is recomputed there must see it, too.
         if hasattr(torch.autograd, "has_torch_function"):

@@ -27,6 +27,7 @@ OTHER_SETTINGS = {
     "CoOp": {
         "class-specific": ("CoOp.class_specific=True", "experiment.protocol='few_shot'"),
         "middle": ("CoOp.class_position='middle'",),
+        "bfloat16": ("experiment.precision='bfloat16'",),
     },
     "CoCoOp": {"in chunks": ("CoCoOp.max_text_memory_mb=0.001",)},
     "PromptKD": {"each step": ("PromptKD.teacher_logits='each_step'",)},
@@ -56,6 +57,7 @@ def slot_of(part):
 REFINERS = {
     "none": ("experiment.refiner=@NullRefiner",),
     "TextRefiner": text_refiner(),
+    "EmaCache that resets": (*text_refiner(), "EmaCache.reset_after=1"),
     "DePT": ("experiment.refiner=@DePT",),
     **{
         part.name: text_refiner(**{slot_of(part): part.name})
