@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from core.clip.product_choice import Product
+from core.data.crops import CropCache
 from core.data.dataset import Dataset, Item
 from core.data.locked import locked
 from core.data.pixels import iter_pixels
@@ -126,7 +127,8 @@ class FeatureStore:
     ``dtype``. ``augmentation`` creates the augmented views (default: the published random resized
     crop and flip). ``code_of`` gives a hash of the code that computes features under a transform,
     which is then part of the key. ``around`` makes a context in which all batches of a call are
-    encoded. At most ``memory_bytes`` of features stay in memory between calls.
+    encoded. Images that are in ``crops`` are not decoded for their evaluation view. At most
+    ``memory_bytes`` of features stay in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -145,6 +147,7 @@ class FeatureStore:
         augmentation: Transform | None = None,
         code_of: Callable[[Transform], str] | None = None,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
+        crops: CropCache | None = None,
         num_threads: int | None = None,
         memory_bytes: int = 2**30,
     ) -> None:
@@ -162,6 +165,7 @@ class FeatureStore:
         self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
         self._code_of = code_of
         self._around = around
+        self._crops = crops
         self._num_threads = num_threads
         self._memory_bytes = memory_bytes
         self._tables: OrderedDict[Path, TensorShards] = OrderedDict()
@@ -291,8 +295,11 @@ class FeatureStore:
         for table in tables.values():
             table.remove_leftovers()
         writers = {field: _Writer(tables[field], paths) for field, paths in missing.items()}
+        dataset = request.dataset
+        if self._crops is not None and request.view is None:
+            dataset = self._crops.reading(dataset)
         batches = iter_pixels(
-            request.dataset,
+            dataset,
             todo,
             request.transform,
             batch_size=batch_size,

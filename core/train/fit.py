@@ -256,6 +256,8 @@ class _Training:
                 if (batch := next(batches, None)) is None:
                     break
                 self.batch = batch
+                if step + 1 == len(self.batches) and epoch < num_epochs:
+                    self.batches.begin(epoch + 1, self.seeds)
                 terms = make(batch)
                 sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
                 result.images += len(batch)
