@@ -65,7 +65,8 @@ class HalfPrecision:
         """Put the weights in place as they were read, for the context that is entered."""
         assert self._users
         if not self._is_read:
-            whole = self.reread(self._module)
+            with torch.inference_mode(False):  # a later pass may need gradients
+                whole = self.reread(self._module)
             self._put([whole.get_parameter(name) for name in self._names])
             self._is_read = True
 

@@ -88,6 +88,27 @@ def test_what_is_kept_is_not_rounded_and_read_once(dtype, shared):
 
 
 @each_dtype
+def test_weights_are_read_again_no_sooner_than_a_tower_runs(dtype, shared):
+    reduced = shared(dtype)
+    texts = reduced.encode_texts(CLASSES.prompts())
+    before = len(shared.read)
+    with reduced.weights_as_read():
+        assert torch.equal(reduced.encode_texts(CLASSES.prompts()), texts)  # is known
+        with torch.autocast("cpu", dtype=dtype), reduced.weights_as_read():
+            pass
+        assert len(shared.read) == before
+        with torch.inference_mode():
+            of_images(reduced)
+        of_texts(reduced)  # has a gradient
+        with torch.autocast("cpu", enabled=False), reduced.weights_as_read():
+            of_images(reduced)
+        assert len(shared.read) == before + 1
+    with torch.autocast("cpu", dtype=dtype):
+        of_images(reduced)
+    assert len(shared.read) == before + 1
+
+
+@each_dtype
 def test_the_matrices_take_half_the_memory_and_stay_what_they_are(dtype, shared):
     whole, reduced = shared(torch.float32), shared(dtype)
     kinds = {name: p.dtype for name, p in reduced.named_parameters()}
