@@ -22,7 +22,7 @@ from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
-from core.lockstep import ALONE, Alone, Steps, Stopwatch, finish
+from core.lockstep import ALONE, Alone, Steps, Stopwatch, finish, stop
 from core.plugins import Plugin
 from core.seeding import Seeds
 from core.store.code import RunCode, write_code
@@ -192,6 +192,7 @@ def run_steps(
         try:
             if learn is None:
                 result = yield from watch.around(train_steps(built, epochs, checkpoints))
+                yield from watch.around(stop())
             else:
                 result = learn(built, epochs)
             sha256 = save_checkpoint(run_dir / WEIGHTS_NAME, built.model)

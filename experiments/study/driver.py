@@ -348,10 +348,10 @@ class Driver:
             self.ended[record.status].append(cell)
         return record
 
-    def _submit(self, cells: Sequence[Cell], max_attempts: int) -> None:
+    def _submit(self, cells: Sequence[Cell], max_attempts: int, *, attempts: int = 0) -> None:
         for cell in cells:
             self.queued[cell.identity] = None
-            self.executor.submit(self._job(cell, max_attempts))
+            self.executor.submit(replace(self._job(cell, max_attempts), attempts=attempts))
 
     def _work(self, interrupts: Interrupts, max_attempts: int, retry_failed: bool) -> None:
         """Submit all open cells and wait for them; once interrupted or paused, only for the running

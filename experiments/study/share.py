@@ -343,6 +343,9 @@ class SharedDriver(Driver):
         """
         cell = replace(self.open[event.key], bundle="")
         self.times_lost[event.key] += 1
+        if event.attempt >= max_attempts:
+            self._handle(replace(event, kind="failed"))
+            return
         if self.times_lost[event.key] >= MAX_LOST:
             message = f"lost {MAX_LOST} times, the last time because {event.message}"
             self._handle(replace(event, kind="failed", attempt=MAX_LOST, message=message))
@@ -353,7 +356,7 @@ class SharedDriver(Driver):
             self._lose(self.open.pop(event.key))
             return
         self._prepare(event.key, number)
-        self._submit([cell], max_attempts)
+        self._submit([cell], max_attempts, attempts=event.attempt)
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
         """See Driver; nothing is written where another driver has claimed the cell."""
