@@ -383,8 +383,12 @@ class Driver:
         except OSError as error:
             self._pause(error)
             return
-        self._submit(self._admit_all(more, retry_failed), max_attempts)
+        self._go_on_with(self._admit_all(more, retry_failed), max_attempts)
         self.progress.catch_up(self.scheduler.done)
+
+    def _go_on_with(self, cells: Sequence[Cell], max_attempts: int) -> None:
+        """Run what the scheduler has added."""
+        self._submit(cells, max_attempts)
 
     def _pause(self, error: OSError) -> None:
         """Stop because a file cannot be written; anything else is an error."""

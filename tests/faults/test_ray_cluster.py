@@ -15,7 +15,7 @@ import refiners.null_refiner
 from core.clip.features import FEATURES_FOLDER, FeatureStore
 from core.config import config_from_text
 from core.machine import DEVICE_WORKERS_VARIABLE, WORKERS_VARIABLE
-from core.store.names import SHARE_FOLDER
+from core.store.names import LEDGER_NAME, SHARE_FOLDER
 from experiments.run import image_source
 from experiments.run.outside_files import config_mark
 from experiments.study.driver import run_study
@@ -25,6 +25,7 @@ from experiments.workers.local import InlineExecutor, LocalExecutor
 from experiments.workers.worker import ENTRY
 from tests.helpers.executors import drain, ended
 from tests.helpers.fake_runs import executions, fake_plan
+from tests.helpers.fake_searches import history, parsed, run_inline
 from tests.helpers.fault_programs import texts, wait_for
 from tests.helpers.two_step_runs import two_steps
 
@@ -35,6 +36,7 @@ from experiments.workers import ray  # noqa: E402
 from experiments.workers.ray import RayExecutor, carry_out, task_variables  # noqa: E402
 from tests.helpers.ray_clusters import cluster  # noqa: E402
 
+SEARCH = "tests.helpers.fake_search_runs:search_run"
 FAKE = "tests.helpers.fake_runs:fake_run"
 DESCRIBE = "tests.helpers.fake_runs:describe_process"
 WALK = "tests.helpers.fake_runs:walk"
@@ -99,6 +101,28 @@ def test_a_study_survives_the_loss_of_a_worker_and_of_a_node(tmp_path):
     assert {tries[i] for i, name in by_variant.items() if name == "refuse"} == {1}
     assert {tries[i] for i, name in by_variant.items() if name == "fail"} == {3}
     assert not (study / SHARE_FOLDER).exists()
+
+
+def test_a_search_that_loses_a_worker_ends_as_on_this_machine(tmp_path):
+    found = parsed(tmp_path, "search.trials=4", "search.round_size=2")
+    run_inline(found, tmp_path / "here")
+    study, notes = tmp_path / "search", Notes()
+    with cluster(2) as (made, _):
+        executor = RayExecutor(address=made.address, entry=SEARCH)
+        share = Sharing(num_workers=executor.num_workers)
+        marks = study / SHARE_FOLDER / "runs" / "executions"  # of claimed runs
+
+        def kill_one():
+            wait_for(lambda: marks.is_dir() and any(marks.iterdir()))
+            os.kill(int(next(marks.iterdir()).name.split("-")[1]), signal.SIGKILL)
+
+        thread = threading.Thread(target=kill_one)
+        thread.start()
+        course = run_inline(found, study, executor, share=share, progress=notes)
+        thread.join()
+    assert course.complete and not (study / SHARE_FOLDER).exists()
+    assert history(study) == history(tmp_path / "here")
+    assert (study / LEDGER_NAME).read_bytes() == (tmp_path / "here" / LEDGER_NAME).read_bytes()
 
 
 def test_runs_share_gpus_by_fractions_and_one_that_lacks_memory_gets_one_alone(tmp_path):
