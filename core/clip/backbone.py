@@ -14,14 +14,17 @@ error, and where they say nothing the name decides: with a note unless it has th
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from core import mosaic
 from core.clip import product_choice, thread_choice
@@ -106,6 +109,33 @@ def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
     return model
 
 
+class LeftUndrawn(TorchFunctionMode):
+    """A context in which new weights are not drawn, because all of them come from a file: drawing
+    takes as long as reading.
+    """
+
+    draws = frozenset(
+        {
+            *(Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.trunc_normal_),
+            *(init.kaiming_uniform_, init.kaiming_normal_, init.xavier_uniform_),
+            init.xavier_normal_,
+        }
+    )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The tensor as it is in place of a drawn one."""
+        given = kwargs or {}
+        if func in self.draws:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 @functools.cache
 def feature_sizes_of(name: str) -> tuple[int, int]:
     """Patches and joint width of a backbone's features, without weights. Raises ValueError for an
@@ -167,7 +197,8 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     _check_word(name, config, word, path)
     if word.quick_gelu:
         name, config["quick_gelu"] = name.removesuffix(QUICK) + QUICK, True
-    model: Any = build_open_clip(config)
+    with LeftUndrawn():
+        model: Any = build_open_clip(config)
     _load_weights(model, {k: v for k, v in state.items() if k not in OPENAI_SIZES}, str(path))
     _note_unknown(name, config, word, path)
     model.visual.preprocess_cfg = {**word.normalization, "squash": _squashes(config, word)}
@@ -420,17 +451,28 @@ def _shared_clip(
     name: str, weights: str | None, device: str, dtype: torch.dtype, stamp: tuple[int, ...]
 ) -> FrozenCLIP:
     if dtype not in HALF:
-        return load_clip(name, weights).to(device, dtype)
+        clip = load_clip(name, weights).to(device, dtype)
+        _WHOLE[clip.spec.fingerprint, device] = clip
+        return clip
     clip = load_clip(name, weights).to(device)
     clip.reduced = HalfPrecision(clip, dtype, partial(_reread, name, weights))
     return clip
 
 
+# Those in full precision that are in use; on the CPU their weights may have a product of their own.
+_WHOLE: "WeakValueDictionary[tuple[str, str], FrozenCLIP]" = WeakValueDictionary()
+
+
 def _reread(name: str, weights: str | None, clip: FrozenCLIP) -> FrozenCLIP:
-    """A clip in half precision anew, with the weights as they are in their file.
+    """A clip in half precision anew, with the weights as they are in their file, or as another user
+    in this process has them on the same GPU.
 
     Raises ValueError where these are other ones by now.
     """
+    device = clip.scale.device
+    kept = _WHOLE.get((clip.spec.fingerprint, str(device)))
+    if kept is not None and device.type != "cpu":
+        return kept
     whole = load_clip(name, weights).to(clip.scale.device)
     if whole.spec.fingerprint != clip.spec.fingerprint:
         raise ValueError(
@@ -530,7 +572,8 @@ def _load_mosaic(path: Path) -> FrozenCLIP:
             f"the embedded model's weights {path} are missing; restore the file or retrain it: "
             f"{command_line('pretrain')}"
         )
-    model: Any = build_open_clip(mosaic.MODEL_CONFIG)
+    with LeftUndrawn():
+        model: Any = build_open_clip(mosaic.MODEL_CONFIG)
     _load_weights(model, read_state_dict(path), str(path))
     model.visual.preprocess_cfg = {"mean": mosaic.IMAGE_MEAN, "std": mosaic.IMAGE_STD}
     tokenizer = Tokenizer(
