@@ -16,7 +16,7 @@ from core.config import (
     register,
 )
 from core.seeding import Seeds, seeded_linear
-from refiners.cache import Cache
+from refiners.cache import Cache, softmax_of
 
 
 class Aggregation(nn.Module, Configurable, ABC):
@@ -133,16 +133,18 @@ class FusionAggregation(Aggregation):
         first, second = self.mix
         fused = text
         if len(slots_MD := cache.slots()):
-            fused = first * text + (1 - first) * self._attend(text, slots_MD)
+            filled_M = cache.filled()
+            fused = first * text + (1 - first) * self._attend(text, slots_MD, filled_M)
+            fused = fused if filled_M is None else torch.where(filled_M.any(), fused, text)
         changed = self.leave(F.gelu(self.enter(self.mlp_norm(fused))))
         refined: Tensor = second * fused + (1 - second) * changed
         return F.normalize(refined, dim=-1) if self.renormalise else refined
 
-    def _attend(self, text: Tensor, slots_MD: Tensor) -> Tensor:
+    def _attend(self, text: Tensor, slots_MD: Tensor, filled_M: Tensor | None) -> Tensor:
         query = self.query(self.text_norm(text))
         key_MD, value_MD = self.key_value(self.slot_norm(slots_MD)).chunk(2, dim=-1)
-        weights: Tensor = (query @ key_MD.t() / query.shape[-1] ** 0.5).softmax(dim=-1)
-        attended: Tensor = weights @ value_MD
+        similarity = query @ key_MD.t() / query.shape[-1] ** 0.5
+        attended: Tensor = softmax_of(similarity, filled_M) @ value_MD
         return attended
 
 

@@ -53,6 +53,12 @@ class Cache(nn.Module, Configurable, ABC):
     def slots(self) -> Tensor:
         """The memory (M, D); M may be 0."""
 
+    def filled(self) -> Tensor | None:
+        """Which slots take part in a read (M,) bool; None for all of them. A mask, since a size
+        that depends on what was written would make the host wait for the device.
+        """
+        return None
+
     def slot_labels(self) -> Tensor | None:
         """The training class of each slot (M,) int64; None where slots have no class."""
         return None
@@ -66,7 +72,10 @@ class Cache(nn.Module, Configurable, ABC):
 
 
 class SoftCache(Cache):
-    """A cache read with a softmax over its slots: ``softmax(n(t) M' / temperature) M``."""
+    """A cache read with a softmax over its slots: ``softmax(n(t) M' / temperature) M``.
+
+    Slots that are not filled are zero, so that a read where none is gives zeros.
+    """
 
     read_temperature: float = 1.0
 
@@ -77,14 +86,24 @@ class SoftCache(Cache):
         return {**parameters, "read_temperature": 1.0} if alone else parameters
 
     def read_weights(self, text: Tensor) -> Tensor:
-        """Softmax over slots (..., M)."""
+        """Softmax over slots (..., M): 0 for a slot that is not filled, unless none is."""
         similarity = in_full_precision(torch.matmul, F.normalize(text, dim=-1), self.slots().t())
-        return (similarity / self.read_temperature).softmax(dim=-1)
+        return softmax_of(similarity / self.read_temperature, self.filled())
 
     def read(self, text: Tensor) -> Tensor:
         if not len(self.slots()):
             return torch.zeros_like(text)
         return in_full_precision(torch.matmul, self.read_weights(text), self.slots())
+
+
+def softmax_of(logits: Tensor, taken_M: Tensor | None) -> Tensor:
+    """Softmax over the last dimension (..., M) of the places that are taken, or of all if None.
+
+    Where no place is taken the weights are uniform.
+    """
+    if taken_M is not None:
+        logits = logits.masked_fill(~taken_M, torch.finfo(logits.dtype).min)
+    return logits.softmax(dim=-1)
 
 
 def initial_slots(num_slots: int, width: int, seeds: Seeds, initial: SlotInit) -> Tensor:
@@ -321,17 +340,15 @@ class ClassCache(SoftCache):
         self.read_temperature = read_temperature
         self.register_buffer("slots_CD", torch.zeros(num_classes, width))
         self.register_buffer("seen_C", torch.zeros(num_classes, dtype=torch.bool))
-        self._unseen = HostNumber()
-
-    def _all_seen(self) -> bool:
-        """Whether every class had an image; the host waits as long as the answer is no."""
-        return self._unseen.of(self.seen_C, count_unseen) == 0
 
     def slots(self) -> Tensor:
-        return self.slots_CD if self._all_seen() else self.slots_CD[self.seen_C]
+        return self.slots_CD
+
+    def filled(self) -> Tensor:
+        return self.seen_C
 
     def slot_labels(self) -> Tensor:
-        return self.seen_C.nonzero()[:, 0]
+        return torch.arange(len(self.slots_CD), device=self.slots_CD.device)
 
     @torch.no_grad()
     def observe(self, seen: Observation) -> None:
@@ -342,13 +359,7 @@ class ClassCache(SoftCache):
         moved_CD = self.momentum * self.slots_CD + (1 - self.momentum) * mean_CD
         new_CD = F.normalize(torch.where(seen_C1, moved_CD, mean_CD), dim=-1)
         self.slots_CD.copy_(torch.where(hit_C1, new_CD, self.slots_CD))
-        if not self._all_seen():
-            self.seen_C |= hit_C1[:, 0]
-
-
-def count_unseen(seen_C: Tensor) -> Tensor:
-    """How many classes have had no image."""
-    return (~seen_C).sum()
+        self.seen_C |= hit_C1[:, 0]
 
 
 def means_by_label(rows_BD: Tensor, labels_B: Tensor, number: int) -> tuple[Tensor, Tensor]:

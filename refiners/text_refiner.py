@@ -106,10 +106,11 @@ class TextRefiner(Refiner):
             self.cache.observe(Observation(aligned=aligned, attention=out.attention, labels=labels))
 
     def memory(self) -> Memory | None:
-        slots_MD = self.cache.slots().detach()
-        if not len(slots_MD):
-            return None
-        return Memory(slots=slots_MD, labels=self.cache.slot_labels())
+        slots_MD, labels_M = self.cache.slots().detach(), self.cache.slot_labels()
+        if (filled_M := self.cache.filled()) is not None:
+            slots_MD = slots_MD[filled_M]
+            labels_M = None if labels_M is None else labels_M[filled_M]
+        return Memory(slots=slots_MD, labels=labels_M) if len(slots_MD) else None
 
     def memory_tokens(self, out: Forward) -> Tensor | None:
         return None if out.local is None else self.alignment(out.local)

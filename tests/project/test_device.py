@@ -65,7 +65,7 @@ REFINERS = {
 }
 # The plain method, other settings and other parts run in the slow suite: TextRefiner on a method
 # covers most of them. These parts have code of their own for what a host would wait for.
-QUICK = {("CoOp", "ClassCache"), ("CoOp", "QueueCache")}
+QUICK = {("CoOp", "ClassCache"), ("CoOp", "QueueCache"), ("PromptKD", "ClassCache")}
 CASES = [
     pytest.param(
         *(name, label, refiner),

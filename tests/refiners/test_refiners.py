@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from core.config import Reference, lookup, registered_classes
@@ -28,9 +29,9 @@ from experiments.contracts.parts import (
     check_the_refiner_works_on_top,
     check_what_a_part_learned_survives_a_file,
 )
-from refiners.aggregation import LinearAggregation
+from refiners.aggregation import FusionAggregation, LinearAggregation
 from refiners.alignment import MlpAlignment
-from refiners.cache import EmaCache, NoCache
+from refiners.cache import ClassCache, EmaCache, LearnedCache, NoCache, Observation
 from refiners.losses import L1Regularization, SemanticLoss, SpreadLoss
 from refiners.text_refiner import TextRefiner
 from tests.helpers.tiny_clip import (
@@ -264,6 +265,54 @@ def test_the_cache_is_written_once_a_step_after_the_read_and_never_in_evaluation
     written = model.refiner.cache.slots_MD.clone()
     logits(model, batch())
     assert torch.equal(model.refiner.cache.slots_MD, written)
+
+
+def class_cache(*labels, width=4):
+    """A cache of three classes that saw an image of each of these."""
+    cache = ClassCache(width, Seeds(0), 3)
+    draw = torch.Generator().manual_seed(0)
+    for label in labels:
+        aligned = torch.randn(1, 5, width, generator=draw)
+        cache.observe(Observation(aligned=aligned, labels=torch.tensor([label])))
+    return cache
+
+
+def test_a_class_without_an_image_takes_no_part_in_a_read():
+    text = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    cache = class_cache(2, 0)
+    seen = cache.slots()[[0, 2]]
+    weights = (F.normalize(text, dim=-1) @ seen.t()).softmax(dim=-1)
+    torch.testing.assert_close(cache.read(text), weights @ seen)
+    assert not cache.read_weights(text)[:, 1].any()
+
+
+def test_a_class_cache_that_saw_nothing_reads_as_no_memory():
+    text = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    cache, none = class_cache(), NoCache(4, Seeds(0))
+    assert not cache.read(text).any()
+    fusion = FusionAggregation(4, Seeds(0))
+    assert torch.equal(fusion(text, cache), fusion(text, none))
+
+
+def test_fusion_attends_to_the_classes_seen_alone():
+    text = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    cache = class_cache(2, 0)
+    of_two = LearnedCache(4, Seeds(0), num_slots=2)
+    of_two.slots_MD = nn.Parameter(cache.slots()[[0, 2]])
+    fusion = FusionAggregation(4, Seeds(0))
+    torch.testing.assert_close(fusion(text, cache), fusion(text, of_two))
+
+
+def test_the_memory_shows_the_classes_seen_alone():
+    refiner = coop(cache=part("ClassCache")).refiner
+    assert refiner.memory() is None
+    width, label = refiner.cache.slots().shape[-1], 1
+    refiner.cache.observe(
+        Observation(aligned=torch.randn(1, 3, width), labels=torch.tensor([label]))
+    )
+    memory = refiner.memory()
+    assert memory.labels.tolist() == [label]
+    assert torch.equal(memory.slots, refiner.cache.slots()[[label]])
 
 
 # aggregation, alignment and losses, by hand
