@@ -14,27 +14,25 @@ error, and where they say nothing the name decides: with a note unless it has th
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import init
-from torch.overrides import TorchFunctionMode
 
 from core import mosaic
 from core.clip import product_choice, thread_choice
 from core.clip.catalog import MOSAIC, QUICK, agreed_images, is_timm, model_config, some_tags
 from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP, feature_sizes
-from core.clip.half_precision import HalfPrecision
+from core.clip.half_precision import HalfPrecision, keep_in_sight
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
 from core.clip.open_clip_library import load_open_clip
 from core.clip.tokenizer import AnyTokenizer, HubTokenizer, Tokenizer
 from core.clip.transformers_clip import from_transformers, is_transformers
+from core.clip.undrawn import LeftUndrawn
 from core.clip.weights import (
     OPENAI_SIZES,
     cache_folder,
@@ -107,33 +105,6 @@ def build_open_clip(config: Mapping[str, Any]) -> nn.Module:
     kind: Any = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     model: nn.Module = kind(**settings)
     return model
-
-
-class LeftUndrawn(TorchFunctionMode):
-    """A context in which new weights are not drawn, because all of them come from a file: drawing
-    takes as long as reading.
-    """
-
-    draws = frozenset(
-        {
-            *(Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.trunc_normal_),
-            *(init.kaiming_uniform_, init.kaiming_normal_, init.xavier_uniform_),
-            init.xavier_normal_,
-        }
-    )
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """The tensor as it is in place of a drawn one."""
-        given = kwargs or {}
-        if func in self.draws:
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
 
 
 @functools.cache
@@ -451,28 +422,17 @@ def _shared_clip(
     name: str, weights: str | None, device: str, dtype: torch.dtype, stamp: tuple[int, ...]
 ) -> FrozenCLIP:
     if dtype not in HALF:
-        clip = load_clip(name, weights).to(device, dtype)
-        _WHOLE[clip.spec.fingerprint, device] = clip
-        return clip
+        return keep_in_sight(load_clip(name, weights).to(device, dtype))
     clip = load_clip(name, weights).to(device)
     clip.reduced = HalfPrecision(clip, dtype, partial(_reread, name, weights))
     return clip
 
 
-# Those in full precision that are in use; on the CPU their weights may have a product of their own.
-_WHOLE: "WeakValueDictionary[tuple[str, str], FrozenCLIP]" = WeakValueDictionary()
-
-
 def _reread(name: str, weights: str | None, clip: FrozenCLIP) -> FrozenCLIP:
-    """A clip in half precision anew, with the weights as they are in their file, or as another user
-    in this process has them on the same GPU.
+    """A clip in half precision anew, with the weights as they are in their file.
 
     Raises ValueError where these are other ones by now.
     """
-    device = clip.scale.device
-    kept = _WHOLE.get((clip.spec.fingerprint, str(device)))
-    if kept is not None and device.type != "cpu":
-        return kept
     whole = load_clip(name, weights).to(clip.scale.device)
     if whole.spec.fingerprint != clip.spec.fingerprint:
         raise ValueError(

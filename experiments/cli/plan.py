@@ -70,9 +70,8 @@ def plan_command(
 
     if decode_rate is not None and not 0 < decode_rate < float("inf"):
         raise ValueError(f"--decode-rate must be a number above 0, got {decode_rate:g}")
-    given = read_config_file(config_path(config), overrides or [])
     speeds = _speeds(measured, runs, device_name)
-    made = plan(given, _by_name, yes=yes)
+    made = plan(read_config_file(config_path(config), overrides or []), _by_name, yes=yes)
     print_notes(made.notes)
     hardware = Hardware(
         gpus=gpus,

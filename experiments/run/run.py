@@ -192,7 +192,6 @@ def run_steps(
         try:
             if learn is None:
                 result = yield from watch.around(train_steps(built, epochs, checkpoints))
-                yield from watch.around(stop())
             else:
                 result = learn(built, epochs)
             sha256 = save_checkpoint(run_dir / WEIGHTS_NAME, built.model)
@@ -306,22 +305,22 @@ def train_steps(
         reads_frozen=method.reads_frozen,
         fixed_views=settings.fixed_views,
     )
-    return (
-        yield from fit_steps(
-            built.model,
-            objective,
-            batches,
-            built.budget,
-            built.seeds.at("batches"),
-            log=log,
-            select=_selector(built),
-            autocast=built.autocast,
-            scale=LossScale() if settings.precision == "float16" else None,
-            patience=built.settings.patience,
-            checkpoints=checkpoints,
-            recorder=_recorder(built),
-        )
+    result = yield from fit_steps(
+        built.model,
+        objective,
+        batches,
+        built.budget,
+        built.seeds.at("batches"),
+        log=log,
+        select=_selector(built),
+        autocast=built.autocast,
+        scale=LossScale() if settings.precision == "float16" else None,
+        patience=built.settings.patience,
+        checkpoints=checkpoints,
+        recorder=_recorder(built),
     )
+    yield from stop()
+    return result
 
 
 def _recorder(built: Assembly) -> StepRecorder | None:

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from core.clip import backbone
-from core.clip.backbone import LeftUndrawn, build_open_clip, load_clip
+from core.clip.backbone import build_open_clip, load_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.packing import Packing
 from core.clip.tokenizer import Tokenizer
+from core.clip.undrawn import LeftUndrawn
 from tests.helpers.open_clip_models import open_clip, random_model, tiny_config
 
 TEXTS = [
