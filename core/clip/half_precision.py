@@ -7,7 +7,8 @@ space. Norms, embeddings and positions stay in float32, as in the released model
 
 What must not be rounded is computed with the weights as they were read, which come back from their
 file, or from another user on the same GPU, for as long as it takes: texts and features that are
-kept, what is learned before the first step.
+kept, what is learned before the first step. They are read no sooner than a tower runs, which may be
+never: most of it is known already.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,27 +51,41 @@ class HalfPrecision:
         self._names = list(_multiplied(module))
         self._stored = [_rounded(module.get_parameter(name), dtype) for name in self._names]
         self._users = 0
+        self._is_read = False
         self._put(self._stored)
 
     def weights(self) -> list[nn.Parameter]:
         """The weights in half precision, whatever is computed with at the moment."""
         return list(self._stored)
 
+    @property
+    def wanted_as_read(self) -> bool:
+        """Whether somebody is in the context of ``as_read``."""
+        return self._users > 0
+
     @contextmanager
     def as_read(self) -> Iterator[None]:
-        """A context in which the module has its weights as they were read."""
-        if not self._users:
-            clip: Any = self._module
-            kept = _IN_SIGHT.get((clip.spec.fingerprint, clip.scale.device))
-            whole = self.reread(clip) if kept is None else kept
-            self._put([whole.get_parameter(name) for name in self._names])
+        """A context in which the module may have its weights as they were read: from the first call
+        of ``read`` on.
+        """
         self._users += 1
         try:
             yield
         finally:
             self._users -= 1
-            if not self._users:
+            if not self._users and self._is_read:
                 self._put(self._stored)
+                self._is_read = False
+
+    def read(self) -> None:
+        """Put the weights in place as they were read, for the context that is entered."""
+        assert self._users
+        if not self._is_read:
+            clip: Any = self._module
+            kept = _IN_SIGHT.get((clip.spec.fingerprint, clip.scale.device))
+            whole = self.reread(clip) if kept is None else kept
+            self._put([whole.get_parameter(name) for name in self._names])
+            self._is_read = True
 
     def _put(self, weights: list[nn.Parameter]) -> None:
         for name, weight in zip(self._names, weights, strict=True):

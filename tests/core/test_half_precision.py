@@ -161,6 +161,7 @@ def test_on_a_gpu_what_is_there_in_full_precision_is_not_read_again(shared, monk
             whole = shared_clip("mosaic", None, "cuda", torch.float32) if beside else None
             before = len(shared.read)
             with reduced.weights_as_read():
+                reduced.reduced.read()
                 found = reduced.get_parameter("visual.proj")
                 assert found.dtype == torch.float32 != low
                 assert whole is None or found is whole.get_parameter("visual.proj")
@@ -169,6 +170,7 @@ def test_on_a_gpu_what_is_there_in_full_precision_is_not_read_again(shared, monk
         backbone._shared_clip.cache_clear()
     reduced, whole = shared(torch.bfloat16), shared(torch.float32)
     with reduced.weights_as_read():
+        reduced.reduced.read()
         assert reduced.get_parameter("visual.proj") is not whole.get_parameter("visual.proj")
 
 
@@ -179,6 +181,7 @@ def test_full_precision_goes_through_the_product_of_the_machine(shared, monkeypa
         reduced = shared(torch.bfloat16)
         assert product_choice.product_of(reduced) == "oneDNN"
         with reduced.weights_as_read():
+            of_images(reduced)
             assert product_choice.product_of(reduced) == "oneDNN"
             assert {w.dtype for w in product_choice.block_weights(reduced)} == {torch.float32}
 

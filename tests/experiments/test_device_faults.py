@@ -124,7 +124,7 @@ def test_what_is_out_of_memory_has_its_gpu_for_itself_once(executor, tmp_path):
     four = executor(4, ["5", "6"])
     submit(four, tmp_path, "hungry", do="need it whole", seconds=0.3, max_attempts=1)
     for number in range(7):
-        submit(four, tmp_path, f"other {number}", seconds=0.3)
+        submit(four, tmp_path, f"other {number}", seconds=0.3, after_crowd=True)
     events = drain(four, 8)
     retries = [(e.key, e.attempt, e.fault) for e in events if e.kind == "retry"]
     assert retries == [("hungry", 1, "memory")]

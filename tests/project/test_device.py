@@ -4,6 +4,7 @@ in an order that is not fixed.
 """
 
 import copy
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -26,6 +27,7 @@ OTHER_SETTINGS = {
     "CoOp": {
         "class-specific": ("CoOp.class_specific=True", "experiment.protocol='few_shot'"),
         "middle": ("CoOp.class_position='middle'",),
+        "bfloat16": ("experiment.precision='bfloat16'",),
     },
     "CoCoOp": {"in chunks": ("CoCoOp.max_text_memory_mb=0.001",)},
     "PromptKD": {"each step": ("PromptKD.teacher_logits='each_step'",)},
@@ -55,6 +57,7 @@ def slot_of(part):
 REFINERS = {
     "none": ("experiment.refiner=@NullRefiner",),
     "TextRefiner": text_refiner(),
+    "EmaCache that resets": (*text_refiner(), "EmaCache.reset_after=1"),
     "DePT": ("experiment.refiner=@DePT",),
     **{
         part.name: text_refiner(**{slot_of(part): part.name})
@@ -152,7 +155,7 @@ def by_file(counted):
     """How often something happened, by the innermost file of the product."""
     found = Counter()
     for text, count in counted.items():
-        found[text.partition(" at ")[2].partition(":")[0]] += count
+        found[text.rpartition(" at ")[2].partition(":")[0]] += count
     return found
 
 
@@ -186,6 +189,32 @@ def test_no_tensor_forgets_its_device(name, label, refiner, tree, tmp_path):
     steps = STEPS if lookup(name, "method").cls.image_input == "pixels" else 0
     most = 1 + steps + MORE_COPIES.get(name, 0)  # which images, and their pixels
     assert sum(copies.values()) <= most and not pageable
+
+
+@pytest.mark.parametrize("rule", ["val", pytest.param("oracle-test", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "pixels"), [("CoOp", 0), pytest.param("SEP", STEPS + 1, marks=pytest.mark.slow)]
+)
+def test_images_that_choose_the_epoch_are_sent_once(name, pixels, rule, tree, tmp_path):
+    """After the first scored epoch, scoring sends pixels and which images come, as training does:
+    neither features nor labels. Its answers are read back at once.
+    """
+    settings, seen = (f"experiment.selection='{rule}'",), []
+    on_cpu = run_on("cpu", name, settings, tree, tmp_path / "cpu", epochs=3)
+    forget()
+    with PretendedCuda(ROOT, sites=20) as gpu:
+        record = run_on(
+            *("cuda", name, settings, tree, tmp_path / "cuda"),
+            lambda _: seen.append((gpu.copies.copy(), gpu.waits.copy())),
+            epochs=3,
+        )
+    assert record.status == "finished", record.message
+    assert record.selected_epoch == on_cpu.selected_epoch
+    copies, waits = zip(*seen, strict=True)
+    first, second = (after - before for before, after in itertools.pairwise(copies))
+    assert sum(second.values()) == 2 + pixels
+    assert by_file(waits[-1] - waits[-2]) == WAITS | {"core/train/evaluate.py": 1}
+    assert by_file(first - second).keys() >= {"core/train/feeding.py", "core/devices.py"}
 
 
 def test_a_run_replays_its_steps_and_ends_the_same(tree, tmp_path, monkeypatch):
