@@ -5,7 +5,8 @@
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,9 +49,10 @@ Shared = Annotated[
     ),
 ]
 ShareSeconds = Annotated[
-    float,
+    float | None,
     typer.Option(
-        help="With --share: take over the runs of a driver that shows no sign of life so long"
+        help="With --share, ray or slurm: take over the runs of a driver that shows no sign of "
+        "life so long; default: 60"
     ),
 ]
 Address = Annotated[
@@ -80,7 +82,7 @@ SlurmParameters = Annotated[
     typer.Option(
         "--slurm",
         help="With --executor slurm: NAME=VALUE, a parameter of submitit such as partition=gpu, "
-        "time=240 or gpus_per_node=4; repeatable",
+        "time=240 (minutes) or gpus_per_node=4; repeatable",
     ),
 ]
 
@@ -94,7 +96,7 @@ class Where:
     executor: str = LOCAL
     executors: Sequence[str] = EXECUTORS
     share: bool = False
-    share_seconds: float = SHARE_SECONDS
+    share_seconds: float | None = None
     workers: int
     lockstep: int = 1
     device: str = "cpu"
@@ -123,16 +125,11 @@ class Where:
 
     def __post_init__(self) -> None:
         from experiments.study.share import check_seconds
+        from experiments.workers.placement import check_jobs_per_gpu
 
-        if self.executor not in self.executors:
-            near = did_you_mean(self.executor, self.executors)
-            if self.executor in EXECUTORS:
-                near = "; 'grid' has that one: jobs share a plan that is known before they begin"
-            raise ValueError(
-                f"--executor must be one of {', '.join(self.executors)}, got {self.executor!r}"
-                f"{near}"
-            )
-        check_seconds(self.share_seconds)
+        self._require_executor()
+        check_seconds(self.seconds)
+        shares = self.share or self.executor != LOCAL
         given = {
             "--address": (RAY, bool(self.address)),
             "--node-cache": (RAY, self.node_cache is not None),
@@ -145,46 +142,100 @@ class Where:
                     f"{option} means something with --executor {executor} alone, and it is "
                     f"{self.executor}"
                 )
-        if self.executor != LOCAL and self.device not in ("cpu", "cuda"):
+        if self.share_seconds is not None and not shares:
             raise ValueError(
-                f"--executor {self.executor} gives runs their GPUs, so --device must be cpu or "
-                f"cuda, got {self.device!r}"
+                "--share-seconds means something among drivers that share a study alone: give "
+                "--share as well, or leave it out"
             )
-        if self.executor == RAY and self.jobs == 0:
-            raise ValueError("--executor ray runs nothing in this process: --jobs must not be 0")
+        if self.executor != LOCAL:
+            if self.device not in ("cpu", "cuda"):
+                raise ValueError(
+                    f"--executor {self.executor} gives runs their GPUs, so --device must be cpu "
+                    f"or cuda, got {self.device!r}"
+                )
+            on_cpu = self.device == "cpu"
+            if self.executor == RAY and self.jobs == 0:
+                raise ValueError(
+                    "--executor ray runs nothing in this process: --jobs must not be 0"
+                )
+            check_jobs_per_gpu(self.jobs_per_gpu, on_cpu=on_cpu, jobs=self.jobs)
         self._require()
+
+    @property
+    def seconds(self) -> float:
+        """How long another driver may show no sign of life."""
+        return SHARE_SECONDS if self.share_seconds is None else self.share_seconds
+
+    def _require_executor(self) -> None:
+        """Raise ValueError for an executor that the command has not."""
+        if self.executor not in self.executors:
+            near = did_you_mean(self.executor, self.executors)
+            if self.executor in EXECUTORS:
+                near = "; 'grid' has that one: jobs share a plan that is known before they begin"
+            raise ValueError(
+                f"--executor must be one of {', '.join(self.executors)}, got {self.executor!r}"
+                f"{near}"
+            )
 
     def _require(self) -> None:
         """Raise ValueError where what the executor needs is not there."""
         if self.executor == RAY:
-            importlib.import_module("experiments.workers.ray")
+            importlib.import_module("experiments.workers.ray").check_address(self.address)
         elif self.executor == SLURM:
-            from experiments.workers.slurm import require_cluster
+            parameters = parameters_of(self.slurm)
+            if self.nodes != 0:
+                importlib.import_module("experiments.workers.slurm").checked(parameters)
 
-            require_cluster(parameters_of(self.slurm))
+    @contextmanager
+    def begun(self, *, dry_run: bool = False) -> Iterator[None]:
+        """A context with a connection to the cluster that makes the runs, if it is one of Ray. A
+        dry run starts none. Raises ValueError where a run would wait there for ever.
+        """
+        if self.executor != RAY or (dry_run and not self.address):
+            yield
+            return
+        ray = importlib.import_module("experiments.workers.ray")
+        with ray.connected(self.address, ray.demand_of(self.device, self.jobs_per_gpu or 1)):
+            yield
 
     def run(self, plan: Any, study_dir: Path, executor: Any, **options: Any) -> Any:
         """The outcome of ``run_study`` of a plan, with the arguments of that function."""
         from experiments.study.driver import run_study
         from experiments.study.share import Sharing, run_shared_study
 
-        seconds = self.share_seconds
         if self.executor == RAY:
             cluster = self.cluster(self.limits.get("job_seconds"))
             share = self.sharing(cluster)
             return run_shared_study(plan, study_dir, cluster, share=share, **options)
         if self.executor == SLURM:
-            jobs = self._slurm(study_dir)
-            share = Sharing(num_workers=jobs.num_workers, silent_seconds=seconds)
-            outcome = run_shared_study(plan, study_dir, executor, share=share, **options)
-            if outcome.interrupted and not outcome.paused and jobs.jobs:
-                print(f"the Slurm jobs go on; to end them: scancel {jobs}", file=sys.stderr)
-            return outcome
+            return self._run_on_slurm(plan, study_dir, executor, **options)
         if not self.share:
             return run_study(plan, study_dir, executor, **options)
         workers = max(self.workers, 1)
-        share = Sharing(num_workers=lambda: workers, lockstep=self.lockstep, silent_seconds=seconds)
+        share = Sharing(
+            num_workers=lambda: workers, lockstep=self.lockstep, silent_seconds=self.seconds
+        )
         return run_shared_study(plan, study_dir, executor, share=share, **options)
+
+    def _run_on_slurm(self, plan: Any, study_dir: Path, executor: Any, **options: Any) -> Any:
+        """Submit jobs, once the study is known to be free and to have runs left, and watch."""
+        from experiments.study.share import Sharing, run_shared_study
+
+        watch: dict[str, Any] = {"silent_seconds": self.seconds, "idle": True}
+        if self.nodes == 0:
+            share = Sharing(num_workers=lambda: 0, only_watches=True, **watch)
+            return run_shared_study(plan, study_dir, executor, share=share, **options)
+        jobs = self._slurm(study_dir)
+
+        def submit() -> None:
+            jobs.submit()
+            print(f"Slurm jobs: {jobs}", file=sys.stderr)
+
+        share = Sharing(num_workers=jobs.num_workers, begin=submit, **watch)
+        outcome = run_shared_study(plan, study_dir, executor, share=share, **options)
+        if outcome.interrupted and not outcome.paused and jobs.jobs:
+            print(f"the jobs go on; to end them: {jobs.ending()}", file=sys.stderr)
+        return outcome
 
     def sharing(self, executor: Any) -> Any:
         """How runs are given to an executor that may lose them: a ``Sharing``; None for workers of
@@ -197,7 +248,7 @@ class Where:
         return Sharing(
             num_workers=executor.num_workers,
             lockstep=self.lockstep,
-            silent_seconds=self.share_seconds,
+            silent_seconds=self.seconds,
         )
 
     def cluster(self, job_seconds: float | None) -> Any:
@@ -216,18 +267,15 @@ class Where:
         )
 
     def _slurm(self, study_dir: Path) -> Any:
-        from experiments.workers.slurm import SlurmJobs
+        from experiments.workers.slurm import GPU_COUNTS, SlurmJobs
 
         command = [sys.executable, str(Path(sys.argv[0]).resolve()), *job_words(self.context)]
         parameters = parameters_of(self.slurm)
-        if self.device != "cpu":
-            parameters = {"gpus_per_node": 1, **parameters}
+        if self.device != "cpu" and not any(name in parameters for name in GPU_COUNTS):
+            parameters["gpus_per_node"] = 1
         count = 1 if self.nodes is None else self.nodes
-        jobs = SlurmJobs(
-            command, count, study_dir / SLURM_FOLDER, parameters, once=("--retry-failed",)
-        )
-        print(f"Slurm jobs: {jobs or 'none; watching'}", file=sys.stderr)
-        return jobs
+        folder = study_dir / SLURM_FOLDER
+        return SlurmJobs(command, count, folder, parameters, once=("--retry-failed",))
 
 
 def job_words(context: Any) -> list[str]:
@@ -259,5 +307,7 @@ def parameters_of(words: Sequence[str]) -> dict[str, Any]:
         name, sign, value = word.partition("=")
         if not sign or not name.isidentifier() or not value:
             raise ValueError(f"--slurm must be NAME=VALUE, such as partition=gpu, got {word!r}")
+        if name in found:
+            raise ValueError(f"--slurm {name} is given twice, {found[name]} and {value}")
         found[name] = int(value) if value.isascii() and value.isdecimal() else value
     return found

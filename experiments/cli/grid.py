@@ -13,7 +13,6 @@ from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
 from experiments.cli.executors import (
     LOCAL,
-    SHARE_SECONDS,
     Address,
     ExecutorName,
     NodeCache,
@@ -70,7 +69,7 @@ def grid_command(
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
     executor: ExecutorName = LOCAL,
     share: Shared = False,
-    share_seconds: ShareSeconds = SHARE_SECONDS,
+    share_seconds: ShareSeconds = None,
     address: Address = "",
     node_cache: NodeCache = None,
     nodes: Nodes = None,
@@ -100,7 +99,7 @@ def grid_command(
     local = make_executor(
         placement.workers, study_dir, gpus=placement.gpus, lockstep=lockstep, **limits
     )
-    with closing(local):
+    with where.begun(dry_run=dry_run), closing(local):
         if here and not dry_run and may_have_runs_left(study_dir):
             local.start_early()
         made = make_plan(given, runtime, yes=yes)

@@ -90,12 +90,13 @@ def search_command(
         lockstep=lockstep,
         **limits,
     )
-    if dry_run:
-        path = config_path(config)
-        rows = describe_search(path, overrides or [], trials, command)
-        console().print(table(f"search {config}", ["item", "value"], rows))
-        return
-    code = command.run(
-        config_path(config), overrides or [], trials=trials, control=control, final=final
-    )
+    with where.begun(dry_run=dry_run):
+        if dry_run:
+            path = config_path(config)
+            rows = describe_search(path, overrides or [], trials, command)
+            console().print(table(f"search {config}", ["item", "value"], rows))
+            return
+        code = command.run(
+            config_path(config), overrides or [], trials=trials, control=control, final=final
+        )
     raise typer.Exit(code)

@@ -9,6 +9,7 @@ or written by its owner alone.
 
     STUDY/.share/drivers/ID.json    the process of a driver, written once
     STUDY/.share/drivers/ID.beat    its counter, overwritten in place
+    STUDY/.share/drivers/ID.idle    it makes no runs: others do, and it watches
     STUDY/.share/drivers/ID.ended   it has ended in order; "complete" where no run was left
 """
 
@@ -31,7 +32,7 @@ SILENT_SECONDS = 60.0
 BEAT_SECONDS = 5.0
 BEATS = 4  # in the time after which silence counts, at least
 DRIVERS = "drivers"
-WHO, BEAT, ENDED = ".json", ".beat", ".ended"
+WHO, BEAT, ENDED, IDLE = ".json", ".beat", ".ended", ".idle"
 COMPLETE, EARLY = "complete", "early"
 
 
@@ -64,10 +65,14 @@ def read(path: Path) -> str:
 class Member:
     """A driver, in the list of those that share a study; a context manager.
 
-    ``silent_seconds`` is how long drivers may be silent before their runs are taken over.
+    ``silent_seconds`` is how long drivers may be silent before their runs are taken over. One that
+    is ``idle`` makes no runs.
     """
 
-    def __init__(self, study_dir: Path, silent_seconds: float = SILENT_SECONDS) -> None:
+    def __init__(
+        self, study_dir: Path, silent_seconds: float = SILENT_SECONDS, *, idle: bool = False
+    ) -> None:
+        self.idle = idle
         self.folder = study_dir / SHARE_FOLDER / DRIVERS
         self.id = secrets.token_hex(6)
         self.period = min(BEAT_SECONDS, silent_seconds / BEATS)
@@ -87,6 +92,8 @@ class Member:
         """Show that this driver lives; it is listed again where the list was removed."""
         self.count += 1
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.idle:
+            create(self._file(IDLE), "")
         create(self._file(WHO), json.dumps({**asdict(Holder.current()), "space": _pid_space()}))
         with self._file(BEAT).open("w") as file:
             file.write(str(self.count))
@@ -103,7 +110,7 @@ class Member:
         """End before anything was claimed, and leave no trace."""
         if self._stop():
             with contextlib.suppress(OSError):
-                for kind in (WHO, BEAT):
+                for kind in (WHO, BEAT, IDLE):
                     self._file(kind).unlink(missing_ok=True)
                 self.folder.rmdir()
                 self.folder.parent.rmdir()
@@ -182,6 +189,12 @@ class Watch:
 
     def num_living(self) -> int:
         return len(self.listed - self.gone)
+
+    def some_work(self) -> bool:
+        """Whether a driver lives that makes runs."""
+        return any(
+            not (self.folder / f"{driver}{IDLE}").exists() for driver in self.listed - self.gone
+        )
 
     def name(self, driver: str) -> str:
         """The process of a driver, for messages."""

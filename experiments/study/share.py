@@ -38,6 +38,14 @@ from experiments.workers.jobs import Event, Executor, NoWorkersError
 LOOK_SECONDS = 2.0
 LOOK_SHARE = 0.05  # of the time may go into looking at what the others do
 MAX_LOST = 5
+ALONE = (
+    "no driver works on this study: give --nodes with a number of jobs to submit, or watch again "
+    "when jobs that wait in the queue have begun"
+)
+
+
+def nothing() -> None:
+    """What a driver does first that has nothing to prepare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +53,17 @@ class Sharing:
     """What of a study one driver takes at a time: a run, or ``lockstep`` runs that advance side by
     side, for each of ``num_workers()``. After ``silent_seconds`` without a sign of life of another
     driver, its runs are taken over.
+
+    Once the study is known to be free and runs are left, ``begin`` is called. A driver that is
+    ``idle`` makes no runs itself; one that ``only_watches`` ends where nobody else does.
     """
 
     num_workers: Callable[[], int]
     lockstep: int = 1
     silent_seconds: float = SILENT_SECONDS
+    begin: Callable[[], None] = nothing
+    idle: bool = False
+    only_watches: bool = False
 
     def __post_init__(self) -> None:
         check_seconds(self.silent_seconds)
@@ -86,7 +100,7 @@ def run_shared_study(
     another plan.
     """
     progress, tracker = progress or NoProgress(), tracker or NullTracker()
-    with Member(study_dir, share.silent_seconds) as member:
+    with Member(study_dir, share.silent_seconds, idle=share.idle) as member:
         try:
             refuse_holder(study_dir, steal=steal_lock)
             _require_same_plan(plan, study_dir)
@@ -210,6 +224,7 @@ class SharedDriver(Driver):
         self.times_lost: Counter[str] = Counter()
         self.dataset = ""
         self.next_look = 0.0
+        self.last_company = -math.inf
 
     def _run_dir(self, identity: str) -> Path:
         if identity in self.numbers:
@@ -231,6 +246,8 @@ class SharedDriver(Driver):
     def _work(self, interrupts: Interrupts, max_attempts: int, retry_failed: bool) -> None:
         """Claim, run and commit until all cells of the study have a record, whoever made it."""
         self.waiting, self.open = self.open, {}
+        if self.waiting:
+            self.share.begin()
         while self.open or (self.waiting and not self.draining):
             self._stop_if_asked(interrupts)
             if not self.draining:
@@ -333,6 +350,7 @@ class SharedDriver(Driver):
     def _claim(self, max_attempts: int) -> None:
         """Claim cells for the workers that are free, and submit them."""
         try:
+            self._require_company()
             workers = self.share.num_workers()
         except NoWorkersError as error:
             self.next_look = 0.0
@@ -347,6 +365,16 @@ class SharedDriver(Driver):
                     self.group_of[cell.identity] = self.num_groups
                     self._submit([cell], max_attempts)
                     busy.add(self.num_groups)
+
+    def _require_company(self) -> None:
+        """Raise NoWorkersError where this driver only watches and no other one works; a while later
+        where one has worked, which a queue may have set back.
+        """
+        now = time.monotonic()
+        if not self.share.only_watches or self.claims.watch.some_work():
+            self.last_company = now
+        elif now - self.last_company > self.share.silent_seconds:
+            raise NoWorkersError(ALONE)
 
     def _free_group(self, workers: int) -> list[Cell]:
         """The cells to claim next: of the dataset that was last worked on here, or else of that on

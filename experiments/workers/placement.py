@@ -42,22 +42,11 @@ def place(device: str, *, jobs: int, jobs_per_gpu: int | None = None) -> WorkerP
     Raises ValueError as ``devices_of`` does, and for a number that has no meaning there.
     """
     devices = devices_of(device)
-    if jobs_per_gpu is not None and jobs_per_gpu < 1:
-        raise ValueError(f"jobs-per-gpu must be at least 1, got {jobs_per_gpu}")
+    check_jobs_per_gpu(jobs_per_gpu, on_cpu=devices == (CPU,), jobs=jobs)
     if devices == (CPU,):
-        if jobs_per_gpu is not None:
-            raise ValueError(
-                f"jobs-per-gpu = {jobs_per_gpu} counts the workers of a GPU, and the device is "
-                "cpu: use --jobs"
-            )
         return WorkerPlacement(device=CPU, workers=available_cores() if jobs < 0 else jobs)
     gpus = gpus_of(devices)
     if jobs == 0:
-        if jobs_per_gpu is not None:
-            raise ValueError(
-                f"jobs-per-gpu = {jobs_per_gpu} counts workers, and with --jobs 0 there are none: "
-                "leave out one of them"
-            )
         first = devices[0] if len(devices) > 1 else f"{CUDA}:0"
         note = f"--jobs 0 runs in this process, on {first} alone" if len(gpus) > 1 else ""
         return WorkerPlacement(device=devices[0], workers=0, note=note)
@@ -70,6 +59,24 @@ def place(device: str, *, jobs: int, jobs_per_gpu: int | None = None) -> WorkerP
             f"{workers} worker{'s' * (workers > 1)}"
         )
     return WorkerPlacement(device=CUDA, workers=workers, gpus=gpus, note=note)
+
+
+def check_jobs_per_gpu(jobs_per_gpu: int | None, *, on_cpu: bool, jobs: int) -> None:
+    """Raise ValueError for a number that has no meaning, on this machine or on others."""
+    if jobs_per_gpu is None:
+        return
+    if jobs_per_gpu < 1:
+        raise ValueError(f"jobs-per-gpu must be at least 1, got {jobs_per_gpu}")
+    if on_cpu:
+        raise ValueError(
+            f"jobs-per-gpu = {jobs_per_gpu} counts the workers of a GPU, and the device is cpu: "
+            "use --jobs"
+        )
+    if jobs == 0:
+        raise ValueError(
+            f"jobs-per-gpu = {jobs_per_gpu} counts workers, and with --jobs 0 there are none: "
+            "leave out one of them"
+        )
 
 
 def place_one(device: str, *, apart: bool) -> WorkerPlacement:

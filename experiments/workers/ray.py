@@ -16,6 +16,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from core.machine import (
     openmp_variables,
 )
 from core.streams import one_line
-from experiments.workers.jobs import Event, Job, JobQueue
+from experiments.workers.jobs import Event, Job, JobQueue, NoWorkersError
 from experiments.workers.local import (
     CHECK_SECONDS,
     OPENMP,
@@ -36,6 +37,7 @@ from experiments.workers.local import (
     over_time,
     thread_variables,
 )
+from experiments.workers.placement import MAX_LOSSES
 from experiments.workers.worker import ENTRY, REMEMBERED, LoggedTask
 
 if importlib.util.find_spec("ray") is None:
@@ -48,8 +50,21 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import, whic
 import ray
 from ray import exceptions
 
-OBJECT_STORE_BYTES = 80 * 1024**2  # what the driver and tasks exchange are short texts
-CPU, GPU = "CPU", "GPU"
+from experiments.workers.ray_cluster import (
+    Demand,
+    avoiding,
+    check_address,
+    connect,
+    connected,
+    may_grow,
+)
+
+__all__ = ["RayExecutor", "carry_out", "check_address", "connected", "demand_of", "task_variables"]
+
+ROOM_SECONDS = 60.0
+"""For so long may a cluster have no node for a run before it is given up."""
+ENDING_SECONDS = 30.0
+"""For so long is a process waited for that was told to end, before others are submitted."""
 
 
 class RayExecutor:
@@ -85,36 +100,57 @@ class RayExecutor:
         self.device, self.jobs, self.lockstep, self.entry = device, jobs, lockstep, entry
         self.cache_dir = cache_dir
         self.job_seconds, self.silent_seconds = job_seconds, silent_seconds
-        self.cores = int(threads[OPENMP].split(",")[0])
-        self.gpu_share = 1 / jobs_per_gpu if device == "cuda" else 0.0
+        self.demand = demand_of(device, jobs_per_gpu)
         self.queue = JobQueue()
         self.flights: dict[Any, _Flight] = {}
+        self.ending: dict[Any, float] = {}
+        self.events: list[Event] = []
+        self.losses: Counter[tuple[str, ...]] = Counter()
+        self.broken: set[str] = set()
+        self.had_room = time.monotonic()
         self.hurried = False
-        self.started_cluster = _connect(address)
-        workers, nodes = self.num_workers(), sum(bool(node["Alive"]) for node in ray.nodes())
+        if not ray.is_initialized():
+            check_address(address)
+        self.started_cluster = connect(address)
+        try:
+            self.demand.lack()
+        except ValueError:
+            self.close()
+            raise
+        workers, nodes = self._room(), sum(bool(node["Alive"]) for node in ray.nodes())
         on_a_gpu = min(jobs_per_gpu, workers) if device == "cuda" else None
         self.task = ray.remote(
-            num_cpus=self.cores,
-            num_gpus=self.gpu_share,
             num_returns="streaming",
             max_retries=0,
             max_calls=0,  # a process stays, also on a GPU, and with it the frozen model
-            runtime_env={"env_vars": task_variables(threads, workers, nodes, on_a_gpu)},
         )(carry_out)
-        self.whole = self.task
+        self.shared = {
+            "num_cpus": self.demand.cores,
+            "num_gpus": self.demand.gpu_share,
+            "runtime_env": {"env_vars": task_variables(threads, workers, nodes, on_a_gpu)},
+        }
+        self.whole = self.shared
         if on_a_gpu is not None:
-            self.whole = self.task.options(
-                num_gpus=math.ceil(self.gpu_share),
-                runtime_env={"env_vars": task_variables(threads, workers, nodes, 1)},
-            )
+            alone = {"env_vars": task_variables(threads, workers, nodes, 1)}
+            gpus = math.ceil(self.demand.gpu_share)
+            self.whole = {**self.shared, "num_gpus": gpus, "runtime_env": alone}
 
     def num_workers(self) -> int:
-        """How many tasks the cluster can run now; it may grow."""
-        has = ray.cluster_resources()
-        if self.gpu_share:
-            room = int(has.get(GPU, 0)) * round(1 / self.gpu_share)
-        else:
-            room = int(has.get(CPU, 0)) // self.cores
+        """How many tasks the cluster can run now; it may grow. Raises NoWorkersError where it has
+        had no node for a run for a while, and is not known to get one.
+        """
+        now = time.monotonic()
+        if self.demand.room(self.broken) or may_grow():
+            self.had_room = now
+        elif now - self.had_room > ROOM_SECONDS:
+            raise NoWorkersError(
+                f"the cluster has had no node for a run, which asks for {self.demand}, for "
+                f"{ROOM_SECONDS:g} seconds"
+            )
+        return self._room()
+
+    def _room(self) -> int:
+        room = self.demand.room(self.broken)
         return max(1, room if self.jobs < 0 else min(room, self.jobs))
 
     def start_early(self) -> None:
@@ -129,22 +165,46 @@ class RayExecutor:
         while True:
             self._dispatch()
             events = self._listen(max(0.0, min(deadline - time.monotonic(), CHECK_SECONDS)))
-            if events or time.monotonic() >= deadline or not self.flights:
+            if events or time.monotonic() >= deadline or not (self.flights or self.ending):
                 return events
 
     def _dispatch(self) -> None:
-        """Submit tasks, as many as there is room for."""
-        workers = self.num_workers() if self.queue else 0
+        """Submit tasks, as many as there is room for, but none while a process ends, which would
+        take it along.
+        """
+        self._forget_ended()
+        workers = self._room() if self.queue and not self.ending else 0
         while self.queue and len(self.flights) < workers:
             own = [flight.affinity for flight in self.flights.values()]
             if self.queue.for_whole:
-                jobs, task = [self.queue.next_for_whole()], self.whole
+                jobs, options = [self.queue.next_for_whole()], self.whole
             else:
                 jobs = self.queue.next_jobs(None, own, most=self.lockstep, workers=workers)
-                task = self.task
+                options = self.shared
             messages = [self._message(job) for job in jobs]
             flight = _Flight({job.key: job for job in jobs}, jobs[0].affinity, len(jobs))
+            task = self.task.options(**options, **avoiding(self.broken))
             self.flights[task.remote(self.entry, messages)] = flight
+
+    def _drop(self, task: Any, *, kill: bool = False) -> "_Flight":
+        """Listen to a task no more, whose process ends or is killed."""
+        if kill:
+            ray.cancel(task, force=True)
+        self.ending[task] = time.monotonic() + ENDING_SECONDS
+        return self.flights.pop(task)
+
+    def _forget_ended(self, seconds: float = 0.0) -> None:
+        """Wait for a process that ends, and forget those that have ended."""
+        if not self.ending:
+            return
+        by_end = {task.completed(): task for task in self.ending}
+        ended, _ = ray.wait(list(by_end), num_returns=1, timeout=seconds)
+        for end in ended:
+            with contextlib.suppress(exceptions.RayError):
+                ray.get(end)  # or else Ray says that nobody has looked at it
+            del self.ending[by_end[end]]
+        now = time.monotonic()
+        self.ending = {task: last for task, last in self.ending.items() if now < last}
 
     def _message(self, job: Job) -> dict[str, Any]:
         payload = {**job.payload, "device": self.device}
@@ -161,16 +221,18 @@ class RayExecutor:
 
     def _listen(self, seconds: float) -> list[Event]:
         """What tasks have told, and those that take too long."""
-        if not self.flights:
-            return []
+        events, self.events = self.events, []
+        if not self.flights or events:
+            self._forget_ended(0.0 if events else seconds)
+            return events
         loud, _ = ray.wait(list(self.flights), num_returns=1, timeout=seconds)
         if loud:
             loud, _ = ray.wait(list(self.flights), num_returns=len(self.flights), timeout=0)
         events = [event for task in loud for event in self._hear(task)]
         for task, flight in list(self.flights.items()):
             if reason := self._late(flight):
-                ray.cancel(task, force=True)
-                events += self._lose(task, reason, is_blamed=not self.hurried)
+                self._drop(task, kill=True)
+                events += self._lose(flight, reason, is_blamed=not self.hurried)
         return events
 
     def _hear(self, task: Any) -> list[Event]:
@@ -179,25 +241,52 @@ class RayExecutor:
         try:
             message = json.loads(ray.get(next(task)))
         except StopIteration:
-            return self._lose(task, "its task ended without an answer")
+            del self.flights[task]
+            return self._lose(flight, "its task ended without an answer")
         except exceptions.RayTaskError as error:  # our own code did not even begin
             del self.flights[task]
             answer = {"kind": "failed", "message": one_line(f"{error.cause}"), "fatal": True}
             return [self.queue.conclude(job, answer) for job in flight.jobs.values()]
         except exceptions.RayError as error:
-            return self._lose(task, _reason(error))
+            return self._lose(self._drop(task), _reason(error))
         flight.heard = time.monotonic()
         if message["kind"] == "begun":
-            flight.started = flight.heard
+            flight.started, flight.place = flight.heard, message
             return [self._event(key, "started", {}) for key in flight.jobs]
         if message["kind"] == "progress":
             return [self._event(message["key"], "progress", message["values"])]
+        if message["kind"] == "unusable" or message.get("fault") == "lost":
+            return self._avoid(self._drop(task), message)
         events = [self.queue.conclude(flight.jobs.pop(message["key"]), message)]
-        if message.get("fault") and flight.jobs:
-            return events + self._lose(task, "a run beside it met a fault of the device")
+        if message["kind"] == "done":
+            for place in flight.places():
+                self.losses[place] = 0
+        if message.get("fault"):
+            self._drop(task)
+            reason = "a run beside it met a fault of the device"
+            return events + (self._lose(flight, reason) if flight.jobs else [])
         if not flight.jobs:
             del self.flights[task]
         return events
+
+    def _avoid(self, flight: "_Flight", answer: Mapping[str, Any]) -> list[Event]:
+        """A node or a GPU of it does not work: its jobs run elsewhere or, where nothing is left,
+        are returned.
+        """
+        node, host, gpus = (flight.place[name] for name in ("node", "host", "gpus"))
+        where = f"GPU {gpus} of node {host}: " if answer.get("fault") else ""
+        reason = f"{where}{answer['message']}"
+        for place in flight.places():
+            self.losses[place] += 1
+        is_often = max(self.losses[place] for place in flight.places()) >= MAX_LOSSES
+        if node and (is_often or answer["kind"] == "unusable"):
+            self.broken.add(node)
+            reason = f"{reason}; node {host} is used no more"
+        if self.demand.room(self.broken) or may_grow():
+            return self._lose(flight, reason)
+        for job in flight.jobs.values():
+            self.queue.put_back(job)
+        return [Event(key=key, kind="returned", attempt=0, message=reason) for key in flight.jobs]
 
     def _event(self, key: str, kind: Any, values: Mapping[str, float]) -> Event:
         return Event(key=key, kind=kind, attempt=self.queue.attempts[key], result=values)
@@ -217,32 +306,32 @@ class RayExecutor:
                 return over_silence(most)
         return ""
 
-    def _lose(self, task: Any, reason: str, *, is_blamed: bool = False) -> list[Event]:
-        """Give up a task; its jobs are no longer those of this executor. With ``is_blamed`` the
-        attempt counts, unless there were several jobs.
+    def _lose(self, flight: "_Flight", reason: str, *, is_blamed: bool = False) -> list[Event]:
+        """Give up the jobs of a task, which are no longer those of this executor. With
+        ``is_blamed`` the attempt counts, unless there were several jobs.
         """
-        jobs = self.flights.pop(task).jobs
-        alone = len(jobs) == 1
+        alone = len(flight.jobs) == 1
         if not alone:
-            reason = f"{reason}, as {len(jobs)} runs advanced in lockstep"
+            reason = f"{reason}, as {len(flight.jobs)} runs advanced in lockstep"
         events = []
-        for key in jobs:
+        for key in flight.jobs:
             counted = self.queue.attempts[key] - (not (is_blamed and alone))
             self.queue.forget(key)
             events.append(Event(key=key, kind="lost", attempt=counted, message=reason))
         return events
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
-        """See Executor.cancel. A task that waits for room in the cluster counts as queued."""
+        """See Executor.cancel. A task that waits for room in the cluster counts as queued. What ran
+        beside the job is lost: its process may still write for a moment.
+        """
         if self.queue.remove(key):
             return True
         for task, flight in list(self.flights.items()):
             if key in flight.jobs and (running or not flight.started):
-                ray.cancel(task, force=True)
-                del self.flights[task]
+                self._drop(task, kill=True)
+                del flight.jobs[key]
                 self.queue.forget(key)
-                for other in (job for job in flight.jobs.values() if job.key != key):
-                    self.queue.put_back(other)
+                self.events += self._lose(flight, "a run beside it was withdrawn")
                 return True
         return False
 
@@ -255,7 +344,7 @@ class RayExecutor:
         for task in self.flights:
             with contextlib.suppress(exceptions.RayError, ValueError):
                 ray.cancel(task, force=True)
-        self.queue, self.flights = JobQueue(), {}
+        self.queue, self.flights, self.ending = JobQueue(), {}, {}
         if self.started_cluster:
             ray.shutdown()
 
@@ -268,8 +357,8 @@ class RayExecutor:
 
 @dataclass(slots=True)
 class _Flight:
-    """The jobs of a task, of ``num_given``, that have not ended, when it began, and when it was
-    last heard.
+    """The jobs of a task, of ``num_given``, that have not ended, when it began and where, and when
+    it was last heard.
     """
 
     jobs: dict[str, Job]
@@ -277,27 +366,18 @@ class _Flight:
     num_given: int
     started: float = 0.0
     heard: float = field(default_factory=time.monotonic)
+    place: Mapping[str, str] = field(default_factory=dict)
+
+    def places(self) -> list[tuple[str, ...]]:
+        """The node, and the GPUs of it: each of them may be what does not work."""
+        node = self.place.get("node", "")
+        return [(node,), (node, self.place.get("gpus", ""))]
 
 
-def _connect(address: str) -> bool:
-    """Connect to a cluster; returns whether this process must disconnect in the end."""
-    if ray.is_initialized():
-        return False
-    options: dict[str, Any] = {"address": address} if address else {}
-    if not address and not os.environ.get("RAY_ADDRESS"):
-        options = {  # a cluster of its own, also where another one was started on this machine
-            "address": "local",
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR", **options)
-    except (ConnectionError, RuntimeError) as error:
-        raise ValueError(
-            f"there is no Ray cluster at {address or 'this machine'} ({one_line(str(error))}): "
-            "start one with 'ray start', or leave out --address"
-        ) from None
-    return True
+def demand_of(device: str, jobs_per_gpu: int) -> Demand:
+    """What a task asks for. Raises ValueError for a number of threads that has no meaning."""
+    cores = int(thread_variables(None, 1)[OPENMP].split(",")[0])
+    return Demand(cores, 1 / jobs_per_gpu if device == "cuda" else 0.0)
 
 
 def task_variables(
@@ -343,16 +423,14 @@ def carry_out(entry: str, messages: Sequence[Mapping[str, Any]]) -> Iterator[str
     """The task: runs jobs side by side, and yields what a worker process of this machine would
     send: "begun", progress, and one answer for each job.
     """
-    yield json.dumps({"kind": "begun"})
+    yield json.dumps({"kind": "begun", **_place()})
     homes = {home for message in messages if (home := message["home"])}
     if unseen := [home for home in homes if not Path(home).is_dir()]:
         reason = (
             f"node {os.uname().nodename} does not see the folder {unseen[0]}: give --runs on a "
             "file system that all nodes share"
         )
-        for message in messages:
-            refusal = {"kind": "failed", "message": reason, "fatal": True}
-            yield json.dumps({"key": message["key"], **refusal})
+        yield json.dumps({"kind": "unusable", "message": reason})
         return
     mail = _Mail()
     waiting = [LoggedTask(entry, message, mail, len(messages)) for message in messages]
@@ -367,6 +445,13 @@ def carry_out(entry: str, messages: Sequence[Mapping[str, Any]]) -> Iterator[str
                 yield answer
                 if json.loads(answer).get("fault"):
                     sys.exit(1)  # the state of the process is in doubt; the cluster has others
+
+
+def _place() -> dict[str, str]:
+    """Where this process runs."""
+    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return {"node": node, "host": os.uname().nodename, "gpus": gpus}
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,7 +108,12 @@ def test_a_search_gives_the_cluster_what_was_asked_for(tmp_path, monkeypatch):
         asked.update(options)
         raise ValueError("seen enough")
 
-    ray = SimpleNamespace(RayExecutor=executor)
+    ray = SimpleNamespace(
+        RayExecutor=executor,
+        check_address=lambda address: None,
+        demand_of=lambda *of: of,
+        connected=lambda address, demand: nullcontext(),
+    )
     monkeypatch.setitem(sys.modules, "experiments.workers.ray", ray)
     words = ["--executor", "ray", "--address", "auto", "--device", "cuda", "--jobs-per-gpu", "2"]
     words += ["--node-cache", "node", "--silent-seconds", "9", "--job-seconds", "50"]

@@ -154,7 +154,7 @@ def test_without_an_address_a_cluster_is_started_whatever_else_runs_here(
     monkeypatch.setenv("RAY_ADDRESS", variable)
     monkeypatch.setattr(ray.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray.ray, "init", lambda **options: asked.update(options))
-    assert ray._connect(given)
+    assert ray.connect(given)
     assert asked.get("address") == address
 
 
