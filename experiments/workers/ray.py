@@ -32,6 +32,7 @@ from core.streams import one_line
 from experiments.workers.jobs import Event, Job, JobQueue, NoWorkersError
 from experiments.workers.local import (
     CHECK_SECONDS,
+    CLOSE_SECONDS,
     OPENMP,
     over_silence,
     over_time,
@@ -341,10 +342,14 @@ class RayExecutor:
 
     def close(self) -> None:
         """See Executor.close. A cluster that was started here ends."""
-        for task in self.flights:
+        for task in list(self.flights):
             with contextlib.suppress(exceptions.RayError, ValueError):
                 ray.cancel(task, force=True)
-        self.queue, self.flights, self.ending = JobQueue(), {}, {}
+            self._drop(task)
+        last = time.monotonic() + CLOSE_SECONDS
+        while self.ending and time.monotonic() < last:
+            self._forget_ended(last - time.monotonic())
+        self.queue, self.ending = JobQueue(), {}
         if self.started_cluster:
             ray.shutdown()
 

@@ -143,7 +143,7 @@ class Demand:
         with_gpus = [node for node in _nodes() if node["Resources"].get(GPU, 0) >= 1]
         if self.gpu_share and not with_gpus:
             raise ValueError(f"{lack}: start nodes that have a GPU, or use --device cpu")
-        most = max(int(n["Resources"].get(CPU, 0)) for n in (with_gpus or _nodes()))
+        most = max((int(n["Resources"].get(CPU, 0)) for n in with_gpus or _nodes()), default=0)
         fewer = f"set OMP_NUM_THREADS to {most} or less, or " if most else ""
         raise ValueError(f"{lack}: {fewer}start nodes that have as many cores")
 

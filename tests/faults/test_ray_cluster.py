@@ -20,7 +20,7 @@ from experiments.run import image_source
 from experiments.run.outside_files import config_mark
 from experiments.study.driver import run_study
 from experiments.study.share import Sharing, run_shared_study
-from experiments.workers.jobs import Job
+from experiments.workers.jobs import Job, NoWorkersError
 from experiments.workers.local import InlineExecutor, LocalExecutor
 from experiments.workers.worker import ENTRY
 from tests.helpers.executors import drain, ended
@@ -38,6 +38,7 @@ from tests.helpers.ray_clusters import cluster  # noqa: E402
 
 SEARCH = "tests.helpers.fake_search_runs:search_run"
 FAKE = "tests.helpers.fake_runs:fake_run"
+DEAD = "tests.helpers.ray_clusters:unless_on_dead_node"
 DESCRIBE = "tests.helpers.fake_runs:describe_process"
 WALK = "tests.helpers.fake_runs:walk"
 REGISTERED = (experiments.run.experiment, methods.zero_shot, refiners.null_refiner)
@@ -122,7 +123,69 @@ def test_a_search_that_loses_a_worker_ends_as_on_this_machine(tmp_path):
         thread.join()
     assert course.complete and not (study / SHARE_FOLDER).exists()
     assert history(study) == history(tmp_path / "here")
+    assert texts(study) == texts(tmp_path / "here")
     assert (study / LEDGER_NAME).read_bytes() == (tmp_path / "here" / LEDGER_NAME).read_bytes()
+
+
+def test_a_node_whose_gpu_is_dead_does_not_eat_the_queue(tmp_path):
+    """Its runs are made elsewhere, no attempt counts, and a line names it."""
+    plan, study, notes = fake_plan(["slow a", "slow b"], seeds=[1, 2, 3]), tmp_path / "s", Notes()
+    study.mkdir()
+    with cluster(1, 1, gpus=1) as (made, nodes):
+        (study / "dead").write_text(nodes[0].node_id)
+        options = {"address": made.address, "device": "cuda", "entry": DEAD}
+        executor = RayExecutor(**options)
+        assert executor.num_workers() == 2
+        outcome = run(plan, study, executor, progress=notes)
+        assert executor.broken == {nodes[0].node_id}
+    assert (len(outcome.done), outcome.exit_code) == (12, 0)
+    lost = [note for note in notes.notes if "GPU 0 of node" in note]
+    assert len(lost) == 2 and "is used no more" in lost[-1], notes.notes
+
+
+def stopping(executor, study, number):
+    """The workers of a driver that has to pause once so many runs are done."""
+
+    def num_workers():
+        if len(texts(study)) >= number:
+            raise NoWorkersError("enough")
+        return 1
+
+    return Sharing(num_workers=num_workers, lockstep=getattr(executor, "lockstep", 1))
+
+
+def test_a_study_that_changes_executors_ends_as_on_one(tmp_path):
+    plan, study = fake_plan(["ok a", "ok b", "diverge"]), tmp_path / "study"
+    run_study(plan, tmp_path / "lone", InlineExecutor(FAKE), runtime=RUNTIME)
+    with cluster(1) as (made, _):
+        executor = RayExecutor(address=made.address, entry=FAKE)
+        share = stopping(executor, study, 4)
+        first = run_shared_study(plan, study, executor, share=share, runtime=RUNTIME)
+    ended = [len(texts(study))]
+    executor = InlineExecutor(FAKE)
+    share = stopping(executor, study, 8)
+    second = run_shared_study(plan, study, executor, share=share, runtime=RUNTIME)
+    ended.append(len(texts(study)))
+    last = run_study(plan, study, InlineExecutor(FAKE), runtime=RUNTIME)
+    assert [o.paused for o in (first, second, last)] == ["enough", "enough", ""]
+    assert 4 <= ended[0] < 8 <= ended[1] < 12 == len(texts(study))
+    assert texts(study) == texts(tmp_path / "lone")
+    assert set(executions(study).values()) == {1}
+    assert not (study / SHARE_FOLDER).exists()
+
+
+def test_a_search_that_moves_from_ray_to_this_machine_ends_as_here(tmp_path):
+    """Also its records."""
+    found = parsed(tmp_path, "search.trials=4", "search.round_size=2")
+    run_inline(found, tmp_path / "here")
+    study = tmp_path / "search"
+    with cluster(1) as (made, _):
+        executor = RayExecutor(address=made.address, entry=SEARCH)
+        course = run_inline(found, study, executor, share=stopping(executor, study, 6))
+    assert not course.complete and len(texts(study)) >= 6
+    assert run_inline(found, study).complete
+    assert history(study) == history(tmp_path / "here")
+    assert texts(study) == texts(tmp_path / "here")
 
 
 def test_runs_share_gpus_by_fractions_and_one_that_lacks_memory_gets_one_alone(tmp_path):
