@@ -8,10 +8,11 @@ from core.store.record import write_record
 from experiments.cli.app import app
 from experiments.cli.plan import NOT_MEASURED, _figures, _rows, _summary
 from experiments.configs import config_path, read_config_file
-from experiments.run.gpu_speeds import SHIPPED_SPEEDS, checked_speeds, shipped_speeds
+from experiments.run.gpu_speeds import FULL, SHIPPED_SPEEDS, checked_speeds, shipped_speeds
 from experiments.run.runtime import Runtime
 from experiments.run.step_costs import read_step_costs
 from experiments.study.cost_plan import Hardware, plan_costs, sizes_of
+from experiments.study.past_costs import PastRuns, read_past
 from experiments.study.planner import plan
 from tests.helpers.fake_runs import fake_record
 from tests.helpers.paths import ROOT
@@ -26,12 +27,12 @@ def made(name=SEVEN, *overrides):
     return plan(given, lambda config: {"dataset": str(config.bindings["experiment.dataset"])})
 
 
-def costs(tmp_path, grid, records=(), **hardware):
+def costs(tmp_path, grid, past=None, speeds=None, **hardware):
     given = {"decoded_per_core": 1e9, "lockstep": 1, **hardware}
     return plan_costs(
         grid,
-        records,
-        speeds=shipped_speeds(),
+        past or PastRuns(),
+        speeds=speeds or shipped_speeds(),
         costs=read_step_costs(),
         hardware=Hardware(**given),
         runtime=Runtime(cache_dir=tmp_path),
@@ -78,7 +79,7 @@ def test_the_worked_example_of_the_page_is_what_the_command_says(tmp_path):
     hours = [[f"{c.device_hours:.1f}" for c in (one, eight, all_)]]
     hours.append([f"{c.hours:.1f}" for c in (one, eight, all_)])
     assert [row[1:] for row in rows_of(page, "| GPUs (H200)")] == hours
-    total, ways_out, *_ = _summary(all_, given=True)
+    total, ways_out, *_ = _summary(all_, given=True, together={})
     assert total.partition(" (the longest")[0].split("done: ")[1] in page and ways_out in page
     assert f"Disk {all_.disk_bytes / 1e9:.1f} GB" in page
 
@@ -87,7 +88,7 @@ def lacking(tmp_path, grid, **hardware):
     """What a plan says that nobody has measured, by the number of runs; its rows and its total."""
     found = costs(tmp_path, grid, **hardware)
     gaps = {gap.what: len(runs) for gap, runs in found.gaps.items()}
-    return found, gaps, _rows(found), _summary(found, given=True)[0]
+    return found, gaps, _rows(found), _summary(found, given=True, together={})[0]
 
 
 FEW = ("grid.datasets=('dtd',)", "grid.seeds=(1,)")
@@ -171,7 +172,7 @@ def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path
         step = speed.step_ms["pixels", "float32"]
         assert run.steps == epochs * (24 * 16 // batch)
         assert run.step_ms == pytest.approx(step)
-        expected = run.steps * step / 1000 + 1692 / speed.evaluated_per_second
+        expected = run.steps * step / 1000 + 1692 / speed.evaluated_per_second[FULL]
         assert run.seconds == pytest.approx(expected)
         assert "NVIDIA H200" in run.basis and not run.derived
     gaps = {name: [gap.what for gap in run.gaps] for name, run in found.items() if run.gaps}
@@ -181,7 +182,7 @@ def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path
 def test_what_takes_no_steps_and_what_is_scored_elsewhere(tmp_path):
     few = made("published/grid_base_to_new", "grid.datasets=('dtd',)", "grid.seeds=(1,)")
     zero = next(r for r in costs(tmp_path, few).runs if r.cell.variant == "ZeroShot")
-    rate = shipped_speeds().methods["ViT-B-16", "ZeroShot", "none"].evaluated_per_second
+    rate = shipped_speeds().methods["ViT-B-16", "ZeroShot", "none"].evaluated_per_second[FULL]
     assert (zero.steps, zero.seconds) == (0, pytest.approx(1692 / rate))
     cross = made("published/grid_cross_dataset", "grid.seeds=(1,)")
     found = costs(tmp_path, cross)
