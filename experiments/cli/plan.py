@@ -101,7 +101,8 @@ def plan_command(
         return
     columns = list(rows[0]) if rows else []
     values = [[str(row[column]) for column in columns] for row in rows]
-    console().print(table(f"plan of {made.grid.study}", columns, values, numbers=4))
+    if rows:
+        console().print(table(f"plan of {made.grid.study}", columns, values, numbers=4))
     for line in summary:
         print(line)
 
@@ -170,10 +171,15 @@ def _step(found: list[Any]) -> float | str:
 def _hours(found: list[Any]) -> float | str:
     """Hours of a variant, as far as they are known."""
     known = [run for run in found if run.is_known]
-    hours = round(float(sum(run.seconds for run in known)) / 3600, 2)
+    hours = _rounded(sum(run.seconds for run in known) / 3600)
     if len(known) == len(found):
         return hours
     return f"{hours} without {len(found) - len(known)} runs" if known else NOT_MEASURED
+
+
+def _rounded(hours: float) -> float:
+    """Hours to two decimals, and small ones to two digits, so that none reads as nothing."""
+    return round(hours, 2) if hours >= 0.1 else float(f"{hours:.2g}")
 
 
 def _figures(costs: Any) -> dict[str, Any]:
@@ -221,20 +227,21 @@ def _summary(costs: Any, *, given: bool, together: Mapping[int, float]) -> list[
     figures, hardware = _figures(costs), costs.hardware
     hours = figures["at_least"]
     devices = f"{hardware.total} {costs.unit}{'s' * (hardware.total > 1)}"
+    bases = sorted({run.basis for run in costs.runs if run.basis})
     much = "about" if figures["complete"] else "at least"
     local = "".join(f", without {gap.what}" for gap in costs.disk_gaps)
     lines = [
         f"{figures['runs']} runs to do, {figures['done']} done{_failed(costs)}: {much} "
-        f"{hours['device_hours']:.1f} {costs.unit} hours, {hours['hours']:.2f} hours on {devices}"
-        f"{_without(costs)} (the longest run: {hours['longest_hours']:.2f}; starting, saving and "
-        "waiting are not counted)",
+        f"{hours['device_hours']:.1f} {costs.unit} hours, {_shown(hours['hours'], 2)} hours "
+        f"on {devices}{_without(costs)} (the longest run: {_shown(hours['longest_hours'], 2)}; "
+        "starting, saving and waiting are not counted)",
         *_ways_out(costs),
-        f"image features, once for all runs: {hours['feature_hours']:.2f} of these hours",
-        f"disk: about {figures['disk_bytes'] / 1e9:.2f} GB for run folders, features and crops"
-        f"{local}",
+        f"image features, once for all runs: {_shown(hours['feature_hours'], 2)} of these hours",
+        f"disk: about {_shown(figures['disk_bytes'] / 1e9, 2)} GB for run folders, features and "
+        f"crops{local}",
         *([_memory(costs)] if costs.on_gpus else []),
         *([_at_a_time(costs, together)] if hardware.jobs_per_gpu > 1 else []),
-        f"measured: {'; '.join(sorted({run.basis for run in costs.runs if run.basis}))}",
+        *([f"measured: {'; '.join(bases)}"] if bases else []),
         f"decoding: {hardware.decoded_per_core:.0f} images/s a core "
         f"({'as given' if given else 'measured on this machine just now'}), "
         f"{hardware.cores_per_gpu} cores for each GPU, ahead of the steps",
@@ -243,6 +250,11 @@ def _summary(costs: Any, *, given: bool, together: Mapping[int, float]) -> list[
     if derived:
         lines.append(f"arithmetic: {'; '.join(derived)}")
     return lines
+
+
+def _shown(value: float, digits: int) -> str:
+    """A figure with so many decimals, or two digits where these would show nothing of it."""
+    return f"{value:.{digits}f}" if value >= 10**-digits or not value else f"{value:.2g}"
 
 
 def _without(costs: Any) -> str:

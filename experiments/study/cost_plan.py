@@ -29,7 +29,7 @@ from experiments.run.gpu_speeds import (
     GpuSpeeds,
     MethodSpeed,
 )
-from experiments.run.protocols import LABELED
+from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
 from experiments.run.step_costs import StepCosts
 from experiments.study.past_costs import PastRuns
@@ -266,13 +266,14 @@ class _PlannedRun:
         self.on_pixels = self.kind.image_input == "pixels"
         self.decodes = bool(self.takes_steps and (self.on_pixels or of("fresh_views")))
         self.batch = int(of("batch_size") or 1)
-        half = of("protocol") == "base_to_new"
-        self.num_classes = -(-size.classes // 2) if half else size.classes
+        protocol = protocol_of(of("protocol"))
+        seen = size.classes if protocol.judged_by == "test" else _half(size.classes)
+        self.num_classes = _half(seen) if protocol.labeled == "base" else seen
         shots = int(of("shots") or 0)
         self.more_classes = max(0, self.num_classes - CLASSES)
         per_class = size.train / size.classes
         labeled = values.get(f"{self.method}.regime", self.kind.regime) == LABELED
-        drawn_from = self.num_classes if labeled else size.classes
+        drawn_from = self.num_classes if labeled else seen
         self.num_drawn = round(drawn_from * (min(shots, per_class) if shots else per_class))
         rounded = math.floor if of("drop_last") else math.ceil
         a_epoch = max(1, rounded(self.num_drawn / self.batch))
@@ -291,6 +292,11 @@ class _PlannedRun:
         if self.teacher not in ("", OWN_TEACHER):
             gaps.append(Gap(what=f"the {self.teacher} of {self.method}"))
         return gaps
+
+
+def _half(classes: int) -> int:
+    """The base classes of so many."""
+    return math.ceil(classes / 2)
 
 
 class _Shared:

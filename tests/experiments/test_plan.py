@@ -1,9 +1,11 @@
 """``plan``: every figure follows from a measured one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from core.config import config_from_text
 from core.store.record import write_record
 from experiments.cli.app import app
 from experiments.cli.plan import NOT_MEASURED, _figures, _rows, _summary
@@ -12,10 +14,10 @@ from experiments.run.gpu_speeds import FULL, SHIPPED_SPEEDS, checked_speeds, shi
 from experiments.run.runtime import Runtime
 from experiments.run.step_costs import read_step_costs
 from experiments.study.cost_plan import Hardware, plan_costs, sizes_of
-from experiments.study.past_costs import PastRuns, read_past
-from experiments.study.planner import plan
+from experiments.study.past_costs import PastRuns
+from experiments.study.planner import ROOT, plan
 from tests.helpers.fake_runs import fake_record
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import ROOT as HOME
 
 SEVEN = "published/grid_base_to_new_methods"
 
@@ -47,7 +49,7 @@ def rows_of(page, first):
 
 
 def test_the_shipped_speeds_are_those_of_the_page():
-    page = (ROOT / "docs" / "speed.md").read_text()
+    page = (HOME / "docs" / "speed.md").read_text()
     shown = {row[0]: row[1:] for row in rows_of(page, "| method | batch | pixels, float32")}
     kept = {row["method"]: row for row in json.loads(SHIPPED_SPEEDS.read_text())["rows"]}
     assert shown.keys() == kept.keys()
@@ -61,7 +63,7 @@ def test_the_shipped_speeds_are_those_of_the_page():
 
 
 def test_the_worked_example_of_the_page_is_what_the_command_says(tmp_path):
-    page = (ROOT / "docs" / "scaling.md").read_text()
+    page = (HOME / "docs" / "scaling.md").read_text()
     grid, given = made(), {"decoded_per_core": 100, "lockstep": 8}
     one, eight, all_ = (
         costs(tmp_path, grid, **given, gpus=gpus, nodes=nodes)
@@ -245,18 +247,26 @@ def test_hours_are_those_of_the_busiest_gpu(tmp_path):
 def test_finished_runs_count_as_done_and_their_seconds_for_others(tmp_path):
     grid = made(SEVEN, "grid.datasets=('dtd',)")
     first = next(cell for cell in grid.runs if cell.variant == "CoOp")
-    payload = {"identity": "0" * 12, "variant": "CoOp", "factors": {}}
-    from dataclasses import replace
-
+    config = config_from_text(first.config_text, "a run")
+    prints = {"dataset": "what it had", "few_shot": "of its own", "backbone": "ViT"}
+    inputs = {key: prints[key] for key in ("dataset", "backbone")}
+    payload = {"identity": config.identity(ROOT, inputs), "variant": "any", "factors": {}}
     record = replace(
-        fake_record(payload), dataset="dtd", seed=first.seed, environment={"device": "a card"}
+        fake_record(payload),
+        dataset="dtd",
+        fingerprints=prints,
+        environment={"device": "cuda:0 (a card)"},
     )
-    found = costs(tmp_path, grid, [record])
+    past = PastRuns([record], {record.identity: config})
+    found = costs(tmp_path, grid, past)
     assert (found.done, len(found.runs)) == (1, 20)
     known = [run for run in found.runs if run.cell.variant == "CoOp"]
     assert {run.seconds for run in known} == {record.cost.total_seconds}
-    assert {run.basis for run in known} == {"finished runs on a card"}
+    assert {run.basis for run in known} == {"finished runs on cuda:0 (a card)"}
     assert all(run.steps and run.step_ms is None for run in known)
+    other = made(SEVEN, "grid.datasets=('dtd',)", "experiment.batch_size=16")
+    found = costs(tmp_path, other, past)
+    assert found.done == 0 and not any("finished" in run.basis for run in found.runs)
 
 
 def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, capsys):
