@@ -313,4 +313,4 @@ def _at_a_time(costs: Any, together: Mapping[int, float]) -> str:
     if 1 not in together or jobs not in together:
         return f"{line}, and was {NOT_MEASURED}"
     gain = together[jobs] / together[1]
-    return f"{line}; the small grid of gpu-check finished {gain:.2f} times as many runs a minute"
+    return f"{line}; the small grid of gpu-check finished {gain:.2f} times as many runs a minute so"

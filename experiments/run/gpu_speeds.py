@@ -135,25 +135,25 @@ def _check_schema(raw: object) -> None:
 
 
 def _read(raw: Mapping[str, Any], path: Path) -> GpuSpeeds:
-    machine: Row = next((row for _, row in _rows(raw, "machine")), {})
-    grouped: dict[tuple[str, str, str], list[Row]] = {}
+    place, machine = next(_rows(raw, "machine"), ("machine", {}))
+    grouped: dict[tuple[str, str, str], list[tuple[str, Row]]] = {}
     for where, row in _rows(raw, "speed"):
         backbone = row.get("backbone") or raw.get("backbone")
         if not all(isinstance(name, str) for name in (backbone, *map(row.get, NAMES))):
             raise ValueError(f"{where} does not name {', '.join(('backbone', *NAMES))}")
         key = (architecture(str(backbone)), row["method"], row["refiner"])
-        grouped.setdefault(key, []).append(row)
-    place = str(raw.get("device", "cuda"))
-    tflops = {name: _number(machine, f"{name}_tflops") for name in PRECISIONS}
+        grouped.setdefault(key, []).append((where, row))
+    device = str(raw.get("device", "cuda"))
+    tflops = {name: _number(place, machine, f"{name}_tflops") for name in PRECISIONS}
     return GpuSpeeds(
-        device=str(machine.get("device") or place),
+        device=str(machine.get("device") or device),
         source=str(path),
         tflops={name: rate for name, rate in tflops.items() if rate is not None},
-        memory_gib=_number(machine, "memory_gib"),
+        memory_gib=_number(place, machine, "memory_gib"),
         methods={key: _method(rows) for key, rows in grouped.items()},
         encoded=_encoded(raw),
         runs_per_minute=_runs_per_minute(raw),
-        is_gpu=place.startswith("cuda"),
+        is_gpu=device.startswith("cuda"),
     )
 
 
@@ -169,26 +169,26 @@ def _rows(raw: Mapping[str, Any], section: str) -> Iterator[tuple[str, Row]]:
             yield f"{section}[{number}]", row
 
 
-def _number(row: Row, name: str) -> float | None:
+def _number(where: str, row: Row, name: str) -> float | None:
     """A figure of a row, None where it was not measured."""
     value = row.get(name)
     if value is None:
         return None
     if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+        raise ValueError(f"{name} of {where} must be a number above 0, got {value!r}")
     return float(value)
 
 
-def _method(rows: list[Row]) -> MethodSpeed:
+def _method(rows: list[tuple[str, Row]]) -> MethodSpeed:
     def by_precision(name: str) -> dict[str, float]:
         found: dict[str, float] = {}
-        for row in rows:
-            if (value := _number(row, name)) is not None:
+        for where, row in rows:
+            if (value := _number(where, row, name)) is not None:
                 found[row["precision"]] = max(value, found.get(row["precision"], 0.0))
         return found
 
-    steps = {(row["images"], row["precision"]): _number(row, "step_ms") for row in rows}
-    batches = [_number(row, "batch_size") for row in rows]
+    steps = {(r["images"], r["precision"]): _number(where, r, "step_ms") for where, r in rows}
+    batches = [_number(where, row, "batch_size") for where, row in rows]
     return MethodSpeed(
         batch=next((int(batch) for batch in batches if batch), None),
         step_ms={key: value for key, value in steps.items() if value is not None},
@@ -200,9 +200,9 @@ def _method(rows: list[Row]) -> MethodSpeed:
 def _encoded(raw: Mapping[str, Any]) -> dict[str, float]:
     """Images per second of the frozen image towers in full precision."""
     found: dict[str, float] = {}
-    for _, row in _rows(raw, "features"):
+    for where, row in _rows(raw, "features"):
         if (row.get("what"), row.get("precision")) == ("features", FULL):
-            rate = _number(row, "encoded_per_second")
+            rate = _number(where, row, "encoded_per_second")
             if rate is not None:
                 found[architecture(str(row.get("backbone")))] = rate
     return found
@@ -211,8 +211,9 @@ def _encoded(raw: Mapping[str, Any]) -> dict[str, float]:
 def _runs_per_minute(raw: Mapping[str, Any]) -> dict[int, float]:
     """How fast the small grid went on the device, by the runs at a time that a row names."""
     found: dict[int, float] = {}
-    for _, row in _rows(raw, "grid"):
-        jobs, rate = _number(row, "jobs_per_gpu"), _number(row, "runs_per_minute")
+    for where, row in _rows(raw, "grid"):
+        jobs = _number(where, row, "jobs_per_gpu")
+        rate = _number(where, row, "runs_per_minute")
         if jobs is not None and rate is not None:
             found[int(jobs)] = rate
     return found

@@ -445,8 +445,8 @@ def _step_ms(
     if pixels is None and (cached is None or run.decodes):
         return None
     scale = run.batch / speed.batch if speed.batch else 1.0
-    if scale != 1:
-        derived.append(f"batch {run.batch} from {speed.batch}")
+    if scale != 1 or not speed.batch:
+        derived.append(f"batch {run.batch} from {speed.batch or 'one of unknown size'}")
     if cached is None:
         found = (pixels or 0.0) * scale
         if not run.decodes and not run.on_pixels:
