@@ -169,8 +169,8 @@ def _step(found: list[Any]) -> float | str:
 
 
 def _hours(found: list[Any]) -> float | str:
-    """Hours of a variant, as far as they are known."""
-    known = [run for run in found if run.is_known]
+    """Hours of a variant, as far as they are known; 0 where nothing is to do, and not otherwise."""
+    known = [run for run in found if run.is_known and (run.seconds or not run.gaps)]
     hours = _rounded(sum(run.seconds for run in known) / 3600)
     if len(known) == len(found):
         return hours
@@ -289,7 +289,7 @@ def _memory(costs: Any) -> str:
     need = max(run.peak_mib * run.together for run in costs.runs) * hardware.jobs_per_gpu / 1024
     line = f"GPU memory: {need:.1f} GiB for {hardware.jobs_per_gpu} of the largest runs at a time"
     if any(run.together > 1 for run in costs.runs):
-        line += ", at most: those in lockstep share some of it"
+        line += ", less where runs in lockstep share it"
     if unknown:
         line += f", without {_runs(unknown)} whose memory is {NOT_MEASURED}"
     if hardware.memory_gib is None:

@@ -309,3 +309,82 @@ def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, c
     )
     with pytest.raises(ValueError, match=r"is not a gpu_check\.json"):
         checked_speeds(tmp_path / "elsewhere" / "record.json")
+
+
+def shown(capsys, *words):
+    """What the command says as JSON, of machines whose cores decode without end."""
+    words = ["plan", *words, "--decode-rate", "1e9", "--runs", "nowhere", "--json"]
+    assert app(words, standalone_mode=False) in (None, 0)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_published_plan_by_hand(capsys):
+    """KgCoOp, alone and without its term, side by side: 100 epochs of 128 images, 16 for each of 24
+    and of 199 base classes.
+    """
+    two = ("--set", "grid.datasets=('dtd', 'sun397')", "--set", "grid.seeds=(1,)")
+    found = shown(capsys, "published/grid_base_to_new_kgcoop", *two)
+    dtd, sun = 100 * (24 * 16 // 128), 100 * (199 * 16 // 128)
+    alone, cached = 107.0, 28.6  # ms, of which the image tower is shared by both
+    step = cached + (alone - cached) / 2
+    step_of_sun = step + (199 - 50) * 0.64 / (0.5 * 51)  # GFLOP over GFLOP/ms
+    images = 1692 + 19850
+    run = (dtd * step + sun * step_of_sun) / 1000 + images / 8543
+    features = images / 1033  # the median of the methods that train on pixels
+    assert [row["steps"] for row in found["variants"]] == [dtd + sun] * 2
+    assert {row["ms a step"] for row in found["variants"]} == {round((step + step_of_sun) / 2, 1)}
+    assert {row["GPU hours"] for row in found["variants"]} == {float(f"{run / 3600:.2g}")}
+    assert found["complete"] and found["runs"] == 4
+    assert found["device_hours"] == pytest.approx((2 * run + features) / 3600)
+    assert found["feature_hours"] == pytest.approx(features / 3600)
+    longest = sun * step_of_sun / 1000 + 19850 / 8543
+    assert found["longest_hours"] == pytest.approx(longest / 3600)
+    kept = 4 * 60_000 + 2 * images * 10 + images * 512 * 4
+    assert found["disk_bytes"] == pytest.approx(kept)
+
+
+def test_a_plan_on_cached_features_of_the_embedded_backbone_by_hand(capsys):
+    """CoOp, with and without a refiner: 15 epochs of 32 images, 16 for each of 12 base classes."""
+    few = ("--set", "grid.datasets=('mosaic/land',)", "--set", "grid.seeds=(1, 2)")
+    found = shown(capsys, "demo", *few)
+    steps = 15 * (12 * 16 // 32)
+    seconds = steps * read_step_costs().base_ms * read_step_costs().ratios["CoOp"] / 1000
+    zero, *trained = found["variants"]
+    assert (zero["variant"], zero["runs"], zero["core hours"]) == ("ZeroShot", 1, NOT_MEASURED)
+    assert {(row["runs"], row["steps"]) for row in trained} == {(2, 2 * steps)}
+    assert {row["core hours"] for row in trained} == {float(f"{2 * seconds / 3600:.2g}")}
+    assert (found["unit"], found["feature_hours"], found["device_hours"]) == ("core", None, None)
+    assert found["at_least"]["device_hours"] == pytest.approx(2 * len(trained) * seconds / 3600)
+    lacks = {gap["what"]: gap["runs"] for gap in found["not_measured"]}
+    assert lacks == {"the evaluation": 15, "the own part of TextRefiner": 12}
+
+
+def shipped_grids():
+    """The names of the grids that come with the program."""
+    import experiments.run.registered  # noqa: F401  (fills the registry)
+
+    configs = config_path(SEVEN).parents[1]
+    for path in sorted(configs.glob("**/*.gin")):
+        name = path.relative_to(configs).with_suffix("").as_posix().removeprefix("grids/")
+        if "grid.baseline" in path.read_text():
+            yield name
+
+
+def test_every_shipped_grid_has_a_plan_in_which_no_zero_is_silent(tmp_path):
+    names = list(shipped_grids())
+    assert len(names) > 20
+    for name in names:
+        found = costs(tmp_path, made(name, "grid.seeds=(1,)"))
+        assert found.runs and all(run.seconds or run.gaps for run in found.runs), name
+        for row in _rows(found):
+            hours = row[f"{found.unit} hours"]
+            assert hours == NOT_MEASURED or isinstance(hours, str) or hours > 0, (name, row)
+
+
+def test_searches_train_on_base_classes_alone(tmp_path):
+    protocols = {"base_to_new": 24, "few_shot": 47, "validation": 24, "pseudo_new": 12}
+    for protocol, classes in protocols.items():
+        given = (f"experiment.protocol={protocol!r}", "experiment.epochs=1", "grid.overrides=()")
+        grid = made(SEVEN, *FEW, "experiment.batch_size=1", *given)
+        (coop,) = [r for r in costs(tmp_path, grid).runs if r.cell.variant == "CoOp"]
+        assert coop.steps == 200 * classes * 16, protocol
