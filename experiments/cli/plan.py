@@ -62,21 +62,16 @@ def plan_command(
     the same settings. What nobody has measured is left out and named beside the sum.
     """
     import experiments.cli.registered  # noqa: F401  (fills the registry)
-    from experiments.configs import config_path, read_config_file
-    from experiments.run.dataset_names import with_canonical_names
     from experiments.run.speed import decode_rate as measure_decoding
     from experiments.run.step_costs import read_step_costs
     from experiments.study.cost_plan import Hardware, plan_costs
     from experiments.study.past_costs import read_past
-    from experiments.study.planner import plan
 
     if decode_rate is not None and not 0 < decode_rate < float("inf"):
         raise ValueError(f"--decode-rate must be a number above 0, got {decode_rate:g}")
     speeds = _speeds(measured, runs, device_name)
-    given = read_config_file(config_path(config), overrides or [])
     runtime = make_runtime(runs, data_root, "cpu")
-    made = plan(with_canonical_names(given, runtime.data_root), _by_name, yes=yes)
-    print_notes(made.notes)
+    made = _planned(config, overrides or [], runtime.data_root, yes=yes)
     hardware = Hardware(
         gpus=gpus,
         nodes=nodes,
@@ -105,6 +100,18 @@ def plan_command(
         console().print(table(f"plan of {made.grid.study}", columns, values, numbers=4))
     for line in summary:
         print(line)
+
+
+def _planned(config: str, overrides: list[str], data_root: Path | None, *, yes: bool) -> Any:
+    """The ``Plan`` of a grid whose data nobody has read; prints its notes."""
+    from experiments.configs import config_path, read_config_file
+    from experiments.run.dataset_names import with_canonical_names
+    from experiments.study.planner import plan
+
+    given = read_config_file(config_path(config), overrides)
+    made = plan(with_canonical_names(given, data_root), _by_name, yes=yes)
+    print_notes(made.notes)
+    return made
 
 
 def _by_name(config: Any) -> dict[str, str]:

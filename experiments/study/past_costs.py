@@ -22,6 +22,7 @@ from experiments.study.planner import ROOT, Cell
 from experiments.study.status import read_valid_records
 
 FOUND_IN_BUILDING = ("few_shot", "activation")  # of a record's fingerprints: in no identity
+SEVERAL_DEVICES = "devices"  # of the environment in a record
 EPOCHS, SEED = f"{ROOT}.epochs", f"{ROOT}.seed"
 LAST = "last"
 
@@ -131,15 +132,19 @@ def read_past(study_dir: Path, device_name: str = "") -> PastRuns:
 
 
 def _past_run(record: RunRecord, config: Config) -> PastRun | None:
-    """None for a record without a cost, such as that of a run that failed."""
-    if record.status != "finished" or record.cost is None:
+    """None for a record without a cost, such as that of a run that failed, and for a run that went
+    on on another device, whose seconds are of neither.
+    """
+    made_by = record.environment
+    if record.status != "finished" or record.cost is None or made_by.get(SEVERAL_DEVICES):
         return None
-    device = str(record.environment.get("device") or "a device unknown")
+    device, gpu = str(made_by.get("device") or "a device unknown"), made_by.get("gpu")
+    name = gpu.get("name") if isinstance(gpu, Mapping) else None  # without the number of the GPU
     return PastRun(
         epochs=record.stopped_epoch or _epochs(config),
         cost=record.cost,
-        device=device,
-        on_gpu="gpu" in record.environment or device.startswith("cuda"),
+        device=str(name or device),
+        on_gpu=gpu is not None or device.startswith("cuda"),
     )
 
 

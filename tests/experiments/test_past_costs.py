@@ -136,14 +136,19 @@ def test_seconds_are_those_of_the_device_of_the_records(mini, capsys, tmp_path):
     (record, *_) = [r for r in read_records(study) if r.seed == 1]
     cost = replace(record.cost, total_seconds=36.0, peak_memory_mb=5000.0)
     gpu = {"device": "cuda:0 (A Card)", "gpu": {"name": "A Card"}}
-    write_record(
-        study / record.identity,
-        replace(record, cost=cost, environment={**record.environment, **gpu}),
-    )
+
+    def rewrite(**environment):
+        own = {**record.environment, **environment}
+        write_record(study / record.identity, replace(record, cost=cost, environment=own))
+
     seeds = ["grid.seeds=(1, 2, 3)"]
+    rewrite(**gpu, devices=[{"device": "cpu (x86_64)"}, gpu])
+    assert planned(capsys, mini, seeds)["unit"] == "core"  # its seconds are of both, and of neither
+    rewrite(**gpu)
     found = planned(capsys, mini, seeds)  # of a CPU and a GPU, that of the GPU counts
     assert (found["unit"], found["peak_mib"]) == ("GPU", 5000.0)
     assert found["variants"][0]["GPU hours"] == pytest.approx(36 / 3600)
+    assert found["variants"][0]["measured"] == "finished runs on A Card"
     assert any(note.startswith("GPU memory: 4.9 GiB for 1") for note in found["notes"])
     both = planned(capsys, mini, [*seeds, "grid.datasets=('mosaic/vehicles', 'mosaic/land')"])
     assert both["unit"] == "device" and "device hours" in both["variants"][0]
