@@ -122,10 +122,11 @@ class FeatureStore:
     ``clip`` runs on ``device`` and takes pixels of dtype ``precision``, and its weights go through
     the matrix product ``product``, are under autocast to bfloat16 if ``mixed``, and are rounded to
     TF32 by a GPU if ``tf32`` (all are part of the key, and so are the model of a GPU and the
-    version of torch); features are kept and returned as ``dtype``. ``augmentation`` creates the augmented views (default: the published random resized
-    crop and flip). ``code_of`` gives a hash of the code that computes features under a transform,
-    which is then part of the key. ``around`` makes a context in which all batches of a call are
-    encoded. At most ``memory_bytes`` of features stay in memory between calls.
+    version of torch on it); features are kept and returned as ``dtype``. ``augmentation`` creates
+    the augmented views (default: the published random resized crop and flip). ``code_of`` gives a
+    hash of the code that computes features under a transform, which is then part of the key.
+    ``around`` makes a context in which all batches of a call are encoded. At most ``memory_bytes``
+    of features stay in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
