@@ -133,7 +133,7 @@ def test_bad_spaces_are_one_clear_line(base, described, message):
 
 
 def test_a_setting_that_no_run_of_a_method_heeds_is_refused(base):
-    """Views that are drawn anew are not counted: as a grid marks such cells, so a search says it."""
+    """Views that are drawn anew are not counted: a grid marks such cells, and a search says it."""
     views = {"experiment.num_views": {"low": 1, "high": 8}}
     assert Space(views, base).dimensions
     fresh = base.with_bindings({"experiment.fresh_views": True}, "test")
