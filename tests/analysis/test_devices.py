@@ -5,6 +5,7 @@ import pytest
 from analysis.report import build_report
 from analysis.sections.analysis import Options
 from analysis.sections.devices import shares
+from core.store.run_facts import device_name
 from tests.helpers.study_folders import edit_record, make_study
 
 
@@ -54,15 +55,60 @@ def test_every_cell_has_its_device(mixed, tmp_path):
 def test_gpus_of_one_model_are_one_device(mixed, tmp_path):
     study = mixed(lambda v, d, s: gpu("H100", s % 2))
     report, page, _ = said(study, tmp_path / "out")
-    assert list(report.analysis.results.devices) == ["H100"]
+    assert list(report.analysis.results.devices) == [("H100",)]
     assert "Which cells ran where" not in page and "differ in gpu" not in page
+    assert "differ in device" not in page and "Different devices" not in page
 
 
-def test_records_without_a_device_are_not_compared(mixed, tmp_path):
-    study = mixed(lambda v, d, s: {} if v else CPU)
+def test_a_gpu_of_an_earlier_record_is_the_same_with_and_without_its_number(mixed, tmp_path):
+    names = ("cuda (H100)", "cuda:0 (H100)", "cuda:11 (H100)")
+    study = mixed(lambda v, d, s: gpu("H100") if v else {"device": names[s % 3]})
     report, page, _ = said(study, tmp_path / "out")
-    assert list(report.analysis.results.devices) == ["cpu (x86_64)"]
-    assert "Which cells ran where" not in page
+    assert list(report.analysis.results.devices) == [("H100",)]
+    assert "Which cells ran where" not in page and "differ in device" not in page
+    odd = {"device": "cuda (NVIDIA A100 (MIG 1g.5gb))"}
+    assert device_name(odd) == "NVIDIA A100 (MIG 1g.5gb)" and device_name({}) == ""
+    assert device_name(CPU) == "cpu (x86_64)"  # its kind is no number of one of several
+
+
+def test_records_without_a_device_are_told_beside_others(mixed, tmp_path):
+    study = mixed(lambda v, d, s: {} if v else CPU)
+    report, page, text = said(study, tmp_path / "out")
+    found = {(s.device, s.variant): s.runs for s in shares(report.analysis)}
+    assert found == {("cpu (x86_64)", "CoOp"): 10, ("not recorded", "Full"): 10}
+    for shown in (page, text):
+        assert "Which cells ran where" in shown and "do not say which device" in shown
+        assert "Several devices computed" not in shown
+    none, page, _ = said(mixed(lambda v, d, s: {}, "none"), tmp_path / "none-out")
+    assert none.analysis.results.devices == {} and "Which cells ran where" not in page
+
+
+def test_a_training_that_went_on_elsewhere_is_told(mixed, tmp_path):
+    """Even where all runs have done so, and where the same model has another driver."""
+    moved = [gpu("A100"), gpu("H100", 1)]
+    study = mixed(lambda v, d, s: {**gpu("H100"), "devices": moved})
+    report, page, text = said(study, tmp_path / "out")
+    assert list(report.analysis.results.devices) == [("A100", "H100")]
+    assert {s.device for s in shares(report.analysis)} == {"A100, then H100"}
+    for shown in (page, text):
+        assert "A100, then H100" in shown and "some trainings went on on another device" in shown
+    drivers = [{"gpu": {"name": "H100", "driver": d, "cuda": "12.4", "cudnn": None}} for d in "12"]
+    study = mixed(lambda v, d, s: {**gpu("H100"), "devices": drivers} if v else CPU, "drivers")
+    report, _, _ = said(study, tmp_path / "drivers-out")
+    assert list(report.analysis.results.devices) == [
+        ("H100 (driver 1, CUDA 12.4)", "H100 (driver 2, CUDA 12.4)"),
+        ("cpu (x86_64)",),
+    ]
+
+
+def test_costs_of_several_devices_say_so(mixed, tmp_path):
+    study = mixed(lambda v, d, s: CPU if v == 0 or s == 1 else gpu("H100"))
+    _, page, _ = said(study, tmp_path / "out")
+    expected = "CoOp: 10 on cpu (x86_64); Full: 8 on H100, 2 on cpu (x86_64)"
+    assert f"their seconds do not compare: a mean over several devices is that of none ({expected})"
+    assert expected in page
+    _, page, _ = said(mixed(lambda v, d, s: CPU, "one"), tmp_path / "one-out")
+    assert "seconds do not compare" not in page
 
 
 def test_what_decides_the_last_digits_is_noted_and_skipped_steps_are_not(mixed, tmp_path):
