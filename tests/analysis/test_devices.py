@@ -1,11 +1,15 @@
 """A report over runs of several devices says which cells ran where."""
 
 import pytest
+from typer.testing import CliRunner
 
 from analysis.report import build_report
 from analysis.sections.analysis import Options
 from analysis.sections.devices import shares
+from analysis.sections.run_pair import machine_note, machine_rows
 from core.store.run_facts import device_name
+from core.store.settings import write_config
+from experiments.cli.app import app
 from tests.helpers.study_folders import edit_record, make_study
 
 
@@ -117,3 +121,29 @@ def test_what_decides_the_last_digits_is_noted_and_skipped_steps_are_not(mixed, 
     assert "the runs differ in tf32: False, True" in page
     assert "the runs differ in deterministic: False, True" in page
     assert "differ in skipped_steps" not in page
+
+
+def test_two_runs_say_in_what_their_machines_differ(mixed, tmp_path):
+    on_gpu = gpu("H100") | {"tf32": True, "deterministic": True, "threads": 4}
+    on_gpu["gpu"] |= {"driver": "550", "cuda": "12.4", "cudnn": None}
+    other = on_gpu | {"tf32": False, "gpu": {**on_gpu["gpu"], "driver": "560"}}
+    on_cpu = CPU | {"tf32": False, "deterministic": True, "threads": 4}
+    kinds = [on_cpu, on_cpu | {"tf32": True}, on_gpu, other, {}]
+    study = mixed(lambda v, d, s: kinds[s - 1])
+    runs = [next(study.glob(f"0000{seed:02}*")) for seed in range(1, 6)]
+    assert machine_rows(runs[0], runs[0]) == machine_rows(runs[0], runs[1]) == []
+    assert dict(row[:2] for row in machine_rows(runs[2], runs[0])) == {
+        **{"device": "H100", "driver": "550", "CUDA": "12.4"},
+        **{"TF32": "True", "deterministic": "True"},
+    }
+    rows = machine_rows(runs[2], runs[3])
+    assert rows == [("driver", "550", "560"), ("TF32", "True", "False")]
+    assert machine_note(rows) == "the runs differ in driver, TF32: a few images may be due to it"
+    assert machine_rows(runs[0], runs[4])[0] == ("device", "cpu (x86_64)", "-")
+    for run in runs:
+        write_config(run, "experiment.seed = 1\n")
+    done = CliRunner().invoke(app, ["diff", str(runs[0]), str(runs[2])])
+    assert done.exit_code == 0 and "made by" in done.output and "H100" in done.output
+    assert "their seconds and memory do not compare" in done.output
+    same = CliRunner().invoke(app, ["diff", str(runs[0]), str(runs[1])])
+    assert "made by" not in same.output and "do not compare" not in same.output
