@@ -387,11 +387,12 @@ def scoring(built: Assembly, part: Dataset) -> Iterator[None]:
     """
     model, scored = built.model, class_names(part, built.settings.template)
     trained = model.method.classes
-    if scored != trained:
-        model.set_classes(scored)
-    model.eval()
-    with built.autocast:
-        yield
+    with order_required():
+        if scored != trained:
+            model.set_classes(scored)
+        model.eval()
+        with built.autocast:
+            yield
     if scored != trained:
         model.set_classes(trained)
 
@@ -405,7 +406,7 @@ def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
 
 def assemble(config: Config, runtime: Runtime, share: Alone = ALONE) -> Assembly:
     """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
-    with measured_in(runtime.cache_dir):
+    with measured_in(runtime.cache_dir), order_required():
         return _assemble(config, runtime, share)
 
 
