@@ -197,12 +197,17 @@ class EmaCache(SoftCache):
             self._reset_idle(unit_TD)
 
     def _reset_idle(self, tokens_TD: Tensor) -> None:
-        """Reset slots that were idle too long to the tokens least similar to any slot."""
-        idle = (self.idle_M >= self.reset_after).nonzero()[:, 0][: len(tokens_TD)]
+        """Reset slots that were idle too long to the tokens least similar to any slot: the first of
+        them to the least similar one, as many as there are tokens.
+        """
+        idle_M = self.idle_M >= self.reset_after
+        rank_M = idle_M.cumsum(dim=0) - 1
+        takes_M = idle_M & (rank_M < len(tokens_TD))
         explained_T = (tokens_TD @ self.slots_MD.t()).amax(dim=-1)
-        worst = explained_T.argsort(stable=True)[: len(idle)]
-        self.slots_MD[idle] = tokens_TD[worst]
-        self.idle_M[idle] = 0
+        worst_T = explained_T.argsort(stable=True)
+        taken_MD = tokens_TD[worst_T[rank_M.clamp(0, len(tokens_TD) - 1)]]
+        self.slots_MD.copy_(torch.where(takes_M[:, None], taken_MD, self.slots_MD))
+        self.idle_M.masked_fill_(takes_M, 0)
 
 
 @register("cache")

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from core.clip.product_choice import Product
+from core.data.crops import CropCache
 from core.data.dataset import Dataset, Item
 from core.data.locked import locked
 from core.data.pixels import iter_pixels
@@ -35,6 +36,7 @@ from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
 from core.devices import total_memory
+from core.precision import without_autocast
 from core.store.atomic import write_atomic
 from core.store.storage import free_below
 from core.types import FeatureSpec, ImageFeatures
@@ -125,8 +127,9 @@ class FeatureStore:
     version of torch on it); features are kept and returned as ``dtype``. ``augmentation`` creates
     the augmented views (default: the published random resized crop and flip). ``code_of`` gives a
     hash of the code that computes features under a transform, which is then part of the key.
-    ``around`` makes a context in which all batches of a call are encoded. At most ``memory_bytes``
-    of features stay in memory between calls.
+    ``around`` makes a context in which all batches of a call are encoded. Images that are in
+    ``crops`` are not decoded for their evaluation view. At most ``memory_bytes`` of features stay
+    in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -145,6 +148,7 @@ class FeatureStore:
         augmentation: Transform | None = None,
         code_of: Callable[[Transform], str] | None = None,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
+        crops: CropCache | None = None,
         num_threads: int | None = None,
         memory_bytes: int = 2**30,
     ) -> None:
@@ -162,6 +166,7 @@ class FeatureStore:
         self._augmentation: Transform = augmentation or TrainTransform(clip.spec)
         self._code_of = code_of
         self._around = around
+        self._crops = crops
         self._num_threads = num_threads
         self._memory_bytes = memory_bytes
         self._tables: OrderedDict[Path, TensorShards] = OrderedDict()
@@ -193,15 +198,27 @@ class FeatureStore:
             raise ValueError(f"unknown feature field {unknown[0]!r}; known: {sorted(FIELDS)}")
         if view is not None and view < 0:
             raise ValueError(f"view must be None (evaluation) or at least 0, got {view}")
-        request = self._request(dataset, view)
+        with without_autocast(torch.device("cpu")):  # the caller may score in mixed precision
+            request = self._request(dataset, view)
+            return self._found(request, items, fields | {"pooled"}, batch_size, progress)
+
+    def _found(
+        self,
+        request: _Request,
+        items: Sequence[Item],
+        fields: frozenset[str],
+        batch_size: int | None,
+        progress: Progress | None,
+    ) -> ImageFeatures:
+        """What ``get`` returns, from memory, from disk or computed now."""
         folder = self.root / request.key
-        tables = {field: self._table(folder / field) for field in sorted(fields | {"pooled"})}
+        tables = {field: self._table(folder / field) for field in sorted(fields)}
         paths = [item.path for item in items]
         if _refreshed(tables, paths, drop_corrupt=False):
             with locked(folder / "lock", "compute the same features"):
                 missing = _refreshed(tables, paths, drop_corrupt=True)
                 if missing:
-                    self._require_room(dataset, missing)
+                    self._require_room(request.dataset, missing)
                     _write_key(folder, request)
                     size = batch_size or self._at_once()
                     with self._around():
@@ -292,8 +309,11 @@ class FeatureStore:
         for table in tables.values():
             table.remove_leftovers()
         writers = {field: _Writer(tables[field], paths) for field, paths in missing.items()}
+        dataset = request.dataset
+        if self._crops is not None and request.view is None:
+            dataset = self._crops.reading(dataset)
         batches = iter_pixels(
-            request.dataset,
+            dataset,
             todo,
             request.transform,
             batch_size=batch_size,
@@ -316,8 +336,6 @@ class FeatureStore:
         self, pixels_BCHW: Tensor, wanted: frozenset[str], batch_size: int
     ) -> dict[str, Tensor]:
         """The requested fields, bitwise independent of the caller and of the grouping into batches.
-
-        The caller may score in mixed precision; features serve all runs, and have their own.
 
         Matrix products round differently in batches of different sizes, so a short batch is padded.
         A tower may take a shortcut if only ``pooled`` is needed, which also rounds differently, so

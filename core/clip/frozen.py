@@ -7,7 +7,7 @@ width, D joint width. Nothing here is trained; gradients flow to the tokens only
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -89,8 +89,8 @@ class FrozenCLIP(nn.Module):
 
     @contextmanager
     def weights_as_read(self) -> Iterator[None]:
-        """A context in which nothing is stored in half precision. It may enter itself, and what is
-        read from a file for it stays until the outermost one is left.
+        """A context in which the towers run with nothing stored in half precision. It may enter
+        itself; what the first pass reads from a file stays until the outermost one is left.
         """
         if self.reduced is None:
             yield
@@ -98,11 +98,17 @@ class FrozenCLIP(nn.Module):
         with self.reduced.as_read():
             yield
 
-    def _fitting_weights(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _fitting_weights(self) -> Iterator[None]:
         """The context of a pass through a tower: weights in half precision are for autocast."""
-        if self.reduced is None or torch.is_autocast_enabled(self.logit_scale.device.type):
-            return nullcontext()
-        return self.weights_as_read()
+        reduced = self.reduced
+        mixed = torch.is_autocast_enabled(self.logit_scale.device.type)
+        if reduced is None or (mixed and not reduced.wanted_as_read):
+            yield
+            return
+        with reduced.as_read():
+            reduced.read()
+            yield
 
     @property
     def scale(self) -> Tensor:

@@ -17,7 +17,8 @@ class KeptTensors:
 
     A tensor is made without gradient and outside inference mode, so that any later use can have it,
     and every caller gets a copy of its own. All are dropped when one of the weights was written to,
-    moved or replaced. A copy of this object starts empty: its weights are other ones.
+    moved or replaced. What a GPU rounds to TF32 is kept apart from what it does not. A copy of this
+    object starts empty: its weights are other ones.
     """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -30,6 +31,7 @@ class KeptTensors:
 
     def get(self, key: Hashable, weights: Iterable[Tensor], make: Callable[[], Tensor]) -> Tensor:
         """What was made for ``key`` with these weights, or else ``make()``."""
+        key = key, uses_tf32()
         now = tuple(_state(weight) for weight in weights)
         if now != self._weights:
             self._made.clear()
@@ -50,6 +52,11 @@ class KeptTensors:
         while total > self.memory_bytes:
             _, dropped = self._made.popitem(last=False)
             total -= dropped.nbytes
+
+
+def uses_tf32() -> tuple[bool, bool]:
+    """Whether a GPU now rounds to TF32 what goes into matrix products and into convolutions."""
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
 def _state(weight: Tensor) -> tuple[Any, ...]:

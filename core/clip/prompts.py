@@ -1,15 +1,17 @@
 """Prompts made of learnable context and class names, assembled as token embeddings.
 
 Letters: G prompt groups, C classes, N context tokens, L tokens of the longest prompt, W text width,
-D joint width.
+D joint width, R rows of a packing, X context vectors of a group.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from core.clip.frozen import FrozenCLIP
 from core.clip.hooks import NO_HOOK, TokenHook
@@ -89,7 +91,7 @@ class ContextPrompts(nn.Module):
     """
 
     ids_CL: Tensor
-    slots_CL: Tensor
+    layout_C: Tensor
     eot_C: Tensor
 
     def __init__(
@@ -120,21 +122,30 @@ class ContextPrompts(nn.Module):
         self._slots_of: dict[tuple[object, ...], PackedSlots] = {}
         self._embed = clip.embed_tokens
         device = clip.scale.device
+        layouts, layout_C = slots.unique(dim=0, return_inverse=True)
+        self._layouts = [_segments(slots_L.tolist()) for slots_L in layouts]
         self.register_buffer("ids_CL", ids.to(device), persistent=False)
-        self.register_buffer("slots_CL", slots.to(device), persistent=False)
+        self.register_buffer("layout_C", layout_C.to(device), persistent=False)
         self.register_buffer("eot_C", eot_C.to(device), persistent=False)
 
     def assemble(self, ctx: Tensor) -> Tensor:
         """Prompt embeddings with the context in its slots, padded to one length.
 
-        ``ctx`` (N, W) gives (C, L, W), class-specific (C, N, W) gives (C, L, W).
+        ``ctx`` (N, W) gives (C, L, W), class-specific (C, N, W) gives (C, L, W). Prompts are
+        concatenated, as if all names had the length of each in turn where lengths matter: an index
+        of slots would add the gradients of all classes one by one.
         """
-        index_CL = self.slots_CL.clamp(min=0)
-        if ctx.dim() == 2:
-            filled = ctx[index_CL]
-        else:
-            filled = ctx.gather(1, index_CL[..., None].expand(-1, -1, ctx.shape[-1]))
-        return torch.where(self.slots_CL[..., None] >= 0, filled, self._embed(self.ids_CL))
+        tokens_CLW = self._embed(self.ids_CL)
+        ctx_CNW = ctx.expand(len(tokens_CLW), -1, -1)
+        of_layout = [
+            torch.cat([(ctx_CNW if slots else tokens_CLW)[:, some] for slots, some in segments], 1)
+            for segments in self._layouts
+        ]
+        whole_CLW = of_layout[0]
+        for number, other_CLW in enumerate(of_layout[1:], 1):
+            its_C11 = (self.layout_C == number)[:, None, None]
+            whole_CLW = torch.where(its_C11, other_CLW, whole_CLW)
+        return whole_CLW
 
     def encode(self, clip: FrozenCLIP, ctx: Tensor, hook: TokenHook = NO_HOOK) -> Tensor:
         """Class texts (C, D), not normalized, of a context (N, W) or class-specific (C, N, W).
@@ -212,14 +223,16 @@ class ContextPrompts(nn.Module):
         # the order of context vectors: those that are shared, then the others prompt by prompt
         places_R = packing.prompt_R.clamp(min=0) * num_own + slot_R
         rows = filled_R.nonzero()[:, 0]
-        places, order = places_R[rows].sort()
-        whole = len(places) == num_shared + packing.prompts * num_own
+        row_X = torch.full((num_shared + packing.prompts * num_own,), -1)
+        row_X[places_R[rows]] = rows
+        unused_X = row_X < 0
+        row_X = torch.where(unused_X, packing.rows - 1 + unused_X.cumsum(0), row_X)
         device = clip.scale.device
+        constant_RW = clip.embed_packed(self.ids_CL, packing, blank_R=filled_R.to(device))
         return PackedSlots(
             packing,
-            clip.embed_packed(self.ids_CL, packing, blank_R=filled_R.to(device)),
-            rows[order].to(device),
-            None if whole else places.to(device),
+            F.pad(constant_RW, (0, 0, 0, int(unused_X.sum()))),
+            row_X.to(device),
             num_shared,
         )
 
@@ -230,14 +243,13 @@ class PackedSlots:
 
     ``constant_RW`` has tokens and positions, in the slots positions alone. The first ``num_shared``
     vectors of a context enter the rows before the first prompt's own ones, the others a row of
-    every prompt. ``slot_rows`` are the rows of both, ``kept`` the places of those that are computed
-    (None for all) among the context vectors that are shared and those of all prompts.
+    every prompt. ``slot_rows`` are the rows of both, no two of them the same: vectors that no row
+    is computed of have rows behind all others, which are cut off.
     """
 
     packing: Packing
     constant_RW: Tensor
     slot_rows: Tensor
-    kept: Tensor | None
     num_shared: int
 
     def filled(self, ctx_GNW: Tensor) -> Tensor:
@@ -252,10 +264,9 @@ class PackedSlots:
 
     def _entered(self, contexts_GXW: Sequence[Tensor]) -> Tensor:
         vectors = torch.cat([some for some in contexts_GXW if some.shape[1]], dim=1)
-        if self.kept is not None:
-            vectors = vectors.index_select(1, self.kept)
         constant_GRW = self.constant_RW.expand(len(vectors), -1, -1)
-        return constant_GRW.index_add(1, self.slot_rows, vectors)
+        entered_GRW = constant_GRW.index_add(1, self.slot_rows, vectors)
+        return entered_GRW[:, : self.packing.rows]
 
 
 def _before_name(num_ctx: int, position: ClassPosition) -> int:
@@ -269,6 +280,15 @@ def _around(placeholder: str, template: str | None) -> tuple[str, str]:
         return f"{placeholder} ", "."
     before, _, after = template.partition("{}")
     return before, after
+
+
+def _segments(slots_L: Sequence[int]) -> list[tuple[bool, slice]]:
+    """The runs of a prompt: whether it is one of slots, and which of them, or which tokens."""
+    found: list[tuple[bool, slice]] = []
+    for filled, run in itertools.groupby(enumerate(slots_L), lambda place: place[1] >= 0):
+        numbers = [slot if filled else position for position, slot in run]
+        found.append((filled, slice(numbers[0], numbers[-1] + 1)))
+    return found
 
 
 def _arrange(

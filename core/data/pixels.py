@@ -132,7 +132,7 @@ def decoded_ahead(
     waiting: deque[PixelsAhead] = deque()
     try:
         for place, index in enumerate(indices):
-            begun = place + 1 + max(_batches_ahead(len(index), image_bytes), least)
+            begun = place + num_begun(len(index), image_bytes, least=least)
             waiting += [decode(later) for later in indices[place + len(waiting) : begun]]
             yield index, waiting.popleft()
     finally:
@@ -158,11 +158,12 @@ _Job = tuple[str, int | None]
 _Made = TypeVar("_Made")
 
 
-def _batches_ahead(batch_size: int, image_bytes: int) -> int:
-    """How many batches are worth decoding while one is in use: one, or as many as keep every thread
-    at work; fewer where they take more than ``AHEAD_BYTES``.
+def num_begun(batch_size: int, image_bytes: int, *, least: int = 0) -> int:
+    """How many batches are decoded at a time: the one that is in use, and one more, or as many as
+    keep every thread at work; fewer, but ``least``, where they take more than ``AHEAD_BYTES``.
     """
-    return min(-(-_threads() // batch_size), AHEAD_BYTES // (batch_size * image_bytes))
+    ahead = min(-(-_threads() // batch_size), AHEAD_BYTES // (batch_size * image_bytes))
+    return 1 + max(ahead, least)
 
 
 def _check(items: Sequence[Item], seeds: Sequence[int] | None) -> None:

@@ -6,7 +6,7 @@ refiner can affect them.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from core.clip.frozen import FrozenCLIP
 from core.clip.image_towers import POOLED
 from core.data.crops import CropCache
 from core.data.dataset import Dataset, Item
-from core.data.pixels import PixelsAhead, decoded_ahead
+from core.data.pixels import PixelsAhead, decoded_ahead, num_begun
 from core.data.transforms import (
     CROP_SCALE,
     EvalTransform,
@@ -33,7 +33,7 @@ from core.derived_seeds import derive_seed
 from core.devices import sent
 from core.lockstep import ALONE, Alone
 from core.seeding import Seeds
-from core.train.feeding import FeatureRows, stacked
+from core.train.feeding import FeatureRows, LastScored, labels_of, stacked
 from core.train.frozen_passes import FrozenPasses
 from core.types import NO_FROZEN_USE, Batch, FrozenUse, ImageFeatures
 
@@ -114,7 +114,15 @@ class TrainingBatches(ABC):
 
     def epoch(self, epoch: int, seeds: Seeds) -> Iterator[Batch]:
         """Batches of epoch ``epoch``."""
-        return self.walk(self.order(epoch, seeds)[: len(self) * self.batch_size], epoch, seeds)
+        return self.walk(self.index(epoch, seeds), epoch, seeds)
+
+    def index(self, epoch: int, seeds: Seeds) -> Tensor:
+        """The images that the batches of an epoch have, in their order."""
+        return self.order(epoch, seeds)[: len(self) * self.batch_size]
+
+    def begin(self, epoch: int, seeds: Seeds) -> None:
+        """Start on the first batches of an epoch that comes next; it has the same batches."""
+        return
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         """The batches of epoch 0, followed by the images that the epoch drops."""
@@ -149,6 +157,7 @@ class FeatureSource(ImageSource):
 
     def __init__(self, store: FeatureStore, device: torch.device, dtype: torch.dtype) -> None:
         self.store, self.device, self.dtype = store, device, dtype
+        self.scored = LastScored(device, dtype)
 
     def training(
         self,
@@ -166,7 +175,7 @@ class FeatureSource(ImageSource):
         found = (self.store.get(dataset, dataset.train, fields=need, view=v) for v in views)
         return FeatureBatches(
             stacked(found, len(views)),
-            _labels(dataset.train),
+            labels_of(dataset.train),
             batch_size,
             self.device,
             need,
@@ -188,9 +197,10 @@ class FeatureSource(ImageSource):
     ) -> Iterator[Batch]:
         if test_views.number:
             raise ValueError("random views of test images need pixels: set image_input = 'pixels'")
-        features = self.store.get(dataset, items, fields=POOLED, view=None)
-        rows = FeatureRows(features, self.device, self.dtype)
-        labels, indices = sent(_labels(items), self.device), _indices(len(items), order)
+        find = partial(self.store.get, dataset, items, fields=POOLED, view=None)
+        labels, rows = self.scored.of(dataset, items, find)
+        assert rows is not None
+        indices = _indices(len(items), order)
         on_device = sent(indices, self.device).split(batch_size)
         for index, place in zip(indices.split(batch_size), on_device, strict=True):
             yield Batch(
@@ -287,6 +297,7 @@ class PixelSource(ImageSource):
         self.augmentation: Transform = augmentation or TrainTransform(clip.spec, crop_scale)
         self.frozen = frozen or FrozenPasses(clip)
         self.crops = crops
+        self.scored = LastScored(device, dtype)
 
     def training(
         self,
@@ -327,7 +338,6 @@ class PixelSource(ImageSource):
         if not test_views.number:  # further views are of the whole image
             dataset = self.holding(dataset, items)
         reads = "evaluation" in reads_frozen
-        known = self.frozen.fixed(dataset, items) if reads else None
         seed = test_views.seeds.seed
 
         def decode(index: Tensor) -> PixelsAhead:
@@ -335,8 +345,9 @@ class PixelSource(ImageSource):
             draws = [derive_seed(seed, "test view", item.path) for item in chunk]
             return PixelsAhead(dataset, chunk, views, seeds=draws)
 
-        rows = None if known is None else FeatureRows(known, self.device, self.dtype)
-        labels, indices = sent(_labels(items), self.device), _indices(len(items), order)
+        fixed = partial(self.frozen.fixed, dataset, items) if reads else None
+        labels, rows = self.scored.of(dataset, items, fixed)
+        indices = _indices(len(items), order)
         places = iter(sent(indices, self.device).split(batch_size))
         image_bytes = 12 * math.prod(self.clip.spec.image_size) * (1 + test_views.number)
         for index, decoded in decoded_ahead(indices.split(batch_size), decode, image_bytes):
@@ -411,7 +422,7 @@ class FreshViewSource(FeatureSource):
 
 
 class PixelBatches(WalkedBatches):
-    """Decodes the images of a batch, and the next one while a step runs.
+    """Decodes the images of a batch, and the next one while a step runs, be it of the next epoch.
 
     Augmented views are new ones in every epoch, or with ``fixed`` one of so many fixed views, those
     of the feature cache, drawn as ``FeatureBatches`` draws them.
@@ -430,7 +441,7 @@ class PixelBatches(WalkedBatches):
         reads_frozen: frozenset[FrozenUse] = NO_FROZEN_USE,
         fixed: int = 0,
     ) -> None:
-        super().__init__(_labels(dataset.train), batch_size, source.device, drop_last=drop_last)
+        super().__init__(labels_of(dataset.train), batch_size, source.device, drop_last=drop_last)
         self.source, self.need, self.share = source, need, source.share
         self.dataset = dataset if augment else source.holding(dataset, dataset.train)
         self.view: Transform = source.augmentation if augment else EvalTransform(source.clip.spec)
@@ -452,6 +463,13 @@ class PixelBatches(WalkedBatches):
             views = range(fixed) if fixed else (None,)
             known = source.frozen.fixed(self.dataset, dataset.train, views)
         self.known = None if known is None else FeatureRows(known, source.device, source.dtype)
+        self._begun: dict[Hashable, PixelsAhead] = {}
+
+    def begin(self, epoch: int, seeds: Seeds) -> None:
+        first = self.index(epoch, seeds).split(self.batch_size)
+        number = num_begun(self.batch_size, self.image_bytes, least=1)
+        begun = [self._decode(index, epoch, seeds) for index in first[:number]]
+        self._begun = {decoded.key: decoded for decoded in begun}
 
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         """What is learned before the first step is computed outside mixed precision."""
@@ -491,6 +509,8 @@ class PixelBatches(WalkedBatches):
             views = Views([self.view] * self.views_per_image)
             draws = [derive_seed(seeds.seed, "augment", epoch, item.path) for item in items]
         images = (*self.made_by, tuple(item.path for item in items), tuple(draws))
+        if images in self._begun:
+            return self._begun.pop(images)
         return self.share.ahead(
             images, lambda: PixelsAhead(self.dataset, items, views, seeds=draws, key=images)
         )
@@ -531,6 +551,9 @@ class EncodedBatches(TrainingBatches):
         )
         self.pixels, self.share = pixels, pixels.share
 
+    def begin(self, epoch: int, seeds: Seeds) -> None:
+        self.pixels.begin(epoch, seeds)
+
     def every_image(self, seeds: Seeds) -> Iterator[Batch]:
         passes = self.pixels.source.frozen.unrounded()
         yield from map(passes.instead, self.pixels.every_image(seeds))
@@ -554,7 +577,3 @@ def drawn_views(num_views: int, num_images: int, epoch: int, seeds: Seeds) -> Te
 def _indices(number: int, order: Sequence[int] | None) -> Tensor:
     """Positions 0 to N - 1 in their order or another one: (N,) int64."""
     return torch.arange(number) if order is None else torch.tensor(order, dtype=torch.int64)
-
-
-def _labels(items: Sequence[Item]) -> Tensor:
-    return torch.tensor([item.label for item in items], dtype=torch.int64)

@@ -52,47 +52,71 @@ def predict(model: RefinedMethod, batches: Iterable[Batch]) -> Predictions:
 
     Class texts that do not depend on the image are encoded once. A method that adapts at test time
     starts anew here and forgets everything afterwards. Results are in the order of ``Batch.index``
-    where that numbers all images. No result leaves the device before the last batch.
+    where that numbers all images. Results leave the device together, after the last batch.
 
     Raises NotFiniteError for logits that are not finite, the largest of which would be the first
     NaN, and where no image prefers any class: all would be of the first.
     """
-    predicted, labels = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
-    confidence = [torch.zeros(0, dtype=torch.float32)]
-    finite, level = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.bool)]
-    places = [torch.zeros(0, dtype=torch.int64)]
+    answers: list[Tensor] = []
     with model.method.texts_once():
         for batch, out in outputs(model, batches):
             logits_BC = out.logits()
-            best_B1 = logits_BC.argmax(dim=-1, keepdim=True)
-            finite.append(logits_BC.sum(dim=-1).isfinite())  # only if every logit is
-            level.append((logits_BC == logits_BC[:, :1]).all(dim=-1))
-            predicted.append(best_B1[:, 0])
-            confidence.append(logits_BC.softmax(dim=-1).gather(1, best_B1)[:, 0].float())
-            labels.append(batch.labels)
-            if batch.index is not None:
-                places.append(batch.index)
-    finite_N = torch.cat([x.cpu() for x in finite])
+            answers.append(_answers(logits_BC, batch))
+    if not answers:
+        return _Answers(*torch.zeros(len(_Answers._fields), 0)).predictions()
+    given = _Answers(*torch.cat(answers, dim=1).cpu())  # the host waits once
+    finite_N = given.finite.bool()
     if not bool(finite_N.all()):
         raise NotFiniteError(
             f"the logits of {int((~finite_N).sum())} of {len(finite_N)} images are not finite; "
             "try a lower lr, or check the weights"
         )
-    if (
-        len(finite_N)
-        and logits_BC.shape[-1] > 1
-        and bool(torch.cat([x.cpu() for x in level]).all())
-    ):
+    if len(finite_N) and logits_BC.shape[-1] > 1 and bool(given.level.all()):
         raise NotFiniteError(
             f"the logits of each of {len(finite_N)} images are the same for all classes; "
             "check the weights and the class names"
         )
-    given = [torch.cat([x.cpu() for x in v]) for v in (predicted, labels, confidence)]
-    place_N = torch.cat([x.cpu() for x in places])
-    row_N = place_N.argsort()
-    if torch.equal(place_N[row_N], torch.arange(len(finite_N))):
-        given = [values_N[row_N] for values_N in given]
-    return Predictions(*given)
+    return given.predictions()
+
+
+class _Answers(NamedTuple):
+    """What is told of each of N images, float64, which holds every integer and float32 there is:
+    whether its logits are finite, and all the same; what was predicted, and how surely; and the
+    image's label and place (-1 for none).
+    """
+
+    finite: Tensor
+    level: Tensor
+    predicted: Tensor
+    confidence: Tensor
+    labels: Tensor
+    place: Tensor
+
+    def predictions(self) -> Predictions:
+        """In the order of the places, where these number all images."""
+        predicted_N, labels_N, place_N = (
+            values_N.long() for values_N in (self.predicted, self.labels, self.place)
+        )
+        given = predicted_N, labels_N, self.confidence.float()
+        row_N = place_N.argsort()
+        if torch.equal(place_N[row_N], torch.arange(len(place_N))):
+            given = predicted_N[row_N], labels_N[row_N], given[2][row_N]
+        return Predictions(*given)
+
+
+def _answers(logits_BC: Tensor, batch: Batch) -> Tensor:
+    """What is told of each image of a batch, one row a field of ``_Answers``, on the device."""
+    best_B1 = logits_BC.argmax(dim=-1, keepdim=True)
+    place_B = torch.full_like(batch.labels, -1) if batch.index is None else batch.index
+    told = _Answers(
+        finite=logits_BC.sum(dim=-1).isfinite(),  # only if every logit is
+        level=(logits_BC == logits_BC[:, :1]).all(dim=-1),
+        predicted=best_B1[:, 0],
+        confidence=logits_BC.softmax(dim=-1).gather(1, best_B1)[:, 0].float(),
+        labels=batch.labels,
+        place=place_B,
+    )
+    return torch.stack([values_B.double() for values_B in told])
 
 
 def outputs(model: RefinedMethod, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Forward]]:

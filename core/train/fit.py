@@ -101,6 +101,8 @@ def train_step(
         guides = objective.guides(out, targets)
     scaled: Callable[[Tensor], Tensor] = _unscaled if scale is None else scale.scaled
     gradients = {name: _gradients(scaled(guide), model.method) for name, guide in guides.items()}
+    if scale is not None:
+        gradients = {name: scale.unscaled(of_guide) for name, of_guide in gradients.items()}
     torch.autograd.backward(scaled(loss))
     if scale is None or scale.unscale(model.trainable(), gradients):
         model.method.after_backward(gradients)
@@ -254,6 +256,8 @@ class _Training:
                 if (batch := next(batches, None)) is None:
                     break
                 self.batch = batch
+                if step + 1 == len(self.batches) and epoch < num_epochs:
+                    self.batches.begin(epoch + 1, self.seeds)
                 terms = make(batch)
                 sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
                 result.images += len(batch)

@@ -37,16 +37,22 @@ class LossScale:
         """The loss times the scale."""
         return loss * self.value
 
+    def unscaled(self, guide: Gradients) -> Gradients:
+        """The gradients of a guide divided by the scale: new tensors, since those of several
+        parameters may be one.
+        """
+        return {name: gradient / self.value for name, gradient in guide.items()}
+
     @torch.no_grad()
     def unscale(self, parameters: Iterable[nn.Parameter], guides: Mapping[str, Gradients]) -> bool:
-        """Divide the gradients of a step by the scale, in place, and adapt the scale; whether all
-        are finite, and the step is to be made. The host waits for the device once.
+        """Divide the gradients of the parameters by the scale, in place, and adapt the scale;
+        whether they and those of the guides are finite, and the step is to be made. The host waits
+        for the device once.
         """
         gradients = [p.grad for p in parameters if p.grad is not None]
-        gradients += [gradient for guide in guides.values() for gradient in guide.values()]
         if gradients:
             torch._foreach_mul_(gradients, 1.0 / self.value)
-        finite = all_finite(gradients)
+        finite = all_finite([*gradients, *(g for guide in guides.values() for g in guide.values())])
         self._adapt(finite)
         return finite
 

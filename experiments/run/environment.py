@@ -59,7 +59,8 @@ def commit() -> dict[str, Any]:
 def reset_peak_memory(device: str) -> None:
     """Let the peak of memory begin anew, on the CPU where the system can (Linux)."""
     if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
+        if torch.cuda.is_initialized():  # nothing was used before, and torch refuses "cuda:0"
+            torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text(RESET_PEAK)

@@ -58,7 +58,9 @@ def image_source(
     storage = settings.feature_storage if cached else "float32"
     # TF32 is one more way to compute the features of a GPU.
     how = (product, precision, storage, settings.tf32 and device.type == "cuda")
-    store = _store(single, device, runtime.cache_dir, SameById(augmentation), *how)
+    limit = int(settings.crop_cache_gb * GIGABYTE)
+    crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
+    store = _store(single, device, runtime.cache_dir, SameById(augmentation), crops, *how)
     low = precision == "bfloat16"
     encoder = clip
     if low and clip.stored_as != torch.float64:
@@ -69,8 +71,6 @@ def image_source(
         store=store if settings.precision == "float32" else None,
         whole=clip,
     )
-    limit = int(settings.crop_cache_gb * GIGABYTE)
-    crops = _crops(SameById(EvalTransform(clip.spec)), runtime.cache_dir, limit) if limit else None
     pixels = PixelSource(
         clip,
         device,
@@ -123,6 +123,7 @@ def _store(
     device: torch.device,
     cache_dir: Path,
     augmentation: SameById,
+    crops: CropCache | None,
     product: Product,
     precision: FeaturePrecision,
     storage: FeatureStorage,
@@ -142,5 +143,6 @@ def _store(
         tf32=tf32,
         around=clip.weights_as_read,
         augmentation=augmentation.transform,
+        crops=crops,
         code_of=lambda transform: hash_of(type(clip), iter_pixels, type(transform)),
     )

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from core.clip.features import encoded_at_once
+from core.data.dataset import Dataset, Item
 from core.devices import KEPT_PART, free_memory, sent, stays_on
 from core.machine import DEVICE_WORKERS_VARIABLE, WORKERS_VARIABLE
 from core.seeding import Seeds
 from core.train.batches import FeatureBatches
-from core.train.feeding import FeatureRows, stacked
+from core.train.feeding import FeatureRows, LastScored, stacked
 from core.types import ImageFeatures
 from tests.helpers.image_features import SPEC
 from tests.helpers.paths import ROOT
@@ -123,3 +124,31 @@ def test_as_many_images_are_encoded_at_once_as_suit_the_card(monkeypatch):
                 known = (free, gib * 2**30)
                 monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, known=known: known)
                 assert encoded_at_once(spec, CUDA) == expected
+
+
+def test_images_that_are_scored_again_stay_on_the_device_if_they_fit():
+    """Others take their place; without room, and on a CPU, features are asked for anew."""
+    dataset = Dataset(
+        name="ten", class_names=("a", "b"), template="{}", reader=None, train=(), val=(),
+        test=tuple(Item(path=str(n), label=n % 2) for n in range(10)),
+    )  # fmt: skip
+    asked = []
+
+    def find():
+        asked.append(1)
+        return views()[0]
+
+    for device, free, times in ((CUDA, FREE_BYTES, 1), (CUDA, 1000, 2), (CPU, FREE_BYTES, 2)):
+        with PretendedCuda(ROOT) as gpu:
+            gpu.free_bytes = free
+            scored = LastScored(device, torch.float32)
+            asked.clear()
+            for _ in range(2):
+                labels_N, rows = scored.of(dataset, list(dataset.test), find)
+                assert labels_N.device.type == device.type and len(rows.features) == 10
+                assert labels_N.tolist() == [0, 1] * 5
+            assert len(asked) == times
+            scored.of(dataset, dataset.test[:4], find)
+            assert scored.of(dataset, dataset.test[:4], None).rows is None
+            scored.of(replace(dataset, content="other"), dataset.test[:4], find)
+            assert len(asked) == times + 2

@@ -16,6 +16,8 @@ from core.clip.packing import MASK_ALIGNMENT, NOBODY, Packing
 from core.clip.prompt_families import CHUNK_ROWS, FAMILY_ROWS
 from core.clip.prompts import ContextPrompts
 from core.types import ClassNames
+from tests.helpers.paths import ROOT
+from tests.helpers.pretended_cuda import PretendedCuda
 from tests.helpers.tiny_clip import shared_tiny_clip, tiny_clip
 
 POSITIONS = ["end", "middle", "front"]
@@ -212,6 +214,47 @@ def test_texts_of_contexts_are_those_of_padded_prompts(count, seed, position):
     check_same(prompts.encode_groups(clip, groups), slow, groups)
     if count == 40:
         assert all(prompts.packing(some).chunks.number for some in ("context", "tokens"))
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_whole_prompts_are_the_tokens_with_the_context_in_its_slots(position):
+    clip = double_clip()
+    classes = names(20, seed=3)
+    prompts = ContextPrompts(clip, classes, placeholder="X X X", position=position)
+    _, slots_CL, _ = prompts._on_host
+    tokens_CLW = clip.embed_tokens(prompts.ids_CL)
+    places_CL1 = (slots_CL >= 0)[..., None]
+    shared, each = seeded(3, clip.spec.text_width), seeded(20, 3, clip.spec.text_width)
+    indexed = shared[slots_CL.clamp(min=0)]
+    check_same(prompts.assemble(shared), torch.where(places_CL1, indexed, tokens_CLW), shared)
+    every_C1 = torch.arange(20)[:, None]
+    indexed = each[every_C1, slots_CL.clamp(min=0)]
+    check_same(prompts.assemble(each), torch.where(places_CL1, indexed, tokens_CLW), each)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("of_classes", [False, True])
+def test_no_gradient_of_prompts_is_added_through_an_index(position, of_classes):
+    """Not even of names that are there twice, whose rows are computed once."""
+    clip = tiny_clip()
+    classes = ClassNames(names=(*names(6, seed=3).names, "dog", "dog", "dog cat"))
+    shape = (*([9] if of_classes else []), 3, clip.spec.text_width)
+    with PretendedCuda(ROOT) as gpu:
+        clip = clip.to("cuda")
+        prompts = ContextPrompts(clip, classes, placeholder="X X X", position=position)
+        prompts.packing("tokens" if of_classes else "context").on(clip.scale.device)
+        ctx = seeded(*shape).detach().float().to("cuda").requires_grad_()
+        slots = prompts._slots(clip, "tokens" if of_classes else "context")
+        made = [prompts.assemble(ctx)]
+        made.append(slots.filled_each(ctx) if of_classes else slots.filled(ctx[None]))
+        before = gpu.calls.copy()
+        for some in made:
+            torch.autograd.backward(some.sum())
+        calls = gpu.calls - before
+    assert not gpu.unordered and not gpu.mixed
+    added = {"index_put", "index_put_", "_index_put_impl_", "index_add", "index_add_"}
+    added |= {"scatter_add", "scatter_add_", "embedding_dense_backward"}
+    assert calls and not {f"aten::{name}" for name in added} & calls.keys()
 
 
 @pytest.mark.parametrize("position", POSITIONS)

@@ -245,6 +245,39 @@ def test_the_next_batch_is_decoded_while_a_step_runs(sources, vehicles, monkeypa
     assert len(reader.paths) == len(set(reader.paths)) == 4 * len(made)
 
 
+@pytest.mark.parametrize("kind", ["pixels", "fresh"])
+@pytest.mark.parametrize("cores", [1, 3])
+def test_the_first_batches_of_the_next_epoch_are_decoded_before_it(
+    sources, vehicles, monkeypatch, cores, kind
+):
+    """Every image once, with the numbers of an epoch that nobody has begun; what is begun and not
+    used, as before an early stop, changes nothing.
+    """
+    monkeypatch.setattr("core.data.pixels.share_of_cores", lambda: cores)
+    plain = few_shot(vehicles, shots=1, seed=1)
+    reader = WatchedReader(plain.reader)
+    dataset = replace(plain, reader=reader)
+    made = batches_of(sources[kind], dataset, num_views=1, batch_size=4)
+    expected = {n: list(made.epoch(n, SEEDS)) for n in (1, 2, 3)}
+    reader.paths.clear()
+    made.begin(3, SEEDS)
+    for number in (1, 2):
+        epoch = made.epoch(number, SEEDS)
+        for step, wanted in enumerate(expected[number], 1):
+            batch = next(epoch)
+            assert torch.equal(batch.index, wanted.index)
+            for one, other in ((batch, wanted), (batch.features, wanted.features)):
+                for field in ("pixels", "pooled"):
+                    if getattr(other, field, None) is not None:
+                        assert torch.equal(getattr(one, field), getattr(other, field))
+            if number == 1 and step == len(made):
+                made.begin(2, SEEDS)
+                ahead = 0 if cores == 1 else 2 * 4 + 2 * 4
+                _wait_for(lambda: len(reader.paths) == 4 * len(made) + ahead)  # noqa: B023
+    unused = 0 if cores == 1 else 2 * 4
+    assert len(reader.paths) == 2 * 4 * len(made) + unused
+
+
 @pytest.mark.parametrize(("batch_size", "ahead"), [(1, 6), (2, 6), (4, 8), (5, 10), (8, 8)])
 def test_small_batches_are_decoded_several_ahead_so_that_every_thread_has_work(
     sources, vehicles, monkeypatch, batch_size, ahead

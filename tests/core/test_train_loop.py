@@ -70,6 +70,29 @@ def test_the_loop_uses_the_rates_and_logs_the_mean_of_every_term():
     assert first[0]["ce"] == pytest.approx(sum(terms) / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("patience", [0, 1])
+def test_an_epoch_is_begun_in_the_last_step_of_the_one_before(patience):
+    """All but the first, and none after the last; that an early stop comes is not known before."""
+    model, called = coop(), []
+
+    class Noting(ListBatches):
+        def epoch(self, epoch, seeds):
+            for step, given in enumerate(self.batches):
+                called.append(("step", epoch, step))
+                yield given
+
+        def begin(self, epoch, seeds):
+            called.append(("begin", epoch))
+
+    budget = Budget(epochs=3, optimizer=SGD(lr=0.1), schedule=Constant())
+    data, objective = Noting([batch(seed=3), batch(seed=4)]), objective_of(model)
+    settings = {"patience": patience, "select": (lambda _: 0.0) if patience else None}
+    fit(model, objective, data, budget, Seeds(0), log=lambda _: None, **settings)
+    epochs = [[("step", n, 0), ("step", n, 1), ("begin", n + 1)] for n in (1, 2, 3)]
+    expected = epochs[0] + epochs[1] + ([] if patience else epochs[2][:2])
+    assert [call for call in called if call[1]] == expected
+
+
 @pytest.mark.parametrize("entry", registered_classes("optimizer"), ids=lambda entry: entry.name)
 def test_every_optimizer_lowers_the_loss(entry):
     model = coop()

@@ -81,6 +81,33 @@ def test_images_with_a_fixed_view_are_decoded_once_for_all_methods(tree, tmp_pat
     assert record.weights_sha256 == records["IVLP"].weights_sha256
 
 
+def test_features_are_made_of_the_images_that_another_method_has_decoded(tree, tmp_path, opened):
+    """Bit for bit those of the files, under the same key; a study of features keeps no images."""
+    counts, kept = {}, {}
+    for folder in ("alone", "shared", "off"):
+        root = tmp_path / folder
+        if folder != "alone":
+            run_text(text(tree, "IVLP"), root / "IVLP", root)
+        opened.clear()
+        off = ("experiment.crop_cache_gb = 0",) if folder == "off" else ()
+        run_text(text(tree, "CoOp", *off), root / "CoOp", root)
+        counts[folder] = len(opened)
+        assert (root / "crops").exists() == (folder != "alone")
+        files = (file for file in sorted(root.rglob("*.safetensors")) if "pooled" in file.parts)
+        kept[folder] = {file.relative_to(root): file.read_bytes() for file in files}
+    checked = counts["alone"] - counts["off"]  # once, before the first run
+    assert counts["shared"] == 0 and checked == counts["off"] > 0
+    assert kept["alone"] and kept["alone"] == kept["shared"] == kept["off"]
+
+
+def test_augmented_features_are_made_of_whole_images(tree, tmp_path, opened):
+    run_text(text(tree, "IVLP"), tmp_path / "IVLP", tmp_path / "cache")
+    opened.clear()
+    views = text(tree, "CoOp", "experiment.num_views = 2")
+    run_text(views, tmp_path / "CoOp", tmp_path / "cache")
+    assert sorted(opened) == sorted(2 * list(set(opened))) and len(opened) == 2 * 2 * 2
+
+
 def test_frozen_features_of_fixed_views_are_computed_once_for_all_runs(tree, tmp_path, passes):
     """One padded batch for the training images, one for each list of test images."""
     counts = {}

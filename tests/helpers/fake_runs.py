@@ -21,6 +21,7 @@ from core.machine import MEASURED_THREADS_VARIABLE, workers_of_device
 from core.store.names import SHARE_FOLDER
 from core.store.record import Cost, Evaluation, RunRecord, to_json, write_record
 from experiments.study.planner import Cell, Grid, Plan, Variant
+from tests.helpers.fault_programs import wait_for
 
 CONFIG = """experiment.dataset = {dataset!r}
 experiment.method = @ZeroShot
@@ -236,7 +237,8 @@ def act(payload, on_progress):
 def compute(payload, on_progress):
     """A job on the GPU of its process, which it shares with those that are in its folder below
     ``inside``. ``do``: "assert" poisons the process for later jobs too, "need it whole" is out of
-    memory beside others, "need more" always is. A GPU of ``lost`` does not answer.
+    memory beside others, which the first call waits for and then makes the file ``crowded``; "need
+    more" always is. Jobs with ``after_crowd`` wait for that file. A GPU of ``lost`` is not there.
     """
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
     if gpu in payload.get("lost", ()):
@@ -249,6 +251,13 @@ def compute(payload, on_progress):
     mine = folder / payload["name"]
     mine.touch()
     try:
+        crowded = folder.parent.with_name("crowded")
+        if payload["do"] == "need it whole" and not crowded.exists():
+            wait_for(lambda: len(list(folder.iterdir())) > 1)
+            crowded.touch()
+            raise RuntimeError(OUT_OF_MEMORY)
+        if payload.get("after_crowd"):
+            wait_for(crowded.exists)
         time.sleep(payload.get("seconds", 0))
         beside = sorted(path.name for path in folder.iterdir() if path != mine)
         if payload["do"] == "need more" or (payload["do"] == "need it whole" and beside):

@@ -13,6 +13,8 @@ against the rules of a real GPU:
   on numbers;
 * operators whose CUDA kernels add in no fixed order, where several numbers do meet in one place,
   are counted in ``gpu.unordered``, and those that torch refuses in deterministic runs are refused;
+* the backward passes of ``x[index]`` in which several numbers meet, which CUDA sorts and adds one
+  after the other, are counted in ``gpu.one_by_one``;
 * copies from the host are counted by line in ``gpu.copies``, and in ``gpu.pageable`` those from
   memory that is not pinned, for which a driver may let the host wait.
 
@@ -27,6 +29,7 @@ import contextlib
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -67,7 +70,6 @@ READ_BACK = {
 }
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 # Their CUDA kernels add with atomics: in no fixed order where several numbers meet in one place.
-# Not among them: index_put that accumulates, the backward pass of ``x[index]``, sorts first.
 UNORDERED = {
     "aten::index_add_",
     "aten::index_add",
@@ -76,6 +78,7 @@ UNORDERED = {
     "aten::embedding_dense_backward",
 }
 # torch.use_deterministic_algorithms refuses these on a GPU: it knows no order for them.
+SAME_KIND = "aten::_has_compatible_shallow_copy_type"  # asks of tensors on any devices
 REFUSED = {
     "aten::put_",
     "aten::histc",
@@ -137,6 +140,7 @@ class PretendedCuda:
         self.devices = Devices()
         self.waits: Counter[str] = Counter()
         self.unordered: Counter[str] = Counter()
+        self.one_by_one: Counter[str] = Counter()
         self.mixed: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.copied = {"host to device": 0, "device to host": 0}
@@ -171,6 +175,9 @@ class PretendedCuda:
         self._stack.enter_context(
             mock.patch.object(torch, "autocast", lambda device_type, **k: cpu_autocast("cpu", **k))
         )
+        for name in ("is_autocast_enabled", "get_autocast_dtype"):
+            ask = partial(getattr(torch, name), "cpu")
+            self._stack.enter_context(mock.patch.object(torch, name, lambda *_, ask=ask: ask()))
         # Newer torch hands torch.autograd.backward itself to the mode, and takes the mode away for
         # the whole backward pass; what is recomputed there must see it, too.
         if hasattr(torch.autograd, "has_torch_function"):
@@ -344,6 +351,8 @@ class _Operators(TorchDispatchMode):
         gpu.calls[name] += 1
         if name in UNORDERED and _meet(name, args):
             gpu.unordered[f"{name} at {gpu.line()}"] += 1
+        if name in INDEXING and args[3:] and args[3] and _repeated(args[1]):
+            gpu.one_by_one[f"{name} at {gpu.line()}"] += 1
         fractions = name in REFUSED_OF_FRACTIONS and args[0].is_floating_point()
         if (name in REFUSED or fractions) and torch.are_deterministic_algorithms_enabled():
             raise RuntimeError(f"{name} does not have a deterministic implementation, but you set")
@@ -351,6 +360,8 @@ class _Operators(TorchDispatchMode):
             gpu.wait(name)
         if kwargs.get("generator") is not None and kwargs["generator"].device.type == "cpu":
             gpu.mismatch(f"{name}: a generator of the CPU for a tensor on the GPU")
+        if name == SAME_KIND:
+            return
         host = [x for x, place in zip(inputs, places, strict=True) if place == CPU]
         host = [x for x in host if not (gpu.number_put and x.dim() == 0)]
         if name == "aten::copy_":
@@ -383,3 +394,10 @@ def _meet(name: str, args: Any) -> bool:
         return bool((places.narrow(axis, 0, rest) == places.narrow(axis, min(1, rest), rest)).any())
     places = args[2 if name.startswith("aten::index_add") else 1]
     return len(places.unique()) < places.numel()
+
+
+def _repeated(indices: Any) -> bool:
+    """Whether an index names a place twice."""
+    given = [index for index in indices if index is not None and index.dtype == torch.int64]
+    places = torch.stack([index.flatten() for index in torch.broadcast_tensors(*given)])
+    return len(places.unique(dim=1).T) < places.shape[1]

@@ -129,7 +129,7 @@ def test_selected_tokens_are_the_strongest_in_descending_order():
 def test_short_names_keep_the_tokens_that_fusion_reads():
     classes = ClassNames(names=("cat", "dog"))
     method = build(classes, num_ctx=8)
-    assert method.prompts.slots_CL.shape[1] == 17 > int(method.prompts.eot_C.max()) + 1
+    assert method.prompts.ids_CL.shape[1] == 17 > int(method.prompts.eot_C.max()) + 1
     short = method.class_texts()
     method.prompts = ContextPrompts(
         method.clip, classes, placeholder=method.placeholder, min_length=77

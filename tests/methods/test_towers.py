@@ -1,6 +1,7 @@
 """Every method on every family of towers: it trains, or it is refused by name before any work."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from core.train.checkpoints import learned_state
 from core.types import Batch, ClassNames
 from tests.helpers.hub_tokenizers import stand_in
 from tests.helpers.open_clip_models import FAMILIES, family, register_families
+from tests.helpers.paths import ROOT
+from tests.helpers.pretended_cuda import PretendedCuda
 from tests.helpers.tiny_clip import (
     CLASSES,
     OTHER_CLASSES,
@@ -97,6 +100,26 @@ def test_a_method_trains_on_a_family_or_is_refused_by_name(name, backbone):
     out = model(data)
     assert out.logits().shape == (6, len(scored(name))) and out.logits().isfinite().all()
     model.method.set_classes(CLASSES)
+
+
+@pytest.mark.parametrize("backbone", ["tiny-siglip"], indirect=True)
+def test_on_a_gpu_prompts_of_a_tower_that_is_not_causal_add_up_in_order(backbone):
+    """Whole prompts are put together there, and learned through."""
+    data, trained = batch_for(backbone), set()
+    for name in METHODS:
+        if hooked(name) - backbone.spec.support.hooked:
+            continue
+        with PretendedCuda(ROOT) as gpu:
+            clip = backbone.to("cuda")
+            sent = {field: getattr(data, field).to("cuda") for field in ("labels", "pixels")}
+            there = replace(data, **sent, index=data.index.to("cuda"))
+            model = make_model(make_method(name, clip)).to("cuda")
+            training(model, epochs=1, data=[there])
+        lines = {text.partition(" at ")[2].partition(":")[0] for text in gpu.unordered}
+        assert lines == ({"methods/nearest_class_mean.py"} if name == "NearestClassMean" else set())
+        assert not gpu.one_by_one, name
+        trained |= {name} if model.trainable() else set()
+    assert trained >= {"CoOp", "CoCoOp", "KgCoOp", "ProGrad"}
 
 
 @pytest.mark.parametrize("backbone", TRIED, indirect=True)

@@ -34,6 +34,8 @@ from refiners.alignment import MlpAlignment
 from refiners.cache import ClassCache, EmaCache, LearnedCache, NoCache, Observation
 from refiners.losses import L1Regularization, SemanticLoss, SpreadLoss
 from refiners.text_refiner import TextRefiner
+from tests.helpers.paths import ROOT
+from tests.helpers.pretended_cuda import PretendedCuda
 from tests.helpers.tiny_clip import (
     PARTS_OFF,
     PARTS_ON,
@@ -238,6 +240,42 @@ def test_a_write_makes_all_slots_unit_again():
     torch.testing.assert_close(
         cache.slots_MD, torch.tensor([[1.0, 0.0], [-0.6, 0.8]], dtype=torch.float64)
     )
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_idle_slots_take_the_tokens_that_no_slot_explains(repeated):
+    """Slot by slot in the order of the slots, with ties and with more idle slots than tokens; the
+    host waits for nothing.
+    """
+    draws = torch.Generator().manual_seed(0)
+    resets = 0
+    for num_slots, num_tokens, steps in ((9, 2, 1), (9, 3, 2), (5, 40, 1), (1, 4, 1)):
+        ours, plain = (
+            EmaCache(4, Seeds(1), num_slots=num_slots, reset_after=after) for after in (steps, 0)
+        )
+        for _ in range(6):
+            tokens = torch.randn(num_tokens, 4, generator=draws)
+            tokens = tokens[:1].expand(num_tokens, -1) if repeated else tokens
+            with PretendedCuda(ROOT) as gpu:
+                moved = copy.deepcopy(ours).to("cuda")
+                sent = tokens.to("cuda")
+                before = gpu.waits.total()
+                moved.write(sent)
+                assert gpu.waits.total() == before and not gpu.unordered
+                on_gpu = {name: value.cpu() for name, value in moved.state_dict().items()}
+            ours.write(tokens)
+            plain.write(tokens)
+            unit = F.normalize(tokens, dim=-1)
+            worst = (unit @ plain.slots_MD.t()).amax(dim=-1).sort(stable=True).indices.tolist()
+            for slot in range(num_slots):
+                if plain.idle_M[slot] >= steps and worst:
+                    plain.slots_MD[slot] = unit[worst.pop(0)]
+                    plain.idle_M[slot] = 0
+                    resets += 1
+            for name, value in plain.state_dict().items():
+                assert torch.equal(ours.state_dict()[name], value)
+                assert torch.equal(on_gpu[name], value)
+    assert resets > 20
 
 
 def test_the_cache_starts_positive_as_released_or_spread():
