@@ -30,7 +30,7 @@ def require_device(
     asked = {_asked(config) for config in configs}
     for _, deterministic in sorted(asked):
         Numerics(tf32=False, deterministic=deterministic).require(runtime.device)
-    for precision in sorted({precision for precision, _ in asked}):
+    for precision in sorted({precision for precision, _ in asked}.intersection(HALVES)):
         if place.gpus and place.workers:
             _require_on(place.gpus[0], precision)
         else:
@@ -47,7 +47,7 @@ def _require_on(gpu: str, precision: Precision) -> None:
     """Raise ValueError where a GPU cannot compute in a precision; where that cannot be found out,
     the runs will tell.
     """
-    if precision in HALVES and (problem := trial(CUDA, precision, {VISIBLE_VARIABLE: gpu})):
+    if problem := trial(CUDA, precision, {VISIBLE_VARIABLE: gpu}):
         raise ValueError(problem)
 
 
