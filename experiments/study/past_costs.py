@@ -16,13 +16,12 @@ from statistics import fmean
 from core.config import Config, config_from_text, format_value
 from core.store.names import CONFIG_NAME
 from core.store.record import Cost, RunRecord, record_paths
-from core.store.run_facts import lacked_memory
+from core.store.run_facts import devices_of, lacked_memory
 from experiments.run.stale import CodeCheck
 from experiments.study.planner import ROOT, Cell
 from experiments.study.status import read_valid_records
 
 FOUND_IN_BUILDING = ("few_shot", "activation")  # of a record's fingerprints: in no identity
-SEVERAL_DEVICES = "devices"  # of the environment in a record
 EPOCHS, SEED = f"{ROOT}.epochs", f"{ROOT}.seed"
 LAST = "last"
 
@@ -135,16 +134,15 @@ def _past_run(record: RunRecord, config: Config) -> PastRun | None:
     """None for a record without a cost, such as that of a run that failed, and for a run that went
     on on another device, whose seconds are of neither.
     """
-    made_by = record.environment
-    if record.status != "finished" or record.cost is None or made_by.get(SEVERAL_DEVICES):
+    devices = devices_of(record)
+    if record.status != "finished" or record.cost is None or len(devices) > 1:
         return None
-    device, gpu = str(made_by.get("device") or "a device unknown"), made_by.get("gpu")
-    name = gpu.get("name") if isinstance(gpu, Mapping) else None  # without the number of the GPU
+    made_by = record.environment
     return PastRun(
         epochs=record.stopped_epoch or _epochs(config),
         cost=record.cost,
-        device=str(name or device),
-        on_gpu=gpu is not None or device.startswith("cuda"),
+        device=devices[0] if devices else "a device unknown",
+        on_gpu=bool(made_by.get("gpu")) or str(made_by.get("device")).startswith("cuda"),
     )
 
 
