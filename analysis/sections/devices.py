@@ -82,4 +82,6 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
     ]
 
 
-TOPIC = Topic(key="devices", build=_sections, show=Show.WIDE)
+TOPIC = Topic(
+    key="devices", build=_sections, files={"devices": COLUMNS}, show=Show.ALL ^ Show.PAPER
+)
