@@ -375,7 +375,8 @@ class SharedDriver(Driver):
         begun = [*self.claims.run_dirs(identity), super()._run_dir(identity)]
         run_dir = self.claims.run_dir(identity, number)
         run_dir.mkdir(parents=True, exist_ok=True)
-        copy_progress(begun[0], run_dir)
+        if begun[0] != run_dir:  # which a run has made whose claim was removed
+            copy_progress(begun[0], run_dir)
         self.numbers[identity] = number
 
     def _send_again(self, event: Event, max_attempts: int) -> None:
