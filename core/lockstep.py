@@ -29,6 +29,13 @@ Steps = Generator[Position, None, T]
 """A computation that stops before every training step, and what it returns."""
 
 
+def stop() -> Steps[None]:
+    """A stop between other parts of a computation, which goes on before anything else does: whoever
+    carries it out can pass on what it has told so far.
+    """
+    yield BEFORE
+
+
 def finish(steps: Steps[T]) -> T:
     """Run to the end without a stop."""
     while True:

@@ -27,11 +27,12 @@ from core import mosaic
 from core.clip import product_choice, thread_choice
 from core.clip.catalog import MOSAIC, QUICK, agreed_images, is_timm, model_config, some_tags
 from core.clip.frozen import BATCH_COUNTERS, FrozenCLIP, TowerlessCLIP, feature_sizes
-from core.clip.half_precision import HalfPrecision
+from core.clip.half_precision import HalfPrecision, keep_in_sight
 from core.clip.maker import OPEN_CLIP_CONFIG, MakersWord, words_beside
 from core.clip.open_clip_library import load_open_clip
 from core.clip.tokenizer import AnyTokenizer, HubTokenizer, Tokenizer
 from core.clip.transformers_clip import from_transformers, is_transformers
+from core.clip.undrawn import LeftUndrawn
 from core.clip.weights import (
     OPENAI_SIZES,
     cache_folder,
@@ -167,7 +168,8 @@ def load_clip(name: str, weights: str | None = None) -> FrozenCLIP:
     _check_word(name, config, word, path)
     if word.quick_gelu:
         name, config["quick_gelu"] = name.removesuffix(QUICK) + QUICK, True
-    model: Any = build_open_clip(config)
+    with LeftUndrawn():
+        model: Any = build_open_clip(config)
     _load_weights(model, {k: v for k, v in state.items() if k not in OPENAI_SIZES}, str(path))
     _note_unknown(name, config, word, path)
     model.visual.preprocess_cfg = {**word.normalization, "squash": _squashes(config, word)}
@@ -420,7 +422,7 @@ def _shared_clip(
     name: str, weights: str | None, device: str, dtype: torch.dtype, stamp: tuple[int, ...]
 ) -> FrozenCLIP:
     if dtype not in HALF:
-        return load_clip(name, weights).to(device, dtype)
+        return keep_in_sight(load_clip(name, weights).to(device, dtype))
     clip = load_clip(name, weights).to(device)
     clip.reduced = HalfPrecision(clip, dtype, partial(_reread, name, weights))
     return clip
@@ -530,7 +532,8 @@ def _load_mosaic(path: Path) -> FrozenCLIP:
             f"the embedded model's weights {path} are missing; restore the file or retrain it: "
             f"{command_line('pretrain')}"
         )
-    model: Any = build_open_clip(mosaic.MODEL_CONFIG)
+    with LeftUndrawn():
+        model: Any = build_open_clip(mosaic.MODEL_CONFIG)
     _load_weights(model, read_state_dict(path), str(path))
     model.visual.preprocess_cfg = {"mean": mosaic.IMAGE_MEAN, "std": mosaic.IMAGE_STD}
     tokenizer = Tokenizer(

@@ -6,19 +6,35 @@ the weights of linear layers, of convolutions and of attention, and the projecti
 space. Norms, embeddings and positions stay in float32, as in the released models.
 
 What must not be rounded is computed with the weights as they were read, which come back from their
-file for as long as it takes: texts and features that are kept, what is learned before the first
-step. They are read no sooner than a tower runs, which may be never: most of it is known already.
+file, or from another user on the same GPU, for as long as it takes: texts and features that are
+kept, what is learned before the first step. They are read no sooner than a tower runs, which may be
+never: most of it is known already.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 MULTIPLIED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.MultiheadAttention)
 PROJECTIONS = ("visual.proj", "text.text_projection")
+
+
+Module = TypeVar("Module", bound=nn.Module)
+_IN_SIGHT: "WeakValueDictionary[tuple[str, torch.device], nn.Module]" = WeakValueDictionary()
+
+
+def keep_in_sight(clip: Module) -> Module:
+    """The same backbone, in full precision: as long as it is in use, one in half precision on the
+    same GPU need not be read again. On the CPU its weights may have a product of their own.
+    """
+    found: Any = clip
+    if found.scale.device.type != "cpu" and found.scale.dtype == torch.float32:
+        _IN_SIGHT[found.spec.fingerprint, found.scale.device] = clip
+    return clip
 
 
 class HalfPrecision:
@@ -65,7 +81,10 @@ class HalfPrecision:
         """Put the weights in place as they were read, for the context that is entered."""
         assert self._users
         if not self._is_read:
-            whole = self.reread(self._module)
+            clip: Any = self._module
+            kept = _IN_SIGHT.get((clip.spec.fingerprint, clip.scale.device))
+            with torch.inference_mode(False):  # a later pass may need gradients
+                whole = self.reread(clip) if kept is None else kept
             self._put([whole.get_parameter(name) for name in self._names])
             self._is_read = True
 

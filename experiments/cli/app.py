@@ -74,6 +74,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
 }
 
+ONE_RUN = "; 'rerun' makes one run again, on this machine"
+OTHER_WAYS = {
+    ("search", "--share"): "; a search has one driver, which '--executor ray' gives more machines",
+    ("search", "--nodes"): "; a search has one driver, which '--executor ray' gives more machines",
+    ("search", "--slurm"): "; a search has one driver, which '--executor ray' gives more machines",
+    ("rerun", "--share"): ONE_RUN,
+    ("rerun", "--executor"): ONE_RUN,
+    ("rerun", "--jobs"): ONE_RUN,
+}
+"""What to do in place of an option that a command has not, by command and option."""
 TYPER_INTERRUPTED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -138,7 +148,7 @@ def _run(words: Sequence[str]) -> int:
     except typer.Exit as stop:
         return _code(int(stop.exit_code))
     except UsageProblem as error:
-        usage = one_line(error.format_message()).rstrip(".")
+        usage = one_line(_usage(error)).rstrip(".")
         print(f"error: {usage}; try --help", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
@@ -158,6 +168,22 @@ def _run(words: Sequence[str]) -> int:
             raise
         print(f"error: {without_secrets(describe_fault(error))}", file=sys.stderr)
         return 1
+
+
+def _usage(error: Any) -> str:
+    """What was wrong with the words of a command; an option of other commands is said to be one."""
+    option, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    commands: Any = getattr(typer.main.get_command(app), "commands", {})
+    having = [
+        f"'{name}'"
+        for name, command in commands.items()
+        if option and any(option in (*p.opts, *p.secondary_opts) for p in command.params)
+    ]
+    if context is None or not having:
+        return str(error.format_message())
+    name = context.info_name
+    way_out = OTHER_WAYS.get((name, option), "")
+    return f"'{name}' has no option {option}, it is one of {', '.join(having)}{way_out}"
 
 
 def _code(code: int) -> int:

@@ -1,4 +1,7 @@
-"""Where ``grid`` runs a study: in workers on this machine, on a Ray cluster, or in Slurm jobs."""
+"""Where ``grid`` runs a study: in workers on this machine, on a Ray cluster, or in Slurm jobs.
+
+``search`` runs here or on a Ray cluster.
+"""
 
 import importlib
 import sys
@@ -11,8 +14,10 @@ import typer
 
 from core.suggestions import did_you_mean
 
+SHARE_SECONDS = 60.0
 LOCAL, RAY, SLURM = "local", "ray", "slurm"
 EXECUTORS = (LOCAL, RAY, SLURM)
+OF_A_SEARCH = (LOCAL, RAY)
 SLURM_FOLDER = "slurm"
 GIVEN = (
     *("executor", "share", "share_seconds", "lockstep", "device", "jobs", "jobs_per_gpu"),
@@ -26,6 +31,12 @@ ExecutorName = Annotated[
     typer.Option(
         "--executor",
         help="Where runs are made: local (worker processes here), ray (a cluster), slurm (jobs)",
+    ),
+]
+SearchExecutor = Annotated[
+    str,
+    typer.Option(
+        "--executor", help="Where runs are made: local (worker processes here) or ray (a cluster)"
     ),
 ]
 Shared = Annotated[
@@ -76,13 +87,14 @@ SlurmParameters = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """The options of ``grid`` that say where runs are made. Raises ValueError for options that mean
-    nothing together.
+    """The options of ``grid``, or those of ``search`` among them, that say where runs are made. One
+    of ``executors`` makes them. Raises ValueError for options that mean nothing together.
     """
 
     executor: str = LOCAL
+    executors: Sequence[str] = EXECUTORS
     share: bool = False
-    share_seconds: float
+    share_seconds: float = SHARE_SECONDS
     workers: int
     lockstep: int = 1
     device: str = "cpu"
@@ -97,20 +109,28 @@ class Where:
 
     @classmethod
     def of(
-        cls, context: typer.Context, *, workers: int, limits: Mapping[str, float | None]
+        cls,
+        context: typer.Context,
+        *,
+        workers: int,
+        limits: Mapping[str, float | None],
+        executors: Sequence[str] = EXECUTORS,
     ) -> "Where":
         """The options of the command that is being carried out."""
-        given = {name: context.params[name] for name in GIVEN}
-        given["slurm"] = given["slurm"] or ()
-        return cls(**given, workers=workers, limits=limits, context=context)
+        given = {name: context.params[name] for name in GIVEN if name in context.params}
+        given["slurm"] = given.get("slurm") or ()
+        return cls(**given, workers=workers, limits=limits, executors=executors, context=context)
 
     def __post_init__(self) -> None:
         from experiments.study.share import check_seconds
 
-        if self.executor not in EXECUTORS:
-            near = did_you_mean(self.executor, EXECUTORS)
+        if self.executor not in self.executors:
+            near = did_you_mean(self.executor, self.executors)
+            if self.executor in EXECUTORS:
+                near = "; 'grid' has that one: jobs share a plan that is known before they begin"
             raise ValueError(
-                f"--executor must be one of {', '.join(EXECUTORS)}, got {self.executor!r}{near}"
+                f"--executor must be one of {', '.join(self.executors)}, got {self.executor!r}"
+                f"{near}"
             )
         check_seconds(self.share_seconds)
         given = {
@@ -150,10 +170,8 @@ class Where:
 
         seconds = self.share_seconds
         if self.executor == RAY:
-            cluster = self._ray()
-            share = Sharing(
-                num_workers=cluster.num_workers, lockstep=self.lockstep, silent_seconds=seconds
-            )
+            cluster = self.cluster(self.limits.get("job_seconds"))
+            share = self.sharing(cluster)
             return run_shared_study(plan, study_dir, cluster, share=share, **options)
         if self.executor == SLURM:
             jobs = self._slurm(study_dir)
@@ -168,7 +186,22 @@ class Where:
         share = Sharing(num_workers=lambda: workers, lockstep=self.lockstep, silent_seconds=seconds)
         return run_shared_study(plan, study_dir, executor, share=share, **options)
 
-    def _ray(self) -> Any:
+    def sharing(self, executor: Any) -> Any:
+        """How runs are given to an executor that may lose them: a ``Sharing``; None for workers of
+        this machine, which lose none.
+        """
+        from experiments.study.share import Sharing
+
+        if self.executor != RAY:
+            return None
+        return Sharing(
+            num_workers=executor.num_workers,
+            lockstep=self.lockstep,
+            silent_seconds=self.share_seconds,
+        )
+
+    def cluster(self, job_seconds: float | None) -> Any:
+        """A ``RayExecutor``."""
         from experiments.workers.ray import RayExecutor
 
         return RayExecutor(
@@ -178,7 +211,7 @@ class Where:
             jobs_per_gpu=self.jobs_per_gpu or 1,
             lockstep=self.lockstep,
             cache_dir=self.node_cache.absolute() if self.node_cache else None,
-            job_seconds=self.limits.get("job_seconds"),
+            job_seconds=job_seconds,
             silent_seconds=self.limits.get("silent_seconds"),
         )
 

@@ -13,6 +13,7 @@ from core.store.secrets import without_secrets
 from experiments.cli.console import console, print_notes, table
 from experiments.cli.executors import (
     LOCAL,
+    SHARE_SECONDS,
     Address,
     ExecutorName,
     NodeCache,
@@ -69,7 +70,7 @@ def grid_command(
     yes: Annotated[bool, typer.Option("--yes", help="Allow a very large grid")] = False,
     executor: ExecutorName = LOCAL,
     share: Shared = False,
-    share_seconds: ShareSeconds = 60.0,
+    share_seconds: ShareSeconds = SHARE_SECONDS,
     address: Address = "",
     node_cache: NodeCache = None,
     nodes: Nodes = None,

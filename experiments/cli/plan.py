@@ -23,7 +23,7 @@ from experiments.cli.options import (
 )
 
 GPU_CHECK = Path("gpu_check") / "gpu_check.json"
-NO_PAST = "nothing is known of"
+NOT_MEASURED = "not measured"
 
 
 def plan_command(
@@ -57,7 +57,8 @@ def plan_command(
 ) -> None:
     """Hours, GPU hours, memory and disk of a grid, from measured steps. Needs no data and no GPU.
 
-    Runs of the study that have finished are left out, and their seconds count for the others.
+    Runs of the study that have finished are left out, and their seconds count for the others. What
+    nobody has measured is left out and named beside the sum.
     """
     import experiments.cli.registered  # noqa: F401  (fills the registry)
     from core.store.record import read_records
@@ -136,44 +137,86 @@ def _rows(costs: Any) -> list[dict[str, Any]]:
             "variant": variant,
             "runs": len(found),
             "steps": sum(run.steps for run in found),
-            "ms a step": round(fmean(run.step_ms for run in found), 1),
-            hours: round(sum(run.seconds for run in found) / 3600, 2),
+            "ms a step": _step(found),
+            hours: _hours(found),
             "peak MiB": round(max(run.peak_mib for run in found)) or "unknown",
-            "measured": "; ".join(sorted({run.basis or "not measured" for run in found})),
+            "measured": "; ".join(sorted({run.basis or NOT_MEASURED for run in found})),
+            NOT_MEASURED: "; ".join(sorted({gap.what for run in found for gap in run.gaps})),
         }
         for variant, found in groups.items()
     ]
 
 
+def _step(found: list[Any]) -> float | str:
+    """Milliseconds of a step of a variant, those of finished runs not among them."""
+    steps = [run.step_ms for run in found if run.step_ms is not None]
+    if not all(run.is_known for run in found):
+        return NOT_MEASURED
+    return round(fmean(steps), 1) if steps else ""
+
+
+def _hours(found: list[Any]) -> float | str:
+    """Hours of a variant, as far as they are known."""
+    known = [run for run in found if run.is_known]
+    hours = round(float(sum(run.seconds for run in known)) / 3600, 2)
+    if len(known) == len(found):
+        return hours
+    return f"{hours} without {len(found) - len(known)} runs" if known else NOT_MEASURED
+
+
 def _figures(costs: Any) -> dict[str, Any]:
-    """The figures of the whole grid."""
-    return {
-        "runs": len(costs.runs),
-        "done": costs.done,
-        "devices": costs.hardware.total,
+    """The figures of the whole grid: hours are None where something in them was not measured, and
+    those "at least" are of the rest.
+    """
+    hours = {
         "device_hours": costs.device_hours,
         "hours": costs.hours,
         "longest_hours": max((run.seconds for run in costs.runs), default=0.0) / 3600,
         "feature_hours": sum(costs.feature_seconds.values()) / 3600,
+    }
+    complete = not costs.gaps
+    return {
+        "runs": len(costs.runs),
+        "done": costs.done,
+        "devices": costs.hardware.total,
+        "complete": complete,
+        **{name: value if complete else None for name, value in hours.items()},
+        "at_least": hours,
+        "not_measured": [
+            {
+                "what": gap.what,
+                "whole_runs": gap.whole,
+                "runs": len(runs),
+                "variants": sorted({run.cell.variant for run in runs}),
+                "way_out": gap.way_out,
+            }
+            for gap, runs in costs.gaps.items()
+        ],
         "peak_mib": max((run.peak_mib for run in costs.runs), default=0.0),
+        "peak_mib_without_runs": sum(not run.peak_mib for run in costs.runs),
         "disk_bytes": costs.disk_bytes,
+        "disk_bytes_without": [gap.what for gap in costs.disk_gaps],
     }
 
 
 def _summary(costs: Any, *, given: bool) -> list[str]:
     """What the figures add up to, and where they come from."""
     figures, hardware = _figures(costs), costs.hardware
+    hours = figures["at_least"]
     device = "GPU" if costs.on_gpus else "core"
     devices = f"{hardware.total} {device}{'s' * (hardware.total > 1)}"
-    unknown = sorted({run.cell.variant for run in costs.unknown})
+    much = "about" if figures["complete"] else "at least"
+    local = "".join(f", without {gap.what}" for gap in costs.disk_gaps)
     lines = [
-        f"{figures['runs']} runs to do, {figures['done']} done: about "
-        f"{figures['device_hours']:.1f} {device} hours, {figures['hours']:.2f} hours on {devices} "
-        f"(the longest run: {figures['longest_hours']:.2f}; starting, saving and waiting are not "
-        "counted)",
-        f"image features, once for all runs: {figures['feature_hours']:.2f} of these hours",
-        f"disk: about {figures['disk_bytes'] / 1e9:.2f} GB for run folders, features and crops",
-        *([_memory(figures["peak_mib"], hardware)] if costs.on_gpus else []),
+        f"{figures['runs']} runs to do, {figures['done']} done: {much} "
+        f"{hours['device_hours']:.1f} {device} hours, {hours['hours']:.2f} hours on {devices}"
+        f"{_without(costs)} (the longest run: {hours['longest_hours']:.2f}; starting, saving and "
+        "waiting are not counted)",
+        *_ways_out(costs),
+        f"image features, once for all runs: {hours['feature_hours']:.2f} of these hours",
+        f"disk: about {figures['disk_bytes'] / 1e9:.2f} GB for run folders, features and crops"
+        f"{local}",
+        *([_memory(costs)] if costs.on_gpus else []),
         f"measured: {'; '.join(sorted({run.basis for run in costs.runs if run.basis}))}",
         f"decoding: {hardware.decoded_per_core:.0f} images/s a core "
         f"({'as given' if given else 'measured on this machine just now'}), "
@@ -182,17 +225,42 @@ def _summary(costs: Any, *, given: bool) -> list[str]:
     derived = sorted({text for run in costs.runs for text in run.derived})
     if derived:
         lines.append(f"arithmetic: {'; '.join(derived)}")
-    if unknown:
-        lines.append(
-            f"{NO_PAST} {', '.join(unknown)}, which count as nothing: run gpu-check with the method"
-        )
     return lines
 
 
-def _memory(peak_mib: float, hardware: Any) -> str:
+def _without(costs: Any) -> str:
+    """What is in none of the hours, in words."""
+    words = []
+    if unknown := costs.unknown:
+        variants = ", ".join(sorted({run.cell.variant for run in unknown}))
+        words.append(f"{_runs(unknown)} of {variants}")
+    for gap, runs in costs.gaps.items():
+        if not gap.whole:
+            words.append(f"{gap.what}{f' in {_runs(runs)}' if runs else ''}")
+    return f", without {' and '.join(words)}: {NOT_MEASURED}" if words else ""
+
+
+def _ways_out(costs: Any) -> list[str]:
+    """A line for each way in which what was not measured can be measured."""
+    ways: dict[str, list[str]] = defaultdict(list)
+    for gap in costs.gaps:
+        ways[gap.way_out].append(gap.what)
+    return [f"{NOT_MEASURED}: {', '.join(whats)}; {way}" for way, whats in ways.items()]
+
+
+def _runs(runs: Any) -> str:
+    return "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def _memory(costs: Any) -> str:
     """Whether the runs of a GPU fit into its memory."""
-    need = peak_mib * hardware.jobs_per_gpu / 1024
+    hardware, unknown = costs.hardware, [run for run in costs.runs if not run.peak_mib]
+    if len(unknown) == len(costs.runs):
+        return f"GPU memory: {NOT_MEASURED}"
+    need = max(run.peak_mib for run in costs.runs) * hardware.jobs_per_gpu / 1024
     line = f"GPU memory: {need:.1f} GiB for {hardware.jobs_per_gpu} of the largest runs at a time"
+    if unknown:
+        line += f", without {_runs(unknown)} whose memory is {NOT_MEASURED}"
     if hardware.memory_gib is None:
         return line
     fits = "fits into" if need <= hardware.memory_gib else "does NOT fit into"

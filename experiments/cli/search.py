@@ -5,6 +5,14 @@ from typing import Annotated
 import typer
 
 from experiments.cli.console import console, table
+from experiments.cli.executors import (
+    LOCAL,
+    OF_A_SEARCH,
+    Address,
+    NodeCache,
+    SearchExecutor,
+    Where,
+)
 from experiments.cli.options import (
     LOCKSTEP,
     MLFLOW,
@@ -27,9 +35,11 @@ from experiments.cli.options import (
     place_workers,
     track_choice,
 )
+from experiments.run.devices import CPU
 
 
 def search_command(
+    context: typer.Context,
     config: Config,
     trials: Annotated[
         int | None, typer.Option(help="Number of trials; overrides search.trials")
@@ -52,6 +62,9 @@ def search_command(
     no_track: NoTrack = False,
     job_seconds: JobSeconds = None,
     silent_seconds: SilentSeconds = None,
+    executor: SearchExecutor = LOCAL,
+    address: Address = "",
+    node_cache: NodeCache = None,
     steal_lock: StealLock = False,
     runs: Runs = RUNS,
     data_root: DataRoot = None,
@@ -61,7 +74,10 @@ def search_command(
     from experiments.cli.search_commands import SearchCommand, describe_search
     from experiments.configs import config_path
 
-    placement = place_workers(device, jobs, jobs_per_gpu)
+    here = executor == LOCAL
+    placement = place_workers(device if here else CPU, jobs, jobs_per_gpu if here else None)
+    limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
+    where = Where.of(context, workers=placement.workers, limits=limits, executors=OF_A_SEARCH)
     runtime = make_runtime(runs, data_root, placement.device)
     command = SearchCommand(
         runs,
@@ -70,9 +86,9 @@ def search_command(
         gpus=placement.gpus,
         track=track_choice(track, no_track),
         steal_lock=steal_lock,
-        job_seconds=job_seconds,
-        silent_seconds=silent_seconds,
+        where=None if here else where,
         lockstep=lockstep,
+        **limits,
     )
     if dry_run:
         path = config_path(config)

@@ -13,6 +13,7 @@ from core.program import command_line
 from core.store.names import FINAL_SUFFIX
 from core.store.search import COST_OBJECTIVES, read_trials, write_importances, write_result
 from experiments.cli.console import console, percent, print_notes, table
+from experiments.cli.executors import Where
 from experiments.cli.grid import interruption, may_have_runs_left
 from experiments.cli.options import MLFLOW
 from experiments.configs import read_config_file
@@ -31,6 +32,7 @@ from experiments.study.driver import StudyOutcome, run_study
 from experiments.study.mirror import Tracker
 from experiments.study.planner import ROOT, FingerprintOf
 from experiments.study.progress import make_progress
+from experiments.study.share import Sharing, run_shared_study
 from experiments.study.trackers import make_tracker
 from experiments.workers.jobs import Executor
 from experiments.workers.local import check_limits, make_executor
@@ -51,9 +53,11 @@ class SearchCommand:
         job_seconds: float | None = None,
         silent_seconds: float | None = None,
         lockstep: int = 1,
+        where: Where | None = None,
     ) -> None:
         check_limits(jobs, job_seconds, silent_seconds)
         self.lockstep = lockstep
+        self.where = where
         self.job_seconds = job_seconds
         self.silent_seconds = silent_seconds
         self.runs_dir = runs_dir
@@ -113,6 +117,7 @@ class SearchCommand:
                 tracker=self._tracker(folder),
                 progress=make_progress(),
                 steal_lock=self.steal_lock,
+                share=self._sharing(executor),
             )
 
     def _judge(self, setup: SearchSetup, outcomes: Sequence[SearchOutcome]) -> int:
@@ -123,15 +128,16 @@ class SearchCommand:
             if may_have_runs_left(final_dir):
                 executor.start_early()
             final = final_plan(setup, winning_settings(outcomes), self.fingerprint_of)
-            outcome = run_study(
-                final,
-                final_dir,
-                executor,
-                runtime=self.runtime,
-                tracker=self._tracker(final_dir),
-                progress=make_progress(),
-                steal_lock=self.steal_lock,
-            )
+            options: dict[str, Any] = {
+                "runtime": self.runtime,
+                "tracker": self._tracker(final_dir),
+                "progress": make_progress(),
+                "steal_lock": self.steal_lock,
+            }
+            if (share := self._sharing(executor)) is None:
+                outcome = run_study(final, final_dir, executor, **options)
+            else:
+                outcome = run_shared_study(final, final_dir, executor, share=share, **options)
         if outcome.interrupted:
             return _interrupted(outcome)
         control = outcomes[1] if len(outcomes) > 1 else None
@@ -145,6 +151,9 @@ class SearchCommand:
         """An executor; a run is stopped after the shorter one of both limits."""
         given = [limit for limit in (run_seconds, self.job_seconds) if limit is not None]
         seconds = min(given) if given and self.jobs else None  # without a worker nothing is stopped
+        if self.where is not None:
+            cluster: Executor = self.where.cluster(seconds)
+            return cluster
         return make_executor(
             self.jobs,
             folder,
@@ -153,6 +162,11 @@ class SearchCommand:
             silent_seconds=self.silent_seconds,
             lockstep=self.lockstep,
         )
+
+    def _sharing(self, executor: Executor) -> Sharing | None:
+        """How runs are given to an executor that may lose them."""
+        share: Sharing | None = self.where.sharing(executor) if self.where else None
+        return share
 
     def _tracker(self, folder: Path) -> Tracker:
         return make_tracker(folder, self.track)

@@ -13,6 +13,7 @@ from typing import Any
 SHIPPED_SPEEDS = Path(__file__).resolve().parents[1] / "configs" / "gpu_speeds.json"
 CLASSES = 50  # of every measurement
 NO_REFINER = "none"
+FULL = "float32"  # the precision in which everything is measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

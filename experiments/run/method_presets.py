@@ -1,7 +1,7 @@
 """The shipped settings of every registered method, found in the configurations themselves."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +45,21 @@ class MethodPreset:
 
 def method_presets() -> dict[str, MethodPreset]:
     """The settings of every registered method, by its name."""
-    return {entry.name: _preset(entry.name) for entry in registered_classes("method")}
+    return dict(_presets(tuple(entry.name for entry in registered_classes("method"))))
 
 
-def _preset(method: str) -> MethodPreset:
-    own = [name for name, config in _alone(METHODS) if _binds(config, method)]
+@functools.lru_cache(maxsize=1)
+def _presets(methods: tuple[str, ...]) -> dict[str, MethodPreset]:
+    usual, published = list(_alone(METHODS)), [config for _, config in _alone(PUBLISHED)]
+    return {method: _preset(method, usual, published) for method in methods}
+
+
+def _preset(
+    method: str, usual: Sequence[tuple[str, Config]], published: Sequence[Config]
+) -> MethodPreset:
+    own = [name for name, config in usual if _binds(config, method)]
     sizes: dict[object, object] = {}
-    for _, config in _alone(PUBLISHED):
+    for config in published:
         if _binds(config, method):
             found = config.bindings
             sizes[found.get("experiment.protocol")] = found.get("experiment.batch_size")

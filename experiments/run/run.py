@@ -22,7 +22,7 @@ from core.data.overlap import ImageList, shared_images
 from core.data.shots import write_shots
 from core.data.splits import class_subset
 from core.finite import NotFiniteError
-from core.lockstep import ALONE, Alone, Steps, Stopwatch, finish
+from core.lockstep import ALONE, Alone, Steps, Stopwatch, finish, stop
 from core.plugins import Plugin
 from core.seeding import Seeds
 from core.store.code import RunCode, write_code
@@ -305,22 +305,22 @@ def train_steps(
         reads_frozen=method.reads_frozen,
         fixed_views=settings.fixed_views,
     )
-    return (
-        yield from fit_steps(
-            built.model,
-            objective,
-            batches,
-            built.budget,
-            built.seeds.at("batches"),
-            log=log,
-            select=_selector(built),
-            autocast=built.autocast,
-            scale=LossScale() if settings.precision == "float16" else None,
-            patience=built.settings.patience,
-            checkpoints=checkpoints,
-            recorder=_recorder(built),
-        )
+    result = yield from fit_steps(
+        built.model,
+        objective,
+        batches,
+        built.budget,
+        built.seeds.at("batches"),
+        log=log,
+        select=_selector(built),
+        autocast=built.autocast,
+        scale=LossScale() if settings.precision == "float16" else None,
+        patience=built.settings.patience,
+        checkpoints=checkpoints,
+        recorder=_recorder(built),
     )
+    yield from stop()
+    return result
 
 
 def _recorder(built: Assembly) -> StepRecorder | None:

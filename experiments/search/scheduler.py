@@ -42,11 +42,13 @@ from experiments.search.settings import (
 )
 from experiments.search.space import Choice, Dimension, Space
 from experiments.search.trials import TrialRuns, judge, runs_of_trial
+from experiments.study.claims import take_back
 from experiments.study.driver import Driver, StudyOutcome
 from experiments.study.lock import StudyLock
 from experiments.study.mirror import NullTracker, Tracker
 from experiments.study.planner import Cell, FingerprintOf
 from experiments.study.progress import NoProgress, Progress
+from experiments.study.share import Sharing, run_scheduled
 from experiments.study.status import read_valid_records
 from experiments.workers.jobs import Executor
 
@@ -77,10 +79,12 @@ def run_trials(
     tracker: Tracker | None = None,
     progress: Progress | None = None,
     steal_lock: bool = False,
+    share: Sharing | None = None,
 ) -> SearchOutcome:
     """Run what is left of a search; closes the executor and the tracker.
 
-    A run is attempted ``MAX_ATTEMPTS`` times before it counts as failed.
+    A run is attempted ``MAX_ATTEMPTS`` times before it counts as failed. ``share`` says how runs
+    are given to an executor that may lose them (see ``experiments.study.share``).
 
     Raises ValueError, before any run, for an invalid space, for a storage that cannot be used, for
     another search of this name in the folder, for trials that were made by other code, and for a
@@ -94,6 +98,7 @@ def run_trials(
     if url:
         check_storage(url)
     with StudyLock(search_dir, steal=steal_lock):
+        take_back(search_dir)
         keep_definition(definition, search_dir)
         require_same_code(search_dir)
         ledger = Ledger(search_dir)
@@ -112,16 +117,41 @@ def run_trials(
             fingerprint_of,
             mirror=mirror,
         )
-        driver = Driver(
-            search_dir, executor, runtime, tracker or NullTracker(), progress, scheduler=scheduler
+        outcome = _run(
+            scheduler, search_dir, executor, runtime, tracker or NullTracker(), progress, share
         )
-        outcome = driver.run(scheduler.begin(), max_attempts=MAX_ATTEMPTS, retry_failed=False)
         try:
             scheduler.publish()
         except OSError:
             if not outcome.paused:
                 raise
     return SearchOutcome(scheduler=scheduler, study=outcome)
+
+
+def _run(
+    scheduler: "TrialScheduler",
+    search_dir: Path,
+    executor: Executor,
+    runtime: Runtime,
+    tracker: Tracker,
+    progress: Progress,
+    share: Sharing | None,
+) -> StudyOutcome:
+    """Run what the scheduler says."""
+    if share is None:
+        driver = Driver(search_dir, executor, runtime, tracker, progress, scheduler=scheduler)
+        return driver.run(scheduler.begin(), max_attempts=MAX_ATTEMPTS, retry_failed=False)
+    return run_scheduled(
+        scheduler.begin(),
+        search_dir,
+        executor,
+        scheduler=scheduler,
+        share=share,
+        runtime=runtime,
+        tracker=tracker,
+        progress=progress,
+        max_attempts=MAX_ATTEMPTS,
+    )
 
 
 def require_same_code(search_dir: Path) -> None:

@@ -3,13 +3,14 @@
 Where runs of the study have finished, their seconds count. Otherwise a run is its number of steps
 times the measured time of a step, and its test images over the measured rate of evaluation. What is
 derived from these by arithmetic is named: more classes than the 50 of the measurements, another
-batch size, images decoded by the cores of a GPU, several runs in lockstep.
+batch size, images decoded by the cores of a GPU, several runs in lockstep. What nobody has measured
+is left out and named as well, so that no sum that lacks something reads as complete.
 """
 
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -18,8 +19,10 @@ from core.clip.catalog import MOSAIC
 from core.config import config_from_text, lookup
 from core.data.benchmarks.definitions import BENCHMARKS
 from core.data.catalog import load_dataset
+from core.plugins import loaded_plugins
 from core.store.record import RunRecord
-from experiments.run.gpu_speeds import CLASSES, NO_REFINER, GpuSpeeds, MethodSpeed
+from experiments.run.device_cases import REFINERS
+from experiments.run.gpu_speeds import CLASSES, FULL, NO_REFINER, GpuSpeeds, MethodSpeed
 from experiments.run.protocols import LABELED
 from experiments.run.runtime import Runtime
 from experiments.run.step_costs import StepCosts
@@ -35,6 +38,9 @@ EMBEDDING_BYTES, CROP_BYTES = 512 * 4, 224 * 224 * 3
 RUN_BYTES, IMAGE_BYTES = 60_000, 10  # a run folder with learned prompts, and a stored prediction
 MOSAIC_BATCH = 32  # of step_costs.json
 NO_STEPS, NULL_REFINER = "no steps", "NullRefiner"
+LAST, OWN_TEACHER = "last", "ZeroShotTeacher"
+FINISHED = "the seconds of finished runs of the study would count instead"
+GPU_CHECK = "'python main.py gpu-check' measures"
 TEXT_MS = 5.0  # steps below this on cached features have no text tower in them
 
 
@@ -65,16 +71,35 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """What the seconds of a run, or of features, leave out because nobody has measured it: all of a
+    run with ``whole``, or else a part of it. ``way_out`` says what would tell.
+    """
+
+    what: str
+    whole: bool = False
+    way_out: str = FINISHED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunCost:
-    """The estimate of a run. ``basis`` says where it comes from, "" where nothing is known."""
+    """The estimate of a run. ``basis`` says where it comes from, "" where nothing is known;
+    ``step_ms`` is None where the steps do not count one by one. ``gaps`` are not in its seconds.
+    """
 
     cell: Cell
     seconds: float = 0.0
     steps: int = 0
-    step_ms: float = 0.0
+    step_ms: float | None = None
     peak_mib: float = 0.0
     basis: str = ""
     derived: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    on_gpu: bool = True
+
+    @property
+    def is_known(self) -> bool:
+        return not any(gap.whole for gap in self.gaps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +108,10 @@ class CostPlan:
 
     runs: tuple[RunCost, ...]
     feature_seconds: Mapping[str, float]
+    feature_gaps: tuple[Gap, ...]
     hardware: Hardware
     disk_bytes: float
+    disk_gaps: tuple[Gap, ...]
     done: int
 
     @property
@@ -110,12 +137,21 @@ class CostPlan:
     @property
     def on_gpus(self) -> bool:
         """Whether the figures are of GPUs; the embedded backbone was measured on a CPU."""
-        return any(run.peak_mib for run in self.runs)
+        return any(run.on_gpu for run in self.runs)
+
+    @property
+    def gaps(self) -> Mapping[Gap, tuple[RunCost, ...]]:
+        """What is in none of the hours, with the runs that lack it; none for features."""
+        found: dict[Gap, tuple[RunCost, ...]] = dict.fromkeys(self.feature_gaps, ())
+        for run in self.runs:
+            for gap in run.gaps:
+                found[gap] = (*found.get(gap, ()), run)
+        return found
 
     @property
     def unknown(self) -> tuple[RunCost, ...]:
         """The runs of which nothing is known."""
-        return tuple(run for run in self.runs if not run.basis)
+        return tuple(run for run in self.runs if not run.is_known)
 
 
 def plan_costs(
@@ -136,33 +172,37 @@ def plan_costs(
     sizes = _Sizes(runtime)
     together = Counter(cell.bundle for cell in left if cell.bundle)
     runs: list[RunCost] = []
-    shared: dict[tuple[str, str, bool], int] = {}
+    shared = _Shared(sizes)
     for cell in left:
         run = _PlannedRun(
             cell, sizes[cell.dataset], min(hardware.lockstep, together[cell.bundle] or 1)
         )
         if known := past.mean(cell):
-            runs.append(RunCost(cell=cell, seconds=known[0], basis=f"finished runs on {known[1]}"))
+            basis = f"finished runs on {known[1]}"
+            on_gpu = run.backbone != MOSAIC
+            runs.append(
+                RunCost(cell=cell, seconds=known[0], steps=run.steps, basis=basis, on_gpu=on_gpu)
+            )
         elif run.backbone == MOSAIC:
             runs.append(_on_mosaic(run, costs))
         else:
             scored = sum(sizes[name].test for name in (cell.dataset, *run.targets))
             runs.append(_on_gpu(run, scored, speeds, hardware))
         if run.backbone != MOSAIC:
-            kept = {name: sizes[name].test for name in run.targets}
-            for name, number in {**kept, cell.dataset: run.num_cached}.items():
-                kind = (run.backbone, name, run.on_pixels)
-                shared[kind] = max(shared.get(kind, 0), number)
-    cached = {kind: number for kind, number in shared.items() if not kind[2]}
+            shared.add(run)
+    numbers = shared.numbers()
+    cached = {kind: number for kind, number in numbers.items() if not kind[2]}
     return CostPlan(
         runs=tuple(runs),
         feature_seconds={
             f"{backbone} {dataset}": _feature_seconds(number, backbone, speeds, hardware)
             for (backbone, dataset, _), number in cached.items()
         },
+        feature_gaps=_feature_gaps(cached, speeds),
         hardware=hardware,
         disk_bytes=sum(RUN_BYTES + IMAGE_BYTES * sizes[cell.dataset].test for cell in left)
-        + sum(n * (CROP_BYTES if kind[2] else EMBEDDING_BYTES) for kind, n in shared.items()),
+        + sum(n * (CROP_BYTES if kind[2] else EMBEDDING_BYTES) for kind, n in numbers.items()),
+        disk_gaps=tuple(Gap(what=f"the local tokens that {name} reads") for name in shared.readers),
         done=len(plan.runs) - len(left),
     )
 
@@ -202,12 +242,13 @@ class _PlannedRun:
 
         self.cell, self.size, self.share = cell, size, share
         self.method, self.refiner = of("method").name, of("refiner").name
+        self.refined = self.refiner != NULL_REFINER
+        self.selection, self.views = str(of("selection")), max(1, int(of("num_views") or 0))
         self.backbone, self.precision = str(of("backbone")), str(of("precision"))
         entry: Any = lookup(self.method).cls
         self.kind: Any = entry
         learns = self.kind.trains and self.kind.trains_by_gradient
-        refined = self.refiner != NULL_REFINER
-        self.takes_steps = of("optimizer") is not None and (learns or refined)
+        self.takes_steps = of("optimizer") is not None and (learns or self.refined)
         self.on_pixels = self.kind.image_input == "pixels"
         self.decodes = bool(self.takes_steps and (self.on_pixels or of("fresh_views")))
         self.batch = int(of("batch_size") or 1)
@@ -222,20 +263,67 @@ class _PlannedRun:
         a_epoch = max(1, rounded(self.num_drawn / self.batch))
         self.steps = int(of("epochs") or 1) * a_epoch if self.takes_steps else 0
         self.targets = tuple(of("targets") or ())
+        teacher = values.get(f"{self.method}.teacher")
+        self.teacher = "" if teacher is None else str(teacher.name)
 
-    @property
-    def num_cached(self) -> int:
-        """The images of which features, or crops, are kept once for all runs."""
-        return self.size.test + (0 if self.decodes else self.num_drawn)
+    def beside_steps(self) -> list[Gap]:
+        """What a run also does that no figure is of: scores of every epoch, where they choose the
+        weights, and a teacher of its own, which sees every image once.
+        """
+        gaps = []
+        if self.takes_steps and self.selection != LAST:
+            gaps.append(Gap(what=f"the scores of every epoch for {self.selection!r}"))
+        if self.teacher not in ("", OWN_TEACHER):
+            gaps.append(Gap(what=f"the {self.teacher} of {self.method}"))
+        return gaps
+
+
+class _Shared:
+    """The images of which features, or crops, are kept once for all runs: test images, and the
+    training images of each seed in all their views, unless they are decoded anew in every step.
+    ``readers`` are refiners that train on kept features, of which they may read more.
+    """
+
+    def __init__(self, sizes: "_Sizes") -> None:
+        self.sizes = sizes
+        self.drawn: dict[tuple[str, str, bool], dict[int, dict[int | None, int]]] = {}
+        self.readers: set[str] = set()
+
+    def add(self, run: _PlannedRun) -> None:
+        for name in (run.cell.dataset, *run.targets):
+            self.drawn.setdefault((run.backbone, name, run.on_pixels), {})
+        if not run.decodes:
+            kind = (run.backbone, run.cell.dataset, run.on_pixels)
+            drawn, seed = self.drawn[kind].setdefault(run.views, {}), run.cell.seed
+            drawn[seed] = max(drawn.get(seed, 0), run.num_drawn)
+            if run.refined and run.takes_steps:
+                self.readers.add(run.refiner)
+
+    def numbers(self) -> dict[tuple[str, str, bool], int]:
+        """Images by backbone, dataset, and whether they are kept as crops."""
+        found = {}
+        for kind, drawn in self.drawn.items():
+            size = self.sizes[kind[1]]
+            views = (k * min(sum(of_seed.values()), size.train) for k, of_seed in drawn.items())
+            found[kind] = size.test + sum(views)
+        return found
 
 
 def _on_gpu(run: _PlannedRun, num_scored: int, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
     """A run from measured steps of its method on a GPU."""
     speed, with_refiner = speeds.of(run.backbone, run.method, _refiner(run.refiner))
     if speed is None:
-        return RunCost(cell=run.cell)
-    derived = [] if with_refiner else [f"without the own part of {run.refiner}"]
+        gap = Gap(what=f"{run.method} on {run.backbone}", whole=True, way_out=_way_out(run))
+        return RunCost(cell=run.cell, steps=run.steps, gaps=(gap,))
+    gaps = run.beside_steps()
+    if not with_refiner:
+        gaps.append(_own_part(run, REFINERS))
+    derived: list[str] = []
     step_ms = _step_ms(run, speed, speeds, derived) if run.steps else 0.0
+    if step_ms is None:
+        images = "pixels" if run.decodes else "cached features"
+        gap = Gap(what=f"a step of {run.method} in {run.precision} on {images}", whole=True)
+        return RunCost(cell=run.cell, steps=run.steps, gaps=(gap,))
     decode_ms = 0.0
     if run.decodes:
         rate = hardware.decoded_per_core * hardware.cores_per_gpu
@@ -252,19 +340,43 @@ def _on_gpu(run: _PlannedRun, num_scored: int, speeds: GpuSpeeds, hardware: Hard
         peak_mib=speed.peak_mib + more * CLASS_MIB,
         basis=f"{speeds.device}, {speeds.source}",
         derived=tuple(derived),
+        gaps=tuple(gaps),
     )
 
 
-def _step_ms(run: _PlannedRun, speed: MethodSpeed, speeds: GpuSpeeds, derived: list[str]) -> float:
-    """Milliseconds of a step without decoding; notes what is derived."""
-    precision = run.precision if run.precision in ("float32", "bfloat16") else "float32"
+def _way_out(run: _PlannedRun) -> str:
+    """What measures a method on a backbone: nothing does before its runs where it is a plug-in."""
+    if any(run.method in plugin.classes for plugin in loaded_plugins()):
+        return FINISHED
+    return f"{GPU_CHECK} them"
+
+
+def _own_part(run: _PlannedRun, timed: Collection[str]) -> Gap:
+    """What a refiner adds to the steps of its method."""
+    way_out = f"{GPU_CHECK} it" if run.refiner in timed else FINISHED
+    return Gap(what=f"the own part of {run.refiner}", way_out=way_out)
+
+
+def _step_ms(
+    run: _PlannedRun, speed: MethodSpeed, speeds: GpuSpeeds, derived: list[str]
+) -> float | None:
+    """Milliseconds of a step without decoding, None where that was not measured; notes what is
+    derived.
+    """
+    precision = run.precision
     pixels = speed.step_ms.get(("pixels", precision))
     cached = speed.step_ms.get(("cached", precision))
+    if pixels is None and (cached is None or run.decodes):
+        return None
+    if precision != FULL:
+        derived.append(f"evaluation in {precision} from {FULL}")
     scale = run.batch / speed.batch if speed.batch else 1.0
     if scale != 1:
         derived.append(f"batch {run.batch} from {speed.batch}")
     if cached is None:
         found = (pixels or 0.0) * scale
+        if not run.decodes and not run.on_pixels:
+            derived.append("an upper bound: images encoded in every step")
     elif run.decodes and pixels is not None:
         if run.share > 1:
             derived.append(f"{run.share} runs in lockstep share the image tower")
@@ -274,7 +386,7 @@ def _step_ms(run: _PlannedRun, speed: MethodSpeed, speeds: GpuSpeeds, derived: l
     more = max(0, run.num_classes - CLASSES)
     if more and (cached is None or cached > TEXT_MS):
         derived.append(f"more classes than {CLASSES}")
-        rate = REACHED * speeds.tflops.get(precision, speeds.tflops["float32"])
+        rate = REACHED * speeds.tflops.get(precision, speeds.tflops[FULL])
         found += more * CLASS_GFLOP / rate
     return found
 
@@ -282,10 +394,14 @@ def _step_ms(run: _PlannedRun, speed: MethodSpeed, speeds: GpuSpeeds, derived: l
 def _on_mosaic(run: _PlannedRun, costs: StepCosts) -> RunCost:
     """A run on the embedded backbone, from measured steps on a CPU."""
     ratio = costs.ratios.get(run.method)
+    gaps = [Gap(what="the evaluation"), *run.beside_steps()]
     if not run.steps:
-        return RunCost(cell=run.cell, basis=NO_STEPS)
+        return RunCost(cell=run.cell, basis=NO_STEPS, gaps=tuple(gaps), on_gpu=False)
     if ratio is None:
-        return RunCost(cell=run.cell)
+        gap = Gap(what=f"{run.method} on {run.backbone}", whole=True)
+        return RunCost(cell=run.cell, steps=run.steps, gaps=(gap,), on_gpu=False)
+    if run.refined:
+        gaps.append(_own_part(run, ()))
     step_ms = costs.base_ms * ratio * run.batch / MOSAIC_BATCH
     return RunCost(
         cell=run.cell,
@@ -294,6 +410,8 @@ def _on_mosaic(run: _PlannedRun, costs: StepCosts) -> RunCost:
         step_ms=step_ms,
         basis=f"{costs.device}, one thread, step_costs.json",
         derived=("an upper bound: images encoded in every step, 100 classes",),
+        gaps=tuple(gaps),
+        on_gpu=False,
     )
 
 
@@ -301,6 +419,17 @@ def _feature_seconds(number: int, backbone: str, speeds: GpuSpeeds, hardware: Ha
     """Seconds to decode and encode images once."""
     encoded = speeds.images_per_second(backbone) or math.inf
     return number / min(encoded, hardware.decoded_per_core * hardware.cores_per_gpu)
+
+
+def _feature_gaps(
+    cached: Mapping[tuple[str, str, bool], int], speeds: GpuSpeeds
+) -> tuple[Gap, ...]:
+    """The image towers that features need, and whose rate nobody has measured."""
+    unknown = {key[0] for key in cached if speeds.images_per_second(key[0]) is None}
+    return tuple(
+        Gap(what=f"the image tower of {backbone}", way_out=f"{GPU_CHECK} it")
+        for backbone in sorted(unknown)
+    )
 
 
 def _refiner(name: str) -> str:

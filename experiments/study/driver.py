@@ -355,10 +355,10 @@ class Driver:
     def _is_tried_again(self, record: RunRecord, retry_failed: bool) -> bool:
         return lacked_memory(record) or (retry_failed and record.status == "failed")
 
-    def _submit(self, cells: Sequence[Cell], max_attempts: int) -> None:
+    def _submit(self, cells: Sequence[Cell], max_attempts: int, *, attempts: int = 0) -> None:
         for cell in cells:
             self.queued[cell.identity] = None
-            self.executor.submit(self._job(cell, max_attempts))
+            self.executor.submit(replace(self._job(cell, max_attempts), attempts=attempts))
 
     def _work(self, interrupts: Interrupts, max_attempts: int, retry_failed: bool) -> None:
         """Submit all open cells and wait for them; once interrupted or paused, only for the running
@@ -390,8 +390,12 @@ class Driver:
         except OSError as error:
             self._pause(error)
             return
-        self._submit(self._admit_all(more, retry_failed), max_attempts)
+        self._go_on_with(self._admit_all(more, retry_failed), max_attempts)
         self.progress.catch_up(self.scheduler.done)
+
+    def _go_on_with(self, cells: Sequence[Cell], max_attempts: int) -> None:
+        """Run what the scheduler has added."""
+        self._submit(cells, max_attempts)
 
     def _pause(self, error: OSError) -> None:
         """Stop because a file cannot be written; anything else is an error."""

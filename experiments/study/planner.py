@@ -236,8 +236,11 @@ def grid_of(config: Config) -> Grid:
         if key.startswith("grid.")
     }
     if not bound:
+        searches = any(key.startswith("search.") for key in config.bindings)
+        way_out = "it defines a search: 'search' runs it, and with --dry-run tells its runs"
         raise ValueError(
-            "the configuration does not define a grid: bind grid.study, grid.datasets, ..."
+            "the configuration does not define a grid: "
+            f"{way_out if searches else 'bind grid.study, grid.datasets, ...'}"
         )
     required = [
         f.name for f in fields(Grid) if f.default is MISSING and f.default_factory is MISSING

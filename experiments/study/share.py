@@ -21,7 +21,13 @@ from core.store.own_files import FILES
 from core.store.record import RunRecord, has_record, read_run, set_aside, write_record
 from experiments.run.runtime import Runtime
 from experiments.study.claims import MIRROR, Claims, copy_progress, record_bytes
-from experiments.study.driver import POLL_SECONDS, Driver, StudyOutcome, keep_manifest
+from experiments.study.driver import (
+    POLL_SECONDS,
+    Driver,
+    Scheduler,
+    StudyOutcome,
+    keep_manifest,
+)
 from experiments.study.interrupts import Interrupts
 from experiments.study.lock import in_use, refuse_holder
 from experiments.study.members import SILENT_SECONDS, Member, Watch, listed_now, strike
@@ -95,11 +101,43 @@ def run_shared_study(
         once = OneTracker(tracker, claims)
         driver = SharedDriver(study_dir, executor, runtime, once, progress, claims, share)
         outcome = driver.run(plan.runs, max_attempts=max_attempts, retry_failed=retry_failed)
-        member.end(complete=not outcome.left)
-        claims.look()
-        if not outcome.left and not claims.watch.num_living():
-            claims.remove()
+        _leave(member, claims, outcome)
     return outcome
+
+
+def run_scheduled(
+    cells: Sequence[Cell],
+    study_dir: Path,
+    executor: Executor,
+    *,
+    scheduler: Scheduler,
+    share: Sharing,
+    runtime: Runtime,
+    tracker: Tracker,
+    progress: Progress,
+    max_attempts: int,
+) -> StudyOutcome:
+    """Run cells and those that a scheduler adds, on an executor that may lose jobs: each attempt
+    has a claim and a folder of its own. The caller holds the study's lock, so that there is no
+    other driver; what earlier ones have left was taken back.
+    """
+    with Member(study_dir, share.silent_seconds) as member:
+        claims = Claims(study_dir, member.id, Watch(study_dir, share.silent_seconds))
+        claims.look()
+        driver = SharedDriver(
+            study_dir, executor, runtime, tracker, progress, claims, share, scheduler
+        )
+        outcome = driver.run(cells, max_attempts=max_attempts, retry_failed=False)
+        _leave(member, claims, outcome)
+    return outcome
+
+
+def _leave(member: Member, claims: Claims, outcome: StudyOutcome) -> None:
+    """End as one of the drivers; the last one removes what they shared, where no run is left."""
+    member.end(complete=not outcome.left)
+    claims.look()
+    if not outcome.left and not claims.watch.num_living():
+        claims.remove()
 
 
 def _refuse_other_plans(plan: Plan, member: Member, *, steal: bool) -> None:
@@ -160,7 +198,8 @@ class SharedDriver(Driver):
 
     ``waiting`` are the cells that are neither done nor in progress here, ``free`` those of them
     that nobody had claimed at the last look; ``taken`` counts the others by dataset. ``before`` has
-    the records that are to be replaced, ``settled`` the claims by which others had made them.
+    the records that are to be replaced, ``settled`` the claims by which others had made them, and
+    ``news`` those that the scheduler has not heard of.
     """
 
     def __init__(
@@ -172,8 +211,9 @@ class SharedDriver(Driver):
         progress: Progress,
         claims: Claims,
         share: Sharing,
+        scheduler: Scheduler | None = None,
     ) -> None:
-        super().__init__(study_dir, executor, runtime, tracker, progress)
+        super().__init__(study_dir, executor, runtime, tracker, progress, scheduler)
         self.claims = claims
         self.share = share
         self.waiting: dict[str, Cell] = {}
@@ -182,6 +222,7 @@ class SharedDriver(Driver):
         self.num_groups = 0
         self.before: dict[str, bytes | None] = {}
         self.settled: dict[str, int] = {}
+        self.news: list[tuple[Cell, RunRecord]] = []
         self.numbers: dict[str, int] = {}
         self.group_of: dict[str, int] = {}
         self.times_lost: Counter[str] = Counter()
@@ -237,6 +278,21 @@ class SharedDriver(Driver):
                     self._send_again(event, max_attempts)
                 else:
                     self._handle(event)
+            while self.news and not self.draining and not self.paused:
+                self._follow(*self.news.pop(0), max_attempts, retry_failed)
+
+    def _handle(self, event: Event) -> tuple[Cell, RunRecord] | None:
+        """See Driver; a run that was left to another driver has not ended."""
+        ended = super()._handle(event)
+        if ended is not None and ended[0].identity not in self.waiting:
+            self.news.append(ended)
+        return ended
+
+    def _go_on_with(self, cells: Sequence[Cell], max_attempts: int) -> None:
+        """See Driver; they are claimed as workers become free."""
+        for cell in cells:
+            self.waiting[cell.identity] = self.open.pop(cell.identity)
+        self.next_look = 0.0
 
     def _events(self) -> Sequence[Event]:
         if self.open:
@@ -291,6 +347,7 @@ class SharedDriver(Driver):
         others.append(cell)
         self.progress.finished(cell.identity, cell.label, record.status)
         self.tracker.finished(self.study_dir / cell.identity)
+        self.news.append((cell, record))
         return True
 
     def _record_of_others(self, identity: str, number: int | None = None) -> bool:
@@ -385,6 +442,9 @@ class SharedDriver(Driver):
         """
         cell = replace(self.open[event.key], bundle="")
         self.times_lost[event.key] += 1
+        if event.attempt >= max_attempts:
+            self._handle(replace(event, kind="failed"))
+            return
         if self.times_lost[event.key] >= MAX_LOST:
             message = f"lost {MAX_LOST} times, the last time because {event.message}"
             self._handle(replace(event, kind="failed", attempt=MAX_LOST, message=message))
@@ -395,7 +455,7 @@ class SharedDriver(Driver):
             self._lose(self.open.pop(event.key))
             return
         self._prepare(event.key, number)
-        self._submit([cell], max_attempts)
+        self._submit([cell], max_attempts, attempts=event.attempt)
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
         """See Driver; nothing is written where another driver has claimed the cell."""

@@ -25,8 +25,9 @@ class Job:
     """One call of the entry function. Jobs of one ``affinity`` stay on one worker where possible.
 
     Jobs of one ``bundle``, which are of one affinity, may advance side by side on one worker; ""
-    for a job that gains nothing from it. ``log`` receives what the job prints. ``home`` is the
-    folder that the job needs; where it cannot be written, the job is not to blame.
+    for a job that gains nothing from it. ``attempts`` count already when it is submitted. ``log``
+    receives what the job prints. ``home`` is the folder that the job needs; where it cannot be
+    written, the job is not to blame.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Job:
     affinity: str = ""
     bundle: str = ""
     max_attempts: int = 3
+    attempts: int = 0
     log: Path | None = None
     home: Path | None = None
 
@@ -43,8 +45,8 @@ class Event:
     """An event of a job: "done" carries its result, "failed", "retry" and "returned" the reason.
     After "lost" the executor knows nothing more of the job, which may still be running somewhere.
 
-    ``attempt`` counts from 1; 0 is one that does not count. ``fault`` is what the reason says of
-    the device.
+    ``attempt`` counts from 1; 0 is one that does not count, and of a lost job it is how many have
+    counted. ``fault`` is what the reason says of the device.
     """
 
     key: str
@@ -106,7 +108,7 @@ class JobQueue:
     def add(self, job: Job) -> None:
         if job.key in self.attempts:
             raise ValueError(f"job keys must be unique, but {job.key!r} is already submitted")
-        self.attempts[job.key] = 0
+        self.attempts[job.key] = job.attempts
         self._put(job)
 
     def __len__(self) -> int:

@@ -389,15 +389,14 @@ class LocalExecutor:
         if self.job_seconds is not None and worker.begun:
             most = self.job_seconds * worker.num_given
             if running > most:
-                jobs = "a job" if worker.num_given == 1 else f"{worker.num_given} jobs in lockstep"
-                return f"stopped after {most:g} seconds, the time limit of {jobs}"
+                return over_time(most, worker.num_given)
         limit = self._silence_limit(worker)
         if worker.silence() <= limit:
             return ""
         given = self.silent_seconds is not None and not self.hurried
         if not (given and worker.begun) and worker.is_busy():
             return ""
-        return f"stopped after {limit:.4g} seconds without progress"
+        return over_silence(limit)
 
     def _silence_limit(self, worker: _Worker) -> float:
         """Seconds that a worker may say nothing; it may be slow to start."""
@@ -524,6 +523,17 @@ def _check_times(jobs: int, job_seconds: float | None, silent_seconds: float | N
                 f"{name} = {value:g} stops a worker process, and there is none with --jobs 0; use "
                 "at least one worker"
             )
+
+
+def over_time(seconds: float, num_given: int) -> str:
+    """Why jobs were stopped that took too long."""
+    jobs = "a job" if num_given == 1 else f"{num_given} jobs in lockstep"
+    return f"stopped after {seconds:g} seconds, the time limit of {jobs}"
+
+
+def over_silence(seconds: float) -> str:
+    """Why jobs were stopped that said nothing for too long."""
+    return f"stopped after {seconds:.4g} seconds without progress"
 
 
 def thread_variables(threads: int | None, share: int) -> dict[str, str]:

@@ -21,11 +21,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from core.machine import MEASURED_THREADS_VARIABLE, WORKERS_VARIABLE, openmp_variables
+from core.machine import (
+    DEVICE_WORKERS_VARIABLE,
+    MEASURED_THREADS_VARIABLE,
+    WORKERS_VARIABLE,
+    openmp_variables,
+)
 from core.streams import one_line
 from experiments.workers.jobs import Event, Job, JobQueue
-from experiments.workers.local import CHECK_SECONDS, OPENMP, thread_variables
-from experiments.workers.worker import ENTRY, LoggedTask
+from experiments.workers.local import (
+    CHECK_SECONDS,
+    OPENMP,
+    over_silence,
+    over_time,
+    thread_variables,
+)
+from experiments.workers.worker import ENTRY, REMEMBERED, LoggedTask
 
 if importlib.util.find_spec("ray") is None:
     raise ValueError(
@@ -49,7 +60,10 @@ class RayExecutor:
     a time; -1 for as many as the cluster has room for. ``cache_dir`` is a folder on the disk of
     each node for features and indexes of datasets, instead of the one that a job names.
 
-    A task is ended after ``job_seconds``, or when it tells no progress for ``silent_seconds``.
+    A task is ended after ``job_seconds``, or when it tells no progress for ``silent_seconds``, and
+    that attempt counts; jobs that advance side by side have the limits of all of them together, and
+    no attempt counts. Where ``silent_seconds`` is None, silence has no limit: whether the processor
+    of another machine works cannot be seen from here.
 
     Raises ValueError for a device or number that has no meaning, and where there is no cluster.
     """
@@ -75,16 +89,24 @@ class RayExecutor:
         self.gpu_share = 1 / jobs_per_gpu if device == "cuda" else 0.0
         self.queue = JobQueue()
         self.flights: dict[Any, _Flight] = {}
+        self.hurried = False
         self.started_cluster = _connect(address)
+        workers, nodes = self.num_workers(), sum(bool(node["Alive"]) for node in ray.nodes())
+        on_a_gpu = min(jobs_per_gpu, workers) if device == "cuda" else None
         self.task = ray.remote(
             num_cpus=self.cores,
             num_gpus=self.gpu_share,
             num_returns="streaming",
             max_retries=0,
             max_calls=0,  # a process stays, also on a GPU, and with it the frozen model
-            runtime_env={"env_vars": _variables(threads, self.num_workers())},
+            runtime_env={"env_vars": task_variables(threads, workers, nodes, on_a_gpu)},
         )(carry_out)
-        self.whole = self.task.options(num_gpus=math.ceil(self.gpu_share))
+        self.whole = self.task
+        if on_a_gpu is not None:
+            self.whole = self.task.options(
+                num_gpus=math.ceil(self.gpu_share),
+                runtime_env={"env_vars": task_variables(threads, workers, nodes, 1)},
+            )
 
     def num_workers(self) -> int:
         """How many tasks the cluster can run now; it may grow."""
@@ -121,13 +143,14 @@ class RayExecutor:
                 jobs = self.queue.next_jobs(None, own, most=self.lockstep, workers=workers)
                 task = self.task
             messages = [self._message(job) for job in jobs]
-            flight = _Flight({job.key: job for job in jobs}, jobs[0].affinity)
+            flight = _Flight({job.key: job for job in jobs}, jobs[0].affinity, len(jobs))
             self.flights[task.remote(self.entry, messages)] = flight
 
     def _message(self, job: Job) -> dict[str, Any]:
         payload = {**job.payload, "device": self.device}
         if self.cache_dir is not None:
             payload["cache_dir"] = str(self.cache_dir)
+            payload[REMEMBERED] = job.payload.get("cache_dir")
         return {
             "key": job.key,
             "attempt": self.queue.attempts[job.key],
@@ -147,7 +170,7 @@ class RayExecutor:
         for task, flight in list(self.flights.items()):
             if reason := self._late(flight):
                 ray.cancel(task, force=True)
-                events += self._lose(task, reason)
+                events += self._lose(task, reason, is_blamed=not self.hurried)
         return events
 
     def _hear(self, task: Any) -> list[Event]:
@@ -183,21 +206,31 @@ class RayExecutor:
         """Why a task must be ended, or nothing."""
         if not flight.started:
             return ""
-        now, size = time.monotonic(), len(flight.jobs)
-        if self.job_seconds is not None and now - flight.started > self.job_seconds * size:
-            return f"stopped after {self.job_seconds * size:g} seconds, the time limit"
-        if self.silent_seconds is not None and now - flight.heard > self.silent_seconds * size:
-            return f"stopped after {self.silent_seconds * size:g} seconds without progress"
+        now = time.monotonic()
+        if self.job_seconds is not None:
+            most = self.job_seconds * flight.num_given
+            if now - flight.started > most:
+                return over_time(most, flight.num_given)
+        if self.silent_seconds is not None:
+            most = self.silent_seconds * len(flight.jobs)
+            if now - flight.heard > most:
+                return over_silence(most)
         return ""
 
-    def _lose(self, task: Any, reason: str) -> list[Event]:
-        """Give up a task; its jobs are no longer those of this executor."""
+    def _lose(self, task: Any, reason: str, *, is_blamed: bool = False) -> list[Event]:
+        """Give up a task; its jobs are no longer those of this executor. With ``is_blamed`` the
+        attempt counts, unless there were several jobs.
+        """
         jobs = self.flights.pop(task).jobs
-        for key in jobs:
-            self.queue.forget(key)
-        if len(jobs) > 1:
+        alone = len(jobs) == 1
+        if not alone:
             reason = f"{reason}, as {len(jobs)} runs advanced in lockstep"
-        return [Event(key=key, kind="lost", attempt=0, message=reason) for key in jobs]
+        events = []
+        for key in jobs:
+            counted = self.queue.attempts[key] - (not (is_blamed and alone))
+            self.queue.forget(key)
+            events.append(Event(key=key, kind="lost", attempt=counted, message=reason))
+        return events
 
     def cancel(self, key: str, *, running: bool = False) -> bool:
         """See Executor.cancel. A task that waits for room in the cluster counts as queued."""
@@ -214,7 +247,8 @@ class RayExecutor:
         return False
 
     def hurry(self) -> None:
-        return
+        """See Executor.hurry. Only a task over its limits is not waited for, and nobody blamed."""
+        self.hurried = True
 
     def close(self) -> None:
         """See Executor.close. A cluster that was started here ends."""
@@ -234,10 +268,13 @@ class RayExecutor:
 
 @dataclass(slots=True)
 class _Flight:
-    """The jobs of a task that have not ended, when it began, and when it was last heard."""
+    """The jobs of a task, of ``num_given``, that have not ended, when it began, and when it was
+    last heard.
+    """
 
     jobs: dict[str, Job]
     affinity: str
+    num_given: int
     started: float = 0.0
     heard: float = field(default_factory=time.monotonic)
 
@@ -248,7 +285,11 @@ def _connect(address: str) -> bool:
         return False
     options: dict[str, Any] = {"address": address} if address else {}
     if not address and not os.environ.get("RAY_ADDRESS"):
-        options = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        options = {  # a cluster of its own, also where another one was started on this machine
+            "address": "local",
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        }
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, RuntimeError) as error:
@@ -259,15 +300,20 @@ def _connect(address: str) -> bool:
     return True
 
 
-def _variables(threads: Mapping[str, str], workers: int) -> dict[str, str]:
-    """The environment of tasks. Where the code lies is the same on all nodes."""
-    nodes = max(1, sum(bool(node["Alive"]) for node in ray.nodes()))
+def task_variables(
+    threads: Mapping[str, str], workers: int, nodes: int, on_a_gpu: int | None
+) -> dict[str, str]:
+    """The environment of tasks, of which ``on_a_gpu`` share a GPU, or none is on a GPU. Where the
+    code lies is the same on all nodes.
+    """
+    on_a_node = -(-workers // max(1, nodes))
     return {
         "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
         **openmp_variables(),
         **threads,
         MEASURED_THREADS_VARIABLE: "",
-        WORKERS_VARIABLE: str(-(-workers // nodes)),
+        WORKERS_VARIABLE: str(on_a_node),
+        DEVICE_WORKERS_VARIABLE: str(on_a_gpu or on_a_node),
     }
 
 

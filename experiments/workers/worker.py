@@ -28,6 +28,7 @@ from core.streams import one_line
 ENTRY = f"{__name__}:run_job"
 PROGRESS_SECONDS = 0.2
 LOCKSTEP = "lockstep"  # in the payload of a job: how many run side by side
+REMEMBERED = "remembered_in"  # in that of a job with a cache of its node: that of the study
 
 Progress = Callable[[Mapping[str, float]], None]
 Result = Mapping[str, Any]
@@ -225,10 +226,14 @@ def run_job(payload: Mapping[str, Any], on_progress: Progress) -> Steps[Mapping[
     from core.store.record import to_json
     from experiments.run.companions import share_of
     from experiments.run.run import run_steps
+    from experiments.run.stored_plugins import remember
 
     load_unchanged(payload.get("plugins", {}))
+    config = config_from_text(payload["config"], payload["identity"])
+    if elsewhere := payload.get(REMEMBERED):
+        remember(config, Path(elsewhere))
     record = yield from run_steps(
-        config_from_text(payload["config"], payload["identity"]),
+        config,
         Path(payload["run_dir"]),
         identity=payload["identity"],
         variant=payload["variant"],

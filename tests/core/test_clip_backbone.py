@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
+from core.clip import backbone
 from core.clip.backbone import build_open_clip, load_clip
 from core.clip.frozen import FrozenCLIP
 from core.clip.packing import Packing
 from core.clip.tokenizer import Tokenizer
+from core.clip.undrawn import LeftUndrawn
 from tests.helpers.open_clip_models import open_clip, random_model, tiny_config
 
 TEXTS = [
@@ -116,6 +119,27 @@ def test_shared_prefix_equals_full_sequences_and_their_gradients(groups: int) ->
     slow_grads = torch.autograd.grad((slow * weights).sum(), (prefix, suffix))
     for fast_grad, slow_grad in zip(fast_grads, slow_grads, strict=True):
         torch.testing.assert_close(fast_grad, slow_grad, atol=1e-11, rtol=1e-9)
+
+
+def draws() -> bool:
+    """Whether new layers take numbers from the generator of the process."""
+    before = torch.get_rng_state()
+    nn.Linear(3, 2), nn.Embedding(3, 2), nn.MultiheadAttention(4, 2), nn.Conv2d(3, 2, 1)
+    return not torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_that_come_from_a_file_are_not_drawn_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [draws()]
+    with LeftUndrawn():
+        found.append(draws())
+    monkeypatch.setattr(
+        backbone, "build_open_clip", lambda c: found.append(draws()) or build_open_clip(c)
+    )
+    clip = load_clip("mosaic")
+    assert [*found, draws()] == [True, False, False, True]
+    assert all(value.isfinite().all() for value in clip.parameters())
 
 
 def test_stays_frozen_and_in_eval_mode() -> None:

@@ -100,12 +100,19 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
     assert same.num_images == 0  # labels and halves do not matter to pictures
 
 
-def test_the_autocast_of_a_caller_has_no_part_in_features(tmp_path):
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_autocast_of_a_caller_has_no_part_in_features(dtype, stored, tmp_path):
     dataset = noise_dataset()
-    plain = FeatureStore(tmp_path / "plain", FakeCLIP()).get(dataset, dataset.train)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = FeatureStore(tmp_path / "mixed", FakeCLIP()).get(dataset, dataset.train)
-    assert torch.equal(mixed.pooled, plain.pooled) and mixed.pooled.dtype == torch.float32
+    found = {}
+    for name in ("plain", "mixed"):
+        store = FeatureStore(tmp_path / name, FakeCLIP(), dtype=stored)
+        with torch.autocast("cpu", dtype=dtype, enabled=name == "mixed"):
+            some = store.get(dataset, dataset.train[:3])
+            found[name] = store.get(dataset, dataset.train, batch_size=3)
+        assert torch.equal(found[name].pooled[:3], some.pooled)
+    assert torch.equal(found["mixed"].pooled, found["plain"].pooled)
+    assert found["mixed"].pooled.dtype == stored
 
 
 def test_mixed_features_come_from_autocast_whoever_asks(tmp_path):

@@ -51,6 +51,13 @@ def test_a_caller_owns_what_it_gets(clip):
     assert torch.equal(clip.encode_texts(TEXTS), expected)
 
 
+def test_what_a_gpu_rounds_to_tf32_is_another_thing(clip, encoded, monkeypatch):
+    for allowed, so_far in ((False, 1), (True, 2), (False, 2), (True, 2)):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        clip.encode_texts(TEXTS)
+        assert len(encoded) == so_far
+
+
 def test_neither_autocast_nor_inference_mode_is_kept(clip):
     expected = clip.compute_texts(TEXTS)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -13,6 +13,8 @@ from core.clip.measured import measured_in
 from core.config import config_from_text
 from experiments.run.run import assemble
 from experiments.run.runtime import Runtime
+from tests.helpers.paths import ROOT
+from tests.helpers.pretended_cuda import PretendedCuda
 from tests.helpers.tiny_clip import CLASSES, batch, images, make_method, tiny_clip
 from tests.helpers.two_step_runs import two_steps
 
@@ -88,6 +90,27 @@ def test_what_is_kept_is_not_rounded_and_read_once(dtype, shared):
 
 
 @each_dtype
+def test_weights_are_read_again_no_sooner_than_a_tower_runs(dtype, shared):
+    reduced = shared(dtype)
+    texts = reduced.encode_texts(CLASSES.prompts())
+    before = len(shared.read)
+    with reduced.weights_as_read():
+        assert torch.equal(reduced.encode_texts(CLASSES.prompts()), texts)  # is known
+        with torch.autocast("cpu", dtype=dtype), reduced.weights_as_read():
+            pass
+        assert len(shared.read) == before
+        with torch.inference_mode():
+            of_images(reduced)
+        of_texts(reduced)  # has a gradient
+        with torch.autocast("cpu", enabled=False), reduced.weights_as_read():
+            of_images(reduced)
+        assert len(shared.read) == before + 1
+    with torch.autocast("cpu", dtype=dtype):
+        of_images(reduced)
+    assert len(shared.read) == before + 1
+
+
+@each_dtype
 def test_the_matrices_take_half_the_memory_and_stay_what_they_are(dtype, shared):
     whole, reduced = shared(torch.float32), shared(dtype)
     kinds = {name: p.dtype for name, p in reduced.named_parameters()}
@@ -144,6 +167,32 @@ def test_other_weights_in_the_file_are_refused(shared, monkeypatch):
         of_images(reduced)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         of_images(reduced)  # its own weights are as before
+
+
+def test_on_a_gpu_what_is_there_in_full_precision_is_not_read_again(shared, monkeypatch):
+    """It is that of another user on the device; on the CPU it may have a product of its own."""
+    tiny = tiny_clip()
+    monkeypatch.setattr(
+        backbone, "load_clip", lambda *_: shared.read.append(1) or copy.deepcopy(tiny)
+    )
+    with PretendedCuda(ROOT):
+        reduced = shared_clip("mosaic", None, "cuda", torch.bfloat16)
+        low = reduced.get_parameter("visual.proj").dtype
+        for beside in (False, True):
+            whole = shared_clip("mosaic", None, "cuda", torch.float32) if beside else None
+            before = len(shared.read)
+            with reduced.weights_as_read():
+                reduced.reduced.read()
+                found = reduced.get_parameter("visual.proj")
+                assert found.dtype == torch.float32 != low
+                assert whole is None or found is whole.get_parameter("visual.proj")
+            assert len(shared.read) == before + (not beside)
+            assert reduced.get_parameter("visual.proj").dtype == low
+        backbone._shared_clip.cache_clear()
+    reduced, whole = shared(torch.bfloat16), shared(torch.float32)
+    with reduced.weights_as_read():
+        reduced.reduced.read()
+        assert reduced.get_parameter("visual.proj") is not whole.get_parameter("visual.proj")
 
 
 @pytest.mark.skipif(not products.is_available(), reason="no oneDNN product")

@@ -96,6 +96,16 @@ def test_a_guide_that_overflows_skips_the_step():
     assert scale.skipped == 2 and scale.value == 2.0
 
 
+def test_a_guide_of_shared_gradients_is_divided_once():
+    """The gradient of a sum is one tensor for both parameters, or one number seen many times."""
+    one, other = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
+    scale = LossScale(8.0)
+    for loss, expected in ((((one + other) ** 2).sum(), 4.0), ((one + other).sum(), 1.0)):
+        found = torch.autograd.grad(scale.scaled(loss), [one, other])
+        for gradient in scale.unscaled({"one": found[0], "other": found[1]}).values():
+            assert torch.equal(gradient, torch.full((2, 3), expected))
+
+
 def test_the_scale_grows_after_many_clean_steps():
     scale, weight = LossScale(4.0), torch.nn.Parameter(torch.ones(1))
     for count in range(1, 2 * GROWS_AFTER + 1):

@@ -333,3 +333,13 @@ def test_the_peak_of_memory_begins_anew_with_every_run():
     assert peak_memory_mb("cpu") == high
     reset_peak_memory("cpu")
     assert peak_memory_mb("cpu") < high - 150
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_the_peak_of_a_gpu_begins_anew_where_it_was_used(used, monkeypatch):
+    """Before its first use torch does not know the number of a GPU, and there is no peak."""
+    begun = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", begun.append)
+    reset_peak_memory("cuda:1")
+    assert begun == ["cuda:1"] * used

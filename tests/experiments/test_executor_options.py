@@ -2,12 +2,15 @@
 
 import importlib
 import importlib.util
+import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import main as command_line
 from experiments.cli import executors
 from experiments.cli.app import app
 from experiments.cli.executors import parameters_of
@@ -79,6 +82,67 @@ def test_slurm_is_looked_for_before_any_work(grid, monkeypatch, words, message):
     assert message in refusal(grid, "--executor", "slurm", *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--executor", "slurm"], "one of local, ray, got 'slurm'; 'grid' has that one"),
+        (["--executor", "rayy"], "one of local, ray, got 'rayy'; did you mean 'ray'?"),
+        (["--address", "auto"], "--address means something with --executor ray alone"),
+        (["--node-cache", "x"], "--node-cache means something with --executor ray alone"),
+        (["--jobs-per-gpu", "2"], "the device is cpu: use --jobs"),
+        (["--device", "cuda:0,cuda:1", "--jobs-per-gpu", "2"], "device cuda:0 is not available"),
+    ],
+)
+def test_a_search_says_where_it_runs_as_a_grid_does(words, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        app(["search", "search_tip_adapter", *words], standalone_mode=False)
+
+
+def test_a_search_gives_the_cluster_what_was_asked_for(tmp_path, monkeypatch):
+    """The shorter one of both time limits among it."""
+    monkeypatch.chdir(tmp_path)
+    asked = {}
+
+    def executor(**options):
+        asked.update(options)
+        raise ValueError("seen enough")
+
+    ray = SimpleNamespace(RayExecutor=executor)
+    monkeypatch.setitem(sys.modules, "experiments.workers.ray", ray)
+    words = ["--executor", "ray", "--address", "auto", "--device", "cuda", "--jobs-per-gpu", "2"]
+    words += ["--node-cache", "node", "--silent-seconds", "9", "--job-seconds", "50"]
+    words += ["--set", "search.run_seconds=40.0", "--lockstep", "3"]
+    with pytest.raises(ValueError, match="seen enough"):
+        app(["search", "search_tip_adapter", *words], standalone_mode=False)
+    assert asked == {
+        "address": "auto",
+        "device": "cuda",
+        "jobs": -1,
+        "jobs_per_gpu": 2,
+        "lockstep": 3,
+        "cache_dir": tmp_path / "node",
+        "job_seconds": 40.0,
+        "silent_seconds": 9.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search", "x", "--share"], "one of 'grid'; a search has one driver, which '--executor"),
+        (["rerun", "x", "y", "--share"], "one of 'grid'; 'rerun' makes one run again"),
+        (["rerun", "x", "y", "--executor", "ray"], "one of 'grid', 'search'; 'rerun' makes one"),
+        (["data", "check", "x", "--nodes", "2"], "'check' has no option --nodes, it is one of"),
+        (["grid", "x", "--nonsense"], "No such option: --nonsense"),
+    ],
+)
+def test_an_option_of_another_command_is_said_to_be_one(monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["main.py", *words])
+    assert command_line.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and line.endswith("; try --help")
+
+
 def test_parameters_are_whole_numbers_or_texts():
     found = parameters_of(["partition=gpu", "time=240", "gres=gpu:a100:2", "mem=64GB"])
     assert found == {"partition": "gpu", "time": 240, "gres": "gpu:a100:2", "mem": "64GB"}
@@ -110,4 +174,4 @@ def test_a_slurm_job_runs_the_same_command_as_one_of_the_drivers(grid, monkeypat
         *("--jobs=-1", "--retry-failed", "--no-track", "--device=cuda", "--share"),
     ]
     assert given["parameters"] == {"gpus_per_node": 1, "partition": "gpu"}
-    assert (given["count"], given["once"]) == (3, ("--retry-failed",))
+    assert (given["count"], given["once"]) == (3, ("--retry-failed", "--steal-lock"))

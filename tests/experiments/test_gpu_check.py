@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import core.clip.backbone as backbone
 import experiments.run.image_source as image_source
+import experiments.run.method_presets as presets_module
 import experiments.study.gpu_check as gpu_check_module
 from core.config import lookup
 from experiments.cli.app import app
@@ -129,6 +130,29 @@ def test_the_speed_is_that_of_the_published_batch(pixels, images, tmp_path):
     assert math.isclose(found["images_per_second"], 32 / found["step_ms"] * 1e3)
     assert found["slowest_ms"] >= found["step_ms"] > 0 and found["evaluated_per_second"] > 0
     assert found["parameters"] == 4 * 128  # four words of context
+
+
+def test_rows_share_what_does_not_depend_on_them(images, tmp_path, monkeypatch):
+    """The weights, and the presets of all methods, are read by the first row of each precision."""
+    found = {"configurations": 0, "weights": 0}
+
+    def count(module, name, what):
+        real = getattr(module, name)
+
+        def call(*given, **settings):
+            found[what] += 1
+            return real(*given, **settings)
+
+        monkeypatch.setattr(module, name, call)
+
+    with PretendedCuda(ROOT):
+        for row in range(2):
+            for precision in ("float32", "bfloat16"):
+                timed(images, tmp_path, device="cuda", precision=precision, images="pixels")
+            if not row:
+                count(presets_module, "read_config_file", "configurations")
+                count(backbone, "load_clip", "weights")
+    assert found == {"configurations": 2, "weights": 0}  # what each row runs
 
 
 def test_what_trains_nothing_has_no_step(images, tmp_path):

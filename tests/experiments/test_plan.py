@@ -6,7 +6,7 @@ import pytest
 
 from core.store.record import write_record
 from experiments.cli.app import app
-from experiments.cli.plan import _rows
+from experiments.cli.plan import NOT_MEASURED, _figures, _rows, _summary
 from experiments.configs import config_path, read_config_file
 from experiments.run.gpu_speeds import SHIPPED_SPEEDS, checked_speeds, shipped_speeds
 from experiments.run.runtime import Runtime
@@ -78,6 +78,87 @@ def test_the_worked_example_of_the_page_is_what_the_command_says(tmp_path):
     hours = [[f"{c.device_hours:.1f}" for c in (one, eight, all_)]]
     hours.append([f"{c.hours:.1f}" for c in (one, eight, all_)])
     assert [row[1:] for row in rows_of(page, "| GPUs (H200)")] == hours
+    total, ways_out, *_ = _summary(all_, given=True)
+    assert total.partition(" (the longest")[0].split("done: ")[1] in page and ways_out in page
+    assert f"Disk {all_.disk_bytes / 1e9:.1f} GB" in page
+
+
+def lacking(tmp_path, grid, **hardware):
+    """What a plan says that nobody has measured, by the number of runs; its rows and its total."""
+    found = costs(tmp_path, grid, **hardware)
+    gaps = {gap.what: len(runs) for gap, runs in found.gaps.items()}
+    return found, gaps, _rows(found), _summary(found, given=True)[0]
+
+
+FEW = ("grid.datasets=('dtd',)", "grid.seeds=(1,)")
+
+
+def test_a_run_that_nobody_has_measured_is_in_no_sum(tmp_path):
+    half = "experiment.precision='float16'"
+    whole, gaps, rows, total = lacking(tmp_path, made(SEVEN, *FEW, half))
+    assert gaps["a step of CoCoOp in float16 on pixels"] == 1 and len(whole.unknown) == 7
+    assert {(row["ms a step"], row["GPU hours"], row["measured"]) for row in rows} == {
+        (NOT_MEASURED,) * 3
+    }
+    assert "at least 0.0 GPU hours" in total and "without 7 runs of CoCoOp, CoOp, " in total
+    figures = _figures(whole)
+    assert not figures["complete"] and figures["device_hours"] is figures["hours"] is None
+    assert figures["at_least"]["device_hours"] == pytest.approx(whole.device_hours)
+    assert sum(gap["runs"] for gap in figures["not_measured"] if gap["whole_runs"]) == 7
+
+
+def test_the_steps_that_only_a_refiner_takes_are_not_those_of_its_method(tmp_path):
+    variants = "grid.variants={'a': {'experiment.method': @ZeroShot}}"
+    alone = ("grid.baseline='a'", "grid.overrides=()", "experiment.refiner=@TextRefiner")
+    _, gaps, (row,), _ = lacking(tmp_path, made(SEVEN, *FEW, variants, *alone))
+    assert gaps == {"a step of ZeroShot in float32 on pixels": 1}
+    assert row["steps"] > 0 and row["GPU hours"] == NOT_MEASURED
+
+
+def test_parts_of_runs_that_nobody_has_measured_are_named_beside_the_sum(tmp_path):
+    few = ("grid.seeds=(1,)", "experiment.selection='val'")
+    found, gaps, rows, total = lacking(tmp_path, made(SEVEN, *few, "grid.datasets=('dtd',)"))
+    scores = "the scores of every epoch for 'val'"
+    assert gaps == {scores: 7, "the own part of TextRefiner": 1}
+    assert not found.unknown and all(isinstance(row["GPU hours"], float) for row in rows)
+    assert f"without {scores} in 7 runs and the own part of TextRefiner in 1 run: not" in total
+    _, gaps, *_ = lacking(tmp_path, made("demo", "grid.seeds=(1,)"))
+    runs = len(made("demo", "grid.seeds=(1,)").runs)
+    assert gaps["the evaluation"] == runs and gaps["the own part of TextRefiner"] < runs
+
+
+def test_a_plan_of_which_everything_is_measured_is_complete(tmp_path):
+    variants = "grid.variants={'a': {}}"
+    alone = (variants, "grid.baseline='a'", "grid.overrides=()", "experiment.refiner=@NullRefiner")
+    found, gaps, rows, total = lacking(tmp_path, made(SEVEN, *FEW, *alone))
+    assert gaps == {} and "about" in total and "without" not in total
+    figures = _figures(found)
+    assert figures["complete"] and figures["device_hours"] == pytest.approx(found.device_hours)
+    assert rows[0][NOT_MEASURED] == ""
+
+
+def test_the_kept_features_are_those_of_every_seed_and_view(tmp_path):
+    variants = "grid.variants={'a': {}}"
+    alone = (variants, "grid.baseline='a'", "grid.overrides=()", "grid.datasets=('dtd',)")
+    views = ("experiment.fresh_views=False", "experiment.num_views=2")
+    rate = 10.0
+    one, three, refined = (
+        costs(tmp_path, made(SEVEN, *alone, *views, refiner, seeds), decoded_per_core=rate / 8)
+        for refiner, seeds in (
+            ("experiment.refiner=@NullRefiner", "grid.seeds=(1,)"),
+            ("experiment.refiner=@NullRefiner", "grid.seeds=(1, 2, 3)"),
+            ("experiment.refiner=@TextRefiner", "grid.seeds=(1,)"),
+        )
+    )
+    images = [sum(found.feature_seconds.values()) * rate for found in (one, three)]
+    assert images == [pytest.approx(1692 + k * 2 * 24 * 16) for k in (1, 3)]
+    assert not one.disk_gaps
+    assert [gap.what for gap in refined.disk_gaps] == ["the local tokens that TextRefiner reads"]
+
+
+def test_a_search_has_no_plan_and_the_way_out_is_named():
+    with pytest.raises(ValueError, match="it defines a search: 'search' runs it"):
+        app(["plan", "search_tip_adapter", "--decode-rate", "1"], standalone_mode=False)
 
 
 def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path):
@@ -93,7 +174,8 @@ def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path
         expected = run.steps * step / 1000 + 1692 / speed.evaluated_per_second
         assert run.seconds == pytest.approx(expected)
         assert "NVIDIA H200" in run.basis and not run.derived
-    assert found["CoOp+TextRefiner"].derived == ("without the own part of TextRefiner",)
+    gaps = {name: [gap.what for gap in run.gaps] for name, run in found.items() if run.gaps}
+    assert gaps == {"CoOp+TextRefiner": ["the own part of TextRefiner"]}
 
 
 def test_what_takes_no_steps_and_what_is_scored_elsewhere(tmp_path):
@@ -108,7 +190,9 @@ def test_what_takes_no_steps_and_what_is_scored_elsewhere(tmp_path):
     all_images = ("PromptKD.regime='transductive'", "experiment.shots=0")
     for more, drawn in (((), 47 * 16), (all_images, 2820)):  # without labels, of all classes
         kd = made("published/grid_base_to_new_promptkd", *few, *more)
-        assert {run.steps for run in costs(tmp_path, kd).runs} == {20 * (drawn // 8)}
+        found = costs(tmp_path, kd)
+        assert {run.steps for run in found.runs} == {20 * (drawn // 8)}
+        assert "the PublishedTeacher of PromptKD" in {gap.what for gap in found.gaps}
 
 
 def test_more_classes_and_decoding_are_arithmetic_and_said_to_be(tmp_path):
@@ -137,7 +221,14 @@ def test_lockstep_shares_the_image_tower_and_decoding(tmp_path):
 
 def test_another_backbone_is_not_guessed(tmp_path):
     large = made(SEVEN, "grid.datasets=('dtd',)", "experiment.backbone='ViT-L-14-quickgelu'")
-    assert len(costs(tmp_path, large).unknown) == 21
+    found, gaps, _, total = lacking(tmp_path, large)
+    assert len(found.unknown) == 21 and found.on_gpus
+    assert gaps.pop("the image tower of ViT-L-14-quickgelu") == 0
+    assert gaps.pop("CoOp on ViT-L-14-quickgelu") == 6  # with and without a refiner
+    assert len(gaps) == 5 and set(gaps.values()) == {3}
+    assert "at least" in total and "and the image tower of ViT-L-14-quickgelu: not" in total
+    ways = {gap.way_out for gap in found.gaps}
+    assert all("gpu-check" in way for way in ways)
     same = made(SEVEN, "grid.datasets=('dtd',)", "experiment.backbone='ViT-B-16'")
     assert not costs(tmp_path, same).unknown
 
@@ -164,6 +255,7 @@ def test_finished_runs_count_as_done_and_their_seconds_for_others(tmp_path):
     known = [run for run in found.runs if run.cell.variant == "CoOp"]
     assert {run.seconds for run in known} == {record.cost.total_seconds}
     assert {run.basis for run in known} == {"finished runs on a card"}
+    assert all(run.steps and run.step_ms is None for run in known)
 
 
 def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, capsys):
@@ -191,8 +283,12 @@ def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, c
         1000.0,
         "My Card, runs/gpu_check/gpu_check.json",
     )
-    assert found["feature_hours"] == pytest.approx(1 / 3600)  # DTD's 1,692 test images
-    assert any("nothing is known of CoCoOp, KgCoOp" in note for note in found["notes"])
+    assert found["at_least"]["feature_hours"] == pytest.approx(1 / 3600)  # DTD's 1,692 test images
+    assert found["feature_hours"] is found["device_hours"] is None
+    whole = [gap["what"] for gap in found["not_measured"] if gap["whole_runs"]]
+    assert "CoCoOp on ViT-B-16-quickgelu" in whole and len(whole) == 5
+    assert "without 15 runs of CoCoOp, KgCoOp, " in found["notes"][0]
+    assert "'python main.py gpu-check' measures them" in found["notes"][1]
     app(["plan", SEVEN, *words, "--device-name", "h200"], standalone_mode=False)
     assert "NVIDIA H200" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"'A100' was not measured.*My Card, NVIDIA H200"):

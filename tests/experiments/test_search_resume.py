@@ -5,14 +5,17 @@ import multiprocessing
 import os
 import signal
 import sys
+from dataclasses import replace
+from itertools import count
 
 import pytest
 
 import experiments.study.driver
-from core.store.names import LEDGER_NAME
+from core.store.names import LEDGER_NAME, SHARE_FOLDER
 from experiments.search.ledger import Ledger
 from experiments.study.progress import PlainProgress
-from experiments.workers.local import LocalExecutor
+from experiments.study.share import Sharing
+from experiments.workers.local import InlineExecutor, LocalExecutor
 from tests.helpers.fake_runs import executions
 from tests.helpers.fake_searches import ENTRY, history, parsed, read_trials, run_inline
 
@@ -75,6 +78,26 @@ def tear(ledger, events):
 ORIGINAL_APPEND = Ledger.append
 
 
+class Forgetful(InlineExecutor):
+    """Loses every fifth job at its end, as an executor on other machines may."""
+
+    def __init__(self):
+        super().__init__(ENTRY)
+        self.numbers, self.lost = count(1), 0
+
+    def poll(self, timeout):
+        return [*map(self.heard, super().poll(timeout))]
+
+    def heard(self, event):
+        if event.kind != "done" or next(self.numbers) % 5:
+            return event
+        self.lost += 1
+        return replace(event, kind="lost", attempt=0, result={}, message="its node was lost")
+
+
+SHARE = Sharing(num_workers=lambda: 3)
+
+
 def killed_search(search, folder, place, number, how, jobs):
     """The life of a process that is killed at one call of the ledger or of a record."""
     if place == "ledger":
@@ -83,6 +106,9 @@ def killed_search(search, folder, place, number, how, jobs):
         experiments.study.driver.write_record = at(number, how)(
             experiments.study.driver.write_record
         )
+    if jobs < 0:
+        run_inline(search, folder, Forgetful(), share=SHARE)
+        return
     executor = LocalExecutor(jobs, entry=ENTRY, log_dir=folder / "logs") if jobs else None
     run_inline(search, folder, executor)
 
@@ -130,6 +156,24 @@ def test_a_killed_search_ends_as_the_undisturbed_one(tmp_path, name):
     assert len(trials) == 12 and len({str(trial["params"]) for trial in trials}) > 8
     if name == "pruned":
         assert {"pruned", "complete"} == {trial["state"] for trial in trials}
+
+
+@pytest.mark.parametrize("name", ["TPE", "pruned"])
+def test_an_executor_that_loses_jobs_and_a_kill_of_its_driver_change_nothing(tmp_path, name):
+    """The search goes on where it was, on another executor too."""
+    search = parsed(tmp_path, *(PRUNED if name == "pruned" else SAMPLERS[name]))
+    run_inline(search, tmp_path / "plain")
+    executor = Forgetful()
+    course = run_inline(search, tmp_path / "lost", executor, share=SHARE)
+    assert course.complete and executor.lost > 5 and not course.study.left
+    kill(search, tmp_path / "killed", "ledger", 2, "torn", jobs=-1)
+    assert (tmp_path / "killed" / SHARE_FOLDER).exists()
+    assert run_inline(search, tmp_path / "killed").complete
+    for folder in ("lost", "killed"):
+        assert not (tmp_path / folder / SHARE_FOLDER).exists()
+        assert history(tmp_path / folder) == history(tmp_path / "plain")
+        ledgers = [(tmp_path / f / LEDGER_NAME).read_bytes() for f in (folder, "plain")]
+        assert ledgers[0] == ledgers[1]
 
 
 @pytest.mark.parametrize("name", ["TPE", "GP", "NSGA3"])

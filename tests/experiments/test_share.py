@@ -333,11 +333,13 @@ def test_drivers_of_different_grids_that_come_at_the_same_moment_do_not_both_pas
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert refusals and all("the same configuration" in text for text in refusals)
-    assert len(refusals) == 1 or not (tmp_path / "runs").exists()
+    assert not (study / SHARE_FOLDER).exists()
+    assert len(refusals) == 1 or not any(path.is_file() for path in tmp_path.rglob("*"))
     monkeypatch.undo()
-    with Member(study, plan="another"), pytest.raises(ValueError, match="here the grid is another"):
-        run_shared(fake_plan(["ok"]), study, steal_lock=True)
-    assert not has_manifest(study)
+    new = tmp_path / "new"
+    with Member(new, plan="another"), pytest.raises(ValueError, match="here the grid is another"):
+        run_shared(fake_plan(["ok"]), new, steal_lock=True)
+    assert not has_manifest(new)
 
 
 def test_a_driver_of_another_grid_that_is_gone_elsewhere_is_struck_off(tmp_path):

@@ -78,6 +78,7 @@ UNORDERED = {
     "aten::embedding_dense_backward",
 }
 # torch.use_deterministic_algorithms refuses these on a GPU: it knows no order for them.
+SAME_KIND = "aten::_has_compatible_shallow_copy_type"  # asks of tensors on any devices
 REFUSED = {
     "aten::put_",
     "aten::histc",
@@ -359,6 +360,8 @@ class _Operators(TorchDispatchMode):
             gpu.wait(name)
         if kwargs.get("generator") is not None and kwargs["generator"].device.type == "cpu":
             gpu.mismatch(f"{name}: a generator of the CPU for a tensor on the GPU")
+        if name == SAME_KIND:
+            return
         host = [x for x, place in zip(inputs, places, strict=True) if place == CPU]
         host = [x for x in host if not (gpu.number_put and x.dim() == 0)]
         if name == "aten::copy_":
