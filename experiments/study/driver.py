@@ -49,6 +49,8 @@ from core.store.record import (
 from core.store.run_facts import lacked_memory
 from core.store.settings import has_config, read_config
 from core.store.storage import storage_problem, vanished
+from experiments.run.device_check import require_device
+from experiments.run.devices import THIS_PROCESS, WorkPlace
 from experiments.run.runtime import Runtime
 from experiments.run.stale import CodeCheck, counted, runs_of
 from experiments.study.claims import take_back
@@ -151,6 +153,7 @@ def rerun(
     executor: Executor,
     *,
     runtime: Runtime,
+    place: WorkPlace = THIS_PROCESS,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
     steal_lock: bool = False,
@@ -164,7 +167,8 @@ def rerun(
     """
     with StudyLock(study_dir, steal=steal_lock):
         cell = _stored_cell(study_dir, identity)
-        config_from_text(cell.config_text, str(study_dir / identity / CONFIG_NAME))
+        config = config_from_text(cell.config_text, str(study_dir / identity / CONFIG_NAME))
+        require_device((config,), runtime, place)
         aside = study_dir / f"{identity}{RERUN_SUFFIX}"
         shutil.rmtree(aside, ignore_errors=True)
         driver = Repetition(
