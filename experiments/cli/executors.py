@@ -224,7 +224,11 @@ class Where:
             parameters = {"gpus_per_node": 1, **parameters}
         count = 1 if self.nodes is None else self.nodes
         jobs = SlurmJobs(
-            command, count, study_dir / SLURM_FOLDER, parameters, once=("--retry-failed",)
+            command,
+            count,
+            study_dir / SLURM_FOLDER,
+            parameters,
+            once=("--retry-failed", "--steal-lock"),
         )
         print(f"Slurm jobs: {jobs or 'none; watching'}", file=sys.stderr)
         return jobs
