@@ -62,7 +62,8 @@ def test_every_cell_has_its_device(mixed, tmp_path):
         assert "Which cells ran where" in shown and "round differently" in shown
     assert "Which cells ran where" in terminal.getvalue()
     document = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert {(row["device"], row["runs"]) for row in document["devices"]} == {
+    rows = document["sections"]["devices"]["tables"]["devices"]
+    assert {(row["device"], row["runs"]) for row in rows} == {
         *(("cpu (x86_64)", 10), ("H100", 9), ("A100", 1))
     }
 
