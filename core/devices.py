@@ -29,9 +29,8 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def total_memory(device: torch.device) -> int:
-    """How many bytes of a GPU's memory are each worker's, whatever is in use."""
-    _, total = torch.cuda.mem_get_info(device)
-    return total // workers_of_device()
+    """How many bytes of memory a GPU has, whatever is in use and by how many workers."""
+    return torch.cuda.mem_get_info(device)[1]
 
 
 def stays_on(device: torch.device, nbytes: int) -> bool:

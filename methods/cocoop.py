@@ -4,7 +4,7 @@ Shapes: B images, G images of one chunk, C classes, N context tokens, W text wid
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from core.clip.prompts import (
     placeholder_of,
     settled_context,
 )
-from core.config import PositiveFloat, PositiveInt, register
+from core.config import Above, Between, PositiveInt, register
 from core.interfaces import LossTerm, Method
 from core.seeding import Seeds, seeded_linear
 from core.train.losses import cross_entropy
@@ -79,7 +79,7 @@ class CoCoOp(Method):
         num_ctx: PositiveInt = DEFAULT_NUM_CTX,
         ctx_init: str = "a photo of a",
         meta_reduction: PositiveInt = 16,
-        max_text_memory_mb: PositiveFloat = 2048.0,
+        max_text_memory_mb: Annotated[float, Above(0), Between(0, 10**9)] = 2048.0,
     ) -> None:
         super().__init__(clip, classes)
         spec = clip.spec

@@ -122,7 +122,7 @@ class Study:
         ) as executor:
             if left:
                 executor.start_early()
-            require_readable(preflight(left, runtime).decode(runtime), runtime)
+            require_readable(preflight(left, runtime, placement.work).decode(runtime), runtime)
             return run_study(
                 self.plan,
                 self.folder,

@@ -88,7 +88,8 @@ class Results:
     they were given in, whatever the direction.
     ``provenance`` says of every row of ``frame`` where it comes from: shots, code, data, run, and
     counts where they are exact. ``origins`` are the sources where there are several. ``devices``
-    maps the device of runs to them, as (variant, dataset, seed), where their records name one.
+    maps the devices that made runs (several where a training went on on another, none where the
+    record names none) to them, as (variant, dataset, seed); it is empty where no record names any.
     ``costs`` and ``runs`` are frames for display; they never enter a test.
     """
 
@@ -117,7 +118,7 @@ class Results:
     lower_is_better: frozenset[str] = frozenset()
     origins: tuple[Origin, ...] = ()
     environment: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    devices: Mapping[str, tuple[RunKey, ...]] = field(default_factory=dict)
+    devices: Mapping[tuple[str, ...], tuple[RunKey, ...]] = field(default_factory=dict)
     provenance: pd.DataFrame = field(default_factory=_empty)
     costs: pd.DataFrame = field(default_factory=_empty)
     runs: pd.DataFrame = field(default_factory=_empty)

@@ -25,7 +25,15 @@ from analysis.read.shot_curves import curve_rows, point
 from core.store.manifest import read_manifest
 from core.store.own_files import foreign_files
 from core.store.record import RunRecord, record_paths
-from core.store.run_facts import is_own, own_scores, own_target, short_counts, target_scores
+from core.store.run_facts import (
+    DEVICES,
+    devices_of,
+    is_own,
+    own_scores,
+    own_target,
+    short_counts,
+    target_scores,
+)
 
 TARGETS = {"all": "accuracy"}
 """Metrics that are not called as the classes that they are measured on."""
@@ -203,7 +211,8 @@ def _record_notes(study_dir: Path, cells: Sequence[CellResult]) -> Iterable[str]
     finished = [c for c in cells if c.record is not None and c.record.status == "finished"]
     yield from _foreign_files(study_dir, finished)
     compared = all(c.record.code for c in finished if c.record)
-    for key, values in _environment(finished).items():
+    for key, recorded in _environment(finished).items():
+        values = _device_names(finished) if key == "device" else recorded
         if (
             len(values) > 1
             and key not in TOLD_ELSEWHERE
@@ -324,21 +333,26 @@ def _environment(finished: Sequence[CellResult]) -> dict[str, tuple[str, ...]]:
     values: dict[str, set[str]] = {}
     for c in finished:
         assert c.record is not None
-        for key, value in _flat(c.record.environment):
+        told = {k: v for k, v in c.record.environment.items() if k != DEVICES}
+        for key, value in _flat(told):
             values.setdefault(key, set()).add(str(value))
     return {key: tuple(sorted(values[key])) for key in sorted(values)}
 
 
-def _devices(finished: Sequence[CellResult]) -> dict[str, tuple[RunKey, ...]]:
-    """The runs of each device; several GPUs of one model are one device."""
-    found: dict[str, list[RunKey]] = {}
+def _devices(finished: Sequence[CellResult]) -> dict[tuple[str, ...], tuple[RunKey, ...]]:
+    """The runs of each device, of several where a training went on on another, or of none that is
+    recorded; several GPUs of one model are one device.
+    """
+    found: dict[tuple[str, ...], list[RunKey]] = {}
     for c in finished:
-        environment = c.record.environment if c.record else {}
-        gpu = environment.get("gpu")
-        name = gpu.get("name") if isinstance(gpu, Mapping) else environment.get("device")
-        if name:
-            found.setdefault(str(name), []).append((c.variant, c.dataset, c.seed))
-    return {name: tuple(found[name]) for name in sorted(found)}
+        names = devices_of(c.record) if c.record else ()
+        found.setdefault(names, []).append((c.variant, c.dataset, c.seed))
+    return {names: tuple(found[names]) for names in sorted(found)} if any(found) else {}
+
+
+def _device_names(finished: Sequence[CellResult]) -> list[str]:
+    """The devices of all runs, GPUs without their numbers."""
+    return sorted({name for c in finished if c.record for name in devices_of(c.record)})
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

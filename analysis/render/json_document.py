@@ -1,7 +1,8 @@
 """The report as one JSON document and its JSON schema, both from the sections.
 
 Numbers are fractions, not percent; null stands for a number that does not exist. Nothing in it
-depends on times, paths or versions of packages, so that equal scores give equal bytes.
+depends on times, paths or versions of packages, and on devices only where several made the runs, so
+that equal scores give equal bytes.
 """
 
 import json

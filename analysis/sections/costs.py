@@ -10,6 +10,7 @@ from analysis.figures.cost import CostInfo, cost_figure
 from analysis.figures.figure import Figure
 from analysis.read.study_folder import LOCKSTEP
 from analysis.sections.analysis import Analysis
+from analysis.sections.devices import words
 from analysis.sections.results import main
 from analysis.sections.section import Section, Topic
 from analysis.sections.selection import noted, selection
@@ -70,6 +71,7 @@ def _sections(analysis: Analysis) -> Sequence[Section]:
         "Means over finished runs; for memory and parameters, the maximum. Times depend on the "
         "machine and its load.",
         *_lockstep_notes(analysis),
+        *_device_notes(analysis),
     ]
     rows = costs.to_dict("records")
     return [
@@ -90,6 +92,22 @@ def _lockstep_notes(analysis: Analysis) -> Iterator[str]:
             "those of each run alone: the making of batches that several runs share counts in full "
             "for each. Peak memory is that of all runs of a worker together."
         )
+
+
+def _device_notes(analysis: Analysis) -> Iterator[str]:
+    """Which devices the seconds are of, where these are several."""
+    devices = analysis.results.devices
+    if len(devices) < 2:
+        return
+    made = []
+    for variant in analysis.results.variants:
+        counts = {words(d): sum(run[0] == variant for run in runs) for d, runs in devices.items()}
+        found = [f"{n} on {device}" for device, n in counts.items() if n]
+        made += [f"{variant}: {', '.join(found)}"] if found else []
+    yield (
+        "Different devices made the runs, and their seconds do not compare: a mean over several "
+        f"devices is that of none ({'; '.join(made)})."
+    )
 
 
 TOPIC = Topic(key="cost", build=_sections, show=Show.PAGE | Show.PAPER)

@@ -18,8 +18,18 @@ ADVICE = (
 )
 
 
+UNKNOWN = "not recorded"
+ADVICE_UNKNOWN = (
+    "The records of some runs do not say which device computed them, and devices round differently."
+)
+ADVICE_MOVED = (
+    "After an interruption some trainings went on on another device, driver or version of CUDA: "
+    "their last digits are those of neither."
+)
+
+
 class DeviceShare(NamedTuple):
-    """What one device computed of a variant."""
+    """What one device computed of a variant, or several one after the other."""
 
     device: str
     variant: str
@@ -38,11 +48,17 @@ COLUMNS: Columns[DeviceShare] = (
 def shares(analysis: Analysis) -> Iterator[DeviceShare]:
     """The runs of every device, variant by variant."""
     results = analysis.results
-    for device, runs in results.devices.items():
+    for devices, runs in results.devices.items():
+        device = words(devices)
         for variant in results.variants:
             if own := [run for run in runs if run[0] == variant]:
                 cells = tuple(_cells(own, len(results.planned_seeds)))
                 yield DeviceShare(device, variant, len(own), cells)
+
+
+def words(devices: Sequence[str]) -> str:
+    """The devices that made a run."""
+    return ", then ".join(devices) or UNKNOWN
 
 
 def _cells(runs: Sequence[RunKey], num_seeds: int) -> Iterator[str]:
@@ -54,12 +70,18 @@ def _cells(runs: Sequence[RunKey], num_seeds: int) -> Iterator[str]:
 
 
 def _sections(analysis: Analysis) -> Sequence[Section]:
-    if len(analysis.results.devices) < 2:
+    known = analysis.results.devices
+    moved = any(len(devices) > 1 for devices in known)
+    if len(known) < 2 and not moved:
         return []
+    advice = [ADVICE] if len({name for devices in known for name in devices}) > 1 else []
+    advice += [ADVICE_MOVED] * moved + [ADVICE_UNKNOWN] * (() in known)
     found = table("devices", "Which cells ran where", COLUMNS, shares(analysis), folded=True)
     return [
-        Section(key="devices", title="Devices", sentences=running_text([ADVICE]), tables=(found,))
+        Section(key="devices", title="Devices", sentences=running_text(advice), tables=(found,))
     ]
 
 
-TOPIC = Topic(key="devices", build=_sections, show=Show.WIDE)
+TOPIC = Topic(
+    key="devices", build=_sections, files={"devices": COLUMNS}, show=Show.ALL ^ Show.PAPER
+)

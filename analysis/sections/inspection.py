@@ -25,7 +25,7 @@ from core.metrics import expected_calibration_error
 from core.store.epochs import NOT_TERMS, numbers_of
 from core.store.inspection import AttentionView, ContextView, Inspection, Neighbor, SlotView
 from core.store.record import Evaluation
-from core.store.run_facts import is_own
+from core.store.run_facts import devices_of, is_own
 
 ALIKE = 0.9
 """A mean cosine between slots above which a memory says the same thing in every slot."""
@@ -45,7 +45,10 @@ def summary(run: Inspection) -> str:
     trained = " with ".join(part for part in parts if part and part != "NullRefiner")
     shots = f", {counted(record.shots, 'shot')}" if record.shots else ""
     scores = (f"{points(e.accuracy)} % on {_title(e, run)}" for e in record.evaluations)
-    besides = f" ({record.message})" if record.message else ""
+    devices = devices_of(record)
+    moved = f"trained on {', then '.join(devices)}" if len(devices) > 1 else ""
+    told = "; ".join(filter(None, (record.message, moved)))
+    besides = f" ({told})" if told else ""
     return f"{trained}{shots}: {', '.join(scores)}{besides}."
 
 

@@ -1,12 +1,21 @@
 """Two runs side by side: their scores and costs, and the images on which only one is correct."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from analysis.sections.image_runs import reader
 from analysis.sections.images import ImagePair, pair_on_target
 from analysis.text import NO_VALUE, p_text
 from core.store.record import RunRecord, read_record
+from core.store.run_facts import devices_of
+
+DEVICE = "device"
+FACTS = {
+    **{"driver": "driver", "cuda": "CUDA", "cudnn": "cuDNN", "tf32": "TF32"},
+    **{"deterministic": "deterministic", "torch": "torch", "threads": "threads"},
+    "matrix_product": "matrix product",
+}
+NOT_RECORDED = "-"
 
 PairRow = tuple[str, str, str, str]
 """What, the first run, the second run, and the second minus the first or a remark."""
@@ -29,6 +38,41 @@ def score_rows(first_dir: Path, second_dir: Path) -> list[PairRow]:
         costs = [getattr(r.cost, name) if r.cost else None for r in records]
         rows.append((name.replace("_", " "), *_texts(costs, digits)))
     return rows
+
+
+def machine_rows(first_dir: Path, second_dir: Path) -> list[tuple[str, str, str]]:
+    """What two runs were made by and with, as far as it decides their last digits or seconds and
+    differs: what, the first run, the second run. Raises ValueError as ``score_rows`` does.
+    """
+    facts = [dict(_machine(_record(folder))) for folder in (first_dir, second_dir)]
+    names = dict.fromkeys(name for known in facts for name in known)
+    rows = [(name, *(known.get(name, NOT_RECORDED) for known in facts)) for name in names]
+    return [(name, one, two) for name, one, two in rows if one != two]
+
+
+def machine_note(rows: Sequence[tuple[str, str, str]]) -> str:
+    """What follows for scores and seconds; "" where nothing differs."""
+    if not rows:
+        return ""
+    names = [name for name, _, _ in rows]
+    seconds = "their seconds and memory do not compare, and " if DEVICE in names else ""
+    return f"the runs differ in {', '.join(names)}: {seconds}a few images may be due to it"
+
+
+def _machine(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """What decides the last digits of a run; of TF32 and order only on a GPU."""
+    environment = record.environment
+    yield DEVICE, ", then ".join(devices_of(record)) or NOT_RECORDED
+    gpu = environment.get("gpu")
+    known = dict(gpu) if isinstance(gpu, Mapping) else {}
+    if known:
+        known |= {name: environment.get(name) for name in ("tf32", "deterministic")}
+    packages = environment.get("packages")
+    known["torch"] = packages.get("torch") if isinstance(packages, Mapping) else None
+    known |= {name: environment.get(name) for name in ("threads", "matrix_product")}
+    for name, word in FACTS.items():
+        if known.get(name) is not None:
+            yield word, str(known[name])
 
 
 def _record(run_dir: Path) -> RunRecord:

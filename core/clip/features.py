@@ -35,7 +35,7 @@ from core.data.pixels import iter_pixels
 from core.data.tensor_shards import TensorShards
 from core.data.transforms import EvalTransform, TrainTransform, Transform, cache_key
 from core.derived_seeds import derive_seed
-from core.devices import free_memory, total_memory
+from core.devices import total_memory
 from core.precision import without_autocast
 from core.store.atomic import write_atomic
 from core.store.storage import free_below
@@ -46,7 +46,9 @@ FEATURES_FOLDER = "features"  # in the cache folder
 SHARD_BYTES = 256 * 2**20  # a long computation is saved in pieces of about this size
 
 MUCH_BYTES = 10**9
-MOST_AT_ONCE = 256
+AT_ONCE_ON_CPU, MOST_AT_ONCE = 64, 256
+PART_OF_CARD = 32
+"""A batch of images takes at most one part in so many of a GPU's memory: four workers fit."""
 # What a tower needs for an image while it is encoded, by number of a token and by pixel.
 TOKEN_BYTES, PIXEL_BYTES = 64, 256
 WAYS_OUT = (
@@ -98,17 +100,15 @@ def bytes_of_features(
 
 
 def encoded_at_once(spec: FeatureSpec, device: torch.device) -> int:
-    """How many images go through the frozen tower together: on a GPU a power of two that suits its
-    memory and the number of its workers, so that the same card rounds alike whatever else it does;
-    fewer where little is free.
+    """How many images go through the frozen tower together: on a GPU a power of two that follows
+    from the model and the memory of the whole card alone. Batches of other sizes round differently,
+    so neither the number of workers nor what is free has a part in it.
     """
-    free = free_memory(device)
-    if free is None:
-        return 64
+    if device.type != "cuda":
+        return AT_ONCE_ON_CPU
     tokens, pixels = 1 + spec.num_patches, math.prod(spec.image_size)
     of_image = max(TOKEN_BYTES * tokens * spec.vision_width, PIXEL_BYTES * pixels)
-    room = min(total_memory(device) // 8, free // 2)
-    fitting = max(room // of_image, 1)
+    fitting = max(total_memory(device) // PART_OF_CARD // of_image, 1)
     return int(min(2 ** (fitting.bit_length() - 1), MOST_AT_ONCE))
 
 
@@ -123,12 +123,13 @@ class FeatureStore:
     One store belongs to one thread of one process; any number of processes may share ``root``.
     ``clip`` runs on ``device`` and takes pixels of dtype ``precision``, and its weights go through
     the matrix product ``product``, are under autocast to bfloat16 if ``mixed``, and are rounded to
-    TF32 by a GPU if ``tf32`` (all are part of the key); features are kept and returned as
-    ``dtype``. ``augmentation`` creates the augmented views (default: the published random resized
-    crop and flip). ``code_of`` gives a hash of the code that computes features under a transform,
-    which is then part of the key. ``around`` makes a context in which all batches of a call are
-    encoded. Images that are in ``crops`` are not decoded for their evaluation view. At most
-    ``memory_bytes`` of features stay in memory between calls.
+    TF32 by a GPU if ``tf32`` (all are part of the key, and so are the model of a GPU and the
+    version of torch on it); features are kept and returned as ``dtype``. ``augmentation`` creates
+    the augmented views (default: the published random resized crop and flip). ``code_of`` gives a
+    hash of the code that computes features under a transform, which is then part of the key.
+    ``around`` makes a context in which all batches of a call are encoded. Images that are in
+    ``crops`` are not decoded for their evaluation view. At most ``memory_bytes`` of features stay
+    in memory between calls.
 
     Raises ValueError for a dtype that is not floating point.
     """
@@ -219,7 +220,7 @@ class FeatureStore:
                 if missing:
                     self._require_room(request.dataset, missing)
                     _write_key(folder, request)
-                    size = batch_size or encoded_at_once(self._clip.spec, self._device)
+                    size = batch_size or self._at_once()
                     with self._around():
                         self._compute(request, items, tables, missing, size, progress)
         self._evict()
@@ -246,13 +247,26 @@ class FeatureStore:
         return _Request(dataset=dataset, view=view, transform=transform, about=about)
 
     def _computed(self) -> str:
-        """How features are computed: every product but the default one is named."""
+        """How features are computed: every product but the default one is named, and of a GPU what
+        else decides how it rounds.
+        """
+        how = f"{self._device.type} {self._precision}{self._on_gpu()}"
         if self._mixed:  # every product is one of bfloat16
-            return f"{self._device.type} {self._precision} with autocast to {torch.bfloat16}"
-        how = f"{self._device.type} {self._precision} without autocast"
+            return f"{how} with autocast to {torch.bfloat16}"
+        how = f"{how} without autocast"
         if self._tf32:
             how = f"{how}, products of TF32"
         return how if self._product == "default" else f"{how}, product of {self._product}"
+
+    def _on_gpu(self) -> str:
+        """The model of a GPU, the version of torch, and how many images are encoded at once."""
+        if self._device.type != "cuda":
+            return ""
+        name, size = torch.cuda.get_device_name(self._device), self._at_once()
+        return f" on {name} by torch {torch.__version__}, {size} images at once,"
+
+    def _at_once(self) -> int:
+        return encoded_at_once(self._clip.spec, self._device)
 
     def _table(self, folder: Path) -> TensorShards:
         table = self._tables.setdefault(folder, TensorShards(folder))

@@ -266,7 +266,8 @@ class PackedSlots:
         vectors = torch.cat([some for some in contexts_GXW if some.shape[1]], dim=1)
         constant_GRW = self.constant_RW.expand(len(vectors), -1, -1)
         entered_GRW = constant_GRW.index_add(1, self.slot_rows, vectors)
-        return entered_GRW[:, : self.packing.rows]
+        whole = entered_GRW.shape[1] == self.packing.rows
+        return entered_GRW if whole else entered_GRW[:, : self.packing.rows]
 
 
 def _before_name(num_ctx: int, position: ClassPosition) -> int:

@@ -1,8 +1,16 @@
-"""What follows from a record: which evaluations are of its own dataset, where shots were short."""
+"""What follows from a record: which evaluations are of its own dataset, where shots were short, on
+which devices it was made.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 from core.store.record import Evaluation, RunRecord
 
 FOLDER = "folder/"
+DEVICES = "devices"
+"""In the environment of a run that went on on another device: all of them, in order."""
+LIBRARIES = {"driver": "driver", "cuda": "CUDA", "cudnn": "cuDNN"}
 FAULT = "fault"
 """In the environment of a failed run: what its error said of the device (``Fault``)."""
 
@@ -25,6 +33,36 @@ def target_scores(record: RunRecord) -> tuple[Evaluation, ...]:
 def lacked_memory(record: RunRecord) -> bool:
     """Whether a run failed because memory was exhausted: another time there may be more."""
     return record.status == "failed" and record.environment.get(FAULT) == "memory"
+
+
+def devices_of(record: RunRecord) -> tuple[str, ...]:
+    """The devices that made a run, in order: one, or several where its training went on on another.
+    GPUs are named by their model, and by their libraries as well where these alone differ. Empty
+    where the record names none.
+    """
+    parts = record.environment.get(DEVICES) or [record.environment]
+    names = [device_name(part) for part in parts]
+    if len(set(names)) < len(names):
+        names = [_with_libraries(n, part) for n, part in zip(names, parts, strict=True)]
+    return tuple(name for name in names if name)
+
+
+def device_name(environment: Mapping[str, Any]) -> str:
+    """The model of the GPU of a run, or what its device is called; "" where that is unknown."""
+    gpu = environment.get("gpu")
+    if isinstance(gpu, Mapping) and gpu.get("name"):
+        return str(gpu["name"])
+    device = str(environment.get("device") or "")
+    kind, _, model = device.partition(" (")  # of earlier versions, which recorded nothing else
+    is_gpu = kind.partition(":")[0] == "cuda" and model.endswith(")")
+    return model.removesuffix(")") if is_gpu else device
+
+
+def _with_libraries(name: str, environment: Mapping[str, Any]) -> str:
+    gpu = environment.get("gpu")
+    known = gpu if isinstance(gpu, Mapping) else {}
+    found = ", ".join(f"{word} {known[key]}" for key, word in LIBRARIES.items() if known.get(key))
+    return f"{name} ({found})" if found else name
 
 
 def short_counts(record: RunRecord) -> tuple[int, ...]:

@@ -16,13 +16,24 @@ def storage_problem(error: BaseException, home: Path | None = None) -> str:
     ``home`` is a folder that must be writable: a refusal below it counts as well, and so does its
     absence.
     """
-    if home is not None and not home.is_dir():
-        return f"the folder {home} has vanished"
+    if home is not None and (lost := vanished(home)):
+        return lost
     for cause in causes(error):
         if isinstance(cause, OSError):
             refused = cause.errno in FOLDER_ERRORS and _is_below(cause.filename, home)
             if refused or cause.errno in STORAGE_ERRORS:
                 return describe_os_error(cause)
+    return ""
+
+
+def vanished(home: Path, mark: str = "") -> str:
+    """One line on a folder that is no longer there, or nothing. Without the file ``mark`` it is
+    another one, such as a run makes that writes its results into a folder that was removed.
+    """
+    if not home.is_dir():
+        return f"the folder {home} has vanished"
+    if mark and not (home / mark).exists():
+        return f"the folder {home} has vanished: what is there now has no {mark}"
     return ""
 
 

@@ -63,7 +63,9 @@ class StepRecorder(Protocol):
         """Make a step where a recording would be made; also says what the host waited for."""
 
     def record(self, step: Callable[[], Terms]) -> StepRecording:
-        """Record a step, which changes no tensor. Raises RuntimeError where that is impossible."""
+        """Record a step, which changes no tensor. Raises what torch or the step itself raises where
+        that is impossible: its batch has nothing that the host alone knows.
+        """
 
 
 class GraphedSteps:
@@ -124,7 +126,7 @@ class GraphedSteps:
         slots, before = Slots(batch), Held(self.model)
         try:
             self._recording = self.recorder.record(lambda: step(slots.batch))
-        except RuntimeError as error:
+        except Exception as error:  # whatever a step asks of its batch: the plain one goes on
             before.restore()
             return self.give_up(f"a step cannot be recorded ({one_line(str(error))})")
         if replaced := before.replaced():

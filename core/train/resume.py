@@ -20,6 +20,7 @@ from torch import Tensor
 
 from core.store.atomic import write_atomic
 from core.store.documents import parse_json
+from core.store.run_facts import DEVICES
 from core.tensor_files import read_safetensors
 
 VERSION = 1
@@ -44,12 +45,23 @@ class TrainingState:
 
 
 class TrainingCheckpoints:
-    """The file of one run. ``every`` 0 writes none; ``key`` says which run and which code it is."""
+    """The file of one run. ``every`` 0 writes none; ``key`` says which run and which code it is.
 
-    def __init__(self, path: Path, key: Mapping[str, str], every: int) -> None:
+    ``device`` says what trains now: another GPU, driver or CUDA may go on. ``devices`` are all that
+    trained a part, in order; without ``device`` none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: Mapping[str, str],
+        every: int,
+        device: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = path
         self.key = dict(key)
         self.every = every
+        self.devices: list[Mapping[str, Any]] = [] if device is None else [device]
 
     def is_due(self, epoch: int, last: int) -> bool:
         """Whether the state after this epoch is kept; that after the last one is, for a kill during
@@ -60,7 +72,13 @@ class TrainingCheckpoints:
     def save(self, state: TrainingState) -> None:
         """Replace the file, atomically."""
         tensors = {n: t.detach().cpu().contiguous().clone() for n, t in state.tensors.items()}
-        header = {"version": VERSION, "key": self.key, "epoch": state.epoch, **state.plain}
+        header = {
+            "version": VERSION,
+            "key": self.key,
+            "epoch": state.epoch,
+            DEVICES: self.devices,
+            **state.plain,
+        }
         text = json.dumps(header)  # the log keeps the order of its keys
         sealed = json.dumps({"content": text, "digest": _digest(text, tensors)})
         write_atomic(self.path, save(tensors, metadata={HEADER: sealed}))
@@ -77,7 +95,8 @@ class TrainingCheckpoints:
         if (differs := self._other_key(header)) is not None:
             log.warning("%s is of a run with another %s: %s", self.path, differs, AGAIN)
             return None
-        epoch = header.pop("epoch")
+        epoch, earlier = header.pop("epoch"), header.pop(DEVICES, [])
+        self.devices = [*earlier, *(here for here in self.devices if here not in earlier)]
         return TrainingState(epoch=epoch, tensors=tensors, plain=header)
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -98,6 +117,10 @@ class TrainingCheckpoints:
         stored = header.pop("key")
         names = sorted(stored.keys() | self.key.keys())
         return next((n for n in names if stored.get(n) != self.key.get(n)), None)
+
+    def moved(self) -> dict[str, Any]:
+        """What a record says of a training that went on on another device: all of them."""
+        return {DEVICES: self.devices} if len(self.devices) > 1 else {}
 
     def remove(self) -> None:
         """Remove the file, and what a kill during a write left."""

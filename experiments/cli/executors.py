@@ -275,7 +275,8 @@ class Where:
             parameters["gpus_per_node"] = 1
         count = 1 if self.nodes is None else self.nodes
         folder = study_dir / SLURM_FOLDER
-        return SlurmJobs(command, count, folder, parameters, once=("--retry-failed",))
+        once = ("--retry-failed", "--steal-lock")
+        return SlurmJobs(command, count, folder, parameters, once=once)
 
 
 def job_words(context: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,7 +45,7 @@ from experiments.cli.options import (
     place_workers,
     track_choice,
 )
-from experiments.run.devices import CPU
+from experiments.run.devices import CPU, WorkPlace
 from experiments.run.runtime import Runtime
 
 
@@ -93,20 +94,19 @@ def grid_command(
     limits = {"job_seconds": job_seconds, "silent_seconds": silent_seconds}
     check_limits(placement.workers, **limits)
     where = Where.of(context, workers=placement.workers, limits=limits)
+    place = replace(placement.work, here=here)
     runtime = make_runtime(runs, data_root, placement.device)
     given = read_config_file(config_path(config), overrides or [])
     study_dir = runs / grid_of(given).study
-    local = make_executor(
-        placement.workers, study_dir, gpus=placement.gpus, lockstep=lockstep, **limits
-    )
+    local = make_executor(place.workers, study_dir, gpus=place.gpus, lockstep=lockstep, **limits)
     with where.begun(dry_run=dry_run), closing(local):
         if here and not dry_run and may_have_runs_left(study_dir):
             local.start_early()
         made = make_plan(given, runtime, yes=yes)
         if dry_run:
-            show_plan(made, study_dir, runtime, jobs=placement.workers)
+            show_plan(made, study_dir, runtime, place)
             return
-        check_data(made, study_dir, runtime)
+        check_data(made, study_dir, runtime, place)
         outcome = where.run(
             made,
             study_dir,
@@ -141,21 +141,21 @@ def may_have_runs_left(study_dir: Path) -> bool:
     return True
 
 
-def show_plan(plan: Any, study_dir: Path, runtime: Runtime, *, jobs: int) -> None:
+def show_plan(plan: Any, study_dir: Path, runtime: Runtime, place: WorkPlace) -> None:
     """Print a ``Plan`` and how its data were read. Raises ValueError for data that cannot be."""
     from experiments.run.preflight import DRY_RUN_IMAGES, require_readable
 
     print_changes(plan, study_dir, runtime)
-    print_plan(plan, study_dir, jobs=jobs)
-    require_readable(print_data(plan, study_dir, runtime, limit=DRY_RUN_IMAGES), runtime)
+    print_plan(plan, study_dir, jobs=place.workers)
+    require_readable(print_data(plan, study_dir, runtime, place, limit=DRY_RUN_IMAGES), runtime)
 
 
-def check_data(plan: Any, study_dir: Path, runtime: Runtime) -> None:
+def check_data(plan: Any, study_dir: Path, runtime: Runtime, place: WorkPlace) -> None:
     """Print the same of a ``Plan`` that is about to run; opens every image. Raises ValueError."""
     from experiments.run.preflight import require_readable
 
     print_changes(plan, study_dir, runtime)
-    require_readable(print_data(plan, study_dir, runtime, limit=None), runtime)
+    require_readable(print_data(plan, study_dir, runtime, place, limit=None), runtime)
 
 
 def print_changes(plan: Any, study_dir: Path, runtime: Runtime) -> None:
@@ -198,7 +198,9 @@ def print_plan(plan: Any, study_dir: Path, *, jobs: int) -> None:
         print(found.change)
 
 
-def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | None) -> Any:
+def print_data(
+    plan: Any, study_dir: Path, runtime: Runtime, place: WorkPlace, *, limit: int | None
+) -> Any:
     """Print how the data of the runs that are left were read; returns the ``Decoded`` of each.
 
     Images that were never opened are opened, unless there are more than ``limit``.
@@ -207,7 +209,7 @@ def print_data(plan: Any, study_dir: Path, runtime: Runtime, *, limit: int | Non
     from experiments.study.dry_run import unfinished_configs
     from experiments.study.progress import Bar
 
-    found = preflight(unfinished_configs(plan, study_dir), runtime)
+    found = preflight(unfinished_configs(plan, study_dir), runtime, place)
     for line in (*found.lines(), *found.notes()):
         print(line)
     with Bar("opening images") as bar:

@@ -1,6 +1,7 @@
 """``plan``: what a grid costs on given hardware, before anything runs."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -57,22 +58,20 @@ def plan_command(
 ) -> None:
     """Hours, GPU hours, memory and disk of a grid, from measured steps. Needs no data and no GPU.
 
-    Runs of the study that have finished are left out, and their seconds count for the others. What
-    nobody has measured is left out and named beside the sum.
+    Runs of the study that have finished are left out, and their seconds count for the others with
+    the same settings. What nobody has measured is left out and named beside the sum.
     """
     import experiments.cli.registered  # noqa: F401  (fills the registry)
-    from core.store.record import read_records
-    from experiments.configs import config_path, read_config_file
     from experiments.run.speed import decode_rate as measure_decoding
     from experiments.run.step_costs import read_step_costs
     from experiments.study.cost_plan import Hardware, plan_costs
-    from experiments.study.planner import plan
+    from experiments.study.past_costs import read_past
 
     if decode_rate is not None and not 0 < decode_rate < float("inf"):
         raise ValueError(f"--decode-rate must be a number above 0, got {decode_rate:g}")
     speeds = _speeds(measured, runs, device_name)
-    made = plan(read_config_file(config_path(config), overrides or []), _by_name, yes=yes)
-    print_notes(made.notes)
+    runtime = make_runtime(runs, data_root, "cpu")
+    made = _planned(config, overrides or [], runtime.data_root, yes=yes)
     hardware = Hardware(
         gpus=gpus,
         nodes=nodes,
@@ -84,21 +83,35 @@ def plan_command(
     )
     costs = plan_costs(
         made,
-        read_records(runs / made.grid.study),
+        read_past(runs / made.grid.study, device_name),
         speeds=speeds,
         costs=read_step_costs(),
         hardware=hardware,
-        runtime=make_runtime(runs, data_root, "cpu"),
+        runtime=runtime,
     )
-    rows, summary = _rows(costs), _summary(costs, given=decode_rate is not None)
+    rows = _rows(costs)
+    summary = _summary(costs, given=decode_rate is not None, together=speeds.runs_per_minute)
     if as_json:
         print_json({"variants": rows, **_figures(costs), "notes": summary})
         return
     columns = list(rows[0]) if rows else []
     values = [[str(row[column]) for column in columns] for row in rows]
-    console().print(table(f"plan of {made.grid.study}", columns, values, numbers=4))
+    if rows:
+        console().print(table(f"plan of {made.grid.study}", columns, values, numbers=4))
     for line in summary:
         print(line)
+
+
+def _planned(config: str, overrides: list[str], data_root: Path | None, *, yes: bool) -> Any:
+    """The ``Plan`` of a grid whose data nobody has read; prints its notes."""
+    from experiments.configs import config_path, read_config_file
+    from experiments.run.dataset_names import with_canonical_names
+    from experiments.study.planner import plan
+
+    given = read_config_file(config_path(config), overrides)
+    made = plan(with_canonical_names(given, data_root), _by_name, yes=yes)
+    print_notes(made.notes)
+    return made
 
 
 def _by_name(config: Any) -> dict[str, str]:
@@ -107,11 +120,18 @@ def _by_name(config: Any) -> dict[str, str]:
 
 
 def _speeds(measured: Path | None, runs: Path, device_name: str) -> Any:
-    """The ``GpuSpeeds`` to count with. Raises ValueError for a card that nobody has measured."""
+    """The ``GpuSpeeds`` to count with. Raises ValueError for a card that nobody has measured, and
+    for a file that was asked for and has no speeds.
+    """
     from experiments.run.gpu_speeds import checked_speeds, shipped_speeds
 
     own = measured or runs / GPU_CHECK
     known = [checked_speeds(own)] if measured or own.is_file() else []
+    if known and not known[0].methods:
+        if measured:
+            raise ValueError(f"{own}: no speed was measured; run 'python main.py gpu-check' again")
+        print_notes([f"{own} is not used: no speed was measured"])
+        known = []
     known.append(shipped_speeds())
     if not device_name:
         return known[0]
@@ -131,7 +151,7 @@ def _rows(costs: Any) -> list[dict[str, Any]]:
     groups: dict[str, list[Any]] = defaultdict(list)
     for run in costs.runs:
         groups[run.cell.variant].append(run)
-    hours = "GPU hours" if costs.on_gpus else "core hours"
+    hours = f"{costs.unit} hours"
     return [
         {
             "variant": variant,
@@ -156,12 +176,17 @@ def _step(found: list[Any]) -> float | str:
 
 
 def _hours(found: list[Any]) -> float | str:
-    """Hours of a variant, as far as they are known."""
-    known = [run for run in found if run.is_known]
-    hours = round(float(sum(run.seconds for run in known)) / 3600, 2)
+    """Hours of a variant, as far as they are known; 0 where nothing is to do, and not otherwise."""
+    known = [run for run in found if run.is_known and (run.seconds or not run.gaps)]
+    hours = _rounded(sum(run.seconds for run in known) / 3600)
     if len(known) == len(found):
         return hours
     return f"{hours} without {len(found) - len(known)} runs" if known else NOT_MEASURED
+
+
+def _rounded(hours: float) -> float:
+    """Hours to two decimals, and small ones to two digits, so that none reads as nothing."""
+    return round(hours, 2) if hours >= 0.1 else float(f"{hours:.2g}")
 
 
 def _figures(costs: Any) -> dict[str, Any]:
@@ -178,7 +203,10 @@ def _figures(costs: Any) -> dict[str, Any]:
     return {
         "runs": len(costs.runs),
         "done": costs.done,
+        "failed": costs.failed,
         "devices": costs.hardware.total,
+        "unit": costs.unit,
+        "jobs_per_gpu": costs.hardware.jobs_per_gpu,
         "complete": complete,
         **{name: value if complete else None for name, value in hours.items()},
         "at_least": hours,
@@ -199,25 +227,28 @@ def _figures(costs: Any) -> dict[str, Any]:
     }
 
 
-def _summary(costs: Any, *, given: bool) -> list[str]:
-    """What the figures add up to, and where they come from."""
+def _summary(costs: Any, *, given: bool, together: Mapping[int, float]) -> list[str]:
+    """What the figures add up to, and where they come from. ``together`` has the runs a minute of a
+    small study by the number of runs at a time, where they were measured.
+    """
     figures, hardware = _figures(costs), costs.hardware
     hours = figures["at_least"]
-    device = "GPU" if costs.on_gpus else "core"
-    devices = f"{hardware.total} {device}{'s' * (hardware.total > 1)}"
+    devices = f"{hardware.total} {costs.unit}{'s' * (hardware.total > 1)}"
+    bases = sorted({run.basis for run in costs.runs if run.basis})
     much = "about" if figures["complete"] else "at least"
     local = "".join(f", without {gap.what}" for gap in costs.disk_gaps)
     lines = [
-        f"{figures['runs']} runs to do, {figures['done']} done: {much} "
-        f"{hours['device_hours']:.1f} {device} hours, {hours['hours']:.2f} hours on {devices}"
-        f"{_without(costs)} (the longest run: {hours['longest_hours']:.2f}; starting, saving and "
-        "waiting are not counted)",
+        f"{figures['runs']} runs to do, {figures['done']} done{_failed(costs)}: {much} "
+        f"{hours['device_hours']:.1f} {costs.unit} hours, {_shown(hours['hours'], 2)} hours "
+        f"on {devices}{_without(costs)} (the longest run: {_shown(hours['longest_hours'], 2)}; "
+        "starting, saving and waiting are not counted)",
         *_ways_out(costs),
-        f"image features, once for all runs: {hours['feature_hours']:.2f} of these hours",
-        f"disk: about {figures['disk_bytes'] / 1e9:.2f} GB for run folders, features and crops"
-        f"{local}",
+        f"image features, once for all runs: {_shown(hours['feature_hours'], 2)} of these hours",
+        f"disk: about {_shown(figures['disk_bytes'] / 1e9, 2)} GB for run folders, features and "
+        f"crops{local}",
         *([_memory(costs)] if costs.on_gpus else []),
-        f"measured: {'; '.join(sorted({run.basis for run in costs.runs if run.basis}))}",
+        *([_at_a_time(costs, together)] if hardware.jobs_per_gpu > 1 else []),
+        *([f"measured: {'; '.join(bases)}"] if bases else []),
         f"decoding: {hardware.decoded_per_core:.0f} images/s a core "
         f"({'as given' if given else 'measured on this machine just now'}), "
         f"{hardware.cores_per_gpu} cores for each GPU, ahead of the steps",
@@ -226,6 +257,11 @@ def _summary(costs: Any, *, given: bool) -> list[str]:
     if derived:
         lines.append(f"arithmetic: {'; '.join(derived)}")
     return lines
+
+
+def _shown(value: float, digits: int) -> str:
+    """A figure with so many decimals, or two digits where these would show nothing of it."""
+    return f"{value:.{digits}f}" if value >= 10**-digits or not value else f"{value:.2g}"
 
 
 def _without(costs: Any) -> str:
@@ -257,11 +293,31 @@ def _memory(costs: Any) -> str:
     hardware, unknown = costs.hardware, [run for run in costs.runs if not run.peak_mib]
     if len(unknown) == len(costs.runs):
         return f"GPU memory: {NOT_MEASURED}"
-    need = max(run.peak_mib for run in costs.runs) * hardware.jobs_per_gpu / 1024
+    need = max(run.peak_mib * run.together for run in costs.runs) * hardware.jobs_per_gpu / 1024
     line = f"GPU memory: {need:.1f} GiB for {hardware.jobs_per_gpu} of the largest runs at a time"
+    if any(run.together > 1 for run in costs.runs):
+        line += ", less where runs in lockstep share it"
     if unknown:
         line += f", without {_runs(unknown)} whose memory is {NOT_MEASURED}"
     if hardware.memory_gib is None:
         return line
     fits = "fits into" if need <= hardware.memory_gib else "does NOT fit into"
     return f"{line}, which {fits} {hardware.memory_gib:g} GiB"
+
+
+def _failed(costs: Any) -> str:
+    """The runs that are not run again by themselves, in words."""
+    return f", {costs.failed} failed or diverged before" if costs.failed else ""
+
+
+def _at_a_time(costs: Any, together: Mapping[int, float]) -> str:
+    """What the hours assume of several runs on a GPU at a time."""
+    jobs = costs.hardware.jobs_per_gpu
+    line = (
+        f"{jobs} runs on a GPU at a time: the hours are those of one after the other; whether "
+        "several are faster depends on the method"
+    )
+    if 1 not in together or jobs not in together:
+        return f"{line}, and was {NOT_MEASURED}"
+    gain = together[jobs] / together[1]
+    return f"{line}; the small grid of gpu-check finished {gain:.2f} times as many runs a minute so"

@@ -61,9 +61,8 @@ def rerun_command(
     placement = place_one(device, apart=any(limit is not None for limit in limits.values()))
     identity = find_run(study, run)
     runtime = make_runtime(runs, data_root, placement.device)
-    with closing(
-        make_executor(placement.workers, study, gpus=placement.gpus, lockstep=1, **limits)
-    ) as executor:
+    made = make_executor(placement.workers, study, gpus=placement.gpus, lockstep=1, **limits)
+    with closing(made) as executor:
         executor.start_early()
         changes = load_stored_plugins(study / identity, runtime.cache_dir, allow_changed=True)
         print_notes(f"changed since the run: {change}" for change in changes)
@@ -74,6 +73,7 @@ def rerun_command(
             identity,
             executor,
             runtime=runtime,
+            place=placement.work,
             tracker=make_tracker(study, mirrors),
             progress=make_progress(),
             steal_lock=steal_lock,

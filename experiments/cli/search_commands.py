@@ -19,6 +19,8 @@ from experiments.cli.options import MLFLOW
 from experiments.configs import read_config_file
 from experiments.run.data_inputs import planned, read_dataset
 from experiments.run.dataset_names import with_canonical_names
+from experiments.run.device_check import require_device
+from experiments.run.devices import WorkPlace
 from experiments.run.preflight import preflight
 from experiments.run.runtime import Runtime
 from experiments.run.standalone import readable_fingerprints
@@ -26,7 +28,7 @@ from experiments.search.importances import importances_of
 from experiments.search.mirror import check_storage
 from experiments.search.result import final_plan, result_of, winning_settings, write_best
 from experiments.search.scheduler import SearchOutcome, require_same_code, run_trials
-from experiments.search.scorable import check_choices
+from experiments.search.scorable import check_choices, choices_of
 from experiments.search.settings import OBJECTIVES, Search, SearchSetup, search_of, space_of
 from experiments.study.driver import StudyOutcome, run_study
 from experiments.study.mirror import Tracker
@@ -63,7 +65,7 @@ class SearchCommand:
         self.runs_dir = runs_dir
         self.runtime = runtime
         self.jobs = jobs
-        self.gpus = gpus
+        self.place = WorkPlace(workers=max(jobs, 0), gpus=tuple(gpus))
         self.track = track
         self.steal_lock = steal_lock
         self.fingerprint_of: FingerprintOf = partial(
@@ -101,6 +103,7 @@ class SearchCommand:
 
     def _run_trials(self, setup: SearchSetup) -> SearchOutcome:
         folder = self.runs_dir / setup.search.study
+        require_device(choices_of(setup, space_of(setup)), self.runtime, self.place)
         if setup.search.mode == "asynchronous":
             print(
                 "asynchronous mode: faster with many workers, but not reproducible", file=sys.stderr
@@ -157,7 +160,7 @@ class SearchCommand:
         return make_executor(
             self.jobs,
             folder,
-            gpus=self.gpus,
+            gpus=self.place.gpus,
             job_seconds=seconds,
             silent_seconds=self.silent_seconds,
             lockstep=self.lockstep,
@@ -215,7 +218,8 @@ def describe_search(
     unread = _unread(setup, runtime)
     check_choices(setup, space, command.fingerprint_of, without=unread)
     known = tuple(name for name in search.datasets if name not in unread)
-    found = preflight(_runs_of(setup, known), runtime)
+    require_device(choices_of(setup, space), runtime, command.place)
+    found = preflight(_runs_of(setup, known), runtime, command.place)
     if search.storage:
         check_storage(search.storage)
     runs = (search.trials + 1) * len(search.datasets) * len(search.seeds)

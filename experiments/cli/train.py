@@ -10,7 +10,7 @@ import typer
 from core.metrics import harmonic_mean
 from core.store.names import RECORD_NAME, TRAIN_FOLDER
 from core.store.record import RunRecord
-from core.store.run_facts import short_counts, target_scores
+from core.store.run_facts import devices_of, short_counts, target_scores
 from core.streams import one_line
 from experiments.cli.console import console, percent, print_notes, table
 from experiments.cli.options import (
@@ -136,7 +136,7 @@ def describe_run(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _cautions(record: RunRecord) -> list[tuple[str, str]]:
-    """What a reader of the accuracies has to know about the images of the run."""
+    """What a reader of the accuracies has to know about the images and the devices of the run."""
     from experiments.run.protocols import LABELED
 
     rows = []
@@ -147,6 +147,8 @@ def _cautions(record: RunRecord) -> list[tuple[str, str]]:
             f"{record.shots} training images: {used}"
         )
         rows.append(("shots used", text))
+    if len(devices := devices_of(record)) > 1:
+        rows.append(("trained on", ", then ".join(devices)))
     if record.shared_images:
         labeled = record.regime == LABELED
         so = "so the accuracies are too high" if labeled else "without their labels"

@@ -7,11 +7,26 @@ is imported only where a GPU is asked for.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 CPU, CUDA = "cpu", "cuda"
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 MIG_PREFIX = "mig-"  # of the name of an instance; CUDA shows a process only the first that is named
 RULE = "device must be cpu, cuda or cuda:N, got {!r}; several GPUs are given as cuda:0,cuda:3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkPlace:
+    """Where runs are made: by how many workers of this machine (0: by this process), and on which
+    GPUs, as ``CUDA_VISIBLE_DEVICES`` names them. Without ``here``, on other machines.
+    """
+
+    workers: int = 0
+    gpus: tuple[str, ...] = ()
+    here: bool = True
+
+
+THIS_PROCESS = WorkPlace()
 
 
 def devices_of(text: str) -> tuple[str, ...]:

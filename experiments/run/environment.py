@@ -27,6 +27,13 @@ def describe_environment(device: str) -> dict[str, Any]:
     return {**_lasting(device), "threads": torch.get_num_threads()}
 
 
+def device_facts(device: str) -> dict[str, Any]:
+    """What a device is, and for a GPU its libraries, without its number among others."""
+    known = _lasting(device)
+    name = "gpu" if "gpu" in known else "device"
+    return {name: known[name]}
+
+
 @functools.cache
 def _lasting(device: str) -> dict[str, Any]:
     """What stays the same as long as a process lives."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from core.config import (
+    Between,
     Configurable,
     NonNegativeFloat,
     NonNegativeInt,
@@ -127,7 +128,7 @@ class Experiment(Configurable):
     selection: Selection = "last"
     patience: NonNegativeInt = 0
     checkpoint_every: NonNegativeInt = 0
-    crop_cache_gb: NonNegativeFloat = 20.0
+    crop_cache_gb: Annotated[float, Between(0, 10**9)] = 20.0
     cuda_graphs: bool = False
     split_fractions: tuple[NonNegativeFloat, ...] = (0.5, 0.2, 0.3)
     split_seed: NonNegativeInt = 0

@@ -4,9 +4,11 @@ The pooled feature of an image takes 2 KB, its local tokens some hundred times t
 ImageNet take half a terabyte. What several runs read alike counts once.
 """
 
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from core.store.storage import free_below
 from core.streams import printable
 from core.types import MethodOutput
 from experiments.run.data_inputs import DataInputs, planned
+from experiments.run.devices import THIS_PROCESS, WorkPlace
 from experiments.run.experiment import Experiment
 from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
@@ -58,12 +61,13 @@ class TrainingFeatures:
 class FeatureRoom:
     """The features of some runs, by how they are kept: which images have some, and what one takes.
 
-    ``seen`` are the lists of training images that were counted.
+    ``seen`` are the lists of training images that were counted, ``of_runs`` the bytes of each run.
     """
 
     images: dict[tuple[object, ...], set[str]] = field(default_factory=dict)
     fields: dict[tuple[object, ...], dict[str, int]] = field(default_factory=dict)
     seen: dict[tuple[int, tuple[object, ...]], object] = field(default_factory=dict)
+    of_runs: list[int] = field(default_factory=list)
     largest: TrainingFeatures | None = None
 
     def add(self, config: Config, inputs: DataInputs) -> None:
@@ -71,6 +75,7 @@ class FeatureRoom:
         found = training_features(config, inputs)
         if found is None:
             return
+        self.of_runs.append(found.nbytes)
         items, key = found.dataset.train, found.kept_as
         if (id(items), key) not in self.seen:  # all seeds may see the same list
             self.seen[id(items), key] = items
@@ -91,25 +96,45 @@ class FeatureRoom:
         if self.nbytes >= GIGABYTE:
             yield f"features that runs share: at most {size_on_disk(self.nbytes)} on disk"
 
-    def check(self, runtime: Runtime) -> None:
-        """Raise ValueError where they have no room."""
-        if self.largest is None or self.nbytes < GIGABYTE:
+    def check(self, runtime: Runtime, place: WorkPlace = THIS_PROCESS) -> None:
+        """Raise ValueError where they have no room: on the disk those of all runs, in the memory of
+        this machine those of as many runs as it has workers, each with its own.
+        """
+        if self.largest is None:
             return
-        place = runtime.cache_dir / FEATURES_FOLDER
-        free, there = free_below(place), bytes_below(place)
+        if self.nbytes >= GIGABYTE:
+            self._check_disk(self.largest, runtime.cache_dir / FEATURES_FOLDER)
+        at_once = heapq.nlargest(max(place.workers, 1) if place.here else 1, self.of_runs)
+        if sum(at_once) >= GIGABYTE:
+            self._check_memory(self.largest, at_once, on_gpus=bool(place.gpus))
+
+    def _check_disk(self, largest: TrainingFeatures, folder: Path) -> None:
+        free, there = free_below(folder), bytes_below(folder)
         if self.nbytes > free + there:
             kept = f" beside {size_on_disk(there)} of features" if there else ""
             raise ValueError(
-                f"{self.largest} take {size_on_disk(self.largest.nbytes)}, those of all runs "
+                f"{largest} take {size_on_disk(largest.nbytes)}, those of all runs "
                 f"{size_on_disk(self.nbytes)} on disk, and {size_on_disk(free)} are free at "
-                f"{place}{kept}; {WAYS_OUT}"
+                f"{folder}{kept}; {WAYS_OUT}"
             )
+
+    def _check_memory(
+        self, largest: TrainingFeatures, at_once: Sequence[int], *, on_gpus: bool
+    ) -> None:
         memory = available_memory()
-        if memory is not None and self.largest.nbytes > memory:
-            raise ValueError(
-                f"{self.largest} take {size_on_disk(self.largest.nbytes)} of memory in a run, and "
-                f"{size_on_disk(memory)} are free; {WAYS_OUT}"
-            )
+        if memory is None or sum(at_once) <= memory:
+            return
+        together, fitting = "", sum(total <= memory for total in accumulate(at_once))
+        way_out = WAYS_OUT
+        if len(at_once) > 1:
+            together = f", those of {len(at_once)} workers together {size_on_disk(sum(at_once))}"
+        if len(at_once) > 1 and fitting:
+            fewer = "a lower --jobs-per-gpu" if on_gpus else f"--jobs {fitting}"
+            way_out = f"use {fewer}, or {WAYS_OUT.removeprefix('use ')}"
+        raise ValueError(
+            f"{largest} take {size_on_disk(largest.nbytes)} of memory in a run{together}, and "
+            f"{size_on_disk(memory)} are free; {way_out}"
+        )
 
 
 def training_features(config: Config, inputs: DataInputs) -> TrainingFeatures | None:

@@ -26,8 +26,19 @@ class Numerics:
     tf32: bool
     deterministic: bool
 
+    def require(self, device: str) -> None:
+        """Raise ValueError where cuBLAS is told otherwise, by the environment of this process."""
+        given = os.environ.get(CUBLAS_VARIABLE, "")
+        if device.startswith("cuda") and self.deterministic and given not in ORDERED_CUBLAS:
+            raise ValueError(
+                f"experiment.deterministic needs {CUBLAS_VARIABLE} to be "
+                f"{' or '.join(ORDERED_CUBLAS)}, got {given!r}; unset it, or set "
+                "experiment.deterministic = False"
+            )
+
     def apply(self, device: str) -> None:
-        """Set this process up for a run. Raises ValueError where cuBLAS is told otherwise."""
+        """Set this process up for a run. Raises ValueError as ``require`` does."""
+        self.require(device)
         if not device.startswith("cuda"):
             return
         torch.backends.cudnn.allow_tf32 = self.tf32
@@ -35,13 +46,6 @@ class Numerics:
         torch.backends.cudnn.benchmark = False  # it would choose by time
         # What makes reading memory that nobody wrote reproducible; nothing here reads any.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        given = os.environ.get(CUBLAS_VARIABLE, "")
-        if self.deterministic and given not in ORDERED_CUBLAS:
-            raise ValueError(
-                f"experiment.deterministic needs {CUBLAS_VARIABLE} to be "
-                f"{' or '.join(ORDERED_CUBLAS)}, got {given!r}; unset it, or set "
-                "experiment.deterministic = False"
-            )
         torch.use_deterministic_algorithms(self.deterministic)
 
 

@@ -20,6 +20,8 @@ from core.data.splits import class_subset
 from core.program import command_line
 from core.streams import printable
 from experiments.run.data_inputs import DataInputs, planned, read_data_inputs
+from experiments.run.device_check import require_device
+from experiments.run.devices import THIS_PROCESS, WorkPlace
 from experiments.run.experiment import Experiment
 from experiments.run.feature_room import FeatureRoom
 from experiments.run.protocols import LABELED, protocol_of
@@ -83,17 +85,22 @@ class Preflight:
         return found
 
 
-def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
+def preflight(
+    configs: Iterable[Config], runtime: Runtime, place: WorkPlace = THIS_PROCESS
+) -> Preflight:
     """The data that runs will read.
 
-    Raises ValueError for data that cannot be read, for test images that are training images too,
-    for one dataset under two names, for features that have no room, and for a setting of the split
-    that has no effect on any dataset of any run.
+    Raises ValueError for a device that cannot do what they ask, for data that cannot be read, for
+    test images that are training images too, for one dataset under two names, for features that
+    have no room where the runs are made, and for a setting of the split that has no effect on any
+    dataset of any run.
     """
     found = Preflight()
     effective: set[str] = set()
     idle: dict[str, list[str]] = {}
     allowed = False
+    configs = list(configs)
+    require_device(configs, runtime, place)
     for config in configs:
         settings, inputs = planned(config)[0], read_data_inputs(config, runtime)
         inputs.check()
@@ -114,7 +121,7 @@ def preflight(configs: Iterable[Config], runtime: Runtime) -> Preflight:
         if key not in effective:
             raise ValueError(f"{notes[0]}; remove it")
     _require_distinct(found, allowed=allowed)
-    found.features.check(runtime)
+    found.features.check(runtime, place)
     found.idle = {key: list(dict.fromkeys(notes)) for key, notes in idle.items()}
     return found
 

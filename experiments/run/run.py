@@ -28,7 +28,7 @@ from core.seeding import Seeds
 from core.store.code import RunCode, write_code
 from core.store.correct import CorrectImages, write_correct_images
 from core.store.epochs import epoch_log
-from core.store.names import CONFIG_NAME, SHOTS_NAME, TRAINING_NAME, WEIGHTS_NAME
+from core.store.names import CONFIG_NAME, SHOTS_NAME, WEIGHTS_NAME
 from core.store.own_files import file_checksums
 from core.store.predictions import PredictedClasses, write_predictions
 from core.store.record import Cost, Evaluation, RunRecord, read_record
@@ -49,6 +49,7 @@ from experiments.run.dataset_names import with_canonical_names
 from experiments.run.environment import describe_environment, peak_memory_mb, reset_peak_memory
 from experiments.run.experiment import Experiment
 from experiments.run.image_source import image_source
+from experiments.run.kept_training import checkpoints_of
 from experiments.run.memory import advising_on_memory
 from experiments.run.numerics import Numerics, order_required
 from experiments.run.operative import operative_of
@@ -183,7 +184,7 @@ def run_steps(
     built.inputs.check()
     check_scored_classes(config, built.inputs, built.model.method.clip)
     require_decodable(config, built.inputs, runtime, training=learn is None)
-    checkpoints = _checkpoints(built, run_dir, identity, runtime, code)
+    checkpoints = checkpoints_of(built.settings, run_dir, identity, runtime.device, code)
     with share, order_required(), epoch_log(run_dir, on_progress) as epochs:
         record = _describe(config, built, identity, variant, factors, runtime, config_sha256, share)
         record = replace(record, code=code.classes)
@@ -206,7 +207,7 @@ def run_steps(
         checkpoints.remove()
         return replace(
             record,
-            environment={**record.environment, **_how_trained(built, result)},
+            environment={**record.environment, **_how_trained(built, result, checkpoints)},
             evaluations=tuple(score.evaluation for score in scores),
             cost=_cost(built, result, evaluation=ended - trained, total=total, device=device),
             selected_epoch=result.selected_epoch,
@@ -239,14 +240,17 @@ def _cost(
     )
 
 
-def _how_trained(built: Assembly, result: FitResult) -> dict[str, Any]:
-    """What a record tells of the way in which steps were made, and how many were left out for the
-    sake of float16.
+def _how_trained(
+    built: Assembly, result: FitResult, checkpoints: TrainingCheckpoints
+) -> dict[str, Any]:
+    """What a record tells of the way in which steps were made, how many were left out for the sake
+    of float16, and on which devices, where they are several.
     """
     scaled = built.settings.precision == "float16" and bool(built.model.trainable())
     return {
         **({"cuda_graph": result.graph} if result.graph else {}),
         **({"skipped_steps": result.skipped_steps} if scaled else {}),
+        **checkpoints.moved(),
     }
 
 
@@ -254,6 +258,7 @@ def _diverged(
     record: RunRecord, run_dir: Path, message: str, checkpoints: TrainingCheckpoints
 ) -> RunRecord:
     checkpoints.remove()
+    record = replace(record, environment={**record.environment, **checkpoints.moved()})
     files = file_checksums(run_dir)
     return replace(record, status="diverged", message=message, files_sha256=files)
 
@@ -263,15 +268,6 @@ def _write_scores(run_dir: Path, scores: Sequence["Score"]) -> dict[str, str]:
     write_correct_images(run_dir, [score.correct for score in scores])
     write_predictions(run_dir, [score.predicted for score in scores])
     return file_checksums(run_dir)
-
-
-def _checkpoints(
-    built: Assembly, run_dir: Path, identity: str, runtime: Runtime, code: RunCode
-) -> TrainingCheckpoints:
-    """Where the state of this training is kept, and what must agree for it to go on."""
-    device = torch.device(runtime.device).type
-    key = {"identity": identity, "torch": torch.__version__, "device": device, "code": code.hash}
-    return TrainingCheckpoints(run_dir / TRAINING_NAME, key, built.settings.checkpoint_every)
 
 
 def train(
@@ -391,11 +387,12 @@ def scoring(built: Assembly, part: Dataset) -> Iterator[None]:
     """
     model, scored = built.model, class_names(part, built.settings.template)
     trained = model.method.classes
-    if scored != trained:
-        model.set_classes(scored)
-    model.eval()
-    with built.autocast:
-        yield
+    with order_required():
+        if scored != trained:
+            model.set_classes(scored)
+        model.eval()
+        with built.autocast:
+            yield
     if scored != trained:
         model.set_classes(trained)
 
@@ -409,7 +406,7 @@ def _target(built: Assembly, dataset: Dataset, subset: ClassSubset) -> str:
 
 def assemble(config: Config, runtime: Runtime, share: Alone = ALONE) -> Assembly:
     """Build everything of a run. Raises ValueError for a run that breaks its protocol."""
-    with measured_in(runtime.cache_dir):
+    with measured_in(runtime.cache_dir), order_required():
         return _assemble(config, runtime, share)
 
 

@@ -35,6 +35,14 @@ def check_choices(
                     raise UnscorableError(f"{where}, on {dataset}: {error}") from error
 
 
+def choices_of(setup: SearchSetup, space: Space) -> Iterator[Config]:
+    """Configurations of trials that hold every choice at least once, on the first dataset."""
+    search = setup.search
+    own = search.run_bindings(search.datasets[0], search.seeds[0])
+    for config, _ in _configs(setup.base, space):
+        yield config.with_bindings(own, "search")
+
+
 def _configs(base: Config, space: Space) -> Iterator[tuple[Config, str]]:
     """Configurations that hold every choice at least once, and the choice as text."""
     yield base, ""

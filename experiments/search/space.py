@@ -121,6 +121,7 @@ class Space:
         self.base = base.without(dropped)
         self.structures = tuple(config.without(dropped) for config in structures)
         self._check_used()
+        self._check_matters()
         self.order = self._order()
 
     def _check_used(self) -> None:
@@ -136,6 +137,22 @@ class Space:
         for config in self.structures:
             idle &= set(config.unused((ROOT,)))
         first.without(set(first.unused((ROOT,))) - idle).check_used((ROOT,))
+
+    def _check_matters(self) -> None:
+        """Every setting must make another run of some trial, as the identities of runs tell; a
+        permission never does.
+        """
+        own = {f"{ROOT}.dataset": "any"}  # a search binds it in each of its runs
+        ends = (
+            config.with_bindings(own, SOURCE) for n in (0, -1) for config in self._structures(n)
+        )
+        trials = list(ends)
+        for key, dimension in self.dimensions.items():
+            if not any(_matters(config, dimension) for config in trials):
+                raise ValueError(
+                    f"{SOURCE}: {key} cannot be searched: it changes no result, in no trial; "
+                    "remove it"
+                )
 
     def propose(self, suggest: Suggest) -> dict[str, Value]:
         """A value for every setting of this trial, obtained one by one from ``suggest``."""
@@ -181,8 +198,8 @@ class Space:
         ranges = [key for key, dimension in self.dimensions.items() if isinstance(dimension, Range)]
         return tuple(key for key in ranges if key not in self.conditional)
 
-    def _structures(self) -> Iterator[Config]:
-        """Every combination of parts, with example values for the other settings."""
+    def _structures(self, example: int = 0) -> Iterator[Config]:
+        """Every combination of parts, with an example value for each of the other settings."""
         plugs = [d for d in self.dimensions.values() if isinstance(d, Choice) and self._decides(d)]
         count = math.prod(len(d.examples) for d in plugs)
         if count > MAX_STRUCTURES:
@@ -190,7 +207,7 @@ class Space:
                 f"search.space has {count} combinations of parts, more than {MAX_STRUCTURES}: "
                 "search fewer parts at a time"
             )
-        others = {k: d.examples[0] for k, d in self.dimensions.items() if d not in plugs}
+        others = {k: d.examples[example] for k, d in self.dimensions.items() if d not in plugs}
         for values in itertools.product(*(d.examples for d in plugs)):
             parts = {d.key: value for d, value in zip(plugs, values, strict=True)}
             yield self.base.with_bindings({**others, **parts}, SOURCE)
@@ -231,6 +248,12 @@ def _acts(config: Config, dimension: Dimension) -> bool:
         dimension.key in config.with_bindings({dimension.key: value}, SOURCE).unused((ROOT,))
         for value in dimension.examples
     )
+
+
+def _matters(config: Config, dimension: Dimension) -> bool:
+    """Whether the values of a setting make several runs of a configuration."""
+    tried = (config.with_bindings({dimension.key: v}, SOURCE) for v in dimension.examples)
+    return len({made.identity(ROOT) for made in tried}) > 1
 
 
 def _dimension(key: str, described: object, base: Config) -> Dimension:

@@ -6,13 +6,16 @@ driver that has finished a run must obtain the next claim as well before it comm
 that slept, and whose run another one has taken over meanwhile, cannot commit it.
 
 Each claim has a run folder of its own. The run folder of the study appears by renaming it, whole,
-which succeeds only where no other driver has done so: whatever happens, a run is written once.
+which succeeds only where no other driver has done so: whatever happens, a run is written once. A
+cell is settled where its last two claims, to run it and to commit it, are of one driver and the run
+folder has left its place, even if the new record has the bytes of an old one.
 
 ::
 
     STUDY/.share/claims/KEY.N    claim N of a cell, or of the mirror
     STUDY/.share/runs/KEY.N/     the run folder of a claim while the run is in progress
     STUDY/.share/old/KEY.N/      a run folder that is being replaced
+    STUDY/.share-ID/             all of this while the last driver removes it
 """
 
 import contextlib
@@ -24,7 +27,7 @@ from pathlib import Path
 
 from core.store.names import RECORD_NAME, RERUN_SUFFIX, SHARE_FOLDER
 from core.store.record import has_record
-from experiments.study.members import Watch, create, read
+from experiments.study.members import Watch, create, listed, read
 
 CLAIMS, RUNS, OLD = "claims", "runs", "old"
 MIRROR = "mirror"
@@ -60,38 +63,66 @@ class Claims:
         return self.owners[key, number]
 
     def is_free(self, key: str) -> bool:
-        """Whether nobody who lives has claimed a cell; this driver's own claims are not free."""
-        number = self.latest.get(key, 0)
-        return not number or self.watch.is_gone(self.owner(key, number))
+        """Whether no other driver who lives works on a cell."""
+        if not (number := self.latest.get(key, 0)):
+            return True
+        owner = self.owner(key, number)
+        left = owner == self.member_id or self.watch.is_gone(owner)
+        return left or self.is_settled(key, number)
+
+    def is_settled(self, key: str, number: int) -> bool:
+        """Whether the owner of a claim of a cell has committed it, if that was the last claim."""
+        if number < 2 or self.owner(key, number) != self.owner(key, number - 1):
+            return False
+        return not any(self.run_dir(key, n).exists() for n in (number - 1, number))
 
     def take(self, key: str) -> int | None:
         """Claim what is free; returns the number of the claim, None where another was faster."""
         number = self.latest.get(key, 0) + 1
+        self.home.mkdir(exist_ok=True)
+        try:
+            (self.home / CLAIMS).mkdir(exist_ok=True)
+            taken = create(self._file(key, number), self.member_id)
+        except FileNotFoundError:  # all is done, and the folder was removed
+            return None
         self.latest[key] = number
-        (self.home / CLAIMS).mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # all is done, and the folder was removed
-            return number if create(self._file(key, number), self.member_id) else None
-        return None
-
-    def exists(self, key: str, number: int) -> bool:
-        """Whether a claim of this driver is still there."""
-        return self._file(key, self.confirmed.get(key, number)).exists()
+        self.confirmed.pop(key, None)
+        return number if taken else None
 
     def holds(self, key: str, number: int) -> bool:
-        """Whether a claim was still the last one of its cell when this driver last looked."""
-        return self.latest.get(key, 0) <= self.confirmed.get(key, number)
+        """Whether a claim of this driver is there, and was the last one when it last looked."""
+        last = self.confirmed.get(key, number)
+        return self.latest.get(key, 0) <= last and read(self._file(key, last)) == self.member_id
+
+    def give_up(self, key: str, number: int) -> bool:
+        """Drop a claim and its run folder. False where its file is gone, and was not taken over:
+        then what was known of the cell is forgotten.
+        """
+        found = read(self._file(key, number))
+        if found in ("", self.member_id):
+            shutil.rmtree(self.run_dir(key, number), ignore_errors=True)
+        if found == self.member_id:
+            return True
+        numbers = [number for name, number in _numbered(self.home / CLAIMS) if name == key]
+        self.latest[key] = max(numbers, default=0)
+        self.confirmed.pop(key, None)
+        self.owners = {claim: owner for claim, owner in self.owners.items() if claim[0] != key}
+        return False
 
     def confirm(self, key: str, number: int) -> bool:
-        """Obtain the right to commit; False where another driver has claimed the cell meanwhile."""
-        if key in self.confirmed:
-            return not self._file(key, self.confirmed[key] + 1).exists()
-        try:
-            if not create(self._file(key, number + 1), self.member_id):
-                return False
-        except FileNotFoundError:  # all is done, and the folder has been removed
+        """Obtain the right to commit; False where another driver has claimed the cell meanwhile, or
+        the claim was removed.
+        """
+        if read(self._file(key, number)) != self.member_id:
             return False
-        self.confirmed[key] = self.latest[key] = number + 1
-        return True
+        if key not in self.confirmed:
+            try:
+                if not create(self._file(key, number + 1), self.member_id):
+                    return False
+            except FileNotFoundError:  # all is done, and the folder has been removed
+                return False
+            self.confirmed[key] = self.latest[key] = number + 1
+        return not self._file(key, self.confirmed[key] + 1).exists()
 
     def num_lost(self, key: str) -> int:
         """How many drivers were lost that had claimed a cell."""
@@ -126,13 +157,19 @@ class Claims:
                 _renamed(aside, target)
                 return False
         shutil.rmtree(aside, ignore_errors=True)
-        for leftover in self.run_dirs(key):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for earlier in range(1, number):
+            shutil.rmtree(self.run_dir(key, earlier), ignore_errors=True)
         return True
 
     def remove(self) -> None:
-        """Remove the folder of the drivers: all runs are done, and nobody else works here."""
-        shutil.rmtree(self.home, ignore_errors=True)
+        """Remove the folder of the drivers: all runs are done, and nobody else works here. It goes
+        at once, so that one who comes at this moment does not find half of it.
+        """
+        if not listed(self.watch.folder) <= self.watch.listed:
+            return  # who has come meanwhile will do it
+        with contextlib.suppress(OSError):
+            os.rename(self.home, self.home.with_name(f"{SHARE_FOLDER}-{self.member_id}"))
+        _remove_aside(self.home.parent)
 
     def _file(self, key: str, number: int) -> Path:
         return self.home / CLAIMS / f"{key}.{number}"
@@ -174,6 +211,13 @@ def take_back(study_dir: Path) -> None:
             os.rename(runs / f"{key}.{number}", target)
             (target / RECORD_NAME).unlink(missing_ok=True)
     shutil.rmtree(study_dir / SHARE_FOLDER, ignore_errors=True)
+    _remove_aside(study_dir)
+
+
+def _remove_aside(study_dir: Path) -> None:
+    """Remove what drivers have moved aside in order to remove it."""
+    for folder in study_dir.glob(f"{SHARE_FOLDER}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _renamed(source: Path, target: Path) -> bool:

@@ -1,31 +1,38 @@
 """What a grid costs on given hardware: hours, GPU hours, memory and disk, before anything runs.
 
-Where runs of the study have finished, their seconds count. Otherwise a run is its number of steps
-times the measured time of a step, and its test images over the measured rate of evaluation. What is
-derived from these by arithmetic is named: more classes than the 50 of the measurements, another
-batch size, images decoded by the cores of a GPU, several runs in lockstep. What nobody has measured
-is left out and named as well, so that no sum that lacks something reads as complete.
+Where runs of the same settings have finished, their seconds count. Otherwise a run is its number
+of steps times the measured time of a step, and its test images over the measured rate of
+evaluation. What is derived from these by arithmetic is named: more classes than the 50 of the
+measurements, another batch size, images decoded by the cores of a GPU, several runs in lockstep.
+What nobody has measured is left out and named as well, so that no sum that lacks something reads
+as complete.
 """
 
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from core.clip.catalog import MOSAIC
-from core.config import config_from_text, lookup
+from core.config import Config, config_from_text, lookup
 from core.data.benchmarks.definitions import BENCHMARKS
 from core.data.catalog import load_dataset
 from core.plugins import loaded_plugins
-from core.store.record import RunRecord
 from experiments.run.device_cases import REFINERS
-from experiments.run.gpu_speeds import CLASSES, FULL, NO_REFINER, GpuSpeeds, MethodSpeed
-from experiments.run.protocols import LABELED
+from experiments.run.gpu_speeds import (
+    CLASSES,
+    FULL,
+    NO_REFINER,
+    PRECISIONS,
+    GpuSpeeds,
+    MethodSpeed,
+)
+from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
 from experiments.run.step_costs import StepCosts
+from experiments.study.past_costs import PastRuns
 from experiments.study.planner import ROOT, Cell, Plan
 
 CLASS_GFLOP = 0.64
@@ -39,7 +46,7 @@ RUN_BYTES, IMAGE_BYTES = 60_000, 10  # a run folder with learned prompts, and a 
 MOSAIC_BATCH = 32  # of step_costs.json
 NO_STEPS, NULL_REFINER = "no steps", "NullRefiner"
 LAST, OWN_TEACHER = "last", "ZeroShotTeacher"
-FINISHED = "the seconds of finished runs of the study would count instead"
+FINISHED = "the seconds of finished runs with the same settings would count instead"
 GPU_CHECK = "'python main.py gpu-check' measures"
 TEXT_MS = 5.0  # steps below this on cached features have no text tower in them
 
@@ -85,6 +92,7 @@ class Gap:
 class RunCost:
     """The estimate of a run. ``basis`` says where it comes from, "" where nothing is known;
     ``step_ms`` is None where the steps do not count one by one. ``gaps`` are not in its seconds.
+    ``together`` runs are on the device at a time because they advance in lockstep.
     """
 
     cell: Cell
@@ -96,6 +104,7 @@ class RunCost:
     derived: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
     on_gpu: bool = True
+    together: int = 1
 
     @property
     def is_known(self) -> bool:
@@ -113,6 +122,7 @@ class CostPlan:
     disk_bytes: float
     disk_gaps: tuple[Gap, ...]
     done: int
+    failed: int
 
     @property
     def device_hours(self) -> float:
@@ -136,8 +146,14 @@ class CostPlan:
 
     @property
     def on_gpus(self) -> bool:
-        """Whether the figures are of GPUs; the embedded backbone was measured on a CPU."""
+        """Whether some of the figures are of GPUs; the embedded backbone was measured on a CPU."""
         return any(run.on_gpu for run in self.runs)
+
+    @property
+    def unit(self) -> str:
+        """What the hours are hours of."""
+        kinds = {run.on_gpu for run in self.runs}
+        return "device" if len(kinds) > 1 else "GPU" if kinds == {True} else "core"
 
     @property
     def gaps(self) -> Mapping[Gap, tuple[RunCost, ...]]:
@@ -156,38 +172,35 @@ class CostPlan:
 
 def plan_costs(
     plan: Plan,
-    records: Iterable[RunRecord],
+    past: PastRuns,
     *,
     speeds: GpuSpeeds,
     costs: StepCosts,
     hardware: Hardware,
     runtime: Runtime,
 ) -> CostPlan:
-    """The estimate of a plan; cells that are among the records count as done.
+    """The estimate of a plan; cells whose run the study has are not among its runs.
 
     Raises ValueError for a dataset of which neither published sizes nor files are there.
     """
-    past = _past(records)
-    left = [cell for cell in plan.runs if _key(cell) not in past.finished]
+    configs = {c.identity: config_from_text(c.config_text, c.label) for c in plan.runs}
+    records = [past.record_of(cell, configs[cell.identity]) for cell in plan.runs]
+    ended = Counter(record.status for record in records if record is not None)
+    left = [cell for cell, record in zip(plan.runs, records, strict=True) if record is None]
     sizes = _Sizes(runtime)
     together = Counter(cell.bundle for cell in left if cell.bundle)
     runs: list[RunCost] = []
     shared = _Shared(sizes)
     for cell in left:
-        run = _PlannedRun(
-            cell, sizes[cell.dataset], min(hardware.lockstep, together[cell.bundle] or 1)
-        )
-        if known := past.mean(cell):
-            basis = f"finished runs on {known[1]}"
-            on_gpu = run.backbone != MOSAIC
-            runs.append(
-                RunCost(cell=cell, seconds=known[0], steps=run.steps, basis=basis, on_gpu=on_gpu)
-            )
-        elif run.backbone == MOSAIC:
-            runs.append(_on_mosaic(run, costs))
-        else:
+        share = min(hardware.lockstep, together[cell.bundle] or 1)
+        run = _PlannedRun(cell, configs[cell.identity], sizes[cell.dataset], share)
+        cost = _from_past(run, past)
+        if cost is None and run.backbone == MOSAIC:
+            cost = _on_mosaic(run, costs)
+        elif cost is None:
             scored = sum(sizes[name].test for name in (cell.dataset, *run.targets))
-            runs.append(_on_gpu(run, scored, speeds, hardware))
+            cost = _on_device(run, scored, speeds, hardware)
+        runs.append(cost)
         if run.backbone != MOSAIC:
             shared.add(run)
     numbers = shared.numbers()
@@ -203,7 +216,8 @@ def plan_costs(
         disk_bytes=sum(RUN_BYTES + IMAGE_BYTES * sizes[cell.dataset].test for cell in left)
         + sum(n * (CROP_BYTES if kind[2] else EMBEDDING_BYTES) for kind, n in numbers.items()),
         disk_gaps=tuple(Gap(what=f"the local tokens that {name} reads") for name in shared.readers),
-        done=len(plan.runs) - len(left),
+        done=ended["finished"],
+        failed=ended["failed"] + ended["diverged"],
     )
 
 
@@ -234,13 +248,13 @@ class _Sizes(dict[str, Sizes]):
 class _PlannedRun:
     """What the cost of a run depends on; ``share`` runs advance in lockstep."""
 
-    def __init__(self, cell: Cell, size: Sizes, share: int) -> None:
-        values: Mapping[str, Any] = config_from_text(cell.config_text, cell.label).operative(ROOT)
+    def __init__(self, cell: Cell, config: Config, size: Sizes, share: int) -> None:
+        values: Mapping[str, Any] = config.operative(ROOT)
 
         def of(name: str) -> Any:
             return values.get(f"{ROOT}.{name}")
 
-        self.cell, self.size, self.share = cell, size, share
+        self.cell, self.config, self.size, self.share = cell, config, size, share
         self.method, self.refiner = of("method").name, of("refiner").name
         self.refined = self.refiner != NULL_REFINER
         self.selection, self.views = str(of("selection")), max(1, int(of("num_views") or 0))
@@ -252,12 +266,14 @@ class _PlannedRun:
         self.on_pixels = self.kind.image_input == "pixels"
         self.decodes = bool(self.takes_steps and (self.on_pixels or of("fresh_views")))
         self.batch = int(of("batch_size") or 1)
-        half = of("protocol") == "base_to_new"
-        self.num_classes = -(-size.classes // 2) if half else size.classes
+        protocol = protocol_of(of("protocol"))
+        seen = size.classes if protocol.judged_by == "test" else _half(size.classes)
+        self.num_classes = _half(seen) if protocol.labeled == "base" else seen
         shots = int(of("shots") or 0)
+        self.more_classes = max(0, self.num_classes - CLASSES)
         per_class = size.train / size.classes
         labeled = values.get(f"{self.method}.regime", self.kind.regime) == LABELED
-        drawn_from = self.num_classes if labeled else size.classes
+        drawn_from = self.num_classes if labeled else seen
         self.num_drawn = round(drawn_from * (min(shots, per_class) if shots else per_class))
         rounded = math.floor if of("drop_last") else math.ceil
         a_epoch = max(1, rounded(self.num_drawn / self.batch))
@@ -276,6 +292,11 @@ class _PlannedRun:
         if self.teacher not in ("", OWN_TEACHER):
             gaps.append(Gap(what=f"the {self.teacher} of {self.method}"))
         return gaps
+
+
+def _half(classes: int) -> int:
+    """The base classes of so many."""
+    return math.ceil(classes / 2)
 
 
 class _Shared:
@@ -309,39 +330,95 @@ class _Shared:
         return found
 
 
-def _on_gpu(run: _PlannedRun, num_scored: int, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
-    """A run from measured steps of its method on a GPU."""
-    speed, with_refiner = speeds.of(run.backbone, run.method, _refiner(run.refiner))
-    if speed is None:
-        gap = Gap(what=f"{run.method} on {run.backbone}", whole=True, way_out=_way_out(run))
-        return RunCost(cell=run.cell, steps=run.steps, gaps=(gap,))
-    gaps = run.beside_steps()
-    if not with_refiner:
-        gaps.append(_own_part(run, REFINERS))
-    derived: list[str] = []
-    step_ms = _step_ms(run, speed, speeds, derived) if run.steps else 0.0
-    if step_ms is None:
-        images = "pixels" if run.decodes else "cached features"
-        gap = Gap(what=f"a step of {run.method} in {run.precision} on {images}", whole=True)
-        return RunCost(cell=run.cell, steps=run.steps, gaps=(gap,))
-    decode_ms = 0.0
-    if run.decodes:
-        rate = hardware.decoded_per_core * hardware.cores_per_gpu
-        decode_ms = 1000 * run.batch * run.kind.views_per_image / rate / run.share
-        if decode_ms > step_ms:
-            derived.append("decoding is slower than the GPU")
-    evaluation = num_scored / speed.evaluated_per_second
-    more = max(0, run.num_classes - CLASSES)
+def _from_past(run: _PlannedRun, past: PastRuns) -> RunCost | None:
+    """A run from finished ones with its settings, None where there are none."""
+    if (cost := past.cost_of(run.config)) is None:
+        return None
+    scaled = ("the seconds of finished runs, in proportion to their epochs",)
     return RunCost(
         cell=run.cell,
-        seconds=run.steps * max(step_ms, decode_ms) / 1000 + evaluation,
+        seconds=cost.seconds,
+        steps=run.steps,
+        peak_mib=cost.peak_mib,
+        basis=f"finished runs on {', '.join(cost.devices)}",
+        derived=scaled if cost.is_scaled else (),
+        on_gpu=cost.on_gpu,
+    )
+
+
+def _on_device(run: _PlannedRun, num_scored: int, speeds: GpuSpeeds, hardware: Hardware) -> RunCost:
+    """A run from measured steps of its method."""
+    speed, with_refiner = speeds.of(run.backbone, run.method, _refiner(run.refiner))
+    derived: list[str] = []
+    gaps = run.beside_steps()
+    step_ms = _step_ms(run, speed, speeds, derived, gaps) if run.steps and speed else 0.0
+    rate = _evaluated_per_second(run, speed, derived) if speed else None
+    if gap := _unknown(run, speed, step_ms, rate):
+        return RunCost(cell=run.cell, steps=run.steps, gaps=(gap,), on_gpu=speeds.is_gpu)
+    assert speed is not None and step_ms is not None
+    if not with_refiner:
+        gaps.append(_own_part(run, REFINERS))
+    if rate is None:
+        what = f"the evaluation of {run.method} in {run.precision}"
+        gaps.append(Gap(what=what, way_out=f"{GPU_CHECK} it"))
+    decode_ms = 0.0
+    if run.decodes:
+        decoded = hardware.decoded_per_core * hardware.cores_per_gpu
+        decode_ms = 1000 * run.batch * run.kind.views_per_image / decoded / run.share
+        if decode_ms > step_ms:
+            derived.append("decoding is slower than the GPU")
+    if run.precision != FULL and not run.on_pixels:
+        derived.append(f"image features in {run.precision} from {FULL}")
+    return RunCost(
+        cell=run.cell,
+        seconds=run.steps * max(step_ms, decode_ms) / 1000 + (num_scored / rate if rate else 0.0),
         steps=run.steps,
         step_ms=max(step_ms, decode_ms),
-        peak_mib=speed.peak_mib + more * CLASS_MIB,
+        peak_mib=_peak_mib(run, speed, derived),
         basis=f"{speeds.device}, {speeds.source}",
         derived=tuple(derived),
         gaps=tuple(gaps),
+        on_gpu=speeds.is_gpu,
+        together=run.share,
     )
+
+
+def _unknown(
+    run: _PlannedRun, speed: MethodSpeed | None, step_ms: float | None, rate: float | None
+) -> Gap | None:
+    """What of a run nobody has measured, so that nothing is known of it."""
+    if speed is None:
+        what = f"{run.method} on {run.backbone}"
+    elif step_ms is None:
+        images = "pixels" if run.decodes else "cached features"
+        what = f"a step of {run.method} in {run.precision} on {images}"
+    elif rate is None and not run.steps:
+        what = f"the evaluation of {run.method} in {run.precision}"
+    else:
+        return None
+    timed = speed is None or (run.precision in PRECISIONS and not run.refined)
+    return Gap(what=what, whole=True, way_out=_way_out(run) if timed else FINISHED)
+
+
+def _evaluated_per_second(run: _PlannedRun, speed: MethodSpeed, derived: list[str]) -> float | None:
+    """The rate of evaluation; that in full precision, which is not above it, where need be."""
+    rates = speed.evaluated_per_second
+    if run.precision not in rates and FULL in rates:
+        derived.append(f"evaluation in {run.precision} from {FULL}")
+    return rates.get(run.precision, rates.get(FULL))
+
+
+def _peak_mib(run: _PlannedRun, speed: MethodSpeed, derived: list[str]) -> float:
+    """Memory at most, 0 where it was not measured."""
+    peak = speed.peak_mib.get(run.precision)
+    if peak is None:
+        if (peak := speed.peak_mib.get(FULL)) is None:
+            return 0.0
+        derived.append(f"memory in {run.precision} from {FULL}")
+    if not run.steps:
+        return peak
+    scale = run.batch / speed.batch if speed.batch else 1.0
+    return peak * max(1.0, scale) + run.more_classes * CLASS_MIB
 
 
 def _way_out(run: _PlannedRun) -> str:
@@ -358,21 +435,18 @@ def _own_part(run: _PlannedRun, timed: Collection[str]) -> Gap:
 
 
 def _step_ms(
-    run: _PlannedRun, speed: MethodSpeed, speeds: GpuSpeeds, derived: list[str]
+    run: _PlannedRun, speed: MethodSpeed, speeds: GpuSpeeds, derived: list[str], gaps: list[Gap]
 ) -> float | None:
     """Milliseconds of a step without decoding, None where that was not measured; notes what is
-    derived.
+    derived, and what they lack.
     """
-    precision = run.precision
-    pixels = speed.step_ms.get(("pixels", precision))
-    cached = speed.step_ms.get(("cached", precision))
+    pixels = speed.step_ms.get(("pixels", run.precision))
+    cached = speed.step_ms.get(("cached", run.precision))
     if pixels is None and (cached is None or run.decodes):
         return None
-    if precision != FULL:
-        derived.append(f"evaluation in {precision} from {FULL}")
     scale = run.batch / speed.batch if speed.batch else 1.0
-    if scale != 1:
-        derived.append(f"batch {run.batch} from {speed.batch}")
+    if scale != 1 or not speed.batch:
+        derived.append(f"batch {run.batch} from {speed.batch or 'one of unknown size'}")
     if cached is None:
         found = (pixels or 0.0) * scale
         if not run.decodes and not run.on_pixels:
@@ -383,12 +457,23 @@ def _step_ms(
         found = cached + max(0.0, pixels - cached) * scale / run.share
     else:
         found = cached
-    more = max(0, run.num_classes - CLASSES)
-    if more and (cached is None or cached > TEXT_MS):
-        derived.append(f"more classes than {CLASSES}")
-        rate = REACHED * speeds.tflops.get(precision, speeds.tflops[FULL])
-        found += more * CLASS_GFLOP / rate
+    if run.more_classes and (cached is None or cached > TEXT_MS):
+        found += _more_classes_ms(run, speeds, derived, gaps)
     return found
+
+
+def _more_classes_ms(
+    run: _PlannedRun, speeds: GpuSpeeds, derived: list[str], gaps: list[Gap]
+) -> float:
+    """Milliseconds of a step for its classes beyond those of the measurements."""
+    more, of = f"more classes than {CLASSES}", run.precision
+    if of not in speeds.tflops:
+        of = FULL
+        if of not in speeds.tflops:
+            gaps.append(Gap(what=more, way_out=f"{GPU_CHECK} the rate of matrix products"))
+            return 0.0
+    derived.append(more if of == run.precision else f"{more} at the rate of {of}")
+    return run.more_classes * CLASS_GFLOP / (REACHED * speeds.tflops[of])
 
 
 def _on_mosaic(run: _PlannedRun, costs: StepCosts) -> RunCost:
@@ -434,32 +519,3 @@ def _feature_gaps(
 
 def _refiner(name: str) -> str:
     return NO_REFINER if name == NULL_REFINER else name
-
-
-def _key(cell: Cell) -> tuple[str, str, int | None, int | None]:
-    return cell.variant, cell.dataset, cell.shots, cell.seed
-
-
-class _Past:
-    """What finished runs of the study took."""
-
-    def __init__(self, records: Sequence[RunRecord]) -> None:
-        self.finished = {
-            (r.variant, r.dataset, shots, r.seed) for r in records for shots in (r.shots, None)
-        }
-        self.seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self.devices: dict[tuple[str, str], str] = {}
-        for record in records:
-            if record.cost is not None:
-                key = (record.variant, record.dataset)
-                self.seconds[key].append(record.cost.total_seconds)
-                self.devices[key] = str(record.environment.get("device", "a device unknown"))
-
-    def mean(self, cell: Cell) -> tuple[float, str] | None:
-        """Mean seconds of the variant on the dataset, and the device."""
-        key = (cell.variant, cell.dataset)
-        return (fmean(self.seconds[key]), self.devices[key]) if key in self.devices else None
-
-
-def _past(records: Iterable[RunRecord]) -> _Past:
-    return _Past([record for record in records if record.status == "finished"])

@@ -24,6 +24,7 @@ from core.store.manifest import Manifest, change_of, read_manifest, write_manife
 from core.store.names import (
     CONFIG_NAME,
     DAMAGED_SUFFIX,
+    DEFINITION_NAME,
     INSPECTION_NAME,
     MANIFEST_NAME,
     OUTPUT_NAME,
@@ -47,7 +48,9 @@ from core.store.record import (
 )
 from core.store.run_facts import lacked_memory
 from core.store.settings import has_config, read_config
-from core.store.storage import storage_problem
+from core.store.storage import storage_problem, vanished
+from experiments.run.device_check import require_device
+from experiments.run.devices import THIS_PROCESS, WorkPlace
 from experiments.run.runtime import Runtime
 from experiments.run.stale import CodeCheck, counted, runs_of
 from experiments.study.claims import take_back
@@ -63,6 +66,7 @@ from experiments.workers.jobs import Event, Executor, Job
 PAUSING = "pausing after the current runs, and no attempt is counted"
 STOPPING = "stopping after the current runs; press Ctrl-C again to stop immediately"
 POLL_SECONDS = 0.5
+MARKS = (MANIFEST_NAME, DEFINITION_NAME)  # of these, a study or a search has one from the beginning
 HURRIED_SECONDS = 3.0
 
 
@@ -149,6 +153,7 @@ def rerun(
     executor: Executor,
     *,
     runtime: Runtime,
+    place: WorkPlace = THIS_PROCESS,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
     steal_lock: bool = False,
@@ -162,7 +167,8 @@ def rerun(
     """
     with StudyLock(study_dir, steal=steal_lock):
         cell = _stored_cell(study_dir, identity)
-        config_from_text(cell.config_text, str(study_dir / identity / CONFIG_NAME))
+        config = config_from_text(cell.config_text, str(study_dir / identity / CONFIG_NAME))
+        require_device((config,), runtime, place)
         aside = study_dir / f"{identity}{RERUN_SUFFIX}"
         shutil.rmtree(aside, ignore_errors=True)
         driver = Repetition(
@@ -256,9 +262,12 @@ class Driver:
         self.told: set[str] = set()
         self.paused = ""
         self.draining = False
+        self.mark = ""
 
     def run(self, cells: Sequence[Cell], *, max_attempts: int, retry_failed: bool) -> StudyOutcome:
         """Run the cells that are not done and return the outcome."""
+        marks = (name for name in MARKS if (self.study_dir / name).exists())
+        self.mark = next(marks, "")
         self._admit_all(cells, retry_failed)
         self._remove_leftovers()
         total = max(len(cells), self.scheduler.total)
@@ -330,10 +339,9 @@ class Driver:
         if record and (change := self.code.changes(record, self.study_dir / cell.identity)):
             self.stale[cell.identity] = change
             record = None
-        again = record is not None and lacked_memory(record)
-        if again and not retry_failed:
-            self.lacked.append(cell)
-        if record is None or again or (retry_failed and record.status == "failed"):
+        if record is None or self._is_tried_again(record, retry_failed):
+            if record is not None and not retry_failed:
+                self.lacked.append(cell)
             self.open[cell.identity] = cell
             return None
         if record.status == "finished":
@@ -347,6 +355,9 @@ class Driver:
         else:
             self.ended[record.status].append(cell)
         return record
+
+    def _is_tried_again(self, record: RunRecord, retry_failed: bool) -> bool:
+        return lacked_memory(record) or (retry_failed and record.status == "failed")
 
     def _submit(self, cells: Sequence[Cell], max_attempts: int, *, attempts: int = 0) -> None:
         for cell in cells:
@@ -392,10 +403,18 @@ class Driver:
 
     def _pause(self, error: OSError) -> None:
         """Stop because a file cannot be written; anything else is an error."""
-        problem = storage_problem(error, self.study_dir)
+        problem = self._loss() or storage_problem(error, self.study_dir)
         if not problem:
             raise error
         self.paused = self.paused or problem
+
+    def _loss(self) -> str:
+        """One line where the study folder was removed, also if a run has made part of it again."""
+        return vanished(self.study_dir, self.mark)
+
+    def _require_folder(self) -> None:
+        if self._loss():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.study_dir))
 
     def _write_late(self) -> None:
         """Write the records that could not be written when their runs ended, if there is room."""
@@ -464,8 +483,7 @@ class Driver:
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
         """Write a record; raises OSError where that is impossible."""
-        if not self.study_dir.is_dir():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.study_dir))
+        self._require_folder()
         if cell.identity in self.stale:
             self._replace(cell, record)
         write_record(self.study_dir / cell.identity, record)

@@ -27,6 +27,7 @@ from core.suggestions import did_you_mean
 from experiments.configs import config_path, read_config_file
 from experiments.run.device_cases import REFINERS, write_images
 from experiments.run.devices import CPU, one_device
+from experiments.run.gpu_speeds import PRECISIONS, SCHEMA_VERSION
 from experiments.run.method_presets import method_presets
 from experiments.run.run import fingerprints
 from experiments.run.runtime import Runtime
@@ -41,9 +42,7 @@ from experiments.workers.placement import place
 ENTRY = "experiments.run.device_cases:measure_case"
 GRID = "gpu_check"
 JSON_NAME, PAGE_NAME, LOG_NAME = "gpu_check.json", "gpu_check.md", "cases.log"
-SCHEMA_VERSION = 2
 BACKBONES = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
-PRECISIONS = ("float32", "bfloat16")
 AGREEMENT_JOBS = 4
 GRID_RUNS = 40
 JOBS_PER_GPU = (1, 2, 4)
@@ -310,6 +309,7 @@ def _grid(found: Findings) -> None:
         images = sum(sum(e.total) for r in records[: len(first)] for e in r.evaluations)
         row = {"name": name, "runs": len(records), "seconds": seconds}
         row |= {"runs_per_minute": 60 * len(records) / seconds, "counts_off": off}
+        row |= {"jobs_per_gpu": jobs} if device != CPU else {}
         found.add("grid", row | {"images": images, "ok": off <= COUNTS_OFF * images})
 
 

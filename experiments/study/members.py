@@ -7,9 +7,8 @@ or written by its owner alone.
 
 ::
 
-    STUDY/.share/drivers/ID.json    the process of a driver, written once
+    STUDY/.share/drivers/ID.json    the process of a driver and what it does, written once
     STUDY/.share/drivers/ID.beat    its counter, overwritten in place
-    STUDY/.share/drivers/ID.idle    it makes no runs: others do, and it watches
     STUDY/.share/drivers/ID.ended   it has ended in order; "complete" where no run was left
 """
 
@@ -21,9 +20,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from core.store.names import SHARE_FOLDER
 from experiments.study.holder import Holder
@@ -32,23 +31,31 @@ SILENT_SECONDS = 60.0
 BEAT_SECONDS = 5.0
 BEATS = 4  # in the time after which silence counts, at least
 DRIVERS = "drivers"
-WHO, BEAT, ENDED, IDLE = ".json", ".beat", ".ended", ".idle"
+WHO, BEAT, ENDED = ".json", ".beat", ".ended"
 COMPLETE, EARLY = "complete", "early"
+HOLDER = tuple(field.name for field in fields(Holder))
+ENTRY_TRIALS = 5
 
 
 def create(path: Path, text: str) -> bool:
     """Create a file exclusively; False where it exists already.
 
-    A server may have created it although its answer was lost, so what is in the file decides.
+    A server may have created it although its answer was lost, so what is in the file decides. One
+    that cannot be written is removed: it would belong to nobody.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         return read(path) == text
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
     return True
 
 
@@ -62,18 +69,42 @@ def read(path: Path) -> str:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the list has of a driver: its process, a digest of its plan ("" where an earlier version
+    wrote it), whether it tries failed runs again, and whether it is idle: it makes no runs itself,
+    others do.
+    """
+
+    id: str
+    holder: Holder
+    plan: str = ""
+    retries: bool = False
+    idle: bool = False
+
+
 class Member:
     """A driver, in the list of those that share a study; a context manager.
 
-    ``silent_seconds`` is how long drivers may be silent before their runs are taken over. One that
-    is ``idle`` makes no runs.
+    ``silent_seconds`` is how long drivers may be silent before their runs are taken over; ``plan``,
+    ``retries`` and ``idle`` are those of ``Listed``.
     """
 
     def __init__(
-        self, study_dir: Path, silent_seconds: float = SILENT_SECONDS, *, idle: bool = False
+        self,
+        study_dir: Path,
+        silent_seconds: float = SILENT_SECONDS,
+        *,
+        plan: str = "",
+        retries: bool = False,
+        idle: bool = False,
     ) -> None:
-        self.idle = idle
+        self.study_dir = study_dir
         self.folder = study_dir / SHARE_FOLDER / DRIVERS
+        self.plan = plan
+        self.facts = {**asdict(Holder.current()), "plan": plan, "retries": retries}
+        self.facts |= {"idle": True} if idle else {}
+        self.made: list[Path] = []
         self.id = secrets.token_hex(6)
         self.period = min(BEAT_SECONDS, silent_seconds / BEATS)
         self.count = 0
@@ -81,7 +112,15 @@ class Member:
         self.thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        self.beat()
+        self.made = [p for p in (self.study_dir, *self.study_dir.parents) if not p.exists()]
+        for trial in reversed(range(ENTRY_TRIALS)):
+            try:
+                self.study_dir.mkdir(parents=True, exist_ok=True)
+                self.beat()
+                break
+            except FileNotFoundError:  # one that ends removes what they shared at this moment
+                if not trial:
+                    raise
         self.thread.start()
         return self
 
@@ -89,16 +128,20 @@ class Member:
         self.end()
 
     def beat(self) -> None:
-        """Show that this driver lives; it is listed again where the list was removed."""
+        """Show that this driver lives; it is listed again where the list was removed.
+
+        Raises FileNotFoundError where the study was removed: it is not made again half.
+        """
         self.count += 1
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.idle:
-            create(self._file(IDLE), "")
-        create(self._file(WHO), json.dumps({**asdict(Holder.current()), "space": _pid_space()}))
-        with self._file(BEAT).open("w") as file:
-            file.write(str(self.count))
-            file.flush()
-            os.fsync(file.fileno())
+        self.folder.parent.mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
+        create(self._file(WHO), json.dumps(self.facts))
+        descriptor = os.open(self._file(BEAT), os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, str(self.count).encode())  # in place: that a full disk allows
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def end(self, *, complete: bool = False) -> None:
         """End: what this driver has claimed is free at once. Only the first call counts."""
@@ -110,10 +153,10 @@ class Member:
         """End before anything was claimed, and leave no trace."""
         if self._stop():
             with contextlib.suppress(OSError):
-                for kind in (WHO, BEAT, IDLE):
+                for kind in (WHO, BEAT):
                     self._file(kind).unlink(missing_ok=True)
-                self.folder.rmdir()
-                self.folder.parent.rmdir()
+                for folder in (self.folder, self.folder.parent, *self.made):
+                    folder.rmdir()  # where it is empty
 
     def _stop(self) -> bool:
         """Stop beating; False where that was done before."""
@@ -174,10 +217,14 @@ class Watch:
 
     def _judge(self, driver: str) -> None:
         silent = self.silent[driver] > self.silent_seconds
-        if driver in self.ended or silent or _has_died(self.folder / f"{driver}{WHO}"):
+        if driver in self.ended or silent or self._has_died(driver):
             self.gone.add(driver)
         else:
             self.gone.discard(driver)
+
+    def _has_died(self, driver: str) -> bool:
+        found = read_listed(self.folder, driver)
+        return found is not None and found.holder.is_gone()
 
     def is_gone(self, driver: str) -> bool:
         """Whether a driver has ended, died, or been silent for too long."""
@@ -192,14 +239,18 @@ class Watch:
 
     def some_work(self) -> bool:
         """Whether a driver lives that makes runs."""
-        return any(
-            not (self.folder / f"{driver}{IDLE}").exists() for driver in self.listed - self.gone
-        )
+        others = (read_listed(self.folder, driver) for driver in self.listed - self.gone)
+        return any(other is None or not other.idle for other in others)
 
     def name(self, driver: str) -> str:
         """The process of a driver, for messages."""
-        holder = _holder(self.folder / f"{driver}{WHO}")
-        return str(holder or "another process")
+        found = read_listed(self.folder, driver)
+        return "another process" if found is None else str(found.holder)
+
+    def retries(self, driver: str) -> bool:
+        """Whether a driver tries failed runs again."""
+        found = read_listed(self.folder, driver)
+        return found is not None and found.retries
 
 
 def listed(folder: Path) -> set[str]:
@@ -210,47 +261,33 @@ def listed(folder: Path) -> set[str]:
     return set()
 
 
-def registered(study_dir: Path) -> list[Holder]:
+def read_listed(folder: Path, driver: str) -> Listed | None:
+    """What a list has of a driver; None where that is missing, or half written."""
+    try:
+        raw = json.loads(read(folder / f"{driver}{WHO}"))
+        holder = Holder(**{name: raw[name] for name in HOLDER if name in raw})
+        plan, retries, idle = (raw.get(name, "") for name in ("plan", "retries", "idle"))
+        return Listed(driver, holder, str(plan), bool(retries), bool(idle))
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def listed_now(study_dir: Path) -> list[Listed]:
     """The drivers that share a study and have neither ended nor, as far as it can be determined
     from here, died.
     """
     folder = study_dir / SHARE_FOLDER / DRIVERS
     left = [driver for driver in listed(folder) if not (folder / f"{driver}{ENDED}").exists()]
-    found = [_holder(folder / f"{driver}{WHO}") for driver in left]
-    living = [holder for holder in found if holder is not None and not holder.is_gone()]
-    return sorted(living, key=lambda holder: (holder.host, holder.pid))
+    found = [read_listed(folder, driver) for driver in left]
+    living = [driver for driver in found if driver is not None and not driver.holder.is_gone()]
+    return sorted(living, key=lambda driver: (driver.holder.host, driver.holder.pid))
 
 
-def _holder(path: Path) -> Holder | None:
-    raw = _content(path)
-    raw.pop("space", None)
-    try:
-        return Holder(**raw)
-    except TypeError:
-        return None
+def registered(study_dir: Path) -> list[Holder]:
+    """The processes of ``listed_now``."""
+    return [driver.holder for driver in listed_now(study_dir)]
 
 
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(read(path))
-    except ValueError:
-        return {}
-    return raw if isinstance(raw, dict) else {}
-
-
-def _has_died(path: Path) -> bool:
-    """Whether the process of a driver is one whose number says something here, and has ended.
-
-    Machines and containers may share a host name: only what sees the same processes can tell.
-    """
-    raw, holder = _content(path), _holder(path)
-    if holder is None or not raw.get("space") or raw["space"] != _pid_space():
-        return False
-    return holder.boot == Holder.current().boot and holder.is_gone()
-
-
-def _pid_space() -> str:
-    """The name of what this process shares process numbers with, "" where the system has none."""
-    with contextlib.suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")
-    return ""
+def strike(study_dir: Path, driver: str) -> None:
+    """Note the end of a driver that could not do so itself."""
+    create(study_dir / SHARE_FOLDER / DRIVERS / f"{driver}{ENDED}", EARLY)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.store.documents import digest_of
 from core.store.manifest import change_of
 from core.store.names import RECORD_NAME, RERUN_SUFFIX, STALE_SUFFIX, WEIGHTS_NAME
 from core.store.own_files import FILES
@@ -29,7 +30,7 @@ from experiments.study.driver import (
 )
 from experiments.study.interrupts import Interrupts
 from experiments.study.lock import in_use, refuse_holder
-from experiments.study.members import SILENT_SECONDS, Member, Watch, registered
+from experiments.study.members import SILENT_SECONDS, Member, Watch, listed_now, strike
 from experiments.study.mirror import CLOSE_SECONDS, NullTracker, Tracker
 from experiments.study.planner import Cell, Plan
 from experiments.study.progress import NoProgress, Progress
@@ -100,14 +101,16 @@ def run_shared_study(
     another plan.
     """
     progress, tracker = progress or NoProgress(), tracker or NullTracker()
-    with Member(study_dir, share.silent_seconds, idle=share.idle) as member:
+    digest = digest_of(plan.manifest.to_dict())
+    seconds, idle = share.silent_seconds, share.idle
+    with Member(study_dir, seconds, plan=digest, retries=retry_failed, idle=idle) as member:
         try:
             refuse_holder(study_dir, steal=steal_lock)
-            _require_same_plan(plan, study_dir)
-        except ValueError:
+            _refuse_other_plans(plan, member, steal=steal_lock)
+            keep_manifest(study_dir, plan.manifest, progress)
+        except BaseException:
             member.withdraw()
             raise
-        keep_manifest(study_dir, plan.manifest, progress)
         claims = Claims(study_dir, member.id, Watch(study_dir, share.silent_seconds))
         claims.look()
         once = OneTracker(tracker, claims)
@@ -152,15 +155,29 @@ def _leave(member: Member, claims: Claims, outcome: StudyOutcome) -> None:
         claims.remove()
 
 
-def _require_same_plan(plan: Plan, study_dir: Path) -> None:
-    """Raise ValueError where others, besides this driver, share the study with another plan."""
-    members = registered(study_dir)
-    if len(members) > 1 and (change := change_of(study_dir, plan.manifest)):
-        others = [member for member in members if member.pid != os.getpid() or not member.is_here()]
+def _refuse_other_plans(plan: Plan, member: Member, *, steal: bool) -> None:
+    """Raise ValueError where others share the study with another plan; ``steal`` as for
+    ``StudyLock``: it strikes them off the list. Each is listed before it looks for others, so that
+    of two that come at the same moment at least one sees the other.
+    """
+    study_dir, change = member.study_dir, None
+    with suppress(ValueError):  # a damaged manifest is written again
+        change = change_of(study_dir, plan.manifest)
+    plans = {"": member.plan} if change is None else {}  # an earlier version did not list its plan
+    others = [
+        other
+        for other in listed_now(study_dir)
+        if other.id != member.id and plans.get(other.plan, other.plan) != member.plan
+    ]
+    here = [other for other in others if other.holder.is_here()]
+    if here or (others and not steal):
+        holders = [other.holder for other in here or others]
         raise ValueError(
-            f"{in_use(study_dir, others)}; here {change}, and all drivers that share a study must "
-            "have the same configuration"
+            f"{in_use(study_dir, holders)}; here {change or 'the grid is another one'}, and all "
+            "drivers that share a study must have the same configuration"
         )
+    for other in others:
+        strike(study_dir, other.id)
 
 
 class OneTracker:
@@ -196,7 +213,8 @@ class SharedDriver(Driver):
 
     ``waiting`` are the cells that are neither done nor in progress here, ``free`` those of them
     that nobody had claimed at the last look; ``taken`` counts the others by dataset. ``before`` has
-    the records that are to be replaced, ``news`` those that the scheduler has not heard of.
+    the records that are to be replaced, ``settled`` the claims by which others had made them, and
+    ``news`` those that the scheduler has not heard of.
     """
 
     def __init__(
@@ -218,6 +236,7 @@ class SharedDriver(Driver):
         self.taken: Counter[str] = Counter()
         self.num_groups = 0
         self.before: dict[str, bytes | None] = {}
+        self.settled: dict[str, int] = {}
         self.news: list[tuple[Cell, RunRecord]] = []
         self.numbers: dict[str, int] = {}
         self.group_of: dict[str, int] = {}
@@ -233,6 +252,9 @@ class SharedDriver(Driver):
 
     def _admit(self, cell: Cell, retry_failed: bool) -> RunRecord | None:
         """See Driver."""
+        number = self.claims.latest.get(cell.identity, 0)
+        if self.claims.is_settled(cell.identity, number):
+            self.settled[cell.identity] = number
         before = record_bytes(self.study_dir / cell.identity)
         try:
             record = super()._admit(cell, retry_failed)
@@ -242,6 +264,16 @@ class SharedDriver(Driver):
             damaged = not has_record(self.study_dir, cell.identity)
             self.before[cell.identity] = None if damaged else before
         return record
+
+    def _is_tried_again(self, record: RunRecord, retry_failed: bool) -> bool:
+        """See Driver. What a living driver has tried again is not tried by all that join it."""
+        again = super()._is_tried_again(record, retry_failed)
+        if not again or record.identity not in self.settled:
+            return again
+        watch = self.claims.watch
+        other = self.claims.owner(record.identity, self.settled[record.identity])
+        lives = other in watch.listed and not watch.is_gone(other)
+        return not (lives and (watch.retries(other) or not retry_failed))
 
     def _work(self, interrupts: Interrupts, max_attempts: int, retry_failed: bool) -> None:
         """Claim, run and commit until all cells of the study have a record, whoever made it."""
@@ -254,6 +286,9 @@ class SharedDriver(Driver):
                 try:
                     self._look()
                     self._claim(max_attempts)
+                except FileNotFoundError as error:
+                    if self._loss():  # else what the drivers share was removed at this moment
+                        self._pause(error)
                 except OSError as error:
                     self._pause(error)
             for event in self._events():
@@ -293,6 +328,7 @@ class SharedDriver(Driver):
         started = time.monotonic()
         if started < self.next_look:
             return
+        self._require_folder()
         self.claims.look()
         there = set(os.listdir(self.study_dir))
         for cell in [cell for cell in self.waiting.values() if cell.identity in there]:
@@ -314,9 +350,9 @@ class SharedDriver(Driver):
         now = time.monotonic()
         self.next_look = now + max(LOOK_SECONDS, (now - started) / LOOK_SHARE)
 
-    def _take_note(self, cell: Cell) -> bool:
+    def _take_note(self, cell: Cell, number: int | None = None) -> bool:
         """Whether another driver has made the record of a cell; it is done then."""
-        if not self._record_of_others(cell.identity):
+        if not self._record_of_others(cell.identity, number):
             return False
         try:
             record = read_run(self.study_dir, cell.identity)
@@ -332,19 +368,26 @@ class SharedDriver(Driver):
         self.news.append((cell, record))
         return True
 
-    def _record_of_others(self, identity: str) -> bool:
-        """Whether a cell that is not done here has a record that was not there before."""
+    def _record_of_others(self, identity: str, number: int | None = None) -> bool:
+        """Whether a cell that is not done here has a record that was not there before, or one that
+        others have made again byte for byte; ``number`` is the last claim that counts.
+        """
         found = record_bytes(self.study_dir / identity)
-        return found is not None and found != self.before[identity]
+        if found is None or found != self.before[identity]:
+            return found is not None
+        last = self.claims.latest.get(identity, 0) if number is None else number
+        return last != self.settled.get(identity) and self.claims.is_settled(identity, last)
 
     def _lose(self, cell: Cell) -> None:
-        """Leave a run to the driver that has taken it over."""
-        self.progress.note(
-            f"{cell.label}: another driver has taken this run over, because this one gave no sign "
-            f"of life for {self.share.silent_seconds:g} seconds"
-        )
-        shutil.rmtree(self._run_dir(cell.identity), ignore_errors=True)
-        del self.numbers[cell.identity]
+        """Leave a run to the driver that has taken it over, or to whoever claims it next."""
+        if self.claims.give_up(cell.identity, self.numbers.pop(cell.identity)):
+            why = (
+                "another driver has taken this run over, because this one gave no sign of life for "
+                f"{self.share.silent_seconds:g} seconds"
+            )
+        else:
+            why = f"{self.claims.home} was removed while this run was in progress"
+        self.progress.note(f"{cell.label}: {why}")
         self.waiting[cell.identity] = cell
 
     def _claim(self, max_attempts: int) -> None:
@@ -398,11 +441,11 @@ class SharedDriver(Driver):
         """Claim a cell and prepare its run; False where another driver was faster."""
         del self.free[cell.identity]
         number = self.claims.take(cell.identity)
-        if number is None or self._take_note(cell):
+        if number is None or self._take_note(cell, number - 1):
             return False
-        if number > 1:
+        if number > 1 and self.settled.get(cell.identity) != number - 1:
             former = self.claims.owner(cell.identity, number - 1)
-            if former not in self.claims.watch.ended:
+            if self.claims.watch.is_gone(former) and former not in self.claims.watch.ended:
                 name = self.claims.watch.name(former)
                 self.progress.note(f"{cell.label}: taken over from {name}, which is gone")
         self._prepare(cell.identity, number)
@@ -418,7 +461,8 @@ class SharedDriver(Driver):
         begun = [*self.claims.run_dirs(identity), super()._run_dir(identity)]
         run_dir = self.claims.run_dir(identity, number)
         run_dir.mkdir(parents=True, exist_ok=True)
-        copy_progress(begun[0], run_dir)
+        if begun[0] != run_dir:  # which a run has made whose claim was removed
+            copy_progress(begun[0], run_dir)
         self.numbers[identity] = number
 
     def _send_again(self, event: Event, max_attempts: int) -> None:
@@ -444,8 +488,7 @@ class SharedDriver(Driver):
 
     def _commit(self, cell: Cell, record: RunRecord) -> None:
         """See Driver; nothing is written where another driver has claimed the cell."""
-        if not self.study_dir.is_dir():
-            super()._commit(cell, record)  # which raises
+        self._require_folder()
         if self._publish(cell.identity, record):
             self._committed(cell, record)
         else:
@@ -466,7 +509,7 @@ class SharedDriver(Driver):
             target = self.study_dir / identity
             published = self.claims.publish(identity, number, target, self.before[identity])
         except FileNotFoundError:
-            if self.claims.exists(identity, number):
+            if self._loss() or self.claims.holds(identity, number):
                 raise
             return False
         if published:

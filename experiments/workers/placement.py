@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.machine import available_cores
-from experiments.run.devices import CPU, CUDA, devices_of, gpus_of, one_device
+from experiments.run.devices import CPU, CUDA, WorkPlace, devices_of, gpus_of, one_device
 
 MAX_LOSSES = 2
 """So often in a row a GPU may be lost before it is used no more."""
@@ -31,6 +31,11 @@ class WorkerPlacement:
     workers: int
     gpus: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def work(self) -> WorkPlace:
+        """The same for what is checked before any work."""
+        return WorkPlace(workers=self.workers, gpus=self.gpus)
 
 
 def place(device: str, *, jobs: int, jobs_per_gpu: int | None = None) -> WorkerPlacement:

@@ -100,6 +100,30 @@ def test_everything_that_decides_the_numbers_is_in_the_key(tmp_path):
     assert same.num_images == 0  # labels and halves do not matter to pictures
 
 
+def test_how_a_gpu_rounds_is_in_the_key_of_its_features_alone(tmp_path, monkeypatch):
+    """The GPU's model, torch, and how many images are encoded at once; a CPU's key is as it was."""
+    dataset = noise_dataset()
+
+    def key(device, name="H100", version="2.9", total=2**20, **options):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, total))
+        monkeypatch.setattr(torch, "__version__", version)
+        store = FeatureStore(tmp_path, FakeCLIP(), device=torch.device(device), **options)
+        return store._request(dataset, None).about
+
+    others = [{}, {"name": "A100"}, {"version": "2.13"}, {"total": 2**30}]
+    others += [{"mixed": True}, {"mixed": True, "name": "A100"}, {"tf32": True}]
+    assert len({key("cuda", **facts)["computed"] for facts in others}) == len(others)
+    assert key("cuda", total=2**30) == key("cuda", total=2**30 + 5)
+    assert key("cuda")["computed"] == (
+        "cuda torch.float32 on H100 by torch 2.9, 2 images at once, without autocast"
+    )
+    assert {key("cpu", **facts)["computed"] for facts in others[:4]} == {
+        "cpu torch.float32 without autocast"
+    }
+    assert key("cpu", mixed=True)["computed"] == "cpu torch.float32 with autocast to torch.bfloat16"
+
+
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_autocast_of_a_caller_has_no_part_in_features(dtype, stored, tmp_path):

@@ -211,6 +211,22 @@ def test_what_a_step_does_beside_changing_tensors_in_place_is_found_out(fitted, 
         assert len(model.method.kept) == 15 + 1
 
 
+def test_a_step_that_reads_what_the_host_alone_knows_of_a_batch_stays_plain(fitted):
+    """A recorded step is given no positions, and fails there in a way of its own."""
+
+    def made():
+        model, seen = model_of("CoOp"), []
+        forward = model.method.forward
+        model.method.forward = lambda given: (seen.append(sum(given.positions)), forward(given))[1]
+        return model, seen
+
+    (model, seen), (plain, expected) = made(), made()
+    graphed = fitted(model)
+    assert_same(graphed, fitted(plain, recorded=False))
+    assert "a step cannot be recorded ('NoneType' object is not iterable)" in graphed[0]
+    assert seen == expected and len(seen) > 15
+
+
 def test_a_hook_between_epochs_that_changes_the_step_is_found_out(fitted):
     """A factor that the host knows is part of the recording."""
 

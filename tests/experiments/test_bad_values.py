@@ -40,6 +40,11 @@ OTHERS = [
     (["import", "file.txt", "coop", "--set", "CoOp.num_ctx=16"], "16 random vectors"),
     (["train", "zero_shot", "--set", "experiment.template='a {0}'"], "{} exactly once"),
     (["train", "mosaic", "--set", "experiment.template='a {}'"], "CoOp makes its own prompts"),
+    (
+        ["grid", "demo", "--dry-run", "--set", "experiment.crop_cache_gb=1e300"],
+        "in [0, 1000000000]",
+    ),
+    (["train", "cocoop", "--set", "CoCoOp.max_text_memory_mb=1e300"], "> 0 and in [0, 1000000000]"),
     (["status", "deep"], "nested too deeply|not a readable|not JSON|damaged|study.json"),
 ]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -335,8 +336,15 @@ def test_locks_of_the_dead_are_taken_over_and_others_are_not(tmp_path):
         ({}, "stop it$"),
         (gone, ""),
         ({"process_start": "1"}, ""),
-        ({"boot": "another"}, ""),
-        ({**gone, "host": "elsewhere"}, r"give --steal-lock, or remove .*\.lock$"),
+        ({"process_start": "1", "space": me.space}, ""),
+        *[
+            (unseen, r"give --steal-lock, or remove .*\.lock$")
+            for unseen in (
+                {**gone, "host": "elsewhere"},
+                {**gone, "boot": "another"},  # another machine of that name, or before a restart
+                {**gone, "space": "of another container"},
+            )
+        ],
     ]
     for changes, refusal in cases:
         holder = {
@@ -358,6 +366,23 @@ def test_locks_of_the_dead_are_taken_over_and_others_are_not(tmp_path):
             with StudyLock(tmp_path, steal=True):
                 pass
         assert living_holder(tmp_path) is None
+
+
+def test_a_killed_process_whose_parent_has_not_asked_for_it_is_gone(tmp_path):
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        start = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        holder = replace(Holder.current(), pid=child.pid, process_start=start)
+        (tmp_path / LOCK_NAME).write_text(json.dumps(asdict(holder)))
+        assert holder.is_here() and not holder.is_gone()
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+        assert holder.is_gone() and not holder.is_here()
+        with StudyLock(tmp_path):
+            assert living_holder(tmp_path) == Holder.current()
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_torn_lock_is_free_and_a_held_one_is_not_even_for_its_holder(tmp_path):

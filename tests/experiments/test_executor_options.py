@@ -180,4 +180,4 @@ def test_a_slurm_job_runs_the_same_command_as_one_of_the_drivers(grid, monkeypat
         *("--jobs=-1", "--retry-failed", "--no-track", "--device=cuda", "--share"),
     ]
     assert given["parameters"] == {"gpus_per_node": 1, "partition": "gpu"}
-    assert (given["count"], given["once"]) == (3, ("--retry-failed",))
+    assert (given["count"], given["once"]) == (3, ("--retry-failed", "--steal-lock"))

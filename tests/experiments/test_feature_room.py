@@ -14,6 +14,7 @@ from core.machine import available_memory
 from experiments.cli.train import data_lines
 from experiments.configs import config_path, read_config_file
 from experiments.run import feature_room
+from experiments.run.devices import WorkPlace
 from experiments.run.runtime import Runtime
 from tests.helpers.image_features import FakeCLIP, noise_dataset, shard_files
 from tests.helpers.picture_trees import class_tree
@@ -76,6 +77,53 @@ def test_a_run_whose_features_have_no_room_is_refused_before_any_work(
         lines = data_lines("text_refiner", given, place, as_json=False)
         shared = [line for line in lines if line.startswith("features that runs share: at most")]
         assert len(shared) == binding.endswith("float16")
+
+
+def test_every_worker_holds_features_of_its_own(monkeypatch, tmp_path):
+    """As many of the largest runs as there are workers; no more than there are runs."""
+    room = feature_room.FeatureRoom(of_runs=[3_000, 5_000, 1_000], largest=Features())
+    here = Runtime(cache_dir=tmp_path)
+
+    def told(free, **place):
+        monkeypatch.setattr(feature_room, "available_memory", lambda: free)
+        try:
+            room.check(here, WorkPlace(**place))
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    monkeypatch.setattr(feature_room, "GIGABYTE", 1_000)
+    of_two = "take 5.0 GB of memory in a run, those of 2 workers together 8.0 GB, and 7.9 GB are"
+    monkeypatch.setattr(feature_room, "size_on_disk", lambda nbytes: f"{nbytes / 1000:.1f} GB")
+    assert told(5_000) == told(5_000, workers=1) == told(8_000, workers=2) == ""
+    assert of_two in told(7_900, workers=2)
+    assert "are free; use --jobs 1, or fewer shots (experiment.shots)" in told(7_900, workers=2)
+    assert "use --jobs 2, or fewer shots" in told(8_500, workers=40)
+    assert told(9_000, workers=40) == told(5_000, workers=40, here=False) == ""
+    assert "use a lower --jobs-per-gpu, or fewer" in told(7_900, workers=2, gpus=("0",))
+    assert "are free; use fewer shots" in told(4_000, workers=8)
+    assert "workers together" not in told(4_000, workers=1)
+    monkeypatch.setattr(feature_room, "GIGABYTE", 8_001)
+    assert told(7_900, workers=2) == ""
+
+
+class Features(SimpleNamespace):
+    """The features of the largest run."""
+
+    nbytes = 5_000
+
+    def __str__(self):
+        return "its features"
+
+
+def test_grids_count_their_workers_and_a_single_run_is_alone(crowded, capsys):
+    fields = frozenset({"pooled", "local", "attention"})
+    one = 20 * sum(bytes_of_features(fields, 36, 128, "float32").values())
+    grid = ("grid", "demo", "--dry-run", "--set", "grid.datasets=('folder/pets',)")
+    settings = ("--set", "experiment.shots=0", "--set", "experiment.epochs=1")
+    for jobs, refused in (("0", False), ("1", False), ("2", True), ("8", True)):
+        code, shown = crowded(capsys, *grid, *settings, "--jobs", jobs, memory=int(1.5 * one))
+        assert bool(code) == refused and ("use --jobs 1, or fewer" in shown.err) == refused
 
 
 def test_what_several_runs_read_alike_counts_once(monkeypatch):

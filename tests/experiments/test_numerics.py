@@ -5,14 +5,20 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from PIL import Image
 
 from core.config import config_from_text
 from core.machine import CUBLAS_VARIABLE, ORDERED_CUBLAS
+from core.store.record import write_record
 from experiments.run import image_source
 from experiments.run.bundles import bundle_of
+from experiments.run.inspection import inspect_run
 from experiments.run.numerics import Numerics, order_required
 from experiments.run.run import assemble
 from experiments.run.runtime import Runtime
+from experiments.run.standalone import evaluate_run
+from methods.coop import CoOp
+from refinelab import load_run
 from tests.helpers.paths import ROOT
 from tests.helpers.pretended_cuda import PretendedCuda
 from tests.helpers.two_step_runs import run_text, two_steps
@@ -93,6 +99,31 @@ def test_an_operator_without_order_is_one_line_with_the_way_out():
     assert "\n" not in str(told.value)
     with pytest.raises(RuntimeError, match="shapes"), order_required():
         torch.ones(2) @ torch.ones(3, 3)
+
+
+def test_what_scores_a_stored_run_says_it_as_well(small_mosaic, tmp_path, monkeypatch):
+    """evaluate, inspect and load_run build and score in the same two places."""
+    run = tmp_path / "run"
+    write_record(run, run_text(two_steps("CoOp"), run, small_mosaic))
+    place = Runtime(cache_dir=small_mosaic)
+    torch.use_deterministic_algorithms(True)
+
+    def unordered(self, *_, **__):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CoOp, "forward", unordered)
+        loaded = load_run(run, runs=tmp_path)
+        for look in (
+            lambda: evaluate_run(run, "", "", place),
+            lambda: inspect_run(run, place, num_images=1),
+            lambda: loaded.predict([Image.new("RGB", (32, 32))]),
+        ):
+            with pytest.raises(ValueError, match="adds in no fixed order"):
+                look()
+    monkeypatch.setattr(CoOp, "__init__", unordered)
+    with pytest.raises(ValueError, match="adds in no fixed order"):
+        assemble(config_from_text(two_steps("CoOp")), place)
 
 
 def identity(*lines):

@@ -1,20 +1,23 @@
 """``plan``: every figure follows from a measured one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from core.config import config_from_text
 from core.store.record import write_record
 from experiments.cli.app import app
 from experiments.cli.plan import NOT_MEASURED, _figures, _rows, _summary
 from experiments.configs import config_path, read_config_file
-from experiments.run.gpu_speeds import SHIPPED_SPEEDS, checked_speeds, shipped_speeds
+from experiments.run.gpu_speeds import FULL, SHIPPED_SPEEDS, checked_speeds, shipped_speeds
 from experiments.run.runtime import Runtime
 from experiments.run.step_costs import read_step_costs
 from experiments.study.cost_plan import Hardware, plan_costs, sizes_of
-from experiments.study.planner import plan
+from experiments.study.past_costs import PastRuns
+from experiments.study.planner import ROOT, plan
 from tests.helpers.fake_runs import fake_record
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import ROOT as HOME
 
 SEVEN = "published/grid_base_to_new_methods"
 
@@ -26,12 +29,12 @@ def made(name=SEVEN, *overrides):
     return plan(given, lambda config: {"dataset": str(config.bindings["experiment.dataset"])})
 
 
-def costs(tmp_path, grid, records=(), **hardware):
+def costs(tmp_path, grid, past=None, speeds=None, **hardware):
     given = {"decoded_per_core": 1e9, "lockstep": 1, **hardware}
     return plan_costs(
         grid,
-        records,
-        speeds=shipped_speeds(),
+        past or PastRuns(),
+        speeds=speeds or shipped_speeds(),
         costs=read_step_costs(),
         hardware=Hardware(**given),
         runtime=Runtime(cache_dir=tmp_path),
@@ -46,7 +49,7 @@ def rows_of(page, first):
 
 
 def test_the_shipped_speeds_are_those_of_the_page():
-    page = (ROOT / "docs" / "speed.md").read_text()
+    page = (HOME / "docs" / "speed.md").read_text()
     shown = {row[0]: row[1:] for row in rows_of(page, "| method | batch | pixels, float32")}
     kept = {row["method"]: row for row in json.loads(SHIPPED_SPEEDS.read_text())["rows"]}
     assert shown.keys() == kept.keys()
@@ -60,7 +63,7 @@ def test_the_shipped_speeds_are_those_of_the_page():
 
 
 def test_the_worked_example_of_the_page_is_what_the_command_says(tmp_path):
-    page = (ROOT / "docs" / "scaling.md").read_text()
+    page = (HOME / "docs" / "scaling.md").read_text()
     grid, given = made(), {"decoded_per_core": 100, "lockstep": 8}
     one, eight, all_ = (
         costs(tmp_path, grid, **given, gpus=gpus, nodes=nodes)
@@ -78,7 +81,7 @@ def test_the_worked_example_of_the_page_is_what_the_command_says(tmp_path):
     hours = [[f"{c.device_hours:.1f}" for c in (one, eight, all_)]]
     hours.append([f"{c.hours:.1f}" for c in (one, eight, all_)])
     assert [row[1:] for row in rows_of(page, "| GPUs (H200)")] == hours
-    total, ways_out, *_ = _summary(all_, given=True)
+    total, ways_out, *_ = _summary(all_, given=True, together={})
     assert total.partition(" (the longest")[0].split("done: ")[1] in page and ways_out in page
     assert f"Disk {all_.disk_bytes / 1e9:.1f} GB" in page
 
@@ -87,7 +90,7 @@ def lacking(tmp_path, grid, **hardware):
     """What a plan says that nobody has measured, by the number of runs; its rows and its total."""
     found = costs(tmp_path, grid, **hardware)
     gaps = {gap.what: len(runs) for gap, runs in found.gaps.items()}
-    return found, gaps, _rows(found), _summary(found, given=True)[0]
+    return found, gaps, _rows(found), _summary(found, given=True, together={})[0]
 
 
 FEW = ("grid.datasets=('dtd',)", "grid.seeds=(1,)")
@@ -171,7 +174,7 @@ def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path
         step = speed.step_ms["pixels", "float32"]
         assert run.steps == epochs * (24 * 16 // batch)
         assert run.step_ms == pytest.approx(step)
-        expected = run.steps * step / 1000 + 1692 / speed.evaluated_per_second
+        expected = run.steps * step / 1000 + 1692 / speed.evaluated_per_second[FULL]
         assert run.seconds == pytest.approx(expected)
         assert "NVIDIA H200" in run.basis and not run.derived
     gaps = {name: [gap.what for gap in run.gaps] for name, run in found.items() if run.gaps}
@@ -181,7 +184,7 @@ def test_a_run_is_its_steps_times_the_measured_step_and_its_test_images(tmp_path
 def test_what_takes_no_steps_and_what_is_scored_elsewhere(tmp_path):
     few = made("published/grid_base_to_new", "grid.datasets=('dtd',)", "grid.seeds=(1,)")
     zero = next(r for r in costs(tmp_path, few).runs if r.cell.variant == "ZeroShot")
-    rate = shipped_speeds().methods["ViT-B-16", "ZeroShot", "none"].evaluated_per_second
+    rate = shipped_speeds().methods["ViT-B-16", "ZeroShot", "none"].evaluated_per_second[FULL]
     assert (zero.steps, zero.seconds) == (0, pytest.approx(1692 / rate))
     cross = made("published/grid_cross_dataset", "grid.seeds=(1,)")
     found = costs(tmp_path, cross)
@@ -244,18 +247,26 @@ def test_hours_are_those_of_the_busiest_gpu(tmp_path):
 def test_finished_runs_count_as_done_and_their_seconds_for_others(tmp_path):
     grid = made(SEVEN, "grid.datasets=('dtd',)")
     first = next(cell for cell in grid.runs if cell.variant == "CoOp")
-    payload = {"identity": "0" * 12, "variant": "CoOp", "factors": {}}
-    from dataclasses import replace
-
+    config = config_from_text(first.config_text, "a run")
+    prints = {"dataset": "what it had", "few_shot": "of its own", "backbone": "ViT"}
+    inputs = {key: prints[key] for key in ("dataset", "backbone")}
+    payload = {"identity": config.identity(ROOT, inputs), "variant": "any", "factors": {}}
     record = replace(
-        fake_record(payload), dataset="dtd", seed=first.seed, environment={"device": "a card"}
+        fake_record(payload),
+        dataset="dtd",
+        fingerprints=prints,
+        environment={"device": "cuda:0 (a card)"},
     )
-    found = costs(tmp_path, grid, [record])
+    past = PastRuns([record], {record.identity: config})
+    found = costs(tmp_path, grid, past)
     assert (found.done, len(found.runs)) == (1, 20)
     known = [run for run in found.runs if run.cell.variant == "CoOp"]
     assert {run.seconds for run in known} == {record.cost.total_seconds}
     assert {run.basis for run in known} == {"finished runs on a card"}
     assert all(run.steps and run.step_ms is None for run in known)
+    other = made(SEVEN, "grid.datasets=('dtd',)", "experiment.batch_size=16")
+    found = costs(tmp_path, other, past)
+    assert found.done == 0 and not any("finished" in run.basis for run in found.runs)
 
 
 def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, capsys):
@@ -298,3 +309,82 @@ def test_the_command_takes_the_figures_of_ones_own_card(tmp_path, monkeypatch, c
     )
     with pytest.raises(ValueError, match=r"is not a gpu_check\.json"):
         checked_speeds(tmp_path / "elsewhere" / "record.json")
+
+
+def shown(capsys, *words):
+    """What the command says as JSON, of machines whose cores decode without end."""
+    words = ["plan", *words, "--decode-rate", "1e9", "--runs", "nowhere", "--json"]
+    assert app(words, standalone_mode=False) in (None, 0)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_published_plan_by_hand(capsys):
+    """KgCoOp, alone and without its term, side by side: 100 epochs of 128 images, 16 for each of 24
+    and of 199 base classes.
+    """
+    two = ("--set", "grid.datasets=('dtd', 'sun397')", "--set", "grid.seeds=(1,)")
+    found = shown(capsys, "published/grid_base_to_new_kgcoop", *two)
+    dtd, sun = 100 * (24 * 16 // 128), 100 * (199 * 16 // 128)
+    alone, cached = 107.0, 28.6  # ms, of which the image tower is shared by both
+    step = cached + (alone - cached) / 2
+    step_of_sun = step + (199 - 50) * 0.64 / (0.5 * 51)  # GFLOP over GFLOP/ms
+    images = 1692 + 19850
+    run = (dtd * step + sun * step_of_sun) / 1000 + images / 8543
+    features = images / 1033  # the median of the methods that train on pixels
+    assert [row["steps"] for row in found["variants"]] == [dtd + sun] * 2
+    assert {row["ms a step"] for row in found["variants"]} == {round((step + step_of_sun) / 2, 1)}
+    assert {row["GPU hours"] for row in found["variants"]} == {float(f"{run / 3600:.2g}")}
+    assert found["complete"] and found["runs"] == 4
+    assert found["device_hours"] == pytest.approx((2 * run + features) / 3600)
+    assert found["feature_hours"] == pytest.approx(features / 3600)
+    longest = sun * step_of_sun / 1000 + 19850 / 8543
+    assert found["longest_hours"] == pytest.approx(longest / 3600)
+    kept = 4 * 60_000 + 2 * images * 10 + images * 512 * 4
+    assert found["disk_bytes"] == pytest.approx(kept)
+
+
+def test_a_plan_on_cached_features_of_the_embedded_backbone_by_hand(capsys):
+    """CoOp, with and without a refiner: 15 epochs of 32 images, 16 for each of 12 base classes."""
+    few = ("--set", "grid.datasets=('mosaic/land',)", "--set", "grid.seeds=(1, 2)")
+    found = shown(capsys, "demo", *few)
+    steps = 15 * (12 * 16 // 32)
+    seconds = steps * read_step_costs().base_ms * read_step_costs().ratios["CoOp"] / 1000
+    zero, *trained = found["variants"]
+    assert (zero["variant"], zero["runs"], zero["core hours"]) == ("ZeroShot", 1, NOT_MEASURED)
+    assert {(row["runs"], row["steps"]) for row in trained} == {(2, 2 * steps)}
+    assert {row["core hours"] for row in trained} == {float(f"{2 * seconds / 3600:.2g}")}
+    assert (found["unit"], found["feature_hours"], found["device_hours"]) == ("core", None, None)
+    assert found["at_least"]["device_hours"] == pytest.approx(2 * len(trained) * seconds / 3600)
+    lacks = {gap["what"]: gap["runs"] for gap in found["not_measured"]}
+    assert lacks == {"the evaluation": 15, "the own part of TextRefiner": 12}
+
+
+def shipped_grids():
+    """The names of the grids that come with the program."""
+    import experiments.run.registered  # noqa: F401  (fills the registry)
+
+    configs = config_path(SEVEN).parents[1]
+    for path in sorted(configs.glob("**/*.gin")):
+        name = path.relative_to(configs).with_suffix("").as_posix().removeprefix("grids/")
+        if "grid.baseline" in path.read_text():
+            yield name
+
+
+def test_every_shipped_grid_has_a_plan_in_which_no_zero_is_silent(tmp_path):
+    names = list(shipped_grids())
+    assert len(names) > 20
+    for name in names:
+        found = costs(tmp_path, made(name, "grid.seeds=(1,)"))
+        assert found.runs and all(run.seconds or run.gaps for run in found.runs), name
+        for row in _rows(found):
+            hours = row[f"{found.unit} hours"]
+            assert hours == NOT_MEASURED or isinstance(hours, str) or hours > 0, (name, row)
+
+
+def test_searches_train_on_base_classes_alone(tmp_path):
+    protocols = {"base_to_new": 24, "few_shot": 47, "validation": 24, "pseudo_new": 12}
+    for protocol, classes in protocols.items():
+        given = (f"experiment.protocol={protocol!r}", "experiment.epochs=1", "grid.overrides=()")
+        grid = made(SEVEN, *FEW, "experiment.batch_size=1", *given)
+        (coop,) = [r for r in costs(tmp_path, grid).runs if r.cell.variant == "CoOp"]
+        assert coop.steps == 200 * classes * 16, protocol

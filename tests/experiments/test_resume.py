@@ -7,6 +7,7 @@ from functools import partialmethod
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import core.train.resume
@@ -16,7 +17,8 @@ from core.interfaces import Method
 from core.store.code import read_code
 from core.store.epochs import read_epochs
 from core.store.names import TRAINING_NAME
-from core.store.record import write_record
+from core.store.record import read_record, write_record
+from core.store.run_facts import devices_of
 from core.train import loss_scale
 from core.train.loss_scale import LossScale
 from core.train.resume import TrainingCheckpoints, TrainingState
@@ -168,6 +170,46 @@ def test_training_does_not_go_on_with_other_code(small_mosaic, tmp_path, monkeyp
         record = run_in(tmp_path, config, small_mosaic)
     assert trained == [1, 2, 3, 4, 5, 6] and "of a run with another code" in caplog.text
     assert record.code == edited.classes == read_code(tmp_path).classes
+
+
+def test_a_training_that_goes_on_on_another_device_says_so(small_mosaic, tmp_path, monkeypatch):
+    """It is not refused; an earlier version's file names no device, and nothing is made up."""
+    config = coop("experiment.checkpoint_every = 2")
+    places = [{"gpu": {"name": name, "driver": "550"}} for name in ("A100", "H100", "L4")]
+
+    def on(number):
+        monkeypatch.setattr(
+            "experiments.run.kept_training.device_facts", lambda device: places[number]
+        )
+
+    whole = run_in(tmp_path / "whole", config, small_mosaic)
+    assert "devices" not in whole.environment
+    for number, epoch in ((0, 2), (1, 4), (1, 6)):
+        on(number)
+        killed(tmp_path / "moved", config, small_mosaic, epoch)
+    on(2)
+    moved = run_in(tmp_path / "moved", config, small_mosaic)
+    assert moved.environment["devices"] == places
+    write_record(tmp_path / "moved", moved)
+    assert devices_of(read_record(tmp_path / "moved")) == ("A100", "H100", "L4")
+    assert outcome(tmp_path / "moved", moved) == outcome(tmp_path / "whole", whole)
+    on(0)
+    killed(tmp_path / "same", config, small_mosaic, 4)
+    assert "devices" not in run_in(tmp_path / "same", config, small_mosaic).environment
+    killed(tmp_path / "older", config, small_mosaic, 4)
+    path = tmp_path / "older" / TRAINING_NAME
+    with safe_open(path, framework="pt") as file:
+        sealed = json.loads(file.metadata()[core.train.resume.HEADER])
+    header, tensors = json.loads(sealed["content"]), load_file(path)
+    assert header.pop("devices") == [places[0]]
+    text = json.dumps(header)
+    sealed = json.dumps({"content": text, "digest": core.train.resume._digest(text, tensors)})
+    save_file(tensors, path, metadata={core.train.resume.HEADER: sealed})
+    on(1)
+    trained = []
+    monkeypatch.setattr(Method, "end_epoch", lambda self, epoch: trained.append(epoch))
+    assert "devices" not in run_in(tmp_path / "older", config, small_mosaic).environment
+    assert trained == [5, 6]
 
 
 def test_without_the_setting_nothing_is_kept(small_mosaic, tmp_path, monkeypatch):

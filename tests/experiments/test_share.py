@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,14 @@ import experiments.run.experiment
 import methods.zero_shot
 import refiners.null_refiner
 from core.store import read_record
+from core.store.manifest import has_manifest
 from core.store.names import RECORD_NAME, RERUN_SUFFIX, SHARE_FOLDER, TRAINING_NAME
 from core.store.record import write_record
+from experiments.study import members
 from experiments.study import share as share_module
 from experiments.study.claims import Claims
 from experiments.study.driver import run_study
+from experiments.study.holder import Holder
 from experiments.study.lock import StudyLock
 from experiments.study.members import Member, Watch, registered
 from experiments.study.share import OneTracker, Sharing, run_shared_study
@@ -63,6 +67,10 @@ def run_shared(plan, folder, *, entry=FAKE, workers=1, lockstep=1, seconds=60.0,
     share = Sharing(num_workers=lambda: workers, lockstep=lockstep, silent_seconds=seconds)
     executor = InlineExecutor(entry, lockstep=lockstep)
     return run_shared_study(plan, folder, executor, share=share, runtime=RUNTIME, **options)
+
+
+def run_alone(plan, folder, *, entry=FAKE, **options):
+    return run_study(plan, folder, InlineExecutor(entry), runtime=RUNTIME, **options)
 
 
 def claims_of(folder, name, clock=None, seconds=60.0):
@@ -290,6 +298,72 @@ def test_drivers_of_another_configuration_are_refused(tmp_path):
     assert len(registered(tmp_path)) == 1
 
 
+def test_drivers_of_one_host_name_are_told_apart_by_what_they_see(tmp_path):
+    """Machines and containers may share a host name: one that this process cannot see may live."""
+    plan, me = fake_plan(["ok"]), Holder.current()
+    there = {"host": me.host, "pid": 2**22 + 1, "process_start": "5", "boot": me.boot}
+    for unseen in ({"space": "of another container"}, {"boot": "b", "space": me.space}):
+        list_driver(tmp_path, "far", **there | {"space": me.space} | unseen)
+        with pytest.raises(ValueError, match=r"process 4194305 on .*--steal-lock"):
+            run_alone(plan, tmp_path)
+        assert (tmp_path / SHARE_FOLDER).exists() and not executions(tmp_path)
+    list_driver(tmp_path, "far", **there | {"space": me.space})
+    assert run_alone(plan, tmp_path).exit_code == 0
+
+
+def test_drivers_of_different_grids_that_come_at_the_same_moment_do_not_both_pass(
+    tmp_path, monkeypatch
+):
+    """Also on a new study, which has no manifest yet; and a refusal leaves nothing."""
+    study, real = tmp_path / "runs" / "study", share_module.refuse_holder
+    barrier, refusals = threading.Barrier(2), []
+
+    def meet(*words, **options):
+        barrier.wait()
+        real(*words, **options)
+
+    def drive(variant):
+        try:
+            run_shared(fake_plan([variant]), study)
+        except ValueError as error:
+            refusals.append(str(error))
+
+    monkeypatch.setattr(share_module, "refuse_holder", meet)
+    threads = [threading.Thread(target=drive, args=(name,)) for name in ("ok", "ok b")]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert refusals and all("the same configuration" in text for text in refusals)
+    assert not (study / SHARE_FOLDER).exists()
+    assert len(refusals) == 1 or not any(path.is_file() for path in tmp_path.rglob("*"))
+    monkeypatch.undo()
+    new = tmp_path / "new"
+    with Member(new, plan="another"), pytest.raises(ValueError, match="here the grid is another"):
+        run_shared(fake_plan(["ok"]), new, steal_lock=True)
+    assert not has_manifest(new)
+
+
+def test_a_driver_of_another_grid_that_is_gone_elsewhere_is_struck_off(tmp_path):
+    run_shared(fake_plan(["ok"]), tmp_path)
+    list_driver(tmp_path, "far", plan="another")
+    list_driver(tmp_path, "old")  # of an earlier version, and of the grid that is stored
+    plan = fake_plan(["ok", "ok b"])
+    with pytest.raises(ValueError, match="if they no longer exist, give --steal-lock"):
+        run_shared(plan, tmp_path)
+    outcome = run_shared(plan, tmp_path, steal_lock=True)
+    assert outcome.exit_code == 0 and not (tmp_path / SHARE_FOLDER).exists()
+
+
+def test_who_comes_while_the_last_driver_ends_keeps_what_they_share(tmp_path):
+    claims = claims_of(tmp_path, "last")
+    list_driver(tmp_path, "new")
+    claims.remove()
+    assert [driver.id for driver in members.listed_now(tmp_path)] == ["new"]
+    claims.look()
+    (tmp_path / f"{SHARE_FOLDER}-killed").mkdir()
+    claims.remove()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_lone_driver_goes_on_where_shared_ones_have_stopped_and_the_reverse(tmp_path):
     plan = fake_plan(["ok"], datasets=["alpha"], seeds=[1, 2])
     shared, alone = (cell.identity for cell in plan.runs)
@@ -337,6 +411,125 @@ def test_a_stale_run_is_replaced_and_its_record_kept(tmp_path, monkeypatch, stat
     assert (run_dir / f"{RECORD_NAME}.stale-2").read_text() == old
     assert (run_dir / "weights.safetensors").exists() == (status == "failed")
     assert not list(tmp_path.glob(f"*{RERUN_SUFFIX}"))
+
+
+def commit_elsewhere(claims, folder, identity):
+    """Another driver tries a failed run again, which fails as before."""
+    number = claims.latest.get(identity) or claims.take(identity)
+    claims.run_dir(identity, number).mkdir(parents=True, exist_ok=True)
+    before = (folder / identity / RECORD_NAME).read_bytes()
+    (claims.run_dir(identity, number) / RECORD_NAME).write_bytes(before)
+    assert claims.confirm(identity, number)
+    assert claims.publish(identity, number, folder / identity, before)
+
+
+class OtherDriver(ListTracker):
+    """Commits its run when the first one is told."""
+
+    def __init__(self, claims, folder, identity):
+        super().__init__()
+        self.commit = partial(commit_elsewhere, claims, folder, identity)
+
+    def finished(self, run_dir):
+        self.heard or self.commit()
+        super().finished(run_dir)
+
+
+def test_drivers_that_try_failed_runs_again_see_each_others(tmp_path):
+    """The new records have the bytes of the old ones."""
+    plan = fake_plan(["refuse"], datasets=["alpha"], seeds=[1, 2])
+    assert len(run_shared(plan, tmp_path).failed) == 2
+    mine, theirs = (cell.identity for cell in plan.runs)
+    list_driver(tmp_path, "far", retries=True)
+    far = claims_of(tmp_path, "far")
+    assert far.take(theirs) == 1
+    far.run_dir(theirs, 1).mkdir(parents=True)
+    tracker = OtherDriver(far, tmp_path, theirs)
+    outcome = run_shared(plan, tmp_path, retry_failed=True, tracker=tracker)
+    assert (len(outcome.failed), outcome.exit_code) == (2, 1)
+    assert executions(tmp_path) == {mine: 2, theirs: 1}
+    assert set(tracker.heard) == {mine, theirs}
+
+
+@pytest.mark.parametrize(
+    ("retries", "alive", "runs"), [(True, True, 1), (False, True, 2), (True, False, 2)], ids=str
+)
+def test_what_one_driver_has_tried_again_another_that_joins_does_not(
+    tmp_path, retries, alive, runs
+):
+    plan = fake_plan(["refuse"], datasets=["alpha"], seeds=[1])
+    identity = plan.runs[0].identity
+    run_shared(plan, tmp_path)
+    list_driver(tmp_path, "far", retries=retries)
+    commit_elsewhere(claims_of(tmp_path, "far"), tmp_path, identity)
+    if not alive:
+        (tmp_path / SHARE_FOLDER / "drivers" / "far.ended").write_text("early")
+    assert len(run_shared(plan, tmp_path, retry_failed=True).failed) == 1
+    assert executions(tmp_path) == {identity: runs}
+
+
+def test_a_claim_is_confirmed_anew_where_its_driver_had_lost_an_earlier_one(tmp_path):
+    a, b = claims_of(tmp_path, "a"), claims_of(tmp_path, "b")
+    assert a.take("cell") == 1 and a.confirm("cell", 1)
+    b.look()
+    assert b.take("cell") == 3
+    assert not a.confirm("cell", 1)
+    a.look()
+    assert a.take("cell") == 4 and a.confirm("cell", 4) and a.holds("cell", 4)
+
+
+def order_removal(study, folder):
+    study.with_name(f"{study.name}.remove").write_text(str(folder))
+
+
+def test_runs_go_on_where_what_the_drivers_share_was_removed(tmp_path):
+    plan, study = fake_plan(["ok"], datasets=["alpha"], seeds=[1, 2, 3]), tmp_path / "study"
+    order_removal(study, study / SHARE_FOLDER)
+    tracker = ListTracker()
+    entry = "tests.helpers.fake_runs:robbed"
+    outcome = run_shared(plan, study, entry=entry, tracker=tracker, workers=2)
+    assert (len(outcome.done), outcome.exit_code) == (3, 0)
+    assert sorted(tracker.heard) == sorted(cell.identity for cell in plan.runs)
+    assert sum(executions(study).values()) in (4, 5)  # those in progress were begun again
+    assert not (study / SHARE_FOLDER).exists()
+
+
+@pytest.mark.parametrize("run", [run_shared, run_alone], ids=["shared", "lone"])
+def test_a_study_folder_that_vanishes_is_not_made_again_half(tmp_path, run):
+    plan, study = fake_plan(["ok"], datasets=["alpha"], seeds=[1, 2, 3]), tmp_path / "study"
+    order_removal(study, study)
+    outcome = run(plan, study, entry="tests.helpers.fake_runs:robbed")
+    assert (len(outcome.done), len(outcome.left), outcome.exit_code) == (0, 3, 3)
+    assert outcome.paused == f"the folder {study} has vanished: what is there now has no study.json"
+    assert not list(study.glob(f"*/{RECORD_NAME}")) and not has_manifest(study)
+    assert run(plan, study).exit_code == 0
+
+
+def test_a_sign_of_life_does_not_make_a_study_again(tmp_path):
+    with Member(tmp_path / "study") as member:
+        os.rename(tmp_path / "study", tmp_path / "moved")
+        with pytest.raises(FileNotFoundError):
+            member.beat()
+        assert not (tmp_path / "study").exists()
+
+
+def test_a_file_that_cannot_be_written_on_a_full_disk_is_not_left_empty(tmp_path, monkeypatch):
+    """An empty claim would belong to nobody: the finished run would be given up for it."""
+    plan = fake_plan(["ok"], datasets=["alpha"], seeds=[1, 2])
+    real, refused = os.fsync, []
+
+    def sync(descriptor):
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        if name.endswith(".2") and not refused:
+            refused.append(name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        real(descriptor)
+
+    monkeypatch.setattr(members.os, "fsync", sync)
+    outcome = run_shared(plan, tmp_path)
+    assert refused and (len(outcome.done), len(outcome.left)) == (1, 1)
+    assert "no space left on device" in outcome.paused
+    assert set(executions(tmp_path).values()) == {1}
 
 
 def test_status_shows_who_shares_a_study_and_what_runs(tmp_path):

@@ -251,7 +251,7 @@ def test_29_a_tracking_database_that_is_locked_then_gone(place):
     database.execute("create table taken (x)")
     database.commit()
     database.execute("begin exclusive")
-    code, _, errors = program("grid", "toy.gin", "--jobs", 1, cwd=place)
+    code, _, errors = program("grid", "toy.gin", "--jobs", 1, "--track", "mlflow", cwd=place)
     assert code == 0 and len(records(place / "runs" / "toy")) == 2, errors
     assert "MLflow is behind" in errors and "sync" in errors
     database.rollback()
@@ -398,7 +398,8 @@ def test_secrets_stay_where_they_are(place):
     secret = "p:w@x9-Geheim"
     address = "http://user:p%3Aw%40x9-Geheim@127.0.0.1:1/?password=p:w@x9-Geheim"
     shutil.rmtree(place / "runs" / "toy")
-    found = program("grid", "toy.gin", "--jobs", 1, cwd=place, MLFLOW_TRACKING_URI=address)
+    words = ("grid", "toy.gin", "--jobs", 1, "--track", "mlflow")
+    found = program(*words, cwd=place, MLFLOW_TRACKING_URI=address)
     assert found[0] == 0 and "MLflow is behind" in found[2], found[2]
     found += program("sync", "runs/toy", cwd=place, MLFLOW_TRACKING_URI=address)
     spellings = (secret, "p%3Aw%40x9-Geheim", "x9-Geheim")

@@ -79,6 +79,34 @@ def test_an_interrupted_driver_leaves_its_runs_to_the_others_at_once(tmp_path):
     assert len(records(tmp_path)) == 24 and set(executions(tmp_path).values()) == {1}
 
 
+def test_drivers_that_all_try_failed_runs_again_end(tmp_path):
+    options = {"variants": ["slow a", "fail b"], "seeds": 4}
+    drive(tmp_path, **options)
+    before, failed = texts(tmp_path), 3 * 4
+    assert sum(executions(tmp_path).values()) == 4 + failed
+    drivers = [start(tmp_path, share=2.0, retry_failed=True, **options) for _ in range(2)]
+    for driver in drivers:
+        code, output, errors = finish(driver, 60)
+        assert (code, counts(output)["failed"]) == (1, 4), errors
+    assert texts(tmp_path) == before
+    assert sum(executions(tmp_path).values()) in (4 + 2 * failed, 4 + 3 * failed)  # one came later
+
+
+@pytest.mark.parametrize("what", [SHARE_FOLDER, ""], ids=["shared", "all"])
+def test_a_folder_is_removed_under_two_drivers(tmp_path, what):
+    study = tmp_path / "study"
+    study.mkdir()
+    drivers = [start(study, share=2.0, logs=True, **SLOW) for _ in range(2)]
+    wait_for(lambda: all(len(claims(study, driver)) >= 2 for driver in drivers))
+    os.rename(study / what, tmp_path / "removed")
+    for driver in drivers:
+        code, output, errors = finish(driver, 60)
+        assert (code, "Traceback" in errors) == (0 if what else 3, False), errors
+        assert what or f"the folder {study} has vanished" in counts(output)["paused"]
+    assert len(records(study)) == (24 if what else 0)
+    assert not (study / SHARE_FOLDER).exists() and (study / "study.json").exists() == bool(what)
+
+
 LONG = """include 'coop.gin'
 experiment.epochs = 400
 experiment.shots = 8

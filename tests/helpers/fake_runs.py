@@ -130,6 +130,18 @@ def overtaken(payload, on_progress):
     return as_plain(fake_record(payload, "diverged"))
 
 
+def robbed(payload, on_progress):
+    """A run during which the folder is removed that a file STUDY.remove names, once; it writes its
+    own files all the same.
+    """
+    run_dir = Path(payload["run_dir"])
+    order = Path(f"{place_of(run_dir)}.remove")
+    if order.exists():
+        shutil.rmtree(order.read_text())
+        order.unlink()
+    return fake_run(payload, on_progress)
+
+
 def place_of(run_dir):
     """The study folder of a run, also of one that several drivers share."""
     return run_dir.parents[2] if run_dir.parents[1].name == SHARE_FOLDER else run_dir.parent
