@@ -118,8 +118,14 @@ class RayExecutor:
         except ValueError:
             self.close()
             raise
+        self._prepare_tasks(threads, jobs_per_gpu)
+
+    def _prepare_tasks(self, threads: Mapping[str, str], jobs_per_gpu: int) -> None:
+        """The remote function, with the options of tasks that share a GPU and of those that have it
+        for themselves.
+        """
         workers, nodes = self._room(), sum(bool(node["Alive"]) for node in ray.nodes())
-        on_a_gpu = min(jobs_per_gpu, workers) if device == "cuda" else None
+        on_a_gpu = min(jobs_per_gpu, workers) if self.device == "cuda" else None
         self.task = ray.remote(
             num_returns="streaming",
             max_retries=0,
