@@ -178,7 +178,7 @@ class SlurmJobs:
         text = f"{names}, of {minutes} minute{'s' * (minutes != 1)} each"
         if not self.unused:
             return text
-        return f"{text}; with cluster=local no meaning has {', '.join(self.unused)}"
+        return f"{text}; with cluster=local these have no effect: {', '.join(self.unused)}"
 
     def ending(self) -> str:
         """The command that ends the jobs."""

@@ -209,7 +209,7 @@ def test_the_command_that_ends_the_jobs_is_that_of_their_cluster(tmp_path, clust
     jobs.jobs = [SimpleNamespace(job_id=number) for number in (7, 8)]
     assert jobs.ending() == command
     assert str(jobs).startswith("7, 8, of 5 minutes each")
-    assert str(jobs).endswith("no meaning has partition") == (cluster == "local")
+    assert str(jobs).endswith("these have no effect: partition") == (cluster == "local")
 
 
 def test_a_local_job_ends_with_its_driver_where_it_is_told_to(tmp_path, monkeypatch):
