@@ -37,6 +37,10 @@ class Holder:
         """
         return self._is_visible() and self.process_start != _process_start(self.pid)
 
+    def is_of_earlier_boot(self) -> bool:
+        """True if this machine has been started again since, or another one has its name."""
+        return self._is_of_this_host() and self.boot != _boot()
+
     def is_here(self) -> bool:
         """True if the process certainly exists."""
         visible = bool(self.boot) and self._is_visible()
@@ -44,8 +48,11 @@ class Holder:
 
     def _is_visible(self) -> bool:
         """Whether its number means the same process here."""
-        same_space = self.space in ("", _pid_space())
-        return same_space and (self.host, self.boot) == (socket.gethostname(), _boot())
+        return self._is_of_this_host() and self.boot == _boot()
+
+    def _is_of_this_host(self) -> bool:
+        """Whether host and process numbers have the same names here."""
+        return self.host == socket.gethostname() and self.space in ("", _pid_space())
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"

@@ -44,8 +44,8 @@ class StudyLock:
             if error.errno not in NO_FILE_LOCKS:
                 raise
         try:
-            holder = read_holder(self.path.parent)
-            if holder is not None and not holder.is_gone() and not self.steal:
+            holder = living_holder(self.path.parent)
+            if holder is not None and not self.steal:
                 raise ValueError(self._refusal(holder))
             self._write(json.dumps(asdict(Holder.current())))
             self._refuse_members()
@@ -118,6 +118,11 @@ def read_holder(study_dir: Path) -> Holder | None:
 
 
 def living_holder(study_dir: Path) -> Holder | None:
-    """The process that works on the study now, as far as it can be determined from here."""
+    """The process that works on the study now, as far as it can be determined from here.
+
+    One of an earlier boot counts as gone: whoever lost power goes on with the same command. Another
+    machine of the same name is kept out by the file lock, which most network file systems share.
+    """
     holder = read_holder(study_dir)
-    return None if holder is None or holder.is_gone() else holder
+    gone = holder is None or holder.is_gone() or holder.is_of_earlier_boot()
+    return None if gone else holder

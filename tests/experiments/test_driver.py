@@ -337,11 +337,12 @@ def test_locks_of_the_dead_are_taken_over_and_others_are_not(tmp_path):
         (gone, ""),
         ({"process_start": "1"}, ""),
         ({"process_start": "1", "space": me.space}, ""),
+        ({**gone, "boot": "another"}, ""),  # before a restart
         *[
             (unseen, r"give --steal-lock, or remove .*\.lock$")
             for unseen in (
                 {**gone, "host": "elsewhere"},
-                {**gone, "boot": "another"},  # another machine of that name, or before a restart
+                {**gone, "boot": "another", "space": "of another container"},
                 {**gone, "space": "of another container"},
             )
         ],
