@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from core.config import Config, Value, format_value, references
+from core.config import Config, Value, format_value, lookup, references
 from experiments.study.planner import ROOT
 
 MAX_STRUCTURES = 256
@@ -139,19 +139,12 @@ class Space:
         first.without(set(first.unused((ROOT,))) - idle).check_used((ROOT,))
 
     def _check_matters(self) -> None:
-        """Every setting must make another run of some trial, as the identities of runs tell; a
-        permission never does.
-        """
-        own = {f"{ROOT}.dataset": "any"}  # a search binds it in each of its runs
-        ends = (
-            config.with_bindings(own, SOURCE) for n in (0, -1) for config in self._structures(n)
-        )
-        trials = list(ends)
-        for key, dimension in self.dimensions.items():
-            if not any(_matters(config, dimension) for config in trials):
+        """No setting may be one that never makes another run (``Configurable.permissions``)."""
+        for key in self.dimensions:
+            name, _, parameter = key.rpartition(".")
+            if parameter in lookup(name.rpartition("/")[2]).cls.permissions:
                 raise ValueError(
-                    f"{SOURCE}: {key} cannot be searched: it changes no result, in no trial; "
-                    "remove it"
+                    f"{SOURCE}: {key} cannot be searched: it changes no result; remove it"
                 )
 
     def propose(self, suggest: Suggest) -> dict[str, Value]:
@@ -198,8 +191,8 @@ class Space:
         ranges = [key for key, dimension in self.dimensions.items() if isinstance(dimension, Range)]
         return tuple(key for key in ranges if key not in self.conditional)
 
-    def _structures(self, example: int = 0) -> Iterator[Config]:
-        """Every combination of parts, with an example value for each of the other settings."""
+    def _structures(self) -> Iterator[Config]:
+        """Every combination of parts, with example values for the other settings."""
         plugs = [d for d in self.dimensions.values() if isinstance(d, Choice) and self._decides(d)]
         count = math.prod(len(d.examples) for d in plugs)
         if count > MAX_STRUCTURES:
@@ -207,7 +200,7 @@ class Space:
                 f"search.space has {count} combinations of parts, more than {MAX_STRUCTURES}: "
                 "search fewer parts at a time"
             )
-        others = {k: d.examples[example] for k, d in self.dimensions.items() if d not in plugs}
+        others = {k: d.examples[0] for k, d in self.dimensions.items() if d not in plugs}
         for values in itertools.product(*(d.examples for d in plugs)):
             parts = {d.key: value for d, value in zip(plugs, values, strict=True)}
             yield self.base.with_bindings({**others, **parts}, SOURCE)
@@ -248,12 +241,6 @@ def _acts(config: Config, dimension: Dimension) -> bool:
         dimension.key in config.with_bindings({dimension.key: value}, SOURCE).unused((ROOT,))
         for value in dimension.examples
     )
-
-
-def _matters(config: Config, dimension: Dimension) -> bool:
-    """Whether the values of a setting make several runs of a configuration."""
-    tried = (config.with_bindings({dimension.key: v}, SOURCE) for v in dimension.examples)
-    return len({made.identity(ROOT) for made in tried}) > 1
 
 
 def _dimension(key: str, described: object, base: Config) -> Dimension:

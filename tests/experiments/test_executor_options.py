@@ -24,6 +24,7 @@ grid.variants = {'a': {}}
 grid.baseline = 'a'
 """
 HAS_SLURM = importlib.util.find_spec("submitit") is not None
+HAS_RAY = importlib.util.find_spec("ray") is not None
 
 
 @pytest.fixture
@@ -53,7 +54,10 @@ def refusal(grid, *words):
         (["--share-seconds", "60"], "give --share as well, or leave it out"),
         (["--executor", "slurm", "--jobs-per-gpu", "2"], "the device is cpu: use --jobs"),
         (["--executor", "ray", "--jobs-per-gpu", "3"], "the device is cpu: use --jobs"),
-        (["--executor", "ray", "--address", "foo"], "must be auto or HOST:PORT"),
+        pytest.param(
+            *(["--executor", "ray", "--address", "foo"], "must be auto or HOST:PORT"),
+            marks=pytest.mark.skipif(not HAS_RAY, reason="needs ray"),
+        ),
         (["--executor", "ray", "--device", "cuda:1"], "--device must be cpu or cuda"),
         (["--executor", "ray", "--jobs", "0"], "--jobs must not be 0"),
         (["--executor", "slurm", "--device", "tpu"], "--device must be cpu or cuda"),

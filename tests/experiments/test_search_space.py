@@ -122,6 +122,7 @@ BAD = [
     ({"experiment.crop_cache_gb": {"low": 0.0, "high": 9.0}}, "it changes no result"),
     ({"experiment.checkpoint_every": {"low": 0, "high": 9}, "SGD.lr": LR}, "checkpoint_every can"),
     ({"experiment.overlap": ("refused", "allowed")}, "it changes no result"),
+    ({"other/experiment.overlap": ("refused", "allowed")}, "search.space"),
 ]
 
 
@@ -130,17 +131,6 @@ def test_bad_spaces_are_one_clear_line(base, described, message):
     with pytest.raises(ValueError, match=message) as caught:
         Space(described, base)
     assert "\n" not in str(caught.value) and "search.space" in str(caught.value)
-
-
-def test_a_setting_that_no_run_of_a_method_heeds_is_refused(base):
-    """Views that are drawn anew are not counted: a grid marks such cells, and a search says it."""
-    views = {"experiment.num_views": {"low": 1, "high": 8}}
-    assert Space(views, base).dimensions
-    fresh = base.with_bindings({"experiment.fresh_views": True}, "test")
-    with pytest.raises(ValueError, match="num_views cannot be searched: it changes no result"):
-        Space(views, fresh)
-    for choices in ((False, True), (True, False)):
-        assert Space({**views, "experiment.fresh_views": choices}, base).dimensions
 
 
 def test_what_the_files_bind_must_act_in_some_trial(base):
