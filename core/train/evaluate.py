@@ -100,7 +100,7 @@ class _Answers(NamedTuple):
         given = predicted_N, labels_N, self.confidence.float()
         row_N = place_N.argsort()
         if torch.equal(place_N[row_N], torch.arange(len(place_N))):
-            given = predicted_N[row_N], labels_N[row_N], given[2][row_N]
+            return Predictions(*(values_N[row_N] for values_N in given))
         return Predictions(*given)
 
 

@@ -74,11 +74,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
 }
 
+ONE_DRIVER = "; a search has one driver, which '--executor ray' gives more machines"
 ONE_RUN = "; 'rerun' makes one run again, on this machine"
 OTHER_WAYS = {
-    ("search", "--share"): "; a search has one driver, which '--executor ray' gives more machines",
-    ("search", "--nodes"): "; a search has one driver, which '--executor ray' gives more machines",
-    ("search", "--slurm"): "; a search has one driver, which '--executor ray' gives more machines",
+    ("search", "--share"): ONE_DRIVER,
+    ("search", "--nodes"): ONE_DRIVER,
+    ("search", "--slurm"): ONE_DRIVER,
     ("rerun", "--share"): ONE_RUN,
     ("rerun", "--executor"): ONE_RUN,
     ("rerun", "--jobs"): ONE_RUN,

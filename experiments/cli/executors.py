@@ -15,7 +15,6 @@ import typer
 
 from core.suggestions import did_you_mean
 
-SHARE_SECONDS = 60.0
 LOCAL, RAY, SLURM = "local", "ray", "slurm"
 EXECUTORS = (LOCAL, RAY, SLURM)
 OF_A_SEARCH = (LOCAL, RAY)
@@ -164,7 +163,9 @@ class Where:
     @property
     def seconds(self) -> float:
         """How long another driver may show no sign of life."""
-        return SHARE_SECONDS if self.share_seconds is None else self.share_seconds
+        from experiments.study.members import SILENT_SECONDS
+
+        return SILENT_SECONDS if self.share_seconds is None else self.share_seconds
 
     def _require_executor(self) -> None:
         """Raise ValueError for an executor that the command has not."""

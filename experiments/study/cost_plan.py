@@ -32,7 +32,7 @@ from experiments.run.gpu_speeds import (
 from experiments.run.protocols import LABELED, protocol_of
 from experiments.run.runtime import Runtime
 from experiments.run.step_costs import StepCosts
-from experiments.study.past_costs import PastRuns
+from experiments.study.past_costs import LAST, PastRuns
 from experiments.study.planner import ROOT, Cell, Plan
 
 CLASS_GFLOP = 0.64
@@ -45,7 +45,7 @@ EMBEDDING_BYTES, CROP_BYTES = 512 * 4, 224 * 224 * 3
 RUN_BYTES, IMAGE_BYTES = 60_000, 10  # a run folder with learned prompts, and a stored prediction
 MOSAIC_BATCH = 32  # of step_costs.json
 NO_STEPS, NULL_REFINER = "no steps", "NullRefiner"
-LAST, OWN_TEACHER = "last", "ZeroShotTeacher"
+OWN_TEACHER = "ZeroShotTeacher"
 FINISHED = "the seconds of finished runs with the same settings would count instead"
 GPU_CHECK = "'python main.py gpu-check' measures"
 TEXT_MS = 5.0  # steps below this on cached features have no text tower in them
